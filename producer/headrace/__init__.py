@@ -1,0 +1,95 @@
+"""Headrace: put prediction jobs on a queue and get their outcomes.
+
+from headrace import Client
+client = Client()
+client.predict("churn", {"age": 41, "plan": "gold"}, timeout=5).prediction
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.aio import AsyncClient, AsyncJobHandle
+    from headrace.client import Client
+    from headrace.contract import Contract
+    from headrace.errors import (
+        BrokerUnavailable,
+        HeadraceError,
+        InvalidInput,
+        JobCancelled,
+        JobConflict,
+        JobExpired,
+        JobFailed,
+        ModelError,
+        QueueFull,
+        ResultTimeout,
+        SettingError,
+        UnknownModel,
+    )
+    from headrace.handle import JobHandle
+    from headrace.outcome import Prediction
+    from headrace.settings import Settings
+
+__version__ = "0.1.0"
+
+# Imported when first used: `import headrace` costs milliseconds, redis-py alone 150 of them.
+_HOME = {
+    "AsyncClient": "aio",
+    "AsyncJobHandle": "aio",
+    "Client": "client",
+    "Contract": "contract",
+    "JobHandle": "handle",
+    "Prediction": "outcome",
+    "Settings": "settings",
+    **dict.fromkeys(
+        [
+            "BrokerUnavailable",
+            "HeadraceError",
+            "InvalidInput",
+            "JobCancelled",
+            "JobConflict",
+            "JobExpired",
+            "JobFailed",
+            "ModelError",
+            "QueueFull",
+            "ResultTimeout",
+            "SettingError",
+            "UnknownModel",
+        ],
+        "errors",
+    ),
+}
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJobHandle",
+    "BrokerUnavailable",
+    "Client",
+    "Contract",
+    "HeadraceError",
+    "InvalidInput",
+    "JobCancelled",
+    "JobConflict",
+    "JobExpired",
+    "JobFailed",
+    "JobHandle",
+    "ModelError",
+    "Prediction",
+    "QueueFull",
+    "ResultTimeout",
+    "SettingError",
+    "Settings",
+    "UnknownModel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    return getattr(import_module(f"headrace.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,182 @@
+"""The job as a message: what a job is, and how it lies in Redis.
+
+On the wire a job is a Celery protocol-2 message in kombu's Redis envelope, byte for byte what
+`Celery.send_task("headrace.predict", ...)` would have written, so any Celery client can send one and any
+Celery tool can read one. Sources: Celery's "Message Protocol" page; `kombu.transport.virtual.base`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from headrace.errors import InvalidInput
+from headrace.queues import TASK, queue_name
+
+#: One record to predict on: named features, a list of values (nested for images), or a text.
+Instance = dict[str, Any] | list[Any] | str | float
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to one model: 1..N instances, an id, options."""
+
+    id: str
+    model: str
+    instances: Sequence[Instance]
+    #: Version of the model, a number as text; None takes the newest the worker serves.
+    version: str | None = None
+    #: Method of the estimator; None takes the version's default.
+    method: str | None = None
+    #: 0 (first) to 9 (last).
+    priority: int = 0
+    #: Not started after this moment.
+    expires: datetime | None = None
+    #: Not started before this moment.
+    eta: datetime | None = None
+    #: The submitter's own words about the job; they travel with it and come back with its status.
+    metadata: dict[str, str] | None = None
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The keyword arguments of the task."""
+
+    version: str | None = None
+    method: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+_ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
+_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def new_id() -> str:
+    """A fresh job id."""
+    return str(uuid.uuid4())
+
+
+def encode_instances(instances: Sequence[Any]) -> bytes:
+    """Instances as JSON. numpy scalars and arrays become numbers and lists; NaN becomes null.
+
+    Raises InvalidInput for what JSON cannot hold.
+    """
+    try:
+        return msgspec.json.encode(instances, enc_hook=_plain)
+    except RecursionError:
+        raise InvalidInput("an instance is nested too deeply to be sent as JSON") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"an instance cannot be sent as JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    # numpy scalars and arrays, without importing numpy: the client stays light.
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is no JSON value; convert it to a number, string, list or object")
+
+
+def encode(job: Job, instances: bytes | None = None) -> bytes:
+    """The message of a job, as it is pushed on a list. `instances` are those of the job, if encoded already."""
+    if instances is None:
+        instances = encode_instances(job.instances)
+    options = Options(version=job.version, method=job.method, metadata=job.metadata)
+    body = b"[[%b,%b],%b,%b]" % (
+        msgspec.json.encode(job.model),
+        instances,
+        msgspec.json.encode(options),
+        msgspec.json.encode(_EMBED),
+    )
+    return msgspec.json.encode(
+        {
+            "body": base64.b64encode(body).decode("ascii"),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": _headers(job),
+            "properties": {
+                "correlation_id": job.id,
+                "reply_to": "",
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": queue_name(job.model)},
+                "priority": job.priority,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            },
+        }
+    )
+
+
+def _headers(job: Job) -> dict[str, Any]:
+    return {
+        "lang": "py",
+        "task": TASK,
+        "id": job.id,
+        "shadow": None,
+        "eta": job.eta and job.eta.astimezone(UTC).isoformat(),
+        "expires": job.expires and job.expires.astimezone(UTC).isoformat(),
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": job.id,
+        "parent_id": None,
+        # What Flower and the logs show of the arguments: never the instances themselves.
+        "argsrepr": describe(job.model, job.version, len(job.instances)),
+        "kwargsrepr": "{}",
+        "origin": _ORIGIN,
+        "ignore_result": False,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+    }
+
+
+def describe(model: str, version: str | None, rows: int) -> str:
+    """A job in a few words, without its payload: `churn@3, 2 instances`."""
+    named = f"{model}@{version}" if version else model
+    return f"{named}, {rows} instance{'' if rows == 1 else 's'}"
+
+
+def from_task(
+    job: str, args: Sequence[Any], kwargs: dict[str, Any], *, headers: dict[str, Any], priority: int = 0
+) -> Job:
+    """The job a Celery message carries, whoever sent it. Raises InvalidInput if its arguments are no job's."""
+    match args:
+        case [str() as model, list() as instances]:
+            pass
+        case _:
+            raise InvalidInput(
+                "a job's arguments are [model, instances]: a model's name, and a list of instances; "
+                f"got [{', '.join(type(arg).__name__ for arg in args)}]"
+            )
+    try:
+        options = msgspec.convert(kwargs, Options)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"a job's options are version, method and metadata: {error}") from None
+    return Job(
+        id=job,
+        model=model,
+        instances=instances,
+        version=options.version,
+        method=options.method,
+        metadata=options.metadata,
+        priority=priority,
+        expires=_moment(headers.get("expires")),
+        eta=_moment(headers.get("eta")),
+    )
+
+
+def _moment(text: Any) -> datetime | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput("a job's eta and expires are ISO 8601 moments") from None
+    # Celery leaves the zone out when it means UTC.
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

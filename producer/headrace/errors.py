@@ -1,0 +1,100 @@
+"""Everything Headrace raises on purpose.
+
+    HeadraceError
+    ├── InvalidInput             the instances or options of a job are wrong; nothing was enqueued
+    │   ├── UnknownModel         no such model, or no such version of it
+    │   └── JobConflict          the id belongs to another job
+    ├── QueueFull                the queue is at its limit; nothing was enqueued
+    ├── BrokerUnavailable        Redis is down, refuses us, or has no memory left
+    ├── ResultTimeout            no outcome within the time given; the job goes on
+    ├── JobFailed                the outcome of the job is a failure
+    │   ├── JobCancelled
+    │   └── JobExpired
+    ├── ModelError               a model cannot be packaged, verified or loaded
+    └── SettingError             a setting has a value it cannot have
+
+A message names what is wrong, where, and what to do. It never repeats a value out of an instance: errors
+reach logs and other people's screens.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BrokerUnavailable",
+    "HeadraceError",
+    "InvalidInput",
+    "JobCancelled",
+    "JobConflict",
+    "JobExpired",
+    "JobFailed",
+    "ModelError",
+    "QueueFull",
+    "ResultTimeout",
+    "SettingError",
+    "UnknownModel",
+]
+
+
+class HeadraceError(Exception):
+    """The base of every error Headrace raises on purpose."""
+
+
+class InvalidInput(HeadraceError, ValueError):
+    """The instances or options of a job are wrong; nothing was enqueued."""
+
+
+class UnknownModel(InvalidInput):
+    """There is no such model, or no such version of it."""
+
+
+class JobConflict(InvalidInput):
+    """The id given belongs to a job with other input."""
+
+
+class QueueFull(HeadraceError):
+    """The queue is at its limit.
+
+    `accepted` holds the ids of the jobs, in order, that the same call enqueued before the limit was reached.
+    """
+
+    def __init__(self, message: str, accepted: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.accepted = accepted
+
+
+class BrokerUnavailable(HeadraceError, ConnectionError):
+    """Redis is down, refuses us, or cannot take a write."""
+
+
+class ResultTimeout(HeadraceError, TimeoutError):
+    """No outcome within the time given. The job goes on; ask again."""
+
+
+class JobFailed(HeadraceError):
+    """The outcome of a job is a failure.
+
+    `job` is its id, `reason` the class of failure (see `headrace.outcome.Reason`), `error` the name of the
+    exception that ended it.
+    """
+
+    def __init__(self, message: str, *, job: str, reason: str, error: str) -> None:
+        super().__init__(message)
+        self.job = job
+        self.reason = reason
+        self.error = error
+
+
+class JobCancelled(JobFailed):
+    """The job was cancelled before it had another outcome."""
+
+
+class JobExpired(JobFailed):
+    """The job was not started before its deadline."""
+
+
+class ModelError(HeadraceError):
+    """A model cannot be packaged, verified or loaded."""
+
+
+class SettingError(HeadraceError, ValueError):
+    """A setting has a value it cannot have."""

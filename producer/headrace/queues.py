@@ -1,0 +1,94 @@
+"""The names of every queue, key, channel and task.
+
+A queue is kombu's Redis layout: four lists, one for each priority step, pushed on the left and taken from
+the right. The list of priority 0 bears the plain name of the queue.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from headrace.errors import InvalidInput
+
+#: The Celery task every job is a message to.
+TASK = "headrace.predict"
+
+#: kombu rounds a priority down to one of these; 0 is taken first.
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+#: Priority of jobs somebody waits for, and of jobs of a file.
+ONLINE, BATCH = 0, 9
+
+_QUEUE_PREFIX = "predict."
+_PRIORITY_SEPARATOR = "\x06\x16"
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+
+
+def check_model_name(model: object) -> str:
+    """The name itself, or InvalidInput: a name is a part of queue names, key names and paths."""
+    if not isinstance(model, str) or not _MODEL_NAME.fullmatch(model):
+        raise InvalidInput(
+            "a model's name is 1 to 64 letters, digits, '-' or '_', the first a letter or digit; "
+            f"got {_shown(model)}"
+        )
+    return model
+
+
+def check_job_id(job: object) -> str:
+    """The id itself, or InvalidInput."""
+    if not isinstance(job, str) or not _JOB_ID.fullmatch(job):
+        raise InvalidInput(
+            "a job's id is 1 to 128 letters, digits, '-', '_', '.' or ':', the first a letter or digit; "
+            f"got {_shown(job)}"
+        )
+    return job
+
+
+def _shown(value: object) -> str:
+    return repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def queue_name(model: str) -> str:
+    """The queue a model's jobs wait in, as Celery and kombu know it (`-Q predict.churn`)."""
+    return _QUEUE_PREFIX + model
+
+
+def model_of(queue: str) -> str | None:
+    """The model a queue belongs to; None for a queue that is not ours."""
+    return queue.removeprefix(_QUEUE_PREFIX) if queue.startswith(_QUEUE_PREFIX) else None
+
+
+def step_of(priority: int) -> int:
+    """The index in PRIORITY_STEPS of the list that holds a priority, rounding down as kombu does."""
+    return max(index for index, step in enumerate(PRIORITY_STEPS) if step <= priority)
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """Names of keys and channels in Redis, under the prefix of this installation (kombu's `global_keyprefix`)."""
+
+    prefix: str = ""
+
+    def lists(self, queue: str) -> tuple[str, ...]:
+        """The lists of a queue, highest priority first."""
+        name = self.prefix + queue
+        return tuple(name if step == 0 else f"{name}{_PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS)
+
+    def job(self, job: str) -> str:
+        """A hash: what is known of a job besides its message (`headrace.enqueue` lists the fields)."""
+        return f"{self.prefix}headrace:job:{job}"
+
+    def result(self, job: str) -> str:
+        """Celery's result key, a string; also the channel its arrival is published on."""
+        return f"{self.prefix}celery-task-meta-{job}"
+
+    def contracts(self, model: str) -> str:
+        """A hash: version -> contract (JSON), and `latest` -> version."""
+        return f"{self.prefix}headrace:contracts:{model}"
+
+    @property
+    def models(self) -> str:
+        """A set: the names of the models that have a contract published."""
+        return f"{self.prefix}headrace:models"

