@@ -1,0 +1,98 @@
+# Every command of the project, once. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+MAKEFLAGS += --no-builtin-rules
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCK := requirements.lock
+TOOLS := .venv-lock
+
+# The first Python that runs and is new enough; 3.11 leads, as it is what CI runs. Or say `make PYTHON=...`.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- install: a private environment in .venv; quick when nothing changed ---------------------------
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# What runs: client, worker, Flower, an embedded Redis.
+$(VENV)/.runs: pyproject.toml producer/pyproject.toml worker/pyproject.toml $(LOCK)
+	@test -n "$(PYTHON)" || { echo "Headrace needs Python 3.11 or later, and none is on PATH; or: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "installing into $(VENV) with $(PYTHON) (a minute or two, once)"
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make an environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --constraint $(LOCK) --editable producer --editable 'worker[embedded,flower]'
+	@touch $@
+
+# What tests and checks it, besides.
+$(VENV)/.develops: $(VENV)/.runs
+	@$(PIP) install --constraint $(LOCK) --group dev
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.develops ## Install everything into .venv
+
+# --- run -------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.runs ## Train models, start a worker, predict a CSV through the queue
+	@$(BIN)/headrace demo
+
+.PHONY: dev
+dev: $(VENV)/.runs ## The same stack, staying up, with Flower on http://127.0.0.1:5555
+	@$(BIN)/headrace dev
+
+# --- check -----------------------------------------------------------------------------------------
+
+# More for pytest: make test ARGS='-k batch -x'
+ARGS ?=
+
+.PHONY: test
+test: $(VENV)/.develops ## All tests but the long ones
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: test-long
+test-long: $(VENV)/.develops ## The tests that take minutes
+	$(BIN)/pytest -m long --ignore tests/packaging --ignore tests/deploy $(ARGS)
+
+.PHONY: test-packaging
+test-packaging: $(VENV)/.develops ## Build the wheels and install them as a user does
+	$(BIN)/pytest -m long tests/packaging $(ARGS)
+
+.PHONY: deploy-test
+deploy-test: $(VENV)/.develops ## Build the images and predict a CSV through the running stack (needs Docker)
+	$(BIN)/pytest -m long tests/deploy $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.develops ## Style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# --- keep ------------------------------------------------------------------------------------------
+
+.PHONY: format
+format: $(VENV)/.develops ## Format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: ## Write requirements.lock anew: the newest versions that fit together
+	@test -n "$(PYTHON)" && $(PYTHON) -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check uv
+	@$(TOOLS)/bin/uv --no-config pip compile --quiet --universal --upgrade --python-version 3.11 --group dev pyproject.toml \
+		--no-emit-package headrace --no-emit-package headrace-worker --custom-compile-command 'make lock' \
+		--output-file $(LOCK).body
+	@{ echo "# The versions CI runs, the images hold and \`make\` installs: constraints, so each takes of them what it needs."; \
+		cat $(LOCK).body; } >$(LOCK) && rm $(LOCK).body
+	@echo "$(LOCK) is new: run the tests, then commit it"
+
+.PHONY: clean
+clean: ## Remove what the commands above made
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	find producer worker tests examples -name __pycache__ -prune -exec rm -rf {} +
