@@ -37,6 +37,7 @@ $(VENV)/.develops: $(VENV)/.runs
 
 .PHONY: install
 install: $(VENV)/.develops ## Install everything into .venv
+	@echo "installed in $(VENV)"
 
 # --- run -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,157 @@
+"""What a user gets from `pip install`: the wheels themselves, each in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "requirements.lock"
+
+#: What the client must never bring along.
+HEAVY = {"flower", "headrace-worker", "joblib", "numpy", "pandas", "scikit-learn", "scipy", "sentry-sdk", "skops"}
+
+
+class Environment:
+    """A fresh virtual environment and its commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "bin"
+        venv.create(folder, with_pip=False, symlinks=True)
+
+    def install(self, *what: object) -> None:
+        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "--disable-pip-version-check"]
+        run(*pip, "install", "--quiet", "--constraint", LOCK, *what, timeout=600)
+
+    def python(self, code: str) -> str:
+        return run(self.bin / "python", "-c", code).stdout.strip()
+
+    def headrace(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run(self.bin / "headrace", *arguments, check=False)
+
+    def installed(self) -> set[str]:
+        code = "import json, importlib.metadata as m; print(json.dumps([d.name for d in m.distributions()]))"
+        return {name.lower().replace("_", "-") for name in json.loads(self.python(code))}
+
+
+def run(*command: object, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """A command, away from the source tree, so that only what is installed can be imported."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd="/", env=clean, capture_output=True, text=True, timeout=timeout)
+    if check and done.returncode != 0:
+        pytest.fail(f"{' '.join(words)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheel of each distribution, by name."""
+    folder = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
+    run(*pip, "--wheel-dir", folder, ROOT / "producer", ROOT / "worker", timeout=300)
+    return {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in folder.glob("*.whl")}
+
+
+@pytest.fixture(scope="session")
+def client(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the client alone."""
+    environment = Environment(tmp_path_factory.mktemp("client"))
+    environment.install(wheels["headrace"])
+    return environment
+
+
+@pytest.fixture(scope="session")
+def worker(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the worker, without its extras."""
+    environment = Environment(tmp_path_factory.mktemp("worker"))
+    environment.install(wheels["headrace-worker"], wheels["headrace"])
+    return environment
+
+
+@pytest.mark.parametrize("distribution", ["headrace", "headrace-worker"])
+def test_a_wheel_carries_types_licence_and_nothing_foreign(wheels: dict[str, Path], distribution: str):
+    package = distribution.replace("-", "_")
+    with zipfile.ZipFile(wheels[distribution]) as wheel:
+        names = wheel.namelist()
+    assert f"{package}/py.typed" in names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {package}
+
+
+def test_a_wheel_tells_its_story_and_its_licence(wheels: dict[str, Path]):
+    for wheel in wheels.values():
+        with zipfile.ZipFile(wheel) as opened:
+            name = next(name for name in opened.namelist() if name.endswith("/METADATA"))
+            head, _, description = opened.read(name).decode().partition("\n\n")
+        assert "License-Expression: Apache-2.0" in head
+        assert "Requires-Python: >=3.11" in head
+        assert len(description.split()) > 50
+
+
+def test_the_client_brings_nothing_heavy(client: Environment):
+    assert not client.installed() & HEAVY
+
+
+def test_importing_the_client_is_quicker_than_importing_celery(client: Environment):
+    seconds = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+
+    def median(module: str) -> float:
+        return statistics.median(float(client.python(seconds.format(module))) for _ in range(7))
+
+    median("headrace")  # the first import writes bytecode
+    # `import celery` is lazy; the class Celery is what every user of it pays for.
+    ours, theirs = median("headrace"), median("celery.app.base")
+    assert ours < max(0.150, theirs)
+
+
+def test_the_client_imports_no_celery_nor_redis_until_they_are_used(client: Environment):
+    loaded = client.python(
+        "import sys, headrace; print(*[m for m in ('celery', 'kombu', 'redis') if m in sys.modules])"
+    )
+    assert loaded == ""
+
+
+def test_every_exported_name_is_there(client: Environment):
+    client.python("import headrace; [getattr(headrace, name) for name in headrace.__all__]")
+
+
+def test_the_command_line_helps_with_the_client_alone(client: Environment):
+    helped = client.headrace("--help")
+    assert helped.returncode == 0
+    assert {"submit", "batch", "status", "result", "cancel", "queues"} <= set(helped.stdout.split())
+
+
+@pytest.mark.parametrize("command", ["worker", "models", "flower", "demo"])
+def test_a_command_of_the_worker_says_what_to_install(client: Environment, command: str):
+    refused = client.headrace(command)
+    assert refused.returncode != 0
+    assert "headrace-worker" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_version_is_the_distributions(client: Environment):
+    version = client.python("import importlib.metadata as m; print(m.version('headrace'))")
+    assert client.python("import headrace; print(headrace.__version__)") == version
+
+
+def test_the_worker_demands_the_client_of_its_own_version(worker: Environment):
+    code = "import importlib.metadata as m; print(m.version('headrace-worker'), *m.requires('headrace-worker'))"
+    version, *requires = worker.python(code).split()
+    assert f"headrace=={version}" in requires
+
+
+def test_the_worker_runs_without_flower(worker: Environment):
+    assert "flower" not in worker.installed()
+    assert worker.headrace("worker", "--help").returncode == 0
+    assert worker.headrace("models", "list", "--help").returncode == 0
