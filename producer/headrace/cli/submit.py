@@ -1,0 +1,117 @@
+"""`headrace submit`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from headrace.cli import options
+from headrace.contract import Array, Contract
+from headrace.errors import InvalidInput
+from headrace.queues import ONLINE
+
+
+@click.command()
+@click.argument("model")
+@click.argument("instances", default="-")
+@options.version
+@options.method
+@options.priority(ONLINE)
+@click.option("--expires", type=options.SECONDS, help="Seconds after which the job is not started any more.")
+@click.option("--delay", type=options.SECONDS, help="Seconds before which the job is not started.")
+@click.option("--id", "job_id", metavar="ID", help="The job's id; the same id and input twice is one job.")
+@click.option("--meta", metavar="KEY=VALUE", multiple=True, help="Your own words about the job; several times.")
+@click.option("--wait", is_flag=True, help="Wait for the outcome and print the prediction.")
+@click.option("--timeout", type=options.SECONDS, help="Seconds to wait at the most; implies --wait.")
+@options.as_json
+@options.url
+def submit(
+    model: str,
+    instances: str,
+    *,
+    version: str | None,
+    job_id: str | None,
+    meta: tuple[str, ...],
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+    url: str | None,
+    **rest: Any,
+) -> None:
+    """Put one job on the queue of MODEL and print its id.
+
+    INSTANCES is JSON, a file that holds JSON, or - for standard input: one instance or a list of them.
+    """
+    value = read_instances(instances)
+    with options.connect(url) as client:
+        given = as_list(client.contract(model, version), value)
+        job = client.submit(model, instances=given, version=version, id=job_id, metadata=_metadata(meta), **rest)
+        if not (wait or timeout):
+            if as_json:
+                options.print_json({"id": job.id, "model": model})
+            else:
+                options.print_line(job.id)
+            return
+        prediction = job.result(timeout)
+    if as_json:
+        options.print_json({"id": job.id, **msgspec.to_builtins(prediction)})
+    else:
+        for one in prediction.predictions:
+            options.print_line(options.shown(one))
+
+
+def read_instances(given: str) -> Any:
+    """The JSON value in an argument, a file or standard input (`-`). Raises InvalidInput."""
+    if given == "-":
+        if sys.stdin.isatty():
+            raise click.UsageError("INSTANCES is missing: JSON, a file, or - for standard input")
+        return _json(sys.stdin.buffer.read(), "standard input")
+    try:
+        return msgspec.json.decode(given)
+    except (msgspec.DecodeError, RecursionError):
+        if given.lstrip().startswith(("{", "[", '"')):
+            raise InvalidInput("the argument INSTANCES is no valid JSON") from None
+    try:
+        return _json(Path(given).read_bytes(), given)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput("INSTANCES is neither JSON nor a file that can be read") from None
+
+
+def _json(text: bytes, name: str) -> Any:
+    try:
+        return msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidInput(f"{name} holds no valid JSON; files of many rows are for `headrace batch`") from None
+
+
+def as_list(contract: Contract, value: Any) -> list[Any]:
+    """The instances in a JSON value: it is one, or a list of them, which for lists their depth tells."""
+    if not isinstance(value, list):
+        return [value]
+    if isinstance(contract.input, Array) and _depth(value) <= len(contract.input.shape):
+        return [value]
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth = 0
+    while isinstance(value, list):
+        depth += 1
+        value = value[0] if value else None
+    return depth
+
+
+def _metadata(given: tuple[str, ...]) -> dict[str, str] | None:
+    metadata: dict[str, str] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise click.UsageError("--meta is KEY=VALUE")
+        metadata[key] = value
+    return metadata or None

@@ -1,0 +1,133 @@
+"""Cells of a table become the contract's values."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.batch.cells import match_columns, reading_of
+from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.errors import InvalidInput
+
+
+def contract(given: Named | Array | Text) -> Contract:
+    return Contract(model="churn", version="3", input=given, methods={"predict": Output(shape=())})
+
+
+NAMED = contract(
+    Named(
+        features=(
+            Feature(name="age", kind="integer"),
+            Feature(name="plan", kind="category", categories=("gold", "basic")),
+        )
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("number", "1.5", 1.5),
+        ("number", " 7 ", 7.0),
+        ("number", "1e3", 1000.0),
+        ("number", "", None),
+        ("number", "NA", None),
+        ("number", "null", None),
+        ("number", "1_000", "1_000"),
+        ("number", "1,5", "1,5"),
+        ("number", "1\x00", "1\x00"),
+        ("integer", "7", 7),
+        ("integer", "7.0", 7.0),
+        ("integer", "N/A", None),
+        ("integer", "9" * 5000, float("inf")),
+        ("boolean", "True", True),
+        ("boolean", "no", False),
+        ("boolean", "1", True),
+        ("boolean", "", None),
+        ("boolean", "maybe", "maybe"),
+        ("string", "NA", "NA"),
+        ("string", "", None),
+        ("string", " x ", " x "),
+        ("category", "3", "3"),
+    ],
+)
+def test_a_cell_is_read_as_its_features_kind_or_left_as_text(kind, text, value):
+    assert reading_of(Feature(name="x", kind=kind))(text) == value
+
+
+@pytest.mark.parametrize(
+    ("categories", "text", "value"),
+    [
+        (("gold", "basic"), "gold", "gold"),
+        (("gold", "basic"), "NA", None),
+        (("gold", "NA"), "NA", "NA"),
+        (("gold", "basic"), "silver", "silver"),
+        ((1, 2), "2", 2),
+        ((1, 2), "2.0", 2),
+        ((1.0, 2.5), "1", 1.0),
+        ((True, False), "true", True),
+        ((True, False), "False", False),
+        (("1", "2"), "1", "1"),
+    ],
+)
+def test_a_category_is_the_one_of_the_list_that_reads_so(categories, text, value):
+    read = reading_of(Feature(name="x", kind="category", categories=categories))(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_features_are_found_by_name_and_other_columns_take_no_part():
+    columns = match_columns(NAMED, ["id", "plan", "age", "note"])
+    assert columns.instance(["x1", "gold", "41", "hello"]) == {"age": 41, "plan": "gold"}
+
+
+def test_missing_columns_are_named_with_near_names():
+    with pytest.raises(InvalidInput, match="lacks 2 columns") as caught:
+        match_columns(NAMED, ["Age", "plans", "id"])
+    assert "'age' (did you mean 'Age'?)" in str(caught.value)
+    assert "'plan' (did you mean 'plans'?)" in str(caught.value)
+
+
+def test_two_columns_of_one_name_are_refused():
+    with pytest.raises(InvalidInput, match="columns 1 and 3 are both named 'age'"):
+        match_columns(NAMED, ["age", "plan", "age"])
+
+
+def test_named_features_take_no_chosen_columns():
+    with pytest.raises(InvalidInput, match="--column is for models that take lists or texts"):
+        match_columns(NAMED, ["age", "plan"], ["age"])
+
+
+def test_the_columns_of_a_list_are_taken_in_order_and_nested_to_its_shape():
+    image = contract(Array(shape=(2, 3), kind="integer"))
+    columns = match_columns(image, ["a", "b", "c", "d", "e", "f"])
+    assert columns.instance(list("123456")) == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_chosen_columns_of_a_list_are_sent_in_the_order_chosen():
+    pair = contract(Array(shape=(2,)))
+    assert match_columns(pair, ["id", "x", "y"], ["y", "x"]).instance(["a", "1", "2"]) == [2.0, 1.0]
+
+
+def test_a_list_of_another_length_than_the_columns_is_refused():
+    with pytest.raises(InvalidInput, match="takes 2 values a row, and the file has 3 columns"):
+        match_columns(contract(Array(shape=(2,))), ["id", "x", "y"])
+
+
+def test_a_csv_without_a_header_is_told_from_one_with_numbered_columns():
+    pair = contract(Array(shape=(2,)))
+    with pytest.raises(InvalidInput, match="the first line holds values"):
+        match_columns(pair, ["5.1", "3.5"])
+    assert match_columns(pair, ["0", "1"]).instance(["5", "6"]) == [5.0, 6.0]
+
+
+@pytest.mark.parametrize("header", [["text"], ["review"], ["id", "text"]])
+def test_a_text_is_in_the_column_text_or_in_the_only_one(header):
+    assert match_columns(contract(Text()), header).instance(["x"] * (len(header) - 1) + ["hi"]) == "hi"
+
+
+def test_a_text_among_several_columns_must_be_chosen():
+    with pytest.raises(InvalidInput, match="say which it is with --column"):
+        match_columns(contract(Text()), ["title", "body"])
+    assert match_columns(contract(Text()), ["title", "body"], ["body"]).instance(["a", "b"]) == "b"
+    with pytest.raises(InvalidInput, match="'bodi' \\(did you mean 'body'\\?\\)"):
+        match_columns(contract(Text()), ["title", "body"], ["bodi"])

@@ -1,0 +1,190 @@
+"""Files are read row by row, whatever is in them."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from headrace.batch.rows import Row, Table, format_of, read
+from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.errors import InvalidInput
+
+CHURN = Contract(
+    model="churn",
+    version="3",
+    input=Named(
+        features=(Feature(name="age", kind="number", nullable=True), Feature(name="plan", kind="string")),
+    ),
+    methods={"predict": Output(shape=())},
+)
+PAIR = Contract(model="pair", version="1", input=Array(shape=(2,)), methods={"predict": Output(shape=())})
+SPAM = Contract(model="spam", version="1", input=Text(), methods={"predict": Output(shape=())})
+
+
+def table(text: str | bytes, kind="csv", contract=CHURN, **options) -> Table:
+    data = text.encode() if isinstance(text, str) else text
+    return read(io.BytesIO(data), kind, contract, name="in", **options)
+
+
+def rows(text: str | bytes, kind="csv", contract=CHURN, **options) -> list[Row]:
+    return list(table(text, kind, contract, **options).rows)
+
+
+def test_a_csv_row_has_its_cells_its_instance_and_its_place():
+    (row,) = rows("id,age,plan\nx,41,gold\n")
+    assert row == Row(
+        line=2,
+        given={"id": "x", "age": "41", "plan": "gold"},
+        instance={"age": 41.0, "plan": "gold"},
+        size=10,
+        end=22,
+    )
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_cells():
+    (row,) = rows(b"\xef\xbb\xbfage,plan\r\n41,gold\r\n")
+    assert row.instance == {"age": 41.0, "plan": "gold"}
+
+
+def test_a_quoted_newline_belongs_to_its_cell_and_the_next_row_knows_its_line():
+    first, second = rows('age,plan\n1,"go\nld"\n2,x\n')
+    assert first.instance == {"age": 1.0, "plan": "go\nld"}
+    assert (first.line, second.line) == (2, 4)
+
+
+@pytest.mark.parametrize(("line", "cells"), [("1", 1), ("1,gold,3", 3)])
+def test_a_ragged_row_fails_alone(line, cells):
+    ragged, good = rows(f"age,plan\n{line}\n2,x\n")
+    assert ragged.error == f"the row has {cells} cells, and the file 2 columns"
+    assert ragged.instance is None
+    assert good.error is None
+
+
+def test_a_row_with_broken_quotes_fails_alone():
+    broken, good = rows('age,plan\n1,"go"ld\n2,x\n')
+    assert "cannot be read as CSV" in broken.error
+    assert good.instance == {"age": 2.0, "plan": "x"}
+
+
+def test_a_row_that_does_not_fit_the_contract_says_what_is_wrong_but_not_the_value():
+    (row,) = rows("age,plan\nsecret,gold\n")
+    assert row.error == "feature 'age' must be a number, got a string"
+    assert row.given == {"age": "secret", "plan": "gold"}
+
+
+def test_an_empty_cell_is_null_where_null_is_allowed():
+    fine, bad = rows("age,plan\n,gold\n1,\n")
+    assert fine.instance == {"age": None, "plan": "gold"}
+    assert "feature 'plan' must be a string, got a missing value" in bad.error
+
+
+@pytest.mark.parametrize("empty", ["", "\n", "   \n"])
+def test_an_empty_csv_is_refused(empty):
+    with pytest.raises(InvalidInput, match="in is empty"):
+        table(empty)
+
+
+def test_a_header_alone_is_a_file_of_no_rows():
+    assert rows("age,plan\n") == []
+    assert rows("age,plan") == []
+
+
+def test_empty_lines_are_no_rows():
+    assert len(rows("age,plan\n1,x\n\n2,y\n\n")) == 2
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
+def test_the_delimiter_is_found_in_the_header(delimiter):
+    found = table(f"age{delimiter}plan\n1{delimiter}x\n")
+    assert found.delimiter == delimiter
+    assert next(found.rows).instance == {"age": 1.0, "plan": "x"}
+
+
+def test_a_delimiter_given_is_not_guessed():
+    assert rows("age plan\n1 x\n", delimiter=" ")[0].instance == {"age": 1.0, "plan": "x"}
+
+
+def test_a_file_in_another_encoding_is_refused_at_its_line_and_byte():
+    read_on = table("age,plan\n1,x\n2,f\xfcnf\n".encode("latin1")).rows
+    assert next(read_on).line == 2
+    with pytest.raises(InvalidInput, match="line 3, byte 4 of it is 0xfc; save it as UTF-8"):
+        next(read_on)
+
+
+def test_utf_16_is_named():
+    with pytest.raises(InvalidInput, match="iconv -f UTF-16"):
+        table("age,plan\n1,x\n".encode("utf-16"))
+
+
+def test_a_cell_of_a_megabyte_is_a_cell():
+    (row,) = rows("age,plan\n1," + "x" * 1_000_000 + "\n")
+    assert len(row.instance["plan"]) == 1_000_000
+
+
+def test_a_nul_byte_in_a_cell_stays_in_it():
+    number, text = rows("age,plan\n1\0,x\n2,y\0\n")
+    assert "must be a number" in number.error
+    assert text.instance == {"age": 2.0, "plan": "y\0"}
+
+
+def test_a_quote_left_open_is_refused_instead_of_swallowing_the_rest():
+    with pytest.raises(InvalidInput, match="a quote is opened and not closed before line 4"):
+        rows('age,plan\n1,x\n2,"y\n3,z\n')
+
+
+def test_a_line_without_end_is_refused():
+    with pytest.raises(InvalidInput, match="line 2 is longer than 16 MB"):
+        rows(b"age,plan\n" + b"x" * (17 * 1024 * 1024))
+
+
+def test_a_line_of_json_is_a_row_and_only_what_the_contract_knows_is_sent():
+    (row,) = rows('{"id": 7, "age": 41, "plan": "gold"}\n', "jsonl")
+    assert row.given == {"id": 7, "age": 41, "plan": "gold"}
+    assert row.instance == {"age": 41, "plan": "gold"}
+
+
+@pytest.mark.parametrize("bad", ["{", "nonsense", '{"age": 1} 2', "[" * 100_000, '"\\ud800"', "\0"])
+def test_a_line_that_is_no_json_fails_alone(bad):
+    broken, good = rows(bad + '\n{"age": 1, "plan": "x"}\n', "jsonl")
+    assert broken.error == "the line is no JSON value"
+    assert good.error is None
+    assert good.line == 2
+
+
+def test_nan_as_python_writes_it_is_null():
+    (row,) = rows(json.dumps({"age": float("nan"), "plan": "x"}), "jsonl")
+    assert row.instance == {"age": None, "plan": "x"}
+    assert row.given["age"] is None
+
+
+def test_a_misspelt_key_is_told_with_the_near_name():
+    (row,) = rows('{"agee": 1, "plan": "x"}', "jsonl")
+    assert "did you mean 'age'?" in row.error
+
+
+def test_lists_and_texts_may_stand_alone_or_under_a_key():
+    assert [row.instance for row in rows('[1, 2]\n{"id": 1, "instance": [3, 4]}\n', "jsonl", PAIR)] == [
+        [1, 2],
+        [3, 4],
+    ]
+    assert [row.instance for row in rows('"hi"\n{"id": 1, "text": "ho"}\n', "jsonl", SPAM)] == ["hi", "ho"]
+    (chosen,) = rows('{"a": "x", "b": "y"}', "jsonl", SPAM, chosen=["b"])
+    assert chosen.instance == "y"
+    (unclear,) = rows('{"a": "x", "b": "y"}', "jsonl", SPAM)
+    assert "which key of the object holds the instance" in unclear.error
+
+
+def test_an_empty_jsonl_is_a_file_of_no_rows():
+    assert rows("", "jsonl") == []
+
+
+def test_the_format_is_in_the_file_ending_or_must_be_said():
+    assert format_of("a.CSV", None) == "csv"
+    assert format_of("a.ndjson", "csv") == "jsonl"
+    assert format_of("-", "jsonl") == "jsonl"
+    with pytest.raises(InvalidInput, match="standard input and output have no file ending"):
+        format_of("-", None)
+    with pytest.raises(InvalidInput, match="the ending of a.parquet names none"):
+        format_of("a.parquet", None)
