@@ -63,6 +63,8 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 def _checked(url: str) -> str:
     """The URL, or SettingError. Says nothing of the URL but its scheme: the rest may hold a password."""
+    if not isinstance(url, str):
+        raise SettingError(f"the Redis URL is a text, got a {type(url).__name__}")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -96,7 +98,7 @@ def _try_options(pool: redis.ConnectionPool | redis.asyncio.ConnectionPool, url:
     except (TypeError, ValueError, exceptions.RedisError):
         names = ", ".join(dict(parse_qsl(urlsplit(url).query)))
         raise SettingError(
-            f"the Redis URL has an option that redis-py does not take, among {names}; redis.Redis lists those there are"
+            f"the Redis URL has an option redis-py does not take, among {names}; redis.Redis lists those it does"
         ) from None
 
 

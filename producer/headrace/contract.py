@@ -85,17 +85,18 @@ def check_method(contract: Contract, method: str | None) -> str:
     return method
 
 
-def check(contract: Contract, instances: Sequence[Any]) -> list[Instance]:
+def check(contract: Contract, instances: Sequence[Any], *, first: int = 0) -> list[Instance]:
     """The instances as they are sent: of the contract's types, missing values as None.
 
-    Raises InvalidInput naming the first instances and features that do not fit, and what would.
+    Raises InvalidInput naming the first instances and features that do not fit, and what would; instances are
+    counted from `first`.
     """
     if not instances:
         raise InvalidInput("a job needs at least one instance; the list is empty")
     accepts = _accepts(contract.input)
     checked: list[Instance] = []
     problems: list[str] = []
-    for index, instance in enumerate(instances):
+    for index, instance in enumerate(instances, start=first):
         try:
             msgspec.convert(instance, accepts)
         except (msgspec.ValidationError, RecursionError):

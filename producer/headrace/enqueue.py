@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -73,14 +74,20 @@ class Packed(msgspec.Struct, frozen=True):
     message: bytes
 
 
-def pack(job: Job, limit: int) -> Packed:
-    """Encode a job. Raises InvalidInput for instances that JSON cannot hold or that take over `limit` bytes."""
-    instances = envelope.encode_instances(job.instances)
-    if len(instances) > limit:
+def encoded(instances: Sequence[Any], limit: int) -> bytes:
+    """Instances as JSON. Raises InvalidInput for what JSON cannot hold or what takes over `limit` bytes."""
+    as_json = envelope.encode_instances(instances)
+    if len(as_json) > limit:
         raise InvalidInput(
-            f"the job's instances take {len(instances):,} bytes as JSON, more than the {limit:,} of "
+            f"the job's instances take {len(as_json):,} bytes as JSON, more than the {limit:,} of "
             "HEADRACE_MAX_JOB_BYTES; send fewer or smaller instances in a job"
         )
+    return as_json
+
+
+def pack(job: Job, limit: int) -> Packed:
+    """Encode a job. Raises InvalidInput as `encoded` does."""
+    instances = encoded(job.instances, limit)
     asked = msgspec.json.encode([job.model, job.version, job.method])
     digest = hashlib.blake2b(asked + instances, digest_size=12).digest()
     return Packed(job, digest, envelope.encode(job, instances))

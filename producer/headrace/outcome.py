@@ -195,3 +195,17 @@ def _message(result: Any) -> str:
     if isinstance(said, list | tuple):
         return " ".join(str(part) for part in said)
     return "" if said is None else str(said)
+
+
+def read(job: str, stored: bytes) -> Outcome | None:
+    """`decode`, for what anyone may have stored: a result that is none of Headrace's is a failure."""
+    try:
+        return decode(stored)
+    except (msgspec.DecodeError, RecursionError):
+        return Failure(
+            job=job,
+            reason="malformed",
+            error="InvalidResult",
+            module="headrace",
+            message="what is stored as the job's result is no outcome of Headrace; does another task have its id?",
+        )

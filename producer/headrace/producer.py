@@ -1,0 +1,238 @@
+"""What a producer does, as plans: check against the contract, enqueue, look, cancel.
+
+`Client` and `AsyncClient` carry these plans out; everything that is decided is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice, repeat
+from typing import Any
+
+import msgspec
+
+from headrace import contracts, depth, enqueue, outcome, publish
+from headrace.contract import Contract, check, check_method
+from headrace.contracts import Contracts
+from headrace.depth import QueueDepth
+from headrace.enqueue import Accepted, Packed
+from headrace.envelope import Instance, new_id
+from headrace.errors import HeadraceError, InvalidInput, JobConflict, QueueFull, ResultTimeout
+from headrace.options import Asked
+from headrace.outcome import Cancelled, Outcome, Status, status_of
+from headrace.plan import Plan, Script
+from headrace.queues import Keys, check_job_id, queue_name
+from headrace.settings import Settings
+
+#: Bytes of messages one call of the enqueueing script takes, beside the `enqueue.CHUNK` jobs.
+_CHUNK_BYTES = 1024 * 1024
+
+_ENQUEUE = Script(enqueue.SCRIPT)
+_PUBLISH = Script(publish.SCRIPT)
+_LOOK = Script("return {redis.call('GET', KEYS[1]), redis.call('HGET', KEYS[2], 'm')}")
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What Redis knows of a job at one moment."""
+
+    job: str
+    model: str | None
+    status: Status
+    outcome: Outcome | None
+
+
+class Producer:
+    """The plans of one client: its settings, and the contracts it has read."""
+
+    def __init__(self, settings: Settings, *, check: bool) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.key_prefix)
+        self._check = check
+        self._contracts = Contracts(self.keys, settings.contract_ttl)
+
+    def submit(self, asked: Asked, instances: list[Any], job: str | None, now: datetime) -> Plan[str]:
+        """Enqueue one job; its id."""
+        job = new_id() if job is None else check_job_id(job)
+        checked = yield from self._checked(asked, instances, now)
+        packed = enqueue.pack(asked.job(job, checked), self.settings.max_job_bytes)
+        yield from self._enqueue([packed], [], now)
+        return job
+
+    def submit_many(
+        self, asked: Asked, instances: Iterable[Any], jobs: Iterable[str] | None, now: datetime
+    ) -> Plan[list[str]]:
+        """Enqueue a job for each instance; their ids in order.
+
+        A list is checked as a whole before anything is enqueued; of an iterator, each chunk is.
+        """
+        if isinstance(instances, list):
+            jobs = _as_many(jobs, len(instances))
+            instances = (yield from self._checked(asked, instances, now)) if instances else []
+            for instance in instances:
+                enqueue.encoded([instance], self.settings.max_job_bytes)
+            parts: Iterator[list[Any]] = iter([instances])
+        else:
+            parts = _chunks(instances)
+        names = _names(jobs)
+        accepted: list[str] = []
+        try:
+            first = 0
+            for part in parts:
+                checked = part if part is instances else (yield from self._checked(asked, part, now, first))
+                for packed in _packed(asked, checked, names, self.settings.max_job_bytes):
+                    yield from self._enqueue(packed, accepted, now)
+                first += len(part)
+            if jobs is not None and next(names, None) is not None:
+                raise InvalidInput("there are more `ids` than instances")
+        except HeadraceError as error:
+            if accepted:
+                error.add_note(f"{len(accepted)} jobs of the same call were enqueued before")
+            raise
+        return accepted
+
+    def _checked(self, asked: Asked, instances: list[Any], now: datetime, first: int = 0) -> Plan[list[Instance]]:
+        """The instances as they are sent. A contract out of the cache that refuses is read again first."""
+        if not instances:
+            raise InvalidInput("a job needs at least one instance; the list is empty")
+        if not self._check:
+            return instances
+        moment = now.timestamp()
+        contract = yield from self._contracts.get(asked.model, asked.version, moment)
+        try:
+            return _fit(contract, asked, instances, first)
+        except InvalidInput:
+            if self._contracts.is_fresh(asked.model, asked.version, moment):
+                raise
+        contract = yield from self._contracts.get(asked.model, asked.version, moment, again=True)
+        return _fit(contract, asked, instances, first)
+
+    def _enqueue(self, packed: Sequence[Packed], accepted: list[str], now: datetime) -> Plan[None]:
+        """Hand jobs in; the ids taken are added to `accepted`. Raises QueueFull and JobConflict."""
+        settings = self.settings
+        replies = yield _ENQUEUE(
+            *enqueue.call(
+                self.keys,
+                packed,
+                limit=settings.queue_limit,
+                ttl=settings.job_ttl,
+                now_ms=int(now.timestamp() * 1000),
+            )
+        )
+        conflict: str | None = None
+        full = False
+        for one, reply in zip(packed, replies, strict=True):
+            match Accepted(reply):
+                case Accepted.NEW | Accepted.KNOWN:
+                    accepted.append(one.job.id)
+                case Accepted.CONFLICT:
+                    conflict = conflict or one.job.id
+                case Accepted.FULL:
+                    full = True
+        if conflict is not None:
+            raise JobConflict(
+                f"job {conflict} exists and was asked for something else; "
+                "an id belongs to one model, version, method and input"
+            )
+        if full:
+            raise QueueFull(
+                f"queue {queue_name(packed[0].job.model)} holds {settings.queue_limit:,} jobs, the limit of "
+                "HEADRACE_QUEUE_LIMIT; wait, run more workers, or raise it",
+                accepted=tuple(accepted),
+            )
+
+    def look(self, job: str) -> Plan[Seen]:
+        """What is known of a job."""
+        stored, model = yield _LOOK([self.keys.result(job), self.keys.job(job)])
+        return seen(job, stored, model.decode() if model else None)
+
+    def cancel(self, job: str, now: datetime) -> Plan[bool]:
+        """Cancel a job unless it has an outcome; whether it is cancelled now."""
+        names, values = publish.call(self.keys, [Cancelled(job=job)], ttl=self.settings.result_ttl, now=now)
+        replies = yield _PUBLISH(names, values)
+        if replies[0]:
+            return True
+        # Cancelled before, perhaps by this very call, whose reply was lost.
+        known = yield from self.look(job)
+        return known.status == "cancelled"
+
+    def contract(self, model: str, version: str | None, now: datetime) -> Plan[Contract]:
+        """The contract of a version, or of the newest."""
+        return (yield from self._contracts.get(model, version, now.timestamp(), again=True))
+
+    def models(self) -> Plan[list[str]]:
+        """The models that have a contract."""
+        return contracts.listed((yield contracts.every(self.keys)))
+
+    def queues(self) -> Plan[list[QueueDepth]]:
+        """The depth of the queue of every model that has a contract."""
+        models = yield from self.models()
+        if not models:
+            return []
+        return depth.depths(models, (yield depth.lengths(self.keys, models)))
+
+
+def seen(job: str, stored: bytes | None, model: str | None) -> Seen:
+    """A job by its result key and the model in its record, None where there is none."""
+    ended = outcome.read(job, stored) if stored else None
+    status: Status = "unknown"
+    if ended is not None:
+        status = status_of(ended)
+    elif stored is not None and b"STARTED" in stored[:64]:
+        status = "running"
+    elif stored is not None or model is not None:
+        status = "queued"
+    return Seen(job=job, model=model, status=status, outcome=ended)
+
+
+def out_of_time(known: Seen, timeout: float) -> ResultTimeout:
+    """The error of a wait that took too long; it says what to look at."""
+    advice = {
+        "unknown": "Redis knows no such job: look at the id, the Redis URL and the key prefix",
+        "queued": "is a worker running? See `headrace queues`",
+        "running": "a worker is at it; ask again",
+    }.get(known.status, "ask again")
+    return ResultTimeout(f"job {known.job} has no outcome after {timeout:g} s; it is {known.status}: {advice}")
+
+
+def _fit(contract: Contract, asked: Asked, instances: list[Any], first: int) -> list[Instance]:
+    check_method(contract, asked.method)
+    return check(contract, instances, first=first)
+
+
+def _as_many(jobs: Iterable[str] | None, count: int) -> list[str] | None:
+    if jobs is None:
+        return None
+    names = list(jobs)
+    if len(names) != count:
+        raise InvalidInput(f"there are {len(names)} `ids` for {count} instances")
+    for name in names:
+        check_job_id(name)
+    return names
+
+
+def _names(jobs: Iterable[str] | None) -> Iterator[str]:
+    return (new_id() for _ in repeat(None)) if jobs is None else (check_job_id(job) for job in jobs)
+
+
+def _chunks(instances: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(instances)
+    while part := list(islice(iterator, enqueue.CHUNK)):
+        yield part
+
+
+def _packed(asked: Asked, instances: Iterable[Any], names: Iterator[str], limit: int) -> Iterator[list[Packed]]:
+    """Jobs in chunks small enough for one call of the script."""
+    chunk: list[Packed] = []
+    size = 0
+    for instance in instances:
+        name = next(names, None)
+        if name is None:
+            raise InvalidInput("there are fewer `ids` than instances")
+        chunk.append(enqueue.pack(asked.job(name, [instance]), limit))
+        size += len(chunk[-1].message)
+        if len(chunk) >= enqueue.CHUNK or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
