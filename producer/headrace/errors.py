@@ -19,6 +19,9 @@ reach logs and other people's screens.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 __all__ = [
     "BrokerUnavailable",
     "HeadraceError",
@@ -82,6 +85,10 @@ class JobFailed(HeadraceError):
         self.job = job
         self.reason = reason
         self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Celery sends exceptions from the pool process to the main one.
+        return partial(type(self), job=self.job, reason=self.reason, error=self.error), self.args
 
 
 class JobCancelled(JobFailed):

@@ -13,12 +13,10 @@ from headrace import outcome
 from headrace.outcome import Outcome
 from headrace.queues import Keys
 
-#: KEYS: the result key (also the channel) and the record of each job, in turn.
-#: ARGV: seconds to keep them; then each outcome as stored.
-#: Returns 1 for each outcome that was published, 0 where the job had one already.
+#: A Lua function, for this script and the worker's: store and announce an outcome; 1 if it was the first, else 0.
 #: A state that is no outcome (STARTED, RETRY, PENDING) is overwritten. The status stands first in what we
 #: and Celery write; only JSON of another order is decoded.
-SCRIPT = """
+FUNCTION = """
 local over = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local function ended(key)
   local head = redis.call('GETRANGE', key, 0, 63)
@@ -30,21 +28,28 @@ local function ended(key)
   end
   return over[status] == true
 end
-local ttl = ARGV[1]
+local function publish(result, record, ttl, outcome)
+  if ended(result) then return 0 end
+  redis.call('SET', result, outcome, 'EX', ttl)
+  redis.call('EXPIRE', record, ttl)
+  redis.call('PUBLISH', result, outcome)
+  return 1
+end
+"""
+
+#: KEYS: the result key (also the channel) and the record of each job, in turn.
+#: ARGV: seconds to keep them; then each outcome as stored.
+#: Returns 1 for each outcome that was published, 0 where the job had one already.
+SCRIPT = (
+    FUNCTION
+    + """
 local replies = {}
 for i = 1, #ARGV - 1 do
-  local result, record = KEYS[2 * i - 1], KEYS[2 * i]
-  if ended(result) then
-    replies[i] = 0
-  else
-    redis.call('SET', result, ARGV[i + 1], 'EX', ttl)
-    redis.call('EXPIRE', record, ttl)
-    redis.call('PUBLISH', result, ARGV[i + 1])
-    replies[i] = 1
-  end
+  replies[i] = publish(KEYS[2 * i - 1], KEYS[2 * i], ARGV[1], ARGV[i + 1])
 end
 return replies
 """
+)
 
 
 def call(

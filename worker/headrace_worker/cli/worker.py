@@ -1,0 +1,39 @@
+"""`headrace worker`: `celery -A headrace_worker worker` with Headrace's defaults."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="Everything else goes to Celery as it is: see `celery worker --help`.",
+)
+@click.option(
+    "--models", "served", metavar="NAME[,NAME]", help="Serve these models only; default: all of the store."
+)
+@click.option("--store", metavar="FOLDER", help="The model store.  [HEADRACE_MODELS, else ./models]")
+@click.option("--url", metavar="URL", help="Redis.  [HEADRACE_REDIS_URL, else REDIS_URL]")
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="Pool processes; default: one for each core.")
+@click.option("-l", "--loglevel", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
+def worker(  # noqa: PLR0917  # click passes them by name
+    served: str | None,
+    store: str | None,
+    url: str | None,
+    concurrency: int | None,
+    loglevel: str,
+    celery_options: tuple[str, ...],
+) -> None:
+    """Run a worker until it is told to stop (SIGTERM, Ctrl-C)."""
+    for name, value in (("HEADRACE_SERVE", served), ("HEADRACE_MODELS", store), ("HEADRACE_REDIS_URL", url)):
+        if value:
+            os.environ[name] = value
+    # A program of its own takes this one's place: signals reach Celery, and its settings are read once.
+    arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker", "worker", "--loglevel", loglevel]
+    if concurrency:
+        arguments += ["--concurrency", str(concurrency)]
+    os.execv(sys.executable, [*arguments, *celery_options])  # noqa: S606  # our own arguments, no shell

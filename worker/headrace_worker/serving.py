@@ -1,0 +1,135 @@
+"""What a worker serves: the models it loads, the queues it takes from, the contracts it publishes.
+
+Models are loaded and proven (digest, warm-up, example) in the main process before the pool forks, so that
+the pool processes share their memory; only then is the worker ready. Unless it was given queues or models,
+a worker serves all models of the store, also one added later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis
+from kombu import Queue
+from threadpoolctl import threadpool_limits
+
+from headrace import broker, contracts
+from headrace.errors import HeadraceError, ModelError
+from headrace.queues import Keys, model_of, queue_name
+from headrace_worker.models.registry import Registry
+from headrace_worker.models.store import Store
+from headrace_worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.worker.consumer.consumer import Consumer
+
+log = logging.getLogger("headrace.worker")
+
+#: Seconds between two looks for models and versions added to the store.
+_LOOK_EVERY = 1.0
+
+
+class Serving:
+    """The models, queues and Redis connection of one worker."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.registry = Registry(Store(Path(settings.models)), settings)
+        self._keys = Keys(settings.key_prefix)
+        self._client: redis.Redis | None = None
+        self._client_pid = 0
+        #: The models asked for; None is all of the store, whenever added.
+        self._asked: list[str] | None = [name for name in settings.serve.split(",") if name] or None
+        self._published: dict[str, str] = {}
+
+    @property
+    def client(self) -> redis.Redis:
+        """Connections to Redis, for the process that asks: a pool process has its own."""
+        if self._client is None or self._client_pid != os.getpid():
+            self._client, self._client_pid = broker.connect(self.settings), os.getpid()
+        return self._client
+
+    def choose_queues(self, app: Celery[Any], queues: list[str] | None) -> None:
+        """Set the queues Celery takes from: those given to it (`-Q`), else those of the models served."""
+        if queues is not None:
+            self._asked = [model for queue in queues if (model := model_of(queue))]
+        models = self._asked if self._asked is not None else self.registry.store.models()
+        # Without models yet, Celery falls back to the default queue: one of our own, where nothing is put,
+        # never `celery`, where other applications keep their tasks.
+        app.conf.task_default_queue = "headrace.idle"
+        app.conf.task_queues = [_queue(model) for model in models]
+
+    def load(self) -> None:
+        """Load and prove the models, before the pool forks. Exits when there are models and none can serve."""
+        threadpool_limits(1)
+        failures = self.registry.preload(self._asked)
+        for model, error in failures.items():
+            log.error("model %s is not served: %s", model, error)
+        if failures and (self._asked or not self.registry.contracts()):
+            raise SystemExit("headrace: no worker without its models: " + "; ".join(map(str, failures.values())))
+        if not self.registry.contracts():
+            log.warning("no models in %s yet; `headrace models add` adds one", self.settings.models)
+
+    def after_fork(self) -> None:
+        """Make a pool process ready: pools of threads do not survive a fork, nor do their limits."""
+        threadpool_limits(1)
+
+    def announce(self, consumer: Consumer) -> None:
+        """Publish the contracts of what is served, and go on looking for what is added."""
+        self._publish()
+        if self.settings.ready_file:
+            Path(self.settings.ready_file).touch()
+        if self._asked is None:
+            threading.Thread(
+                target=self._look, args=(consumer, threading.Event()), name="headrace-models", daemon=True
+            ).start()
+
+    def _publish(self) -> list[str]:
+        """Publish contracts that are new; returns their models."""
+        new = []
+        for contract in self.registry.contracts():
+            if self._published.get(contract.model) != contract.version:
+                contracts.publish(self.client, self._keys, contract)
+                self._published[contract.model] = contract.version
+                new.append(contract.model)
+                log.info("serving %s@%s", contract.model, contract.version)
+        return new
+
+    def _look(self, consumer: Consumer, stop: threading.Event) -> None:
+        # A thread: loading takes seconds, and Celery's loop must answer meanwhile.
+        refused: set[tuple[str, str]] = set()
+        while not stop.wait(_LOOK_EVERY):
+            try:
+                self._adopt(consumer, refused)
+            except (HeadraceError, OSError, redis.RedisError) as error:
+                log.warning("could not look for models: %s", error)
+
+    def _adopt(self, consumer: Consumer, refused: set[tuple[str, str]]) -> None:
+        for model in self.registry.store.models():
+            latest = self.registry.store.latest(model)
+            if (model, latest) in refused or self._published.get(model) == latest:
+                continue
+            try:
+                served = self.registry.get(model)
+            except ModelError as error:
+                log.error("model %s is not served: %s", model, error)  # noqa: TRY400  # the message says all
+                refused.add((model, latest))
+                continue
+            if served.manifest.version != latest:
+                refused.add((model, latest))
+        for model in self._publish():
+            queue = queue_name(model)
+            if queue not in consumer.app.amqp.queues.consume_from:
+                consumer.call_soon(consumer.add_task_queue, queue, exchange="", routing_key=queue)
+
+
+def _queue(model: str) -> Queue:
+    # The default exchange: a job that must go back to its queue finds it by name, with no binding in Redis
+    # that could be missing.
+    name = queue_name(model)
+    return Queue(name, exchange="", routing_key=name)

@@ -1,0 +1,24 @@
+"""What a worker can be told, beyond what a producer can."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from headrace.settings import Settings
+
+
+class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a worker: those of a producer, and these."""
+
+    #: The model store, a folder.
+    models: str = "models"
+    #: Models to serve, by name, with commas between; none is all models of the store, also those added later.
+    serve: str = ""
+    #: A file to create when the worker is ready: its models proven, its pool up.
+    ready_file: str = ""
+    #: Whether models stored as joblib are loaded. Loading one runs whatever code is in it.
+    trust_pickle: bool = False
+    #: Bytes a model's file may take, and may unpack to, before it is read.
+    max_model_bytes: Annotated[int, msgspec.Meta(gt=0)] = 2 * 1024**3
