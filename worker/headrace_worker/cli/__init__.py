@@ -1,0 +1,1 @@
+"""Commands that headrace-worker adds to `headrace`, by the entry points in its pyproject.toml."""

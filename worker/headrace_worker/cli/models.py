@@ -1,0 +1,215 @@
+"""`headrace models`: add models to the store, and look at what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.settings import load
+from headrace_worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from headrace_worker.models.manifest import Manifest
+    from headrace_worker.models.store import Store
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_store = click.option(
+    "--store", type=click.Path(path_type=Path), help="The model store, a folder.  [HEADRACE_MODELS, else ./models]"
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+
+
+@click.group()
+def models() -> None:
+    """Add, list and show the models of the store."""
+
+
+@models.command()
+@click.argument("file", type=_FILE)
+@click.option("--name", required=True, help="The model's name: jobs wait in the queue predict.NAME.")
+@click.option("--example", required=True, type=_FILE, help="Instances: .csv, .json (a list) or .jsonl.")
+@click.option("--method", help="The default method, as predict_proba.  [predict, where there is one]")
+@click.option("--contract", type=_FILE, help="JSON whose `input` is taken instead of the inferred one.")
+@click.option("--trust-pickle", is_flag=True, help="Read joblib and pickle: that runs whatever code is in FILE.")
+@_store
+@_as_json
+def add(
+    *,
+    file: Path,
+    name: str,
+    example: Path,
+    method: str | None,
+    contract: Path | None,
+    trust_pickle: bool,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    """Add FILE (.skops, .joblib or .pkl) to the store as the next version of a model.
+
+    The contract is inferred from the estimator and the example, and printed: look at it. To correct it, edit
+    what `headrace models show NAME --json` prints under `contract` and add FILE again with --contract.
+    """
+    from headrace_worker.models.package import package
+
+    settings = load(WorkerSettings)
+    manifest = package(
+        _open(store),
+        file,
+        name=name,
+        example=example,
+        method=method,
+        contract=contract,
+        trust_pickle=trust_pickle,
+        max_bytes=settings.max_model_bytes,
+    )
+    if as_json:
+        _print_json(manifest)
+        return
+    _print(_described(manifest))
+    click.echo(f"added {manifest.title}; is the input above what the model takes?", err=True)
+    if manifest.format == "joblib":
+        click.echo(
+            "stored as joblib, since skops cannot hold it: a worker loads it with HEADRACE_TRUST_PICKLE=true only",
+            err=True,
+        )
+
+
+@models.command("list")
+@_store
+@_as_json
+def list_(store: Path | None, as_json: bool) -> None:
+    """List the models of the store, with their newest version."""
+    opened = _open(store)
+    newest = [opened.read(name, opened.latest(name)) for name in opened.models()]
+    if as_json:
+        for manifest in newest:
+            _print_json(_summary(manifest))
+        return
+    rows = [
+        (
+            manifest.name,
+            manifest.version,
+            manifest.contract.method,
+            _size(manifest.size),
+            f"{manifest.created:%Y-%m-%d %H:%M}",
+            manifest.estimator,
+        )
+        for manifest in newest
+    ]
+    if rows:
+        _print(_table([("MODEL", "NEWEST", "METHOD", "SIZE", "ADDED (UTC)", "ESTIMATOR"), *rows]))
+    else:
+        click.echo(f"no models in {opened.path}; `headrace models add` adds one", err=True)
+
+
+@models.command()
+@click.argument("model", metavar="MODEL[@VERSION]")
+@_store
+@_as_json
+def show(model: str, store: Path | None, as_json: bool) -> None:
+    """Show a version of a model, the newest where none is named: its contract, and what it was made with."""
+    opened = _open(store)
+    name, _, version = model.partition("@")
+    manifest = opened.read(name, version or opened.latest(name))
+    if as_json:
+        _print_json(manifest)
+    else:
+        _print(_described(manifest))
+
+
+def _open(store: Path | None) -> Store:
+    from headrace_worker.models.store import Store
+
+    return Store(store or load(WorkerSettings).models)
+
+
+def _summary(manifest: Manifest) -> dict[str, object]:
+    return {
+        "model": manifest.name,
+        "version": manifest.version,
+        "methods": manifest.methods,
+        "format": manifest.format,
+        "size": manifest.size,
+        "created": manifest.created,
+        "estimator": manifest.estimator,
+    }
+
+
+def _described(manifest: Manifest) -> Iterator[str]:
+    made = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
+    yield f"{manifest.title}  {manifest.estimator}"
+    yield f"  added     {manifest.created:%Y-%m-%d %H:%M} UTC, with {made}"
+    yield f"  artifact  {manifest.format}, {_size(manifest.size)}, sha256 {manifest.sha256}"
+    yield f"  batches   up to {manifest.limits.max_batch_rows:,} rows, {_size(manifest.limits.max_batch_bytes)}"
+    yield f"  example   {len(manifest.example.instances)} instances"
+    yield ""
+    yield from _contract(manifest.contract)
+
+
+def _contract(contract: Contract) -> Iterator[str]:
+    match contract.input:
+        case Named(features=features):
+            yield f"input: objects of {len(features)} named features"
+            rows = [
+                (feature.name, feature.kind, _missing(feature.nullable), _known(feature)) for feature in features
+            ]
+            yield from _table([("FEATURE", "KIND", "MISSING", "CATEGORIES"), *rows], "  ")
+        case Array(shape=shape, kind=kind, nullable=nullable):
+            size = " x ".join(map(str, shape)) or "single"
+            yield f"input: lists of {size} values, kind {kind}, missing values {_missing(nullable)}"
+        case Text():
+            yield "input: texts"
+    yield ""
+    yield "output, the default method first"
+    outputs = [(name, _shape(output), _classes(output)) for name, output in contract.methods.items()]
+    yield from _table([("METHOD", "GIVES", "CLASSES"), *outputs], "  ")
+
+
+def _missing(nullable: bool) -> str:
+    return "allowed" if nullable else "no"
+
+
+def _known(feature: Feature) -> str:
+    if feature.categories is None:
+        return "any" if feature.kind == "category" else ""
+    return _shortened([str(category) for category in feature.categories])
+
+
+def _shape(output: Output) -> str:
+    return f"a list of {' x '.join(map(str, output.shape))}" if output.shape else "a value"
+
+
+def _classes(output: Output) -> str:
+    return _shortened([str(name) for name in output.classes or ()])
+
+
+def _shortened(values: Sequence[str]) -> str:
+    return ", ".join(values[:12]) + (f" and {len(values) - 12} more" if len(values) > 12 else "")
+
+
+def _size(size: int) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:,} {unit}"
+        size = round(size / 1024)
+    return f"{size:,} GiB"
+
+
+def _table(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def _print_json(value: object) -> None:
+    click.echo(msgspec.json.encode(value).decode())

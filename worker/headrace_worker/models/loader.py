@@ -1,0 +1,107 @@
+"""Load a version: verify its bytes, make the estimator of those very bytes, and let the example prove it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.contract import Contract, check_method
+from headrace.envelope import Instance
+from headrace.errors import ModelError
+from headrace_worker.models import artifact
+from headrace_worker.models.manifest import Manifest, libraries_here
+from headrace_worker.models.store import Store
+from headrace_worker.runtimes import Runtime
+from headrace_worker.runtimes.sklearn import SklearnRuntime
+
+#: How far a number may be from the example's: another machine's linear algebra adds in another order.
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
+
+
+class LoadedModel:
+    """A version that has been verified and proven, ready to predict."""
+
+    def __init__(self, manifest: Manifest, runtime: Runtime) -> None:
+        self.manifest = manifest
+        self._runtime = runtime
+
+    @property
+    def contract(self) -> Contract:
+        """What the version takes and gives."""
+        return self.manifest.contract
+
+    def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
+        """One JSON-able prediction for each of a batch of instances that passed `headrace.contract.check`."""
+        return self._runtime.predict(check_method(self.contract, method), instances)
+
+
+def load(
+    store: Store, model: str, version: str, *, max_bytes: int = 2 * 1024**3, trust_pickle: bool = False
+) -> LoadedModel:
+    """A version of the store, verified and proven.
+
+    Raises UnknownModel for one that is not there, ModelError for one that must not serve.
+    """
+    manifest = store.read(model, version)
+    _check_libraries(manifest)
+    if manifest.format == "joblib" and not trust_pickle:
+        raise ModelError(
+            f"{manifest.title} is stored as joblib, and loading it runs whatever code is in it; "
+            "set HEADRACE_TRUST_PICKLE=true where whoever writes the model store is trusted"
+        )
+    data = store.artifact(model, version, max_bytes=max_bytes)
+    return prove(manifest, data, max_bytes=max_bytes, trust_pickle=trust_pickle)
+
+
+def prove(manifest: Manifest, data: bytes, *, max_bytes: int, trust_pickle: bool) -> LoadedModel:
+    """The model in an artifact's bytes, once their digest and the example say that it is what was packaged."""
+    digest = hashlib.sha256(data).hexdigest()
+    if not hmac.compare_digest(digest, manifest.sha256):
+        raise ModelError(
+            f"{manifest.title} has another digest than its manifest says ({digest[:12]}..., not "
+            f"{manifest.sha256[:12]}...); the file was changed or damaged, add the model again"
+        )
+    estimator = artifact.load(
+        data, manifest.format, manifest.title, max_bytes=max_bytes, trust_pickle=trust_pickle
+    )
+    loaded = LoadedModel(manifest, SklearnRuntime(estimator, manifest.contract.input, own=True))
+    for method in manifest.methods:
+        _run_example(loaded, method)
+    return loaded
+
+
+def _check_libraries(manifest: Manifest) -> None:
+    made, here = manifest.libraries.get("scikit-learn", "0"), libraries_here()["scikit-learn"]
+    if artifact.newer_than(made, here):
+        raise ModelError(
+            f"{manifest.title} was packaged with scikit-learn {made}, newer than the {here} here; "
+            "upgrade the worker's scikit-learn"
+        )
+
+
+def _run_example(loaded: LoadedModel, method: str) -> None:
+    manifest = loaded.manifest
+    try:
+        got = loaded.predict(method, manifest.example.instances)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{manifest.title} fails on its own example: {method}: {type(error).__name__}") from error
+    if not same(manifest.example.expected.get(method), got):
+        raise ModelError(
+            f"{manifest.title} gives other predictions for its example than when it was packaged: {method}; "
+            "train and package it with the libraries the worker has"
+        )
+
+
+def same(expected: Any, got: Any) -> bool:
+    """Whether two predictions are equal: classes and integers exactly, other numbers to 6 digits."""
+    if isinstance(expected, list):
+        return isinstance(got, list) and len(got) == len(expected) and all(map(same, expected, got))
+    if isinstance(expected, float) or isinstance(got, float):
+        numbers = isinstance(expected, int | float) and isinstance(got, int | float)
+        return numbers and math.isclose(expected, got, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+    return bool(expected == got and type(expected) is type(got))

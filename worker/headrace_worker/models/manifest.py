@@ -1,0 +1,94 @@
+"""What is known of a version of a model: its artifact, its contract, and an example that proves it."""
+
+from __future__ import annotations
+
+import platform
+from datetime import datetime
+from importlib import metadata
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from headrace.contract import Contract
+from headrace.envelope import Instance
+from headrace.errors import ModelError
+
+#: How an artifact is stored. A joblib artifact is a pickle: loading it runs whatever code is in it.
+Format = Literal["skops", "joblib"]
+
+#: The libraries whose versions a manifest records, as their distributions are called.
+LIBRARIES = ("scikit-learn", "numpy", "pandas", "skops")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a model's work one call of it may be."""
+
+    #: Instances in a batch.
+    max_batch_rows: Annotated[int, msgspec.Meta(gt=0)] = 1024
+    #: Bytes of JSON the instances of a batch may take.
+    max_batch_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """Instances, and for each method the predictions the estimator gave for them when it was packaged."""
+
+    instances: list[Instance]
+    expected: dict[str, list[Any]]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a model. Lies beside its artifact as `manifest.json`."""
+
+    name: str
+    #: A number as text: "1", "2", ...
+    version: str
+    created: datetime
+    #: The estimator's class, for people: `Pipeline(StandardScaler, LogisticRegression)`.
+    estimator: str
+    format: Format
+    #: Digest and size in bytes of the artifact.
+    sha256: str
+    size: int
+    #: Versions of Python and of the libraries the version was packaged with.
+    libraries: dict[str, str]
+    contract: Contract
+    limits: Limits = Limits()
+    example: Example
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods a job may ask for, the default one first."""
+        return tuple(self.contract.methods)
+
+    @property
+    def title(self) -> str:
+        """The version as people write it: `churn@3`."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def artifact(self) -> str:
+        """The name of the artifact's file."""
+        return f"artifact.{self.format}"
+
+    def numbered(self, version: str) -> Manifest:
+        """The same manifest for another number."""
+        contract = msgspec.structs.replace(self.contract, version=version)
+        return msgspec.structs.replace(self, version=version, contract=contract)
+
+
+def libraries_here() -> dict[str, str]:
+    """Versions of Python and of the libraries, as this process has them."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
+
+
+def encode(manifest: Manifest) -> bytes:
+    """A manifest as it lies on disk: JSON, indented for people."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode(data: bytes, title: str) -> Manifest:
+    """A manifest from disk. Raises ModelError naming the version (`title`) it was read for."""
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ModelError(f"the manifest of {title} cannot be read: {error}") from None
