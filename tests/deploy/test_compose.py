@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 import pytest
 from palmerpenguins import load_penguins
@@ -29,6 +28,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from skops import io as skops
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -125,9 +125,9 @@ def model(stack: Stack, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFa
     )
     fitted = make_pipeline(columns, RandomForestClassifier(n_estimators=20, random_state=0))
     fitted.fit(table, load_penguins()["species"])
-    joblib.dump(fitted, folder / "penguins.joblib")
+    skops.dump(fitted, folder / "penguins.skops")
     table.dropna().head(3).to_json(folder / "example.json", orient="records")
-    add = ["models", "add", str(folder / "penguins.joblib"), "--name", "penguins", "--trust-pickle"]
+    add = ["models", "add", str(folder / "penguins.skops"), "--name", "penguins"]
     add += ["--example", str(folder / "example.json")]
     environ = {**os.environ, "HEADRACE_MODELS": str(stack.models)}
     subprocess.run([sys.executable, "-m", "headrace.cli", *add], env=environ, check=True, timeout=120)
@@ -138,7 +138,9 @@ def model(stack: Stack, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFa
 
 def test_a_csv_is_predicted_from_outside_the_stack(stack: Stack, model: Pipeline, table: pd.DataFrame):
     rows = pd.concat([table] * 10, ignore_index=True)
-    predicted = stack.headrace("batch", "penguins", "-", input=rows.to_csv(index=False))
+    predicted = stack.headrace(
+        "batch", "penguins", "-", "-o", "-", "--format", "csv", input=rows.to_csv(index=False)
+    )
     answers = [row["prediction"] for row in csv.DictReader(io.StringIO(predicted))]
     assert answers == list(model.predict(rows))
 
@@ -166,7 +168,7 @@ def test_both_workers_take_part(stack: Stack, model: Pipeline, table: pd.DataFra
     rows = pd.concat([table] * 5, ignore_index=True).to_csv(index=False)
 
     def both() -> bool:
-        stack.headrace("batch", "penguins", "-", input=rows)
+        stack.headrace("batch", "penguins", "-", "-o", "-", "--format", "csv", input=rows)
         return all(served())
 
     assert len(stack.workers()) == 2
