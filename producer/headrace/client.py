@@ -88,7 +88,7 @@ class Client:
         job = new_id() if id is None else check_job_id(id)
         # Nobody can have announced a fresh id before it is submitted: no look is needed, only this order.
         with self._link.waiting.watch([job], look=id is not None) as watch:
-            ready = watch.ready(_shorter(deadline.left(), self._link.settings.connect_timeout))
+            ready = watch.ready(deadline.left_or(self._link.settings.connect_timeout))
             self._link.do(self._link.producer.submit(wanted, given, job, now))
             if ready:
                 return self._link.next_of(watch, job, deadline.left(), given=timeout).get()
@@ -150,7 +150,3 @@ def settings_of(url: str | None, settings: Settings | None) -> Settings:
     """The settings of a client: given, or of the environment; a URL given goes before both."""
     settings = load(Settings) if settings is None else settings
     return settings if url is None else msgspec.structs.replace(settings, redis_url=url)
-
-
-def _shorter(left: float | None, other: float) -> float:
-    return other if left is None else min(left, other)

@@ -75,6 +75,11 @@ class Deadline:
         """Seconds left, at least 0."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
+    def left_or(self, other: float) -> float:
+        """Seconds left, `other` at the most."""
+        left = self.left()
+        return other if left is None else min(left, other)
+
 
 def some_left(waited_for: set[str], count: int, timeout: float) -> ResultTimeout:
     """The error of a wait for several jobs that took too long."""

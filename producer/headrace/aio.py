@@ -1,0 +1,239 @@
+"""`Client` and `JobHandle` for asyncio: the same names with await, the same decisions.
+
+One task of the running loop listens for all waiters of a client, as the thread of `headrace.waiting` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from headrace import broker
+from headrace.aio_waiting import AsyncWaiting, AsyncWatch
+from headrace.client import settings_of
+from headrace.contract import Contract
+from headrace.depth import QueueDepth
+from headrace.envelope import new_id
+from headrace.link import Deadline, some_left, utc_now
+from headrace.options import JobOptions, asked, each_of, instances_of
+from headrace.outcome import Outcome, Prediction, Status, status_of
+from headrace.plan import Plan, carry_out_async
+from headrace.producer import Producer, out_of_time
+from headrace.queues import check_job_id, check_model_name
+from headrace.settings import Settings
+
+T = TypeVar("T")
+
+
+class AsyncLink:
+    """`headrace.link.Link` for asyncio. It belongs to the loop it is first used in."""
+
+    def __init__(self, settings: Settings, *, check: bool) -> None:
+        self.settings = settings
+        self.producer = Producer(settings, check=check)
+        self._redis = broker.connect_async(settings)
+        self.waiting = AsyncWaiting(self._redis, self.producer.keys, settings)
+
+    async def do(self, plan: Plan[T]) -> T:
+        """Carry a plan out. Raises BrokerUnavailable."""
+        with broker.guarded(self.settings):
+            return await carry_out_async(self._redis, plan)
+
+    async def outcome(self, job: str, timeout: float | None) -> Outcome:  # noqa: ASYNC109  # as Client's
+        """Wait for the outcome of a job. Raises ResultTimeout, and BrokerUnavailable where Redis was away."""
+        async with self.waiting.watch([job]) as watch:
+            return await self.next_of(watch, job, timeout, given=timeout)
+
+    async def next_of(
+        self,
+        watch: AsyncWatch,
+        job: str,
+        timeout: float | None,  # noqa: ASYNC109  # as Client's
+        *,
+        given: float | None,
+    ) -> Outcome:
+        """The outcome a watch of one job brings. `given` is the time the caller spoke of."""
+        arrived = await watch.next(timeout)
+        if arrived is not None:
+            return arrived[1]
+        if self.waiting.trouble is not None:
+            raise self.waiting.trouble
+        known = await self.do(self.producer.look(job))
+        if known.outcome is None:
+            raise out_of_time(known, given or 0.0)
+        return known.outcome
+
+    async def close(self) -> None:
+        """End the waiting and the connections."""
+        await self.waiting.close()
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+
+class AsyncJobHandle:
+    """A job, as `headrace.JobHandle`."""
+
+    def __init__(self, link: AsyncLink, job: str, model: str | None = None) -> None:
+        #: The id of the job.
+        self.id = job
+        #: The model it was sent to; None where only the id is known.
+        self.model = model
+        self._link = link
+        self._outcome: Outcome | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the handle holds the outcome, without asking Redis."""
+        return self._outcome is not None
+
+    def keep(self, outcome: Outcome) -> None:
+        """Hold the outcome that was waited for elsewhere."""
+        self._outcome = outcome
+
+    async def status(self) -> Status:
+        """Where the job is now."""
+        if self._outcome is None:
+            known = await self._link.do(self._link.producer.look(self.id))
+            self.model = self.model or known.model
+            self._outcome = known.outcome
+            return known.status
+        return status_of(self._outcome)
+
+    async def done(self) -> bool:
+        """Whether the job has its outcome."""
+        await self.status()
+        return self._outcome is not None
+
+    async def outcome(self, timeout: float | None = None) -> Outcome:  # noqa: ASYNC109  # as JobHandle's
+        """Wait for the outcome; see `JobHandle.outcome`."""
+        if self._outcome is None:
+            self._outcome = await self._link.outcome(self.id, timeout)
+        return self._outcome
+
+    async def result(self, timeout: float | None = None) -> Prediction:  # noqa: ASYNC109  # as JobHandle's
+        """Wait for the prediction; see `JobHandle.result`."""
+        return (await self.outcome(timeout)).get()
+
+    async def cancel(self) -> bool:
+        """Cancel the job; see `JobHandle.cancel`."""
+        return await self._link.do(self._link.producer.cancel(self.id, utc_now()))
+
+    def __repr__(self) -> str:
+        return f"<AsyncJobHandle {self.id}{f' of {self.model}' if self.model else ''}>"
+
+
+class AsyncClient:
+    """`headrace.Client` for asyncio: the same arguments, errors and promises. An async context manager.
+
+    It belongs to the loop it is first used in; make one for each.
+    """
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None, check: bool = True) -> None:
+        self._link = AsyncLink(settings_of(url, settings), check=check)
+
+    async def submit(
+        self,
+        model: str,
+        instance: Any = None,
+        *,
+        instances: Iterable[Any] | None = None,
+        id: str | None = None,  # noqa: A002  # the word users know
+        **options: Unpack[JobOptions],
+    ) -> AsyncJobHandle:
+        """Enqueue a job; see `Client.submit`."""
+        now = utc_now()
+        job = await self._link.do(
+            self._link.producer.submit(asked(model, options, now), instances_of(instance, instances), id, now)
+        )
+        return AsyncJobHandle(self._link, job, model)
+
+    async def submit_many(
+        self,
+        model: str,
+        instances: Iterable[Any],
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> list[AsyncJobHandle]:
+        """Enqueue a job for each instance; see `Client.submit_many`."""
+        now = utc_now()
+        jobs = await self._link.do(
+            self._link.producer.submit_many(asked(model, options, now), each_of(instances), ids, now)
+        )
+        return [AsyncJobHandle(self._link, job, model) for job in jobs]
+
+    async def predict(
+        self,
+        model: str,
+        instance: Any = None,
+        *,
+        instances: Iterable[Any] | None = None,
+        timeout: float | None = 30.0,  # noqa: ASYNC109  # as Client's
+        id: str | None = None,  # noqa: A002  # as above
+        **options: Unpack[JobOptions],
+    ) -> Prediction:
+        """Submit, and wait for the prediction; see `Client.predict`."""
+        deadline = Deadline(timeout)
+        now = utc_now()
+        wanted, given = asked(model, options, now), instances_of(instance, instances)
+        job = new_id() if id is None else check_job_id(id)
+        async with self._link.waiting.watch([job], look=id is not None) as watch:
+            ready = await watch.ready(deadline.left_or(self._link.settings.connect_timeout))
+            await self._link.do(self._link.producer.submit(wanted, given, job, now))
+            if ready:
+                return (await self._link.next_of(watch, job, deadline.left(), given=timeout)).get()
+        return await AsyncJobHandle(self._link, job, model).result(deadline.left())
+
+    def as_completed(
+        self, jobs: Iterable[AsyncJobHandle], timeout: float | None = None
+    ) -> AsyncIterator[AsyncJobHandle]:
+        """The jobs as they end (`async for`); see `Client.as_completed`."""
+        return self._as_completed(list(jobs), Deadline(timeout))
+
+    async def _as_completed(self, jobs: list[AsyncJobHandle], deadline: Deadline) -> AsyncIterator[AsyncJobHandle]:
+        waited: dict[str, list[AsyncJobHandle]] = {}
+        for job in jobs:
+            if job.known:
+                yield job
+            else:
+                waited.setdefault(job.id, []).append(job)
+        async with self._link.waiting.watch(waited) as watch:
+            while waited:
+                arrived = await watch.next(deadline.left())
+                if arrived is None:
+                    if self._link.waiting.trouble is not None:
+                        raise self._link.waiting.trouble
+                    raise some_left(set(waited), len(jobs), deadline.timeout or 0.0)
+                name, outcome = arrived
+                for job in waited.pop(name, []):
+                    job.keep(outcome)
+                    yield job
+
+    def job(self, id: str) -> AsyncJobHandle:  # noqa: A002  # as above
+        """The job of an id; see `Client.job`."""
+        return AsyncJobHandle(self._link, check_job_id(id))
+
+    async def contract(self, model: str, version: str | None = None) -> Contract:
+        """The contract of a version of a model; see `Client.contract`."""
+        return await self._link.do(self._link.producer.contract(check_model_name(model), version, utc_now()))
+
+    async def models(self) -> list[str]:
+        """The models a worker has published a contract of, sorted."""
+        return await self._link.do(self._link.producer.models())
+
+    async def queues(self) -> list[QueueDepth]:
+        """What waits in the queue of each of these models."""
+        return await self._link.do(self._link.producer.queues())
+
+    async def close(self) -> None:
+        """Close the connections; see `Client.close`."""
+        await self._link.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

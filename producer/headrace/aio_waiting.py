@@ -1,0 +1,252 @@
+"""Waiting for outcomes in asyncio: one connection and one task for each client.
+
+The counterpart of `headrace.waiting`; who waits for what is kept by the same `Subscriptions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from headrace import outcome
+from headrace.broker import is_lasting, unavailable
+from headrace.errors import BrokerUnavailable, HeadraceError
+from headrace.outcome import Outcome
+from headrace.queues import Keys
+from headrace.settings import Settings
+from headrace.subscriptions import Subscriptions
+from headrace.waiting import FIRST_PAUSE, LINGER, LONGEST_PAUSE, PING_AFTER
+
+#: How often the task looks at the clock.
+_TICK = 1.0
+#: Replies taken before the rest of the loop has its turn.
+_AT_A_TIME = 100
+
+
+class AsyncWatch:
+    """The jobs one caller waits for, as `headrace.waiting.Watch`. An async context manager."""
+
+    def __init__(self, waiting: AsyncWaiting, jobs: Iterable[str], *, look: bool) -> None:
+        self.jobs = set(jobs)
+        self.look = look
+        self._waiting = waiting
+        self._unconfirmed = set(self.jobs)
+        self._ready = asyncio.Event()
+        self._arrived: asyncio.Queue[tuple[str, Outcome] | HeadraceError] = asyncio.Queue()
+
+    async def next(self, timeout: float | None) -> tuple[str, Outcome] | None:  # noqa: ASYNC109  # as Watch's
+        """The next job to end, and its outcome; None when time is up. Raises BrokerUnavailable if refused."""
+        try:
+            async with asyncio.timeout(timeout):
+                arrived = await self._arrived.get()
+        except TimeoutError:
+            return None
+        if isinstance(arrived, HeadraceError):
+            self._arrived.put_nowait(arrived)
+            raise arrived
+        return arrived
+
+    async def ready(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # as Watch's
+        """Wait until no announcement can be missed; False when time is up."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ready.wait()
+        except TimeoutError:
+            return False
+
+    def confirmed(self, job: str) -> None:
+        """For `Subscriptions`, as are the two below."""
+        self._unconfirmed.discard(job)
+        if not self._unconfirmed:
+            self._ready.set()
+
+    def ended(self, job: str, outcome: Outcome) -> None:
+        """One job less to wait for."""
+        self.jobs.discard(job)
+        self._arrived.put_nowait((job, outcome))
+
+    def failed(self, error: HeadraceError) -> None:
+        """Nothing more will arrive."""
+        self._arrived.put_nowait(error)
+        self._ready.set()
+
+    async def __aenter__(self) -> Self:
+        await self._waiting.enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._waiting.leave(self)
+
+
+class AsyncWaiting:
+    """What a client's waiters share."""
+
+    def __init__(self, client: redis.asyncio.Redis, keys: Keys, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._channel = keys.result("")
+        self._subscriptions = Subscriptions()
+        self._connection: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        #: Why the task has no connection at the moment.
+        self.trouble: BrokerUnavailable | None = None
+
+    def watch(self, jobs: Iterable[str], *, look: bool = True) -> AsyncWatch:
+        """A watch, to be entered. Without `look`, the jobs are submitted only once the watch is ready."""
+        return AsyncWatch(self, jobs, look=look)
+
+    async def enter(self, watch: AsyncWatch) -> None:
+        """Begin to wait."""
+        if not watch.jobs:
+            return
+        if self._closed:
+            raise HeadraceError("this client is closed")
+        self._subscriptions.add(watch)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="headrace-waiting")
+        else:
+            await self._send()
+
+    async def leave(self, watch: AsyncWatch) -> None:
+        """End a watch, also one that is not through."""
+        if watch.jobs:
+            self._subscriptions.remove(watch)
+            await self._send()
+
+    async def close(self) -> None:
+        """End the task. Those who wait get a HeadraceError."""
+        self._closed = True
+        self._subscriptions.fail(HeadraceError("the client was closed while this waited"))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._disconnect()
+
+    async def _send(self) -> None:
+        """Subscribe and unsubscribe as is due. A connection that breaks here is mended by the task."""
+        connection = self._connection
+        if connection is None or not connection.is_connected:
+            return
+        try:
+            # Two commands may be under way at once, but each is written whole.
+            if jobs := self._subscriptions.next_to_subscribe():
+                await connection.send_command("SUBSCRIBE", *map(self._name, jobs), check_health=False)
+            if jobs := self._subscriptions.next_to_unsubscribe():
+                await connection.send_command("UNSUBSCRIBE", *map(self._name, jobs), check_health=False)
+        except (RedisError, OSError):
+            await connection.disconnect(nowait=True)
+
+    def _name(self, job: str) -> str:
+        return self._channel + job
+
+    async def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                if self._connection is None:
+                    await self._connect()
+                pause = FIRST_PAUSE
+                await self._serve()
+            except (RedisError, OSError) as error:
+                await self._disconnect()
+                self._note(error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads reconnects, no secret
+                pause = min(pause * 2, LONGEST_PAUSE)
+            if not self._subscriptions:
+                self._task = None
+                await self._disconnect()
+                return
+
+    def _note(self, error: RedisError | OSError) -> None:
+        broken = error if isinstance(error, RedisError) else redis.ConnectionError(str(error))
+        self.trouble = unavailable(broken, self._settings)
+        if is_lasting(broken):
+            self._subscriptions.fail(self.trouble)
+
+    async def _connect(self) -> None:
+        pool = self._client.connection_pool
+        options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
+        connection = pool.connection_class(**options)
+        await connection.connect()  # type: ignore[no-untyped-call]  # redis-py gives it no types
+        self._connection = connection
+        self._subscriptions.start_over()
+        self.trouble = None
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _serve(self) -> None:
+        """Listen until nobody has waited for a while. Leaves by an error when Redis is away."""
+        heard = used = time.monotonic()
+        asked = False
+        while True:
+            await self._send()
+            await self._look()
+            now = time.monotonic()
+            if await self._receive():
+                heard, asked = now, False
+                continue
+            if self._subscriptions:
+                used = now
+            elif now - used > LINGER:
+                return
+            if asked and now - heard > PING_AFTER + self._settings.command_timeout:
+                raise redis.TimeoutError("no answer to a PING")
+            if not asked and now - heard > PING_AFTER:
+                await self._connection.send_command("PING", check_health=False)
+                asked = True
+
+    async def _receive(self) -> bool:
+        """Wait for a reply and take it, and some more of those that are there; False when a tick is over."""
+        connection = self._connection
+        if not connection.is_connected:
+            raise redis.ConnectionError("the connection was closed")
+        try:
+            self._take(await connection.read_response(timeout=_TICK, disconnect_on_error=False))
+        except (redis.TimeoutError, TimeoutError):
+            return False
+        for _ in range(_AT_A_TIME):
+            if not await connection.can_read():
+                return True
+            self._take(await connection.read_response())
+        # Replies that are there are read without a pause; others on the loop want their turn.
+        await asyncio.sleep(0)
+        return True
+
+    def _take(self, reply: list[Any]) -> None:
+        match reply:
+            case [b"subscribe", bytes() as channel, *_]:
+                self._subscriptions.confirmed(self._job(channel))
+            case [b"message", bytes() as channel, bytes() as stored]:
+                self._end(self._job(channel), stored)
+
+    def _job(self, channel: bytes) -> str:
+        return channel.decode().removeprefix(self._channel)
+
+    def _end(self, job: str, stored: bytes) -> None:
+        ended = outcome.read(job, stored)
+        if ended is not None:
+            self._subscriptions.ended(job, ended)
+
+    async def _look(self) -> None:
+        """Take what was stored before its subscription held."""
+        if looks := self._subscriptions.next_to_look_at():
+            found = await self._client.mget([self._name(job) for job in looks])
+            for job, stored in zip(looks, found, strict=True):
+                if isinstance(stored, bytes):
+                    self._end(job, stored)
