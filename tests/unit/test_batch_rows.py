@@ -186,5 +186,5 @@ def test_the_format_is_in_the_file_ending_or_must_be_said():
     assert format_of("-", "jsonl") == "jsonl"
     with pytest.raises(InvalidInput, match="standard input and output have no file ending"):
         format_of("-", None)
-    with pytest.raises(InvalidInput, match="the ending of a.parquet names none"):
+    with pytest.raises(InvalidInput, match=r"the ending of a\.parquet names none"):
         format_of("a.parquet", None)

@@ -32,11 +32,14 @@ def blocks(rows: Iterable[Row], rows_per_job: int) -> Iterator[list[Row]]:
     block: list[Row] = []
     size = 0
     for row in rows:
-        if block and (len(block) >= rows_per_job or size + row.size > BLOCK_BYTES):
+        if block and size + row.size > BLOCK_BYTES:
             yield block
             block, size = [], 0
         block.append(row)
         size += row.size
+        if len(block) >= rows_per_job:  # at once: the next row may be long in coming
+            yield block
+            block, size = [], 0
     if block:
         yield block
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from headrace.errors import HeadraceError, ResultTimeout
+from headrace.errors import HeadraceError, JobFailed, ResultTimeout
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -132,6 +132,8 @@ def _told(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, HeadraceError):
         _say(str(error))
+        if isinstance(error, JobFailed):
+            return SOME_FAILED
         return TIMED_OUT if isinstance(error, ResultTimeout) else ERROR
     if isinstance(error, OSError) and error.strerror:
         _say(f"{error.filename or 'input or output'}: {error.strerror}")

@@ -1,0 +1,305 @@
+"""`headrace batch` and its Python twin, against a real Redis and a stock Celery worker."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from stock_worker import publish_contract, running
+from test_cli import headrace
+
+from headrace import Client, ResultTimeout
+from headrace.batch import Predicted, Progress, predict_file, predict_rows
+from headrace.queues import Keys
+from headrace.settings import Settings
+from headrace_worker.embedded import EmbeddedRedis
+
+
+@pytest.fixture(scope="module")
+def _worker(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with running(redis_server.url, tmp_path_factory.mktemp("worker") / "log"):
+        yield
+
+
+@pytest.fixture
+def url(redis_url: str, _worker: None) -> str:
+    """A Redis with a worker that serves `churn`."""
+    publish_contract(redis_url)
+    return redis_url
+
+
+@pytest.fixture
+def idle(redis_server: EmbeddedRedis) -> Iterator[str]:
+    """A Redis (another database of the server) that nobody takes jobs from."""
+    url = redis_server.url.removesuffix("/0") + "/1"
+    publish_contract(url)
+    yield url
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+
+
+def waiting(url: str) -> int:
+    with Client(url) as client:
+        return client.queues()[0].waiting
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def people(path: Path, count: int, *, bad: dict[int, str] | None = None) -> Path:
+    rows = [f"{number},{number},{(bad or {}).get(number, 'gold')}" for number in range(count)]
+    path.write_text("id,age,plan\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_a_csv_comes_back_in_order_with_its_columns_and_predictions(url, tmp_path):
+    source, target = people(tmp_path / "in.csv", 1050), tmp_path / "out.csv"
+    done = headrace("batch", "churn", str(source), "-o", str(target), "--json", "--url", url)
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(target)
+    assert list(rows[0]) == ["id", "age", "plan", "prediction", "error"]
+    assert [(row["id"], float(row["prediction"]), row["error"]) for row in rows] == [
+        (str(number), 2 * number, "") for number in range(1050)
+    ]
+    report = json.loads(done.stdout)
+    assert (report["rows"], report["failed"], report["version"]) == (1050, 0, "3")
+    assert "1,050 rows predicted by churn@3" in done.stderr
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_only_the_guilty_rows_fail_and_the_exit_code_is_3(url, tmp_path):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    people(source, 250, bad={7: "fail", 130: "fail", 131: "fail,ragged"})
+    source.write_text(source.read_text() + "250,old,gold\n")
+    done = headrace("batch", "churn", str(source), "-o", str(target), "--url", url)
+    assert done.returncode == 3
+    assert "251 rows predicted" in done.stderr
+    assert "4 failed" in done.stderr
+    rows = read_csv(target)
+    failed = {number: row["error"] for number, row in enumerate(rows) if row["error"]}
+    assert failed == {
+        7: "line 9: permanent: ValueError: the model cannot",
+        130: "line 132: permanent: ValueError: the model cannot",
+        131: "line 133: the row has 4 cells, and the file 3 columns",
+        250: "line 252: feature 'age' must be a number, got a string",
+    }
+    assert all(row["prediction"] == "" for number, row in enumerate(rows) if number in failed)
+    assert [float(row["prediction"]) for n, row in enumerate(rows) if n not in failed] == [
+        2 * number for number in range(251) if number not in failed
+    ]
+
+
+def test_standard_input_to_standard_output_in_json_lines(url):
+    lines = '{"id": 1, "age": 2, "plan": "gold"}\n\nnonsense\n{"id": 3, "age": null, "plan": "x"}\n'
+    done = headrace("batch", "churn", "-", "-o", "-", "--format", "jsonl", "--url", url, stdin=lines)
+    assert done.returncode == 3
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"id": 1, "age": 2, "plan": "gold", "prediction": 4, "error": None},
+        {"prediction": None, "error": "line 3: the line is no JSON value"},
+        {"id": 3, "age": None, "plan": "x", "prediction": None, "error": None},
+    ]
+
+
+def test_probabilities_have_a_column_for_each_class(url):
+    done = headrace(
+        *("batch", "churn", "-", "-o", "-", "--format", "csv", "--method", "predict_proba", "--url", url),
+        stdin="age;plan\n1;gold\n;x\n",
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        ["age;plan;prediction_basic;prediction_gold;error", "1;gold;0.25;0.75;", ";x;0.25;0.75;"],
+    )
+
+
+def test_csv_becomes_json_lines_and_json_lines_become_csv(url, tmp_path):
+    source, middle, target = tmp_path / "in.csv", tmp_path / "middle.jsonl", tmp_path / "out.csv"
+    source.write_text("age,plan\n1,gold\n")
+    with Client(url) as client:
+        predict_file(client, "churn", source, middle)
+        assert json.loads(middle.read_text()) == {"age": 1.0, "plan": "gold", "prediction": 2.0, "error": None}
+        middle.write_text(
+            '{"age": 1, "plan": "gold"}\n{"age": 1, "plan": "x", "more": 1}\n{"plan": "y", "age": 2}\n'
+        )
+        report = predict_file(client, "churn", middle, target)
+    assert report.failed == 1
+    assert target.read_text().splitlines() == [
+        "age,plan,prediction,error",
+        "1,gold,2,",
+        '1,x,,"line 2: the row has a key that the first row has not, and a CSV has the same columns in every row"',
+        "2,y,4,",
+    ]
+
+
+def test_a_header_alone_gives_a_header_alone(url, tmp_path):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("plan,age\n")
+    done = headrace("batch", "churn", str(source), "-o", str(target), "--url", url)
+    assert (done.returncode, target.read_text()) == (0, "plan,age,prediction,error\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "says"),
+    [
+        (b"Age,plan\n1,x\n", [], "'age' (did you mean 'Age'?)"),
+        (b"", [], "is empty"),
+        ("age,plan\n1,x\n".encode("utf-16"), [], "is not UTF-8: line 1, byte 1"),
+        (b"age,plan,age\n1,x,2\n", [], "columns 1 and 3 are both named 'age'"),
+        (b"age,plan,prediction\n1,x,2\n", [], "has a column 'prediction'"),
+        (b"age,plan\n1,x\n", ["--method", "transform"], "has no method"),
+        (b"age,plan\n1,x\n", ["--version", "9"], "version '9'"),
+    ],
+)
+def test_a_file_that_cannot_be_predicted_is_refused_before_anything_is_enqueued(
+    idle, tmp_path, content, options, says
+):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(content)
+    done = headrace("batch", "churn", str(source), "-o", str(target), *options, "--url", idle)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [source]
+    assert waiting(idle) == 0
+
+
+def test_a_target_that_must_not_be_written_is_refused(idle, tmp_path):
+    source = people(tmp_path / "in.csv", 1)
+    other = tmp_path / "other.csv"
+    other.write_text("precious")
+    for target, options, says in [
+        (source, ["--force"], "is the input"),
+        (other, [], "--force overwrites it"),
+        (tmp_path / "no" / "out.csv", [], "there is no folder"),
+        (tmp_path / "out.parquet", [], "say --format"),
+        (tmp_path, ["--format", "csv"], "is a folder"),
+    ]:
+        done = headrace("batch", "churn", str(source), "-o", str(target), *options, "--url", idle)
+        assert done.returncode == 1
+        assert says in done.stderr
+    missing = headrace("batch", "churn", str(tmp_path / "no.csv"), "-o", "-", "--format", "csv", "--url", idle)
+    assert "no.csv cannot be read: No such file" in missing.stderr
+    assert other.read_text() == "precious"
+
+
+def test_an_existing_target_is_replaced_with_force(url, tmp_path):
+    source, target = people(tmp_path / "in.csv", 1), tmp_path / "out.csv"
+    target.write_text("old")
+    assert headrace("batch", "churn", str(source), "-o", str(target), "--force", "--url", url).returncode == 0
+    assert len(read_csv(target)) == 1
+
+
+def test_a_wrong_byte_far_down_leaves_no_output_and_no_waiting_job(idle, tmp_path):
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b"age,plan\n" + b"1,x\n" * 500 + b"2,f\xfcnf\n")
+    done = headrace("batch", "churn", str(source), "-o", str(target), "--url", idle)
+    assert done.returncode == 1
+    assert "line 502, byte 4" in done.stderr
+    assert list(tmp_path.iterdir()) == [source]
+    assert_all_cancelled(idle, 5)
+
+
+def test_time_that_runs_out_cancels_and_exits_4(idle, tmp_path):
+    source, target = people(tmp_path / "in.csv", 300), tmp_path / "out.csv"
+    done = headrace("batch", "churn", str(source), "-o", str(target), "--timeout", "0.5", "--url", idle)
+    assert done.returncode == 4
+    assert "was not written" in done.stderr
+    assert list(tmp_path.iterdir()) == [source]
+    assert_all_cancelled(idle, 3)
+
+
+def assert_all_cancelled(url: str, jobs: int) -> None:
+    with redis.Redis.from_url(url) as server, Client(url) as client:
+        names = [key.decode().removeprefix(Keys().job("")) for key in server.keys(Keys().job("*"))]
+        assert len(names) == jobs
+        assert {client.job(name).status() for name in names} == {"cancelled"}
+
+
+def test_jobs_under_way_are_bounded(idle):
+    source = ({"age": number, "plan": "gold"} for number in range(10_000))
+    rows = predict_rows(Client(idle), "churn", source, rows_per_job=10, in_flight=4, timeout=1)
+    with pytest.raises(ResultTimeout):
+        next(rows)
+    assert next(source)["age"] == 5 * 10  # four blocks, and the one that waits for its place
+    assert waiting(idle) == 4
+    assert_all_cancelled(idle, 4)
+
+
+def test_a_full_queue_is_waited_for(url):
+    with Client(settings=Settings(redis_url=url, queue_limit=2)) as client:
+        rows = list(predict_rows(client, "churn", [{"age": n, "plan": "x"} for n in range(300)], rows_per_job=5))
+    assert [row.prediction for row in rows] == [2 * n for n in range(300)]
+
+
+def test_rows_too_large_for_one_job_travel_alone(url):
+    long = [{"age": n, "plan": "x" * 1000} for n in range(20)] + [{"age": 20, "plan": "x" * 9000}]
+    with Client(settings=Settings(redis_url=url, max_job_bytes=5000)) as client:
+        rows = list(predict_rows(client, "churn", long))
+    assert [row.prediction for row in rows[:-1]] == [2 * n for n in range(20)]
+    assert "HEADRACE_MAX_JOB_BYTES" in rows[-1].error
+
+
+def test_instances_out_of_python_may_be_wrong_one_by_one(url):
+    given = [
+        {"age": 1, "plan": "x"},
+        {"age": 1},
+        None,
+        {"age": float("nan"), "plan": "x"},
+        {"age": 2, "plan": "fail"},
+    ]
+    with Client(url) as client:
+        rows = list(predict_rows(client, "churn", given))
+    assert [row.prediction for row in rows] == [2, None, None, None, None]
+    assert [row.row.line for row in rows] == [1, 2, 3, 4, 5]
+    assert "feature 'plan' is missing" in rows[1].error
+    assert "must be an object" in rows[2].error
+    assert rows[3].error is None
+    assert "the model cannot" in rows[4].error
+
+
+def test_progress_is_told_row_by_row(url, tmp_path):
+    source, seen = people(tmp_path / "in.csv", 250, bad={3: "fail"}), []
+    with Client(url) as client:
+        predict_file(client, "churn", source, tmp_path / "out.csv", on_progress=seen.append)
+    assert seen[-1] == Progress(rows=250, failed=1, read=source.stat().st_size)
+
+
+def test_a_batch_outlives_a_redis_that_is_away_while_it_sends_and_while_it_waits(tmp_path):
+    with EmbeddedRedis() as server, Client(server.url) as client:
+        publish_contract(server.url)
+        given = [{"age": number, "plan": "gold"} for number in range(200)]
+        rows = predict_rows(client, "churn", given, rows_per_job=10, in_flight=4, timeout=60)
+        server.kill()
+        done: list[Predicted] = []
+        batch = threading.Thread(target=lambda: done.extend(rows))
+        batch.start()
+        batch.join(0.5)  # it meets the outage, and goes on trying
+        assert batch.is_alive()
+        server.start()
+        deadline = time.monotonic() + 20
+        while waiting(server.url) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        server.kill()
+        server.start()
+        with running(server.url, tmp_path / "log"):
+            batch.join(60)
+    assert [row.prediction for row in done] == [2 * number for number in range(200)]
+
+
+def test_a_reader_who_has_enough_ends_the_batch_quietly(url, tmp_path):
+    source = people(tmp_path / "in.csv", 20_000)
+    command = f"{sys.executable} -m headrace.cli batch churn {source} -o - --format csv --url {url} | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert done.stdout == "id,age,plan,prediction,error\n"
+    assert done.stderr == ""

@@ -1,0 +1,64 @@
+"""The memory of a batch does not grow with its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stock_worker import publish_contract, running
+
+_MEASURED = """
+import resource, sys
+sys.argv = ["headrace", *sys.argv[1:]]
+from headrace.cli import main
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+
+def peak_of(rows: int, url: str, folder: Path) -> float:
+    """The most memory the client of a batch of that many rows held, in MB."""
+    source, target = folder / f"{rows}.csv", folder / f"{rows}.out.csv"
+    with source.open("w") as file:
+        file.write("id,age,plan,comment\n")
+        file.writelines(f"{number},{number % 90},gold,a comment that is carried along\n" for number in range(rows))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _MEASURED,
+            "batch",
+            "churn",
+            str(source),
+            "-o",
+            str(target),
+            "--json",
+            "--url",
+            url,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == rows
+    with target.open() as written:
+        assert sum(1 for _ in written) == rows + 1
+    return int(done.stderr.splitlines()[-1]) / 1024
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_memory_stays_under_150_mb_and_does_not_grow_with_the_rows(redis_url, tmp_path):
+    publish_contract(redis_url)
+    with running(redis_url, tmp_path / "log"):
+        small, large = (peak_of(rows, redis_url, tmp_path) for rows in (100_000, 300_000))
+    assert small < 150
+    assert large < small + 10

@@ -1,0 +1,162 @@
+"""`headrace batch` in a real terminal: the bar, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from stock_worker import publish_contract, running
+
+from headrace.queues import Keys
+
+
+class Terminal:
+    """A process whose standard streams are a terminal of 100 columns, its controlling one."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.cli", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm"},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # Ctrl-C needs it
+        )
+        os.close(theirs)
+        self.shown = ""
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def read(self, until: str | None = None, seconds: float = 30) -> str:
+        """Read until a text is shown, or until the process ends."""
+        deadline = time.monotonic() + seconds
+        while until is None or until not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            if not select.select([self._ours], [], [], 0.1)[0]:
+                continue
+            try:
+                got = os.read(self._ours, 65536)
+            except OSError:  # Linux's way to say that the other end is closed
+                got = b""
+            if not got:
+                assert until is None, self.shown
+                break
+            self.shown += got.decode()
+        return self.shown
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+
+@pytest.fixture
+def url(redis_url: str) -> Iterator[str]:
+    publish_contract(redis_url)
+    return redis_url
+
+
+def people(path: Path, count: int, plan: str = "gold") -> Path:
+    path.write_text("age,plan\n" + f"1,{plan}\n" * count)
+    return path
+
+
+def test_a_bar_is_drawn_on_one_line_and_a_summary_stays(url, tmp_path):
+    source, target = people(tmp_path / "in.csv", 4000), tmp_path / "out.csv"
+    source.write_text(source.read_text() + "x,slow\n1,slow\n")
+    with (
+        running(url, tmp_path / "log"),
+        Terminal("batch", "churn", str(source), "-o", str(target), "--url", url, "--in-flight", "2") as terminal,
+    ):
+        shown = terminal.read()
+        assert terminal.process.wait(10) == 3
+    assert "\r[" in shown
+    assert "rows done, 0 failed" in shown
+    assert "rows/s" in shown
+    assert "left" in shown
+    assert all(len(line) < 110 for line in shown.split("\r"))
+    last = shown.split("\r")[-2].removeprefix("\x1b[K")
+    assert last.startswith("4,002 rows predicted by churn@3 in ")
+    assert last.endswith("1 failed")
+
+
+def cancelled_jobs(url: str) -> int:
+    """How many jobs there are, all of them cancelled."""
+    with redis.Redis.from_url(url) as server:
+        names = [key.decode().removeprefix(Keys().job("")) for key in server.keys(Keys().job("*"))]
+        assert all(b"REVOKED" in (server.get(Keys().result(name)) or b"") for name in names)
+        return len(names)
+
+
+def test_ctrl_c_cancels_what_waits_and_leaves_no_half_file(url, tmp_path):
+    source, target = people(tmp_path / "in.csv", 500), tmp_path / "out.csv"
+    with Terminal("batch", "churn", str(source), "-o", str(target), "--url", url) as terminal:
+        terminal.read("0 rows done")
+        terminal.type(b"\x03")
+        shown = terminal.read()
+        assert terminal.process.wait(10) == 130
+    assert f"stopped: jobs without an outcome were cancelled, {target} was not written" in shown.replace(
+        "\r\n", ""
+    )
+    assert "Traceback" not in shown
+    assert list(tmp_path.iterdir()) == [source]
+    assert cancelled_jobs(url) == 5
+
+
+def test_sigterm_ends_it_as_cleanly(url, tmp_path):
+    source, target = people(tmp_path / "in.csv", 500), tmp_path / "out.csv"
+    with Terminal("batch", "churn", str(source), "-o", str(target), "--url", url) as terminal:
+        terminal.read("0 rows done")
+        terminal.process.send_signal(signal.SIGTERM)
+        shown = terminal.read()
+        assert terminal.process.wait(10) == 143
+    assert "was not written" in shown
+    assert list(tmp_path.iterdir()) == [source]
+    assert cancelled_jobs(url) == 5
+
+
+def test_ctrl_c_while_waiting_for_a_result_exits_130_in_one_line(url):
+    with Terminal("submit", "churn", '{"age": 1, "plan": "x"}', "--id", "a", "--wait", "--url", url) as terminal:
+        with redis.Redis.from_url(url) as server:
+            deadline = time.monotonic() + 20
+            while not server.exists(Keys().job("a")):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        terminal.type(b"\x03")
+        shown = terminal.read()
+        assert terminal.process.wait(10) == 130
+    assert shown.replace("^C", "").strip() == "headrace: interrupted"
+
+
+def test_rows_on_the_screen_are_not_mixed_with_a_bar(url, tmp_path):
+    source = people(tmp_path / "in.csv", 3)
+    with (
+        running(url, tmp_path / "log"),
+        Terminal("batch", "churn", str(source), "-o", "-", "--format", "csv", "--url", url) as terminal,
+    ):
+        shown = terminal.read()
+        assert terminal.process.wait(10) == 0
+    assert "\x1b" not in shown
+    assert shown.splitlines()[0] == "age,plan,prediction,error"
+    assert "3 rows predicted" in shown
