@@ -131,6 +131,8 @@ def _explain(given: Named | Array | Text, instance: Any) -> tuple[Any, list[str]
             return explain_text(instance)
 
 
+# A type that accepts nothing: `explain` looks at every instance instead.
+_THE_SLOW_WAY = Literal["\0no instance is this"]
 # A bounded float is how NaN and infinity are told from numbers at msgspec's speed.
 _LARGEST = 1.7976931348623157e308
 _TYPES: dict[Kind, Any] = {
@@ -142,9 +144,15 @@ _TYPES: dict[Kind, Any] = {
 }
 
 
-@lru_cache(maxsize=256)
 def _accepts(given: Named | Array | Text) -> Any:
     """The type of an instance that needs no mending."""
+    # Not cached by the contract itself: 1 == True, but a category 1 is not a category True.
+    return _built(msgspec.json.encode(given))
+
+
+@lru_cache(maxsize=256)
+def _built(contract: bytes) -> Any:
+    given: Named | Array | Text = msgspec.json.decode(contract, type=Named | Array | Text)
     match given:
         case Named():
             # The attributes are numbered: a feature may have any name, `mean radius (cm)` or `class`.
@@ -152,7 +160,11 @@ def _accepts(given: Named | Array | Text) -> Any:
                 (f"f{number}", _type_of(feature), msgspec.field(name=feature.name))
                 for number, feature in enumerate(given.features)
             ]
-            return msgspec.defstruct("Accepted", fields, forbid_unknown_fields=True, gc=False)
+            try:
+                return msgspec.defstruct("Accepted", fields, forbid_unknown_fields=True, gc=False)
+            except ValueError:
+                # msgspec has no fields with quotes or line breaks in their names.
+                return _THE_SLOW_WAY
         case Array():
             accepted: Any = _TYPES[given.kind]
             if given.nullable:
@@ -173,8 +185,8 @@ def _type_of(feature: Feature) -> Any:
 
 def _one_of(categories: tuple[str | int | float | bool, ...] | None) -> Any:
     if categories is None:
-        return str | int | float | bool
+        return Union[str, int, bool, _TYPES["number"]]  # noqa: UP007  # built while running
     # A Literal holds strings or integers; lists of other values go the slow way, which compares them.
     if categories and all(type(value) in {str, int} for value in categories):
         return Literal[categories]
-    return Literal["\0no value: go the slow way"]
+    return _THE_SLOW_WAY

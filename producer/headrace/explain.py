@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ def explain_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list
     problems: list[str] = []
     mended: dict[str, Any] = {}
     expected = [feature.name for feature in features]
-    extra = [name for name in instance if name not in set(expected)]
+    known = set(expected)
+    extra = [name for name in instance if name not in known]
     missing = [name for name in expected if name not in instance]
     for name in extra:
         problems.append(f"no feature {_shown(name)} in the contract" + _meant(name, missing or expected))
@@ -83,6 +86,8 @@ def _value(feature: Feature, value: Any) -> tuple[Any, str | None]:
 def _scalar(kind: Kind, nullable: bool, value: Any) -> tuple[Any, str | None]:
     if type(value).__module__ == "numpy" and hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, Decimal):
+        value = float(value)
     # pandas writes a missing value as NaN, NA or NaT, whatever the type of the column.
     if (
         value is None
@@ -97,6 +102,8 @@ def _scalar(kind: Kind, nullable: bool, value: Any) -> tuple[Any, str | None]:
             return value, None
         case ("number" | "integer", bool()):
             pass
+        case ("number", int()) if abs(value) > sys.float_info.max:
+            return None, "is larger than any 64-bit float"
         case ("number", int() | float()) | ("integer", int()):
             return value, None
         case ("integer", float()) if value.is_integer():
