@@ -135,8 +135,9 @@ def _explain(given: Named | Array | Text, instance: Any) -> tuple[Any, list[str]
 _THE_SLOW_WAY = Literal["\0no instance is this"]
 # A bounded float is how NaN and infinity are told from numbers at msgspec's speed.
 _LARGEST = 1.7976931348623157e308
+_NUMBER = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 _TYPES: dict[Kind, Any] = {
-    "number": Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)],
+    "number": _NUMBER,
     "integer": int,
     "boolean": bool,
     "string": str,
@@ -185,7 +186,7 @@ def _type_of(feature: Feature) -> Any:
 
 def _one_of(categories: tuple[str | int | float | bool, ...] | None) -> Any:
     if categories is None:
-        return Union[str, int, bool, _TYPES["number"]]  # noqa: UP007  # built while running
+        return str | int | bool | _NUMBER
     # A Literal holds strings or integers; lists of other values go the slow way, which compares them.
     if categories and all(type(value) in {str, int} for value in categories):
         return Literal[categories]
