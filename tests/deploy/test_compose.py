@@ -71,6 +71,13 @@ class Stack:
     def workers(self) -> list[str]:
         return self("ps", "-q", "worker").stdout.split()
 
+    def healthy(self) -> int:
+        inspect = ["docker", "inspect", "-f", "{{.State.Health.Status}}", *self.workers()]
+        return subprocess.run(inspect, capture_output=True, text=True).stdout.split().count("healthy")
+
+    def serving(self, title: str) -> int:
+        return self("logs", "--no-color", "worker").stdout.count(f"serving {title}")
+
     def logs(self) -> str:
         logs = subprocess.run(
             [*self._compose, "logs", "--tail", "40"], env=self._environ, capture_output=True, text=True
@@ -99,8 +106,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     (folder / "override.yml").write_text(OVERRIDE)
     stack = Stack(models, folder / "override.yml")
     try:
-        stack("build", timeout=600)
+        stack("--profile", "tools", "build", timeout=600)
         stack("up", "-d", "--scale", "worker=2", timeout=180)
+        wait_for("two workers are ready", lambda: stack.healthy() == 2, stack)
         yield stack
     finally:
         subprocess.run(
@@ -116,7 +124,7 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def model(stack: Stack, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """A pipeline over mixed and missing values, trained here and added to the running stack."""
+    """A pipeline over mixed and missing values, trained here, and added while the workers run."""
     folder = tmp_path_factory.mktemp("training")
     names = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     columns = make_column_transformer(
@@ -131,8 +139,7 @@ def model(stack: Stack, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFa
     add += ["--example", str(folder / "example.json")]
     environ = {**os.environ, "HEADRACE_MODELS": str(stack.models)}
     subprocess.run([sys.executable, "-m", "headrace.cli", *add], env=environ, check=True, timeout=120)
-    listed = lambda: "penguins" in stack("logs", "worker").stdout  # noqa: E731  # a condition to wait for
-    wait_for("the workers see the model added", listed, stack)
+    wait_for("both workers serve the model added", lambda: stack.serving("penguins@1") == 2, stack)
     return fitted
 
 
