@@ -118,6 +118,11 @@ def test_utf_16_is_named():
         table("age,plan\n1,x\n".encode("utf-16"))
 
 
+def test_a_file_of_another_kind_is_named_no_text_file():
+    with pytest.raises(InvalidInput, match="in is no text file: line 1, byte 5"):
+        table(b"PK\x03\x04\xff\x00\x08\x00xl/workbook.xml")
+
+
 def test_a_cell_of_a_megabyte_is_a_cell():
     (row,) = rows("age,plan\n1," + "x" * 1_000_000 + "\n")
     assert len(row.instance["plan"]) == 1_000_000

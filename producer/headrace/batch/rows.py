@@ -114,7 +114,10 @@ class _Lines:
             raise InvalidInput(self._not_utf8(line, error.start)) from None
 
     def _not_utf8(self, line: bytes, start: int) -> str:
-        guess = "UTF-16" if line.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
+        utf16 = line.startswith((b"\xff\xfe", b"\xfe\xff"))
+        if b"\0" in line and not utf16:
+            return f"{self.name} is no text file: line {self.number}, byte {start + 1} of it is 0x{line[start]:02x}"
+        guess = "UTF-16" if utf16 else "LATIN1"
         return (
             f"{self.name} is not UTF-8: line {self.number}, byte {start + 1} of it is 0x{line[start]:02x}; "
             f"save it as UTF-8, or `iconv -f {guess} -t UTF-8` if that is what it is"
