@@ -103,7 +103,7 @@ def check(contract: Contract, instances: Sequence[Any], *, first: int = 0) -> li
             mended, found = _explain(contract.input, instance)
             problems += [f"instance {index}: {problem}" for problem in found]
             checked.append(mended)
-            if len(problems) >= _MOST_PROBLEMS:
+            if len(problems) > _MOST_PROBLEMS:
                 break
         else:
             checked.append(instance)

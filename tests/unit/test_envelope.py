@@ -1,0 +1,150 @@
+"""A job is a Celery message, whoever writes it and whoever reads it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.envelope import Job, describe, encode, encode_instances, from_task
+from headrace.errors import InvalidInput
+
+JOB = Job(
+    id="job-1",
+    model="churn",
+    instances=[{"age": 41, "plan": "gold"}],
+    version="3",
+    method="predict_proba",
+    priority=9,
+    expires=datetime(2030, 1, 1, 12, tzinfo=timezone(timedelta(hours=2))),
+    eta=datetime(2029, 1, 1, tzinfo=UTC),
+    metadata={"batch": "7"},
+)
+
+
+def opened(job: Job) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
+    message = json.loads(encode(job))
+    args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+    return message, args, kwargs
+
+
+def test_a_job_written_is_the_job_read():
+    message, args, kwargs = opened(JOB)
+    read = from_task("job-1", args, kwargs, headers=message["headers"], priority=message["properties"]["priority"])
+    assert read == msgspec.structs.replace(JOB, expires=datetime(2030, 1, 1, 10, tzinfo=UTC))
+
+
+def test_options_not_asked_for_are_not_sent():
+    _, args, kwargs = opened(Job(id="a", model="churn", instances=[[1, 2]]))
+    assert args == ["churn", [[1, 2]]]
+    assert kwargs == {}
+
+
+def test_the_message_goes_to_the_queue_of_its_model():
+    message, _, _ = opened(JOB)
+    assert message["properties"]["delivery_info"] == {"exchange": "", "routing_key": "predict.churn"}
+    assert message["headers"]["task"] == "headrace.predict"
+
+
+def test_what_logs_and_flower_show_holds_no_value_of_an_instance():
+    message, _, _ = opened(JOB)
+    assert message["headers"]["argsrepr"] == "churn@3, 1 instance"
+    assert "gold" not in json.dumps(message["headers"])
+
+
+def test_every_message_has_its_own_delivery_tag():
+    tags = {json.loads(encode(JOB))["properties"]["delivery_tag"] for _ in range(100)}
+    assert len(tags) == 100
+
+
+def test_a_job_is_described_in_a_few_words():
+    assert describe("churn", None, 2) == "churn, 2 instances"
+
+
+def test_numpy_is_sent_as_numbers_and_lists():
+    assert (
+        encode_instances([{"a": np.float64(1.5), "b": np.int64(2)}, np.array([1, 2])])
+        == b'[{"a":1.5,"b":2},[1,2]]'
+    )
+
+
+def test_a_decimal_is_sent_as_a_number():
+    assert encode_instances([Decimal("1.50")]) == b"[1.50]"
+
+
+def test_nan_is_sent_as_null_and_the_word_nan_as_a_word():
+    assert encode_instances([math.nan, "NaN", "Infinity"]) == b'[null,"NaN","Infinity"]'
+
+
+@pytest.mark.parametrize("value", [object(), Decimal("NaN"), Decimal("Infinity"), "\ud800", {1j: 2}, lambda: 1])
+def test_what_json_cannot_hold_is_refused(value: Any):
+    with pytest.raises(InvalidInput):
+        encode_instances([value])
+
+
+def test_an_instance_nested_too_deeply_is_refused():
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidInput, match="nested too deeply"):
+        encode_instances(deep)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["churn"], ["churn", {"age": 1}], [7, []], ["churn", [], "more"], ["churn", "text"], [["churn"], []]],
+)
+def test_arguments_that_are_no_jobs_are_refused_without_their_values(args: list[Any]):
+    with pytest.raises(InvalidInput, match=r"arguments are \[model, instances\]") as caught:
+        from_task("a", args, {}, headers={})
+    assert "churn" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kwargs", [{"verion": "3"}, {"version": 3}, {"metadata": {"a": 1}}, {"metadata": "x"}])
+def test_options_that_are_no_jobs_are_refused(kwargs: dict[str, Any]):
+    with pytest.raises(InvalidInput, match="options are version, method and metadata"):
+        from_task("a", ["churn", [1]], kwargs, headers={})
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2030-01-01T12:00:00+02:00", datetime(2030, 1, 1, 10, tzinfo=UTC)),
+        ("2030-01-01T12:00:00", datetime(2030, 1, 1, 12, tzinfo=UTC)),
+        ("2030-01-01T12:00:00.5Z", datetime(2030, 1, 1, 12, 0, 0, 500_000, tzinfo=UTC)),
+        (None, None),
+    ],
+)
+def test_moments_are_read_as_celery_writes_them(text: str | None, moment: datetime | None):
+    assert from_task("a", ["m", [1]], {}, headers={"expires": text}).expires == moment
+
+
+def test_a_moment_that_is_none_is_refused():
+    with pytest.raises(InvalidInput, match="ISO 8601"):
+        from_task("a", ["m", [1]], {}, headers={"eta": "tomorrow"})
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(instances=st.lists(_JSON, max_size=3))
+def test_any_json_arrives_as_it_was_sent(instances: list[Any]):
+    _, args, _ = opened(Job(id="a", model="m", instances=instances))
+    assert args == ["m", instances]

@@ -1,0 +1,148 @@
+"""An outcome is stored as Celery stores a result, and read whoever stored it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.errors import JobCancelled, JobExpired, JobFailed
+from headrace.outcome import (
+    Cancelled,
+    Expired,
+    Failure,
+    Outcome,
+    Prediction,
+    Reason,
+    Success,
+    decode,
+    encode,
+    read,
+    status_of,
+)
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+_PREDICTIONS = st.lists(
+    st.none() | st.integers(-9, 9) | st.text() | st.lists(st.floats(0, 1), max_size=3), max_size=3
+)
+_OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
+    st.builds(
+        Success,
+        job=st.text(min_size=1),
+        prediction=st.builds(Prediction, model=st.text(), version=st.text(), predictions=_PREDICTIONS),
+    ),
+    st.builds(
+        Failure,
+        job=st.text(min_size=1),
+        reason=st.sampled_from(get_args(Reason)),
+        error=st.text(min_size=1),
+        module=st.text(min_size=1),
+        message=st.text(),
+        traceback=st.none() | st.text(),
+    ),
+    st.builds(Cancelled, job=st.text(min_size=1)),
+    st.builds(Expired, job=st.text(min_size=1)),
+)
+
+
+@given(outcome=_OUTCOMES)
+def test_an_outcome_stored_is_the_outcome_read(outcome: Outcome):
+    assert decode(encode(outcome, NOW)) == outcome
+
+
+def test_the_status_stands_first_where_the_publishing_script_looks_for_it():
+    assert encode(Cancelled(job="a"), NOW).startswith(b'{"status":"REVOKED"')
+
+
+@pytest.mark.parametrize("status", ["STARTED", "RETRY", "PENDING", "RECEIVED"])
+def test_a_state_under_way_is_no_outcome(status: str):
+    assert decode(json.dumps({"status": status, "result": {"pid": 1}, "task_id": "a"}).encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("WorkerLostError", "crash"),
+        ("TimeLimitExceeded", "timeout"),
+        ("NotRegistered", "malformed"),
+        ("ValueError", "permanent"),
+    ],
+)
+def test_a_failure_stored_by_celery_itself_has_a_reason(error: str, reason: str):
+    stored = {
+        "status": "FAILURE",
+        "task_id": "a",
+        "result": {"exc_type": error, "exc_message": ["it", "broke"], "exc_module": "billiard.exceptions"},
+        "traceback": "Traceback ...",
+    }
+    failure = decode(json.dumps(stored).encode())
+    assert isinstance(failure, Failure)
+    assert (failure.reason, failure.message, failure.traceback) == (reason, "it broke", "Traceback ...")
+
+
+def test_a_revoke_by_celery_is_a_cancellation_and_an_expiry_is_told_from_it():
+    def stored(word: str) -> bytes:
+        raised = {"exc_type": "TaskRevokedError", "exc_message": [word], "exc_module": "celery.exceptions"}
+        return json.dumps({"status": "REVOKED", "task_id": "a", "result": raised}).encode()
+
+    assert decode(stored("revoked")) == Cancelled(job="a")
+    assert decode(stored("terminated")) == Cancelled(job="a")
+    assert decode(stored("expired")) == Expired(job="a")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"no json",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"status":"SUCCESS","task_id":"a","result":4}',
+        b'{"status":"SUCCESS","task_id":"a","result":{"model":"m"}}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_outcome_is_read_as_a_failure_that_says_so(stored: bytes):
+    failure = read("a", stored)
+    assert isinstance(failure, Failure)
+    assert failure.job == "a"
+    assert failure.reason == "malformed"
+
+
+@pytest.mark.parametrize(
+    "result",
+    [None, "text", 4, [], {"exc_type": None}, {"exc_type": 5, "exc_message": {"a": 1}}, {"exc_message": None}],
+)
+def test_a_failure_of_any_shape_can_be_read(result: Any):
+    assert isinstance(
+        read("a", json.dumps({"status": "FAILURE", "task_id": "a", "result": result}).encode()), Failure
+    )
+
+
+def test_getting_an_outcome_gives_the_prediction_or_raises():
+    prediction = Prediction(model="m", version="1", predictions=[7])
+    assert Success(job="a", prediction=prediction).get() == prediction
+    failure = Failure(job="a", reason="crash", error="WorkerLostError", module="x", message="gone")
+    with pytest.raises(JobFailed, match=r"job a failed \(crash\): WorkerLostError: gone") as caught:
+        failure.get()
+    assert (caught.value.job, caught.value.reason, caught.value.error) == ("a", "crash", "WorkerLostError")
+    with pytest.raises(JobCancelled):
+        Cancelled(job="a").get()
+    with pytest.raises(JobExpired):
+        Expired(job="a").get()
+
+
+def test_every_outcome_has_its_status():
+    assert [status_of(outcome) for outcome in (Cancelled(job="a"), Expired(job="a"))] == ["cancelled", "expired"]
+
+
+def test_the_only_prediction_is_of_a_job_of_one_instance():
+    assert Prediction(model="m", version="1", predictions=[7]).prediction == 7
+    with pytest.raises(ValueError, match="2 instances"):
+        _ = Prediction(model="m", version="1", predictions=[7, 8]).prediction

@@ -1,0 +1,53 @@
+"""Names of queues, keys and channels: kombu's and Celery's own, and a model's name is safe in all of them."""
+
+from __future__ import annotations
+
+import pytest
+from kombu.transport.redis import Channel
+
+from headrace.errors import InvalidInput
+from headrace.queues import Keys, check_job_id, check_model_name, model_of, queue_name, step_of
+
+
+@pytest.mark.parametrize("name", ["churn", "a", "A-1_b", "9", "x" * 64])
+def test_a_good_model_name_is_itself(name: str):
+    assert check_model_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-a", "a b", "a/b", "..", "a\n", "ä", "x" * 65, None, 7, "a\x06\x163", "{a}"]
+)
+def test_a_bad_model_name_is_refused(name: object):
+    with pytest.raises(InvalidInput, match="a model's name is"):
+        check_model_name(name)
+
+
+@pytest.mark.parametrize("job", ["", " ", "a b", "\n", "a\n", "x" * 129, None, 7, b"a", "*"])
+def test_a_bad_job_id_is_refused(job: object):
+    with pytest.raises(InvalidInput, match="a job's id is"):
+        check_job_id(job)
+
+
+def test_an_absurdly_long_name_is_not_repeated_whole():
+    with pytest.raises(InvalidInput) as caught:
+        check_model_name("x" * 1_000_000)
+    assert len(str(caught.value)) < 300
+
+
+def test_the_model_of_its_queue_is_the_model():
+    assert model_of(queue_name("churn")) == "churn"
+    assert model_of("celery") is None
+
+
+@pytest.mark.parametrize("priority", range(10))
+def test_lists_and_steps_are_kombus(priority: int):
+    channel = Channel.__new__(Channel)
+    theirs = channel._q_for_pri("predict.churn", channel.priority(priority))
+    assert Keys().lists("predict.churn")[step_of(priority)] == theirs
+
+
+def test_keys_stand_under_the_prefix():
+    keys = Keys("shop:")
+    names = [*keys.lists("q"), keys.job("a"), keys.result("a"), keys.contracts("m"), keys.models]
+    assert all(name.startswith("shop:") for name in names)
+    assert len(set(names)) == len(names)
