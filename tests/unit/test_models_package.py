@@ -161,9 +161,9 @@ ON_ARRAYS: dict[str, Callable[[], Any]] = {
     "calibrated": lambda: CalibratedClassifierCV(GaussianNB()).fit(X, Y),
     "selected": lambda: make_pipeline(SelectKBest(k=3), StandardScaler(), LogisticRegression()).fit(X, Y),
     "search": lambda: GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, scoring="accuracy").fit(X, WORDS),
-    "votes": lambda: VotingClassifier(
-        [("a", GaussianNB()), ("b", DecisionTreeClassifier())], voting="soft"
-    ).fit(X, WORDS),
+    "votes": lambda: VotingClassifier([("a", GaussianNB()), ("b", DecisionTreeClassifier())], voting="soft").fit(
+        X, WORDS
+    ),
     "stack": lambda: StackingClassifier([("a", GaussianNB()), ("b", DecisionTreeClassifier())]).fit(X, WORDS),
 }
 
@@ -387,10 +387,12 @@ def test_a_corrected_contract_is_taken_instead_of_the_inferred_one(tmp_path: Pat
     assert corrected.contract.methods == inferred.contract.methods
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"input": {"type": "named"}}', '{"input": {"type": "tensor"}}', "[" * 9999])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"input": {"type": "named"}}', '{"input": {"type": "tensor"}}', "[" * 9999]
+)
 def test_a_corrected_contract_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "contract.json").write_text(text)
-    with pytest.raises(ModelError, match="contract.json cannot be used"):
+    with pytest.raises(ModelError, match=r"contract.json cannot be used"):
         _add(tmp_path, ON_ARRAYS["clusters"](), X[:5].tolist(), contract=tmp_path / "contract.json")
 
 
@@ -405,7 +407,7 @@ def test_a_pickle_is_read_only_where_it_is_trusted_and_then_stored_as_skops(tmp_
     (tmp_path / "example.json").write_text(json.dumps(X[:5].tolist()))
     store, file = Store(tmp_path / "store"), tmp_path / "model.joblib"
     joblib.dump(estimator, file, compress=3)
-    with pytest.raises(ModelError, match="model.joblib is a pickle.*--trust-pickle"):
+    with pytest.raises(ModelError, match=r"model.joblib is a pickle.*--trust-pickle"):
         package(store, file, name="model", example=tmp_path / "example.json")
     manifest = package(store, file, name="model", example=tmp_path / "example.json", trust_pickle=True)
     assert manifest.format == "skops"
@@ -413,13 +415,15 @@ def test_a_pickle_is_read_only_where_it_is_trusted_and_then_stored_as_skops(tmp_
 
 
 def test_what_skops_cannot_hold_stays_a_pickle_and_says_so(tmp_path: Path) -> None:
-    estimator = make_pipeline(FunctionTransformer(np.gradient, kw_args={"axis": 1}), LogisticRegression()).fit(X, Y)
+    estimator = make_pipeline(FunctionTransformer(np.gradient, kw_args={"axis": 1}), LogisticRegression()).fit(
+        X, Y
+    )
     (tmp_path / "example.json").write_text(json.dumps(X[:5].tolist()))
     store, file = Store(tmp_path / "store"), tmp_path / "model.pkl"
     joblib.dump(estimator, file)
     manifest = package(store, file, name="model", example=tmp_path / "example.json", trust_pickle=True)
     assert manifest.format == "joblib"
-    with pytest.raises(ModelError, match="model@1 is stored as joblib.*HEADRACE_TRUST_PICKLE"):
+    with pytest.raises(ModelError, match=r"model@1 is stored as joblib.*HEADRACE_TRUST_PICKLE"):
         load(store, "model", "1")
     loaded = load(store, "model", "1", trust_pickle=True)
     assert loaded.predict("predict", X[:5].tolist()) == estimator.predict(X[:5]).tolist()

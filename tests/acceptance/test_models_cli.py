@@ -1,0 +1,170 @@
+"""`headrace models` as a person types it: real processes, what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import pytest
+import skops.io
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        import os
+
+        done = subprocess.run(
+            [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of palmerpenguins (model.skops, model.joblib) and its rows (rows.csv)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # palmerpenguins 0.1 reads its data through pkg_resources
+        from palmerpenguins import load_penguins
+
+        table = load_penguins()
+    folder = tmp_path_factory.mktemp("penguins")
+    rows = table.drop(columns="species")
+    model = make_pipeline(
+        make_column_transformer(
+            (make_pipeline(SimpleImputer(), StandardScaler()), ["bill_length_mm", "body_mass_g"]),
+            (make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()), ["island", "sex"]),
+        ),
+        LogisticRegression(),
+    ).fit(rows, table["species"])
+    skops.io.dump(model, folder / "model.skops")
+    joblib.dump(model, folder / "model.joblib")
+    rows.head(50).to_csv(folder / "rows.csv", index=False)
+    return folder
+
+
+def _add(run: Run, folder: Path, *options: object, file: str = "model.skops") -> subprocess.CompletedProcess[str]:
+    return run("add", folder / file, "--name", "penguins", "--example", folder / "rows.csv", *options)
+
+
+def test_add_prints_the_contract_for_a_person_to_check(run: Run, penguins: Path, tmp_path: Path) -> None:
+    done = _add(run, penguins)
+    assert done.returncode == 0, done.stderr
+    assert "input: objects of 7 named features" in done.stdout
+    words = [line.split() for line in done.stdout.splitlines()]
+    assert ["island", "category", "allowed", "Biscoe,", "Dream,", "Torgersen"] in words
+    assert ["body_mass_g", "number", "allowed"] in words
+    assert ["predict", "a", "value", "Adelie,", "Chinstrap,", "Gentoo"] in words
+    assert done.stderr.startswith("added penguins@1")
+    assert (tmp_path / "models/penguins/1/manifest.json").exists()
+
+
+def test_list_and_show_tell_what_is_in_the_store(run: Run, penguins: Path) -> None:
+    _add(run, penguins)
+    _add(run, penguins, "--method", "predict_proba")
+    listed = run("list")
+    assert listed.stdout.splitlines()[1].split()[:3] == ["penguins", "2", "predict_proba"]
+    assert json.loads(run("list", "--json").stdout)["version"] == "2"
+    assert "penguins@2" in run("show", "penguins").stdout
+    first = json.loads(run("show", "penguins@1", "--json").stdout)
+    assert first["version"] == "1"
+    assert first["contract"]["input"]["features"][0]["name"] == "island"
+    assert set(first["libraries"]) == {"python", "scikit-learn", "numpy", "pandas", "skops"}
+
+
+def test_an_empty_store_lists_nothing_and_is_no_error(run: Run) -> None:
+    done = run("list")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no models in models" in done.stderr
+    assert run("list", "--json").stdout == ""
+
+
+def test_the_store_is_an_option_or_a_setting(run: Run, penguins: Path, tmp_path: Path) -> None:
+    assert _add(run, penguins, "--store", tmp_path / "one").returncode == 0
+    assert json.loads(run("list", "--json", "--store", tmp_path / "one").stdout)["model"] == "penguins"
+    assert json.loads(run("list", "--json", HEADRACE_MODELS=str(tmp_path / "one")).stdout)["model"] == "penguins"
+
+
+def test_a_shown_contract_can_be_corrected_and_added_again(run: Run, penguins: Path, tmp_path: Path) -> None:
+    shown = json.loads(_add(run, penguins, "--json").stdout)
+    for feature in shown["contract"]["input"]["features"]:
+        feature["nullable"] = feature["name"] in {"sex", "bill_length_mm", "bill_depth_mm", "flipper_length_mm"}
+    (tmp_path / "contract.json").write_text(json.dumps(shown))
+    refused = _add(run, penguins, "--contract", tmp_path / "contract.json")
+    assert refused.returncode == 1
+    assert (
+        "the example does not fit the contract: instance 3: feature 'body_mass_g' must be a number"
+        in refused.stderr
+    )
+    for feature in shown["contract"]["input"]["features"]:
+        feature["nullable"] = feature["name"] not in {"island", "year"}
+    (tmp_path / "contract.json").write_text(json.dumps(shown))
+    taken = json.loads(_add(run, penguins, "--contract", tmp_path / "contract.json", "--json").stdout)
+    assert taken["version"] == "2"
+    nullable = [feature.get("nullable", False) for feature in taken["contract"]["input"]["features"]]
+    assert nullable == [feature["nullable"] for feature in shown["contract"]["input"]["features"]]
+
+
+def test_a_pickle_needs_trust(run: Run, penguins: Path) -> None:
+    refused = _add(run, penguins, file="model.joblib")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("headrace: model.joblib is a pickle")
+    assert refused.stderr.count("\n") == 1
+    taken = json.loads(_add(run, penguins, "--trust-pickle", "--json", file="model.joblib").stdout)
+    assert taken["format"] == "skops"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no model file"),
+        (b"not a model", "is no model file"),
+        (b"PK\x03\x04not a zip", "is a damaged archive"),
+        (pickle.dumps({"a": "dict"}), "holds a dict, which is no scikit-learn estimator"),
+    ],
+)
+def test_a_file_that_is_no_model_is_told_in_one_line(
+    run: Run, penguins: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "bad.bin").write_bytes(content)
+    done = run("add", "bad.bin", "--name", "penguins", "--example", penguins / "rows.csv", "--trust-pickle")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("headrace: bad.bin " + message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_is_not_there_is_told_in_one_line(run: Run, penguins: Path) -> None:
+    _add(run, penguins)
+    for arguments, message in [
+        (("show", "pinguins"), "no model 'pinguins' in models; did you mean 'penguins'?"),
+        (("show", "penguins@7"), "penguins has no version '7'; it has 1"),
+        (("show", "../../etc"), "a model's name is"),
+    ]:
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"headrace: {message}")
+    usage = run("add", "nowhere.skops", "--name", "x", "--example", penguins / "rows.csv")
+    assert usage.returncode == 2
+    assert run("add").returncode == 2
+    assert run("show").returncode == 2

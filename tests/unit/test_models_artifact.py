@@ -1,0 +1,291 @@
+"""Bytes that pretend to be a model: each is refused with a sentence, none runs code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import skops.io
+from scipy import sparse
+from sklearn.datasets import make_classification
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from headrace.errors import ModelError
+from headrace_worker.models import artifact
+from headrace_worker.models.artifact import newer_than
+from headrace_worker.models.trusted import TRUSTED
+
+X, Y = make_classification(50, 5, random_state=0)
+CAP = 10_000_000
+
+
+def _load(data: bytes, *, trust_pickle: bool = False, max_bytes: int = CAP) -> Any:
+    form = artifact.format_of(data, "m")
+    return artifact.load(data, form, "m", max_bytes=max_bytes, trust_pickle=trust_pickle)
+
+
+def _edited(data: bytes, edit: Callable[[str], str]) -> bytes:
+    """A skops file with its schema changed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(buffer, "w") as target:
+        for member in source.infolist():
+            content = source.read(member)
+            target.writestr(member, edit(content.decode()) if member.filename == "schema.json" else content)
+    return buffer.getvalue()
+
+
+def _zip(*, packed: bool = True, **members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("_", "."), content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"\x00" * 100, b'{"a": 1}', b"a,b\n1,2\n", bytes(range(255, 0, -1))],
+    ids=["empty", "text", "zeros", "json", "csv", "noise"],
+)
+def test_a_file_that_is_no_model_is_refused(data: bytes) -> None:
+    with pytest.raises(ModelError, match="m is no model file: neither skops"):
+        _load(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _zip(readme_txt=b"hello"),
+        _zip(schema_json=b"hello"),
+        _zip(schema_json=b"{}"),
+        _zip(schema_json=b"[]"),
+        _zip(schema_json=b'{"protocol": 99}'),
+        _zip(schema_json=b'{"a":' * 50_000),
+        _zip(schema_json=b'{"protocol": 2, "__loader__": "NoNode", "__class__": "x", "__module__": "y"}'),
+        _zip(schema_json=b"{}", evil_py=b"print()"),
+        b"PK\x03\x04 and nothing more",
+        skops.io.dumps(LogisticRegression().fit(X, Y))[:-200],
+    ],
+)
+def test_a_zip_that_is_no_skops_file_is_refused(data: bytes) -> None:
+    with pytest.raises(ModelError, match=r"^m "):
+        _load(data)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [({"a": 1}, "dict"), ([1, 2], "list"), (np.arange(3), "ndarray"), ("text", "str"), (len, "builtin")],
+)
+def test_a_file_that_holds_something_else_is_refused(value: Any, kind: str) -> None:
+    with pytest.raises(ModelError, match=f"m holds a {kind}"):
+        _load(pickle.dumps(value), trust_pickle=True)
+    if kind not in {"builtin"}:
+        with pytest.raises(ModelError, match=f"m holds a {kind}"):
+            _load(skops.io.dumps(value))
+
+
+class _Bomb:
+    """Runs code when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_runs_nothing_unless_trusted(tmp_path: Path) -> None:
+    for data in (pickle.dumps(_Bomb(tmp_path / "ran")), pickle.dumps(_Bomb(tmp_path / "ran"), protocol=2)):
+        with pytest.raises(ModelError, match="m is a pickle, and reading a pickle runs whatever code is in it"):
+            _load(data)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("compress", [0, "zlib", "gzip", "bz2", "xz", "lzma"])
+def test_joblib_files_are_known_however_they_are_compressed(compress: Any) -> None:
+    buffer = io.BytesIO()
+    joblib.dump(LogisticRegression().fit(X, Y), buffer, compress=compress)
+    assert isinstance(_load(buffer.getvalue(), trust_pickle=True), LogisticRegression)
+
+
+def test_a_damaged_pickle_is_told() -> None:
+    with pytest.raises(ModelError, match="m cannot be loaded"):
+        _load(pickle.dumps(LogisticRegression().fit(X, Y))[:-30], trust_pickle=True)
+
+
+def test_a_pickle_of_a_class_that_is_not_here_is_told() -> None:
+    data = b"\x80\x04c__main__\nMyTransformer\n."
+    with pytest.raises(ModelError, match="needs something defined in the script or notebook"):
+        _load(data, trust_pickle=True)
+    with pytest.raises(ModelError, match="needs the module 'no_such_module', which is not installed here"):
+        _load(b"\x80\x04cno_such_module\nModel\n.", trust_pickle=True)
+
+
+def test_an_untrusted_type_is_named_with_what_to_do() -> None:
+    model = make_pipeline(FunctionTransformer(np.gradient, kw_args={"axis": 1}), LogisticRegression()).fit(X, Y)
+    with pytest.raises(ModelError, match=r"m needs numpy.gradient, which is not on the list.*--trust-pickle"):
+        _load(skops.io.dumps(model))
+
+
+@pytest.mark.parametrize(
+    "function", ["posix.system", "os.system", "builtins.eval", "builtins.exec", "subprocess.Popen", "numpy.load"]
+)
+def test_a_forged_function_is_never_called_or_imported(function: str) -> None:
+    module, name = function.split(".")
+    honest = skops.io.dumps(FunctionTransformer(np.reshape).fit(X))
+    forged = _edited(
+        honest,
+        lambda schema: schema.replace('"__class__": "reshape"', f'"__class__": "{name}"').replace(
+            '"__module__": "numpy",\n      "__loader__": "FunctionNode"',
+            f'"__module__": "{module}",\n      "__loader__": "FunctionNode"',
+        ),
+    )
+    assert forged != honest
+    with pytest.raises(ModelError, match=r"m needs \w+\.\w+, which is not on the list"):
+        _load(forged)
+
+
+def test_the_trusted_list_names_no_way_to_run_code_or_reach_files() -> None:
+    assert len(set(TRUSTED)) == len(TRUSTED)
+    for name in TRUSTED:
+        assert name.split(".")[0] in {"functools", "numpy", "scipy", "sklearn"}
+        assert not {"load", "save", "fromfile", "eval", "exec", "PyFuncDistance64"} & set(name.split("."))
+
+
+def test_a_file_that_unpacks_beyond_the_cap_is_not_unpacked() -> None:
+    bomb = _zip(schema_json=b" " * 50_000_000)
+    assert len(bomb) < 100_000
+    with pytest.raises(
+        ModelError, match="m unpacks to 50,000,000 bytes, more than the 10,000,000 of HEADRACE_MAX"
+    ):
+        _load(bomb)
+
+
+def test_an_archive_within_the_archive_is_counted_too() -> None:
+    inner = io.BytesIO()
+    sparse.save_npz(inner, sparse.csr_matrix(np.zeros((1, 1_000_000)) + 1), compressed=True)
+    with pytest.raises(ModelError, match=r"m unpacks to \d\d,\d{3},\d{3} bytes"):
+        _load(_zip(packed=False, schema_json=b"{}", a_npz=inner.getvalue()))
+    packed_twice = _zip(schema_json=b"{}", a_npz=_zip(packed=False, x_npy=b"0" * 5_000_000))
+    with pytest.raises(ModelError, match="packed again"):
+        _load(packed_twice)
+
+
+def test_an_array_that_claims_more_than_it_holds_is_refused() -> None:
+    honest = skops.io.dumps(LogisticRegression().fit(X, Y))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(honest)) as source, zipfile.ZipFile(buffer, "w") as target:
+        for member in source.infolist():
+            content = source.read(member)
+            if member.filename.endswith(".npy"):
+                header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }"
+                padded = header + b" " * (117 - len(header)) + b"\n"
+                content = b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded
+            target.writestr(member.filename, content)
+    with pytest.raises(ModelError, match=r"^m "):
+        _load(buffer.getvalue())
+
+
+def test_a_model_of_a_newer_scikit_learn_is_refused_by_both_versions() -> None:
+    import sklearn
+
+    model = LogisticRegression().fit(X, Y)
+    newer = _edited(skops.io.dumps(model), lambda schema: schema.replace(sklearn.__version__, "99.1.0"))
+    with pytest.raises(ModelError, match=r"made by scikit-learn 99.1.0, newer than the \d+\.\d+\.\d+ here"):
+        _load(newer)
+    old, new = sklearn.__version__.encode(), b"99.1." + b"0" * (len(sklearn.__version__) - 5)
+    with pytest.raises(ModelError, match=r"made by scikit-learn 99.1"):
+        _load(pickle.dumps(model).replace(old, new), trust_pickle=True)
+
+
+def test_a_model_of_an_older_scikit_learn_is_left_to_its_example() -> None:
+    import sklearn
+
+    older = _edited(
+        skops.io.dumps(LogisticRegression().fit(X, Y)), lambda schema: schema.replace(sklearn.__version__, "1.2.0")
+    )
+    assert isinstance(_load(older), LogisticRegression)
+
+
+def test_versions_compare_as_numbers() -> None:
+    assert newer_than("1.10.0", "1.9.1")
+    assert not newer_than("1.9.9", "1.9.1")
+    assert not newer_than("1.9.dev0", "1.9.1")
+    assert not newer_than("unknown", "1.9.1")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RandomForestClassifier(3, random_state=0).fit(X, Y),
+        HistGradientBoostingClassifier(max_iter=2).fit(X, Y),
+        KNeighborsClassifier().fit(X, Y),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_forests_boosting_and_neighbours_need_no_trust(model: Any) -> None:
+    loaded = _load(artifact.dump(model, "skops"))
+    assert (loaded.predict_proba(X) == model.predict_proba(X)).all()
+
+
+def _forest_with(**changed: int) -> bytes:
+    model = RandomForestClassifier(2, random_state=0).fit(X, Y)
+    tree = model.estimators_[0].tree_
+    state = tree.__getstate__()
+    for field, value in changed.items():
+        state["nodes"][field][0] = value
+    tree.__setstate__(state)
+    return artifact.dump(model, "skops")
+
+
+@pytest.mark.parametrize("changed", [{"feature": 9999}, {"left_child": 10**6}, {"right_child": 0}])
+def test_a_tree_that_points_outside_of_itself_is_refused(changed: dict[str, int]) -> None:
+    with pytest.raises(ModelError, match=r"holds a tree whose nodes point outside of it|cannot be loaded"):
+        _load(_forest_with(**changed))
+
+
+@pytest.mark.parametrize("changed", [{"feature_idx": 9999}, {"left": 10**6}, {"right": 0}])
+def test_a_boosted_tree_that_points_outside_of_itself_is_refused(changed: dict[str, int]) -> None:
+    model = HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=5).fit(X, Y)
+    nodes = model._predictors[0][0].nodes
+    for field, value in changed.items():
+        nodes[field][0] = value
+    with pytest.raises(ModelError, match="holds a tree whose nodes point outside of it"):
+        _load(artifact.dump(model, "skops"))
+
+
+def test_random_damage_is_told_and_never_a_crash() -> None:
+    data = skops.io.dumps(RandomForestClassifier(2, random_state=0).fit(X, Y))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        schema = json.loads(archive.read("schema.json"))
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        broken = json.loads(json.dumps(schema))
+        _break(broken, random)
+        with contextlib.suppress(ModelError):
+            _load(_edited(data, lambda _, broken=broken: json.dumps(broken)))
+
+
+def _break(value: Any, random: np.random.Generator) -> None:
+    """Replace one value somewhere in nested JSON."""
+    while True:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = keys[random.integers(len(keys))]
+        if isinstance(value[key], dict | list) and value[key] and random.random() < 0.8:
+            value = value[key]
+        else:
+            value[key] = [None, "x", -1, {}, [], 1e300][random.integers(6)]
+            return

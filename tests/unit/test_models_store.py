@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from headrace.contract import Contract, Output, Text
+from headrace.errors import InvalidInput, ModelError, UnknownModel
+from headrace_worker.models import manifest as manifests
+from headrace_worker.models.manifest import Example, Manifest
+from headrace_worker.models.store import Store
+
+DATA = b"the bytes of a model"
+
+
+def _manifest(name: str = "churn", data: bytes = DATA) -> Manifest:
+    return Manifest(
+        name=name,
+        version="0",
+        created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+        estimator="Dummy",
+        format="skops",
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        libraries=manifests.libraries_here(),
+        contract=Contract(model=name, version="0", input=Text(), methods={"predict": Output(shape=())}),
+        example=Example(instances=["a"], expected={"predict": [1.5]}),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "models")
+
+
+def test_versions_are_numbered_from_one(store: Store) -> None:
+    assert [store.add(_manifest(), DATA).version for _ in range(3)] == ["1", "2", "3"]
+    assert store.versions("churn") == ["1", "2", "3"]
+    assert store.latest("churn") == "3"
+
+
+def test_versions_sort_as_numbers(store: Store) -> None:
+    for _ in range(11):
+        store.add(_manifest(), DATA)
+    assert store.latest("churn") == "11"
+
+
+def test_what_is_added_is_read_back_whole(store: Store) -> None:
+    added = store.add(_manifest(), DATA)
+    assert store.read("churn", "1") == added
+    assert added.contract.version == "1"
+    assert store.artifact("churn", "1", max_bytes=100) == DATA
+
+
+def test_a_manifest_is_readable_by_people(store: Store) -> None:
+    store.add(_manifest(), DATA)
+    text = (store.path / "churn/1/manifest.json").read_text()
+    assert '\n  "name": "churn",\n' in text
+    assert sorted(path.name for path in (store.path / "churn/1").iterdir()) == ["artifact.skops", "manifest.json"]
+
+
+def test_a_store_that_is_not_there_is_empty(store: Store) -> None:
+    assert store.models() == []
+    assert store.versions("churn") == []
+    with pytest.raises(UnknownModel, match="it is empty; `headrace models add` adds one"):
+        store.latest("churn")
+
+
+def test_an_unknown_model_is_met_with_the_near_name(store: Store) -> None:
+    store.add(_manifest("churn"), DATA)
+    with pytest.raises(UnknownModel, match=r"no model 'chrun' in .*; did you mean 'churn'"):
+        store.read("chrun", "1")
+    with pytest.raises(UnknownModel, match=r"no model 'penguins' in .*; it has churn"):
+        store.latest("penguins")
+
+
+@pytest.mark.parametrize("version", ["2", "0", "01", "-1", "latest", "", "1/../1", "../churn/1", "x" * 999])
+def test_an_unknown_version_is_met_with_those_there_are(store: Store, version: str) -> None:
+    store.add(_manifest(), DATA)
+    with pytest.raises(UnknownModel, match=r"churn has no version .*; it has 1"):
+        store.read("churn", version)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".hidden", "a b", "ä", "x" * 65])
+def test_a_name_that_could_leave_the_store_is_refused(store: Store, name: str) -> None:
+    for ask in (store.versions, store.latest, lambda name: store.add(_manifest(name), DATA)):
+        with pytest.raises(InvalidInput, match="a model's name"):
+            ask(name)
+
+
+def test_half_written_versions_and_strangers_are_invisible(store: Store) -> None:
+    store.add(_manifest(), DATA)
+    (store.path / "churn/.adding-left-by-a-crash").mkdir()
+    (store.path / "churn/notes").mkdir()
+    (store.path / ".git").mkdir()
+    (store.path / "README.md").write_text("models")
+    (store.path / "empty").mkdir()
+    assert store.models() == ["churn"]
+    assert store.versions("churn") == ["1"]
+
+
+def test_many_writers_at_once_get_a_number_each(store: Store) -> None:
+    numbers: list[str] = []
+
+    def add(writer: int) -> None:
+        data = str(writer).encode()
+        added = store.add(_manifest(data=data), data)
+        numbers.append(added.version)
+        assert store.artifact("churn", added.version, max_bytes=100) == data
+
+    threads = [threading.Thread(target=add, args=(writer,)) for writer in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert sorted(map(int, numbers)) == list(range(1, 17))
+    assert sorted(int(path.name) for path in (store.path / "churn").iterdir()) == list(range(1, 17))
+
+
+def test_a_version_is_never_written_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add(_manifest(), DATA)
+    # A second writer that looked before the first was done wants number 1 too.
+    monkeypatch.setattr(store, "versions", lambda _: [])
+    assert store.add(_manifest(data=b"other"), b"other").version == "2"
+    assert (store.path / "churn/1/artifact.skops").read_bytes() == DATA
+
+
+def test_a_failed_add_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path, __: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(ModelError, match=r"churn cannot be written to .*: No space left on device"):
+        store.add(_manifest(), DATA)
+    assert not list((store.path / "churn").iterdir())
+
+
+def test_a_store_that_is_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("")
+    with pytest.raises(ModelError, match="cannot be written"):
+        Store(tmp_path / "models").add(_manifest(), DATA)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"name": 1}', "\xff", "[" * 100_000])
+def test_a_damaged_manifest_is_told(store: Store, text: str) -> None:
+    store.add(_manifest(), DATA)
+    (store.path / "churn/1/manifest.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ModelError, match="the manifest of churn@1 cannot be read"):
+        store.read("churn", "1")
+
+
+def test_a_manifest_that_is_gone_is_told(store: Store) -> None:
+    store.add(_manifest(), DATA)
+    (store.path / "churn/1/manifest.json").unlink()
+    with pytest.raises(ModelError, match=r"churn@1 cannot be read: .*manifest.json: No such file"):
+        store.read("churn", "1")
+
+
+def test_a_version_copied_by_hand_is_told(store: Store) -> None:
+    store.add(_manifest(), DATA)
+    (store.path / "churn/1").rename(store.path / "churn/7")
+    with pytest.raises(ModelError, match="the manifest of churn@7 is that of churn@1"):
+        store.read("churn", "7")
+
+
+def test_an_artifact_over_the_cap_is_not_read(store: Store) -> None:
+    store.add(_manifest(), DATA)
+    with pytest.raises(ModelError, match="churn@1 takes 20 bytes, more than the 10 of HEADRACE_MAX_MODEL_BYTES"):
+        store.artifact("churn", "1", max_bytes=10)
