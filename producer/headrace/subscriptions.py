@@ -51,7 +51,7 @@ class Subscriptions:
     def __init__(self) -> None:
         self._channels: dict[str, _Channel] = {}
         self._to_subscribe: deque[str] = deque()
-        self._to_look: list[str] = []
+        self._to_look: set[str] = set()
         self._idle: set[str] = set()
         self._outstanding = 0
 
@@ -87,7 +87,7 @@ class Subscriptions:
         if channel.pending:
             return
         if channel.watchers and channel.look:
-            self._to_look.append(job)
+            self._to_look.add(job)
         for watcher in channel.watchers:
             watcher.confirmed(job)
         self._leave(job, channel)
@@ -116,7 +116,7 @@ class Subscriptions:
 
     def next_to_look_at(self) -> list[str]:
         """Jobs whose outcome may be stored already, in one command."""
-        jobs, self._to_look = self._to_look[:CHUNK], self._to_look[CHUNK:]
+        jobs = [self._to_look.pop() for _ in range(min(CHUNK, len(self._to_look)))]
         return [job for job in jobs if (channel := self._channels.get(job)) and channel.watchers]
 
     def next_to_unsubscribe(self) -> list[str]:
@@ -133,7 +133,7 @@ class Subscriptions:
             channel.pending = 1
             channel.look = True
         self._to_subscribe = deque(self._channels)
-        self._to_look = []
+        self._to_look = set()
         self._idle = set()
         self._outstanding = 0
 

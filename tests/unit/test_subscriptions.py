@@ -1,0 +1,142 @@
+"""Who waits for what, and which channels that takes: decided without I/O."""
+
+from __future__ import annotations
+
+from headrace.errors import BrokerUnavailable, HeadraceError
+from headrace.outcome import Cancelled, Outcome
+from headrace.subscriptions import CHUNK, Subscriptions
+
+
+class Watcher:
+    def __init__(self, *jobs: str, look: bool = True) -> None:
+        self.jobs = set(jobs)
+        self.look = look
+        self.said: list[object] = []
+
+    def confirmed(self, job: str) -> None:
+        self.said.append(("confirmed", job))
+
+    def ended(self, job: str, outcome: Outcome) -> None:
+        self.jobs.discard(job)
+        self.said.append(outcome)
+
+    def failed(self, error: HeadraceError) -> None:
+        self.said.append(error)
+
+
+def subscribed(*watchers: Watcher) -> Subscriptions:
+    subscriptions = Subscriptions()
+    for watcher in watchers:
+        subscriptions.add(watcher)
+    while jobs := subscriptions.next_to_subscribe():
+        for job in jobs:
+            subscriptions.confirmed(job)
+    return subscriptions
+
+
+def test_a_job_is_looked_at_once_its_subscription_holds_and_not_before():
+    watcher = Watcher("a")
+    subscriptions = Subscriptions()
+    subscriptions.add(watcher)
+    assert subscriptions.next_to_subscribe() == ["a"]
+    assert subscriptions.next_to_look_at() == []
+    subscriptions.confirmed("a")
+    assert subscriptions.next_to_look_at() == ["a"]
+    assert subscriptions.next_to_look_at() == []
+
+
+def test_a_job_not_yet_submitted_is_not_looked_at():
+    subscriptions = subscribed(Watcher("a", look=False))
+    assert subscriptions.next_to_look_at() == []
+
+
+def test_an_outcome_reaches_every_waiter_of_its_job_once():
+    first, second, other = Watcher("a"), Watcher("a"), Watcher("b")
+    subscriptions = subscribed(first, second, other)
+    for _ in range(2):
+        subscriptions.ended("a", Cancelled(job="a"))
+    for watcher in (first, second):
+        assert watcher.said.count(Cancelled(job="a")) == 1
+    assert Cancelled(job="a") not in other.said
+
+
+def test_a_job_nobody_waits_for_is_unsubscribed_from_and_forgotten():
+    watcher = Watcher("a")
+    subscriptions = subscribed(watcher)
+    subscriptions.ended("a", Cancelled(job="a"))
+    assert subscriptions.next_to_unsubscribe() == ["a"]
+    assert len(subscriptions) == 0
+
+
+def test_a_waiter_that_gives_up_leaves_nothing_behind():
+    gone, stays = Watcher("a", "b"), Watcher("b")
+    subscriptions = subscribed(gone, stays)
+    subscriptions.remove(gone)
+    assert subscriptions.next_to_unsubscribe() == ["a"]
+    subscriptions.remove(stays)
+    assert subscriptions.next_to_unsubscribe() == ["b"]
+    assert len(subscriptions) == 0
+
+
+def test_a_waiter_that_gives_up_before_the_subscription_holds_leaves_nothing_behind():
+    watcher = Watcher("a")
+    subscriptions = Subscriptions()
+    subscriptions.add(watcher)
+    subscriptions.next_to_subscribe()
+    subscriptions.remove(watcher)
+    assert subscriptions.next_to_unsubscribe() == [], "its reply is still to come"
+    subscriptions.confirmed("a")
+    assert subscriptions.next_to_look_at() == []
+    assert subscriptions.next_to_unsubscribe() == ["a"]
+    assert len(subscriptions) == 0
+
+
+def test_a_job_waited_for_again_is_not_unsubscribed_from():
+    first, second = Watcher("a"), Watcher("a")
+    subscriptions = subscribed(first)
+    subscriptions.remove(first)
+    subscriptions.add(second)
+    assert subscriptions.next_to_unsubscribe() == []
+    assert subscriptions.next_to_subscribe() == ["a"]
+    subscriptions.confirmed("a")
+    assert subscriptions.next_to_look_at() == ["a"]
+
+
+def test_no_more_is_asked_for_while_much_is_unanswered():
+    watcher = Watcher(*(f"job{number}" for number in range(3 * CHUNK)))
+    subscriptions = Subscriptions()
+    subscriptions.add(watcher)
+    first = subscriptions.next_to_subscribe()
+    assert len(first) == CHUNK
+    assert subscriptions.next_to_subscribe() == []
+    subscriptions.confirmed(first[0])
+    assert len(subscriptions.next_to_subscribe()) == CHUNK
+
+
+def test_a_new_connection_subscribes_to_all_and_looks_at_all():
+    fresh, asked, gone = Watcher("a", look=False), Watcher("b"), Watcher("c")
+    subscriptions = subscribed(fresh, asked, gone)
+    subscriptions.next_to_look_at()
+    subscriptions.remove(gone)
+    subscriptions.start_over()
+    assert sorted(subscriptions.next_to_subscribe()) == ["a", "b"]
+    for job in ("a", "b"):
+        subscriptions.confirmed(job)
+    assert sorted(subscriptions.next_to_look_at()) == ["a", "b"]
+
+
+def test_when_there_is_no_use_in_waiting_everybody_hears_it_once():
+    first, second = Watcher("a", "b"), Watcher("b")
+    subscriptions = subscribed(first, second)
+    error = BrokerUnavailable("refused")
+    subscriptions.fail(error)
+    assert first.said.count(error) == second.said.count(error) == 1
+    assert len(subscriptions) == 0
+
+
+def test_what_nobody_asked_about_is_ignored():
+    subscriptions = Subscriptions()
+    subscriptions.confirmed("a")
+    subscriptions.ended("a", Cancelled(job="a"))
+    subscriptions.remove(Watcher("a"))
+    assert len(subscriptions) == 0

@@ -1,0 +1,165 @@
+"""The in-memory client refuses what the real one refuses, and its jobs end as theirs do."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from headrace import Client, JobHandle
+from headrace.contract import Array, Contract, Feature, Named, Output
+from headrace.errors import (
+    InvalidInput,
+    JobCancelled,
+    JobConflict,
+    JobExpired,
+    JobFailed,
+    QueueFull,
+    ResultTimeout,
+    UnknownModel,
+)
+from headrace.settings import Settings
+from headrace.testing import InMemoryClient, InMemoryJob
+
+CHURN = Contract(
+    model="churn",
+    version="3",
+    input=Named(features=(Feature(name="age", kind="number"),)),
+    methods={"predict": Output(shape=(), classes=("no", "yes"))},
+)
+
+
+def old(instances: list[Any]) -> list[int]:
+    return [int(instance["age"] > 40) for instance in instances]
+
+
+def test_a_model_is_a_function():
+    client = InMemoryClient({"churn": old})
+    assert client.predict("churn", {"age": 41}).predictions == [1]
+    job = client.submit("churn", instances=[{"age": 1}, {"age": 50}])
+    assert (job.status(), job.done(), job.result().predictions) == ("success", True, [0, 1])
+
+
+def test_a_model_is_a_contract_that_is_checked():
+    client = InMemoryClient({"churn": CHURN})
+    assert client.predict("churn", {"age": 41}).prediction == "no"
+    assert client.predict("churn", {"age": 41}).version == "3"
+    with pytest.raises(InvalidInput, match="'age' must be a number"):
+        client.submit("churn", {"age": "x"})
+    with pytest.raises(InvalidInput, match="no method"):
+        client.submit("churn", {"age": 1}, method="transform")
+    with pytest.raises(UnknownModel):
+        client.submit("churn", {"age": 1}, version="9")
+
+
+def test_a_function_may_have_a_contract_too():
+    client = InMemoryClient({"churn": old}, contracts=[CHURN])
+    assert client.predict("churn", {"age": 41}).prediction == 1
+    with pytest.raises(InvalidInput):
+        client.predict("churn", {"agee": 41})
+
+
+def test_a_contract_of_arrays_predicts_in_its_shape():
+    takes = Contract(model="m", version="1", input=Array(shape=(2,)), methods={"predict": Output(shape=(3,))})
+    assert InMemoryClient({"m": takes}).predict("m", [1, 2]).prediction == [0, 0, 0]
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(UnknownModel, match="Known: churn"):
+        InMemoryClient({"churn": old}).submit("chrun", {"age": 1})
+
+
+def test_what_the_function_raises_is_the_jobs_failure():
+    def broken(instances: list[Any]) -> list[int]:
+        raise MemoryError("too much")
+
+    job = InMemoryClient({"churn": broken}).submit("churn", {"age": 1})
+    assert job.status() == "failure"
+    with pytest.raises(JobFailed, match="MemoryError: too much"):
+        job.result()
+
+
+def test_a_prediction_too_few_is_a_failure():
+    with pytest.raises(JobFailed, match="0 predictions for 1"):
+        InMemoryClient({"churn": lambda instances: []}).predict("churn", {"age": 1})
+
+
+def test_the_same_id_is_one_job_and_other_input_a_conflict():
+    client = InMemoryClient({"churn": old})
+    for _ in range(2):
+        client.submit("churn", {"age": 1}, id="a")
+    assert len(client.submitted) == 1
+    with pytest.raises(JobConflict):
+        client.submit("churn", {"age": 2}, id="a")
+
+
+def test_jobs_wait_until_told_the_first_priority_first():
+    seen: list[int] = []
+
+    def watched(instances: list[Any]) -> list[int]:
+        seen.extend(instance["n"] for instance in instances)
+        return [0]
+
+    client = InMemoryClient({"m": watched}, at_once=False)
+    late = client.submit("m", {"n": 2}, priority=9)
+    client.submit("m", {"n": 1})
+    assert [depth.waiting for depth in client.queues()] == [2]
+    with pytest.raises(ResultTimeout, match=r"call `run\(\)`"):
+        late.result(timeout=60)
+    assert client.run() == 2
+    assert seen == [1, 2]
+    assert client.run() == 0
+
+
+def test_a_job_can_be_cancelled_until_it_has_an_outcome():
+    client = InMemoryClient({"churn": old}, at_once=False)
+    job = client.submit("churn", {"age": 1})
+    assert job.cancel()
+    assert client.run() == 0
+    with pytest.raises(JobCancelled):
+        job.result()
+    done = InMemoryClient({"churn": old}).submit("churn", {"age": 1})
+    assert not done.cancel()
+
+
+def test_a_job_can_expire():
+    client = InMemoryClient({"churn": old}, at_once=False)
+    job = client.submit("churn", {"age": 1}, expires=1e-6)
+    client.run()
+    with pytest.raises(JobExpired):
+        job.result()
+
+
+def test_a_full_queue_tells_what_was_accepted():
+    client = InMemoryClient({"churn": old}, at_once=False, settings=Settings(queue_limit=2))
+    with pytest.raises(QueueFull) as caught:
+        client.submit_many("churn", [{"age": 1}] * 3, ids=["a", "b", "c"])
+    assert caught.value.accepted == ("a", "b")
+
+
+def test_jobs_come_as_completed():
+    client = InMemoryClient({"churn": old})
+    jobs = client.submit_many("churn", [{"age": age} for age in (1, 50)])
+    assert [job.result().prediction for job in client.as_completed(jobs, timeout=1)] == [0, 1]
+
+
+def test_the_model_gets_what_a_worker_would():
+    seen: list[Any] = []
+
+    def watched(instances: list[Any]) -> list[int]:
+        seen.extend(instances)
+        return [0]
+
+    InMemoryClient({"m": watched}).predict("m", {"x": float("nan"), "y": (1, 2)})
+    assert seen == [{"x": None, "y": [1, 2]}]
+
+
+@pytest.mark.parametrize(("real", "memory"), [(Client, InMemoryClient), (JobHandle, InMemoryJob)])
+def test_every_public_method_of_the_real_one_is_here_with_its_parameters(real: type, memory: type):
+    for name, method in inspect.getmembers(real, inspect.isfunction):
+        if name.startswith("_") or name == "keep":
+            continue
+        assert hasattr(memory, name), name
+        theirs = inspect.signature(method).parameters
+        assert list(inspect.signature(getattr(memory, name)).parameters) == list(theirs), name
