@@ -75,6 +75,13 @@ def test_a_category_is_the_one_of_the_list_that_reads_so(categories, text, value
     assert type(read) is type(value)
 
 
+def test_a_word_for_missing_is_missing_where_that_is_allowed_and_a_text_elsewhere():
+    for word in ("NA", "NaN", "null", "<NA>"):
+        assert reading_of(Feature(name="x", kind="string", nullable=True))(word) is None
+        assert reading_of(Feature(name="x", kind="string"))(word) == word
+    assert reading_of(Feature(name="x", kind="string", nullable=True))("Nancy") == "Nancy"
+
+
 def test_features_are_found_by_name_and_other_columns_take_no_part():
     columns = match_columns(NAMED, ["id", "plan", "age", "note"])
     assert columns.instance(["x1", "gold", "41", "hello"]) == {"age": 41, "plan": "gold"}

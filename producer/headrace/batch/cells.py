@@ -16,8 +16,12 @@ import msgspec
 from headrace.contract import Array, Contract, Feature, Kind, Named, Text
 from headrace.errors import InvalidInput
 
-#: What people and their tools write where a value is missing. An empty cell is one everywhere.
-_MISSING = {"na", "n/a", "nan", "null", "none"}
+#: What is written where a value is missing: the words pandas.read_csv takes for it, for a model was most likely
+#: trained on what that read. (pandas documents them under `na_values`.)
+_MISSING = {
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+}
 _BOOLEANS = {
     "true": True,
     "yes": True,
@@ -160,6 +164,9 @@ def reading_of(feature: Feature) -> Reading:
     """How a cell of a feature is read: a function from its text to a number, boolean, string or None."""
     if feature.kind == "category" and feature.categories is not None:
         return _category(feature.categories)
+    if feature.kind in {"string", "category"}:
+        # Where nothing may be missing, "NA" can only be a name or a country.
+        return _missing if feature.nullable else _string
     return _READINGS[feature.kind]
 
 
@@ -184,13 +191,11 @@ def _boolean(text: str) -> Any:
 
 
 def _string(text: str) -> Any:
-    # "NA" may be a name or a country: only the empty cell is missing.
     return text or None
 
 
 def _missing(text: str) -> Any:
-    word = text.strip().lower()
-    return None if not word or word in _MISSING else text
+    return None if text.strip() in _MISSING else text
 
 
 def _category(categories: tuple[str | int | float | bool, ...]) -> Reading:
@@ -215,6 +220,4 @@ _READINGS: dict[Kind, Reading] = {
     "number": _number,
     "integer": _integer,
     "boolean": _boolean,
-    "string": _string,
-    "category": _string,
 }
