@@ -67,7 +67,15 @@ def encode_instances(instances: Sequence[Any]) -> bytes:
     Raises InvalidInput for what JSON cannot hold.
     """
     try:
-        return msgspec.json.encode(instances, enc_hook=_plain)
+        encoded = _INSTANCES.encode(instances)
+        # A Decimal that is not finite comes out as no JSON; a text may well hold the word.
+        if b"NaN" in encoded or b"Infinity" in encoded:
+            msgspec.json.decode(encoded)
+        return encoded
+    except msgspec.DecodeError:
+        raise InvalidInput(
+            "an instance holds a Decimal that is not finite; use None for a missing value"
+        ) from None
     except RecursionError:
         raise InvalidInput("an instance is nested too deeply to be sent as JSON") from None
     except (TypeError, ValueError, OverflowError) as error:
@@ -79,6 +87,10 @@ def _plain(value: Any) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is no JSON value; convert it to a number, string, list or object")
+
+
+# A Decimal, as databases give them, is a number, not a text.
+_INSTANCES = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
 
 
 def encode(job: Job, instances: bytes | None = None) -> bytes:
@@ -140,6 +152,53 @@ def describe(model: str, version: str | None, rows: int) -> str:
     """A job in a few words, without its payload: `churn@3, 2 instances`."""
     named = f"{model}@{version}" if version else model
     return f"{named}, {rows} instance{'' if rows == 1 else 's'}"
+
+
+class NotAJob(ValueError):
+    """The bytes are no message of a job: there is no id an outcome could be stored under."""
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A message opened, its arguments not looked at yet."""
+
+    id: str
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    headers: dict[str, Any]
+    priority: int
+
+    def job(self) -> Job:
+        """The job in it. Raises InvalidInput if its arguments are no job's."""
+        return from_task(self.id, self.args, self.kwargs, headers=self.headers, priority=self.priority)
+
+
+class _Properties(msgspec.Struct):
+    body_encoding: str | None = None
+    priority: int | None = None
+
+
+class _Message(msgspec.Struct):
+    body: str
+    headers: dict[str, Any]
+    properties: _Properties
+
+
+_MESSAGE = msgspec.json.Decoder(_Message)
+_BODY = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], Any])
+
+
+def unseal(message: bytes) -> Sealed:
+    """Open a message as it lies in Redis, whichever Celery client wrote it. Raises NotAJob."""
+    try:
+        raw = _MESSAGE.decode(message)
+        body = base64.b64decode(raw.body) if raw.properties.body_encoding == "base64" else raw.body
+        args, kwargs, _ = _BODY.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise NotAJob(f"no Celery message of JSON: {error}") from None
+    job, task = raw.headers.get("id"), raw.headers.get("task")
+    if task != TASK or not isinstance(job, str) or not job:
+        raise NotAJob(f"no message of the task {TASK} with an id")
+    return Sealed(job, args, kwargs, raw.headers, raw.properties.priority or 0)
 
 
 def from_task(

@@ -21,12 +21,15 @@ from headrace.envelope import Instance, new_id
 from headrace.errors import HeadraceError, InvalidInput, JobConflict, QueueFull, ResultTimeout
 from headrace.options import Asked
 from headrace.outcome import Cancelled, Outcome, Status, status_of
-from headrace.plan import Plan, Script
+from headrace.plan import Command, Plan, Script
 from headrace.queues import Keys, check_job_id, queue_name
 from headrace.settings import Settings
 
 #: Bytes of messages one call of the enqueueing script takes, beside the `enqueue.CHUNK` jobs.
 _CHUNK_BYTES = 1024 * 1024
+
+#: Seconds after a cancellation in which workers look for jobs cancelled while they waited.
+_LOOKED_FOR = 86_400
 
 _ENQUEUE = Script(enqueue.SCRIPT)
 _PUBLISH = Script(publish.SCRIPT)
@@ -148,6 +151,8 @@ class Producer:
 
     def cancel(self, job: str, now: datetime) -> Plan[bool]:
         """Cancel a job unless it has an outcome; whether it is cancelled now."""
+        # First, so that a worker which claims the job from now on looks whether it has an outcome.
+        yield Command(("SET", self.keys.cancelled, 1, "EX", _LOOKED_FOR))
         names, values = publish.call(self.keys, [Cancelled(job=job)], ttl=self.settings.result_ttl, now=now)
         replies = yield _PUBLISH(names, values)
         if replies[0]:

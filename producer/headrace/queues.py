@@ -89,6 +89,11 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:contracts:{model}"
 
     @property
+    def cancelled(self) -> str:
+        """A string that is there while some job was cancelled lately: workers then look before they predict."""
+        return f"{self.prefix}headrace:cancelled"
+
+    @property
     def models(self) -> str:
         """A set: the names of the models that have a contract published."""
         return f"{self.prefix}headrace:models"

@@ -1,12 +1,12 @@
 """The worker's Celery app: `celery -A headrace_worker worker`.
 
-Celery supervises the pool, its events and its remote control; a job's own way is in `predict`.
+Celery supervises the pool, remote control and time limits. It takes jobs through our transport, a claim at a
+time, and runs one task: `headrace.claim`. A job's own way is in `claim`, `batching`, `predict`, `deliver`.
 """
 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import Any
 
 from headrace import __version__
@@ -20,58 +20,47 @@ sentry.start(__version__)  # before Celery's worker is imported: see telemetry/s
 from celery import Task, signals  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
-from headrace import broker, errors  # noqa: E402
-from headrace.envelope import describe, from_task  # noqa: E402
-from headrace.outcome import Failure, Outcome, Success  # noqa: E402
-from headrace.queues import TASK, Keys  # noqa: E402
-from headrace_worker import predict as prediction  # noqa: E402
-from headrace_worker.deliver import deliver  # noqa: E402
-from headrace_worker.failures import failure_of  # noqa: E402
+from headrace import broker  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
+from headrace_worker.supervision import ClaimRequest  # noqa: E402
+from headrace_worker.transport import ALIAS  # noqa: E402
+from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
+from headrace_worker.transport.scripts import Claim  # noqa: E402
 
-log = logging.getLogger("headrace.worker")
-keys = Keys(settings.key_prefix)
 serving = Serving(settings)
 
 app = broker.celery_app(settings)
 app.conf.update(
-    result_backend=f"headrace_worker.backend:FirstOutcomeBackend+{app.conf.result_backend}",
-    # A job is acknowledged when it has its outcome, and taken when a process is free to run it.
+    broker_transport=ALIAS,
+    # Claims come in a form of their own, which only our transport hands over.
+    accept_content=["json", SERIALIZER],
+    # A claim is acknowledged when its jobs have their outcomes, and taken when a process is free to run it.
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
 )
+app.conf.broker_transport_options.update(
+    ask_of=serving.ask_of,
+    share_keeper=serving.keeper_for,
+    lease_seconds=settings.lease,
+    release_on_close=False,
+)
 
 
-@app.task(name=TASK, bind=True, throws=(errors.JobFailed,), typing=False)
-def predict(self: Task[Any, Any], *args: Any, **kwargs: Any) -> str:
-    """Run one job that came as an ordinary Celery task; what it returns is what Flower shows."""
-    request = self.request
-    job_id = str(request.id)
-    try:
-        job = from_task(job_id, args, kwargs, headers={"expires": request.expires, "eta": None})
-    except errors.InvalidInput as error:
-        outcome: Outcome = failure_of(error, from_task(job_id, ["", []], {}, headers={}))
-        described = "no job"
-    else:
-        outcome = prediction.run([job], serving.registry, datetime.now(UTC), sentry.report)[0]
-        described = describe(job.model, job.version, len(job.instances))
-    deliver(serving.client, keys, [outcome], ttl=settings.result_ttl)
-    match outcome:
-        case Success():
-            made = outcome.prediction
-            return describe(made.model, made.version, len(made.predictions))
-        case Failure():
-            raise errors.JobFailed(
-                f"{described}: {outcome.error}: {outcome.message}",
-                job=job_id,
-                reason=outcome.reason,
-                error=outcome.error,
-            )
-        case _:
-            outcome.get()
-            raise AssertionError("an outcome that is no success raises")
+@app.task(
+    name=CLAIM_TASK,
+    bind=True,
+    Request=ClaimRequest,
+    ignore_result=True,
+    send_events=False,  # each job has events of its own
+    acks_on_failure_or_timeout=False,
+    reject_on_worker_lost=True,
+    typing=False,
+)
+def claim(self: Task[Any, Any], claimed: Claim) -> None:
+    """Run the jobs of a claim."""
+    serving.runner(app, str(self.request.hostname)).run(claimed)
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -93,3 +82,15 @@ def _start_pool_process(**_: Any) -> None:
 @signals.worker_ready.connect(weak=False)
 def _announce(sender: Consumer, **_: Any) -> None:
     serving.announce(sender)
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _give_back(**_: Any) -> None:
+    serving.stop()
+
+
+@signals.after_setup_logger.connect(weak=False)
+def _quieten(**_: Any) -> None:
+    # A line for each claim received and succeeded tells nothing that events do not.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)

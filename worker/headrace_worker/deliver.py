@@ -1,46 +1,45 @@
-"""Write outcomes back: the last step of a job's way through a pool process.
+"""The last step of a claim: publish its outcomes and end its lease, in one step.
 
-The first outcome of a job is the one it has: a job cancelled meanwhile stays cancelled, and a job that ran
-twice publishes once (`headrace.publish` holds the script that sees to it).
+While Redis is away it tries again, for as long as a restart takes. The lease may lapse meanwhile: then the
+fence refuses the outcomes, and the jobs run elsewhere.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import redis
 
-from headrace import publish
+from headrace import outcome as outcomes
 from headrace.outcome import Outcome
-from headrace.queues import Keys
+from headrace_worker.transport.scripts import Lease, Leases
 
-#: Waits before each further try while Redis is away: a restart takes a few seconds.
-_BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 5.0, 5.0, 10.0)
+#: Seconds before each further try.
+_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0)
 
 
 def deliver(
-    client: redis.Redis,
-    keys: Keys,
-    outcomes: Sequence[Outcome],
+    leases: Leases,
+    lease: Lease,
+    ended: Sequence[Outcome],
     *,
+    now: datetime,
     ttl: int,
+    malformed: Sequence[bytes] = (),
+    early: Sequence[tuple[int, bytes]] = (),
     sleep: Callable[[float], None] = time.sleep,
-) -> list[bool]:
-    """Publish outcomes, each unless its job has one; says which were published.
+) -> bool:
+    """Publish the outcomes of a claim, each unless its job has one; False when the lease was lost.
 
-    Repeats while Redis is away; raises redis.RedisError when it stays away.
+    `malformed` messages are kept aside, `early` ones (unix milliseconds, frame) wait for their time; `ttl`
+    is the seconds outcomes are kept. Raises redis.RedisError when Redis stays away.
     """
-    script = client.register_script(publish.SCRIPT)
-    names, values = publish.call(keys, outcomes, ttl=ttl, now=datetime.now(UTC))
-    for wait in (*_BACKOFF, None):
+    stored = {outcome.job: outcomes.encode(outcome, now) for outcome in ended}
+    for wait in _BACKOFF:
         try:
-            replies = script(keys=names, args=values)
+            return leases.publish(lease, stored, ttl=ttl, malformed=malformed, delayed=early) is not None
         except (redis.ConnectionError, redis.TimeoutError):
-            if wait is None:
-                raise
             sleep(wait)
-        else:
-            return [bool(reply) for reply in replies]
-    raise AssertionError  # pragma: no cover  # the loop returns or raises
+    return leases.publish(lease, stored, ttl=ttl, malformed=malformed, delayed=early) is not None

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -93,4 +94,4 @@ def write_instances(instances: Any, path: Path) -> None:
     if isinstance(instances, pd.DataFrame):
         instances.to_json(path, orient="records")
     else:
-        path.write_text(pd.Series(list(instances)).to_json(orient="values"))
+        path.write_text(json.dumps(instances.tolist()), encoding="utf-8")

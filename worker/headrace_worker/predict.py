@@ -1,6 +1,6 @@
 """A job's way through a pool process: admit, batch, predict, and when a batch fails, find the guilty job.
 
-    claim -> [admit -> batches -> predict] -> deliver
+    claim ─> [admit ─> batches ─> predict] ─> deliver
 
 How the jobs got here (`claim`) and how their outcomes leave (`deliver`) are not known in this file.
 """

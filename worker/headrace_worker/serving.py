@@ -20,9 +20,14 @@ from threadpoolctl import threadpool_limits
 from headrace import broker, contracts
 from headrace.errors import HeadraceError, ModelError
 from headrace.queues import Keys, model_of, queue_name
+from headrace_worker.claim import ClaimRunner
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.store import Store
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.telemetry import sentry
+from headrace_worker.telemetry.events import Events
+from headrace_worker.transport import Claiming, Keeper, make_keeper
+from headrace_worker.transport.scripts import Ask, LeaseKeys, Leases
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -46,6 +51,8 @@ class Serving:
         #: The models asked for; None is all of the store, whenever added.
         self._asked: list[str] | None = [name for name in settings.serve.split(",") if name] or None
         self._published: dict[str, str] = {}
+        self._keeper: Keeper | None = None
+        self._runner: ClaimRunner | None = None
 
     @property
     def client(self) -> redis.Redis:
@@ -53,6 +60,54 @@ class Serving:
         if self._client is None or self._client_pid != os.getpid():
             self._client, self._client_pid = broker.connect(self.settings), os.getpid()
         return self._client
+
+    def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:
+        """What runs claims in this pool process."""
+        if self._runner is None:
+            keys, client = self._keys, self.client
+            database = client.connection_pool.connection_kwargs.get("db", 0)
+            events = Events(
+                client,
+                hostname=hostname,
+                channel=f"{keys.prefix}/{database}.celeryev/task.multi",
+                clock=app.clock.forward,  # type: ignore[attr-defined]  # not in celery-types
+            )
+            self._runner = ClaimRunner(
+                client,
+                Leases(client, LeaseKeys(keys)),
+                self.registry,
+                result_key=keys.result,
+                ttl=self.settings.result_ttl,
+                events=events if self.settings.events else None,
+                on_error=sentry.report,
+            )
+        return self._runner
+
+    def ask_of(self, queue: str) -> Ask:
+        """What a claim may take of a queue: as much as its model takes in one batch."""
+        model = model_of(queue)
+        if model is None:
+            return Ask(queue=queue)
+        limits = self.registry.limits(model)
+        return Ask(
+            queue=queue,
+            jobs=min(self.settings.claim_jobs, limits.max_batch_rows),
+            bytes=limits.max_batch_bytes,
+            wait=limits.max_batch_wait,
+        )
+
+    def keeper_for(self, channel: Claiming) -> Keeper:
+        """The keeper of this worker's leases: one, whatever becomes of connections."""
+        if self._keeper is None:
+            self._keeper = make_keeper(channel)
+        return self._keeper
+
+    def stop(self) -> None:
+        """Put back what was claimed and not run: the worker ends."""
+        if self._keeper is not None:
+            if released := self._keeper.release_all():
+                log.info("put %d claims back", released)
+            self._keeper.close()
 
     def choose_queues(self, app: Celery[Any], queues: list[str] | None) -> None:
         """Set the queues Celery takes from: those given to it (`-Q`), else those of the models served."""
@@ -125,11 +180,9 @@ class Serving:
         for model in self._publish():
             queue = queue_name(model)
             if queue not in consumer.app.amqp.queues.consume_from:
-                consumer.call_soon(consumer.add_task_queue, queue, exchange="", routing_key=queue)
+                consumer.call_soon(consumer.add_task_queue, queue)
 
 
 def _queue(model: str) -> Queue:
-    # The default exchange: a job that must go back to its queue finds it by name, with no binding in Redis
-    # that could be missing.
     name = queue_name(model)
-    return Queue(name, exchange="", routing_key=name)
+    return Queue(name, routing_key=name)

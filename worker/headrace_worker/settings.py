@@ -16,6 +16,12 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     models: str = "models"
     #: Models to serve, by name, with commas between; none is all models of the store, also those added later.
     serve: str = ""
+    #: Seconds a claim's lease lasts unless it is renewed: how soon a lost worker's jobs run elsewhere.
+    lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0
+    #: Jobs a claim takes at the most.
+    claim_jobs: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 128
+    #: Whether every job is shown to Flower and other listeners to Celery's events.
+    events: bool = True
     #: A file to create when the worker is ready: its models proven, its pool up.
     ready_file: str = ""
     #: Whether models stored as joblib are loaded. Loading one runs whatever code is in it.

@@ -27,6 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_rows: Annotated[int, msgspec.Meta(gt=0)] = 1024
     #: Bytes of JSON the instances of a batch may take.
     max_batch_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
+    #: Seconds the first job may wait for others; for models where a fuller batch is worth it.
+    max_batch_wait: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from headrace.contract import Contract
 from headrace.errors import HeadraceError, ModelError
 from headrace_worker.models.loader import LoadedModel, load
+from headrace_worker.models.manifest import Limits
 from headrace_worker.models.store import Store
 from headrace_worker.settings import WorkerSettings
 
@@ -65,6 +66,11 @@ class Registry:
     def contracts(self) -> list[Contract]:
         """The contract of the version that serves, for each model that has one."""
         return [self._serving[model].contract for model in sorted(self._serving)]
+
+    def limits(self, model: str) -> Limits:
+        """The limits of the version that serves; the usual ones for a model that is not loaded yet."""
+        serving = self._serving.get(model)
+        return serving.manifest.limits if serving is not None else Limits()
 
     def _look(self, model: str) -> LoadedModel:
         with self._lock:

@@ -1,0 +1,148 @@
+"""Headrace's kombu transport: Redis lists as kombu lays them out, consumed by claims under a lease.
+
+    channel    when to claim, and how a claim becomes one message to Celery
+    scripts    what a claim does in Redis: six Lua scripts, each a typed function
+    wakeup     how an idle worker hears of a job without popping it
+    keeper     renewing leases, and bringing back what others lost
+    message    the claim as Celery sees it
+
+Chosen by `broker_transport = ALIAS`, for any redis://, rediss:// or socket URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kombu.transport
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.transport.redis import MultiChannelPoller
+
+from headrace_worker.transport.channel import POLL_EVERY, Channel, Claiming, SentinelChannel
+from headrace_worker.transport.keeper import Keeper
+
+__all__ = [
+    "ALIAS",
+    "Channel",
+    "Claiming",
+    "Keeper",
+    "SentinelChannel",
+    "SentinelTransport",
+    "Transport",
+    "make_keeper",
+]
+
+
+#: The name of the transport to kombu and Celery.
+ALIAS = "headrace"
+
+
+class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
+    """kombu's poller, with one kind of connection more: the listeners that wake a channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listeners: dict[int, Any] = {}
+        #: Takes a file descriptor out of the event loop; None while there is no loop.
+        self.remove_from_loop: Callable[[int], None] | None = None
+
+    def add_listener(self, fd: int, sock: Any, channel: Claiming) -> None:
+        """Wake the channel when the socket is readable."""
+        self._listeners[fd] = sock
+        self._fd_to_chan[fd] = (channel, "WAKE")
+        self.poller.register(sock, self.eventflags)
+
+    def remove_listener(self, fd: int) -> None:
+        """Forget a listener."""
+        sock = self._listeners.pop(fd, None)
+        if sock is None:
+            return
+        self._fd_to_chan.pop(fd, None)
+        if self.remove_from_loop is not None:
+            self.remove_from_loop(fd)
+        else:
+            self._unregister_from_poll(sock)
+
+    def on_readable(self, fileno: int) -> Any:
+        """A listener wakes its channel whether or not there is room for a message now."""
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        if kind == "WAKE":
+            channel.on_wake_readable()
+            return None
+        return super().on_readable(fileno)
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Without an event loop: wait for one event, looking at the queues every so often all the same."""
+        self.wake_all()
+        return super().get(callback, POLL_EVERY if timeout is None else min(timeout, POLL_EVERY))
+
+    def wake_all(self) -> None:
+        """Let every channel claim: the slow poll beside the wake-up."""
+        for channel in self._channels:
+            channel.wake()
+
+    def maybe_restore_messages(self) -> None:
+        """Nothing: lapsed leases are swept by the keeper."""
+
+    def on_poll_init(self, poller: Any) -> None:
+        """Begin to poll; there is nothing of kombu's own to restore."""
+        self.poller = poller
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no types
+    """The transport of a worker."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+        self._keeper: Keeper | None = None
+        self._loop: Any = None
+
+    def keeper_for(self, channel: Claiming) -> Keeper:
+        """The keeper of this transport's leases, or the one the process has already (`keeper` option)."""
+        if self._keeper is None:
+            share = self.client.transport_options.get("share_keeper")
+            self._keeper = share(channel) if share else make_keeper(channel)
+        return self._keeper
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Join Celery's event loop."""
+        super().register_with_event_loop(connection, loop)
+        self._loop = loop
+        self.cycle.remove_from_loop = loop.remove
+        loop.call_repeatedly(POLL_EVERY, self.cycle.wake_all)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call back from the event loop; without one, the poll comes soon enough."""
+        if self._loop is not None:
+            self._loop.call_later(seconds, call)
+
+    def close_connection(self, connection: Any) -> None:
+        """Close all channels, and the keeper unless the process goes on using it."""
+        super().close_connection(connection)
+        if self._keeper is not None and "share_keeper" not in self.client.transport_options:
+            self._keeper.close()
+            self._keeper = None
+
+
+class SentinelTransport(Transport, kombu_redis.SentinelTransport):  # type: ignore[misc]  # kombu has no types
+    """The transport of a worker whose Redis is found by Sentinel."""
+
+    Channel = SentinelChannel
+
+
+def make_keeper(channel: Claiming) -> Keeper:
+    """A keeper on connections of its own, to the Redis of a channel."""
+    pool = channel._get_pool()  # noqa: SLF001  # kombu's way to a pool with the channel's parameters
+    return Keeper(lambda: redis.Redis(connection_pool=pool), channel.names, lasts=channel.lease_seconds)
+
+
+kombu.transport.TRANSPORT_ALIASES.update(
+    {
+        ALIAS: f"{__name__}:Transport",
+        f"{ALIAS}-sentinel": f"{__name__}:SentinelTransport",
+    }
+)

@@ -1,0 +1,76 @@
+"""A claim as one message to Celery, which supervises it like any task: 64 jobs cost it what one does.
+
+The body is the claim in MessagePack with every job's message as it came. The event loop neither reads nor
+writes JSON; what is in a job is the business of the pool process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from kombu import serialization
+
+from headrace.queues import model_of
+from headrace_worker.transport.scripts import Claim
+
+#: The Celery task that runs a claim.
+CLAIM_TASK = "headrace.claim"
+#: How Celery knows the body of such a message.
+CONTENT_TYPE = "application/x-headrace-claim"
+SERIALIZER = "headrace-claim"
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Claim)
+
+
+def claim_message(claim: Claim) -> dict[str, Any]:
+    """The message kombu hands to Celery. Its delivery tag is the name of the lease."""
+    name, queue = claim.lease.name, claim.lease.queue
+    jobs = len(claim.frames)
+    return {
+        "body": _ENCODER.encode(claim),
+        "content-type": CONTENT_TYPE,
+        "content-encoding": "binary",
+        "headers": {
+            "lang": "py",
+            "task": CLAIM_TASK,
+            "id": name,
+            "root_id": name,
+            "parent_id": None,
+            "group": None,
+            "retries": 0,
+            "eta": None,
+            "expires": None,
+            "timelimit": [None, None],
+            "argsrepr": f"{model_of(queue)}, {jobs} job{'' if jobs == 1 else 's'}",
+            "kwargsrepr": "{}",
+            "origin": None,
+            "ignore_result": True,
+        },
+        "properties": {
+            "correlation_id": name,
+            "reply_to": None,
+            "delivery_tag": name,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "body_encoding": None,
+        },
+    }
+
+
+def _arguments(body: bytes) -> tuple[tuple[Claim], dict[str, Any], dict[str, Any]]:
+    """The body as Celery's protocol 2 has it: args, kwargs, and what else is embedded."""
+    return (_DECODER.decode(body),), {}, {}
+
+
+def _refuse(value: object) -> bytes:  # pragma: no cover  # Celery serialises no result of a claim
+    raise TypeError(f"a {type(value).__name__} is no claim")
+
+
+serialization.register(
+    SERIALIZER,
+    _refuse,  # type: ignore[arg-type]  # celery-types knows serializers of text only
+    _arguments,  # type: ignore[arg-type]  # as above
+    content_type=CONTENT_TYPE,
+    content_encoding="binary",
+)

@@ -1,0 +1,130 @@
+"""Sleep while nothing waits, and wake when a list of our queues changes, without popping anything.
+
+Redis tells of changed keys: `CLIENT TRACKING ON BCAST PREFIX ... REDIRECT <listener>` on the connection that
+claims, and a listener subscribed to `__redis__:invalidate`. It covers every priority of every queue with one
+connection, and costs nothing while there is work: tracking is switched on when a claim comes back empty,
+together with a second claim (what was pushed between the two is found by it), and off again when claims keep
+finding jobs. Source: Redis documentation, "Client-side caching", broadcasting and redirect modes.
+
+Works with RESP2, Redis 6 and later, and Valkey. Where the server or its ACL refuses, the poll remains.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+if TYPE_CHECKING:
+    from headrace_worker.transport.channel import Claiming
+    from headrace_worker.transport.scripts import LeaseKeys
+
+log = logging.getLogger("headrace.claims")
+
+_CHANNEL = "__redis__:invalidate"
+#: Claims in a row that must find jobs before tracking is switched off.
+_BUSY_AFTER = 8
+
+
+class Wakeup:
+    """Whether a channel's claims sleep, and what wakes them. Lives as long as one socket to Redis."""
+
+    def __init__(self, channel: Claiming, connection: Any) -> None:
+        #: Nothing waits, and we shall hear when that changes.
+        self.asleep = False
+        self._channel = channel
+        self._sock = connection._sock  # noqa: SLF001  # the identity of the connection, as kombu uses it
+        self._prefixes: tuple[str, ...] = ()
+        self._tracking = False
+        self._refused = False
+        self._busy = 0
+        self._wanted = False
+        self._unread = 0
+        # RESP2, where invalidations come as messages of a channel, to another connection than the one that asked.
+        # redis-py ties its maintenance notices to RESP3, and their options must go with it.
+        options = {k: v for k, v in channel.pool.connection_kwargs.items() if not k.startswith("maint_")}
+        self._listener = channel.pool.connection_class(**{**options, "protocol": 2})
+        self._listener.connect()
+        self._listener.send_command("CLIENT", "ID")
+        self._listener_id = int(self._listener.read_response())
+        self._listener.send_command("SUBSCRIBE", _CHANNEL)
+        self._listener.read_response()
+        self._fd = self._listener._sock.fileno()  # noqa: SLF001  # as kombu does
+        channel.connection.cycle.add_listener(self._fd, self._listener._sock, channel)  # noqa: SLF001
+
+    def belongs_to(self, connection: Any) -> bool:
+        """Whether this was made for the socket a connection has now."""
+        return self._sock is not None and connection._sock is self._sock  # noqa: SLF001
+
+    def watch(self, names: LeaseKeys, queues: Iterable[str]) -> None:
+        """Set the queues whose lists wake us."""
+        prefixes = covering([key for queue in queues for key in (names.keys.prefix + queue, names.again(queue))])
+        if prefixes != self._prefixes:
+            self._prefixes = prefixes
+            self._tracking = self._wanted = self.asleep = False
+
+    def commands(self) -> list[Sequence[Any]]:
+        """What to send before the next claim: to begin or to end tracking, or nothing."""
+        commands: list[Sequence[Any]] = []
+        if self._wanted and not self._tracking and not self._refused:
+            # OFF first: prefixes cannot be changed while tracking is on.
+            prefixes = [word for prefix in self._prefixes for word in ("PREFIX", prefix)]
+            commands = [
+                ("CLIENT", "TRACKING", "OFF"),
+                ("CLIENT", "TRACKING", "ON", "REDIRECT", self._listener_id, "BCAST", *prefixes, "NOLOOP"),
+            ]
+            self._tracking = True
+        elif self._tracking and self._busy >= _BUSY_AFTER:
+            commands = [("CLIENT", "TRACKING", "OFF")]
+            self._tracking = False
+        self._unread = len(commands)
+        return commands
+
+    def read_replies(self, connection: Any) -> None:
+        """Read the replies to `commands`, which come before the claim's."""
+        while self._unread:
+            self._unread -= 1
+            try:
+                connection.read_response()
+            except redis.ResponseError as error:
+                self._tracking, self._refused = False, True
+                log.warning(
+                    "Redis does not tell of new jobs (%s); workers look every %.2f s instead. "
+                    "Permit CLIENT TRACKING to this user", error, self._channel.poll_every,
+                )  # fmt: skip
+
+    def found(self, jobs: bool) -> None:
+        """Tell what the last claim found. After an empty one under tracking, sleep."""
+        if jobs:
+            self._busy += 1
+            self._wanted = False
+            return
+        self._busy = 0
+        self._wanted = True
+        self.asleep = self._tracking or self._refused
+
+    def wake(self) -> None:
+        """Claim on the next turn of the loop."""
+        self.asleep = False
+
+    def on_readable(self) -> None:
+        """A key changed: wake."""
+        while self._listener.can_read(timeout=0):
+            self._listener.read_response()
+        self.asleep = False
+
+    def close(self) -> None:
+        """Give the listener's connection back."""
+        self._channel.connection.cycle.remove_listener(self._fd)
+        self._listener.disconnect()
+
+
+def covering(prefixes: Iterable[str]) -> tuple[str, ...]:
+    """The fewest of the prefixes that cover all: Redis takes none that overlap."""
+    chosen: list[str] = []
+    for prefix in sorted(set(prefixes)):
+        if not (chosen and prefix.startswith(chosen[-1])):
+            chosen.append(prefix)
+    return tuple(chosen)
