@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -295,6 +296,22 @@ def test_a_batch_outlives_a_redis_that_is_away_while_it_sends_and_while_it_waits
         with running(server.url, tmp_path / "log"):
             batch.join(60)
     assert [row.prediction for row in done] == [2 * number for number in range(200)]
+
+
+def test_a_batch_from_file_to_file_needs_no_standard_streams(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # as in a notebook: there is no `buffer`
+    with Client(url) as client:
+        assert predict_file(client, "churn", people(tmp_path / "in.csv", 3), tmp_path / "out.csv").rows == 3
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "- > /dev/full"])
+def test_a_full_disk_is_one_line(url, tmp_path, target):
+    source = people(tmp_path / "in.csv", 3)
+    command = f"{sys.executable} -m headrace.cli batch churn {source} --format csv --url {url} -o {target}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert done.returncode == 1
+    assert done.stderr == "headrace: input or output: No space left on device\n"
 
 
 def test_a_reader_who_has_enough_ends_the_batch_quietly(url, tmp_path):

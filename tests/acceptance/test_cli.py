@@ -149,6 +149,13 @@ def test_an_error_nobody_foresaw_shows_no_traceback_and_no_message():
     assert "Traceback" not in shown.stderr
 
 
+def test_a_command_of_a_daemon_without_standard_streams_shows_no_traceback():
+    command = f"exec {sys.executable} -m headrace.cli queues --url {UNREACHABLE} <&- >&-"
+    shown = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert shown.returncode == 1
+    assert "cannot be reached" in shown.stderr
+
+
 def test_help_is_quick():
     best = 60.0
     for _ in range(3):

@@ -88,7 +88,7 @@ def test_json_lines_have_the_features_in_their_types():
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path):
     target = tmp_path / "out.csv"
-    with open_target(str(target), io.BytesIO()) as file:
+    with open_target(str(target)) as file:
         file.write(b"whole")
         assert not target.exists()
     assert target.read_bytes() == b"whole"
@@ -99,7 +99,7 @@ def test_nothing_is_left_of_a_file_that_did_not_become_whole(tmp_path: Path):
     target = tmp_path / "out.csv"
     target.write_text("the former one")
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117  # the block is what is interrupted
-        with open_target(str(target), io.BytesIO()) as file:
+        with open_target(str(target)) as file:
             file.write(b"half")
             raise KeyboardInterrupt
     assert target.read_text() == "the former one"
@@ -110,7 +110,7 @@ def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path: Path):
     real, link = tmp_path / "real.csv", tmp_path / "link.csv"
     real.write_text("old")
     link.symlink_to(real)
-    with open_target(str(link), io.BytesIO()) as file:
+    with open_target(str(link)) as file:
         file.write(b"new")
     assert link.is_symlink()
     assert real.read_text() == "new"
@@ -120,7 +120,7 @@ def test_a_pipe_is_written_as_it_is(tmp_path: Path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with open_target(str(pipe), io.BytesIO()) as file:
+    with open_target(str(pipe)) as file:
         file.write(b"through")
     assert os.read(reader, 100) == b"through"
     os.close(reader)

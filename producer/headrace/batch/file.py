@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -137,11 +136,11 @@ def predict_file(
         deadline=None if timeout is None else started + timeout,
         on_wait=wait,
     )
-    with open_source(source, sys.stdin.buffer) as file:
+    with open_source(source) as file:
         table = read(file, kinds[0], contract, name=source, delimiter=delimiter, chosen=columns)
         predictions = prediction_columns(chosen, contract.methods[chosen]) if kinds[1] == "csv" else (PREDICTION,)
         carried, fit = _carried(table, contract, (*predictions, ERROR), same_keys=kinds[1] == "csv")
-        with open_target(target, sys.stdout.buffer) as out, closing(flight.predicted(fit)) as flown:
+        with open_target(target) as out, closing(flight.predicted(fit)) as flown:
             writer: Writer = JsonWriter(out)
             if kinds[1] == "csv":
                 writer = CsvWriter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,7 +136,7 @@ def refuse_target(target: str, source: str, *, force: bool) -> None:
 
 
 @contextmanager
-def open_target(target: str, stdout: BinaryIO) -> Iterator[BinaryIO]:
+def open_target(target: str) -> Iterator[BinaryIO]:
     """The file to write to, `-` for standard output.
 
     A file is written under another name beside it and renamed at the end of the `with` block; if that ends
@@ -143,8 +144,8 @@ def open_target(target: str, stdout: BinaryIO) -> Iterator[BinaryIO]:
     """
     path = Path(target).resolve()  # a link stays a link
     if target == "-":
-        yield stdout
-        stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
         return
     if path.exists() and not path.is_file():
         with path.open("wb") as device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,7 +117,9 @@ class _Lines:
     def _not_utf8(self, line: bytes, start: int) -> str:
         utf16 = line.startswith((b"\xff\xfe", b"\xfe\xff"))
         if b"\0" in line and not utf16:
-            return f"{self.name} is no text file: line {self.number}, byte {start + 1} of it is 0x{line[start]:02x}"
+            return (
+                f"{self.name} is no text file: line {self.number}, byte {start + 1} of it is 0x{line[start]:02x}"
+            )
         guess = "UTF-16" if utf16 else "LATIN1"
         return (
             f"{self.name} is not UTF-8: line {self.number}, byte {start + 1} of it is 0x{line[start]:02x}; "
@@ -250,10 +253,10 @@ def _instance(contract: Contract, value: Any, chosen: Sequence[str]) -> Any:
 
 
 @contextmanager
-def open_source(path: str, stdin: BinaryIO) -> Iterator[BinaryIO]:
+def open_source(path: str) -> Iterator[BinaryIO]:
     """The file to read, `-` for standard input, which stays open. Raises InvalidInput naming the path."""
     if path == "-":
-        yield stdin
+        yield sys.stdin.buffer
         return
     try:
         file = Path(path).open("rb", buffering=1024 * 1024)  # noqa: SIM115  # closed by the `with` below

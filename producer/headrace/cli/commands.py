@@ -91,7 +91,8 @@ class Commands(click.Group):
         code: Any
         try:
             code = super().main(args, prog_name or "headrace", **extra)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # a daemon may have closed it
+                sys.stdout.flush()
         except (click.Abort, KeyboardInterrupt):
             _say("interrupted")
             code = INTERRUPTED

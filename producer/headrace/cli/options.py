@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,12 +60,12 @@ def connect(at: str | None) -> Client:
 
 def print_json(value: Any) -> None:
     """A value as one line of JSON on standard output."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    click.echo(msgspec.json.encode(value))
 
 
 def print_line(text: str) -> None:
     """A line on standard output."""
-    sys.stdout.write(text + "\n")
+    click.echo(text)
 
 
 def shown(value: Any) -> str:

@@ -67,7 +67,7 @@ def submit(
 def read_instances(given: str) -> Any:
     """The JSON value in an argument, a file or standard input (`-`). Raises InvalidInput."""
     if given == "-":
-        if sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():
             raise click.UsageError("INSTANCES is missing: JSON, a file, or - for standard input")
         return _json(sys.stdin.buffer.read(), "standard input")
     try:
