@@ -259,6 +259,11 @@ def test_missing_values_are_allowed_only_where_the_model_takes_them(tmp_path: Pa
     }
 
 
+def test_a_model_that_only_hands_a_missing_value_on_does_not_take_it(tmp_path: Path) -> None:
+    manifest = _add(tmp_path, StandardScaler().fit(X), X[:5].tolist())
+    assert manifest.contract.input == Array(shape=(6,))
+
+
 def test_histogram_gradient_boosting_takes_missing_values(tmp_path: Path) -> None:
     holed = X.copy()
     holed[::7, 2] = np.nan

@@ -77,12 +77,9 @@ def plain(output: Any, rows: int) -> list[Any]:
     if array.ndim == 0 or len(array) != rows:
         got = f"{len(array)} predictions" if array.ndim else "a single value"
         raise ModelError(f"the model gave {got} for {rows} instances; it must give one for each")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        whole = array.astype(object)
-        whole[~np.isfinite(array)] = None
-        array = whole
     listed: list[Any] = array.tolist()
-    return listed if array.dtype.kind in "fiubU" else [_plain_value(value) for value in listed]
+    clean = array.dtype.kind in "iubU" or (array.dtype.kind == "f" and bool(np.isfinite(array).all()))
+    return listed if clean else [_plain_value(value) for value in listed]
 
 
 def _is_block(block: Any, rows: int) -> bool:
