@@ -8,13 +8,12 @@ import socket
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from headrace_worker.demo_models import add_demo_models
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
-from headrace_worker.stack import Child, sigterm_as_interrupt, start_flower, start_worker
+if TYPE_CHECKING:
+    from headrace_worker.stack import Child
 
 #: Tried first, so that the address stays the same from one run to the next.
 _REDIS_PORT = 6390
@@ -26,6 +25,12 @@ _REDIS_PORT = 6390
 @click.option("--flower-port", default=5555, show_default=True)
 def dev(store: Path | None, concurrency: int, flower_port: int) -> None:
     """Run the whole stack here until Ctrl-C: Redis, a worker, Flower. Nothing leaves loopback."""
+    # Here, so that `headrace --help` does not load scikit-learn.
+    from headrace_worker.demo_models import add_demo_models
+    from headrace_worker.embedded import EmbeddedRedis
+    from headrace_worker.models.store import Store
+    from headrace_worker.stack import sigterm_as_interrupt, start_flower, start_worker
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(sigterm_as_interrupt())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-dev-")))
