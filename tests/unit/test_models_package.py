@@ -379,6 +379,23 @@ def test_an_example_that_misspells_a_feature_is_refused(tmp_path: Path) -> None:
         _add(tmp_path, estimator, [{"age": 1, "weight": 2, "target": 3}])
 
 
+def test_an_example_of_objects_that_differ_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"age": X[:, 0], "weight": X[:, 1]})
+    for estimator in (LogisticRegression().fit(frame, Y), LogisticRegression().fit(X[:, :2], Y)):
+        with pytest.raises(
+            ModelError, match="instance 1 of the example has other features than the rest: 'weight'"
+        ):
+            _add(tmp_path, estimator, [{"age": 1, "weight": 2}, {"age": 1}])
+    with pytest.raises(ModelError, match="mixes objects, lists and texts"):
+        _add(tmp_path, LogisticRegression().fit(X[:, :2], Y), [{"age": 1, "weight": 2}, [1, 2]])
+
+
+@pytest.mark.parametrize("instances", [[[1, 2], [3]], [[1], [[2]]], [[], [1]], [1, [2]]])
+def test_an_example_of_lists_that_differ_is_refused(instances: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the example's lists differ in length or depth"):
+        _add(tmp_path, LogisticRegression().fit(X[:, :2], Y), instances)
+
+
 def test_a_corrected_contract_is_taken_instead_of_the_inferred_one(tmp_path: Path) -> None:
     estimator = RandomForestClassifier(5, random_state=0).fit(X, Y)
     inferred = _add(tmp_path, estimator, X[:5].tolist())

@@ -161,6 +161,12 @@ def _names_of(estimator: Any) -> list[str] | None:
 
 def _named(estimator: Any, instances: Sequence[dict[str, Any]]) -> Named:
     names = _names_of(estimator) or list(instances[0])
+    for number, instance in enumerate(instances):
+        if unlike := set(names) ^ set(instance):
+            raise ModelError(
+                f"instance {number} of the example has other features than the rest: {_listed(sorted(unlike))}; "
+                "a missing value is null"
+            )
     known = categories(estimator, names)
     features = []
     for name in names:
