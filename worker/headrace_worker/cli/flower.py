@@ -10,6 +10,9 @@ import click
 
 from headrace.errors import HeadraceError
 
+#: A job is known by its model (in its arguments) and version (in its result); the task is always the same.
+_COLUMNS = "uuid,args,result,state,received,runtime,worker"
+
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
@@ -26,5 +29,5 @@ def flower(url: str | None, address: str, port: int, flower_options: tuple[str, 
     if url:
         os.environ["HEADRACE_REDIS_URL"] = url
     arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker", "flower"]
-    arguments += [f"--address={address}", f"--port={port}", *flower_options]
+    arguments += [f"--address={address}", f"--port={port}", f"--tasks_columns={_COLUMNS}", *flower_options]
     os.execv(sys.executable, arguments)  # noqa: S606  # our own arguments, no shell
