@@ -21,10 +21,10 @@ from headrace.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-#: A command is sent this many times more when its connection breaks. Every command of Headrace may be
+#: A command is sent so many times more when its connection breaks. Every command of Headrace may be
 #: repeated: a job's record makes a repeated submit one job, and the first outcome wins.
-_RETRIES = 2
-#: Seconds between those, at first and at the most.
+_RETRIES = 1
+#: Seconds before that, at the least and at the most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 #: A connection unused for this many seconds is tried with a PING before it is trusted again.
 _HEALTH_CHECK = 30
@@ -35,17 +35,32 @@ _SCHEMES = ("redis", "rediss", "unix")
 def connect(settings: Settings) -> redis.Redis:
     """A pool of connections, bytes in and bytes out, safe for threads and after fork. Opens none yet."""
     retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), _RETRIES)
-    pool = redis.ConnectionPool.from_url(_checked(settings.redis_url), retry=retry, **_options(settings))
-    _try_options(pool, settings.redis_url)
+    with _explained(settings):
+        pool = redis.ConnectionPool.from_url(settings.redis_url, retry=retry, **_options(settings))
+        pool.connection_class(**pool.connection_kwargs)
     return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """`connect`, for asyncio."""
     retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), _RETRIES)
-    pool = redis.asyncio.ConnectionPool.from_url(_checked(settings.redis_url), retry=retry, **_options(settings))
-    _try_options(pool, settings.redis_url)
+    with _explained(settings):
+        pool = redis.asyncio.ConnectionPool.from_url(settings.redis_url, retry=retry, **_options(settings))
+        pool.connection_class(**pool.connection_kwargs)
     return redis.asyncio.Redis.from_pool(pool)
+
+
+@contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
+    """SettingError for a URL that cannot be, and for options in it that redis-py does not take."""
+    url = _checked(settings.redis_url)
+    try:
+        yield
+    except (TypeError, ValueError, exceptions.RedisError):
+        names = ", ".join(dict(parse_qsl(urlsplit(url).query)))
+        raise SettingError(
+            f"the Redis URL has an option redis-py does not take, among {names}; redis.Redis lists those it does"
+        ) from None
 
 
 def _options(settings: Settings) -> dict[str, Any]:
@@ -91,17 +106,6 @@ def _checked(url: str) -> str:
     return url
 
 
-def _try_options(pool: redis.ConnectionPool | redis.asyncio.ConnectionPool, url: str) -> None:
-    """Find an option redis-py does not know now, not at the first command."""
-    try:
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, exceptions.RedisError):
-        names = ", ".join(dict(parse_qsl(urlsplit(url).query)))
-        raise SettingError(
-            f"the Redis URL has an option redis-py does not take, among {names}; redis.Redis lists those it does"
-        ) from None
-
-
 def where(settings: Settings) -> str:
     """Which Redis, for messages: host and port, or the path of the socket."""
     parts = urlsplit(settings.redis_url)
@@ -128,7 +132,11 @@ def is_lasting(error: exceptions.RedisError) -> bool:
 
 def unavailable(error: exceptions.RedisError, settings: Settings) -> BrokerUnavailable:
     """What an error of Redis means, where, and what to do. Never tells the password."""
-    return BrokerUnavailable(f"Redis at {where(settings)} {_meaning(error)}")
+    meaning = _meaning(error)
+    if isinstance(error, exceptions.TimeoutError) and urlsplit(settings.redis_url).scheme == "rediss":
+        # A plain Redis takes a TLS greeting for the beginning of a command, and waits for the rest.
+        meaning = f"cannot be reached over TLS, or {meaning} Does the port speak TLS?"
+    return BrokerUnavailable(f"Redis at {where(settings)} {meaning}")
 
 
 def _meaning(error: exceptions.RedisError) -> str:
@@ -160,6 +168,7 @@ def _meaning(error: exceptions.RedisError) -> str:
             return f"failed: {type(error).__name__}: {text}"
 
 
+_REFUSED = "refuses the user or password; check HEADRACE_REDIS_URL (in the URL, `redis://USER:PASSWORD@HOST`)"
 _FULL = "has no memory left for another job (maxmemory); run more workers, or give it more"
 
 
@@ -179,6 +188,8 @@ def _refusal(text: str) -> str:
         return _FULL
     if "READONLY" in text or "read only replica" in text:
         return "is a read-only replica; point HEADRACE_REDIS_URL at the primary"
+    if "unauthenticated" in text:
+        return _REFUSED
     if "NOPERM" in text or "ACL" in text:
         return f"does not permit this user a command, key or channel: {text}; see its ACL"
     if "MISCONF" in text:

@@ -75,9 +75,10 @@ class EmbeddedRedis:
                     return self
                 except redis.ConnectionError:
                     if self._process.poll() is not None or time.monotonic() > deadline:
+                        last_words = self._last_words()
                         self.stop()
                         raise HeadraceError(
-                            f"{self._server} did not start on port {self.port}: {self._last_words()}"
+                            f"{self._server} did not start on port {self.port}: {last_words}"
                         ) from None
                     time.sleep(0.02)
 
