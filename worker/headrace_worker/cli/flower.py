@@ -28,6 +28,6 @@ def flower(url: str | None, address: str, port: int, flower_options: tuple[str, 
         raise HeadraceError("Flower is not installed: pip install 'headrace-worker[flower]'")
     if url:
         os.environ["HEADRACE_REDIS_URL"] = url
-    arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker", "flower"]
+    arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker.dashboard", "flower"]
     arguments += [f"--address={address}", f"--port={port}", f"--tasks_columns={_COLUMNS}", *flower_options]
     os.execv(sys.executable, arguments)  # noqa: S606  # our own arguments, no shell
