@@ -23,7 +23,7 @@ from celery.worker.consumer.consumer import Consumer  # noqa: E402
 from headrace import broker  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
 from headrace_worker.supervision import ClaimRequest  # noqa: E402
-from headrace_worker.transport import ALIAS  # noqa: E402
+from headrace_worker.transport import ALIAS, Hook  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 from headrace_worker.transport.scripts import Claim  # noqa: E402
 
@@ -41,8 +41,8 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
 )
 app.conf.broker_transport_options.update(
-    ask_of=serving.ask_of,
-    share_keeper=serving.keeper_for,
+    ask_of=Hook(serving.ask_of),
+    share_keeper=Hook(serving.keeper_for),
     lease_seconds=settings.lease,
     release_on_close=False,
 )

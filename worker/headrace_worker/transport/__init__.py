@@ -134,6 +134,21 @@ class SentinelTransport(Transport, kombu_redis.SentinelTransport):  # type: igno
     Channel = SentinelChannel
 
 
+class Hook:
+    """A callable among the options of the transport, which `celery inspect stats` and Flower ask for as JSON."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        """What it stands for."""
+        return self._call(*args)
+
+    def __json__(self) -> str:
+        """Its name; kombu's encoder asks for this."""
+        return self._call.__qualname__
+
+
 def make_keeper(channel: Claiming) -> Keeper:
     """A keeper on connections of its own, to the Redis of a channel."""
     pool = channel._get_pool()  # noqa: SLF001  # kombu's way to a pool with the channel's parameters

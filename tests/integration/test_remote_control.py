@@ -1,0 +1,53 @@
+"""A worker answers Celery's remote control: `celery inspect`, and Flower, which shows what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+from sklearn.dummy import DummyClassifier
+from skops import io as skops
+
+from headrace import Client, Settings
+from headrace.broker import celery_app
+from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.models.package import package
+from headrace_worker.models.store import Store
+from headrace_worker.stack import start_worker
+
+PASSWORD = "open-sesame"
+
+
+@pytest.fixture(scope="module")
+def celery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Celery[Any]]:
+    """A Celery app beside a worker that has run one job, on a Redis with a password."""
+    folder = tmp_path_factory.mktemp("worker")
+    skops.dump(DummyClassifier().fit([[0.0], [1.0]], [0, 0]), folder / "model.skops")
+    (folder / "example.json").write_text("[[0.5]]")
+    package(Store(folder / "models"), folder / "model.skops", name="plain", example=folder / "example.json")
+    with EmbeddedRedis("--requirepass", PASSWORD) as redis:
+        url = redis.url.replace("redis://", f"redis://:{PASSWORD}@")
+        worker = start_worker(url, folder / "models", folder, concurrency=1)
+        try:
+            with Client(url) as client:
+                client.predict("plain", [0.5], timeout=20)
+            with celery_app(Settings(redis_url=url)) as app:
+                yield app
+        finally:
+            worker.stop()
+
+
+@pytest.mark.parametrize("asked", ["ping", "stats", "conf", "registered", "active_queues", "active", "report"])
+def test_a_worker_tells_about_itself_and_nothing_secret(celery: Celery[Any], asked: str):
+    told = getattr(celery.control.inspect(timeout=20, limit=1), asked)()
+    assert told is not None, f"no answer to {asked}"
+    assert PASSWORD not in json.dumps(told)
+
+
+def test_a_worker_counts_what_it_has_run(celery: Celery[Any]):
+    told = celery.control.inspect(timeout=20, limit=1).stats()
+    (stats,) = told.values()
+    assert sum(stats["total"].values()) > 0
