@@ -153,50 +153,40 @@ def test_a_csv_is_predicted_from_outside_the_stack(stack: Stack, model: Pipeline
 
 
 def test_both_workers_take_part(stack: Stack, model: Pipeline, table: pd.DataFrame):
-    def served() -> list[int]:
-        counts = []
-        for container in stack.workers():
-            inspect = [
-                "docker",
-                "exec",
-                container,
-                "celery",
-                "-A",
-                "headrace_worker",
-                "inspect",
-                "stats",
-                "--json",
-            ]
-            stats = json.loads(subprocess.run(inspect, capture_output=True, text=True, timeout=60).stdout)
-            mine = next(total for name, total in stats.items() if name.endswith(container[:12]))
-            counts.append(sum(mine["total"].values()))
-        return counts
+    def has_run_jobs(container: str) -> bool:
+        name = f"celery@{container[:12]}"
+        ask = ["celery", "-A", "headrace_worker", "inspect", "stats", "--json", "--timeout", "20", "-d", name]
+        told = subprocess.run(["docker", "exec", container, *ask], capture_output=True, text=True, timeout=60)
+        return bool(json.loads(told.stdout)[name]["total"]) if told.returncode == 0 else False
 
     rows = pd.concat([table] * 5, ignore_index=True).to_csv(index=False)
 
     def both() -> bool:
         stack.headrace("batch", "penguins", "-", "-o", "-", "--format", "csv", input=rows)
-        return all(served())
+        return all(has_run_jobs(container) for container in stack.workers())
 
     assert len(stack.workers()) == 2
     wait_for("both workers ran jobs", both, stack)
 
 
-def test_flower_answers_on_loopback_and_redis_to_nobody_outside(stack: Stack):
+def test_flower_shows_both_workers_on_loopback(stack: Stack):
     address = stack("port", "flower", "5555").stdout.strip()
     assert address.startswith("127.0.0.1:")
 
-    def answers() -> bool:
+    def shown() -> set[str]:
         try:
-            with urllib.request.urlopen(f"http://{address}/healthcheck", timeout=2) as answer:
-                return answer.status == 200
+            with urllib.request.urlopen(f"http://{address}/workers?json=1", timeout=5) as answer:
+                return {worker["hostname"].partition("@")[2] for worker in json.load(answer)["data"]}
         except OSError:
-            return False
+            return set()
 
-    wait_for("Flower answers", answers, stack)
+    workers = {container[:12] for container in stack.workers()}
+    wait_for("Flower shows both workers", lambda: shown() == workers, stack)
+
+
+def test_redis_is_reached_by_nobody_outside_the_stack(stack: Stack):
     redis = stack("ps", "-q", "redis").stdout.strip()
-    ports = subprocess.run(["docker", "port", redis], capture_output=True, text=True)
-    assert ports.stdout == ""
+    assert subprocess.run(["docker", "port", redis], capture_output=True, text=True).stdout == ""
 
 
 def test_the_containers_run_without_root_and_cannot_write_to_the_models(stack: Stack):
