@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.envelope import Job
+from headrace.errors import InvalidInput
 from headrace.outcome import Outcome, Prediction, Success
 from headrace_worker.batching import Admitted, Batch, admit, batches
 from headrace_worker.failures import failure_of
@@ -21,7 +22,7 @@ from headrace_worker.failures import failure_of
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
 
-#: Told of every exception a model raised, with the job it was raised for.
+#: Told of every exception a model raised, with the job it was raised for. Bad input is no error of a model.
 OnError = Callable[[BaseException, Admitted], None]
 
 
@@ -57,7 +58,7 @@ def _run(batch: Batch, on_error: OnError | None) -> Iterator[tuple[Admitted, Out
                 yield from _run(half, on_error)
             return
         for admitted in batch.jobs:
-            if on_error:
+            if on_error and not isinstance(error, InvalidInput):
                 on_error(error, admitted)
             yield admitted, failure_of(error, admitted.job)
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import sentry_sdk
 from sentry_sdk.integrations.celery import CeleryIntegration
 
-from headrace_worker.failures import strike_out
+from headrace_worker.redaction import strike_out
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint

@@ -1,0 +1,225 @@
+"""From an exception to a failure: what is kept, what is struck out, and that nothing of it can break a claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from headrace import outcome as outcomes
+from headrace.envelope import Instance, Job
+from headrace.errors import InvalidInput, ModelError, UnknownModel
+from headrace.outcome import Failure
+from headrace_worker.failures import failure_of
+from headrace_worker.redaction import STRUCK, strike_out
+
+
+def failed(error: BaseException, *instances: Instance) -> Failure:
+    return failure_of(error, Job(id="a", model="churn", instances=list(instances)))
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        raise error from cause
+    except type(error) as caught:
+        return caught
+
+
+def stored(failure: Failure) -> str:
+    return outcomes.encode(failure, datetime.now(UTC)).decode()
+
+
+# --- what a failure says -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UnknownModel("no model 'chrun'"), "unknown model"),
+        (InvalidInput("churn@1: instance 0 has no 'age'"), "bad input"),
+        (ModelError("the model gave 2 predictions for 3 instances"), "permanent"),
+        (SoftTimeLimitExceeded(), "timeout"),
+        (ValueError("no"), "permanent"),
+        (MemoryError(), "permanent"),
+        (SystemExit(3), "permanent"),
+    ],
+)
+def test_the_reason_is_told_by_the_kind_of_error(error: BaseException, reason: str):
+    assert failed(error).reason == reason
+
+
+def test_a_message_of_ours_is_kept_as_it_is_and_needs_no_traceback():
+    failure = failed(InvalidInput("churn@1: instance 0: 'age' is a string, must be a number"), {"age": "string"})
+    assert failure.message == "churn@1: instance 0: 'age' is a string, must be a number"
+    assert failure.traceback is None
+
+
+def test_a_traceback_shows_the_frames_of_an_error_and_of_its_cause_but_no_message():
+    failure = failed(raised(RuntimeError("outer words"), raised(KeyError("inner words"))))
+    assert failure.traceback is not None
+    assert failure.traceback.index("KeyError") < failure.traceback.index("RuntimeError")
+    assert "in raised" in failure.traceback
+    assert "inner words" not in failure.traceback
+    assert "outer words" not in failure.traceback
+
+
+def test_errors_that_cause_each_other_end():
+    first, second = ValueError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert failed(first).traceback is not None
+
+
+def test_an_error_without_words_is_a_failure_all_the_same():
+    class Unsayable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    failure = failed(Unsayable())
+    assert (failure.error, failure.message) == ("Unsayable", "(its message cannot be read)")
+
+
+def test_a_message_json_cannot_hold_is_stored_all_the_same():
+    assert json.loads(stored(failed(ValueError("cut off: \ud83d"))))["status"] == "FAILURE"
+
+
+def test_of_a_huge_message_the_beginning_is_kept():
+    failure = failed(ValueError("the beginning " + "and so on " * 1_000_000))
+    assert failure.message.startswith("the beginning and so on")
+    assert failure.message.endswith(" ...")
+    assert len(failure.message) <= 2_004
+
+
+@pytest.mark.parametrize("before", range(1_980, 2_005))
+def test_a_value_cut_off_with_the_end_of_a_message_is_struck_out_too(before: int):
+    failure = failed(ValueError("x" * (before - 1) + " Rumpelstiltskin " + "y" * 100), "Rumpelstiltskin")
+    assert "Rum" not in failure.message
+
+
+# --- what is struck out ------------------------------------------------------------------------------
+
+_WORDS = st.text("abcdefghijklmnopqrstuvwxyzäöüéßñøπж", min_size=5, max_size=12).map(lambda word: f"q{word}q")
+_TEXTS = st.lists(_WORDS, min_size=1, max_size=3).map(" ".join) | st.from_regex(
+    r"[A-Z]{2}[0-9]{6}", fullmatch=True
+)
+
+_QUOTED_TEXTS: list[Callable[[Any], str]] = [
+    str,
+    repr,
+    ascii,
+    json.dumps,
+    lambda value: repr(value.encode()),
+    lambda value: f"could not convert string to float: {value!r}",
+    lambda value: f"Found unknown categories {np.array([value], dtype=object)} in column 0 during transform",
+    lambda value: f"Found unknown categories [{np.str_(value)!r}] in column 0",
+    lambda value: str(KeyError(value)),
+    lambda value: f"column plan_{value}",
+    lambda value: f"id:{value},",
+    lambda value: f"{value[:-2]}... is too long",
+    lambda value: value.upper(),
+    lambda value: str({"plan": value, "rows": [value, (value,)]}),
+    lambda value: "<b>" + value + "</b>" + value,
+    lambda value: value.replace(" ", "\n"),
+]
+
+_QUOTED_NUMBERS: list[Callable[[Any], str]] = [
+    str,
+    repr,
+    lambda value: f"{value:.2f}",
+    lambda value: f"{value:.6g}",
+    lambda value: f"{value:.3e}",
+    lambda value: f"{value:,}",
+    lambda value: f"{value:+.1f}",
+    lambda value: f"{value:012.3f}",
+    lambda value: str(int(value)),
+    lambda value: f"size{value}",
+    lambda value: f"Input X contains {np.float64(value)!r}",
+    lambda value: str(np.array([value, value])),
+    lambda value: str(np.float32(value)),
+    lambda value: str([value, value]).replace(" ", ""),
+    lambda value: f"{float(value).hex()}",
+]
+
+
+def _holders(value: Any) -> list[list[Instance]]:
+    return [
+        [{"plan": value, "age": 3}],
+        [[1.5, value]],
+        [[[value]], "other"],
+        [value],
+        [{"deep": {"er": [value]}}],
+    ]
+
+
+@given(_TEXTS, st.sampled_from(_QUOTED_TEXTS), st.integers(0, 4))
+@example("Zoë Ångström", ascii, 0)
+@example("AB123456", _QUOTED_TEXTS[-2], 1)
+def test_a_text_out_of_an_instance_stands_in_no_failure(value: str, quote: Callable[[Any], str], place: int):
+    error = raised(ValueError(f"it was {quote(value)} here"), raised(TypeError(quote(value))))
+    said = stored(failed(error, *_holders(value)[place]))
+    assert STRUCK in said
+    message = json.loads(said)["result"]["exc_message"][0]
+    for word in value.casefold().split():
+        assert word not in said.casefold()
+        assert word[:4] not in message.casefold()
+
+
+@given(
+    st.floats(1_000, 1e12) | st.floats(-1e12, -1_000) | st.integers(1_000, 10**12),
+    st.sampled_from(_QUOTED_NUMBERS),
+    st.integers(0, 4),
+)
+def test_a_number_out_of_an_instance_stands_in_no_failure(value: float, quote: Callable[[Any], str], place: int):
+    message = failed(ValueError(f"it was {quote(value)} here"), *_holders(value)[place]).message
+    assert message.startswith("it was ")
+    assert message.endswith(" here")
+    digits = sum(map(str.isdigit, message.replace("float64", "").replace("float32", "")))
+    assert digits == 0, message
+
+
+@pytest.mark.parametrize(
+    ("message", "instance", "expected"),
+    [
+        (
+            "could not convert string to float: 'Ann'",
+            {"name": "Ann"},
+            f"could not convert string to float: '{STRUCK}'",
+        ),
+        ("sex is M, not F", {"sex": "M"}, f"sex is {STRUCK}, not F"),
+        ("age 0.25 or .25 or 25e-2", [0.25], f"age {STRUCK} or {STRUCK} or {STRUCK}"),
+        ("3 is not 7", [3, 0.1], f"{STRUCK} is not 7"),
+        ("nothing in Ann Lee but Ann.", "ann lee", f"nothing in {STRUCK} but {STRUCK}."),
+        ("what is -- or 😀", ["--", "😀"], f"what is {STRUCK} or {STRUCK}"),
+        ("card ends in 1111", "4111 1111 1111 1111", f"card ends in {STRUCK}"),
+        ("row 9999999999999999999", [1], f"row {STRUCK}"),
+        ("[41, 42, 43]", [41, 42, 43], f"[{STRUCK}]"),
+    ],
+)
+def test_values_are_struck_out_one_by_one(message: str, instance: Instance, expected: str):
+    assert strike_out(message, [instance]) == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "X has 5 features, but LogisticRegression is expecting 4 features as input.",
+        "operands could not be broadcast together with shapes (1,5) (4,)",
+        "Found unknown categories in column 0 during transform",
+        "column 'age' of DataFrame",
+    ],
+)
+def test_what_stands_in_no_instance_is_kept(message: str):
+    assert strike_out(message, [{"age": 41.5, "plan": "gold", "member": True, "since": None}]) == message
+
+
+def test_instances_of_any_depth_and_size_are_looked_through():
+    deep: Any = "Rumpelstiltskin"
+    for _ in range(100_000):
+        deep = [deep]
+    assert strike_out("Rumpelstiltskin", [deep, 10**400, float("nan"), float("inf")]) == STRUCK
