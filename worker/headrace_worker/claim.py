@@ -56,7 +56,7 @@ def open_claim(frames: Sequence[bytes], now: datetime) -> Opened:
         try:
             sealed = unseal(message)
         except NotAJob:
-            opened.malformed.append(message)
+            opened.malformed.append(frame)
             continue
         try:
             job = sealed.job()
@@ -76,7 +76,9 @@ def _attempts(frame: bytes) -> tuple[list[str], bytes]:
     """The attempts a frame tells of (`cause,owner,milliseconds`), and its message."""
     if not frame.startswith(TRIED):
         return [], frame
-    tried, _, message = frame[1:].partition(b"\n")
+    tried, newline, message = frame[1:].partition(b"\n")
+    if not newline:
+        return [], frame
     return [attempt for attempt in tried.decode(errors="replace").split(";") if attempt], message
 
 
@@ -122,7 +124,7 @@ class ClaimRunner:
             self._events.started(jobs, began)
         ended = [*opened.ended, *predict.run(jobs, self._registry, began, self._on_error)]
         now = datetime.now(UTC)
-        if not deliver(
+        published = deliver(
             self._leases,
             claim.lease,
             ended,
@@ -130,17 +132,25 @@ class ClaimRunner:
             ttl=self._ttl,
             malformed=opened.malformed,
             early=opened.early,
-        ):
+        )
+        if published is None:
             log.warning("the lease of %d jobs of %s was lost; they run elsewhere", len(jobs), claim.lease.queue)
             return
         if opened.malformed:
             log.error("%d messages of %s are no jobs; kept aside", len(opened.malformed), claim.lease.queue)
         if self._events:
-            self._events.ended(ended, now, (now - began).total_seconds())
+            self._events.ended(ended, published, now, (now - began).total_seconds())
 
     def _without_ended(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs that have no outcome yet: one that was cancelled while it waited is not run."""
         if not jobs:
             return []
         stored: list[bytes | None] = self._client.mget([self._result_key(job.id) for job in jobs])  # type: ignore[assignment]  # bytes
-        return [job for job, raw in zip(jobs, stored, strict=True) if raw is None or outcomes.decode(raw) is None]
+        return [job for job, raw in zip(jobs, stored, strict=True) if raw is None or not _is_outcome(raw)]
+
+
+def _is_outcome(raw: bytes) -> bool:
+    try:
+        return outcomes.decode(raw) is not None
+    except (msgspec.DecodeError, RecursionError):
+        return False  # something else lies there: whether it may be overwritten is the script's to say

@@ -30,16 +30,25 @@ def deliver(
     malformed: Sequence[bytes] = (),
     early: Sequence[tuple[int, bytes]] = (),
     sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """Publish the outcomes of a claim, each unless its job has one; False when the lease was lost.
+) -> list[Outcome] | None:
+    """Publish the outcomes of a claim, each unless its job has one; None when the lease was lost.
 
-    `malformed` messages are kept aside, `early` ones (unix milliseconds, frame) wait for their time; `ttl`
-    is the seconds outcomes are kept. Raises redis.RedisError when Redis stays away.
+    Returns what was published: of a job that was cancelled while it ran, nothing. `malformed` messages are
+    kept aside, `early` ones (unix milliseconds, frame) wait for their time; `ttl` is the seconds outcomes are
+    kept. Raises redis.RedisError when Redis stays away.
     """
-    stored = {outcome.job: outcomes.encode(outcome, now) for outcome in ended}
-    for wait in _BACKOFF:
+    first: dict[str, Outcome] = {}
+    for outcome in ended:
+        first.setdefault(outcome.job, outcome)
+    stored = {job: outcomes.encode(outcome, now) for job, outcome in first.items()}
+    for wait in (*_BACKOFF, None):
         try:
-            return leases.publish(lease, stored, ttl=ttl, malformed=malformed, delayed=early) is not None
+            replies = leases.publish(lease, stored, ttl=ttl, malformed=malformed, delayed=early)
+            break
         except (redis.ConnectionError, redis.TimeoutError):
+            if wait is None:
+                raise
             sleep(wait)
-    return leases.publish(lease, stored, ttl=ttl, malformed=malformed, delayed=early) is not None
+    if replies is None:
+        return None
+    return [outcome for outcome, published in zip(first.values(), replies, strict=True) if published]

@@ -7,6 +7,7 @@ Celery sends an event at a time; a claim's are sent as one group, in the form Ce
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import time
 import uuid
@@ -55,9 +56,16 @@ class Events:
             ]
         self._send(events, now)
 
-    def ended(self, outcomes: Sequence[Outcome], now: datetime, seconds: float) -> None:
-        """Jobs have their outcomes; `seconds` is what their claim took."""
-        self._send([self._end(outcome, seconds) for outcome in outcomes], now)
+    def ended(
+        self, outcomes: Sequence[Outcome], published: Sequence[Outcome], now: datetime, seconds: float
+    ) -> None:
+        """Jobs have their outcomes; `seconds` is what their claim took.
+
+        An outcome that was not published came second: its job was cancelled while it ran.
+        """
+        stands: dict[str, Outcome] = {outcome.job: Cancelled(job=outcome.job) for outcome in outcomes}
+        stands.update((outcome.job, outcome) for outcome in published)
+        self._send([self._end(outcome, seconds) for outcome in stands.values()], now)
 
     def _end(self, outcome: Outcome, seconds: float) -> dict[str, Any]:
         match outcome:
@@ -100,4 +108,6 @@ class Events:
                 "delivery_tag": str(uuid.uuid4()),
             },
         }
-        self._client.publish(self._channel, msgspec.json.encode(message))
+        # An event is news of a job, never a reason to lose one.
+        with contextlib.suppress(redis.RedisError):
+            self._client.publish(self._channel, msgspec.json.encode(message))
