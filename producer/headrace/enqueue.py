@@ -3,8 +3,7 @@
 The script is the only way a job of a Headrace producer gets into Redis, so that "same id, one job" and the
 limit of a queue hold against every other producer at the same moment.
 
-Fields of a job's record (`Keys.job`): `d` digest of what was asked, `m` model, `t` submitted (unix
-milliseconds), and where given `e` earliest start (unix milliseconds), `x` metadata (JSON).
+The record of a job (`Keys.job`) is a string: a digest of what was asked, and a `Record` as JSON.
 """
 
 from __future__ import annotations
@@ -21,40 +20,60 @@ from headrace.envelope import Job
 from headrace.errors import InvalidInput
 from headrace.queues import Keys, queue_name, step_of
 
-#: Jobs one call of the script takes: a call should hold Redis for well under a millisecond.
+#: Jobs one call of the script takes: a call should hold Redis for about a millisecond.
 CHUNK = 250
 
+#: Bytes of the digest a record begins with.
+_DIGEST = 12
+
 #: KEYS: the lists of the queue, highest priority first; then the record of each job.
-#: ARGV: which list (from 1), limit of the queue (0: none), seconds a record is kept, unix milliseconds;
-#: then digest, model, earliest start, metadata ('' for none) and message of each job.
-#: Returns an Accepted for each job. A digest compares as text: Lua's strings are bytes.
+#: ARGV: which list (from 1), limit of the queue (0: none), seconds a record is kept, bytes of a digest; then
+#: record and message of each job.
+#: Returns an Accepted for each job. Records compare as text: Lua's strings are bytes.
 SCRIPT = """
-local lists = #KEYS - (#ARGV - 4) / 5
-local target, limit, ttl, now = KEYS[tonumber(ARGV[1])], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local waiting = 0
+local lists = #KEYS - (#ARGV - 4) / 2
+local target, limit, ttl, digest = KEYS[tonumber(ARGV[1])], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local room = math.huge
 if limit > 0 then
-  for i = 1, lists do waiting = waiting + redis.call('LLEN', KEYS[i]) end
+  room = limit
+  for i = 1, lists do room = room - redis.call('LLEN', KEYS[i]) end
 end
-local replies = {}
+local replies, new = {}, {}
 for i = 1, #KEYS - lists do
-  local record, at = KEYS[lists + i], 5 * i
-  local known = redis.call('HGET', record, 'd')
-  if known then
-    replies[i] = known == ARGV[at] and 1 or 2
-  elseif limit > 0 and waiting >= limit then
-    replies[i] = 3
-  else
-    redis.call('HSET', record, 'd', ARGV[at], 'm', ARGV[at + 1], 't', now)
-    if ARGV[at + 2] ~= '' then redis.call('HSET', record, 'e', ARGV[at + 2]) end
-    if ARGV[at + 3] ~= '' then redis.call('HSET', record, 'x', ARGV[at + 3]) end
-    redis.call('EXPIRE', record, ttl)
-    redis.call('LPUSH', target, ARGV[at + 4])
-    waiting = waiting + 1
+  local key, record = KEYS[lists + i], ARGV[3 + 2 * i]
+  if room > #new and redis.call('SET', key, record, 'NX', 'EX', ttl) then
+    new[#new + 1] = ARGV[4 + 2 * i]
     replies[i] = 0
+  else
+    local known = redis.call('GETRANGE', key, 0, digest - 1)
+    if known == '' then replies[i] = 3
+    elseif known == string.sub(record, 1, digest) then replies[i] = 1
+    else replies[i] = 2 end
   end
 end
+if #new > 0 then redis.call('LPUSH', target, unpack(new)) end
 return replies
 """
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a job besides its message, for as long as an id is protected from a second use."""
+
+    #: The model.
+    m: str
+    #: Submitted, and not to be started before: unix milliseconds.
+    t: int
+    e: int | None = None
+    #: The submitter's metadata.
+    x: dict[str, str] | None = None
+
+
+_RECORD = msgspec.json.Decoder(Record)
+
+
+def record_of(stored: bytes) -> Record:
+    """The record as Redis has it."""
+    return _RECORD.decode(stored[_DIGEST:])
 
 
 class Accepted(IntEnum):
@@ -73,6 +92,12 @@ class Packed(msgspec.Struct, frozen=True):
     digest: bytes
     message: bytes
 
+    def record(self, now_ms: int) -> bytes:
+        """The job's record, submitted at that moment (unix milliseconds)."""
+        job = self.job
+        earliest = int(job.eta.timestamp() * 1000) if job.eta else None
+        return self.digest + msgspec.json.encode(Record(m=job.model, t=now_ms, e=earliest, x=job.metadata))
+
 
 def encoded(instances: Sequence[Any], limit: int) -> bytes:
     """Instances as JSON. Raises InvalidInput for what JSON cannot hold or what takes over `limit` bytes."""
@@ -89,25 +114,17 @@ def pack(job: Job, limit: int) -> Packed:
     """Encode a job. Raises InvalidInput as `encoded` does."""
     instances = encoded(job.instances, limit)
     asked = msgspec.json.encode([job.model, job.version, job.method])
-    digest = hashlib.blake2b(asked + instances, digest_size=12).digest()
+    digest = hashlib.blake2b(asked + instances, digest_size=_DIGEST).digest()
     return Packed(job, digest, envelope.encode(job, instances))
 
 
 def call(
     keys: Keys, packed: Sequence[Packed], *, limit: int, ttl: int, now_ms: int
 ) -> tuple[list[str], list[str | bytes | int]]:
-    """KEYS and ARGV of the script for jobs of one queue and one priority."""
+    """KEYS and ARGV of the script for jobs of one queue and one priority, CHUNK at the most."""
     first = packed[0].job
-    names = list(keys.lists(queue_name(first.model)))
-    values: list[str | bytes | int] = [step_of(first.priority) + 1, limit, ttl, now_ms]
+    names = [*keys.lists(queue_name(first.model)), *(keys.job(one.job.id) for one in packed)]
+    values: list[str | bytes | int] = [step_of(first.priority) + 1, limit, ttl, _DIGEST]
     for one in packed:
-        job = one.job
-        names.append(keys.job(job.id))
-        values += [
-            one.digest,
-            job.model,
-            int(job.eta.timestamp() * 1000) if job.eta else "",
-            msgspec.json.encode(job.metadata) if job.metadata else "",
-            one.message,
-        ]
+        values += [one.record(now_ms), one.message]
     return names, values

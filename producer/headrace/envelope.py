@@ -13,6 +13,7 @@ import socket
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -57,8 +58,15 @@ _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 def new_id() -> str:
-    """A fresh job id."""
-    return str(uuid.uuid4())
+    """A fresh job id: a random UUID, in a third of the time `uuid.uuid4` takes."""
+    number = int.from_bytes(os.urandom(16), "big") & _NO_VERSION | _VERSION_4
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+# The bits in which RFC 9562 has a UUID tell its version and variant.
+_NO_VERSION = ~((0xF << 76) | (0x3 << 62))
+_VERSION_4 = (0x4 << 76) | (0x2 << 62)
 
 
 def encode_instances(instances: Sequence[Any]) -> bytes:
@@ -94,58 +102,77 @@ _INSTANCES = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
 
 
 def encode(job: Job, instances: bytes | None = None) -> bytes:
-    """The message of a job, as it is pushed on a list. `instances` are those of the job, if encoded already."""
+    """The message of a job, as it is pushed on a list. `instances` are those of the job, if encoded already.
+
+    Jobs that differ in id and instances alone share all else of their messages: it is made once.
+    """
     if instances is None:
         instances = encode_instances(job.instances)
     options = Options(version=job.version, method=job.method, metadata=job.metadata)
-    body = b"[[%b,%b],%b,%b]" % (
-        msgspec.json.encode(job.model),
-        instances,
+    head, tail, outside = _template(
+        job.model,
         msgspec.json.encode(options),
-        msgspec.json.encode(_EMBED),
+        describe(job.model, job.version, len(job.instances)),
+        job.priority,
+        job.eta and job.eta.astimezone(UTC).isoformat(),
+        job.expires and job.expires.astimezone(UTC).isoformat(),
     )
-    return msgspec.json.encode(
+    before, *between_ids = outside
+    return before + base64.b64encode(head + instances + tail) + job.id.encode().join(between_ids)
+
+
+#: Stand in a template where a job's own body and id belong. Nobody can have guessed them.
+_BODY_MARK, _ID_MARK = uuid.uuid4().hex, uuid.uuid4().hex
+
+
+@lru_cache(maxsize=256)
+def _template(  # noqa: PLR0917  # all of them are the key of the cache
+    model: str, options: bytes, description: str, priority: int, eta: str | None, expires: str | None
+) -> tuple[bytes, bytes, list[bytes]]:
+    """A body up to its instances, and from there on; and the message, cut where its body and its ids stand."""
+    head = b"[[%b," % msgspec.json.encode(model)
+    tail = b"],%b,%b]" % (options, msgspec.json.encode(_EMBED))
+    message = msgspec.json.encode(
         {
-            "body": base64.b64encode(body).decode("ascii"),
+            "body": _BODY_MARK,
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": _headers(job),
+            "headers": {
+                "lang": "py",
+                "task": TASK,
+                "id": _ID_MARK,
+                "shadow": None,
+                "eta": eta,
+                "expires": expires,
+                "group": None,
+                "group_index": None,
+                "retries": 0,
+                "timelimit": [None, None],
+                "root_id": _ID_MARK,
+                "parent_id": None,
+                # What Flower and the logs show of the arguments: never the instances themselves.
+                "argsrepr": description,
+                "kwargsrepr": "{}",
+                "origin": _ORIGIN,
+                "ignore_result": False,
+                "replaced_task_nesting": 0,
+                "stamped_headers": None,
+                "stamps": {},
+            },
             "properties": {
-                "correlation_id": job.id,
+                "correlation_id": _ID_MARK,
                 "reply_to": "",
                 "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": queue_name(job.model)},
-                "priority": job.priority,
+                "delivery_info": {"exchange": "", "routing_key": queue_name(model)},
+                "priority": priority,
                 "body_encoding": "base64",
-                "delivery_tag": str(uuid.uuid4()),
+                # Of a message, not of a job, to kombu; but a job has one message.
+                "delivery_tag": _ID_MARK,
             },
         }
     )
-
-
-def _headers(job: Job) -> dict[str, Any]:
-    return {
-        "lang": "py",
-        "task": TASK,
-        "id": job.id,
-        "shadow": None,
-        "eta": job.eta and job.eta.astimezone(UTC).isoformat(),
-        "expires": job.expires and job.expires.astimezone(UTC).isoformat(),
-        "group": None,
-        "group_index": None,
-        "retries": 0,
-        "timelimit": [None, None],
-        "root_id": job.id,
-        "parent_id": None,
-        # What Flower and the logs show of the arguments: never the instances themselves.
-        "argsrepr": describe(job.model, job.version, len(job.instances)),
-        "kwargsrepr": "{}",
-        "origin": _ORIGIN,
-        "ignore_result": False,
-        "replaced_task_nesting": 0,
-        "stamped_headers": None,
-        "stamps": {},
-    }
+    before, rest = message.split(_BODY_MARK.encode())
+    return head, tail, [before, *rest.split(_ID_MARK.encode())]
 
 
 def describe(model: str, version: str | None, rows: int) -> str:

@@ -33,7 +33,7 @@ _LOOKED_FOR = 86_400
 
 _ENQUEUE = Script(enqueue.SCRIPT)
 _PUBLISH = Script(publish.SCRIPT)
-_LOOK = Script("return {redis.call('GET', KEYS[1]), redis.call('HGET', KEYS[2], 'm')}")
+_LOOK = Script("return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}")
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,8 +146,8 @@ class Producer:
 
     def look(self, job: str) -> Plan[Seen]:
         """What is known of a job."""
-        stored, model = yield _LOOK([self.keys.result(job), self.keys.job(job)])
-        return seen(job, stored, model.decode() if model else None)
+        stored, record = yield _LOOK([self.keys.result(job), self.keys.job(job)])
+        return seen(job, stored, enqueue.record_of(record).m if record else None)
 
     def cancel(self, job: str, now: datetime) -> Plan[bool]:
         """Cancel a job unless it has an outcome; whether it is cancelled now."""

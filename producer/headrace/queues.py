@@ -77,7 +77,7 @@ class Keys(msgspec.Struct, frozen=True):
         return tuple(name if step == 0 else f"{name}{_PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS)
 
     def job(self, job: str) -> str:
-        """A hash: what is known of a job besides its message (`headrace.enqueue` lists the fields)."""
+        """A string: what is known of a job besides its message (`headrace.enqueue`)."""
         return f"{self.prefix}headrace:job:{job}"
 
     def result(self, job: str) -> str:

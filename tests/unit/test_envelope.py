@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.envelope import Job, describe, encode, encode_instances, from_task
+from headrace.envelope import Job, describe, encode, encode_instances, from_task, new_id, unseal
 from headrace.errors import InvalidInput
 
 JOB = Job(
@@ -61,9 +61,16 @@ def test_what_logs_and_flower_show_holds_no_value_of_an_instance():
     assert "gold" not in json.dumps(message["headers"])
 
 
-def test_every_message_has_its_own_delivery_tag():
-    tags = {json.loads(encode(JOB))["properties"]["delivery_tag"] for _ in range(100)}
+def test_every_job_has_a_delivery_tag_of_its_own():
+    jobs = [msgspec.structs.replace(JOB, id=new_id()) for _ in range(100)]
+    tags = {json.loads(encode(job))["properties"]["delivery_tag"] for job in jobs}
     assert len(tags) == 100
+
+
+def test_jobs_share_a_template_and_nothing_of_their_own():
+    other = msgspec.structs.replace(JOB, id="another", instances=[{"age": 1}])
+    assert unseal(encode(other)).job() == other
+    assert unseal(encode(JOB)).job() == JOB
 
 
 def test_a_job_is_described_in_a_few_words():
