@@ -81,13 +81,13 @@ class AsyncWatch:
         self._ready.set()
 
     async def __aenter__(self) -> Self:
-        await self._waiting.enter(self)
+        self._waiting.enter(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._waiting.leave(self)
+        self._waiting.leave(self)
 
 
 class AsyncWaiting:
@@ -100,6 +100,8 @@ class AsyncWaiting:
         self._subscriptions = Subscriptions()
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
         self._closed = False
         #: Why the task has no connection at the moment.
         self.trouble: BrokerUnavailable | None = None
@@ -108,7 +110,7 @@ class AsyncWaiting:
         """A watch, to be entered. Without `look`, the jobs are submitted only once the watch is ready."""
         return AsyncWatch(self, jobs, look=look)
 
-    async def enter(self, watch: AsyncWatch) -> None:
+    def enter(self, watch: AsyncWatch) -> None:
         """Begin to wait."""
         if not watch.jobs:
             return
@@ -117,44 +119,55 @@ class AsyncWaiting:
         self._subscriptions.add(watch)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="headrace-waiting")
-        else:
-            await self._send()
+        self._call_sender()
 
-    async def leave(self, watch: AsyncWatch) -> None:
+    def leave(self, watch: AsyncWatch) -> None:
         """End a watch, also one that is not through."""
         if watch.jobs:
             self._subscriptions.remove(watch)
-            await self._send()
+            self._call_sender()
+
+    def _call_sender(self) -> None:
+        # A task of its own: a waiter may be cancelled while it sends for others too.
+        if self._connection is not None and (self._sender is None or self._sender.done()):
+            self._sender = asyncio.create_task(self._send(), name="headrace-waiting")
 
     async def close(self) -> None:
         """End the task. Those who wait get a HeadraceError."""
         self._closed = True
         self._subscriptions.fail(HeadraceError("the client was closed while this waited"))
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        # More than once: in Python 3.11 a cancellation that meets a finished `wait_for`, as redis-py's, is lost.
+        for task in (self._task, self._sender):
+            while task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=0.1)
         await self._disconnect()
 
     async def _send(self) -> None:
-        """Subscribe and unsubscribe as is due. A connection that breaks here is mended by the task."""
-        connection = self._connection
-        if connection is None or not connection.is_connected:
-            return
-        try:
-            # Two commands may be under way at once, but each is written whole.
-            if jobs := self._subscriptions.next_to_subscribe():
-                await connection.send_command("SUBSCRIBE", *map(self._name, jobs), check_health=False)
-            if jobs := self._subscriptions.next_to_unsubscribe():
-                await connection.send_command("UNSUBSCRIBE", *map(self._name, jobs), check_health=False)
-        except (RedisError, OSError):
-            await connection.disconnect(nowait=True)
+        """Subscribe and unsubscribe as is due."""
+        if jobs := self._subscriptions.next_to_subscribe():
+            await self._command("SUBSCRIBE", *map(self._name, jobs))
+        if jobs := self._subscriptions.next_to_unsubscribe():
+            await self._command("UNSUBSCRIBE", *map(self._name, jobs))
+
+    async def _command(self, *words: str) -> None:
+        """Send a command, if there is a connection. One that breaks here is mended by the task."""
+        # redis-py must not be told to send and to disconnect at once.
+        async with self._sending:
+            connection = self._connection
+            if connection is None or not connection.is_connected:
+                return
+            try:
+                await connection.send_command(*words, check_health=False)
+            except (RedisError, OSError):
+                await connection.disconnect(nowait=True)
 
     def _name(self, job: str) -> str:
         return self._channel + job
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
-        while True:
+        while not self._closed:
             try:
                 if self._connection is None:
                     await self._connect()
@@ -166,9 +179,11 @@ class AsyncWaiting:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads reconnects, no secret
                 pause = min(pause * 2, LONGEST_PAUSE)
             if not self._subscriptions:
-                self._task = None
                 await self._disconnect()
-                return
+                # Somebody may have come meanwhile.
+                if not self._subscriptions:
+                    self._task = None
+                    return
 
     def _note(self, error: RedisError | OSError) -> None:
         broken = error if isinstance(error, RedisError) else redis.ConnectionError(str(error))
@@ -186,15 +201,16 @@ class AsyncWaiting:
         self.trouble = None
 
     async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+        async with self._sending:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await connection.disconnect(nowait=True)
 
     async def _serve(self) -> None:
         """Listen until nobody has waited for a while. Leaves by an error when Redis is away."""
         heard = used = time.monotonic()
         asked = False
-        while True:
+        while not self._closed:
             await self._send()
             await self._look()
             now = time.monotonic()
@@ -208,7 +224,7 @@ class AsyncWaiting:
             if asked and now - heard > PING_AFTER + self._settings.command_timeout:
                 raise redis.TimeoutError("no answer to a PING")
             if not asked and now - heard > PING_AFTER:
-                await self._connection.send_command("PING", check_health=False)
+                await self._command("PING")
                 asked = True
 
     async def _receive(self) -> bool:
@@ -216,14 +232,15 @@ class AsyncWaiting:
         connection = self._connection
         if not connection.is_connected:
             raise redis.ConnectionError("the connection was closed")
-        try:
-            self._take(await connection.read_response(timeout=_TICK, disconnect_on_error=False))
-        except (redis.TimeoutError, TimeoutError):
+        # redis-py returns None for a read that took too long, if it was told how long it may take.
+        reply = await connection.read_response(timeout=_TICK, disconnect_on_error=False)
+        if reply is None:
             return False
+        self._take(reply)
         for _ in range(_AT_A_TIME):
             if not await connection.can_read():
                 return True
-            self._take(await connection.read_response())
+            self._take(await connection.read_response(disconnect_on_error=False))
         # Replies that are there are read without a pause; others on the loop want their turn.
         await asyncio.sleep(0)
         return True

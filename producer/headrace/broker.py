@@ -29,6 +29,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 #: A connection unused for this many seconds is tried with a PING before it is trusted again.
 _HEALTH_CHECK = 30
 
+#: Connections one client opens at the most (`max_connections` in the URL); who needs one more waits for it.
+_CONNECTIONS = 50
+
 _SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -36,7 +39,7 @@ def connect(settings: Settings) -> redis.Redis:
     """A pool of connections, bytes in and bytes out, safe for threads and after fork. Opens none yet."""
     retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), _RETRIES)
     with _explained(settings):
-        pool = redis.ConnectionPool.from_url(settings.redis_url, retry=retry, **_options(settings))
+        pool = redis.BlockingConnectionPool.from_url(settings.redis_url, retry=retry, **_options(settings))
         pool.connection_class(**pool.connection_kwargs)
     return redis.Redis.from_pool(pool)
 
@@ -45,7 +48,7 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """`connect`, for asyncio."""
     retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), _RETRIES)
     with _explained(settings):
-        pool = redis.asyncio.ConnectionPool.from_url(settings.redis_url, retry=retry, **_options(settings))
+        pool = redis.asyncio.BlockingConnectionPool.from_url(settings.redis_url, retry=retry, **_options(settings))
         pool.connection_class(**pool.connection_kwargs)
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -68,6 +71,8 @@ def _options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": settings.connect_timeout,
         "socket_timeout": settings.command_timeout,
         "health_check_interval": _HEALTH_CHECK,
+        "max_connections": _CONNECTIONS,
+        "timeout": settings.command_timeout,
         # Announcements come as plain replies, and the handshake is one step shorter than RESP3's.
         "protocol": 2,
     }
@@ -156,8 +161,6 @@ def _meaning(error: exceptions.RedisError) -> str:
             return _FULL
         case exceptions.ReadOnlyError():
             return "is a read-only replica; point HEADRACE_REDIS_URL at the primary"
-        case exceptions.MaxConnectionsError():
-            return "has all connections of this client in use; raise max_connections in the URL"
         case exceptions.TimeoutError():
             return "does not answer in time; is it overloaded, or is something between dropping packets?"
         case exceptions.ConnectionError():
@@ -173,6 +176,8 @@ _FULL = "has no memory left for another job (maxmemory); run more workers, or gi
 
 
 def _unreachable(text: str) -> str:
+    if "No connection available" in text:
+        return "has not answered the commands under way, and no connection is left for this one"
     if "max number of clients" in text:
         return "has no connection left (maxclients); close some, or raise it"
     if "SSL" in text or "certificate" in text:
