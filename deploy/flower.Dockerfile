@@ -7,7 +7,9 @@ RUN python -m venv --without-pip /opt/headrace
 COPY LICENSE requirements.lock ./
 COPY producer producer
 COPY worker worker
-RUN pip --python /opt/headrace/bin/python install --no-cache-dir --constraint requirements.lock ./producer './worker[flower]'
+# Up to here and the next line as in worker.Dockerfile, so that its layers serve twice.
+RUN pip --python /opt/headrace/bin/python install --no-cache-dir --constraint requirements.lock ./producer ./worker
+RUN pip --python /opt/headrace/bin/python install --no-cache-dir --constraint requirements.lock './worker[flower]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin headrace
