@@ -19,8 +19,8 @@ from headrace.queues import Keys
 FUNCTION = """
 local over = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local function ended(key)
-  local head = redis.call('GETRANGE', key, 0, 63)
-  if head == '' then return false end
+  local head = redis.pcall('GETRANGE', key, 0, 63)
+  if head == '' or type(head) ~= 'string' then return false end  -- a key of another kind is no outcome
   local status = string.match(head, '^{%s*"status"%s*:%s*"(%u+)"')
   if not status then
     local good, stored = pcall(cjson.decode, redis.call('GET', key))
@@ -29,8 +29,10 @@ local function ended(key)
   return over[status] == true
 end
 local function publish(result, record, ttl, outcome)
-  if ended(result) then return 0 end
-  redis.call('SET', result, outcome, 'EX', ttl)
+  if not redis.call('SET', result, outcome, 'NX', 'EX', ttl) then
+    if ended(result) then return 0 end
+    redis.call('SET', result, outcome, 'EX', ttl)
+  end
   redis.call('EXPIRE', record, ttl)
   redis.call('PUBLISH', result, outcome)
   return 1

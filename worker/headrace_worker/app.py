@@ -6,6 +6,7 @@ time, and runs one task: `headrace.claim`. A job's own way is in `claim`, `batch
 
 from __future__ import annotations
 
+import atexit
 import logging
 from typing import Any
 
@@ -22,7 +23,7 @@ from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
 from headrace import broker  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
-from headrace_worker.supervision import ClaimRequest  # noqa: E402
+from headrace_worker.supervision import ClaimRequest, GiveBack, revoke_cancels  # noqa: E402
 from headrace_worker.transport import ALIAS, Hook  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 from headrace_worker.transport.scripts import Claim  # noqa: E402
@@ -38,7 +39,9 @@ app.conf.update(
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,
+    # What runs when the connection is lost runs on, and takes its place in the pool: the transport counts it.
     worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_enable_prefetch_count_reduction=False,
 )
 app.conf.broker_transport_options.update(
     ask_of=Hook(serving.ask_of),
@@ -46,6 +49,9 @@ app.conf.broker_transport_options.update(
     lease_seconds=settings.lease,
     release_on_close=False,
 )
+app.steps["consumer"].add(GiveBack)
+GiveBack.keeper = serving.keeper
+revoke_cancels(serving.cancel)
 
 
 @app.task(
@@ -72,6 +78,7 @@ def _choose_queues(options: dict[str, Any], **_: Any) -> None:
 @signals.worker_init.connect(weak=False)
 def _load_models(**_: Any) -> None:
     serving.load()
+    atexit.register(serving.stop)  # however the worker ends: Celery tells of no cold shutdown
 
 
 @signals.worker_process_init.connect(weak=False)

@@ -7,9 +7,11 @@ a worker serves all models of the store, also one added later.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from kombu import Queue
 from threadpoolctl import threadpool_limits
 
 from headrace import broker, contracts
+from headrace.client import Client
 from headrace.errors import HeadraceError, ModelError
 from headrace.queues import Keys, model_of, queue_name
 from headrace_worker.claim import ClaimRunner
@@ -102,12 +105,21 @@ class Serving:
             self._keeper = make_keeper(channel)
         return self._keeper
 
+    def keeper(self) -> Keeper | None:
+        """The keeper of this worker's leases, once it has one."""
+        return self._keeper
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """Cancel jobs that have no outcome yet."""
+        with Client(settings=self.settings) as client:
+            for job in jobs:
+                with contextlib.suppress(HeadraceError):
+                    client.job(job).cancel()
+
     def stop(self) -> None:
         """Put back what was claimed and not run: the worker ends."""
-        if self._keeper is not None:
-            if released := self._keeper.release_all():
-                log.info("put %d claims back", released)
-            self._keeper.close()
+        if self._keeper is not None and (released := self._keeper.close()):
+            log.info("put %d claims back", released)
 
     def choose_queues(self, app: Celery[Any], queues: list[str] | None) -> None:
         """Set the queues Celery takes from: those given to it (`-Q`), else those of the models served."""

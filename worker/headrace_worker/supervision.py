@@ -1,15 +1,72 @@
-"""How Celery supervises a claim: what it does when the pool process is lost, or takes too long."""
+"""How Celery supervises claims: pool processes that are lost or take too long, lost connections, revoked jobs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import redis
+from celery import bootsteps
+from celery.utils.functional import maybe_list
+from celery.worker import control, state
 from celery.worker.request import Request
+
+if TYPE_CHECKING:
+    from celery.worker.consumer.consumer import Consumer
+
+    from headrace_worker.transport import Keeper
 
 
 class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
-    """Celery's request for a claim. Whatever ends the process, the jobs go back; this tells them why."""
+    """Celery's request for a claim. Whatever ends the process, the jobs go back; this tells them why.
+
+    With a cause they have been tried, and each runs alone. Without one (this worker is told to stop, or Redis
+    stayed away) they go back as they were.
+    """
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The time limit passed: the pool process is killed."""
         if not soft:
             self.message.cause = "timeout"
         super().on_timeout(soft, timeout)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """The pool process was lost, or the claim raised."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if not state.should_terminate and not isinstance(error, redis.RedisError):
+            self.message.cause = "crash"
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+
+class GiveBack(bootsteps.StartStopStep):
+    """After a lost connection Celery drops what its pool has not begun; here it goes back to its queue."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    #: Set by the app: the keeper of this worker's leases, if it has one yet.
+    keeper: Callable[[], Keeper | None] = staticmethod(lambda: None)
+
+    def start(self, parent: Consumer) -> None:  # noqa: ARG002  # Celery's signature
+        """The connection is there again, and nothing is consumed yet."""
+        if (keeper := self.keeper()) is None:
+            return
+        begun = {request.message.delivery_tag for request in state.active_requests}
+        for name in keeper.names:
+            if name not in begun:
+                keeper.stray(name)
+
+
+def revoke_cancels(cancel: Callable[[Sequence[str]], None]) -> None:
+    """Let `celery control revoke ID` cancel jobs too, wherever they wait."""
+
+    @control.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")  # type: ignore[untyped-decorator]  # Celery's
+    def revoke(of_worker: Any, task_id: Any, terminate: bool = False, **options: Any) -> Any:
+        """Cancel jobs and revoke tasks by id."""
+        ids = [str(one) for one in maybe_list(task_id) or []]
+        cancel(ids)
+        if terminate:  # an ordinary task; a job's batch-mates are not ended for its sake
+            return _revoke(of_worker, ids, terminate=True, **options)
+        state.revoked.update(ids)
+        return {"ok": f"cancelled, or flagged as revoked: {', '.join(ids)}"}
+
+
+_revoke = control.revoke

@@ -12,6 +12,7 @@ Chosen by `broker_transport = ALIAS`, for any redis://, rediss:// or socket URL.
 from __future__ import annotations
 
 from collections.abc import Callable
+from queue import Empty
 from typing import Any
 
 import kombu.transport
@@ -19,8 +20,9 @@ import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport.redis import MultiChannelPoller
 
-from headrace_worker.transport.channel import POLL_EVERY, Channel, Claiming, SentinelChannel
+from headrace_worker.transport.channel import Channel, Claiming, SentinelChannel
 from headrace_worker.transport.keeper import Keeper
+from headrace_worker.transport.wakeup import POLL_EVERY
 
 __all__ = [
     "ALIAS",
@@ -69,17 +71,24 @@ class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
         if kind == "WAKE":
             channel.on_wake_readable()
-            return None
+            raise Empty  # nothing was delivered
         return super().on_readable(fileno)
+
+    def handle_event(self, fileno: int, event: int) -> Any:
+        """A listener that is cut off has nothing to be read but its end."""
+        if fileno in self._listeners:
+            return self.on_readable(fileno)
+        return super().handle_event(fileno, event)
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
         """Without an event loop: wait for one event, looking at the queues every so often all the same."""
-        self.wake_all()
+        self.poll_all()
         return super().get(callback, POLL_EVERY if timeout is None else min(timeout, POLL_EVERY))
 
-    def wake_all(self) -> None:
+    def poll_all(self) -> None:
         """Let every channel claim: the slow poll beside the wake-up."""
-        for channel in self._channels:
+        for channel in list(self._channels):
+            channel.drop_if_silent()
             channel.wake()
 
     def maybe_restore_messages(self) -> None:
@@ -113,7 +122,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
         super().register_with_event_loop(connection, loop)
         self._loop = loop
         self.cycle.remove_from_loop = loop.remove
-        loop.call_repeatedly(POLL_EVERY, self.cycle.wake_all)
+        loop.call_repeatedly(POLL_EVERY, self.cycle.poll_all)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call back from the event loop; without one, the poll comes soon enough."""
@@ -152,6 +161,8 @@ class Hook:
 def make_keeper(channel: Claiming) -> Keeper:
     """A keeper on connections of its own, to the Redis of a channel."""
     pool = channel._get_pool()  # noqa: SLF001  # kombu's way to a pool with the channel's parameters
+    # A renewal that waits for ever on a silent connection is no renewal.
+    pool.connection_kwargs["socket_timeout"] = max(1.0, channel.lease_seconds / 3)
     return Keeper(lambda: redis.Redis(connection_pool=pool), channel.names, lasts=channel.lease_seconds)
 
 

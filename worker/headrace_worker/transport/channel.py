@@ -28,7 +28,7 @@ from kombu.utils.json import loads
 
 from headrace.queues import Keys, model_of
 from headrace_worker.transport import scripts
-from headrace_worker.transport.message import CONTENT_TYPE, claim_message
+from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.scripts import Ask, Claim, Held, LeaseKeys
 from headrace_worker.transport.wakeup import Wakeup
 
@@ -36,10 +36,10 @@ log = logging.getLogger("headrace.claims")
 
 #: One claim in this many takes the lowest priority first: file batches are never starved.
 _LOWEST_EVERY = 10
-#: Nothing may wait longer than this many seconds for a claim, even if every wake-up were lost.
-POLL_EVERY = 0.25
+#: Redis answers a claim at once. A connection silent for this many seconds is taken for cut.
+_ANSWERS_WITHIN = 10.0
 #: What kombu sets on a channel from the transport options, besides its own.
-OPTIONS = ("lease_seconds", "ask_of", "release_on_close", "poll_every")
+OPTIONS = ("lease_seconds", "ask_of", "release_on_close")
 
 
 def one_by_one(queue: str) -> Ask:
@@ -47,28 +47,38 @@ def one_by_one(queue: str) -> Ask:
     return Ask(queue=queue)
 
 
+class Sent(msgspec.Struct, frozen=True):
+    """A claim whose reply has not been read."""
+
+    name: str
+    asks: Sequence[Ask]
+    #: Whose commands went before it, and are answered before it.
+    wakeup: Wakeup
+
+
 class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
     """What Celery has taken and not yet acknowledged. The record that survives us is the lease."""
 
+    def can_consume(self) -> bool:
+        """Whether another message is wanted. What a lost connection brought still occupies the pool."""
+        within = self.channel.release_on_close or len(self.channel.keeper) < (self.prefetch_count or _LATER)
+        return bool(within and super().can_consume())
+
     def ack(self, delivery_tag: str) -> None:
-        """Done with: an ordinary message ends its lease here, a claim's has ended when it was published."""
-        message = self._delivered.get(delivery_tag)
-        if message is not None and message.content_type == CONTENT_TYPE:
-            self.channel.keeper.forget(delivery_tag)
-        else:
-            self.channel.keeper.finish(delivery_tag)
+        """Done with."""
+        self.channel.keeper.acknowledge(delivery_tag)
         super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give up: a claim goes back to run again; an ordinary message goes back if asked, else it is gone."""
-        message = self._delivered.get(delivery_tag)
-        if message is not None and message.content_type == CONTENT_TYPE:
-            self.channel.keeper.lapse(delivery_tag, getattr(message, "cause", "crash"))
+        """Give up. With a `cause`, the process that ran the message was lost; without, nothing ran."""
+        keeper, message = self.channel.keeper, self._delivered.get(delivery_tag)
+        if cause := getattr(message, "cause", None):
+            keeper.lapse(delivery_tag, cause)
         elif requeue:
-            self.channel.keeper.release(delivery_tag)
+            keeper.release(delivery_tag)
         else:
-            self.channel.keeper.finish(delivery_tag)
-        virtual.QoS.ack(self, delivery_tag)
+            keeper.discard(delivery_tag)
+        super().ack(delivery_tag)
 
 
 class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
@@ -80,12 +90,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     lease_seconds: float = 10.0
     ask_of: Callable[[str], Ask] = staticmethod(one_by_one)
     release_on_close: bool = True
-    poll_every: float = POLL_EVERY
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._wakeup: Wakeup | None = None
+        self._sent: Sent | None = None
         self._use_eval = False
-        self._sent: tuple[str, list[Ask]] | None = None
+        self._refusal = ""
         self._claims = itertools.count(1)
         self._without_ack: set[str] = set()
         #: When (monotonic) a queue that is left to fill up has waited long enough.
@@ -110,12 +120,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             self.names,
             name,
             asks,
-            lasts_ms=0 if asks[0].queue in self._without_ack else self.keeper.lasts_ms,
+            lasts_ms=self.keeper.lasts_ms,
             lowest_first=next(self._claims) % _LOWEST_EVERY == 0,
         )
         call = ["EVAL", scripts.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
         commands = [*wakeup.commands(), [*call, len(keys), *keys, *values]]
-        self._sent = name, asks
+        self._sent = Sent(name, asks, wakeup)
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
         connection.send_packed_command(connection.pack_commands(commands))
@@ -128,55 +138,80 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         return self._wakeup
 
     def _asks(self, now: float) -> list[Ask]:
-        """What to ask for now, in the fair order of the queues.
-
-        Queues consumed without acknowledgement are asked apart: their messages are under no lease.
-        """
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
-            return []
-        unleased = queues[0] in self._without_ack
-        asks = [self.ask_of(queue) for queue in queues if (queue in self._without_ack) == unleased]
+        """What to ask for now, in the fair order of the queues."""
         return [
-            ask
-            if not ask.wait
-            else msgspec.structs.replace(ask, full_only=now < self._filling.get(ask.queue, _LATER))
-            for ask in asks
+            msgspec.structs.replace(
+                ask,
+                full_only=bool(ask.wait) and now < self._filling.get(ask.queue, _LATER),
+                leased=ask.queue not in self._without_ack,
+            )
+            for ask in map(self.ask_of, self._queue_cycle.consume(len(self.active_queues)))
         ]
 
     def _brpop_read(self, **_: Any) -> bool:
         """Read the reply to a claim, and hand what was claimed to Celery as one message."""
-        connection = self.client.connection
-        wakeup, sent = self._wakeup, self._sent
-        try:
-            if wakeup is None or sent is None:
-                raise Empty
-            try:
-                wakeup.read_replies(connection)
-                reply = connection.read_response()
-            except self.connection_errors:
-                connection.disconnect()
-                raise
-            except redis.exceptions.NoScriptError:
-                self._use_eval = True  # send the text this once: Redis keeps it
-                raise Empty from None
-        finally:
-            self._in_poll = None
-            self._sent = None
-            self._flush_brpop_reauth()
-        self._use_eval = False
-        got = scripts.claimed(reply, *sent)
-        wakeup.found(isinstance(got, Claim))
+        got = self._read_sent()
         if isinstance(got, Held):
-            self._let_fill(got.queues, {ask.queue: ask for ask in sent[1]})
             raise Empty
-        self._filling.pop(got.lease.queue, None)
         self._queue_cycle.rotate(got.lease.queue)
-        if model_of(got.lease.queue):
+        if got.lease.of_jobs:
             self._hand_over(got)
         else:
             self._hand_over_ordinary(got)
         return True
+
+    def _read_sent(self) -> Claim | Held:
+        """The reply to the claim that was sent."""
+        connection, sent = self.client.connection, self._sent
+        if sent is None:
+            raise Empty
+        try:
+            sent.wakeup.read_replies(connection)
+            reply = connection.read_response()
+        except redis.exceptions.NoScriptError:
+            self._use_eval = True  # send the text this once: Redis keeps it
+            raise Empty from None
+        except redis.ResponseError as error:
+            self._refused(error, sent.wakeup)
+            raise Empty from None
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        finally:
+            self._in_poll = self._sent = None
+            self._flush_brpop_reauth()
+        self._use_eval, self._refusal = False, ""
+        got = scripts.claimed(reply, sent.name, sent.asks)
+        sent.wakeup.found(isinstance(got, Claim))
+        if isinstance(got, Held):
+            self._let_fill(got.queues, {ask.queue: ask for ask in sent.asks})
+        else:
+            self._filling.pop(got.lease.queue, None)
+        return got
+
+    def _refused(self, error: redis.ResponseError, wakeup: Wakeup) -> None:
+        if "READONLY" in str(error):  # a primary no more: connect anew, to the one that is
+            raise redis.ConnectionError(str(error)) from error
+        if str(error) != self._refusal:
+            self._refusal = str(error)
+            log.error("Redis refuses claims, will go on trying: %s", error)  # Redis says it all
+        wakeup.pause()
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        """The reply to a claim that was made may be lost with the connection: its jobs go back."""
+        if self._sent is not None and connection is self._in_poll:
+            self.keeper.stray(self._sent.name)
+            self._sent = None
+        super()._on_connection_disconnect(connection)
+
+    def drop_if_silent(self) -> None:
+        """Give up a connection that does not answer."""
+        connection = self._in_poll
+        if connection and time.monotonic() - self._brpop_sent_at > _ANSWERS_WITHIN:
+            sock = connection._sock  # noqa: SLF001  # as kombu does
+            if sock is not None and not kombu_redis._socket_readable(sock):  # noqa: SLF001  # kombu's own check
+                log.warning("Redis has not answered a claim for %.0f s; connecting anew", _ANSWERS_WITHIN)
+                connection.disconnect()
 
     def _let_fill(self, queues: Sequence[str], asks: dict[str, Ask]) -> None:
         now = time.monotonic()
@@ -190,21 +225,26 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         self.connection._deliver(claim_message(claim), claim.lease.queue)  # noqa: SLF001  # as kombu does
 
     def _hand_over_ordinary(self, claim: Claim) -> None:
-        """An ordinary task's message is handed over as it is, but for its delivery tag."""
+        message = self._ordinary(claim)
+        if message is not None:
+            self.connection._deliver(message, claim.lease.queue)  # noqa: SLF001  # as kombu does
+
+    def _ordinary(self, claim: Claim, no_ack: bool | None = None) -> dict[str, Any] | None:
+        """An ordinary task's message as it is, but for its delivery tag; None for what is no message."""
         lease, frame = claim.lease, claim.frames[0]
-        leased = lease.queue not in self._without_ack
+        leased = not (lease.queue in self._without_ack if no_ack is None else no_ack)
         try:
-            message = loads(frame.decode())
+            message: dict[str, Any] = loads(frame.decode())
             message["properties"]["delivery_tag"] = lease.name
         except (ValueError, KeyError, TypeError):
             log.error(  # noqa: TRY400  # a traceback would quote the message
                 "a message of %s is no Celery message; kept in %s", lease.queue, self.names.malformed
             )
             self.keeper.commands.set_aside(lease if leased else None, frame)
-            return
+            return None
         if leased:
             self.keeper.hold(claim)
-        self.connection._deliver(message, lease.queue)  # noqa: SLF001  # as kombu does
+        return message
 
     # --- sleep and wake ----------------------------------------------------------------------------
 
@@ -239,7 +279,20 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     def _basic_cancel(self, consumer_tag: str) -> Any:
         cancelled = super()._basic_cancel(consumer_tag)
         self._watch_queues()
+        if not self.active_queues:
+            self._give_back_sent()
         return cancelled
+
+    def _give_back_sent(self) -> None:
+        """Nobody takes what the last claim found any more."""
+        if not self._in_poll:
+            return
+        try:
+            got = self._read_sent()
+        except (Empty, *self.connection_errors):
+            return
+        if isinstance(got, Claim):
+            self.keeper.stray(got.lease.name)
 
     def _watch_queues(self) -> None:
         queues = self.active_queues
@@ -250,15 +303,13 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """One message of an ordinary queue, or None."""
-        lasts = 0 if no_ack else self.keeper.lasts_ms
-        got = self.keeper.commands.claim(self.keeper.next_name(), [one_by_one(queue)], lasts_ms=lasts)
-        if isinstance(got, Held):
+        ask = Ask(queue=queue, leased=not no_ack)
+        got = self.keeper.commands.claim(self.keeper.next_name(), [ask], lasts_ms=self.keeper.lasts_ms)
+        payload = None if isinstance(got, Held) else self._ordinary(got, no_ack)
+        if payload is None:
             return None
-        payload = loads(got.frames[0].decode())
-        payload["properties"]["delivery_tag"] = got.lease.name
         message = self.Message(payload, channel=self)
         if not no_ack:
-            self.keeper.hold(got)
             self.qos.append(message, message.delivery_tag)
         return message
 
@@ -269,6 +320,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         """Close the channel; unfinished messages go back unless the owner of the transport sees to them."""
         if not self.release_on_close and self._qos is not None:
             self._qos.restore_at_shutdown = False
+        self._give_back_sent()
         self._drop_wakeup()
         super().close()
 

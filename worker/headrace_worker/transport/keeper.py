@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
@@ -29,24 +30,45 @@ _SWEEP_EVERY = 1.0
 
 
 class Keeper:
-    """The leases of one process. Thread-safe; belongs to the process that made it, not to one forked later."""
+    """The leases of one process. Thread-safe; in a process forked later it begins anew, with none."""
 
     def __init__(self, connect: Callable[[], redis.Redis], names: LeaseKeys, *, lasts: float) -> None:
-        #: Who claims: unlike any other process, also one of the same number on the same host.
-        self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self.lasts_ms = int(lasts * 1000)
         self._connect, self._names = connect, names
+        self._queues: tuple[str, ...] = ()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+        #: Who claims: unlike any other process, also one of the same number on the same host.
+        self.owner = f"{host}/{self._pid}/{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
         self._held: dict[str, Lease] = {}
-        self._queues: tuple[str, ...] = ()
+        #: Names of leases to give back as soon as Redis answers, until when (monotonic) to look for them.
+        self._strays: dict[str, float] = {}
+        #: Held, but missing at the last renewal.
+        self._missing: set[str] = set()
         self._commands: Leases | None = None
-        self._stop = threading.Event()
+        self._closed = False
+        #: Set when there is something to do before the next tick.
+        self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
 
     def next_name(self) -> str:
         """The name of a lease to be: owner and number."""
+        if self._pid != os.getpid():
+            self._begin()
         return f"{self.owner}/{next(self._numbers)}"
+
+    def __len__(self) -> int:
+        """How many leases are held."""
+        return len(self._held)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the leases held."""
+        return list(self._held)
 
     def watch(self, queues: Iterable[str]) -> None:
         """Sweep for these queues from now on, and keep sweeping."""
@@ -59,33 +81,49 @@ class Keeper:
         """Renew the lease of a claim until it is ended."""
         self._held[claim.lease.name] = claim.lease
 
-    def forget(self, name: str) -> Lease | None:
-        """The claim was ended elsewhere: by the pool process that published its outcomes."""
-        return self._held.pop(name, None)
-
-    def finish(self, name: str) -> None:
-        """The message of the claim is done with."""
-        if lease := self.forget(name):
+    def acknowledge(self, name: str) -> None:
+        """Done with. The lease of an ordinary message ends here; that of jobs ended when they were published."""
+        if (lease := self._held.pop(name, None)) and not lease.of_jobs:
             self.commands.finish(lease)
 
+    def discard(self, name: str) -> None:
+        """Not wanted. An ordinary message is gone; jobs are not: they go back."""
+        if lease := self._held.pop(name, None):
+            (self.commands.release if lease.of_jobs else self.commands.finish)(lease)
+
     def release(self, name: str) -> None:
-        """Put the claim's jobs back where they came from."""
-        if lease := self.forget(name):
+        """Put the claim's messages back where they came from."""
+        if lease := self._held.pop(name, None):
             self.commands.release(lease)
 
     def lapse(self, name: str, cause: str) -> None:
         """The process that ran the claim was lost: its jobs run again, each alone."""
-        if lease := self.forget(name):
+        if lease := self._held.pop(name, None):
             count = self.commands.lapse(lease, cause, owner=self.owner)
             log.warning("%s: %d jobs of %s run again, each alone", cause, count, lease.queue)
 
-    def release_all(self) -> int:
-        """Put everything back: this process ends. Returns the number of claims."""
-        released = 0
-        for name in list(self._held):
-            self.release(name)
-            released += 1
-        return released
+    def stray(self, name: str) -> None:
+        """Nobody runs this claim, if it was ever made: give it back, uncounted, as soon as Redis answers."""
+        self._held.pop(name, None)
+        self._strays[name] = time.monotonic() + self.lasts_ms / 1000
+        self._hurry.set()
+
+    def close(self) -> int:
+        """Stop, and put everything back: this process ends. Returns the number of claims put back."""
+        if self._pid != os.getpid():
+            return 0
+        self._closed = True
+        self._hurry.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+        names = {*self._held, *self._strays}
+        self._held.clear()
+        self._strays.clear()
+        try:
+            return sum(self.commands.release(lease) > 0 for lease in self.commands.named(names)) if names else 0
+        except redis.RedisError as error:
+            log.warning("could not put %d claims back, they run elsewhere when they lapse: %s", len(names), error)
+            return 0
 
     @property
     def commands(self) -> Leases:
@@ -94,41 +132,50 @@ class Keeper:
             self._commands = Leases(self._connect(), self._names)
         return self._commands
 
-    def close(self) -> None:
-        """Stop renewing and sweeping."""
-        self._stop.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=5)
-
     def _run(self) -> None:
         commands = Leases(self._connect(), self._names)
         renew_every = self.lasts_ms / 1000 * _RENEW_AT
-        renew_at = time.monotonic() + renew_every
-        while not self._stop.wait(min(_SWEEP_EVERY, renew_every)):
+        tick = min(_SWEEP_EVERY, renew_every)
+        renew_at, sweep_from = time.monotonic() + renew_every, 0.0
+        while True:
+            self._hurry.wait(tick)
+            self._hurry.clear()
+            if self._closed:
+                return
+            now = time.monotonic()
             try:
-                if time.monotonic() >= renew_at:
-                    renew_at = time.monotonic() + renew_every
+                if now >= renew_at:
+                    renew_at = now + renew_every
                     self._renew(commands)
-                self._sweep(commands)
-            except redis.RedisError as error:
+                self._give_back(commands, now)
+                if now >= sweep_from:
+                    self._sweep(commands)
+            except Exception as error:  # noqa: BLE001  # whatever it was: without renewals every lease is lost
                 log.warning("could not renew or sweep leases, will try again: %s", error)
+                # Redis was away for everyone. Let all who live renew, before what is left counts as lost.
+                renew_at, sweep_from = now, now + renew_every + tick
 
     def _renew(self, commands: Leases) -> None:
         held = list(self._held.values())
-        if not held:
-            return
-        for lease in commands.renew(held, lasts_ms=self.lasts_ms):
-            # Its jobs run elsewhere by now. What runs here cannot publish: the fence refuses it. A claim
-            # that was ended between the snapshot and the renewal is missing too, and no loss.
-            if self.forget(lease.name):
-                log.warning("lost the lease of a claim of %s; its jobs run elsewhere", lease.queue)
+        lost = {lease.name: lease for lease in commands.renew(held, lasts_ms=self.lasts_ms)} if held else {}
+        # The lease of a claim that has just been published is missing too, until its message is acknowledged.
+        for name in self._missing & lost.keys() & self._held.keys():
+            log.warning("lost the lease of a claim of %s; its jobs run elsewhere", lost[name].queue)
+            self._held.pop(name, None)
+        self._missing = set(lost)
+
+    def _give_back(self, commands: Leases, now: float) -> None:
+        strays = dict(self._strays)
+        for lease in commands.named(strays) if strays else ():
+            log.info("a claim of %s reached nobody; %d messages go back", lease.queue, commands.release(lease))
+        for name, until in strays.items():
+            if until < now:
+                self._strays.pop(name, None)
 
     def _sweep(self, commands: Leases) -> None:
         for lease in commands.lapsed():
             if count := commands.lapse(lease, "lapse", owner=lease.name, only_if_lapsed=True):
-                log.warning(
-                    "the owner of a claim of %s was lost: %d jobs run again, each alone", lease.queue, count
-                )
+                log.warning("the owner of a claim of %s was lost: %d jobs run again", lease.queue, count)
         for queue in self._queues:
             while commands.due(queue):
                 pass

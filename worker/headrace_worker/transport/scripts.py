@@ -1,32 +1,33 @@
-"""The life of a claim in Redis: six scripts, each a typed function.
+"""The life of a claim in Redis: small scripts, each a typed function.
 
     claim ──> renew ──> publish      the outcomes are written and the lease is gone, in one step
                  │────> release      back to where the jobs came from, uncounted
                  └────> lapse        the owner was lost: back, to run alone, with the attempt written down
     due                              delayed jobs whose time has come go to their queue
 
-A claim is at most one lease, and a lease is two things: a member of the sorted set `leases`, with the moment
-it lapses as its score, and a list that holds the claimed messages, byte for byte. The member names the lease,
-its queue and nothing else may use it again: whoever finds it missing has lost the claim. That is the fence.
+A lease is two things: a member of the sorted set `leases`, with the moment it lapses as its score, and a list
+that holds the claimed messages, byte for byte. The member says who claimed, from which lists, of which queue,
+and is never used again: whoever finds it missing has lost the claim. That is the fence.
 
 A message that ran and was lost comes back as a frame: the byte 1, one `cause,owner,milliseconds;` for each
 attempt, a newline, and the message as it was. Nothing ever rewrites a message.
 
-Every script pops before it records. In a full Redis the first write of a script must be one that frees
-memory, or the whole script is refused; so a full Redis can be drained, and nothing is popped and then lost.
-Time is the server's. All keys are declared.
+Redis does not undo a script that fails half way, and in a full Redis it refuses a script whose first write
+takes memory. So a claim pops before it records, and once it has popped nothing can stop it; the others begin
+with a write that takes no memory (PERSIST, which changes nothing here), and remove the lease last. Where one
+of them fails, its jobs are still under their lease. Time is the server's. All keys are declared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import redis
 
 from headrace.publish import FUNCTION as PUBLISH_FUNCTION
-from headrace.queues import PRIORITY_STEPS, Keys
+from headrace.queues import PRIORITY_STEPS, Keys, model_of
 
 #: The byte a frame with attempts begins with; a message, being JSON, never does.
 TRIED = b"\x01"
@@ -75,6 +76,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     wait: float = 0.0
     #: Leave the queue alone unless it has `jobs` waiting.
     full_only: bool = False
+    #: Whether the owner will say when it is done. Else what is taken is gone, as a consumer may wish.
+    leased: bool = True
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,8 +91,24 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def member(self) -> str:
-        """The lease in `leases`."""
-        return f"{self.name}#{self.origins[0][0]}#{self.queue}"
+        """The lease in `leases`: all there is to know of it, so that anyone can bring its jobs back."""
+        origins = ",".join(str(number) for origin in self.origins for number in origin)
+        return f"{self.name}#{origins}#{self.queue}"
+
+    @property
+    def of_jobs(self) -> bool:
+        """Whether it holds jobs, and not the message of an ordinary task."""
+        return model_of(self.queue) is not None
+
+
+def lease_of(member: bytes) -> Lease | None:
+    """The lease a member of `leases` stands for; None for what none of us wrote."""
+    try:
+        name, origins, queue = member.decode().split("#", 2)
+        numbers = [int(number) for number in origins.split(",")]
+        return Lease(name=name, queue=queue, origins=tuple(zip(numbers[::2], numbers[1::2], strict=True)))
+    except ValueError:
+        return None
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,16 +127,17 @@ class Held(msgspec.Struct, frozen=True):
 
 
 # KEYS: leases, the new lease, cancelled; then the five sources of each queue.
-# ARGV: name of the lease, how long it lasts (ms; 0: hold no lease), '1' to take the lowest priority first;
-# then name, jobs, bytes and '1' for full_only of each queue.
+# ARGV: name of the lease, how long it lasts (ms), '1' to take the lowest priority first; then name, jobs, bytes,
+# '1' for full_only and '1' for leased of each queue.
 # Returns {queue (from 1), {source, count, ...}, frames, 1 if a job was cancelled lately}, or {0, {queues held}}.
 CLAIM = """
 local leases, lease, name, lasts, lowest = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local queues = (#KEYS - 3) / 5
 local frames, bytes, largest, origins = {}, 0, 0, {}
+redis.call('ZCARD', leases)  -- where it is a key of another kind, fail now: nothing is popped yet
 
 local function source(queue, index) return KEYS[4 + 5 * (queue - 1) + index] end
-local function ask(queue, field) return ARGV[3 + 4 * (queue - 1) + field] end
+local function ask(queue, field) return ARGV[3 + 5 * (queue - 1) + field] end
 
 local function take(queue, index, jobs, room)
   local before = #frames
@@ -127,8 +147,9 @@ local function take(queue, index, jobs, room)
     if largest > 0 then
       count = math.min(jobs - #frames, math.max(1, math.floor((room - bytes) / largest)))
     end
-    local popped = redis.call('RPOP', source(queue, index), count)
-    if not popped then break end
+    -- Once something is popped, an error (a key of another kind) must not end the script.
+    local popped = (#frames > 0 and redis.pcall or redis.call)('RPOP', source(queue, index), count)
+    if not popped or popped.err then break end
     for _, frame in ipairs(popped) do
       frames[#frames + 1] = frame
       bytes = bytes + #frame
@@ -144,7 +165,7 @@ local function take(queue, index, jobs, room)
 end
 
 local function hold(queue)
-  if lasts > 0 then
+  if ask(queue, 5) == '1' then
     local at = redis.call('TIME')
     local first = 1
     while first <= #frames do  -- Lua's stack takes no more than a few thousand values at once
@@ -152,7 +173,7 @@ local function hold(queue)
       first = first + 1000
     end
     redis.call('ZADD', leases, at[1] * 1000 + math.floor(at[2] / 1000) + lasts,
-               name .. '#' .. origins[1] .. '#' .. ask(queue, 1))
+               name .. '#' .. table.concat(origins, ',') .. '#' .. ask(queue, 1))
   end
   return {queue, origins, frames, redis.call('EXISTS', KEYS[3])}
 end
@@ -193,6 +214,7 @@ return {0, held}
 RENEW = """
 local at = redis.call('TIME')
 local lapses, lost = at[1] * 1000 + math.floor(at[2] / 1000) + tonumber(ARGV[1]), {}
+redis.call('PERSIST', KEYS[1])
 for i = 2, #ARGV do
   if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
     redis.call('ZADD', KEYS[1], lapses, ARGV[i])
@@ -210,15 +232,24 @@ return lost
 PUBLISH = (
     PUBLISH_FUNCTION
     + """
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return false end
-redis.call('DEL', KEYS[2])
 local outcomes, malformed = tonumber(ARGV[3]), tonumber(ARGV[4])
-local replies = {}
+local replies, ours = {}, false
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  -- Asked again, as the first reply was lost on its way? Then what is stored is, to the byte, what we bring.
+  for i = 1, outcomes do
+    replies[i] = redis.pcall('GET', KEYS[3 + 2 * i]) == ARGV[4 + i] and 1 or 0
+    ours = ours or replies[i] == 1
+  end
+  return ours and replies
+end
+redis.call('PERSIST', KEYS[1])
 for i = 1, outcomes do
   replies[i] = publish(KEYS[3 + 2 * i], KEYS[4 + 2 * i], ARGV[2], ARGV[4 + i])
 end
 for i = 1, malformed do redis.call('LPUSH', KEYS[3], ARGV[4 + outcomes + i]) end
 for i = 5 + outcomes + malformed, #ARGV, 2 do redis.call('ZADD', KEYS[4], ARGV[i], ARGV[i + 1]) end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
 return replies
 """
 )
@@ -229,44 +260,57 @@ redis.call('DEL', KEYS[2])
 return redis.call('ZREM', KEYS[1], ARGV[1])
 """
 
-# KEYS: leases, lease, the five sources. ARGV: member; then source and count of each origin.
-# Returns 1 if the lease was held.
-RELEASE = """
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
-local frames, at = redis.call('LRANGE', KEYS[2], 0, -1), 0
-redis.call('DEL', KEYS[2])
-for i = 2, #ARGV, 2 do
-  local count = tonumber(ARGV[i + 1])
-  for frame = at + count, at + 1, -1 do redis.call('RPUSH', KEYS[3 + ARGV[i]], frames[frame]) end
-  at = at + count
+# A lease nobody holds is left alone; so is one that has not lapsed, if only a lapsed one may be ended.
+# Returns the moment, in milliseconds.
+ENDING = """
+local function ending(leases, member, only_if_lapsed)
+  local score = redis.call('ZSCORE', leases, member)
+  if not score then return false end
+  local at = redis.call('TIME')
+  if only_if_lapsed and tonumber(score) > at[1] * 1000 + math.floor(at[2] / 1000) then return false end
+  redis.call('PERSIST', leases)
+  return at[1] .. string.format('%03d', math.floor(at[2] / 1000))
 end
-return 1
 """
 
-# KEYS: leases, lease, target. ARGV: member, attempt ('' to write none down), '1' if only when lapsed.
-# Returns the number of frames that went back.
-LAPSE = """
-local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if not score then return 0 end
-if ARGV[3] == '1' then
-  local at = redis.call('TIME')
-  if tonumber(score) > at[1] * 1000 + math.floor(at[2] / 1000) then return 0 end
+# KEYS: leases, lease, the five sources. ARGV: member, '1' if only when lapsed; then source and count of each
+# origin. Returns the number of frames that went back.
+RELEASE = (
+    ENDING
+    + """
+if not ending(KEYS[1], ARGV[1], ARGV[2] == '1') then return 0 end
+local frames, at = redis.call('LRANGE', KEYS[2], 0, -1), 0
+for i = 3, #ARGV, 2 do
+  local count = tonumber(ARGV[i + 1])
+  for frame = math.min(at + count, #frames), at + 1, -1 do
+    redis.call('RPUSH', KEYS[3 + ARGV[i]], frames[frame])
+  end
+  at = at + count
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
-local frames = redis.call('LRANGE', KEYS[2], 0, -1)
 redis.call('DEL', KEYS[2])
-for i = #frames, 1, -1 do
-  local frame = frames[i]
-  if ARGV[2] ~= '' then
-    local at = redis.call('TIME')
-    local attempt = ARGV[2] .. ',' .. at[1] .. string.format('%03d', math.floor(at[2] / 1000)) .. ';'
-    local tried, message = string.match(frame, '^\\1([^\\n]*)\\n(.*)$')
-    frame = '\\1' .. (tried or '') .. attempt .. '\\n' .. (message or frame)
-  end
-  redis.call('RPUSH', KEYS[3], frame)
-end
 return #frames
 """
+)
+
+# KEYS: leases, lease, again. ARGV: member, '1' if only when lapsed, cause and owner of the attempt.
+# Returns the number of frames that went back.
+LAPSE = (
+    ENDING
+    + """
+local moment = ending(KEYS[1], ARGV[1], ARGV[2] == '1')
+if not moment then return 0 end
+local frames = redis.call('LRANGE', KEYS[2], 0, -1)
+for i = #frames, 1, -1 do
+  local tried, message = string.match(frames[i], '^\\1([^\\n]*)\\n(.*)$')
+  local attempt = ARGV[3] .. ',' .. moment .. ';'
+  redis.call('RPUSH', KEYS[3], '\\1' .. (tried or '') .. attempt .. '\\n' .. (message or frames[i]))
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
+return #frames
+"""
+)
 
 # KEYS: leases. ARGV: how many at the most. Returns members whose time is over.
 LAPSED = """
@@ -298,7 +342,7 @@ def claim_call(
     values: list[str | int] = [name, lasts_ms, int(lowest_first)]
     for ask in asks:
         keys += names.sources(ask.queue)
-        values += [ask.queue, ask.jobs, ask.bytes, int(ask.full_only)]
+        values += [ask.queue, ask.jobs, ask.bytes, int(ask.full_only), int(ask.leased)]
     return keys, values
 
 
@@ -373,29 +417,30 @@ class Leases:
         """End a claim whose messages are done with; says whether it was still held."""
         return bool(self._finish(self._of(lease), [lease.member]))
 
-    def release(self, lease: Lease) -> bool:
-        """Put a claim's messages back where they came from, as if never taken."""
+    def release(self, lease: Lease, *, only_if_lapsed: bool = False) -> int:
+        """Put a claim's messages back where they came from, as if never taken; returns how many."""
         names = [*self._of(lease), *self._names.sources(lease.queue)]
-        return bool(self._release(names, [lease.member, *(n for origin in lease.origins for n in origin)]))
+        origins = (number for origin in lease.origins for number in origin)
+        return int(self._release(names, [lease.member, int(only_if_lapsed), *origins]))
 
     def lapse(self, lease: Lease, cause: str, *, owner: str, only_if_lapsed: bool = False) -> int:
         """Take a claim from its owner. Its jobs are to run again, each alone, one attempt the more.
 
-        Messages of ordinary queues go back to the front of theirs.
+        Messages of ordinary queues go back where they came from. Returns how many went back.
         """
-        source = lease.origins[0][0]
-        ours = lease.queue.startswith(PREDICT)
-        target = self._names.again(lease.queue) if ours else self._names.sources(lease.queue)[source]
-        attempt = f"{cause},{owner}" if ours else ""
-        return int(self._lapse([*self._of(lease), target], [lease.member, attempt, int(only_if_lapsed)]))
+        if not lease.of_jobs:
+            return self.release(lease, only_if_lapsed=only_if_lapsed)
+        names = [*self._of(lease), self._names.again(lease.queue)]
+        return int(self._lapse(names, [lease.member, int(only_if_lapsed), f"{cause},{owner}"]))
 
     def lapsed(self, most: int = 100) -> list[Lease]:
         """Leases whose time is over, whoever owned them."""
-        found = []
-        for member in self._lapsed([self._names.leases], [most]):
-            name, source, queue = member.decode().split("#", 2)
-            found.append(Lease(name=name, queue=queue, origins=((int(source), 1),)))
-        return found
+        return [lease for member in self._lapsed([self._names.leases], [most]) if (lease := lease_of(member))]
+
+    def named(self, names: Container[str]) -> list[Lease]:
+        """The leases that are held under one of these names."""
+        members: list[bytes] = self._client.zrange(self._names.leases, 0, -1)  # type: ignore[assignment]  # bytes
+        return [lease for member in members if (lease := lease_of(member)) and lease.name in names]
 
     def due(self, queue: str, most: int = 500) -> int:
         """Move delayed jobs whose time has come to their queue; returns how many."""
@@ -405,6 +450,4 @@ class Leases:
         return [self._names.leases, self._names.lease(lease.name)]
 
 
-#: Queues whose messages are jobs begin so.
-PREDICT = "predict."
 assert len(PRIORITY_STEPS) == 4, "the scripts count on four lists to a queue"  # noqa: S101  # a fact, not a check

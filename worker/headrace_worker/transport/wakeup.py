@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headrace.claims")
 
+#: Nothing may wait longer than this many seconds for a claim, even if every wake-up were lost.
+POLL_EVERY = 0.25
 _CHANNEL = "__redis__:invalidate"
 #: Claims in a row that must find jobs before tracking is switched off.
 _BUSY_AFTER = 8
@@ -37,22 +39,36 @@ class Wakeup:
         self._channel = channel
         self._sock = connection._sock  # noqa: SLF001  # the identity of the connection, as kombu uses it
         self._prefixes: tuple[str, ...] = ()
-        self._tracking = False
-        self._refused = False
+        self._tracking = self._wanted = self._refused = False
+        #: Something changed since the last claim was sent: its reply may be older than that.
+        self._woken = False
         self._busy = 0
-        self._wanted = False
         self._unread = 0
         # RESP2, where invalidations come as messages of a channel, to another connection than the one that asked.
         # redis-py ties its maintenance notices to RESP3, and their options must go with it.
         options = {k: v for k, v in channel.pool.connection_kwargs.items() if not k.startswith("maint_")}
         self._listener = channel.pool.connection_class(**{**options, "protocol": 2})
-        self._listener.connect()
-        self._listener.send_command("CLIENT", "ID")
-        self._listener_id = int(self._listener.read_response())
-        self._listener.send_command("SUBSCRIBE", _CHANNEL)
-        self._listener.read_response()
+        self._listener_id = self._fd = 0
+        try:
+            self._listener.connect()
+            self._listener.send_command("CLIENT", "ID")
+            self._listener_id = int(self._listener.read_response())
+            self._listener.send_command("SUBSCRIBE", _CHANNEL)
+            self._listener.read_response()
+        except redis.ResponseError as error:
+            self._listener.disconnect()
+            self._refuse(error)
+            return
         self._fd = self._listener._sock.fileno()  # noqa: SLF001  # as kombu does
         channel.connection.cycle.add_listener(self._fd, self._listener._sock, channel)  # noqa: SLF001
+
+    def _refuse(self, error: redis.ResponseError) -> None:
+        if not self._refused:
+            log.warning(
+                "Redis does not tell of new jobs (%s); workers look every %.2f s instead. Permit this user "
+                "CLIENT TRACKING, CLIENT ID and the channel %s", error, POLL_EVERY, _CHANNEL,
+            )  # fmt: skip
+        self._tracking, self._refused = False, True
 
     def belongs_to(self, connection: Any) -> bool:
         """Whether this was made for the socket a connection has now."""
@@ -80,6 +96,7 @@ class Wakeup:
             commands = [("CLIENT", "TRACKING", "OFF")]
             self._tracking = False
         self._unread = len(commands)
+        self._woken = False
         return commands
 
     def read_replies(self, connection: Any) -> None:
@@ -89,11 +106,7 @@ class Wakeup:
             try:
                 connection.read_response()
             except redis.ResponseError as error:
-                self._tracking, self._refused = False, True
-                log.warning(
-                    "Redis does not tell of new jobs (%s); workers look every %.2f s instead. "
-                    "Permit CLIENT TRACKING to this user", error, self._channel.poll_every,
-                )  # fmt: skip
+                self._refuse(error)
 
     def found(self, jobs: bool) -> None:
         """Tell what the last claim found. After an empty one under tracking, sleep."""
@@ -103,21 +116,27 @@ class Wakeup:
             return
         self._busy = 0
         self._wanted = True
-        self.asleep = self._tracking or self._refused
+        self.asleep = (self._tracking or self._refused) and not self._woken
+
+    def pause(self) -> None:
+        """Redis would not claim: leave it alone until the next poll."""
+        self.asleep = True
 
     def wake(self) -> None:
         """Claim on the next turn of the loop."""
         self.asleep = False
+        self._woken = True
 
     def on_readable(self) -> None:
-        """A key changed: wake."""
+        """A key changed: wake. Raises redis.ConnectionError when the listener is cut off."""
         while self._listener.can_read(timeout=0):
             self._listener.read_response()
-        self.asleep = False
+        self.wake()
 
     def close(self) -> None:
         """Give the listener's connection back."""
-        self._channel.connection.cycle.remove_listener(self._fd)
+        if self._fd:
+            self._channel.connection.cycle.remove_listener(self._fd)
         self._listener.disconnect()
 
 
