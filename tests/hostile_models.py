@@ -5,6 +5,7 @@ A worker that serves it needs `SERVING` in its environment.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import joblib
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
+from threadpoolctl import threadpool_info
 
 from headrace_worker.models.manifest import Limits, Manifest
 from headrace_worker.models.package import package
@@ -37,6 +39,12 @@ class Obedient(RegressorMixin, BaseEstimator):
         for row in table.to_dict(orient="records"):
             _obey(row)
         sizes = 2.0 * table["size"].to_numpy(dtype=float)
+        for place, do in enumerate(table["do"]):
+            match do:
+                case "tell threads":
+                    sizes[place] = max(pool["num_threads"] for pool in threadpool_info())
+                case "tell process":
+                    sizes[place] = os.getpid()
         return sizes[1:] if "give too few" in set(table["do"]) else sizes
 
 
@@ -68,12 +76,14 @@ def instance(do: str = "predict", *, secret: str = "none", size: float = 1.0) ->
     return {"do": do, "secret": secret, "size": size}
 
 
-def add(store: Store, name: str = "obedient", *, max_batch_rows: int = 1024) -> Manifest:
-    """Package the model into a store."""
+def add(store: Store, name: str = "obedient", *, max_batch_rows: int = 1024, ballast: int = 0) -> Manifest:
+    """Package the model into a store; `ballast` is how many bytes it takes in memory."""
     rows = pd.DataFrame([instance(secret="a"), instance("predict well", secret="b", size=2.5)])
     folder = store.path.parent
     file, example = folder / f"{name}.joblib", folder / f"{name}.csv"
-    joblib.dump(Obedient().fit(rows), file)
+    model = Obedient().fit(rows)
+    model.ballast_ = np.ones(ballast, dtype=np.uint8)
+    joblib.dump(model, file)
     rows.to_csv(example, index=False)
     limits = Limits(max_batch_rows=max_batch_rows)
     return package(store, file, name=name, example=example, trust_pickle=True, limits=limits)

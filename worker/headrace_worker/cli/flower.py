@@ -8,7 +8,10 @@ import sys
 
 import click
 
+from headrace import broker
 from headrace.errors import HeadraceError
+from headrace.settings import load
+from headrace_worker.settings import WorkerSettings
 
 #: A job is known by its model (in its arguments) and version (in its result); the task is always the same.
 _COLUMNS = "uuid,args,result,state,received,runtime,worker"
@@ -28,6 +31,7 @@ def flower(url: str | None, address: str, port: int, flower_options: tuple[str, 
         raise HeadraceError("Flower is not installed: pip install 'headrace-worker[flower]'")
     if url:
         os.environ["HEADRACE_REDIS_URL"] = url
+    broker.connect(load(WorkerSettings)).close()  # opens none, but a URL that cannot be is said in one sentence
     arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker.dashboard", "flower"]
     arguments += [f"--address={address}", f"--port={port}", f"--tasks_columns={_COLUMNS}", *flower_options]
     os.execv(sys.executable, arguments)  # noqa: S606  # our own arguments, no shell

@@ -6,6 +6,13 @@ import os
 import sys
 
 import click
+import redis
+
+from headrace import broker
+from headrace.errors import ModelError
+from headrace.settings import load
+from headrace_worker.models.store import Store
+from headrace_worker.settings import WorkerSettings
 
 
 @click.command(
@@ -32,8 +39,27 @@ def worker(  # noqa: PLR0917  # click passes them by name
     for name, value in (("HEADRACE_SERVE", served), ("HEADRACE_MODELS", store), ("HEADRACE_REDIS_URL", url)):
         if value:
             os.environ[name] = value
+    _check(load(WorkerSettings))
     # A program of its own takes this one's place: signals reach Celery, and its settings are read once.
     arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker", "worker", "--loglevel", loglevel]
     if concurrency:
         arguments += ["--concurrency", str(concurrency)]
     os.execv(sys.executable, [*arguments, *celery_options])  # noqa: S606  # our own arguments, no shell
+
+
+def _check(settings: WorkerSettings) -> None:
+    """Say in a sentence what no worker can run with: Celery would show a traceback, or try again for ever."""
+    store = Store(settings.models)
+    if store.path.exists() and not store.path.is_dir():
+        raise ModelError(f"the model store {store.path} is no folder; see HEADRACE_MODELS")
+    for model in settings.serve.split(","):
+        if model:
+            store.latest(model)
+    store.models()
+    with broker.connect(settings) as client:
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            if broker.is_lasting(error):
+                raise broker.unavailable(error, settings) from None
+            click.echo(f"headrace: {broker.unavailable(error, settings)}\nheadrace: waiting for it", err=True)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import sentry_sdk
 from sentry_sdk.integrations.celery import CeleryIntegration
+from sentry_sdk.utils import BadDsn
 
+from headrace.errors import SettingError
 from headrace_worker.redaction import strike_out
 
 if TYPE_CHECKING:
@@ -21,21 +23,29 @@ if TYPE_CHECKING:
 
 
 def start(release: str) -> bool:
-    """Start Sentry if SENTRY_DSN is set; says whether it is."""
+    """Start Sentry if SENTRY_DSN is set; says whether it is. Raises SettingError for a DSN that is none."""
     if not os.environ.get("SENTRY_DSN"):
         return False
-    sentry_sdk.init(
-        release=f"headrace-worker@{release}",
-        # A local variable of a model holds feature values, and so may a task's arguments.
-        include_local_variables=False,
-        send_default_pii=False,
-        integrations=[CeleryIntegration()],
-        before_send=_without_arguments,
-    )
+    try:
+        sentry_sdk.init(
+            release=f"headrace-worker@{release}",
+            # A local variable of a model holds feature values, and so may a task's arguments.
+            include_local_variables=False,
+            send_default_pii=False,
+            # So may a line that a model logs.
+            max_breadcrumbs=0,
+            integrations=[CeleryIntegration()],
+            before_send=_without_payload,
+        )
+    except BadDsn:
+        raise SettingError("SENTRY_DSN is no DSN; copy it from the project's settings in Sentry") from None
     return True
 
 
-def _without_arguments(event: Event, hint: Hint) -> Event:  # noqa: ARG001  # Sentry's signature
+def _without_payload(event: Event, hint: Hint) -> Event | None:  # noqa: ARG001  # Sentry's signature
+    logger = event.get("logger")
+    if logger and not logger.startswith("headrace"):
+        return None  # what others log as an error may quote anything
     # The Celery integration attaches args and kwargs of the task: the instances.
     event.get("extra", {}).pop("celery-job", None)
     return event
