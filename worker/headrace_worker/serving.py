@@ -74,6 +74,7 @@ class Serving:
                 hostname=hostname,
                 channel=f"{keys.prefix}/{database}.celeryev/task.multi",
                 clock=app.clock.forward,  # type: ignore[attr-defined]  # not in celery-types
+                share=self.settings.events,
             )
             self._runner = ClaimRunner(
                 client,

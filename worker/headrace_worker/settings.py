@@ -20,8 +20,8 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     #: Jobs a claim takes at the most.
     claim_jobs: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 128
-    #: Whether every job is shown to Flower and other listeners to Celery's events.
-    events: bool = True
+    #: The part of the jobs shown to Flower and other listeners to Celery's events: 1 is all, 0 none.
+    events: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     #: A file to create when the worker is ready: its models proven, its pool up.
     ready_file: str = ""
     #: Whether models stored as joblib are loaded. Loading one runs whatever code is in it.

@@ -7,10 +7,10 @@ Celery sends an event at a time; a claim's are sent as one group, in the form Ce
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -24,10 +24,17 @@ from headrace.queues import TASK
 
 
 class Events:
-    """Sends events of jobs from a pool process."""
+    """Sends events of jobs from a pool process, over a connection of its own.
 
-    def __init__(self, client: redis.Redis, *, hostname: str, channel: str, clock: Callable[[], int]) -> None:
-        self._client, self._channel, self._clock = client, channel, clock
+    `share` is the part of the jobs that is shown, from 0 to 1: the same jobs from start to end.
+    """
+
+    def __init__(
+        self, client: redis.Redis, *, hostname: str, channel: str, clock: Callable[[], int], share: float = 1.0
+    ) -> None:
+        self._connection: Any = None
+        self._unread = 0
+        self._pool, self._channel, self._clock, self._share = client.connection_pool, channel, clock, share
         self._about = {
             "hostname": hostname,
             "pid": os.getpid(),
@@ -39,6 +46,8 @@ class Events:
         """Jobs were received and started."""
         events: list[dict[str, Any]] = []
         for job in jobs:
+            if not self._shown(job.id):
+                continue
             events += [
                 {
                     "type": "task-received",
@@ -65,7 +74,10 @@ class Events:
         """
         stands: dict[str, Outcome] = {outcome.job: Cancelled(job=outcome.job) for outcome in outcomes}
         stands.update((outcome.job, outcome) for outcome in published)
-        self._send([self._end(outcome, seconds) for outcome in stands.values()], now)
+        self._send([self._end(stands[job], seconds) for job in stands if self._shown(job)], now)
+
+    def _shown(self, job: str) -> bool:
+        return self._share >= 1 or zlib.crc32(job.encode()) < self._share * 2**32
 
     def _end(self, outcome: Outcome, seconds: float) -> dict[str, Any]:
         match outcome:
@@ -109,5 +121,19 @@ class Events:
             },
         }
         # An event is news of a job, never a reason to lose one.
-        with contextlib.suppress(redis.RedisError):
-            self._client.publish(self._channel, msgspec.json.encode(message))
+        try:
+            self._say(msgspec.json.encode(message))
+        except redis.RedisError:
+            self._unread = 0
+            if self._connection is not None:
+                self._connection.disconnect()
+
+    def _say(self, message: bytes) -> None:
+        """Send without waiting for the reply: the job waits meanwhile. It is read before the next."""
+        if self._connection is None:
+            self._connection = self._pool.get_connection()
+        while self._unread:
+            self._unread -= 1
+            self._connection.read_response()
+        self._connection.send_command("PUBLISH", self._channel, message)
+        self._unread += 1
