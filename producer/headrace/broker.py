@@ -21,10 +21,10 @@ from headrace.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-#: A command is sent so many times more when its connection breaks. Every command of Headrace may be
+#: A command is sent this many times more when its connection breaks. Every command of Headrace may be
 #: repeated: a job's record makes a repeated submit one job, and the first outcome wins.
-_RETRIES = 1
-#: Seconds before that, at the least and at the most.
+_RETRIES = 2
+#: Seconds between those, at first and at the most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 #: A connection unused for this many seconds is tried with a PING before it is trusted again.
 _HEALTH_CHECK = 30

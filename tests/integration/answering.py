@@ -54,7 +54,7 @@ class Answering:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        with redis.Redis.from_url(self._url) as client:
+        with redis.Redis.from_url(self._url, client_name="answering") as client:
             while not self._stop.is_set():
                 try:
                     taken = client.brpop(self._lists, timeout=0.1)
