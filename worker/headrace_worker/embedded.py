@@ -17,12 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import redis
-
 from headrace.errors import HeadraceError
 
-#: How long a server may take to answer its first PING.
-_START_SECONDS = 15.0
+#: How long a server may take to start, and what it says when it has.
+_START_SECONDS, _READY = 15.0, "Ready to accept connections"
 
 
 def find_redis() -> Path:
@@ -57,7 +55,8 @@ class EmbeddedRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Start the server, or start it again on the data it had; returns when it answers."""
+        """Start the server, or start it again on the data it had; returns when it takes connections."""
+        said_before = len(self._log())
         # A session of its own: Ctrl-C in a terminal reaches us, who stop it last.
         self._process = subprocess.Popen(  # noqa: S603  # our own arguments
             [str(self._server), *self._arguments()],
@@ -66,21 +65,16 @@ class EmbeddedRedis:
             start_new_session=True,
         )
         deadline = time.monotonic() + _START_SECONDS
-        with redis.Redis(port=self.port, socket_connect_timeout=1) as client:
-            while True:
-                try:
-                    client.ping()
-                    return self
-                except redis.AuthenticationError:
-                    return self
-                except redis.ConnectionError:
-                    if self._process.poll() is not None or time.monotonic() > deadline:
-                        last_words = self._last_words()
-                        self.stop()
-                        raise HeadraceError(
-                            f"{self._server} did not start on port {self.port}: {last_words}"
-                        ) from None
-                    time.sleep(0.02)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self.stop)
+            # Its own log tells: a PING might be answered by another server on the same port.
+            while _READY not in self._log()[said_before:]:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    last_words = (self._log()[said_before:].strip().splitlines() or ["it left no log"])[-1]
+                    raise HeadraceError(f"{self._server} did not start on port {self.port}: {last_words}")
+                time.sleep(0.01)
+            on_failure.pop_all()
+        return self
 
     def _arguments(self) -> list[str]:
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
@@ -88,9 +82,9 @@ class EmbeddedRedis:
         arguments += ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
         return [*arguments, *self._options]
 
-    def _last_words(self) -> str:
+    def _log(self) -> str:
         log = self._folder / "redis.log"
-        return log.read_text(errors="replace").strip().splitlines()[-1] if log.exists() else "it left no log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def kill(self) -> None:
         """End the server as a crash would: SIGKILL, nothing flushed. `start` brings it back."""

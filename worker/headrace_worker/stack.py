@@ -23,6 +23,7 @@ from headrace.errors import HeadraceError
 
 #: How long a child may take to be ready, and to end after SIGTERM, before it is killed.
 _READY_SECONDS, _STOP_SECONDS = 60.0, 15.0
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Child:
@@ -112,17 +113,31 @@ def _answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end this process the way Ctrl-C does: through every `finally`."""
+def until_interrupted() -> Iterator[contextlib.ExitStack]:
+    """What is to end with the block. SIGTERM ends it as Ctrl-C does, through every `finally`.
+
+    From then on signals are ignored: a second Ctrl-C must not leave behind what the first one was to end.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        with contextlib.ExitStack() as stack:
+            yield stack
         return
 
+    def ignore() -> None:
+        for number in _INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
+
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # signal's signature
+        ignore()
         raise KeyboardInterrupt
 
-    former = signal.signal(signal.SIGTERM, interrupt)
+    former = {number: signal.signal(number, interrupt) for number in _INTERRUPTS}
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            try:
+                yield stack
+            finally:
+                ignore()
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import tempfile
 import time
@@ -23,15 +22,12 @@ _MODEL = "tumour"
 def demo(keep: Path | None) -> None:
     """Train models, start Redis and a worker, predict a CSV through the queue, check it, and stop."""
     # Here, so that `headrace --help` does not load scikit-learn.
-    from headrace_worker.stack import sigterm_as_interrupt
+    from headrace_worker.stack import until_interrupted
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(sigterm_as_interrupt())
+    with until_interrupted() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
         _run(folder, stack)
-        # What was started ends here; a second Ctrl-C must not leave any of it behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(folder: Path, stack: contextlib.ExitStack) -> None:
