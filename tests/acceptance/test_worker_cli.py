@@ -1,0 +1,135 @@
+"""`headrace worker` and `celery -A headrace_worker worker`: both serve, and say in a sentence what is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skops.io
+from sklearn.dummy import DummyRegressor
+
+from headrace import Client
+from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.models.package import package
+from headrace_worker.models.store import Store
+from headrace_worker.stack import Child
+
+HEADRACE = ("headrace.cli", "worker")
+CELERY = ("celery", "-A", "headrace_worker", "worker")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a model that always answers 4."""
+    folder = tmp_path_factory.mktemp("stack")
+    skops.io.dump(DummyRegressor(strategy="constant", constant=4.0).fit([[0.0]], [4.0]), folder / "four.skops")
+    (folder / "example.json").write_text("[[1.0], [2.0]]")
+    package(Store(folder / "models"), folder / "four.skops", name="four", example=folder / "example.json")
+    return folder / "models"
+
+
+def run(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
+def eventually(holds: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 45
+    while not (value := holds()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+    return value
+
+
+WRONG = [
+    ({"HEADRACE_CLAIM_JOBS": "x"}, "HEADRACE_CLAIM_JOBS cannot be used: expected `int`"),
+    ({"HEADRACE_LEASE": "0"}, "HEADRACE_LEASE cannot be used: expected `float` >= 1.0"),
+    ({"HEADRACE_REDIS_URL": "http://somewhere"}, "the Redis URL must begin with redis://"),
+    ({"HEADRACE_REDIS_URL": "redis://:pass/word@h:port/0"}, "the Redis URL has no usable host and port"),
+    ({"HEADRACE_REDIS_URL_FILE": "/nowhere"}, "HEADRACE_REDIS_URL_FILE names /nowhere, which cannot be read"),
+    ({"HEADRACE_MODELS": "/dev/null"}, "the model store /dev/null is no folder; see HEADRACE_MODELS"),
+    ({"HEADRACE_SERVE": "fuor"}, "no model 'fuor' in "),
+]
+
+
+def assert_is_one_sentence(done: subprocess.CompletedProcess[str], said: str) -> None:
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"headrace: {said}")
+    assert done.stderr.count("\n") == 1
+    assert "word" not in done.stderr.replace("password", "").replace("HEADRACE", "")
+
+
+@pytest.mark.parametrize(("settings", "said"), WRONG)
+def test_a_wrong_setting_is_one_sentence(models: Path, settings: dict[str, str], said: str):
+    assert_is_one_sentence(run(*HEADRACE, **{"HEADRACE_MODELS": str(models), **settings}), said)
+
+
+@pytest.mark.parametrize(("settings", "said"), [WRONG[0], WRONG[2]])
+def test_celery_says_the_same_sentence(models: Path, settings: dict[str, str], said: str):
+    assert_is_one_sentence(run(*CELERY, **{"HEADRACE_MODELS": str(models), **settings}), said)
+
+
+@pytest.mark.parametrize(("settings", "said"), [WRONG[0], WRONG[2]])
+def test_so_does_flower(settings: dict[str, str], said: str):
+    assert_is_one_sentence(run("headrace.cli", "flower", "--port", "0", **settings), said)
+
+
+def test_a_wrong_password_is_one_sentence(models: Path):
+    with EmbeddedRedis("--requirepass", "sesame") as redis:
+        url = redis.url.replace("//", "//:simsalabim@")
+        done = run(*HEADRACE, "--store", str(models), "--url", url)
+    assert_is_one_sentence(done, f"Redis at 127.0.0.1:{redis.port} refuses the user or password; check HEADRACE")
+    assert "simsalabim" not in done.stderr
+
+
+def test_a_worker_waits_for_a_redis_that_is_down_and_serves_when_it_comes(models: Path, tmp_path: Path):
+    redis = EmbeddedRedis("--appendfsync", "no")
+    worker = Child(
+        "worker",
+        [*HEADRACE, "--url", redis.url, "--store", str(models), "--concurrency", "1"],
+        {},
+        tmp_path / "worker.log",
+    )
+    try:
+        said = eventually(worker.log.read_text)
+        assert said.startswith(f"headrace: Redis at 127.0.0.1:{redis.port} cannot be reached")
+        eventually(lambda: "waiting for it" in worker.log.read_text())
+        eventually(lambda: "Cannot connect" in worker.log.read_text())
+        redis.start()
+        with Client(redis.url, check=False) as client:
+            assert client.predict("four", [1.0], timeout=45).prediction == 4
+        assert "Traceback" not in worker.log.read_text()
+    finally:
+        worker.stop()
+        redis.stop()
+
+
+def test_plain_celery_runs_the_same_worker(models: Path, tmp_path: Path):
+    with EmbeddedRedis("--appendfsync", "no") as redis:
+        worker = Child(
+            "worker",
+            [*CELERY, "--concurrency", "1", "--loglevel", "INFO"],
+            {"HEADRACE_REDIS_URL": redis.url, "HEADRACE_MODELS": str(models)},
+            tmp_path / "worker.log",
+        )
+        try:
+            with Client(redis.url, check=False) as client:
+                assert client.predict("four", [1.0], timeout=45).prediction == 4
+                assert client.models() == ["four"]
+        finally:
+            worker.stop()
+    assert worker.process.returncode == 0
+    log = worker.log.read_text()
+    assert "serving four@1" in log
+    assert "Traceback" not in log
