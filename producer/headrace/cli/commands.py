@@ -97,12 +97,20 @@ class Commands(click.Group):
             _say("interrupted")
             code = INTERRUPTED
         except BrokenPipeError:
-            # Whoever read our output has enough. Python flushes once more at its end, which may not fail either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = ERROR
+            code = ERROR  # whoever read our output has enough
         except Exception as error:  # noqa: BLE001  # nobody is shown a traceback
             code = _told(error)
+        _let_go_of_stdout()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _let_go_of_stdout() -> None:
+    """Python flushes once more at its end; where that cannot be, it would change our exit code to 120."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(found: Any) -> click.Command:

@@ -83,7 +83,7 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
 
 _NEXT = """ What to try next:
 
-   headrace dev                        the same stack, staying up, with Flower in the browser
+   make dev                            the same stack, staying up, with Flower in the browser
    headrace models add MODEL.skops --name NAME --example ROWS.csv
                                        a model of your own
    docs/tutorial.md                    from a notebook to a queue, step by step
