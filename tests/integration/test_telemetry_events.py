@@ -1,0 +1,173 @@
+"""Celery's own receiver reads our groups of events as it reads Celery's."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.events.state import State
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from headrace import broker
+from headrace.envelope import Job
+from headrace.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
+from headrace.settings import Settings
+from headrace_worker.telemetry.events import Events
+
+#: What every event has, whoever sent it.
+ABOUT = {"type", "hostname", "utcoffset", "pid", "clock", "timestamp", "local_received"}
+SUCCESS = Success(job="a", prediction=Prediction(model="churn", version="3", predictions=["Xyzzy", "Xyzzy"]))
+FAILURE = Failure(
+    job="b", reason="permanent", error="ValueError", module="builtins", message="no", traceback="in predict"
+)
+
+
+class Heard:
+    """Celery's receiver, listening in a thread."""
+
+    def __init__(self, app: Celery) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._app, self._listens = app, threading.Event()
+        self._receiver: Any = None
+        self._thread = threading.Thread(target=self._listen)
+
+    def _listen(self) -> None:
+        with self._app.connection_for_read() as connection:
+            self._receiver = self._app.events.Receiver(connection, handlers={"*": self.events.append})
+            with self._receiver.consumer_context(wakeup=False) as (listening, *_):
+                while not self._receiver.should_stop:
+                    try:
+                        listening.drain_events(timeout=0.05)
+                    except TimeoutError:
+                        self._listens.set()
+
+    def __enter__(self) -> Heard:
+        self._thread.start()
+        assert self._listens.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._receiver.should_stop = True
+        self._thread.join()
+
+    def wait_for(self, count: int) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + 10
+        while len(self.events) < count:
+            assert time.monotonic() < deadline, self.events
+            time.sleep(0.01)
+        return self.events[:count]
+
+
+@pytest.fixture(params=["", "team:"], ids=["", "with a key prefix"])
+def app(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
+    app = broker.celery_app(Settings(redis_url=redis_url, key_prefix=request.param))
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def events(app: Celery, server: redis.Redis) -> Events:
+    prefix = app.conf.broker_transport_options["global_keyprefix"]
+    return Events(
+        server, hostname="worker@here", channel=f"{prefix}/0.celeryev/task.multi", clock=app.clock.forward
+    )
+
+
+def jobs(*names: str, **options: Any) -> list[Job]:
+    return [Job(id=name, model="churn", instances=[{"secret": "Xyzzy"}] * 2, **options) for name in names]
+
+
+def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Events):
+    with Heard(app) as heard:
+        before = time.time()
+        events.started(jobs("a", version="3"), datetime.now(UTC))
+        events.ended([SUCCESS, FAILURE], [SUCCESS, FAILURE], datetime.now(UTC), 0.25)
+        with app.connection_for_write() as connection:
+            own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
+            own.send("task-started", uuid="own")
+        received, started, succeeded, failed, celery = heard.wait_for(5)
+    assert set(celery) - {"uuid"} <= ABOUT
+    for event in (received, started, succeeded, failed):
+        assert set(event) >= set(celery)
+        assert event["hostname"] == celery["hostname"]
+        assert event["utcoffset"] == celery["utcoffset"]
+        assert event["pid"] == os.getpid()
+        assert abs(event["timestamp"] - celery["timestamp"]) < 5
+        assert before - 0.01 <= event["timestamp"] <= time.time()
+    assert set(received) - ABOUT == {
+        *("uuid", "name", "args", "kwargs", "root_id", "parent_id", "retries", "eta", "expires"),
+    }
+    assert (received["type"], received["name"]) == ("task-received", "headrace.predict")
+    assert (received["args"], received["kwargs"]) == ("churn@3, 2 instances", "{}")
+    assert (started["type"], started["uuid"]) == ("task-started", "a")
+    assert (succeeded["type"], succeeded["uuid"]) == ("task-succeeded", "a")
+    assert (succeeded["result"], succeeded["runtime"]) == ("churn@3, 2 instances", 0.25)
+    assert (failed["type"], failed["uuid"]) == ("task-failed", "b")
+    assert (failed["exception"], failed["traceback"]) == ("ValueError: no", "in predict")
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_the_offset_and_the_moment_are_right_in_every_zone(
+    app: Celery, events: Events, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, zone: str
+):
+    with Heard(app) as heard:  # the receiver turns a sender's moment into its own
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        try:
+            now = datetime.now(UTC)
+            prefix = app.conf.broker_transport_options["global_keyprefix"]
+            channel = f"{prefix}/0.celeryev/task.multi"
+            Events(server, hostname="there", channel=channel, clock=app.clock.forward).started(jobs("a"), now)
+            with app.connection_for_write() as connection:
+                app.events.Dispatcher(connection, hostname="there", enabled=True).send("task-started", uuid="own")
+            ours, _, own = heard.wait_for(3)
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+    assert ours["utcoffset"] == own["utcoffset"]
+    assert abs(ours["timestamp"] - own["timestamp"]) < 5
+
+
+@pytest.mark.parametrize(
+    ("outcome", "published", "state"),
+    [
+        (SUCCESS, True, "SUCCESS"),
+        (FAILURE, True, "FAILURE"),
+        (Cancelled(job="c"), True, "REVOKED"),
+        (Expired(job="d"), True, "REVOKED"),
+        (SUCCESS, False, "REVOKED"),
+    ],
+)
+def test_a_job_s_state_is_its_outcome(app: Celery, events: Events, outcome: Outcome, published: bool, state: str):
+    with Heard(app) as heard:
+        now = datetime.now(UTC)
+        events.started(jobs(outcome.job), now)
+        events.ended([outcome], [outcome] if published else [], now, 0.1)
+        seen = heard.wait_for(3)
+    kept = State()
+    for event in seen:
+        kept.event(event)
+    assert kept.tasks[outcome.job].state == state
+    assert kept.tasks[outcome.job].name == "headrace.predict"
+
+
+def test_no_event_holds_a_payload(app: Celery, events: Events):
+    with Heard(app) as heard:
+        events.started(jobs("a", "b", expires=datetime.now(UTC), metadata={"who": "Xyzzy"}), datetime.now(UTC))
+        events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
+        assert "Xyzzy" not in str(heard.wait_for(5))
+
+
+def test_nothing_is_sent_of_no_jobs_and_a_redis_that_is_away_is_no_error(app: Celery, server: redis.Redis):
+    away = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
+    events = Events(away, hostname="here", channel="/0.celeryev/task.multi", clock=app.clock.forward)
+    events.started([], datetime.now(UTC))
+    events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
