@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import MasterNotFoundError as AsyncNoPrimary
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError as NoPrimary
 
+from headrace.address import Address, read
 from headrace.errors import BrokerUnavailable, SettingError
 from headrace.queues import PRIORITY_STEPS
+from headrace.sentinel import AsyncSentinelPool, SentinelOptions, SentinelPool
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,41 +36,50 @@ _HEALTH_CHECK = 30
 #: Connections one client opens at the most (`max_connections` in the URL); who needs one more waits for it.
 _CONNECTIONS = 50
 
-_SCHEMES = ("redis", "rediss", "unix")
-
 
 def connect(settings: Settings) -> redis.Redis:
     """A pool of connections, bytes in and bytes out, safe for threads and after fork. Opens none yet."""
+    address = read(settings.redis_url)
     retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), _RETRIES)
-    with _explained(settings):
-        pool = redis.BlockingConnectionPool.from_url(settings.redis_url, retry=retry, **_options(settings))
+    options = _options(settings, address) | {"retry": retry}
+    with _explained(address):
+        pool = (
+            SentinelPool(address, **options)
+            if address.sentinels
+            else redis.BlockingConnectionPool.from_url(address.url, **options)
+        )
         pool.connection_class(**pool.connection_kwargs)
     return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
     """`connect`, for asyncio."""
+    address = read(settings.redis_url)
     retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), _RETRIES)
-    with _explained(settings):
-        pool = redis.asyncio.BlockingConnectionPool.from_url(settings.redis_url, retry=retry, **_options(settings))
+    options = _options(settings, address) | {"retry": retry}
+    with _explained(address):
+        pool = (
+            AsyncSentinelPool(address, **options)
+            if address.sentinels
+            else redis.asyncio.BlockingConnectionPool.from_url(address.url, **options)
+        )
         pool.connection_class(**pool.connection_kwargs)
     return redis.asyncio.Redis.from_pool(pool)
 
 
 @contextmanager
-def _explained(settings: Settings) -> Iterator[None]:
-    """SettingError for a URL that cannot be, and for options in it that redis-py does not take."""
-    url = _checked(settings.redis_url)
+def _explained(address: Address) -> Iterator[None]:
+    """SettingError for options in the URL that redis-py does not take."""
     try:
         yield
     except (TypeError, ValueError, exceptions.RedisError):
-        names = ", ".join(dict(parse_qsl(urlsplit(url).query)))
         raise SettingError(
-            f"the Redis URL has an option redis-py does not take, among {names}; redis.Redis lists those it does"
+            "the Redis URL has an option redis-py does not take, among "
+            f"{', '.join(address.option_names)}; redis.Redis lists those it does"
         ) from None
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _options(settings: Settings, address: Address) -> dict[str, Any]:
     options: dict[str, Any] = {
         "socket_connect_timeout": settings.connect_timeout,
         "socket_timeout": settings.command_timeout,
@@ -76,47 +89,14 @@ def _options(settings: Settings) -> dict[str, Any]:
         # Announcements come as plain replies, and the handshake is one step shorter than RESP3's.
         "protocol": 2,
     }
-    if urlsplit(settings.redis_url).scheme != "unix":
+    if urlsplit(address.url).scheme != "unix":
         options["socket_keepalive"] = True
     return options
 
 
-def _checked(url: str) -> str:
-    """The URL, or SettingError. Says nothing of the URL but its scheme: the rest may hold a password."""
-    if not isinstance(url, str):
-        raise SettingError(f"the Redis URL is a text, got a {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise SettingError(
-            "the Redis URL has no usable host and port; in a password, write / as %2F, # as %23, @ as %40"
-        ) from None
-    if parts.scheme not in _SCHEMES:
-        raise SettingError(
-            f"the Redis URL must begin with redis://, rediss:// (TLS) or unix://, not {parts.scheme[:20]!r}"
-        )
-    if parts.fragment or "@" in parts.path + parts.query:
-        raise SettingError("the Redis URL has a '#' or '@' where none belongs; in a password, write %23 and %40")
-    if parts.scheme == "unix" and not parts.path:
-        raise SettingError("the Redis URL names no socket; write unix:///path/to/redis.sock?db=0")
-    database = parts.path.strip("/") if parts.scheme != "unix" else dict(parse_qsl(parts.query)).get("db", "")
-    if database and not (database.isascii() and database.isdigit()):
-        raise SettingError(
-            "the Redis URL ends in something that is no database number; write redis://HOST:6379/0, and in a "
-            "password / as %2F, # as %23, @ as %40"
-        )
-    if parts.scheme != "unix" and not host and parts.netloc:
-        raise SettingError("the Redis URL has no host; write redis://HOST:6379/0")
-    return url
-
-
 def where(settings: Settings) -> str:
-    """Which Redis, for messages: host and port, or the path of the socket."""
-    parts = urlsplit(settings.redis_url)
-    if parts.scheme == "unix":
-        return parts.path
-    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+    """Which Redis, for messages: host and port, the path of the socket, or the name and its Sentinels."""
+    return read(settings.redis_url).where
 
 
 @contextmanager
@@ -138,7 +118,7 @@ def is_lasting(error: exceptions.RedisError) -> bool:
 def unavailable(error: exceptions.RedisError, settings: Settings) -> BrokerUnavailable:
     """What an error of Redis means, where, and what to do. Never tells the password."""
     meaning = _meaning(error)
-    if isinstance(error, exceptions.TimeoutError) and urlsplit(settings.redis_url).scheme == "rediss":
+    if isinstance(error, exceptions.TimeoutError) and read(settings.redis_url).tls:
         # A plain Redis takes a TLS greeting for the beginning of a command, and waits for the rest.
         meaning = f"cannot be reached over TLS, or {meaning} Does the port speak TLS?"
     return BrokerUnavailable(f"Redis at {where(settings)} {meaning}")
@@ -163,6 +143,8 @@ def _meaning(error: exceptions.RedisError) -> str:
             return "is a read-only replica; point HEADRACE_REDIS_URL at the primary"
         case exceptions.TimeoutError():
             return "does not answer in time; is it overloaded, or is something between dropping packets?"
+        case NoPrimary() | AsyncNoPrimary():
+            return "has no primary now: no Sentinel names one that is up; do they run, and is master_name right?"
         case exceptions.ConnectionError():
             return _unreachable(text)
         case exceptions.ResponseError():
@@ -213,7 +195,12 @@ def celery_app(settings: Settings) -> Celery:
     """A plain Celery app on the same Redis: sends and reads what Headrace does, in Celery's own ways."""
     from celery import Celery
 
-    url = _celery_url(_checked(settings.redis_url))
+    address = read(settings.redis_url)
+    with _explained(address):
+        url, tls = address.celery_url, address.tls
+    found: dict[str, Any] = {}
+    if address.sentinels:
+        found = {"master_name": address.master_name, "sentinel_kwargs": SentinelOptions(address)}
     app = Celery("headrace", broker=url, backend=url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -222,27 +209,17 @@ def celery_app(settings: Settings) -> Celery:
         result_accept_content=["json"],
         result_expires=settings.result_ttl,
         broker_connection_retry_on_startup=True,
+        broker_use_ssl=tls,
+        redis_backend_use_ssl=tls,
         broker_transport_options={
             "global_keyprefix": settings.key_prefix,
             "priority_steps": list(PRIORITY_STEPS),
             "queue_order_strategy": "priority",
             "socket_connect_timeout": settings.connect_timeout,
+            **found,
         },
         result_backend_transport_options=(
-            {"global_keyprefix": settings.key_prefix} if settings.key_prefix else {}
+            ({"global_keyprefix": settings.key_prefix} if settings.key_prefix else {}) | found
         ),
     )
     return app
-
-
-def _celery_url(url: str) -> str:
-    """The same place in the words of kombu."""
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    if parts.scheme == "unix":
-        query["virtual_host"] = query.pop("db", "0")
-        return f"redis+socket://{parts.netloc}{parts.path}?{urlencode(query)}"
-    if parts.scheme == "rediss":
-        query.setdefault("ssl_cert_reqs", "required")
-        return parts._replace(query=urlencode(query)).geturl()
-    return url

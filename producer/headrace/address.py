@@ -1,0 +1,155 @@
+"""Where Redis is: the URL of the settings, read and checked.
+
+    redis://[USER:PASSWORD@]HOST[:6379][/DATABASE]
+    rediss://...                                     the same over TLS; ssl_ca_certs=FILE and the like as options
+    unix://[USER:PASSWORD@]/path/to.sock[?db=DATABASE]
+    sentinel://[USER:PASSWORD@]HOST[:26379];sentinel://HOST[:26379]/DATABASE?master_name=NAME
+
+Options after the `?` are redis-py's. Of `sentinel://`, user and password are those of Redis; the Sentinels'
+own are the options `sentinel_username` and `sentinel_password`. An option `ssl_...` there means TLS to all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import msgspec
+from redis.connection import parse_url
+
+from headrace.errors import SettingError
+
+_SCHEMES = ("redis", "rediss", "unix", "sentinel")
+_PORT, _SENTINEL_PORT = 6379, 26379
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """One Redis, or the Sentinels that know which one it is."""
+
+    #: For redis-py. With Sentinels it names the first of them in place of Redis.
+    url: str
+    #: Host and port of each.
+    sentinels: tuple[tuple[str, int], ...] = ()
+    #: What the Sentinels call it.
+    master_name: str = ""
+    #: The Sentinels' own user and password.
+    sentinel_login: Mapping[str, str] = {}
+
+    @property
+    def where(self) -> str:
+        """For messages: host and port, or the path of the socket; nothing that is secret."""
+        parts = urlsplit(self.url)
+        if self.sentinels:
+            hosts = ", ".join(f"{host}:{port}" for host, port in self.sentinels)
+            return f"{self.master_name} (by Sentinel: {hosts})"
+        return parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or _PORT}"
+
+    @property
+    def option_names(self) -> list[str]:
+        """The options in the URL, without their values."""
+        return list(dict(parse_qsl(urlsplit(self.url).query)))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the URL says, as arguments of redis-py's connections. Raises ValueError for a wrong option."""
+        return dict(parse_url(self.url))  # type: ignore[no-untyped-call]  # redis-py gives it no types
+
+    @property
+    def tls(self) -> dict[str, Any] | None:
+        """The options of TLS, `ssl_cert_reqs` always among them; None without TLS."""
+        if urlsplit(self.url).scheme != "rediss":
+            return None
+        given = {name: value for name, value in self.options.items() if name.startswith("ssl_")}
+        return {"ssl_cert_reqs": "required", **given}
+
+    @property
+    def celery_url(self) -> str:
+        """The same place in the words of kombu and Celery, which take TLS and the master's name elsewhere."""
+        parts, options = urlsplit(self.url), self.options
+        user, password = (quote(options.get(name) or "", safe="") for name in ("username", "password"))
+        login = f"{user}:{password}@" if user or password else ""
+        database = options.get("db", 0)
+        if self.sentinels:
+            # Each in full: kombu turns from one to the next.
+            return ";".join(f"sentinel://{login}{_host(host)}:{port}/{database}" for host, port in self.sentinels)
+        if parts.scheme == "unix":
+            return f"redis+socket://{login}{quote(options['path'])}?virtual_host={database}"
+        host, port = options.get("host", "localhost"), options.get("port", _PORT)
+        return f"{parts.scheme}://{login}{_host(host)}:{port}/{database}"
+
+
+def _host(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def read(url: str) -> Address:
+    """The address a URL names, or SettingError, which says nothing of the URL but its scheme and options."""
+    if not isinstance(url, str):
+        raise SettingError(f"the Redis URL is a text, got a {type(url).__name__}")
+    if url.startswith("sentinel:"):
+        return _by_sentinel(url.strip(";").split(";"))
+    _check(url)
+    return Address(url=url)
+
+
+def _by_sentinel(urls: list[str]) -> Address:
+    for url in urls:
+        if not url.startswith("sentinel://"):
+            raise SettingError(
+                "each Sentinel is written out: sentinel://HOST1:26379;sentinel://HOST2:26379/0?master_name=NAME"
+            )
+        _check(url)
+    first, last = urlsplit(urls[0]), urlsplit(urls[-1])
+    options = dict(parse_qsl(last.query))
+    name = options.pop("master_name", "")
+    if not name:
+        raise SettingError(
+            "the Redis URL names Sentinels but not their primary; end it in ?master_name=NAME, the name in "
+            "`sentinel monitor NAME ...`"
+        )
+    login = {
+        ours: options.pop(f"sentinel_{ours}") for ours in ("username", "password") if f"sentinel_{ours}" in options
+    }
+    secured = any(option.startswith("ssl_") for option in options)
+    return Address(
+        url=first._replace(
+            scheme="rediss" if secured else "redis", path=last.path, query=urlencode(options)
+        ).geturl(),
+        sentinels=tuple(_hosts(urls)),
+        master_name=name,
+        sentinel_login=login,
+    )
+
+
+def _hosts(urls: list[str]) -> Iterator[tuple[str, int]]:
+    for url in urls:
+        parts = urlsplit(url)
+        yield parts.hostname or "localhost", parts.port or _SENTINEL_PORT
+
+
+def _check(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise SettingError(
+            "the Redis URL has no usable host and port; in a password, write / as %2F, # as %23, @ as %40"
+        ) from None
+    if parts.scheme not in _SCHEMES:
+        raise SettingError(
+            "the Redis URL must begin with redis://, rediss:// (TLS), unix:// or sentinel://, not "
+            f"{parts.scheme[:20]!r}"
+        )
+    if parts.fragment or "@" in parts.path + parts.query:
+        raise SettingError("the Redis URL has a '#' or '@' where none belongs; in a password, write %23 and %40")
+    if parts.scheme == "unix" and not parts.path:
+        raise SettingError("the Redis URL names no socket; write unix:///path/to/redis.sock?db=0")
+    database = parts.path.strip("/") if parts.scheme != "unix" else dict(parse_qsl(parts.query)).get("db", "")
+    if database and not (database.isascii() and database.isdigit()):
+        raise SettingError(
+            "the Redis URL ends in something that is no database number; write redis://HOST:6379/0, and in a "
+            "password / as %2F, # as %23, @ as %40"
+        )
+    if parts.scheme != "unix" and not host and parts.netloc:
+        raise SettingError("the Redis URL has no host; write redis://HOST:6379/0")
