@@ -6,12 +6,13 @@
     keeper     renewing leases, and bringing back what others lost
     message    the claim as Celery sees it
 
-Chosen by `broker_transport = ALIAS`, for any redis://, rediss:// or socket URL.
+Chosen by the settings `configuration` gives for a broker's URL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from queue import Empty
 from typing import Any
 
@@ -32,12 +33,14 @@ __all__ = [
     "SentinelChannel",
     "SentinelTransport",
     "Transport",
+    "configuration",
     "make_keeper",
 ]
 
 
-#: The name of the transport to kombu and Celery.
+#: The name of the transport to kombu and Celery, and where Sentinel says which Redis it is.
 ALIAS = "headrace"
+_SENTINEL_ALIAS = f"{ALIAS}-sentinel"
 
 
 class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
@@ -158,6 +161,21 @@ class Hook:
         return self._call.__qualname__
 
 
+def configuration(broker_url: str) -> dict[str, Any]:
+    """Celery's settings that choose this transport for a broker's URL, in kombu's words."""
+    if broker_url.startswith("redis+socket:"):
+        # With such a URL kombu goes by its scheme, whatever transport was chosen.
+        return {"broker_url": broker_url.replace("redis+", f"{ALIAS}+", 1)}
+    if broker_url.startswith("sentinel:"):
+        return {"broker_transport": _SENTINEL_ALIAS, "broker_failover_strategy": Hook(_around)}
+    return {"broker_transport": ALIAS}
+
+
+def _around(urls: Iterable[str]) -> Iterator[str]:
+    """Which Sentinel kombu turns to, again and again: it then goes by the scheme, which is to be ours."""
+    return itertools.cycle(url.replace("sentinel:", f"{_SENTINEL_ALIAS}:", 1) for url in urls)
+
+
 def make_keeper(channel: Claiming) -> Keeper:
     """A keeper on connections of its own, to the Redis of a channel."""
     pool = channel._get_pool()  # noqa: SLF001  # kombu's way to a pool with the channel's parameters
@@ -169,6 +187,6 @@ def make_keeper(channel: Claiming) -> Keeper:
 kombu.transport.TRANSPORT_ALIASES.update(
     {
         ALIAS: f"{__name__}:Transport",
-        f"{ALIAS}-sentinel": f"{__name__}:SentinelTransport",
+        _SENTINEL_ALIAS: f"{__name__}:SentinelTransport",
     }
 )
