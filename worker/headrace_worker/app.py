@@ -24,7 +24,7 @@ from celery.worker.consumer.consumer import Consumer  # noqa: E402
 from headrace import broker  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
 from headrace_worker.supervision import ClaimRequest, GiveBack, revoke_cancels  # noqa: E402
-from headrace_worker.transport import ALIAS, Hook  # noqa: E402
+from headrace_worker.transport import Hook, configuration  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 from headrace_worker.transport.scripts import Claim  # noqa: E402
 
@@ -32,7 +32,7 @@ serving = Serving(settings)
 
 app = broker.celery_app(settings)
 app.conf.update(
-    broker_transport=ALIAS,
+    configuration(app.conf.broker_url),
     # Claims come in a form of their own, which only our transport hands over.
     accept_content=["json", SERIALIZER],
     # A claim is acknowledged when its jobs have their outcomes, and taken when a process is free to run it.
