@@ -76,6 +76,18 @@ lint: $(VENV)/.develops ## Style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# --- measure ---------------------------------------------------------------------------------------
+
+# More for the suite: make bench ARGS='--peers headrace,celery --rounds 1'; `python -m benchmarks --help` lists it.
+.PHONY: bench
+bench: $(VENV)/.runs ## Measure Headrace beside its peers, and write docs/benchmarks.md (half an hour)
+	$(BIN)/python -m benchmarks --docs $(ARGS)
+
+.PHONY: bench-short
+bench-short: $(VENV)/.runs ## The same with small sizes and few peers: that it runs, not what it says
+	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey \
+		--out benchmarks/results/short.json $(ARGS)
+
 # --- keep ------------------------------------------------------------------------------------------
 
 .PHONY: format
@@ -95,5 +107,5 @@ lock: ## Write requirements.lock anew: the newest versions that fit together
 
 .PHONY: clean
 clean: ## Remove what the commands above made
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
-	find producer worker tests examples -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(VENV)-bench $(TOOLS) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	find producer worker tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,36 @@
+"""dramatiq, with its Redis broker and results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+from benchmarks.peer import PATIENCE, URL, Peer, Row, predict_row
+
+broker = RedisBroker(url=URL)
+broker.add_middleware(Results(backend=RedisBackend(url=URL)))
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor(store_results=True)
+def predict(model: str, row: Row) -> list[float]:
+    return predict_row(model, row)
+
+
+class Client(Peer):
+    distributions = ("dramatiq", "redis")
+    settings = "one thread a process: predicting holds the interpreter's lock"
+
+    def workers(self, processes: int) -> list[list[str]]:
+        return [["-m", "dramatiq", __name__, "--processes", str(processes), "--threads", "1"]]
+
+    def submit_one(self, model: str, row: Row) -> Any:
+        return predict.send(model, row)
+
+    def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
+        return [job.get_result(block=True, timeout=PATIENCE * 1000) for job in jobs]

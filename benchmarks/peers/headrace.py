@@ -1,0 +1,50 @@
+"""Headrace, with all its promises on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.peer import MODELS, PATIENCE, URL, Peer, Row
+from headrace import Client as HeadraceClient
+
+
+class Client(Peer):
+    distributions = ("headrace", "headrace-worker", "celery", "redis")
+    settings = "defaults: contracts checked on both sides, leases renewed, events for every job"
+
+    def workers(self, processes: int) -> list[list[str]]:
+        return [["-m", "headrace.cli", "worker", "--concurrency", str(processes), "--loglevel", "WARNING"]]
+
+    def environ(self) -> dict[str, str]:
+        return {"HEADRACE_REDIS_URL": URL, "HEADRACE_MODELS": str(MODELS / "store")}
+
+    def connect(self) -> None:
+        self.client = HeadraceClient(URL)
+
+    def wait_until_ready(self) -> None:
+        # Producers check against a contract, which the worker publishes when its models are loaded.
+        deadline = time.monotonic() + PATIENCE
+        while not self.client.models():
+            if time.monotonic() > deadline:
+                raise TimeoutError("the worker published no contract")
+            time.sleep(0.05)
+
+    def submit_one(self, model: str, row: Row) -> Any:
+        return self.client.submit(model, row)
+
+    def submit(self, model: str, rows: Sequence[Row]) -> list[Any]:
+        return list(self.client.submit_many(model, list(rows)))
+
+    def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
+        for _ in self.client.as_completed(jobs, timeout=PATIENCE):
+            pass
+        return [job.result().prediction for job in jobs]
+
+    def round_trip(self, model: str, row: Row) -> list[float]:
+        chances: list[float] = self.client.predict(model, row, timeout=PATIENCE).prediction
+        return chances
+
+    def close(self) -> None:
+        self.client.close()

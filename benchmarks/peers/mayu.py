@@ -1,0 +1,32 @@
+"""mayu, whose core is Rust."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mayu import App
+
+from benchmarks.peer import PATIENCE, URL, Peer, Row, predict_row
+
+app = App(broker=URL, result_ttl=3600)
+
+
+@app.task
+def predict(model: str, row: Row) -> list[float]:
+    return predict_row(model, row)
+
+
+class Client(Peer):
+    distributions = ("mayu",)
+    settings = "process mode, as the interpreter has its lock"
+
+    def workers(self, processes: int) -> list[list[str]]:
+        command = ["-m", "mayu", "worker", f"{__name__}:app", "--mode", "process"]
+        return [[*command, "--processes", str(processes), "--log-level", "WARNING"]]
+
+    def submit_one(self, model: str, row: Row) -> Any:
+        return predict.delay(model, row)
+
+    def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
+        return [job.result(timeout=PATIENCE) for job in jobs]
