@@ -89,6 +89,7 @@ class Events:
                 return {
                     "type": "task-failed",
                     "uuid": outcome.job,
+                    "name": TASK,  # a job nobody could read, or tried too often, was never told as received
                     "exception": said,
                     "traceback": outcome.traceback or said,
                 }
