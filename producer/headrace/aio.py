@@ -15,6 +15,7 @@ from headrace.client import settings_of
 from headrace.contract import Contract
 from headrace.depth import QueueDepth
 from headrace.envelope import new_id
+from headrace.inbox import in_bulk
 from headrace.link import Deadline, some_left, utc_now
 from headrace.options import JobOptions, asked, each_of, instances_of
 from headrace.outcome import Outcome, Prediction, Status, status_of
@@ -33,7 +34,7 @@ class AsyncLink:
         self.settings = settings
         self.producer = Producer(settings, check=check)
         self._redis = broker.connect_async(settings)
-        self.waiting = AsyncWaiting(self._redis, self.producer.keys, settings)
+        self.waiting = AsyncWaiting(self._redis, self.producer.keys, settings, self.producer.inbox)
 
     async def do(self, plan: Plan[T]) -> T:
         """Carry a plan out. Raises BrokerUnavailable."""
@@ -74,11 +75,13 @@ class AsyncLink:
 class AsyncJobHandle:
     """A job, as `headrace.JobHandle`."""
 
-    def __init__(self, link: AsyncLink, job: str, model: str | None = None) -> None:
+    def __init__(self, link: AsyncLink, job: str, model: str | None = None, *, own: bool = False) -> None:
         #: The id of the job.
         self.id = job
         #: The model it was sent to; None where only the id is known.
         self.model = model
+        #: Whether this client submitted it, under an id of its own making.
+        self.own = own
         self._link = link
         self._outcome: Outcome | None = None
 
@@ -146,7 +149,7 @@ class AsyncClient:
         job = await self._link.do(
             self._link.producer.submit(asked(model, options, now), instances_of(instance, instances), id, now)
         )
-        return AsyncJobHandle(self._link, job, model)
+        return AsyncJobHandle(self._link, job, model, own=id is None)
 
     async def submit_many(
         self,
@@ -161,7 +164,7 @@ class AsyncClient:
         jobs = await self._link.do(
             self._link.producer.submit_many(asked(model, options, now), each_of(instances), ids, now)
         )
-        return [AsyncJobHandle(self._link, job, model) for job in jobs]
+        return [AsyncJobHandle(self._link, job, model, own=ids is None) for job in jobs]
 
     async def predict(
         self,
@@ -198,7 +201,8 @@ class AsyncClient:
                 yield job
             else:
                 waited.setdefault(job.id, []).append(job)
-        async with self._link.waiting.watch(waited) as watch:
+        own = in_bulk({name for name, handles in waited.items() if handles[0].own})
+        async with self._link.waiting.watch(waited, own=own) as watch:
             while waited:
                 arrived = await watch.next(deadline.left())
                 if arrived is None:

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from headrace import outcome
 from headrace.broker import is_lasting, unavailable
 from headrace.errors import BrokerUnavailable, HeadraceError
+from headrace.inbox import LOOK_AGAIN
 from headrace.outcome import Outcome
 from headrace.queues import Keys
 from headrace.settings import Settings
@@ -36,8 +37,9 @@ _AT_A_TIME = 100
 class AsyncWatch:
     """The jobs one caller waits for, as `headrace.waiting.Watch`. An async context manager."""
 
-    def __init__(self, waiting: AsyncWaiting, jobs: Iterable[str], *, look: bool) -> None:
+    def __init__(self, waiting: AsyncWaiting, jobs: Iterable[str], *, look: bool, own: Iterable[str]) -> None:
         self.jobs = set(jobs)
+        self.own = set(own)
         self.look = look
         self._waiting = waiting
         self._unconfirmed = set(self.jobs)
@@ -93,10 +95,11 @@ class AsyncWatch:
 class AsyncWaiting:
     """What a client's waiters share."""
 
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys, settings: Settings) -> None:
+    def __init__(self, client: redis.asyncio.Redis, keys: Keys, settings: Settings, inbox: str) -> None:
         self._client = client
         self._settings = settings
         self._channel = keys.result("")
+        self._inbox = keys.inbox(inbox)
         self._subscriptions = Subscriptions()
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -106,9 +109,12 @@ class AsyncWaiting:
         #: Why the task has no connection at the moment.
         self.trouble: BrokerUnavailable | None = None
 
-    def watch(self, jobs: Iterable[str], *, look: bool = True) -> AsyncWatch:
-        """A watch, to be entered. Without `look`, the jobs are submitted only once the watch is ready."""
-        return AsyncWatch(self, jobs, look=look)
+    def watch(self, jobs: Iterable[str], *, look: bool = True, own: Iterable[str] = ()) -> AsyncWatch:
+        """A watch, to be entered. Without `look`, the jobs are submitted only once the watch is ready.
+
+        `own` are those that this client submitted, of which its inbox is told.
+        """
+        return AsyncWatch(self, jobs, look=look, own=own)
 
     def enter(self, watch: AsyncWatch) -> None:
         """Begin to wait."""
@@ -145,6 +151,8 @@ class AsyncWaiting:
 
     async def _send(self) -> None:
         """Subscribe and unsubscribe as is due."""
+        if self._subscriptions.inbox.is_to_be_subscribed():
+            await self._command("SUBSCRIBE", self._inbox)
         if jobs := self._subscriptions.next_to_subscribe():
             await self._command("SUBSCRIBE", *map(self._name, jobs))
         if jobs := self._subscriptions.next_to_unsubscribe():
@@ -208,12 +216,15 @@ class AsyncWaiting:
 
     async def _serve(self) -> None:
         """Listen until nobody has waited for a while. Leaves by an error when Redis is away."""
-        heard = used = time.monotonic()
+        heard = used = looked = time.monotonic()
         asked = False
         while not self._closed:
             await self._send()
             await self._look()
             now = time.monotonic()
+            if now - looked > LOOK_AGAIN:
+                looked = now
+                self._subscriptions.inbox.look_again()
             if await self._receive():
                 heard, asked = now, False
                 continue
@@ -247,6 +258,11 @@ class AsyncWaiting:
 
     def _take(self, reply: list[Any]) -> None:
         match reply:
+            case [b"message", bytes() as channel, bytes() as told] if channel.decode() == self._inbox:
+                for one in outcome.read_many(told):
+                    self._subscriptions.ended(one.job, one)
+            case [b"subscribe", bytes() as channel, *_] if channel.decode() == self._inbox:
+                self._subscriptions.inbox.confirmed()
             case [b"subscribe", bytes() as channel, *_]:
                 self._subscriptions.confirmed(self._job(channel))
             case [b"message", bytes() as channel, bytes() as stored]:

@@ -12,6 +12,7 @@ from headrace.contract import Contract
 from headrace.depth import QueueDepth
 from headrace.envelope import new_id
 from headrace.handle import JobHandle
+from headrace.inbox import in_bulk
 from headrace.link import Deadline, Link, some_left, utc_now
 from headrace.options import JobOptions, asked, each_of, instances_of
 from headrace.outcome import Prediction
@@ -50,7 +51,7 @@ class Client:
         job = self._link.do(
             self._link.producer.submit(asked(model, options, now), instances_of(instance, instances), id, now)
         )
-        return JobHandle(self._link, job, model)
+        return JobHandle(self._link, job, model, own=id is None)
 
     def submit_many(
         self,
@@ -69,7 +70,7 @@ class Client:
         jobs = self._link.do(
             self._link.producer.submit_many(asked(model, options, now), each_of(instances), ids, now)
         )
-        return [JobHandle(self._link, job, model) for job in jobs]
+        return [JobHandle(self._link, job, model, own=ids is None) for job in jobs]
 
     def predict(
         self,
@@ -105,7 +106,8 @@ class Client:
                 yield job
             else:
                 waited.setdefault(job.id, []).append(job)
-        with self._link.waiting.watch(waited) as watch:
+        own = in_bulk({name for name, handles in waited.items() if handles[0].own})
+        with self._link.waiting.watch(waited, own=own) as watch:
             while waited:
                 arrived = watch.next(deadline.left())
                 if arrived is None:

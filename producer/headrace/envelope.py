@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 import uuid
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     expires: datetime | None = None
     #: Not started before this moment.
     eta: datetime | None = None
+    #: The inbox of the client that submitted it (`Keys.inbox`).
+    reply_to: str | None = None
     #: The submitter's own words about the job; they travel with it and come back with its status.
     metadata: dict[str, str] | None = None
 
@@ -113,6 +116,7 @@ def encode(job: Job, instances: bytes | None = None) -> bytes:
         job.model,
         msgspec.json.encode(options),
         describe(job.model, job.version, len(job.instances)),
+        job.reply_to or "",
         job.priority,
         job.eta and job.eta.astimezone(UTC).isoformat(),
         job.expires and job.expires.astimezone(UTC).isoformat(),
@@ -127,7 +131,13 @@ _BODY_MARK, _ID_MARK = uuid.uuid4().hex, uuid.uuid4().hex
 
 @lru_cache(maxsize=256)
 def _template(  # noqa: PLR0917  # all of them are the key of the cache
-    model: str, options: bytes, description: str, priority: int, eta: str | None, expires: str | None
+    model: str,
+    options: bytes,
+    description: str,
+    reply_to: str,
+    priority: int,
+    eta: str | None,
+    expires: str | None,
 ) -> tuple[bytes, bytes, list[bytes]]:
     """A body up to its instances, and from there on; and the message, cut where its body and its ids stand."""
     head = b"[[%b," % msgspec.json.encode(model)
@@ -161,7 +171,7 @@ def _template(  # noqa: PLR0917  # all of them are the key of the cache
             },
             "properties": {
                 "correlation_id": _ID_MARK,
-                "reply_to": "",
+                "reply_to": reply_to,
                 "delivery_mode": 2,
                 "delivery_info": {"exchange": "", "routing_key": queue_name(model)},
                 "priority": priority,
@@ -193,6 +203,8 @@ class Sealed(msgspec.Struct, frozen=True):
     kwargs: dict[str, Any]
     headers: dict[str, Any]
     priority: int
+    #: The inbox of the client that submitted it, where it has one.
+    reply_to: str | None
 
     def job(self) -> Job:
         """The job in it. Raises InvalidInput if its arguments are no job's."""
@@ -202,6 +214,7 @@ class Sealed(msgspec.Struct, frozen=True):
 class _Properties(msgspec.Struct):
     body_encoding: str | None = None
     priority: int | None = None
+    reply_to: str | None = None
 
 
 class _Message(msgspec.Struct):
@@ -210,6 +223,7 @@ class _Message(msgspec.Struct):
     properties: _Properties
 
 
+_INBOX = re.compile("[0-9a-f]{32}")
 _MESSAGE = msgspec.json.Decoder(_Message)
 _BODY = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], Any])
 
@@ -225,7 +239,10 @@ def unseal(message: bytes) -> Sealed:
     job, task = raw.headers.get("id"), raw.headers.get("task")
     if task != TASK or not isinstance(job, str) or not job:
         raise NotAJob(f"no message of the task {TASK} with an id")
-    return Sealed(job, args, kwargs, raw.headers, raw.properties.priority or 0)
+    inbox = raw.properties.reply_to
+    # Celery's own clients write something else there.
+    reply_to = inbox if inbox and _INBOX.fullmatch(inbox) else None
+    return Sealed(job, args, kwargs, raw.headers, raw.properties.priority or 0, reply_to)
 
 
 def from_task(

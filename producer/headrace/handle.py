@@ -9,11 +9,21 @@ from headrace.outcome import Outcome, Prediction, Status, status_of
 class JobHandle:
     """A job of this client, or any job by its id (`Client.job`). Keeps the outcome once it has it."""
 
-    def __init__(self, link: Link, job: str, model: str | None = None, outcome: Outcome | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        job: str,
+        model: str | None = None,
+        outcome: Outcome | None = None,
+        *,
+        own: bool = False,
+    ) -> None:
         #: The id of the job.
         self.id = job
         #: The model it was sent to; None where only the id is known.
         self.model = model
+        #: Whether this client submitted it, under an id of its own making.
+        self.own = own
         self._link = link
         self._outcome = outcome
 

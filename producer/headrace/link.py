@@ -24,7 +24,7 @@ class Link:
         self.settings = settings
         self.producer = Producer(settings, check=check)
         self._redis = broker.connect(settings)
-        self.waiting = Waiting(self._redis, self.producer.keys, settings)
+        self.waiting = Waiting(self._redis, self.producer.keys, settings, self.producer.inbox)
 
     def do(self, plan: Plan[T]) -> T:
         """Carry a plan out. Raises BrokerUnavailable."""

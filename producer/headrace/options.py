@@ -47,8 +47,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     eta: datetime | None
     metadata: dict[str, str] | None
 
-    def job(self, job: str, instances: list[Any]) -> Job:
-        """A job of these instances."""
+    def job(self, job: str, instances: list[Any], reply_to: str | None = None) -> Job:
+        """A job of these instances; its outcome is told to an inbox too."""
         return Job(
             id=job,
             model=self.model,
@@ -58,6 +58,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             priority=self.priority,
             expires=self.expires,
             eta=self.eta,
+            reply_to=reply_to,
             metadata=self.metadata,
         )
 

@@ -6,6 +6,7 @@ raises the failure. Two fields are ours and ignored by Celery: `reason`, and `jo
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -195,6 +196,17 @@ def _message(result: Any) -> str:
     if isinstance(said, list | tuple):
         return " ".join(str(part) for part in said)
     return "" if said is None else str(said)
+
+
+def read_many(told: bytes) -> list[Outcome]:
+    """The outcomes in a message to an inbox, a line each. What is none is left out: looking will tell."""
+    found: list[Outcome] = []
+    for line in told.splitlines():
+        with suppress(msgspec.DecodeError, RecursionError):
+            ended = decode(line)
+            if ended is not None:
+                found.append(ended)
+    return found
 
 
 def read(job: str, stored: bytes) -> Outcome | None:

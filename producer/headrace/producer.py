@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice, repeat
@@ -51,6 +52,8 @@ class Producer:
     def __init__(self, settings: Settings, *, check: bool) -> None:
         self.settings = settings
         self.keys = Keys(settings.key_prefix)
+        #: Where workers tell this client of outcomes (`Keys.inbox`).
+        self.inbox = uuid.uuid4().hex
         self._check = check
         self._contracts = Contracts(self.keys, settings.contract_ttl)
 
@@ -58,7 +61,7 @@ class Producer:
         """Enqueue one job; its id."""
         job = new_id() if job is None else check_job_id(job)
         checked = yield from self._checked(asked, instances, now)
-        packed = enqueue.pack(asked.job(job, checked), self.settings.max_job_bytes)
+        packed = enqueue.pack(asked.job(job, checked, self.inbox), self.settings.max_job_bytes)
         yield from self._enqueue([packed], [], now)
         return job
 
@@ -83,7 +86,7 @@ class Producer:
             first = 0
             for part in parts:
                 checked = part if part is instances else (yield from self._checked(asked, part, now, first))
-                for packed in _packed(asked, checked, names, self.settings.max_job_bytes):
+                for packed in _packed(asked, checked, names, self.inbox, self.settings.max_job_bytes):
                     yield from self._enqueue(packed, accepted, now)
                 first += len(part)
             if jobs is not None and next(names, None) is not None:
@@ -226,7 +229,9 @@ def _chunks(instances: Iterable[Any]) -> Iterator[list[Any]]:
         yield part
 
 
-def _packed(asked: Asked, instances: Iterable[Any], names: Iterator[str], limit: int) -> Iterator[list[Packed]]:
+def _packed(
+    asked: Asked, instances: Iterable[Any], names: Iterator[str], inbox: str, limit: int
+) -> Iterator[list[Packed]]:
     """Jobs in chunks small enough for one call of the script."""
     chunk: list[Packed] = []
     size = 0
@@ -234,7 +239,7 @@ def _packed(asked: Asked, instances: Iterable[Any], names: Iterator[str], limit:
         name = next(names, None)
         if name is None:
             raise InvalidInput("there are fewer `ids` than instances")
-        chunk.append(enqueue.pack(asked.job(name, [instance]), limit))
+        chunk.append(enqueue.pack(asked.job(name, [instance], inbox), limit))
         size += len(chunk[-1].message)
         if len(chunk) >= enqueue.CHUNK or size >= _CHUNK_BYTES:
             yield chunk

@@ -84,6 +84,10 @@ class Keys(msgspec.Struct, frozen=True):
         """Celery's result key, a string; also the channel its arrival is published on."""
         return f"{self.prefix}celery-task-meta-{job}"
 
+    def inbox(self, client: str) -> str:
+        """A channel: outcomes of one client's jobs, many to a message, a line each."""
+        return f"{self.prefix}headrace:inbox:{client}"
+
     def contracts(self, model: str) -> str:
         """A hash: version -> contract (JSON), and `latest` -> version."""
         return f"{self.prefix}headrace:contracts:{model}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from headrace.errors import HeadraceError
+from headrace.inbox import Inbox
 from headrace.outcome import Outcome
 
 #: Channels one SUBSCRIBE names; also the confirmations to be outstanding before more are asked for: Redis
@@ -23,6 +24,8 @@ class Watcher(Protocol):
 
     #: The jobs still waited for.
     jobs: set[str]
+    #: Those of them that are told of in the client's inbox; the others have a channel each.
+    own: set[str]
     #: False for jobs that are submitted only after their subscription is confirmed.
     look: bool
 
@@ -54,13 +57,15 @@ class Subscriptions:
         self._to_look: set[str] = set()
         self._idle: set[str] = set()
         self._outstanding = 0
+        self.inbox = Inbox()
 
     def __len__(self) -> int:
-        return len(self._channels)
+        return len(self._channels) + len(self.inbox)
 
     def add(self, watcher: Watcher) -> None:
         """Begin to wait."""
-        for job in watcher.jobs:
+        self.inbox.add(watcher)
+        for job in watcher.jobs - watcher.own:
             channel = self._channels.setdefault(job, _Channel())
             channel.watchers.append(watcher)
             channel.look = channel.look or watcher.look
@@ -71,7 +76,8 @@ class Subscriptions:
 
     def remove(self, watcher: Watcher) -> None:
         """End the waiting of one that has not had all its outcomes."""
-        for job in watcher.jobs:
+        self.inbox.remove(watcher)
+        for job in watcher.jobs - watcher.own:
             channel = self._channels.get(job)
             if channel is not None and watcher in channel.watchers:
                 channel.watchers.remove(watcher)
@@ -94,6 +100,7 @@ class Subscriptions:
 
     def ended(self, job: str, outcome: Outcome) -> None:
         """A job's outcome was announced, or found."""
+        self.inbox.ended(job, outcome)
         channel = self._channels.get(job)
         if channel is None:
             return
@@ -117,7 +124,8 @@ class Subscriptions:
     def next_to_look_at(self) -> list[str]:
         """Jobs whose outcome may be stored already, in one command."""
         jobs = [self._to_look.pop() for _ in range(min(CHUNK, len(self._to_look)))]
-        return [job for job in jobs if (channel := self._channels.get(job)) and channel.watchers]
+        waited = [job for job in jobs if (channel := self._channels.get(job)) and channel.watchers]
+        return waited + self.inbox.next_to_look_at(CHUNK - len(waited))
 
     def next_to_unsubscribe(self) -> list[str]:
         """Jobs nobody waits for any more, in one command."""
@@ -136,11 +144,13 @@ class Subscriptions:
         self._to_look = set()
         self._idle = set()
         self._outstanding = 0
+        self.inbox.start_over()
 
     def fail(self, error: HeadraceError) -> None:
         """End all waiting."""
         for watcher in self._watchers():
             watcher.failed(error)
+        self.inbox.fail(error)
         self._channels.clear()
         self.start_over()
 

@@ -28,6 +28,7 @@ from redis.retry import Retry
 from headrace import outcome
 from headrace.broker import is_lasting, unavailable
 from headrace.errors import BrokerUnavailable, HeadraceError
+from headrace.inbox import LOOK_AGAIN
 from headrace.outcome import Outcome
 from headrace.queues import Keys
 from headrace.settings import Settings
@@ -46,8 +47,9 @@ _TICK = 1.0
 class Watch:
     """The jobs one caller waits for. A context manager: leaving it ends the waiting."""
 
-    def __init__(self, waiting: Waiting, jobs: Iterable[str], *, look: bool) -> None:
+    def __init__(self, waiting: Waiting, jobs: Iterable[str], *, look: bool, own: Iterable[str]) -> None:
         self.jobs = set(jobs)
+        self.own = set(own)
         self.look = look
         self._waiting = waiting
         self._unconfirmed = set(self.jobs)
@@ -97,10 +99,11 @@ class Watch:
 class Waiting:
     """What a client's waiters share."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, settings: Settings, inbox: str) -> None:
         self._client = client
         self._settings = settings
         self._channel = keys.result("")
+        self._inbox = keys.inbox(inbox)
         self._connection: Any = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._new()
@@ -114,9 +117,12 @@ class Waiting:
         #: Why the thread has no connection at the moment.
         self.trouble: BrokerUnavailable | None = None
 
-    def watch(self, jobs: Iterable[str], *, look: bool = True) -> Watch:
-        """Begin to wait. Without `look`, the jobs are submitted only once the watch is ready."""
-        watch = Watch(self, jobs, look=look)
+    def watch(self, jobs: Iterable[str], *, look: bool = True, own: Iterable[str] = ()) -> Watch:
+        """Begin to wait. Without `look`, the jobs are submitted only once the watch is ready.
+
+        `own` are those that this client submitted, of which its inbox is told.
+        """
+        watch = Watch(self, jobs, look=look, own=own)
         if watch.jobs:
             with self._lock:
                 if self._closed.is_set():
@@ -215,7 +221,7 @@ class Waiting:
 
     def _serve(self) -> None:
         """Listen until nobody has waited for a while. Leaves by an error when Redis is away."""
-        heard = used = time.monotonic()
+        heard = used = looked = time.monotonic()
         asked = False
         while not self._closed.is_set():
             heard_any = self._receive()
@@ -223,6 +229,10 @@ class Waiting:
                 continue
             self._sleep()
             now = time.monotonic()
+            if now - looked > LOOK_AGAIN:
+                looked = now
+                with self._lock:
+                    self._subscriptions.inbox.look_again()
             if heard_any:
                 heard, asked = now, False
             if self._subscriptions:
@@ -247,6 +257,9 @@ class Waiting:
     def _send_subscriptions(self) -> None:
         with self._lock:
             jobs = self._subscriptions.next_to_subscribe()
+            inbox = self._subscriptions.inbox.is_to_be_subscribed()
+        if inbox:
+            self._connection.send_command("SUBSCRIBE", self._inbox, check_health=False)
         if jobs:
             self._connection.send_command("SUBSCRIBE", *map(self._name, jobs), check_health=False)
 
@@ -255,6 +268,14 @@ class Waiting:
 
     def _take(self, reply: list[Any]) -> None:
         match reply:
+            case [b"message", bytes() as channel, bytes() as told] if channel.decode() == self._inbox:
+                ended = outcome.read_many(told)
+                with self._lock:
+                    for one in ended:
+                        self._subscriptions.ended(one.job, one)
+            case [b"subscribe", bytes() as channel, *_] if channel.decode() == self._inbox:
+                with self._lock:
+                    self._subscriptions.inbox.confirmed()
             case [b"subscribe", bytes() as channel, *_]:
                 with self._lock:
                     self._subscriptions.confirmed(self._job(channel))

@@ -402,3 +402,26 @@ def test_a_program_that_forgets_to_close_ends_in_peace(redis_url: str):
             [sys.executable, "-c", script, redis_url], capture_output=True, text=True, timeout=30
         )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_jobs_waited_for_in_bulk_and_cancelled_by_somebody_else_are_heard_of(client: Client, redis_url: str):
+    jobs = client.submit_many("churn", [AGE] * 100)
+    with Client(redis_url) as other:
+        for job in jobs[:50]:
+            assert other.job(job.id).cancel()
+        ended = client.as_completed(jobs, timeout=20)
+        first = [next(ended) for _ in range(50)]
+        for job in jobs[50:]:
+            assert other.job(job.id).cancel()
+        rest = list(ended)
+    assert {job.id for job in first} == {job.id for job in jobs[:50]}
+    assert {job.id for job in rest} == {job.id for job in jobs[50:]}
+    assert {job.status() for job in jobs} == {"cancelled"}
+
+
+def test_waiting_for_thousands_takes_one_subscription(client: Client, server: redis.Redis, redis_url: str):
+    jobs = client.submit_many("churn", [AGE] * 3000)
+    server.config_resetstat()
+    with Answering(redis_url):
+        assert {job.id for job in client.as_completed(jobs, timeout=60)} == {job.id for job in jobs}
+    assert server.info("commandstats")["cmdstat_subscribe"]["calls"] <= 2

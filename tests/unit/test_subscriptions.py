@@ -8,8 +8,9 @@ from headrace.subscriptions import CHUNK, Subscriptions
 
 
 class Watcher:
-    def __init__(self, *jobs: str, look: bool = True) -> None:
+    def __init__(self, *jobs: str, look: bool = True, own: tuple[str, ...] = ()) -> None:
         self.jobs = set(jobs)
+        self.own = set(own)
         self.look = look
         self.said: list[object] = []
 
@@ -140,3 +141,78 @@ def test_what_nobody_asked_about_is_ignored():
     subscriptions.ended("a", Cancelled(job="a"))
     subscriptions.remove(Watcher("a"))
     assert len(subscriptions) == 0
+
+
+def listening(*watchers: Watcher) -> Subscriptions:
+    subscriptions = subscribed(*watchers)
+    assert subscriptions.inbox.is_to_be_subscribed()
+    subscriptions.inbox.confirmed()
+    return subscriptions
+
+
+def test_jobs_of_the_inbox_take_one_subscription_between_them():
+    watcher = Watcher("a", "b", "c", own=("a", "b"))
+    subscriptions = Subscriptions()
+    subscriptions.add(watcher)
+    assert subscriptions.next_to_subscribe() == ["c"]
+    assert subscriptions.inbox.is_to_be_subscribed()
+    assert not subscriptions.inbox.is_to_be_subscribed(), "once"
+
+
+def test_jobs_of_the_inbox_are_looked_at_once_it_is_listened_to_and_not_before():
+    watcher = Watcher("a", "b", own=("a", "b"))
+    subscriptions = Subscriptions()
+    subscriptions.add(watcher)
+    assert subscriptions.next_to_look_at() == []
+    subscriptions.inbox.is_to_be_subscribed()
+    subscriptions.inbox.confirmed()
+    assert sorted(subscriptions.next_to_look_at()) == ["a", "b"]
+    assert sorted(watcher.said) == [("confirmed", "a"), ("confirmed", "b")]
+    assert subscriptions.next_to_look_at() == []
+
+
+def test_what_is_waited_for_later_is_looked_at_too():
+    subscriptions = listening(Watcher("a", own=("a",)))
+    subscriptions.next_to_look_at()
+    subscriptions.add(Watcher("b", own=("b",)))
+    assert subscriptions.next_to_look_at() == ["b"]
+
+
+def test_what_is_left_in_the_inbox_is_looked_at_again():
+    watcher = Watcher("a", "b", own=("a", "b"))
+    subscriptions = listening(watcher)
+    subscriptions.next_to_look_at()
+    subscriptions.ended("a", Cancelled(job="a"))
+    subscriptions.inbox.look_again()
+    assert subscriptions.next_to_look_at() == ["b"]
+    assert watcher.jobs == {"b"}
+
+
+def test_the_inbox_is_listened_to_again_after_a_reconnect():
+    watcher = Watcher("a", own=("a",))
+    subscriptions = listening(watcher)
+    subscriptions.next_to_look_at()
+    subscriptions.start_over()
+    assert subscriptions.inbox.is_to_be_subscribed()
+    assert subscriptions.next_to_look_at() == []
+    subscriptions.inbox.confirmed()
+    assert subscriptions.next_to_look_at() == ["a"]
+
+
+def test_who_leaves_the_inbox_leaves_nothing_there():
+    watcher, other = Watcher("a", "b", own=("a", "b")), Watcher("b", own=("b",))
+    subscriptions = listening(watcher, other)
+    subscriptions.remove(watcher)
+    assert len(subscriptions) == 1
+    subscriptions.ended("b", Cancelled(job="b"))
+    assert other.said[-1] == Cancelled(job="b")
+    assert len(subscriptions) == 0
+
+
+def test_a_failure_reaches_those_who_wait_by_the_inbox():
+    watcher = Watcher("a", own=("a",))
+    subscriptions = listening(watcher)
+    error = BrokerUnavailable("gone")
+    subscriptions.fail(error)
+    assert watcher.said[-1] is error
+    assert not subscriptions

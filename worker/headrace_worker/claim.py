@@ -44,13 +44,15 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     ended: list[Outcome]
     #: Messages that are no job at all.
     malformed: list[bytes]
+    #: The inbox of the client that waits, by job id.
+    inboxes: dict[str, str]
     #: Jobs whose time has not come: unix milliseconds, and the frame.
     early: list[tuple[int, bytes]]
 
 
 def open_claim(frames: Sequence[bytes], now: datetime) -> Opened:
     """Read the messages of a claim. Reads nothing twice and raises nothing."""
-    opened = Opened(jobs=[], ended=[], malformed=[], early=[])
+    opened = Opened(jobs=[], ended=[], malformed=[], inboxes={}, early=[])
     for frame in frames:
         attempts, message = _attempts(frame)
         try:
@@ -58,6 +60,8 @@ def open_claim(frames: Sequence[bytes], now: datetime) -> Opened:
         except NotAJob:
             opened.malformed.append(frame)
             continue
+        if sealed.reply_to is not None:
+            opened.inboxes[sealed.id] = sealed.reply_to
         try:
             job = sealed.job()
         except InvalidInput as error:
@@ -130,6 +134,7 @@ class ClaimRunner:
             ended,
             now=now,
             ttl=self._ttl,
+            inboxes=opened.inboxes,
             malformed=opened.malformed,
             early=opened.early,
         )

@@ -7,8 +7,9 @@ fence refuses the outcomes, and the jobs run elsewhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 import redis
 
@@ -27,13 +28,15 @@ def deliver(
     *,
     now: datetime,
     ttl: int,
+    inboxes: Mapping[str, str] = MappingProxyType({}),
     malformed: Sequence[bytes] = (),
     early: Sequence[tuple[int, bytes]] = (),
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Outcome] | None:
     """Publish the outcomes of a claim, each unless its job has one; None when the lease was lost.
 
-    Returns what was published: of a job that was cancelled while it ran, nothing. `malformed` messages are
+    Returns what was published: of a job that was cancelled while it ran, nothing. `inboxes` are those of
+    the clients that wait, by job id; `malformed` messages are
     kept aside, `early` ones (unix milliseconds, frame) wait for their time; `ttl` is the seconds outcomes are
     kept. Raises redis.RedisError when Redis stays away.
     """
@@ -43,7 +46,7 @@ def deliver(
     stored = {job: outcomes.encode(outcome, now) for job, outcome in first.items()}
     for wait in (*_BACKOFF, None):
         try:
-            replies = leases.publish(lease, stored, ttl=ttl, malformed=malformed, delayed=early)
+            replies = leases.publish(lease, stored, ttl=ttl, inboxes=inboxes, malformed=malformed, delayed=early)
             break
         except (redis.ConnectionError, redis.TimeoutError):
             if wait is None:

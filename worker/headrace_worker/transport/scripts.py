@@ -21,6 +21,7 @@ of them fails, its jobs are still under their lease. Time is the server's. All k
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -226,28 +227,37 @@ return lost
 """
 
 # KEYS: leases, lease, malformed, delayed; then result key and record of each outcome.
-# ARGV: member, seconds outcomes are kept, number of outcomes, number of malformed frames; the outcomes as
-# stored; the malformed frames; then moment and frame of each delayed job.
+# ARGV: member, seconds outcomes are kept, number of outcomes, of malformed frames, of inboxes; the outcomes as
+# stored; the malformed frames; the channels of the inboxes; for each outcome which inbox (from 1; 0 is none);
+# then moment and frame of each delayed job.
 # Returns nil when the lease is lost, else 1 or 0 for each outcome: whether it was published.
 PUBLISH = (
     PUBLISH_FUNCTION
     + """
-local outcomes, malformed = tonumber(ARGV[3]), tonumber(ARGV[4])
+local outcomes, malformed, inboxes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local channels = 5 + outcomes + malformed
 local replies, ours = {}, false
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   -- Asked again, as the first reply was lost on its way? Then what is stored is, to the byte, what we bring.
   for i = 1, outcomes do
-    replies[i] = redis.pcall('GET', KEYS[3 + 2 * i]) == ARGV[4 + i] and 1 or 0
+    replies[i] = redis.pcall('GET', KEYS[3 + 2 * i]) == ARGV[5 + i] and 1 or 0
     ours = ours or replies[i] == 1
   end
   return ours and replies
 end
 redis.call('PERSIST', KEYS[1])
 for i = 1, outcomes do
-  replies[i] = publish(KEYS[3 + 2 * i], KEYS[4 + 2 * i], ARGV[2], ARGV[4 + i])
+  replies[i] = publish(KEYS[3 + 2 * i], KEYS[4 + 2 * i], ARGV[2], ARGV[5 + i])
 end
-for i = 1, malformed do redis.call('LPUSH', KEYS[3], ARGV[4 + outcomes + i]) end
-for i = 5 + outcomes + malformed, #ARGV, 2 do redis.call('ZADD', KEYS[4], ARGV[i], ARGV[i + 1]) end
+for inbox = 1, inboxes do  -- a client that waits for many jobs hears of them together
+  local told = {}
+  for i = 1, outcomes do
+    if replies[i] == 1 and tonumber(ARGV[channels + inboxes + i]) == inbox then told[#told + 1] = ARGV[5 + i] end
+  end
+  redis.call('PUBLISH', ARGV[channels + inbox], table.concat(told, '\\n'))
+end
+for i = 1, malformed do redis.call('LPUSH', KEYS[3], ARGV[5 + outcomes + i]) end
+for i = channels + inboxes + outcomes + 1, #ARGV, 2 do redis.call('ZADD', KEYS[4], ARGV[i], ARGV[i + 1]) end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
 return replies
@@ -388,10 +398,13 @@ class Leases:
         outcomes: Mapping[str, bytes],
         *,
         ttl: int,
+        inboxes: Mapping[str, str] = MappingProxyType({}),
         malformed: Sequence[bytes] = (),
         delayed: Sequence[tuple[int, bytes]] = (),
     ) -> list[bool] | None:
         """End a claim: store outcomes by job id, put malformed and delayed frames where they belong.
+
+        `inboxes` says, by job id, which client's inbox is told of an outcome.
 
         Says of each outcome whether it was published; None when the lease was lost, and nothing was done.
         """
@@ -399,8 +412,10 @@ class Leases:
         names = [*self._of(lease), self._names.malformed, self._names.delayed(lease.queue)]
         for job in outcomes:
             names += [keys.result(job), keys.job(job)]
-        values: list[str | int | bytes] = [lease.member, ttl, len(outcomes), len(malformed)]
-        values += [*outcomes.values(), *malformed]
+        numbers = {inbox: number for number, inbox in enumerate(dict.fromkeys(inboxes.values()), start=1)}
+        values: list[str | int | bytes] = [lease.member, ttl, len(outcomes), len(malformed), len(numbers)]
+        values += [*outcomes.values(), *malformed, *map(keys.inbox, numbers)]
+        values += [numbers[inboxes[job]] if job in inboxes else 0 for job in outcomes]
         for moment, frame in delayed:
             values += [moment, frame]
         replies = self._publish(names, values)
