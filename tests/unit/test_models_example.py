@@ -82,7 +82,7 @@ def test_a_file_that_is_no_example_is_refused(tmp_path: Path, name: str, content
 def test_a_cell_longer_than_csv_takes_is_refused(tmp_path: Path) -> None:
     former = csv.field_size_limit(100_000)  # of the process: batches raise it
     try:
-        with pytest.raises(ModelError, match="the example e.csv.*is not CSV: field larger than field limit"):
+        with pytest.raises(ModelError, match=r"the example e\.csv.*is not CSV: field larger than field limit"):
             _read(tmp_path, "e.csv", "a\n" + "x" * 200_000)
     finally:
         csv.field_size_limit(former)
