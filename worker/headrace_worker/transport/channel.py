@@ -27,7 +27,7 @@ from kombu.transport import virtual
 from kombu.utils.json import loads
 
 from headrace.queues import Keys, model_of
-from headrace_worker.transport import scripts
+from headrace_worker.transport import lua, scripts
 from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.scripts import Ask, Claim, Held, LeaseKeys
 from headrace_worker.transport.wakeup import Wakeup
@@ -123,7 +123,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             lasts_ms=self.keeper.lasts_ms,
             lowest_first=next(self._claims) % _LOWEST_EVERY == 0,
         )
-        call = ["EVAL", scripts.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
+        call = ["EVAL", lua.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
         commands = [*wakeup.commands(), [*call, len(keys), *keys, *values]]
         self._sent = Sent(name, asks, wakeup)
         self._in_poll = connection
@@ -327,7 +327,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
 #: No moment comes after this.
 _LATER = float("inf")
-_CLAIM_SHA = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest()  # Redis's name for it
+_CLAIM_SHA = hashlib.sha1(lua.CLAIM.encode(), usedforsecurity=False).hexdigest()  # Redis's name for it
 
 
 class Channel(Claiming, kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types

@@ -1,0 +1,227 @@
+"""The scripts of a claim, as Redis runs them. `scripts` says what each is for, and has its function.
+
+Redis does not undo a script that fails half way, and in a full Redis it refuses a script whose first write
+takes memory. So a claim pops before it records, and once it has popped nothing can stop it; the others begin
+with a write that takes no memory (PERSIST, which changes nothing here), and remove the lease last. Where one
+of them fails, its jobs are still under their lease. Time is the server's. All keys are declared.
+"""
+
+from __future__ import annotations
+
+from headrace.publish import FUNCTION as PUBLISH_FUNCTION
+
+# KEYS: leases, the new lease, cancelled; then the five sources of each queue.
+# ARGV: name of the lease, how long it lasts (ms), '1' to take the lowest priority first; then name, jobs, bytes,
+# '1' for full_only and '1' for leased of each queue.
+# Returns {queue (from 1), {source, count, ...}, frames, 1 if a job was cancelled lately}, or {0, {queues held}}.
+CLAIM = """
+local leases, lease, name, lasts, lowest = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local queues = (#KEYS - 3) / 5
+local frames, bytes, largest, origins = {}, 0, 0, {}
+redis.call('ZCARD', leases)  -- where it is a key of another kind, fail now: nothing is popped yet
+
+local function source(queue, index) return KEYS[4 + 5 * (queue - 1) + index] end
+local function ask(queue, field) return ARGV[3 + 5 * (queue - 1) + field] end
+
+local function take(queue, index, jobs, room)
+  local before = #frames
+  while #frames < jobs and bytes < room do
+    -- How large a message is shows only when it is popped: one first, then as many as its like would fit.
+    local count = 1
+    if largest > 0 then
+      count = math.min(jobs - #frames, math.max(1, math.floor((room - bytes) / largest)))
+    end
+    -- Once something is popped, an error (a key of another kind) must not end the script.
+    local popped = (#frames > 0 and redis.pcall or redis.call)('RPOP', source(queue, index), count)
+    if not popped or popped.err then break end
+    for _, frame in ipairs(popped) do
+      frames[#frames + 1] = frame
+      bytes = bytes + #frame
+      if #frame > largest then largest = #frame end
+    end
+    if #popped < count then break end
+  end
+  if #frames > before then
+    origins[#origins + 1] = index
+    origins[#origins + 1] = #frames - before
+  end
+  return #frames > before
+end
+
+local function hold(queue)
+  if ask(queue, 5) == '1' then
+    local at = redis.call('TIME')
+    local first = 1
+    while first <= #frames do  -- Lua's stack takes no more than a few thousand values at once
+      redis.call('RPUSH', lease, unpack(frames, first, math.min(first + 999, #frames)))
+      first = first + 1000
+    end
+    redis.call('ZADD', leases, at[1] * 1000 + math.floor(at[2] / 1000) + lasts,
+               name .. '#' .. table.concat(origins, ',') .. '#' .. ask(queue, 1))
+  end
+  return {queue, origins, frames, redis.call('EXISTS', KEYS[3])}
+end
+
+for queue = 1, queues do  -- what was lost with its worker runs first, and alone
+  if take(queue, 0, 1, 1) then return hold(queue) end
+end
+
+local held, holding = {}, {}
+for queue = 1, queues do
+  if ask(queue, 4) == '1' then
+    local waiting = 0
+    for index = 1, 4 do waiting = waiting + redis.call('LLEN', source(queue, index)) end
+    if waiting < tonumber(ask(queue, 2)) then
+      holding[queue] = true
+      if waiting > 0 then held[#held + 1] = queue end
+    end
+  end
+end
+
+local first, last, step = 1, 4, 1
+if lowest then first, last, step = 4, 1, -1 end
+for index = first, last, step do
+  for queue = 1, queues do
+    local jobs, room = tonumber(ask(queue, 2)), tonumber(ask(queue, 3))
+    if not holding[queue] and take(queue, index, jobs, room) then
+      for more = first, last, step do
+        if more ~= index then take(queue, more, jobs, room) end
+      end
+      return hold(queue)
+    end
+  end
+end
+return {0, held}
+"""
+
+# KEYS: leases. ARGV: milliseconds, members. Returns the members that are lost.
+RENEW = """
+local at = redis.call('TIME')
+local lapses, lost = at[1] * 1000 + math.floor(at[2] / 1000) + tonumber(ARGV[1]), {}
+redis.call('PERSIST', KEYS[1])
+for i = 2, #ARGV do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+    redis.call('ZADD', KEYS[1], lapses, ARGV[i])
+  else
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+return lost
+"""
+
+# KEYS: leases, lease, malformed, delayed; then result key and record of each outcome.
+# ARGV: member, seconds outcomes are kept, number of outcomes, of malformed frames, of inboxes; the outcomes as
+# stored; the malformed frames; the channels of the inboxes; for each outcome which inbox (from 1; 0 is none);
+# then moment and frame of each delayed job.
+# Returns nil when the lease is lost, else 1 or 0 for each outcome: whether it was published.
+PUBLISH = (
+    PUBLISH_FUNCTION
+    + """
+local outcomes, malformed, inboxes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local channels = 5 + outcomes + malformed
+local replies, ours = {}, false
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  -- Asked again, as the first reply was lost on its way? Then what is stored is, to the byte, what we bring.
+  for i = 1, outcomes do
+    replies[i] = redis.pcall('GET', KEYS[3 + 2 * i]) == ARGV[5 + i] and 1 or 0
+    ours = ours or replies[i] == 1
+  end
+  return ours and replies
+end
+redis.call('PERSIST', KEYS[1])
+for i = 1, outcomes do
+  replies[i] = publish(KEYS[3 + 2 * i], KEYS[4 + 2 * i], ARGV[2], ARGV[5 + i])
+end
+for inbox = 1, inboxes do  -- a client that waits for many jobs hears of them together
+  local told = {}
+  for i = 1, outcomes do
+    if replies[i] == 1 and tonumber(ARGV[channels + inboxes + i]) == inbox then told[#told + 1] = ARGV[5 + i] end
+  end
+  redis.call('PUBLISH', ARGV[channels + inbox], table.concat(told, '\\n'))
+end
+for i = 1, malformed do redis.call('LPUSH', KEYS[3], ARGV[5 + outcomes + i]) end
+for i = channels + inboxes + outcomes + 1, #ARGV, 2 do redis.call('ZADD', KEYS[4], ARGV[i], ARGV[i + 1]) end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
+return replies
+"""
+)
+
+# KEYS: leases, lease. ARGV: member. Returns 1 if the lease was held.
+FINISH = """
+redis.call('DEL', KEYS[2])
+return redis.call('ZREM', KEYS[1], ARGV[1])
+"""
+
+# A lease nobody holds is left alone; so is one that has not lapsed, if only a lapsed one may be ended.
+# Returns the moment, in milliseconds.
+ENDING = """
+local function ending(leases, member, only_if_lapsed)
+  local score = redis.call('ZSCORE', leases, member)
+  if not score then return false end
+  local at = redis.call('TIME')
+  if only_if_lapsed and tonumber(score) > at[1] * 1000 + math.floor(at[2] / 1000) then return false end
+  redis.call('PERSIST', leases)
+  return at[1] .. string.format('%03d', math.floor(at[2] / 1000))
+end
+"""
+
+# KEYS: leases, lease, the five sources. ARGV: member, '1' if only when lapsed; then source and count of each
+# origin. Returns the number of frames that went back.
+RELEASE = (
+    ENDING
+    + """
+if not ending(KEYS[1], ARGV[1], ARGV[2] == '1') then return 0 end
+local frames, at = redis.call('LRANGE', KEYS[2], 0, -1), 0
+for i = 3, #ARGV, 2 do
+  local count = tonumber(ARGV[i + 1])
+  for frame = math.min(at + count, #frames), at + 1, -1 do
+    redis.call('RPUSH', KEYS[3 + ARGV[i]], frames[frame])
+  end
+  at = at + count
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
+return #frames
+"""
+)
+
+# KEYS: leases, lease, again. ARGV: member, '1' if only when lapsed, cause and owner of the attempt.
+# Returns the number of frames that went back.
+LAPSE = (
+    ENDING
+    + """
+local moment = ending(KEYS[1], ARGV[1], ARGV[2] == '1')
+if not moment then return 0 end
+local frames = redis.call('LRANGE', KEYS[2], 0, -1)
+for i = #frames, 1, -1 do
+  local tried, message = string.match(frames[i], '^\\1([^\\n]*)\\n(.*)$')
+  local attempt = ARGV[3] .. ',' .. moment .. ';'
+  redis.call('RPUSH', KEYS[3], '\\1' .. (tried or '') .. attempt .. '\\n' .. (message or frames[i]))
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
+return #frames
+"""
+)
+
+# KEYS: leases. ARGV: how many at the most. Returns members whose time is over.
+LAPSED = """
+local at = redis.call('TIME')
+local now = at[1] * 1000 + math.floor(at[2] / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+"""
+
+# KEYS: delayed, the four lists of the queue. ARGV: how many at the most. Returns how many were due.
+# The list is the one of the message's priority: its first `"priority":`, as the body is base64.
+DUE = """
+local at = redis.call('TIME')
+local now = at[1] * 1000 + math.floor(at[2] / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+for _, frame in ipairs(due) do
+  redis.call('ZREM', KEYS[1], frame)
+  local priority = tonumber(string.match(frame, '"priority":%s*(%d+)') or '0')
+  redis.call('LPUSH', KEYS[2 + math.min(3, math.floor(priority / 3))], frame)
+end
+return #due
+"""
