@@ -7,11 +7,8 @@ from typing import Any
 
 from redis import BlockingConnectionPool
 from redis.asyncio import BlockingConnectionPool as AsyncBlockingConnectionPool
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from headrace.address import Address
@@ -25,7 +22,7 @@ class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
 
     def __init__(self, address: Address, **options: Any) -> None:
         sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py gives it no types
-            address.sentinels, sentinel_kwargs={**sentinel_options(address), "retry": Retry(NoBackoff(), 0)}
+            address.sentinels, sentinel_kwargs=sentinel_options(address)
         )
         super().__init__(  # type: ignore[no-untyped-call]  # as above
             address.master_name, sentinels, **(options | _of_primary(address))
@@ -43,7 +40,7 @@ class AsyncSentinelPool(AsyncSentinelConnectionPool, AsyncBlockingConnectionPool
 
     def __init__(self, address: Address, **options: Any) -> None:
         sentinels = AsyncSentinel(  # type: ignore[no-untyped-call]  # as above
-            address.sentinels, sentinel_kwargs={**sentinel_options(address), "retry": AsyncRetry(NoBackoff(), 0)}
+            address.sentinels, sentinel_kwargs=sentinel_options(address)
         )
         super().__init__(  # type: ignore[no-untyped-call]  # as above
             address.master_name, sentinels, **(options | _of_primary(address))
@@ -64,15 +61,15 @@ def _of_primary(address: Address) -> dict[str, Any]:
 
 def sentinel_options(address: Address) -> dict[str, Any]:
     """Arguments of redis-py's connections to the Sentinels: quick to give up one, as there are others."""
-    waits = {"socket_connect_timeout": _ANSWERS_WITHIN, "socket_timeout": _ANSWERS_WITHIN}
-    return {**waits, **address.sentinel_login, **({"ssl": True, **address.tls} if address.tls else {})}
+    once = {"socket_connect_timeout": _ANSWERS_WITHIN, "socket_timeout": _ANSWERS_WITHIN, "retry": None}
+    return {**once, **address.sentinel_login, **({"ssl": True, **address.tls} if address.tls else {})}
 
 
 class SentinelOptions(UserDict[str, Any]):
     """`sentinel_options` for kombu and Celery, which show options to who asks, as `celery inspect` does."""
 
     def __init__(self, address: Address) -> None:
-        super().__init__(sentinel_options(address), retry=Retry(NoBackoff(), 0))
+        super().__init__(sentinel_options(address))
 
     def __json__(self) -> list[str]:
         """The names alone; kombu's encoder asks for this."""
