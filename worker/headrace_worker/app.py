@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import warnings
 from typing import Any
 
 from headrace import __version__
@@ -19,6 +20,7 @@ settings = load(WorkerSettings)
 sentry.start(__version__)  # before Celery's worker is imported: see telemetry/sentry.py
 
 from celery import Task, signals  # noqa: E402
+from celery.exceptions import CPendingDeprecationWarning  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
 from headrace import broker  # noqa: E402
@@ -77,6 +79,8 @@ def _choose_queues(options: dict[str, Any], **_: Any) -> None:
 
 @signals.worker_init.connect(weak=False)
 def _load_models(**_: Any) -> None:
+    # Celery warns, at every lost connection, of a setting that is chosen above.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     serving.load()
     atexit.register(serving.stop)  # however the worker ends: Celery tells of no cold shutdown
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ class Serving:
         #: The models asked for; None is all of the store, whenever added.
         self._asked: list[str] | None = [name for name in settings.serve.split(",") if name] or None
         self._published: dict[str, str] = {}
+        self._main_pid = os.getpid()
         self._keeper: Keeper | None = None
         self._runner: ClaimRunner | None = None
 
@@ -67,6 +69,9 @@ class Serving:
     def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:
         """What runs claims in this pool process."""
         if self._runner is None:
+            if os.getpid() != self._main_pid:
+                # Celery ends pool processes with SIGTERM: as SystemExit it would pass for the model's own.
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
             keys, client = self._keys, self.client
             database = client.connection_pool.connection_kwargs.get("db", 0)
             events = Events(
@@ -134,6 +139,8 @@ class Serving:
 
     def load(self) -> None:
         """Load and prove the models, before the pool forks. Exits when there are models and none can serve."""
+        if self.settings.ready_file:  # one left by a former run would have us pass for ready
+            Path(self.settings.ready_file).unlink(missing_ok=True)
         threadpool_limits(1)
         failures = self.registry.preload(self._asked)
         for model, error in failures.items():

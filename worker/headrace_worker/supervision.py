@@ -24,6 +24,10 @@ class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
     stayed away) they go back as they were.
     """
 
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
+        """What `celery inspect` shows: the model and how many jobs, never what is in them."""
+        return dict(super().info(safe=True))
+
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The time limit passed: the pool process is killed."""
         if not soft:
@@ -39,20 +43,30 @@ class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
 
 
 class GiveBack(bootsteps.StartStopStep):
-    """After a lost connection Celery drops what its pool has not begun; here it goes back to its queue."""
+    """After a lost connection: what Celery dropped with it goes back to its queue."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     #: Set by the app: the keeper of this worker's leases, if it has one yet.
     keeper: Callable[[], Keeper | None] = staticmethod(lambda: None)
 
-    def start(self, parent: Consumer) -> None:  # noqa: ARG002  # Celery's signature
+    def start(self, parent: Consumer) -> None:
         """The connection is there again, and nothing is consumed yet."""
+        _watch_processes_again(parent)
         if (keeper := self.keeper()) is None:
             return
         begun = {request.message.delivery_tag for request in state.active_requests}
         for name in keeper.names:
             if name not in begun:
                 keeper.stray(name)
+
+
+def _watch_processes_again(consumer: Consumer) -> None:
+    # When two pool processes end at once, Celery may take the second event for one of a process just started,
+    # whose file descriptor has the same number. It watches that process no more, and fails on it, and for good,
+    # when it next joins an event loop: now. Without the attribute it begins to watch anew.
+    for process in getattr(getattr(consumer.pool, "_pool", None), "_pool", ()):
+        if getattr(process, "_sentinel_poll", ...) is None:
+            del process._sentinel_poll  # noqa: SLF001
 
 
 def revoke_cancels(cancel: Callable[[Sequence[str]], None]) -> None:

@@ -136,7 +136,7 @@ class Keeper:
         commands = Leases(self._connect(), self._names)
         renew_every = self.lasts_ms / 1000 * _RENEW_AT
         tick = min(_SWEEP_EVERY, renew_every)
-        renew_at, sweep_from = time.monotonic() + renew_every, 0.0
+        renew_at, sweep_from, failed = time.monotonic() + renew_every, 0.0, False
         while True:
             self._hurry.wait(tick)
             self._hurry.clear()
@@ -150,10 +150,14 @@ class Keeper:
                 self._give_back(commands, now)
                 if now >= sweep_from:
                     self._sweep(commands)
+                failed = False
             except Exception as error:  # noqa: BLE001  # whatever it was: without renewals every lease is lost
                 log.warning("could not renew or sweep leases, will try again: %s", error)
                 # Redis was away for everyone. Let all who live renew, before what is left counts as lost.
                 renew_at, sweep_from = now, now + renew_every + tick
+                if not failed:  # a connection that was cut: another is open in no time
+                    failed = True
+                    self._hurry.set()
 
     def _renew(self, commands: Leases) -> None:
         held = list(self._held.values())

@@ -1,0 +1,89 @@
+"""A model that twists time and kills processes when its rows say so, and a worker that serves it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+
+from headrace_worker.models.manifest import Limits
+from headrace_worker.models.package import package
+from headrace_worker.models.store import Store
+from headrace_worker.stack import Child
+
+#: What a row can tell the model to do, in its second place; the third says for how long.
+NOTHING, KILL, SLEEP = 0, 1, 2
+
+
+class Doubling(RegressorMixin, BaseEstimator):
+    """Twice the first value of each row. Writes the first values of every batch to the file $CALLS names."""
+
+    def fit(self, rows: Any, _: Any = None) -> Doubling:
+        self.n_features_in_ = len(rows[0])
+        return self
+
+    def predict(self, rows: Any) -> Any:
+        table = np.asarray(rows, dtype=float)
+        if calls := os.environ.get("CALLS"):
+            with Path(calls).open("a") as file:
+                file.write(" ".join(str(int(value)) for value in table[:, 0]) + "\n")
+        for _, do, long in table:
+            if do == SLEEP:
+                time.sleep(long)
+            if do == KILL:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return 2 * table[:, 0]
+
+
+def add(folder: Path, name: str = "doubling", **limits: Any) -> Path:
+    """Package the model in a store; returns the store's path."""
+    joblib.dump(Doubling().fit([[0.0, 0.0, 0.0]]), folder / "doubling.joblib")
+    (folder / "doubling.json").write_text("[[1, 0, 0]]")
+    store = Store(folder / "models")
+    file, example = folder / "doubling.joblib", folder / "doubling.json"
+    package(store, file, name=name, example=example, trust_pickle=True, limits=Limits(**limits))
+    return store.path
+
+
+@contextlib.contextmanager
+def serving(
+    *options: str, url: str, models: Path, folder: Path, name: str = "worker", **more: str
+) -> Iterator[Child]:
+    """A Celery worker of ours with further options, ready; its process group is gone afterwards."""
+    ready = folder / f"{name}.ready"
+    ready.unlink(missing_ok=True)
+    environ = {
+        "HEADRACE_REDIS_URL": url,
+        "HEADRACE_MODELS": str(models),
+        "HEADRACE_READY_FILE": str(ready),
+        "HEADRACE_TRUST_PICKLE": "true",
+        "PYTHONPATH": str(Path(__file__).parent),
+        "CALLS": str(folder / "calls"),
+        **more,
+    }
+    command = ["celery", "-A", "headrace_worker", "worker", "--concurrency", "2", "--hostname", f"{name}@test"]
+    child = Child(name, [*command, *options], environ, folder / f"{name}.log")
+    try:
+        wait_for(ready.exists, 60, lambda: child.log.read_text()[-3000:])
+        yield child
+    finally:
+        child.stop()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+
+
+def wait_for(condition: Any, seconds: float = 20, told: Any = lambda: "") -> Any:
+    """What the condition gives once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (got := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s. {told()}"
+        time.sleep(0.02)
+    return got
