@@ -201,32 +201,35 @@ def private_bytes(pid: int) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
-@pytest.mark.parametrize("how", [["--models", "chosen"], ["-Q", "predict.chosen"]])
-def test_a_worker_of_some_models_leaves_the_others_alone(tmp_path: Path, how: list[str]):
+def test_a_worker_of_some_models_or_queues_leaves_the_others_alone(tmp_path: Path):
     store = Store(tmp_path / "models")
-    add(store, "chosen", 1.0)
-    add(store, "left", 2.0)
+    for constant, name in enumerate(["by-name", "by-queue", "left"]):
+        add(store, name, float(constant))
     with EmbeddedRedis("--appendfsync", "no") as redis, Client(redis.url, check=False) as client:
-        ready = tmp_path / "ready"
-        worker = Child(
-            "worker",
-            ["headrace.cli", "worker", "--url", redis.url, "--store", str(store.path), "-c", "1", *how],
-            {"HEADRACE_READY_FILE": str(ready)},
-            tmp_path / "worker.log",
-        )
+
+        def start(name: str, *how: str) -> Child:
+            return Child(
+                name,
+                ["headrace.cli", "worker", "--url", redis.url, "--store", str(store.path), "-c", "1", *how],
+                {"HEADRACE_READY_FILE": str(tmp_path / f"{name}.ready")},
+                tmp_path / f"{name}.log",
+            )
+
+        workers = [start("one", "--models", "by-name"), start("two", "-Q", "predict.by-queue")]
         try:
             left = client.submit("left", [7.0])
-            eventually(ready.exists)
-            assert answer(client, "chosen") == 1.0
+            eventually(lambda: len(list(tmp_path.glob("*.ready"))) == 2)
             add(store, "later", 3.0)
             later = client.submit("later", [7.0])
-            deadline = time.monotonic() + 2.5  # two looks at the store, were it looking
+            deadline = time.monotonic() + 2.5  # two looks at the store, were they looking
             while time.monotonic() < deadline:
-                assert answer(client, "chosen") == 1.0
+                assert answer(client, "by-name") == 0.0
+                assert answer(client, "by-queue") == 1.0
             assert (left.status(), later.status()) == ("queued", "queued")
-            assert client.models() == ["chosen"]
+            assert client.models() == ["by-name", "by-queue"]
         finally:
-            worker.stop()
+            for worker in workers:
+                worker.stop()
 
 
 def test_a_worker_whose_only_model_is_broken_ends_with_a_sentence(tmp_path: Path):

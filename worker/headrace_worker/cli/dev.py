@@ -26,14 +26,14 @@ _REDIS_PORT, _FLOWER_PORT = 6390, 5555
 @click.option("--flower-port", type=click.IntRange(1, 65535), help="Default: 5555, another where that is taken.")
 def dev(store: Path | None, concurrency: int, flower_port: int | None) -> None:
     """Run the whole stack here until Ctrl-C: Redis, a worker, Flower. Nothing leaves loopback."""
+    if flower_port is not None and not _free(flower_port):
+        raise HeadraceError(f"port {flower_port} is taken; give another with --flower-port")
     # Here, so that `headrace --help` does not load scikit-learn.
     from headrace_worker.demo_models import add_demo_models
     from headrace_worker.embedded import EmbeddedRedis
     from headrace_worker.models.store import Store
     from headrace_worker.stack import start_flower, start_worker, until_interrupted
 
-    if flower_port is not None and not _free(flower_port):
-        raise HeadraceError(f"port {flower_port} is taken; give another with --flower-port")
     with until_interrupted() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-dev-")))
         redis = stack.enter_context(EmbeddedRedis(port=_port(_REDIS_PORT)))
