@@ -177,7 +177,7 @@ def _refusal(text: str) -> str:
         return "is a read-only replica; point HEADRACE_REDIS_URL at the primary"
     if "unauthenticated" in text:
         return _REFUSED
-    if "NOPERM" in text or "ACL" in text:
+    if "NOPERM" in text or "ACL" in text or "user executing the script" in text:
         return f"does not permit this user a command, key or channel: {text}; see its ACL"
     if "MISCONF" in text:
         return f"refuses writes because it cannot save them: {text}"
