@@ -193,6 +193,7 @@ def test_a_number_out_of_an_instance_stands_in_no_failure(value: float, quote: C
         ),
         ("sex is M, not F", {"sex": "M"}, f"sex is {STRUCK}, not F"),
         ("age 0.25 or .25 or 25e-2", [0.25], f"age {STRUCK} or {STRUCK} or {STRUCK}"),
+        ("in half precision 41.53125", [41.537], f"in half precision {STRUCK}"),
         ("3 is not 7", [3, 0.1], f"{STRUCK} is not 7"),
         ("nothing in Ann Lee but Ann.", "ann lee", f"nothing in {STRUCK} but {STRUCK}."),
         ("what is -- or 😀", ["--", "😀"], f"what is {STRUCK} or {STRUCK}"),
