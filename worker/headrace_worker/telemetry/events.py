@@ -125,9 +125,14 @@ class Events:
         try:
             self._say(msgspec.json.encode(message))
         except redis.RedisError:
-            self._unread = 0
-            if self._connection is not None:
-                self._connection.disconnect()
+            self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        """Take another next time: one from the pool asks Sentinel where the primary is, one mended does not."""
+        connection, self._connection, self._unread = self._connection, None, 0
+        if connection is not None:
+            connection.disconnect()
+            self._pool.release(connection)
 
     def _say(self, message: bytes) -> None:
         """Send without waiting for the reply: the job waits meanwhile. It is read before the next."""
