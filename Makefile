@@ -85,7 +85,7 @@ bench: $(VENV)/.runs ## Measure Headrace beside its peers, and write docs/benchm
 
 .PHONY: bench-short
 bench-short: $(VENV)/.runs ## The same with small sizes and few peers: that it runs, not what it says
-	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey \
+	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey --more depth,pools \
 		--out benchmarks/results/short.json $(ARGS)
 
 # --- keep ------------------------------------------------------------------------------------------
