@@ -15,7 +15,7 @@ from headrace.client import settings_of
 from headrace.contract import Contract
 from headrace.depth import QueueDepth
 from headrace.envelope import new_id
-from headrace.inbox import in_bulk
+from headrace.inbox import SOON, in_bulk
 from headrace.link import Deadline, some_left, utc_now
 from headrace.options import JobOptions, asked, each_of, instances_of
 from headrace.outcome import Outcome, Prediction, Status, status_of
@@ -180,12 +180,18 @@ class AsyncClient:
         deadline = Deadline(timeout)
         now = utc_now()
         wanted, given = asked(model, options, now), instances_of(instance, instances)
-        job = new_id() if id is None else check_job_id(id)
-        async with self._link.waiting.watch([job], look=id is not None) as watch:
+        if id is not None:
+            job = check_job_id(id)
+            await self._link.do(self._link.producer.submit(wanted, given, job, now))
+            return await AsyncJobHandle(self._link, job, model).result(deadline.left())
+        # Nobody can have told of a fresh id before it is submitted: no look is needed, only this order.
+        job = new_id()
+        async with self._link.waiting.watch([job], look=False, own=[job]) as watch:
             ready = await watch.ready(deadline.left_or(self._link.settings.connect_timeout))
             await self._link.do(self._link.producer.submit(wanted, given, job, now))
-            if ready:
-                return (await self._link.next_of(watch, job, deadline.left(), given=timeout)).get()
+            arrived = await watch.next(deadline.left_or(SOON)) if ready else None
+        if arrived is not None:
+            return arrived[1].get()
         return await AsyncJobHandle(self._link, job, model).result(deadline.left())
 
     def as_completed(

@@ -12,7 +12,7 @@ from headrace.contract import Contract
 from headrace.depth import QueueDepth
 from headrace.envelope import new_id
 from headrace.handle import JobHandle
-from headrace.inbox import in_bulk
+from headrace.inbox import SOON, in_bulk
 from headrace.link import Deadline, Link, some_left, utc_now
 from headrace.options import JobOptions, asked, each_of, instances_of
 from headrace.outcome import Prediction
@@ -86,13 +86,18 @@ class Client:
         deadline = Deadline(timeout)
         now = utc_now()
         wanted, given = asked(model, options, now), instances_of(instance, instances)
-        job = new_id() if id is None else check_job_id(id)
-        # Nobody can have announced a fresh id before it is submitted: no look is needed, only this order.
-        with self._link.waiting.watch([job], look=id is not None) as watch:
+        if id is not None:
+            job = check_job_id(id)
+            self._link.do(self._link.producer.submit(wanted, given, job, now))
+            return JobHandle(self._link, job, model).result(deadline.left())
+        # Nobody can have told of a fresh id before it is submitted: no look is needed, only this order.
+        job = new_id()
+        with self._link.waiting.watch([job], look=False, own=[job]) as watch:
             ready = watch.ready(deadline.left_or(self._link.settings.connect_timeout))
             self._link.do(self._link.producer.submit(wanted, given, job, now))
-            if ready:
-                return self._link.next_of(watch, job, deadline.left(), given=timeout).get()
+            arrived = watch.next(deadline.left_or(SOON)) if ready else None
+        if arrived is not None:
+            return arrived[1].get()
         return JobHandle(self._link, job, model).result(deadline.left())
 
     def as_completed(self, jobs: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:

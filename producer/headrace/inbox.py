@@ -15,8 +15,11 @@ from headrace.outcome import Outcome
 if TYPE_CHECKING:
     from headrace.subscriptions import Watcher
 
-#: Jobs from which on a wait goes by the inbox. Fewer are told of quicker by a channel for each.
+#: Jobs from which on a wait goes by the inbox. Of fewer a channel for each tells, also where no worker of
+#: ours ran them.
 BULK = 64
+#: Seconds a single prediction waits by the inbox; then a channel of its own hears also what others announce.
+SOON = 0.05
 #: Seconds between two looks at what is left.
 LOOK_AGAIN = 2.0
 
@@ -42,7 +45,7 @@ class Inbox:
         for job in watcher.own:
             self._watchers.setdefault(job, []).append(watcher)
         if self._listened_to:
-            self._hold(watcher.own)
+            self._hold(watcher.own, look=watcher.look)
 
     def remove(self, watcher: Watcher) -> None:
         """End the waiting of one that has not had all its outcomes."""
@@ -63,11 +66,12 @@ class Inbox:
     def confirmed(self) -> None:
         """Redis has confirmed the subscription."""
         self._listened_to = True
-        self._hold(set(self._watchers))
+        self._hold(set(self._watchers), look=True)
 
-    def _hold(self, jobs: set[str]) -> None:
+    def _hold(self, jobs: set[str], *, look: bool) -> None:
         """From now on nothing of these jobs is missed; what was before is to be looked for."""
-        self._to_look |= jobs
+        if look:
+            self._to_look |= jobs
         for job in jobs:
             for watcher in self._watchers.get(job, ()):
                 watcher.confirmed(job)

@@ -15,7 +15,7 @@ import redis
 
 from headrace import publish
 from headrace.contract import Contract, Feature, Named, Output
-from headrace.outcome import Outcome, Prediction, Success
+from headrace.outcome import Outcome, Prediction, Success, encode
 from headrace.queues import Keys, queue_name
 
 CHURN = Contract(
@@ -68,7 +68,10 @@ class Answering:
         job = message["headers"]["id"]
         (_, instances), _, _ = json.loads(base64.b64decode(message["body"]))
         self.taken.append(job)
-        end(client, self._answer(job, instances), keys=self._keys, ttl=self._ttl)
+        outcome = self._answer(job, instances)
+        if end(client, outcome, keys=self._keys, ttl=self._ttl)[0]:
+            inbox = self._keys.inbox(message["properties"]["reply_to"])
+            client.publish(inbox, encode(outcome, datetime.now(UTC)))
 
     def __enter__(self) -> Self:
         self._thread.start()

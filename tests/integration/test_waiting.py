@@ -63,7 +63,7 @@ def test_predict_takes_no_look_for_a_fresh_id(client: Client, server: redis.Redi
             client.predict("churn", AGE, timeout=10)
         stats = server.info("commandstats")
     assert "cmdstat_mget" not in stats
-    assert stats["cmdstat_subscribe"]["calls"] == 20
+    assert "cmdstat_subscribe" not in stats
     assert stats["cmdstat_lpush"]["calls"] == 20
 
 
