@@ -8,6 +8,7 @@ a worker serves all models of the store, also one added later.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -149,6 +150,9 @@ class Serving:
             raise SystemExit("headrace: no worker without its models: " + "; ".join(map(str, failures.values())))
         if not self.registry.contracts():
             log.warning("no models in %s yet; `headrace models add` adds one", self.settings.models)
+        # What is loaded stays: the collector need not look through it, nor touch the memory that the pool shares.
+        gc.collect()
+        gc.freeze()
 
     def after_fork(self) -> None:
         """Make a pool process ready: pools of threads do not survive a fork, nor do their limits."""

@@ -127,6 +127,11 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
         self.cycle.remove_from_loop = loop.remove
         loop.call_repeatedly(POLL_EVERY, self.cycle.poll_all)
 
+    @property
+    def in_event_loop(self) -> bool:
+        """Whether Celery's event loop drives this transport, as it does with the prefork pool."""
+        return self._loop is not None
+
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call back from the event loop; without one, the poll comes soon enough."""
         if self._loop is not None:

@@ -96,6 +96,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         self._sent: Sent | None = None
         self._use_eval = False
         self._refusal = ""
+        self._handed_over = False
         self._claims = itertools.count(1)
         self._without_ack: set[str] = set()
         #: When (monotonic) a queue that is left to fill up has waited long enough.
@@ -108,6 +109,11 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002  # kombu's signature
         """Send a claim, unless the last one found nothing and nothing has changed since."""
+        if (
+            self._handed_over
+        ):  # first let the pool have it: the loop turns again at once, when a process can take it
+            self._handed_over = False
+            return
         connection = self.client.connection
         wakeup = self._wakeup_for(connection)
         if wakeup.asleep:
@@ -222,6 +228,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
     def _hand_over(self, claim: Claim) -> None:
         self.keeper.hold(claim)
+        self._handed_over = self.connection.in_event_loop
         self.connection._deliver(claim_message(claim), claim.lease.queue)  # noqa: SLF001  # as kombu does
 
     def _hand_over_ordinary(self, claim: Claim) -> None:
