@@ -95,7 +95,7 @@ def read(url: str) -> Address:
 
 def _by_sentinel(urls: list[str]) -> Address:
     for url in urls:
-        if not url.startswith("sentinel://"):
+        if not url.startswith("sentinel://") or "," in url.rpartition("@")[2].partition("?")[0]:
             raise SettingError(
                 "each Sentinel is written out: sentinel://HOST1:26379;sentinel://HOST2:26379/0?master_name=NAME"
             )

@@ -24,7 +24,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a producer can be told. The worker's settings begin with these too."""
 
-    #: Where Redis is: redis://, rediss:// (TLS) or unix://. Falls back to REDIS_URL.
+    #: Where Redis is: see `headrace.address`. Falls back to REDIS_URL.
     redis_url: str = "redis://127.0.0.1:6379/0"
     #: Put before every key; kombu's `global_keyprefix`. Ends in one of `: _ - .`, as Celery's results want it.
     key_prefix: Annotated[str, msgspec.Meta(pattern=r"^(.*[:_.-])?$")] = ""

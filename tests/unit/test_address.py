@@ -1,0 +1,86 @@
+"""Redis URLs: what is read from them, what is told of them, and what plain Celery is given."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from kombu.utils.json import dumps
+
+from headrace import Client, Settings
+from headrace.address import read
+from headrace.broker import celery_app, connect, connect_async
+from headrace.errors import SettingError
+
+SECRET = "s3cret"
+SENTINELS = f"sentinel://me:{SECRET}@a:1;sentinel://b;sentinel://[::1]:3/4?master_name=jobs"
+
+
+@pytest.mark.parametrize(
+    ("url", "where", "celery"),
+    [
+        ("redis://", "localhost:6379", "redis://localhost:6379/0"),
+        ("redis://h:1/3", "h:1", "redis://h:1/3"),
+        ("redis://h?db=3&socket_timeout=5", "h:6379", "redis://h:6379/3"),
+        ("redis://:a%40%2F%3B@h", "h:6379", "redis://:a%40%2F%3B@h:6379/0"),
+        ("redis://[::1]:1/2", "::1:1", "redis://[::1]:1/2"),
+        ("rediss://me:x@h:1", "h:1", "rediss://me:x@h:1/0"),
+        ("unix:///a/b.sock?db=2", "/a/b.sock", "redis+socket:///a/b.sock?virtual_host=2"),
+        ("unix://me:x@/a.sock", "/a.sock", "redis+socket://me:x@/a.sock?virtual_host=0"),
+        (
+            SENTINELS,
+            "jobs (by Sentinel: a:1, b:26379, ::1:3)",
+            f"sentinel://me:{SECRET}@a:1/4;sentinel://me:{SECRET}@b:26379/4;sentinel://me:{SECRET}@[::1]:3/4",
+        ),
+    ],
+)
+def test_a_url_is_read_told_and_written_for_celery(url: str, where: str, celery: str) -> None:
+    address = read(url)
+    assert address.where == where
+    assert address.celery_url == celery
+    settings = Settings(redis_url=url)
+    assert SECRET not in repr(celery_app(settings).connection())
+    connect(settings).close()
+    connect_async(settings)
+
+
+def test_tls_is_checked_unless_told_otherwise() -> None:
+    assert read("redis://h").tls is None
+    assert read("rediss://h").tls == {"ssl_cert_reqs": "required"}
+    assert read("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca&ssl_check_hostname=false").tls == {
+        "ssl_cert_reqs": "none",
+        "ssl_ca_certs": "/ca",
+        "ssl_check_hostname": False,
+    }
+    assert read(SENTINELS).tls is None
+    assert read(SENTINELS + "&ssl_ca_certs=/ca").tls == {"ssl_cert_reqs": "required", "ssl_ca_certs": "/ca"}
+
+
+def test_sentinels_have_a_login_of_their_own_which_no_one_is_shown() -> None:
+    url = f"{SENTINELS.replace(SECRET, 'x')}&sentinel_username=you&sentinel_password={SECRET}"
+    assert read(url).sentinel_login == {"username": "you", "password": SECRET}
+    options = celery_app(Settings(redis_url=url)).conf.broker_transport_options
+    assert options["sentinel_kwargs"]["password"] == SECRET
+    assert SECRET not in dumps(options) + repr(options) + str(options)
+    assert json.loads(dumps(options))["master_name"] == "jobs"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (f"sentinel://:{SECRET}@a;sentinel://b/0", r"end it in \?master_name=NAME"),
+        (f"sentinel://:{SECRET}@a;b:26379/0?master_name=x", "each Sentinel is written out"),
+        (f"sentinel://:{SECRET}@a,b:26379/0?master_name=x", "each Sentinel is written out"),
+        (f"sentinel://:{SECRET}@a/zero?master_name=x", "no database number"),
+        (f"sentinel://:{SECRET}@a:b?master_name=x", "no usable host and port"),
+        (f"sentinel://:{SECRET}#@a?master_name=x", "in a password, write"),
+        (f"sentinel://:{SECRET}@[a?master_name=x", "no usable host and port"),
+        (f"sentinel://:{SECRET}@a?master_name=x&nonsense=1", "an option redis-py does not take, among nonsense"),
+        (f"redis://:{SECRET}@h?socket_timeout=soon", "an option redis-py does not take, among socket_timeout"),
+        (f"redis-sentinel://:{SECRET}@a", "must begin with"),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused_without_its_password(url: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said) as caught:
+        Client(url).close()
+    assert SECRET not in str(caught.value)
