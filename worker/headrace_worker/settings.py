@@ -19,7 +19,7 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     #: Seconds a claim's lease lasts unless it is renewed: how soon a lost worker's jobs run elsewhere.
     lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     #: Jobs a claim takes at the most.
-    claim_jobs: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 128
+    claim_jobs: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
     #: The part of the jobs shown to Flower and other listeners to Celery's events: 1 is all, 0 none.
     events: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     #: A file to create when the worker is ready: its models proven, its pool up.
