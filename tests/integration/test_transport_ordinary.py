@@ -189,6 +189,16 @@ def test_a_requeued_message_comes_again_and_a_rejected_one_does_not(
     assert not server.exists("headrace:leases", "simple")
 
 
+def test_requeued_messages_come_after_what_waits_in_their_order(connection: Connection) -> None:
+    send(connection, 1, 2, 3)
+    for message in received(connection, 2):
+        message.requeue()
+    again = received(connection, 3)
+    assert [message.payload for message in again] == [3, 1, 2]
+    for message in again:
+        message.ack()
+
+
 def test_without_acknowledgements_no_lease_is_kept(connection: Connection, server: redis.Redis) -> None:
     send(connection, 1, 2)
     assert [message.payload for message in received(connection, 2, no_ack=True)] == [1, 2]

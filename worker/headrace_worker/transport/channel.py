@@ -75,7 +75,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         if cause := getattr(message, "cause", None):
             keeper.lapse(delivery_tag, cause)
         elif requeue:
-            keeper.release(delivery_tag)
+            keeper.release(delivery_tag, rejected=True)
         else:
             keeper.discard(delivery_tag)
         super().ack(delivery_tag)

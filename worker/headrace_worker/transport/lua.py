@@ -166,17 +166,18 @@ local function ending(leases, member, only_if_lapsed)
 end
 """
 
-# KEYS: leases, lease, the five sources. ARGV: member, '1' if only when lapsed; then source and count of each
-# origin. Returns the number of frames that went back.
+# KEYS: leases, lease, the five sources. ARGV: member, '1' if only when lapsed, '1' to put them behind what waits;
+# then source and count of each origin. Returns the number of frames that went back.
 RELEASE = (
     ENDING
     + """
 if not ending(KEYS[1], ARGV[1], ARGV[2] == '1') then return 0 end
 local frames, at = redis.call('LRANGE', KEYS[2], 0, -1), 0
-for i = 3, #ARGV, 2 do
+local push = ARGV[3] == '1' and 'LPUSH' or 'RPUSH'
+for i = 4, #ARGV, 2 do
   local count = tonumber(ARGV[i + 1])
   for frame = math.min(at + count, #frames), at + 1, -1 do
-    redis.call('RPUSH', KEYS[3 + ARGV[i]], frames[frame])
+    redis.call(push, KEYS[3 + ARGV[i]], frames[frame])
   end
   at = at + count
 end
