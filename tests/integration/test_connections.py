@@ -92,7 +92,7 @@ def test_tls_with_an_authority_of_ones_own(tls: tuple[str, Path], models: Path, 
     with redis.Redis.from_url(url) as server:
         everything_works(Settings(redis_url=url), models, tmp_path, server)
         port = server.connection_pool.connection_kwargs["port"]
-    with redis.Redis(port=port, socket_timeout=1) as plain, pytest.raises(redis.RedisError):
+    with redis.Redis(port=port, socket_timeout=1, retry=None) as plain, pytest.raises(redis.RedisError):
         plain.ping()
 
 

@@ -125,17 +125,18 @@ def test_the_snippet_of_the_readme_works_against_a_headrace_worker(redis_url: st
 
 
 @pytest.mark.parametrize(
-    ("url", "broker"),
+    ("url", "broker", "tls"),
     [
-        ("redis://:p%40ss@h:1/2", "redis://:p%40ss@h:1/2"),
-        ("unix:///run/redis.sock?db=3", "redis+socket:///run/redis.sock?virtual_host=3"),
-        ("rediss://h:1/0", "rediss://h:1/0?ssl_cert_reqs=required"),
-        ("rediss://h:1/0?ssl_cert_reqs=none", "rediss://h:1/0?ssl_cert_reqs=none"),
+        ("redis://:p%40ss@h:1/2", "redis://:p%40ss@h:1/2", None),
+        ("unix:///run/redis.sock?db=3", "redis+socket:///run/redis.sock?virtual_host=3", None),
+        ("rediss://h:1/0", "rediss://h:1/0", {"ssl_cert_reqs": "required"}),
+        ("rediss://h:1/0?ssl_cert_reqs=none", "rediss://h:1/0", {"ssl_cert_reqs": "none"}),
     ],
 )
-def test_the_celery_app_is_on_the_same_redis(url: str, broker: str):
+def test_the_celery_app_is_on_the_same_redis(url: str, broker: str, tls: object):
     app = celery_app(Settings(redis_url=url, key_prefix="shop:"))
     assert app.conf.broker_url == app.conf.result_backend == broker
+    assert app.conf.broker_use_ssl == app.conf.redis_backend_use_ssl == tls
     assert app.conf.broker_transport_options["global_keyprefix"] == "shop:"
     assert app.backend.get_key_for_task("a") == b"shop:celery-task-meta-a"
     app.close()
