@@ -195,6 +195,7 @@ def test_requeued_messages_come_after_what_waits_in_their_order(connection: Conn
         message.requeue()
     again = received(connection, 3)
     assert [message.payload for message in again] == [3, 1, 2]
+    assert [bool(message.delivery_info.get("redelivered")) for message in again] == [False, True, True]
     for message in again:
         message.ack()
 

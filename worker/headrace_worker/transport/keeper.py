@@ -91,10 +91,10 @@ class Keeper:
         if lease := self._held.pop(name, None):
             (self.commands.release if lease.of_jobs else self.commands.finish)(lease)
 
-    def release(self, name: str, *, rejected: bool = False) -> None:
-        """Put the claim's messages back where they came from; an ordinary one that was rejected, as the last."""
+    def release(self, name: str, *, instead: bytes = b"") -> None:
+        """Put the claim's messages back where they came from, or `instead` behind what waits there."""
         if lease := self._held.pop(name, None):
-            self.commands.release(lease, last=rejected and not lease.of_jobs)
+            self.commands.release(lease, instead=instead)
 
     def lapse(self, name: str, cause: str) -> None:
         """The process that ran the claim was lost: its jobs run again, each alone."""

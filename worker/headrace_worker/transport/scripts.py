@@ -210,14 +210,14 @@ class Leases:
         """End a claim whose messages are done with; says whether it was still held."""
         return bool(self._finish(self._of(lease), [lease.member]))
 
-    def release(self, lease: Lease, *, only_if_lapsed: bool = False, last: bool = False) -> int:
+    def release(self, lease: Lease, *, only_if_lapsed: bool = False, instead: bytes = b"") -> int:
         """Put a claim's messages back where they came from, as if never taken; returns how many.
 
-        `last` puts them behind all that waits.
+        `instead`, if given, takes the place of the one message leased, and goes behind all that waits.
         """
         names = [*self._of(lease), *self._names.sources(lease.queue)]
         origins = (number for origin in lease.origins for number in origin)
-        return int(self._release(names, [lease.member, int(only_if_lapsed), int(last), *origins]))
+        return int(self._release(names, [lease.member, int(only_if_lapsed), instead, *origins]))
 
     def lapse(self, lease: Lease, cause: str, *, owner: str, only_if_lapsed: bool = False) -> int:
         """Take a claim from its owner. Its jobs are to run again, each alone, one attempt the more.
