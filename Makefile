@@ -70,6 +70,10 @@ test-packaging: $(VENV)/.develops ## Build the wheels and install them as a user
 deploy-test: $(VENV)/.develops ## Build the images and predict a CSV through the running stack (needs Docker)
 	$(BIN)/pytest -m long tests/deploy $(ARGS)
 
+.PHONY: compat
+compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; 20 minutes)
+	$(BIN)/python -m tests.compat $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.develops ## Style, format and types
 	$(BIN)/ruff check .
@@ -107,5 +111,5 @@ lock: ## Write requirements.lock anew: the newest versions that fit together
 
 .PHONY: clean
 clean: ## Remove what the commands above made
-	rm -rf $(VENV) $(VENV)-bench $(TOOLS) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) $(VENV)-bench $(TOOLS) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	find producer worker tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,40 @@
+"""The tests of kombu and Celery that do not hold for our transport, and why. See docs/reference/transport.md."""
+
+from __future__ import annotations
+
+MOCK = "drives the blocking pop through a mock of Redis that has no scripts"
+UNACKED = "looks into kombu's own `unacked` keys, or at how it restores from them; ours are leases"
+ONE_SENTINEL = "counts the pools made of Sentinel; the keeper of leases has one of its own"
+NO_WAITING = "wants a reply to be pending at the server; a claim is answered at once"
+CLASSES = "compares the classes that were put in place"
+ALONE_TOO = "fails with kombu's own transport too, where this log level is set"
+
+_UNIT = "unit/transport/test_redis.py::"
+_INTEGRATION = "integration/test_redis.py::"
+
+#: Pattern of test ids, after `t/`; the reason.
+EXCEPTIONS = {
+    f"{_UNIT}test_PausedBRPOP::*": MOCK,
+    f"{_UNIT}test_Channel::test_brpop_*": MOCK,
+    f"{_UNIT}test_Channel::test_register_with_event_loop_stores_trefs_on_cycle": MOCK,
+    f"{_UNIT}test_Channel_streaming_reauth::test_brpop_read_*": MOCK,
+    f"{_UNIT}test_DisconnectRegistration::test_disconnect_then_reconnect_registers_new_socket": MOCK,
+    f"{_UNIT}test_Redis::test_publish__*": MOCK,
+    f"{_UNIT}test_Redis::test_close_in_poll": MOCK,
+    f"{_UNIT}test_Channel::test_*restore*": UNACKED,
+    f"{_UNIT}test_Channel::test_global_keyprefix_transaction": UNACKED,
+    f"{_UNIT}test_MultiChannelPoller::test_on_poll_init": UNACKED,
+    f"{_UNIT}test_MultiChannelPoller::test_maybe_restore_messages_*": UNACKED,
+    f"{_UNIT}test_MultiChannelPoller::test_qos_re*": UNACKED,
+    f"{_UNIT}test_Channel::test_sentinel_inherits_publish_batch_support": CLASSES,
+    f"{_UNIT}test_RedisSentinel::test_getting_master_from_sentinel*": ONE_SENTINEL,
+    f"{_UNIT}test_RedisSentinel::test_sentinel_managers_saved_by_managed_pool": ONE_SENTINEL,
+    f"{_INTEGRATION}test_RedisRestoreVisible::test_restore_visible_requeues_expired_unacked*": UNACKED,
+    f"{_INTEGRATION}test_RedisRestoreBindingLookupFailure::test_failed_*": UNACKED,
+    f"{_INTEGRATION}test_RedisRestoreAtShutdown::test_unacked_message_requeued_on_connection_close*": UNACKED,
+    f"{_INTEGRATION}test_RedisBrpopHealthCheck::*": NO_WAITING,
+    f"{_INTEGRATION}test_event_loop_consumes_after_connection_reconnect*BRPOP*": NO_WAITING,
+    "integration/test_redis_brpop_qos.py::test_hub_pauses_pending_brpop_until_ack*message*": NO_WAITING,
+    "integration/test_redis_brpop_qos.py::test_drain_events_resumes_pending_brpop_without_resending": NO_WAITING,
+    "integration/test_tasks.py::test_trace_log_arguments::*": ALONE_TOO,
+}
