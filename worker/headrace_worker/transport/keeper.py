@@ -49,7 +49,7 @@ class Keeper:
         self._strays: dict[str, float] = {}
         #: Held, but missing at the last renewal.
         self._missing: set[str] = set()
-        self._commands: Leases | None = None
+        self._client: redis.Redis | None = None
         self._closed = False
         #: Set when there is something to do before the next tick.
         self._hurry = threading.Event()
@@ -74,7 +74,9 @@ class Keeper:
         """Sweep for these queues from now on, and keep sweeping."""
         self._queues = tuple(queues)
         if self._thread is None and self._pid == os.getpid():
-            self._thread = threading.Thread(target=self._run, name="headrace-leases", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(self.commands,), name="headrace-leases", daemon=True
+            )
             self._thread.start()
 
     def hold(self, claim: Claim) -> None:
@@ -124,16 +126,19 @@ class Keeper:
         except redis.RedisError as error:
             log.warning("could not put %d claims back, they run elsewhere when they lapse: %s", len(names), error)
             return 0
+        finally:
+            if self._client is not None:
+                self._client.connection_pool.disconnect()
 
     @property
     def commands(self) -> Leases:
-        """Commands on a connection of the keeper's own."""
-        if self._commands is None:
-            self._commands = Leases(self._connect(), self._names)
-        return self._commands
+        """Commands on connections of the keeper's own."""
+        if self._client is None:
+            self._client = self._connect()
+            self._leases = Leases(self._client, self._names)
+        return self._leases
 
-    def _run(self) -> None:
-        commands = Leases(self._connect(), self._names)
+    def _run(self, commands: Leases) -> None:
         renew_every = self.lasts_ms / 1000 * _RENEW_AT
         tick = min(_SWEEP_EVERY, renew_every)
         renew_at, sweep_from, failed = time.monotonic() + renew_every, 0.0, False

@@ -1,0 +1,129 @@
+"""The keeper: renews what this process holds, brings back what others lost, gives back what reached nobody."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from claim_models import wait_for
+
+from headrace.queues import Keys
+from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.transport.keeper import Keeper
+from headrace_worker.transport.scripts import Ask, Claim, LeaseKeys
+
+QUEUE = "predict.churn"
+NAMES = LeaseKeys(Keys())
+
+
+def keeper_on(url: str, lasts: float = 1.0) -> Keeper:
+    return Keeper(lambda: redis.Redis.from_url(url), NAMES, lasts=lasts)
+
+
+@pytest.fixture
+def keeper(redis_url: str) -> Iterator[Keeper]:
+    keeper = keeper_on(redis_url)
+    yield keeper
+    keeper.close()
+
+
+def claim(keeper: Keeper, server: redis.Redis, *frames: bytes, queue: str = QUEUE) -> Claim:
+    server.lpush(queue, *frames)
+    got = keeper.commands.claim(
+        keeper.next_name(), [Ask(queue=queue, jobs=9, bytes=9999)], lasts_ms=keeper.lasts_ms
+    )
+    assert isinstance(got, Claim)
+    return got
+
+
+def test_a_lease_held_is_renewed_and_one_let_go_is_not(keeper: Keeper, server: redis.Redis) -> None:
+    keeper.watch([QUEUE])
+    held, other = claim(keeper, server, b"a"), claim(keeper, server, b"b")
+    keeper.hold(held)
+    wait_for(lambda: server.lrange(NAMES.again(QUEUE), 0, -1), 5)
+    assert server.zscore(NAMES.leases, held.lease.member)
+    assert not server.zscore(NAMES.leases, other.lease.member)
+    assert server.llen(NAMES.again(QUEUE)) == 1
+
+
+def test_a_claim_that_reached_nobody_goes_back_uncounted(keeper: Keeper, server: redis.Redis) -> None:
+    keeper.watch([QUEUE])
+    lost = claim(keeper, server, b"a", b"b")
+    keeper.stray(lost.lease.name)
+    wait_for(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 5)
+    assert not server.exists(NAMES.again(QUEUE))
+
+
+def test_a_lost_reply_that_comes_to_light_only_later_goes_back_too(keeper: Keeper, server: redis.Redis) -> None:
+    keeper.watch([QUEUE])
+    name = f"{keeper.owner}/late"
+    keeper.stray(name)
+    time.sleep(0.4)  # the keeper has looked, and found nothing
+    server.lpush(QUEUE, b"a")
+    keeper.commands.claim(name, [Ask(queue=QUEUE)], lasts_ms=60_000)
+    wait_for(lambda: server.lrange(QUEUE, 0, -1) == [b"a"], 5)
+
+
+def test_closing_puts_everything_back(redis_url: str, server: redis.Redis) -> None:
+    keeper = keeper_on(redis_url)
+    keeper.watch([QUEUE])
+    keeper.hold(claim(keeper, server, b"a"))
+    keeper.hold(claim(keeper, server, b"b"))
+    assert keeper.close() == 2
+    assert server.llen(QUEUE) == 2
+    assert len(keeper) == 0
+
+
+def test_a_claim_being_acknowledged_late_raises_no_alarm(
+    keeper: Keeper, server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper.watch([QUEUE])
+    published = claim(keeper, server, b"a")
+    keeper.hold(published)
+    with caplog.at_level(logging.WARNING, "headrace.claims"):
+        keeper._renew(keeper.commands)
+        keeper.commands.publish(published.lease, {}, ttl=1)
+        keeper._renew(keeper.commands)
+        keeper.acknowledge(published.lease.name)
+        keeper._renew(keeper.commands)
+    assert "lost the lease" not in caplog.text
+
+
+def test_a_process_forked_later_holds_nothing_and_names_its_own(keeper: Keeper, server: redis.Redis) -> None:
+    keeper.watch([QUEUE])
+    keeper.hold(claim(keeper, server, b"a"))
+    name, (reads, writes) = keeper.next_name(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        forked = keeper.next_name()
+        os.write(writes, f"{forked} {len(keeper)} {forked.startswith(keeper.owner)}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    forked, held, own = os.read(reads, 1000).decode().split()
+    os.close(reads)
+    os.close(writes)
+    assert (held, own) == ("0", "True")
+    assert forked.rpartition("/")[0] != name.rpartition("/")[0]
+
+
+def test_after_redis_was_away_the_living_renew_before_anything_counts_as_lost() -> None:
+    with EmbeddedRedis() as own:
+        one, two = keeper_on(own.url), keeper_on(own.url)
+        try:
+            with redis.Redis.from_url(own.url) as server:
+                for keeper in (one, two):
+                    keeper.watch([QUEUE])
+                    keeper.hold(claim(keeper, server, b"a"))
+                own.kill()
+                time.sleep(1.5)  # longer than a lease
+                own.start()
+                time.sleep(1.5)
+                assert server.zcard(NAMES.leases) == 2
+                assert not server.exists(NAMES.again(QUEUE))
+        finally:
+            one.close()
+            two.close()
