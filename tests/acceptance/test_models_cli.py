@@ -80,6 +80,15 @@ def test_add_prints_the_contract_for_a_person_to_check(run: Run, penguins: Path,
     assert (tmp_path / "models/penguins/1/manifest.json").exists()
 
 
+def test_the_limits_of_a_batch_are_options(run: Run, penguins: Path) -> None:
+    done = _add(run, penguins, "--max-batch-rows", 64, "--max-batch-wait", 0.01, "--json")
+    assert json.loads(done.stdout)["limits"] == {
+        "max_batch_rows": 64,
+        "max_batch_bytes": 8_388_608,
+        "max_batch_wait": 0.01,
+    }
+
+
 def test_list_and_show_tell_what_is_in_the_store(run: Run, penguins: Path) -> None:
     _add(run, penguins)
     _add(run, penguins, "--method", "predict_proba")

@@ -36,6 +36,14 @@ def models() -> None:
 @click.option("--method", help="The default method, as predict_proba.  [predict, where there is one]")
 @click.option("--contract", type=_FILE, help="JSON whose `input` is taken instead of the inferred one.")
 @click.option("--trust-pickle", is_flag=True, help="Read joblib and pickle: that runs whatever code is in FILE.")
+@click.option("--max-batch-rows", type=click.IntRange(1), help="Instances in a batch, at the most.  [1024]")
+@click.option("--max-batch-bytes", type=click.IntRange(1), help="Bytes of a batch's jobs, at the most.  [8388608]")
+@click.option(
+    "--max-batch-wait",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long the first job may wait for others, where a fuller batch is worth it.  [0]",
+)
 @_store
 @_as_json
 def add(
@@ -48,12 +56,14 @@ def add(
     trust_pickle: bool,
     store: Path | None,
     as_json: bool,
+    **limits: float | None,
 ) -> None:
     """Add FILE (.skops, .joblib or .pkl) to the store as the next version of a model.
 
     The contract is inferred from the estimator and the example, and printed: look at it. To correct it, edit
     what `headrace models show NAME --json` prints under `contract` and add FILE again with --contract.
     """
+    from headrace_worker.models.manifest import Limits
     from headrace_worker.models.package import package
 
     settings = load(WorkerSettings)
@@ -65,6 +75,7 @@ def add(
         method=method,
         contract=contract,
         trust_pickle=trust_pickle,
+        limits=msgspec.convert({limit: value for limit, value in limits.items() if value is not None}, Limits),
         max_bytes=settings.max_model_bytes,
     )
     if as_json:
