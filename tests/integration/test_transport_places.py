@@ -32,10 +32,11 @@ LASTS = 3_600_000  # longer than the test: a lease lapses when a rule says so
 JOB = re.compile(rb'"id": "(\d+)", "garbage": (true|false), "priority": (\d+)')
 
 
-def encoded(job: str, *, cancelled: bool = False) -> bytes:
-    if cancelled:
-        return outcome.encode(Cancelled(job=job), NOW)
-    return outcome.encode(Success(job=job, prediction=Prediction(model="a", version="1", predictions=[0])), NOW)
+def success(job: str, owner: str) -> bytes:
+    """An outcome no other owner would write."""
+    return outcome.encode(
+        Success(job=job, prediction=Prediction(model="a", version="1", predictions=[owner])), NOW
+    )
 
 
 class Places(RuleBasedStateMachine):
@@ -80,7 +81,7 @@ class Places(RuleBasedStateMachine):
         job = str(number)
         if self.accepted.get(job, "ordinary") != "ordinary":
             keys = [self.names.keys.result(job), self.names.keys.job(job)]
-            self.published[job] += self.cancel_script(keys, [100, encoded(job, cancelled=True)])[0]
+            self.published[job] += self.cancel_script(keys, [100, outcome.encode(Cancelled(job=job), NOW)])[0]
 
     # --- owners
 
@@ -191,9 +192,8 @@ class Places(RuleBasedStateMachine):
         jobs = [(frame, match[1].decode()) for frame, match in found if match and match[2] == b"false"]
         delayed = [(index, frame) for index, (frame, _) in enumerate(jobs[:early])]
         names = [job for _, job in jobs[early:]]
-        got = self.leases.publish(
-            claim.lease, {job: encoded(job) for job in names}, ttl=100, malformed=malformed, delayed=delayed
-        )
+        outcomes = {job: success(job, claim.lease.name) for job in names}
+        got = self.leases.publish(claim.lease, outcomes, ttl=100, malformed=malformed, delayed=delayed)
         if got is not None and claim.lease.name not in self.ended:
             self.ended.add(claim.lease.name)
             self.published.update(job for job, first in zip(names, got, strict=True) if first)
