@@ -1,0 +1,81 @@
+"""The runs a job has behind it, as they travel with its message.
+
+A message is never rewritten. One that ran and goes back travels as a frame: the byte 1, for each run
+`cause,owner,milliseconds,company;`, a newline, and the message as it was. A frame without history is the message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+#: The byte a frame with a history begins with; a message, being JSON, never does.
+TRIED = b"\x01"
+
+#: A run lost with what ran it: whose fault that was is only known of a job that ran alone.
+CRASH, LAPSE, TIMEOUT = "crash", "lapse", "timeout"
+#: Before the name of the transient error a run ended in: `error:ConnectionResetError`.
+ERROR = "error:"
+#: No run: a person sent the job again, and what lies before no longer counts.
+REPLAY = "replay"
+
+_FRAME = re.compile(rb"\x01((?:[^,;\n]+,[^,;\n]*,[0-9]{1,15},[0-9]{1,9};)+)\n")
+_SEPARATORS = re.compile(r"[,;\s]")
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of a job that did not end it, or a replay."""
+
+    #: `crash`, `lapse`, `timeout`, `error:<name of the exception>`, or `replay`.
+    cause: str
+    #: Who ran the job, or who sent it again.
+    owner: str
+    #: When the run ended: unix milliseconds, the server's clock.
+    at_ms: int
+    #: Jobs in the claim that ran; 1 is alone. 0 for a replay, which is no run.
+    company: int
+
+    @property
+    def lost(self) -> bool:
+        """Whether the run took its process or its owner with it, or more time than it had."""
+        return self.cause in {CRASH, LAPSE, TIMEOUT}
+
+
+def split(frame: bytes) -> tuple[tuple[Attempt, ...], bytes]:
+    """A frame's attempts, oldest first, and its message. What only looks like a frame is a message."""
+    found = _FRAME.match(frame)
+    if found is None:
+        return (), frame
+    parts = (entry.split(",") for entry in found[1].decode(errors="replace").rstrip(";").split(";"))
+    attempts = tuple(
+        Attempt(cause=cause, owner=owner, at_ms=int(at_ms), company=int(company))
+        for cause, owner, at_ms, company in parts
+    )
+    return attempts, frame[found.end() :]
+
+
+def joined(attempts: Sequence[Attempt], message: bytes) -> bytes:
+    """The frame of a message with these attempts; the message itself, if there are none."""
+    if not attempts:
+        return message
+    written = "".join(
+        f"{_word(attempt.cause)},{_word(attempt.owner)},{attempt.at_ms},{attempt.company};" for attempt in attempts
+    )
+    return TRIED + written.encode(errors="replace") + b"\n" + message
+
+
+def counted(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """The attempts that count: those since the job was last sent again by a person."""
+    last = max((place for place, attempt in enumerate(attempts) if attempt.cause == REPLAY), default=-1)
+    return tuple(attempts[last + 1 :])
+
+
+def runs_alone(attempts: Sequence[Attempt]) -> bool:
+    """Whether the job may have taken a process with it, so that it is to run with no other."""
+    return any(attempt.lost for attempt in attempts)
+
+
+def _word(text: str) -> str:
+    return _SEPARATORS.sub("_", text)

@@ -1,0 +1,93 @@
+"""A job's history travels with its message and leaves the message alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.attempts import Attempt, counted, joined, runs_alone, split
+
+
+def attempt(cause: str = "crash", company: int = 1, owner: str = "host/1/ab") -> Attempt:
+    return Attempt(cause=cause, owner=owner, at_ms=1_700_000_000_000, company=company)
+
+
+_WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=",;"), min_size=1).map(
+    lambda text: "_".join(text.split()) or "_"
+)
+_ATTEMPTS = st.lists(
+    st.builds(
+        Attempt, cause=_WORDS, owner=_WORDS, at_ms=st.integers(0, 10**15 - 1), company=st.integers(0, 10**9 - 1)
+    )
+)
+
+
+@given(_ATTEMPTS, st.binary().filter(lambda message: split(message)[1] == message))
+def test_what_was_joined_is_split_again(attempts: list[Attempt], message: bytes):
+    assert split(joined(attempts, message)) == (tuple(attempts), message)
+
+
+@given(st.binary() | st.binary().map(lambda rest: b"\x01crash,me,1,1;" + rest))
+def test_any_bytes_keep_their_message_to_the_byte(frame: bytes):
+    attempts, message = split(frame)
+    assert frame.endswith(message)
+    assert split(joined(attempts, message)) == (attempts, message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"{}",
+        b"\x01",
+        b"\x01\n{}",
+        b"\x01;\n{}",
+        b"\x01crash,me,1,1;",
+        b"\x01crash,me,1;\n{}",
+        b"\x01crash,me,one,1;\n{}",
+        b"\x01crash,me,1,1\n{}",
+        b"\x01,me,1,1;\n{}",
+        b"\x01crash,me,1,1;x\n{}",
+        b"\x01crash,me," + b"9" * 5000 + b",1;\n{}",
+    ],
+)
+def test_what_only_looks_like_a_frame_is_a_message(message: bytes):
+    assert split(message) == ((), message)
+
+
+def test_a_history_of_one_is_written_like_this():
+    assert joined([attempt("error:OSError", 3)], b"{}") == b"\x01error:OSError,host/1/ab,1700000000000,3;\n{}"
+
+
+@pytest.mark.parametrize("name", ["a,b", "a;b", "a\nb", "a\rb", "a\x85b", "\ud800"])
+def test_no_name_can_break_the_frame(name: str):
+    attempts, message = split(joined([attempt(f"error:{name}", owner=name)], b"{}"))
+    assert len(attempts) == 1
+    assert message == b"{}"
+
+
+def test_a_message_that_is_a_frame_itself_is_kept_whole():
+    inner = joined([attempt()], b"{}")
+    assert split(joined([attempt("lapse")], inner)) == ((attempt("lapse"),), inner)
+
+
+def test_what_lies_before_a_replay_no_longer_counts():
+    history = [attempt(), attempt("replay", 0), attempt("lapse"), attempt("replay", 0), attempt("timeout")]
+    assert counted(history) == (attempt("timeout"),)
+    assert counted(history[:4]) == ()
+    assert counted(history[:1]) == (attempt(),)
+
+
+@pytest.mark.parametrize(
+    ("causes", "alone"),
+    [
+        ([], False),
+        (["error:OSError", "replay"], False),
+        (["crash"], True),
+        (["lapse", "replay"], True),
+        (["timeout", "error:OSError"], True),
+    ],
+)
+def test_a_job_that_was_lost_once_runs_alone(causes: list[str], alone: bool):
+    assert runs_alone([attempt(cause) for cause in causes]) is alone
