@@ -92,6 +92,34 @@ class Keys(msgspec.Struct, frozen=True):
         """A hash: version -> contract (JSON), and `latest` -> version."""
         return f"{self.prefix}headrace:contracts:{model}"
 
+    def again(self, queue: str) -> str:
+        """A list: frames to run again, each alone."""
+        return f"{self.prefix}headrace:again:{queue}"
+
+    def delayed(self, queue: str) -> str:
+        """A sorted set: frames not to be run before their score (unix milliseconds)."""
+        return f"{self.prefix}headrace:delayed:{queue}"
+
+    @property
+    def dead(self) -> str:
+        """A hash: letter id -> dead letter, as a line of JSON (`headrace.letter`)."""
+        return f"{self.prefix}headrace:dead"
+
+    @property
+    def dead_messages(self) -> str:
+        """A hash: letter id -> the message of the dead letter, byte for byte."""
+        return f"{self.prefix}headrace:dead:messages"
+
+    @property
+    def died(self) -> str:
+        """A sorted set: letter id by the moment it died (the server's unix milliseconds)."""
+        return f"{self.prefix}headrace:died"
+
+    @property
+    def dead_dropped(self) -> str:
+        """A string: how many dead letters were dropped because there were too many or they were too old."""
+        return f"{self.prefix}headrace:dead:dropped"
+
     @property
     def cancelled(self) -> str:
         """A string that is there while some job was cancelled lately: workers then look before they predict."""
