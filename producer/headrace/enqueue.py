@@ -88,15 +88,29 @@ class Accepted(IntEnum):
 class Packed(msgspec.Struct, frozen=True):
     """A job ready to be handed in: its message, and the digest that tells a repeat from a conflict."""
 
-    job: Job
+    job: str
     digest: bytes
     message: bytes
 
+
+class Packer:
+    """Packs jobs that differ in id and instances alone: all else of their messages is made once."""
+
+    def __init__(self, like: Job) -> None:
+        self.like = like
+        self._form = envelope.form(like)
+        self._asked = msgspec.json.encode([like.model, like.version, like.method])
+
+    def pack(self, job: str, instances: bytes) -> Packed:
+        """A job by its id; its instances, as many as `like` has, are given as JSON (`encoded`)."""
+        digest = hashlib.blake2b(self._asked + instances, digest_size=_DIGEST).digest()
+        return Packed(job, digest, self._form.fill(job, instances))
+
     def record(self, now_ms: int) -> bytes:
-        """The job's record, submitted at that moment (unix milliseconds)."""
-        job = self.job
-        earliest = int(job.eta.timestamp() * 1000) if job.eta else None
-        return self.digest + msgspec.json.encode(Record(m=job.model, t=now_ms, e=earliest, x=job.metadata))
+        """What the records of these jobs hold besides the digest, submitted at that moment (unix milliseconds)."""
+        like = self.like
+        earliest = int(like.eta.timestamp() * 1000) if like.eta else None
+        return msgspec.json.encode(Record(m=like.model, t=now_ms, e=earliest, x=like.metadata))
 
 
 def encoded(instances: Sequence[Any], limit: int) -> bytes:
@@ -110,21 +124,13 @@ def encoded(instances: Sequence[Any], limit: int) -> bytes:
     return as_json
 
 
-def pack(job: Job, limit: int) -> Packed:
-    """Encode a job. Raises InvalidInput as `encoded` does."""
-    instances = encoded(job.instances, limit)
-    asked = msgspec.json.encode([job.model, job.version, job.method])
-    digest = hashlib.blake2b(asked + instances, digest_size=_DIGEST).digest()
-    return Packed(job, digest, envelope.encode(job, instances))
-
-
 def call(
-    keys: Keys, packed: Sequence[Packed], *, limit: int, ttl: int, now_ms: int
+    keys: Keys, packer: Packer, packed: Sequence[Packed], *, limit: int, ttl: int, now_ms: int
 ) -> tuple[list[str], list[str | bytes | int]]:
-    """KEYS and ARGV of the script for jobs of one queue and one priority, CHUNK at the most."""
-    first = packed[0].job
-    names = [*keys.lists(queue_name(first.model)), *(keys.job(one.job.id) for one in packed)]
-    values: list[str | bytes | int] = [step_of(first.priority) + 1, limit, ttl, _DIGEST]
+    """KEYS and ARGV of the script for jobs of one packer, CHUNK at the most."""
+    names = [*keys.lists(queue_name(packer.like.model)), *(keys.job(one.job) for one in packed)]
+    values: list[str | bytes | int] = [step_of(packer.like.priority) + 1, limit, ttl, _DIGEST]
+    record = packer.record(now_ms)
     for one in packed:
-        values += [one.record(now_ms), one.message]
+        values += (one.digest + record, one.message)
     return names, values

@@ -17,7 +17,7 @@ from headrace import contracts, depth, enqueue, outcome, publish
 from headrace.contract import Contract, check, check_method
 from headrace.contracts import Contracts
 from headrace.depth import QueueDepth
-from headrace.enqueue import Accepted, Packed
+from headrace.enqueue import Accepted, Packed, Packer
 from headrace.envelope import Instance, new_id
 from headrace.errors import HeadraceError, InvalidInput, JobConflict, QueueFull, ResultTimeout
 from headrace.options import Asked
@@ -61,8 +61,9 @@ class Producer:
         """Enqueue one job; its id."""
         job = new_id() if job is None else check_job_id(job)
         checked = yield from self._checked(asked, instances, now)
-        packed = enqueue.pack(asked.job(job, checked, self.inbox), self.settings.max_job_bytes)
-        yield from self._enqueue([packed], [], now)
+        packer = Packer(asked.job(job, checked, self.inbox))
+        packed = packer.pack(job, enqueue.encoded(checked, self.settings.max_job_bytes))
+        yield from self._enqueue(packer, [packed], [], now)
         return job
 
     def submit_many(
@@ -72,22 +73,20 @@ class Producer:
 
         A list is checked as a whole before anything is enqueued; of an iterator, each chunk is.
         """
+        packer, limit = Packer(asked.job("", [None], self.inbox)), self.settings.max_job_bytes
+        parts: Iterable[list[Any]] = _chunks(instances)
         if isinstance(instances, list):
             jobs = _as_many(jobs, len(instances))
-            instances = (yield from self._checked(asked, instances, now)) if instances else []
-            for instance in instances:
-                enqueue.encoded([instance], self.settings.max_job_bytes)
-            parts: Iterator[list[Any]] = iter([instances])
-        else:
-            parts = _chunks(instances)
+            parts = [instances] if instances else []
         names = _names(jobs)
         accepted: list[str] = []
         try:
             first = 0
             for part in parts:
-                checked = part if part is instances else (yield from self._checked(asked, part, now, first))
-                for packed in _packed(asked, checked, names, self.inbox, self.settings.max_job_bytes):
-                    yield from self._enqueue(packed, accepted, now)
+                checked = yield from self._checked(asked, part, now, first)
+                encoded = [enqueue.encoded([instance], limit) for instance in checked]
+                for packed in _packed(packer, encoded, names):
+                    yield from self._enqueue(packer, packed, accepted, now)
                 first += len(part)
             if jobs is not None and next(names, None) is not None:
                 raise InvalidInput("there are more `ids` than instances")
@@ -113,26 +112,30 @@ class Producer:
         contract = yield from self._contracts.get(asked.model, asked.version, moment, again=True)
         return _fit(contract, asked, instances, first)
 
-    def _enqueue(self, packed: Sequence[Packed], accepted: list[str], now: datetime) -> Plan[None]:
+    def _enqueue(self, packer: Packer, packed: Sequence[Packed], accepted: list[str], now: datetime) -> Plan[None]:
         """Hand jobs in; the ids taken are added to `accepted`. Raises QueueFull and JobConflict."""
         settings = self.settings
         replies = yield _ENQUEUE(
             *enqueue.call(
                 self.keys,
+                packer,
                 packed,
                 limit=settings.queue_limit,
                 ttl=settings.job_ttl,
                 now_ms=int(now.timestamp() * 1000),
             )
         )
+        if not any(replies):
+            accepted += [one.job for one in packed]
+            return
         conflict: str | None = None
         full = False
         for one, reply in zip(packed, replies, strict=True):
             match Accepted(reply):
                 case Accepted.NEW | Accepted.KNOWN:
-                    accepted.append(one.job.id)
+                    accepted.append(one.job)
                 case Accepted.CONFLICT:
-                    conflict = conflict or one.job.id
+                    conflict = conflict or one.job
                 case Accepted.FULL:
                     full = True
         if conflict is not None:
@@ -142,7 +145,7 @@ class Producer:
             )
         if full:
             raise QueueFull(
-                f"queue {queue_name(packed[0].job.model)} holds {settings.queue_limit:,} jobs, the limit of "
+                f"queue {queue_name(packer.like.model)} holds {settings.queue_limit:,} jobs, the limit of "
                 "HEADRACE_QUEUE_LIMIT; wait, run more workers, or raise it",
                 accepted=tuple(accepted),
             )
@@ -229,9 +232,7 @@ def _chunks(instances: Iterable[Any]) -> Iterator[list[Any]]:
         yield part
 
 
-def _packed(
-    asked: Asked, instances: Iterable[Any], names: Iterator[str], inbox: str, limit: int
-) -> Iterator[list[Packed]]:
+def _packed(packer: Packer, instances: Iterable[bytes], names: Iterator[str]) -> Iterator[list[Packed]]:
     """Jobs in chunks small enough for one call of the script."""
     chunk: list[Packed] = []
     size = 0
@@ -239,7 +240,7 @@ def _packed(
         name = next(names, None)
         if name is None:
             raise InvalidInput("there are fewer `ids` than instances")
-        chunk.append(enqueue.pack(asked.job(name, [instance], inbox), limit))
+        chunk.append(packer.pack(name, instance))
         size += len(chunk[-1].message)
         if len(chunk) >= enqueue.CHUNK or size >= _CHUNK_BYTES:
             yield chunk

@@ -20,7 +20,7 @@ import msgspec
 from headrace import enqueue
 from headrace.contract import Contract, Output, check, check_method
 from headrace.depth import QueueDepth
-from headrace.enqueue import Packed
+from headrace.enqueue import Packer
 from headrace.envelope import Instance, Job, encode_instances, new_id
 from headrace.errors import InvalidInput, JobConflict, QueueFull, ResultTimeout, UnknownModel
 from headrace.link import utc_now
@@ -54,7 +54,8 @@ class InMemoryClient:
         self.submitted: list[Job] = []
         self._settings = settings or Settings()
         self._at_once = at_once
-        self._packed: dict[str, Packed] = {}
+        #: Every job accepted, and the digest of what was asked.
+        self._jobs: dict[str, tuple[Job, bytes]] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._answers: dict[str, Answer] = {}
         self._contracts: dict[str, Contract] = {contract.model: contract for contract in contracts}
@@ -124,15 +125,15 @@ class InMemoryClient:
 
     def run(self) -> int:
         """Run the jobs that wait, the first priority first; how many there were."""
-        waiting = [packed.job for packed in self._packed.values() if packed.job.id not in self._outcomes]
+        waiting = [job for job, _ in self._jobs.values() if job.id not in self._outcomes]
         for job in sorted(waiting, key=lambda job: step_of(job.priority)):
             self._outcomes[job.id] = self._run(job)
         return len(waiting)
 
     def job(self, id: str) -> InMemoryJob:  # noqa: A002  # as above
         """As `Client.job`."""
-        known = self._packed.get(check_job_id(id))
-        return InMemoryJob(self, id, known.job.model if known else None)
+        known = self._jobs.get(check_job_id(id))
+        return InMemoryJob(self, id, known[0].model if known else None)
 
     def contract(self, model: str, version: str | None = None) -> Contract:
         """As `Client.contract`."""
@@ -176,12 +177,14 @@ class InMemoryClient:
         return check(contract, instances)
 
     def _accept(self, wanted: Asked, jobs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
-        packed = [enqueue.pack(wanted.job(name, given), self._settings.max_job_bytes) for name, given in jobs]
+        most = self._settings.max_job_bytes
+        wants = [wanted.job(name, given) for name, given in jobs]
+        packed = [Packer(job).pack(job.id, enqueue.encoded(job.instances, most)) for job in wants]
         accepted: list[str] = []
-        for one in packed:
-            name = one.job.id
-            known = self._packed.get(name)
-            if known is not None and known.digest != one.digest:
+        for job, one in zip(wants, packed, strict=True):
+            name = job.id
+            known = self._jobs.get(name)
+            if known is not None and known[1] != one.digest:
                 raise JobConflict(f"job {name} exists and was asked for something else")
             if known is None:
                 limit = self._settings.queue_limit
@@ -189,10 +192,10 @@ class InMemoryClient:
                     raise QueueFull(
                         f"queue {queue_name(wanted.model)} holds {limit:,} jobs, its limit", tuple(accepted)
                     )
-                self._packed[name] = one
-                self.submitted.append(one.job)
+                self._jobs[name] = (job, one.digest)
+                self.submitted.append(job)
                 if self._at_once:
-                    self._outcomes[name] = self._run(one.job)
+                    self._outcomes[name] = self._run(job)
             accepted.append(name)
         return [InMemoryJob(self, name, wanted.model) for name in accepted]
 
@@ -217,9 +220,9 @@ class InMemoryClient:
 
     def _depth(self, model: str) -> QueueDepth:
         by_priority = dict.fromkeys(PRIORITY_STEPS, 0)
-        for packed in self._packed.values():
-            if packed.job.model == model and packed.job.id not in self._outcomes:
-                by_priority[PRIORITY_STEPS[step_of(packed.job.priority)]] += 1
+        for job, _ in self._jobs.values():
+            if job.model == model and job.id not in self._outcomes:
+                by_priority[PRIORITY_STEPS[step_of(job.priority)]] += 1
         return QueueDepth(model=model, queue=queue_name(model), by_priority=by_priority)
 
     def look(self, job: str) -> tuple[Status, Outcome | None]:
@@ -227,7 +230,7 @@ class InMemoryClient:
         ended = self._outcomes.get(job)
         if ended is not None:
             return status_of(ended), ended
-        return ("queued" if job in self._packed else "unknown"), None
+        return ("queued" if job in self._jobs else "unknown"), None
 
     def cancel(self, job: str) -> bool:
         """As `JobHandle.cancel`; for the handle."""

@@ -93,7 +93,9 @@ def test_a_stock_client_sends_a_job_we_can_read_and_reads_our_outcomes(redis_url
         )
         message = json.loads(server.lindex("predict.churn\x06\x169", 0))
         args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
-        job = from_task(sent.id, args, kwargs, headers=message["headers"])
+        job = from_task(
+            sent.id, args, kwargs, eta=message["headers"]["eta"], expires=message["headers"]["expires"]
+        )
         assert (job.model, job.instances, job.version, job.expires) == ("churn", [{"age": 4}], "3", expires)
 
         end(server, Success(job=sent.id, prediction=Prediction(model="churn", version="3", predictions=[8])))

@@ -39,7 +39,14 @@ def opened(job: Job) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
 
 def test_a_job_written_is_the_job_read():
     message, args, kwargs = opened(JOB)
-    read = from_task("job-1", args, kwargs, headers=message["headers"], priority=message["properties"]["priority"])
+    read = from_task(
+        "job-1",
+        args,
+        kwargs,
+        eta=message["headers"]["eta"],
+        expires=message["headers"]["expires"],
+        priority=message["properties"]["priority"],
+    )
     assert read == msgspec.structs.replace(JOB, expires=datetime(2030, 1, 1, 10, tzinfo=UTC))
 
 
@@ -112,14 +119,14 @@ def test_an_instance_nested_too_deeply_is_refused():
 )
 def test_arguments_that_are_no_jobs_are_refused_without_their_values(args: list[Any]):
     with pytest.raises(InvalidInput, match=r"arguments are \[model, instances\]") as caught:
-        from_task("a", args, {}, headers={})
+        from_task("a", args, {})
     assert "churn" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kwargs", [{"verion": "3"}, {"version": 3}, {"metadata": {"a": 1}}, {"metadata": "x"}])
 def test_options_that_are_no_jobs_are_refused(kwargs: dict[str, Any]):
     with pytest.raises(InvalidInput, match="options are version, method and metadata"):
-        from_task("a", ["churn", [1]], kwargs, headers={})
+        from_task("a", ["churn", [1]], kwargs)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +139,12 @@ def test_options_that_are_no_jobs_are_refused(kwargs: dict[str, Any]):
     ],
 )
 def test_moments_are_read_as_celery_writes_them(text: str | None, moment: datetime | None):
-    assert from_task("a", ["m", [1]], {}, headers={"expires": text}).expires == moment
+    assert from_task("a", ["m", [1]], {}, expires=text).expires == moment
 
 
 def test_a_moment_that_is_none_is_refused():
     with pytest.raises(InvalidInput, match="ISO 8601"):
-        from_task("a", ["m", [1]], {}, headers={"eta": "tomorrow"})
+        from_task("a", ["m", [1]], {}, eta="tomorrow")
 
 
 _JSON = st.recursive(
