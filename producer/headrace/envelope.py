@@ -255,6 +255,11 @@ _MESSAGE = msgspec.json.Decoder(_Message)
 _BODY = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], Any])
 
 
+@lru_cache(maxsize=1024)
+def _is_inbox(reply_to: str) -> bool:
+    return _INBOX.fullmatch(reply_to) is not None
+
+
 def unseal(message: bytes) -> Sealed:
     """Open a message as it lies in Redis, whichever Celery client wrote it. Raises NotAJob."""
     try:
@@ -269,7 +274,7 @@ def unseal(message: bytes) -> Sealed:
         raise NotAJob(f"no message of the task {TASK} with an id")
     inbox = raw.properties.reply_to
     # Celery's own clients write something else there.
-    reply_to = inbox if inbox and _INBOX.fullmatch(inbox) else None
+    reply_to = inbox if inbox and _is_inbox(inbox) else None
     return Sealed(job, args, kwargs, headers.eta, headers.expires, raw.properties.priority or 0, reply_to)
 
 
