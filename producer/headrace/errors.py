@@ -10,7 +10,9 @@
     ├── JobFailed                the outcome of the job is a failure
     │   ├── JobCancelled
     │   └── JobExpired
+    ├── UnknownLetter            there is no dead letter of that id, or no more
     ├── ModelError               a model cannot be packaged, verified or loaded
+    ├── TransientError           for models to raise: the next run of the job may well succeed
     └── SettingError             a setting has a value it cannot have
 
 A message names what is wrong, where, and what to do. It never repeats a value out of an instance: errors
@@ -34,6 +36,7 @@ __all__ = [
     "QueueFull",
     "ResultTimeout",
     "SettingError",
+    "TransientError",
     "UnknownModel",
 ]
 
@@ -99,8 +102,16 @@ class JobExpired(JobFailed):
     """The job was not started before its deadline."""
 
 
+class UnknownLetter(HeadraceError, LookupError):
+    """There is no dead letter of that id, or it was replayed, purged or dropped."""
+
+
 class ModelError(HeadraceError):
     """A model cannot be packaged, verified or loaded."""
+
+
+class TransientError(HeadraceError):
+    """For models and runtimes to raise: what a prediction needs is away for now. The job runs again later."""
 
 
 class SettingError(HeadraceError, ValueError):
