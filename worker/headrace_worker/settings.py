@@ -20,6 +20,12 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     #: Jobs a claim takes at the most.
     claim_jobs: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
+    #: Seconds one claim's run may take before its process is killed, where its model has no limit of its own.
+    time_limit: Annotated[float, msgspec.Meta(gt=0, le=365 * 86_400)] = 3_600.0
+    #: Bytes of memory each pool process may take (RLIMIT_DATA); 0 is no limit.
+    memory_limit: Annotated[int, msgspec.Meta(ge=0)] = 0
+    #: Seconds a worker that is told to stop lets its jobs run on, before it puts them back.
+    drain: Annotated[float, msgspec.Meta(ge=0, le=365 * 86_400)] = 25.0
     #: The part of the jobs shown to Flower and other listeners to Celery's events: 1 is all, 0 none.
     events: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     #: A file to create when the worker is ready: its models proven, its pool up.

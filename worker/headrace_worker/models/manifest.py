@@ -21,24 +21,26 @@ LIBRARIES = ("scikit-learn", "numpy", "pandas", "skops")
 
 #: The name of an exception class, with or without its module.
 ExceptionName = Annotated[str, msgspec.Meta(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]
+#: Seconds in a year: JSON has no infinity, and no timer waits for one.
+_YEAR = 365 * 86_400
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=_YEAR)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of a model's work one call of it may be, and how often a job of it is tried."""
+    """How much of a model's work one call of it may be, how long it may take, and how often a job is tried."""
 
     #: Instances in a batch.
     max_batch_rows: Annotated[int, msgspec.Meta(gt=0)] = 1024
     #: Bytes of JSON the instances of a batch may take.
     max_batch_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
     #: Seconds the first job may wait for others; for models where a fuller batch is worth it.
-    max_batch_wait: Annotated[float, msgspec.Meta(ge=0, le=31_536_000)] = 0.0
-    #: Runs of a job that may end in a crash, a lost lease or a transient error before it is given up.
+    max_batch_wait: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] = 0.0
+    #: Runs of a job that may end in a crash, a lapse or a transient error before it is given up.
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
-    #: Seconds before the second run of a job that met a transient error, at the most; doubled for each one more.
-    retry_delay: Annotated[float, msgspec.Meta(ge=0, le=31_536_000)] = 1.0
-    #: Seconds that delay never exceeds.
-    retry_delay_max: Annotated[float, msgspec.Meta(ge=0, le=31_536_000)] = 60.0
-    #: Exceptions of this model that count as transient too, with those derived from them.
+    #: Seconds that the first retry waits at the most, doubled for each further one; and the most it comes to.
+    retry_delay: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] = 1.0
+    retry_delay_max: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] = 60.0
+    #: Exceptions to retry on besides those of `headrace_worker.retry`, by name: `Name` or `module.Name`.
     retry_on: tuple[ExceptionName, ...] = ()
     #: Seconds after which a run of its jobs is interrupted (SoftTimeLimitExceeded is raised in the model);
     #: None is never.
@@ -51,13 +53,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"soft_time_limit ({self.soft_time_limit:g}) must be below time_limit ({self.time_limit:g})"
             )
-    #: Runs of a job that may end in a crash, a lapse or a transient error before it is given up.
-    max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 3
-    #: Seconds that the first retry waits at the most, doubled for each further one; and the most it comes to.
-    retry_delay: Annotated[float, msgspec.Meta(ge=0)] = 1.0
-    retry_delay_max: Annotated[float, msgspec.Meta(ge=0)] = 60.0
-    #: Exceptions to retry on besides those of `headrace_worker.retry`, by name: `Name` or `module.Name`.
-    retry_on: tuple[ExceptionName, ...] = ()
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
