@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,6 +205,21 @@ def test_without_acknowledgements_no_lease_is_kept(connection: Connection, serve
     send(connection, 1, 2)
     assert [message.payload for message in received(connection, 2, no_ack=True)] == [1, 2]
     assert not server.exists("headrace:leases", "simple")
+
+
+def test_a_consumer_of_replies_starts_no_thread(connection: Connection) -> None:
+    before = threading.enumerate()
+    send(connection, 1)
+    assert len(received(connection, 1, no_ack=True)) == 1
+    assert set(threading.enumerate()) <= set(before)
+
+
+def test_a_consumer_with_nothing_to_do_leaves_redis_alone(connection: Connection, server: redis.Redis) -> None:
+    with connection.Consumer(queue(), callbacks=[lambda body, message: message.ack()]):
+        server.config_resetstat()
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=1)
+        assert server.info("stats")["total_commands_processed"] < 100
 
 
 def test_queues_with_and_without_acknowledgements_do_not_starve_each_other(connection: Connection) -> None:

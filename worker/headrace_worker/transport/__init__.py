@@ -12,6 +12,7 @@ Chosen by the settings `configuration` gives for a broker's URL.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty
 from typing import Any
@@ -49,6 +50,8 @@ class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
     def __init__(self) -> None:
         super().__init__()
         self._listeners: dict[int, Any] = {}
+        #: When (monotonic) to look at the queues next, where there is no loop to call us.
+        self._look_at = 0.0
         #: Takes a file descriptor out of the event loop; None while there is no loop.
         self.remove_from_loop: Callable[[int], None] | None = None
 
@@ -85,8 +88,16 @@ class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
         """Without an event loop: wait for one event, looking at the queues every so often all the same."""
-        self.poll_all()
-        return super().get(callback, POLL_EVERY if timeout is None else min(timeout, POLL_EVERY))
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + POLL_EVERY
+            self.poll_all()
+        within = self._look_at - now
+        return super().get(callback, within if timeout is None else min(timeout, within))
+
+    def look_within(self, seconds: float) -> None:
+        """Look at the queues in that time at the latest."""
+        self._look_at = min(self._look_at, time.monotonic() + seconds)
 
     def poll_all(self) -> None:
         """Let every channel claim: the slow poll beside the wake-up."""
@@ -133,9 +144,11 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
         return self._loop is not None
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call back from the event loop; without one, the poll comes soon enough."""
+        """Call back from the event loop; without one, look at the queues then."""
         if self._loop is not None:
             self._loop.call_later(seconds, call)
+        else:
+            self.cycle.look_within(seconds)
 
     def close_connection(self, connection: Any) -> None:
         """Close all channels, and the keeper unless the process goes on using it."""

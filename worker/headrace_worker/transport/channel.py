@@ -239,7 +239,8 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     def _hand_over(self, claim: Claim) -> None:
         self.keeper.hold(claim)
         self._handed_over = self.connection.in_event_loop
-        self.connection._deliver(claim_message(claim), claim.lease.queue)  # noqa: SLF001  # as kombu does
+        message = claim_message(claim, self.ask_of(claim.lease.queue).time_limits)
+        self.connection._deliver(message, claim.lease.queue)  # noqa: SLF001  # as kombu does
 
     def _hand_over_ordinary(self, claim: Claim) -> None:
         message = self._ordinary(claim)
@@ -313,7 +314,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
     def _watch_queues(self) -> None:
         queues = self.active_queues
-        if queues:
+        if not self._without_ack.issuperset(queues):  # a consumer of replies has no lease to renew
             self.keeper.watch(queue for queue in queues if model_of(queue))
         if self._wakeup:
             self._wakeup.watch(self.names, queues)
