@@ -171,3 +171,43 @@ def test_nothing_is_sent_of_no_jobs_and_a_redis_that_is_away_is_no_error(app: Ce
     events = Events(away, hostname="here", channel="/0.celeryev/task.multi", clock=app.clock.forward)
     events.started([], datetime.now(UTC))
     events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
+
+
+def test_a_large_claim_that_somebody_listens_to_tells_every_event(app: Celery, events: Events):
+    names = [f"job-{number}" for number in range(100)]
+    with Heard(app) as heard:
+        events.claimed(100)
+        events.started(jobs(*names), datetime.now(UTC))
+        ended = [Success(job=name, prediction=SUCCESS.prediction) for name in names]
+        events.ended(ended, ended, datetime.now(UTC), 0.1)
+        told = heard.wait_for(300)
+    assert {(one["type"], one["uuid"]) for one in told} == {
+        (kind, name) for name in names for kind in ("task-received", "task-started", "task-succeeded")
+    }
+
+
+def test_the_events_of_a_large_claim_are_not_made_when_nobody_listens(
+    events: Events, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+):
+    made: list[bytes] = []
+    publish = events._publish  # what would be sent shows nowhere else when nobody listens
+    monkeypatch.setattr(events, "_publish", lambda body: (made.append(body), publish(body)))
+    events.claimed(100)
+    events.started(jobs(*map(str, range(100))), datetime.now(UTC))
+    events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
+    assert made == [b"[]"]
+    events.claimed(1)
+    events.started(jobs("a"), datetime.now(UTC))
+    events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
+    assert len(made) == 3
+
+
+def test_a_listener_that_comes_while_none_was_there_hears_the_next_claim(app: Celery, events: Events):
+    names = [f"job-{number}" for number in range(100)]
+    events.claimed(100)
+    events.started(jobs(*names), datetime.now(UTC))
+    with Heard(app) as heard:
+        events.claimed(100)
+        events.started(jobs(*names), datetime.now(UTC))
+        told = heard.wait_for(200)
+    assert len(told) == 200

@@ -122,6 +122,8 @@ class ClaimRunner:
     def run(self, claim: Claim) -> None:
         """Run a claim to its end. Raises redis.RedisError when Redis stays away."""
         began = datetime.now(UTC)
+        if self._events:
+            self._events.claimed(len(claim.frames))
         opened = open_claim(claim.frames, began)
         jobs = self._without_ended(opened.jobs) if claim.look else opened.jobs
         if self._events:

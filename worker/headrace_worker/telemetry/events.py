@@ -2,6 +2,9 @@
 
 Celery sends an event at a time; a claim's are sent as one group, in the form Celery has for groups. Source:
 `celery.events.dispatcher` (`buffer_group`, routing key `task.multi`) and `celery.events.receiver`.
+
+An event is told to those who listen now, and kept for nobody. So of a large claim it is first asked whether
+anyone does: making its events takes as long as opening its messages.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from headrace.envelope import Job, describe
 from headrace.outcome import Cancelled, Expired, Failure, Outcome, Success
 from headrace.queues import TASK
 
+#: For fewer jobs it is not asked whether anyone listens: the answer would take as long as the events.
+_ASK_FROM = 16
+
 
 class Events:
     """Sends events of jobs from a pool process, over a connection of its own.
@@ -33,7 +39,10 @@ class Events:
         self, client: redis.Redis, *, hostname: str, channel: str, clock: Callable[[], int], share: float = 1.0
     ) -> None:
         self._connection: Any = None
-        self._unread = 0
+        #: Whether the reply to what was published last is still to be read.
+        self._unread = False
+        #: Whether it was asked if anyone listens to the events of this claim, and whether anyone does.
+        self._asked, self._anyone = False, True
         self._pool, self._channel, self._clock, self._share = client.connection_pool, channel, clock, share
         self._about = {
             "hostname": hostname,
@@ -42,8 +51,17 @@ class Events:
             "utcoffset": (time.altzone if time.localtime().tm_isdst else time.timezone) // 3600,
         }
 
+    def claimed(self, jobs: int) -> None:
+        """So many jobs were claimed: ask whether anyone listens. The answer comes while they are read."""
+        self._asked = jobs >= _ASK_FROM
+        if self._asked:
+            self._publish(b"[]")
+
     def started(self, jobs: Sequence[Job], now: datetime) -> None:
         """Jobs were received and started."""
+        self._anyone = not self._asked or self._reached() > 0
+        if not self._anyone:
+            return
         events: list[dict[str, Any]] = []
         for job in jobs:
             if not self._shown(job.id):
@@ -72,6 +90,8 @@ class Events:
 
         An outcome that was not published came second: its job was cancelled while it ran.
         """
+        if not self._anyone:
+            return
         stands: dict[str, Outcome] = {outcome.job: Cancelled(job=outcome.job) for outcome in outcomes}
         stands.update((outcome.job, outcome) for outcome in published)
         self._send([self._end(stands[job], seconds) for job in stands if self._shown(job)], now)
@@ -104,10 +124,12 @@ class Events:
                 }
 
     def _send(self, events: list[dict[str, Any]], now: datetime) -> None:
-        if not events:
-            return
-        about = {**self._about, "timestamp": now.timestamp(), "clock": self._clock()}
-        body = msgspec.json.encode([{**event, **about} for event in events])
+        if events:
+            about = {**self._about, "timestamp": now.timestamp(), "clock": self._clock()}
+            self._publish(msgspec.json.encode([{**event, **about} for event in events]))
+
+    def _publish(self, body: bytes) -> None:
+        """Publish a group of events without waiting for the reply: the job waits meanwhile."""
         message = {
             "body": base64.b64encode(body).decode(),
             "content-encoding": "utf-8",
@@ -123,23 +145,28 @@ class Events:
         }
         # An event is news of a job, never a reason to lose one.
         try:
-            self._say(msgspec.json.encode(message))
+            self._reached()
+            if self._connection is None:
+                self._connection = self._pool.get_connection()
+            self._connection.send_command("PUBLISH", self._channel, msgspec.json.encode(message))
+            self._unread = True
         except redis.RedisError:
             self._drop_connection()
 
+    def _reached(self) -> int:
+        """How many clients got what was published last, as far as is known: 1 where it is not."""
+        if not self._unread:
+            return 1
+        self._unread = False
+        try:
+            return int(self._connection.read_response())
+        except redis.RedisError:
+            self._drop_connection()
+            return 1
+
     def _drop_connection(self) -> None:
         """Take another next time: one from the pool asks Sentinel where the primary is, one mended does not."""
-        connection, self._connection, self._unread = self._connection, None, 0
+        connection, self._connection, self._unread = self._connection, None, False
         if connection is not None:
             connection.disconnect()
             self._pool.release(connection)
-
-    def _say(self, message: bytes) -> None:
-        """Send without waiting for the reply: the job waits meanwhile. It is read before the next."""
-        if self._connection is None:
-            self._connection = self._pool.get_connection()
-        while self._unread:
-            self._unread -= 1
-            self._connection.read_response()
-        self._connection.send_command("PUBLISH", self._channel, message)
-        self._unread += 1
