@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 #: Headrace first, then the yardstick, then the others by name.
 ROSTER = (
     Entry("headrace", "Headrace", None),
-    Entry("headrace-no-events", "Headrace, no events", None),
+    Entry("headrace-watched", "Headrace, watched", None),
     Entry("celery-tuned", "Celery, tuned", "main"),
     Entry("celery", "Celery", "main"),
     Entry("arq", "arq", "redis5"),
@@ -38,4 +38,4 @@ ROSTER = (
     Entry("taskiq", "taskiq", "main"),
 )
 #: Ours, and the variations of Celery itself: neither is "the best peer".
-OURS = ("headrace", "headrace-no-events")
+OURS = ("headrace", "headrace-watched")

@@ -140,9 +140,9 @@ TARGETS = (
         "{:.2f} x",
     ),
     Target(
-        "what events cost of the jobs/s without them",
+        "what telling every event to a listener costs of the jobs/s",
         "at most 25 %",
-        lambda r: 100 * (1 - r.rate("headrace", "logistic") / r.rate("headrace-no-events", "logistic")),
+        lambda r: 100 * (1 - r.rate("headrace-watched", "logistic") / r.rate("headrace", "logistic")),
         lambda x: x <= 25,
         "{:.0f} %",
     ),
