@@ -6,6 +6,7 @@ writes JSON; what is in a job is the business of the pool process.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,8 +25,11 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Claim)
 
 
-def claim_message(claim: Claim) -> dict[str, Any]:
-    """The message kombu hands to Celery. Its delivery tag is the name of the lease."""
+def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, None)) -> dict[str, Any]:
+    """The message kombu hands to Celery. Its delivery tag is the name of the lease.
+
+    `time_limits` are seconds, the hard limit and the soft one: Celery's pool enforces them.
+    """
     name, queue = claim.lease.name, claim.lease.queue
     jobs = len(claim.frames)
     return {
@@ -42,7 +46,7 @@ def claim_message(claim: Claim) -> dict[str, Any]:
             "retries": 0,
             "eta": None,
             "expires": None,
-            "timelimit": [None, None],
+            "timelimit": [*time_limits],
             "argsrepr": f"{model_of(queue)}, {jobs} job{'' if jobs == 1 else 's'}",
             "kwargsrepr": "{}",
             "origin": None,

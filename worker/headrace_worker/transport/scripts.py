@@ -1,32 +1,37 @@
 """The life of a claim in Redis: small scripts (`lua`), each a typed function.
 
-    claim ──> renew ──> publish      the outcomes are written and the lease is gone, in one step
+    claim ──> renew ──> publish      outcomes, dead letters and retries are written and the lease is gone, in one step
                  │────> release      back to where the jobs came from, uncounted
                  └────> lapse        the owner was lost: back, to run alone, with the attempt written down
     due                              delayed jobs whose time has come go to their queue
+    bound                            dead letters that are too old or too many go
 
 A lease is two things: a member of the sorted set `leases`, with the moment it lapses as its score, and a list
 that holds the claimed messages, byte for byte. The member says who claimed, from which lists, of which queue,
 and is never used again: whoever finds it missing has lost the claim. That is the fence.
 
-A message that ran and was lost comes back as a frame: the byte 1, one `cause,owner,milliseconds;` for each
-attempt, a newline, and the message as it was. Nothing ever rewrites a message.
+A message that ran in vain comes back as a frame, with the attempt in it (`headrace.attempts`). Nothing here ever
+rewrites a message.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Container, Mapping, Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import redis
 
+from headrace.attempts import word
+from headrace.letter import Letter
 from headrace.queues import PRIORITY_STEPS, Keys, model_of
 from headrace_worker.transport import lua
 
-#: The byte a frame with attempts begins with; a message, being JSON, never does.
-TRIED = b"\x01"
+log = logging.getLogger("headrace.claims")
 
 
 class LeaseKeys(msgspec.Struct, frozen=True):
@@ -34,31 +39,13 @@ class LeaseKeys(msgspec.Struct, frozen=True):
 
     keys: Keys
 
-    @property
-    def leases(self) -> str:
-        """A sorted set: every lease, by the moment (server's milliseconds) it lapses."""
-        return f"{self.keys.prefix}headrace:leases"
-
-    @property
-    def malformed(self) -> str:
-        """A list: messages that are no job at all, byte for byte."""
-        return f"{self.keys.prefix}headrace:malformed"
-
     def lease(self, name: str) -> str:
         """A list: the frames of a claim."""
         return f"{self.keys.prefix}headrace:lease:{name}"
 
-    def again(self, queue: str) -> str:
-        """A list: frames to run again, each alone."""
-        return f"{self.keys.prefix}headrace:again:{queue}"
-
-    def delayed(self, queue: str) -> str:
-        """A sorted set: frames not to be run before their score (unix milliseconds)."""
-        return f"{self.keys.prefix}headrace:delayed:{queue}"
-
     def sources(self, queue: str) -> list[str]:
         """The lists a claim takes from: `again`, then by priority."""
-        return [self.again(queue), *self.keys.lists(queue)]
+        return [self.keys.again(queue), *self.keys.lists(queue)]
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +59,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     wait: float = 0.0
     #: Leave the queue alone unless it has `jobs` waiting.
     full_only: bool = False
+    #: Seconds the claim's run may take before its process is killed, and before it is interrupted; None is as
+    #: long as Celery lets it.
+    time_limits: tuple[float | None, float | None] = (None, None)
     #: Whether the owner will say when it is done. Else what is taken is gone, as a consumer may wish.
     leased: bool = True
 
@@ -96,6 +86,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it holds jobs, and not the message of an ordinary task."""
         return model_of(self.queue) is not None
 
+    @property
+    def owner(self) -> str:
+        """The process that claimed."""
+        return self.name.rpartition("/")[0] or self.name
+
 
 def lease_of(member: bytes) -> Lease | None:
     """The lease a member of `leases` stands for; None for what none of us wrote."""
@@ -114,6 +109,20 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     frames: Sequence[bytes]
     #: Some job was cancelled lately: look whether one of these was.
     look: bool = False
+    #: When it was made: the server's unix milliseconds, and this machine's monotonic clock in seconds.
+    at_ms: int = 0
+    taken: float = 0.0
+
+    def moment(self, monotonic: float) -> datetime:
+        """What the server's clock says when this machine's monotonic one says that. Our own may be hours off."""
+        return datetime.fromtimestamp(self.at_ms / 1000 + monotonic - self.taken, UTC)
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """How many dead letters are kept, and for how many seconds."""
+
+    letters: int = 100_000
+    seconds: int = 30 * 86_400
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -126,7 +135,7 @@ def claim_call(
     names: LeaseKeys, name: str, asks: Sequence[Ask], *, lasts_ms: int, lowest_first: bool
 ) -> tuple[list[str], list[str | int]]:
     """KEYS and ARGV of CLAIM; it is sent without waiting for the reply, which `claimed` reads."""
-    keys = [names.leases, names.lease(name), names.keys.cancelled]
+    keys = [names.keys.leases, names.lease(name), names.keys.cancelled]
     values: list[str | int] = [name, lasts_ms, int(lowest_first)]
     for ask in asks:
         keys += names.sources(ask.queue)
@@ -134,22 +143,26 @@ def claim_call(
     return keys, values
 
 
-def claimed(reply: Sequence[Any], name: str, asks: Sequence[Ask]) -> Claim | Held:
-    """What CLAIM replied."""
+def claimed(reply: Sequence[Any], name: str, asks: Sequence[Ask], monotonic: float) -> Claim | Held:
+    """What CLAIM replied, read when this machine's monotonic clock said that."""
     queue, numbers, *rest = reply
     if not queue:
         return Held(tuple(asks[number - 1].queue for number in numbers))
-    frames, look = rest
+    frames, look, at_ms = rest
     origins = tuple(zip(numbers[::2], numbers[1::2], strict=True))
     lease = Lease(name=name, queue=asks[queue - 1].queue, origins=origins)
-    return Claim(lease=lease, frames=frames, look=bool(look))
+    return Claim(lease=lease, frames=frames, look=bool(look), at_ms=at_ms, taken=monotonic)
+
+
+#: The bounds where nothing else is said.
+_USUAL = Bounds()
 
 
 class Leases:
     """What an owner, or anyone who sweeps, does with leases. Raises redis.RedisError."""
 
-    def __init__(self, client: redis.Redis, names: LeaseKeys) -> None:
-        self._client, self._names = client, names
+    def __init__(self, client: redis.Redis, names: LeaseKeys, bounds: Bounds = _USUAL) -> None:
+        self._client, self._names, self._bounds = client, names, bounds
         self._claim = client.register_script(lua.CLAIM)
         self._renew = client.register_script(lua.RENEW)
         self._publish = client.register_script(lua.PUBLISH)
@@ -158,16 +171,18 @@ class Leases:
         self._lapse = client.register_script(lua.LAPSE)
         self._lapsed = client.register_script(lua.LAPSED)
         self._due = client.register_script(lua.DUE)
+        self._bound = client.register_script(lua.BOUND)
 
     def claim(self, name: str, asks: Sequence[Ask], *, lasts_ms: int, lowest_first: bool = False) -> Claim | Held:
         """Take what waits, under a lease."""
         keys, values = claim_call(self._names, name, asks, lasts_ms=lasts_ms, lowest_first=lowest_first)
-        return claimed(self._claim(keys, values), name, asks)
+        reply = self._claim(keys, values)
+        return claimed(reply, name, asks, time.monotonic())
 
     def renew(self, leases: Sequence[Lease], *, lasts_ms: int) -> list[Lease]:
         """Let leases last from now; returns those that are lost."""
         members = {lease.member.encode(): lease for lease in leases}
-        lost = self._renew([self._names.leases], [lasts_ms, *members])
+        lost = self._renew([self._names.keys.leases], [lasts_ms, *members])
         return [members[member] for member in lost]
 
     def publish(
@@ -177,34 +192,63 @@ class Leases:
         *,
         ttl: int,
         inboxes: Mapping[str, str] = MappingProxyType({}),
-        malformed: Sequence[bytes] = (),
+        letters: Sequence[tuple[Letter, bytes]] = (),
         delayed: Sequence[tuple[int, bytes]] = (),
     ) -> list[bool] | None:
-        """End a claim: store outcomes by job id, put malformed and delayed frames where they belong.
+        """End a claim: store outcomes by job id, bury dead letters with their messages, let frames wait.
 
-        `inboxes` says, by job id, which client's inbox is told of an outcome.
+        `inboxes` says, by job id, which client's inbox is told of an outcome. A letter is kept only if the outcome of
+        its job is published with it; one of a malformed message always is. `delayed` frames wait so many milliseconds.
 
         Says of each outcome whether it was published; None when the lease was lost, and nothing was done.
         """
         keys = self._names.keys
-        names = [*self._of(lease), self._names.malformed, self._names.delayed(lease.queue)]
+        names = self._of(lease)
         for job in outcomes:
             names += [keys.result(job), keys.job(job)]
         numbers = {inbox: number for number, inbox in enumerate(dict.fromkeys(inboxes.values()), start=1)}
-        values: list[str | int | bytes] = [lease.member, ttl, len(outcomes), len(malformed), len(numbers)]
-        values += [*outcomes.values(), *malformed, *map(keys.inbox, numbers)]
+        kept = self._bounds
+        values: list[str | int | bytes] = [lease.member, ttl, len(outcomes), len(numbers), len(letters)]
+        values += [kept.letters, kept.seconds, *outcomes.values(), *map(keys.inbox, numbers)]
         values += [numbers[inboxes[job]] if job in inboxes else 0 for job in outcomes]
-        for moment, frame in delayed:
-            values += [moment, frame]
+        if letters or delayed:
+            names += [keys.delayed(lease.queue), keys.dead, keys.dead_messages, keys.died, keys.dead_dropped]
+            places = {job: place for place, job in enumerate(outcomes, start=1)}
+            for letter, message in letters:
+                of = 0 if letter.reason == "malformed" else places[letter.id]
+                values += [of, letter.id, letter.encode(), message]
+            for milliseconds, frame in delayed:
+                values += [milliseconds, frame]
         replies = self._publish(names, values)
-        return None if replies is None else [bool(reply) for reply in replies]
+        if replies is None:
+            return None
+        *published, dropped = replies
+        self._say_dropped(dropped)
+        return [bool(one) for one in published]
 
-    def set_aside(self, lease: Lease | None, frame: bytes) -> None:
-        """Keep a message nobody can read, byte for byte, and end its lease."""
-        if lease is None:
-            self._client.lpush(self._names.malformed, frame)
-        else:
-            self.publish(lease, {}, ttl=1, malformed=[frame])
+    def bury(self, letter: Letter, message: bytes, lease: Lease | None) -> None:
+        """Keep a message nobody can read as a dead letter, and end its lease."""
+        if lease is None:  # it was taken without one: give it one for this step
+            lease = Lease(name=f"{letter.id}/{letter.worker}", queue=letter.queue, origins=())
+            self._client.zadd(self._names.keys.leases, {lease.member: 0})
+        self.publish(lease, {}, ttl=1, letters=[(letter, message)])
+
+    def bound(self, most: int = 1000) -> int:
+        """Drop dead letters that are too old or too many, the oldest first; returns how many."""
+        keys, kept = self._names.keys, self._bounds
+        names = [keys.died, keys.dead, keys.dead_messages, keys.dead_dropped]
+        dropped = int(self._bound(names, [kept.letters, kept.seconds, most]))
+        self._say_dropped(dropped)
+        return dropped
+
+    def _say_dropped(self, letters: int) -> None:
+        if letters:
+            log.warning(
+                "dropped the %d oldest dead letters: more than %d are not kept, nor longer than %.0f days",
+                letters,
+                self._bounds.letters,
+                self._bounds.seconds / 86_400,
+            )
 
     def finish(self, lease: Lease) -> bool:
         """End a claim whose messages are done with; says whether it was still held."""
@@ -226,24 +270,35 @@ class Leases:
         """
         if not lease.of_jobs:
             return self.release(lease, only_if_lapsed=only_if_lapsed)
-        names = [*self._of(lease), self._names.again(lease.queue)]
-        return int(self._lapse(names, [lease.member, int(only_if_lapsed), f"{cause},{owner}"]))
+        names = [*self._of(lease), self._names.keys.again(lease.queue)]
+        return int(self._lapse(names, [lease.member, int(only_if_lapsed), f"{word(cause)},{word(owner)}"]))
 
     def lapsed(self, most: int = 100) -> list[Lease]:
         """Leases whose time is over, whoever owned them."""
-        return [lease for member in self._lapsed([self._names.leases], [most]) if (lease := lease_of(member))]
+        return [lease for member in self._lapsed([self._names.keys.leases], [most]) if (lease := lease_of(member))]
 
     def named(self, names: Container[str]) -> list[Lease]:
         """The leases that are held under one of these names."""
-        members: list[bytes] = self._client.zrange(self._names.leases, 0, -1)  # type: ignore[assignment]  # bytes
+        members: list[bytes] = self._client.zrange(self._names.keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
         return [lease for member in members if (lease := lease_of(member)) and lease.name in names]
 
     def due(self, queue: str, most: int = 500) -> int:
         """Move delayed jobs whose time has come to their queue; returns how many."""
-        return int(self._due([self._names.delayed(queue), *self._names.keys.lists(queue)], [most]))
+        return int(self._due([self._names.keys.delayed(queue), *self._names.sources(queue)], [most]))
+
+    def up_for(self) -> float:
+        """Seconds since Redis started; without end where it does not say."""
+        try:
+            return float(self._client.info("server")["uptime_in_seconds"])  # type: ignore[index]  # no coroutine
+        except (redis.ResponseError, KeyError):  # a user who may not ask, or another kind of server
+            return float("inf")
+
+    def reconnect(self) -> None:
+        """Open connections anew: the one that answers is a primary no more."""
+        self._client.connection_pool.disconnect()
 
     def _of(self, lease: Lease) -> list[str]:
-        return [self._names.leases, self._names.lease(lease.name)]
+        return [self._names.keys.leases, self._names.lease(lease.name)]
 
 
 assert len(PRIORITY_STEPS) == 4, "the scripts count on four lists to a queue"  # noqa: S101  # a fact, not a check
