@@ -2,7 +2,7 @@
 
 A plan is a generator: it yields the commands it wants answered and returns what it decided. `carry_out`
 answers it over a blocking connection, `carry_out_async` over an asynchronous one; nothing else differs
-between `Client` and `AsyncClient`.
+between `Client` and `AsyncClient`. An error of Redis is raised in the plan, where the command was yielded.
 """
 
 from __future__ import annotations
@@ -59,12 +59,29 @@ def ask(redis: redis.Redis, command: Command) -> Any:
         return redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
 
 
+async def ask_async(redis: redis.asyncio.Redis, command: Command) -> Any:
+    """`ask` over an asynchronous connection."""
+    from redis.exceptions import NoScriptError
+
+    try:
+        return await redis.execute_command(*command.words)  # type: ignore[no-untyped-call]  # as above
+    except NoScriptError:
+        return await redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
+
+
 def carry_out(redis: redis.Redis, plan: Plan[T]) -> T:
-    """What the plan decides. Errors of Redis end the plan and reach the caller."""
+    """What the plan decides. Errors of Redis that the plan does not catch reach the caller."""
+    from redis.exceptions import RedisError
+
     try:
         command = next(plan)
         while True:
-            command = plan.send(ask(redis, command))
+            try:
+                reply = ask(redis, command)
+            except RedisError as error:
+                command = plan.throw(error)
+            else:
+                command = plan.send(reply)
     except StopIteration as decided:
         result: T = decided.value
         return result
@@ -72,16 +89,17 @@ def carry_out(redis: redis.Redis, plan: Plan[T]) -> T:
 
 async def carry_out_async(redis: redis.asyncio.Redis, plan: Plan[T]) -> T:
     """`carry_out` over an asynchronous connection."""
-    from redis.exceptions import NoScriptError
+    from redis.exceptions import RedisError
 
     try:
         command = next(plan)
         while True:
             try:
-                reply = await redis.execute_command(*command.words)  # type: ignore[no-untyped-call]  # as above
-            except NoScriptError:
-                reply = await redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
-            command = plan.send(reply)
+                reply = await ask_async(redis, command)
+            except RedisError as error:
+                command = plan.throw(error)
+            else:
+                command = plan.send(reply)
     except StopIteration as decided:
         result: T = decided.value
         return result

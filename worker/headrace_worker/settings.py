@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -26,6 +26,8 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     memory_limit: Annotated[int, msgspec.Meta(ge=0)] = 0
     #: Seconds a worker that is told to stop lets its jobs run on, before it puts them back.
     drain: Annotated[float, msgspec.Meta(ge=0, le=365 * 86_400)] = 25.0
+    #: What is done at start when Redis cannot keep our promises: warn, refuse to start, or not look.
+    redis_check: Literal["warn", "refuse", "off"] = "warn"
     #: The part of the jobs shown to Flower and other listeners to Celery's events: 1 is all, 0 none.
     events: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     #: A file to create when the worker is ready: its models proven, its pool up.

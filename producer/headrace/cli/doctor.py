@@ -1,0 +1,77 @@
+"""`headrace doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from headrace.cli import options
+from headrace.cli.commands import ERROR
+
+if TYPE_CHECKING:
+    from headrace.finding import Finding
+    from headrace.settings import Settings
+
+_SAYS = {
+    "stops": "STOPS JOBS",
+    "breaks": "BREAKS A PROMISE",
+    "weakens": "mind",
+    "unknown": "cannot be told",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one object a line.")
+@options.url
+@click.pass_context
+def doctor(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
+    """Check whether Redis and what is installed here can keep what is promised, and say what to do if not.
+
+    The exit code is 1 if a promise is broken. What only weakens one, or cannot be told, leaves it at 0.
+    """
+    from headrace import finding
+    from headrace.client import settings_of
+
+    found = list(_examined(settings_of(url, None)))
+    for subject, one in found:
+        if as_json:
+            options.print_json({"subject": subject, **msgspec.to_builtins(one)})
+        else:
+            options.print_line(f"{subject}: {_SAYS[one.level]}: {one}")
+    broken = sum(one.level in finding.BROKEN for _, one in found)
+    if any(one.do.startswith("CONFIG SET") for _, one in found):
+        click.echo(
+            "what CONFIG SET sets is forgotten at a restart: CONFIG REWRITE keeps it, or redis.conf", err=True
+        )
+    click.echo(_verdict(broken, len(found) - broken), err=True)
+    if broken:
+        ctx.exit(ERROR)
+
+
+def _examined(settings: Settings) -> Iterator[tuple[str, Finding]]:
+    """Findings and what they are about, as they are made; who is examined is told on standard error."""
+    from importlib.metadata import entry_points
+
+    from headrace import address, broker, finding, server
+    from headrace.plan import carry_out
+
+    with broker.guarded(settings), broker.connect(settings) as client:
+        facts = carry_out(client, server.look())
+        click.echo(f"redis: {facts.name} at {broker.where(settings)}", err=True)
+        by_sentinel = bool(address.read(settings.redis_url).sentinels)
+        for one in finding.findings(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel):
+            yield "redis", one
+        # Other distributions add what they need: functions of this connection that give findings.
+        for part in entry_points(group="headrace.doctor"):
+            click.echo(f"{part.name}: {part.dist.name if part.dist else part.value} is installed", err=True)
+            for one in part.load()(client):
+                yield part.name, one
+
+
+def _verdict(broken: int, others: int) -> str:
+    if broken:
+        return f"{broken} {'finding breaks' if broken == 1 else 'findings break'} what is promised"
+    return "all that is promised is kept" + (f"; mind the {others} above" if others else "")

@@ -1,0 +1,96 @@
+"""What a worker needs of its Redis and its store: looked at when it starts, and by `headrace doctor`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import redis
+
+from headrace import address, broker
+from headrace.errors import HeadraceError, SettingError
+from headrace.finding import Finding, findings
+from headrace.plan import carry_out
+from headrace.server import look
+from headrace.settings import load
+from headrace_worker.models.store import Store
+from headrace_worker.settings import WorkerSettings
+
+log = logging.getLogger("headrace.redis")
+
+
+def examine(client: redis.Redis) -> Iterator[Finding]:
+    """What stands against the promises on the worker's side, with the settings of this shell."""
+    settings = load(WorkerSettings)
+    yield from _wakeups(client)
+    yield from _store(settings)
+
+
+def _wakeups(client: redis.Redis) -> Iterator[Finding]:
+    try:
+        with client.client() as connection:  # type: ignore[no-untyped-call]  # redis-py gives it no types
+            connection.execute_command("CLIENT", "TRACKING", "OFF")
+    except redis.ResponseError:
+        yield Finding(
+            level="weakens",
+            directive="CLIENT TRACKING",
+            found="not permitted to this user",
+            wanted="permitted",
+            why="an idle worker hears of a job up to 0.25 s late",
+            do="if it is the worker's user: ACL SETUSER <user> +client|tracking +client|id",
+        )
+
+
+def _store(settings: WorkerSettings) -> Iterator[Finding]:
+    store = Store(settings.models)
+    try:
+        models = store.models()
+    except (HeadraceError, OSError) as error:
+        problem = str(error)
+    else:
+        problem = "" if models else "without a model"
+    if problem:
+        yield Finding(
+            level="weakens",
+            directive="HEADRACE_MODELS",
+            found=f"{store.path}, {problem}",
+            wanted="a store that holds a model",
+            why="a worker started here serves nothing",
+            do="headrace models add, or set HEADRACE_MODELS to the store",
+        )
+
+
+class RedisCheck:
+    """The look a worker takes at its Redis when it starts, as HEADRACE_REDIS_CHECK wants it, once."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._due = settings.redis_check != "off"
+
+    def __call__(self, client: redis.Redis) -> None:
+        """Warn of what breaks or weakens a promise. A Redis that is away is looked at by the next call.
+
+        Raises SettingError if jobs would be lost or could not be taken, and that is to be refused.
+        """
+        if not self._due:
+            return
+        settings = self._settings
+        try:
+            facts = carry_out(client, look())
+        except redis.RedisError as error:
+            log.warning("not checked yet: %s", broker.unavailable(error, settings))
+            return
+        self._due = False
+        by_sentinel = bool(address.read(settings.redis_url).sentinels)
+        found = findings(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel)
+        stops = [one for one in found if one.level == "stops"]
+        if stops and settings.redis_check == "refuse":
+            raise SettingError(
+                f"{facts.name} at {broker.where(settings)} loses jobs or cannot take them, and "
+                f"HEADRACE_REDIS_CHECK is refuse: {'; '.join(map(str, stops))}"
+            )
+        for one in found:
+            if one.level == "unknown":
+                log.info("%s", one)
+            else:
+                log.warning("%s", one)
