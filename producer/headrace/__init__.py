@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         QueueFull,
         ResultTimeout,
         SettingError,
+        UnknownLetter,
         UnknownModel,
     )
     from headrace.handle import JobHandle
@@ -56,6 +57,7 @@ _HOME = {
             "QueueFull",
             "ResultTimeout",
             "SettingError",
+            "UnknownLetter",
             "UnknownModel",
         ],
         "errors",
@@ -81,6 +83,7 @@ __all__ = [
     "ResultTimeout",
     "SettingError",
     "Settings",
+    "UnknownLetter",
     "UnknownModel",
 ]
 

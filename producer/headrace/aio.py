@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from headrace import broker
+from headrace.aio_dead_letters import AsyncDeadLetters
 from headrace.aio_waiting import AsyncWaiting, AsyncWatch
 from headrace.client import settings_of
 from headrace.contract import Contract
@@ -235,6 +236,11 @@ class AsyncClient:
     async def queues(self) -> list[QueueDepth]:
         """What waits in the queue of each of these models."""
         return await self._link.do(self._link.producer.queues())
+
+    @property
+    def dead_letters(self) -> AsyncDeadLetters:
+        """The jobs that failed for good; see `Client.dead_letters`."""
+        return AsyncDeadLetters(self._link)
 
     async def close(self) -> None:
         """Close the connections; see `Client.close`."""

@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 import msgspec
 
 from headrace.contract import Contract
+from headrace.dead_letters import DeadLetters
 from headrace.depth import QueueDepth
 from headrace.envelope import new_id
 from headrace.handle import JobHandle
@@ -139,6 +140,11 @@ class Client:
     def queues(self) -> list[QueueDepth]:
         """What waits in the queue of each of these models."""
         return self._link.do(self._link.producer.queues())
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The jobs that failed for good: look at them, replay them, purge them."""
+        return DeadLetters(self._link)
 
     def close(self) -> None:
         """Close the connections. Waits that go on in other threads end with a HeadraceError."""

@@ -17,6 +17,7 @@ import hashlib
 import msgspec
 
 from headrace.attempts import Attempt
+from headrace.errors import InvalidInput
 from headrace.outcome import Reason
 
 
@@ -53,7 +54,15 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self)
 
 
+class Kept(Letter, frozen=True, kw_only=True):
+    """A letter with its message; as JSON it is what `headrace dead export` writes, a line each."""
+
+    #: The message as it lay in the queue, byte for byte; base64 in JSON.
+    payload: bytes
+
+
 _LETTER = msgspec.json.Decoder(Letter)
+_KEPT = msgspec.json.Decoder(Kept)
 
 
 def malformed_id(message: bytes) -> str:
@@ -76,3 +85,16 @@ def read(letter: str, line: bytes, died_ms: int) -> Letter:
             worker="",
         )
     return msgspec.structs.replace(found, id=letter, died_ms=died_ms)
+
+
+def kept(letter: Letter, payload: bytes) -> Kept:
+    """A letter and its message as one."""
+    return Kept(payload=payload, **msgspec.structs.asdict(letter))
+
+
+def decode_exported(line: bytes | str) -> Kept:
+    """The letter in a line of an export. Raises InvalidInput."""
+    try:
+        return _KEPT.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInput(f"this line is no exported dead letter: {error}") from None

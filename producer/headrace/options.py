@@ -101,35 +101,36 @@ def _expires(value: object, now: datetime) -> datetime | None:
         if value <= now:
             raise InvalidInput("`expires` is in the past")
         return value.astimezone(UTC)
-    length = _length("expires", value)
-    if length is None:
+    ahead = length("expires", value)
+    if ahead is None:
         return None
-    if not length:
+    if not ahead:
         raise InvalidInput("`expires` is in the past; it needs more than 0 seconds")
-    return now + length
+    return now + ahead
 
 
 def _start(value: object, now: datetime) -> datetime | None:
-    length = _length("delay", value)
-    return now + length if length else None
+    ahead = length("delay", value)
+    return now + ahead if ahead else None
 
 
-def _length(name: str, value: object) -> timedelta | None:
+def length(name: str, value: object) -> timedelta | None:
+    """A length of time, given in seconds or as it is. Raises InvalidInput naming the option."""
     if value is None:
         return None
     if isinstance(value, timedelta):
-        length = value
+        given = value
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         if abs(value) > _LONGEST.total_seconds():
             raise InvalidInput(f"`{name}` is over a year; it is given in seconds")
-        length = timedelta(seconds=value)
+        given = timedelta(seconds=value)
     else:
         raise InvalidInput(f"`{name}` is a number of seconds or a timedelta, got {_a(value)}")
-    if length < timedelta(0):
+    if given < timedelta(0):
         raise InvalidInput(f"`{name}` is negative")
-    if length > _LONGEST:
+    if given > _LONGEST:
         raise InvalidInput(f"`{name}` is over a year")
-    return length
+    return given
 
 
 def _metadata(value: object) -> dict[str, str] | None:

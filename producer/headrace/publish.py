@@ -13,24 +13,30 @@ from headrace import outcome
 from headrace.outcome import Outcome
 from headrace.queues import Keys
 
-#: A Lua function, for this script and the worker's: store and announce an outcome; 1 if it was the first, else 0.
-#: A state that is no outcome (STARTED, RETRY, PENDING) is overwritten. The status stands first in what we
-#: and Celery write; only JSON of another order is decoded.
-FUNCTION = """
-local over = {SUCCESS = true, FAILURE = true, REVOKED = true}
-local function ended(key)
+#: A Lua function: the status a result key tells, nil where there is none. It stands first in what we and Celery
+#: write; only JSON of another order is decoded.
+STATUS = """
+local function status_of(key)
   local head = redis.pcall('GETRANGE', key, 0, 63)
-  if head == '' or type(head) ~= 'string' then return false end  -- a key of another kind is no outcome
+  if head == '' or type(head) ~= 'string' then return nil end  -- a key of another kind is no outcome
   local status = string.match(head, '^{%s*"status"%s*:%s*"(%u+)"')
   if not status then
     local good, stored = pcall(cjson.decode, redis.call('GET', key))
-    status = good and type(stored) == 'table' and stored.status
+    status = good and type(stored) == 'table' and stored.status or nil
   end
-  return over[status] == true
+  return status
 end
+"""
+
+#: A Lua function, for this script and the worker's: store and announce an outcome; 1 if it was the first, else 0.
+#: A state that is no outcome (STARTED, RETRY, PENDING) is overwritten.
+FUNCTION = (
+    STATUS
+    + """
+local over = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local function publish(result, record, ttl, outcome)
   if not redis.call('SET', result, outcome, 'NX', 'EX', ttl) then
-    if ended(result) then return 0 end
+    if over[status_of(result)] then return 0 end
     redis.call('SET', result, outcome, 'EX', ttl)
   end
   redis.call('EXPIRE', record, ttl)
@@ -38,6 +44,7 @@ local function publish(result, record, ttl, outcome)
   return 1
 end
 """
+)
 
 #: KEYS: the result key (also the channel) and the record of each job, in turn.
 #: ARGV: seconds to keep them; then each outcome as stored.

@@ -101,6 +101,11 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:delayed:{queue}"
 
     @property
+    def leases(self) -> str:
+        """A sorted set: every lease, by the moment (server's milliseconds) it lapses."""
+        return f"{self.prefix}headrace:leases"
+
+    @property
     def dead(self) -> str:
         """A hash: letter id -> dead letter, as a line of JSON (`headrace.letter`)."""
         return f"{self.prefix}headrace:dead"

@@ -14,6 +14,7 @@ from typing import Any, Self
 import redis
 
 from headrace import publish
+from headrace.attempts import split
 from headrace.contract import Contract, Feature, Named, Output
 from headrace.outcome import Outcome, Prediction, Success, encode
 from headrace.queues import Keys, queue_name
@@ -64,7 +65,7 @@ class Answering:
                     time.sleep(0.02)
 
     def _end(self, client: redis.Redis, raw: bytes) -> None:
-        message = json.loads(raw)
+        message = json.loads(split(raw)[1])
         job = message["headers"]["id"]
         (_, instances), _, _ = json.loads(base64.b64decode(message["body"]))
         self.taken.append(job)

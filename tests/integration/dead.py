@@ -1,0 +1,120 @@
+"""Dead letters for tests, put into Redis as a worker's publish script puts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import redis
+
+from headrace import outcome
+from headrace.attempts import Attempt
+from headrace.envelope import Job, encode
+from headrace.letter import Letter, malformed_id
+from headrace.outcome import Failure
+from headrace.queues import Keys
+
+INSTANCES = [{"age": 41}]
+
+
+def crashed(at_ms: int = 1_700_000_000_000, cause: str = "crash") -> Attempt:
+    """A run that took its process with it."""
+    return Attempt(cause=cause, owner="host-1", at_ms=at_ms, company=1)
+
+
+def message(name: str, instances: Sequence[Any] = INSTANCES, **options: Any) -> bytes:
+    """The message of a job as a producer writes it."""
+    return encode(Job(id=name, **{"model": "churn", "instances": instances, **options}))
+
+
+def letter(name: str = "a", **fields: Any) -> Letter:
+    """A letter of a model's own error, but for the fields given."""
+    usual: dict[str, Any] = {
+        "model": "churn",
+        "version": "3",
+        "queue": "predict.churn",
+        "reason": "permanent",
+        "error": "ValueError",
+        "module": "builtins",
+        "message": "the model cannot",
+        "traceback": "Traceback (most recent call last):\n  File model.py, line 7\nValueError\n",
+        "rows": 1,
+        "worker": "host-1",
+    }
+    return Letter(id=name, **{**usual, **fields})
+
+
+def bury(
+    server: redis.Redis,
+    dead: Letter,
+    payload: bytes | None = None,
+    *,
+    died_ms: int | None = None,
+    ended: bool = True,
+    ttl: int = 60,
+    keys: Keys | None = None,
+) -> str:
+    """Put a letter into Redis, died now unless said otherwise, and its failure as the job's outcome; its id."""
+    keys = keys or Keys()
+    seconds, micros = server.time()
+    moment = died_ms if died_ms is not None else seconds * 1000 + micros // 1000
+    with server.pipeline() as pipe:
+        pipe.hset(keys.dead, dead.id, dead.encode())
+        pipe.hset(keys.dead_messages, dead.id, message(dead.id) if payload is None else payload)
+        pipe.zadd(keys.died, {dead.id: moment})
+        if ended:
+            failure = Failure(
+                job=dead.id, reason=dead.reason, error=dead.error, module=dead.module, message=dead.message
+            )
+            pipe.set(keys.result(dead.id), outcome.encode(failure, datetime.now(UTC)), ex=ttl)
+        pipe.execute()
+    return dead.id
+
+
+def bury_malformed(server: redis.Redis, payload: bytes) -> str:
+    """Put the letter of bytes that are no job into Redis; its id."""
+    dead = letter(
+        malformed_id(payload),
+        model=None,
+        version=None,
+        reason="malformed",
+        error="NotAJob",
+        module="headrace.envelope",
+        message="no Celery message of JSON",
+        traceback=None,
+        rows=None,
+    )
+    return bury(server, dead, payload, ended=False)
+
+
+def bury_storm(server: redis.Redis, count: int, *, died_ms: int, **fields: Any) -> None:
+    """Many letters alike but for a number, one each millisecond."""
+    keys = Keys()
+    for first in range(0, count, 1000):
+        names = range(first, min(first + 1000, count))
+        with server.pipeline(transaction=False) as pipe:
+            for number in names:
+                name = f"storm-{number}"
+                dead = letter(name, message=f"row {number} of {name} cannot be", **fields)
+                pipe.hset(keys.dead, name, dead.encode())
+                pipe.hset(keys.dead_messages, name, message(name))
+                pipe.zadd(keys.died, {name: died_ms + number})
+            pipe.execute()
+
+
+def traces(server: redis.Redis) -> dict[str, Any]:
+    """What is left of letters in Redis."""
+    keys = Keys()
+    return {
+        "dead": set(server.hkeys(keys.dead)),
+        "messages": set(server.hkeys(keys.dead_messages)),
+        "died": set(server.zrange(keys.died, 0, -1)),
+    }
+
+
+def parts(raw: bytes) -> dict[str, Any]:
+    """A message as a dictionary."""
+    found: dict[str, Any] = msgspec.json.decode(raw)
+    return found
