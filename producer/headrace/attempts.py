@@ -61,7 +61,7 @@ def joined(attempts: Sequence[Attempt], message: bytes) -> bytes:
     if not attempts:
         return message
     written = "".join(
-        f"{_word(attempt.cause)},{_word(attempt.owner)},{attempt.at_ms},{attempt.company};" for attempt in attempts
+        f"{word(attempt.cause)},{word(attempt.owner)},{attempt.at_ms},{attempt.company};" for attempt in attempts
     )
     return TRIED + written.encode(errors="replace") + b"\n" + message
 
@@ -77,5 +77,6 @@ def runs_alone(attempts: Sequence[Attempt]) -> bool:
     return any(attempt.lost for attempt in attempts)
 
 
-def _word(text: str) -> str:
+def word(text: str) -> str:
+    """A text as it may stand in a frame."""
     return _SEPARATORS.sub("_", text)

@@ -70,6 +70,22 @@ def malformed_id(message: bytes) -> str:
     return f"malformed-{hashlib.sha256(message).hexdigest()[:16]}"
 
 
+def malformed(
+    message: bytes, error: Exception, *, queue: str, worker: str, attempts: tuple[Attempt, ...] = ()
+) -> Letter:
+    """The letter of a message that is no job, for what reading it raised."""
+    return Letter(
+        id=malformed_id(message),
+        queue=queue,
+        reason="malformed",
+        error=type(error).__name__,
+        module=type(error).__module__,
+        message=str(error),
+        worker=worker,
+        attempts=attempts,
+    )
+
+
 def read(letter: str, line: bytes, died_ms: int) -> Letter:
     """The letter in a line. One that cannot be read, whoever wrote it, is still listed, and can be purged."""
     try:

@@ -14,14 +14,14 @@ from claim_models import wait_for
 from headrace.queues import Keys
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.transport.keeper import Keeper
-from headrace_worker.transport.scripts import Ask, Claim, LeaseKeys
+from headrace_worker.transport.scripts import Ask, Bounds, Claim, LeaseKeys
 
 QUEUE = "predict.churn"
 NAMES = LeaseKeys(Keys())
 
 
 def keeper_on(url: str, lasts: float = 1.0) -> Keeper:
-    return Keeper(lambda: redis.Redis.from_url(url), NAMES, lasts=lasts)
+    return Keeper(lambda: redis.Redis.from_url(url), NAMES, lasts=lasts, bounds=Bounds())
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def test_a_lease_held_is_renewed_and_one_let_go_is_not(keeper: Keeper, server: r
     keeper.watch([QUEUE])
     held, other = claim(keeper, server, b"a"), claim(keeper, server, b"b")
     keeper.hold(held)
-    wait_for(lambda: server.lrange(NAMES.again(QUEUE), 0, -1), 5)
-    assert server.zscore(NAMES.leases, held.lease.member)
-    assert not server.zscore(NAMES.leases, other.lease.member)
-    assert server.llen(NAMES.again(QUEUE)) == 1
+    wait_for(lambda: server.lrange(NAMES.keys.again(QUEUE), 0, -1), 5)
+    assert server.zscore(NAMES.keys.leases, held.lease.member)
+    assert not server.zscore(NAMES.keys.leases, other.lease.member)
+    assert server.llen(NAMES.keys.again(QUEUE)) == 1
 
 
 def test_a_claim_that_reached_nobody_goes_back_uncounted(keeper: Keeper, server: redis.Redis) -> None:
@@ -55,7 +55,7 @@ def test_a_claim_that_reached_nobody_goes_back_uncounted(keeper: Keeper, server:
     lost = claim(keeper, server, b"a", b"b")
     keeper.stray(lost.lease.name)
     wait_for(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 5)
-    assert not server.exists(NAMES.again(QUEUE))
+    assert not server.exists(NAMES.keys.again(QUEUE))
 
 
 def test_a_lost_reply_that_comes_to_light_only_later_goes_back_too(keeper: Keeper, server: redis.Redis) -> None:
@@ -122,8 +122,8 @@ def test_after_redis_was_away_the_living_renew_before_anything_counts_as_lost() 
                 time.sleep(1.5)  # longer than a lease
                 own.start()
                 time.sleep(1.5)
-                assert server.zcard(NAMES.leases) == 2
-                assert not server.exists(NAMES.again(QUEUE))
+                assert server.zcard(NAMES.keys.leases) == 2
+                assert not server.exists(NAMES.keys.again(QUEUE))
         finally:
             one.close()
             two.close()

@@ -21,7 +21,7 @@ import pytest
 import redis
 from claim_models import KILL, NOTHING, SLEEP, add, serving, wait_for
 
-from headrace import Client, JobHandle, Settings
+from headrace import Client, JobHandle, Settings, letter
 from headrace.broker import celery_app
 from headrace.errors import JobFailed
 from headrace.queues import Keys
@@ -140,7 +140,7 @@ def is_clean(server: redis.Redis) -> bool:
 
 
 def leases_of(server: redis.Redis, pid: int) -> list[bytes]:
-    return [member for member in server.zrange(NAMES.leases, 0, -1) if f"/{pid}/".encode() in member]
+    return [member for member in server.zrange(KEYS.leases, 0, -1) if f"/{pid}/".encode() in member]
 
 
 # --- right answers -------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_warm_stop_finishes_what_runs_and_leaves_the_rest_waiting(
     assert 1 <= len(done) <= 4
     assert ends(done) == [doubled(rows)[jobs.index(job)] for job in done]
     assert waiting(server, "single") == 10 - len(done)
-    assert server.exists(NAMES.leases, NAMES.again("predict.single")) == 0
+    assert server.exists(KEYS.leases, KEYS.again("predict.single")) == 0
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_cold_stop_puts_back_at_once_what_runs_and_counts_no_attempt(
         worker.process.wait(20)
     assert not any(job.done() for job in jobs)
     assert waiting(server) == 3
-    assert server.exists(NAMES.leases, NAMES.again("predict.doubling")) == 0
+    assert server.exists(KEYS.leases, KEYS.again("predict.doubling")) == 0
 
 
 # --- cancelled, expired, delayed -----------------------------------------------------------------------
@@ -287,8 +287,8 @@ def test_delayed_jobs_wait_in_redis_and_run_when_they_are_due(
 ) -> None:
     rows, began = served.rows(2), time.monotonic()
     jobs = client.submit_many("doubling", rows, delay=timedelta(seconds=1.5))
-    wait_for(lambda: server.zcard(NAMES.delayed("predict.doubling")) == 2)
-    wait_for(lambda: server.exists(NAMES.leases) == 0)
+    wait_for(lambda: server.zcard(KEYS.delayed("predict.doubling")) == 2)
+    wait_for(lambda: server.exists(KEYS.leases) == 0)
     assert ends(jobs) == doubled(rows)
     assert 1.4 < time.monotonic() - began < 6
     wait_for(lambda: is_clean(server))
@@ -358,12 +358,13 @@ def test_bytes_that_are_no_job_are_kept_and_harm_nobody(
         b"x" * 20_000_000,
         b"[" * 100_000,
     ]
-    server.delete(NAMES.malformed)
+    server.delete(KEYS.dead, KEYS.dead_messages, KEYS.died)
     rows = served.rows(10)
     server.lpush("predict.doubling", *garbage)
     assert ends(client.submit_many("doubling", rows)) == doubled(rows)
     wait_for(lambda: is_clean(server))
-    assert sorted(server.lrange(NAMES.malformed, 0, -1)) == sorted(garbage)
+    assert sorted(server.hvals(KEYS.dead_messages)) == sorted(garbage)
+    assert {letter.read("", line, 0).reason for line in server.hvals(KEYS.dead)} == {"malformed"}
 
 
 # --- Redis goes away -----------------------------------------------------------------------------------

@@ -1,21 +1,26 @@
-"""The last step of a claim: publish its outcomes and end its lease, in one step.
+"""The last step of a claim: publish its outcomes, dead letters and retries, and end its lease, in one step.
 
-While Redis is away it tries again, for as long as a restart takes. The lease may lapse meanwhile: then the
-fence refuses the outcomes, and the jobs run elsewhere.
+While Redis is away or refuses, it tries again, for as long as a restart takes. The lease may lapse meanwhile: then
+the fence refuses the outcomes, and the jobs run elsewhere.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
 import redis
+from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace import outcome as outcomes
 from headrace.outcome import Outcome
+from headrace_worker.settle import Settled
 from headrace_worker.transport.scripts import Lease, Leases
+
+log = logging.getLogger("headrace.claims")
 
 #: Seconds before each further try.
 _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0)
@@ -24,34 +29,40 @@ _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0)
 def deliver(
     leases: Leases,
     lease: Lease,
-    ended: Sequence[Outcome],
+    settled: Settled,
     *,
     now: datetime,
     ttl: int,
     inboxes: Mapping[str, str] = MappingProxyType({}),
-    malformed: Sequence[bytes] = (),
-    early: Sequence[tuple[int, bytes]] = (),
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Outcome] | None:
-    """Publish the outcomes of a claim, each unless its job has one; None when the lease was lost.
+    """Publish what became of a claim, each outcome unless its job has one; None when the lease was lost.
 
-    Returns what was published: of a job that was cancelled while it ran, nothing. `inboxes` are those of
-    the clients that wait, by job id; `malformed` messages are
-    kept aside, `early` ones (unix milliseconds, frame) wait for their time; `ttl` is the seconds outcomes are
-    kept. Raises redis.RedisError when Redis stays away.
+    Returns the outcomes that were published: of a job that was cancelled while it ran, nothing. `inboxes` are
+    those of the clients that wait, by job id; `ttl` is the seconds outcomes are kept. Raises redis.RedisError
+    when Redis stays away, or goes on refusing: full, read-only, loading, or unable to write its disk.
     """
-    first: dict[str, Outcome] = {}
-    for outcome in ended:
-        first.setdefault(outcome.job, outcome)
-    stored = {job: outcomes.encode(outcome, now) for job, outcome in first.items()}
-    for wait in (*_BACKOFF, None):
+    stored = {job: outcomes.encode(outcome, now) for job, outcome in settled.outcomes.items()}
+    waits = iter(_BACKOFF)
+    while True:
         try:
-            replies = leases.publish(lease, stored, ttl=ttl, inboxes=inboxes, malformed=malformed, delayed=early)
+            replies = leases.publish(
+                lease, stored, ttl=ttl, inboxes=inboxes, letters=settled.letters, delayed=settled.delayed
+            )
             break
-        except (redis.ConnectionError, redis.TimeoutError):
+        except SoftTimeLimitExceeded:
+            continue  # the model was in time: what is left is our own business. It is raised once only
+        except redis.RedisError as error:
+            wait = next(waits, None)
             if wait is None:
                 raise
+            if wait == _BACKOFF[0]:
+                log.warning(
+                    "could not publish %d outcomes of %s, will try again: %s", len(stored), lease.queue, error
+                )
+            if isinstance(error, redis.ReadOnlyError):
+                leases.reconnect()
             sleep(wait)
     if replies is None:
         return None
-    return [outcome for outcome, published in zip(first.values(), replies, strict=True) if published]
+    return [outcome for outcome, first in zip(settled.outcomes.values(), replies, strict=True) if first]

@@ -1,4 +1,4 @@
-"""From an exception to the Failure a job ends in.
+"""From an exception, or from attempts that were used up, to the Failure a job ends in.
 
 The message of a model's error often quotes what it was given. What may stem from the job's own instances is
 struck out (see `redaction`): a failure is read in logs, in Flower and in Sentry, where no payload belongs.
@@ -8,9 +8,11 @@ Tracebacks are kept without their messages; they hold code, not values.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from headrace.attempts import ERROR, Attempt, counted
 from headrace.envelope import Job
 from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.outcome import Failure, Reason
@@ -33,6 +35,26 @@ def failure_of(error: BaseException, job: Job) -> Failure:
         message=said if ours else strike_out(said, job.instances),
         traceback=None if ours else frames_of(error),
     )
+
+
+def given_up(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
+    """The failure of a job that is not run again, for what its attempts tell: what ran it cannot say any more."""
+    tried = counted(attempts)
+    causes = ", ".join(attempt.cause for attempt in tried)
+    match reason:
+        case "timeout":
+            error, module, message = (
+                "TimeLimitExceeded",
+                "billiard.exceptions",
+                "the job took more time than it has",
+            )
+        case "crash":
+            error, module = "WorkerLostError", "billiard.exceptions"
+            message = f"the process that ran the job was lost; it was tried {len(tried)} times ({causes})"
+        case _:
+            error, module = tried[-1].cause.removeprefix(ERROR), "headrace"
+            message = f"the job was tried {len(tried)} times ({causes})"
+    return Failure(job=job.id, reason=reason, error=error, module=module, message=message)
 
 
 def reason_of(error: BaseException) -> Reason:

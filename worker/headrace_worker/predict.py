@@ -1,34 +1,38 @@
 """A job's way through a pool process: admit, batch, predict, and when a batch fails, find the guilty job.
 
-    claim ─> [admit ─> batches ─> predict] ─> deliver
+    claim ─> [admit ─> batches ─> predict] ─> settle ─> deliver
 
-How the jobs got here (`claim`) and how their outcomes leave (`deliver`) are not known in this file.
+How the jobs got here (`claim`), whether a failed one runs again (`settle`) and how their outcomes leave
+(`deliver`) are not known in this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.envelope import Job
-from headrace.errors import InvalidInput
 from headrace.outcome import Outcome, Prediction, Success
 from headrace_worker.batching import Admitted, Batch, admit, batches
-from headrace_worker.failures import failure_of
 
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
 
-#: Told of every exception a model raised, with the job it was raised for. Bad input is no error of a model.
-OnError = Callable[[BaseException, Admitted], None]
+
+class Raised(msgspec.Struct, frozen=True):
+    """A job's run ended in an error: its model's own, or its time was up."""
+
+    admitted: Admitted
+    error: BaseException
 
 
-def run(jobs: Sequence[Job], registry: Registry, now: datetime, on_error: OnError | None = None) -> list[Outcome]:
-    """One outcome for each job, in their order. Never raises for what a job or a model does."""
-    outcomes: dict[int, Outcome] = {}
+def run(jobs: Sequence[Job], registry: Registry, now: datetime) -> list[Outcome | Raised]:
+    """One result for each job, in their order. Never raises for what a job or a model does."""
+    results: dict[int, Outcome | Raised] = {}
     places: dict[int, int] = {}
     ready: list[Admitted] = []
     for place, job in enumerate(jobs):
@@ -37,30 +41,33 @@ def run(jobs: Sequence[Job], registry: Registry, now: datetime, on_error: OnErro
             places[id(admitted)] = place
             ready.append(admitted)
         else:
-            outcomes[place] = admitted
-    for batch in batches(ready):
-        for done, outcome in _run(batch, on_error):
-            outcomes[places[id(done)]] = outcome
-    return [outcomes[place] for place in range(len(jobs))]
+            results[place] = admitted
+    try:
+        for batch in batches(ready):
+            for done, result in _run(batch):
+                results[places[id(done)]] = result
+    except SoftTimeLimitExceeded as error:
+        # Of the whole claim: there is no time left to look for the one who took it.
+        for admitted in ready:
+            results.setdefault(places[id(admitted)], Raised(admitted, error))
+    return [results[place] for place in range(len(jobs))]
 
 
-def _run(batch: Batch, on_error: OnError | None) -> Iterator[tuple[Admitted, Outcome]]:
+def _run(batch: Batch) -> Iterator[tuple[Admitted, Success | Raised]]:
     """Predict a batch. One that fails is split until the guilty job stands alone.
 
-    One guilty job among n costs at most 2 log2(n) + 1 calls.
+    One guilty job among n costs at most 2 log2(n) + 1 calls. Raises SoftTimeLimitExceeded.
     """
     try:
         predictions = _predict(batch)
+    except SoftTimeLimitExceeded:
+        raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a model may raise anything
-        # Time ran out for the whole batch: there is none left to look for the one who took it.
-        if len(batch.jobs) > 1 and not isinstance(error, SoftTimeLimitExceeded):
+        if len(batch.jobs) > 1:
             for half in batch.halves():
-                yield from _run(half, on_error)
-            return
-        for admitted in batch.jobs:
-            if on_error and not isinstance(error, InvalidInput):
-                on_error(error, admitted)
-            yield admitted, failure_of(error, admitted.job)
+                yield from _run(half)
+        else:
+            yield batch.jobs[0], Raised(batch.jobs[0], error)
         return
     start = 0
     for admitted in batch.jobs:

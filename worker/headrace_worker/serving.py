@@ -32,7 +32,7 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry
 from headrace_worker.telemetry.events import Events
 from headrace_worker.transport import Claiming, Keeper, make_keeper
-from headrace_worker.transport.scripts import Ask, LeaseKeys, Leases
+from headrace_worker.transport.scripts import Ask, Bounds, LeaseKeys, Leases
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -57,6 +57,7 @@ class Serving:
         self._asked: list[str] | None = [name for name in settings.serve.split(",") if name] or None
         self._published: dict[str, str] = {}
         self._main_pid = os.getpid()
+        self._bounds = Bounds(letters=settings.dead_letters_max, seconds=settings.dead_letters_ttl)
         self._keeper: Keeper | None = None
         self._runner: ClaimRunner | None = None
 
@@ -84,8 +85,9 @@ class Serving:
             )
             self._runner = ClaimRunner(
                 client,
-                Leases(client, LeaseKeys(keys)),
+                Leases(client, LeaseKeys(keys), self._bounds),
                 self.registry,
+                worker=hostname,
                 result_key=keys.result,
                 ttl=self.settings.result_ttl,
                 events=events if self.settings.events else None,
@@ -109,7 +111,7 @@ class Serving:
     def keeper_for(self, channel: Claiming) -> Keeper:
         """The keeper of this worker's leases: one, whatever becomes of connections."""
         if self._keeper is None:
-            self._keeper = make_keeper(channel)
+            self._keeper = make_keeper(channel, self._bounds)
         return self._keeper
 
     def keeper(self) -> Keeper | None:

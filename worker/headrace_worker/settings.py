@@ -28,6 +28,9 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     drain: Annotated[float, msgspec.Meta(ge=0, le=365 * 86_400)] = 25.0
     #: What is done at start when Redis cannot keep our promises: warn, refuse to start, or not look.
     redis_check: Literal["warn", "refuse", "off"] = "warn"
+    #: Dead letters kept at the most, of all models, and seconds each is kept; the oldest go first.
+    dead_letters_max: Annotated[int, msgspec.Meta(ge=1)] = 100_000
+    dead_letters_ttl: Annotated[int, msgspec.Meta(ge=1)] = 30 * 86_400
     #: The part of the jobs shown to Flower and other listeners to Celery's events: 1 is all, 0 none.
     events: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     #: A file to create when the worker is ready: its models proven, its pool up.

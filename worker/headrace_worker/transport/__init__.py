@@ -24,6 +24,7 @@ from kombu.transport.redis import MultiChannelPoller
 
 from headrace_worker.transport.channel import Channel, Claiming, SentinelChannel
 from headrace_worker.transport.keeper import Keeper
+from headrace_worker.transport.scripts import Bounds
 from headrace_worker.transport.wakeup import POLL_EVERY
 
 __all__ = [
@@ -194,12 +195,17 @@ def _around(urls: Iterable[str]) -> Iterator[str]:
     return itertools.cycle(url.replace("sentinel:", f"{_SENTINEL_ALIAS}:", 1) for url in urls)
 
 
-def make_keeper(channel: Claiming) -> Keeper:
-    """A keeper on connections of its own, to the Redis of a channel."""
+def make_keeper(channel: Claiming, bounds: Bounds | None = None) -> Keeper:
+    """A keeper on connections of its own, to the Redis of a channel; `bounds` are those of dead letters."""
     pool = channel._get_pool()  # noqa: SLF001  # kombu's way to a pool with the channel's parameters
     # A renewal that waits for ever on a silent connection is no renewal.
     pool.connection_kwargs["socket_timeout"] = max(1.0, channel.lease_seconds / 3)
-    return Keeper(lambda: redis.Redis(connection_pool=pool), channel.names, lasts=channel.lease_seconds)
+    return Keeper(
+        lambda: redis.Redis(connection_pool=pool),
+        channel.names,
+        lasts=channel.lease_seconds,
+        bounds=bounds or Bounds(),
+    )
 
 
 kombu.transport.TRANSPORT_ALIASES.update(

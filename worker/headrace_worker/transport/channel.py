@@ -26,6 +26,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
+from headrace import letter
 from headrace.queues import Keys, model_of
 from headrace_worker.transport import lua, scripts
 from headrace_worker.transport.message import CONTENT_TYPE, claim_message
@@ -197,7 +198,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             self._in_poll = self._sent = None
             self._flush_brpop_reauth()
         self._use_eval, self._refusal = False, ""
-        got = scripts.claimed(reply, sent.name, sent.asks)
+        got = scripts.claimed(reply, sent.name, sent.asks, time.monotonic())
         sent.wakeup.found(isinstance(got, Claim))
         if isinstance(got, Held):
             self._let_fill(got.queues, {ask.queue: ask for ask in sent.asks})
@@ -254,11 +255,13 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         try:
             message: dict[str, Any] = loads(frame.decode())
             message["properties"]["delivery_tag"] = lease.name
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError) as error:
             log.error(  # noqa: TRY400  # a traceback would quote the message
-                "a message of %s is no Celery message; kept in %s", lease.queue, self.names.malformed
+                "a message of %s is no Celery message; it is a dead letter now", lease.queue
             )
-            self.keeper.commands.set_aside(lease if leased else None, frame)
+            worker = self.keeper.owner.partition("/")[0]
+            malformed = letter.malformed(frame, error, queue=lease.queue, worker=worker)
+            self.keeper.commands.bury(malformed, frame, lease if leased else None)
             return None
         if leased:
             self.keeper.hold(claim)

@@ -1,8 +1,8 @@
 """Keep what this process has claimed, and bring back what others have lost.
 
 A thread with a connection of its own renews the leases, so that neither a busy event loop nor a model that
-computes for an hour loses one. The same thread sweeps: leases of lost owners, whoever they were, and
-delayed jobs that are due.
+computes for an hour loses one. The same thread sweeps: leases of lost owners, whoever they were, delayed jobs
+that are due, and dead letters that are too old.
 """
 
 from __future__ import annotations
@@ -19,22 +19,30 @@ from collections.abc import Callable, Iterable
 
 import redis
 
-from headrace_worker.transport.scripts import Claim, Lease, LeaseKeys, Leases
+from headrace.attempts import LAPSE
+from headrace_worker.transport.scripts import Bounds, Claim, Lease, LeaseKeys, Leases
 
 log = logging.getLogger("headrace.claims")
 
 #: Leases are renewed when this part of their time is over: two renewals may fail before one is lost.
 _RENEW_AT = 1 / 3
-#: Seconds between two sweeps.
-_SWEEP_EVERY = 1.0
+#: Seconds between two sweeps, and between two looks for dead letters that are too old.
+_SWEEP_EVERY, _BOUND_EVERY = 1.0, 60.0
 
 
 class Keeper:
     """The leases of one process. Thread-safe; in a process forked later it begins anew, with none."""
 
-    def __init__(self, connect: Callable[[], redis.Redis], names: LeaseKeys, *, lasts: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis],
+        names: LeaseKeys,
+        *,
+        lasts: float,
+        bounds: Bounds,
+    ) -> None:
         self.lasts_ms = int(lasts * 1000)
-        self._connect, self._names = connect, names
+        self._connect, self._names, self._bounds = connect, names, bounds
         self._queues: tuple[str, ...] = ()
         self._begin()
 
@@ -91,18 +99,28 @@ class Keeper:
     def discard(self, name: str) -> None:
         """Not wanted. An ordinary message is gone; jobs are not: they go back."""
         if lease := self._held.pop(name, None):
-            (self.commands.release if lease.of_jobs else self.commands.finish)(lease)
+            if lease.of_jobs:
+                self._release(lease)
+            else:
+                self.commands.finish(lease)
 
     def release(self, name: str, *, instead: bytes = b"") -> None:
         """Put the claim's messages back where they came from, or `instead` behind what waits there."""
         if lease := self._held.pop(name, None):
+            self._release(lease, instead)
+
+    def _release(self, lease: Lease, instead: bytes = b"") -> None:
+        try:
             self.commands.release(lease, instead=instead)
+        except redis.RedisError as error:
+            log.warning("could not put a claim of %s back, will do so when Redis answers: %s", lease.queue, error)
+            self.stray(lease.name)
 
     def lapse(self, name: str, cause: str) -> None:
         """The process that ran the claim was lost: its jobs run again, each alone."""
         if lease := self._held.pop(name, None):
             count = self.commands.lapse(lease, cause, owner=self.owner)
-            log.warning("%s: %d jobs of %s run again, each alone", cause, count, lease.queue)
+            log.warning("%s: %d jobs of %s go back, to run alone", cause, count, lease.queue)
 
     def stray(self, name: str) -> None:
         """Nobody runs this claim, if it was ever made: give it back, uncounted, as soon as Redis answers."""
@@ -135,13 +153,14 @@ class Keeper:
         """Commands on connections of the keeper's own."""
         if self._client is None:
             self._client = self._connect()
-            self._leases = Leases(self._client, self._names)
+            self._leases = Leases(self._client, self._names, self._bounds)
         return self._leases
 
     def _run(self, commands: Leases) -> None:
         renew_every = self.lasts_ms / 1000 * _RENEW_AT
         tick = min(_SWEEP_EVERY, renew_every)
         renew_at, sweep_from, failed = time.monotonic() + renew_every, 0.0, False
+        bound_at = 0.0
         while True:
             self._hurry.wait(tick)
             self._hurry.clear()
@@ -155,11 +174,16 @@ class Keeper:
                 self._give_back(commands, now)
                 if now >= sweep_from:
                     self._sweep(commands)
+                if now >= bound_at:
+                    bound_at = now + _BOUND_EVERY
+                    commands.bound()
                 failed = False
             except Exception as error:  # noqa: BLE001  # whatever it was: without renewals every lease is lost
                 log.warning("could not renew or sweep leases, will try again: %s", error)
                 # Redis was away for everyone. Let all who live renew, before what is left counts as lost.
                 renew_at, sweep_from = now, now + renew_every + tick
+                if isinstance(error, redis.ReadOnlyError):
+                    commands.reconnect()
                 if not failed:  # a connection that was cut: another is open in no time
                     failed = True
                     self._hurry.set()
@@ -182,9 +206,14 @@ class Keeper:
                 self._strays.pop(name, None)
 
     def _sweep(self, commands: Leases) -> None:
-        for lease in commands.lapsed():
-            if count := commands.lapse(lease, "lapse", owner=lease.name, only_if_lapsed=True):
-                log.warning("the owner of a claim of %s was lost: %d jobs run again", lease.queue, count)
+        lapsed = commands.lapsed()
+        # Redis was away for everyone, also if this worker started later and never saw it: leases have lapsed whose
+        # owners live, and come to renew them.
+        if lapsed and commands.up_for() * 1000 < self.lasts_ms:
+            lapsed = []
+        for lease in lapsed:
+            if count := commands.lapse(lease, LAPSE, owner=lease.owner, only_if_lapsed=True):
+                log.warning("the owner of a claim of %s was lost: %d jobs run again, alone", lease.queue, count)
         for queue in self._queues:
             while commands.due(queue):
                 pass

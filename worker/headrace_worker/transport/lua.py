@@ -13,7 +13,8 @@ from headrace.publish import FUNCTION as PUBLISH_FUNCTION
 # KEYS: leases, the new lease, cancelled; then the five sources of each queue.
 # ARGV: name of the lease, how long it lasts (ms), '1' to take the lowest priority first; then name, jobs, bytes,
 # '1' for full_only and '1' for leased of each queue.
-# Returns {queue (from 1), {source, count, ...}, frames, 1 if a job was cancelled lately}, or {0, {queues held}}.
+# Returns {queue (from 1), {source, count, ...}, frames, 1 if a job was cancelled lately, the moment (ms)}, or
+# {0, {queues held}}.
 CLAIM = """
 local leases, lease, name, lasts, lowest = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local queues = (#KEYS - 3) / 5
@@ -49,17 +50,17 @@ local function take(queue, index, jobs, room)
 end
 
 local function hold(queue)
+  local at = redis.call('TIME')
+  local now = at[1] * 1000 + math.floor(at[2] / 1000)
   if ask(queue, 5) == '1' then
-    local at = redis.call('TIME')
     local first = 1
     while first <= #frames do  -- Lua's stack takes no more than a few thousand values at once
       redis.call('RPUSH', lease, unpack(frames, first, math.min(first + 999, #frames)))
       first = first + 1000
     end
-    redis.call('ZADD', leases, at[1] * 1000 + math.floor(at[2] / 1000) + lasts,
-               name .. '#' .. table.concat(origins, ',') .. '#' .. ask(queue, 1))
+    redis.call('ZADD', leases, now + lasts, name .. '#' .. table.concat(origins, ',') .. '#' .. ask(queue, 1))
   end
-  return {queue, origins, frames, redis.call('EXISTS', KEYS[3])}
+  return {queue, origins, frames, redis.call('EXISTS', KEYS[3]), now}
 end
 
 for queue = 1, queues do  -- what was lost with its worker runs first, and alone
@@ -109,41 +110,101 @@ end
 return lost
 """
 
-# KEYS: leases, lease, malformed, delayed; then result key and record of each outcome.
-# ARGV: member, seconds outcomes are kept, number of outcomes, of malformed frames, of inboxes; the outcomes as
-# stored; the malformed frames; the channels of the inboxes; for each outcome which inbox (from 1; 0 is none);
-# then moment and frame of each delayed job.
-# Returns nil when the lease is lost, else 1 or 0 for each outcome: whether it was published.
+# Drop dead letters that are too old or too many, the oldest first, `most` of them at a time.
+BOUND_FUNCTION = """
+local function bound(dead, messages, died, dropped, now, kept, seconds, most)
+  local ids = redis.call('ZRANGEBYSCORE', died, '-inf', now - 1000 * seconds, 'LIMIT', 0, most)
+  local over = math.min(most, redis.call('ZCARD', died) - kept)
+  if over > #ids then ids = redis.call('ZRANGE', died, 0, over - 1) end
+  for _, id in ipairs(ids) do
+    redis.call('HDEL', dead, id)
+    redis.call('HDEL', messages, id)
+    redis.call('ZREM', died, id)
+  end
+  if #ids > 0 then redis.call('INCRBY', dropped, #ids) end
+  return #ids
+end
+"""
+
+# KEYS: leases, lease; result key and record of each outcome; then, only where there are dead letters or delayed
+# frames: delayed, dead, dead messages, died, dropped.
+# ARGV: member, seconds outcomes are kept, number of outcomes, of inboxes, of letters, letters kept at the most and
+# for how many seconds; the outcomes as stored; the channels of the inboxes; for each outcome which inbox (from 1;
+# 0 is none); for each letter its outcome (from 1; 0 is none), id, line and message; then milliseconds from now
+# and frame of each delayed job.
+# Returns nil when the lease is lost, else 1 or 0 for each outcome: whether it was published; and last, how many
+# letters were dropped to make room.
 PUBLISH = (
     PUBLISH_FUNCTION
+    + BOUND_FUNCTION
     + """
-local outcomes, malformed, inboxes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local channels = 5 + outcomes + malformed
+local outcomes, inboxes, letters = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local channels = 7 + outcomes
+local letter = channels + inboxes + outcomes
+local delayed = letter + 4 * letters
+local more = 2 + 2 * outcomes
 local replies, ours = {}, false
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   -- Asked again, as the first reply was lost on its way? Then what is stored is, to the byte, what we bring.
   for i = 1, outcomes do
-    replies[i] = redis.pcall('GET', KEYS[3 + 2 * i]) == ARGV[5 + i] and 1 or 0
+    replies[i] = redis.pcall('GET', KEYS[1 + 2 * i]) == ARGV[7 + i] and 1 or 0
     ours = ours or replies[i] == 1
   end
+  for i = letter + 1, delayed, 4 do
+    ours = ours or redis.pcall('HGET', KEYS[more + 2], ARGV[i + 1]) == ARGV[i + 2]
+  end
+  for i = delayed + 1, #ARGV, 2 do
+    ours = ours or type(redis.pcall('ZSCORE', KEYS[more + 1], ARGV[i + 1])) == 'string'
+  end
+  replies[outcomes + 1] = 0
   return ours and replies
 end
 redis.call('PERSIST', KEYS[1])
 for i = 1, outcomes do
-  replies[i] = publish(KEYS[3 + 2 * i], KEYS[4 + 2 * i], ARGV[2], ARGV[5 + i])
+  replies[i] = publish(KEYS[1 + 2 * i], KEYS[2 + 2 * i], ARGV[2], ARGV[7 + i])
 end
 for inbox = 1, inboxes do  -- a client that waits for many jobs hears of them together
   local told = {}
   for i = 1, outcomes do
-    if replies[i] == 1 and tonumber(ARGV[channels + inboxes + i]) == inbox then told[#told + 1] = ARGV[5 + i] end
+    if replies[i] == 1 and tonumber(ARGV[channels + inboxes + i]) == inbox then told[#told + 1] = ARGV[7 + i] end
   end
   redis.call('PUBLISH', ARGV[channels + inbox], table.concat(told, '\\n'))
 end
-for i = 1, malformed do redis.call('LPUSH', KEYS[3], ARGV[5 + outcomes + i]) end
-for i = channels + inboxes + outcomes + 1, #ARGV, 2 do redis.call('ZADD', KEYS[4], ARGV[i], ARGV[i + 1]) end
+replies[outcomes + 1] = 0
+if #KEYS > more then
+  local at = redis.call('TIME')
+  local now = at[1] * 1000 + math.floor(at[2] / 1000)
+  local queue, dead, messages, died = KEYS[more + 1], KEYS[more + 2], KEYS[more + 3], KEYS[more + 4]
+  for i = letter + 1, delayed, 4 do
+    -- Not for a job that ended otherwise before. By what is stored: an error may have ended a first try half way.
+    local of, id = tonumber(ARGV[i]), ARGV[i + 1]
+    if of == 0 or redis.call('GET', KEYS[1 + 2 * of]) == ARGV[7 + of] then
+      redis.call('HSET', messages, id, ARGV[i + 3])
+      redis.call('HSET', dead, id, ARGV[i + 2])
+      redis.call('ZADD', died, now, id)
+    end
+  end
+  if letters > 0 then
+    replies[outcomes + 1] = bound(dead, messages, died, KEYS[more + 5], now, tonumber(ARGV[6]), tonumber(ARGV[7]),
+                                  letters + 100)
+  end
+  for i = delayed + 1, #ARGV, 2 do redis.call('ZADD', queue, now + tonumber(ARGV[i]), ARGV[i + 1]) end
+end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
 return replies
+"""
+)
+
+# KEYS: died, dead, dead messages, dropped. ARGV: letters kept at the most, for how many seconds, and how many to
+# drop at the most. Returns how many were dropped.
+BOUND = (
+    BOUND_FUNCTION
+    + """
+local at = redis.call('TIME')
+local now = at[1] * 1000 + math.floor(at[2] / 1000)
+redis.call('PERSIST', KEYS[1])
+return bound(KEYS[2], KEYS[3], KEYS[1], KEYS[4], now, tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))
 """
 )
 
@@ -189,17 +250,19 @@ return #frames
 )
 
 # KEYS: leases, lease, again. ARGV: member, '1' if only when lapsed, cause and owner of the attempt.
-# Returns the number of frames that went back.
+# Returns the number of frames that went back. What only looks like a frame is a message (`headrace.attempts`).
 LAPSE = (
     ENDING
     + """
 local moment = ending(KEYS[1], ARGV[1], ARGV[2] == '1')
 if not moment then return 0 end
 local frames = redis.call('LRANGE', KEYS[2], 0, -1)
+local attempt = ARGV[3] .. ',' .. moment .. ',' .. #frames .. ';'
 for i = #frames, 1, -1 do
-  local tried, message = string.match(frames[i], '^\\1([^\\n]*)\\n(.*)$')
-  local attempt = ARGV[3] .. ',' .. moment .. ';'
-  redis.call('RPUSH', KEYS[3], '\\1' .. (tried or '') .. attempt .. '\\n' .. (message or frames[i]))
+  local tried, message
+  if string.byte(frames[i]) == 1 then tried, message = string.match(frames[i], '^\\1([^\\n]+;)\\n(.*)$') end
+  if not tried or string.gsub(tried, '[^,;]+,[^,;]*,%d+,%d+;', '') ~= '' then tried, message = '', frames[i] end
+  redis.call('RPUSH', KEYS[3], '\\1' .. tried .. attempt .. '\\n' .. message)
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2])
@@ -214,16 +277,24 @@ local now = at[1] * 1000 + math.floor(at[2] / 1000)
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 """
 
-# KEYS: delayed, the four lists of the queue. ARGV: how many at the most. Returns how many were due.
-# The list is the one of the message's priority: its first `"priority":`, as the body is base64.
+# KEYS: delayed, the five sources of the queue. ARGV: how many at the most. Returns how many were due.
+# What was ever lost with its process runs alone. The others go to the list of their priority: the first
+# `"priority":` of the message, as the body is base64.
 DUE = """
 local at = redis.call('TIME')
 local now = at[1] * 1000 + math.floor(at[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+redis.call('PERSIST', KEYS[1])
 for _, frame in ipairs(due) do
+  local tried = ''
+  if string.byte(frame) == 1 then tried = ';' .. (string.match(frame, '^\\1([^\\n]*)\\n') or '') end
+  if string.find(tried, ';crash,') or string.find(tried, ';lapse,') or string.find(tried, ';timeout,') then
+    redis.call('LPUSH', KEYS[2], frame)
+  else
+    local priority = tonumber(string.match(frame, '"priority":%s*(%d+)') or '0')
+    redis.call('LPUSH', KEYS[3 + math.min(3, math.floor(priority / 3))], frame)
+  end
   redis.call('ZREM', KEYS[1], frame)
-  local priority = tonumber(string.match(frame, '"priority":%s*(%d+)') or '0')
-  redis.call('LPUSH', KEYS[2 + math.min(3, math.floor(priority / 3))], frame)
 end
 return #due
 """

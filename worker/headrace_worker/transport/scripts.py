@@ -1,6 +1,6 @@
 """The life of a claim in Redis: small scripts (`lua`), each a typed function.
 
-    claim ──> renew ──> publish      outcomes, dead letters and retries are written and the lease is gone, in one step
+    claim ──> renew ──> publish      outcomes, letters and retries are written and the lease is gone, in one step
                  │────> release      back to where the jobs came from, uncounted
                  └────> lapse        the owner was lost: back, to run alone, with the attempt written down
     due                              delayed jobs whose time has come go to their queue
@@ -197,8 +197,9 @@ class Leases:
     ) -> list[bool] | None:
         """End a claim: store outcomes by job id, bury dead letters with their messages, let frames wait.
 
-        `inboxes` says, by job id, which client's inbox is told of an outcome. A letter is kept only if the outcome of
-        its job is published with it; one of a malformed message always is. `delayed` frames wait so many milliseconds.
+        `inboxes` says, by job id, which client's inbox is told of an outcome. A letter is kept only if the outcome
+        of its job is published with it; that of a malformed message always is. `delayed` frames wait for so many
+        milliseconds.
 
         Says of each outcome whether it was published; None when the lease was lost, and nothing was done.
         """
@@ -228,10 +229,15 @@ class Leases:
 
     def bury(self, letter: Letter, message: bytes, lease: Lease | None) -> None:
         """Keep a message nobody can read as a dead letter, and end its lease."""
-        if lease is None:  # it was taken without one: give it one for this step
-            lease = Lease(name=f"{letter.id}/{letter.worker}", queue=letter.queue, origins=())
-            self._client.zadd(self._names.keys.leases, {lease.member: 0})
-        self.publish(lease, {}, ttl=1, letters=[(letter, message)])
+        if lease is not None:
+            self.publish(lease, {}, ttl=1, letters=[(letter, message)])
+            return
+        keys, (seconds, micros) = self._names.keys, self._client.time()
+        with self._client.pipeline() as pipe:
+            pipe.hset(keys.dead_messages, letter.id, message)
+            pipe.hset(keys.dead, letter.id, letter.encode())
+            pipe.zadd(keys.died, {letter.id: seconds * 1000 + micros // 1000})
+            pipe.execute()
 
     def bound(self, most: int = 1000) -> int:
         """Drop dead letters that are too old or too many, the oldest first; returns how many."""
@@ -289,7 +295,7 @@ class Leases:
     def up_for(self) -> float:
         """Seconds since Redis started; without end where it does not say."""
         try:
-            return float(self._client.info("server")["uptime_in_seconds"])  # type: ignore[index]  # no coroutine
+            return float(self._client.info("server")["uptime_in_seconds"])
         except (redis.ResponseError, KeyError):  # a user who may not ask, or another kind of server
             return float("inf")
 

@@ -76,7 +76,9 @@ class Wakeup:
 
     def watch(self, names: LeaseKeys, queues: Iterable[str]) -> None:
         """Set the queues whose lists wake us."""
-        prefixes = covering([key for queue in queues for key in (names.keys.prefix + queue, names.again(queue))])
+        prefixes = covering(
+            [key for queue in queues for key in (names.keys.prefix + queue, names.keys.again(queue))]
+        )
         if prefixes != self._prefixes:
             self._prefixes = prefixes
             self._tracking = self._wanted = self.asleep = False
