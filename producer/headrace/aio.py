@@ -5,9 +5,14 @@ One task of the running loop listens for all waiters of a client, as the thread 
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
+
+from redis.exceptions import RedisError
 
 from headrace import broker
 from headrace.aio_dead_letters import AsyncDeadLetters
@@ -17,10 +22,11 @@ from headrace.contract import Contract
 from headrace.depth import QueueDepth
 from headrace.envelope import new_id
 from headrace.inbox import SOON, in_bulk
-from headrace.link import Deadline, some_left, utc_now
+from headrace.link import A_MOMENT, Deadline, some_left, utc_now
 from headrace.options import JobOptions, asked, each_of, instances_of
 from headrace.outcome import Outcome, Prediction, Status, status_of
-from headrace.plan import Plan, carry_out_async
+from headrace.patience import Patience
+from headrace.plan import Command, Plan, Together, ask_async, carry_out_async
 from headrace.producer import Producer, out_of_time
 from headrace.queues import check_job_id, check_model_name
 from headrace.settings import Settings
@@ -34,13 +40,30 @@ class AsyncLink:
     def __init__(self, settings: Settings, *, check: bool) -> None:
         self.settings = settings
         self.producer = Producer(settings, check=check)
-        self._redis = broker.connect_async(settings)
+        self._redis = broker.connect_async(settings, retries=0)  # as Link's
+        self._patience = Patience(settings.command_timeout)
         self.waiting = AsyncWaiting(self._redis, self.producer.keys, settings, self.producer.inbox)
 
-    async def do(self, plan: Plan[T]) -> T:
-        """Carry a plan out. Raises BrokerUnavailable."""
+    async def do(self, plan: Plan[T], within: float | None = None) -> T:
+        """Carry a plan out, as `Link.do`. Raises BrokerUnavailable."""
         with broker.guarded(self.settings):
-            return await carry_out_async(self._redis, plan)
+            return await carry_out_async(partial(self._ask, within), plan)
+
+    async def _ask(self, within: float | None, command: Command | Together) -> Any:
+        began, tries = time.monotonic(), 0
+        while True:
+            try:
+                reply = await ask_async(self._redis, command)
+            except RedisError as error:
+                tries += 1
+                rest = self._patience.rest(error, tries=tries, since=time.monotonic() - began, within=within)
+                if rest is None:
+                    raise
+                await broker.drop_idle_async(self._redis)
+                await asyncio.sleep(rest)
+            else:
+                self._patience.heard()
+                return reply
 
     async def outcome(self, job: str, timeout: float | None) -> Outcome:  # noqa: ASYNC109  # as Client's
         """Wait for the outcome of a job. Raises ResultTimeout, and BrokerUnavailable where Redis was away."""
@@ -61,7 +84,7 @@ class AsyncLink:
             return arrived[1]
         if self.waiting.trouble is not None:
             raise self.waiting.trouble
-        known = await self.do(self.producer.look(job))
+        known = await self.do(self.producer.look(job), within=A_MOMENT)
         if known.outcome is None:
             raise out_of_time(known, given or 0.0)
         return known.outcome
@@ -183,13 +206,13 @@ class AsyncClient:
         wanted, given = asked(model, options, now), instances_of(instance, instances)
         if id is not None:
             job = check_job_id(id)
-            await self._link.do(self._link.producer.submit(wanted, given, job, now))
+            await self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
             return await AsyncJobHandle(self._link, job, model).result(deadline.left())
         # Nobody can have told of a fresh id before it is submitted: no look is needed, only this order.
         job = new_id()
         async with self._link.waiting.watch([job], look=False, own=[job]) as watch:
             ready = await watch.ready(deadline.left_or(self._link.settings.connect_timeout))
-            await self._link.do(self._link.producer.submit(wanted, given, job, now))
+            await self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
             arrived = await watch.next(deadline.left_or(SOON)) if ready else None
         if arrived is not None:
             return arrived[1].get()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
 #: A command is sent this many times more when its connection breaks. Every command of Headrace may be
-#: repeated: a job's record makes a repeated submit one job, and the first outcome wins.
+#: repeated: see `headrace.patience`, by which clients repeat theirs for longer.
 _RETRIES = 2
 #: Seconds between those, at first and at the most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
@@ -37,10 +38,10 @@ _HEALTH_CHECK = 30
 _CONNECTIONS = 50
 
 
-def connect(settings: Settings) -> redis.Redis:
+def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
     """A pool of connections, bytes in and bytes out, safe for threads and after fork. Opens none yet."""
     address = read(settings.redis_url)
-    retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), _RETRIES)
+    retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
     options = _options(settings, address) | {"retry": retry}
     with _explained(address):
         pool = (
@@ -52,10 +53,10 @@ def connect(settings: Settings) -> redis.Redis:
     return redis.Redis.from_pool(pool)
 
 
-def connect_async(settings: Settings) -> redis.asyncio.Redis:
+def connect_async(settings: Settings, *, retries: int = _RETRIES) -> redis.asyncio.Redis:
     """`connect`, for asyncio."""
     address = read(settings.redis_url)
-    retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), _RETRIES)
+    retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
     options = _options(settings, address) | {"retry": retry}
     with _explained(address):
         pool = (
@@ -65,6 +66,27 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
         )
         pool.connection_class(**pool.connection_kwargs)
     return redis.asyncio.Redis.from_pool(pool)
+
+
+def drop_idle(client: redis.Redis) -> None:
+    """Close the connections nobody uses, which may be as dead as one that was found to be. Safe for threads."""
+    pool: Any = client.connection_pool
+    idle: Queue[Any] = pool.pool
+    taken = []
+    # Out of the pool first: redis-py's own way closes one that another thread has just taken.
+    with suppress(Empty):
+        while True:
+            taken.append(idle.get_nowait())
+    for connection in reversed(taken):
+        if connection is not None:
+            connection.disconnect()
+        idle.put_nowait(connection)
+
+
+async def drop_idle_async(client: redis.asyncio.Redis) -> None:
+    """`drop_idle`, for asyncio."""
+    with suppress(exceptions.RedisError, OSError):
+        await client.connection_pool.disconnect(inuse_connections=False)
 
 
 @contextmanager
@@ -101,11 +123,14 @@ def where(settings: Settings) -> str:
 
 @contextmanager
 def guarded(settings: Settings) -> Iterator[None]:
-    """Errors of Redis leave the block as BrokerUnavailable."""
+    """Errors of Redis leave the block as BrokerUnavailable, with what was noted of them."""
     try:
         yield
     except exceptions.RedisError as error:
-        raise unavailable(error, settings) from error
+        told = unavailable(error, settings)
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        raise told from error
 
 
 def is_lasting(error: exceptions.RedisError) -> bool:
@@ -113,6 +138,12 @@ def is_lasting(error: exceptions.RedisError) -> bool:
     return isinstance(
         error, exceptions.AuthenticationError | exceptions.AuthorizationError | exceptions.NoPermissionError
     )
+
+
+def is_read_only(error: exceptions.RedisError) -> bool:
+    """Whether a replica speaks. Inside a script errors come as text, without a class of their own."""
+    text = str(error)
+    return isinstance(error, exceptions.ReadOnlyError) or "READONLY" in text or "read only replica" in text
 
 
 def unavailable(error: exceptions.RedisError, settings: Settings) -> BrokerUnavailable:
@@ -139,7 +170,7 @@ def _meaning(error: exceptions.RedisError) -> str:
             return "is still loading its data; try again in a moment"
         case exceptions.OutOfMemoryError():
             return _FULL
-        case exceptions.ReadOnlyError():
+        case _ if is_read_only(error):
             return "is a read-only replica; point HEADRACE_REDIS_URL at the primary"
         case exceptions.TimeoutError():
             return "does not answer in time; is it overloaded, or is something between dropping packets?"
@@ -173,14 +204,18 @@ def _refusal(text: str) -> str:
     # Inside a script these come as text, without a class of their own.
     if "OOM" in text or "maxmemory" in text:
         return _FULL
-    if "READONLY" in text or "read only replica" in text:
-        return "is a read-only replica; point HEADRACE_REDIS_URL at the primary"
     if "unauthenticated" in text:
         return _REFUSED
     if "NOPERM" in text or "ACL" in text or "user executing the script" in text:
         return f"does not permit this user a command, key or channel: {text}; see its ACL"
     if "MISCONF" in text:
         return f"refuses writes because it cannot save them: {text}"
+    if "NOREPLICAS" in text:
+        return (
+            "takes no writes while it has too few replicas (min-replicas-to-write); bring them back, or lower it"
+        )
+    if text.startswith("BUSY "):
+        return "runs a script that does not end; SCRIPT KILL ends it, and SLOWLOG GET names it"
     if "WRONGTYPE" in text:
         return f"holds something else under a name of Headrace's: {text}; set HEADRACE_KEY_PREFIX to be apart"
     return f"refused a command: {text}"

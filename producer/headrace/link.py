@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisError
 
 from headrace import broker
 from headrace.errors import ResultTimeout
 from headrace.outcome import Outcome
-from headrace.plan import Plan, carry_out
+from headrace.patience import Patience
+from headrace.plan import Command, Plan, Together, ask, carry_out
 from headrace.producer import Producer, out_of_time
 from headrace.settings import Settings
 from headrace.waiting import Waiting, Watch
 
 T = TypeVar("T")
+
+#: Seconds a Redis that is away is waited for by who has no time left.
+A_MOMENT = 0.5
 
 
 class Link:
@@ -23,13 +30,33 @@ class Link:
     def __init__(self, settings: Settings, *, check: bool) -> None:
         self.settings = settings
         self.producer = Producer(settings, check=check)
-        self._redis = broker.connect(settings)
+        self._redis = broker.connect(settings, retries=0)  # patience is ours
+        self._patience = Patience(settings.command_timeout)
         self.waiting = Waiting(self._redis, self.producer.keys, settings, self.producer.inbox)
 
-    def do(self, plan: Plan[T]) -> T:
-        """Carry a plan out. Raises BrokerUnavailable."""
+    def do(self, plan: Plan[T], within: float | None = None) -> T:
+        """Carry a plan out. While Redis is away a command is sent again, `within` seconds at the most.
+
+        Raises BrokerUnavailable.
+        """
         with broker.guarded(self.settings):
-            return carry_out(self._redis, plan)
+            return carry_out(partial(self._ask, within), plan)
+
+    def _ask(self, within: float | None, command: Command | Together) -> Any:
+        began, tries = time.monotonic(), 0
+        while True:
+            try:
+                reply = ask(self._redis, command)
+            except RedisError as error:
+                tries += 1
+                rest = self._patience.rest(error, tries=tries, since=time.monotonic() - began, within=within)
+                if rest is None:
+                    raise
+                broker.drop_idle(self._redis)
+                time.sleep(rest)
+            else:
+                self._patience.heard()
+                return reply
 
     def outcome(self, job: str, timeout: float | None) -> Outcome:
         """Wait for the outcome of a job. Raises ResultTimeout, and BrokerUnavailable where Redis was away."""
@@ -47,7 +74,7 @@ class Link:
         """The outcome that is there when time is up, or the error that says why there is none."""
         if self.waiting.trouble is not None:
             raise self.waiting.trouble
-        known = self.do(self.producer.look(job))
+        known = self.do(self.producer.look(job), within=A_MOMENT)
         if known.outcome is None:
             raise out_of_time(known, given)
         return known.outcome

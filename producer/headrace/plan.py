@@ -8,7 +8,7 @@ between `Client` and `AsyncClient`. An error of Redis is raised in the plan, whe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -33,8 +33,14 @@ class Command(msgspec.Struct, frozen=True):
         return ("EVAL", self.source or "", *self.words[2:])
 
 
+class Together(msgspec.Struct, frozen=True):
+    """Commands that go over one connection, in this order. The reply is a list; an error in it was a refusal."""
+
+    commands: tuple[tuple[Word, ...], ...]
+
+
 #: Yields commands, is sent their replies, returns what it decided.
-Plan = Generator[Command, Any, T]
+Plan = Generator[Command | Together, Any, T]
 
 
 class Script:
@@ -49,27 +55,37 @@ class Script:
         return Command(("EVALSHA", self._sha, len(keys), *keys, *values), self._source)
 
 
-def ask(redis: redis.Redis, command: Command) -> Any:
-    """The reply to one command."""
+def ask(redis: redis.Redis, command: Command | Together) -> Any:
+    """The reply to a command, or those to several."""
     from redis.exceptions import NoScriptError
 
+    if isinstance(command, Together):
+        with redis.pipeline(transaction=False) as pipeline:
+            for words in command.commands:
+                pipeline.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py gives it no types
+            return pipeline.execute(raise_on_error=False)
     try:
-        return redis.execute_command(*command.words)  # type: ignore[no-untyped-call]  # redis-py gives it no types
+        return redis.execute_command(*command.words)  # type: ignore[no-untyped-call]  # as above
     except NoScriptError:
         return redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
 
 
-async def ask_async(redis: redis.asyncio.Redis, command: Command) -> Any:
+async def ask_async(redis: redis.asyncio.Redis, command: Command | Together) -> Any:
     """`ask` over an asynchronous connection."""
     from redis.exceptions import NoScriptError
 
+    if isinstance(command, Together):
+        async with redis.pipeline(transaction=False) as pipeline:
+            for words in command.commands:
+                pipeline.execute_command(*words)
+            return await pipeline.execute(raise_on_error=False)
     try:
         return await redis.execute_command(*command.words)  # type: ignore[no-untyped-call]  # as above
     except NoScriptError:
         return await redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
 
 
-def carry_out(redis: redis.Redis, plan: Plan[T]) -> T:
+def carry_out(ask: Callable[[Command | Together], Any], plan: Plan[T]) -> T:
     """What the plan decides. Errors of Redis that the plan does not catch reach the caller."""
     from redis.exceptions import RedisError
 
@@ -77,7 +93,7 @@ def carry_out(redis: redis.Redis, plan: Plan[T]) -> T:
         command = next(plan)
         while True:
             try:
-                reply = ask(redis, command)
+                reply = ask(command)
             except RedisError as error:
                 command = plan.throw(error)
             else:
@@ -87,15 +103,15 @@ def carry_out(redis: redis.Redis, plan: Plan[T]) -> T:
         return result
 
 
-async def carry_out_async(redis: redis.asyncio.Redis, plan: Plan[T]) -> T:
-    """`carry_out` over an asynchronous connection."""
+async def carry_out_async(ask: Callable[[Command | Together], Awaitable[Any]], plan: Plan[T]) -> T:
+    """`carry_out`, where to ask is to await."""
     from redis.exceptions import RedisError
 
     try:
         command = next(plan)
         while True:
             try:
-                reply = await ask_async(redis, command)
+                reply = await ask(command)
             except RedisError as error:
                 command = plan.throw(error)
             else:

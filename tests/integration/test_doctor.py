@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from redis_servers import SERVERS, find
 
 from headrace import broker
 from headrace.finding import findings
-from headrace.plan import carry_out
+from headrace.plan import ask, carry_out
 from headrace.server import Facts, look
 from headrace.settings import Settings
 from headrace_worker.embedded import EmbeddedRedis
@@ -36,7 +37,7 @@ def doctor(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 def told(url: str) -> Facts:
     with broker.connect(Settings(redis_url=url)) as client:
-        return carry_out(client, look())
+        return carry_out(partial(ask, client), look())
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +126,7 @@ def test_the_workers_side_is_looked_at_where_it_is_installed(redis_url: str, tmp
     assert "worker:" not in doctor(redis_url).stdout
 
 
-def test_a_worker_warns_of_a_redis_that_loses_jobs_and_keeps_quiet_if_told_so(
-    evicting: str, tmp_path: Path
-):
+def test_a_worker_warns_of_a_redis_that_loses_jobs_and_keeps_quiet_if_told_so(evicting: str, tmp_path: Path):
     models = add(tmp_path)
     with serving(url=evicting, models=models, folder=tmp_path) as worker:
         assert "maxmemory-policy is allkeys-lru" in worker.log.read_text()

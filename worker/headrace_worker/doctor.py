@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 import redis
 
 from headrace import address, broker
 from headrace.errors import HeadraceError, SettingError
 from headrace.finding import Finding, findings
-from headrace.plan import carry_out
+from headrace.plan import ask, carry_out
 from headrace.server import look
 from headrace.settings import load
 from headrace_worker.models.store import Store
@@ -76,7 +77,7 @@ class RedisCheck:
             return
         settings = self._settings
         try:
-            facts = carry_out(client, look())
+            facts = carry_out(partial(ask, client), look())
         except redis.RedisError as error:
             log.warning("not checked yet: %s", broker.unavailable(error, settings))
             return

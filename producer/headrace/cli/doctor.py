@@ -53,13 +53,14 @@ def doctor(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
 
 def _examined(settings: Settings) -> Iterator[tuple[str, Finding]]:
     """Findings and what they are about, as they are made; who is examined is told on standard error."""
+    from functools import partial
     from importlib.metadata import entry_points
 
     from headrace import address, broker, finding, server
-    from headrace.plan import carry_out
+    from headrace.plan import ask, carry_out
 
     with broker.guarded(settings), broker.connect(settings) as client:
-        facts = carry_out(client, server.look())
+        facts = carry_out(partial(ask, client), server.look())
         click.echo(f"redis: {facts.name} at {broker.where(settings)}", err=True)
         by_sentinel = bool(address.read(settings.redis_url).sentinels)
         for one in finding.findings(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel):
