@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.attempts import Attempt, joined
 from headrace.envelope import Job, encode
 from headrace.outcome import Failure
-from headrace_worker.claim import MOST_ATTEMPTS, Opened, open_claim
+from headrace_worker.claim import Opened, open_claim
+from headrace_worker.models.manifest import Limits
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -23,8 +25,15 @@ def frame(job: str = "a", **options: Any) -> bytes:
     return encode(Job(id=job, model="churn", instances=[{"secret": "Xyzzy"}], **options))
 
 
-def tried(message: bytes, *causes: str) -> bytes:
-    return b"\x01" + "".join(f"{cause},owner/1,1700000000000;" for cause in causes).encode() + b"\n" + message
+def tried(message: bytes, *causes: str, company: int = 1) -> bytes:
+    attempts = [
+        Attempt(cause=cause, owner="owner/1", at_ms=1_700_000_000_000, company=company) for cause in causes
+    ]
+    return joined(attempts, message)
+
+
+def opened(frames: Sequence[bytes], limits: Limits | None = None) -> Opened:
+    return open_claim(frames, "predict.churn", NOW, lambda job: limits or Limits())
 
 
 def message(args: Any, kwargs: Any = None, **headers: Any) -> bytes:
@@ -39,25 +48,29 @@ def message(args: Any, kwargs: Any = None, **headers: Any) -> bytes:
     ).encode()
 
 
-def places(opened: Opened) -> list[str]:
+def places(claim: Opened) -> list[str]:
+    assert len(claim.jobs) == len(claim.frames)
     return [
-        *["job"] * len(opened.jobs),
-        *["ended"] * len(opened.ended),
-        *["malformed"] * len(opened.malformed),
-        *["early"] * len(opened.early),
+        *["job"] * len(claim.jobs),
+        *["ended"] * len(claim.ended),
+        *["malformed"] * len(claim.malformed),
+        *["early"] * len(claim.early),
     ]
 
 
-def only(frames: Sequence[bytes]) -> Failure:
-    opened = open_claim(frames, NOW)
-    assert places(opened) == ["ended"]
-    [failure] = opened.ended
-    assert isinstance(failure, Failure)
+def only(frames: Sequence[bytes], limits: Limits | None = None) -> Failure:
+    claim = opened(frames, limits)
+    assert places(claim) == ["ended"]
+    [(_, frame_, failure)] = claim.ended
+    assert [frame_] == frames
     return failure
 
 
-def test_jobs_are_read_in_their_order():
-    assert [job.id for job in open_claim([frame("a"), frame("b"), frame("c")], NOW).jobs] == ["a", "b", "c"]
+def test_jobs_are_read_in_their_order_and_keep_their_frames():
+    frames = [frame("a"), tried(frame("b"), "crash"), frame("c")]
+    claim = opened(frames)
+    assert [job.id for job in claim.jobs] == ["a", "b", "c"]
+    assert claim.frames == frames
 
 
 @pytest.mark.parametrize(
@@ -68,6 +81,8 @@ def test_jobs_are_read_in_their_order():
         b"\x01",
         b"\x01crash,owner,1;",
         b"\x01crash,owner,1;\n",
+        b"\x01crash,owner,1,1;\n",
+        b"\x01crash,owner,1,1;\n\x01crash,owner,1,1;\n" + frame(),
         b"\x01\xff\xfe;\ngarbage",
         b"\xff\xfe\xfd",
         b"null",
@@ -85,14 +100,14 @@ def test_jobs_are_read_in_their_order():
     ],
 )
 def test_what_is_no_job_is_kept_whole_and_stops_no_other(garbage: bytes):
-    opened = open_claim([frame("a"), garbage, frame("b")], NOW)
-    assert [job.id for job in opened.jobs] == ["a", "b"]
-    assert opened.malformed == [garbage]
+    claim = opened([frame("a"), garbage, frame("b")])
+    assert [job.id for job in claim.jobs] == ["a", "b"]
+    assert [kept for kept, _ in claim.malformed] == [garbage]
 
 
 @given(st.lists(st.binary() | st.binary().map(lambda tail: b"\x01" + tail) | st.just(frame()), max_size=8))
 def test_every_message_is_in_one_place(frames: list[bytes]):
-    assert len(places(open_claim(frames, NOW))) == len(frames)
+    assert len(places(opened(frames))) == len(frames)
 
 
 @pytest.mark.parametrize(
@@ -126,32 +141,73 @@ def test_a_moment_that_is_none_is_bad_input(header: str, moment: str):
 
 def test_a_job_whose_time_has_not_come_waits_whole():
     delayed = frame(eta=NOW + timedelta(seconds=1.5))
-    opened = open_claim([delayed], NOW)
-    assert opened.early == [(int(NOW.timestamp() * 1000) + 1500, delayed)]
+    [(milliseconds, kept)] = opened([delayed]).early
+    assert kept == delayed
+    assert 1500 <= milliseconds <= 1501
 
 
 def test_a_job_that_was_tried_waits_with_its_attempts():
     delayed = tried(frame(eta=NOW + timedelta(hours=1)), "crash")
-    assert [kept for _, kept in open_claim([delayed], NOW).early] == [delayed]
+    assert [kept for _, kept in opened([delayed]).early] == [delayed]
 
 
 @pytest.mark.parametrize("eta", [NOW, NOW - timedelta(days=1)])
 def test_a_job_whose_time_has_come_runs(eta: datetime):
-    assert places(open_claim([frame(eta=eta)], NOW)) == ["job"]
+    assert places(opened([frame(eta=eta)])) == ["job"]
 
 
 def test_the_end_of_time_is_a_time():
-    opened = open_claim([message(["churn", [1]], eta="9999-12-31T23:59:59.999999-14:00")], NOW)
-    assert places(opened) == ["early"]
+    claim = opened([message(["churn", [1]], eta="9999-12-31T23:59:59.999999-14:00")])
+    assert places(claim) == ["early"]
 
 
 def test_celery_s_moments_without_a_zone_are_utc():
-    assert places(open_claim([message(["churn", [1]], eta="2030-01-01T00:00:01")], NOW)) == ["early"]
-    assert places(open_claim([message(["churn", [1]], eta="2029-12-31T23:59:59")], NOW)) == ["job"]
+    assert places(opened([message(["churn", [1]], eta="2030-01-01T00:00:01")])) == ["early"]
+    assert places(opened([message(["churn", [1]], eta="2029-12-31T23:59:59")])) == ["job"]
+
+
+# --- tried before --------------------------------------------------------------------------------------
 
 
 def test_a_job_is_tried_until_its_attempts_are_used_up():
-    assert places(open_claim([tried(frame(), *["crash"] * (MOST_ATTEMPTS - 1))], NOW)) == ["job"]
-    failure = only([tried(frame(), *["crash"] * (MOST_ATTEMPTS - 1), "timeout")])
-    assert failure.reason == "crash"
-    assert "3 times (crash, crash, timeout)" in failure.message
+    assert places(opened([tried(frame(), "crash", "lapse")])) == ["job"]
+    failure = only([tried(frame(), "crash", "lapse", "crash")])
+    assert (failure.reason, failure.error) == ("crash", "WorkerLostError")
+    assert "3 times (crash, lapse, crash)" in failure.message
+
+
+def test_a_job_that_took_too_long_alone_is_given_up_and_one_in_company_is_not():
+    failure = only([tried(frame(), "timeout")])
+    assert (failure.reason, failure.error) == ("timeout", "TimeLimitExceeded")
+    assert places(opened([tried(frame(), *["timeout"] * 9, company=2)])) == ["job"]
+
+
+def test_a_job_in_wait_when_its_model_s_attempts_were_lowered_is_given_up():
+    failure = only([tried(frame(), "error:Throttled", "error:Throttled")], Limits(max_attempts=1))
+    assert (failure.reason, failure.error) == ("attempts exhausted", "Throttled")
+    assert "2 times" in failure.message
+
+
+def test_the_limits_are_those_of_the_job_s_model():
+    def limits_of(job: Job) -> Limits:
+        return Limits(max_attempts=1 if job.id == "a" else 9)
+
+    crashed = [tried(frame(name), "crash") for name in ("a", "b")]
+    claim = open_claim(crashed, "predict.churn", NOW, limits_of)
+    assert [job.id for job in claim.jobs] == ["b"]
+    assert [job.id for job, _, _ in claim.ended] == ["a"]
+
+
+def test_nobody_is_asked_for_the_limits_of_a_job_that_runs_for_the_first_time():
+    def limits_of(job: Job) -> Limits:
+        raise AssertionError
+
+    assert places(open_claim([frame()], "predict.churn", NOW, limits_of)) == ["job"]
+
+
+@pytest.mark.parametrize(
+    ("args", "model"), [(["churn"], "churn"), (["Xyzzy"], ""), ([], ""), ([["churn"]], ""), ([{"a": 1}], "")]
+)
+def test_only_a_name_that_is_known_is_taken_out_of_wrong_arguments(args: Any, model: str):
+    [(job, _, _)] = opened([message(args)]).ended
+    assert job.model == model

@@ -14,10 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace import outcome as outcomes
+from headrace.attempts import Attempt
 from headrace.envelope import Instance, Job
 from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.outcome import Failure
-from headrace_worker.failures import failure_of
+from headrace_worker.failures import failure_of, given_up
 from headrace_worker.redaction import STRUCK, strike_out
 
 
@@ -100,6 +101,22 @@ def test_of_a_huge_message_the_beginning_is_kept():
 def test_a_value_cut_off_with_the_end_of_a_message_is_struck_out_too(before: int):
     failure = failed(ValueError("x" * (before - 1) + " Rumpelstiltskin " + "y" * 100), "Rumpelstiltskin")
     assert "Rum" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("causes", "reason", "error", "message"),
+    [
+        (["crash", "lapse"], "crash", "WorkerLostError", "2 times (crash, lapse)"),
+        (["crash", "replay", "crash"], "crash", "WorkerLostError", "once (crash)"),
+        (["timeout"], "timeout", "TimeLimitExceeded", "more time than it has"),
+        (["crash", "error:Throttled"], "attempts exhausted", "Throttled", "2 times (crash, error:Throttled)"),
+    ],
+)
+def test_a_job_given_up_for_its_attempts_tells_them(causes: list[str], reason: Any, error: str, message: str):
+    attempts = [Attempt(cause=cause, owner="me/1", at_ms=1, company=1) for cause in causes]
+    failure = given_up(Job(id="a", model="churn", instances=[]), attempts, reason)
+    assert (failure.job, failure.reason, failure.error) == ("a", reason, error)
+    assert message in failure.message
 
 
 # --- what is struck out ------------------------------------------------------------------------------

@@ -50,11 +50,15 @@ def given_up(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
             )
         case "crash":
             error, module = "WorkerLostError", "billiard.exceptions"
-            message = f"the process that ran the job was lost; it was tried {len(tried)} times ({causes})"
+            message = f"the process that ran the job was lost; it was tried {_times(tried)} ({causes})"
         case _:
             error, module = tried[-1].cause.removeprefix(ERROR), "headrace"
-            message = f"the job was tried {len(tried)} times ({causes})"
+            message = f"the job was tried {_times(tried)} ({causes})"
     return Failure(job=job.id, reason=reason, error=error, module=module, message=message)
+
+
+def _times(tried: Sequence[Attempt]) -> str:
+    return "once" if len(tried) == 1 else f"{len(tried)} times"
 
 
 def reason_of(error: BaseException) -> Reason:
