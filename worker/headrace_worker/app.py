@@ -24,7 +24,9 @@ from celery.exceptions import CPendingDeprecationWarning  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
 from headrace import broker  # noqa: E402
+from headrace_worker import pool_process  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
+from headrace_worker.stopping import Stopping  # noqa: E402
 from headrace_worker.supervision import ClaimRequest, GiveBack, revoke_cancels  # noqa: E402
 from headrace_worker.transport import Hook, configuration  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
@@ -44,6 +46,7 @@ app.conf.update(
     # What runs when the connection is lost runs on, and takes its place in the pool: the transport counts it.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_enable_prefetch_count_reduction=False,
+    worker_max_memory_per_child=pool_process.recycle_at(settings.memory_limit),
 )
 app.conf.broker_transport_options.update(
     ask_of=Hook(serving.ask_of),
@@ -53,6 +56,8 @@ app.conf.broker_transport_options.update(
 )
 app.steps["consumer"].add(GiveBack)
 GiveBack.keeper = serving.keeper
+app.steps["worker"].add(Stopping)
+Stopping.drain, Stopping.release = settings.drain, serving.stop
 revoke_cancels(serving.cancel)
 
 
@@ -68,7 +73,7 @@ revoke_cancels(serving.cancel)
 )
 def claim(self: Task[Any, Any], claimed: Claim) -> None:
     """Run the jobs of a claim."""
-    serving.runner(app, str(self.request.hostname)).run(claimed)
+    serving.run(app, str(self.request.hostname), claimed)
 
 
 @signals.celeryd_init.connect(weak=False)

@@ -11,7 +11,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,16 +22,18 @@ from threadpoolctl import threadpool_limits
 
 from headrace import broker, contracts
 from headrace.client import Client
-from headrace.errors import HeadraceError, ModelError
+from headrace.errors import HeadraceError, ModelError, SettingError
 from headrace.queues import Keys, model_of, queue_name
+from headrace_worker import pool_process
 from headrace_worker.claim import ClaimRunner
+from headrace_worker.doctor import RedisCheck
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.store import Store
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry
 from headrace_worker.telemetry.events import Events
 from headrace_worker.transport import Claiming, Keeper, make_keeper
-from headrace_worker.transport.scripts import Ask, Bounds, LeaseKeys, Leases
+from headrace_worker.transport.scripts import Ask, Bounds, Claim, LeaseKeys, Leases
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -57,9 +58,11 @@ class Serving:
         self._asked: list[str] | None = [name for name in settings.serve.split(",") if name] or None
         self._published: dict[str, str] = {}
         self._main_pid = os.getpid()
+        self._check = RedisCheck(settings)
         self._bounds = Bounds(letters=settings.dead_letters_max, seconds=settings.dead_letters_ttl)
         self._keeper: Keeper | None = None
         self._runner: ClaimRunner | None = None
+        self._stopping = threading.Lock()
 
     @property
     def client(self) -> redis.Redis:
@@ -71,9 +74,6 @@ class Serving:
     def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:
         """What runs claims in this pool process."""
         if self._runner is None:
-            if os.getpid() != self._main_pid:
-                # Celery ends pool processes with SIGTERM: as SystemExit it would pass for the model's own.
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
             keys, client = self._keys, self.client
             database = client.connection_pool.connection_kwargs.get("db", 0)
             events = Events(
@@ -101,11 +101,14 @@ class Serving:
         if model is None:
             return Ask(queue=queue)
         limits = self.registry.limits(model)
+        hard = limits.time_limit or self.settings.time_limit
+        soft = limits.soft_time_limit
         return Ask(
             queue=queue,
             jobs=min(self.settings.claim_jobs, limits.max_batch_rows),
             bytes=limits.max_batch_bytes,
             wait=limits.max_batch_wait,
+            time_limits=(hard, soft if soft and soft < hard else None),
         )
 
     def keeper_for(self, channel: Claiming) -> Keeper:
@@ -127,8 +130,9 @@ class Serving:
 
     def stop(self) -> None:
         """Put back what was claimed and not run: the worker ends."""
-        if self._keeper is not None and (released := self._keeper.close()):
-            log.info("put %d claims back", released)
+        with self._stopping:  # the main thread ends while another puts back
+            if self._keeper is not None and (released := self._keeper.close()):
+                log.info("put %d claims back", released)
 
     def choose_queues(self, app: Celery[Any], queues: list[str] | None) -> None:
         """Set the queues Celery takes from: those given to it (`-Q`), else those of the models served."""
@@ -144,6 +148,7 @@ class Serving:
         """Load and prove the models, before the pool forks. Exits when there are models and none can serve."""
         if self.settings.ready_file:  # one left by a former run would have us pass for ready
             Path(self.settings.ready_file).unlink(missing_ok=True)
+        self._check_redis()
         threadpool_limits(1)
         failures = self.registry.preload(self._asked)
         for model, error in failures.items():
@@ -155,13 +160,35 @@ class Serving:
         # What is loaded stays: the collector need not look through it, nor touch the memory that the pool shares.
         gc.collect()
         gc.freeze()
+        self._check_memory_limit()
+
+    def _check_memory_limit(self) -> None:
+        try:
+            pool_process.check_memory_limit(self.settings.memory_limit)
+        except SettingError as error:
+            raise SystemExit(f"headrace: {error}") from None
+
+    def _check_redis(self) -> None:
+        try:
+            self._check(self.client)
+        except SettingError as error:
+            # Of a signal's receiver, Celery minds nothing less.
+            raise SystemExit(f"headrace: {error}") from None
 
     def after_fork(self) -> None:
         """Make a pool process ready: pools of threads do not survive a fork, nor do their limits."""
         threadpool_limits(1)
+        pool_process.isolate(self.settings.memory_limit)
+
+    def run(self, app: Celery[Any], hostname: str, claim: Claim) -> None:
+        """Run a claim, in a pool process if there are any."""
+        runner = self.runner(app, hostname)
+        with contextlib.nullcontext() if os.getpid() == self._main_pid else pool_process.running():
+            runner.run(claim)
 
     def announce(self, consumer: Consumer) -> None:
         """Publish the contracts of what is served, and go on looking for what is added."""
+        self._check_redis()  # again, where Redis was away before
         self._publish()
         if self.settings.ready_file:
             Path(self.settings.ready_file).touch()

@@ -73,6 +73,7 @@ def start_worker(
         "HEADRACE_REDIS_URL": url,
         "HEADRACE_MODELS": str(models),
         "HEADRACE_READY_FILE": str(ready),
+        "HEADRACE_DRAIN": str(_STOP_SECONDS - 5),
         **more,
     }
     child = Child(name, arguments, environ, folder / f"{name}.log")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis
+from billiard.exceptions import TimeLimitExceeded
 from celery import bootsteps
 from celery.utils.functional import maybe_list
 from celery.worker import control, state
@@ -15,6 +20,13 @@ if TYPE_CHECKING:
     from celery.worker.consumer.consumer import Consumer
 
     from headrace_worker.transport import Keeper
+
+log = logging.getLogger("headrace.claims")
+
+
+def is_stopping() -> bool:
+    """Whether this worker stops at once: that its processes are lost is its own doing."""
+    return bool(state.should_terminate)
 
 
 class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
@@ -29,16 +41,23 @@ class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
         return dict(super().info(safe=True))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """The time limit passed: the pool process is killed."""
-        if not soft:
-            self.message.cause = "timeout"
-        super().on_timeout(soft, timeout)
+        """A time limit passed: say so. Of the hard one, `on_failure` has heard first."""
+        if soft:
+            log.warning("%s ran for %g s and is interrupted", self.argsrepr, timeout)
+        else:
+            log.error("%s ran for %g s: its process is killed", self.argsrepr, timeout)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """The pool process was lost, or the claim raised."""
+        """The pool process was lost, took too long, or the claim raised."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
-        if not state.should_terminate and not isinstance(error, redis.RedisError):
-            self.message.cause = "crash"
+        if not is_stopping() and not isinstance(error, redis.RedisError):
+            self.message.cause = "timeout" if isinstance(error, TimeLimitExceeded) else "crash"
+        if isinstance(error, TimeLimitExceeded | MemoryError):
+            # It may compute on, or have no memory left for the next: it ends before its jobs run elsewhere.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.worker_pid, signal.SIGKILL)
+        if isinstance(error, MemoryError):  # which Celery would raise again here, and end the whole worker
+            exc_info = self._worker_lost_info(error)
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
 

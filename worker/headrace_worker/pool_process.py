@@ -1,0 +1,79 @@
+"""What holds in a pool process: how much memory it may take, and what may end it.
+
+A model's code runs here. What it does to its process ends with the process; what is left of the claim is for
+the worker's main process to give back (`supervision`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from headrace.errors import SettingError
+
+#: The part of the memory limit beyond which a process is replaced after its claim, or takes no further risk.
+_SHORT_AT = 0.8
+#: The exit code of a process that ran out of memory outside of a model.
+_EX_MEMORY = 71
+
+
+def isolate(memory_limit: int) -> None:
+    """Make a forked process one that can be killed with all it starts, and whose memory has a limit in bytes."""
+    with contextlib.suppress(PermissionError):
+        os.setpgid(0, 0)
+    if memory_limit:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, hard))
+
+
+def check_memory_limit(memory_limit: int) -> None:
+    """Refuse a limit that leaves no room for jobs, once the models are loaded. Raises SettingError."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY and memory_limit > hard:
+        raise SettingError(f"HEADRACE_MEMORY_LIMIT cannot be used: this process may take {hard} bytes at the most")
+    if memory_limit and (used := max(_memory())) > _SHORT_AT * memory_limit:
+        raise SettingError(
+            f"HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded, a process takes {used} bytes before "
+            f"it runs a job; give at least {2 * used}, or serve fewer models"
+        )
+
+
+def recycle_at(memory_limit: int) -> int | None:
+    """Kilobytes of resident memory at which Celery replaces a pool process after its claim; None is never."""
+    return int(memory_limit * _SHORT_AT / 1024) or None
+
+
+def is_short_of_memory() -> bool:
+    """Whether this process is near its limit: what fails now may be for want of what another job has kept."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return limit != resource.RLIM_INFINITY and _memory()[1] > _SHORT_AT * limit
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes of this process that are resident, and that RLIMIT_DATA counts; zeros where no one tells."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return 0, 0
+    return int(pages[1]) * resource.getpagesize(), int(pages[5]) * resource.getpagesize()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[None]:
+    """While a claim runs in this process.
+
+    SIGTERM, which systemd sends to every process of a unit, waits: the main process says when to stop. A
+    MemoryError that comes this far would end the main process, to which Celery hands it: this one ends instead.
+    """
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    except MemoryError:
+        os.write(2, b"headrace: out of memory outside of a model; this pool process ends\n")
+        os._exit(_EX_MEMORY)
+    finally:
+        signal.signal(signal.SIGTERM, former)
