@@ -16,8 +16,8 @@ import msgspec
 import pytest
 import redis
 from answering import CHURN, Answering
-from dead import INSTANCES, bury, bury_malformed, bury_storm, crashed, letter, message, parts, traces
 
+from burying import INSTANCES, bury, bury_malformed, bury_storm, crashed, letter, message, parts, traces
 from headrace import AsyncClient, BrokerUnavailable, Client, JobConflict, UnknownLetter, UnknownModel
 from headrace.attempts import split
 from headrace.contracts import publish

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from typing import TextIO
 
 import msgspec
 
-#: Seconds between two drawings of the bar, and two lines where there is no terminal.
-_DRAW, _LOG = 0.1, 5.0
+from headrace.status_line import StatusLine
+
 #: Seconds without a single row after which the missing worker is worth a word.
 _SILENCE = 15.0
 
@@ -62,44 +61,28 @@ class Meter:
         terminal: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stream = stream
+        self._line = StatusLine(stream, terminal=terminal, clock=clock)
         self._size = size
-        self._terminal = terminal
-        self._clock = clock
-        self._started = self._shown = clock()
         self._warned = False
-        self._drawn = False
 
     def show(self, progress: Progress) -> None:
         """Take note of progress; draws only when it is time to."""
-        now = self._clock()
-        if now - self._shown < (_DRAW if self._terminal else _LOG):
+        seconds = self._line.due()
+        if seconds is None:
             return
-        self._shown = now
-        seconds = now - self._started
         if not progress.rows and seconds > _SILENCE and not self._warned:
             self._warned = True
-            self._say(
+            self._line.say(
                 f"nothing came back for {seconds:.0f} s: is a worker serving the model? see `headrace queues`"
             )
-        if self._terminal:
-            width = shutil.get_terminal_size().columns
-            line = bar(progress, seconds=seconds, size=self._size, width=width)
-            # Back to the first column, and clear what the former line had more.
-            self._stream.write(f"\r{line}\x1b[K")
-            self._stream.flush()
-            self._drawn = True
-        else:
-            self._say(describe(progress, seconds=seconds, size=self._size))
+        self._line.show(
+            lambda width: (
+                describe(progress, seconds=seconds, size=self._size)
+                if width is None
+                else bar(progress, seconds=seconds, size=self._size, width=width)
+            )
+        )
 
     def close(self) -> None:
         """Leave the line of the bar."""
-        if self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-            self._drawn = False
-
-    def _say(self, words: str) -> None:
-        self.close()
-        self._stream.write(words + "\n")
-        self._stream.flush()
+        self._line.close()

@@ -27,6 +27,7 @@ ERROR, USAGE, SOME_FAILED, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 130
 _OWN = {
     "batch": "Predict the rows of a file, and write them with their predictions.",
     "cancel": "Cancel jobs that have no outcome yet.",
+    "dead": "Look at the jobs that failed for good, send them again, or remove them.",
     "doctor": "Check whether Redis and what is installed can keep what is promised.",
     "queues": "Show how many jobs wait for each model.",
     "result": "Wait for jobs and print their predictions.",

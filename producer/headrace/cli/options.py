@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,11 +32,29 @@ class _Seconds(click.ParamType[float]):
 
 SECONDS = _Seconds()
 
+
+class _Age(click.ParamType[float]):
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, out of a number of them, or of minutes, hours or days: `90`, `90s`, `15m`, `2h`, `7d`."""
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", str(value))
+        if found is None:
+            self.fail("must be a number with s, m, h or d behind it, such as 90s, 15m, 2h or 7d", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+AGE = _Age()
+
 url = click.option("--url", metavar="URL", help="Where Redis is; else HEADRACE_REDIS_URL, else REDIS_URL.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 version = click.option("--version", metavar="N", help="Version of the model; the newest without it.")
 method = click.option(
     "--method", metavar="NAME", help="Method of the model, as predict_proba; its default without it."
+)
+durable = click.option(
+    "--durable", is_flag=True, help="Wait until neither a restart of Redis nor a failover can lose a job."
 )
 jobs = click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 
@@ -71,3 +90,20 @@ def print_line(text: str) -> None:
 def shown(value: Any) -> str:
     """A prediction for people and shells: text as it is, everything else as JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
+    """Rows as lines of columns that stand under each other; those numbered in `right` end together."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place in right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def printable(text: str) -> str:
+    """Text of others on one line of a terminal: what is no character to be seen is written as its escape."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
