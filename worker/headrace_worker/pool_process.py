@@ -19,12 +19,15 @@ from headrace.errors import SettingError
 _SHORT_AT = 0.8
 #: The exit code of a process that ran out of memory outside of a model.
 _EX_MEMORY = 71
+#: How the main process says that the soft time limit has passed; SoftTimeLimitExceeded is raised then.
+_SOFT_LIMIT = signal.SIGUSR1
 
 
 def isolate(memory_limit: int) -> None:
     """Make a forked process one that can be killed with all it starts, and whose memory has a limit in bytes."""
     with contextlib.suppress(PermissionError):
         os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {_SOFT_LIMIT})
     if memory_limit:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, hard))
@@ -70,6 +73,8 @@ def running() -> Iterator[None]:
     MemoryError that comes this far would end the main process, to which Celery hands it: this one ends instead.
     """
     former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A soft limit that passed when the last claim had just ended is not this one's: ignored, it is forgotten.
+    signal.signal(_SOFT_LIMIT, signal.signal(_SOFT_LIMIT, signal.SIG_IGN))
     try:
         yield
     except MemoryError:
@@ -77,3 +82,13 @@ def running() -> Iterator[None]:
         os._exit(_EX_MEMORY)
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """While a soft time limit may interrupt this process; elsewhere it waits, not to break into a publish."""
+    former = signal.pthread_sigmask(signal.SIG_UNBLOCK, {_SOFT_LIMIT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)

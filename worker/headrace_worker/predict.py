@@ -8,6 +8,7 @@ How the jobs got here (`claim`), whether a failed one runs again (`settle`) and 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from headrace.envelope import Job
 from headrace.outcome import Outcome, Prediction, Success
 from headrace_worker.batching import Admitted, Batch, admit, batches
+from headrace_worker.pool_process import interruptible, is_short_of_memory
 
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
@@ -31,7 +33,10 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 def run(jobs: Sequence[Job], registry: Registry, now: datetime) -> list[Outcome | Raised]:
-    """One result for each job, in their order. Never raises for what a job or a model does."""
+    """One result for each job, in their order. What a job or a model does is its result, never raised.
+
+    But MemoryError is, where one of several jobs has left the process no memory to find out which one it was.
+    """
     results: dict[int, Outcome | Raised] = {}
     places: dict[int, int] = {}
     ready: list[Admitted] = []
@@ -43,9 +48,10 @@ def run(jobs: Sequence[Job], registry: Registry, now: datetime) -> list[Outcome 
         else:
             results[place] = admitted
     try:
-        for batch in batches(ready):
-            for done, result in _run(batch):
-                results[places[id(done)]] = result
+        with interruptible():
+            for batch in batches(ready):
+                for done, result in _run(batch, alone=len(jobs) == 1):
+                    results[places[id(done)]] = result
     except SoftTimeLimitExceeded as error:
         # Of the whole claim: there is no time left to look for the one who took it.
         for admitted in ready:
@@ -53,22 +59,30 @@ def run(jobs: Sequence[Job], registry: Registry, now: datetime) -> list[Outcome 
     return [results[place] for place in range(len(jobs))]
 
 
-def _run(batch: Batch) -> Iterator[tuple[Admitted, Success | Raised]]:
+def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | Raised]]:
     """Predict a batch. One that fails is split until the guilty job stands alone.
 
-    One guilty job among n costs at most 2 log2(n) + 1 calls. Raises SoftTimeLimitExceeded.
+    One guilty job among n costs at most 2 log2(n) + 1 calls. Raises SoftTimeLimitExceeded, and MemoryError.
     """
     try:
         predictions = _predict(batch)
     except SoftTimeLimitExceeded:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a model may raise anything
-        if len(batch.jobs) > 1:
-            for half in batch.halves():
-                yield from _run(half)
-        else:
+    except BaseException as error:  # a model may raise anything, KeyboardInterrupt too
+        traceback.clear_frames(error.__traceback__)  # what the call has made is gone before the next is made
+        if isinstance(error, MemoryError) and not alone and is_short_of_memory():
+            raise
+        if len(batch.jobs) == 1:
             yield batch.jobs[0], Raised(batch.jobs[0], error)
+            return
+    else:
+        yield from _successes(batch, predictions)
         return
+    for half in batch.halves():  # out of the error's reach: what it holds would be held all the while
+        yield from _run(half, alone=alone)
+
+
+def _successes(batch: Batch, predictions: list[Any]) -> Iterator[tuple[Admitted, Success]]:
     start = 0
     for admitted in batch.jobs:
         end = start + len(admitted.instances)
