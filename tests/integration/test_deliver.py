@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
+from billiard.exceptions import SoftTimeLimitExceeded
 
-from headrace import broker, outcome, publish
-from headrace.envelope import Job, encode
+from headrace import broker, letter, outcome, publish
+from headrace.envelope import Job, NotAJob, encode
 from headrace.outcome import Cancelled, Outcome, Prediction, Success
 from headrace.queues import Keys
 from headrace.settings import Settings
 from headrace_worker.deliver import deliver
 from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.settle import Settled
 from headrace_worker.transport.scripts import Ask, Claim, LeaseKeys, Leases
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -42,6 +47,10 @@ def claim(server: redis.Redis, *jobs: str, lasts_ms: int = 60_000) -> tuple[Leas
     return leases, taken
 
 
+def settled(*outcomes: Outcome) -> Settled:
+    return Settled(outcomes={one.job: one for one in outcomes})
+
+
 def stored(server: redis.Redis, job: str) -> Outcome | None:
     raw = server.get(KEYS.result(job))
     return outcome.decode(raw) if isinstance(raw, bytes) else None
@@ -55,7 +64,7 @@ def keys(server: redis.Redis) -> set[bytes]:
 
 def test_outcomes_are_published_and_the_lease_ends(server: redis.Redis):
     leases, taken = claim(server, "a", "b")
-    assert deliver(leases, taken.lease, [success("a", 1), success("b", 2)], now=NOW, ttl=100)
+    assert deliver(leases, taken.lease, settled(success("a", 1), success("b", 2)), now=NOW, ttl=100)
     assert stored(server, "a") == success("a", 1)
     assert stored(server, "b") == success("b", 2)
     assert keys(server) == {KEYS.result("a").encode(), KEYS.result("b").encode()}
@@ -66,16 +75,17 @@ def test_who_lost_the_lease_publishes_nothing(server: redis.Redis):
     leases, taken = claim(server, "a")
     leases.lapse(taken.lease, "crash", owner="me")
     before = keys(server)
-    told = deliver(leases, taken.lease, [success("a")], now=NOW, ttl=100, malformed=[b"x"], early=[(1, b"y")])
-    assert told is None
+    garbage = letter.malformed(b"x", NotAJob("no job"), queue="predict.churn", worker="w@host")
+    everything = Settled(outcomes={"a": success("a")}, letters=[(garbage, b"x")], delayed=[(1, b"y")])
+    assert deliver(leases, taken.lease, everything, now=NOW, ttl=100) is None
     assert keys(server) == before
     assert stored(server, "a") is None
 
 
 def test_a_claim_delivered_twice_is_published_once(server: redis.Redis):
     leases, taken = claim(server, "a")
-    assert deliver(leases, taken.lease, [success("a", 1)], now=NOW, ttl=100)
-    assert deliver(leases, taken.lease, [success("a", 2)], now=NOW, ttl=100) is None
+    assert deliver(leases, taken.lease, settled(success("a", 1)), now=NOW, ttl=100)
+    assert deliver(leases, taken.lease, settled(success("a", 2)), now=NOW, ttl=100) is None
     assert stored(server, "a") == success("a", 1)
 
 
@@ -83,36 +93,20 @@ def test_a_job_cancelled_while_it_ran_stays_cancelled_and_its_mates_succeed(serv
     leases, taken = claim(server, "a", "b")
     names, values = publish.call(KEYS, [Cancelled(job="a")], ttl=100, now=NOW)
     server.eval(publish.SCRIPT, len(names), *names, *values)
-    assert deliver(leases, taken.lease, [success("a"), success("b")], now=NOW, ttl=100) == [success("b")]
+    assert deliver(leases, taken.lease, settled(success("a"), success("b")), now=NOW, ttl=100) == [success("b")]
     assert stored(server, "a") == Cancelled(job="a")
     assert stored(server, "b") == success("b")
 
 
-def test_of_two_outcomes_of_one_job_the_first_is_published_once(server: redis.Redis):
-    leases, taken = claim(server, "a", "a")
-    with server.pubsub(ignore_subscribe_messages=True) as heard:
-        heard.subscribe(KEYS.result("a"))
-        heard.get_message(timeout=5)
-        assert deliver(leases, taken.lease, [success("a", 1), success("a", 2)], now=NOW, ttl=100)
-        message = heard.get_message(timeout=5)
-        assert message is not None
-        assert outcome.decode(message["data"]) == success("a", 1)
-        assert heard.get_message(timeout=0.05) is None
-    assert stored(server, "a") == success("a", 1)
-
-
-def test_what_is_no_job_and_what_is_early_is_kept(server: redis.Redis):
+def test_what_is_no_job_is_buried_and_what_is_early_waits(server: redis.Redis):
     leases, taken = claim(server, "a")
-    assert (
-        deliver(leases, taken.lease, [], now=NOW, ttl=100, malformed=[b"\x00x"], early=[(1234, frame("a"))]) == []
-    )
-    assert server.lrange(NAMES.malformed, 0, -1) == [b"\x00x"]
-    assert server.zrange(NAMES.delayed("predict.churn"), 0, -1, withscores=True) == [(frame_of(server), 1234.0)]
-
-
-def frame_of(server: redis.Redis) -> bytes:
-    [kept] = server.zrange(NAMES.delayed("predict.churn"), 0, -1)  # type: ignore[misc]  # bytes
-    return kept  # type: ignore[no-any-return]  # as above
+    garbage = letter.malformed(b"\x00x", NotAJob("no job"), queue="predict.churn", worker="w@host")
+    everything = Settled(letters=[(garbage, b"\x00x")], delayed=[(60_000, frame("a"))])
+    assert deliver(leases, taken.lease, everything, now=NOW, ttl=100) == []
+    assert server.hgetall(KEYS.dead_messages) == {garbage.id.encode(): b"\x00x"}
+    [(kept, due_ms)] = server.zrange(KEYS.delayed("predict.churn"), 0, -1, withscores=True)
+    assert kept == frame("a")
+    assert due_ms / 1000 == pytest.approx(time.time() + 60, abs=5)
 
 
 # --- Redis goes away -----------------------------------------------------------------------------------
@@ -134,9 +128,9 @@ def test_outcomes_are_published_when_redis_comes_back():
     with EmbeddedRedis() as mortal, broker.connect(Settings(redis_url=mortal.url)) as client:
         leases, taken = claim(client, "a")
         mortal.kill()
-        assert deliver(leases, taken.lease, [success("a")], now=NOW, ttl=100, sleep=doing(mortal.start))
+        assert deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(mortal.start))
         assert stored(client, "a") == success("a")
-        assert not client.exists(NAMES.leases)
+        assert not client.exists(KEYS.leases)
 
 
 def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
@@ -148,10 +142,10 @@ def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
             Leases(client, NAMES).lapse(taken.lease, "lapse", owner="another")
 
         mortal.kill()
-        told = deliver(leases, taken.lease, [success("a")], now=NOW, ttl=100, sleep=doing(back_and_swept))
+        told = deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(back_and_swept))
         assert told is None
         assert stored(client, "a") is None
-        assert client.llen(NAMES.again("predict.churn")) == 1
+        assert client.llen(KEYS.again("predict.churn")) == 1
 
 
 def test_redis_that_stays_away_is_said_after_many_tries():
@@ -160,7 +154,86 @@ def test_redis_that_stays_away_is_said_after_many_tries():
         mortal.kill()
         waited: list[float] = []
         with pytest.raises(redis.ConnectionError):
-            deliver(leases, taken.lease, [success("a")], now=NOW, ttl=100, sleep=waited.append)
+            deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=waited.append)
         assert sum(waited) > 10
         mortal.start()
-        assert client.zcard(NAMES.leases) == 1  # the jobs are where they were, to run elsewhere
+        assert client.zcard(KEYS.leases) == 1  # the jobs are where they were, to run elsewhere
+
+
+@pytest.fixture(scope="module")
+def unwilling() -> Iterator[EmbeddedRedis]:
+    """A Redis that cannot save: the file of its dump may not have so long a name."""
+    with EmbeddedRedis("--dbfilename", "x" * 300) as server:
+        yield server
+
+
+def fail_to_save(server: redis.Redis) -> None:
+    server.config_set("save", "3600 1")
+    server.bgsave()
+    deadline = time.monotonic() + 10
+    while server.info("persistence")["rdb_last_bgsave_status"] != "err":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def keep_busy(server: redis.Redis) -> None:
+    server.config_set("busy-reply-threshold", 1)
+    connection = server.connection_pool.get_connection()
+    connection.send_command("EVAL", "while true do end", 0)
+    connection.disconnect()
+    server.connection_pool.release(connection)
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(redis.ResponseError):
+        while server.ping():
+            assert time.monotonic() < deadline
+
+
+#: How Redis comes to refuse, and how it is brought to its senses.
+REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis], object]]] = {
+    "READONLY": (lambda db: db.replicaof("127.0.0.1", "1"), lambda db: db.replicaof("NO", "ONE")),
+    "MISCONF": (fail_to_save, lambda db: db.config_set("save", "")),
+    "NOREPLICAS": (
+        lambda db: db.config_set("min-replicas-to-write", 1),
+        lambda db: db.config_set("min-replicas-to-write", 0),
+    ),
+    "BUSY": (keep_busy, lambda db: db.script_kill()),
+    "NOPERM": (
+        lambda db: db.execute_command("ACL", "SETUSER", "default", "-zscore"),
+        lambda db: db.execute_command("ACL", "SETUSER", "default", "+zscore"),
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_outcomes_are_published_when_redis_takes_writes_again(unwilling: EmbeddedRedis, refusal: str):
+    refuse, allow = REFUSALS[refusal]
+    with broker.connect(Settings(redis_url=unwilling.url)) as client, redis.Redis(port=unwilling.port) as admin:
+        leases, taken = claim(client, refusal)
+        waited: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                allow(admin)
+
+        refuse(admin)
+        assert deliver(leases, taken.lease, settled(success(refusal)), now=NOW, ttl=100, sleep=sleep)
+        assert len(waited) >= 3
+        assert stored(client, refusal) == success(refusal)
+        assert not client.exists(KEYS.leases)
+
+
+def test_a_model_s_time_that_runs_out_when_it_has_answered_loses_no_outcome(
+    server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+):
+    leases, taken = claim(server, "a")
+    publish, calls = leases.publish, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(publish(*args, **kwargs))
+        if len(calls) == 1:
+            raise SoftTimeLimitExceeded
+        return calls[-1]
+
+    monkeypatch.setattr(leases, "publish", interrupted)
+    assert deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100) == [success("a")]

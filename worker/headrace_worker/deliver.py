@@ -18,7 +18,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from headrace import outcome as outcomes
 from headrace.outcome import Outcome
 from headrace_worker.settle import Settled
-from headrace_worker.transport.scripts import Lease, Leases
+from headrace_worker.transport.scripts import Lease, Leases, is_read_only
 
 log = logging.getLogger("headrace.claims")
 
@@ -60,7 +60,7 @@ def deliver(
                 log.warning(
                     "could not publish %d outcomes of %s, will try again: %s", len(stored), lease.queue, error
                 )
-            if isinstance(error, redis.ReadOnlyError):
+            if is_read_only(error):
                 leases.reconnect()
             sleep(wait)
     if replies is None:

@@ -207,7 +207,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         return got
 
     def _refused(self, error: redis.ResponseError, wakeup: Wakeup) -> None:
-        if "READONLY" in str(error):  # a primary no more: connect anew, to the one that is
+        if scripts.is_read_only(error):  # connect anew, to the one that is primary now
             raise redis.ConnectionError(str(error)) from error
         if str(error) != self._refusal:
             self._refusal = str(error)

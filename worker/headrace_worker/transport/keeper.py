@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 import redis
 
 from headrace.attempts import LAPSE
-from headrace_worker.transport.scripts import Bounds, Claim, Lease, LeaseKeys, Leases
+from headrace_worker.transport.scripts import Bounds, Claim, Lease, LeaseKeys, Leases, is_read_only
 
 log = logging.getLogger("headrace.claims")
 
@@ -182,7 +182,7 @@ class Keeper:
                 log.warning("could not renew or sweep leases, will try again: %s", error)
                 # Redis was away for everyone. Let all who live renew, before what is left counts as lost.
                 renew_at, sweep_from = now, now + renew_every + tick
-                if isinstance(error, redis.ReadOnlyError):
+                if is_read_only(error):
                     commands.reconnect()
                 if not failed:  # a connection that was cut: another is open in no time
                     failed = True

@@ -154,6 +154,11 @@ def claimed(reply: Sequence[Any], name: str, asks: Sequence[Ask], monotonic: flo
     return Claim(lease=lease, frames=frames, look=bool(look), at_ms=at_ms, taken=monotonic)
 
 
+def is_read_only(error: BaseException) -> bool:
+    """Whether this is a primary no more. Within a script, Redis 6 says so as text."""
+    return isinstance(error, redis.ReadOnlyError) or "READONLY" in str(error)
+
+
 #: The bounds where nothing else is said.
 _USUAL = Bounds()
 
