@@ -9,6 +9,9 @@ from headrace.outcome import Outcome, Prediction, Status, status_of
 class JobHandle:
     """A job of this client, or any job by its id (`Client.job`). Keeps the outcome once it has it."""
 
+    # There are as many of them as jobs in a `submit_many`.
+    __slots__ = ("_link", "_outcome", "id", "model", "own")
+
     def __init__(
         self,
         link: Link,
