@@ -8,18 +8,21 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 import redis
 from redis_servers import SERVERS, find
 
-from headrace import outcome
-from headrace.outcome import Cancelled, Success
+from headrace import letter, outcome
+from headrace.attempts import Attempt, joined, split
+from headrace.letter import Letter
+from headrace.outcome import Cancelled, Failure, Success
 from headrace.queues import Keys
 from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.transport.scripts import Ask, Claim, Held, Lease, LeaseKeys, Leases, lease_of
+from headrace_worker.transport.scripts import Ask, Bounds, Claim, Held, Lease, LeaseKeys, Leases, lease_of
 
 QUEUE = "predict.churn"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -61,6 +64,31 @@ def take(leases: Leases, name: str = "me/1", jobs: int = 100, **options: object)
     return got
 
 
+def garbage(message: bytes) -> tuple[Letter, bytes]:
+    """The letter of a message nobody can read, and the message."""
+    return letter.malformed(message, ValueError("no job"), queue=QUEUE, worker="w@host"), message
+
+
+def failed(job: str, **more: object) -> tuple[bytes, tuple[Letter, bytes]]:
+    """The outcome of a job that failed, as stored, and its letter."""
+    told = {"reason": "permanent", "error": "ValueError", "module": "builtins", "message": "no"}
+    failure = msgspec.convert({"job": job, **told, **more}, Failure)
+    kept = msgspec.convert({"id": job, "queue": QUEUE, "worker": "w@host", **told, **more}, Letter)
+    return outcome.encode(failure, NOW), (kept, f"message of {job}".encode())
+
+
+def buried(db: redis.Redis, names: LeaseKeys) -> dict[str, bytes]:
+    """The messages of the dead letters, by letter id; each has its line and its moment."""
+    messages = db.hgetall(names.keys.dead_messages)
+    assert set(messages) == set(db.hkeys(names.keys.dead)) == set(db.zrange(names.keys.died, 0, -1))
+    return {key.decode(): message for key, message in messages.items()}
+
+
+def now_ms(db: redis.Redis) -> float:
+    seconds, micros = db.time()
+    return float(seconds * 1000 + micros / 1000)
+
+
 def nothing(leases: Leases, name: str = "me/n") -> bool:
     got = leases.claim(name, [Ask(queue=QUEUE, jobs=100, bytes=1 << 30)], lasts_ms=LASTS)
     return isinstance(got, Held)
@@ -69,8 +97,8 @@ def nothing(leases: Leases, name: str = "me/n") -> bool:
 def end_of_time(db: redis.Redis, names: LeaseKeys) -> None:
     """Every lease has lapsed, also in a full Redis."""
     let_lapse = db.register_script("redis.call('PERSIST', KEYS[1]) redis.call('ZADD', KEYS[1], 1, ARGV[1])")
-    for member in db.zrange(names.leases, 0, -1):
-        let_lapse([names.leases], [member])
+    for member in db.zrange(names.keys.leases, 0, -1):
+        let_lapse([names.keys.leases], [member])
 
 
 def success(job: str) -> bytes:
@@ -199,7 +227,7 @@ def test_a_key_of_another_kind_stops_no_claim_that_has_popped(
 
 def test_where_leases_cannot_be_kept_nothing_is_popped(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a")
-    db.set(names.leases, "in the way")
+    db.set(names.keys.leases, "in the way")
     with pytest.raises(redis.ResponseError):
         take(leases)
     assert db.llen(names.keys.lists(QUEUE)[0]) == 1
@@ -214,12 +242,12 @@ def test_renewal_moves_the_moment_a_lease_lapses_and_names_the_lost(
     push(db, names, b"a")
     lease = take(leases).lease
     other = Lease(name="me/2", queue=QUEUE, origins=((1, 1),))
-    db.zadd(names.leases, {lease.member: 1})
+    db.zadd(names.keys.leases, {lease.member: 1})
     assert leases.renew([lease, other], lasts_ms=5000) == [other]
     seconds, micros = db.time()
-    score = db.zscore(names.leases, lease.member)
+    score = db.zscore(names.keys.leases, lease.member)
     assert score == pytest.approx(seconds * 1000 + micros / 1000 + 5000, abs=1000)
-    assert db.zscore(names.leases, other.member) is None
+    assert db.zscore(names.keys.leases, other.member) is None
 
 
 def test_publishing_stores_announces_and_ends_the_lease(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
@@ -233,8 +261,8 @@ def test_publishing_stores_announces_and_ends_the_lease(db: redis.Redis, names: 
             lease,
             {"a": success("a"), "b": success("b")},
             ttl=100,
-            malformed=[b"no job"],
-            delayed=[(123, b"early")],
+            letters=[garbage(b"no job")],
+            delayed=[(60_000, b"early")],
         )
         assert got == [True, True]
         message = heard.get_message(timeout=5)
@@ -243,9 +271,10 @@ def test_publishing_stores_announces_and_ends_the_lease(db: redis.Redis, names: 
     assert db.get(names.keys.result("b")) == success("b")
     assert 0 < db.ttl(names.keys.result("a")) <= 100
     assert 0 < db.ttl(names.keys.job("a")) <= 100
-    assert db.lrange(names.malformed, 0, -1) == [b"no job"]
-    assert db.zrange(names.delayed(QUEUE), 0, -1, withscores=True) == [(b"early", 123.0)]
-    assert db.exists(names.leases, names.lease("me/1")) == 0
+    assert list(buried(db, names).values()) == [b"no job"]
+    assert db.zrange(names.keys.delayed(QUEUE), 0, -1) == [b"early"]
+    assert db.zscore(names.keys.delayed(QUEUE), b"early") == pytest.approx(now_ms(db) + 60_000, abs=5000)
+    assert db.exists(names.keys.leases, names.lease("me/1")) == 0
 
 
 def test_the_first_outcome_of_a_job_stands(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
@@ -266,16 +295,36 @@ def test_a_key_of_another_kind_in_the_place_of_one_outcome_does_not_lose_the_res
     assert leases.publish(lease, {"a": success("a"), "b": success("b")}, ttl=100) == [True, True]
 
 
-def test_publishing_that_fails_half_way_leaves_the_jobs_under_their_lease(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+@pytest.mark.parametrize(
+    "in_the_way",
+    [
+        lambda keys: keys.dead,
+        lambda keys: keys.dead_messages,
+        lambda keys: keys.died,
+        lambda keys: keys.delayed(QUEUE),
+    ],
+    ids=["dead", "messages", "died", "delayed"],
+)
+def test_publishing_that_fails_half_way_leaves_the_jobs_under_their_lease_and_loses_no_letter(
+    db: redis.Redis, names: LeaseKeys, leases: Leases, in_the_way: Callable[[Keys], str]
 ) -> None:
     push(db, names, b"a", b"no job")
     lease = take(leases).lease
-    db.set(names.malformed, "in the way")
+    stored, kept = failed("a")
+    db.set(in_the_way(names.keys), "in the way")
+
+    def publish() -> list[bool] | None:
+        letters = [kept, garbage(b"no job")]
+        return leases.publish(lease, {"a": stored}, ttl=100, letters=letters, delayed=[(60_000, b"later")])
+
     with pytest.raises(redis.ResponseError):
-        leases.publish(lease, {"a": success("a")}, ttl=100, malformed=[b"no job"])
+        publish()
     assert db.lrange(names.lease("me/1"), 0, -1) == [b"a", b"no job"]
     assert leases.renew([lease], lasts_ms=LASTS) == []
+    db.delete(in_the_way(names.keys))
+    assert publish() is not None
+    assert set(buried(db, names)) == {"a", garbage(b"no job")[0].id}
+    assert db.zrange(names.keys.delayed(QUEUE), 0, -1) == [b"later"]
 
 
 def test_publishing_again_after_a_lost_reply_says_the_same(
@@ -295,7 +344,9 @@ def test_whoever_lost_the_lease_can_do_nothing(db: redis.Redis, names: LeaseKeys
     end_of_time(db, names)
     assert leases.lapse(lost, "lapse", owner="me", only_if_lapsed=True) == 2
     before = {key: db.dump(key) for key in db.scan_iter()}
-    assert leases.publish(lost, {"a": success("a")}, ttl=100, malformed=[b"b"], delayed=[(1, b"b")]) is None
+    assert leases.publish(lost, {}, ttl=100, letters=[garbage(b"b")]) is None
+    assert leases.publish(lost, {}, ttl=100, delayed=[(1, b"b")]) is None
+    assert leases.publish(lost, {"a": success("a")}, ttl=100, letters=[garbage(b"b")], delayed=[(1, b"b")]) is None
     assert not leases.finish(lost)
     assert not leases.release(lost)
     assert not leases.lapse(lost, "crash", owner="me")
@@ -326,11 +377,11 @@ def test_release_puts_everything_back_exactly(db: redis.Redis, names: LeaseKeys,
 def test_release_of_a_job_that_was_tried_keeps_it_apart(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a", b"b")
     leases.lapse(take(leases).lease, "crash", owner="me")
-    before = db.lrange(names.again(QUEUE), 0, -1)
+    before = db.lrange(names.keys.again(QUEUE), 0, -1)
     claim = take(leases)
     assert len(claim.frames) == 1
     leases.release(claim.lease)
-    assert db.lrange(names.again(QUEUE), 0, -1) == before
+    assert db.lrange(names.keys.again(QUEUE), 0, -1) == before
 
 
 def test_a_lapse_writes_the_attempt_down_and_its_jobs_run_alone_and_first(
@@ -343,23 +394,45 @@ def test_a_lapse_writes_the_attempt_down_and_its_jobs_run_alone_and_first(
     first, second = take(leases, "me/2"), take(leases, "me/3")
     for claim, message in ((first, b"a"), (second, hostile)):
         (frame,) = claim.frames
-        tried, _, rest = frame.partition(b"\n")
-        assert rest == message
-        cause, owner, moment = tried.removeprefix(b"\x01").removesuffix(b";").split(b",")
-        assert (cause, owner) == (b"crash", b"me")
-        assert int(moment) / 1000 == pytest.approx(time.time(), abs=60)
+        assert split(frame)[1] == message
+        [attempt], _ = split(frame)
+        assert (attempt.cause, attempt.owner, attempt.company) == ("crash", "me", 2)
+        assert attempt.at_ms / 1000 == pytest.approx(time.time(), abs=60)
     leases.lapse(first.lease, "timeout", owner="you")
-    (frame,) = take(leases, "me/4").frames
-    assert frame.count(b";") == 2
-    assert frame.endswith(b";\na")
+    attempts, message = split(take(leases, "me/4").frames[0])
+    assert message == b"a"
+    assert [(one.cause, one.owner, one.company) for one in attempts] == [("crash", "me", 2), ("timeout", "you", 1)]
     assert list(take(leases, "me/5").frames) == [b"fresh"]
 
 
-def test_what_only_looks_like_a_frame_stays_whole(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"\x01no newline")
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x01no newline",
+        b"\x01",
+        b"\x01\n{}",
+        b"\x01;\n{}",
+        b"\x01crash,me,1;\n{}",
+        b"\x01crash,me,1,1\n{}",
+        b"\x01 crash;crash,me,1,1;\n{}",
+        b"\x01,me,1,1;\n{}",
+    ],
+)
+def test_what_only_looks_like_a_frame_stays_whole(
+    db: redis.Redis, names: LeaseKeys, leases: Leases, message: bytes
+) -> None:
+    push(db, names, message)
     leases.lapse(take(leases).lease, "crash", owner="me")
-    (frame,) = take(leases, "me/2").frames
-    assert frame.endswith(b";\n\x01no newline")
+    attempts, kept = split(take(leases, "me/2").frames[0])
+    assert kept == message
+    assert [attempt.cause for attempt in attempts] == ["crash"]
+
+
+def test_an_owner_of_any_name_breaks_no_frame(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
+    push(db, names, b"a")
+    leases.lapse(take(leases).lease, "cra;sh", owner="me,\nyou;")
+    [attempt], message = split(take(leases, "me/2").frames[0])
+    assert (attempt.cause, attempt.owner, message) == ("cra_sh", "me__you_", b"a")
 
 
 def test_only_a_lapsed_lease_is_swept(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
@@ -389,7 +462,7 @@ def test_a_lapse_that_fails_half_way_leaves_the_jobs_under_their_lease(
 ) -> None:
     push(db, names, b"a")
     lease = take(leases).lease
-    db.set(names.again(QUEUE), "in the way")
+    db.set(names.keys.again(QUEUE), "in the way")
     with pytest.raises(redis.ResponseError):
         leases.lapse(lease, "crash", owner="me")
     assert leases.named({"me/1"}) == [lease]
@@ -399,7 +472,7 @@ def test_a_lapse_that_fails_half_way_leaves_the_jobs_under_their_lease(
 def test_what_others_wrote_among_the_leases_is_passed_over(
     db: redis.Redis, names: LeaseKeys, leases: Leases
 ) -> None:
-    db.zadd(names.leases, {b"\xff": 1, b"a#b": 1, b"a#b#c": 1, b"a#1#c": 1, b"a#1,2#d": 1})
+    db.zadd(names.keys.leases, {b"\xff": 1, b"a#b": 1, b"a#b#c": 1, b"a#1#c": 1, b"a#1,2#d": 1})
     assert [lease.queue for lease in leases.lapsed()] == ["d"]
 
 
@@ -408,7 +481,113 @@ def test_a_lease_can_be_told_from_its_member() -> None:
     assert lease_of(lease.member.encode()) == lease
 
 
-# --- delayed and malformed -----------------------------------------------------------------------------
+# --- dead letters ---------------------------------------------------------------------------------------
+
+
+def test_a_letter_is_kept_with_its_message_and_the_moment(
+    db: redis.Redis, names: LeaseKeys, leases: Leases
+) -> None:
+    push(db, names, b"a")
+    stored, (kept, message) = failed("a", metadata={"shop": "7"})
+    assert leases.publish(take(leases).lease, {"a": stored}, ttl=100, letters=[(kept, message)]) == [True]
+    assert buried(db, names) == {"a": message}
+    died_ms = db.zscore(names.keys.died, "a")
+    assert died_ms == pytest.approx(now_ms(db), abs=5000)
+    line = db.hget(names.keys.dead, "a")
+    assert b"\n" not in line
+    assert letter.read("a", line, 0) == kept
+    assert db.ttl(names.keys.dead) == db.ttl(names.keys.died) == -1
+
+
+def test_a_job_that_was_cancelled_while_it_failed_is_no_dead_letter(
+    db: redis.Redis, names: LeaseKeys, leases: Leases
+) -> None:
+    push(db, names, b"a", b"b")
+    (a, kept_a), (b, kept_b) = failed("a"), failed("b")
+    db.set(names.keys.result("a"), outcome.encode(Cancelled(job="a"), NOW))
+    published = leases.publish(take(leases).lease, {"a": a, "b": b}, ttl=100, letters=[kept_a, kept_b])
+    assert published == [False, True]
+    assert set(buried(db, names)) == {"b"}
+
+
+def test_a_job_that_dies_again_has_one_letter_the_last(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
+    for name, error in (("me/1", "KeyError"), ("me/2", "ValueError")):
+        push(db, names, b"a")
+        stored, kept = failed("a", error=error)
+        assert leases.publish(take(leases, name).lease, {"a": stored}, ttl=100, letters=[kept]) == [True]
+        db.delete(names.keys.result("a"))  # as a replay does
+    assert letter.read("a", db.hget(names.keys.dead, "a"), 0).error == "ValueError"
+    assert len(buried(db, names)) == 1
+
+
+@pytest.mark.parametrize("what", ["retries", "letters", "both"])
+def test_a_claim_without_outcomes_asked_again_says_the_same_and_does_nothing_twice(
+    db: redis.Redis, names: LeaseKeys, leases: Leases, what: str
+) -> None:
+    push(db, names, b"a", b"\xff")
+    lease = take(leases).lease
+    letters = [] if what == "retries" else [garbage(b"\xff")]
+    delayed = [] if what == "letters" else [(60_000, b"\x01error:OSError,me,1,1;\na")]
+
+    def publish() -> list[bool] | None:
+        return leases.publish(lease, {}, ttl=100, letters=letters, delayed=delayed)
+
+    assert publish() == []
+    before = {key: db.dump(key) for key in db.scan_iter()}
+    assert publish() == []
+    assert {key: db.dump(key) for key in db.scan_iter()} == before
+    db.delete(names.keys.dead, names.keys.dead_messages, names.keys.died, names.keys.delayed(QUEUE))
+    assert publish() is None  # replayed, purged or run since: nothing comes back
+    assert list(db.scan_iter()) == []
+
+
+def test_no_more_letters_are_kept_than_allowed_and_the_oldest_go_first(
+    db: redis.Redis, names: LeaseKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    leases = Leases(db, names, Bounds(letters=5, seconds=3600))
+    for number in range(4):
+        push(db, names, b"a", b"b")
+        pair = [failed(f"{number}{letter}") for letter in "ab"]
+        outcomes = {kept.id: stored for stored, (kept, _) in pair}
+        letters = [kept for _, kept in pair]
+        with caplog.at_level("WARNING", "headrace.claims"):
+            leases.publish(take(leases, f"me/{number}").lease, outcomes, ttl=100, letters=letters)
+        for one in "ab":  # each claim is a moment later than the one before
+            db.zincrby(names.keys.died, number - 100, f"{number}{one}")
+    assert set(buried(db, names)) == {"1b", "2a", "2b", "3a", "3b"}
+    assert db.get(names.keys.dead_dropped) == b"3"
+    assert "dropped the 1 oldest dead letters" in caplog.text
+
+
+def test_a_storm_larger_than_what_is_kept_leaves_no_more_than_that(db: redis.Redis, names: LeaseKeys) -> None:
+    leases = Leases(db, names, Bounds(letters=10, seconds=3600))
+    push(db, names, *(b"%d" % number for number in range(500)))
+    storm = [failed(str(number)) for number in range(500)]
+    outcomes = {kept.id: stored for stored, (kept, _) in storm}
+    leases.publish(take(leases, jobs=500).lease, outcomes, ttl=100, letters=[kept for _, kept in storm])
+    assert len(buried(db, names)) == 10
+    assert db.get(names.keys.dead_dropped) == b"490"
+
+
+def test_letters_too_old_or_too_many_are_dropped_by_and_by(
+    db: redis.Redis, names: LeaseKeys, leases: Leases
+) -> None:
+    push(db, names, b"a")
+    letters = [garbage(b"%d" % number) for number in range(20)]
+    leases.publish(take(leases).lease, {}, ttl=1, letters=letters)
+    assert leases.bound() == 0
+    for kept, _ in letters[:12]:
+        db.zadd(names.keys.died, {kept.id: now_ms(db) - 31 * 86_400_000})
+    assert leases.bound(most=10) == 10
+    assert leases.bound(most=10) == 2
+    assert leases.bound(most=10) == 0
+    assert set(buried(db, names).values()) == {b"%d" % number for number in range(12, 20)}
+    assert Leases(db, names, Bounds(letters=3, seconds=3600)).bound() == 5
+    assert len(buried(db, names)) == 3
+    assert db.get(names.keys.dead_dropped) == b"17"
+
+
+# --- delayed ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("priority", "place"), [(0, 0), (2, 0), (3, 1), (8, 2), (9, 3), (99, 3)])
@@ -416,32 +595,64 @@ def test_a_delayed_job_goes_to_the_list_of_its_priority(
     db: redis.Redis, names: LeaseKeys, leases: Leases, priority: int, place: int
 ) -> None:
     frame = json.dumps({"body": "e30=", "properties": {"priority": priority}}).encode()
-    db.zadd(names.delayed(QUEUE), {frame: 1})
+    db.zadd(names.keys.delayed(QUEUE), {frame: 1})
     assert leases.due(QUEUE) == 1
     assert db.lrange(names.keys.lists(QUEUE)[place], 0, -1) == [frame]
-    assert db.exists(names.delayed(QUEUE)) == 0
+    assert db.exists(names.keys.delayed(QUEUE)) == 0
+
+
+@pytest.mark.parametrize(
+    ("causes", "place"),
+    [
+        (["error:OSError"], 3),
+        (["error:crash"], 3),
+        (["replay"], 3),
+        (["crash"], None),
+        (["lapse", "replay"], None),
+        (["error:OSError", "timeout"], None),
+    ],
+)
+def test_a_retry_goes_to_the_list_of_its_priority_unless_it_is_to_run_alone(
+    db: redis.Redis, names: LeaseKeys, leases: Leases, causes: list[str], place: int | None
+) -> None:
+    attempts = [Attempt(cause=cause, owner="crash", at_ms=1, company=1) for cause in causes]
+    frame = joined(attempts, b'{"body": "e30=", "properties": {"priority": 9}, "cause": ";crash,"}')
+    db.zadd(names.keys.delayed(QUEUE), {frame: 1})
+    assert leases.due(QUEUE) == 1
+    target = names.keys.again(QUEUE) if place is None else names.keys.lists(QUEUE)[place]
+    assert db.lrange(target, 0, -1) == [frame]
+
+
+def test_a_due_job_that_has_no_place_to_go_stays_where_it_is(
+    db: redis.Redis, names: LeaseKeys, leases: Leases
+) -> None:
+    db.zadd(names.keys.delayed(QUEUE), {b"a": 1})
+    db.set(names.keys.lists(QUEUE)[0], "in the way")
+    with pytest.raises(redis.ResponseError):
+        leases.due(QUEUE)
+    assert db.zrange(names.keys.delayed(QUEUE), 0, -1) == [b"a"]
 
 
 def test_only_what_is_due_leaves_and_no_more_than_asked_for(
     db: redis.Redis, names: LeaseKeys, leases: Leases
 ) -> None:
     late = (time.time() + 3600) * 1000
-    db.zadd(names.delayed(QUEUE), {b"1": 1, b"2": 2, b"3": 3, b"later": late})
+    db.zadd(names.keys.delayed(QUEUE), {b"1": 1, b"2": 2, b"3": 3, b"later": late})
     assert leases.due(QUEUE, most=2) == 2
     assert leases.due(QUEUE, most=2) == 1
     assert leases.due(QUEUE, most=2) == 0
     assert list(take(leases).frames) == [b"1", b"2", b"3"]
 
 
-def test_what_nobody_can_read_is_set_aside_and_its_lease_ends(
+def test_what_nobody_can_read_is_buried_and_its_lease_ends(
     db: redis.Redis, names: LeaseKeys, leases: Leases
 ) -> None:
     push(db, names, b"\xff")
-    claim = take(leases)
-    leases.set_aside(claim.lease, claim.frames[0])
-    leases.set_aside(None, b"\xfe")
-    assert db.lrange(names.malformed, 0, -1) == [b"\xfe", b"\xff"]
-    assert db.exists(names.leases, names.lease("me/1")) == 0
+    leases.bury(*garbage(b"\xff"), take(leases).lease)
+    leases.bury(*garbage(b"\xfe"), None)
+    assert set(buried(db, names).values()) == {b"\xfe", b"\xff"}
+    assert db.zscore(names.keys.died, garbage(b"\xfe")[0].id) == pytest.approx(now_ms(db), abs=5000)
+    assert db.exists(names.keys.leases, names.lease("me/1")) == 0
 
 
 # --- Redis in a bad state ------------------------------------------------------------------------------
@@ -450,7 +661,7 @@ def test_what_nobody_can_read_is_set_aside_and_its_lease_ends(
 def life(db: redis.Redis, names: LeaseKeys, leases: Leases) -> Iterator[str]:
     """Each step of a claim's life, once, with what must be so after it."""
     push(db, names, *(b"%d" % n for n in range(6)))
-    db.zadd(names.delayed(QUEUE), {b"due": 1})
+    db.zadd(names.keys.delayed(QUEUE), {b"due": 1})
     yield "claim"
     leases.claim("me/1", [Ask(queue=QUEUE, jobs=2, bytes=1 << 20)], lasts_ms=LASTS)
     lease = Lease(name="me/1", queue=QUEUE, origins=((1, 2),))
@@ -458,11 +669,12 @@ def life(db: redis.Redis, names: LeaseKeys, leases: Leases) -> Iterator[str]:
     yield "renew"
     assert leases.renew([lease], lasts_ms=LASTS) == []
     yield "publish"
-    assert leases.publish(
-        lease, {"0": success("0")}, ttl=10, malformed=[b"1" * 5000], delayed=[(9e15, b"later" * 1000)]
-    ) == [True]
-    assert db.llen(names.malformed) == 1
-    assert db.zcard(names.delayed(QUEUE)) == 2
+    stored, kept = failed("0")
+    letters = [kept, garbage(b"1" * 5000)]
+    delayed = [(10**12, b"later" * 1000)]
+    assert leases.publish(lease, {"0": stored}, ttl=10, letters=letters, delayed=delayed) == [True]
+    assert len(buried(db, names)) == 2
+    assert db.zcard(names.keys.delayed(QUEUE)) == 2
     lease = take(leases, "me/2", jobs=2).lease
     yield "release"
     assert leases.release(lease) == 2
@@ -472,10 +684,12 @@ def life(db: redis.Redis, names: LeaseKeys, leases: Leases) -> Iterator[str]:
     assert leases.lapsed() == [lease]
     yield "lapse"
     assert leases.lapse(lease, "lapse", owner="me", only_if_lapsed=True) == 2
-    assert db.llen(names.again(QUEUE)) == 2
+    assert db.llen(names.keys.again(QUEUE)) == 2
     claim = take(leases, "me/4", jobs=1)
-    yield "set_aside"
-    leases.set_aside(claim.lease, claim.frames[0])
+    yield "bury"
+    leases.bury(*garbage(claim.frames[0]), claim.lease)
+    yield "bound"
+    assert Leases(db, names, Bounds(letters=1, seconds=100)).bound() == 2
     yield "due"
     assert leases.due(QUEUE) == 1
     lease = take(leases, "me/5", jobs=1).lease
