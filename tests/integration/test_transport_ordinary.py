@@ -17,12 +17,15 @@ import redis
 from celery import Celery, chain, chord, group
 from claim_models import wait_for
 from kombu import Connection, Exchange, Queue
+from kombu.asynchronous import Hub
+from tests.chaos.proxy import Proxy
 
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.transport import ALIAS
 from headrace_worker.transport.channel import Channel
 
 ORDINARY = ("ordinary_tasks", "ordinary")
+OURS = "headrace_worker.transport:Transport"
 STOCK = ("plain_celery", "predict.stock")
 
 
@@ -126,7 +129,7 @@ def test_a_stock_worker_beside_us_is_not_disturbed(tasks: Any, own: EmbeddedRedi
 
 @pytest.fixture
 def connection(own: EmbeddedRedis, server: redis.Redis) -> Iterator[Connection]:
-    with Connection(own.url, transport="headrace_worker.transport:Transport") as connection:
+    with Connection(own.url, transport=OURS) as connection:
         yield connection
     server.delete("simple")
 
@@ -165,12 +168,12 @@ def test_messages_come_in_order_and_go_when_acknowledged(connection: Connection,
 def test_what_is_not_acknowledged_goes_back_when_the_channel_closes(
     own: EmbeddedRedis, server: redis.Redis
 ) -> None:
-    with Connection(own.url, transport="headrace_worker.transport:Transport") as first:
+    with Connection(own.url, transport=OURS) as first:
         send(first, 1, 2, 3)
         got = received(first, 3)
         got[1].ack()
     assert not server.exists("headrace:leases")
-    with Connection(own.url, transport="headrace_worker.transport:Transport") as second:
+    with Connection(own.url, transport=OURS) as second:
         again = received(second, 2)
         assert sorted(message.payload for message in again) == [1, 3]
         for message in again:
@@ -233,6 +236,59 @@ def test_queues_with_and_without_acknowledgements_do_not_starve_each_other(conne
         while len(got) < 3 and time.monotonic() < deadline:
             connection.drain_events(timeout=5)
     assert got == [1, 2, 3]
+
+
+def test_queues_are_emptied_in_their_order_where_that_is_asked_for(own: EmbeddedRedis) -> None:
+    in_order = {"queue_order_strategy": "priority"}
+    names = ["high", "medium", "low"]  # in the alphabet, they come in another order
+    got: list[str] = []
+    with Connection(own.url, transport=OURS, transport_options=in_order) as connection:
+        queues = [queue(name) for name in names]
+        with connection.Producer() as producer:
+            for name in reversed(names * 3):
+                producer.publish(name, routing_key=name, declare=[queue(name)])
+        with connection.Consumer(queues, callbacks=[lambda body, message: (got.append(body), message.ack())]):
+            while len(got) < 9:
+                connection.drain_events(timeout=10)
+    assert got == ["high"] * 3 + ["medium"] * 3 + ["low"] * 3
+
+
+def test_a_consumer_whose_connection_fell_silent_connects_anew(
+    own: EmbeddedRedis, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace_worker.transport.channel._ANSWERS_WITHIN", 0.5)
+    with Proxy(own.port) as proxy, Connection(proxy.url, transport=OURS) as consuming:
+        got: list[Any] = []
+        with consuming.Consumer(queue(), callbacks=[lambda body, message: (got.append(body), message.ack())]):
+            with contextlib.suppress(TimeoutError):
+                consuming.drain_events(timeout=0.1)
+            assert proxy.go_silent()
+            send(connection, "unheard")
+            deadline = time.monotonic() + 10
+            while not got and time.monotonic() < deadline:
+                with contextlib.suppress(TimeoutError):
+                    consuming.drain_events(timeout=1)
+    assert got == ["unheard"]
+
+
+def test_the_slow_poll_ends_with_its_connection(own: EmbeddedRedis) -> None:
+    hub = Hub()
+
+    def polls() -> int:
+        entries = [scheduled.entry for scheduled in hub.timer.queue]
+        return sum(entry.fun.__name__ == "poll_all" and not entry.cancelled for entry in entries)
+
+    try:
+        for _ in range(2):  # as after a connection that was lost
+            connection = Connection(own.url, transport=OURS)
+            connection.connect()
+            connection.register_with_event_loop(hub)
+            connection.register_with_event_loop(hub)
+            assert polls() == 1
+            connection.release()
+        assert polls() == 0
+    finally:
+        hub.close()
 
 
 def test_a_prefetch_count_bounds_what_is_taken(connection: Connection, server: redis.Redis) -> None:

@@ -124,6 +124,8 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
         self.cycle = Poller()
         self._keeper: Keeper | None = None
         self._loop: Any = None
+        #: The loop's timer of the slow poll.
+        self._looking: Any = None
 
     def keeper_for(self, channel: Claiming) -> Keeper:
         """The keeper of this transport's leases, or the one the process has already (`keeper` option)."""
@@ -137,7 +139,13 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
         super().register_with_event_loop(connection, loop)
         self._loop = loop
         self.cycle.remove_from_loop = loop.remove
-        loop.call_repeatedly(POLL_EVERY, self.cycle.poll_all)
+        self._stop_looking()
+        self._looking = loop.call_repeatedly(POLL_EVERY, self.cycle.poll_all)
+
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     @property
     def in_event_loop(self) -> bool:
@@ -154,6 +162,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
     def close_connection(self, connection: Any) -> None:
         """Close all channels, and the keeper unless the process goes on using it."""
         super().close_connection(connection)
+        self._stop_looking()
         if self._keeper is not None and "share_keeper" not in self.client.transport_options:
             self._keeper.close()
             self._keeper = None
