@@ -1,11 +1,11 @@
-"""Whatever several owners do, in whatever order: every accepted job is in exactly one place."""
+"""Whatever owners, keepers and people do, in whatever order: every accepted job is in exactly one place."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 import redis
@@ -21,10 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from headrace import outcome, publish
-from headrace.outcome import Cancelled, Prediction, Success
+from headrace import letter, outcome, publish, replay
+from headrace.attempts import Attempt, joined, runs_alone, split
+from headrace.letter import Letter
+from headrace.outcome import Cancelled, Failure, Prediction, Success
 from headrace.queues import PRIORITY_STEPS, Keys
-from headrace_worker.transport.scripts import Ask, Claim, LeaseKeys, Leases
+from headrace_worker.transport.scripts import Ask, Claim, Lease, LeaseKeys, Leases
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUES = ("predict.a", "predict.b", "ordinary")
@@ -39,8 +41,18 @@ def success(job: str, owner: str) -> bytes:
     )
 
 
+def failure(job: str, owner: str) -> bytes:
+    """The same for one that failed."""
+    failed = Failure(job=job, reason="permanent", error="ValueError", module="builtins", message=owner)
+    return outcome.encode(failed, NOW)
+
+
+#: What becomes of a job that was run.
+FATES = st.lists(st.sampled_from(["succeed", "fail", "retry", "retry later", "early"]), min_size=1, max_size=6)
+
+
 class Places(RuleBasedStateMachine):
-    """Owners claim, work, die and come back too late; producers push and cancel; keepers sweep."""
+    """Owners claim, work, die and come back too late; producers push, cancel and replay; keepers sweep."""
 
     claims: Bundle[Claim] = Bundle("claims")
     #: Claims whose owner has ended them, or has lost them and does not know.
@@ -54,8 +66,13 @@ class Places(RuleBasedStateMachine):
         self.db.flushall()
         self.leases = Leases(self.db, self.names)
         self.cancel_script = self.db.register_script(publish.SCRIPT)
+        self.replay_script = self.db.register_script(replay.SCRIPT)
         self.numbers = itertools.count(1)
+        #: The queue and the message of every job.
         self.accepted: dict[str, str] = {}
+        self.messages: dict[str, bytes] = {}
+        #: Runs in vain, and replays: how many its frame must tell of.
+        self.tried: Counter[str] = Counter()
         self.published: Counter[str] = Counter()
         #: Messages of ordinary tasks that were acknowledged: nothing is left of them.
         self.done: set[str] = set()
@@ -74,7 +91,7 @@ class Places(RuleBasedStateMachine):
             job = str(next(self.numbers))
             frame = f'{{"id": "{job}", "garbage": {str(garbage).lower()}, "priority": {priority}}}\n\x00'.encode()
             self.db.lpush(self.names.keys.lists(queue)[PRIORITY_STEPS.index(priority)], frame)
-            self.accepted[job] = queue
+            self.accepted[job], self.messages[job] = queue, frame
 
     @rule(number=st.integers(1, 60))
     def cancel(self, number: int) -> None:
@@ -82,6 +99,31 @@ class Places(RuleBasedStateMachine):
         if self.accepted.get(job, "ordinary") != "ordinary":
             keys = [self.names.keys.result(job), self.names.keys.job(job)]
             self.published[job] += self.cancel_script(keys, [100, outcome.encode(Cancelled(job=job), NOW)])[0]
+
+    @rule(first=st.integers(0, 3), moved_on=st.booleans())
+    def replay(self, first: int, moved_on: bool) -> None:
+        keys = self.names.keys
+        for job, died_ms in self.db.zrange(keys.died, first, first, withscores=True):
+            payload = self.db.hget(keys.dead_messages, job)
+            found = letter.read(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
+            if found.reason == "malformed":
+                continue
+            history = [*found.attempts, Attempt(cause="replay", owner="a person", at_ms=1, company=0)]
+            again = replay.Replay(
+                letter=letter.kept(found, payload),
+                priority=int(JOB.search(payload)[3]),
+                alone=runs_alone(history),
+                frame=joined(history, payload),
+                record=b"",
+            )
+            names, values = replay.call(keys, [again], ttl=100)
+            if moved_on:  # the letter shown to the person was of an earlier death
+                values[2] = int(died_ms) - 1
+            [fate] = self.replay_script(names, values)
+            assert fate == (replay.Fate.GONE if moved_on else replay.Fate.DONE)
+            if not moved_on:
+                self.tried[found.id] = len(history)
+                self.published[found.id] -= 1
 
     # --- owners
 
@@ -102,9 +144,9 @@ class Places(RuleBasedStateMachine):
     def renew(self, claim: Claim) -> None:
         self.leases.renew([claim.lease], lasts_ms=LASTS)
 
-    @rule(target=stale, claim=consumes(claims), early=st.integers(0, 2))
-    def finish(self, claim: Claim, early: int) -> Claim:
-        self._end(claim, early)
+    @rule(target=stale, claim=consumes(claims), fates=FATES)
+    def finish(self, claim: Claim, fates: list[str]) -> Claim:
+        self._end(claim, fates)
         return claim
 
     @rule(target=stale, claim=consumes(claims))
@@ -114,13 +156,14 @@ class Places(RuleBasedStateMachine):
 
     @rule(target=stale, claim=consumes(claims))
     def crash(self, claim: Claim) -> Claim:
-        self.leases.lapse(claim.lease, "crash", owner="me")
+        if self.leases.lapse(claim.lease, "crash", owner="me"):
+            self._count(claim.lease, claim.frames)
         return claim
 
-    @rule(claim=stale, early=st.integers(0, 2))
-    def come_back_too_late(self, claim: Claim, early: int) -> None:
+    @rule(claim=stale, fates=FATES)
+    def come_back_too_late(self, claim: Claim, fates: list[str]) -> None:
         before = self._state()
-        self._end(claim, early)
+        self._end(claim, fates)
         assert not self.leases.release(claim.lease)
         assert not self.leases.lapse(claim.lease, "crash", owner="me")
         assert self.leases.renew([claim.lease], lasts_ms=LASTS) == [claim.lease]
@@ -130,16 +173,24 @@ class Places(RuleBasedStateMachine):
 
     @rule(claim=claims)
     def time_passes_over_a_lease(self, claim: Claim) -> None:
-        self.db.zadd(self.names.leases, {claim.lease.member: 1}, xx=True)
+        self.db.zadd(self.names.keys.leases, {claim.lease.member: 1}, xx=True)
 
     @rule()
     def sweep(self) -> None:
         for lease in self.leases.lapsed():
-            self.leases.lapse(lease, "lapse", owner="another", only_if_lapsed=True)
+            frames = self.db.lrange(self.names.lease(lease.name), 0, -1)
+            assert self.leases.lapse(lease, "lapse", owner="another", only_if_lapsed=True) == len(frames)
+            self._count(lease, frames)
 
     @rule(queue=st.sampled_from(QUEUES[:2]))
     def delayed_jobs_are_due(self, queue: str) -> None:
         self.leases.due(queue, most=3)
+
+    @rule(queue=st.sampled_from(QUEUES[:2]))
+    def time_passes_over_delayed_jobs(self, queue: str) -> None:
+        delayed = self.names.keys.delayed(queue)
+        for frame in self.db.zrange(delayed, 0, -1):
+            self.db.zadd(delayed, {frame: 1})
 
     @rule()
     def redis_forgets_its_scripts(self) -> None:
@@ -160,43 +211,112 @@ class Places(RuleBasedStateMachine):
         lists = {key.decode().partition(":lease:")[2] for key in self.db.scan_iter(self.names.lease("*"))}
         assert leased == lists
 
+    @invariant()
+    def the_dead_letters_are_the_failures_and_what_is_no_job(self) -> None:
+        keys = self.names.keys
+        messages = {key.decode(): message for key, message in self.db.hgetall(keys.dead_messages).items()}
+        lines = {key.decode(): line for key, line in self.db.hgetall(keys.dead).items()}
+        assert set(messages) == set(lines) == {key.decode() for key in self.db.zrange(keys.died, 0, -1)}
+        failed = set()
+        for key in self.db.scan_iter(keys.result("*")):
+            ended = outcome.decode(self.db.get(key))
+            failed |= {ended.job} if isinstance(ended, Failure) else set()
+        malformed = {name for name in messages if name.startswith("malformed-")}
+        assert set(messages) - malformed == failed
+        for name, message in messages.items():
+            job = JOB.search(message)[1].decode()
+            assert message == self.messages[job]
+            assert len(letter.read(name, lines[name], 0).attempts) == self.tried[job]
+
+    @invariant()
+    def what_was_ever_lost_waits_apart_from_what_was_not(self) -> None:
+        for queue in QUEUES:
+            for name in self.names.keys.lists(queue):
+                assert not any(runs_alone(split(frame)[0]) for frame in self.db.lrange(name, 0, -1))
+            assert all(
+                runs_alone(split(frame)[0]) for frame in self.db.lrange(self.names.keys.again(queue), 0, -1)
+            )
+
+    def _count(self, lease: Lease, frames: Iterable[bytes]) -> None:
+        """A run in vain of everything in a claim."""
+        if lease.of_jobs:
+            self.tried.update(JOB.search(frame)[1].decode() for frame in frames)
+
     def _places(self) -> Iterator[tuple[str, str]]:
         """Every job found, and where. A job with an outcome may wait on: it will not run, nor end again."""
         ended = {key.decode().rpartition("-")[2] for key in self.db.scan_iter(self.names.keys.result("*"))}
         yield from ((job, "ended") for job in ended | self.done)
         for key in self.db.scan_iter("*headrace:lease:*"):
             yield from self._frames(key, self.db.lrange(key, 0, -1), ended)
+        dead = self.db.hgetall(self.names.keys.dead_messages)
+        malformed = [message for name, message in dead.items() if name.startswith(b"malformed-")]
+        yield from ((JOB.search(message)[1].decode(), "malformed") for message in malformed)
         for queue in QUEUES:
-            for name in (*self.names.sources(queue), self.names.malformed if queue == QUEUES[0] else None):
-                if name:
-                    yield from self._frames(name.encode(), self.db.lrange(name, 0, -1), ended)
-            name = self.names.delayed(queue)
+            for name in self.names.sources(queue):
+                yield from self._frames(name.encode(), self.db.lrange(name, 0, -1), ended)
+            name = self.names.keys.delayed(queue)
             yield from self._frames(name.encode(), self.db.zrange(name, 0, -1), ended)
 
     def _frames(self, key: bytes, frames: list[bytes], ended: set[str]) -> Iterator[tuple[str, str]]:
         for frame in frames:
             found = JOB.search(frame)
             assert found, frame
-            assert frame.endswith(b"\n\x00")
+            attempts, message = split(frame)
+            assert message == self.messages[found[1].decode()]
+            assert len(attempts) == self.tried[found[1].decode()]
             if (job := found[1].decode()) not in ended:
                 yield job, key.decode()
 
-    def _end(self, claim: Claim, early: int) -> None:
-        """End a claim as a pool process does: some garbage, some jobs too early, the rest predicted."""
-        found = [(frame, JOB.search(frame)) for frame in claim.frames]
-        if not claim.lease.of_jobs:
-            if self.leases.finish(claim.lease):
-                self.done.update(match[1].decode() for _, match in found if match)
+    def _end(self, claim: Claim, fates: list[str]) -> None:
+        """End a claim as a pool process does: what is no job is buried, the jobs go the ways of their fates."""
+        lease, ways = claim.lease, itertools.cycle(fates)
+        if not lease.of_jobs:
+            if self.leases.finish(lease):
+                self.done.update(JOB.search(frame)[1].decode() for frame in claim.frames)
             return
-        malformed = [frame for frame, match in found if match and match[2] == b"true"]
-        jobs = [(frame, match[1].decode()) for frame, match in found if match and match[2] == b"false"]
-        delayed = [(index, frame) for index, (frame, _) in enumerate(jobs[:early])]
-        names = [job for _, job in jobs[early:]]
-        outcomes = {job: success(job, claim.lease.name) for job in names}
-        got = self.leases.publish(claim.lease, outcomes, ttl=100, malformed=malformed, delayed=delayed)
-        if got is not None and claim.lease.name not in self.ended:
-            self.ended.add(claim.lease.name)
-            self.published.update(job for job, first in zip(names, got, strict=True) if first)
+        outcomes: dict[str, bytes] = {}
+        letters: list[tuple[Letter, bytes]] = []
+        delayed: list[tuple[int, bytes]] = []
+        retried: list[str] = []
+        for frame in claim.frames:
+            attempts, message = split(frame)
+            found = JOB.search(message)
+            job = found[1].decode()
+            if found[2] == b"true":
+                garbage = letter.malformed(
+                    message, ValueError(), queue=lease.queue, worker=lease.name, attempts=attempts
+                )
+                letters.append((garbage, message))
+                continue
+            match next(ways):
+                case "succeed":
+                    outcomes[job] = success(job, lease.name)
+                case "fail":
+                    outcomes[job] = failure(job, lease.name)
+                    letters.append((self._letter(job, lease, attempts), message))
+                case "early":
+                    delayed.append((0, frame))
+                case way:
+                    attempt = Attempt(cause="error:OSError", owner=lease.name, at_ms=1, company=len(claim.frames))
+                    delayed.append((0 if way == "retry" else 60_000, joined([*attempts, attempt], message)))
+                    retried.append(job)
+        got = self.leases.publish(lease, outcomes, ttl=100, letters=letters, delayed=delayed)
+        if got is not None and lease.name not in self.ended:
+            self.ended.add(lease.name)
+            self.published.update(job for job, first in zip(outcomes, got, strict=True) if first)
+            self.tried.update(retried)
+
+    def _letter(self, job: str, lease: Lease, attempts: tuple[Attempt, ...]) -> Letter:
+        return Letter(
+            id=job,
+            queue=lease.queue,
+            reason="permanent",
+            error="ValueError",
+            module="builtins",
+            message="no",
+            worker=lease.name,
+            attempts=attempts,
+        )
 
     def _state(self) -> dict[bytes, bytes | None]:
         return {key: self.db.dump(key) for key in self.db.scan_iter()}
