@@ -1,8 +1,9 @@
-"""How much waits in each queue."""
+"""How much waits in each queue, and how much is under way."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -11,39 +12,70 @@ from headrace.queues import PRIORITY_STEPS, Keys, queue_name
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
-    """The jobs that wait for a model. Jobs a worker has taken, also to delay them, are not among them."""
+    """The jobs of a model: those that wait, those that are delayed, and those a worker has taken."""
 
     model: str
     queue: str
     #: Waiting jobs by priority step, 0 first: `{0: 12, 3: 0, 6: 0, 9: 40000}`.
     by_priority: dict[int, int]
+    #: Jobs that were lost with what ran them; they wait to run again, before all others and each alone.
+    again: int = 0
+    #: Jobs whose time has not come: submitted with a delay, or to be tried again.
+    delayed: int = 0
+    #: Jobs a worker has taken.
+    leased: int = 0
 
     @property
     def waiting(self) -> int:
-        """The waiting jobs of all priorities."""
-        return sum(self.by_priority.values())
+        """The jobs a worker could take now."""
+        return sum(self.by_priority.values()) + self.again
 
 
+#: KEYS: the four lists, `again` and `delayed` of each queue.
 _LENGTHS = Script("""
 local lengths = {}
-for i, list in ipairs(KEYS) do lengths[i] = redis.call('LLEN', list) end
+for i, key in ipairs(KEYS) do lengths[i] = redis.call(i % 6 == 0 and 'ZCARD' or 'LLEN', key) end
 return lengths
 """)
 
 
 def lengths(keys: Keys, models: Sequence[str]) -> Command:
     """The command that measures the queues of models at one moment; `depths` reads its reply."""
-    return _LENGTHS([name for model in models for name in keys.lists(queue_name(model))])
+    queues = [queue_name(model) for model in models]
+    return _LENGTHS(
+        [name for queue in queues for name in (*keys.lists(queue), keys.again(queue), keys.delayed(queue))]
+    )
 
 
-def depths(models: Sequence[str], reply: Sequence[int]) -> list[QueueDepth]:
-    """The depths in a reply to `lengths`, in the order of the models."""
+def leases(keys: Keys) -> Command:
+    """The command that names all leases; `depths` reads its reply."""
+    return Command(("ZRANGE", keys.leases, 0, -1))
+
+
+def depths(models: Sequence[str], measured: Sequence[int], members: Iterable[bytes]) -> list[QueueDepth]:
+    """The depths in the replies to `lengths` and `leases`, in the order of the models."""
     steps = len(PRIORITY_STEPS)
-    return [
-        QueueDepth(
-            model=model,
-            queue=queue_name(model),
-            by_priority=dict(zip(PRIORITY_STEPS, reply[at * steps : (at + 1) * steps], strict=True)),
+    leased = _leased(members)
+    found = []
+    for at, model in enumerate(models):
+        *waiting, again, delayed = measured[at * (steps + 2) : (at + 1) * (steps + 2)]
+        found.append(
+            QueueDepth(
+                model=model,
+                queue=queue_name(model),
+                by_priority=dict(zip(PRIORITY_STEPS, waiting, strict=True)),
+                again=again,
+                delayed=delayed,
+                leased=leased[queue_name(model)],
+            )
         )
-        for at, model in enumerate(models)
-    ]
+    return found
+
+
+def _leased(members: Iterable[bytes]) -> Counter[str]:
+    """Jobs under lease by queue: a member is `name#list,count,list,count...#queue`."""
+    found: Counter[str] = Counter()
+    for member in members:
+        _, origins, queue = [*member.decode(errors="replace").split("#", 2), "", ""][:3]
+        found[queue] += sum(int(count) for count in origins.split(",")[1::2] if count.isdecimal())
+    return found

@@ -176,11 +176,12 @@ class Producer:
         return contracts.listed((yield contracts.every(self.keys)))
 
     def queues(self) -> Plan[list[QueueDepth]]:
-        """The depth of the queue of every model that has a contract."""
+        """What waits and what is under way of every model that has a contract."""
         models = yield from self.models()
         if not models:
             return []
-        return depth.depths(models, (yield depth.lengths(self.keys, models)))
+        measured = yield depth.lengths(self.keys, models)
+        return depth.depths(models, measured, (yield depth.leases(self.keys)))
 
 
 def seen(job: str, stored: bytes | None, model: str | None) -> Seen:

@@ -90,8 +90,9 @@ def test_a_job_that_waits_is_counted_and_can_be_cancelled(idle):
     for name, priority in (("a", "0"), ("b", "9")):
         headrace("submit", "churn", GOLD, "--id", name, "--priority", priority, "--url", idle)
     table = headrace("queues", "--url", idle).stdout.splitlines()
-    assert table[0].split() == ["QUEUE", "MODEL", "P0", "P3", "P6", "P9", "WAITING"]
-    assert table[1].split() == ["predict.churn", "churn", "1", "0", "0", "1", "2"]
+    columns = ["QUEUE", "MODEL", "P0", "P3", "P6", "P9", "AGAIN", "WAITING", "DELAYED", "LEASED"]
+    assert table[0].split() == columns
+    assert table[1].split() == ["predict.churn", "churn", "1", "0", "0", "1", "0", "2", "0", "0"]
     depth = json.loads(headrace("queues", "--json", "--url", idle).stdout)
     assert (depth["model"], depth["waiting"]) == ("churn", 2)
     assert (

@@ -13,8 +13,15 @@ from connections import MODEL, free_port, kill_pool, started, submits
 from redis.exceptions import NoPermissionError
 from redis_servers import find
 
-from headrace import Client, Settings
+from burying import bury, crashed, letter
+from headrace import BrokerUnavailable, Client, JobCancelled, Settings
 from headrace.broker import celery_app
+from headrace.contract import Array, Contract, Output
+from headrace.contracts import publish
+from headrace.queues import Keys
+
+#: redis-py tells its name and version where it may; a worker looks at what Redis promises at its start.
+DONE_WITHOUT = {"client|setinfo", "info", "config|get"}
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "acl.md"
 
@@ -49,9 +56,9 @@ def url(user: str, port: int) -> str:
 
 
 def refused(admin: redis.Redis) -> list[str]:
-    """What the users of the page asked for in vain. redis-py tells its name and version where it may."""
+    """What the users of the page asked for in vain, but for what the page says is done without."""
     parts = ("username", "reason", "object", "context")
-    entries = [entry for entry in admin.acl_log() if entry["object"] != "client|setinfo"]
+    entries = [entry for entry in admin.acl_log() if entry["object"] not in DONE_WITHOUT]
     return [" ".join(entry[part] for part in parts) for entry in entries]
 
 
@@ -95,7 +102,17 @@ def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, 
         ("EVAL", "return redis.call('SET', KEYS[1], 'x')", "1", "headrace:contracts:doubling"),
         ("SET", "headrace:contracts:doubling", "x"),
         ("GET", "another-application"),
-        ("ZRANGE", "headrace:leases", "0", "-1"),
+        ("ZADD", "headrace:leases", "1", "x"),
+        ("ZREM", "headrace:leases", "x"),
+        ("LRANGE", "headrace:lease:x", "0", "-1"),
+        ("LRANGE", "headrace:again:predict.doubling", "0", "-1"),
+        ("LPUSH", "headrace:again:predict.doubling", "x"),
+        ("ZRANGE", "headrace:delayed:predict.doubling", "0", "-1"),
+        ("ZRANGE", "headrace:died", "0", "-1"),
+        ("HGET", "headrace:dead", "x"),
+        ("HGET", "headrace:dead:messages", "x"),
+        ("HSET", "headrace:dead", "x", "x"),
+        ("HDEL", "headrace:dead:messages", "x"),
         ("PUBLISH", "/0.celery.pidbox", "shut down"),
         ("PSUBSCRIBE", "*"),
     ],
@@ -120,6 +137,71 @@ def test_a_producer_may_not(user: str, command: tuple[str, ...], port: int, admi
 def test_a_worker_may_not(command: tuple[str, ...], port: int, admin: redis.Redis) -> None:
     with redis.Redis.from_url(url("worker", port)) as client, pytest.raises(NoPermissionError):
         client.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("CONFIG", "GET", "*"),
+        ("GET", "another-application"),
+        ("RPOP", "predict.doubling"),
+        ("ZREM", "headrace:leases", "x"),
+        ("LRANGE", "headrace:lease:x", "0", "-1"),
+        ("HSET", "headrace:dead", "x", "x"),
+        ("SET", "headrace:contracts:doubling", "x"),
+        ("PUBLISH", "/0.celery.pidbox", "shut down"),
+    ],
+    ids=" ".join,
+)
+def test_an_operator_may_not(command: tuple[str, ...], port: int, admin: redis.Redis) -> None:
+    with redis.Redis.from_url(url("operator", port)) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command)
+
+
+def test_an_operator_does_all_there_is_to_do_with_dead_letters(port: int, admin: redis.Redis) -> None:
+    published(admin)
+    admin_raw = redis.Redis(port=port, username="admin", password="admin")
+    with admin_raw, Client(settings=Settings(redis_url=url("operator", port))) as client:
+        for name, attempts in (("a", ()), ("b", (crashed(),)), ("c", ())):
+            bury(admin_raw, letter(name, attempts=attempts, model=MODEL, queue=f"predict.{MODEL}"))
+        dead = client.dead_letters
+        assert [storm.count for storm in dead.storms()] == [3]
+        assert [one.id for one in dead.export()] == ["a", "b", "c"]
+        assert dead.count().letters == 3
+        assert dead.show("a").model == MODEL
+        assert dead.replay(ids=["a", "b"], version="1").done == 2
+        assert dead.purge(model=MODEL).done == 1
+        (depth,) = client.queues()
+        assert (depth.waiting, depth.again) == (2, 1)
+        assert client.job("a").status() == "queued"
+        assert client.job("a").cancel()
+        with pytest.raises(JobCancelled):
+            client.job("a").result(timeout=5)
+    assert refused(admin) == []
+
+
+def test_a_producer_cannot_reach_dead_letters(port: int, admin: redis.Redis) -> None:
+    published(admin)
+    with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
+        bury(admin_raw, letter("a"))
+    with Client(settings=Settings(redis_url=url("producer", port))) as client:
+        for act in (
+            lambda: list(client.dead_letters.list()),
+            lambda: client.dead_letters.show("a"),
+            lambda: client.dead_letters.replay(ids=["a"]),
+            lambda: client.dead_letters.purge(every=True),
+        ):
+            with pytest.raises(BrokerUnavailable, match="does not permit this user"):
+                act()
+    assert admin.zcard("headrace:died") == 1
+
+
+def published(admin: redis.Redis) -> None:
+    """A contract of the model, as a worker publishes it."""
+    contract = Contract(model=MODEL, version="1", input=Array(shape=(3,)), methods={"predict": Output(shape=())})
+    publish(admin, Keys(), contract)
 
 
 def test_nobody_comes_in_without_a_password(port: int) -> None:

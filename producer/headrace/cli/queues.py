@@ -13,7 +13,11 @@ from headrace.queues import PRIORITY_STEPS
 @options.as_json
 @options.url
 def queues(*, as_json: bool, url: str | None) -> None:
-    """Show how many jobs wait for each model, by priority (0 is taken first) and in all."""
+    """Show how many jobs wait for each model, by priority (0 is taken first) and in all.
+
+    Beside them: jobs that were lost with what ran them and run AGAIN before all others, jobs whose time has not
+    come, and jobs a worker has taken.
+    """
     with options.connect(url) as client:
         depths = client.queues()
     if as_json:
@@ -23,11 +27,10 @@ def queues(*, as_json: bool, url: str | None) -> None:
     if not depths:
         click.echo("no model has a queue yet: a worker that serves one publishes it", err=True)
         return
-    table = [["QUEUE", "MODEL", *(f"P{step}" for step in PRIORITY_STEPS), "WAITING"]]
+    head = ["QUEUE", "MODEL", *(f"P{step}" for step in PRIORITY_STEPS), "AGAIN", "WAITING", "DELAYED", "LEASED"]
+    rows = [head]
     for depth in depths:
-        table.append([depth.queue, depth.model, *map(str, depth.by_priority.values()), str(depth.waiting)])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        words = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        options.print_line("  ".join(words + numbers))
+        numbers = (*depth.by_priority.values(), depth.again, depth.waiting, depth.delayed, depth.leased)
+        rows.append([depth.queue, depth.model, *map(str, numbers)])
+    for line in options.table(rows, right=range(2, len(head))):
+        options.print_line(line)
