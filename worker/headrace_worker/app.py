@@ -27,7 +27,7 @@ from headrace import broker  # noqa: E402
 from headrace_worker import pool_process  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
 from headrace_worker.stopping import Stopping  # noqa: E402
-from headrace_worker.supervision import ClaimRequest, GiveBack, revoke_cancels  # noqa: E402
+from headrace_worker.supervision import ClaimRequest, GiveBack, Lookout, revoke_cancels  # noqa: E402
 from headrace_worker.transport import Hook, configuration  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 from headrace_worker.transport.scripts import Claim  # noqa: E402
@@ -56,7 +56,7 @@ app.conf.broker_transport_options.update(
 )
 app.steps["consumer"].add(GiveBack)
 GiveBack.keeper = serving.keeper
-app.steps["worker"].add(Stopping)
+app.steps["worker"].update({Lookout, Stopping})
 Stopping.drain, Stopping.release = settings.drain, serving.stop
 revoke_cancels(serving.cancel)
 

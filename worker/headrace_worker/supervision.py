@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis
-from billiard.exceptions import TimeLimitExceeded
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import bootsteps
 from celery.utils.functional import maybe_list
 from celery.worker import control, state
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from headrace_worker.transport import Keeper
 
 log = logging.getLogger("headrace.claims")
+
+#: Seconds between two looks for lost pool processes.
+_LOOK_EVERY = 0.2
 
 
 def is_stopping() -> bool:
@@ -41,24 +44,51 @@ class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
         return dict(super().info(safe=True))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """A time limit passed: say so. Of the hard one, `on_failure` has heard first."""
+        """A time limit passed. Of the hard one, `on_failure` has heard first."""
         if soft:
-            log.warning("%s ran for %g s and is interrupted", self.argsrepr, timeout)
-        else:
-            log.error("%s ran for %g s: its process is killed", self.argsrepr, timeout)
+            log.warning("%s: interrupted after %g s", self.argsrepr, timeout)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """The pool process was lost, took too long, or the claim raised."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if not is_stopping() and not isinstance(error, redis.RedisError):
             self.message.cause = "timeout" if isinstance(error, TimeLimitExceeded) else "crash"
-        if isinstance(error, TimeLimitExceeded | MemoryError):
-            # It may compute on, or have no memory left for the next: it ends before its jobs run elsewhere.
+        if not isinstance(error, WorkerLostError | TimeLimitExceeded | MemoryError):
+            return super().on_failure(exc_info, send_failed_event, return_ok)
+        # To Celery this is the end of a task, a MemoryError even that of the worker. Here it is that of a process.
+        if not is_stopping():
+            log.error("%s: %s", self.argsrepr, _told(error))
+        if not isinstance(error, WorkerLostError):  # it computes on, or has no memory for the next claim
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
-        if isinstance(error, MemoryError):  # which Celery would raise again here, and end the whole worker
-            exc_info = self._worker_lost_info(error)
-        return super().on_failure(exc_info, send_failed_event, return_ok)
+        state.task_ready(self)
+        self.reject(requeue=True)
+        return None
+
+
+def _told(error: Exception) -> str:
+    match error:
+        case TimeLimitExceeded(args=(seconds, *_)):
+            return f"killed after {seconds:g} s"
+        case MemoryError():
+            return "out of memory"
+        case _:
+            return str(error)
+
+
+class Lookout(bootsteps.StartStopStep):
+    """Notice lost pool processes soon.
+
+    Celery looks for them when one has closed its files, which is a moment before it has ended; if it looks too
+    soon, it does so again after 5 s, and the jobs hang until then.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """The event loop begins, or begins anew after a lost connection."""
+        if maintain := getattr(worker.pool, "maintain_pool", None):
+            hub.call_repeatedly(_LOOK_EVERY, maintain)
 
 
 class GiveBack(bootsteps.StartStopStep):
