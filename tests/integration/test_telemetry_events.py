@@ -159,6 +159,23 @@ def test_a_job_s_state_is_its_outcome(app: Celery, events: Events, outcome: Outc
     assert kept.tasks[outcome.job].name == "headrace.predict"
 
 
+def test_a_job_that_runs_again_is_told_as_retried(app: Celery, events: Events):
+    with Heard(app) as heard:
+        now = datetime.now(UTC)
+        events.started(jobs("b"), now)
+        events.retried([FAILURE], now)
+        with app.connection_for_write() as connection:
+            own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
+            own.send("task-retried", uuid="own", exception="no", traceback="")
+        *seen, retried, celery = heard.wait_for(4)
+    assert set(retried) == set(celery)
+    assert (retried["exception"], retried["traceback"]) == ("ValueError: no", "in predict")
+    kept = State()
+    for event in (*seen, retried):
+        kept.event(event)
+    assert kept.tasks["b"].state == "RETRY"
+
+
 def test_no_event_holds_a_payload(app: Celery, events: Events):
     with Heard(app) as heard:
         events.started(jobs("a", "b", expires=datetime.now(UTC), metadata={"who": "Xyzzy"}), datetime.now(UTC))

@@ -149,9 +149,14 @@ class ClaimRunner:
             log.error("%d messages of %s are no jobs; they are dead letters now", len(opened.malformed), queue)
         for error, admitted in settled.errors:
             self._on_error(error, admitted)
+        if settled.retried:
+            errors = sorted({type(error).__name__ for _, error in settled.retried})
+            log.warning("%d jobs of %s run again, after %s", len(settled.retried), queue, ", ".join(errors))
         if self._events:
             seconds = (now - began).total_seconds()
             self._events.ended(list(settled.outcomes.values()), published, now, seconds)
+            if settled.retried:
+                self._events.retried([failure_of(error, job) for job, error in settled.retried], now)
 
     def _limits_of(self, job: Job) -> Limits:
         """The limits of a job's model as the store has them: to load the model may be what takes the process."""

@@ -96,6 +96,24 @@ class Events:
         stands.update((outcome.job, outcome) for outcome in published)
         self._send([self._end(stands[job], seconds) for job in stands if self._shown(job)], now)
 
+    def retried(self, failures: Sequence[Failure], now: datetime) -> None:
+        """Jobs run again later; each failure is what this run would have ended its job with."""
+        if not self._anyone:
+            return
+        self._send(
+            [
+                {
+                    "type": "task-retried",
+                    "uuid": failure.job,
+                    "exception": f"{failure.error}: {failure.message}",
+                    "traceback": failure.traceback or "",
+                }
+                for failure in failures
+                if self._shown(failure.job)
+            ],
+            now,
+        )
+
     def _shown(self, job: str) -> bool:
         return self._share >= 1 or zlib.crc32(job.encode()) < self._share * 2**32
 
