@@ -89,13 +89,13 @@ class Client:
         wanted, given = asked(model, options, now), instances_of(instance, instances)
         if id is not None:
             job = check_job_id(id)
-            self._link.do(self._link.producer.submit(wanted, given, job, now))
+            self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
             return JobHandle(self._link, job, model).result(deadline.left())
         # Nobody can have told of a fresh id before it is submitted: no look is needed, only this order.
         job = new_id()
         with self._link.waiting.watch([job], look=False, own=[job]) as watch:
             ready = watch.ready(deadline.left_or(self._link.settings.connect_timeout))
-            self._link.do(self._link.producer.submit(wanted, given, job, now))
+            self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
             arrived = watch.next(deadline.left_or(SOON)) if ready else None
         if arrived is not None:
             return arrived[1].get()

@@ -5,6 +5,7 @@
     │   ├── UnknownModel         no such model, or no such version of it
     │   └── JobConflict          the id belongs to another job
     ├── QueueFull                the queue is at its limit; nothing was enqueued
+    ├── NotDurable               a job is not known to be safe from a restart or a failover of Redis
     ├── BrokerUnavailable        Redis is down, refuses us, or has no memory left
     ├── ResultTimeout            no outcome within the time given; the job goes on
     ├── JobFailed                the outcome of the job is a failure
@@ -33,6 +34,7 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "ModelError",
+    "NotDurable",
     "QueueFull",
     "ResultTimeout",
     "SettingError",
@@ -61,6 +63,18 @@ class QueueFull(HeadraceError):
     """The queue is at its limit.
 
     `accepted` holds the ids of the jobs, in order, that the same call enqueued before the limit was reached.
+    """
+
+    def __init__(self, message: str, accepted: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.accepted = accepted
+
+
+class NotDurable(HeadraceError):
+    """A job that was to be durable is not known to be safe from a restart or a failover of Redis.
+
+    `accepted` holds the ids of the jobs that are enqueued all the same: submitting them again, under the same
+    ids, is safe. Where it is empty, this Redis can confirm nothing, and nothing was enqueued.
     """
 
     def __init__(self, message: str, accepted: tuple[str, ...] = ()) -> None:

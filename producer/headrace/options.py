@@ -34,6 +34,8 @@ class JobOptions(TypedDict, total=False):
     delay: float | timedelta | None
     #: Your own words about the job, text to text; they travel with it. Not for secrets.
     metadata: Mapping[str, str] | None
+    #: Return only when neither a restart of Redis nor a failover can lose the job (`headrace.durable`).
+    durable: bool
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     expires: datetime | None
     eta: datetime | None
     metadata: dict[str, str] | None
+    durable: bool
 
     def job(self, job: str, instances: list[Any], reply_to: str | None = None) -> Job:
         """A job of these instances; its outcome is told to an inbox too."""
@@ -79,7 +82,14 @@ def asked(model: str, options: JobOptions, now: datetime) -> Asked:
         expires=expires,
         eta=eta,
         metadata=_metadata(options.get("metadata")),
+        durable=_yes_or_no("durable", options.get("durable", False)),
     )
+
+
+def _yes_or_no(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"`{name}` is True or False, got {_a(value)}")
+    return value
 
 
 def _word(name: str, value: object, wanted: str) -> str | None:

@@ -12,8 +12,9 @@ from itertools import islice, repeat
 from typing import Any
 
 import msgspec
+from redis.exceptions import RedisError
 
-from headrace import contracts, depth, enqueue, outcome, publish
+from headrace import contracts, depth, durable, enqueue, outcome, publish
 from headrace.contract import Contract, check, check_method
 from headrace.contracts import Contracts
 from headrace.depth import QueueDepth
@@ -63,7 +64,10 @@ class Producer:
         checked = yield from self._checked(asked, instances, now)
         packer = Packer(asked.job(job, checked, self.inbox))
         packed = packer.pack(job, enqueue.encoded(checked, self.settings.max_job_bytes))
+        safety = (yield from durable.offered(self.settings)) if asked.durable else None
         yield from self._enqueue(packer, [packed], [], now)
+        if safety is not None:
+            yield from durable.confirm([job], safety, self.keys, self.settings)
         return job
 
     def submit_many(
@@ -80,6 +84,7 @@ class Producer:
             parts = [instances] if instances else []
         names = _names(jobs)
         accepted: list[str] = []
+        safety = (yield from durable.offered(self.settings)) if asked.durable else None
         try:
             first = 0
             for part in parts:
@@ -90,10 +95,12 @@ class Producer:
                 first += len(part)
             if jobs is not None and next(names, None) is not None:
                 raise InvalidInput("there are more `ids` than instances")
-        except HeadraceError as error:
+        except (HeadraceError, RedisError) as error:
             if accepted:
                 error.add_note(f"{len(accepted)} jobs of the same call were enqueued before")
             raise
+        if safety is not None and accepted:
+            yield from durable.confirm(accepted, safety, self.keys, self.settings)
         return accepted
 
     def _checked(self, asked: Asked, instances: list[Any], now: datetime, first: int = 0) -> Plan[list[Instance]]:

@@ -7,7 +7,7 @@ Whether that is good enough is `headrace.finding`'s to say; what `submit(durable
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
@@ -76,15 +76,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return int(value) if str(value).isdigit() else 0
 
 
-def ask(directives: Iterable[str] = ()) -> Plan[Facts]:
-    """INFO, and these directives; what the user may not ask is left out."""
-    info = yield from _permitted(Command(("INFO",)), {})
+def directives(*names: str) -> Plan[dict[str, str]]:
+    """Directives and their values, without those the user may not read."""
     config: dict[str, str] = {}
-    for directive in directives:
+    for name in names:
         # One by one: several in one command are for Redis 7, and one refused would refuse them all.
-        told = yield from _permitted(Command(("CONFIG GET", directive)), {})
+        told = yield from _permitted(Command(("CONFIG GET", name)), {})
         config |= {_text(name): _text(value) for name, value in told.items()}
-    return Facts(info=info, config=config)
+    return config
 
 
 def look(wall: Callable[[], float] = time.time, ticks: Callable[[], float] = time.perf_counter) -> Plan[Facts]:
@@ -101,9 +100,10 @@ def look(wall: Callable[[], float] = time.time, ticks: Callable[[], float] = tim
     before = wall()
     theirs = yield from _permitted(Command(("TIME",)), None)
     ours = (before + wall()) / 2
-    facts = yield from ask(DIRECTIVES)
-    return msgspec.structs.replace(
-        facts,
+    info = yield from _permitted(Command(("INFO",)), {})
+    return Facts(
+        info=info,
+        config=(yield from directives(*DIRECTIVES)),
         latency=1000 * median(trips),
         clock=None if theirs is None else theirs[0] + theirs[1] / 1e6 - ours,
     )

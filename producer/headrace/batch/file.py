@@ -59,13 +59,15 @@ def predict_rows(
     priority: int = BATCH,
     rows_per_job: int = ROWS_PER_JOB,
     in_flight: int = IN_FLIGHT,
+    durable: bool = False,
     timeout: float | None = None,
 ) -> Iterator[Predicted]:
     """Predict any number of instances, in order, with a bounded number of jobs under way.
 
     Gives a `Predicted` for each instance: its `row` (`line` counts from 1), and `prediction` or `error`. An
-    instance that does not fit the contract is not sent and has its error. `timeout` is in seconds, for all
-    of them; ResultTimeout is raised when it is over. Closing the iterator cancels what has no outcome yet.
+    instance that does not fit the contract is not sent and has its error. `durable` is that of
+    `Client.submit`. `timeout` is in seconds, for all of them; ResultTimeout is raised when it is over.
+    Closing the iterator cancels what has no outcome yet.
     """
     contract = client.contract(model, version)
     flight = Flight(
@@ -75,6 +77,7 @@ def predict_rows(
         priority=priority,
         rows_per_job=rows_per_job,
         in_flight=in_flight,
+        durable=durable,
         deadline=None if timeout is None else time.monotonic() + timeout,
     )
     numbered = enumerate(instances, start=1)
@@ -97,6 +100,7 @@ def predict_file(
     format: Format | None = None,  # noqa: A002  # the option's name on the command line too
     delimiter: str | None = None,
     columns: Sequence[str] = (),
+    durable: bool = False,
     timeout: float | None = None,
     force: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
@@ -104,7 +108,8 @@ def predict_file(
     """Predict the rows of a CSV or JSON lines file, and write them with their predictions in the same order.
 
     `-` is standard input or output; `format` is the format of what has no telling file ending. `columns`
-    names the columns of a list or text, see `headrace.batch.cells`. `timeout` is in seconds for the whole.
+    names the columns of a list or text, see `headrace.batch.cells`. `durable` is that of `Client.submit`.
+    `timeout` is in seconds for the whole.
     Rows that fail are written with their error and counted in the report. The target appears when it is
     whole. Raises InvalidInput before anything is enqueued for a file that cannot be read, lacks a column, or
     has no place to be written to.
@@ -133,6 +138,7 @@ def predict_file(
         priority=priority,
         rows_per_job=rows_per_job,
         in_flight=in_flight,
+        durable=durable,
         deadline=None if timeout is None else started + timeout,
         on_wait=wait,
     )

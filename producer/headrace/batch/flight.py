@@ -12,7 +12,7 @@ from headrace.batch.rows import Row
 from headrace.batch.window import Predicted, blocks, must_split, predicted
 from headrace.contract import Contract
 from headrace.envelope import new_id
-from headrace.errors import BrokerUnavailable, HeadraceError, InvalidInput, QueueFull, ResultTimeout
+from headrace.errors import BrokerUnavailable, HeadraceError, InvalidInput, NotDurable, QueueFull, ResultTimeout
 from headrace.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Flight:
         priority: int,
         rows_per_job: int,
         in_flight: int,
+        durable: bool = False,
         deadline: float | None = None,
         on_wait: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
@@ -55,6 +56,7 @@ class Flight:
             "version": contract.version,
             "method": method,
             "priority": priority,
+            "durable": durable,
         }
         self._rows_per_job = rows_per_job
         self._in_flight = in_flight
@@ -143,7 +145,9 @@ class Flight:
                 return call()
             except QueueFull:
                 away_since = None
-            except BrokerUnavailable:
+            except (BrokerUnavailable, NotDurable) as error:
+                if isinstance(error, NotDurable) and not error.accepted:
+                    raise  # this Redis never will
                 away_since = away_since or self._clock()
                 if self._clock() - away_since > PATIENCE:
                     raise

@@ -57,6 +57,7 @@ _DELIMITERS = {"tab": "\t", "\\t": "\t"}
     multiple=True,
     help="For models that take lists or texts: a column to send. Several times for a list, in order.",
 )
+@options.durable
 @click.option("--timeout", type=options.SECONDS, help="Seconds for the whole file.")
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")

@@ -25,6 +25,7 @@ from headrace.queues import ONLINE
 @click.option("--delay", type=options.SECONDS, help="Seconds before which the job is not started.")
 @click.option("--id", "job_id", metavar="ID", help="The job's id; the same id and input twice is one job.")
 @click.option("--meta", metavar="KEY=VALUE", multiple=True, help="Your own words about the job; several times.")
+@options.durable
 @click.option("--wait", is_flag=True, help="Wait for the outcome and print the prediction.")
 @click.option("--timeout", type=options.SECONDS, help="Seconds to wait at the most; implies --wait.")
 @options.as_json
