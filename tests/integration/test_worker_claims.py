@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from claim_models import KILL, NOTHING, SLEEP, add, serving, wait_for
+from claim_models import AWAY, KILL, NOTHING, SLEEP, add, serving, wait_for
+from crash_points import STEPS
 
 from headrace import Client, JobHandle, Settings, letter
 from headrace.broker import celery_app
@@ -28,13 +29,13 @@ from headrace.queues import Keys
 from headrace_worker.demo_models import add_demo_models, write_instances
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.models.store import Store
-from headrace_worker.transport.scripts import LeaseKeys
 from headrace_worker.transport.wakeup import POLL_EVERY
 
 #: Seconds a lease lasts in these tests.
 LEASE = 2
 KEYS = Keys()
-NAMES = LeaseKeys(KEYS)
+#: The deaths that are tried each time; the others are for a long run.
+_QUICK = {("predicted", "self"), ("published", "all"), ("claimed", "self"), ("publishing", "main")}
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -73,6 +74,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     folder = tmp_path_factory.mktemp("store")
     add(folder, "doubling", max_batch_rows=64)
     add(folder, "single", max_batch_rows=1)
+    add(folder, "patient", max_batch_rows=64, max_attempts=100, retry_delay=0.1, retry_delay_max=0.3)
+    add(folder, "hasty", max_batch_rows=64, max_attempts=2, retry_delay=0)
     return folder / "models", add_demo_models(Store(folder / "models"))
 
 
@@ -139,6 +142,13 @@ def is_clean(server: redis.Redis) -> bool:
     return not any(list(server.scan_iter(pattern)) for pattern in kept)
 
 
+def letter_of(server: redis.Redis, job: JobHandle) -> letter.Letter:
+    """The dead letter of a job."""
+    line = server.hget(KEYS.dead, job.id)
+    assert line
+    return letter.read(job.id, line, 0)
+
+
 def leases_of(server: redis.Redis, pid: int) -> list[bytes]:
     return [member for member in server.zrange(KEYS.leases, 0, -1) if f"/{pid}/".encode() in member]
 
@@ -202,6 +212,10 @@ def test_a_job_that_kills_its_process_dies_of_its_attempts_and_harms_no_other(
     assert ends(jobs) == [*doubled(others[:5]), "crash", *doubled(others[5:])]
     wait_for(lambda: is_clean(server))
     assert len(served.batches(guilty)) == 3
+    died = letter_of(server, jobs[5])
+    assert died.reason == "crash"
+    assert [(one.cause, one.company) for one in died.attempts] == [("crash", 10), ("crash", 1), ("crash", 1)]
+    assert all(str(served.pid) in one.owner for one in died.attempts)
 
 
 def test_the_jobs_of_a_killed_worker_run_elsewhere_in_time(
@@ -224,6 +238,67 @@ def test_a_long_job_keeps_its_lease_and_runs_once(served: Served, client: Client
     rows = served.rows(1, SLEEP, 1.7 * LEASE)
     assert ends(client.submit_many("doubling", rows)) == doubled(rows)
     assert len(served.batches(rows)) == 1
+    wait_for(lambda: is_clean(server))
+
+
+@pytest.mark.parametrize(
+    ("step", "whom"),
+    [
+        pytest.param(step, whom, marks=[] if (step, whom) in _QUICK else pytest.mark.long)
+        for step in STEPS
+        for whom in ("self", "main", "all")
+    ],
+)
+def test_a_death_at_any_step_costs_no_job_and_publishes_none_twice(
+    alone: Served, client: Client, server: redis.Redis, step: str, whom: str
+) -> None:
+    rows = alone.rows(5)
+    died = alone.folder / "died"
+    hook = {"CRASH_AT": step, "CRASH_WHOM": whom, "CRASH_FILE": str(died)}
+    with starting(alone, "--include", "crash_points", **hook) as worker, server.pubsub() as heard:
+        heard.psubscribe("celery-task-meta-*")
+        jobs = client.submit_many("doubling", rows)
+        wait_for(died.exists)
+        ended = whom != "self" or step in {"claimed", "acknowledging"}
+        if ended:
+            worker.process.wait(20)
+        with starting(alone, name="heir") if ended else contextlib.nullcontext():
+            assert ends(jobs) == doubled(rows)
+            wait_for(lambda: is_clean(server))
+        announced = [one["channel"] for one in iter(lambda: heard.get_message(timeout=0.2), None)]
+    assert sorted(announced) == sorted([b"celery-task-meta-*", *(KEYS.result(job.id).encode() for job in jobs)])
+    assert not server.exists(KEYS.dead)
+
+
+# --- errors that pass -----------------------------------------------------------------------------------
+
+
+def test_a_job_that_meets_a_transient_error_runs_again_until_it_has_passed(
+    served: Served, client: Client, server: redis.Redis
+) -> None:
+    rows = served.rows(9)
+    rows.insert(4, served.rows(1, AWAY, time.time() + 1.5)[0])
+    jobs = client.submit_many("patient", rows)
+    assert ends(jobs[:4] + jobs[5:]) == doubled(rows[:4] + rows[5:])
+    wait_for(lambda: server.zcard(KEYS.delayed("predict.patient")))
+    assert not jobs[4].done()
+    assert ends(jobs[4:5]) == doubled(rows[4:5])
+    wait_for(lambda: is_clean(server))
+    assert server.hget(KEYS.dead, jobs[4].id) is None
+
+
+def test_a_job_whose_error_does_not_pass_dies_of_its_attempts_and_says_which_error_it_was(
+    served: Served, client: Client, server: redis.Redis
+) -> None:
+    rows = [*served.rows(3), *served.rows(1, AWAY, time.time() + 3600), *served.rows(3)]
+    jobs = client.submit_many("hasty", rows)
+    assert ends(jobs) == [*doubled(rows[:3]), "attempts exhausted", *doubled(rows[4:])]
+    with pytest.raises(JobFailed, match="ConnectionResetError: the feature store is away"):
+        jobs[3].result()
+    died = letter_of(server, jobs[3])
+    assert (died.error, died.module, died.worker) == ("ConnectionResetError", "builtins", "worker@test")
+    assert died.traceback is not None
+    assert [one.cause for one in died.attempts] == ["error:ConnectionResetError"] * 2
     wait_for(lambda: is_clean(server))
 
 
@@ -323,7 +398,6 @@ def test_inspect_shows_claims_but_not_what_is_in_them_and_revoke_cancels_a_job(
     "options",
     [
         ("--autoscale", "3,1"),
-        pytest.param(("--max-tasks-per-child", "3"), marks=pytest.mark.long),
         ("--pool", "solo"),
         pytest.param(("--pool", "threads"), marks=pytest.mark.long),
     ],
