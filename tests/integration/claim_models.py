@@ -24,6 +24,8 @@ from headrace_worker.stack import Child
 NOTHING, KILL, SLEEP = 0, 1, 2
 #: Compute without end, out of the reach of signals; the others are in `misdeeds`.
 SPIN = number_of(spin)
+#: Find something it needs away, until the moment in the third place (unix seconds).
+AWAY = 100
 
 
 class Doubling(RegressorMixin, BaseEstimator):
@@ -41,6 +43,8 @@ class Doubling(RegressorMixin, BaseEstimator):
         for _, do, long in table:
             if do == SLEEP:
                 time.sleep(long)
+            if do == AWAY and time.time() < long:
+                raise ConnectionResetError("the feature store is away")
             if do == KILL:
                 os.kill(os.getpid(), signal.SIGKILL)
             if do in MISDEEDS:
