@@ -98,27 +98,26 @@ class LetterPlans:
         """Send the letters of a filter again, to another version where one is given."""
         if rate is not None and not 0 < rate < float("inf"):
             raise InvalidInput("`rate` is a number of letters a second above 0")
-        if version is not None and not (isinstance(version, str) and version.isascii() and version.isdigit()):
-            raise InvalidInput("`version` is a number as text, such as '3'")
+        version = checked_version(version)
         checked: set[str] = set()
 
-        def deal(some: Sequence[Letter]) -> Plan[list[Fate]]:
+        def deal(found: Sequence[Letter]) -> Plan[list[Fate]]:
             if version is not None:
-                for model in {one.model for one in some if one.model is not None} - checked:
+                for model in {one.model for one in found if one.model is not None} - checked:
                     yield from self._producer.contract(model, version, now)
                     checked.add(model)
             if dry_run:
-                return [Fate.NO_JOB if one.reason == "malformed" else Fate.DONE for one in some]
-            return (yield from self._replay(some, version))
+                return [Fate.NO_JOB if one.reason == "malformed" else Fate.DONE for one in found]
+            return (yield from self._replay(found, version))
 
-        return Sweep(Search(self._keys, _some(given, every=every)), deal, rate=rate)
+        return Sweep(Search(self._keys, some(given, every=every)), deal, rate=rate)
 
-    def _replay(self, some: Sequence[Letter], version: str | None) -> Plan[list[Fate]]:
-        now_ms, whole = yield from read_whole(self._keys, [one.id for one in some])
+    def _replay(self, found: Sequence[Letter], version: str | None) -> Plan[list[Fate]]:
+        now_ms, whole = yield from read_whole(self._keys, [one.id for one in found])
         fates: list[Fate] = []
         ready: list[tuple[int, Replay]] = []
         who = _who()
-        for place, (seen, one) in enumerate(zip(some, whole, strict=False)):
+        for place, (seen, one) in enumerate(zip(found, whole, strict=False)):
             fates.append(Fate.GONE)
             if one is None or one.died_ms != seen.died_ms:
                 continue
@@ -136,14 +135,14 @@ class LetterPlans:
     def purge(self, given: LetterFilter, *, dry_run: bool, every: bool) -> Sweep:
         """Remove the letters of a filter for good."""
 
-        def deal(some: Sequence[Letter]) -> Plan[list[Fate]]:
+        def deal(found: Sequence[Letter]) -> Plan[list[Fate]]:
             if dry_run:
-                return [Fate.DONE] * len(some)
-            values: list[Any] = [part for one in some for part in (one.id, one.died_ms)]
+                return [Fate.DONE] * len(found)
+            values: list[Any] = [part for one in found for part in (one.id, one.died_ms)]
             replies = yield _PURGE([self._keys.died, self._keys.dead, self._keys.dead_messages], values)
             return [Fate(fate) for fate in replies]
 
-        return Sweep(Search(self._keys, _some(given, every=every)), deal, rate=None)
+        return Sweep(Search(self._keys, some(given, every=every)), deal, rate=None)
 
 
 class DeadLetters:
@@ -223,12 +222,19 @@ class DeadLetters:
         return sweep.tally
 
 
-def _some(given: LetterFilter, *, every: bool) -> Wanted:
+def some(given: LetterFilter, *, every: bool) -> Wanted:
     """A filter that does not mean every letter by mistake."""
     sought = wanted(given)
     if sought.every and not every:
         raise InvalidInput("say which letters: by `ids`, `model`, `reason`, `error` or age, or `every=True`")
     return sought
+
+
+def checked_version(version: str | None) -> str | None:
+    """The version itself. Raises InvalidInput for what is none."""
+    if version is not None and not (isinstance(version, str) and version.isascii() and version.isdigit()):
+        raise InvalidInput("`version` is a number as text, such as '3'")
+    return version
 
 
 def _who() -> str:

@@ -23,6 +23,7 @@ from headrace.depth import QueueDepth
 from headrace.enqueue import Packer
 from headrace.envelope import Instance, Job, encode_instances, new_id
 from headrace.errors import InvalidInput, JobConflict, QueueFull, ResultTimeout, UnknownModel
+from headrace.in_memory_letters import InMemoryDeadLetters
 from headrace.link import utc_now
 from headrace.options import Asked, JobOptions, asked, each_of, instances_of
 from headrace.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Status, Success, status_of
@@ -59,6 +60,8 @@ class InMemoryClient:
         self._outcomes: dict[str, Outcome] = {}
         self._answers: dict[str, Answer] = {}
         self._contracts: dict[str, Contract] = {contract.model: contract for contract in contracts}
+        #: As `Client.dead_letters`.
+        self.dead_letters = InMemoryDeadLetters(self._run_again)
         for name, model in models.items():
             check_model_name(name)
             if isinstance(model, Contract):
@@ -127,7 +130,7 @@ class InMemoryClient:
         """Run the jobs that wait, the first priority first; how many there were."""
         waiting = [job for job, _ in self._jobs.values() if job.id not in self._outcomes]
         for job in sorted(waiting, key=lambda job: step_of(job.priority)):
-            self._outcomes[job.id] = self._run(job)
+            self._end(job)
         return len(waiting)
 
     def job(self, id: str) -> InMemoryJob:  # noqa: A002  # as above
@@ -195,15 +198,29 @@ class InMemoryClient:
                 self._jobs[name] = (job, one.digest)
                 self.submitted.append(job)
                 if self._at_once:
-                    self._outcomes[name] = self._run(job)
+                    self._end(job)
             accepted.append(name)
         return [InMemoryJob(self, name, wanted.model) for name in accepted]
+
+    def _end(self, job: Job) -> None:
+        """Run a job; what fails is a dead letter too."""
+        outcome = self._outcomes[job.id] = self._run(job)
+        if isinstance(outcome, Failure):
+            self.dead_letters.bury(job, outcome, self._version(job))
+
+    def _run_again(self, job: Job) -> None:
+        self._jobs[job.id] = (job, self._jobs[job.id][1])
+        del self._outcomes[job.id]
+        if self._at_once:
+            self._end(job)
+
+    def _version(self, job: Job) -> str:
+        contract = self._contracts.get(job.model)
+        return job.version or (contract.version if contract else "1")
 
     def _run(self, job: Job) -> Outcome:
         if job.expires is not None and job.expires <= utc_now():
             return Expired(job=job.id)
-        contract = self._contracts.get(job.model)
-        version = job.version or (contract.version if contract else "1")
         try:
             predictions = _predictions(self._answers[job.model], job.instances)
         except Exception as error:  # noqa: BLE001  # whatever a model raises is its job's failure
@@ -215,7 +232,7 @@ class InMemoryClient:
                 message=str(error),
             )
         return Success(
-            job=job.id, prediction=Prediction(model=job.model, version=version, predictions=predictions)
+            job=job.id, prediction=Prediction(model=job.model, version=self._version(job), predictions=predictions)
         )
 
     def _depth(self, model: str) -> QueueDepth:

@@ -17,6 +17,7 @@ from headrace.errors import (
     JobFailed,
     QueueFull,
     ResultTimeout,
+    UnknownLetter,
     UnknownModel,
 )
 from headrace.settings import Settings
@@ -163,3 +164,51 @@ def test_every_public_method_of_the_real_one_is_here_with_its_parameters(real: t
         assert hasattr(memory, name), name
         theirs = inspect.signature(method).parameters
         assert list(inspect.signature(getattr(memory, name)).parameters) == list(theirs), name
+
+
+def test_what_fails_is_a_dead_letter_until_it_is_replayed_or_purged():
+    mended = []
+
+    def churn(instances):
+        if not mended:
+            raise ValueError("not yet")
+        return [1 for _ in instances]
+
+    client = InMemoryClient({"churn": churn})
+    first, second = client.submit_many("churn", [{"age": 41}, {"age": 42}], ids=["a", "b"], metadata={"x": "1"})
+    letter, _ = client.dead_letters.list(model="churn", reason="permanent", error="ValueError")
+    assert (letter.id, letter.message, letter.rows, letter.metadata) == ("a", "not yet", 1, {"x": "1"})
+    assert [storm.count for storm in client.dead_letters.storms()] == [2]
+    assert client.dead_letters.count().letters == 2
+    assert client.dead_letters.replay(ids=["a", "nobody"], dry_run=True).missing == ("nobody",)
+    client.dead_letters.replay(ids=["a"])
+    assert [attempt.cause for attempt in client.dead_letters.show("a").attempts] == ["replay"]
+    mended.append(True)
+    seen = []
+    assert client.dead_letters.replay(ids=["a"], version="4", on_progress=seen.append).done == 1
+    assert seen[0].done == 1
+    assert (first.result().version, second.status()) == ("4", "failure")
+    assert [kept.id for kept in client.dead_letters.export()] == ["b"]
+    with pytest.raises(InvalidInput, match="say which letters"):
+        client.dead_letters.purge()
+    assert client.dead_letters.purge(every=True).done == 1
+    with pytest.raises(UnknownLetter):
+        client.dead_letters.show("b")
+
+
+def test_a_replay_waits_for_run_where_jobs_do():
+    answers = [ValueError("once"), [7]]
+
+    def churn(_):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    client = InMemoryClient({"churn": churn}, at_once=False)
+    job = client.submit("churn", {"age": 41})
+    client.run()
+    client.dead_letters.replay(model="churn")
+    assert job.status() == "queued"
+    client.run()
+    assert job.result().prediction == 7
