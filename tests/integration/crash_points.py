@@ -3,7 +3,7 @@
 A worker that is started with `--include crash_points`, and this folder in its PYTHONPATH, dies once:
 
     CRASH_AT     the step, one of STEPS
-    CRASH_WHOM   who dies: `self`, the process that takes the step, `main`, the main process, or `all` of the worker
+    CRASH_WHOM   who dies: `self`, the process that takes the step; `main`, the main process; or `all` of them
     CRASH_FILE   made before, so that it happens once
 """
 

@@ -11,6 +11,8 @@ import pytest
 import redis
 from claim_models import wait_for
 
+from headrace import letter
+from headrace.attempts import split
 from headrace.queues import Keys
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.transport.keeper import Keeper
@@ -20,8 +22,8 @@ QUEUE = "predict.churn"
 NAMES = LeaseKeys(Keys())
 
 
-def keeper_on(url: str, lasts: float = 1.0) -> Keeper:
-    return Keeper(lambda: redis.Redis.from_url(url), NAMES, lasts=lasts, bounds=Bounds())
+def keeper_on(url: str, lasts: float = 1.0, bounds: Bounds | None = None) -> Keeper:
+    return Keeper(lambda: redis.Redis.from_url(url), NAMES, lasts=lasts, bounds=bounds or Bounds())
 
 
 @pytest.fixture
@@ -127,3 +129,101 @@ def test_after_redis_was_away_the_living_renew_before_anything_counts_as_lost() 
         finally:
             one.close()
             two.close()
+
+
+@pytest.mark.parametrize("stopped", ["released", "discarded"])
+def test_a_claim_that_cannot_be_put_back_now_is_put_back_uncounted_when_redis_answers(stopped: str) -> None:
+    with EmbeddedRedis() as own, redis.Redis.from_url(own.url) as server:
+        keeper = keeper_on(own.url)
+        try:
+            keeper.watch([QUEUE])
+            held = claim(keeper, server, b"a", b"b")
+            keeper.hold(held)
+            own.kill()
+            (keeper.release if stopped == "released" else keeper.discard)(held.lease.name)
+            assert len(keeper) == 0
+            time.sleep(1.5)  # longer than the lease
+            own.start()
+            wait_for(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 10)
+            assert not server.exists(NAMES.keys.again(QUEUE), NAMES.keys.leases)
+        finally:
+            keeper.close()
+
+
+def test_a_keeper_that_comes_after_a_restart_of_redis_lets_a_lease_pass_before_it_takes_one_for_lost() -> None:
+    with EmbeddedRedis() as own, redis.Redis.from_url(own.url) as server:
+        before, after = keeper_on(own.url, lasts=4.0), keeper_on(own.url, lasts=4.0)
+        try:
+            lost = claim(before, server, b"a")
+            server.zadd(NAMES.keys.leases, {lost.lease.member: 1})
+            own.kill()
+            own.start()
+            began = time.monotonic()
+            after.watch([QUEUE])
+            wait_for(lambda: server.exists(NAMES.keys.again(QUEUE)), 10)
+            assert time.monotonic() - began > 2.5
+            assert time.monotonic() - began < 4 + 2
+        finally:
+            before.close()
+            after.close()
+
+
+def test_where_redis_does_not_say_how_long_it_runs_lost_leases_are_swept_all_the_same(
+    keeper: Keeper, server: redis.Redis
+) -> None:
+    server.execute_command("ACL", "SETUSER", "default", "-info")
+    try:
+        keeper.watch([QUEUE])
+        lost = claim(keeper, server, b"a")
+        server.zadd(NAMES.keys.leases, {lost.lease.member: 1})
+        wait_for(lambda: server.exists(NAMES.keys.again(QUEUE)), 5)
+    finally:
+        server.execute_command("ACL", "SETUSER", "default", "+info")
+
+
+def test_a_lapse_tells_whose_claim_it_was_and_how_many_ran(keeper: Keeper, server: redis.Redis) -> None:
+    lost = claim(keeper, server, b"a", b"b")
+    server.zadd(NAMES.keys.leases, {lost.lease.member: 1})
+    keeper.watch([QUEUE])
+    frames = wait_for(lambda: server.lrange(NAMES.keys.again(QUEUE), 0, -1), 5)
+    for frame in frames:
+        [attempt], _ = split(frame)
+        assert (attempt.cause, attempt.owner, attempt.company) == ("lapse", keeper.owner, 2)
+
+
+def test_dead_letters_that_are_too_old_are_dropped(redis_url: str, server: redis.Redis) -> None:
+    keeper = keeper_on(redis_url, bounds=Bounds(letters=10, seconds=60))
+    try:
+        old = letter.malformed(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
+        keeper.commands.bury(old, b"\xff", None)
+        server.zadd(NAMES.keys.died, {old.id: (time.time() - 61) * 1000})
+        keeper.watch([QUEUE])
+        wait_for(lambda: not server.exists(NAMES.keys.dead, NAMES.keys.dead_messages, NAMES.keys.died), 5)
+        assert server.get(NAMES.keys.dead_dropped) == b"1"
+    finally:
+        keeper.close()
+
+
+def test_a_keeper_leaves_a_primary_that_is_none_any_more(redis_url: str, server: redis.Redis) -> None:
+    keeper = keeper_on(f"{redis_url}?client_name=keeper")
+    try:
+        keeper.watch([QUEUE])
+        keeper.hold(claim(keeper, server, b"a"))
+        before = _connections(server, "keeper")
+        assert before
+        server.replicaof("127.0.0.1", "1")
+        wait_for(lambda: not before & _connections(server, "keeper"), 5)
+        server.replicaof("NO", "ONE")
+        wait_for(lambda: server.zscore(NAMES.keys.leases, _only(server)) / 1000 > time.time() + 0.5, 5)
+    finally:
+        server.replicaof("NO", "ONE")
+        keeper.close()
+
+
+def _connections(server: redis.Redis, name: str) -> set[str]:
+    return {one["id"] for one in server.client_list() if one["name"] == name}
+
+
+def _only(server: redis.Redis) -> bytes:
+    [member] = server.zrange(NAMES.keys.leases, 0, -1)
+    return bytes(member)
