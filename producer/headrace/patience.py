@@ -61,7 +61,7 @@ class Patience:
             return 0.0 if tries == 1 and (within is None or since < within) else None
         if not is_passing(error):
             return None
-        longest = min(_LONGEST, _FIRST * 2 ** (tries - 1))
+        longest = min(_LONGEST, _FIRST * 2 ** min(tries - 1, 10))
         rest = longest * (random.random() if part is None else part)  # noqa: S311  # spreads tries, no secret
         if not self._answered or is_read_only(error):
             return rest if tries < _TRIES else None

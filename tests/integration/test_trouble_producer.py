@@ -1,0 +1,354 @@
+"""Whatever happens to Redis and the network: a submit confirms its job, once, or raises; and waits go on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pytest
+import redis
+from answering import Answering
+from redis_servers import SERVERS, find
+from tests.chaos.proxy import Proxy
+
+from headrace import AsyncClient, BrokerUnavailable, Client, Settings
+from headrace.queues import queue_name
+from headrace_worker.embedded import EmbeddedRedis
+
+AGE = {"age": 41}
+QUEUE = queue_name("churn")
+Face = Literal["Client", "AsyncClient"]
+FACES: list[Face] = ["Client", "AsyncClient"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedRedis]:
+    """A server whose writes are on disk when they are confirmed."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def admin(server: EmbeddedRedis) -> Iterator[redis.Redis]:
+    """One who looks on, and does harm; the server is empty."""
+    with redis.Redis.from_url(server.url, client_name="admin") as admin:
+        admin.flushall()
+        yield admin
+
+
+def waiting(admin: redis.Redis) -> Counter[str]:
+    """The ids of the jobs that wait, and how often."""
+    return Counter(json.loads(message)["headers"]["id"] for message in admin.lrange(QUEUE, 0, -1))
+
+
+class Submitting:
+    """Submits jobs one after the other, by either client; what was confirmed, and what was raised."""
+
+    def __init__(self, face: Face, settings: Settings) -> None:
+        self.confirmed: list[str] = []
+        self.raised: list[BrokerUnavailable] = []
+        self._face, self._settings = face, settings
+
+    def some(self, go_on: Callable[[int], bool], **options: Any) -> Submitting:
+        """Submit while it is to go on; `go_on` is told how many there were."""
+        if self._face == "AsyncClient":
+            asyncio.run(self._some(go_on, options))
+            return self
+        with Client(settings=self._settings, check=False) as client:
+            at = 0
+            while go_on(at):
+                at += 1
+                try:
+                    self.confirmed.append(client.submit("churn", AGE, **options).id)
+                except BrokerUnavailable as error:
+                    self.raised.append(error)
+        return self
+
+    async def _some(self, go_on: Callable[[int], bool], options: dict[str, Any]) -> None:
+        async with AsyncClient(settings=self._settings, check=False) as client:
+            at = 0
+            while go_on(at):
+                at += 1
+                try:
+                    self.confirmed.append((await client.submit("churn", AGE, **options)).id)
+                except BrokerUnavailable as error:
+                    self.raised.append(error)
+
+
+@contextmanager
+def again_and_again(harm: Callable[[], Any], every: float = 0.02) -> Iterator[None]:
+    """Do harm all the time."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(every):
+            harm()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def meanwhile(*steps: Callable[[], Any], after: float = 0.0) -> Iterator[None]:
+    """Do these things in a thread."""
+
+    def run() -> None:
+        time.sleep(after)
+        for step in steps:
+            step()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def settings(url: str, seconds: float = 10) -> Settings:
+    return Settings(redis_url=url, command_timeout=seconds, connect_timeout=seconds)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_submits_outlast_a_crash_and_a_restart(face: Face, server: EmbeddedRedis, admin: redis.Redis):
+    submitting = Submitting(face, settings(server.url))
+    restarted = threading.Event()
+    with meanwhile(server.kill, lambda: time.sleep(0.5), server.start, restarted.set, after=0.2):
+        submitting.some(lambda _: not restarted.is_set())
+        submitting.some(lambda at: at < 5)
+    assert submitting.raised == []
+    assert len(submitting.confirmed) > 10
+    assert waiting(admin) == Counter(submitting.confirmed)
+
+
+def test_a_redis_that_stays_away_is_told_when_the_time_for_a_command_is_over(server: EmbeddedRedis):
+    with Client(settings=settings(server.url, 1), check=False) as client:
+        client.submit("churn", AGE)
+        server.kill()
+        try:
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+                client.submit("churn", AGE)
+            assert 0.5 < time.monotonic() - began < 3
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+                client.predict("churn", AGE, timeout=0.2)
+            assert time.monotonic() - began < 0.9, "the time of a prediction is the caller's"
+        finally:
+            server.start()
+        assert client.submit("churn", AGE).status() == "queued"
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_submits_outlast_the_killing_of_every_connection(face: Face, server: EmbeddedRedis, admin: redis.Redis):
+    submitting = Submitting(face, settings(server.url))
+    with again_and_again(lambda: admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")):
+        submitting.some(lambda at: at < 300)
+    assert submitting.raised == []
+    assert waiting(admin) == Counter(submitting.confirmed)
+
+
+def test_predictions_outlast_the_killing_of_every_connection(server: EmbeddedRedis, admin: redis.Redis):
+    def kill() -> None:
+        for kind in ("normal", "pubsub"):
+            admin.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+    with (
+        Client(settings=settings(server.url), check=False) as client,
+        Answering(server.url),
+        again_and_again(kill, every=0.2),
+    ):
+        began = time.monotonic()
+        done = 0
+        while time.monotonic() - began < 2:
+            assert client.predict("churn", AGE, timeout=15).prediction == 82
+            done += 1
+    assert done > 3
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("name", SERVERS)
+def test_submits_outlast_forgotten_scripts(face: Face, name: str):
+    with EmbeddedRedis(server=find(name)) as server, redis.Redis.from_url(server.url) as admin:
+        submitting = Submitting(face, settings(server.url))
+        with again_and_again(admin.script_flush, every=0.002):
+            submitting.some(lambda at: at < 200)
+        assert submitting.raised == []
+        assert waiting(admin) == Counter(submitting.confirmed)
+
+
+@pytest.mark.parametrize("then", ["cut", "silent"])
+@pytest.mark.parametrize("face", FACES)
+def test_a_lost_reply_leaves_one_job_and_a_confirmed_submit(
+    face: Face, then: Literal["cut", "silent"], server: EmbeddedRedis, admin: redis.Redis
+):
+    with Proxy(server.port) as proxy:
+        submitting = Submitting(face, settings(proxy.url, 0.5))
+        submitting.some(lambda at: at < 1)  # what is known to the server is not sent twice
+        proxy.lose_reply(b"order-1", then=then)
+        submitting.some(lambda at: at < 1, id="order-1")
+        assert proxy.lost == 1
+    assert submitting.raised == []
+    assert waiting(admin) == Counter(submitting.confirmed)
+    assert waiting(admin)["order-1"] == 1
+
+
+def test_lost_replies_in_the_middle_of_many_leave_each_job_once(server: EmbeddedRedis, admin: redis.Redis):
+    ids = [f"row-{at:04}" for at in range(1000)]
+    with Proxy(server.port) as proxy, Client(settings=settings(proxy.url, 2), check=False) as client:
+        for lost in ("row-0100", "row-0400", "row-0999"):
+            proxy.lose_reply(lost.encode())
+        jobs = client.submit_many("churn", [AGE] * 1000, ids=ids)
+        assert proxy.lost == 3
+    assert [job.id for job in jobs] == ids
+    assert waiting(admin) == Counter(ids)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_connections_that_fell_silent_cost_one_wait_however_many_there_were(
+    face: Face, server: EmbeddedRedis, admin: redis.Redis
+):
+    with Proxy(server.port) as proxy:
+        chosen = settings(proxy.url, 0.5)
+
+        async def asyncio_too() -> float:
+            async with AsyncClient(settings=chosen, check=False) as client:
+                await asyncio.gather(*(client.submit("churn", AGE) for _ in range(8)))
+                assert proxy.go_silent() >= 2
+                began = time.monotonic()
+                await client.submit("churn", AGE)
+                return time.monotonic() - began
+
+        def threads() -> float:
+            with Client(settings=chosen, check=False) as client:
+                proxy.delay(0.05)  # so that they need a connection each
+                others = [threading.Thread(target=client.submit, args=("churn", AGE)) for _ in range(8)]
+                for other in others:
+                    other.start()
+                for other in others:
+                    other.join()
+                proxy.delay(0)
+                assert proxy.go_silent() >= 2
+                began = time.monotonic()
+                client.submit("churn", AGE)
+                return time.monotonic() - began
+
+        took = threads() if face == "Client" else asyncio.run(asyncio_too())
+    assert 0.4 < took < 2
+    assert admin.llen(QUEUE) == 9
+
+
+def test_a_wait_on_a_connection_that_fell_silent_finds_the_outcome(
+    server: EmbeddedRedis, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("headrace.waiting.PING_AFTER", 0.3)
+    monkeypatch.setattr("headrace.waiting._TICK", 0.05)
+    with Proxy(server.port) as proxy, Client(settings=settings(proxy.url, 0.5), check=False) as client:
+        job = client.submit("churn", AGE)
+        with meanwhile(proxy.go_silent, lambda: answer(server.url), after=0.3):
+            assert job.result(timeout=15).prediction == 82
+
+
+def answer(url: str) -> None:
+    """Answer the job that waits."""
+    with Answering(url) as worker:
+        deadline = time.monotonic() + 10
+        while not worker.taken and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_submits_wait_for_a_redis_that_loads_its_data(name: str):
+    with (
+        EmbeddedRedis("--key-load-delay", "1000", server=find(name)) as server,
+        redis.Redis.from_url(server.url) as admin,
+        Client(settings=settings(server.url), check=False) as client,
+    ):
+        client.submit("churn", AGE)
+        with admin.pipeline(transaction=False) as pipeline:
+            for at in range(1500):
+                pipeline.set(f"other:{at}", "x")
+            pipeline.execute()
+        server.kill()
+        admin.close()
+        with meanwhile(server.start):
+            began = time.monotonic()
+            client.submit("churn", AGE)
+            assert time.monotonic() - began > 0.5, "it had to load"
+        assert sum(waiting(admin).values()) == 2
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_primary_made_a_replica_is_told_and_taken_again_when_it_is_back(name: str):
+    with EmbeddedRedis(server=find(name)) as server, redis.Redis.from_url(server.url) as admin:
+        submitting = Submitting("Client", settings(server.url))
+        with Client(settings=settings(server.url), check=False) as client:
+            first = client.submit("churn", AGE).id
+            admin.replicaof("127.0.0.1", "1")
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="read-only replica"):
+                client.submit("churn", AGE)
+            assert time.monotonic() - began < 3
+            submitting.some(lambda at: at < 1)
+            assert "read-only replica" in str(submitting.raised[0])
+            admin.replicaof("NO", "ONE")
+            second = client.submit("churn", AGE).id
+        assert waiting(admin) == Counter([first, second])
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_redis_without_memory_is_told_at_once_and_nothing_is_left_of_the_job(name: str):
+    with EmbeddedRedis(server=find(name)) as server, redis.Redis.from_url(server.url) as admin:
+        with Client(settings=settings(server.url), check=False) as client:
+            client.submit("churn", AGE, id="first")
+            admin.config_set("maxmemory", "1")
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="has no memory left"):
+                client.submit("churn", AGE, id="second")
+            assert time.monotonic() - began < 1
+            assert client.job("second").status() == "unknown"
+            admin.config_set("maxmemory", "0")
+            client.submit("churn", AGE, id="second")
+        assert waiting(admin) == Counter(["first", "second"])
+
+
+def test_a_redis_with_too_few_replicas_is_told(server: EmbeddedRedis, admin: redis.Redis):
+    admin.config_set("min-replicas-to-write", 1)
+    try:
+        with (
+            Client(settings=settings(server.url, 0.5), check=False) as client,
+            pytest.raises(BrokerUnavailable, match="min-replicas-to-write"),
+        ):
+            client.submit("churn", AGE)
+    finally:
+        admin.config_set("min-replicas-to-write", 0)
+
+
+def test_what_was_enqueued_before_redis_went_is_noted(server: EmbeddedRedis, admin: redis.Redis):
+    def rows() -> Iterator[Any]:
+        for at in range(500):
+            if at == 300:
+                admin.config_set("maxmemory", "1")
+            yield AGE
+
+    try:
+        with (
+            Client(settings=settings(server.url), check=False) as client,
+            pytest.raises(BrokerUnavailable, match="no memory") as caught,
+        ):
+            client.submit_many("churn", rows())
+    finally:
+        admin.config_set("maxmemory", "0")
+    assert caught.value.__notes__ == ["250 jobs of the same call were enqueued before"]
+    assert admin.llen(QUEUE) == 250
