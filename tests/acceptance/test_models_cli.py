@@ -11,13 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import joblib
+import msgspec
 import pytest
 import skops.io
+from click.testing import CliRunner
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from headrace_worker.cli.models import models
+from headrace_worker.models.manifest import Limits
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -80,13 +85,52 @@ def test_add_prints_the_contract_for_a_person_to_check(run: Run, penguins: Path,
     assert (tmp_path / "models/penguins/1/manifest.json").exists()
 
 
-def test_the_limits_of_a_batch_are_options(run: Run, penguins: Path) -> None:
-    done = _add(run, penguins, "--max-batch-rows", 64, "--max-batch-wait", 0.01, "--json")
-    assert json.loads(done.stdout)["limits"] == {
+def test_every_limit_is_an_option(run: Run, penguins: Path) -> None:
+    given = {
         "max_batch_rows": 64,
-        "max_batch_bytes": 8_388_608,
+        "max_batch_bytes": 1_000_000,
         "max_batch_wait": 0.01,
+        "max_attempts": 5,
+        "retry_delay": 0.5,
+        "retry_delay_max": 10.0,
+        "retry_on": ["Busy", "feature_store.Busy"],
+        "soft_time_limit": 2.5,
+        "time_limit": 4.0,
     }
+    options: list[object] = []
+    for name, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            options += [f"--{name.replace('_', '-')}", one]
+    assert json.loads(_add(run, penguins, *options, "--json").stdout)["limits"] == given
+    assert set(given) == {field.name for field in msgspec.structs.fields(Limits)}
+    shown = run("show", "penguins").stdout
+    assert (
+        "up to 5 attempts, interrupted after 2.5 s, killed after 4 s, retried on Busy, feature_store.Busy" in shown
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--time-limit", "-1"), "--time-limit: expected `float` > 0.0"),
+        (("--time-limit", "0"), "--time-limit: expected `float` > 0.0"),
+        (("--soft-time-limit", "nan"), "--soft-time-limit: expected `float` > 0.0"),
+        (("--time-limit", "inf"), "--time-limit: expected `float` <= 31536000.0"),
+        (("--retry-delay", "nan"), "--retry-delay: expected `float` >= 0.0"),
+        (("--max-attempts", "0"), "--max-attempts: expected `int` >= 1"),
+        (("--max-batch-rows", "0"), "--max-batch-rows: expected `int` >= 1"),
+        (("--retry-on", "a b"), "--retry-on: expected the name of an exception class"),
+        (("--soft-time-limit", "5", "--time-limit", "5"), "soft_time_limit (5) must be below time_limit (5)"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused_by_its_name(
+    penguins: Path, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    example = ["--example", str(penguins / "rows.csv"), "--store", str(tmp_path / "models")]
+    done = CliRunner().invoke(models, ["add", str(penguins / "model.skops"), "--name", "p", *example, *options])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (tmp_path / "models").exists()
 
 
 def test_list_and_show_tell_what_is_in_the_store(run: Run, penguins: Path) -> None:

@@ -54,6 +54,9 @@ def eventually(holds: Callable[[], Any]) -> Any:
 
 WRONG = [
     ({"HEADRACE_CLAIM_JOBS": "x"}, "HEADRACE_CLAIM_JOBS cannot be used: expected `int`"),
+    ({"HEADRACE_TIME_LIMIT": "0"}, "HEADRACE_TIME_LIMIT cannot be used: expected `float` > 0.0"),
+    ({"HEADRACE_DRAIN": "nan"}, "HEADRACE_DRAIN cannot be used: expected `float` >= 0.0"),
+    ({"HEADRACE_MEMORY_LIMIT": "-1"}, "HEADRACE_MEMORY_LIMIT cannot be used: expected `int` >= 0"),
     ({"HEADRACE_LEASE": "0"}, "HEADRACE_LEASE cannot be used: expected `float` >= 1.0"),
     ({"HEADRACE_REDIS_URL": "http://somewhere"}, "the Redis URL must begin with redis://"),
     ({"HEADRACE_REDIS_URL": "redis://:pass/word@h:port/0"}, "the Redis URL has no usable host and port"),
@@ -91,6 +94,14 @@ def test_a_wrong_password_is_one_sentence(models: Path):
         done = run(*HEADRACE, "--store", str(models), "--url", url)
     assert_is_one_sentence(done, f"Redis at 127.0.0.1:{redis.port} refuses the user or password; check HEADRACE")
     assert "simsalabim" not in done.stderr
+
+
+def test_a_memory_limit_below_what_the_models_take_is_refused(models: Path):
+    with EmbeddedRedis("--appendfsync", "no") as redis:
+        done = run(*HEADRACE, "--store", str(models), "--url", redis.url, "--memory-limit", "50000000")
+    assert done.returncode == 1
+    assert "headrace: HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded, a process takes" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_worker_waits_for_a_redis_that_is_down_and_serves_when_it_comes(models: Path, tmp_path: Path):

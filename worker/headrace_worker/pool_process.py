@@ -87,8 +87,9 @@ def running() -> Iterator[None]:
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """While a soft time limit may interrupt this process; elsewhere it waits, not to break into a publish."""
-    former = signal.pthread_sigmask(signal.SIG_UNBLOCK, {_SOFT_LIMIT})
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {_SOFT_LIMIT})  # raises, where it has passed already
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)

@@ -14,7 +14,7 @@ from headrace.settings import load
 from headrace_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from headrace_worker.models.manifest import Manifest
+    from headrace_worker.models.manifest import Limits, Manifest
     from headrace_worker.models.store import Store
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -36,13 +36,21 @@ def models() -> None:
 @click.option("--method", help="The default method, as predict_proba.  [predict, where there is one]")
 @click.option("--contract", type=_FILE, help="JSON whose `input` is taken instead of the inferred one.")
 @click.option("--trust-pickle", is_flag=True, help="Read joblib and pickle: that runs whatever code is in FILE.")
-@click.option("--max-batch-rows", type=click.IntRange(1), help="Instances in a batch, at the most.  [1024]")
-@click.option("--max-batch-bytes", type=click.IntRange(1), help="Bytes of a batch's jobs, at the most.  [8388608]")
+@click.option("--max-batch-rows", type=int, help="Instances in a batch, at the most.  [1024]")
+@click.option("--max-batch-bytes", type=int, help="Bytes of a batch's jobs, at the most.  [8388608]")
 @click.option(
     "--max-batch-wait",
-    type=click.FloatRange(0),
+    type=float,
     metavar="SECONDS",
     help="How long the first job may wait for others, where a fuller batch is worth it.  [0]",
+)
+@click.option("--max-attempts", type=int, help="How often a job is run that crashes or may yet succeed.  [3]")
+@click.option("--retry-delay", type=float, metavar="SECONDS", help="Until the first retry, at the most.  [1]")
+@click.option("--retry-delay-max", type=float, metavar="SECONDS", help="Until any retry, at the most.  [60]")
+@click.option("--retry-on", multiple=True, metavar="EXCEPTION", help="Retry on it too: Busy, feature_store.Busy.")
+@click.option("--soft-time-limit", type=float, metavar="SECONDS", help="When to interrupt the model.  [never]")
+@click.option(
+    "--time-limit", type=float, metavar="SECONDS", help="When to kill its process.  [the worker's: 3600]"
 )
 @_store
 @_as_json
@@ -56,14 +64,13 @@ def add(
     trust_pickle: bool,
     store: Path | None,
     as_json: bool,
-    **limits: float | None,
+    **limits: float | tuple[str, ...] | None,
 ) -> None:
     """Add FILE (.skops, .joblib or .pkl) to the store as the next version of a model.
 
     The contract is inferred from the estimator and the example, and printed: look at it. To correct it, edit
     what `headrace models show NAME --json` prints under `contract` and add FILE again with --contract.
     """
-    from headrace_worker.models.manifest import Limits
     from headrace_worker.models.package import package
 
     settings = load(WorkerSettings)
@@ -75,7 +82,7 @@ def add(
         method=method,
         contract=contract,
         trust_pickle=trust_pickle,
-        limits=msgspec.convert({limit: value for limit, value in limits.items() if value is not None}, Limits),
+        limits=_limits(limits),
         max_bytes=settings.max_model_bytes,
     )
     if as_json:
@@ -88,6 +95,24 @@ def add(
             "stored as joblib, since skops cannot hold it: a worker loads it with HEADRACE_TRUST_PICKLE=true only",
             err=True,
         )
+
+
+def _limits(given: dict[str, float | tuple[str, ...] | None]) -> Limits:
+    """The limits given as options; those that were not are the usual ones. Raises click.UsageError."""
+    from headrace_worker.models.manifest import Limits
+
+    try:
+        return msgspec.convert({name: value for name, value in given.items() if value not in {None, ()}}, Limits)
+    except msgspec.ValidationError as error:
+        said, _, path = str(error).partition(" - at `$.")
+        name = path.partition("[")[0].rstrip("`")
+        if name == "retry_on":
+            said = "expected the name of an exception class, as Busy or feature_store.Busy"
+        if name:
+            raise click.BadParameter(
+                said[0].lower() + said[1:], param_hint=f"--{name.replace('_', '-')}"
+            ) from None
+        raise click.UsageError(said) from None
 
 
 @models.command("list")
@@ -157,9 +182,17 @@ def _described(manifest: Manifest) -> Iterator[str]:
     yield f"  added     {manifest.created:%Y-%m-%d %H:%M} UTC, with {made}"
     yield f"  artifact  {manifest.format}, {_size(manifest.size)}, sha256 {manifest.sha256}"
     yield f"  batches   up to {manifest.limits.max_batch_rows:,} rows, {_size(manifest.limits.max_batch_bytes)}"
+    yield f"  runs      {_runs(manifest.limits)}"
     yield f"  example   {len(manifest.example.instances)} instances"
     yield ""
     yield from _contract(manifest.contract)
+
+
+def _runs(limits: Limits) -> str:
+    soft = f", interrupted after {limits.soft_time_limit:g} s" if limits.soft_time_limit else ""
+    hard = f", killed after {limits.time_limit:g} s" if limits.time_limit else ""
+    also = f", retried on {', '.join(limits.retry_on)} too" if limits.retry_on else ""
+    return f"up to {limits.max_attempts} attempts{soft}{hard}{also}"
 
 
 def _contract(contract: Contract) -> Iterator[str]:

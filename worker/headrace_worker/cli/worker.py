@@ -24,6 +24,19 @@ from headrace_worker.settings import WorkerSettings
 )
 @click.option("--store", metavar="FOLDER", help="The model store.  [HEADRACE_MODELS, else ./models]")
 @click.option("--url", metavar="URL", help="Redis.  [HEADRACE_REDIS_URL, else REDIS_URL]")
+@click.option(
+    "--time-limit",
+    metavar="SECONDS",
+    help="When to kill a pool process whose model has no limit.  [HEADRACE_TIME_LIMIT, else 3600]",
+)
+@click.option(
+    "--memory-limit",
+    metavar="BYTES",
+    help="What a pool process may take.  [HEADRACE_MEMORY_LIMIT, else 0, no limit]",
+)
+@click.option(
+    "--drain", metavar="SECONDS", help="How long jobs may run on after SIGTERM.  [HEADRACE_DRAIN, else 25]"
+)
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Pool processes; default: one for each core.")
 @click.option("-l", "--loglevel", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
@@ -31,12 +44,23 @@ def worker(  # noqa: PLR0917  # click passes them by name
     served: str | None,
     store: str | None,
     url: str | None,
+    time_limit: str | None,
+    memory_limit: str | None,
+    drain: str | None,
     concurrency: int | None,
     loglevel: str,
     celery_options: tuple[str, ...],
 ) -> None:
-    """Run a worker until it is told to stop (SIGTERM, Ctrl-C)."""
-    for name, value in (("HEADRACE_SERVE", served), ("HEADRACE_MODELS", store), ("HEADRACE_REDIS_URL", url)):
+    """Run a worker until it is told to stop (SIGTERM, Ctrl-C). Told twice, it stops at once."""
+    given = {
+        "HEADRACE_SERVE": served,
+        "HEADRACE_MODELS": store,
+        "HEADRACE_REDIS_URL": url,
+        "HEADRACE_TIME_LIMIT": time_limit,
+        "HEADRACE_MEMORY_LIMIT": memory_limit,
+        "HEADRACE_DRAIN": drain,
+    }
+    for name, value in given.items():
         if value:
             os.environ[name] = value
     _check(load(WorkerSettings))
