@@ -44,7 +44,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     #: The moment it died, unix milliseconds. 0 as it is written: the score in `headrace:died` says it.
     died_ms: int = 0
-    #: The runs before the last, oldest first, and the replays between them.
+    #: The runs that were lost or met an error worth another run, and the replays between them, oldest first.
     attempts: tuple[Attempt, ...] = ()
     #: The submitter's metadata.
     metadata: dict[str, str] | None = None

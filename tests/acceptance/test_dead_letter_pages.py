@@ -1,0 +1,154 @@
+"""The commands and examples of the two pages about dead letters run, from top to bottom."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+import pytest
+import redis
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from skops import io as skops
+
+from burying import bury, bury_malformed, crashed, letter, message
+from headrace import Client
+from headrace.letter import Kept
+from headrace.letter_filter import LetterFilter
+from headrace.outcome import Reason
+from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.models.package import package
+from headrace_worker.models.store import Store
+from headrace_worker.stack import start_worker
+
+DOCS = Path(__file__).parents[2] / "docs"
+HOW_TO, REFERENCE = DOCS / "how-to" / "handle-dead-letters.md", DOCS / "reference" / "dead-letters.md"
+CUSTOMERS = pd.DataFrame({"age": [41, 23, 67, 35], "plan": ["gold", "basic", "silver", "gold"]})
+
+
+class Place:
+    """A Redis, a store with `churn`, and the files the pages speak of."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environ = {
+            **os.environ,
+            "PATH": path,
+            "HEADRACE_REDIS_URL": url,
+            "HEADRACE_MODELS": str(folder / "models"),
+        }
+
+    def run(self, block: str) -> str:
+        """Run a block of commands, each of which must succeed; what they said."""
+        done = subprocess.run(
+            ["sh", "-e", "-c", block],
+            cwd=self.folder,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{block}{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def bury(self) -> None:
+        """Forty jobs the first version could not do, the last of them order-4711; a crash; and garbage."""
+        week = int(time.time() * 1000) - 8 * 86_400_000
+        with redis.Redis.from_url(self.url) as server:
+            instances = [{"age": 41, "plan": "gold"}]
+            for number in range(40):
+                name = f"order-{4672 + number}"
+                dead = letter(name, version="1", message=f"column {number} is of the wrong kind")
+                bury(server, dead, message(name, instances))
+            bury(
+                server, letter("old", reason="crash", error="WorkerLostError", attempts=(crashed(),)), died_ms=week
+            )
+            bury_malformed(server, b"\x00garbage")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["plan"]), remainder="passthrough")
+    skops.dump(make_pipeline(encode, LogisticRegression()).fit(CUSTOMERS, [0, 1, 0, 1]), tmp_path / "churn.skops")
+    shutil.copy(tmp_path / "churn.skops", tmp_path / "mended.skops")
+    CUSTOMERS.to_csv(tmp_path / "example.csv", index=False)
+    package(Store(tmp_path / "models"), tmp_path / "churn.skops", name="churn", example=tmp_path / "example.csv")
+    with EmbeddedRedis("--appendfsync", "no") as server:
+        worker = start_worker(server.url, tmp_path / "models", tmp_path, concurrency=1)
+        try:
+            yield Place(server.url, tmp_path)
+        finally:
+            worker.stop()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_a_person_on_call_gets_through_the_page(place: Place):
+    place.bury()
+    said = []
+    for block in blocks(HOW_TO, "sh"):
+        said.append(place.run(block))
+        if "models add" in block:
+            await_version(place, "2")
+    assert "   40  churn@1  permanent  ValueError" in said[0]
+    assert "column # is of the wrong kind" in said[0]
+    assert '{"age":41,"plan":"gold"}' in said[2]
+    told = "".join(said)
+    assert "39 dead letters would be replayed\n39 dead letters replayed\n" in told
+    assert told.endswith("1 dead letter exported\n1 dead letter purged\n1 dead letter purged\n")
+    with Client(place.url) as client:
+        jobs = [client.job(f"order-{4672 + number}") for number in range(40)]
+        assert {job.result(timeout=30).version for job in client.as_completed(jobs, timeout=30)} == {"2"}
+        assert list(client.dead_letters.list()) == []
+    assert len((place.folder / "malformed.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_commands_and_examples_of_the_reference_run(place: Place, monkeypatch: pytest.MonkeyPatch):
+    place.bury()
+    place.run("headrace models add mended.skops --name churn --example example.csv")
+    await_version(place, "2")
+    (commands,) = blocks(REFERENCE, "sh")
+    told = place.run(commands if shutil.which("jq") else commands.replace("jq -r .id", JQ))
+    assert "40 dead letters replayed" in told
+    place.bury()
+    python, export = blocks(REFERENCE, "python")
+    monkeypatch.chdir(place.folder)
+    with Client(place.url) as client:
+        names: dict[str, object] = {"client": client}
+        exec(python, names)
+        assert getattr(names["done"], "done") + getattr(names["done"], "taken") == 40  # noqa: B009  # of type object
+        exec(export, {})
+
+
+#: What `jq -r .id` does, where there is none.
+JQ = f"{sys.executable} -c 'import json, sys; [print(json.loads(line)[\"id\"]) for line in sys.stdin]'"
+
+
+def await_version(place: Place, version: str) -> None:
+    """Until the worker serves the version."""
+    deadline = time.monotonic() + 60
+    with Client(place.url) as client:
+        while client.contract("churn").version != version:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_the_reference_tells_every_field_reason_and_condition():
+    page = REFERENCE.read_text()
+    for name in (*Kept.__struct_fields__, *get_args(Reason), *LetterFilter.__annotations__):
+        assert f"`{name}`" in page, name
+    for reason in get_args(Reason):
+        assert f"`{reason}`" in HOW_TO.read_text(), reason
