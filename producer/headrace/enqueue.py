@@ -51,7 +51,16 @@ for i = 1, #KEYS - lists do
     else replies[i] = 2 end
   end
 end
-if #new > 0 then redis.call('LPUSH', target, unpack(new)) end
+if #new > 0 then
+  local pushed = redis.pcall('LPUSH', target, unpack(new))
+  if type(pushed) == 'table' and pushed.err then
+    -- A job that is nowhere must not pass for known when it is submitted again.
+    for i, reply in ipairs(replies) do
+      if reply == 0 then redis.call('EXPIRE', KEYS[lists + i], 0) end
+    end
+    return pushed
+  end
+end
 return replies
 """
 

@@ -37,7 +37,7 @@ from headrace.subscriptions import CHUNK, Subscriptions
 #: Seconds the thread stays when nobody waits.
 LINGER = 10.0
 #: Seconds of silence after which the connection is asked whether it is still there.
-PING_AFTER = 15.0
+PING_AFTER = 5.0
 #: Seconds between attempts to connect again, at first and at the most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 #: How often the thread looks at the clock.

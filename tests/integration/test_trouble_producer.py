@@ -323,6 +323,26 @@ def test_a_redis_without_memory_is_told_at_once_and_nothing_is_left_of_the_job(n
         assert waiting(admin) == Counter(["first", "second"])
 
 
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("harm", ["another kind", "no permission"])
+def test_a_job_that_could_not_be_pushed_is_not_taken_for_known_when_it_comes_again(name: str, harm: str):
+    with EmbeddedRedis(server=find(name)) as server, redis.Redis.from_url(server.url) as admin:
+        if harm == "another kind":
+            admin.set(QUEUE, "no list")
+        else:
+            admin.execute_command("ACL", "SETUSER", "default", "-lpush")
+        chosen = Settings(redis_url=server.url, queue_limit=0)
+        with Client(settings=chosen, check=False) as client:
+            for _ in range(2):
+                with pytest.raises(BrokerUnavailable):
+                    client.submit("churn", AGE, id="one")
+            assert client.job("one").status() == "unknown"
+            admin.execute_command("ACL", "SETUSER", "default", "+lpush")
+            admin.delete(QUEUE)
+            client.submit("churn", AGE, id="one")
+        assert waiting(admin) == Counter(["one"])
+
+
 def test_a_redis_with_too_few_replicas_is_told(server: EmbeddedRedis, admin: redis.Redis):
     admin.config_set("min-replicas-to-write", 1)
     try:
