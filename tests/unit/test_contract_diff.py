@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace import contract as contracts
+from headrace.contract import Array, Contract, Feature, Kind, Named, Output, Text
+from headrace.contract_diff import Change, breaks, diff
+from headrace.errors import InvalidInput
+
+PREDICT = {"predict": Output(shape=())}
+
+
+def contract(given: Any = None, methods: dict[str, Output] | None = None) -> Contract:
+    return Contract(model="churn", version="1", input=given or Text(), methods=methods or PREDICT)
+
+
+def named(*features: Feature) -> Contract:
+    return contract(Named(features=features))
+
+
+def feature(name: str = "age", kind: Kind = "number", **more: Any) -> Feature:
+    return Feature(name=name, kind=kind, **more)
+
+
+def says(old: Contract, new: Contract) -> list[tuple[bool, str]]:
+    return [(change.breaking, change.says) for change in diff(old, new)]
+
+
+def test_the_same_contract_of_another_version_changes_nothing() -> None:
+    old = named(feature("age"), feature("plan", "category", categories=("gold", "basic")))
+    new = Contract(model="churn", version="2", input=old.input, methods=old.methods)
+    assert diff(old, new) == ()
+    assert not breaks(())
+
+
+def test_features_that_come_and_go_break_producers() -> None:
+    old, new = named(feature("age"), feature("plan", "string")), named(feature("age"), feature("zip", "integer"))
+    assert says(old, new) == [
+        (True, "feature 'plan' is gone; an instance that has it is refused"),
+        (True, "feature 'zip' (integer) is new; an instance without it is refused"),
+    ]
+
+
+def test_a_feature_that_only_changed_its_name_is_told_as_one_change() -> None:
+    old = named(feature("age"), feature("planName", "string"), feature("x"))
+    assert says(old, named(feature("age"), feature("plan_name", "string"), feature("x"))) == [
+        (True, "feature 'planName' seems to be called 'plan_name' now")
+    ]
+    assert says(old, named(feature("age"), feature("tariff", "string"), feature("x")))[0][1].endswith(
+        "seems to be called 'tariff' now"
+    )
+    assert len(diff(old, named(feature("age"), feature("plan_name", "boolean"), feature("x")))) == 2
+
+
+def test_the_order_of_named_features_is_no_business_of_producers() -> None:
+    assert diff(named(feature("a"), feature("b", "string")), named(feature("b", "string"), feature("a"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "breaking"),
+    [
+        ("integer", "number", False),
+        ("number", "integer", True),
+        ("string", "number", True),
+        ("boolean", "integer", True),
+        ("string", "category", False),
+        ("boolean", "category", False),
+        ("category", "string", True),
+    ],
+)
+def test_a_kind_may_widen_and_not_narrow(old: Kind, new: Kind, breaking: bool) -> None:
+    (change,) = diff(named(feature(kind=old)), named(feature(kind=new)))
+    assert (change.about, change.name, change.breaking) == ("kind", "age", breaking)
+    assert ("refuses some of what it took" in change.says) == breaking
+
+
+def test_missing_values_may_be_allowed_and_not_forbidden() -> None:
+    allowed, forbidden = named(feature(nullable=True)), named(feature())
+    assert says(allowed, forbidden) == [(True, "feature 'age' must not be missing (null) any more")]
+    assert says(forbidden, allowed) == [(False, "feature 'age' may be missing (null) now")]
+
+
+def test_categories_may_come_and_not_go() -> None:
+    old = named(feature("plan", "category", categories=("gold", "basic")))
+    new = named(feature("plan", "category", categories=("gold", "silver")))
+    assert says(old, new) == [
+        (True, "feature 'plan' no longer takes basic"),
+        (False, "feature 'plan' also takes silver"),
+    ]
+    free = named(feature("plan", "category"))
+    assert not breaks(diff(old, free))
+    assert breaks(diff(free, old))
+
+
+def test_a_category_one_is_not_a_category_true() -> None:
+    one, true = (named(feature("plan", "category", categories=(value,))) for value in (1, True))
+    assert breaks(diff(one, true))
+    assert not breaks(diff(one, named(feature("plan", "integer"))))
+    assert breaks(diff(true, named(feature("plan", "integer"))))
+
+
+def test_long_lists_of_categories_are_cut_short() -> None:
+    old = named(feature("zip", "category", categories=tuple(range(40))))
+    assert diff(old, named(feature("zip", "category", categories=(1,))))[0].says.endswith(" and 27 more")
+
+
+def test_lists_change_by_shape_kind_and_missing_values() -> None:
+    old, new = contract(Array(shape=(30,), nullable=True)), contract(Array(shape=(28, 28), kind="integer"))
+    assert says(old, new) == [
+        (True, "instances are lists of 28 x 28 values, no longer of 30"),
+        (True, "values must not be missing (null) any more"),
+        (True, "values: number becomes integer, which refuses some of what it took"),
+    ]
+
+
+def test_another_form_of_input_is_one_change() -> None:
+    assert says(contract(Text()), contract(Array(shape=(3,)))) == [
+        (True, "instances are lists of values, no longer texts")
+    ]
+
+
+def test_methods_may_come_and_not_go_and_the_default_stays() -> None:
+    both = {"predict": Output(shape=()), "predict_proba": Output(shape=(2,))}
+    assert says(contract(), contract(methods=both)) == [(False, "method predict_proba is new")]
+    assert says(contract(methods=both), contract()) == [(True, "method predict_proba is gone")]
+    assert says(contract(methods=both), contract(methods=dict(reversed(both.items())))) == [
+        (True, "a job that names no method runs predict_proba, no longer predict")
+    ]
+
+
+def test_outputs_keep_their_shape_and_their_classes() -> None:
+    def proba(*classes: str) -> Contract:
+        outputs = {"predict": Output(shape=(), classes=classes)}
+        return contract(methods=outputs | {"predict_proba": Output(shape=(len(classes),), classes=classes)})
+
+    assert says(proba("a", "b"), proba("a", "b", "c")) == [
+        (True, "predict knows the classes c too"),
+        (True, "predict_proba gives a list of 3, no longer a list of 2"),
+        (True, "predict_proba knows the classes c too"),
+    ]
+    assert (False, "predict no longer knows the classes c") in says(proba("a", "b", "c"), proba("a", "b"))
+    assert says(proba("a", "b"), proba("b", "a")) == [
+        (True, "predict_proba gives its classes in another order: b, a")
+    ]
+    numbers = contract()
+    assert says(numbers, contract(methods={"predict": Output(shape=(), classes=("a",))})) == [
+        (True, "predict gives the classes a, no longer numbers")
+    ]
+
+
+def test_what_breaks_comes_first() -> None:
+    changes = diff(
+        named(feature("a"), feature("b", nullable=True)), named(feature("a", nullable=True), feature("b"))
+    )
+    assert [change.breaking for change in changes] == [True, False]
+    assert isinstance(changes[0], Change)
+
+
+VALUES = st.sampled_from([None, 0, 1, 2, 1.5, 2.0, True, False, "a", "b", "c"])
+CATEGORIES = st.none() | st.lists(
+    st.sampled_from([0, 1, 2, 1.5, True, False, "a", "b"]), min_size=1, max_size=4
+).map(tuple)
+FEATURES = st.one_of(
+    st.builds(feature, kind=st.sampled_from(["number", "integer", "boolean", "string"]), nullable=st.booleans()),
+    st.builds(feature, kind=st.just("category"), nullable=st.booleans(), categories=CATEGORIES),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(FEATURES, FEATURES, VALUES)
+def test_what_passed_and_is_refused_now_is_always_told_as_breaking(old: Feature, new: Feature, value: Any) -> None:
+    def passes(given: Feature) -> bool:
+        try:
+            contracts.check(named(given), [{"age": value}])
+        except InvalidInput:
+            return False
+        return True
+
+    if passes(old) and not passes(new):
+        assert breaks(diff(named(old), named(new)))
