@@ -13,8 +13,12 @@ from headrace.contract import Contract
 from headrace.envelope import Instance
 from headrace.errors import ModelError
 
-#: How an artifact is stored. A joblib artifact is a pickle: loading it runs whatever code is in it.
-Format = Literal["skops", "joblib"]
+#: How an artifact is stored. A joblib artifact is a pickle: loading it runs whatever code is in it. What is
+#: in a `data` artifact only the factory of its version knows.
+Format = Literal["skops", "joblib", "onnx", "data"]
+
+#: The name of a runtime; a part of a file's name too.
+RuntimeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
 
 #: The libraries whose versions a manifest records, as their distributions are called.
 LIBRARIES = ("scikit-learn", "numpy", "pandas", "skops")
@@ -62,6 +66,27 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     expected: dict[str, list[Any]]
 
 
+class Compiled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a runtime has made of the artifact, in a file of its own."""
+
+    #: Digest and size in bytes of that file.
+    sha256: str
+    size: int
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a runtime that was tried when the version was packaged."""
+
+    runtime: str
+    #: Why it cannot run the model; empty where it can.
+    refused: str = ""
+    #: The largest difference to scikit-learn of any number in a prediction, and the predictions compared.
+    difference: float = 0.0
+    compared: int = 0
+    #: Milliseconds that one call takes, by its rows.
+    milliseconds: dict[int, float] = {}
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A version of a model. Lies beside its artifact as `manifest.json`."""
 
@@ -79,6 +104,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]
     contract: Contract
     limits: Limits = Limits()
+    #: What executes the version, by its name among the entry points `headrace.runtimes`.
+    runtime: RuntimeName = "sklearn"
+    #: `module:factory` of the Python runtime.
+    factory: str = ""
+    #: None where the runtime executes the artifact itself.
+    compiled: Compiled | None = None
+    #: The runtimes tried when the version was packaged, this one among them.
+    trials: tuple[Trial, ...] = ()
     example: Example
 
     @property
@@ -95,6 +128,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def artifact(self) -> str:
         """The name of the artifact's file."""
         return f"artifact.{self.format}"
+
+    @property
+    def compiled_artifact(self) -> str:
+        """The name of the file with what the runtime made of the artifact, where it made something."""
+        return f"compiled.{self.runtime}"
 
     def numbered(self, version: str) -> Manifest:
         """The same manifest for another number."""

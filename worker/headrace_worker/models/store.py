@@ -1,7 +1,8 @@
 """The model store: a folder of immutable, numbered versions.
 
     <store>/<model>/<version>/manifest.json
-                              artifact.skops or artifact.joblib
+                              artifact.skops, or .joblib, .onnx, .data
+                              compiled.<runtime>, where its runtime made something of the artifact
 
 A version is written into a folder of another name, made durable, and then renamed to its number in one
 step: who reads the store sees all of a version or nothing. Two writers that want the same number meet at
@@ -64,7 +65,12 @@ class Store:
         manifest = self.read(model, version)
         return read_capped(self._folder(model, version) / manifest.artifact, manifest.title, max_bytes)
 
-    def add(self, manifest: Manifest, artifact: bytes) -> Manifest:
+    def compiled(self, model: str, version: str, *, max_bytes: int) -> bytes:
+        """What the runtime of a version made of its artifact, unverified. Raises ModelError as `artifact` does."""
+        manifest = self.read(model, version)
+        return read_capped(self._folder(model, version) / manifest.compiled_artifact, manifest.title, max_bytes)
+
+    def add(self, manifest: Manifest, artifact: bytes, compiled: bytes | None = None) -> Manifest:
         """Store a version under the next free number, and return its manifest with that number."""
         folder = self.path / check_model_name(manifest.name)
         try:
@@ -74,6 +80,8 @@ class Store:
             raise ModelError(f"the model store {self.path} cannot be written: {error.strerror}") from None
         try:
             _write(unfinished / manifest.artifact, artifact)
+            if compiled is not None:
+                _write(unfinished / manifest.compiled_artifact, compiled)
             return self._publish(manifest, unfinished, folder)
         except OSError as error:
             raise ModelError(f"{manifest.name} cannot be written to {self.path}: {error.strerror}") from None
