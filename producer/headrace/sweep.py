@@ -21,7 +21,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
     #: Letters replayed or purged.
     done: int = 0
-    #: Letters that somebody else replayed or purged before their turn came.
+    #: Letters that were replayed or purged before their turn came: by somebody else, or by a try of ours whose
+    #: reply was lost.
     gone: int = 0
     #: Letters whose id has another outcome than this failure, or another job under way: they stay.
     taken: int = 0

@@ -86,7 +86,7 @@ def tally(done: Tally, verb: str) -> Iterator[str]:
     if done.taken:
         yield f"{letters(done.taken)} not: the id has another outcome by now, or another job under way"
     if done.gone:
-        yield f"{letters(done.gone)} not: replayed or purged by somebody else meanwhile, or dead once more since"
+        yield f"{letters(done.gone)} not: replayed or purged meanwhile, or dead once more since"
 
 
 def letters(count: int) -> str:
