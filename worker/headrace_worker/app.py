@@ -53,6 +53,8 @@ app.conf.broker_transport_options.update(
     share_keeper=Hook(serving.keeper_for),
     lease_seconds=settings.lease,
     release_on_close=False,
+    # What Celery itself sends, a heartbeat for one, would wait for ever on a half-open connection.
+    socket_timeout=settings.command_timeout,
 )
 app.steps["consumer"].add(GiveBack)
 GiveBack.keeper = serving.keeper
