@@ -18,12 +18,14 @@ import redis
 from answering import CHURN, Answering
 
 from burying import INSTANCES, bury, bury_malformed, bury_storm, crashed, letter, message, parts, traces
-from headrace import AsyncClient, BrokerUnavailable, Client, JobConflict, UnknownLetter, UnknownModel
+from headrace import AsyncClient, BrokerUnavailable, Client, JobConflict, UnknownLetter, UnknownModel, replay
 from headrace.attempts import split
 from headrace.contracts import publish
 from headrace.errors import InvalidInput
 from headrace.letter import decode_exported
+from headrace.plan import Script, ask
 from headrace.queues import Keys
+from headrace.replay import Fate
 from headrace.settings import Settings
 from headrace.sweep import Tally
 
@@ -408,6 +410,16 @@ def test_a_letter_that_died_again_meanwhile_is_not_the_one_meant(client: Client,
     bury(server, letter("b"), died_ms=ago(50))
     assert client.dead_letters.replay(model="churn", rate=5, on_progress=die_again) == Tally(done=1, gone=1)
     assert found(client) == ["b"]
+
+
+def test_a_letter_that_died_again_between_reading_and_replaying_stays(client: Client, server: redis.Redis):
+    bury(server, letter("a"), died_ms=ago(60))
+    ready = replay.replay(client.dead_letters.show("a"), who="me", now_ms=ago(0), version=None)
+    bury(server, letter("a", message="died anew"))
+    names, values = replay.call(Keys(), [ready], ttl=60)
+    assert ask(server, Script(replay.SCRIPT)(names, values)) == [Fate.GONE]
+    assert client.dead_letters.show("a").message == "died anew"
+    assert not server.exists("predict.churn")
 
 
 def test_letters_that_die_during_a_replay_are_left_for_the_next(client: Client, server: redis.Redis):
