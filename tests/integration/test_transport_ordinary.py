@@ -20,12 +20,16 @@ from kombu import Connection, Exchange, Queue
 from kombu.asynchronous import Hub
 from tests.chaos.proxy import Proxy
 
+from headrace.queues import Keys
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.transport import ALIAS
 from headrace_worker.transport.channel import Channel
+from headrace_worker.transport.scripts import Ask, Leases
 
 ORDINARY = ("ordinary_tasks", "ordinary")
 OURS = "headrace_worker.transport:Transport"
+KEYS = Keys()
+LETTERS = [KEYS.dead, KEYS.dead_messages, KEYS.died]
 STOCK = ("plain_celery", "predict.stock")
 
 
@@ -102,9 +106,9 @@ def test_chains_groups_and_chords_work(tasks: Any) -> None:
 def test_bytes_that_are_no_message_are_kept(tasks: Any, server: redis.Redis) -> None:
     server.lpush("ordinary", b"\xff\x00", b"[]", b"{}")
     assert tasks.add.delay(1, 1).get(timeout=20) == 2
-    wait_for(lambda: server.llen("headrace:malformed") == 3)
-    assert set(server.lrange("headrace:malformed", 0, -1)) == {b"\xff\x00", b"[]", b"{}"}
-    server.delete("headrace:malformed")
+    wait_for(lambda: server.hlen(KEYS.dead_messages) == 3)
+    assert set(server.hvals(KEYS.dead_messages)) == {b"\xff\x00", b"[]", b"{}"}
+    server.delete(*LETTERS)
 
 
 def test_a_stock_worker_beside_us_is_not_disturbed(tasks: Any, own: EmbeddedRedis, server: redis.Redis) -> None:
@@ -175,7 +179,8 @@ def test_what_is_not_acknowledged_goes_back_when_the_channel_closes(
     assert not server.exists("headrace:leases")
     with Connection(own.url, transport=OURS) as second:
         again = received(second, 2)
-        assert sorted(message.payload for message in again) == [1, 3]
+        assert [message.payload for message in again] == [1, 3]
+        assert all(message.headers["redelivered"] for message in again)
         for message in again:
             message.ack()
 
@@ -191,6 +196,28 @@ def test_a_requeued_message_comes_again_and_a_rejected_one_does_not(
     assert message.payload == "again"
     message.ack()
     assert not server.exists("headrace:leases", "simple")
+
+
+def test_a_message_whose_consumer_was_lost_says_that_it_was_delivered_before(
+    connection: Connection, server: redis.Redis
+) -> None:
+    send(connection, "first", "second")
+    server.lpush("simple", b"no message")
+    names = connection.default_channel.names
+    lost = Leases(server, names)
+    for number in range(3):
+        lost.claim(f"gone/1/x/{number}", [Ask(queue="simple")], lasts_ms=1)
+    time.sleep(0.01)
+    for lease in lost.lapsed():
+        assert lost.lapse(lease, "lapse", owner="other", only_if_lapsed=True) == 1
+    assert b"no message" in server.lrange("simple", 0, -1)
+    server.lrem("simple", 1, b"no message")
+    again = received(connection, 2)
+    assert sorted(message.payload for message in again) == ["first", "second"]
+    assert all(message.headers["redelivered"] for message in again)
+    assert all(message.delivery_info["redelivered"] for message in again)
+    for message in again:
+        message.ack()
 
 
 def test_requeued_messages_come_after_what_waits_in_their_order(connection: Connection) -> None:
@@ -317,7 +344,7 @@ def test_one_message_can_be_fetched_at_a_time(connection: Connection, server: re
     message.ack()
     assert channel.basic_get("simple") is None
     assert not server.exists("headrace:leases", "simple")
-    server.delete("headrace:malformed")
+    server.delete(*LETTERS)
 
 
 def test_the_name_of_the_transport_is_known_to_kombu() -> None:

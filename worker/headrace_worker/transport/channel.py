@@ -24,12 +24,12 @@ import msgspec
 import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 
 from headrace import letter
 from headrace.queues import Keys, model_of
 from headrace_worker.transport import lua, scripts
-from headrace_worker.transport.message import CONTENT_TYPE, claim_message
+from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.scripts import Ask, Claim, Held, LeaseKeys
 from headrace_worker.transport.wakeup import Wakeup
 
@@ -76,20 +76,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         if cause := getattr(message, "cause", None):
             keeper.lapse(delivery_tag, cause)
         elif requeue:
-            ordinary = message is not None and message.content_type != CONTENT_TYPE
-            keeper.release(delivery_tag, instead=_redelivered(message) if ordinary else b"")
+            keeper.release(delivery_tag, behind=True)
         else:
             keeper.discard(delivery_tag)
         super().ack(delivery_tag)
-
-
-def _redelivered(message: Any) -> bytes:
-    """An ordinary message that says it has been delivered before: tasks that reject theirs look for it."""
-    payload = dict(message._raw)  # noqa: SLF001  # as kombu does
-    payload["headers"] = {**payload["headers"], "redelivered": True}
-    about = {**payload["properties"]["delivery_info"], "redelivered": True}
-    payload["properties"] = {**payload["properties"], "delivery_info": about}
-    return bytes(dumps(payload), "utf-8")
 
 
 class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types

@@ -104,14 +104,14 @@ class Keeper:
             else:
                 self.commands.finish(lease)
 
-    def release(self, name: str, *, instead: bytes = b"") -> None:
-        """Put the claim's messages back where they came from, or `instead` behind what waits there."""
+    def release(self, name: str, *, behind: bool = False) -> None:
+        """Put the claim's messages back where they came from; an ordinary one may go behind what waits there."""
         if lease := self._held.pop(name, None):
-            self._release(lease, instead)
+            self._release(lease, behind=behind)
 
-    def _release(self, lease: Lease, instead: bytes = b"") -> None:
+    def _release(self, lease: Lease, *, behind: bool = False) -> None:
         try:
-            self.commands.release(lease, instead=instead)
+            self.commands.release(lease, delivered=True, behind=behind)
         except redis.RedisError as error:
             log.warning("could not put a claim of %s back, will do so when Redis answers: %s", lease.queue, error)
             self.stray(lease.name)
@@ -136,11 +136,13 @@ class Keeper:
         self._hurry.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
-        names = {*self._held, *self._strays}
+        held = set(self._held)
+        names = {*held, *self._strays}
         self._held.clear()
         self._strays.clear()
         try:
-            return sum(self.commands.release(lease) > 0 for lease in self.commands.named(names)) if names else 0
+            leases = self.commands.named(names) if names else []
+            return sum(self.commands.release(lease, delivered=lease.name in held) > 0 for lease in leases)
         except redis.RedisError as error:
             log.warning("could not put %d claims back, they run elsewhere when they lapse: %s", len(names), error)
             return 0

@@ -227,16 +227,17 @@ local function ending(leases, member, only_if_lapsed)
 end
 """
 
-# KEYS: leases, lease, the five sources. ARGV: member, '1' if only when lapsed, the frame to put in place of the
-# one leased, behind what waits, or ''; then source and count of each origin. Returns how many went back.
+# KEYS: leases, lease, the five sources. ARGV: member, '1' if only when lapsed, '1' to put them behind what waits,
+# the frame to put in place of the one leased, or ''; then source and count of each origin. Returns how many
+# went back.
 RELEASE = (
     ENDING
     + """
 if not ending(KEYS[1], ARGV[1], ARGV[2] == '1') then return 0 end
 local frames, at = redis.call('LRANGE', KEYS[2], 0, -1), 0
-local push = 'RPUSH'
-if ARGV[3] ~= '' then frames, push = {ARGV[3]}, 'LPUSH' end
-for i = 4, #ARGV, 2 do
+local push = ARGV[3] == '1' and 'LPUSH' or 'RPUSH'
+if ARGV[4] ~= '' then frames = {ARGV[4]} end
+for i = 5, #ARGV, 2 do
   local count = tonumber(ARGV[i + 1])
   for frame = math.min(at + count, #frames), at + 1, -1 do
     redis.call(push, KEYS[3 + ARGV[i]], frames[frame])

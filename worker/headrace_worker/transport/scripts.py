@@ -10,12 +10,13 @@ A lease is two things: a member of the sorted set `leases`, with the moment it l
 that holds the claimed messages, byte for byte. The member says who claimed, from which lists, of which queue,
 and is never used again: whoever finds it missing has lost the claim. That is the fence.
 
-A message that ran in vain comes back as a frame, with the attempt in it (`headrace.attempts`). Nothing here ever
-rewrites a message.
+A job that ran in vain comes back as a frame, with the attempt in it (`headrace.attempts`). Nothing here ever
+rewrites a job's message.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Container, Mapping, Sequence
@@ -100,6 +101,21 @@ def lease_of(member: bytes) -> Lease | None:
         return Lease(name=name, queue=queue, origins=tuple(zip(numbers[::2], numbers[1::2], strict=True)))
     except ValueError:
         return None
+
+
+def redelivered(frame: bytes) -> bytes:
+    """The message of an ordinary task, saying, as brokers do, that it was delivered before.
+
+    Celery looks for it to leave out what has succeeded, and so do tasks that reject theirs. What is no message
+    is left as it is.
+    """
+    try:
+        message = json.loads(frame)
+        message["headers"]["redelivered"] = True
+        message["properties"]["delivery_info"]["redelivered"] = True
+        return json.dumps(message).encode()
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return frame
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,14 +281,21 @@ class Leases:
         """End a claim whose messages are done with; says whether it was still held."""
         return bool(self._finish(self._of(lease), [lease.member]))
 
-    def release(self, lease: Lease, *, only_if_lapsed: bool = False, instead: bytes = b"") -> int:
+    def release(
+        self, lease: Lease, *, only_if_lapsed: bool = False, delivered: bool = False, behind: bool = False
+    ) -> int:
         """Put a claim's messages back where they came from, as if never taken; returns how many.
 
-        `instead`, if given, takes the place of the one message leased, and goes behind all that waits.
+        The message of an ordinary task that was `delivered` says so from then on, and with `behind` it goes
+        behind all that waits. Jobs do neither.
         """
+        marked, behind = b"", behind and not lease.of_jobs
+        if delivered and not lease.of_jobs:
+            first: list[bytes] = self._client.lrange(self._names.lease(lease.name), 0, 0)  # type: ignore[assignment]  # bytes
+            marked = b"".join(map(redelivered, first))
         names = [*self._of(lease), *self._names.sources(lease.queue)]
         origins = (number for origin in lease.origins for number in origin)
-        return int(self._release(names, [lease.member, int(only_if_lapsed), instead, *origins]))
+        return int(self._release(names, [lease.member, int(only_if_lapsed), int(behind), marked, *origins]))
 
     def lapse(self, lease: Lease, cause: str, *, owner: str, only_if_lapsed: bool = False) -> int:
         """Take a claim from its owner. Its jobs are to run again, each alone, one attempt the more.
@@ -280,7 +303,7 @@ class Leases:
         Messages of ordinary queues go back where they came from. Returns how many went back.
         """
         if not lease.of_jobs:
-            return self.release(lease, only_if_lapsed=only_if_lapsed)
+            return self.release(lease, only_if_lapsed=only_if_lapsed, delivered=True)
         names = [*self._of(lease), self._names.keys.again(lease.queue)]
         return int(self._lapse(names, [lease.member, int(only_if_lapsed), f"{word(cause)},{word(owner)}"]))
 
