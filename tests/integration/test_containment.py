@@ -16,7 +16,11 @@ from headrace import Client
 from headrace.errors import JobFailed
 from headrace.queues import Keys
 from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.serving import Serving
+from headrace_worker.settings import WorkerSettings
 from headrace_worker.stack import Child
+from headrace_worker.transport.message import claim_message
+from headrace_worker.transport.scripts import Claim, Lease
 
 #: Seconds of the model's limits: it is interrupted, and killed.
 SOFT, HARD = 0.7, 1.5
@@ -149,3 +153,16 @@ def test_processes_that_are_replaced_cost_no_job(tmp_path: Path, recycle: tuple[
         wait_for(place.is_clean)
         calls = [line for line in (tmp_path / "calls").read_text().splitlines() if line != "1"]
         assert sorted(calls) == sorted(str(int(row[0])) for row in rows)
+
+
+def test_a_model_has_its_own_limits_or_those_of_the_worker(tmp_path: Path) -> None:
+    add(tmp_path, "free")
+    add(tmp_path, "soft", soft_time_limit=5)
+    add(tmp_path, "late", soft_time_limit=9)
+    models = add(tmp_path, "both", soft_time_limit=9, time_limit=10)
+    place = Serving(WorkerSettings(models=str(models), trust_pickle=True, time_limit=7))
+    assert place.registry.preload() == {}
+    limits = {model: place.ask_of(f"predict.{model}").time_limits for model in place.registry.store.models()}
+    assert limits == {"free": (7, None), "soft": (7, 5), "late": (7, None), "both": (10, 9)}
+    claim = Claim(lease=Lease(name="me/1", queue="predict.soft", origins=((1, 1),)), frames=[b"{}"])
+    assert claim_message(claim, limits["soft"])["headers"]["timelimit"] == [7, 5]
