@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+import pytest
 import redis
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -71,6 +72,8 @@ class Places(RuleBasedStateMachine):
         #: The queue and the message of every job.
         self.accepted: dict[str, str] = {}
         self.messages: dict[str, bytes] = {}
+        #: Those that are no jobs at all.
+        self.garbage: set[str] = set()
         #: Runs in vain, and replays: how many its frame must tell of.
         self.tried: Counter[str] = Counter()
         self.published: Counter[str] = Counter()
@@ -83,7 +86,7 @@ class Places(RuleBasedStateMachine):
     @rule(
         queue=st.sampled_from(QUEUES),
         priority=st.sampled_from((0, 9)),
-        count=st.integers(1, 6),
+        count=st.integers(1, 3),
         garbage=st.booleans(),
     )
     def push(self, queue: str, priority: int, count: int, garbage: bool) -> None:
@@ -92,11 +95,14 @@ class Places(RuleBasedStateMachine):
             frame = f'{{"id": "{job}", "garbage": {str(garbage).lower()}, "priority": {priority}}}\n\x00'.encode()
             self.db.lpush(self.names.keys.lists(queue)[PRIORITY_STEPS.index(priority)], frame)
             self.accepted[job], self.messages[job] = queue, frame
+            if garbage:
+                self.garbage.add(job)
 
-    @rule(number=st.integers(1, 60))
-    def cancel(self, number: int) -> None:
-        job = str(number)
-        if self.accepted.get(job, "ordinary") != "ordinary":
+    @rule(place=st.integers(0, 60))
+    def cancel(self, place: int) -> None:
+        jobs = [job for job, queue in self.accepted.items() if queue != "ordinary" and job not in self.garbage]
+        if jobs:
+            job = jobs[place % len(jobs)]
             keys = [self.names.keys.result(job), self.names.keys.job(job)]
             self.published[job] += self.cancel_script(keys, [100, outcome.encode(Cancelled(job=job), NOW)])[0]
 
@@ -149,14 +155,11 @@ class Places(RuleBasedStateMachine):
         self._end(claim, fates)
         return claim
 
-    @rule(target=stale, claim=consumes(claims))
-    def release(self, claim: Claim) -> Claim:
-        self.leases.release(claim.lease)
-        return claim
-
-    @rule(target=stale, claim=consumes(claims))
-    def crash(self, claim: Claim) -> Claim:
-        if self.leases.lapse(claim.lease, "crash", owner="me"):
+    @rule(target=stale, claim=consumes(claims), crashed=st.booleans())
+    def leave(self, claim: Claim, crashed: bool) -> Claim:
+        if not crashed:
+            self.leases.release(claim.lease)
+        elif self.leases.lapse(claim.lease, "crash", owner="me"):
             self._count(claim.lease, claim.frames)
         return claim
 
@@ -171,26 +174,21 @@ class Places(RuleBasedStateMachine):
 
     # --- time and keepers
 
-    @rule(claim=claims)
-    def time_passes_over_a_lease(self, claim: Claim) -> None:
-        self.db.zadd(self.names.keys.leases, {claim.lease.member: 1}, xx=True)
-
-    @rule()
-    def sweep(self) -> None:
+    @rule(lapsed=st.integers(0, 3))
+    def sweep(self, lapsed: int) -> None:
+        for member in self.db.zrange(self.names.keys.leases, 0, lapsed - 1) if lapsed else ():
+            self.db.zadd(self.names.keys.leases, {member: 1})
         for lease in self.leases.lapsed():
             frames = self.db.lrange(self.names.lease(lease.name), 0, -1)
             assert self.leases.lapse(lease, "lapse", owner="another", only_if_lapsed=True) == len(frames)
             self._count(lease, frames)
 
-    @rule(queue=st.sampled_from(QUEUES[:2]))
-    def delayed_jobs_are_due(self, queue: str) -> None:
-        self.leases.due(queue, most=3)
-
-    @rule(queue=st.sampled_from(QUEUES[:2]))
-    def time_passes_over_delayed_jobs(self, queue: str) -> None:
+    @rule(queue=st.sampled_from(QUEUES[:2]), later=st.booleans())
+    def delayed_jobs_are_due(self, queue: str, later: bool) -> None:
         delayed = self.names.keys.delayed(queue)
-        for frame in self.db.zrange(delayed, 0, -1):
+        for frame in self.db.zrange(delayed, 0, -1) if later else ():
             self.db.zadd(delayed, {frame: 1})
+        self.leases.due(queue, most=3)
 
     @rule()
     def redis_forgets_its_scripts(self) -> None:
@@ -327,10 +325,11 @@ class _Everything:
         return True
 
 
-def test_every_job_is_in_exactly_one_place(redis_url: str) -> None:
+@pytest.mark.parametrize("examples", [12, pytest.param(150, marks=pytest.mark.long)])
+def test_every_job_is_in_exactly_one_place(redis_url: str, examples: int) -> None:
     with redis.Redis.from_url(redis_url) as db:
         here = type("Here", (Places,), {"db": db, "names": LeaseKeys(Keys("apart:"))})
         run_state_machine_as_test(
             here,
-            settings=settings(max_examples=40, stateful_step_count=50, deadline=None),
+            settings=settings(max_examples=examples, stateful_step_count=60, deadline=None),
         )

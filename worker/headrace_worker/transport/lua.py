@@ -228,7 +228,7 @@ end
 """
 
 # KEYS: leases, lease, the five sources. ARGV: member, '1' if only when lapsed, '1' to put them behind what waits,
-# the frame to put in place of the one leased, or ''; then source and count of each origin. Returns how many
+# the frame to put in place of the first one leased, or ''; then source and count of each origin. Returns how many
 # went back.
 RELEASE = (
     ENDING
@@ -236,7 +236,7 @@ RELEASE = (
 if not ending(KEYS[1], ARGV[1], ARGV[2] == '1') then return 0 end
 local frames, at = redis.call('LRANGE', KEYS[2], 0, -1), 0
 local push = ARGV[3] == '1' and 'LPUSH' or 'RPUSH'
-if ARGV[4] ~= '' then frames = {ARGV[4]} end
+if ARGV[4] ~= '' then frames[1] = ARGV[4] end
 for i = 5, #ARGV, 2 do
   local count = tonumber(ARGV[i + 1])
   for frame = math.min(at + count, #frames), at + 1, -1 do
