@@ -8,8 +8,9 @@ and to say precisely what is wrong with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import msgspec
@@ -85,11 +86,11 @@ def check_method(contract: Contract, method: str | None) -> str:
     return method
 
 
-def check(contract: Contract, instances: Sequence[Any], *, first: int = 0) -> list[Instance]:
+def check(contract: Contract, instances: Sequence[Any], *, numbers: Iterable[int] | None = None) -> list[Instance]:
     """The instances as they are sent: of the contract's types, missing values as None.
 
-    Raises InvalidInput naming the first instances and features that do not fit, and what would; instances are
-    counted from `first`.
+    Raises InvalidInput naming the first instances and features that do not fit, and what would. `numbers` are
+    those of the instances in the caller's count, from 0 by default.
     """
     if not instances:
         raise InvalidInput("a job needs at least one instance; the list is empty")
@@ -97,19 +98,21 @@ def check(contract: Contract, instances: Sequence[Any], *, first: int = 0) -> li
     try:
         msgspec.convert((instances,), accepts.every)
     except (msgspec.ValidationError, RecursionError):
-        return _mend(contract, accepts, instances, first)
+        return _mend(contract, accepts, instances, count() if numbers is None else numbers)
     return list(instances)
 
 
-def _mend(contract: Contract, accepts: _Accepts, instances: Sequence[Any], first: int) -> list[Instance]:
+def _mend(
+    contract: Contract, accepts: _Accepts, instances: Sequence[Any], numbers: Iterable[int]
+) -> list[Instance]:
     checked: list[Instance] = []
     problems: list[str] = []
-    for index, instance in enumerate(instances, start=first):
+    for number, instance in zip(numbers, instances, strict=False):
         try:
             msgspec.convert(instance, accepts.one)
         except (msgspec.ValidationError, RecursionError):
             mended, found = _explain(contract.input, instance)
-            problems += [f"instance {index}: {problem}" for problem in found]
+            problems += [f"instance {number}: {problem}" for problem in found]
             checked.append(mended)
             if len(problems) > _MOST_PROBLEMS:
                 break

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from headrace import aliases
+from headrace.aliases import Aliases
 from headrace.contract import Contract
 from headrace.errors import HeadraceError, UnknownModel
 from headrace.plan import Command, Plan, Script, ask
@@ -68,6 +70,7 @@ class Contracts:
         self._keys = keys
         self._ttl = ttl
         self._read: dict[tuple[str, str | None], tuple[float, Contract]] = {}
+        self._aliases: dict[str, tuple[float, Aliases]] = {}
 
     def get(self, model: str, version: str | None, now: float, *, again: bool = False) -> Plan[Contract]:
         """The contract of a version, of the newest for None; at most `ttl` seconds old at the moment `now`.
@@ -84,6 +87,15 @@ class Contracts:
         contract = _decoded(stored, model)
         self._read[model, version] = (now, contract)
         return contract
+
+    def aliases(self, model: str, now: float) -> Plan[Aliases]:
+        """The model's aliases; at most `ttl` seconds old at the moment `now`."""
+        at, known = self._aliases.get(model, (0.0, None))
+        if known is not None and now - at < self._ttl:
+            return known
+        known = aliases.decoded(model, (yield aliases.read_command(self._keys, model)))
+        self._aliases[model] = (now, known)
+        return known
 
     def is_fresh(self, model: str, version: str | None, now: float) -> bool:
         """Whether the contract was read at this very moment, so that reading again tells nothing new."""

@@ -103,12 +103,16 @@ class Packed(msgspec.Struct, frozen=True):
 
 
 class Packer:
-    """Packs jobs that differ in id and instances alone: all else of their messages is made once."""
+    """Packs jobs that differ in id and instances alone: all else of their messages is made once.
 
-    def __init__(self, like: Job) -> None:
+    `asked` is the version in the caller's words: None, an alias, or a number.
+    """
+
+    def __init__(self, like: Job, asked: str | None) -> None:
         self.like = like
         self._form = envelope.form(like)
-        self._asked = msgspec.json.encode([like.model, like.version, like.method])
+        # A repeat is one of what was asked for, whatever an alias pointed to at the time.
+        self._asked = msgspec.json.encode([like.model, asked, like.method])
 
     def pack(self, job: str, instances: bytes) -> Packed:
         """A job by its id; its instances, as many as `like` has, are given as JSON (`encoded`)."""

@@ -22,7 +22,7 @@ _LONGEST = timedelta(days=366)
 class JobOptions(TypedDict, total=False):
     """What may be asked of a job besides its input."""
 
-    #: Version of the model, a number as text; the newest by default.
+    #: Version of the model, a number as text, or an alias; what serves (`headrace.aliases`) by default.
     version: str | None
     #: Method of the estimator, such as `predict_proba`; the version's own default by default.
     method: str | None
@@ -50,13 +50,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None
     durable: bool
 
-    def job(self, job: str, instances: list[Any], reply_to: str | None = None) -> Job:
-        """A job of these instances; its outcome is told to an inbox too."""
+    def job(self, job: str, version: str | None, instances: list[Any], reply_to: str | None = None) -> Job:
+        """A job of these instances, for the version that was asked for by its number or otherwise.
+
+        Its outcome is told to an inbox too.
+        """
         return Job(
             id=job,
             model=self.model,
             instances=instances,
-            version=self.version,
+            version=version,
             method=self.method,
             priority=self.priority,
             expires=self.expires,
@@ -76,7 +79,7 @@ def asked(model: str, options: JobOptions, now: datetime) -> Asked:
         raise InvalidInput("the job would expire before its delay is over; let `expires` be later than `delay`")
     return Asked(
         model=check_model_name(model),
-        version=_word("version", options.get("version"), "a number as text, such as '3'"),
+        version=_word("version", options.get("version"), "a number as text or an alias, such as '3' or 'canary'"),
         method=_word("method", options.get("method"), "a name, such as 'predict_proba'"),
         priority=_priority(options.get("priority", 0)),
         expires=expires,

@@ -15,16 +15,17 @@ import msgspec
 from redis.exceptions import RedisError
 
 from headrace import contracts, depth, durable, enqueue, outcome, publish
-from headrace.contract import Contract, check, check_method
+from headrace.contract import Contract
 from headrace.contracts import Contracts
 from headrace.depth import QueueDepth
 from headrace.enqueue import Accepted, Packed, Packer
-from headrace.envelope import Instance, new_id
+from headrace.envelope import new_id
 from headrace.errors import HeadraceError, InvalidInput, JobConflict, QueueFull, ResultTimeout
 from headrace.options import Asked
 from headrace.outcome import Cancelled, Outcome, Status, status_of
 from headrace.plan import Command, Plan, Script
 from headrace.queues import Keys, check_job_id, queue_name
+from headrace.routing import Routing
 from headrace.settings import Settings
 
 #: Bytes of messages one call of the enqueueing script takes, beside the `enqueue.CHUNK` jobs.
@@ -55,14 +56,14 @@ class Producer:
         self.keys = Keys(settings.key_prefix)
         #: Where workers tell this client of outcomes (`Keys.inbox`).
         self.inbox = uuid.uuid4().hex
-        self._check = check
         self._contracts = Contracts(self.keys, settings.contract_ttl)
+        self._routing = Routing(self._contracts, check=check)
 
     def submit(self, asked: Asked, instances: list[Any], job: str | None, now: datetime) -> Plan[str]:
         """Enqueue one job; its id."""
         job = new_id() if job is None else check_job_id(job)
-        checked = yield from self._checked(asked, instances, now)
-        packer = Packer(asked.job(job, checked, self.inbox))
+        version, checked = yield from self._routing.one(asked, job, instances, now)
+        packer = Packer(asked.job(job, version, checked, self.inbox), asked.version)
         packed = packer.pack(job, enqueue.encoded(checked, self.settings.max_job_bytes))
         safety = (yield from durable.offered(self.settings)) if asked.durable else None
         yield from self._enqueue(packer, [packed], [], now)
@@ -77,22 +78,27 @@ class Producer:
 
         A list is checked as a whole before anything is enqueued; of an iterator, each chunk is.
         """
-        packer, limit = Packer(asked.job("", [None], self.inbox)), self.settings.max_job_bytes
+        limit = self.settings.max_job_bytes
         parts: Iterable[list[Any]] = _chunks(instances)
         if isinstance(instances, list):
             jobs = _as_many(jobs, len(instances))
             parts = [instances] if instances else []
         names = _names(jobs)
+        called: list[str] = []
         accepted: list[str] = []
         safety = (yield from durable.offered(self.settings)) if asked.durable else None
         try:
-            first = 0
             for part in parts:
-                checked = yield from self._checked(asked, part, now, first)
-                encoded = [enqueue.encoded([instance], limit) for instance in checked]
-                for packed in _packed(packer, encoded, names):
-                    yield from self._enqueue(packer, packed, accepted, now)
-                first += len(part)
+                ids = list(islice(names, len(part)))
+                if len(ids) < len(part):
+                    raise InvalidInput("there are fewer `ids` than instances")
+                shares = yield from self._routing.many(asked, ids, part, len(called), now)
+                encoded = [[enqueue.encoded([one], limit) for one in share.instances] for share in shares]
+                for share, instances_of_it in zip(shares, encoded, strict=True):
+                    packer = Packer(asked.job("", share.version, [None], self.inbox), asked.version)
+                    for packed in _packed(packer, [ids[place] for place in share.places], instances_of_it):
+                        yield from self._enqueue(packer, packed, accepted, now)
+                called += ids
             if jobs is not None and next(names, None) is not None:
                 raise InvalidInput("there are more `ids` than instances")
         except (HeadraceError, RedisError) as error:
@@ -101,23 +107,7 @@ class Producer:
             raise
         if safety is not None and accepted:
             yield from durable.confirm(accepted, safety, self.keys, self.settings)
-        return accepted
-
-    def _checked(self, asked: Asked, instances: list[Any], now: datetime, first: int = 0) -> Plan[list[Instance]]:
-        """The instances as they are sent. A contract out of the cache that refuses is read again first."""
-        if not instances:
-            raise InvalidInput("a job needs at least one instance; the list is empty")
-        if not self._check:
-            return instances
-        moment = now.timestamp()
-        contract = yield from self._contracts.get(asked.model, asked.version, moment)
-        try:
-            return _fit(contract, asked, instances, first)
-        except InvalidInput:
-            if self._contracts.is_fresh(asked.model, asked.version, moment):
-                raise
-        contract = yield from self._contracts.get(asked.model, asked.version, moment, again=True)
-        return _fit(contract, asked, instances, first)
+        return called
 
     def _enqueue(self, packer: Packer, packed: Sequence[Packed], accepted: list[str], now: datetime) -> Plan[None]:
         """Hand jobs in; the ids taken are added to `accepted`. Raises QueueFull and JobConflict."""
@@ -214,11 +204,6 @@ def out_of_time(known: Seen, timeout: float) -> ResultTimeout:
     return ResultTimeout(f"job {known.job} has no outcome after {timeout:g} s; it is {known.status}: {advice}")
 
 
-def _fit(contract: Contract, asked: Asked, instances: list[Any], first: int) -> list[Instance]:
-    check_method(contract, asked.method)
-    return check(contract, instances, first=first)
-
-
 def _as_many(jobs: Iterable[str] | None, count: int) -> list[str] | None:
     if jobs is None:
         return None
@@ -240,15 +225,12 @@ def _chunks(instances: Iterable[Any]) -> Iterator[list[Any]]:
         yield part
 
 
-def _packed(packer: Packer, instances: Iterable[bytes], names: Iterator[str]) -> Iterator[list[Packed]]:
+def _packed(packer: Packer, jobs: Iterable[str], instances: Iterable[bytes]) -> Iterator[list[Packed]]:
     """Jobs in chunks small enough for one call of the script."""
     chunk: list[Packed] = []
     size = 0
-    for instance in instances:
-        name = next(names, None)
-        if name is None:
-            raise InvalidInput("there are fewer `ids` than instances")
-        chunk.append(packer.pack(name, instance))
+    for job, instance in zip(jobs, instances, strict=True):
+        chunk.append(packer.pack(job, instance))
         size += len(chunk[-1].message)
         if len(chunk) >= enqueue.CHUNK or size >= _CHUNK_BYTES:
             yield chunk

@@ -92,6 +92,14 @@ class Keys(msgspec.Struct, frozen=True):
         """A hash: version -> contract (JSON), and `latest` -> version."""
         return f"{self.prefix}headrace:contracts:{model}"
 
+    def aliases(self, model: str) -> str:
+        """A hash: alias -> where it points (`headrace.aliases`)."""
+        return f"{self.prefix}headrace:aliases:{model}"
+
+    def alias_history(self, model: str) -> str:
+        """A list: the moves of the model's aliases, the newest first."""
+        return f"{self.prefix}headrace:alias-history:{model}"
+
     def again(self, queue: str) -> str:
         """A list: frames to run again, each alone."""
         return f"{self.prefix}headrace:again:{queue}"

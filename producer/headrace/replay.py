@@ -127,7 +127,7 @@ def _target(keys: Keys, one: Replay) -> str:
 def _record(job: Job, message: bytes, now_ms: int) -> bytes:
     """The record a submit of this job writes, so that its id stays protected from another input."""
     (_, instances), *_ = _BODY.decode(_body(_OBJECT.decode(message)))
-    packer = Packer(msgspec.structs.replace(job, eta=None, expires=None))
+    packer = Packer(msgspec.structs.replace(job, eta=None, expires=None), job.version)
     return packer.pack(job.id, bytes(instances)).digest + packer.record(now_ms)
 
 

@@ -181,8 +181,8 @@ class InMemoryClient:
 
     def _accept(self, wanted: Asked, jobs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
         most = self._settings.max_job_bytes
-        wants = [wanted.job(name, given) for name, given in jobs]
-        packed = [Packer(job).pack(job.id, enqueue.encoded(job.instances, most)) for job in wants]
+        wants = [wanted.job(name, wanted.version, given) for name, given in jobs]
+        packed = [Packer(job, job.version).pack(job.id, enqueue.encoded(job.instances, most)) for job in wants]
         accepted: list[str] = []
         for job, one in zip(wants, packed, strict=True):
             name = job.id

@@ -56,9 +56,9 @@ def test_every_problem_says_which_instance_it_is_in():
     assert "instance 2: feature 'age' must be a number, got a missing value" in text
 
 
-def test_instances_can_be_counted_from_elsewhere_than_0():
+def test_instances_can_be_counted_as_their_caller_counts_them():
     with pytest.raises(InvalidInput, match="instance 250:"):
-        check(named(age="number"), [{"age": "x"}], first=250)
+        check(named(age="number"), [{"age": "x"}], numbers=[250])
 
 
 def test_five_problems_are_enough():
