@@ -1,8 +1,8 @@
 """`durable=True`: wait until neither a restart of Redis nor a failover can lose the jobs of a call.
 
-Where replicas are connected, one of them must have the jobs, as it may be the next primary; where Redis tells
-when its append-only file is on disk (WAITAOF, from 7.2), it must be. What Redis can confirm is found out
-before anything is enqueued.
+Where replicas are connected, one of them must have the jobs, as it may be the next primary; where Sentinels choose
+the primary, there must be one. Where Redis tells when its append-only file is on disk (WAITAOF, from 7.2), it must
+be. What Redis can confirm is found out before anything is enqueued.
 
 WAIT and WAITAOF speak of the last write of their own connection. A repeated submit writes nothing, and a
 failover may have come between; so what is waited for is a write of its own, by a script that first sees
@@ -18,6 +18,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from headrace import broker, server
+from headrace.address import read
 from headrace.errors import NotDurable
 from headrace.plan import Plan, Together, Word
 from headrace.queues import Keys
@@ -64,6 +65,9 @@ def offered(settings: Settings) -> Plan[Safety]:
     replica = facts.replicas > 0
     if replica and isinstance(waits, RedisError):
         raise _cannot(settings, "replicas are connected, and this user may not WAIT for one; see its ACL")
+    if not replica and read(settings.redis_url).sentinels:
+        # Its own disk is no help: another may be the primary in a moment. It may itself be one that came back.
+        raise _cannot(settings, "Sentinels choose the primary, and this one has no replica now; wait for one")
     disk = facts.keeps_file and not isinstance(tells_disk, RedisError)
     if replica or disk:
         return Safety(replica, disk)
