@@ -14,6 +14,7 @@
     ├── UnknownLetter            there is no dead letter of that id, or no more
     ├── ModelError               a model cannot be packaged, verified or loaded
     ├── TransientError           for models to raise: the next run of the job may well succeed
+    │   └── StoreUnavailable     the model store is away; what is loaded serves on
     └── SettingError             a setting has a value it cannot have
 
 A message names what is wrong, where, and what to do. It never repeats a value out of an instance: errors
@@ -38,6 +39,7 @@ __all__ = [
     "QueueFull",
     "ResultTimeout",
     "SettingError",
+    "StoreUnavailable",
     "TransientError",
     "UnknownModel",
 ]
@@ -126,6 +128,10 @@ class ModelError(HeadraceError):
 
 class TransientError(HeadraceError):
     """For models and runtimes to raise: what a prediction needs is away for now. The job runs again later."""
+
+
+class StoreUnavailable(TransientError):
+    """The model store is away, or refuses us. Nothing is wrong with the models in it."""
 
 
 class SettingError(HeadraceError, ValueError):

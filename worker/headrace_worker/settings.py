@@ -12,8 +12,15 @@ from headrace.settings import Settings
 class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of a worker: those of a producer, and these."""
 
-    #: The model store, a folder.
+    #: The model store: a folder, or a URL that fsspec knows (`s3://bucket/prefix`).
     models: str = "models"
+    #: Where what is read of a URL is kept, and how many bytes of it; "" is `~/.cache/headrace/models`.
+    model_cache: str = ""
+    model_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 10 * 1024**3
+    #: Files of keys whose signatures of versions count, with commas between.
+    model_keys: str = ""
+    #: Whether a version needs one of them to serve.
+    require_signature: bool = False
     #: Models to serve, by name, with commas between; none is all models of the store, also those added later.
     serve: str = ""
     #: Seconds a claim's lease lasts unless it is renewed: how soon a lost worker's jobs run elsewhere.

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import ModelError
-from headrace_worker.models.store import read_capped
+from headrace_worker.models.folder import read_capped
 from headrace_worker.runtimes.parts import categories
 
 #: Bytes an example's file may take: it is a sample, not the training data.

@@ -23,10 +23,11 @@ from headrace.errors import InvalidInput, ModelError
 from headrace.queues import check_model_name
 from headrace_worker.models import artifact, infer
 from headrace_worker.models.example import read_example
+from headrace_worker.models.folder import read_capped
 from headrace_worker.models.infer import Input
 from headrace_worker.models.loader import prove
 from headrace_worker.models.manifest import Example, Format, Limits, Manifest, libraries_here
-from headrace_worker.models.store import Store, read_capped
+from headrace_worker.models.store import Store
 from headrace_worker.runtimes.parts import describe
 
 #: Instances of the example a manifest keeps; the contract is inferred from all of them.

@@ -1,48 +1,87 @@
-"""The model store: a folder of immutable, numbered versions.
+"""The model store: immutable, numbered versions of models, in a folder or at a URL.
 
     <store>/<model>/<version>/manifest.json
                               artifact.skops, or .joblib, .onnx, .data
-                              compiled.<runtime>, where its runtime made something of the artifact
+                              compiled.<runtime>    where its runtime made something of the artifact
+                              signature.<key>       where it was signed
 
-A version is written into a folder of another name, made durable, and then renamed to its number in one
-step: who reads the store sees all of a version or nothing. Two writers that want the same number meet at
-the rename, which one of them loses and takes the next number.
+Where its files are is a `Folder`'s or a `Remote`'s business; which of them may be used is decided here.
 """
 
 from __future__ import annotations
 
 import difflib
-import errno
 import os
-import re
-import shutil
-import tempfile
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.queues import check_model_name
+from headrace_worker.models.cache import Cache, is_digest
+from headrace_worker.models.folder import Folder, check_size
 from headrace_worker.models.manifest import Manifest, decode, encode
+from headrace_worker.models.place import MANIFEST, Leftover, Place
+from headrace_worker.models.signing import Keyring, Signer, signature_name, written
+from headrace_worker.settings import WorkerSettings
 
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
-_MANIFEST = "manifest.json"
-#: Begins with a dot, so that it is neither a model's name nor a number.
-_UNFINISHED = ".adding-"
+#: Bytes a manifest may take, and a signature: they are read before anything is known of them.
+_MOST_MANIFEST, _MOST_SIGNATURE = 64 * 1024 * 1024, 4096
 
 
 class Store:
-    """The versions in a folder. The folder need not exist until something is added."""
+    """The versions at a path or URL. It need not exist until something is added.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    `keyring` says whose signatures count, `signer` signs what is added, `cache` keeps what is read of a URL. All
+    methods raise StoreUnavailable where the store is away.
+    """
+
+    def __init__(
+        self,
+        at: str | os.PathLike[str],
+        *,
+        keyring: Keyring | None = None,
+        signer: Signer | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        self._place = _place(at, cache)
+        self._keyring, self._signer = keyring or Keyring(), signer
+
+    @classmethod
+    def of(cls, settings: WorkerSettings, *, signer: Signer | None = None, cached: bool = False) -> Store:
+        """The store of the settings, with their keys. Raises SettingError.
+
+        `cached` is for what serves: it goes on with what it has read where the store is away.
+        """
+        return cls(
+            settings.models,
+            keyring=Keyring.of(settings.model_keys, required=settings.require_signature),
+            signer=signer,
+            cache=Cache(_cache_folder(settings), max_bytes=settings.model_cache_bytes) if cached else None,
+        )
+
+    @property
+    def title(self) -> str:
+        """Where it is, for people."""
+        return self._place.title
+
+    @property
+    def path(self) -> Path:
+        """The folder. Raises ModelError for a store that is none."""
+        if not isinstance(self._place, Folder):
+            raise ModelError(f"the model store {self.title} is no folder")
+        return self._place.path
 
     def models(self) -> list[str]:
         """The names of the models that have a version, sorted."""
-        return [name for name in _entries(self.path) if _is_model(name) and self.versions(name)]
+        return sorted(name for name, numbers in self._place.versions().items() if numbers and _is_model(name))
 
     def versions(self, model: str) -> list[str]:
         """The versions of a model, oldest first; none for a model that is not there."""
-        folder = self.path / check_model_name(model)
-        return sorted((name for name in _entries(folder) if _VERSION.fullmatch(name)), key=int)
+        check_model_name(model)
+        if isinstance(self._place, Folder):  # one folder is looked at, not all
+            return sorted(self._place.numbers(model), key=int)
+        return sorted(self._place.versions().get(model, ()), key=int)
 
     def latest(self, model: str) -> str:
         """The newest version of a model. Raises UnknownModel."""
@@ -52,98 +91,152 @@ class Store:
         return versions[-1]
 
     def read(self, model: str, version: str) -> Manifest:
-        """The manifest of a version. Raises UnknownModel, or ModelError where it cannot be read."""
-        folder = self._folder(model, version)
+        """The manifest of a version. Raises UnknownModel, or ModelError where it must not serve."""
+        self._check_known(model, version)
+        try:
+            return self._read(model, version, fresh=False)
+        except ModelError:
+            return self._read(model, version, fresh=True)  # what was remembered of it may be what is damaged
+
+    def _read(self, model: str, version: str, *, fresh: bool) -> Manifest:
         title = f"{model}@{version}"
-        manifest = decode(_bytes(folder / _MANIFEST, title), title)
+        data = self._manifest(model, version, fresh=fresh)
+
+        def beside(name: str) -> bytes | None:
+            try:
+                return self._place.read(model, version, name, most=_MOST_SIGNATURE, fresh=fresh)
+            except FileNotFoundError:
+                return None
+
+        self._keyring.check(data, title, beside)
+        manifest = decode(data, title)
         if (manifest.name, manifest.version) != (model, version):
             raise ModelError(f"the manifest of {title} is that of {manifest.title}; it was copied by hand")
         return manifest
 
+    def _manifest(self, model: str, version: str, *, fresh: bool) -> bytes:
+        title = f"{model}@{version}"
+        try:
+            data = self._place.read(model, version, MANIFEST, most=_MOST_MANIFEST, fresh=fresh)
+        except FileNotFoundError:
+            raise ModelError(f"{title} cannot be read: {MANIFEST}: No such file or directory") from None
+        if len(data) > _MOST_MANIFEST:
+            raise ModelError(f"the manifest of {title} takes more than {_MOST_MANIFEST:,} bytes")
+        return data
+
     def artifact(self, model: str, version: str, *, max_bytes: int) -> bytes:
         """The artifact of a version, unverified. Raises ModelError for one over `max_bytes`."""
         manifest = self.read(model, version)
-        return read_capped(self._folder(model, version) / manifest.artifact, manifest.title, max_bytes)
+        return self._file(manifest, manifest.artifact, manifest.sha256, manifest.size, max_bytes)
 
     def compiled(self, model: str, version: str, *, max_bytes: int) -> bytes:
         """What the runtime of a version made of its artifact, unverified. Raises ModelError as `artifact` does."""
         manifest = self.read(model, version)
-        return read_capped(self._folder(model, version) / manifest.compiled_artifact, manifest.title, max_bytes)
+        made = manifest.compiled
+        if made is None:
+            raise ModelError(f"{manifest.title} has nothing but its artifact")
+        return self._file(manifest, manifest.compiled_artifact, made.sha256, made.size, max_bytes)
+
+    def verify(self, model: str, version: str, *, max_bytes: int) -> Manifest:
+        """The manifest of a version all of whose files are those it tells of. Raises ModelError."""
+        manifest = self.read(model, version)
+        check_digest(manifest.title, self.artifact(model, version, max_bytes=max_bytes), manifest.sha256)
+        if manifest.compiled is not None:
+            made = self.compiled(model, version, max_bytes=max_bytes)
+            check_digest(manifest.title, made, manifest.compiled.sha256)
+        return manifest
+
+    def _file(self, manifest: Manifest, name: str, digest: str, size: int, max_bytes: int) -> bytes:
+        title = manifest.title
+        check_size(size, title, max_bytes)
+        try:
+            data = self._place.read(manifest.name, manifest.version, name, most=max_bytes, digest=digest)
+        except FileNotFoundError:
+            raise ModelError(f"{title} cannot be read: {name}: No such file or directory") from None
+        check_size(len(data), title, max_bytes)
+        return data
 
     def add(self, manifest: Manifest, artifact: bytes, compiled: bytes | None = None) -> Manifest:
-        """Store a version under the next free number, and return its manifest with that number."""
-        folder = self.path / check_model_name(manifest.name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
-        except OSError as error:
-            raise ModelError(f"the model store {self.path} cannot be written: {error.strerror}") from None
-        try:
-            _write(unfinished / manifest.artifact, artifact)
-            if compiled is not None:
-                _write(unfinished / manifest.compiled_artifact, compiled)
-            return self._publish(manifest, unfinished, folder)
-        except OSError as error:
-            raise ModelError(f"{manifest.name} cannot be written to {self.path}: {error.strerror}") from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        """Store a version under the next number, and return its manifest with that number."""
+        check_model_name(manifest.name)
+        artifacts = {manifest.artifact: artifact}
+        if compiled is not None:
+            artifacts[manifest.compiled_artifact] = compiled
 
-    def _publish(self, manifest: Manifest, unfinished: Path, folder: Path) -> Manifest:
-        unfinished.chmod(0o755)
-        number = int(next(reversed(self.versions(manifest.name)), "0")) + 1
-        while True:
-            numbered = manifest.numbered(str(number))
-            _write(unfinished / _MANIFEST, encode(numbered))
-            _sync(unfinished)
-            try:
-                unfinished.rename(folder / str(number))
-            except OSError as error:
-                if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
-                    raise
-                number += 1
-            else:
-                _sync(folder)
-                return numbered
+        def rest(version: str) -> Mapping[str, bytes]:
+            data = encode(manifest.numbered(version))
+            signed = {signature_name(self._signer.id): written(self._signer.sign(data))} if self._signer else {}
+            return {**signed, MANIFEST: data}
 
-    def _folder(self, model: str, version: str) -> Path:
+        return manifest.numbered(self._place.publish(manifest.name, artifacts, rest))
+
+    def sign(self, model: str, version: str, signer: Signer, *, max_bytes: int) -> Manifest:
+        """Sign a version that is there, once all of its files are found to be its own. Raises ModelError."""
+        manifest = self.verify(model, version, max_bytes=max_bytes)
+        data = self._manifest(model, version, fresh=True)
+        if decode(data, manifest.title) != manifest:
+            raise ModelError(f"the manifest of {manifest.title} changes while it is read")
+        self._place.put(model, version, signature_name(signer.id), written(signer.sign(data)))
+        return manifest
+
+    def size(self, model: str, version: str) -> int:
+        """Bytes a version takes."""
+        return self._place.size(model, version)
+
+    def remove(self, model: str, version: str) -> None:
+        """Remove a version for good. Raises UnknownModel."""
+        self._check_known(model, version)
+        self._place.remove(model, version)
+
+    def leftovers(self, before: datetime) -> list[Leftover]:
+        """What was begun before that moment and never became a version."""
+        return [one for one in self._place.leftovers(before) if _is_model(one.model)]
+
+    def clear(self, leftover: Leftover) -> None:
+        """Remove a leftover."""
+        self._place.clear(leftover)
+
+    def _check_known(self, model: str, version: str) -> None:
         known = self.versions(model)
         if not known:
             raise UnknownModel(self._unknown(model))
         if version not in known:
             shown = version[:64] if isinstance(version, str) else type(version).__name__
             raise UnknownModel(f"{model} has no version {shown!r}; it has {', '.join(known[-10:])}")
-        return self.path / model / version
 
     def _unknown(self, model: str) -> str:
         models = self.models()
         near = difflib.get_close_matches(model, models, n=1)
         if near:
-            return f"no model {model!r} in {self.path}; did you mean {near[0]!r}?"
+            return f"no model {model!r} in {self.title}; did you mean {near[0]!r}?"
         known = f"it has {', '.join(models[:10])}" if models else "it is empty; `headrace models add` adds one"
-        return f"no model {model!r} in {self.path}; {known}"
+        return f"no model {model!r} in {self.title}; {known}"
 
 
-def read_capped(path: Path, title: str, max_bytes: int) -> bytes:
-    """The bytes of a file, once, if they are no more than `max_bytes`. Raises ModelError."""
-    try:
-        with path.open("rb") as file:
-            # One byte more than allowed, whatever stat says: the file may grow, or be a pipe.
-            data = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else b""
-            size = max(len(data), os.fstat(file.fileno()).st_size)
-    except OSError as error:
-        raise ModelError(f"{title} cannot be read: {path}: {error.strerror}") from None
-    if size > max_bytes:
-        raise ModelError(f"{title} takes {size:,} bytes, more than the {max_bytes:,} of HEADRACE_MAX_MODEL_BYTES")
-    return data
+def check_digest(title: str, data: bytes, digest: str) -> None:
+    """Raise ModelError for bytes of a version that have not the SHA-256 its manifest tells."""
+    if not is_digest(digest, data):
+        raise ModelError(
+            f"{title} has another digest than its manifest says (not {digest[:12]}...); "
+            "the file was changed or damaged, add the model again"
+        )
 
 
-def _entries(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))  # noqa: PTH208  # names are what is wanted, and this is asked often
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise ModelError(f"the model store {folder} cannot be read: {error.strerror}") from None
+def _place(at: str | os.PathLike[str], cache: Cache | None) -> Place:
+    text = os.fspath(at)
+    if text.startswith("file://"):
+        return Folder(Path(text.removeprefix("file://")))
+    if "://" not in text:
+        return Folder(Path(text))
+    from headrace_worker.models.remote import Remote
+
+    return Remote(text, cache)
+
+
+def _cache_folder(settings: WorkerSettings) -> Path:
+    if settings.model_cache:
+        return Path(settings.model_cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "models"
 
 
 def _is_model(name: str) -> bool:
@@ -151,25 +244,3 @@ def _is_model(name: str) -> bool:
         return check_model_name(name) == name
     except InvalidInput:
         return False
-
-
-def _bytes(path: Path, title: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{title} cannot be read: {path}: {error.strerror}") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
