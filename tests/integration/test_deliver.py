@@ -7,11 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import redis
-from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace import broker, letter, outcome, publish
 from headrace.envelope import Job, NotAJob, encode
@@ -221,19 +219,3 @@ def test_outcomes_are_published_when_redis_takes_writes_again(unwilling: Embedde
         assert len(waited) >= 3
         assert stored(client, refusal) == success(refusal)
         assert not client.exists(KEYS.leases)
-
-
-def test_a_model_s_time_that_runs_out_when_it_has_answered_loses_no_outcome(
-    server: redis.Redis, monkeypatch: pytest.MonkeyPatch
-):
-    leases, taken = claim(server, "a")
-    publish, calls = leases.publish, []
-
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(publish(*args, **kwargs))
-        if len(calls) == 1:
-            raise SoftTimeLimitExceeded
-        return calls[-1]
-
-    monkeypatch.setattr(leases, "publish", interrupted)
-    assert deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100) == [success("a")]

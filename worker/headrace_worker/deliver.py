@@ -13,7 +13,6 @@ from datetime import datetime
 from types import MappingProxyType
 
 import redis
-from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace import outcome as outcomes
 from headrace.outcome import Outcome
@@ -50,8 +49,6 @@ def deliver(
                 lease, stored, ttl=ttl, inboxes=inboxes, letters=settled.letters, delayed=settled.delayed
             )
             break
-        except SoftTimeLimitExceeded:
-            continue  # the model was in time: what is left is our own business. It is raised once only
         except redis.RedisError as error:
             wait = next(waits, None)
             if wait is None:
