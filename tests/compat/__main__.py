@@ -3,6 +3,9 @@
 `make compat`. The tests come from the source distributions of the versions that are installed, on PyPI; none of
 their code is kept here. `in_place` puts our transport in the place of kombu's, and marks the exceptions of
 `exceptions` as expected to fail; docs/reference/transport.md explains them. Everything lies in .compat/.
+
+`make compat ARGS=...`: names of suites run these alone, `--stock` leaves kombu's own transport in place, to tell
+our faults from theirs, and the rest goes to pytest.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def pip(*arguments: str) -> None:
     subprocess.run(command, check=True)
 
 
-def run(name: str, tests: list[str], redis: EmbeddedRedis, more: list[str]) -> int:
+def run(name: str, tests: list[str], redis: EmbeddedRedis, more: list[str], *, stock: bool) -> int:
     """Their tests against a Redis of ours; the exit code of pytest."""
     environ = {
         **os.environ,
@@ -55,19 +58,18 @@ def run(name: str, tests: list[str], redis: EmbeddedRedis, more: list[str]) -> i
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(redis.port),
         "REDIS_6379_TCP": str(redis.port),
-        "TEST_BROKER": f"redis://127.0.0.1:{redis.port}/1",
-        "TEST_BACKEND": f"redis://127.0.0.1:{redis.port}/2",
+        "WORKER_LOGLEVEL": "INFO",  # some of their tests read the log
+        # The first database for both: some of their tests look into it themselves.
+        "TEST_BROKER": f"redis://127.0.0.1:{redis.port}/0",
+        "TEST_BACKEND": f"redis://127.0.0.1:{redis.port}/0",
     }
-    plugins = [
-        "-p",
-        "in_place",
-        "-p",
-        "no:randomly",
-        "-p",
-        "celery.contrib.pytest" if name == "celery" else "no:celery",
-    ]
-    command = [sys.executable, "-m", "pytest", *tests, *plugins, "-q", "--timeout", "120", "--reruns", "1", *more]
-    return subprocess.run([*command, "-W", "ignore"], cwd=fetch(name), env=environ, check=False).returncode
+    names = ["no:in_place" if stock else "in_place", "no:randomly"]
+    names += ["celery.contrib.pytest" if name == "celery" else "no:celery"]
+    plugins = [word for plugin in names for word in ("-p", plugin)]
+    # Some tests of Celery's wait for what must not come: two to three minutes each.
+    limits = ["--timeout", "400", "--reruns", "1"]
+    command = [sys.executable, "-m", "pytest", *tests, *plugins, *limits, "-q", "-W", "ignore", *more]
+    return subprocess.run(command, cwd=fetch(name), env=environ, check=False).returncode
 
 
 def main() -> int:
@@ -76,9 +78,10 @@ def main() -> int:
     if not (FOLDER / "extra").exists():
         pip("install", "--no-deps", "--target", str(FOLDER / "extra"), *EXTRA)
     asked = [argument for argument in sys.argv[1:] if argument in SUITES]
-    more = [argument for argument in sys.argv[1:] if argument not in SUITES]
+    more = [argument for argument in sys.argv[1:] if argument not in {*SUITES, "--stock"}]
+    stock = "--stock" in sys.argv[1:]
     with EmbeddedRedis("--appendfsync", "no") as redis:
-        return max(run(*SUITES[name], redis, more) for name in asked or SUITES)
+        return max(run(*SUITES[name], redis, more, stock=stock) for name in asked or SUITES)
 
 
 if __name__ == "__main__":
