@@ -46,6 +46,8 @@ app.conf.update(
     # What runs when the connection is lost runs on, and takes its place in the pool: the transport counts it.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_enable_prefetch_count_reduction=False,
+    # A Redis that is full, a replica, or cannot write its disk refuses what a worker declares when it connects.
+    broker_channel_error_retry=True,
     worker_max_memory_per_child=pool_process.recycle_at(settings.memory_limit),
 )
 app.conf.broker_transport_options.update(
