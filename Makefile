@@ -74,6 +74,11 @@ deploy-test: $(VENV)/.develops ## Build the images and predict a CSV through the
 compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; 20 minutes)
 	$(BIN)/python -m tests.compat $(ARGS)
 
+# More for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
+.PHONY: chaos
+chaos: $(VENV)/.develops ## Kill, cut and fill everything under load, and write docs/reliability.md (a quarter of an hour)
+	$(BIN)/python -m tests.chaos --out tests/chaos/results/latest.json --docs $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.develops ## Style, format and types
 	$(BIN)/ruff check .

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from benchmarks import models, report
 from benchmarks.alone import Alone
 from benchmarks.compare import PROCESSES, Comparison
 from benchmarks.environments import NoEnvironment, interpreter
+from benchmarks.machine import commit, machine
 from benchmarks.roster import ROSTER, Entry
 from benchmarks.server import Server
 from benchmarks.sizes import LONG, SHORT, Sizes
@@ -88,8 +88,8 @@ def measure(entries: list[Entry], more: list[str], sizes: Sizes, environments: d
         comparison.run(entries)
         found: dict[str, Any] = {
             "date": datetime.now(UTC).date().isoformat(),
-            "commit": _commit(),
-            "machine": _machine(load),
+            "commit": commit(),
+            "machine": machine(load),
             "redis": server.about(),
             "scikit_learn": version("scikit-learn"),
             "processes": PROCESSES,
@@ -109,33 +109,6 @@ def measure(entries: list[Entry], more: list[str], sizes: Sizes, environments: d
             found["durable"] = durable.results(sure)
     found["targets"] = judged(found)
     return found
-
-
-def _machine(load: float) -> dict[str, Any]:
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": pages / 1e9,
-        "system": f"{platform.system()} {platform.release()}",
-        "load": load,
-    }
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    asked = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def _draw(results: Path, environments: dict[str, str]) -> None:

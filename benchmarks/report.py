@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.models import TITLES
+from benchmarks.tables import Table, aligned, piped, put_between
 from benchmarks.targets import judged
 
 _BEGIN, _END = "<!-- from here to the end mark: written by `make bench` -->", "<!-- the end of what is written -->"
-
-Table = list[list[str]]
 
 
 def throughput(found: dict[str, Any]) -> Table:
@@ -126,28 +124,10 @@ def terminal(found: dict[str, Any]) -> str:
     """All of it as plain text."""
     parts = [machine(found)]
     tables = (throughput(found), others(found), durable(found), depths(found), targets(found))
-    parts += [_aligned(table) for table in tables if len(table) > 1]
+    parts += [aligned(table) for table in tables if len(table) > 1]
     if told := left_out(found):
         parts.append("left out:\n" + "\n".join(f"  {line}" for line in told))
     return "\n\n".join(parts)
-
-
-def _aligned(table: Table) -> str:
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = []
-    for number, row in enumerate(table):
-        cells = [
-            cell.ljust(width) if not at else cell.rjust(width)
-            for at, (cell, width) in enumerate(_zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
-        if number == 0:
-            lines.append("  ".join("-" * width for width in widths))
-    return "\n".join(lines)
-
-
-def _zip(row: Sequence[str], widths: Sequence[int]) -> list[tuple[str, int]]:
-    return list(zip(row, widths, strict=True))
 
 
 def markdown(found: dict[str, Any], chart: str) -> str:
@@ -156,38 +136,23 @@ def markdown(found: dict[str, Any], chart: str) -> str:
         machine(found),
         f"![Jobs a second of Headrace and its peers]({chart})",
         "### Jobs a second, end to end",
-        _piped(throughput(found)),
+        piped(throughput(found)),
         "### Submitting, idle round trips, Redis",
-        _piped(others(found)),
+        piped(others(found)),
         "### Every write on disk before it is confirmed (`appendfsync always`)",
-        _piped(durable(found)),
+        piped(durable(found)),
         "### Deep queues",
-        _piped(depths(found)),
+        piped(depths(found)),
         "### Asked for, and measured",
-        _piped(targets(found)),
+        piped(targets(found)),
         "### Versions and settings",
-        _piped(versions(found)),
+        piped(versions(found)),
     ]
     if told := left_out(found):
         parts += ["### Left out", "\n".join(f"- {line}" for line in told)]
     return "\n\n".join(parts)
 
 
-def _piped(table: Table) -> str:
-    head, *rows = table
-    ruled = ["---", *("---:" for _ in head[1:])] if _is_numbers(rows) else ["---" for _ in head]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ruled, *rows])
-
-
-def _is_numbers(rows: Table) -> bool:
-    return bool(rows) and all(cell[:1].isdigit() or not cell for row in rows for cell in row[1:])
-
-
 def write_into(page: Path, found: dict[str, Any], chart: str) -> None:
     """Put the results between the marks of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (begin and end):
-        raise ValueError(f"{page} lacks the marks between which results belong")
-    page.write_text(f"{before}{begin}\n\n{markdown(found, chart)}\n\n{end}{after}", encoding="utf-8")
+    put_between(page, _BEGIN, _END, markdown(found, chart))

@@ -1,0 +1,109 @@
+"""A replica that can lag behind its primary, and three Sentinels that put it in the primary's place."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+from tests.chaos.proxy import Proxy
+from tests.chaos.workers import wait_until
+
+from headrace_worker.embedded import EmbeddedRedis, find_redis
+
+_NAME = "chaos"
+_COUNT = 3
+#: Milliseconds without an answer after which a Sentinel takes a server for down.
+_DOWN_AFTER = 1000
+
+
+class Sentinels:
+    """Beside a primary that runs. A context manager; `folder` takes the replica's data."""
+
+    def __init__(self, primary: EmbeddedRedis, folder: Path) -> None:
+        self.primary, self._folder = primary, folder
+        self._stack = contextlib.ExitStack()
+
+    @property
+    def url(self) -> str:
+        """The Redis URL that names the Sentinels."""
+        return ";".join(f"sentinel://127.0.0.1:{port}" for port in self._ports) + f"/0?master_name={_NAME}"
+
+    def lag(self, seconds: float) -> None:
+        """Let the replica lag so far behind, in each direction."""
+        self._between.delay(seconds)
+
+    def lose(self) -> None:
+        """What is on its way to the replica never arrives."""
+        self._between.cut()
+
+    def promoted(self) -> bool:
+        """Whether all Sentinels name the replica as the primary."""
+        return all(_primary(port) == self.replica.port for port in self._ports)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            self._between = stack.enter_context(Proxy(self.primary.port))
+            of = f"127.0.0.1 {self._between.port}"
+            options = ["--dir", str(self._folder), "--replicaof", of, "--auto-aof-rewrite-percentage", "0"]
+            self.replica = stack.enter_context(EmbeddedRedis(*options))
+            self.client = stack.enter_context(redis.Redis.from_url(self.replica.url, client_name="chaos"))
+            wait_until(self._is_in_step, 20, "a replica in step")
+            self._ports = [self._start(stack, number) for number in range(_COUNT)]
+            wait_until(lambda: all(map(_knows_all, self._ports)), 30, "Sentinels that know each other")
+            self._stack = stack.pop_all()
+        return self
+
+    def _is_in_step(self) -> bool:
+        state: dict[str, Any] = self.client.info("replication")  # type: ignore[assignment]  # not asyncio
+        return bool(state.get("master_link_status") == "up")
+
+    def _start(self, stack: contextlib.ExitStack, number: int) -> int:
+        port = _free_port()
+        folder = self._folder / f"sentinel-{number}"
+        folder.mkdir()
+        # A file of its own: a Sentinel writes down there what it learns.
+        (folder / "sentinel.conf").write_text(
+            f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/sentinel.log\n"
+            f"sentinel monitor {_NAME} 127.0.0.1 {self.primary.port} 2\n"
+            f"sentinel down-after-milliseconds {_NAME} {_DOWN_AFTER}\nsentinel failover-timeout {_NAME} 3000\n"
+        )
+        process = subprocess.Popen(
+            [str(find_redis()), str(folder / "sentinel.conf"), "--sentinel"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        return port
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def _primary(port: int) -> int:
+    with redis.Redis(port=port) as client:
+        return int(client.sentinel_master(_NAME)["port"])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _knows_all(port: int) -> bool:
+    try:
+        with redis.Redis(port=port) as client:
+            state = client.sentinel_master(_NAME)
+    except redis.RedisError:
+        return False
+    return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == _COUNT - 1)

@@ -1,0 +1,152 @@
+"""The two systems under test: Headrace, and stock Celery as the control. What differs between them is here."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import redis
+from tests.chaos import model, stock
+from tests.chaos.workers import Worker
+
+from headrace import enqueue
+from headrace.queues import Keys, queue_name
+from headrace_worker.transport import lua
+from headrace_worker.transport.scripts import LeaseKeys
+
+#: Keys both may leave: results, and kombu's table of who listens to remote control and events.
+_COMMON = ("celery-task-meta-*", "_kombu.binding*")
+
+
+class System(Protocol):
+    """A job queue on Redis with workers."""
+
+    name: str
+    title: str
+    #: Bytes that only these requests have in them: the one that takes jobs, that ends them, that submits them.
+    takes: bytes
+    ends: bytes
+    submits: bytes
+
+    def argv(self, name: str) -> list[str]: ...
+
+    def environ(self, url: str, models: Path, ready: Path, lease: float) -> dict[str, str]: ...
+
+    def waiting(self, server: redis.Redis) -> int:
+        """How many jobs are queued, delayed, or with a worker."""
+
+    def leftovers(self, server: redis.Redis) -> list[str]:
+        """Keys that should not be there when all is done."""
+
+    def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
+        """The messages a worker has, as Redis knows it."""
+
+
+class Headrace:
+    """Ours."""
+
+    name, title = "headrace", "Headrace"
+    takes = hashlib.sha1(lua.CLAIM.encode(), usedforsecurity=False).hexdigest().encode()
+    ends = hashlib.sha1(lua.PUBLISH.encode(), usedforsecurity=False).hexdigest().encode()
+    submits = hashlib.sha1(enqueue.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
+
+    _keys, _names = Keys(), LeaseKeys(Keys())
+    _queues = tuple(map(queue_name, (model.MODEL, model.ALONE)))
+    _kept = (
+        *_COMMON,
+        "headrace:job:*",
+        "headrace:contracts:*",
+        "headrace:models",
+        "headrace:cancelled",
+        "headrace:dead*",
+        "headrace:died",
+    )
+
+    def argv(self, name: str) -> list[str]:
+        return ["celery", "-A", "headrace_worker", "worker", "--concurrency", "2", "--hostname", f"{name}@chaos"]
+
+    def environ(self, url: str, models: Path, ready: Path, lease: float) -> dict[str, str]:
+        return {
+            "HEADRACE_REDIS_URL": url,
+            "HEADRACE_MODELS": str(models),
+            "HEADRACE_READY_FILE": str(ready),
+            "HEADRACE_TRUST_PICKLE": "true",
+            "HEADRACE_LEASE": f"{lease:g}",
+        }
+
+    def waiting(self, server: redis.Redis) -> int:
+        with server.pipeline(transaction=False) as pipe:
+            for queue in self._queues:
+                for key in self._names.sources(queue):
+                    pipe.llen(key)
+                pipe.zcard(self._keys.delayed(queue))
+            pipe.zcard(self._keys.leases)
+            return sum(pipe.execute())
+
+    def leftovers(self, server: redis.Redis) -> list[str]:
+        return _others(server, self._kept)
+
+    def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
+        frames: list[bytes] = []
+        for member in _members(server.zrange(self._keys.leases, 0, -1)):
+            if f"/{worker.pid}/".encode() in member:
+                frames += _members(server.lrange(self._names.lease(member.decode().split("#")[0]), 0, -1))
+        return frames
+
+
+class Stock:
+    """The control."""
+
+    name, title = "celery", "stock Celery"
+    takes, ends, submits = b"BRPOP", b"SETEX", b"LPUSH"
+    _lists = Keys().lists(stock.QUEUE)
+
+    def argv(self, name: str) -> list[str]:
+        return ["celery", "-A", "tests.chaos.stock", "worker", "--concurrency", "2", "--hostname", f"{name}@chaos"]
+
+    def environ(self, url: str, models: Path, ready: Path, lease: float) -> dict[str, str]:
+        return {stock.URL: url, stock.READY: str(ready), stock.TIMEOUT: f"{lease:g}"}
+
+    def waiting(self, server: redis.Redis) -> int:
+        with server.pipeline(transaction=False) as pipe:
+            for key in self._lists:
+                pipe.llen(key)
+            pipe.hlen("unacked")
+            return sum(pipe.execute())
+
+    def leftovers(self, server: redis.Redis) -> list[str]:
+        return _others(server, (*_COMMON, "unacked_mutex"))
+
+    def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
+        return []  # its records do not say whose they are
+
+
+SYSTEMS: Mapping[str, System] = {"headrace": Headrace(), "celery": Stock()}
+
+
+def _others(server: redis.Redis, kept: tuple[str, ...]) -> list[str]:
+    keys = (key.decode(errors="replace") for key in server.scan_iter(count=1000))
+    return sorted(key for key in keys if not any(fnmatch.fnmatchcase(key, pattern) for pattern in kept))
+
+
+def _members(got: Any) -> list[bytes]:
+    return list(got)
+
+
+def everything_in(server: redis.Redis, but: tuple[str, ...]) -> bytes:
+    """All that lists, hashes and sorted sets hold, in one, but for keys that begin like these."""
+    parts: list[bytes] = []
+    for key in server.scan_iter(count=1000):
+        if key.decode(errors="replace").startswith(but):
+            continue
+        kind = server.type(key)
+        if kind == b"list":
+            parts += _members(server.lrange(key, 0, -1))
+        elif kind == b"hash":
+            parts += _members(server.hvals(key))
+        elif kind == b"zset":
+            parts += _members(server.zrange(key, 0, -1))
+    return b"\n".join(parts)

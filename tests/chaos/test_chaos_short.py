@@ -1,0 +1,36 @@
+"""The chaos suite in small: the same scenarios and checks as `make chaos`, with few blows and a short lease."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.chaos.disk import LeftOut
+from tests.chaos.scenario import Scenario, play
+from tests.chaos.suite import SCENARIOS
+from tests.chaos.workers import Nursery
+
+#: Those that `make test` plays.
+SHORT = [one for one in SCENARIOS.values() if one.short]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder, Nursery(Path(folder)) as nursery:
+        yield nursery
+
+
+def test_the_suite_has_every_scenario() -> None:
+    assert sorted(SCENARIOS) == list(range(1, 20))
+
+
+@pytest.mark.parametrize("one", SHORT, ids=lambda one: one.title)
+def test_no_confirmed_job_is_lost_and_no_outcome_published_twice(one: Scenario, nursery: Nursery) -> None:
+    try:
+        played = play(one, "headrace", "short", nursery, seed=1)
+    except LeftOut as reason:
+        pytest.skip(str(reason))
+    assert played.verdict.confirmed > 0
+    assert played.verdict.broken == []

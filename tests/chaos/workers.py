@@ -1,0 +1,130 @@
+"""Worker processes: started, found out about, killed, and in the end always gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+ROOT = Path(__file__).parents[2]
+
+#: Where the processes of a scenario look for modules: as this one does, and here.
+SEARCHED = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """What the condition gives once it is true. Raises TimeoutError saying `what` did not come."""
+    deadline = time.monotonic() + seconds
+    while not (got := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.02)
+    return got
+
+
+def children(pid: int) -> list[int]:
+    """The processes a process has forked."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+class Worker:
+    """A worker process and its pool, in a session of their own."""
+
+    def __init__(self, name: str, pid: int, log: Path, ready: Path) -> None:
+        self.name, self.pid, self.log, self._ready = name, pid, log, ready
+        #: Every pool process it was seen to have.
+        self.pool: set[int] = set()
+
+    @property
+    def lives(self) -> bool:
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    @property
+    def is_ready(self) -> bool:
+        if not (self._ready.exists() and self.lives):
+            return False
+        self.pool.update(children(self.pid))
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the main process, as an init or an orchestrator sends it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """To the main process and its pool at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to all its processes; returns when the main one is gone."""
+        self.pool.update(children(self.pid))
+        self.signal_all(signal.SIGKILL)
+        wait_until(lambda: not self.lives, 10, f"the end of worker {self.name}")
+        self._ready.unlink(missing_ok=True)
+
+    def end(self, patience: float) -> None:
+        """Ask it to end; kill it and what it forked if it does not."""
+        self.signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: not self.lives, patience, self.name)
+        self.kill()
+
+
+class Nursery:
+    """Starts workers, from one process that has imported what they need. A context manager for a whole run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "nursery.log"
+
+    def start(self, argv: Sequence[str], environ: Mapping[str, str], log: Path) -> int:
+        """Fork a worker; its process id."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the nursery has no pipes")
+        order = {"argv": list(argv), "environ": dict(environ), "log": str(log)}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        told = self._process.stdout.readline()
+        if not told:
+            raise RuntimeError(f"no worker can be started: {self._log.read_text()[-2000:]}")
+        return int(told)
+
+    def __enter__(self) -> Self:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.nursery"],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": SEARCHED},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
