@@ -43,7 +43,7 @@ def _wakeups(client: redis.Redis) -> Iterator[Finding]:
 
 
 def _store(settings: WorkerSettings) -> Iterator[Finding]:
-    store = Store(settings.models)
+    store = Store.of(settings)
     try:
         models = store.models()
     except (HeadraceError, OSError) as error:
@@ -54,7 +54,7 @@ def _store(settings: WorkerSettings) -> Iterator[Finding]:
         yield Finding(
             level="weakens",
             directive="HEADRACE_MODELS",
-            found=f"{store.path}, {problem}",
+            found=f"{store.title}, {problem}",
             wanted="a store that holds a model",
             why="a worker started here serves nothing",
             do="headrace models add, or set HEADRACE_MODELS to the store",

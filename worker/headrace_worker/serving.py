@@ -50,7 +50,7 @@ class Serving:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
-        self.registry = Registry(Store(Path(settings.models)), settings)
+        self.registry = Registry(Store.of(settings, cached=True), settings)
         self._keys = Keys(settings.key_prefix)
         self._client: redis.Redis | None = None
         self._client_pid = 0

@@ -10,23 +10,24 @@ import click
 import msgspec
 
 from headrace.contract import Array, Contract, Feature, Named, Output, Text
-from headrace.settings import load
-from headrace_worker.settings import WorkerSettings
+from headrace_worker.cli import models_care, models_diff, models_sign
+from headrace_worker.cli import store as stores
+from headrace_worker.cli.store import size as _size
 
 if TYPE_CHECKING:
     from headrace_worker.models.manifest import Limits, Manifest
-    from headrace_worker.models.store import Store
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_store = click.option(
-    "--store", type=click.Path(path_type=Path), help="The model store, a folder.  [HEADRACE_MODELS, else ./models]"
-)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
 @click.group()
 def models() -> None:
-    """Add, list and show the models of the store."""
+    """Add, list and show the models of the store, and look after it."""
+
+
+for _command in (models_care.gc, models_care.verify, models_diff.diff, models_sign.keys, models_sign.sign):
+    models.add_command(_command)
 
 
 @models.command()
@@ -52,7 +53,8 @@ def models() -> None:
 @click.option(
     "--time-limit", type=float, metavar="SECONDS", help="When to kill its process.  [the worker's: 3600]"
 )
-@_store
+@click.option("--sign-key", type=models_sign.key_file, metavar="FILE", help="Sign the version with this key.")
+@stores.option
 @_as_json
 def add(
     *,
@@ -62,7 +64,8 @@ def add(
     method: str | None,
     contract: Path | None,
     trust_pickle: bool,
-    store: Path | None,
+    sign_key: Path | None,
+    store: str | None,
     as_json: bool,
     **limits: float | tuple[str, ...] | None,
 ) -> None:
@@ -72,10 +75,11 @@ def add(
     what `headrace models show NAME --json` prints under `contract` and add FILE again with --contract.
     """
     from headrace_worker.models.package import package
+    from headrace_worker.models.signing import read_signer
 
-    settings = load(WorkerSettings)
+    settings = stores.settings(store)
     manifest = package(
-        _open(store),
+        stores.opened(store, read_signer(sign_key) if sign_key else None),
         file,
         name=name,
         example=example,
@@ -116,11 +120,11 @@ def _limits(given: dict[str, float | tuple[str, ...] | None]) -> Limits:
 
 
 @models.command("list")
-@_store
+@stores.option
 @_as_json
-def list_(store: Path | None, as_json: bool) -> None:
+def list_(store: str | None, as_json: bool) -> None:
     """List the models of the store, with their newest version."""
-    opened = _open(store)
+    opened = stores.opened(store)
     newest = [opened.read(name, opened.latest(name)) for name in opened.models()]
     if as_json:
         for manifest in newest:
@@ -140,28 +144,22 @@ def list_(store: Path | None, as_json: bool) -> None:
     if rows:
         _print(_table([("MODEL", "NEWEST", "METHOD", "SIZE", "ADDED (UTC)", "ESTIMATOR"), *rows]))
     else:
-        click.echo(f"no models in {opened.path}; `headrace models add` adds one", err=True)
+        click.echo(f"no models in {opened.title}; `headrace models add` adds one", err=True)
 
 
 @models.command()
 @click.argument("model", metavar="MODEL[@VERSION]")
-@_store
+@stores.option
 @_as_json
-def show(model: str, store: Path | None, as_json: bool) -> None:
+def show(model: str, store: str | None, as_json: bool) -> None:
     """Show a version of a model, the newest where none is named: its contract, and what it was made with."""
-    opened = _open(store)
+    opened = stores.opened(store)
     name, _, version = model.partition("@")
     manifest = opened.read(name, version or opened.latest(name))
     if as_json:
         _print_json(manifest)
     else:
         _print(_described(manifest))
-
-
-def _open(store: Path | None) -> Store:
-    from headrace_worker.models.store import Store
-
-    return Store(store or load(WorkerSettings).models)
 
 
 def _summary(manifest: Manifest) -> dict[str, object]:
@@ -234,14 +232,6 @@ def _classes(output: Output) -> str:
 
 def _shortened(values: Sequence[str]) -> str:
     return ", ".join(values[:12]) + (f" and {len(values) - 12} more" if len(values) > 12 else "")
-
-
-def _size(size: int) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:,} {unit}"
-        size = round(size / 1024)
-    return f"{size:,} GiB"
 
 
 def _table(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:

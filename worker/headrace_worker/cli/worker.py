@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 import redis
@@ -22,7 +23,9 @@ from headrace_worker.settings import WorkerSettings
 @click.option(
     "--models", "served", metavar="NAME[,NAME]", help="Serve these models only; default: all of the store."
 )
-@click.option("--store", metavar="FOLDER", help="The model store.  [HEADRACE_MODELS, else ./models]")
+@click.option(
+    "--store", metavar="STORE", help="The model store, a folder or URL.  [HEADRACE_MODELS, else ./models]"
+)
 @click.option("--url", metavar="URL", help="Redis.  [HEADRACE_REDIS_URL, else REDIS_URL]")
 @click.option(
     "--time-limit",
@@ -73,9 +76,9 @@ def worker(  # noqa: PLR0917  # click passes them by name
 
 def _check(settings: WorkerSettings) -> None:
     """Say in a sentence what no worker can run with: Celery would show a traceback, or try again for ever."""
-    store = Store(settings.models)
-    if store.path.exists() and not store.path.is_dir():
-        raise ModelError(f"the model store {store.path} is no folder; see HEADRACE_MODELS")
+    store = Store.of(settings, cached=True)
+    if Path(store.title).is_file():
+        raise ModelError(f"the model store {store.title} is no folder; see HEADRACE_MODELS")
     for model in settings.serve.split(","):
         if model:
             store.latest(model)

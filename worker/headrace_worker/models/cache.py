@@ -53,9 +53,10 @@ class Cache:
             data = read_up_to(path, most)
         except OSError:
             return None
+        if len(data) > most:
+            return None
         if not is_digest(digest, data):
-            if len(data) <= most:
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             return None
         with suppress(OSError):
             os.utime(path)  # used now: others go first

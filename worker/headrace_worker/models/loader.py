@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +11,7 @@ from headrace.envelope import Instance
 from headrace.errors import ModelError
 from headrace_worker.models import artifact
 from headrace_worker.models.manifest import Manifest, libraries_here
-from headrace_worker.models.store import Store
+from headrace_worker.models.store import Store, check_digest
 from headrace_worker.runtimes import Runtime
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
@@ -58,12 +56,7 @@ def load(
 
 def prove(manifest: Manifest, data: bytes, *, max_bytes: int, trust_pickle: bool) -> LoadedModel:
     """The model in an artifact's bytes, once their digest and the example say that it is what was packaged."""
-    digest = hashlib.sha256(data).hexdigest()
-    if not hmac.compare_digest(digest, manifest.sha256):
-        raise ModelError(
-            f"{manifest.title} has another digest than its manifest says ({digest[:12]}..., not "
-            f"{manifest.sha256[:12]}...); the file was changed or damaged, add the model again"
-        )
+    check_digest(manifest.title, data, manifest.sha256)
     estimator = artifact.load(
         data, manifest.format, manifest.title, max_bytes=max_bytes, trust_pickle=trust_pickle
     )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from headrace.contract import Contract
-from headrace.errors import HeadraceError, ModelError
+from headrace.errors import HeadraceError, ModelError, StoreUnavailable
 from headrace_worker.models.loader import LoadedModel, load
 from headrace_worker.models.manifest import Limits
 from headrace_worker.models.store import Store
@@ -82,12 +82,12 @@ class Registry:
                 if serving is None:
                     raise
                 versions = [serving.manifest.version]
-            refused: ModelError | None = None
+            refused: HeadraceError | None = None
             for version in reversed(versions):
                 try:
                     found = self._load(model, version)
                     break
-                except ModelError as error:
+                except (ModelError, StoreUnavailable) as error:
                     refused = refused or error
             else:
                 raise refused or ModelError(f"no version of {model} can be loaded")

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import stat
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from headrace.contract import Contract, Output, Text
+from headrace.errors import ModelError, SettingError
+from headrace_worker.models import manifest as manifests
+from headrace_worker.models.manifest import Example, Manifest
+from headrace_worker.models.signing import Keyring, Secret, new_keys, read_key, read_signer
+from headrace_worker.models.store import Store
+from headrace_worker.settings import WorkerSettings
+
+DATA = b"the bytes of a model"
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        name="churn",
+        version="0",
+        created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+        estimator="Dummy",
+        format="skops",
+        sha256=hashlib.sha256(DATA).hexdigest(),
+        size=len(DATA),
+        libraries=manifests.libraries_here(),
+        contract=Contract(model="churn", version="0", input=Text(), methods={"predict": Output(shape=())}),
+        example=Example(instances=["a"], expected={"predict": [1.5]}),
+    )
+
+
+class Key:
+    """A key made as a person makes it: its files, and what a worker is told."""
+
+    def __init__(self, folder: Path, name: str, *, secret: bool) -> None:
+        self.id, files = new_keys(folder / name, secret=secret)
+        self.private, self.public = files[0], files[-1]
+
+    def signed(self, at: Path) -> Store:
+        return Store(at, signer=read_signer(self.private))
+
+
+@pytest.fixture(params=["ed25519", "hmac"])
+def key(request: pytest.FixtureRequest, tmp_path: Path) -> Key:
+    return Key(tmp_path, "release", secret=request.param == "hmac")
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def checked(at: Path, *keys: Key, required: bool = True) -> Store:
+    """The store as a worker with these keys has it."""
+    files = ",".join(str(key.public) for key in keys)
+    return Store.of(WorkerSettings(models=str(at), model_keys=files, require_signature=required))
+
+
+def test_a_signed_version_is_read(key: Key, at: Path) -> None:
+    added = key.signed(at).add(manifest(), DATA)
+    assert checked(at, key).read("churn", "1") == added
+    assert sorted(path.name for path in (at / "churn/1").iterdir()) == [
+        "artifact.skops",
+        "manifest.json",
+        f"signature.{key.id}",
+    ]
+
+
+def test_an_unsigned_version_is_refused_where_a_signature_is_required(key: Key, at: Path) -> None:
+    Store(at).add(manifest(), DATA)
+    (at / "churn/1/artifact.skops").unlink()  # it is not even looked at
+    with pytest.raises(ModelError, match=f"churn@1 is not signed by the key {key.id}, and HEADRACE_REQUIRE_SIGN"):
+        checked(at, key).artifact("churn", "1", max_bytes=100)
+    assert checked(at, key, required=False).read("churn", "1").title == "churn@1"
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_manifest_that_was_changed_is_refused(key: Key, at: Path, required: bool) -> None:
+    key.signed(at).add(manifest(), DATA)
+    path = at / "churn/1/manifest.json"
+    path.write_bytes(path.read_bytes().replace(b"Dummy", b"Dumme"))
+    with pytest.raises(ModelError, match=r"the signature of churn@1 by the key .* is not one of its manifest"):
+        checked(at, key, required=required).read("churn", "1")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"!", b"\xff" * 100, base64.b64encode(bytes(64)), b"A" * 10_000])
+def test_what_is_no_signature_is_none(key: Key, at: Path, content: bytes) -> None:
+    key.signed(at).add(manifest(), DATA)
+    (at / f"churn/1/signature.{key.id}").write_bytes(content)
+    with pytest.raises(ModelError, match="is not one of its manifest"):
+        checked(at, key).read("churn", "1")
+
+
+def test_a_signature_is_good_for_one_version_only(key: Key, at: Path) -> None:
+    key.signed(at).add(manifest(), DATA)
+    key.signed(at).add(manifest(), DATA)
+    for name in ("manifest.json", f"signature.{key.id}"):
+        shutil.copy(at / "churn/1" / name, at / "churn/2" / name)
+    with pytest.raises(ModelError, match="the manifest of churn@2 is that of churn@1"):
+        checked(at, key).read("churn", "2")
+    shutil.copytree(at / "churn", at / "fraud")
+    with pytest.raises(ModelError, match="the manifest of fraud@1 is that of churn@1"):
+        checked(at, key).read("fraud", "1")
+
+
+def test_a_stranger_s_signature_counts_for_nothing(at: Path, tmp_path: Path) -> None:
+    ours, theirs = Key(tmp_path, "ours", secret=False), Key(tmp_path, "theirs", secret=False)
+    theirs.signed(at).add(manifest(), DATA)
+    with pytest.raises(ModelError, match="is not signed by the key"):
+        checked(at, ours).read("churn", "1")
+    # Under our name it is not ours either.
+    (at / f"churn/1/signature.{theirs.id}").rename(at / f"churn/1/signature.{ours.id}")
+    with pytest.raises(ModelError, match="is not one of its manifest"):
+        checked(at, ours).read("churn", "1")
+
+
+def test_keys_are_changed_one_after_another(at: Path, tmp_path: Path) -> None:
+    old, new = Key(tmp_path, "old", secret=True), Key(tmp_path, "new", secret=False)
+    old.signed(at).add(manifest(), DATA)
+    assert checked(at, new, old).read("churn", "1")
+    with pytest.raises(ModelError, match="is not signed by the key"):
+        checked(at, new).read("churn", "1")
+    Store(at).sign("churn", "1", read_signer(new.private), max_bytes=100)
+    for keys in ((old,), (new,), (new, old)):
+        assert checked(at, *keys).read("churn", "1")
+
+
+def test_what_does_not_fit_its_manifest_is_not_signed(key: Key, at: Path) -> None:
+    Store(at).add(manifest(), DATA)
+    (at / "churn/1/artifact.skops").write_bytes(b"another model")
+    with pytest.raises(ModelError, match="another digest"):
+        Store(at).sign("churn", "1", read_signer(key.private), max_bytes=100)
+    assert not list((at / "churn/1").glob("signature.*"))
+
+
+def test_a_secret_stays_with_its_owner_and_is_never_written_over(key: Key, tmp_path: Path) -> None:
+    assert stat.S_IMODE(key.private.stat().st_mode) == 0o600
+    before = key.private.read_bytes()
+    for secret in (True, False):
+        with pytest.raises(ModelError, match=r"release.key is there already"):
+            new_keys(tmp_path / "release", secret=secret)
+    assert key.private.read_bytes() == before
+
+
+def test_a_worker_is_not_given_a_key_that_signs(at: Path, tmp_path: Path) -> None:
+    key = Key(tmp_path, "release", secret=False)
+    with pytest.raises(SettingError, match=r"names the private key .*; a worker needs the public one only"):
+        Keyring.of(str(key.private), required=True)
+    with pytest.raises(ModelError, match="is a public key, which cannot sign"):
+        read_signer(key.public)
+
+
+def test_a_required_signature_needs_a_key() -> None:
+    with pytest.raises(SettingError, match="HEADRACE_REQUIRE_SIGNATURE is true and HEADRACE_MODEL_KEYS names no"):
+        Keyring.of(" , ", required=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is no key"),
+        (b"hunter2", "is no key"),
+        (b"headrace-hmac-sha256:", "is damaged"),
+        (b"headrace-hmac-sha256:" + base64.b64encode(b"short"), "is damaged"),
+        (b"-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n", "damaged, or locked by a password"),
+        (b"-----BEGIN PUBLIC KEY-----\n", "damaged, or locked by a password"),
+    ],
+)
+def test_a_file_that_is_no_key_is_told_and_not_shown(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(ModelError, match=problem) as raised:
+        read_key(tmp_path / "key")
+    assert "hunter2" not in str(raised.value)
+    with pytest.raises(SettingError, match="HEADRACE_MODEL_KEYS cannot be used"):
+        Keyring.of(str(tmp_path / "key"), required=False)
+    with pytest.raises(ModelError, match=r"nowhere cannot be read: No such file"):
+        read_key(tmp_path / "nowhere")
+
+
+def test_keys_of_another_kind_are_told(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    other = ec.generate_private_key(ec.SECP256R1()).public_key()
+    (tmp_path / "key").write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(ModelError, match="is none of ed25519"):
+        read_key(tmp_path / "key")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here")
+def test_a_key_of_openssl_is_a_key(at: Path, tmp_path: Path) -> None:
+    private, public = tmp_path / "a.key", tmp_path / "a.pub"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True, timeout=20)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, timeout=20)
+    Store(at, signer=read_signer(private)).add(manifest(), DATA)
+    assert Store(at, keyring=Keyring.of(str(public), required=True)).read("churn", "1")
+
+
+def test_the_id_of_a_secret_tells_nothing_of_it() -> None:
+    secret = b"s" * 32
+    assert Secret(secret).id not in {hashlib.sha256(secret).hexdigest()[:16], secret.hex()[:16]}
+    assert len(Secret(secret).id) == 16

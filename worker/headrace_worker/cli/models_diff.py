@@ -1,0 +1,38 @@
+"""`headrace models diff`."""
+
+from __future__ import annotations
+
+import click
+
+from headrace.cli import options
+from headrace_worker.cli import store as stores
+
+
+@click.command()
+@click.argument("model")
+@click.argument("old", metavar="VERSION")
+@click.argument("new", metavar="VERSION")
+@stores.option
+@options.as_json
+def diff(*, model: str, old: str, new: str, store: str | None, as_json: bool) -> None:
+    """Say what changes for producers from one VERSION of a model to another, and whether it breaks them."""
+    from headrace.contract_diff import breaks
+    from headrace.contract_diff import diff as changes_between
+
+    opened = stores.opened(store)
+    changes = changes_between(opened.read(model, old).contract, opened.read(model, new).contract)
+    breaking = sum(change.breaking for change in changes)
+    if as_json:
+        options.print_json(
+            {"model": model, "from": old, "to": new, "breaking": breaks(changes), "changes": changes}
+        )
+        return
+    for change in changes:
+        options.print_line(f"{'breaking' if change.breaking else '':8}  {change.says}")
+    if not changes:
+        click.echo(f"nothing changes for producers from {model}@{old} to {model}@{new}", err=True)
+    elif breaking:
+        of = f"{breaking} of {len(changes)} change{'' if len(changes) == 1 else 's'}"
+        click.echo(f"{model}@{new} breaks producers of {model}@{old}: {of}", err=True)
+    else:
+        click.echo(f"{model}@{new} breaks no producer of {model}@{old}", err=True)

@@ -1,0 +1,41 @@
+"""What the commands of `headrace models` have in common: the store they were pointed at, and how they print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from headrace.settings import load
+from headrace_worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from headrace_worker.models.signing import Signer
+    from headrace_worker.models.store import Store
+
+option = click.option(
+    "--store", metavar="STORE", help="The model store, a folder or URL.  [HEADRACE_MODELS, else ./models]"
+)
+
+
+def settings(store: str | None) -> WorkerSettings:
+    """The settings of this shell, with the store the command was given."""
+    found = load(WorkerSettings)
+    return msgspec.structs.replace(found, models=store) if store else found
+
+
+def opened(store: str | None, signer: Signer | None = None) -> Store:
+    """The store, with the keys of the settings."""
+    from headrace_worker.models.store import Store
+
+    return Store.of(settings(store), signer=signer)
+
+
+def size(many: int) -> str:
+    """Bytes for people: `48 MiB`."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if many < 1024:
+            return f"{many:,} {unit}"
+        many = round(many / 1024)
+    return f"{many:,} GiB"
