@@ -32,7 +32,7 @@ def worker_stopped(arena: Arena) -> None:
             time.sleep(1)
 
 
-@scenario(10, "a job of ten leases", long=1, control=1)
+@scenario(10, "a job of ten leases", long=1, control=1, lease=1.0)
 def long_job(arena: Arena) -> None:
     """A job that computes for ten leases, beside others: it keeps its lease and runs once."""
     arena.start_workers(2)
@@ -56,7 +56,7 @@ def clocks_off(arena: Arena) -> None:
         arena.start_apart(LD_PRELOAD=str(library), CHAOS_CLOCK_OFF=str(skew))
     arena.start_workers(1)
     with arena.load(rate=60, longest=0.1):
-        time.sleep(12)
+        time.sleep(8)
     ran = {run.pid for run in arena.runs()}
     arena.expect(all(worker.pool & ran for worker in arena.workers), "a worker ran nothing")
     lost = [worker.name for worker in arena.workers if "was lost" in worker.log.read_text()]

@@ -8,7 +8,7 @@ from tests.chaos.arena import Arena
 from tests.chaos.scenario import scenario
 
 
-@scenario(8, "connections half open", long=3, control=1, lease=10.0)
+@scenario(8, "connections half open", long=2, control=1, lease=10.0)
 def half_open(arena: Arena) -> None:
     """Nothing passes any more on the connections of workers and producer: no FIN, no RST. New ones pass."""
     arena.start_workers(2, through_proxy=True)
@@ -19,8 +19,8 @@ def half_open(arena: Arena) -> None:
             arena.proxy.go_silent()
             moment = time.monotonic()
             arena.blow(held)
-            if not arena.can_wait(lambda moment=moment: arena.witness.first_after(moment + 1), 40):
-                arena.notes.append("no work went on for 40 s")
+            if not arena.can_wait(lambda moment=moment: arena.witness.first_after(moment + 1), 25):
+                arena.notes.append("no work went on for 25 s")
                 break
 
 

@@ -1,8 +1,8 @@
-"""A producer that writes down what it was promised, as a process of its own.
+"""A producer that writes down what it was promised, a process of its own: `python -m tests.chaos.producer ORDER`.
 
-`python -m tests.chaos.producer ORDER`. A submit that raised is repeated under the same ids until it is
-confirmed, as a careful service would do it: with Headrace the same id is one job. Told to stop (SIGTERM), it brings what it has
-begun to an end, for so long as `PATIENCE`.
+A submit that raised is repeated under the same ids until it is confirmed, as a careful service would do it: with
+Headrace the same id is one job. Told to stop (SIGTERM), it brings what it has begun to an end, for so long as
+`PATIENCE`.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ T = TypeVar("T")
 #: With this SO_LINGER, closing sends RST: the other side learns at once, and loses what is under way.
 _RESET = struct.pack("ii", 1, 0)
 _CHUNK = 256 * 1024
+#: Bytes of the beginning of a connection that are kept to know it by.
+_HEAD = 1024
 
 
 class _Pair:
@@ -34,7 +36,9 @@ class _Pair:
         #: Set while bytes flow.
         self.flows = asyncio.Event()
         self.flows.set()
-        #: The end of what the client sent, in which the beginning of a request looked for may lie.
+        #: The beginning of what the client sent, by which to know it.
+        self.head = b""
+        #: The end of it, in which the beginning of a request looked for may lie.
         self.tail = b""
         #: What becomes of the connection when the reply now under way has come; None to let it pass.
         self.loses: Literal["cut", "silent"] | None = None
@@ -51,7 +55,7 @@ class Proxy:
         self._pairs: set[_Pair] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refuses = False
-        self._delay = 0.0
+        self._delay = (0.0, b"")
         self._wanted: list[tuple[bytes, Literal["cut", "silent"]]] = []
         self._told = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -103,9 +107,12 @@ class Proxy:
         with self._told:
             return self._told.wait_for(lambda: self.lost >= count, timeout)
 
-    def delay(self, seconds: float) -> None:
-        """Hold what passes, in each direction, for so long; 0 ends it."""
-        self._do(lambda: setattr(self, "_delay", seconds))
+    def delay(self, seconds: float, of: bytes = b"") -> None:
+        """Hold what passes, in each direction, for so long; 0 ends it.
+
+        Only on connections that began with a request with the bytes `of` in it, if any are given.
+        """
+        self._do(lambda: setattr(self, "_delay", (seconds, of)))
 
     @property
     def connections(self) -> int:
@@ -158,11 +165,14 @@ class Proxy:
 
     async def _hold(self, pair: _Pair) -> None:
         await pair.flows.wait()
-        if self._delay:
-            await asyncio.sleep(self._delay)
+        seconds, of = self._delay
+        if seconds and of in pair.head:
+            await asyncio.sleep(seconds)
 
     def _look(self, pair: _Pair, data: bytes) -> None:
-        """See whether the reply to this is one to lose."""
+        """See who this is, and whether the reply to this is one to lose."""
+        if len(pair.head) < _HEAD:
+            pair.head += data[:_HEAD]
         if not self._wanted:
             pair.tail = b""
             return

@@ -22,7 +22,10 @@ _DOWN_AFTER = 1000
 
 
 class Sentinels:
-    """Beside a primary that runs. A context manager; `folder` takes the replica's data."""
+    """Beside a primary that runs. A context manager; `folder` takes the replica's data.
+
+    All know the primary by the port of a proxy before it: a Sentinel mends a replica that looks elsewhere.
+    """
 
     def __init__(self, primary: EmbeddedRedis, folder: Path) -> None:
         self.primary, self._folder = primary, folder
@@ -35,7 +38,7 @@ class Sentinels:
 
     def lag(self, seconds: float) -> None:
         """Let the replica lag so far behind, in each direction."""
-        self._between.delay(seconds)
+        self._between.delay(seconds, of=b"PSYNC")
 
     def lose(self) -> None:
         """What is on its way to the replica never arrives."""
@@ -69,7 +72,7 @@ class Sentinels:
         # A file of its own: a Sentinel writes down there what it learns.
         (folder / "sentinel.conf").write_text(
             f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/sentinel.log\n"
-            f"sentinel monitor {_NAME} 127.0.0.1 {self.primary.port} 2\n"
+            f"sentinel monitor {_NAME} 127.0.0.1 {self._between.port} 2\n"
             f"sentinel down-after-milliseconds {_NAME} {_DOWN_AFTER}\nsentinel failover-timeout {_NAME} 3000\n"
         )
         process = subprocess.Popen(

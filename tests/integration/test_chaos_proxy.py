@@ -77,8 +77,11 @@ def test_a_delay_holds_what_passes(proxy: Proxy, through: redis.Redis) -> None:
     began = time.monotonic()
     assert through.ping()
     assert 0.1 <= time.monotonic() - began < 0.3
-    proxy.delay(0)
+    proxy.delay(0.5, of=b"ANOTHER")
+    began = time.monotonic()
     assert through.ping()
+    assert time.monotonic() - began < 0.3
+    proxy.delay(0)
 
 
 def test_a_server_that_is_away_ends_the_connection(proxy: Proxy, through: redis.Redis) -> None:
