@@ -16,6 +16,7 @@ import redis
 from answering import CHURN, Answering
 from claim_models import wait_for
 from redis_servers import SERVERS, find
+from test_acl import users
 
 from headrace import AsyncClient, Client, HeadraceError, InvalidInput, NotDurable, Settings
 from headrace.contracts import publish
@@ -192,6 +193,19 @@ def test_a_user_who_may_not_ask_hears_what_is_missing(always: EmbeddedRedis):
             continue  # this version has WAITAOF, which this user may
         assert isinstance(error, NotDurable)
         assert (says or "may not read appendfsync") in str(error)
+
+
+@pytest.mark.parametrize("name", TELLS)
+def test_the_producer_of_the_page_about_users_needs_what_the_page_says(name: str):
+    (line,) = [user for user in users() if user.startswith("user producer ")]
+    with EmbeddedRedis(server=find(name)) as server, admin(server) as client:
+        client.execute_command("ACL", "SETUSER", *line.split()[1:])
+        url = server.url.replace("redis://", "redis://producer:PRODUCER-PASSWORD@")
+        chosen = Settings(redis_url=url)
+        error = both(chosen, lambda producer: producer.submit("churn", AGE, durable=True))[0]
+        assert isinstance(error, NotDurable)
+        client.execute_command("ACL", "SETUSER", "producer", "+info", "+wait", "+waitaof")
+        assert both(chosen, lambda producer: producer.submit("churn", AGE, durable=True)) == [None, None]
 
 
 def test_a_replica_has_the_jobs_when_submit_returns(pair: Pair):
