@@ -56,6 +56,11 @@ class Inbox:
                 if not watchers:
                     del self._watchers[job]
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to ask Redis for."""
+        return bool(self._to_look or (self._watchers and not self._asked))
+
     def is_to_be_subscribed(self) -> bool:
         """Whether to subscribe to the channel now."""
         if self._asked or not self._watchers:

@@ -62,6 +62,11 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._channels) + len(self.inbox)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to ask Redis for."""
+        return bool(self._to_subscribe or self._to_look or self._idle or self.inbox.has_work)
+
     def add(self, watcher: Watcher) -> None:
         """Begin to wait."""
         self.inbox.add(watcher)

@@ -164,7 +164,7 @@ class Waiting:
                 end.setblocking(False)
             self._thread = threading.Thread(target=self._run, name="headrace-waiting", daemon=True)
             self._thread.start()
-        elif self._wake is not None:
+        elif self._wake is not None and (self._subscriptions.has_work or self._closed.is_set()):
             # A full pipe wakes as well as one byte more would.
             with suppress(BlockingIOError):
                 self._wake[1].send(b"\0")
