@@ -25,7 +25,7 @@ class S3:
 
         self._app = DomainDispatcherApplication(create_backend_app)
         self.port = 0
-        self.heeds_conditions = True
+        self.heeds_conditions, self.stopped = True, True
         self.start()
 
     @property
@@ -57,9 +57,11 @@ class S3:
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
+        self.stopped = False
 
     def stop(self) -> None:
         """Be away; what it holds stays."""
+        self.stopped = True
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=10)
@@ -81,7 +83,8 @@ def s3_server() -> Iterator[S3]:
     try:
         yield server
     finally:
-        server.stop()
+        if not server.stopped:
+            server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,11 @@ class Serving:
         """Set the queues Celery takes from: those given to it (`-Q`), else those of the models served."""
         if queues is not None:
             self._asked = [model for queue in queues if (model := model_of(queue))]
-        models = self._asked if self._asked is not None else self.registry.store.models()
+        try:
+            models = self._asked if self._asked is not None else self.registry.store.models()
+        except HeadraceError as error:
+            # Celery minds nothing less, and would take from its default queue.
+            raise SystemExit(f"headrace: {error}") from None
         # Without models yet, Celery falls back to the default queue: one of our own, where nothing is put,
         # never `celery`, where other applications keep their tasks.
         app.conf.task_default_queue = "headrace.idle"
@@ -228,7 +232,7 @@ class Serving:
                 log.error("model %s is not served: %s", model, error)  # noqa: TRY400  # the message says all
                 refused.add((model, latest))
                 continue
-            if served.manifest.version != latest:
+            if served.manifest.version != latest and self.registry.is_refused(model, latest):
                 refused.add((model, latest))
         for model in self._publish():
             queue = queue_name(model)

@@ -63,6 +63,10 @@ class Registry:
             return serving
         return self._look(model)
 
+    def is_refused(self, model: str, version: str) -> bool:
+        """Whether a version was found not fit to serve; one whose store is away is not known to be."""
+        return (model, version) in self._refused
+
     def contracts(self) -> list[Contract]:
         """The contract of the version that serves, for each model that has one."""
         return [self._serving[model].contract for model in sorted(self._serving)]

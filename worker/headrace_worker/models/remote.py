@@ -76,9 +76,9 @@ class Remote:
         seen = self._seen
         if seen is None:
             return self._first_look(self._known).versions
-        if self._is_old(seen) and (newer := self._known.seen()) and newer.at > seen.at:
+        if _age(seen) >= _LOOK_EVERY and (newer := self._known.seen()) and newer.at > seen.at:
             seen = self._seen = newer  # another process has asked
-        if self._is_old(seen):
+        if _age(seen) >= (_LOOK_EVERY if os.getpid() == self._made_in else _LOOK_EVERY_FORKED):
             self._look_in_background()
         return seen.versions
 
@@ -104,13 +104,9 @@ class Remote:
         """Bytes a version takes."""
         return sum(self._under(f"{model}/{version}").values())
 
-    def _is_old(self, seen: Seen) -> bool:
-        every = _LOOK_EVERY if os.getpid() == self._made_in else _LOOK_EVERY_FORKED
-        return not 0 <= time.time() - seen.at < every
-
     def _first_look(self, known: CachedStore) -> Seen:
         last = known.seen()
-        if last is not None and not self._is_old(last):
+        if last is not None and _age(last) < _LOOK_EVERY:
             self._seen = last
             return last
         try:
@@ -297,6 +293,12 @@ def _connect(url: str) -> tuple[AbstractFileSystem, str]:
     except (ImportError, ValueError) as error:
         raise ModelError(f"the model store {title} cannot be used: {_said(error)}") from None
     return found[0], found[1].rstrip("/")
+
+
+def _age(seen: Seen) -> float:
+    """Seconds since the store was asked; without end where this machine's clock was set back since."""
+    age = time.time() - seen.at
+    return age if age >= 0 else float("inf")
 
 
 def _without_password(text: str) -> str:

@@ -1,0 +1,220 @@
+"""What a message may name, and what a store may hold: neither leads out of the store, nor past its limits."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import skops.io
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+
+from headrace.contract import Contract, Output, Text
+from headrace.envelope import Job
+from headrace.errors import ModelError
+from headrace.outcome import Failure
+from headrace_worker.batching import admit
+from headrace_worker.models import manifest as manifests
+from headrace_worker.models import store as stores
+from headrace_worker.models.loader import load
+from headrace_worker.models.manifest import Example, Manifest
+from headrace_worker.models.package import package
+from headrace_worker.models.registry import Registry
+from headrace_worker.models.store import Store
+from headrace_worker.settings import WorkerSettings
+
+X, Y = make_classification(50, 5, random_state=0)
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+DIGITS = "1" * 300
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with one version, beside a folder that looks like another store."""
+    skops.io.dump(LogisticRegression().fit(X, Y), tmp_path / "model.skops")
+    (tmp_path / "example.json").write_text(json.dumps(X[:2].tolist()))
+    for name in ("models", "secret"):
+        store = Store(tmp_path / name)
+        package(store, tmp_path / "model.skops", name="churn", example=tmp_path / "example.json")
+    return Store(tmp_path / "models")
+
+
+def outcome(store: Store, model: str, version: str | None = None) -> Failure:
+    """What a job from any Celery client ends in."""
+    registry = Registry(store, WorkerSettings(models=str(store.path)))
+    job = Job(id="a", model=model, version=version, instances=[X[0].tolist()])
+    ended = admit(job, registry, NOW)
+    assert isinstance(ended, Failure)
+    assert len(ended.message) < 1000
+    return ended
+
+
+MODELS = [
+    "",
+    "..",
+    "../secret/churn",
+    "/etc",
+    "churn/",
+    "churn/1",
+    "churn@1",
+    "churn\x00",
+    "churn\n",
+    "file:///etc/passwd",
+    "s3://bucket/churn",
+    "\uff43hurn",
+    "chu\u0301rn",
+    ".adding-x",
+    "x" * 300,
+    "%2e%2e",
+]
+VERSIONS = [
+    "",
+    "0",
+    "01",
+    "+1",
+    "-1",
+    " 1",
+    "1 ",
+    "1\n",
+    "1\x00",
+    "1.0",
+    "1e0",
+    "..",
+    "../x",
+    "../../secret/churn/1",
+    "latest/../..",
+    "1/../1",
+    "./1",
+    "file:///etc/passwd",
+    "s3://bucket/1",
+    "\u0661",  # a digit, but none of ours
+    "\uff11",
+    "\u00b9",
+    DIGITS,
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_name_leads_out_of_the_store(store: Store, model: str) -> None:
+    assert outcome(store, model).reason == "bad input"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_version_leads_out_of_the_store(store: Store, version: str) -> None:
+    ended = outcome(store, "churn", version)
+    assert ended.reason == "unknown model"
+    assert "it has 1" in ended.message
+
+
+def test_the_store_follows_no_name_in_a_manifest(store: Store) -> None:
+    path = store.path / "churn/1/manifest.json"
+    for change in ({"format": "../../../secret"}, {"runtime": "../x"}, {"name": "../churn"}, {"version": "../1"}):
+        read = msgspec.json.decode(path.read_bytes())
+        path.with_name("manifest.json").write_bytes(msgspec.json.encode(read | change))
+        with pytest.raises(ModelError, match=r"the manifest of churn@1 (cannot be read|is that of)"):
+            store.artifact("churn", "1", max_bytes=1_000_000)
+        path.write_bytes(msgspec.json.encode(read))
+
+
+def put(store: Store, artifact: bytes, **fields: Any) -> None:
+    """A version as somebody forges it: all that it says of its artifact is true."""
+    store.add(
+        Manifest(
+            **{
+                "name": "forged",
+                "version": "0",
+                "created": NOW,
+                "estimator": "Dummy",
+                "format": "skops",
+                "sha256": hashlib.sha256(artifact).hexdigest(),
+                "size": len(artifact),
+                "libraries": manifests.libraries_here(),
+                "contract": Contract(
+                    model="forged", version="0", input=Text(), methods={"predict": Output(shape=())}
+                ),
+                "example": Example(instances=["a"], expected={"predict": [1]}),
+                **fields,
+            }
+        ),
+        artifact,
+    )
+
+
+def zipped(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("_", "."), data)
+    return file.getvalue()
+
+
+def test_a_zip_bomb_in_the_store_is_not_unpacked(store: Store) -> None:
+    put(store, zipped(schema_json=b" " * 50_000_000))
+    with pytest.raises(ModelError, match=r"forged@1 unpacks to 50,000,000 bytes, more than the 1,000,000"):
+        load(store, "forged", "1", max_bytes=1_000_000)
+
+
+def test_an_array_of_terabytes_in_the_store_is_not_made(store: Store) -> None:
+    """The header of a .npy file claims what its few bytes do not hold."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+    header = header.ljust(117) + b"\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    schema = {
+        "__class__": "ndarray",
+        "__module__": "numpy",
+        "__loader__": "NdArrayNode",
+        "type": "numpy",
+        "file": "a.npy",
+        "protocol": 2,
+        "_skops_version": "0.16",
+    }
+    put(store, zipped(schema_json=json.dumps(schema).encode(), a_npy=array))
+    with pytest.raises(ModelError, match=r"forged@1 (cannot be loaded|needs more memory)"):
+        load(store, "forged", "1", max_bytes=10_000_000)
+
+
+class Runs:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+def test_a_pickle_in_the_store_is_not_read_whatever_it_calls_itself(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, form in enumerate(("joblib", "skops"), start=1):
+        put(store, pickle.dumps(Runs()), format=form)
+        with pytest.raises(ModelError, match=f"forged@{number} "):
+            load(store, "forged", str(number))
+    assert not Path("ran").exists()
+
+
+def test_a_manifest_is_read_up_to_its_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "_MOST_MANIFEST", 10_000)
+    with (store.path / "churn/1/manifest.json").open("r+b") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing
+    with pytest.raises(ModelError, match="the manifest of churn@1 takes more than 10,000 bytes"):
+        store.read("churn", "1")
+
+
+def test_an_artifact_is_read_up_to_its_limit_whatever_its_manifest_says(store: Store) -> None:
+    with (store.path / "churn/1/artifact.skops").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ModelError, match=r"churn@1 takes .* bytes, more than the 100,000"):
+        store.artifact("churn", "1", max_bytes=100_000)
+
+
+def test_links_and_pipes_in_the_store_are_no_versions(store: Store, tmp_path: Path) -> None:
+    (store.path / "churn/1x").symlink_to(tmp_path / "secret/churn/1")
+    (store.path / "..x").symlink_to(tmp_path / "secret/churn")
+    assert store.versions("churn") == ["1"]
+    assert store.models() == ["churn"]
