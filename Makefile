@@ -71,7 +71,7 @@ deploy-test: $(VENV)/.develops ## Build the images and predict a CSV through the
 	$(BIN)/pytest -m long tests/deploy $(ARGS)
 
 .PHONY: compat
-compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; 20 minutes)
+compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; 24 minutes)
 	$(BIN)/python -m tests.compat $(ARGS)
 
 # More for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
