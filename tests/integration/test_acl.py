@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from headrace.broker import celery_app
 from headrace.contract import Array, Contract, Output
 from headrace.contracts import publish
 from headrace.queues import Keys
+from headrace_worker.models.garbage import Collector
+from headrace_worker.models.store import Store
+from headrace_worker.settings import WorkerSettings
 
 #: redis-py tells its name and version where it may; a worker looks at what Redis promises at its start.
 DONE_WITHOUT = {"client|setinfo", "info", "config|get"}
@@ -196,6 +200,23 @@ def test_a_producer_cannot_reach_dead_letters(port: int, admin: redis.Redis) -> 
             with pytest.raises(BrokerUnavailable, match="does not permit this user"):
                 act()
     assert admin.zcard("headrace:died") == 1
+
+
+def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, tmp_path: Path) -> None:
+    published(admin)
+    models = add(tmp_path)
+    for _ in range(2):
+        add(tmp_path)
+    with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
+        bury(admin_raw, letter("a", model=MODEL, version="2", queue=f"predict.{MODEL}"))
+    settings = WorkerSettings(redis_url=url("worker", port), contract_ttl=0.01)
+    collector = Collector(Store(models), settings, keep=1)
+    done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
+    assert [(one.version, one.why) for one in done] == [("1", "serves"), ("2", "the dead letter a")]
+    admin.hset(f"headrace:contracts:{MODEL}", "latest", "3")
+    done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
+    assert [one.version for one in done if one.remove] == ["1"]
+    assert refused(admin) == []
 
 
 def published(admin: redis.Redis) -> None:

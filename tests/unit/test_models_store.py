@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
+import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from headrace.contract import Contract, Output, Text
-from headrace.errors import InvalidInput, ModelError, UnknownModel
+from headrace.errors import InvalidInput, ModelError, StoreUnavailable, UnknownModel
 from headrace_worker.models import manifest as manifests
 from headrace_worker.models.manifest import Example, Manifest
 from headrace_worker.models.store import Store
@@ -170,3 +174,50 @@ def test_an_artifact_over_the_cap_is_not_read(store: Store) -> None:
     store.add(_manifest(), DATA)
     with pytest.raises(ModelError, match="churn@1 takes 20 bytes, more than the 10 of HEADRACE_MAX_MODEL_BYTES"):
         store.artifact("churn", "1", max_bytes=10)
+
+
+def test_a_file_url_is_a_folder(store: Store) -> None:
+    store.add(_manifest(), DATA)
+    assert Store(f"file://{store.path}").latest("churn") == "1"
+    assert Store(f"file://{store.path}").path == store.path
+
+
+def test_a_url_needs_what_speaks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"the model store nosuch://x cannot be used: ValueError"):
+        Store("nosuch://user:secret@x").models()
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(ModelError, match=r"no folder: pip install 'headrace-worker\[s3\]'"):
+        Store("s3://models").models()
+
+
+def test_a_mounted_folder_that_does_not_answer_is_away_and_not_bad(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add(_manifest(), DATA)
+
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", stale)
+        with pytest.raises(StoreUnavailable, match=r"churn@1 cannot be read: .*manifest.json: Stale file handle"):
+            store.read("churn", "1")
+    monkeypatch.setattr(os, "listdir", stale)
+    with pytest.raises(StoreUnavailable, match="Stale file handle"):
+        store.models()
+
+
+def test_a_removed_version_is_gone_at_once_and_as_a_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        store.add(_manifest(), DATA)
+    assert store.size("churn", "1") > len(DATA)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda _: None)  # a kill after the first step
+        store.remove("churn", "1")
+    assert store.versions("churn") == ["2"]
+    with pytest.raises(UnknownModel):
+        store.remove("churn", "1")
+    (left,) = store.leftovers(datetime.now(UTC) + timedelta(minutes=1))
+    assert left.size > len(DATA)
+    store.clear(left)
+    assert [path.name for path in (store.path / "churn").iterdir()] == ["2"]

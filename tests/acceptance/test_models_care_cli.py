@@ -1,0 +1,171 @@
+"""Looking after the store as a person types it: verify, gc, diff, keys and sign."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+import skops.io
+from sklearn.linear_model import LogisticRegression
+
+from headrace import contracts
+from headrace.contract import Array, Contract, Output
+from headrace.queues import Keys
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def add(run: Run, tmp_path: Path) -> Callable[..., str]:
+    def add(*options: object, features: int = 2, classes: int = 2) -> str:
+        rows = [[float(row % (place + 2)) for place in range(features)] for row in range(12)]
+        model = LogisticRegression().fit(rows, [row % classes for row in range(12)])
+        skops.io.dump(model, tmp_path / "model.skops")
+        (tmp_path / "rows.json").write_text(json.dumps(rows))
+        done = run("add", "model.skops", "--name", "churn", "--example", "rows.json", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return str(json.loads(done.stdout)["version"])
+
+    return add
+
+
+def test_verify_tells_good_versions_from_bad(run: Run, add: Callable[..., str], tmp_path: Path) -> None:
+    assert "no models in models" in run("verify").stderr
+    for _ in range(3):
+        add()
+    assert run("verify").stdout.splitlines() == ["churn@1  good", "churn@2  good", "churn@3  good"]
+    with (tmp_path / "models/churn/2/artifact.skops").open("r+b") as file:
+        file.write(b"x")
+    (tmp_path / "models/churn/3/manifest.json").write_text("{}")
+    done = run("verify", "churn", "--json")
+    assert done.returncode == 1
+    assert [json.loads(line)["good"] for line in done.stdout.splitlines()] == [True, False, False]
+    assert done.stderr == "2 of 3 versions must not serve\n"
+    assert "churn@2  churn@2 has another digest than its manifest says" in run("verify", "churn@2").stdout
+    assert run("verify", "churn@1", "--run").stdout == "churn@1  good\n"
+    for wrong, message in (
+        ("chrun", "did you mean 'churn'?"),
+        ("churn@9", "has no version '9'"),
+        ("../x", "a model's name is"),
+    ):
+        done = run("verify", wrong)
+        assert done.returncode == 1
+        assert message in done.stdout + done.stderr
+
+
+def test_verify_run_lets_the_example_speak(run: Run, add: Callable[..., str], tmp_path: Path) -> None:
+    add()
+    path = tmp_path / "models/churn/1/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["example"]["expected"]["predict"][0] = 7
+    path.write_text(json.dumps(manifest))
+    assert run("verify").returncode == 0
+    done = run("verify", "--run")
+    assert done.returncode == 1
+    assert "gives other predictions for its example" in done.stdout
+
+
+def test_gc_says_what_it_would_free_and_frees_it(
+    run: Run, add: Callable[..., str], redis_url: str, server: redis.Redis, tmp_path: Path
+) -> None:
+    for _ in range(4):
+        add()
+    contract = Contract(model="churn", version="2", input=Array(shape=(2,)), methods={"predict": Output(shape=())})
+    contracts.publish(server, Keys(), contract)
+    done = run("gc", "--keep", 1, "--dry-run", HEADRACE_REDIS_URL=redis_url)
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["would", "remove"],
+        ["kept", "churn@2"],
+        ["would", "remove"],
+    ]
+    assert done.stderr.startswith("would remove 2, ")
+    assert sorted(path.name for path in (tmp_path / "models/churn").iterdir()) == ["1", "2", "3", "4"]
+    done = run("gc", "churn", "--keep", 1, "--url", redis_url, "--json")
+    assert [(one["version"], one["remove"]) for one in map(json.loads, done.stdout.splitlines())] == [
+        ("1", True),
+        ("2", False),
+        ("3", True),
+    ]
+    assert sorted(path.name for path in (tmp_path / "models/churn").iterdir()) == ["2", "4"]
+    assert run("gc", "--keep", 2, "--url", redis_url).stderr == "nothing to remove\n"
+
+
+def test_gc_removes_nothing_where_redis_is_away_and_knows_its_models(
+    run: Run, add: Callable[..., str], tmp_path: Path
+) -> None:
+    add()
+    add()
+    away = {"HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0", "HEADRACE_COMMAND_TIMEOUT": "0.3"}
+    done = run("gc", "--keep", 1, **away)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(list((tmp_path / "models/churn").iterdir())) == 2
+    assert "no model 'fraud' in models; it has churn" in run("gc", "fraud", **away).stderr
+    assert run("gc", "--keep", 0, **away).returncode == 2
+
+
+def test_diff_says_what_breaks_producers(run: Run, add: Callable[..., str]) -> None:
+    add()
+    add()
+    add(features=3)
+    assert "nothing changes for producers from churn@1 to churn@2" in run("diff", "churn", 1, 2).stderr
+    done = run("diff", "churn", 2, 3)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "breaking  instances are lists of 3 values, no longer of 2\n",
+    )
+    assert done.stderr == "churn@3 breaks producers of churn@2: 1 of 1 change\n"
+    told = json.loads(run("diff", "churn", 2, 3, "--json").stdout)
+    assert (told["from"], told["to"], told["breaking"]) == ("2", "3", True)
+    assert told["changes"][0]["about"] == "shape"
+    assert run("diff", "churn", 1, 9).returncode == 1
+
+
+@pytest.mark.parametrize("kind", [(), ("--hmac",)])
+def test_a_version_is_signed_and_required_to_be(
+    run: Run, add: Callable[..., str], tmp_path: Path, kind: tuple[str, ...]
+) -> None:
+    made = run("keys", "new", "release", *kind)
+    assert made.returncode == 0, made.stderr
+    worker = "release.key" if kind else "release.pub"
+    assert f"HEADRACE_MODEL_KEYS={worker}" in made.stderr
+    assert "release.key is there already" in run("keys", "new", "release", *kind).stderr
+    add("--sign-key", "release.key")
+    add()
+    settings = {"HEADRACE_MODEL_KEYS": worker, "HEADRACE_REQUIRE_SIGNATURE": "true"}
+    done = run("verify", **settings)
+    assert done.stdout.splitlines()[0] == "churn@1  good"
+    assert "churn@2 is not signed by the key" in done.stdout.splitlines()[1]
+    assert run("show", "churn@2", **settings).returncode == 1
+    assert "say which version: churn@N" in run("sign", "churn", "--key", "release.key").stderr
+    signed = run("sign", "churn@2", "--key", "release.key")
+    assert signed.stdout.startswith("churn@2  signed by ")
+    assert run("verify", **settings).returncode == 0
+    refused = run("verify", HEADRACE_REQUIRE_SIGNATURE="true")
+    assert refused.stderr == "headrace: HEADRACE_REQUIRE_SIGNATURE is true and HEADRACE_MODEL_KEYS names no key\n"
+    (tmp_path / "no.key").write_text("hunter2")
+    done = run("sign", "churn@2", "--key", "no.key")
+    assert done.returncode == 1
+    assert done.stderr == "headrace: no.key is no key: neither of `headrace models keys new` nor PEM\n"
