@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import shutil
 import stat
 import subprocess
@@ -207,3 +208,9 @@ def test_the_id_of_a_secret_tells_nothing_of_it() -> None:
     secret = b"s" * 32
     assert Secret(secret).id not in {hashlib.sha256(secret).hexdigest()[:16], secret.hex()[:16]}
     assert len(Secret(secret).id) == 16
+
+
+def test_what_the_same_key_signed_for_something_else_is_no_signature() -> None:
+    secret, data = b"s" * 32, b"a manifest, or anything"
+    assert not Secret(secret).verifies(data, hmac.digest(secret, data, "sha256"))
+    assert Secret(secret).verifies(data, hmac.digest(secret, b"headrace manifest 1\n" + data, "sha256"))
