@@ -32,8 +32,8 @@ from tests.chaos.workers import ROOT, SEARCHED, Nursery, Worker, wait_until
 from headrace_worker.embedded import EmbeddedRedis, find_redis
 from headrace_worker.stack import Child
 
-#: Seconds in which a worker is ready, and all jobs have ended when nothing is done to them any more.
-_READY, _SETTLES = 60.0, 60.0
+#: Seconds in which a worker is ready, and in which all jobs have ended when nothing is done to them any more.
+_READY, _SETTLES = 60.0, {"headrace": 60.0, "celery": 30.0}
 #: Seconds for which nothing waits and nothing ends until jobs without an outcome count as having none.
 _STILL = 3.0
 _ID = re.compile(rb'"id": ?"(job-\d+)"')
@@ -83,7 +83,7 @@ class Arena:
         #: Jobs nothing was promised of but that this Redis has them.
         self.may_lose: frozenset[str] = frozenset()
         #: Seconds all jobs may take to end when the scenario is over.
-        self.settles = _SETTLES
+        self.settles = _SETTLES[system.name]
         self.runs_file = folder / "runs"
         #: Where the append-only file lies, and what models may fill.
         self.redis_folder, self.scratch = folder / "redis", folder / "scratch"
@@ -201,7 +201,10 @@ class Arena:
             self.wait(lambda: path.exists() or process.poll() is not None, "a first job")
             yield
             process.terminate()
-            process.wait(producer.PATIENCE + 30)
+            if not self.can_wait(lambda: process.poll() is not None, producer.PATIENCE + 15):
+                self.notes.append("the producer hung")
+                self.expect(False, "the producer did not end")
+                return
         finally:
             process.kill()
             process.wait()
@@ -306,6 +309,8 @@ class Arena:
             may_repeat=self.ground.sentinels,
         )
         judged = verdict.judge(found)
+        if judged.lost and self.may_lose:
+            self.notes.append(f"{judged.lost} lost that were not durable")
         return msgspec.structs.replace(judged, broken=[*judged.broken, *self.broken])
 
     def end_workers(self) -> None:

@@ -32,7 +32,7 @@ def worker_stopped(arena: Arena) -> None:
             time.sleep(1)
 
 
-@scenario(10, "a job of ten leases", long=1, control=1, lease=1.0)
+@scenario(10, "a job of ten leases", long=1, control=1)
 def long_job(arena: Arena) -> None:
     """A job that computes for ten leases, beside others: it keeps its lease and runs once."""
     arena.start_workers(2)

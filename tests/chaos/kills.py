@@ -11,7 +11,7 @@ from tests.chaos.scenario import scenario
 from tests.chaos.workers import Worker, children
 
 
-@scenario(1, "workers killed", long=200, short=2, control=20, lease=10.0)
+@scenario(1, "workers killed", long=200, short=2, control=15, lease=10.0)
 def workers_killed(arena: Arena) -> None:
     """The processes of a random worker of three are killed (-9), every 0.2 to 3 s; another is ready each time."""
     arena.start_workers(3)

@@ -153,8 +153,9 @@ def main(order: Order) -> None:
         number, owed = number + len(jobs), owed - len(jobs)
         submits = [[job] for job in jobs if not job.is_plain]
         plain = [job for job in jobs if job.is_plain]
-        # Half of the plain ones go together, half one by one.
-        submits += [[job] for job in plain[::2]] + ([plain[1::2]] if plain[1::2] else [])
+        # Half of the plain ones go one by one, half together; durable ones together, as each submit has to wait.
+        single, together = ([], plain) if order.durable else (plain[::2], plain[1::2])
+        submits += [[job] for job in single] + ([together] if together else [])
         again = _submit(producer, again + submits, durable=order.durable)
         told.wait(_TICK)
     end = time.monotonic() + PATIENCE

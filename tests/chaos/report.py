@@ -37,7 +37,7 @@ def ours(found: dict[str, Any]) -> Table:
 
 def beside(found: dict[str, Any]) -> Table:
     """Stock Celery beside Headrace, where it was played with both."""
-    rows = [["", "scenario", "", "confirmed", "lost", "no end in sight", "published twice", "ran again"]]
+    rows = [["", "scenario", "", "confirmed", "lost", "no end in sight", "published twice", "ran again", "noted"]]
     own = {one["number"]: one for one in _of(found, "headrace")}
     for control in _of(found, "celery"):
         for one, title in ((own.get(control["number"]), "Headrace"), (control, "stock Celery")):
@@ -45,8 +45,9 @@ def beside(found: dict[str, Any]) -> Table:
                 continue
             verdict = one["verdict"]
             counts = [verdict[name] for name in ("confirmed", "lost", "stuck", "twice", "ran_again")]
+            shown = [f"{count:,}" for count in counts]
             rows.append(
-                [str(one["number"]), one["title"], f"{title}, {one['times']} x", *(f"{n:,}" for n in counts)]
+                [str(one["number"]), one["title"], f"{title}, {one['times']} x", *shown, "; ".join(one["notes"])]
             )
     return rows
 

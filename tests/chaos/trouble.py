@@ -99,7 +99,7 @@ def _repeated(call: Callable[[], object], every: float) -> Iterator[None]:
 def failover(arena: Arena) -> None:
     """The primary is killed while its replica lags 0.2 s behind. One producer of two submits `durable` jobs."""
     arena.start_workers(2)
-    with arena.load(rate=60, longest=0.1), arena.load(rate=20, durable=True):
+    with arena.load(rate=60, longest=0.1), arena.load(rate=40, durable=True):
         arena.sentinels.lag(_LAG)
         time.sleep(5)
         arena.redis.kill()
@@ -112,7 +112,8 @@ def failover(arena: Arena) -> None:
         arena.redis.start()  # Sentinel makes it a replica of the new one
         arena.sentinels.lag(0)
         arena.wait(lambda: arena.witness.first_after(moment), "an outcome")
-        time.sleep(5)
+        arena.wait(lambda: arena.server.info("replication")["connected_slaves"], "a replica of the new primary")
+        time.sleep(4)
     asked = ledger.read(arena.folder).asked
     arena.redis_folder = arena.folder / "replica"
     arena.may_lose = frozenset(job for job, line in asked.items() if not line.durable and line.at < killed)
