@@ -54,9 +54,10 @@ dev: $(VENV)/.runs ## The same stack, staying up, with Flower on http://127.0.0.
 # More for pytest: make test ARGS='-k batch -x'
 ARGS ?=
 
+# The tests of a file stay together: they share its servers and workers.
 .PHONY: test
 test: $(VENV)/.develops ## All tests but the long ones
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: test-long
 test-long: $(VENV)/.develops ## The tests that take minutes
