@@ -249,7 +249,8 @@ def test_a_consumer_with_nothing_to_do_leaves_redis_alone(connection: Connection
         server.config_resetstat()
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=1)
-        assert server.info("stats")["total_commands_processed"] < 100
+        # Every look at the queues is a handful, scripts and what they call; asked all the time they are thousands.
+        assert server.info("stats")["total_commands_processed"] < 400
 
 
 def test_queues_with_and_without_acknowledgements_do_not_starve_each_other(connection: Connection) -> None:
