@@ -281,11 +281,9 @@ def test_queues_are_emptied_in_their_order_where_that_is_asked_for(own: Embedded
     assert got == ["high"] * 3 + ["medium"] * 3 + ["low"] * 3
 
 
-def test_a_consumer_whose_connection_fell_silent_connects_anew(
-    own: EmbeddedRedis, connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headrace_worker.transport.channel._ANSWERS_WITHIN", 0.5)
-    with Proxy(own.port) as proxy, Connection(proxy.url, transport=OURS) as consuming:
+def test_a_consumer_whose_connection_fell_silent_connects_anew(own: EmbeddedRedis, connection: Connection) -> None:
+    options = {"lease_seconds": 1.0}
+    with Proxy(own.port) as proxy, Connection(proxy.url, transport=OURS, transport_options=options) as consuming:
         got: list[Any] = []
         with consuming.Consumer(queue(), callbacks=[lambda body, message: (got.append(body), message.ack())]):
             with contextlib.suppress(TimeoutError):

@@ -28,7 +28,7 @@ from headrace_worker import pool_process  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
 from headrace_worker.stopping import Stopping  # noqa: E402
 from headrace_worker.supervision import ClaimRequest, GiveBack, Lookout, revoke_cancels  # noqa: E402
-from headrace_worker.transport import Hook, configuration  # noqa: E402
+from headrace_worker.transport import Hook, configuration, silent_after  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 from headrace_worker.transport.scripts import Claim  # noqa: E402
 
@@ -56,7 +56,7 @@ app.conf.broker_transport_options.update(
     lease_seconds=settings.lease,
     release_on_close=False,
     # What Celery itself sends, a heartbeat for one, would wait for ever on a half-open connection.
-    socket_timeout=settings.command_timeout,
+    socket_timeout=min(settings.command_timeout, silent_after(settings.lease)),
 )
 app.steps["consumer"].add(GiveBack)
 GiveBack.keeper = serving.keeper

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import redis
 from kombu import Queue
 from threadpoolctl import threadpool_limits
@@ -32,7 +33,7 @@ from headrace_worker.models.store import Store
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry
 from headrace_worker.telemetry.events import Events
-from headrace_worker.transport import Claiming, Keeper, make_keeper
+from headrace_worker.transport import Claiming, Keeper, make_keeper, silent_after
 from headrace_worker.transport.scripts import Ask, Bounds, Claim, LeaseKeys, Leases
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ class Serving:
     def client(self) -> redis.Redis:
         """Connections to Redis, for the process that asks: a pool process has its own."""
         if self._client is None or self._client_pid != os.getpid():
-            self._client, self._client_pid = broker.connect(self.settings), os.getpid()
+            answers = min(self.settings.command_timeout, silent_after(self.settings.lease))
+            settings = msgspec.structs.replace(self.settings, command_timeout=answers)
+            self._client, self._client_pid = broker.connect(settings), os.getpid()
         return self._client
 
     def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:

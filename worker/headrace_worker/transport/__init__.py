@@ -23,7 +23,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport.redis import MultiChannelPoller
 
 from headrace_worker.transport.channel import Channel, Claiming, SentinelChannel
-from headrace_worker.transport.keeper import Keeper
+from headrace_worker.transport.keeper import Keeper, silent_after
 from headrace_worker.transport.scripts import Bounds
 from headrace_worker.transport.wakeup import POLL_EVERY
 
@@ -37,6 +37,7 @@ __all__ = [
     "Transport",
     "configuration",
     "make_keeper",
+    "silent_after",
 ]
 
 
@@ -208,7 +209,7 @@ def make_keeper(channel: Claiming, bounds: Bounds | None = None) -> Keeper:
     """A keeper on connections of its own, to the Redis of a channel; `bounds` are those of dead letters."""
     pool = channel._get_pool()  # noqa: SLF001  # kombu's way to a pool with the channel's parameters
     # A renewal that waits for ever on a silent connection is no renewal.
-    pool.connection_kwargs["socket_timeout"] = max(1.0, channel.lease_seconds / 3)
+    pool.connection_kwargs["socket_timeout"] = silent_after(channel.lease_seconds)
     return Keeper(
         lambda: redis.Redis(connection_pool=pool),
         channel.names,

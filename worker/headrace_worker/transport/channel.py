@@ -29,6 +29,7 @@ from kombu.utils.json import loads
 from headrace import letter
 from headrace.queues import Keys, model_of
 from headrace_worker.transport import lua, scripts
+from headrace_worker.transport.keeper import silent_after
 from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.scripts import Ask, Claim, Held, LeaseKeys
 from headrace_worker.transport.wakeup import Wakeup
@@ -37,8 +38,6 @@ log = logging.getLogger("headrace.claims")
 
 #: One claim in this many takes the lowest priority first: file batches are never starved.
 _LOWEST_EVERY = 10
-#: Redis answers a claim at once. A connection silent for this many seconds is taken for cut.
-_ANSWERS_WITHIN = 10.0
 #: What kombu sets on a channel from the transport options, besides its own.
 OPTIONS = ("lease_seconds", "ask_of", "release_on_close")
 
@@ -214,10 +213,11 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     def drop_if_silent(self) -> None:
         """Give up a connection that does not answer."""
         connection = self._in_poll
-        if connection and time.monotonic() - self._brpop_sent_at > _ANSWERS_WITHIN:
+        patience = silent_after(self.lease_seconds)
+        if connection and time.monotonic() - self._brpop_sent_at > patience:
             sock = connection._sock  # noqa: SLF001  # as kombu does
             if sock is not None and not kombu_redis._socket_readable(sock):  # noqa: SLF001  # kombu's own check
-                log.warning("Redis has not answered a claim for %.0f s; connecting anew", _ANSWERS_WITHIN)
+                log.warning("Redis has not answered a claim for %.0f s; connecting anew", patience)
                 connection.disconnect()
 
     def _let_fill(self, queues: Sequence[str], asks: dict[str, Ask]) -> None:

@@ -30,6 +30,14 @@ _RENEW_AT = 1 / 3
 _SWEEP_EVERY, _BOUND_EVERY = 1.0, 60.0
 
 
+def silent_after(lasts: float) -> float:
+    """Seconds without a reply after which a connection is dead to a worker whose leases last so long.
+
+    Redis answers at once. A renewal needs its second try before the lease lapses, and outcomes theirs soon.
+    """
+    return max(1.0, lasts * _RENEW_AT)
+
+
 class Keeper:
     """The leases of one process. Thread-safe; in a process forked later it begins anew, with none."""
 
