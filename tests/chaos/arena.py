@@ -9,6 +9,7 @@ import contextlib
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -19,14 +20,14 @@ from typing import Any, Self
 
 import msgspec
 import redis
-from tests.chaos import ledger, model, producer, verdict
+from tests.chaos import evidence, ledger, model, producer, verdict
 from tests.chaos.disk import disk
 from tests.chaos.jobs import Job, id_of
 from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Sentinels
-from tests.chaos.systems import System, everything_in
-from tests.chaos.verdict import Evidence, Run, Verdict
-from tests.chaos.witness import RESULT, Witness, stored_twice
+from tests.chaos.systems import System
+from tests.chaos.verdict import Run, Verdict
+from tests.chaos.witness import RESULT, Witness
 from tests.chaos.workers import ROOT, SEARCHED, Nursery, Worker, wait_until
 
 from headrace_worker.embedded import EmbeddedRedis, find_redis
@@ -34,18 +35,8 @@ from headrace_worker.stack import Child
 
 #: Seconds in which a worker is ready, and in which all jobs have ended when nothing is done to them any more.
 _READY, _SETTLES = 60.0, {"headrace": 60.0, "celery": 30.0}
-#: Seconds for which nothing waits and nothing ends until jobs without an outcome count as having none.
-_STILL = 3.0
-_ID = re.compile(rb'"id": ?"(job-\d+)"')
 #: Numbers of the jobs of a producer, and where those begin that scenarios submit themselves.
 _LOAD_JOBS, _OWN_JOBS = 1_000_000, 10_000_000
-
-
-class Blow(msgspec.Struct, frozen=True):
-    """Something done to a worker, when (monotonic), and the jobs it held."""
-
-    at: float
-    held: frozenset[str]
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +65,7 @@ class Arena:
         self.lease, self.times = ground.lease, times
         self.chance = random.Random(seed)
         self.workers: list[Worker] = []
-        self.blows: list[Blow] = []
+        self.blows: list[evidence.Blow] = []
         #: Moments (monotonic) when Redis was back.
         self.back: list[float] = []
         self.notes: list[str] = []
@@ -156,12 +147,12 @@ class Arena:
 
     def blow(self, held: frozenset[str]) -> None:
         """Something was done just now to what holds these jobs."""
-        self.blows.append(Blow(time.monotonic(), held))
+        self.blows.append(evidence.Blow(time.monotonic(), held))
 
     def held(self, worker: Worker) -> frozenset[str]:
         """The jobs a worker has claimed, or begun where the system does not say, without an outcome."""
         frames = self.system.held(self.server, worker)
-        jobs = {found[1].decode() for frame in frames if (found := _ID.search(frame))}
+        jobs = {found[1].decode() for frame in frames if (found := evidence.ID.search(frame))}
         if self.system.name != "headrace":
             jobs = {run.job for run in self.runs() if run.pid in worker.pool}
         return frozenset(job for job in jobs if job not in self.witness.heard)
@@ -265,58 +256,19 @@ class Arena:
 
     def settle(self) -> None:
         """Wait until nothing waits, and nothing more ends."""
-        end, still, count = time.monotonic() + self.settles, 0.0, -1
-        while time.monotonic() < end:
-            if self.system.waiting(self.server) or len(self.witness.heard) != count:
-                still, count = time.monotonic(), len(self.witness.heard)
-            elif (
-                set(ledger.read(self.folder).confirmed) <= set(self.witness.heard)
-                or time.monotonic() - still > _STILL
-            ):
-                return
-            time.sleep(0.1)
+        evidence.settle(self)
 
     def verdict(self) -> Verdict:
         """Let all end, stop the workers, and judge."""
         self.settle()
         self.end_workers()
-        books = ledger.read(self.folder)
-        jobs = sorted(books.asked)
-        stored = {
-            key.decode().removeprefix(RESULT): raw
-            for part in _chunks([RESULT.encode() + job.encode() for job in jobs])
-            for key, raw in zip(part, self.server.mget(part), strict=True)
-            if raw is not None
-        }
-        dead = None
-        if self.system.name == "headrace":
-            letters = {letter.decode() for letter in self.server.hkeys("headrace:dead")}
-            dead = frozenset(letter for letter in letters if not letter.startswith("malformed-"))
-        there = everything_in(self.server, ("headrace:dead", "headrace:died"))
-        found = Evidence(
-            books=books,
-            stored=stored,
-            heard=self.witness.heard,
-            runs=self.runs(),
-            stored_twice=stored_twice(self.redis_folder),
-            dead=dead,
-            still_there=frozenset(job.decode() for job in _ID.findall(there)),
-            leftovers=self.system.leftovers(self.server),
-            recovery=recoveries(self.blows, self.witness.heard),
-            resumed=[self.witness.first_after(moment) or self.settles for moment in self.back],
-            lease=self.lease,
-            may_lose=self.may_lose,
-            may_repeat=self.ground.sentinels,
-        )
-        judged = verdict.judge(found)
+        judged = verdict.judge(evidence.collect(self))
         if judged.lost and self.may_lose:
             self.notes.append(f"{judged.lost} lost that were not durable")
         return msgspec.structs.replace(judged, broken=[*judged.broken, *self.broken])
 
     def end_workers(self) -> None:
         """Stop all, at once, in the time it takes one."""
-        import signal
-
         for worker in self.workers:
             worker.signal(signal.SIGTERM)
         for worker in self.workers:
@@ -355,25 +307,6 @@ class Arena:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
-
-
-def recoveries(blows: Sequence[Blow], heard: Any) -> list[float]:
-    """Seconds from each blow to the outcome of the last job its victim held.
-
-    A job that a later victim held again is measured from that blow: by then it had run elsewhere.
-    """
-    last: dict[str, int] = {job: number for number, blow in enumerate(blows) for job in blow.held}
-    found = []
-    for number, blow in enumerate(blows):
-        times = [heard[job][0] for job in blow.held if last[job] == number and heard.get(job)]
-        if times:
-            found.append(max(0.0, max(times) - blow.at))
-    return found
-
-
-def _chunks(keys: list[bytes], size: int = 1000) -> Iterator[list[bytes]]:
-    for first in range(0, len(keys), size):
-        yield keys[first : first + size]
 
 
 def redis_version() -> str:

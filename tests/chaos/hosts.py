@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.chaos import model
 from tests.chaos.arena import Arena
 from tests.chaos.disk import LeftOut
-from tests.chaos.kills import SPARE
+from tests.chaos.kills import CARRIED
 from tests.chaos.scenario import scenario
 
 #: Seconds the clocks of two workers are off by.
@@ -22,7 +22,7 @@ _SKEWS = (6 * 3600, -6 * 3600)
 def worker_stopped(arena: Arena) -> None:
     """All processes of a worker that runs jobs are stopped (SIGSTOP) for two leases, and go on (SIGCONT)."""
     arena.start_workers(2)
-    with arena.load(rate=50, longest=SPARE):
+    with arena.load(**CARRIED):
         for _ in range(arena.times):
             victim = arena.chance.choice(arena.ready)
             arena.wait(lambda victim=victim: arena.held(victim), "a claim")

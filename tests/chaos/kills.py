@@ -10,16 +10,18 @@ from tests.chaos.arena import Arena
 from tests.chaos.scenario import scenario
 from tests.chaos.workers import Worker, children
 
-#: Seconds a job takes at the longest, where recovery is measured: at 60 jobs a second one worker can do the work
-#: of all and has time to spare. With less, what would be measured is the queue behind those that are left.
-SPARE = 0.03
+#: A load of which two pool processes do three quarters of what they can: recovery is measured where one worker can
+#: do the work of all. With more, what would be measured is the queue behind those that are left.
+CARRIED = {"rate": 30.0, "longest": 0.1}
+#: A reply to a claim that is so long, in bytes, has jobs in it.
+_JOBS = 200
 
 
 @scenario(1, "workers killed", long=200, short=2, control=15, lease=10.0)
 def workers_killed(arena: Arena) -> None:
     """The processes of a random worker of three are killed (-9), every 0.2 to 3 s; another is ready each time."""
     arena.start_workers(3)
-    with arena.load(rate=60, longest=SPARE):
+    with arena.load(**CARRIED):
         for _ in range(arena.times):
             time.sleep(arena.chance.uniform(0.2, 3))
             victim = arena.chance.choice(two_ready(arena))
@@ -38,11 +40,11 @@ def two_ready(arena: Arena) -> list[Worker]:
 def claim_lost_then_killed(arena: Arena) -> None:
     """Redis makes the claim, its reply never arrives, and the worker that asked is killed (-9)."""
     arena.start_workers(1)
-    with arena.load(rate=60, longest=SPARE):
+    with arena.load(**CARRIED):
         for n in range(arena.times):
             (victim,) = arena.start_workers(1, through_proxy=True)
             arena.wait(lambda victim=victim: any(run.pid in victim.pool for run in arena.runs()), "a run")
-            arena.proxy.lose_reply(arena.system.takes, then="silent")
+            arena.proxy.lose_reply(arena.system.takes, then="silent", at_least=_JOBS)
             arena.wait(lambda n=n: arena.proxy.lost > n, "a claim")
             arena.kill(victim)
 
@@ -75,11 +77,11 @@ def running_now(arena: Arena) -> dict[int, set[str]]:
     return running
 
 
-@scenario(14, "told to stop, then killed", long=10, control=4)
+@scenario(14, "told to stop, then killed", long=10, control=2)
 def stopped_then_killed(arena: Arena) -> None:
     """A worker gets SIGTERM, and SIGKILL before it has drained, as an impatient orchestrator does it."""
     arena.start_workers(2)
-    with arena.load(rate=30, longest=2 * SPARE):
+    with arena.load(rate=10, longest=0.3):
         for _ in range(arena.times):
             victim = arena.chance.choice(two_ready(arena))
             victim.signal(signal.SIGTERM)

@@ -19,8 +19,8 @@ def half_open(arena: Arena) -> None:
             arena.proxy.go_silent()
             moment = time.monotonic()
             arena.blow(held)
-            if not arena.can_wait(lambda moment=moment: arena.witness.first_after(moment + 1), 25):
-                arena.notes.append("no work went on for 25 s")
+            if not arena.can_wait(lambda moment=moment: arena.witness.first_after(moment + 1), 20):
+                arena.notes.append("no work went on for 20 s")
                 break
 
 

@@ -8,6 +8,7 @@ environment. It ends when its stdin does; its workers are ended by whoever order
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import runpy
@@ -19,6 +20,8 @@ from typing import Any
 # What takes a worker seconds to import. Not `headrace_worker.app`: it reads the environment.
 import tests.chaos.model  # noqa: F401
 
+#: Of prctl, on Linux: the signal to get when the parent ends.
+_PDEATHSIG = 1
 #: Seconds between two looks for workers that have ended.
 _REAP_EVERY = 0.05
 
@@ -56,6 +59,8 @@ def _line() -> bytes:
 
 def _become(order: dict[str, Any]) -> None:
     os.setsid()
+    # However this suite ends, a worker does not outlive it.
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     for file, place in ((null, 0), (log, 1), (log, 2)):

@@ -89,12 +89,11 @@ class StockLink:
 
     def __init__(self, url: str) -> None:
         from celery import Celery
-        from kombu.exceptions import OperationalError
-        from redis import RedisError
         from tests.chaos import stock
 
         self._stock = stock
-        self.errors: tuple[type[Exception], ...] = (OperationalError, RedisError, OSError)
+        # In a full Redis kombu raises AttributeError too: whatever it is, the submit was not confirmed.
+        self.errors: tuple[type[Exception], ...] = (Exception,)
         self._app = Celery("chaos", broker=url, backend=url, set_as_current=False)
 
     def send(self, jobs: Sequence[Job], *, durable: bool) -> None:

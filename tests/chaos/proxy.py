@@ -17,7 +17,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -26,6 +26,14 @@ _RESET = struct.pack("ii", 1, 0)
 _CHUNK = 256 * 1024
 #: Bytes of the beginning of a connection that are kept to know it by.
 _HEAD = 1024
+
+
+class _Loss(NamedTuple):
+    """A reply to lose: to which request, what becomes of the connection, and how long it is at least."""
+
+    to: bytes
+    then: Literal["cut", "silent"]
+    at_least: int
 
 
 class _Pair:
@@ -40,8 +48,8 @@ class _Pair:
         self.head = b""
         #: The end of it, in which the beginning of a request looked for may lie.
         self.tail = b""
-        #: What becomes of the connection when the reply now under way has come; None to let it pass.
-        self.loses: Literal["cut", "silent"] | None = None
+        #: What becomes of the reply now under way; None to let it pass.
+        self.loses: _Loss | None = None
 
 
 class Proxy:
@@ -56,7 +64,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refuses = False
         self._delay = (0.0, b"")
-        self._wanted: list[tuple[bytes, Literal["cut", "silent"]]] = []
+        self._wanted: list[_Loss] = []
         self._told = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-proxy", daemon=True)
@@ -95,12 +103,13 @@ class Proxy:
 
         return self._do(silence)
 
-    def lose_reply(self, to: bytes, *, then: Literal["cut", "silent"] = "cut") -> None:
+    def lose_reply(self, to: bytes, *, then: Literal["cut", "silent"] = "cut", at_least: int = 0) -> None:
         """The next request with these bytes in it reaches the server, its reply nobody: then the end.
 
-        Called several times, so many replies are lost, each on the next such request.
+        Shorter replies than `at_least` bytes pass, and the next such request is waited for. Called several times,
+        so many replies are lost, each on the next such request.
         """
-        self._do(lambda: self._wanted.append((to, then)))
+        self._do(lambda: self._wanted.append(_Loss(to, then, at_least)))
 
     def wait_lost(self, count: int = 1, timeout: float = 10.0) -> bool:
         """Wait until so many replies were lost; whether they were."""
@@ -157,9 +166,12 @@ class Proxy:
         with self._ends(pair):
             while data := await reader.read(_CHUNK):
                 await self._hold(pair)
-                if pair.loses is not None:
-                    self._lose(pair, pair.loses)
+                loss, pair.loses = pair.loses, None
+                if loss is not None and len(data) >= loss.at_least:
+                    self._lose(pair, loss)
                     continue
+                if loss is not None:
+                    self._wanted.insert(0, loss)
                 pair.client.write(data)
                 await pair.client.drain()
 
@@ -176,20 +188,19 @@ class Proxy:
         if not self._wanted:
             pair.tail = b""
             return
-        request, then = self._wanted[0]
+        loss = self._wanted[0]
         seen = pair.tail + data
-        if request in seen:
-            self._wanted.pop(0)
-            pair.loses = then
-        pair.tail = seen[-len(request) :]
+        if loss.to in seen:
+            pair.loses = self._wanted.pop(0)
+            seen = b""
+        pair.tail = seen[-len(loss.to) :]
 
-    def _lose(self, pair: _Pair, then: Literal["cut", "silent"]) -> None:
-        pair.loses = None
+    def _lose(self, pair: _Pair, loss: _Loss) -> None:
         pair.flows.clear()
         with self._told:
             self.lost += 1
             self._told.notify_all()
-        if then == "cut":
+        if loss.then == "cut":
             self._reset(pair)
 
     @contextlib.contextmanager

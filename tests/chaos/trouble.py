@@ -40,7 +40,7 @@ def restart(arena: Arena) -> None:
     arena.wait(lambda: arena.witness.first_after(moment), "an outcome after the restart", 60)
 
 
-@scenario(7, "CLIENT KILL, again and again", long=40, control=20)
+@scenario(7, "CLIENT KILL, again and again", long=30, control=15)
 def connections_killed(arena: Arena) -> None:
     """Redis ends every connection of workers and producers, every 0.1 to 0.7 s."""
     arena.start_workers(2)

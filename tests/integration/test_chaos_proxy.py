@@ -72,6 +72,16 @@ def test_a_reply_is_lost_though_the_server_did_what_was_asked(
     assert through.incr("n") == 2
 
 
+def test_replies_that_are_too_short_pass(proxy: Proxy, through: redis.Redis) -> None:
+    proxy.lose_reply(b"GET", at_least=100)
+    through.set("short", "x" * 10)
+    assert through.get("short") == b"x" * 10
+    through.set("long", "x" * 200)
+    with pytest.raises(redis.ConnectionError):
+        through.get("long")
+    assert through.get("long") == b"x" * 200
+
+
 def test_a_delay_holds_what_passes(proxy: Proxy, through: redis.Redis) -> None:
     proxy.delay(0.05)
     began = time.monotonic()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.chaos.arena import Blow, recoveries
+from tests.chaos.evidence import Blow, recoveries
 from tests.chaos.ledger import Books, Line, read
 from tests.chaos.verdict import Evidence, Run, judge, percentile
 from tests.chaos.witness import stored_twice
