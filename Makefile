@@ -49,6 +49,14 @@ demo: $(VENV)/.runs ## Train models, start a worker, predict a CSV through the q
 dev: $(VENV)/.runs ## The same stack, staying up, with Flower on http://127.0.0.1:5555
 	@$(BIN)/headrace dev
 
+.PHONY: secrets
+secrets: ## Make certificates, users and passwords for docker-compose.yml, in ./secrets
+	@deploy/secrets.sh
+
+.PHONY: certs
+certs: ## Make the certificates in ./secrets anew, from the same CA
+	@deploy/secrets.sh certs
+
 # --- check -----------------------------------------------------------------------------------------
 
 # More for pytest: make test ARGS='-k batch -x'
@@ -68,7 +76,11 @@ test-packaging: $(VENV)/.develops ## Build the wheels and install them as a user
 	$(BIN)/pytest -m long tests/packaging $(ARGS)
 
 .PHONY: deploy-test
-deploy-test: $(VENV)/.develops ## Build the images and predict a CSV through the running stack (needs Docker)
+deploy-test: $(VENV)/.develops ## Build the images, bring the stack up by the README and drill it (needs Docker)
+	$(BIN)/pytest -m long tests/deploy --ignore tests/deploy/long $(ARGS)
+
+.PHONY: deploy-test-long
+deploy-test-long: $(VENV)/.develops ## The same, and every command of docs/production/, and bad deploys (a quarter of an hour)
 	$(BIN)/pytest -m long tests/deploy $(ARGS)
 
 .PHONY: compat
@@ -86,6 +98,29 @@ lint: $(VENV)/.develops ## Style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+AUDIT := .venv-audit
+
+$(AUDIT)/.made: Makefile
+	@test -n "$(PYTHON)" && $(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 bandit==1.9.4 detect-secrets==1.5.0
+	@touch $@
+
+.PHONY: audit
+audit: audit-code audit-versions ## Risky code, secrets in the tree, known holes in what we depend on
+
+# B310: ruff asks the same of each line, as S310, and has our reasons. The two plugins take words for values: every
+# `password:`, every URL with a name for one.
+.PHONY: audit-code
+audit-code: $(AUDIT)/.made ## Risky code, secrets in the tree
+	$(AUDIT)/bin/bandit --quiet --recursive --severity-level medium --skip B310 producer worker deploy
+	$(AUDIT)/bin/detect-secrets-hook --no-verify --disable-plugin KeywordDetector --disable-plugin BasicAuthDetector \
+		--exclude-lines hunter2 $$(git ls-files)
+
+# pip-audit asks PyPI of each version; where it cannot, that is a failure too, and not a pass.
+.PHONY: audit-versions
+audit-versions: $(AUDIT)/.made ## Known holes in what we depend on (asks PyPI)
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement $(LOCK)
+
 # --- measure ---------------------------------------------------------------------------------------
 
 # More for the suite: make bench ARGS='--peers headrace,celery --rounds 1'; `python -m benchmarks --help` lists it.
@@ -93,9 +128,13 @@ lint: $(VENV)/.develops ## Style, format and types
 bench: $(VENV)/.runs ## Measure Headrace beside its peers, and write docs/benchmarks.md (half an hour)
 	$(BIN)/python -m benchmarks --docs $(ARGS)
 
+.PHONY: bench-swap
+bench-swap: $(VENV)/.runs ## Measure what a new version costs a busy worker, and write docs/swapping.md (5 minutes)
+	$(BIN)/python -m benchmarks.swap --docs $(ARGS)
+
 .PHONY: bench-short
 bench-short: $(VENV)/.runs ## The same with small sizes and few peers: that it runs, not what it says
-	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey --more depth,pools \
+	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey --more fast,depth,pools,telling \
 		--out benchmarks/results/short.json $(ARGS)
 
 # --- keep ------------------------------------------------------------------------------------------
@@ -117,5 +156,5 @@ lock: ## Write requirements.lock anew: the newest versions that fit together
 
 .PHONY: clean
 clean: ## Remove what the commands above made
-	rm -rf $(VENV) $(VENV)-bench $(TOOLS) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) $(VENV)-bench $(TOOLS) $(AUDIT) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	find producer worker tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

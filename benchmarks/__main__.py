@@ -23,12 +23,13 @@ from benchmarks.roster import ROSTER, Entry
 from benchmarks.server import Server
 from benchmarks.sizes import LONG, SHORT, Sizes
 from benchmarks.targets import judged
+from benchmarks.telling import Telling
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.stack import until_interrupted
 
 _ROOT = Path(__file__).parent.parent
 _PAGE, _CHART = _ROOT / "docs" / "benchmarks.md", _ROOT / "docs" / "benchmarks.svg"
-_MORE = ("depth", "pools", "durable")
+_MORE = ("fast", "depth", "pools", "telling", "durable")
 #: Whose numbers are also taken with every write on disk before it is confirmed.
 _DURABLE = ("headrace", "celery-tuned", "celery")
 
@@ -81,7 +82,7 @@ def measure(entries: list[Entry], more: list[str], sizes: Sizes, environments: d
         server = Server(at.url)
         stack.callback(server.close)
         print("fitting the models", file=sys.stderr)
-        models.make(folder)
+        models.make(folder, fast="fast" in more or any(entry.name == "headrace-fast" for entry in entries))
         own = Alone(server, folder, sizes)
         server.sync("everysec")
         comparison = Comparison(server, folder, sizes, environments)
@@ -98,10 +99,14 @@ def measure(entries: list[Entry], more: list[str], sizes: Sizes, environments: d
             "left_out": comparison.absent(entries),
             "in_process": own.in_process(),
         }
+        if "fast" in more:
+            found["fast_trip"] = own.fast_trip()
         if "depth" in more:
             found["depth"] = own.depth()
         if "pools" in more:
             found["pools"] = own.pools()
+        if "telling" in more:
+            found["telling"] = Telling(server, folder, sizes).run()
         if "durable" in more:
             server.sync("always")
             durable = Comparison(server, folder, sizes, environments)

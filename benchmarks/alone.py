@@ -14,7 +14,8 @@ from typing import Any
 import joblib
 from threadpoolctl import threadpool_limits
 
-from benchmarks.models import BOUND, METHOD, TITLES
+from benchmarks.compare import percentile
+from benchmarks.models import BOUND, FAST_STORE, METHOD, STORE, TITLES
 from benchmarks.server import Server
 from benchmarks.sizes import Sizes
 from headrace import Client
@@ -27,6 +28,8 @@ _PART = 250
 #: Messages looked at for the size of one.
 _SAMPLE = 200
 _LOAD_SECONDS = 1200.0
+#: Seconds before a round trip, so that everything is idle.
+_PAUSE = 0.02
 
 
 class Alone:
@@ -40,17 +43,21 @@ class Alone:
         # The limit of a queue is checked as ever; it is only higher than what we put there.
         return Client(settings=Settings(redis_url=self._server.url, queue_limit=10_000_000), **more)
 
-    def _worker(self, concurrency: int) -> Child:
+    def _worker(self, concurrency: int, store: str = STORE) -> Child:
         return start_worker(
-            self._server.url, self._folder / "store", self._folder, concurrency=concurrency, name="alone"
+            self._server.url, self._folder / store, self._folder, concurrency=concurrency, name="alone"
         )
 
     def _endless(self) -> Iterator[Any]:
         return cycle(self._rows)
 
     def depth(self) -> list[dict[str, float]]:
-        """Jobs a second while so many wait, and the memory each takes."""
-        return [self._at(depth) for depth in self._sizes.depths]
+        """Jobs a second while so many wait, and the memory each takes; medians of turns, the depths in turn."""
+        turns = [[self._at(depth) for depth in self._sizes.depths] for _ in range(self._sizes.rounds)]
+        return [
+            {name: statistics.median(turn[place][name] for turn in turns) for name in turns[0][place]}
+            for place in range(len(self._sizes.depths))
+        ]
 
     def _at(self, depth: int) -> dict[str, float]:
         print(f"a queue of {depth:,}", file=sys.stderr)
@@ -110,6 +117,22 @@ class Alone:
                 worker.stop()
         first, last = count // 10, count - count // 10
         return (last - first) / (ended[last] - ended[first])
+
+    def fast_trip(self, model: str = "forest") -> dict[str, float]:
+        """Milliseconds of an idle round trip with a large model in the quickest runtime found for it."""
+        print(f"round trips of {model} in a fast runtime", file=sys.stderr)
+        self._server.empty()
+        worker = self._worker(2, FAST_STORE)
+        try:
+            with self._client(check=False) as client:
+                trips = []
+                for row in islice(self._endless(), self._sizes.round_trips):
+                    time.sleep(_PAUSE)
+                    trips.append(_timed(lambda rows: client.predict(model, rows[0], timeout=60), [row]) * 1000)
+        finally:
+            worker.stop()
+        trips.sort()
+        return {"p50": percentile(trips, 50), "p99": percentile(trips, 99), "count": len(trips)}
 
     def in_process(self) -> dict[str, dict[str, float]]:
         """The limit: the estimator called by itself, row by row and 64 rows at a time."""

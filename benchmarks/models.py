@@ -1,6 +1,6 @@
 """The models and rows every peer runs: made here, once for a run, from the same seed.
 
-As joblib files for the peers, and as versions in a Headrace store made from the same estimators.
+As joblib files for the peers, and as versions in two Headrace stores made from the same estimators.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ TITLES = {
 #: a support vector, and each is compared with each row to predict.
 BOUND = "vectors"
 FEATURES = 30
+#: The store whose versions scikit-learn itself runs, and that whose versions run in the quickest runtime found.
+STORE, FAST_STORE = "store", "fast"
 METHOD = "predict_proba"
 
 
-def make(folder: Path) -> None:
-    """Fit the models and write them, the rows to predict and a Headrace store into the folder."""
+def make(folder: Path, *, fast: bool) -> None:
+    """Fit the models and write them, the rows to predict and a Headrace store, or two, into the folder."""
     table, classes = make_classification(4_000, FEATURES, n_informative=12, random_state=7)
     train, rows = table[:3_000], table[3_000:]
     fitted: dict[str, Any] = {
@@ -47,6 +49,8 @@ def make(folder: Path) -> None:
     for name, estimator in fitted.items():
         joblib.dump(estimator, folder / f"{name}.joblib")
         _add(folder, name, estimator, METHOD)
+        if fast:
+            _add(folder, name, estimator, METHOD, store=FAST_STORE, runtime="auto")
     bound = SVC(gamma=0.5).fit(*_noise(6_000))
     _add(folder, BOUND, bound, "predict")
 
@@ -56,7 +60,9 @@ def _noise(count: int) -> tuple[Any, Any]:
     return chance.normal(size=(count, FEATURES)), chance.integers(0, 2, count)
 
 
-def _add(folder: Path, name: str, estimator: Any, method: str) -> None:
-    file = folder / f"{name}.skops"
+def _add(
+    folder: Path, name: str, estimator: Any, method: str, *, store: str = STORE, runtime: str = "sklearn"
+) -> None:
+    file, example = folder / f"{name}.skops", folder / "example.json"
     skops.io.dump(estimator, file)
-    package(Store(folder / "store"), file, name=name, example=folder / "example.json", method=method)
+    package(Store(folder / store), file, name=name, example=example, method=method, runtime=runtime)

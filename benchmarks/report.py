@@ -47,8 +47,12 @@ def others(found: dict[str, Any]) -> Table:
                 f"{row['redis_cpu_us']['logistic']:,.0f}",
             ]
         )
-    limit = found["in_process"]["logistic"]["p50_ms"]
-    return [*rows, ["limit: predict in process", "", "", f"{limit:.1f}", "", ""]]
+    limit = found["in_process"]
+    rows.append(["limit: predict in process", "", "", f"{limit['logistic']['p50_ms']:.1f}", "", ""])
+    if trip := found.get("fast_trip"):
+        rows.append(["the forest: Headrace, fast runtime", "", "", f"{trip['p50']:.1f}", f"{trip['p99']:.1f}", ""])
+        rows.append(["the forest: predict in process", "", "", f"{limit['forest']['p50_ms']:.1f}", "", ""])
+    return rows
 
 
 def durable(found: dict[str, Any]) -> Table:

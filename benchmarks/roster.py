@@ -25,6 +25,7 @@ class Entry(NamedTuple):
 ROSTER = (
     Entry("headrace", "Headrace", None),
     Entry("headrace-watched", "Headrace, watched", None),
+    Entry("headrace-fast", "Headrace, fast runtimes", None),
     Entry("celery-tuned", "Celery, tuned", "main"),
     Entry("celery", "Celery", "main"),
     Entry("arq", "arq", "redis5"),
@@ -38,4 +39,4 @@ ROSTER = (
     Entry("taskiq", "taskiq", "main"),
 )
 #: Ours, and the variations of Celery itself: neither is "the best peer".
-OURS = ("headrace", "headrace-watched")
+OURS = ("headrace", "headrace-watched", "headrace-fast")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -42,11 +43,12 @@ class Server:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until no rewrite of the append-only file takes CPU."""
+        """Wait until no rewrite of the append-only file takes CPU, and all of it is on the disk."""
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             state = self._info("persistence")
             if not (state["aof_rewrite_in_progress"] or state.get("aof_rewrite_scheduled")):
+                os.sync()
                 return
             time.sleep(0.1)
 

@@ -20,7 +20,9 @@ class Sizes(NamedTuple):
     depth_seconds: float
     #: Jobs enqueued beforehand, for one pool process and for two.
     pool_jobs: int
+    #: Turns of a worker that tells of its jobs, and of one that does not: what differs by some percent takes more.
+    telling_turns: int
 
 
-LONG = Sizes(3, 4.0, 300, (1_000, 1_000_000), 10.0, 4_000)
-SHORT = Sizes(1, 0.5, 30, (1_000, 20_000), 1.0, 400)
+LONG = Sizes(3, 4.0, 300, (1_000, 1_000_000), 10.0, 4_000, 7)
+SHORT = Sizes(1, 0.5, 30, (1_000, 20_000), 1.0, 400, 1)

@@ -6,6 +6,7 @@ A worker that serves it needs `SERVING` in its environment.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def _obey(row: dict[str, Any]) -> None:
                 raise RuntimeError(f"and so none for {row['secret']}") from error
         case "exit":
             raise SystemExit(3)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         case "eat memory":
             raise MemoryError(f"no room for {row['secret']}")
         case "say nothing sensible":

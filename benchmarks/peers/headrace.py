@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.models import STORE
 from benchmarks.peer import MODELS, PATIENCE, URL, Peer, Row
 from headrace import Client as HeadraceClient
 
@@ -18,7 +19,7 @@ class Client(Peer):
         return [["-m", "headrace.cli", "worker", "--concurrency", str(processes), "--loglevel", "WARNING"]]
 
     def environ(self) -> dict[str, str]:
-        return {"HEADRACE_REDIS_URL": URL, "HEADRACE_MODELS": str(MODELS / "store")}
+        return {"HEADRACE_REDIS_URL": URL, "HEADRACE_MODELS": str(MODELS / STORE)}
 
     def connect(self) -> None:
         self.client = HeadraceClient(URL)

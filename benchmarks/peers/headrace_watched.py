@@ -9,7 +9,7 @@ from benchmarks.peer import URL
 from benchmarks.peers import headrace
 
 #: Takes what comes and throws it away: the cost of making and sending events, not that of a dashboard.
-_LISTENER = """
+LISTENER = """
 import sys, redis
 listener = redis.Redis.from_url(sys.argv[1]).pubsub()
 listener.psubscribe("*celeryev*")
@@ -25,9 +25,7 @@ class Client(headrace.Client):
 
     def connect(self) -> None:
         super().connect()
-        self._listener = subprocess.Popen(
-            [sys.executable, "-c", _LISTENER, URL], stdout=subprocess.PIPE, text=True
-        )
+        self._listener = subprocess.Popen([sys.executable, "-c", LISTENER, URL], stdout=subprocess.PIPE, text=True)
         assert self._listener.stdout is not None
         self._listener.stdout.readline()
 

@@ -30,6 +30,7 @@ from headrace.plan import Command, Plan, Together, ask_async, carry_out_async
 from headrace.producer import Producer, out_of_time
 from headrace.queues import check_job_id, check_model_name
 from headrace.settings import Settings
+from headrace.timeline import Timeline
 
 T = TypeVar("T")
 
@@ -145,6 +146,10 @@ class AsyncJobHandle:
     async def cancel(self) -> bool:
         """Cancel the job; see `JobHandle.cancel`."""
         return await self._link.do(self._link.producer.cancel(self.id, utc_now()))
+
+    async def explain(self) -> Timeline:
+        """What became of the job so far; see `JobHandle.explain`."""
+        return await self._link.do(self._link.producer.explain(self.id))
 
     def __repr__(self) -> str:
         return f"<AsyncJobHandle {self.id}{f' of {self.model}' if self.model else ''}>"

@@ -3,6 +3,7 @@
     production   what a job that names no version runs on; without one, the newest version serves
     canary       takes its part of those jobs instead, the same jobs every time
     shadow       runs them too, and answers nobody
+    arriving     is about to be one of these: workers load it, and no job runs on it yet
     any other    a name of your own, for jobs that ask for it
 
 An alias lives in Redis, where every producer and worker sees it move. Each move is written down beside it.
@@ -21,7 +22,7 @@ from headrace.errors import InvalidInput, UnknownModel
 from headrace.plan import Command, Script, Word
 from headrace.queues import Keys
 
-PRODUCTION, CANARY, SHADOW = "production", "canary", "shadow"
+PRODUCTION, CANARY, SHADOW, ARRIVING = "production", "canary", "shadow", "arriving"
 
 #: Moves of a model's aliases that are kept.
 HISTORY = 1_000
@@ -170,6 +171,16 @@ def move_call(
 def encoded(alias: Alias | None) -> bytes:
     """An alias as it is stored; nothing for None."""
     return b"" if alias is None else msgspec.json.encode(alias)
+
+
+def arriving_command(keys: Keys, model: str, version: str | None) -> Command:
+    """The command that lets workers load a version before an alias points to it; None: no more.
+
+    That is no move of the history.
+    """
+    if version is None:
+        return Command(("HDEL", keys.aliases(model), ARRIVING))
+    return Command(("HSET", keys.aliases(model), ARRIVING, encoded(Alias(version=version))))
 
 
 def history_command(keys: Keys, model: str) -> Command:

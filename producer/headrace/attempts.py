@@ -2,6 +2,7 @@
 
 A message is never rewritten. One that ran and goes back travels as a frame: the byte 1, for each run
 `cause,owner,milliseconds,company;`, a newline, and the message as it was. A frame without history is the message.
+Where the worker chose the version, the cause is `cause@version`: the next run is of the same one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ CRASH, LAPSE, TIMEOUT = "crash", "lapse", "timeout"
 ERROR = "error:"
 #: No run: a person sent the job again, and what lies before no longer counts.
 REPLAY = "replay"
+#: No run: the worker that claimed the job could not run it, and gave it back for another that can.
+ELSEWHERE = "elsewhere"
 
 _FRAME = re.compile(rb"\x01((?:[^,;\n]+,[^,;\n]*,[0-9]{1,15},[0-9]{1,9};)+)\n")
 _SEPARATORS = re.compile(r"[,;\s]")
@@ -28,7 +31,7 @@ _SEPARATORS = re.compile(r"[,;\s]")
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """A run of a job that did not end it, or a replay."""
 
-    #: `crash`, `lapse`, `timeout`, `error:<name of the exception>`, or `replay`.
+    #: `crash`, `lapse`, `timeout`, `error:<name of the exception>`, `replay` or `elsewhere`.
     cause: str
     #: Who ran the job, or who sent it again.
     owner: str
@@ -36,6 +39,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     #: Jobs in the claim that ran; 1 is alone. 0 for a replay, which is no run.
     company: int
+    #: The version that ran, where the job named none: it keeps it.
+    version: str | None = None
 
     @property
     def lost(self) -> bool:
@@ -50,7 +55,13 @@ def split(frame: bytes) -> tuple[tuple[Attempt, ...], bytes]:
         return (), frame
     parts = (entry.split(",") for entry in found[1].decode(errors="replace").rstrip(";").split(";"))
     attempts = tuple(
-        Attempt(cause=cause, owner=owner, at_ms=int(at_ms), company=int(company))
+        Attempt(
+            cause=cause.partition("@")[0],
+            owner=owner,
+            at_ms=int(at_ms),
+            company=int(company),
+            version=cause.partition("@")[2] or None,
+        )
         for cause, owner, at_ms, company in parts
     )
     return attempts, frame[found.end() :]
@@ -61,15 +72,35 @@ def joined(attempts: Sequence[Attempt], message: bytes) -> bytes:
     if not attempts:
         return message
     written = "".join(
-        f"{word(attempt.cause)},{word(attempt.owner)},{attempt.at_ms},{attempt.company};" for attempt in attempts
+        f"{word(_cause(attempt))},{word(attempt.owner)},{attempt.at_ms},{attempt.company};" for attempt in attempts
     )
     return TRIED + written.encode(errors="replace") + b"\n" + message
 
 
 def counted(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """The attempts that count: those since the job was last sent again by a person."""
+    """The attempts that count: runs, since the job was last sent again by a person."""
+    return tuple(attempt for attempt in _since_replay(attempts) if attempt.cause != ELSEWHERE)
+
+
+def waited(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """The last times, without a run between, that the job was given back for another worker."""
+    since = _since_replay(attempts)
+    last = max((place for place, attempt in enumerate(since) if attempt.cause != ELSEWHERE), default=-1)
+    return tuple(since[last + 1 :])
+
+
+def kept_version(attempts: Sequence[Attempt]) -> str | None:
+    """The version the job ran on, where it named none; it keeps it, also where an alias moved meanwhile."""
+    return next((attempt.version for attempt in reversed(counted(attempts)) if attempt.version), None)
+
+
+def _since_replay(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
     last = max((place for place, attempt in enumerate(attempts) if attempt.cause == REPLAY), default=-1)
-    return tuple(attempts[last + 1 :])
+    return attempts[last + 1 :]
+
+
+def _cause(attempt: Attempt) -> str:
+    return f"{attempt.cause}@{attempt.version}" if attempt.version else attempt.cause
 
 
 def runs_alone(attempts: Sequence[Attempt]) -> bool:

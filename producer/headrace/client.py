@@ -11,7 +11,6 @@ import msgspec
 from headrace.contract import Contract
 from headrace.dead_letters import DeadLetters
 from headrace.depth import QueueDepth
-from headrace.envelope import new_id
 from headrace.handle import JobHandle
 from headrace.inbox import SOON, in_bulk
 from headrace.link import Deadline, Link, some_left, utc_now
@@ -91,14 +90,12 @@ class Client:
             job = check_job_id(id)
             self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
             return JobHandle(self._link, job, model).result(deadline.left())
-        # Nobody can have told of a fresh id before it is submitted: no look is needed, only this order.
-        job = new_id()
-        with self._link.waiting.watch([job], look=False, own=[job]) as watch:
-            ready = watch.ready(deadline.left_or(self._link.settings.connect_timeout))
-            self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
-            arrived = watch.next(deadline.left_or(SOON)) if ready else None
-        if arrived is not None:
-            return arrived[1].get()
+        with self._link.lines.one() as line:
+            inbox = line.inbox if line.open(deadline.left()) else None
+            job = self._link.do(self._link.producer.submit(wanted, given, None, now, inbox), deadline.left())
+            told = line.hear(job, deadline.left_or(SOON)) if inbox else None
+        if told is not None:
+            return told.get()
         return JobHandle(self._link, job, model).result(deadline.left())
 
     def as_completed(self, jobs: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:

@@ -32,6 +32,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nullable: bool = False
     #: The values of a category; None where the model takes any.
     categories: tuple[str | int | float | bool, ...] | None = None
+    #: Whether its values are kept out of the prediction log.
+    redact: bool = False
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True, tag="named"):
@@ -46,10 +48,15 @@ class Array(msgspec.Struct, frozen=True, kw_only=True, tag="array", omit_default
     shape: tuple[int, ...]
     kind: Kind = "number"
     nullable: bool = False
+    #: Whether instances are kept out of the prediction log.
+    redact: bool = False
 
 
-class Text(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+class Text(msgspec.Struct, frozen=True, kw_only=True, tag="text", omit_defaults=True):
     """Instances are strings: text pipelines."""
+
+    #: Whether instances are kept out of the prediction log.
+    redact: bool = False
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -16,7 +16,6 @@ from typing import Any, Unpack
 import msgspec
 
 from headrace import replay
-from headrace.envelope import NotAJob
 from headrace.errors import InvalidInput, UnknownLetter
 from headrace.letter import Kept, Letter
 from headrace.letter_filter import LetterFilter, Wanted, wanted
@@ -25,6 +24,7 @@ from headrace.link import Link, utc_now
 from headrace.plan import Plan, Script
 from headrace.producer import Producer
 from headrace.replay import Fate, Replay
+from headrace.sealed import NotAJob
 from headrace.storms import Storm, Storms
 from headrace.sweep import Sweep, Tally
 
@@ -122,7 +122,8 @@ class LetterPlans:
             if one is None or one.died_ms != seen.died_ms:
                 continue
             try:
-                ready.append((place, replay.replay(one, who=who, now_ms=now_ms, version=version)))
+                sent = replay.replay(one, who=who, now_ms=now_ms, version=version, keys=self._producer.job_keys)
+                ready.append((place, sent))
             except NotAJob:
                 fates[place] = Fate.NO_JOB
         if ready:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import msgspec
 
+from headrace.envelope import submitted_at
 from headrace.plan import Command, Script
 from headrace.queues import PRIORITY_STEPS, Keys, queue_name
 
@@ -69,6 +71,32 @@ def depths(models: Sequence[str], measured: Sequence[int], members: Iterable[byt
                 leased=leased[queue_name(model)],
             )
         )
+    return found
+
+
+#: KEYS: lists of jobs. Returns the id of the job of each that is taken next, '' where there is none.
+_NEXT = Script("""
+local ids = {}
+for i, key in ipairs(KEYS) do
+  local frame = redis.call('LINDEX', key, -1)
+  ids[i] = frame and string.match(frame, '"correlation_id":%s?"([^"]*)"') or ''
+end
+return ids
+""")
+
+
+def next_ids(keys: Keys, models: Sequence[str]) -> Command:
+    """The command that names the jobs that are taken next; `waits` reads its reply."""
+    return _NEXT([name for model in models for name in keys.lists(queue_name(model))])
+
+
+def waits(models: Sequence[str], ids: Sequence[bytes], now: datetime) -> dict[str, float]:
+    """Seconds the job that waits longest has waited, by model; of those where one waits and its id tells."""
+    steps, found = len(PRIORITY_STEPS), {}
+    for at, model in enumerate(models):
+        said = (submitted_at(one.decode(errors="replace")) for one in ids[at * steps : (at + 1) * steps])
+        if moments := [moment for moment in said if moment is not None]:
+            found[model] = max(0.0, (now - min(moments)).total_seconds())
     return found
 
 

@@ -18,6 +18,7 @@ import msgspec
 from headrace import envelope
 from headrace.envelope import Job
 from headrace.errors import InvalidInput
+from headrace.job_keys import JobKeys
 from headrace.queues import Keys, queue_name, step_of
 
 #: Jobs one call of the script takes: a call should hold Redis for about a millisecond.
@@ -70,8 +71,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     #: The model.
     m: str
-    #: Submitted, and not to be started before: unix milliseconds.
-    t: int
+    #: Submitted, where the id does not tell, and not to be started before: unix milliseconds.
+    t: int | None = None
     e: int | None = None
     #: The submitter's metadata.
     x: dict[str, str] | None = None
@@ -105,12 +106,12 @@ class Packed(msgspec.Struct, frozen=True):
 class Packer:
     """Packs jobs that differ in id and instances alone: all else of their messages is made once.
 
-    `asked` is the version in the caller's words: None, an alias, or a number.
+    `asked` is the version in the caller's words: None, an alias, or a number. `keys` sign them.
     """
 
-    def __init__(self, like: Job, asked: str | None) -> None:
+    def __init__(self, like: Job, asked: str | None, keys: JobKeys | None = None) -> None:
         self.like = like
-        self._form = envelope.form(like)
+        self._form = envelope.form(like, keys)
         # A repeat is one of what was asked for, whatever an alias pointed to at the time.
         self._asked = msgspec.json.encode([like.model, asked, like.method])
 
@@ -119,8 +120,11 @@ class Packer:
         digest = hashlib.blake2b(self._asked + instances, digest_size=_DIGEST).digest()
         return Packed(job, digest, self._form.fill(job, instances))
 
-    def record(self, now_ms: int) -> bytes:
-        """What the records of these jobs hold besides the digest, submitted at that moment (unix milliseconds)."""
+    def record(self, now_ms: int | None) -> bytes:
+        """What the records of these jobs hold besides the digest, submitted at that moment (unix milliseconds).
+
+        None where their ids tell it: an eighth of what a waiting job takes beside its message.
+        """
         like = self.like
         earliest = int(like.eta.timestamp() * 1000) if like.eta else None
         return msgspec.json.encode(Record(m=like.model, t=now_ms, e=earliest, x=like.metadata))
@@ -138,7 +142,7 @@ def encoded(instances: Sequence[Any], limit: int) -> bytes:
 
 
 def call(
-    keys: Keys, packer: Packer, packed: Sequence[Packed], *, limit: int, ttl: int, now_ms: int
+    keys: Keys, packer: Packer, packed: Sequence[Packed], *, limit: int, ttl: int, now_ms: int | None
 ) -> tuple[list[str], list[str | bytes | int]]:
     """KEYS and ARGV of the script for jobs of one packer, CHUNK at the most."""
     names = [*keys.lists(queue_name(packer.like.model)), *(keys.job(one.job) for one in packed)]

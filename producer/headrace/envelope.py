@@ -1,17 +1,17 @@
 """The job as a message: what a job is, and how it lies in Redis.
 
-On the wire a job is a Celery protocol-2 message in kombu's Redis envelope, byte for byte what
-`Celery.send_task("headrace.predict", ...)` would have written, so any Celery client can send one and any
-Celery tool can read one. Sources: Celery's "Message Protocol" page; `kombu.transport.virtual.base`.
+On the wire a job is a Celery protocol-2 message in kombu's Redis envelope, as `Celery.send_task` writes it less
+the optional headers that say nothing of a job (stamps, nesting, its place in a group): any Celery client can send
+one, and any Celery tool can read one. Sources: Celery's "Message Protocol" page; `kombu.transport.virtual.base`.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import os
 import re
 import socket
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import InvalidInput
+from headrace.job_keys import HEADER, JobKeys
 from headrace.queues import TASK, queue_name
 
 #: One record to predict on: named features, a list of values (nested for images), or a text.
@@ -47,6 +48,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     #: The submitter's own words about the job; they travel with it and come back with its status.
     metadata: dict[str, str] | None = None
+    #: The trace it belongs to, as headers of the message (TRACE); None where it belongs to none.
+    trace: dict[str, str] | None = None
+
+
+#: Headers that carry a trace: those of W3C, and Sentry's. Instrumented Celery clients write the same.
+TRACE = ("traceparent", "tracestate", "sentry-trace", "baggage")
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,21 +64,32 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     metadata: dict[str, str] | None = None
 
 
-_NO_OPTIONS = Options()
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 def new_id() -> str:
-    """A fresh job id: a random UUID, in a third of the time `uuid.uuid4` takes."""
-    number = int.from_bytes(os.urandom(16), "big") & _NO_VERSION | _VERSION_4
-    text = f"{number:032x}"
+    """A fresh job id: a UUID of version 7, so that it tells when the job was submitted without a byte more."""
+    chance = int.from_bytes(os.urandom(10), "big") & _NO_VERSION | _VERSION_7
+    text = f"{time.time_ns() // 1_000_000:012x}{chance:020x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-# The bits in which RFC 9562 has a UUID tell its version and variant.
+# The bits in which RFC 9562 has a UUID tell its version and variant; its last 80 here.
 _NO_VERSION = ~((0xF << 76) | (0x3 << 62))
-_VERSION_4 = (0x4 << 76) | (0x2 << 62)
+_VERSION_7 = (0x7 << 76) | (0x2 << 62)
+_SUBMITTED = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+def submitted_at(job: str) -> datetime | None:
+    """When the job of that id was submitted, by its submitter's clock; None where the id does not tell."""
+    found = _SUBMITTED.fullmatch(job)
+    if found is None:
+        return None
+    try:
+        return datetime.fromtimestamp(int(found[1] + found[2], 16) / 1000, UTC)
+    except (ValueError, OverflowError):  # somebody's own id, of a year beyond 9999
+        return None
 
 
 def encode_instances(instances: Sequence[Any]) -> bytes:
@@ -107,9 +125,9 @@ def _plain(value: Any) -> Any:
 _INSTANCES = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
 
 
-def encode(job: Job) -> bytes:
-    """The message of a job, as it is pushed on a list."""
-    return form(job).fill(job.id, encode_instances(job.instances))
+def encode(job: Job, keys: JobKeys | None = None) -> bytes:
+    """The message of a job, as it is pushed on a list; signed, with keys."""
+    return form(job, keys).fill(job.id, encode_instances(job.instances))
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -121,27 +139,54 @@ class Form(msgspec.Struct, frozen=True):
     #: The message, up to its body, and from there on, cut where the id stands.
     before: bytes
     between_ids: list[bytes]
+    #: What signs the jobs, if anything does, and their deadline: the signature comes first among the headers.
+    keys: JobKeys | None = None
+    expires: str | None = None
 
     def fill(self, job: str, instances: bytes) -> bytes:
         """The message of a job; its instances are given as JSON."""
         body = binascii.b2a_base64(self.head + instances + self.tail, newline=False)
-        return self.before + body + job.encode().join(self.between_ids)
+        if self.keys is None:
+            return self.before + body + job.encode().join(self.between_ids)
+        first, *rest = self.between_ids
+        signature = b'"%b":"%b",' % (HEADER.encode(), self.keys.sign(job, self.expires, body))
+        first = first.replace(_HEADERS, _HEADERS + signature, 1)
+        return self.before + body + job.encode().join([first, *rest])
 
 
-def form(job: Job) -> Form:
-    """The form of jobs like this one."""
+def form(job: Job, keys: JobKeys | None = None) -> Form:
+    """The form of jobs like this one, signed with keys where there are any."""
+    plain = _formed(job)
+    if keys is None:
+        return plain
+    return msgspec.structs.replace(plain, keys=keys, expires=_moment_text(job.expires))
+
+
+def _formed(job: Job) -> Form:
     options = Options(version=job.version, method=job.method, metadata=job.metadata)
-    return _form(
+    plain = _form(
         job.model,
         msgspec.json.encode(options),
         describe(job.model, job.version, len(job.instances)),
         job.reply_to or "",
         job.priority,
-        job.eta and job.eta.astimezone(UTC).isoformat(),
-        job.expires and job.expires.astimezone(UTC).isoformat(),
+        _moment_text(job.eta),
+        _moment_text(job.expires),
     )
+    if not job.trace:
+        return plain
+    # Another for each call, so that it is in no form that is kept.
+    first, *rest = plain.between_ids
+    headers = _HEADERS + msgspec.json.encode(job.trace)[1:-1] + b","
+    return msgspec.structs.replace(plain, between_ids=[first.replace(_HEADERS, headers, 1), *rest])
 
 
+def _moment_text(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).isoformat() if moment is not None else None
+
+
+#: How the headers begin in a form.
+_HEADERS = b'"headers":{'
 #: Stand in a form where a job's own body and id belong. Nobody can have guessed them.
 _BODY_MARK, _ID_MARK = uuid.uuid4().hex, uuid.uuid4().hex
 
@@ -167,11 +212,9 @@ def _form(  # noqa: PLR0917  # all of them are the key of the cache
                 "lang": "py",
                 "task": TASK,
                 "id": _ID_MARK,
-                "shadow": None,
                 "eta": eta,
                 "expires": expires,
                 "group": None,
-                "group_index": None,
                 "retries": 0,
                 "timelimit": [None, None],
                 "root_id": _ID_MARK,
@@ -181,9 +224,6 @@ def _form(  # noqa: PLR0917  # all of them are the key of the cache
                 "kwargsrepr": "{}",
                 "origin": _ORIGIN,
                 "ignore_result": False,
-                "replaced_task_nesting": 0,
-                "stamped_headers": None,
-                "stamps": {},
             },
             "properties": {
                 "correlation_id": _ID_MARK,
@@ -205,123 +245,3 @@ def describe(model: str, version: str | None, rows: int) -> str:
     """A job in a few words, without its payload: `churn@3, 2 instances`."""
     named = f"{model}@{version}" if version else model
     return f"{named}, {rows} instance{'' if rows == 1 else 's'}"
-
-
-class NotAJob(ValueError):
-    """The bytes are no message of a job: there is no id an outcome could be stored under."""
-
-
-class Sealed(msgspec.Struct, frozen=True):
-    """A message opened, its arguments not looked at yet."""
-
-    id: str
-    args: Sequence[Any]
-    kwargs: dict[str, Any]
-    eta: Any
-    expires: Any
-    priority: int
-    #: The inbox of the client that submitted it, where it has one.
-    reply_to: str | None
-
-    def job(self) -> Job:
-        """The job in it. Raises InvalidInput if its arguments are no job's."""
-        return from_task(
-            self.id, self.args, self.kwargs, eta=self.eta, expires=self.expires, priority=self.priority
-        )
-
-
-class _Properties(msgspec.Struct):
-    body_encoding: str | None = None
-    priority: int | None = None
-    reply_to: str | None = None
-
-
-class _Headers(msgspec.Struct):
-    # What else stands there is not even read: a quarter of what opening a message costs.
-    id: Any = None
-    task: Any = None
-    eta: Any = None
-    expires: Any = None
-
-
-class _Message(msgspec.Struct):
-    body: str
-    headers: _Headers
-    properties: _Properties
-
-
-_INBOX = re.compile("[0-9a-f]{32}")
-_MESSAGE = msgspec.json.Decoder(_Message)
-_BODY = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], Any])
-
-
-@lru_cache(maxsize=1024)
-def _is_inbox(reply_to: str) -> bool:
-    return _INBOX.fullmatch(reply_to) is not None
-
-
-def unseal(message: bytes) -> Sealed:
-    """Open a message as it lies in Redis, whichever Celery client wrote it. Raises NotAJob."""
-    try:
-        raw = _MESSAGE.decode(message)
-        body = base64.b64decode(raw.body) if raw.properties.body_encoding == "base64" else raw.body
-        args, kwargs, _ = _BODY.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise NotAJob(f"no Celery message of JSON: {error}") from None
-    headers = raw.headers
-    job = headers.id
-    if headers.task != TASK or not isinstance(job, str) or not job:
-        raise NotAJob(f"no message of the task {TASK} with an id")
-    inbox = raw.properties.reply_to
-    # Celery's own clients write something else there.
-    reply_to = inbox if inbox and _is_inbox(inbox) else None
-    return Sealed(job, args, kwargs, headers.eta, headers.expires, raw.properties.priority or 0, reply_to)
-
-
-def from_task(
-    job: str,
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    *,
-    eta: Any = None,
-    expires: Any = None,
-    priority: int = 0,
-) -> Job:
-    """The job a Celery message carries, whoever sent it. Raises InvalidInput if its arguments are no job's.
-
-    `eta` and `expires` are the message's headers of these names: ISO 8601 texts, or None.
-    """
-    match args:
-        case [str() as model, list() as instances]:
-            pass
-        case _:
-            raise InvalidInput(
-                "a job's arguments are [model, instances]: a model's name, and a list of instances; "
-                f"got [{', '.join(type(arg).__name__ for arg in args)}]"
-            )
-    try:
-        options = msgspec.convert(kwargs, Options) if kwargs else _NO_OPTIONS
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"a job's options are version, method and metadata: {error}") from None
-    return Job(
-        id=job,
-        model=model,
-        instances=instances,
-        version=options.version,
-        method=options.method,
-        metadata=options.metadata,
-        priority=priority,
-        expires=_moment(expires),
-        eta=_moment(eta),
-    )
-
-
-def _moment(text: Any) -> datetime | None:
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput("a job's eta and expires are ISO 8601 moments") from None
-    # Celery leaves the zone out when it means UTC.
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -53,6 +53,10 @@ class InvalidInput(HeadraceError, ValueError):
     """The instances or options of a job are wrong; nothing was enqueued."""
 
 
+class NotTrusted(InvalidInput):
+    """A job is not signed by whom the worker trusts."""
+
+
 class UnknownModel(InvalidInput):
     """There is no such model, or no such version of it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.link import Link, utc_now
 from headrace.outcome import Outcome, Prediction, Status, status_of
+from headrace.timeline import Timeline
 
 
 class JobHandle:
@@ -72,6 +73,10 @@ class JobHandle:
         A job that runs is not interrupted: its prediction is thrown away.
         """
         return self._link.do(self._link.producer.cancel(self.id, utc_now()))
+
+    def explain(self) -> Timeline:
+        """What became of the job so far: submitted, claimed, predicted, tried again, ended; or where it waits."""
+        return self._link.do(self._link.producer.explain(self.id))
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}{f' of {self.model}' if self.model else ''}>"

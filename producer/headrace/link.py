@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from headrace import broker
 from headrace.errors import ResultTimeout
+from headrace.line import Lines
 from headrace.outcome import Outcome
 from headrace.patience import Patience
 from headrace.plan import Command, Plan, Together, ask, carry_out
@@ -33,6 +34,7 @@ class Link:
         self._redis = broker.connect(settings, retries=0)  # patience is ours
         self._patience = Patience(settings.command_timeout)
         self.waiting = Waiting(self._redis, self.producer.keys, settings, self.producer.inbox)
+        self.lines = Lines(self._redis, self.producer.keys, settings)
 
     def do(self, plan: Plan[T], within: float | None = None) -> T:
         """Carry a plan out. While Redis is away a command is sent again, `within` seconds at the most.
@@ -82,6 +84,7 @@ class Link:
     def close(self) -> None:
         """End the waiting and the connections."""
         self.waiting.close()
+        self.lines.close()
         self._redis.close()
         self._redis.connection_pool.disconnect()
 

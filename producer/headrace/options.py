@@ -50,7 +50,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None
     durable: bool
 
-    def job(self, job: str, version: str | None, instances: list[Any], reply_to: str | None = None) -> Job:
+    def job(
+        self,
+        job: str,
+        version: str | None,
+        instances: list[Any],
+        reply_to: str | None = None,
+        trace: dict[str, str] | None = None,
+    ) -> Job:
         """A job of these instances, for the version that was asked for by its number or otherwise.
 
         Its outcome is told to an inbox too.
@@ -66,6 +73,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             eta=self.eta,
             reply_to=reply_to,
             metadata=self.metadata,
+            trace=trace,
         )
 
 

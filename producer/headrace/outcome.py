@@ -1,7 +1,7 @@
 """What a job ends in, exactly once: Success, Failure, Cancelled or Expired, in Celery's stored JSON form.
 
 Stored under Celery's result key, so `AsyncResult(id).get()` of any Celery client returns the success or
-raises the failure. Two fields are ours and ignored by Celery: `reason`, and `job` for what describes it.
+raises the failure. Two fields are ours and ignored by Celery: `reason`, and `run` (`headrace.run`).
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def status_of(outcome: Outcome) -> Status:
     return _STATUS[type(outcome)]
 
 
-def encode(outcome: Outcome, now: datetime) -> bytes:
-    """An outcome as Celery stores a result."""
+def encode(outcome: Outcome, now: datetime, *, run: msgspec.Raw | None = None, worker: str | None = None) -> bytes:
+    """An outcome as Celery stores a result; with how the job came to it, where a worker tells (`headrace.run`)."""
     meta: dict[str, Any] = {
         "status": "SUCCESS",
         "result": None,
@@ -133,6 +133,8 @@ def encode(outcome: Outcome, now: datetime) -> bytes:
             word = "expired" if isinstance(outcome, Expired) else "revoked"
             meta["status"] = "REVOKED"
             meta["result"] = _exception("TaskRevokedError", "celery.exceptions", word)
+    if run is not None:
+        meta["run"], meta["worker"] = run, worker
     return msgspec.json.encode(meta)
 
 

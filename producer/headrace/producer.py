@@ -12,21 +12,26 @@ from itertools import islice, repeat
 from typing import Any
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from headrace import contracts, depth, durable, enqueue, outcome, publish
+from headrace import contracts, depth, durable, enqueue, letter, outcome, publish, run
 from headrace.contract import Contract
 from headrace.contracts import Contracts
 from headrace.depth import QueueDepth
 from headrace.enqueue import Accepted, Packed, Packer
 from headrace.envelope import new_id
 from headrace.errors import HeadraceError, InvalidInput, JobConflict, QueueFull, ResultTimeout
+from headrace.job_keys import JobKeys
 from headrace.options import Asked
 from headrace.outcome import Cancelled, Outcome, Status, status_of
-from headrace.plan import Command, Plan, Script
+from headrace.plan import Command, Plan, Script, Together
 from headrace.queues import Keys, check_job_id, queue_name
 from headrace.routing import Routing
+from headrace.run import Ended
 from headrace.settings import Settings
+from headrace.timeline import Known, Timeline, timeline
+from headrace.tracing import submitting
+from headrace.whereabouts import Whereabouts, may_not_look
 
 #: Bytes of messages one call of the enqueueing script takes, beside the `enqueue.CHUNK` jobs.
 _CHUNK_BYTES = 1024 * 1024
@@ -56,17 +61,23 @@ class Producer:
         self.keys = Keys(settings.key_prefix)
         #: Where workers tell this client of outcomes (`Keys.inbox`).
         self.inbox = uuid.uuid4().hex
+        self.job_keys = JobKeys.of(settings.job_keys)
         self._contracts = Contracts(self.keys, settings.contract_ttl)
         self._routing = Routing(self._contracts, check=check)
 
-    def submit(self, asked: Asked, instances: list[Any], job: str | None, now: datetime) -> Plan[str]:
-        """Enqueue one job; its id."""
+    def submit(
+        self, asked: Asked, instances: list[Any], job: str | None, now: datetime, inbox: str | None = None
+    ) -> Plan[str]:
+        """Enqueue one job; its id. Its outcome is told to an inbox, this client's unless another is named."""
+        told = None if job is None else now
         job = new_id() if job is None else check_job_id(job)
         version, checked = yield from self._routing.one(asked, job, instances, now)
-        packer = Packer(asked.job(job, version, checked, self.inbox), asked.version)
-        packed = packer.pack(job, enqueue.encoded(checked, self.settings.max_job_bytes))
+        encoded = enqueue.encoded(checked, self.settings.max_job_bytes)
         safety = (yield from durable.offered(self.settings)) if asked.durable else None
-        yield from self._enqueue(packer, [packed], [], now)
+        with submitting(asked.model, 1, job) as trace:
+            like = asked.job(job, version, checked, inbox or self.inbox, trace)
+            packer = Packer(like, asked.version, self.job_keys)
+            yield from self._enqueue(packer, [packer.pack(job, encoded)], [], told)
         if safety is not None:
             yield from durable.confirm([job], safety, self.keys, self.settings)
         return job
@@ -83,7 +94,7 @@ class Producer:
         if isinstance(instances, list):
             jobs = _as_many(jobs, len(instances))
             parts = [instances] if instances else []
-        names = _names(jobs)
+        names, told = _names(jobs), None if jobs is None else now
         called: list[str] = []
         accepted: list[str] = []
         safety = (yield from durable.offered(self.settings)) if asked.durable else None
@@ -94,10 +105,12 @@ class Producer:
                     raise InvalidInput("there are fewer `ids` than instances")
                 shares = yield from self._routing.many(asked, ids, part, len(called), now)
                 encoded = [[enqueue.encoded([one], limit) for one in share.instances] for share in shares]
-                for share, instances_of_it in zip(shares, encoded, strict=True):
-                    packer = Packer(asked.job("", share.version, [None], self.inbox), asked.version)
-                    for packed in _packed(packer, [ids[place] for place in share.places], instances_of_it):
-                        yield from self._enqueue(packer, packed, accepted, now)
+                with submitting(asked.model, len(part)) as trace:
+                    for share, instances_of_it in zip(shares, encoded, strict=True):
+                        like = asked.job("", share.version, [None], self.inbox, trace)
+                        packer = Packer(like, asked.version, self.job_keys)
+                        for packed in _packed(packer, [ids[place] for place in share.places], instances_of_it):
+                            yield from self._enqueue(packer, packed, accepted, told)
                 called += ids
             if jobs is not None and next(names, None) is not None:
                 raise InvalidInput("there are more `ids` than instances")
@@ -109,8 +122,13 @@ class Producer:
             yield from durable.confirm(accepted, safety, self.keys, self.settings)
         return called
 
-    def _enqueue(self, packer: Packer, packed: Sequence[Packed], accepted: list[str], now: datetime) -> Plan[None]:
-        """Hand jobs in; the ids taken are added to `accepted`. Raises QueueFull and JobConflict."""
+    def _enqueue(
+        self, packer: Packer, packed: Sequence[Packed], accepted: list[str], now: datetime | None
+    ) -> Plan[None]:
+        """Hand jobs in; the ids taken are added to `accepted`. `now` is None where ids of our own tell it.
+
+        Raises QueueFull and JobConflict.
+        """
         settings = self.settings
         replies = yield _ENQUEUE(
             *enqueue.call(
@@ -119,7 +137,7 @@ class Producer:
                 packed,
                 limit=settings.queue_limit,
                 ttl=settings.job_ttl,
-                now_ms=int(now.timestamp() * 1000),
+                now_ms=int(now.timestamp() * 1000) if now is not None else None,
             )
         )
         if not any(replies):
@@ -151,6 +169,43 @@ class Producer:
         """What is known of a job."""
         stored, record = yield _LOOK([self.keys.result(job), self.keys.job(job)])
         return seen(job, stored, enqueue.record_of(record).m if record else None)
+
+    def explain(self, job: str) -> Plan[Timeline]:
+        """What became of a job."""
+        known = yield from self._known(job)
+        if known.outcome is not None or known.letter is not None:
+            return timeline(known)
+        models = [known.record.m] if known.record else (yield from self.models())
+        earliest = known.record.e if known.record else None
+        try:
+            place = yield from Whereabouts(self.keys, job, known.submitted_ms, earliest).find(models)
+        except ResponseError as error:
+            if not may_not_look(error):
+                raise
+            return timeline(msgspec.structs.replace(known, looked=False))
+        if place is None:  # it may have ended while it was looked for
+            known = yield from self._known(job)
+        return timeline(msgspec.structs.replace(known, place=place))
+
+    def _known(self, job: str) -> Plan[Known]:
+        keys = self.keys
+        commands = (
+            ("GET", keys.result(job)),
+            ("GET", keys.job(job)),
+            ("HGET", keys.dead, job),
+            ("ZSCORE", keys.died, job),
+        )
+        # What this user may not read is not told.
+        stored, record, line, died = (
+            None if isinstance(reply, RedisError) else reply for reply in (yield Together(commands))
+        )
+        return Known(
+            job=job,
+            record=enqueue.record_of(record) if record else None,
+            outcome=outcome.read(job, stored) if stored else None,
+            ended=run.ended(stored) if stored else Ended(),
+            letter=letter.read(job, line, int(float(died))) if line and died else None,
+        )
 
     def cancel(self, job: str, now: datetime) -> Plan[bool]:
         """Cancel a job unless it has an outcome; whether it is cancelled now."""

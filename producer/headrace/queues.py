@@ -30,9 +30,10 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 def check_model_name(model: object) -> str:
     """The name itself, or InvalidInput: a name is a part of queue names, key names and paths."""
     if not isinstance(model, str) or not _MODEL_NAME.fullmatch(model):
+        apart = "; its version is given apart, as `version`" if isinstance(model, str) and "@" in model else ""
         raise InvalidInput(
             "a model's name is 1 to 64 letters, digits, '-' or '_', the first a letter or digit; "
-            f"got {_shown(model)}"
+            f"got {_shown(model)}{apart}"
         )
     return model
 
@@ -100,6 +101,22 @@ class Keys(msgspec.Struct, frozen=True):
         """A list: the moves of the model's aliases, the newest first."""
         return f"{self.prefix}headrace:alias-history:{model}"
 
+    def loaded(self, model: str) -> str:
+        """A hash: worker -> the versions it has in memory (`headrace.loaded`)."""
+        return f"{self.prefix}headrace:loaded:{model}"
+
+    def refused(self, model: str) -> str:
+        """A hash: version -> which worker will not serve it, and why (`headrace.loaded`)."""
+        return f"{self.prefix}headrace:refused:{model}"
+
+    def tally(self, model: str, version: str) -> str:
+        """A hash: what a version came to while another is tried beside it (counted by workers)."""
+        return f"{self.prefix}headrace:tally:{model}:{version}"
+
+    def drift(self, model: str, version: str, hour: int) -> str:
+        """A string of 32-bit numbers: the rows of an hour since 1970 in each cell of the version's profile."""
+        return f"{self.prefix}headrace:drift:{model}:{version}:{hour}"
+
     def again(self, queue: str) -> str:
         """A list: frames to run again, each alone."""
         return f"{self.prefix}headrace:again:{queue}"
@@ -108,10 +125,19 @@ class Keys(msgspec.Struct, frozen=True):
         """A sorted set: frames not to be run before their score (unix milliseconds)."""
         return f"{self.prefix}headrace:delayed:{queue}"
 
+    def lease(self, name: str) -> str:
+        """A list: the frames of a claim, under the name of its lease."""
+        return f"{self.prefix}headrace:lease:{name}"
+
     @property
     def leases(self) -> str:
         """A sorted set: every lease, by the moment (server's milliseconds) it lapses."""
         return f"{self.prefix}headrace:leases"
+
+    @property
+    def prediction_log(self) -> str:
+        """A stream: the prediction log, a record (JSON) an entry, where a setting asks for it."""
+        return f"{self.prefix}headrace:predictions"
 
     @property
     def dead(self) -> str:

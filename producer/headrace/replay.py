@@ -12,10 +12,12 @@ import msgspec
 from headrace import publish
 from headrace.attempts import REPLAY, Attempt, joined, runs_alone
 from headrace.enqueue import Packer
-from headrace.envelope import Job, NotAJob, describe, unseal
-from headrace.errors import InvalidInput
+from headrace.envelope import Job, describe
+from headrace.errors import InvalidInput, SettingError
+from headrace.job_keys import HEADER, JobKeys
 from headrace.letter import Kept
 from headrace.queues import PRIORITY_STEPS, Keys, model_of, step_of
+from headrace.sealed import NotAJob, unseal
 
 
 class Fate(IntEnum):
@@ -80,10 +82,11 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     record: bytes
 
 
-def replay(letter: Kept, *, who: str, now_ms: int, version: str | None) -> Replay:
+def replay(letter: Kept, *, who: str, now_ms: int, version: str | None, keys: JobKeys | None = None) -> Replay:
     """A letter as it is sent again by `who` at that moment (the server's unix milliseconds).
 
-    Its deadline and its delay are dropped: they were about the first time. Raises NotAJob.
+    Its deadline and its delay are dropped: they were about the first time. A job whose signature counts with
+    `keys` is signed anew where that changes what is signed. Raises NotAJob, and SettingError without the keys.
     """
     if model_of(letter.queue) is None:
         raise NotAJob("it comes from no queue of a model")
@@ -95,7 +98,7 @@ def replay(letter: Kept, *, who: str, now_ms: int, version: str | None) -> Repla
         job, record = None, b""
     message = letter.payload
     if sealed.eta is not None or sealed.expires is not None or (job and version not in {None, job.version}):
-        message = _rewritten(message, job, version)
+        message = _rewritten(message, job, version, keys)
     history = (*letter.attempts, Attempt(cause=REPLAY, owner=who, at_ms=now_ms, company=0))
     return Replay(
         letter=letter,
@@ -131,10 +134,11 @@ def _record(job: Job, message: bytes, now_ms: int) -> bytes:
     return packer.pack(job.id, bytes(instances)).digest + packer.record(now_ms)
 
 
-def _rewritten(message: bytes, job: Job | None, version: str | None) -> bytes:
+def _rewritten(message: bytes, job: Job | None, version: str | None, keys: JobKeys | None) -> bytes:
     """The message without deadline and delay, and for that version; all else in it stays as it is, to the byte."""
     parts: dict[str, Any] = dict(_OBJECT.decode(message))
     headers: dict[str, Any] = dict(_OBJECT.decode(parts["headers"]))
+    signed = _Signed.of(parts, headers)
     headers |= {"eta": None, "expires": None}
     if job is not None and version is not None:
         args, options, embed = _BODY.decode(_body(parts))
@@ -142,8 +146,42 @@ def _rewritten(message: bytes, job: Job | None, version: str | None) -> bytes:
         encoded = msgspec.json.decode(parts["properties"]).get("body_encoding") == "base64"
         parts["body"] = base64.b64encode(body).decode() if encoded else body.decode()
         headers["argsrepr"] = describe(job.model, version, len(job.instances))
+    if signed is not None and job is not None:
+        changed = msgspec.structs.replace(
+            signed, expires=None, body=msgspec.json.decode(msgspec.json.encode(parts["body"]), type=str)
+        )
+        headers[HEADER] = signed.again(changed, job.id, keys)
     parts["headers"] = headers
     return msgspec.json.encode(parts)
+
+
+class _Signed(msgspec.Struct, frozen=True):
+    """What a signature is over, beside the id."""
+
+    signature: str
+    expires: str | None
+    body: str
+
+    @classmethod
+    def of(cls, parts: dict[str, Any], headers: dict[str, Any]) -> _Signed | None:
+        """That of a message; None where it is not signed."""
+        found = {name: msgspec.json.decode(headers.get(name, b"null")) for name in (HEADER, "expires")}
+        if not isinstance(found[HEADER], str):
+            return None
+        return cls(found[HEADER], found["expires"], msgspec.json.decode(parts["body"], type=str))
+
+    def again(self, changed: _Signed, job: str, keys: JobKeys | None) -> str:
+        """The signature of the message as it was changed. One that did not count before counts no more after."""
+        if changed == self:
+            return self.signature
+        if keys is None:
+            raise SettingError(
+                f"job {job} is signed, and to replay it changes what the signature is over: set HEADRACE_JOB_KEYS "
+                "to the keys of the producers"
+            )
+        if keys.refusal(job, self.expires, self.body.encode(), self.signature) is not None:
+            return self.signature
+        return keys.sign(job, changed.expires, changed.body.encode()).decode()
 
 
 def _body(parts: dict[str, Any]) -> bytes:

@@ -109,6 +109,12 @@ def look(wall: Callable[[], float] = time.time, ticks: Callable[[], float] = tim
     )
 
 
+def user() -> Plan[str | None]:
+    """Who we are to it; None where it does not tell."""
+    told = yield from _permitted(Command(("ACL WHOAMI",)), None)
+    return None if told is None else _text(told)
+
+
 def _permitted(command: Command, otherwise: Any) -> Plan[Any]:
     """The reply, or what stands for it where the command is not permitted, or not there (as a managed CONFIG)."""
     try:

@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queue_limit: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
     #: Bytes one job's instances may take as JSON.
     max_job_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
+    #: Keys that jobs are signed with, `id:secret,id:secret`: the first signs, all verify (`headrace.job_keys`).
+    job_keys: str = ""
     #: How long a producer trusts a contract it has read before it reads it again.
     contract_ttl: Seconds = 10.0
 

@@ -29,6 +29,7 @@ from headrace.options import Asked, JobOptions, asked, each_of, instances_of
 from headrace.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Status, Success, status_of
 from headrace.queues import PRIORITY_STEPS, check_job_id, check_model_name, queue_name, step_of
 from headrace.settings import Settings
+from headrace.timeline import Known, Timeline, timeline
 
 #: Instances in, one prediction for each out.
 Answer = Callable[[list[Instance]], Sequence[Any]]
@@ -284,6 +285,12 @@ class InMemoryJob:
     def cancel(self) -> bool:
         """Cancel the job; True if it is cancelled, False if it has another outcome already."""
         return self._client.cancel(self.id)
+
+    def explain(self) -> Timeline:
+        """What became of the job: its outcome, if it has one."""
+        status, ended = self._client.look(self.id)
+        told = timeline(Known(job=self.id, outcome=ended))
+        return msgspec.structs.replace(told, status=status, model=self.model, note=None)
 
     def __repr__(self) -> str:
         return f"<InMemoryJob {self.id}{f' of {self.model}' if self.model else ''}>"

@@ -47,13 +47,13 @@ _TICK = 1.0
 class Watch:
     """The jobs one caller waits for. A context manager: leaving it ends the waiting."""
 
-    def __init__(self, waiting: Waiting, jobs: Iterable[str], *, look: bool, own: Iterable[str]) -> None:
+    #: They may have ended before.
+    look = True
+
+    def __init__(self, waiting: Waiting, jobs: Iterable[str], *, own: Iterable[str]) -> None:
         self.jobs = set(jobs)
         self.own = set(own)
-        self.look = look
         self._waiting = waiting
-        self._unconfirmed = set(self.jobs)
-        self._ready = threading.Event()
         self._arrived: SimpleQueue[tuple[str, Outcome] | HeadraceError] = SimpleQueue()
 
     def next(self, timeout: float | None) -> tuple[str, Outcome] | None:
@@ -67,15 +67,8 @@ class Watch:
             raise arrived
         return arrived
 
-    def ready(self, timeout: float | None) -> bool:
-        """Wait until no announcement can be missed; False when time is up."""
-        return self._ready.wait(timeout)
-
     def confirmed(self, job: str) -> None:
         """For `Subscriptions`, as are the two below."""
-        self._unconfirmed.discard(job)
-        if not self._unconfirmed:
-            self._ready.set()
 
     def ended(self, job: str, outcome: Outcome) -> None:
         """One job less to wait for."""
@@ -85,7 +78,6 @@ class Watch:
     def failed(self, error: HeadraceError) -> None:
         """Nothing more will arrive."""
         self._arrived.put(error)
-        self._ready.set()
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +97,7 @@ class Waiting:
         self._channel = keys.result("")
         self._inbox = keys.inbox(inbox)
         self._connection: Any = None
+        self._selector: selectors.BaseSelector | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._new()
         _ALL.add(self)
@@ -117,12 +110,9 @@ class Waiting:
         #: Why the thread has no connection at the moment.
         self.trouble: BrokerUnavailable | None = None
 
-    def watch(self, jobs: Iterable[str], *, look: bool = True, own: Iterable[str] = ()) -> Watch:
-        """Begin to wait. Without `look`, the jobs are submitted only once the watch is ready.
-
-        `own` are those that this client submitted, of which its inbox is told.
-        """
-        watch = Watch(self, jobs, look=look, own=own)
+    def watch(self, jobs: Iterable[str], *, own: Iterable[str] = ()) -> Watch:
+        """Begin to wait. `own` are those that this client submitted, of which its inbox is told."""
+        watch = Watch(self, jobs, own=own)
         if watch.jobs:
             with self._lock:
                 if self._closed.is_set():
@@ -151,9 +141,7 @@ class Waiting:
 
     def after_fork(self) -> None:
         """In a child process: the thread stayed with the parent, and so does its connection."""
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._connection = None
+        self._disconnect()
         self._close_wake()
         self._new()
 
@@ -210,12 +198,20 @@ class Waiting:
         connection = pool.connection_class(**options)
         connection.connect()
         self._connection = connection
+        # redis-py waits for one socket only; we need to wait for two.
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(connection._sock, selectors.EVENT_READ)  # noqa: SLF001  # as said above
+        if self._wake is not None:
+            self._selector.register(self._wake[0], selectors.EVENT_READ)
         with self._lock:
             self._subscriptions.start_over()
             self.trouble = None
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        selector, self._selector = self._selector, None
+        if selector is not None:
+            selector.close()
         if connection is not None:
             connection.disconnect()
 
@@ -307,16 +303,13 @@ class Waiting:
 
     def _sleep(self) -> None:
         """Until something arrives, somebody calls, or a tick is over."""
-        wake = self._wake
-        if wake is None:
+        wake, selector = self._wake, self._selector
+        if wake is None or selector is None:
             return
-        with selectors.DefaultSelector() as selector:
-            selector.register(wake[0], selectors.EVENT_READ)
-            # redis-py waits for one socket only; we need to wait for two.
-            selector.register(self._connection._sock, selectors.EVENT_READ)  # noqa: SLF001  # as said above
-            selector.select(_TICK)
-        with suppress(BlockingIOError):
-            wake[0].recv(4096)
+        for key, _ in selector.select(_TICK):
+            if key.fileobj is wake[0]:
+                with suppress(BlockingIOError):
+                    wake[0].recv(4096)
 
     def _close_wake(self) -> None:
         wake, self._wake = self._wake, None

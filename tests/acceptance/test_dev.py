@@ -161,5 +161,5 @@ def test_a_child_that_dies_ends_the_whole_in_words(tmp_path: Path):
 def is_worker(process: Path, parent: int) -> bool:
     with contextlib.suppress(OSError):
         about = (process / "stat").read_text().rpartition(")")[2].split()
-        return int(about[1]) == parent and b"headrace_worker\0worker" in (process / "cmdline").read_bytes()
+        return int(about[1]) == parent and b"\0-A\0headrace_worker\0" in (process / "cmdline").read_bytes()
     return False

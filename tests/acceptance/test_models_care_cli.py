@@ -169,3 +169,20 @@ def test_a_version_is_signed_and_required_to_be(
     done = run("sign", "churn@2", "--key", "no.key")
     assert done.returncode == 1
     assert done.stderr == "headrace: no.key is no key: neither of `headrace models keys new` nor PEM\n"
+
+
+def test_a_manifest_that_is_damaged_hides_no_other_model(
+    run: Run, add: Callable[..., str], tmp_path: Path
+) -> None:
+    add()
+    add("--name", "fraud")
+    path = tmp_path / "models/churn/1/manifest.json"
+    path.chmod(0o600)
+    path.write_text("{")
+    done = run("list")
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["MODEL", "fraud"]
+    assert "the manifest of churn@1 cannot be read" in done.stderr
+    assert "add the model again" in done.stderr
+    lines = run("list", "--json").stdout.splitlines()
+    assert [json.loads(line)["model"] for line in lines] == ["fraud"]

@@ -63,6 +63,9 @@ class Headrace:
         "headrace:cancelled",
         "headrace:dead*",
         "headrace:died",
+        # What workers say of their versions: it expires when they have been silent for half a minute.
+        "headrace:loaded:*",
+        "headrace:refused:*",
     )
 
     def argv(self, name: str) -> list[str]:

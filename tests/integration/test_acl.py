@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +13,30 @@ import pytest
 import redis
 from claim_models import SLEEP, add, serving, wait_for
 from connections import MODEL, free_port, kill_pool, started, submits
+from prometheus_client import CollectorRegistry, generate_latest
 from redis.exceptions import NoPermissionError
 from redis_servers import find
 
 from burying import bury, crashed, letter
 from headrace import BrokerUnavailable, Client, JobCancelled, Settings
-from headrace.broker import celery_app
+from headrace.aliases import Alias, Aliases
+from headrace.broker import celery_app, connect
 from headrace.contract import Array, Contract, Output
 from headrace.contracts import publish
+from headrace.plan import Together, ask
 from headrace.queues import Keys
+from headrace_worker.models import tally
+from headrace_worker.models.canaries import Canaries
+from headrace_worker.models.drift import add_commands, drift
 from headrace_worker.models.garbage import Collector
+from headrace_worker.models.judging import CanaryLimits
+from headrace_worker.models.promotion import Promoter
 from headrace_worker.models.store import Store
+from headrace_worker.models.tally import Tally
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.stack import start_flower
+from headrace_worker.telemetry.exporter import Queues
+from headrace_worker.transport.scripts import Ask, LeaseKeys, Leases
 
 #: redis-py tells its name and version where it may; a worker looks at what Redis promises at its start.
 DONE_WITHOUT = {"client|setinfo", "info", "config|get"}
@@ -152,7 +166,8 @@ def test_a_worker_may_not(command: tuple[str, ...], port: int, admin: redis.Redi
         ("GET", "another-application"),
         ("RPOP", "predict.doubling"),
         ("ZREM", "headrace:leases", "x"),
-        ("LRANGE", "headrace:lease:x", "0", "-1"),
+        ("DEL", "headrace:lease:x"),
+        ("LPUSH", "headrace:lease:x", "x"),
         ("HSET", "headrace:dead", "x", "x"),
         ("SET", "headrace:contracts:doubling", "x"),
         ("PUBLISH", "/0.celery.pidbox", "shut down"),
@@ -183,6 +198,46 @@ def test_an_operator_does_all_there_is_to_do_with_dead_letters(port: int, admin:
         assert client.job("a").cancel()
         with pytest.raises(JobCancelled):
             client.job("a").result(timeout=5)
+    assert refused(admin) == []
+
+
+def test_an_operator_sees_where_a_job_lies_and_a_producer_only_that_it_waits(
+    port: int, admin: redis.Redis
+) -> None:
+    published(admin)
+    with Client(url("producer", port)) as producer, Client(url("operator", port)) as operator:
+        job = producer.submit("doubling", [1, 0, 0])
+        assert operator.job(job.id).explain().steps[-1].what == "waiting"
+        told = job.explain()
+        assert (told.status, told.note) == (
+            "queued",
+            "it has no outcome; where it lies is not for this Redis user to see",
+        )
+        with redis.Redis.from_url(url("worker", port)) as worker:
+            Leases(worker, LeaseKeys(Keys())).claim("w/1", [Ask(queue="predict.doubling")], lasts_ms=60_000)
+        assert operator.job(job.id).explain().steps[-1].what == "leased"
+
+
+def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
+    port: int, admin: redis.Redis, tmp_path: Path
+) -> None:
+    store, keys = Store(add(tmp_path)), Keys()
+    with connect(Settings(redis_url=url("operator", port))) as person:
+        promoter = Promoter(person, keys, store, by="ann@here", max_bytes=1 << 30)
+        promoter.promote(MODEL, "1")
+        promoter.promote(MODEL, "1", to="canary", share=0.5)
+        with connect(Settings(redis_url=url("worker", port))) as worker:
+            ask(worker, tally.add_command(keys, MODEL, "1", Tally(failed=3)))
+            limits, known = CanaryLimits(jobs=1, failures=0.0, slower=2.0), promoter.aliases(MODEL).by_name
+            other = Aliases(MODEL, {**known, "production": Alias(version="2")})
+            Canaries(lambda: worker, keys, limits).look({MODEL: other})
+            now = datetime.fromtimestamp(int(worker.time()[0]), UTC)
+            for reply in ask(worker, Together(add_commands(keys, MODEL, "1", now, {0: 1}))):
+                assert not isinstance(reply, Exception)
+        assert [one.failed for _, _, one in promoter.compared(MODEL)] == [3]
+        assert promoter.history(MODEL)[0].by == "headrace"
+        assert drift(person, keys, store.read(MODEL, "1"), now) is None
+        assert person.get(keys.drift(MODEL, "1", int(now.timestamp()) // 3600))
     assert refused(admin) == []
 
 
@@ -219,10 +274,78 @@ def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, t
     assert refused(admin) == []
 
 
+def test_metrics_are_read_with_a_user_that_changes_nothing(port: int, admin: redis.Redis) -> None:
+    published(admin)
+    with Client(url("producer", port)) as producer:
+        producer.submit(MODEL, [1, 0, 0])
+    registry = CollectorRegistry()
+    settings = Settings(redis_url=url("metrics", port))
+    registry.register(Queues(lambda: connect(settings)))
+    told = generate_latest(registry).decode()
+    assert "headrace_redis_up 1.0" in told
+    assert f'headrace_queue_ready{{model="{MODEL}",priority="0"}} 1.0' in told
+    assert refused(admin) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("GET", "another-application"),
+        ("GET", "celery-task-meta-x"),
+        ("HGETALL", "headrace:dead"),
+        ("RPOP", "predict.doubling"),
+        ("LPUSH", "predict.doubling", "x"),
+        ("PUBLISH", "/0.celery.pidbox", "shut down"),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_of_metrics_may_not(command: tuple[str, ...], port: int, admin: redis.Redis) -> None:
+    with redis.Redis.from_url(url("metrics", port)) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command)
+
+
+def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, tmp_path: Path) -> None:
+    published(admin)
+    with redis.Redis(port=port, username="admin", password="admin") as raw:
+        bury(raw, letter("a"))
+    web = free_port()
+    flower = start_flower(url("flower", port), tmp_path, port=web, HEADRACE_FLOWER_ACTIONS="true")
+    try:
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        for path in ("/workers", "/tasks", "/broker", "/models", "/queues", "/dead-letters/a", "/dead-letters"):
+            with browser.open(f"http://127.0.0.1:{web}{path}", timeout=20) as answer:
+                page = answer.read().decode()
+        token = re.search(r'name="_xsrf" value="([^"]+)"', page)
+        assert token
+        form = urllib.parse.urlencode({"id": "a", "action": "replay", "_xsrf": token[1]}).encode()
+        with browser.open(f"http://127.0.0.1:{web}/dead-letters", form, timeout=20) as answer:
+            assert "1 replayed." in answer.read().decode()
+    finally:
+        flower.stop()
+    assert refused(admin) == []
+
+
 def published(admin: redis.Redis) -> None:
     """A contract of the model, as a worker publishes it."""
     contract = Contract(model=MODEL, version="1", input=Array(shape=(3,)), methods={"predict": Output(shape=())})
     publish(admin, Keys(), contract)
+
+
+def test_what_a_script_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "users.acl").write_text("\n".join([*users(), "user admin on >admin ~* &* +@all", ""]))
+    admin = redis.Redis(port=port, username="admin", password="admin")
+    command = [find("path"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
+    command += ["--appendonly", "yes", "--appendfsync", "always"]
+    with started(command, tmp_path, "redis", admin):
+        published(admin)
+        with Client(url("producer", port)) as producer:
+            producer.submit(MODEL, [1, 0, 0])
+    with started(command, tmp_path, "redis", admin):
+        assert admin.llen(f"predict.{MODEL}") == 1
+    admin.close()
 
 
 def test_nobody_comes_in_without_a_password(port: int) -> None:

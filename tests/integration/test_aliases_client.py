@@ -13,10 +13,10 @@ from headrace import Client
 from headrace.aliases import MOVE, Alias, encoded, history_command, move_call, moves
 from headrace.contract import Feature, Named
 from headrace.contracts import publish
-from headrace.envelope import unseal
 from headrace.errors import InvalidInput, UnknownModel
 from headrace.plan import ask
 from headrace.queues import Keys, queue_name
+from headrace.sealed import unseal
 from headrace.settings import Settings
 
 AGE = {"age": 41}

@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from headrace import broker, letter, outcome, publish
-from headrace.envelope import Job, NotAJob, encode
+from headrace.envelope import Job, encode
 from headrace.outcome import Cancelled, Outcome, Prediction, Success
 from headrace.queues import Keys
+from headrace.sealed import NotAJob
 from headrace.settings import Settings
 from headrace_worker.deliver import deliver
 from headrace_worker.embedded import EmbeddedRedis

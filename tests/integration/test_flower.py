@@ -128,6 +128,8 @@ def test_a_job_is_shown_with_its_model_version_state_and_time(dashboard: Dashboa
 def test_a_failed_job_is_shown_with_its_error(dashboard: Dashboard, client: Client):
     shown = find(dashboard, outcome(client, do="raise"), seconds=20)
     assert (shown["state"], shown["args"]) == ("FAILURE", "obedient, 1 instance")
+    assert shown["version"] == "1"
+    assert shown["runtime"] > 0
     assert shown["exception"].startswith("ValueError: no prediction for {'do':")
     assert "in _obey" in shown["traceback"]
 
@@ -211,8 +213,8 @@ def test_a_task_page_in_a_browser(dashboard: Dashboard, client: Client, tmp_path
     ).stdout
     row = re.search(rf"<tr[^>]*>(?:(?!</tr>).)*{job}.*?</tr>", shown, re.DOTALL)
     assert row, shown[:2000]
-    assert "obedient@1, 1 instance" in row[0]
-    assert "SUCCESS" in row[0]
+    cells = [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row[0])]
+    assert cells[1:6] == ["obedient", "1", "1", "SUCCESS", "1"]
 
 
 def test_flower_listens_on_loopback_alone(dashboard: Dashboard):

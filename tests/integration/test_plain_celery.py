@@ -18,9 +18,10 @@ from celery.exceptions import TaskRevokedError
 
 from headrace import Client
 from headrace.broker import celery_app
-from headrace.envelope import Job, encode, from_task
+from headrace.envelope import Job, encode
 from headrace.errors import JobExpired, JobFailed
 from headrace.outcome import Cancelled, Failure, Prediction, Success
+from headrace.sealed import from_task
 from headrace.settings import Settings
 from headrace_worker.embedded import EmbeddedRedis
 

@@ -2,76 +2,30 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from claim_models import wait_for
+from sentry_endpoint import Sentry
 
 import headrace
 import hostile_models
 from headrace import Client, JobFailed, JobHandle
+from headrace.queues import Keys
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.models.store import Store
 from headrace_worker.stack import start_worker
+from headrace_worker.transport.scripts import Ask, Claim, LeaseKeys, Leases
 
 #: Values of instances that must not leave the worker.
 WORD, NUMBER = "Rumpelstiltskin", 47118.15
-
-
-class Sentry:
-    """An endpoint that takes what Sentry's SDK sends, while it is up."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        self._port = 0
-        self.start()
-        self.dsn = f"http://key@127.0.0.1:{self._port}/1"
-
-    def start(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler())
-        self._port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        taken = self.bodies
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                taken.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        return Handler
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [item for body in list(self.bodies) for kind, item in _items(body) if kind == "event"]
-
-
-def _items(envelope: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = envelope.split(b"\n")[1:]
-    for header, payload in zip(lines[::2], lines[1::2], strict=False):
-        yield json.loads(header)["type"], json.loads(payload)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(sentry: Sentry, folder: Path) -> Iterator[str]:
     """The Redis of a worker that reports to the endpoint."""
     with EmbeddedRedis("--appendfsync", "no") as redis:
-        settings = {**hostile_models.SERVING, "SENTRY_DSN": sentry.dsn}
+        settings = {**hostile_models.SERVING, "SENTRY_DSN": sentry.dsn, "SENTRY_ENVIRONMENT": "testing"}
         worker = start_worker(redis.url, folder / "models", folder, concurrency=2, **settings)
         try:
+            sentry.checked = sentry.wait("check_in", lambda _: True)  # the next comes a minute later
             yield redis.url
         finally:
             worker.stop()
@@ -114,20 +69,21 @@ def fail(client: Client, do: str = "raise") -> JobHandle:
 
 
 def event_of(sentry: Sentry, job: JobHandle) -> dict[str, Any]:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        for event in sentry.events:
-            if event["tags"].get("headrace.job") == job.id:
-                return event
-        time.sleep(0.02)
-    raise AssertionError("nothing came")
+    return sentry.wait("event", lambda event: event.get("tags", {}).get("headrace.job") == job.id)
 
 
 def test_an_error_of_a_model_arrives_with_its_job_model_version_and_release(client: Client, sentry: Sentry):
     job = fail(client)
     event = event_of(sentry, job)
     tags = {name: value for name, value in event["tags"].items() if name.startswith("headrace.")}
-    assert tags == {"headrace.job": job.id, "headrace.model": "obedient", "headrace.version": "1"}
+    assert tags == {
+        "headrace.job": job.id,
+        "headrace.model": "obedient",
+        "headrace.version": "1",
+        "headrace.attempt": "1",
+    }
+    assert event["contexts"]["headrace"]["ids"] == [job.id]
+    assert event["environment"] == "testing"
     assert event["release"] == f"headrace-worker@{headrace.__version__}"
     [raised] = event["exception"]["values"]
     assert raised["type"] == "ValueError"
@@ -151,7 +107,7 @@ def test_every_error_arrives_once_and_bad_input_never(client: Client, url: str, 
     event_of(sentry, last)
     for job in failed:
         event_of(sentry, job)
-    jobs = [event["tags"].get("headrace.job") for event in sentry.events]
+    jobs = [event.get("tags", {}).get("headrace.job") for event in sentry.events]
     assert sorted(map(str, jobs)) == sorted(job.id for job in [*failed, last])
 
 
@@ -165,7 +121,117 @@ def test_no_value_of_a_job_leaves_the_worker(client: Client, sentry: Sentry, do:
         assert "47118" not in text
         assert '"vars"' not in text
         assert "celery-job" not in text
+        assert "sys.argv" not in text
         assert "breadcrumbs" not in text or '"breadcrumbs":{"values":[]}' in text
+
+
+def test_jobs_that_fail_alike_in_a_batch_are_one_event(client: Client, sentry: Sentry):
+    sentry.bodies.clear()
+    instances = [hostile_models.instance("raise", secret=WORD)] * 64
+    jobs = client.submit_many("obedient", [*instances, *[hostile_models.instance("exit")] * 2])
+    for job in jobs:
+        with pytest.raises(JobFailed):
+            job.result(timeout=30)
+    named = {job.id for job in jobs}
+
+    def told() -> list[dict[str, Any]]:
+        return [
+            event["contexts"]["headrace"]
+            for event in sentry.events
+            if event.get("tags", {}).get("headrace.job") in named
+        ]
+
+    # Each pool process sends its own, so that none is the last.
+    wait_for(lambda: sum(about["jobs"] for about in told()) >= 66)
+    event_of(sentry, fail(client))
+    assert sum(about["jobs"] for about in told()) == 66
+    assert len(told()) < 16  # one for each kind and claim
+    assert all(len(about["ids"]) <= 10 for about in told())
+    assert WORD not in b"".join(sentry.bodies).decode()
+
+
+def test_a_crash_and_the_job_given_up_for_it_are_reported(client: Client, sentry: Sentry):
+    job = client.submit("obedient", hostile_models.instance("kill", secret=WORD))
+    with pytest.raises(JobFailed):
+        job.result(timeout=30)
+    event = event_of(sentry, job)
+    assert event["tags"]["headrace.reason"] == "crash"
+    assert event["tags"]["headrace.attempt"] == "3"
+    assert "given up" in event["message"]
+    crashes = [one for one in sentry.events if "exited prematurely" in json.dumps(one.get("logentry"))]
+    assert crashes
+    assert WORD not in b"".join(sentry.bodies).decode()
+
+
+def test_a_lease_whose_owner_was_lost_is_reported(client: Client, url: str, sentry: Sentry):
+    with redis.Redis.from_url(url) as server:
+        leases = Leases(server, LeaseKeys(Keys()))
+        server.lpush(Keys().lists("predict.obedient")[0], b"")  # so that there is something to take
+        while not isinstance(
+            claimed := leases.claim("lost/1", [Ask(queue="predict.obedient")], lasts_ms=1), Claim
+        ):
+            server.lpush(Keys().lists("predict.obedient")[0], b"")  # the worker was quicker
+    assert claimed.lease.owner == "lost"
+    event = sentry.wait("event", lambda event: "owner of a claim" in json.dumps(event.get("logentry")), 30)
+    assert event["level"] == "error"
+
+
+@pytest.mark.usefixtures("url")
+def test_the_sweeper_checks_in(sentry: Sentry):
+    checked = sentry.checked
+    assert checked["monitor_slug"] == "headrace-sweeper"
+    assert (checked["status"], checked["environment"]) == ("ok", "testing")
+    assert checked["monitor_config"]["schedule"] == {"type": "interval", "value": 1, "unit": "minute"}
+
+
+SUBMITS = """
+import sys
+import sentry_sdk
+from headrace import Client
+
+dsn, url, rate = sys.argv[1:]
+sentry_sdk.init(dsn, traces_sample_rate=float(rate), default_integrations=False)
+with Client(url) as client, sentry_sdk.start_transaction(op="http.server", name="/predict") as transaction:
+    job = client.submit("obedient", {"do": "predict", "secret": "none", "size": 2.0})
+    job.result(timeout=20)
+    print(job.id, transaction.trace_id)
+sentry_sdk.flush()
+"""
+
+
+def submitted_by_a_service(sentry: Sentry, url: str, rate: float) -> tuple[str, str]:
+    """A job that a service with Sentry of its own has submitted, and the id of its trace."""
+    command = [sys.executable, "-c", SUBMITS, sentry.dsn, url, str(rate)]
+    job, trace = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60).stdout.split()
+    return job, trace
+
+
+def test_a_sampled_job_has_spans_for_the_queues_page_in_its_producers_trace(
+    client: Client, url: str, sentry: Sentry
+):
+    job, trace = submitted_by_a_service(sentry, url, 1.0)
+    service = sentry.wait("transaction", lambda one: one["transaction"] == "/predict")
+    (publish,) = [span for span in service["spans"] if span["op"] == "queue.publish"]
+    assert publish["data"]["messaging.message.id"] == job
+    assert publish["data"]["messaging.destination.name"] == "predict.obedient"
+    worker = sentry.wait("transaction", lambda one: one["transaction"] == "predict.obedient")
+    assert worker["contexts"]["trace"]["trace_id"] == trace
+    assert worker["contexts"]["trace"]["parent_span_id"] == publish["span_id"]
+    (process,) = [span for span in worker["spans"] if span["op"] == "queue.process"]
+    data = process["data"]
+    assert (data["messaging.message.id"], data["messaging.destination.name"]) == (job, "predict.obedient")
+    assert data["messaging.message.retry.count"] == 0
+    assert 0 <= data["messaging.message.receive.latency"] < 20_000
+    assert data["messaging.message.body.size"] > 100
+    assert process["status"] == "ok"
+
+
+def test_a_job_whose_trace_is_not_sampled_costs_nothing(client: Client, url: str, sentry: Sentry):
+    sentry.bodies.clear()
+    submitted_by_a_service(sentry, url, 0.0)
+    client.predict("obedient", hostile_models.instance(), timeout=20)
+    event_of(sentry, fail(client))  # what was sent before it has arrived when it has
+    assert sentry.of("transaction") == []
 
 
 def test_a_worker_works_the_same_while_the_endpoint_is_down(client: Client, sentry: Sentry):

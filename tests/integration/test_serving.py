@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import skops.io
+from celery import Celery
 from sklearn.dummy import DummyRegressor
 
 import hostile_models
@@ -21,6 +23,8 @@ from headrace.errors import UnknownModel
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.models.package import package
 from headrace_worker.models.store import Store
+from headrace_worker.serving import Serving
+from headrace_worker.settings import WorkerSettings
 from headrace_worker.stack import Child, start_worker
 
 #: Seconds within which what was added to the store is served, on a busy machine.
@@ -249,3 +253,19 @@ def test_a_worker_whose_only_model_is_broken_ends_with_a_sentence(tmp_path: Path
     last = done.stderr.splitlines()[-1]
     assert last.startswith("headrace: no worker without its models: churn@1 has another digest than its manifest")
     assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["silent", "away"])
+def test_a_pool_process_is_ready_soon_whatever_redis_does(listens: bool, tmp_path: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()  # and nobody answers
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        place = Serving(WorkerSettings(redis_url=url, models=str(tmp_path)))
+        began = time.monotonic()
+        place.warm_up(Celery(), "w1")
+        assert time.monotonic() - began < 3  # of the 4 s that Celery gives a process to start
+        runner = place.runner(Celery(), "w1")
+        place.warm_up(Celery(), "w1")
+        assert place.runner(Celery(), "w1") is runner

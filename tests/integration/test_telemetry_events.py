@@ -16,11 +16,17 @@ from celery.events.state import State
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from burying import letter
 from headrace import broker
 from headrace.envelope import Job
 from headrace.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
 from headrace.settings import Settings
+from headrace_worker.opening import Opened
+from headrace_worker.report import Report
+from headrace_worker.settle import Settled
+from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.telemetry.events import Events
+from headrace_worker.transport.scripts import Claim, Lease
 
 #: What every event has, whoever sent it.
 ABOUT = {"type", "hostname", "utcoffset", "pid", "clock", "timestamp", "local_received"}
@@ -85,11 +91,38 @@ def jobs(*names: str, **options: Any) -> list[Job]:
     return [Job(id=name, model="churn", instances=[{"secret": "Xyzzy"}] * 2, **options) for name in names]
 
 
+def report(
+    *outcomes: Outcome, published: bool = True, retried: tuple[Job, ...] = (), seconds: float = 0.1
+) -> Report:
+    """Of a claim that ended now, after so many seconds."""
+    now = time.monotonic()
+    return Report(
+        claim=Claim(
+            lease=Lease(name="w:1", queue="headrace.churn", origins=()),
+            frames=[],
+            at_ms=time.time_ns() // 1_000_000,
+            taken=now,
+        ),
+        worker="worker@here",
+        opened=Opened(jobs=[], frames=[], ended=[], malformed=[], inboxes={}, early=[]),
+        batches=[],
+        settled=Settled(
+            outcomes={outcome.job: outcome for outcome in outcomes},
+            retried=[(job, ValueError("no")) for job in retried],
+            letters=[(letter(one.job), b"") for one in outcomes if isinstance(one, Failure)],
+        ),
+        published=outcomes if published else [],
+        began=now - seconds,
+        predicted=now,
+        ended=now,
+    )
+
+
 def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Events):
     with Heard(app) as heard:
         before = time.time()
         events.started(jobs("a", version="3"), datetime.now(UTC))
-        events.ended([SUCCESS, FAILURE], [SUCCESS, FAILURE], datetime.now(UTC), 0.25)
+        events.ended(report(SUCCESS, FAILURE, seconds=0.25))
         with app.connection_for_write() as connection:
             own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
             own.send("task-started", uuid="own")
@@ -109,9 +142,10 @@ def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Eve
     assert (received["args"], received["kwargs"]) == ("churn@3, 2 instances", "{}")
     assert (started["type"], started["uuid"]) == ("task-started", "a")
     assert (succeeded["type"], succeeded["uuid"]) == ("task-succeeded", "a")
-    assert (succeeded["result"], succeeded["runtime"]) == ("churn@3, 2 instances", 0.25)
+    assert (succeeded["result"], succeeded["runtime"]) == ("churn@3, 2 instances", pytest.approx(0.25))
     assert (failed["type"], failed["uuid"]) == ("task-failed", "b")
     assert (failed["exception"], failed["traceback"]) == ("ValueError: no", "in predict")
+    assert (failed["runtime"], failed["version"]) == (pytest.approx(0.25), "3")
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
@@ -148,9 +182,8 @@ def test_the_offset_and_the_moment_are_right_in_every_zone(
 )
 def test_a_job_s_state_is_its_outcome(app: Celery, events: Events, outcome: Outcome, published: bool, state: str):
     with Heard(app) as heard:
-        now = datetime.now(UTC)
-        events.started(jobs(outcome.job), now)
-        events.ended([outcome], [outcome] if published else [], now, 0.1)
+        events.started(jobs(outcome.job), datetime.now(UTC))
+        events.ended(report(outcome, published=published))
         seen = heard.wait_for(3)
     kept = State()
     for event in seen:
@@ -161,15 +194,14 @@ def test_a_job_s_state_is_its_outcome(app: Celery, events: Events, outcome: Outc
 
 def test_a_job_that_runs_again_is_told_as_retried(app: Celery, events: Events):
     with Heard(app) as heard:
-        now = datetime.now(UTC)
-        events.started(jobs("b"), now)
-        events.retried([FAILURE], now)
+        events.started(jobs("b"), datetime.now(UTC))
+        events.ended(report(retried=tuple(jobs("b"))))
         with app.connection_for_write() as connection:
             own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
             own.send("task-retried", uuid="own", exception="no", traceback="")
         *seen, retried, celery = heard.wait_for(4)
     assert set(retried) == set(celery)
-    assert (retried["exception"], retried["traceback"]) == ("ValueError: no", "in predict")
+    assert retried["exception"] == "ValueError: no"
     kept = State()
     for event in (*seen, retried):
         kept.event(event)
@@ -179,7 +211,7 @@ def test_a_job_that_runs_again_is_told_as_retried(app: Celery, events: Events):
 def test_no_event_holds_a_payload(app: Celery, events: Events):
     with Heard(app) as heard:
         events.started(jobs("a", "b", expires=datetime.now(UTC), metadata={"who": "Xyzzy"}), datetime.now(UTC))
-        events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
+        events.ended(report(SUCCESS))
         assert "Xyzzy" not in str(heard.wait_for(5))
 
 
@@ -187,7 +219,7 @@ def test_nothing_is_sent_of_no_jobs_and_a_redis_that_is_away_is_no_error(app: Ce
     away = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
     events = Events(away, hostname="here", channel="/0.celeryev/task.multi", clock=app.clock.forward)
     events.started([], datetime.now(UTC))
-    events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
+    events.ended(report(SUCCESS))
 
 
 def test_a_large_claim_that_somebody_listens_to_tells_every_event(app: Celery, events: Events):
@@ -196,35 +228,58 @@ def test_a_large_claim_that_somebody_listens_to_tells_every_event(app: Celery, e
         events.claimed(100)
         events.started(jobs(*names), datetime.now(UTC))
         ended = [Success(job=name, prediction=SUCCESS.prediction) for name in names]
-        events.ended(ended, ended, datetime.now(UTC), 0.1)
+        events.ended(report(*ended))
         told = heard.wait_for(300)
     assert {(one["type"], one["uuid"]) for one in told} == {
         (kind, name) for name in names for kind in ("task-received", "task-started", "task-succeeded")
     }
 
 
-def test_the_events_of_a_large_claim_are_not_made_when_nobody_listens(
+def test_no_events_are_made_where_nobody_listens_and_a_large_claim_asks_first(
     events: Events, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
     made: list[bytes] = []
     publish = events._publish  # what would be sent shows nowhere else when nobody listens
     monkeypatch.setattr(events, "_publish", lambda body: (made.append(body), publish(body)))
-    events.claimed(100)
-    events.started(jobs(*map(str, range(100))), datetime.now(UTC))
-    events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
+
+    def run(count: int) -> None:
+        events.claimed(count)
+        events.started(jobs(*map(str, range(count))), datetime.now(UTC))
+        events.ended(report(SUCCESS))
+
+    run(100)
     assert made == [b"[]"]
-    events.claimed(1)
-    events.started(jobs("a"), datetime.now(UTC))
-    events.ended([SUCCESS], [SUCCESS], datetime.now(UTC), 0.1)
+    run(1)  # the reply to the question still counts
+    assert made == [b"[]"]
+    time.sleep(telemetry_events._BELIEVED)
+    run(1)
     assert len(made) == 3
+    time.sleep(telemetry_events._BELIEVED)
+    run(100)
+    assert made[3:] == [b"[]"]
 
 
-def test_a_listener_that_comes_while_none_was_there_hears_the_next_claim(app: Celery, events: Events):
+def test_a_listener_that_comes_while_none_was_there_is_soon_heard_of(
+    app: Celery, events: Events, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(telemetry_events, "_BELIEVED", 0.05)
     names = [f"job-{number}" for number in range(100)]
     events.claimed(100)
     events.started(jobs(*names), datetime.now(UTC))
     with Heard(app) as heard:
+        time.sleep(0.05)
         events.claimed(100)
         events.started(jobs(*names), datetime.now(UTC))
         told = heard.wait_for(200)
     assert len(told) == 200
+
+
+def test_who_comes_while_a_job_runs_hears_of_its_end(app: Celery, events: Events, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(telemetry_events, "_BELIEVED", 0.05)
+    events.claimed(16)
+    events.started(jobs("a"), datetime.now(UTC))
+    with Heard(app) as heard:
+        time.sleep(0.05)
+        events.ended(report(SUCCESS))
+        (told,) = heard.wait_for(1)
+    assert (told["type"], told["uuid"]) == ("task-succeeded", "a")

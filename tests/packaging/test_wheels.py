@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
 
 #: What the client must never bring along.
-HEAVY = {"flower", "headrace-worker", "joblib", "numpy", "pandas", "scikit-learn", "scipy", "sentry-sdk", "skops"}
+HEAVY = {
+    *("flower", "headrace-worker", "joblib", "numpy", "pandas", "prometheus-client"),
+    *("scikit-learn", "scipy", "sentry-sdk", "skops", "structlog"),
+}
 
 
 class Environment:

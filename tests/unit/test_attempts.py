@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.attempts import Attempt, counted, joined, runs_alone, split
+from headrace.attempts import ELSEWHERE, REPLAY, Attempt, counted, joined, kept_version, runs_alone, split, waited
 
 
 def attempt(cause: str = "crash", company: int = 1, owner: str = "host/1/ab") -> Attempt:
@@ -18,7 +19,12 @@ _WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=",
 )
 _ATTEMPTS = st.lists(
     st.builds(
-        Attempt, cause=_WORDS, owner=_WORDS, at_ms=st.integers(0, 10**15 - 1), company=st.integers(0, 10**9 - 1)
+        Attempt,
+        cause=_WORDS.map(lambda cause: cause.replace("@", "_")),
+        owner=_WORDS,
+        at_ms=st.integers(0, 10**15 - 1),
+        company=st.integers(0, 10**9 - 1),
+        version=st.none() | st.integers(1).map(str),
     )
 )
 
@@ -91,3 +97,19 @@ def test_what_lies_before_a_replay_no_longer_counts():
 )
 def test_a_job_that_was_lost_once_runs_alone(causes: list[str], alone: bool):
     assert runs_alone([attempt(cause) for cause in causes]) is alone
+
+
+def test_to_be_given_back_for_another_worker_is_no_attempt():
+    given_back = attempt(ELSEWHERE, company=0)
+    attempts = (attempt(), given_back, attempt("error:Busy"), given_back, given_back)
+    assert [one.cause for one in counted(attempts)] == ["crash", "error:Busy"]
+    assert waited(attempts) == (given_back, given_back)
+    assert waited((*attempts, attempt(REPLAY, company=0))) == ()
+
+
+def test_a_job_keeps_the_version_it_ran_on_until_a_person_sends_it_again():
+    ran = msgspec.structs.replace(attempt("error:Busy"), version="7")
+    assert kept_version((ran, attempt())) == "7"
+    assert kept_version(split(joined((ran, attempt()), b"{}"))[0]) == "7"
+    assert kept_version((ran, attempt(REPLAY, company=0))) is None
+    assert kept_version((attempt(),)) is None

@@ -92,7 +92,7 @@ def test_a_job_with_time_left_runs(registry: Registry):
     [
         ({"model": "obediant"}, "unknown model", "no model 'obediant' in .*; did you mean 'obedient'?"),
         ({"version": "3"}, "unknown model", "obedient has no version '3'; it has 1, 2"),
-        ({"version": "../../etc"}, "unknown model", "obedient has no version '../../etc'"),
+        ({"version": "../../etc"}, "unknown model", "model 'obedient' has no alias '../../etc'"),
         ({"model": "../obedient"}, "bad input", "a model's name is 1 to 64 letters"),
         ({"model": ""}, "bad input", "a model's name is 1 to 64 letters"),
         ({"method": "transform"}, "bad input", "obedient@2 has no method 'transform'; it has predict"),

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from headrace.attempts import Attempt, joined
 from headrace.envelope import Job, encode
 from headrace.outcome import Failure
-from headrace_worker.claim import Opened, open_claim
 from headrace_worker.models.manifest import Limits
+from headrace_worker.opening import Opened, open_claim
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,19 @@ def test_what_was_written_survives_a_crash_and_not_the_end():
         assert client.get("a") == b"1"
         assert folder.is_dir()
     assert not folder.exists()
+
+
+def test_it_outlives_the_thread_that_started_it():
+    server = EmbeddedRedis()
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    thread.join()
+    try:
+        time.sleep(0.3)  # a signal at the end of the thread would have ended it by now
+        with redis.Redis.from_url(server.url) as client:
+            assert client.ping()
+    finally:
+        server.stop()
 
 
 def test_another_redis_on_the_port_is_not_taken_for_its_own(redis_url: str, redis_server: EmbeddedRedis):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.envelope import Job, describe, encode, encode_instances, from_task, new_id, unseal
+from headrace.envelope import Job, describe, encode, encode_instances, new_id, submitted_at
 from headrace.errors import InvalidInput
+from headrace.sealed import from_task, unseal
 
 JOB = Job(
     id="job-1",
@@ -72,6 +74,32 @@ def test_every_job_has_a_delivery_tag_of_its_own():
     jobs = [msgspec.structs.replace(JOB, id=new_id()) for _ in range(100)]
     tags = {json.loads(encode(job))["properties"]["delivery_tag"] for job in jobs}
     assert len(tags) == 100
+
+
+def test_an_id_tells_when_its_job_was_submitted():
+    before = datetime.now(UTC)
+    names = [new_id() for _ in range(1_000)]
+    moments = [submitted_at(name) for name in names]
+    assert len(set(names)) == 1_000
+    assert {(uuid.UUID(name).version, uuid.UUID(name).variant) for name in names} == {(7, uuid.RFC_4122)}
+    for moment in moments:
+        assert moment is not None
+        assert before - timedelta(milliseconds=1) <= moment <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0c6a3c9e-eac0-4a54-a6db-9108d4390ab8",
+        "ffffffff-ffff-7fff-8fff-ffffffffffff",
+        "01A20764-AA27-7275-8E43-130482C27AB6",
+        "01a20764-aa27-7275-8e43-130482c27ab6\n",
+        "order-17",
+        "",
+    ],
+)
+def test_another_s_id_tells_nothing(name: str):
+    assert submitted_at(name) is None
 
 
 def test_jobs_share_a_template_and_nothing_of_their_own():

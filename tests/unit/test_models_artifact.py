@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import pickle
+import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +291,31 @@ def _break(value: Any, random: np.random.Generator) -> None:
         else:
             value[key] = [None, "x", -1, {}, [], 1e300][random.integers(6)]
             return
+
+
+def test_other_threads_have_their_turns_while_a_large_model_is_loaded() -> None:
+    model = LogisticRegression().fit(X, Y)
+    model.ballast_ = np.random.default_rng(0).random(6 * 1024**2)
+    data = skops.io.dumps(model)
+
+    def longest_wait() -> float:
+        """The longest that another thread waited, of the time that the load took."""
+        ended, waits = threading.Event(), []
+
+        def look_on() -> None:
+            last = time.monotonic()
+            while not ended.wait(0.0005):
+                waits.append(time.monotonic() - last)
+                last = time.monotonic()
+
+        thread = threading.Thread(target=look_on)
+        thread.start()
+        began = time.monotonic()
+        _load(data, max_bytes=10 * CAP)
+        took = time.monotonic() - began
+        ended.set()
+        thread.join()
+        return max(waits) / took
+
+    # A copy in one piece is a third of the load or more; on a busy machine, the best of several tells.
+    assert min(longest_wait() for _ in range(8)) < 0.12

@@ -15,10 +15,12 @@ from sklearn.datasets import make_classification
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
+from headrace.aliases import Alias, Aliases
 from headrace.errors import ModelError, UnknownModel
 from headrace_worker.models.loader import load, same
 from headrace_worker.models.package import package
-from headrace_worker.models.registry import LOOK_EVERY, Registry
+from headrace_worker.models.registry import NotLoadedYet, Registry
+from headrace_worker.models.route import Route
 from headrace_worker.models.store import Store
 from headrace_worker.settings import WorkerSettings
 
@@ -26,21 +28,9 @@ X, Y = make_classification(50, 5, random_state=0)
 ROWS = X[:5].tolist()
 
 
-class _Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "models")
-
-
-@pytest.fixture
-def clock() -> _Clock:
-    return _Clock()
 
 
 def _add(store: Store, estimator: Any = None, name: str = "churn") -> None:
@@ -132,13 +122,13 @@ def test_unknown_models_and_versions_are_told(store: Store) -> None:
         registry.get("churn", "9")
 
 
-def test_a_version_added_later_is_noticed_within_a_second(store: Store, clock: _Clock) -> None:
+def test_a_version_added_later_serves_when_the_worker_looks_again(store: Store) -> None:
     _add(store)
-    registry = Registry(store, clock=clock)
+    registry = Registry(store)
     assert registry.get("churn").manifest.version == "1"
     _add(store)
     assert registry.get("churn").manifest.version == "1"
-    clock.now += LOOK_EVERY
+    assert registry.serve(Aliases("churn")).newest == "2"
     assert registry.get("churn").manifest.version == "2"
 
 
@@ -151,30 +141,126 @@ def test_a_model_added_later_is_served_at_once(store: Store) -> None:
 
 
 def test_a_bad_newest_version_is_logged_once_and_the_former_serves_on(
-    store: Store, clock: _Clock, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     _add(store)
-    registry = Registry(store, clock=clock)
+    registry = Registry(store)
     assert registry.get("churn").manifest.version == "1"
     _add(store)
     _spoil(store, "2")
     with caplog.at_level(logging.ERROR, logger="headrace.models"):
         for _ in range(5):
-            clock.now += LOOK_EVERY
+            registry.serve(Aliases("churn"))
             assert registry.get("churn").manifest.version == "1"
     assert [record.getMessage().split(" has ")[0] for record in caplog.records] == ["churn@2"]
+    assert "another digest" in registry.refused("churn")["2"]
     with pytest.raises(ModelError, match="churn@2 has another digest"):
         registry.get("churn", "2")
     assert [contract.version for contract in registry.contracts()] == ["1"]
 
 
-def test_a_store_that_goes_away_does_not_stop_what_serves(store: Store, clock: _Clock) -> None:
+def test_a_store_that_goes_away_does_not_stop_what_serves(store: Store) -> None:
     _add(store)
-    registry = Registry(store, clock=clock)
+    registry = Registry(store)
     served = registry.get("churn")
     store.path.rename(store.path.with_name("elsewhere"))
-    clock.now += LOOK_EVERY
+    assert registry.serve(Aliases("churn")).newest == "1"
     assert registry.get("churn") is served
+
+
+def _aliases(**versions: str) -> Aliases:
+    return Aliases(
+        "churn",
+        {
+            name: Alias(version=version, share=0.5 if name == "canary" else None)
+            for name, version in versions.items()
+        },
+    )
+
+
+@pytest.fixture
+def three(store: Store) -> Store:
+    """A store of three versions of a model."""
+    for _ in range(3):
+        _add(store, DummyClassifier().fit(X, Y))
+    return store
+
+
+def test_jobs_run_on_what_the_aliases_name_and_not_on_the_newest(three: Store) -> None:
+    registry = Registry(three)
+    route = registry.serve(_aliases(production="1", tested="2"))
+    assert route.versions == {"1", "2"}
+    assert registry.loaded("churn") == ("1", "2")  # the newest is not even loaded
+    assert registry.get("churn").manifest.version == "1"
+    assert registry.get("churn", "tested").manifest.version == "2"
+    assert registry.get("churn", "3").manifest.version == "3"
+    with pytest.raises(UnknownModel, match="has no alias 'stable'; it has production, tested"):
+        registry.get("churn", "stable")
+
+
+def test_the_canary_takes_its_share_by_the_id_of_the_job(three: Store) -> None:
+    registry = Registry(three)
+    registry.serve(_aliases(production="1", canary="2"))
+    ran = {registry.get("churn", None, f"job-{number}").manifest.version for number in range(40)}
+    assert ran == {"1", "2"}
+    assert registry.get("churn", None, "job-1") is registry.get("churn", None, "job-1")
+
+
+def test_an_alias_that_is_moved_to_a_bad_version_stands_for_the_former_one(three: Store) -> None:
+    _spoil(three, "3")
+    registry = Registry(three)
+    registry.serve(_aliases(production="2", canary="2"))
+    route = registry.serve(_aliases(production="3", canary="3"))
+    assert {name: alias.version for name, alias in route.aliases.items()} == {"production": "2"}
+    assert list(registry.refused("churn")) == ["3"]
+
+
+def test_a_worker_that_starts_with_a_bad_version_in_production_serves_what_was_there_before(three: Store) -> None:
+    _spoil(three, "3")
+    registry = Registry(three)
+    assert registry.serve(_aliases(production="3"), {"production": "1"}.get).default == "1"
+    assert Registry(three).serve(_aliases(production="3")).default == "2"  # nobody knows: the newest that loads
+
+
+def test_a_version_that_is_dropped_is_loaded_again_when_a_job_names_it(three: Store) -> None:
+    registry = Registry(three)
+    registry.serve(_aliases(production="2", tested="1"))
+    registry.serve(_aliases(production="2"))
+    registry.drop("churn", "1")
+    assert registry.loaded("churn") == ("2",)
+    assert registry.get("churn", "1").manifest.version == "1"
+
+
+def test_a_pool_process_goes_by_the_main_one_as_far_as_it_has_the_versions(three: Store) -> None:
+    process = Registry(three)
+    process.serve(_aliases(production="1", tested="2"))
+    process.told(Route(model="churn", aliases={"production": Alias(version="2")}, ready=("1", "2")))
+    assert process.get("churn").manifest.version == "2"
+    process.told(Route(model="churn", aliases={"production": Alias(version="3")}, ready=("2", "3")))
+    assert process.get("churn").manifest.version == "2"  # until it is replaced
+    with pytest.raises(NotLoadedYet, match="churn@3 is not in the memory of this process yet"):
+        process.get("churn", "3")
+
+
+def test_a_pool_process_that_never_had_the_model_leaves_it_to_its_successor(store: Store) -> None:
+    process = Registry(store)
+    process.told(Route(model="churn", newest="1", ready=("1",)))
+    with pytest.raises(NotLoadedYet):
+        process.get("churn")
+
+
+def test_what_is_refused_here_may_run_where_another_worker_has_it(three: Store) -> None:
+    _spoil(three, "3")
+    registry = Registry(three)
+    registry.serve(_aliases(production="2"))
+    with pytest.raises(ModelError):
+        registry.get("churn", "3")
+    assert not registry.runs_elsewhere("churn", "3")
+    registry.others = lambda _model: [("2",)]
+    assert not registry.runs_elsewhere("churn", "3")
+    assert registry.runs_elsewhere("churn", "9")  # not in our store; perhaps in theirs
+    registry.others = lambda _model: [("2",), ("2", "3")]
+    assert registry.runs_elsewhere("churn", "3")
 
 
 def test_preload_loads_what_can_and_tells_what_cannot(store: Store) -> None:

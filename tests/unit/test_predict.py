@@ -41,7 +41,8 @@ def job(name: str, *do: str, size: float = 1.0, **options: Any) -> Job:
 
 def run(registry: Registry, jobs: list[Job]) -> list[Outcome | Raised]:
     hostile_models.calls.clear()
-    return predict.run(jobs, registry, NOW)
+    results, _ = predict.run(jobs, registry, NOW)
+    return results
 
 
 def sizes(results: list[Outcome | Raised]) -> list[Any]:

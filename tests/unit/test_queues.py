@@ -22,6 +22,11 @@ def test_a_bad_model_name_is_refused(name: object):
         check_model_name(name)
 
 
+def test_a_name_with_a_version_is_told_where_the_version_belongs():
+    with pytest.raises(InvalidInput, match="got 'churn@7'; its version is given apart, as `version`"):
+        check_model_name("churn@7")
+
+
 @pytest.mark.parametrize("job", ["", " ", "a b", "\n", "a\n", "x" * 129, None, 7, b"a", "*"])
 def test_a_bad_job_id_is_refused(job: object):
     with pytest.raises(InvalidInput, match="a job's id is"):

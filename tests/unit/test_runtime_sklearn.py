@@ -27,7 +27,8 @@ from headrace.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.models.infer import infer
 from headrace_worker.runtimes.parts import categories, describe, parts
-from headrace_worker.runtimes.sklearn import SklearnRuntime, plain
+from headrace_worker.runtimes.predictions import plain
+from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(40, 3))

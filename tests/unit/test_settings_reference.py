@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.settings import PREFIX
+from headrace_worker.dashboard.settings import DashboardSettings
 from headrace_worker.settings import WorkerSettings
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
@@ -17,7 +18,9 @@ def test_every_setting_stands_in_the_reference_with_its_default_and_no_other_doe
     rows = re.findall(r"^\| `(HEADRACE_\w+)` \|\s*`?([^|`]*?)`?\s*\|", REFERENCE.read_text(), re.MULTILINE)
     documented = {name: default.strip() for name, default in rows}
     settings = {
-        PREFIX + field.name.upper(): _shown(field.default) for field in msgspec.structs.fields(WorkerSettings)
+        PREFIX + field.name.upper(): _shown(field.default)
+        for kind in (WorkerSettings, DashboardSettings)
+        for field in msgspec.structs.fields(kind)
     }
     assert documented == settings
 

@@ -10,12 +10,13 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
 import hostile_models
-from headrace.attempts import Attempt, joined, split
-from headrace.envelope import Job, NotAJob, encode
-from headrace.errors import InvalidInput, TransientError
+from headrace.attempts import ELSEWHERE, Attempt, joined, split
+from headrace.envelope import Job, encode
+from headrace.errors import InvalidInput, ModelError, StoreUnavailable, TransientError, UnknownModel
 from headrace.letter import Letter, malformed_id
 from headrace.outcome import Expired, Failure, Outcome, Prediction, Success
-from headrace_worker.batching import Admitted, admit
+from headrace.sealed import NotAJob
+from headrace_worker.batching import Admitted, Withheld, admit
 from headrace_worker.models.manifest import Limits
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.store import Store
@@ -48,12 +49,12 @@ class Settling:
 
     def __init__(self, registry: Registry, *, chance: float = 0.5) -> None:
         self._registry = registry
-        self._jobs: list[tuple[Job, bytes, Outcome | Raised]] = []
+        self._jobs: list[tuple[Job, bytes, Outcome | Raised | Withheld]] = []
         self._settler = Settler(
             queue="predict.obedient", owner="host/1/ab", worker="w@host", now_ms=NOW_MS, chance=lambda: chance
         )
 
-    def add(self, one: Job, result: Outcome | BaseException, *before: Attempt) -> Settling:
+    def add(self, one: Job, result: Outcome | Withheld | BaseException, *before: Attempt) -> Settling:
         if isinstance(result, BaseException):
             admitted = admit(one, self._registry, datetime.fromtimestamp(NOW_MS / 1000, UTC))
             assert isinstance(admitted, Admitted)
@@ -136,10 +137,41 @@ def test_a_transient_error_sends_the_job_back_with_its_attempt(registry: Registr
     [(milliseconds, frame)] = settled.delayed
     assert milliseconds == 250
     assert split(frame) == (
-        (Attempt(cause="error:TransientError", owner="host/1/ab", at_ms=NOW_MS, company=2),),
+        (Attempt(cause="error:TransientError", owner="host/1/ab", at_ms=NOW_MS, company=2, version="1"),),
         encode(job("a")),
     )
     assert [(one.id, str(error)) for one, error in settled.retried] == [("a", "away")]
+
+
+def test_a_job_this_worker_cannot_run_goes_back_uncounted_and_soon(registry: Registry):
+    settling = Settling(registry, chance=1.0).add(job("a"), Withheld(job("a"), UnknownModel("no version '9'")))
+    settled = settling.settled()
+    assert settled.outcomes == {}
+    [(milliseconds, frame)] = settled.delayed
+    assert milliseconds == 100
+    [one] = split(frame)[0]
+    assert (one.cause, one.company, one.version) == (ELSEWHERE, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "reason"),
+    [
+        (UnknownModel("no version '9'"), 31, "unknown model"),
+        (ModelError("the runtime tree needs a library"), 31, "permanent"),
+        (StoreUnavailable("the store is away"), 601, "attempts exhausted"),
+    ],
+)
+def test_a_job_that_no_worker_can_run_is_a_failure_that_says_what_was_missing(
+    registry: Registry, error: Exception, seconds: int, reason: str
+):
+    first = Attempt(cause=ELSEWHERE, owner="other/1/ab", at_ms=NOW_MS - 1000 * seconds, company=0)
+    settled = Settling(registry).add(job("a"), Withheld(job("a"), error), first).settled()
+    failure = settled.outcomes["a"]
+    assert isinstance(failure, Failure)
+    assert (failure.reason, failure.error) == (reason, type(error).__name__)
+    assert failure.message == f"{error}; no worker could run the job in the time it waited for one"
+    [(kept, message)] = settled.letters
+    assert ([one.cause for one in kept.attempts], message) == ([ELSEWHERE, ELSEWHERE], encode(job("a")))
 
 
 def test_the_last_attempt_tells_its_own_error(registry: Registry):

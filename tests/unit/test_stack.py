@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -105,3 +108,33 @@ def test_a_signal_ends_a_block_and_a_second_one_does_not_disturb_its_end(number:
 def test_a_block_that_is_over_ends_undisturbed():
     with until_interrupted() as running:
         running.callback(signal.raise_signal, signal.SIGTERM)
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv (util-linux), which ties children to us")
+def test_nothing_outlives_a_parent_that_is_killed(tmp_path: Path):
+    up = tmp_path / "up"
+    (tmp_path / "child_of_a_test.py").write_text(f"import signal; open({str(up)!r}, 'w').close(); signal.pause()")
+    script = """
+import pathlib, sys, time
+from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.stack import Child
+folder = pathlib.Path(sys.argv[1])
+redis = EmbeddedRedis().start()
+child = Child("child", ["child_of_a_test"], {"PYTHONPATH": str(folder)}, folder / "child.log")
+print(child.process.pid, redis._process.pid, redis._folder, flush=True)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child, server, folder = parent.stdout.readline().split()
+    wait_for(up)
+    assert lives(int(child))
+    assert lives(int(server))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while lives(int(child)) or lives(int(server)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    shutil.rmtree(folder)

@@ -21,6 +21,7 @@ sentry.start(__version__)  # before Celery's worker is imported: see telemetry/s
 
 from celery import Task, signals  # noqa: E402
 from celery.exceptions import CPendingDeprecationWarning  # noqa: E402
+from celery.utils.log import get_multiprocessing_logger  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
 from headrace import broker  # noqa: E402
@@ -28,11 +29,15 @@ from headrace_worker import pool_process  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
 from headrace_worker.stopping import Stopping  # noqa: E402
 from headrace_worker.supervision import ClaimRequest, GiveBack, Lookout, revoke_cancels  # noqa: E402
+from headrace_worker.swap import Swapping  # noqa: E402
+from headrace_worker.telemetry.logs import Form, secrets_of  # noqa: E402
+from headrace_worker.telemetry.pulse import LoopPulse, Pulse  # noqa: E402
 from headrace_worker.transport import Hook, configuration, silent_after  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 from headrace_worker.transport.scripts import Claim  # noqa: E402
 
 serving = Serving(settings)
+form = Form(settings.log_format, secrets_of(settings.redis_url))
 
 app = broker.celery_app(settings)
 app.conf.update(
@@ -58,9 +63,12 @@ app.conf.broker_transport_options.update(
     # What Celery itself sends, a heartbeat for one, would wait for ever on a half-open connection.
     socket_timeout=min(settings.command_timeout, silent_after(settings.lease)),
 )
-app.steps["consumer"].add(GiveBack)
+app.steps["consumer"].update({GiveBack, Pulse})
 GiveBack.keeper = serving.keeper
-app.steps["worker"].update({Lookout, Stopping})
+app.steps["worker"].update({Lookout, LoopPulse, Stopping, Swapping})
+Pulse.health = LoopPulse.health = serving.watch.health
+ClaimRequest.lost = staticmethod(serving.watch.lost)
+Swapping.swap = serving.swap
 Stopping.drain, Stopping.release = settings.drain, serving.stop
 revoke_cancels(serving.cancel)
 
@@ -81,7 +89,8 @@ def claim(self: Task[Any, Any], claimed: Claim) -> None:
 
 
 @signals.celeryd_init.connect(weak=False)
-def _choose_queues(options: dict[str, Any], **_: Any) -> None:
+def _choose_queues(sender: str, options: dict[str, Any], **_: Any) -> None:
+    form.worker = str(sender)
     given = options.get("queues")
     serving.choose_queues(app, given.split(",") if isinstance(given, str) else given or None)
 
@@ -90,6 +99,9 @@ def _choose_queues(options: dict[str, Any], **_: Any) -> None:
 def _load_models(**_: Any) -> None:
     # Celery warns, at every lost connection, of a setting that is chosen above.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+    form.begin()
+    serving.watch.start()
+    atexit.register(serving.watch.stop)
     serving.load()
     atexit.register(serving.stop)  # however the worker ends: Celery tells of no cold shutdown
 
@@ -97,11 +109,24 @@ def _load_models(**_: Any) -> None:
 @signals.worker_process_init.connect(weak=False)
 def _start_pool_process(**_: Any) -> None:
     serving.after_fork()
+    serving.watch.after_fork()
+    serving.warm_up(app, form.worker)
+
+
+@signals.worker_process_shutdown.connect(weak=False)
+def _end_pool_process(**_: Any) -> None:
+    serving.watch.process_ends()
 
 
 @signals.worker_ready.connect(weak=False)
 def _announce(sender: Consumer, **_: Any) -> None:
     serving.announce(sender)
+    serving.watch.ready()
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _say_stopping(**_: Any) -> None:
+    serving.watch.stopping()
 
 
 @signals.worker_shutdown.connect(weak=False)
@@ -110,7 +135,13 @@ def _give_back(**_: Any) -> None:
 
 
 @signals.after_setup_logger.connect(weak=False)
-def _quieten(**_: Any) -> None:
+def _form_log(logger: logging.Logger, **_: Any) -> None:
+    form.give(logger, get_multiprocessing_logger())
     # A line for each claim received and succeeded tells nothing that events do not.
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@signals.after_setup_task_logger.connect(weak=False)
+def _form_task_log(logger: logging.Logger, **_: Any) -> None:
+    form.give(logger)

@@ -14,6 +14,7 @@ import msgspec
 
 from headrace import contract
 from headrace.envelope import Instance, Job
+from headrace.errors import ModelError, TransientError, UnknownModel
 from headrace.outcome import Expired, Outcome
 from headrace_worker.failures import failure_of
 
@@ -29,6 +30,13 @@ class Admitted(msgspec.Struct, frozen=True):
     model: LoadedModel
     method: str
     instances: Sequence[Instance]
+
+
+class Withheld(msgspec.Struct, frozen=True):
+    """A job that cannot run here and now, and can elsewhere or later: it goes back, and that is no attempt."""
+
+    job: Job
+    error: Exception
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -54,12 +62,19 @@ class Batch(msgspec.Struct, frozen=True):
         )
 
 
-def admit(job: Job, registry: Registry, now: datetime) -> Admitted | Outcome:
-    """The job ready to run, or the outcome it ends in without running."""
+def admit(job: Job, registry: Registry, now: datetime) -> Admitted | Withheld | Outcome:
+    """The job ready to run, or withheld, or the outcome it ends in without running. Raises redis.RedisError."""
     if job.expires is not None and job.expires <= now:
         return Expired(job=job.id)
     try:
-        model = registry.get(job.model, job.version)
+        model = registry.get(job.model, job.version, job.id)
+    except TransientError as error:
+        return Withheld(job, error)
+    except (UnknownModel, ModelError) as error:
+        return Withheld(job, error) if registry.runs_elsewhere(job.model, job.version) else failure_of(error, job)
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome, not the worker's end
+        return failure_of(error, job)
+    try:
         method = contract.check_method(model.contract, job.method)
         instances = contract.check(model.contract, job.instances)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome, not the worker's end

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
+import msgspec
 import redis
 
 from headrace import outcome as outcomes
@@ -33,15 +34,21 @@ def deliver(
     now: datetime,
     ttl: int,
     inboxes: Mapping[str, str] = MappingProxyType({}),
+    runs: Mapping[str, msgspec.Raw] = MappingProxyType({}),
+    worker: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Outcome] | None:
     """Publish what became of a claim, each outcome unless its job has one; None when the lease was lost.
 
     Returns the outcomes that were published: of a job that was cancelled while it ran, nothing. `inboxes` are
-    those of the clients that wait, by job id; `ttl` is the seconds outcomes are kept. Raises redis.RedisError
-    when Redis stays away, or goes on refusing: full, read-only, loading, or unable to write its disk.
+    those of the clients that wait, by job id; `runs` how the jobs came to their outcomes (`headrace_worker.runs`),
+    on the worker of that name; `ttl` is the seconds outcomes are kept. Raises redis.RedisError when Redis stays
+    away, or goes on refusing: full, read-only, loading, or unable to write its disk.
     """
-    stored = {job: outcomes.encode(outcome, now) for job, outcome in settled.outcomes.items()}
+    stored = {
+        job: outcomes.encode(outcome, now, run=runs.get(job), worker=worker)
+        for job, outcome in settled.outcomes.items()
+    }
     waits = iter(_BACKOFF)
     while True:
         try:

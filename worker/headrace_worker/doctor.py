@@ -8,10 +8,11 @@ from functools import partial
 
 import redis
 
-from headrace import address, broker
+from headrace import address, aliases, broker
 from headrace.errors import HeadraceError, SettingError
 from headrace.finding import Finding, findings
 from headrace.plan import ask, carry_out
+from headrace.queues import Keys
 from headrace.server import look
 from headrace.settings import load
 from headrace_worker.models.store import Store
@@ -25,6 +26,7 @@ def examine(client: redis.Redis) -> Iterator[Finding]:
     settings = load(WorkerSettings)
     yield from _wakeups(client)
     yield from _store(settings)
+    yield from _aliases(client, settings)
 
 
 def _wakeups(client: redis.Redis) -> Iterator[Finding]:
@@ -59,6 +61,37 @@ def _store(settings: WorkerSettings) -> Iterator[Finding]:
             why="a worker started here serves nothing",
             do="headrace models add, or set HEADRACE_MODELS to the store",
         )
+
+
+def _aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]:
+    """Versions that aliases name, and that no worker could load out of this store."""
+    store, keys = Store.of(settings), Keys(settings.key_prefix)
+    try:
+        for model in store.models():
+            known = aliases.decoded(model, ask(client, aliases.read_command(keys, model)))
+            named = {alias: points.version for alias, points in known.by_name.items()}
+            if aliases.PRODUCTION not in named:
+                named["newest"] = store.latest(model)
+            for alias, version in named.items():
+                if (problem := _problem(store, model, version)) is not None:
+                    yield Finding(
+                        level="breaks",
+                        directive=f"{model}@{alias}",
+                        found=f"version {version}: {problem}",
+                        wanted=f"a version that {store.title} holds whole",
+                        why="no worker started with this store can serve it",
+                        do=f"headrace models verify says more; headrace models rollback {model}, or add it again",
+                    )
+    except (HeadraceError, OSError, redis.ResponseError):
+        return  # `_store` has told, or this user may not
+
+
+def _problem(store: Store, model: str, version: str) -> str | None:
+    try:
+        store.read(model, version)
+    except (HeadraceError, OSError) as error:
+        return str(error)
+    return None
 
 
 class RedisCheck:

@@ -8,6 +8,7 @@ How the jobs got here (`claim`), whether a failed one runs again (`settle`) and 
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -18,7 +19,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.envelope import Job
 from headrace.outcome import Outcome, Prediction, Success
-from headrace_worker.batching import Admitted, Batch, admit, batches
+from headrace_worker.batching import Admitted, Batch, Withheld, admit, batches
 from headrace_worker.pool_process import interruptible, is_short_of_memory
 
 if TYPE_CHECKING:
@@ -32,14 +33,27 @@ class Raised(msgspec.Struct, frozen=True):
     error: BaseException
 
 
-def run(jobs: Sequence[Job], registry: Registry, now: datetime) -> list[Outcome | Raised]:
-    """One result for each job, in their order. What a job or a model does is its result, never raised.
+class BatchRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that was predicted, with the further calls that looked for a guilty job in it."""
 
-    But MemoryError is, where one of several jobs has left the process no memory to find out which one it was.
+    batch: Batch
+    #: When it began and ended: this machine's monotonic clock, in seconds.
+    began: float
+    ended: float
+
+
+def run(
+    jobs: Sequence[Job], registry: Registry, now: datetime
+) -> tuple[list[Outcome | Raised | Withheld], list[BatchRun]]:
+    """One result for each job, in their order, and the batches that ran.
+
+    What a job or a model does is its result, never raised. But MemoryError is, where one of several jobs has left
+    the process no memory to find out which one it was.
     """
-    results: dict[int, Outcome | Raised] = {}
+    results: dict[int, Outcome | Raised | Withheld] = {}
     places: dict[int, int] = {}
     ready: list[Admitted] = []
+    ran: list[BatchRun] = []
     for place, job in enumerate(jobs):
         admitted = admit(job, registry, now)
         if isinstance(admitted, Admitted):
@@ -50,13 +64,17 @@ def run(jobs: Sequence[Job], registry: Registry, now: datetime) -> list[Outcome 
     try:
         with interruptible():
             for batch in batches(ready):
-                for done, result in _run(batch, alone=len(jobs) == 1):
-                    results[places[id(done)]] = result
+                began = time.monotonic()
+                try:
+                    for done, result in _run(batch, alone=len(jobs) == 1):
+                        results[places[id(done)]] = result
+                finally:
+                    ran.append(BatchRun(batch=batch, began=began, ended=time.monotonic()))
     except SoftTimeLimitExceeded as error:
         # Of the whole claim: there is no time left to look for the one who took it.
         for admitted in ready:
             results.setdefault(places[id(admitted)], Raised(admitted, error))
-    return [results[place] for place in range(len(jobs))]
+    return [results[place] for place in range(len(jobs))], ran
 
 
 def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | Raised]]:

@@ -18,14 +18,21 @@ from collections.abc import Sequence
 import msgspec
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from headrace.attempts import ERROR, TIMEOUT, Attempt, counted
-from headrace.errors import InvalidInput, TransientError
+from headrace.attempts import ERROR, TIMEOUT, Attempt, counted, waited
+from headrace.errors import InvalidInput, StoreUnavailable, TransientError
 from headrace.outcome import Reason
+from headrace_worker.failures import reason_of
 from headrace_worker.models.manifest import Limits
 
 _TRANSIENT = (TransientError, ConnectionError, TimeoutError)
 #: Whatever a model lists: the same input is as bad, and as large, the next time.
 _NEVER = (InvalidInput, MemoryError)
+
+
+#: Seconds a job is given back again and again for a worker that can run it, and while the model store is away.
+_WAIT_FOR_WORKER, _WAIT_FOR_STORE = 30.0, 600.0
+#: Seconds it waits the first time, doubled each time, and at the most.
+_GIVE_BACK, _GIVE_BACK_MAX = 0.1, 5.0
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -70,6 +77,19 @@ def decide(attempts: Sequence[Attempt], limits: Limits, chance: float) -> Retry 
         return Retry(0.0)  # nothing to wait for: it runs alone, where it can harm no other
     doublings = min(len(tried) - 1, 62)  # beyond any delay, and within a float
     return Retry(chance * min(limits.retry_delay_max, limits.retry_delay * 2**doublings))
+
+
+def give_back(attempts: Sequence[Attempt], error: BaseException, chance: float) -> Retry | GiveUp:
+    """What becomes of a job that the worker could not run, for the reason `error`; the last attempt says so.
+
+    It waits for a worker that can, for a bounded time: longer where only the store is away.
+    """
+    times = waited(attempts)
+    away = isinstance(error, StoreUnavailable)
+    if times[-1].at_ms - times[0].at_ms > 1000 * (_WAIT_FOR_STORE if away else _WAIT_FOR_WORKER):
+        return GiveUp("attempts exhausted" if isinstance(error, TransientError) else reason_of(error))
+    doublings = min(len(times) - 1, 62)
+    return Retry((0.5 + chance / 2) * min(_GIVE_BACK_MAX, _GIVE_BACK * 2**doublings))
 
 
 def _names(kind: type) -> set[str]:

@@ -8,10 +8,11 @@ a worker serves all models of the store, also one added later.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,18 +22,28 @@ import redis
 from kombu import Queue
 from threadpoolctl import threadpool_limits
 
-from headrace import broker, contracts
+from headrace import broker, loaded
 from headrace.client import Client
-from headrace.errors import HeadraceError, ModelError, SettingError
+from headrace.errors import HeadraceError, SettingError
+from headrace.job_keys import JobKeys, Trust
+from headrace.plan import ask
 from headrace.queues import Keys, model_of, queue_name
 from headrace_worker import pool_process
 from headrace_worker.claim import ClaimRunner
 from headrace_worker.doctor import RedisCheck
+from headrace_worker.models.canaries import Canaries
+from headrace_worker.models.following import LOOK_EVERY, Following, settle_memory
+from headrace_worker.models.judging import CanaryLimits
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.store import Store
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.telemetry import sentry
+from headrace_worker.swap import Swap
+from headrace_worker.telemetry import sentry, tracing
+from headrace_worker.telemetry.claims import ClaimLog
+from headrace_worker.telemetry.drift import DriftCounting
 from headrace_worker.telemetry.events import Events
+from headrace_worker.telemetry.tallies import Tallies
+from headrace_worker.telemetry.watch import Watch
 from headrace_worker.transport import Claiming, Keeper, make_keeper, silent_after
 from headrace_worker.transport.scripts import Ask, Bounds, Claim, LeaseKeys, Leases
 
@@ -42,8 +53,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headrace.worker")
 
-#: Seconds between two looks for models and versions added to the store.
-_LOOK_EVERY = 1.0
+#: Where libraries of linear algebra and OpenMP look how many threads they may take.
+_THREADS_OF = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+#: Seconds after which the worker counts as swapped though an old process still runs a claim.
+_SWAPPED_WITHIN = 10.0
+#: Seconds a thread that loads may keep the event loop waiting; Python's own are 0.005.
+_SWITCH_EVERY = 0.0005
+#: Seconds for which a pool process that starts waits for Redis: Celery ends one that is not ready within 4.
+_WARM_WITHIN = 0.5
+#: Seconds for which what other workers have said is believed without asking again.
+_OTHERS_FOR = 1.0
 
 
 class Serving:
@@ -57,7 +76,20 @@ class Serving:
         self._client_pid = 0
         #: The models asked for; None is all of the store, whenever added.
         self._asked: list[str] | None = [name for name in settings.serve.split(",") if name] or None
-        self._published: dict[str, str] = {}
+        self.watch = Watch(settings, self.registry)
+        self.swap = Swap()
+        self._forked_with: frozenset[tuple[str, str]] = frozenset()
+        self._trust = _trust_of(settings)
+        self._canaries = Canaries(
+            lambda: self.client,
+            self._keys,
+            CanaryLimits(
+                jobs=settings.canary_jobs, failures=settings.canary_failures, slower=settings.canary_slower
+            ),
+        )
+        self._hostname = ""
+        self._ending = threading.Event()
+        self._others: dict[str, tuple[float, list[tuple[str, ...]]]] = {}
         self._main_pid = os.getpid()
         self._check = RedisCheck(settings)
         self._bounds = Bounds(letters=settings.dead_letters_max, seconds=settings.dead_letters_ttl)
@@ -77,6 +109,7 @@ class Serving:
     def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:
         """What runs claims in this pool process."""
         if self._runner is None:
+            self._hostname, self.registry.others = hostname, self._others_of
             keys, client = self._keys, self.client
             database = client.connection_pool.connection_kwargs.get("db", 0)
             events = Events(
@@ -94,16 +127,35 @@ class Serving:
                 result_key=keys.result,
                 ttl=self.settings.result_ttl,
                 events=events if self.settings.events else None,
-                on_error=sentry.report,
+                trust=self._trust,
+                listeners=[
+                    ClaimLog(),
+                    *sentry.listeners(),
+                    *tracing.listeners(),
+                    *self.watch.listeners(),
+                    Tallies(client, keys, self.registry),
+                    DriftCounting(client, keys),
+                ],
             )
         return self._runner
+
+    def _others_of(self, model: str) -> list[tuple[str, ...]]:
+        """The versions that each other worker has of a model."""
+        at, others = self._others.get(model, (0.0, []))
+        if time.monotonic() - at > _OTHERS_FOR:
+            seconds, micros = self.client.time()
+            reply = ask(self.client, loaded.read_loaded(self._keys, model))
+            said = loaded.loaded(reply, int(seconds) * 1000 + int(micros) // 1000)
+            others = [one.versions for name, one in said.items() if name != self._hostname]
+            self._others[model] = (time.monotonic(), others)
+        return others
 
     def ask_of(self, queue: str) -> Ask:
         """What a claim may take of a queue: as much as its model takes in one batch."""
         model = model_of(queue)
         if model is None:
             return Ask(queue=queue)
-        limits = self.registry.limits(model)
+        limits, route = self.registry.limits(model), self.registry.route(model)
         hard = limits.time_limit or self.settings.time_limit
         soft = limits.soft_time_limit
         return Ask(
@@ -112,12 +164,17 @@ class Serving:
             bytes=limits.max_batch_bytes,
             wait=limits.max_batch_wait,
             time_limits=(hard, soft if soft and soft < hard else None),
+            route=route,
+            # The jobs of a model that is not served wait for a worker that serves it, or for this one to.
+            claims=limits.max_claims if route is not None else 0,
         )
 
     def keeper_for(self, channel: Claiming) -> Keeper:
         """The keeper of this worker's leases: one, whatever becomes of connections."""
         if self._keeper is None:
             self._keeper = make_keeper(channel, self._bounds)
+            self._keeper.swept = sentry.check_in
+            self._keeper.asks, self._keeper.answered = self.watch.health.asks, self.watch.health.answered
         return self._keeper
 
     def keeper(self) -> Keeper | None:
@@ -134,13 +191,17 @@ class Serving:
     def stop(self) -> None:
         """Put back what was claimed and not run: the worker ends."""
         with self._stopping:  # the main thread ends while another puts back
+            self._ending.set()
             if self._keeper is not None and (released := self._keeper.close()):
                 log.info("put %d claims back", released)
+            with contextlib.suppress(redis.RedisError):
+                self._following.leave(self._hostname)
 
     def choose_queues(self, app: Celery[Any], queues: list[str] | None) -> None:
         """Set the queues Celery takes from: those given to it (`-Q`), else those of the models served."""
         if queues is not None:
             self._asked = [model for queue in queues if (model := model_of(queue))]
+        self._following = Following(self.registry, lambda: self.client, self._keys, self._asked)
         try:
             models = self._asked if self._asked is not None else self.registry.store.models()
         except HeadraceError as error:
@@ -156,17 +217,18 @@ class Serving:
         if self.settings.ready_file:  # one left by a former run would have us pass for ready
             Path(self.settings.ready_file).unlink(missing_ok=True)
         self._check_redis()
-        threadpool_limits(1)
-        failures = self.registry.preload(self._asked)
-        for model, error in failures.items():
-            log.error("model %s is not served: %s", model, error)
-        if failures and (self._asked or not self.registry.contracts()):
+        for name in _THREADS_OF:  # for the libraries that a model brings later; of those here, as follows
+            os.environ.setdefault(name, str(self.settings.threads))
+        threadpool_limits(self.settings.threads)
+        try:
+            failures = self._following.look()
+        except HeadraceError as error:
+            raise SystemExit(f"headrace: {error}") from None
+        if failures and not self.registry.contracts():
             raise SystemExit("headrace: no worker without its models: " + "; ".join(map(str, failures.values())))
         if not self.registry.contracts():
             log.warning("no models in %s yet; `headrace models add` adds one", self.settings.models)
-        # What is loaded stays: the collector need not look through it, nor touch the memory that the pool shares.
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         self._check_memory_limit()
 
     def _check_memory_limit(self) -> None:
@@ -184,63 +246,72 @@ class Serving:
 
     def after_fork(self) -> None:
         """Make a pool process ready: pools of threads do not survive a fork, nor do their limits."""
-        threadpool_limits(1)
+        threadpool_limits(self.settings.threads)
+        self.registry.after_fork()
         pool_process.isolate(self.settings.memory_limit)
+
+    def warm_up(self, app: Celery[Any], hostname: str) -> None:
+        """Make what runs claims: a fork copies each page it touches first, and no job is to wait for that.
+
+        Models are left alone: what one does to its process is to befall its own jobs.
+        """
+        self.runner(app, hostname)
+        quick = msgspec.structs.replace(self.settings, connect_timeout=_WARM_WITHIN, command_timeout=_WARM_WITHIN)
+        with contextlib.suppress(redis.RedisError), broker.connect(quick, retries=0) as client:
+            client.ping()
 
     def run(self, app: Celery[Any], hostname: str, claim: Claim) -> None:
         """Run a claim, in a pool process if there are any."""
         runner = self.runner(app, hostname)
+        if claim.route is not None and os.getpid() != self._main_pid:
+            self.registry.told(claim.route)
         with contextlib.nullcontext() if os.getpid() == self._main_pid else pool_process.running():
             runner.run(claim)
 
     def announce(self, consumer: Consumer) -> None:
-        """Publish the contracts of what is served, and go on looking for what is added."""
+        """Tell what is served, and go on following the aliases and the store."""
         self._check_redis()  # again, where Redis was away before
-        self._publish()
+        self._hostname = str(consumer.hostname)
+        self._following.look()
+        self._forked_with = self._following.in_memory()
+        self._tell()
         if self.settings.ready_file:
             Path(self.settings.ready_file).touch()
-        if self._asked is None:
-            threading.Thread(
-                target=self._look, args=(consumer, threading.Event()), name="headrace-models", daemon=True
-            ).start()
+        threading.Thread(target=self._follow, args=(consumer,), name="headrace-models", daemon=True).start()
 
-    def _publish(self) -> list[str]:
-        """Publish contracts that are new; returns their models."""
-        new = []
-        for contract in self.registry.contracts():
-            if self._published.get(contract.model) != contract.version:
-                contracts.publish(self.client, self._keys, contract)
-                self._published[contract.model] = contract.version
-                new.append(contract.model)
-                log.info("serving %s@%s", contract.model, contract.version)
-        return new
-
-    def _look(self, consumer: Consumer, stop: threading.Event) -> None:
-        # A thread: loading takes seconds, and Celery's loop must answer meanwhile.
-        refused: set[tuple[str, str]] = set()
-        while not stop.wait(_LOOK_EVERY):
+    def _follow(self, consumer: Consumer) -> None:
+        # A thread: loading takes seconds, and Celery's loop must answer meanwhile, and soon have its turn.
+        sys.setswitchinterval(_SWITCH_EVERY)
+        while not self._ending.wait(LOOK_EVERY):
             try:
-                self._adopt(consumer, refused)
-            except (HeadraceError, OSError, redis.RedisError) as error:
+                self._following.look()
+                if self._following.in_memory() != self._forked_with:
+                    self._forked_with = self._following.in_memory()
+                    threadpool_limits(self.settings.threads)  # of the libraries that came with it, too
+                    settle_memory()
+                    self.swap.begin()
+                    self.swap.wait(_SWAPPED_WITHIN)
+                for model in self.registry.models():
+                    queue = queue_name(model)
+                    if self._asked is None and queue not in consumer.app.amqp.queues.consume_from:
+                        consumer.call_soon(consumer.add_task_queue, queue)
+            except (HeadraceError, OSError) as error:
                 log.warning("could not look for models: %s", error)
+            self._tell()
 
-    def _adopt(self, consumer: Consumer, refused: set[tuple[str, str]]) -> None:
-        for model in self.registry.store.models():
-            latest = self.registry.store.latest(model)
-            if (model, latest) in refused or self._published.get(model) == latest:
-                continue
-            try:
-                served = self.registry.get(model)
-            except ModelError as error:
-                log.error("model %s is not served: %s", model, error)  # noqa: TRY400  # the message says all
-                refused.add((model, latest))
-                continue
-            if served.manifest.version != latest and self.registry.is_refused(model, latest):
-                refused.add((model, latest))
-        for model in self._publish():
-            queue = queue_name(model)
-            if queue not in consumer.app.amqp.queues.consume_from:
-                consumer.call_soon(consumer.add_task_queue, queue)
+    def _tell(self) -> None:
+        try:
+            self._following.tell(self._hostname)
+            self._canaries.look(self._following.aliases)
+        except redis.RedisError as error:
+            log.warning("could not tell what is served, will try again: %s", error)
+
+
+def _trust_of(settings: WorkerSettings) -> Trust | None:
+    keys = JobKeys.of(settings.job_keys)
+    if keys is None and settings.require_signed_jobs:
+        raise SettingError("HEADRACE_REQUIRE_SIGNED_JOBS needs HEADRACE_JOB_KEYS: without keys no job would count")
+    return Trust(keys=keys, required=settings.require_signed_jobs) if keys is not None else None
 
 
 def _queue(model: str) -> Queue:

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from headrace import letter
-from headrace.attempts import Attempt, joined, split
+from headrace.aliases import is_version
+from headrace.attempts import ELSEWHERE, Attempt, joined, split
 from headrace.envelope import Job
 from headrace.errors import InvalidInput
 from headrace.letter import Letter
 from headrace.outcome import Failure, Outcome, Success
-from headrace_worker.batching import Admitted
+from headrace_worker.batching import Admitted, Withheld
 from headrace_worker.failures import failure_of
 from headrace_worker.predict import Raised
-from headrace_worker.retry import Retry, cause_of, decide
+from headrace_worker.retry import Retry, cause_of, decide, give_back
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +51,9 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
     chance: Callable[[], float]
     settled: Settled = msgspec.field(default_factory=Settled)
 
-    def ran(self, jobs: Iterable[Job], frames: Iterable[bytes], results: Iterable[Outcome | Raised]) -> None:
+    def ran(
+        self, jobs: Iterable[Job], frames: Iterable[bytes], results: Iterable[Outcome | Raised | Withheld]
+    ) -> None:
         """Settle what was run: the jobs, their frames and their results, in the same order."""
         outcomes = self.settled.outcomes
         results = list(results)
@@ -59,6 +62,8 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
                 outcomes.setdefault(job.id, result)
             elif isinstance(result, Raised):
                 self._raised(job, frame, result, company=len(results))
+            elif isinstance(result, Withheld):
+                self._withheld(job, frame, result)
             else:
                 self.ended(job, frame, result)
 
@@ -96,7 +101,8 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
         failure = None
         if cause := cause_of(error, manifest.limits):
             before, message = split(frame)
-            attempt = Attempt(cause=cause, owner=self.owner, at_ms=self.now_ms, company=company)
+            chosen = None if job.version is not None and is_version(job.version) else manifest.version
+            attempt = Attempt(cause=cause, owner=self.owner, at_ms=self.now_ms, company=company, version=chosen)
             attempts = (*before, attempt)
             frame = joined(attempts, message)
             decision = decide(attempts, manifest.limits, self.chance())
@@ -108,3 +114,21 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
         self.ended(job, frame, failure or failure_of(error, job), version=manifest.version)
         if not isinstance(error, InvalidInput):
             self.settled.errors.append((error, admitted))
+
+    def _withheld(self, job: Job, frame: bytes, withheld: Withheld) -> None:
+        before, message = split(frame)
+        attempts = (*before, Attempt(cause=ELSEWHERE, owner=self.owner, at_ms=self.now_ms, company=0))
+        decision = give_back(attempts, withheld.error, self.chance())
+        if isinstance(decision, Retry):
+            self.settled.delayed.append((int(decision.after * 1000), joined(attempts, message)))
+            return
+        failure = failure_of(withheld.error, job)
+        self.ended(
+            job,
+            joined(attempts, message),
+            msgspec.structs.replace(
+                failure,
+                reason=decision.reason,
+                message=f"{failure.message}; no worker could run the job in the time it waited for one",
+            ),
+        )

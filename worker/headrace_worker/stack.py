@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from headrace.errors import HeadraceError
+from headrace_worker.tied import tied
 
 #: How long a child may take to be ready, and to end after SIGTERM, before it is killed.
 _READY_SECONDS, _STOP_SECONDS = 60.0, 15.0
@@ -33,7 +34,7 @@ class Child:
         self.name, self.log = name, log
         with log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603  # our own arguments
-                [sys.executable, "-m", *arguments],
+                tied([sys.executable, "-m", *arguments]),
                 env={**os.environ, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -81,12 +82,12 @@ def start_worker(
     return child
 
 
-def start_flower(url: str, folder: Path, *, port: int) -> Child:
-    """Flower on loopback; returns when it answers."""
+def start_flower(url: str, folder: Path, *, port: int, **more: str) -> Child:
+    """Flower on loopback, without a login unless `more` settings say otherwise; returns when it answers."""
     child = Child(
         "flower",
         ["headrace.cli", "flower", "--port", str(port)],
-        {"HEADRACE_REDIS_URL": url},
+        {"HEADRACE_REDIS_URL": url, "HEADRACE_FLOWER_OPEN": "true", **more},
         folder / "flower.log",
     )
     _wait(child, lambda: _answers(f"http://127.0.0.1:{port}/healthcheck"))

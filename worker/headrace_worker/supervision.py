@@ -39,6 +39,9 @@ class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
     stayed away) they go back as they were.
     """
 
+    #: Set by the app: told of a claim whose process was lost or took too long, with the cause.
+    lost: Callable[[str], None] = staticmethod(lambda _cause: None)
+
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
         """What `celery inspect` shows: the model and how many jobs, never what is in them."""
         return dict(super().info(safe=True))
@@ -58,6 +61,7 @@ class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
         # To Celery this is the end of a task, a MemoryError even that of the worker. Here it is that of a process.
         if not is_stopping():
             log.error("%s: %s", self.argsrepr, _told(error))
+            self.lost(self.message.cause)
         if not isinstance(error, WorkerLostError):  # it computes on, or has no memory for the next claim
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)

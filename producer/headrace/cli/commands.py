@@ -29,17 +29,21 @@ _OWN = {
     "cancel": "Cancel jobs that have no outcome yet.",
     "dead": "Look at the jobs that failed for good, send them again, or remove them.",
     "doctor": "Check whether Redis and what is installed can keep what is promised.",
+    "explain": "Tell what became of jobs.",
     "queues": "Show how many jobs wait for each model.",
     "result": "Wait for jobs and print their predictions.",
     "status": "Show where jobs are.",
     "submit": "Put a job on a model's queue.",
+    "top": "Show queues, workers, rates and failures, live.",
 }
 
 #: Commands of headrace-worker. Their help stands here so that listing them imports no scikit-learn.
 _WORKER = {
     "demo": "Run the whole story once: train, register, serve, predict a file.",
     "dev": "Run Redis, a worker and Flower here until Ctrl-C.",
+    "exporter": "Show queues and dead letters to Prometheus.",
     "flower": "Run the Flower dashboard.",
+    "health": "Say whether the worker on this machine lives.",
     "models": "Add, list and show the models of the store.",
     "worker": "Run a worker that serves models.",
 }

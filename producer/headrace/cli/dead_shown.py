@@ -10,10 +10,10 @@ import msgspec
 from headrace.attempts import REPLAY, Attempt
 from headrace.cli import options
 from headrace.cli.options import printable
-from headrace.envelope import NotAJob, unseal
 from headrace.errors import InvalidInput
 from headrace.letter import Kept, Letter
 from headrace.letter_filter import moment
+from headrace.sealed import NotAJob, unseal
 from headrace.storms import Storm
 from headrace.sweep import Tally
 

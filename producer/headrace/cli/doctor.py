@@ -25,17 +25,18 @@ _SAYS = {
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one object a line.")
+@click.option("--flower", metavar="URL", help="Look at the Flower there too, as a stranger would.")
 @options.url
 @click.pass_context
-def doctor(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
-    """Check whether Redis and what is installed here can keep what is promised, and say what to do if not.
+def doctor(ctx: click.Context, /, *, as_json: bool, flower: str | None, url: str | None) -> None:
+    """Check whether Redis, workers and what is installed here can keep what is promised; say what to do if not.
 
     The exit code is 1 if a promise is broken. What only weakens one, or cannot be told, leaves it at 0.
     """
     from headrace import finding
     from headrace.client import settings_of
 
-    found = list(_examined(settings_of(url, None)))
+    found = list(_examined(settings_of(url, None), flower))
     for subject, one in found:
         if as_json:
             options.print_json({"subject": subject, **msgspec.to_builtins(one)})
@@ -51,20 +52,29 @@ def doctor(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
         ctx.exit(ERROR)
 
 
-def _examined(settings: Settings) -> Iterator[tuple[str, Finding]]:
+def _examined(settings: Settings, flower: str | None) -> Iterator[tuple[str, Finding]]:
     """Findings and what they are about, as they are made; who is examined is told on standard error."""
     from functools import partial
     from importlib.metadata import entry_points
 
-    from headrace import address, broker, finding, server
+    from headrace import address, broker, finding, finding_access, finding_flower, finding_service, server
     from headrace.plan import ask, carry_out
+    from headrace.queues import Keys
 
     with broker.guarded(settings), broker.connect(settings) as client:
         facts = carry_out(partial(ask, client), server.look())
         click.echo(f"redis: {facts.name} at {broker.where(settings)}", err=True)
-        by_sentinel = bool(address.read(settings.redis_url).sentinels)
-        for one in finding.findings(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel):
+        where = address.read(settings.redis_url)
+        for one in finding.findings(facts, prefix=settings.key_prefix, by_sentinel=bool(where.sentinels)):
             yield "redis", one
+        for one in finding_access.access(where, carry_out(partial(ask, client), server.user())):
+            yield "access", one
+        seen = carry_out(partial(ask, client), finding_service.look(Keys(settings.key_prefix)))
+        for one in finding_service.service(seen) if seen else [finding_service.UNSEEN]:
+            yield "service", one
+        if flower is not None:
+            for one in finding_flower.flower(flower):
+                yield "flower", one
         # Other distributions add what they need: functions of this connection that give findings.
         for part in entry_points(group="headrace.doctor"):
             click.echo(f"{part.name}: {part.dist.name if part.dist else part.value} is installed", err=True)

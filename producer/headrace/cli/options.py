@@ -49,7 +49,7 @@ AGE = _Age()
 
 url = click.option("--url", metavar="URL", help="Where Redis is; else HEADRACE_REDIS_URL, else REDIS_URL.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-version = click.option("--version", metavar="N", help="Version of the model; the newest without it.")
+version = click.option("--version", metavar="N", help="Version or alias; production without it, else the newest.")
 method = click.option(
     "--method", metavar="NAME", help="Method of the model, as predict_proba; its default without it."
 )

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from headrace.contract import Array, Contract, Feature, Named, Output, Text
-from headrace_worker.cli import models_care, models_diff, models_sign
+from headrace.errors import ModelError
+from headrace_worker.cli import (
+    models_care,
+    models_compare,
+    models_diff,
+    models_drift,
+    models_rollout,
+    models_sign,
+    models_trials,
+)
 from headrace_worker.cli import store as stores
 from headrace_worker.cli.store import size as _size
 
@@ -18,6 +27,18 @@ if TYPE_CHECKING:
     from headrace_worker.models.manifest import Limits, Manifest
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Model(click.Path):
+    """A path, or `module:factory`, which need not exist."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """What was given; a usage error for a path where nothing is."""
+        return value if ":" in str(value) and not Path(value).exists() else super().convert(value, param, ctx)
+
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
@@ -26,17 +47,31 @@ def models() -> None:
     """Add, list and show the models of the store, and look after it."""
 
 
-for _command in (models_care.gc, models_care.verify, models_diff.diff, models_sign.keys, models_sign.sign):
+for _command in (
+    *(models_rollout.promote, models_rollout.rollback, models_rollout.aliases_, models_rollout.history),
+    *(models_care.gc, models_care.verify, models_diff.diff, models_compare.compare, models_drift.drift),
+    *(models_sign.keys, models_sign.sign),
+):
     models.add_command(_command)
 
 
 @models.command()
-@click.argument("file", type=_FILE)
+@click.argument("model", type=_Model(exists=True))
 @click.option("--name", required=True, help="The model's name: jobs wait in the queue predict.NAME.")
-@click.option("--example", required=True, type=_FILE, help="Instances: .csv, .json (a list) or .jsonl.")
+@click.option("--example", type=_FILE, help="Instances: .csv, .json (a list) or .jsonl.  [an MLflow folder's own]")
 @click.option("--method", help="The default method, as predict_proba.  [predict, where there is one]")
 @click.option("--contract", type=_FILE, help="JSON whose `input` is taken instead of the inferred one.")
-@click.option("--trust-pickle", is_flag=True, help="Read joblib and pickle: that runs whatever code is in FILE.")
+@click.option("--trust-pickle", is_flag=True, help="Read joblib and pickle: that runs whatever code is in MODEL.")
+@click.option(
+    "--runtime",
+    default="auto",
+    show_default=True,
+    help="sklearn, treelite, onnx, another's, or the quickest of them.",
+)
+@click.option("--data", type=_FILE, help="What a module:factory loads.")
+@click.option(
+    "--profile", type=_FILE, help="Instances as in training, to tell drift by: 100 or more.  [the example]"
+)
 @click.option("--max-batch-rows", type=int, help="Instances in a batch, at the most.  [1024]")
 @click.option("--max-batch-bytes", type=int, help="Bytes of a batch's jobs, at the most.  [8388608]")
 @click.option(
@@ -45,6 +80,7 @@ for _command in (models_care.gc, models_care.verify, models_diff.diff, models_si
     metavar="SECONDS",
     help="How long the first job may wait for others, where a fuller batch is worth it.  [0]",
 )
+@click.option("--max-claims", type=int, help="Pool processes of a worker that run it at once, at the most.  [all]")
 @click.option("--max-attempts", type=int, help="How often a job is run that crashes or may yet succeed.  [3]")
 @click.option("--retry-delay", type=float, metavar="SECONDS", help="Until the first retry, at the most.  [1]")
 @click.option("--retry-delay-max", type=float, metavar="SECONDS", help="Until any retry, at the most.  [60]")
@@ -58,21 +94,27 @@ for _command in (models_care.gc, models_care.verify, models_diff.diff, models_si
 @_as_json
 def add(
     *,
-    file: Path,
+    model: str,
     name: str,
-    example: Path,
+    example: Path | None,
     method: str | None,
     contract: Path | None,
     trust_pickle: bool,
+    runtime: str,
+    data: Path | None,
+    profile: Path | None,
     sign_key: Path | None,
     store: str | None,
     as_json: bool,
     **limits: float | tuple[str, ...] | None,
 ) -> None:
-    """Add FILE (.skops, .joblib or .pkl) to the store as the next version of a model.
+    """Add MODEL to the store as the next version of a model.
 
-    The contract is inferred from the estimator and the example, and printed: look at it. To correct it, edit
-    what `headrace models show NAME --json` prints under `contract` and add FILE again with --contract.
+    MODEL is the file of an estimator (.skops, .joblib or .pkl), an MLflow folder, an .onnx file, or
+    module:factory.
+
+    The contract is inferred from it and the example, and printed: look at it. To correct it, edit what
+    `headrace models show NAME --json` prints under `contract` and add MODEL again with --contract.
     """
     from headrace_worker.models.package import package
     from headrace_worker.models.signing import read_signer
@@ -80,25 +122,35 @@ def add(
     settings = stores.settings(store)
     manifest = package(
         stores.opened(store, read_signer(sign_key) if sign_key else None),
-        file,
+        model,
         name=name,
         example=example,
         method=method,
         contract=contract,
+        runtime=runtime,
+        data=data,
+        sample=profile,
         trust_pickle=trust_pickle,
         limits=_limits(limits),
         max_bytes=settings.max_model_bytes,
     )
+    for line in models_trials.table(manifest):
+        click.echo(line, err=True)
     if as_json:
         _print_json(manifest)
         return
     _print(_described(manifest))
     click.echo(f"added {manifest.title}; is the input above what the model takes?", err=True)
+    if manifest.profile is None:
+        click.echo("no profile to tell drift by: that takes 100 instances or more, as --profile FILE", err=True)
     if manifest.format == "joblib":
         click.echo(
             "stored as joblib, since skops cannot hold it: a worker loads it with HEADRACE_TRUST_PICKLE=true only",
             err=True,
         )
+    if manifest.factory:
+        module = manifest.factory.partition(":")[0]
+        click.echo(f"a worker runs code of {module} with HEADRACE_TRUST_MODULES={module} only", err=True)
 
 
 def _limits(given: dict[str, float | tuple[str, ...] | None]) -> Limits:
@@ -125,11 +177,15 @@ def _limits(given: dict[str, float | tuple[str, ...] | None]) -> Limits:
 def list_(store: str | None, as_json: bool) -> None:
     """List the models of the store, with their newest version."""
     opened = stores.opened(store)
-    newest = [opened.read(name, opened.latest(name)) for name in opened.models()]
+    newest, wrong = [], []
+    for name in opened.models():
+        try:
+            newest.append(opened.read(name, opened.latest(name)))
+        except ModelError as error:
+            wrong.append(str(error))
     if as_json:
         for manifest in newest:
             _print_json(_summary(manifest))
-        return
     rows = [
         (
             manifest.name,
@@ -141,10 +197,12 @@ def list_(store: str | None, as_json: bool) -> None:
         )
         for manifest in newest
     ]
-    if rows:
+    if rows and not as_json:
         _print(_table([("MODEL", "NEWEST", "METHOD", "SIZE", "ADDED (UTC)", "ESTIMATOR"), *rows]))
-    else:
+    if not (newest or wrong or as_json):
         click.echo(f"no models in {opened.title}; `headrace models add` adds one", err=True)
+    if wrong:
+        raise ModelError("; ".join(wrong))
 
 
 @models.command()
@@ -168,6 +226,7 @@ def _summary(manifest: Manifest) -> dict[str, object]:
         "version": manifest.version,
         "methods": manifest.methods,
         "format": manifest.format,
+        "runtime": manifest.runtime,
         "size": manifest.size,
         "created": manifest.created,
         "estimator": manifest.estimator,
@@ -179,9 +238,13 @@ def _described(manifest: Manifest) -> Iterator[str]:
     yield f"{manifest.title}  {manifest.estimator}"
     yield f"  added     {manifest.created:%Y-%m-%d %H:%M} UTC, with {made}"
     yield f"  artifact  {manifest.format}, {_size(manifest.size)}, sha256 {manifest.sha256}"
+    yield f"  runtime   {manifest.runtime}{f', {manifest.factory}' if manifest.factory else ''}"
     yield f"  batches   up to {manifest.limits.max_batch_rows:,} rows, {_size(manifest.limits.max_batch_bytes)}"
     yield f"  runs      {_runs(manifest.limits)}"
     yield f"  example   {len(manifest.example.instances)} instances"
+    if manifest.profile:
+        features, rows = len(manifest.profile.features), sum(manifest.profile.columns[0].rows)
+        yield f"  profile   of {rows:,} instances, {features} features"
     yield ""
     yield from _contract(manifest.contract)
 

@@ -68,7 +68,10 @@ def worker(  # noqa: PLR0917  # click passes them by name
             os.environ[name] = value
     _check(load(WorkerSettings))
     # A program of its own takes this one's place: signals reach Celery, and its settings are read once.
-    arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker", "worker", "--loglevel", loglevel]
+    arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker"]
+    if not sys.stderr.isatty():
+        arguments.append("--quiet")  # its banner is for people, and no line of a log
+    arguments += ["worker", "--loglevel", loglevel]
     if concurrency:
         arguments += ["--concurrency", str(concurrency)]
     os.execv(sys.executable, [*arguments, *celery_options])  # noqa: S606  # our own arguments, no shell

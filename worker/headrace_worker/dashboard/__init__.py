@@ -6,26 +6,31 @@ the lists kombu lays out.
 
 from __future__ import annotations
 
+from functools import partial
+
+import flower.command
 from flower.views import BaseHandler
 
-from headrace import broker, contracts
+from headrace import broker
 from headrace.errors import SettingError
-from headrace.queues import Keys, queue_name
 from headrace.settings import load
-from headrace_worker.settings import WorkerSettings
+from headrace_worker.dashboard.app import Dashboard
+from headrace_worker.dashboard.settings import DashboardSettings
 
 try:
-    _settings = load(WorkerSettings)
+    _settings = load(DashboardSettings)
     celery = broker.celery_app(_settings)
-    _redis = broker.connect(_settings)
 except SettingError as error:
     # Celery would show its usage and a traceback; SystemExit passes through it.
     raise SystemExit(f"headrace: {error}") from None
 
 
-def _queues(_: BaseHandler) -> list[str]:
+def _queues(handler: BaseHandler) -> list[str]:
     """The queue of every model served. Flower knows those of the workers there were when it last asked them."""
-    return [queue_name(model) for model in contracts.names(_redis, Keys(_settings.key_prefix))]
+    dashboard: Dashboard = handler.application
+    return dashboard.queues()
 
 
 BaseHandler.get_active_queue_names = _queues
+# The command makes what it finds under this name.
+flower.command.Flower = partial(Dashboard, _settings)

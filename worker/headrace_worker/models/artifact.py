@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import warnings
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import joblib
 import numpy as np
@@ -86,7 +87,8 @@ def _load_skops(data: bytes, title: str, max_bytes: int) -> Any:
             f"{title} unpacks to {unpacked:,} bytes, more than the {max_bytes:,} of HEADRACE_MAX_MODEL_BYTES"
         )
     try:
-        return skops.io.loads(data, trusted=TRUSTED)
+        with _as_file(data) as file:
+            return skops.io.load(file, trusted=TRUSTED)
     except UntrustedTypesFoundException:
         # The exception's own text advises to trust what the file asks for; we name it and advise better.
         names = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED))
@@ -95,6 +97,16 @@ def _load_skops(data: bytes, title: str, max_bytes: int) -> Any:
             f"{'are' if len(names) > 1 else 'is'} not on the list of types a skops file may hold; if the model is "
             "your own, save it with joblib and add it with --trust-pickle"
         ) from None
+
+
+def _as_file(data: bytes) -> BinaryIO:
+    """The bytes as a file in memory, of which a copy is read without Python's lock: a worker's loop needs it."""
+    if not hasattr(os, "memfd_create"):
+        return io.BytesIO(data)
+    file = os.fdopen(os.memfd_create("headrace-model", os.MFD_CLOEXEC), "w+b")
+    file.write(data)
+    file.seek(0)
+    return file
 
 
 def _unpacked_size(data: bytes, title: str) -> int:

@@ -51,9 +51,19 @@ def _from_json(text: str, title: str, *, lines: bool) -> list[Any]:
         read: object = _JSON.decode_lines(text) if lines else _JSON.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ModelError(f"{title} is not JSON: {error}; a missing value is null, never NaN") from None
+    if isinstance(read, dict) and {"columns", "data"} <= read.keys():
+        read = _from_split(read["columns"], read["data"], title)
     if not isinstance(read, list):
         raise ModelError(f"{title} must be a list of instances, as [{{...}}, {{...}}]")
     return read
+
+
+def _from_split(columns: Any, data: Any, title: str) -> list[dict[str, Any]]:
+    """Rows as pandas writes them with `orient="split"`, and MLflow with it."""
+    try:
+        return [dict(zip(map(str, columns), row, strict=True)) for row in data]
+    except (TypeError, ValueError):
+        raise ModelError(f"{title} has rows that are not as long as its columns are many") from None
 
 
 def _from_csv(text: str, title: str, estimator: Any) -> list[Any]:

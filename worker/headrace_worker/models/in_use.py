@@ -10,10 +10,10 @@ import redis
 from headrace import aliases
 from headrace.attempts import split
 from headrace.client import Client
-from headrace.envelope import NotAJob, unseal
 from headrace.errors import InvalidInput, ModelError
 from headrace.plan import ask
 from headrace.queues import Keys, queue_name
+from headrace.sealed import NotAJob, unseal
 from headrace_worker.transport.scripts import LeaseKeys, lease_of
 
 #: Messages read at once, at the most; and bytes of them beyond which fewer are.

@@ -135,22 +135,37 @@ def infer_methods(
             f"{type(estimator).__name__} cannot predict for new instances: it has none of {', '.join(METHODS)}"
         )
     first = default or offered[0]
-    runtime = SklearnRuntime(estimator, given)
+    methods = [first, *(other for other in offered if other != first)]
+    return run_methods(
+        SklearnRuntime(estimator, given).predict, methods, instances, getattr(estimator, "classes_", None)
+    )
+
+
+def run_methods(
+    predict: Callable[[str, Sequence[Instance]], list[Any]],
+    methods: Sequence[str],
+    instances: Sequence[Instance],
+    classes: Any = None,
+) -> tuple[dict[str, Output], dict[str, list[Any]]]:
+    """What methods, the default one first, give for the example; those besides it that fail are left out.
+
+    Raises ModelError when the default one fails.
+    """
     outputs: dict[str, Output] = {}
     expected: dict[str, list[Any]] = {}
-    for name in [first, *(other for other in offered if other != first)]:
+    for name in methods:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                predictions = runtime.predict(name, instances)
+                predictions = predict(name, instances)
         except Exception as error:
-            if name == first:
+            if name == methods[0]:
                 raise ModelError(
                     f"the model cannot {name} the example: {type(error).__name__}: {' '.join(str(error).split())}"
                 ) from error
             continue
         expected[name] = predictions
-        outputs[name] = _output(estimator, name, predictions)
+        outputs[name] = _output(classes, name, predictions)
     return outputs, expected
 
 
@@ -284,9 +299,8 @@ def _has_null(value: Any) -> bool:
     return any(map(_has_null, value)) if isinstance(value, list) else value is None
 
 
-def _output(estimator: Any, method: str, predictions: list[Any]) -> Output:
+def _output(classes: Any, method: str, predictions: list[Any]) -> Output:
     shape = _common_shape(predictions)[1:]
-    classes = getattr(estimator, "classes_", None)
     if not isinstance(classes, np.ndarray) or classes.ndim != 1:
         return Output(shape=shape)
     # One column of decision_function for two classes is the score of the second.

@@ -11,9 +11,10 @@ from headrace.envelope import Instance
 from headrace.errors import ModelError
 from headrace_worker.models import artifact
 from headrace_worker.models.manifest import Manifest, libraries_here
+from headrace_worker.models.parity import compare
 from headrace_worker.models.store import Store, check_digest
-from headrace_worker.runtimes import Runtime
-from headrace_worker.runtimes.sklearn import SklearnRuntime
+from headrace_worker.runtimes import Runtime, Verified, find
+from headrace_worker.runtimes.python import is_trusted
 
 #: How far a number may be from the example's: another machine's linear algebra adds in another order.
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9
@@ -37,7 +38,13 @@ class LoadedModel:
 
 
 def load(
-    store: Store, model: str, version: str, *, max_bytes: int = 2 * 1024**3, trust_pickle: bool = False
+    store: Store,
+    model: str,
+    version: str,
+    *,
+    max_bytes: int = 2 * 1024**3,
+    trust_pickle: bool = False,
+    trust_modules: str = "",
 ) -> LoadedModel:
     """A version of the store, verified and proven.
 
@@ -45,22 +52,37 @@ def load(
     """
     manifest = store.read(model, version)
     _check_libraries(manifest)
+    if manifest.factory and not is_trusted(manifest.factory, trust_modules):
+        raise ModelError(
+            f"{manifest.title} is made by {manifest.factory}, which runs code of that module; "
+            "name the module in HEADRACE_TRUST_MODULES where whoever writes the model store is trusted with it"
+        )
     if manifest.format == "joblib" and not trust_pickle:
         raise ModelError(
             f"{manifest.title} is stored as joblib, and loading it runs whatever code is in it; "
             "set HEADRACE_TRUST_PICKLE=true where whoever writes the model store is trusted"
         )
     data = store.artifact(model, version, max_bytes=max_bytes)
-    return prove(manifest, data, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    compiled = store.compiled(model, version, max_bytes=max_bytes) if manifest.compiled else b""
+    return prove(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
 
 
-def prove(manifest: Manifest, data: bytes, *, max_bytes: int, trust_pickle: bool) -> LoadedModel:
-    """The model in an artifact's bytes, once their digest and the example say that it is what was packaged."""
+def prove(
+    manifest: Manifest, data: bytes, compiled: bytes = b"", *, max_bytes: int, trust_pickle: bool
+) -> LoadedModel:
+    """The model in an artifact's bytes, once their digests and the example say that it is what was packaged."""
     check_digest(manifest.title, data, manifest.sha256)
-    estimator = artifact.load(
-        data, manifest.format, manifest.title, max_bytes=max_bytes, trust_pickle=trust_pickle
-    )
-    loaded = LoadedModel(manifest, SklearnRuntime(estimator, manifest.contract.input, own=True))
+    if manifest.compiled is not None:
+        check_digest(manifest.title, compiled, manifest.compiled.sha256)
+
+    def estimator() -> Any:
+        form, title = manifest.format, manifest.title
+        if form in {"onnx", "data"}:
+            raise ModelError(f"{title} holds no estimator, which its runtime {manifest.runtime} asks for")
+        return artifact.load(data, form, title, max_bytes=max_bytes, trust_pickle=trust_pickle)
+
+    runtime = find(manifest.runtime).load(Verified(manifest, data, compiled, estimator))
+    loaded = LoadedModel(manifest, runtime)
     for method in manifest.methods:
         _run_example(loaded, method)
     return loaded
@@ -83,7 +105,9 @@ def _run_example(loaded: LoadedModel, method: str) -> None:
         raise
     except Exception as error:
         raise ModelError(f"{manifest.title} fails on its own example: {method}: {type(error).__name__}") from error
-    if not same(manifest.example.expected.get(method), got):
+    expected = manifest.example.expected.get(method, [])
+    # Another runtime may compute with 32-bit floats, and is compared as it was when it was chosen.
+    if not (same(expected, got) if manifest.runtime == "sklearn" else not compare(expected, got).wrong):
         raise ModelError(
             f"{manifest.title} gives other predictions for its example than when it was packaged: {method}; "
             "train and package it with the libraries the worker has"

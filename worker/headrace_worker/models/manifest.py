@@ -12,6 +12,7 @@ import msgspec
 from headrace.contract import Contract
 from headrace.envelope import Instance
 from headrace.errors import ModelError
+from headrace_worker.models.profile import Profile
 
 #: How an artifact is stored. A joblib artifact is a pickle: loading it runs whatever code is in it. What is
 #: in a `data` artifact only the factory of its version knows.
@@ -39,6 +40,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
     #: Seconds the first job may wait for others; for models where a fuller batch is worth it.
     max_batch_wait: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] = 0.0
+    #: Claims of the model that run at once in one worker, at the most; None is one in each pool process.
+    max_claims: Annotated[int, msgspec.Meta(gt=0)] | None = None
     #: Runs of a job that may end in a crash, a lapse or a transient error before it is given up.
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
     #: Seconds that the first retry waits at the most, doubled for each further one; and the most it comes to.
@@ -113,6 +116,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     #: The runtimes tried when the version was packaged, this one among them.
     trials: tuple[Trial, ...] = ()
     example: Example
+    #: What drift is told by; None where too few rows were given.
+    profile: Profile | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -155,4 +160,7 @@ def decode(data: bytes, title: str) -> Manifest:
     try:
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ModelError(f"the manifest of {title} cannot be read: {error}") from None
+        raise ModelError(
+            f"the manifest of {title} cannot be read: {error}; it was changed or damaged, or a newer Headrace "
+            "wrote it: upgrade this one, or add the model again"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,24 @@ def parts(estimator: Any) -> Iterator[Any]:
         elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
             seen.add(id(value))
             waiting.extend(item for item in value if not isinstance(item, str | int | float))
+
+
+def split(estimator: Any) -> tuple[Callable[[Any], Any], Any]:
+    """What the steps of a pipeline before its last one make of the input, and the last one, which predicts.
+
+    An estimator that is no pipeline is its own last step.
+    """
+    before: list[Any] = []
+    while type(estimator) is Pipeline:  # others may do more than run their steps
+        *earlier, (_, estimator) = estimator.steps
+        before += [step for _, step in earlier if step not in (None, "passthrough")]
+
+    def transformed(taken: Any) -> Any:
+        for step in before:
+            taken = step.transform(taken)
+        return taken
+
+    return transformed, estimator
 
 
 def categories(estimator: Any, columns: Sequence[str]) -> dict[str, list[Any]]:

@@ -1,1 +1,1 @@
-"""What the worker tells about itself: to Sentry today."""
+"""What the worker tells about itself: events to Flower, lines to the log, errors to Sentry."""

@@ -3,8 +3,9 @@
 Celery sends an event at a time; a claim's are sent as one group, in the form Celery has for groups. Source:
 `celery.events.dispatcher` (`buffer_group`, routing key `task.multi`) and `celery.events.receiver`.
 
-An event is told to those who listen now, and kept for nobody. So of a large claim it is first asked whether
-anyone does: making its events takes as long as opening its messages.
+An event is told to those who listen now, and kept for nobody. How many that are is the reply to each publish. For
+a moment after nobody did, no events are made; and of a large claim it is asked first, where the last reply is old:
+making its events takes as long as opening its messages.
 """
 
 from __future__ import annotations
@@ -16,17 +17,25 @@ import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import redis
 
+from headrace.attempts import TRIED, counted, split
 from headrace.envelope import Job, describe
 from headrace.outcome import Cancelled, Expired, Failure, Outcome, Success
 from headrace.queues import TASK
+from headrace_worker.failures import failure_of
+
+if TYPE_CHECKING:
+    from headrace_worker.report import Report
 
 #: For fewer jobs it is not asked whether anyone listens: the answer would take as long as the events.
 _ASK_FROM = 16
+#: Seconds for which it is believed how many listen.
+_BELIEVED = 0.5
 
 
 class Events:
@@ -43,6 +52,8 @@ class Events:
         self._unread = False
         #: Whether it was asked if anyone listens to the events of this claim, and whether anyone does.
         self._asked, self._anyone = False, True
+        #: How many heard what was published last, as far as is known, and when (monotonic) that was.
+        self._listeners, self._published = 1, float("-inf")
         self._pool, self._channel, self._clock, self._share = client.connection_pool, channel, clock, share
         self._about = {
             "hostname": hostname,
@@ -52,18 +63,22 @@ class Events:
         }
 
     def claimed(self, jobs: int) -> None:
-        """So many jobs were claimed: ask whether anyone listens. The answer comes while they are read."""
-        self._asked = jobs >= _ASK_FROM
+        """So many jobs were claimed: ask, if need be, who listens. The answer comes while they are read."""
+        self._read_reply()
+        self._anyone = self._listeners > 0 or self._is_old_news
+        self._asked = jobs >= _ASK_FROM and self._is_old_news
         if self._asked:
             self._publish(b"[]")
 
-    def started(self, jobs: Sequence[Job], now: datetime) -> None:
-        """Jobs were received and started."""
-        self._anyone = not self._asked or self._reached() > 0
+    def started(self, jobs: Sequence[Job], now: datetime, frames: Sequence[bytes] = ()) -> None:
+        """Jobs were received and started. Their frames, in the same order, tell how often they ran before."""
+        if self._asked:
+            self._read_reply()
+            self._anyone = self._listeners > 0
         if not self._anyone:
             return
         events: list[dict[str, Any]] = []
-        for job in jobs:
+        for job, frame in zip(jobs, frames or repeat(b""), strict=False):
             if not self._shown(job.id):
                 continue
             events += [
@@ -75,7 +90,7 @@ class Events:
                     "kwargs": "{}",
                     "root_id": job.id,
                     "parent_id": None,
-                    "retries": 0,
+                    "retries": len(counted(split(frame)[0])) if frame.startswith(TRIED) else 0,
                     "eta": None,
                     "expires": job.expires and job.expires.isoformat(),
                 },
@@ -83,41 +98,32 @@ class Events:
             ]
         self._send(events, now)
 
-    def ended(
-        self, outcomes: Sequence[Outcome], published: Sequence[Outcome], now: datetime, seconds: float
-    ) -> None:
-        """Jobs have their outcomes; `seconds` is what their claim took.
+    def ended(self, report: Report) -> None:
+        """Jobs have their outcomes, or run again later.
 
         An outcome that was not published came second: its job was cancelled while it ran.
         """
-        if not self._anyone:
-            return
-        stands: dict[str, Outcome] = {outcome.job: Cancelled(job=outcome.job) for outcome in outcomes}
-        stands.update((outcome.job, outcome) for outcome in published)
-        self._send([self._end(stands[job], seconds) for job in stands if self._shown(job)], now)
+        if report.published is None or not (self._anyone or self._is_old_news):
+            return  # of a claim that ran for long, who came meanwhile hears the end
+        settled, now = report.settled, report.moment(report.predicted)
+        stands: dict[str, Outcome] = {job: Cancelled(job=job) for job in settled.outcomes}
+        stands.update((outcome.job, outcome) for outcome in report.published)
+        seconds = report.predicted - report.began
+        # Celery's event of a failure has no place for what ran; a field more harms nobody.
+        ran = {letter.id: letter.version for letter, _ in settled.letters}
+        events = [self._end(stands[job], seconds, ran.get(job)) for job in stands if self._shown(job)]
+        events += [_retry(failure_of(error, job)) for job, error in settled.retried if self._shown(job.id)]
+        self._send(events, now)
 
-    def retried(self, failures: Sequence[Failure], now: datetime) -> None:
-        """Jobs run again later; each failure is what this run would have ended its job with."""
-        if not self._anyone:
-            return
-        self._send(
-            [
-                {
-                    "type": "task-retried",
-                    "uuid": failure.job,
-                    "exception": f"{failure.error}: {failure.message}",
-                    "traceback": failure.traceback or "",
-                }
-                for failure in failures
-                if self._shown(failure.job)
-            ],
-            now,
-        )
+    @property
+    def _is_old_news(self) -> bool:
+        """Whether it is too long ago that anybody could have heard us to say who listens now."""
+        return time.monotonic() - self._published > _BELIEVED
 
     def _shown(self, job: str) -> bool:
         return self._share >= 1 or zlib.crc32(job.encode()) < self._share * 2**32
 
-    def _end(self, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    def _end(self, outcome: Outcome, seconds: float, version: str | None) -> dict[str, Any]:
         match outcome:
             case Success(prediction=made):
                 result = describe(made.model, made.version, len(made.predictions))
@@ -130,6 +136,8 @@ class Events:
                     "name": TASK,  # a job nobody could read, or tried too often, was never told as received
                     "exception": said,
                     "traceback": outcome.traceback or said,
+                    "runtime": seconds,
+                    "version": version,
                 }
             case Cancelled() | Expired():
                 expired = isinstance(outcome, Expired)
@@ -163,28 +171,38 @@ class Events:
         }
         # An event is news of a job, never a reason to lose one.
         try:
-            self._reached()
+            self._read_reply()
             if self._connection is None:
                 self._connection = self._pool.get_connection()
             self._connection.send_command("PUBLISH", self._channel, msgspec.json.encode(message))
-            self._unread = True
+            self._unread, self._published = True, time.monotonic()
         except redis.RedisError:
             self._drop_connection()
 
-    def _reached(self) -> int:
-        """How many clients got what was published last, as far as is known: 1 where it is not."""
+    def _read_reply(self) -> None:
+        """Read how many clients heard what was published last."""
         if not self._unread:
-            return 1
+            return
         self._unread = False
         try:
-            return int(self._connection.read_response())
+            self._listeners = int(self._connection.read_response())
         except redis.RedisError:
             self._drop_connection()
-            return 1
 
     def _drop_connection(self) -> None:
         """Take another next time: one from the pool asks Sentinel where the primary is, one mended does not."""
         connection, self._connection, self._unread = self._connection, None, False
+        self._listeners, self._published = 1, float("-inf")
         if connection is not None:
             connection.disconnect()
             self._pool.release(connection)
+
+
+def _retry(failure: Failure) -> dict[str, Any]:
+    """The event of a job that runs again; the failure is what this run would have ended it with."""
+    return {
+        "type": "task-retried",
+        "uuid": failure.job,
+        "exception": f"{failure.error}: {failure.message}",
+        "traceback": failure.traceback or "",
+    }

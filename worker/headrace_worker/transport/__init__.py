@@ -56,6 +56,13 @@ class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
         self._look_at = 0.0
         #: Takes a file descriptor out of the event loop; None while there is no loop.
         self.remove_from_loop: Callable[[int], None] | None = None
+        #: Whether the event loop reads a file descriptor for us already.
+        self.is_read: Callable[[int], bool] = lambda _fd: False
+
+    @property
+    def fds(self) -> dict[int, Any]:
+        """What the event loop is still to read: kombu adds all of these on every turn of it."""
+        return {fd: channel for fd, channel in super().fds.items() if not self.is_read(fd)}
 
     def add_listener(self, fd: int, sock: Any, channel: Claiming) -> None:
         """Wake the channel when the socket is readable."""
@@ -79,6 +86,8 @@ class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
         if kind == "WAKE":
             channel.on_wake_readable()
+            if channel.active_queues and channel.qos.can_consume():
+                self._register_BRPOP(channel)  # claim now: the loop's next turn takes a while to come
             raise Empty  # nothing was delivered
         return super().on_readable(fileno)
 
@@ -140,6 +149,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
         super().register_with_event_loop(connection, loop)
         self._loop = loop
         self.cycle.remove_from_loop = loop.remove
+        self.cycle.is_read = lambda fd: loop.readers.get(fd) == (self.on_readable, (fd,))
         self._stop_looking()
         self._looking = loop.call_repeatedly(POLL_EVERY, self.cycle.poll_all)
 

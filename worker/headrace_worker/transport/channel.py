@@ -68,6 +68,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         """Done with."""
         self.channel.keeper.acknowledge(delivery_tag)
         super().ack(delivery_tag)
+        self.channel.ended()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give up. With a `cause`, the process that ran the message was lost; without, nothing ran."""
@@ -79,6 +80,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         else:
             keeper.discard(delivery_tag)
         super().ack(delivery_tag)
+        self.channel.ended()
 
 
 class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
@@ -97,6 +99,8 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         self._use_eval = False
         self._refusal = ""
         self._handed_over = False
+        #: Whether the last claim left a queue out that has as many claims as it may have.
+        self._left_out = False
         self._claims = itertools.count(1)
         self._without_ack: set[str] = set()
         #: When (monotonic) a queue that is left to fill up has waited long enough.
@@ -145,13 +149,16 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
     def _asks(self, now: float) -> list[Ask]:
         """What to ask for now, in the fair order of the queues."""
+        asks = [self.ask_of(queue) for queue in self._queue_cycle.consume(len(self.active_queues))]
+        open_ = [ask for ask in asks if ask.claims is None or self.keeper.of_queue(ask.queue) < ask.claims]
+        self._left_out = any(ask.claims for ask in asks if ask not in open_)
         return [
             msgspec.structs.replace(
                 ask,
                 full_only=bool(ask.wait) and now < self._filling.get(ask.queue, _LATER),
                 leased=ask.queue not in self._without_ack,
             )
-            for ask in map(self.ask_of, self._queue_cycle.consume(len(self.active_queues)))
+            for ask in open_
         ]
 
     def _brpop_read(self, **_: Any) -> bool:
@@ -230,7 +237,8 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     def _hand_over(self, claim: Claim) -> None:
         self.keeper.hold(claim)
         self._handed_over = self.connection.in_event_loop
-        message = claim_message(claim, self.ask_of(claim.lease.queue).time_limits)
+        ask = self.ask_of(claim.lease.queue)
+        message = claim_message(msgspec.structs.replace(claim, route=ask.route), ask.time_limits)
         self.connection._deliver(message, claim.lease.queue)  # noqa: SLF001  # as kombu does
 
     def _hand_over_ordinary(self, claim: Claim) -> None:
@@ -263,6 +271,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         """Claim on the next turn of the loop."""
         if self._wakeup:
             self._wakeup.wake()
+
+    def ended(self) -> None:
+        """A claim has ended: a process is free, and there may be room for one of a queue that was left out."""
+        self._handed_over = False
+        if self._left_out:
+            self.wake()
 
     def on_wake_readable(self) -> None:
         """The listener has something to say."""

@@ -50,6 +50,11 @@ class Keeper:
         bounds: Bounds,
     ) -> None:
         self.lasts_ms = int(lasts * 1000)
+        #: Called once a minute, while sweeping goes well.
+        self.swept: Callable[[], None] = lambda: None
+        #: Called before Redis is asked something, and once it has answered, each about every second.
+        self.asks: Callable[[], None] = lambda: None
+        self.answered: Callable[[], None] = lambda: None
         self._connect, self._names, self._bounds = connect, names, bounds
         self._queues: tuple[str, ...] = ()
         self._begin()
@@ -80,6 +85,10 @@ class Keeper:
     def __len__(self) -> int:
         """How many leases are held."""
         return len(self._held)
+
+    def of_queue(self, queue: str) -> int:
+        """How many leases of a queue are held."""
+        return sum(lease.queue == queue for lease in list(self._held.values()))
 
     @property
     def names(self) -> list[str]:
@@ -177,6 +186,7 @@ class Keeper:
             if self._closed:
                 return
             now = time.monotonic()
+            self.asks()
             try:
                 if now >= renew_at:
                     renew_at = now + renew_every
@@ -187,9 +197,13 @@ class Keeper:
                 if now >= bound_at:
                     bound_at = now + _BOUND_EVERY
                     commands.bound()
+                    self.swept()
+                self.answered()
                 failed = False
             except Exception as error:  # noqa: BLE001  # whatever it was: without renewals every lease is lost
                 log.warning("could not renew or sweep leases, will try again: %s", error)
+                if isinstance(error, redis.ResponseError):
+                    self.answered()
                 # Redis was away for everyone. Let all who live renew, before what is left counts as lost.
                 renew_at, sweep_from = now, now + renew_every + tick
                 if is_read_only(error):
@@ -223,7 +237,8 @@ class Keeper:
             lapsed = []
         for lease in lapsed:
             if count := commands.lapse(lease, LAPSE, owner=lease.owner, only_if_lapsed=True):
-                log.warning("the owner of a claim of %s was lost: %d jobs run again, alone", lease.queue, count)
+                # It was ended without a word, or cut off: a worker that is told to stop puts its claims back.
+                log.error("the owner of a claim of %s was lost: %d jobs run again, alone", lease.queue, count)
         for queue in self._queues:
             while commands.due(queue):
                 pass

@@ -30,6 +30,7 @@ import redis
 from headrace.attempts import word
 from headrace.letter import Letter
 from headrace.queues import PRIORITY_STEPS, Keys, model_of
+from headrace_worker.models.route import Route
 from headrace_worker.transport import lua
 
 log = logging.getLogger("headrace.claims")
@@ -42,7 +43,7 @@ class LeaseKeys(msgspec.Struct, frozen=True):
 
     def lease(self, name: str) -> str:
         """A list: the frames of a claim."""
-        return f"{self.keys.prefix}headrace:lease:{name}"
+        return self.keys.lease(name)
 
     def sources(self, queue: str) -> list[str]:
         """The lists a claim takes from: `again`, then by priority."""
@@ -63,6 +64,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     #: Seconds the claim's run may take before its process is killed, and before it is interrupted; None is as
     #: long as Celery lets it.
     time_limits: tuple[float | None, float | None] = (None, None)
+    #: Claims of it that this worker may hold; None is any number.
+    claims: int | None = None
+    #: Where its jobs go, for the pool process that runs them.
+    route: Route | None = None
     #: Whether the owner will say when it is done. Else what is taken is gone, as a consumer may wish.
     leased: bool = True
 
@@ -128,6 +133,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     #: When it was made: the server's unix milliseconds, and this machine's monotonic clock in seconds.
     at_ms: int = 0
     taken: float = 0.0
+    #: Where its jobs go, as the main process has it.
+    route: Route | None = None
 
     def moment(self, monotonic: float) -> datetime:
         """What the server's clock says when this machine's monotonic one says that. Our own may be hours off."""

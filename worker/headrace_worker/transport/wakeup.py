@@ -12,6 +12,7 @@ Works with RESP2, Redis 6 and later, and Valkey. Where the server or its ACL ref
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ log = logging.getLogger("headrace.claims")
 #: Nothing may wait longer than this many seconds for a claim, even if every wake-up were lost.
 POLL_EVERY = 0.25
 _CHANNEL = "__redis__:invalidate"
+#: Bytes of what it tells that are read at once.
+_READ = 65_536
 #: Claims in a row that must find jobs before tracking is switched off.
 _BUSY_AFTER = 8
 
@@ -59,8 +62,10 @@ class Wakeup:
             self._listener.disconnect()
             self._refuse(error)
             return
-        self._fd = self._listener._sock.fileno()  # noqa: SLF001  # as kombu does
-        channel.connection.cycle.add_listener(self._fd, self._listener._sock, channel)  # noqa: SLF001
+        self._told = self._listener._sock  # noqa: SLF001  # as kombu does
+        self._told.settimeout(0)
+        self._fd = self._told.fileno()
+        channel.connection.cycle.add_listener(self._fd, self._told, channel)
 
     def _refuse(self, error: redis.ResponseError) -> None:
         if not self._refused:
@@ -130,10 +135,15 @@ class Wakeup:
         self._woken = True
 
     def on_readable(self) -> None:
-        """A key changed: wake. Raises redis.ConnectionError when the listener is cut off."""
-        while self._listener.can_read(timeout=0):
-            self._listener.read_response()
+        """A key changed: wake; which one, nobody reads. Raises OSError when the listener is cut off."""
         self.wake()
+        try:
+            while got := self._told.recv(_READ):
+                if len(got) < _READ:
+                    return
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        raise ConnectionResetError("Redis has closed the connection that tells of new jobs")
 
     def close(self) -> None:
         """Give the listener's connection back."""

@@ -1,0 +1,98 @@
+"""From a sample of the training data to what `headrace models drift` says; no worker runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import redis
+import skops.io
+from sklearn.linear_model import LogisticRegression
+
+from headrace.plan import Together, ask
+from headrace.queues import Keys
+from headrace_worker.models.drift import add_commands
+from headrace_worker.models.profile import Cells
+from headrace_worker.models.store import Store
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ROWS = [[float(row % 7), float(row % 50)] for row in range(400)]
+
+
+@pytest.fixture
+def run(tmp_path: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
+    """The command, in a folder with an estimator, an example of 3 rows and a sample of 400."""
+    skops.io.dump(LogisticRegression().fit(ROWS, [row[1] > 25 for row in ROWS]), tmp_path / "model.skops")
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS[:3]))
+    (tmp_path / "sample.csv").write_text("a,b\n" + "\n".join(f"{a},{b}" for a, b in ROWS))
+    (tmp_path / "sample.json").write_text(json.dumps(ROWS))
+    (tmp_path / "wide.json").write_text(json.dumps([[*row, 1.0] for row in ROWS]))
+
+    def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "HEADRACE_REDIS_URL": redis_url, **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    yield run
+    hours = range(int(time.time() // 3600) - 1, int(time.time() // 3600) + 1)
+    server.delete(*(Keys().drift("churn", version, hour) for version in ("1", "2") for hour in hours))
+
+
+def add(run: Run, *more: str) -> subprocess.CompletedProcess[str]:
+    return run("add", "model.skops", "--name", "churn", "--example", "rows.json", "--runtime", "sklearn", *more)
+
+
+def test_what_drifted_is_said_first(run: Run, server: redis.Redis, tmp_path: Path):
+    done = add(run, "--profile", "sample.json")
+    assert done.returncode == 0, done.stderr
+    assert "profile   of 400 instances, 2 features" in done.stdout
+    manifest = Store(tmp_path / "models").read("churn", "1")
+    assert manifest.profile is not None
+    cells, counts = Cells(manifest.profile, manifest.contract), Counter[int]()
+    for a, _ in ROWS:
+        counts.update([*cells.of_instance([a, 49.0]), *cells.of_prediction(a > 3)])
+    commands = add_commands(Keys(), "churn", "1", datetime.fromtimestamp(int(server.time()[0]), UTC), counts)
+    ask(server, Together(commands))
+    lines = [line.split() for line in run("drift", "churn").stdout.splitlines()]
+    assert lines[0] == ["NAME", "ROWS", "PSI", "MISSING", "WHEN", "ADDED"]
+    assert [(line[0], line[2], line[4]) for line in lines[1:]] == [
+        ("1", "400", "drifted"),
+        ("prediction", "400", "stable"),
+        ("0", "400", "stable"),
+    ]
+    (first, *_) = map(json.loads, run("drift", "churn@1", "--hours", 2, "--json").stdout.splitlines())
+    assert (first["model"], first["version"], first["name"], first["verdict"]) == ("churn", "1", "0", "stable")
+
+
+def test_a_version_without_enough_rows_says_how_to_give_them(run: Run):
+    assert "no profile to tell drift by" in add(run).stderr
+    done = run("drift", "churn")
+    assert done.returncode == 1
+    assert "churn@1 was added without a profile" in done.stderr
+    done = add(run, "--profile", "rows.json")
+    assert done.returncode == 1
+    assert "rows.json holds 3 instances; a profile needs 100 or more" in done.stderr
+    assert run("drift", "churn@9").returncode == 1
+    assert run("drift", "churn", "--hours", "49").returncode == 2
+
+
+@pytest.mark.parametrize("sample", ["wide.json", "sample.csv"])
+def test_a_sample_that_does_not_fit_is_refused(run: Run, sample: str):
+    done = add(run, "--profile", sample)
+    assert done.returncode == 1
+    assert f"the sample {sample} does not fit the contract" in done.stderr

@@ -1,0 +1,125 @@
+"""`headrace models add` with runtimes, and what a worker then serves: the whole way, in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skops.io
+from sklearn.datasets import make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from headrace.client import Client
+from headrace_worker.stack import start_worker
+
+X, Y = make_classification(200, 6, n_informative=4, random_state=0)
+MODULE = """
+class Doubled:
+    def load(self, data):
+        self.factor = float(data)
+    def predict(self, method, instances):
+        return [self.factor * sum(instance) for instance in instances]
+"""
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `headrace models add MODEL --name NAME ...` in a folder with what there is to add."""
+    (tmp_path / "example.json").write_text(json.dumps(X[:20].tolist()))
+    (tmp_path / "doubled.py").write_text(MODULE)
+    (tmp_path / "factor.txt").write_text("2.0")
+    skops.io.dump(RandomForestClassifier(20, random_state=0).fit(X, Y), tmp_path / "forest.skops")
+    skops.io.dump(LogisticRegression().fit(X, Y), tmp_path / "logistic.skops")
+
+    def run(model: str, *options: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from headrace.cli import main; main()", "models", "add", model, *options],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def _add(run: Run, model: str, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return run(model, "--name", name, "--example", "example.json", *options)
+
+
+def test_add_shows_what_it_tried_and_what_it_kept(run: Run) -> None:
+    done = _add(run, "forest.skops", "forest", "--json")
+    assert done.returncode == 0, done.stderr
+    table = [line.split() for line in done.stderr.splitlines()]
+    assert table[0] == ["RUNTIME", "1", "ROW", "64", "ROWS", "1,024", "ROWS", "DIFFERENCE"]
+    manifest = json.loads(done.stdout)
+    assert [line[-1] == "kept" for line in table if line and line[0] == manifest["runtime"]] == [True]
+    assert {trial["runtime"] for trial in manifest["trials"]} == {"onnx", "sklearn", "treelite"}
+
+
+def test_a_runtime_that_cannot_run_the_model_is_an_error_that_says_why(run: Run) -> None:
+    done = _add(run, "logistic.skops", "logistic", "--runtime", "treelite")
+    assert done.returncode == 1
+    assert "the runtime treelite cannot run the model" in done.stderr
+    done = _add(run, "forest.skops", "forest", "--runtime", "nothing")
+    assert (done.returncode, "there is no runtime 'nothing' here" in done.stderr) == (1, True)
+
+
+def test_what_is_not_there_is_a_usage_error(run: Run) -> None:
+    assert _add(run, "nothing.skops", "model").returncode == 2
+
+
+@contextmanager
+def _worker(url: str, folder: Path, **settings: str) -> Iterator[Client]:
+    worker = start_worker(url, folder / "models", folder, PYTHONPATH=str(folder), **settings)
+    try:
+        with Client(url) as client:
+            yield client
+    finally:
+        worker.stop()
+
+
+def test_a_worker_serves_every_runtime_from_processes_it_forked(run: Run, redis_url: str, tmp_path: Path) -> None:
+    for model, name, *options in (
+        ("forest.skops", "plain", "--runtime", "sklearn"),
+        ("forest.skops", "trees", "--runtime", "treelite"),
+        ("logistic.skops", "graph", "--runtime", "onnx"),
+        ("doubled:Doubled", "custom", "--data", "factor.txt"),
+    ):
+        done = _add(run, model, name, *options)
+        assert done.returncode == 0, done.stderr
+    assert "HEADRACE_TRUST_MODULES=doubled" in done.stderr
+    forest = RandomForestClassifier(20, random_state=0).fit(X, Y).predict(X).tolist()
+    expected: dict[str, list[Any]] = {
+        "plain": forest,
+        "trees": forest,
+        "graph": LogisticRegression().fit(X, Y).predict(X).tolist(),
+        "custom": [2 * sum(row) for row in X.tolist()],
+    }
+    with _worker(redis_url, tmp_path, HEADRACE_TRUST_MODULES="doubled") as client:
+        for name, answers in expected.items():
+            jobs = [client.submit(name, instances=X[place::10].tolist()) for place in range(10)]
+            for place, job in enumerate(jobs):
+                assert job.result(timeout=30).predictions == pytest.approx(answers[place::10])
+
+
+def test_a_worker_runs_no_code_of_a_module_it_was_not_told_to_trust(
+    run: Run, redis_url: str, tmp_path: Path
+) -> None:
+    assert _add(run, "doubled:Doubled", "custom", "--data", "factor.txt").returncode == 0
+    assert _add(run, "logistic.skops", "logistic").returncode == 0
+    with _worker(redis_url, tmp_path) as client:
+        assert client.predict("logistic", X[0].tolist(), timeout=30).prediction in {0, 1}
+    assert "HEADRACE_TRUST_MODULES" in (tmp_path / "worker.log").read_text()

@@ -1,0 +1,51 @@
+"""What happens to a worker image that is no good: deployed on purpose, under load.
+
+make deploy-test-long
+"""
+
+from __future__ import annotations
+
+import pytest
+from tests.deploy.stack import PENGUIN, Stack, all_succeeded
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(
+    "dockerfile",
+    [
+        'FROM headrace-worker\nENTRYPOINT ["false"]\n',
+        "FROM headrace-worker\nENV HEADRACE_MODELS=/broken\nCOPY --chown=10001 broken /broken\n",
+    ],
+    ids=["crashes at its start", "has a broken model"],
+)
+def test_a_bad_deploy_never_becomes_ready_and_the_old_serve_on(stack: Stack, dockerfile: str):
+    folder = stack.folder / "bad"
+    version = folder / "broken" / "churn" / "1"
+    stack(f"mkdir -p {version} && cp models/churn/1/* {version} && printf x >>{version}/artifact.skops")
+    (folder / "Dockerfile").write_text(dockerfile)
+    stack("docker build -q -t headrace-worker:bad bad")
+    before = stack.containers("worker")
+    with stack.load("churn", PENGUIN, 25) as load:
+        bad = {"HEADRACE_WORKER_IMAGE": "headrace-worker:bad", "HEADRACE_READY_SECONDS": "15"}
+        rolled = stack.tried("deploy/roll.sh", env=bad)
+        told = load.result(timeout=180)
+    assert rolled.returncode == 1
+    assert "the old ones serve on" in rolled.stderr
+    assert stack.containers("worker") == before
+    all_succeeded(told)
+
+
+def test_a_deploy_that_shows_to_be_bad_later_is_rolled_back_by_one_command(stack: Stack):
+    def images() -> set[str]:
+        return set(stack("docker inspect -f '{{.Config.Image}}' " + " ".join(stack.containers("worker"))).split())
+
+    stack("docker tag headrace-worker headrace-worker:later")
+    with stack.load("churn", PENGUIN, 60) as load:
+        stack("deploy/roll.sh", env={"HEADRACE_WORKER_IMAGE": "headrace-worker:later"})
+        assert images() == {"headrace-worker:later"}
+        stack("HEADRACE_WORKER_IMAGE=headrace-worker deploy/roll.sh")
+        assert images() == {"headrace-worker"}
+        assert stack.healthy() == 2
+        told = load.result(timeout=180)
+    all_succeeded(told)

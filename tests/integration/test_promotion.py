@@ -1,0 +1,209 @@
+"""An alias moves when every worker has the version, and not at all when anything is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import skops.io
+from sklearn.dummy import DummyRegressor
+
+from headrace import aliases, loaded
+from headrace.errors import HeadraceError, InvalidInput, ModelError, UnknownModel
+from headrace.plan import ask
+from headrace.queues import Keys
+from headrace_worker.models.package import package
+from headrace_worker.models.promotion import Promoter
+from headrace_worker.models.store import Store
+
+KEYS = Keys("promotion-test:")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Three versions of one contract, and a model whose second version takes a feature more."""
+    folder = tmp_path_factory.mktemp("promotion")
+    store = Store(folder / "models")
+    for number, (name, width) in enumerate([("churn", 1), ("churn", 1), ("churn", 1), ("wide", 1), ("wide", 2)]):
+        rows = [[float(row)] * width for row in range(3)]
+        skops.io.dump(
+            DummyRegressor(strategy="constant", constant=float(number)).fit(rows, [0.0] * 3), folder / "m.skops"
+        )
+        (folder / "rows.json").write_text(json.dumps(rows))
+        package(store, folder / "m.skops", name=name, example=folder / "rows.json", runtime="sklearn")
+    return store
+
+
+@pytest.fixture
+def promoter(server: redis.Redis, store: Store) -> Iterator[Promoter]:
+    yield Promoter(server, KEYS, store, by="ann@here", max_bytes=1 << 30)
+    names = (KEYS.aliases, KEYS.alias_history, KEYS.loaded, KEYS.refused)
+    server.delete(*(key(model) for model in ("churn", "wide") for key in names))
+
+
+def worker(server: redis.Redis, *versions: str, name: str = "a", **refused: str) -> None:
+    """A worker that says what it has."""
+    ask(
+        server,
+        loaded.tell(KEYS, "churn", name, versions, {key.removeprefix("v"): why for key, why in refused.items()}),
+    )
+
+
+def follows(server: redis.Redis, then: Callable[[], None]) -> threading.Thread:
+    """A worker that acts as soon as a version is about to arrive."""
+
+    def follow() -> None:
+        deadline = time.monotonic() + 10
+        while not server.hexists(KEYS.aliases("churn"), aliases.ARRIVING):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        then()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    return thread
+
+
+def points(promoter: Promoter) -> dict[str, str]:
+    return {name: alias.version for name, alias in promoter.aliases("churn").by_name.items()}
+
+
+def test_an_alias_moves_when_the_last_worker_has_the_version(promoter: Promoter, server: redis.Redis):
+    worker(server, "1", name="a")
+    worker(server, "1", "2", name="b")
+    waited: list[tuple[str, ...]] = []
+    thread = follows(server, lambda: worker(server, "1", "2", name="a"))
+    done = promoter.promote("churn", "2", why="better", wait=10, tell=lambda said: waited.append(said.waiting))
+    thread.join()
+    assert waited[0] == ("a",)
+    assert done.workers == ("a", "b")
+    assert points(promoter) == {"production": "2"}
+    (move,) = promoter.history("churn")
+    assert (move.alias, move.version, move.former, move.by, move.why) == (
+        "production",
+        "2",
+        None,
+        "ann@here",
+        "better",
+    )
+    assert abs(move.at_ms / 1000 - time.time()) < 60
+
+
+def test_nothing_changes_where_a_worker_refuses_the_version(promoter: Promoter, server: redis.Redis):
+    promoter.promote("churn", "1")
+    worker(server, "1")
+    thread = follows(server, lambda: worker(server, "1", v2="churn@2 gives other predictions"))
+    with pytest.raises(ModelError, match=r"nothing was changed\. a: churn@2 gives other predictions"):
+        promoter.promote("churn", "2", wait=10)
+    thread.join()
+    assert points(promoter) == {"production": "1"}
+
+
+def test_nothing_changes_where_a_worker_is_too_slow(promoter: Promoter, server: redis.Redis):
+    worker(server, "1")
+    with pytest.raises(HeadraceError, match=r"a had not loaded churn@2 after 0\.3 s; nothing was changed"):
+        promoter.promote("churn", "2", wait=0.3)
+    assert points(promoter) == {}
+    promoter.promote("churn", "2", wait=0)
+    assert points(promoter) == {"production": "2"}
+
+
+def test_what_breaks_producers_needs_force(promoter: Promoter):
+    promoter.promote("wide", "1", force=True)
+    with pytest.raises(ModelError, match=r"wide@2 breaks producers: .*--force"):
+        promoter.promote("wide", "2")
+    assert promoter.aliases("wide").by_name["production"].version == "1"
+    assert promoter.promote("wide", "2", force=True).changes
+    assert promoter.aliases("wide").by_name["production"].version == "2"
+
+
+def test_a_version_that_is_not_there_or_is_damaged_is_refused_at_once(
+    promoter: Promoter, store: Store, tmp_path: Path
+):
+    with pytest.raises(UnknownModel, match="'9'"):
+        promoter.promote("churn", "9")
+    with pytest.raises(InvalidInput, match="a version is a number"):
+        promoter.promote("churn", "../1")
+    artifact = store.path / "churn" / "3" / "artifact.skops"
+    good = artifact.read_bytes()
+    try:
+        artifact.chmod(0o600)
+        artifact.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(ModelError, match="digest"):
+            promoter.promote("churn", "3")
+    finally:
+        artifact.write_bytes(good)
+    assert points(promoter) == {}
+
+
+def test_rollback_goes_back_and_again_further_back(promoter: Promoter):
+    for version in ("1", "2", "3"):
+        promoter.promote("churn", version)
+    assert promoter.rollback("churn", why="worse").version == "2"
+    assert promoter.rollback("churn").version == "1"
+    with pytest.raises(HeadraceError, match=r"has pointed to churn@1 only: promote the version you want"):
+        promoter.rollback("churn")
+    assert points(promoter) == {"production": "1"}
+    assert [move.rollback for move in promoter.history("churn")] == [True, True, False, False, False]
+
+
+def test_a_canary_has_a_share_and_ends_when_it_becomes_production(promoter: Promoter):
+    promoter.promote("churn", "1")
+    done = promoter.promote("churn", "2", to="canary", share=0.1)
+    assert (done.alias, done.share) == ("canary", 0.1)
+    assert points(promoter) == {"production": "1", "canary": "2"}
+    promoter.promote("churn", "2")
+    assert points(promoter) == {"production": "2"}
+    promoter.promote("churn", "3", to="canary", share=1.0)
+    promoter.rollback("churn", alias="canary")
+    assert points(promoter) == {"production": "2"}
+
+
+@pytest.mark.parametrize(
+    ("to", "share"),
+    [("canary", None), ("production", 0.5), ("canary", 0.0), ("canary", 1.5), ("arriving", None), ("No!", None)],
+)
+def test_what_is_no_alias_or_no_share_is_refused(promoter: Promoter, to: str, share: float | None):
+    with pytest.raises(InvalidInput):
+        promoter.promote("churn", "1", to=to, share=share)
+
+
+def test_of_two_who_move_an_alias_at_once_one_is_told(promoter: Promoter, server: redis.Redis):
+    promoter.promote("churn", "1")
+    worker(server, "1")
+
+    def other() -> None:
+        ask(
+            server,
+            aliases.MOVE(
+                *aliases.move_call(
+                    KEYS,
+                    "churn",
+                    "production",
+                    aliases.Alias(version="1"),
+                    aliases.Alias(version="3"),
+                    by="bob@there",
+                    why="",
+                )
+            ),
+        )
+        worker(server, "1", "2")
+
+    thread = follows(server, other)
+    with pytest.raises(HeadraceError, match="somebody else moved production of churn"):
+        promoter.promote("churn", "2", wait=10)
+    thread.join()
+    assert points(promoter) == {"production": "3"}
+
+
+def test_with_no_worker_there_nobody_is_waited_for(promoter: Promoter):
+    began = time.monotonic()
+    assert promoter.promote("churn", "1", wait=10).workers == ()
+    assert time.monotonic() - began < 5
+    with pytest.raises(HeadraceError, match="no alias staging"):
+        promoter.rollback("churn", alias="staging")

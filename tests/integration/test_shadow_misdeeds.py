@@ -1,0 +1,102 @@
+"""Whatever a shadow does when its jobs have been answered is counted, and nothing else comes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+
+from headrace.aliases import Alias
+from headrace.contract import Array, Contract, Output
+from headrace.envelope import Job
+from headrace.outcome import Prediction, Success
+from headrace.plan import ask
+from headrace.queues import Keys
+from headrace_worker.batching import Admitted, Batch
+from headrace_worker.models import tally
+from headrace_worker.models.route import Route
+from headrace_worker.models.tally import Tally
+from headrace_worker.opening import Opened
+from headrace_worker.predict import BatchRun
+from headrace_worker.report import Report
+from headrace_worker.settle import Settled
+from headrace_worker.telemetry.tallies import Tallies
+from headrace_worker.transport.scripts import Claim, Lease
+
+KEYS = Keys("shadow-test:")
+
+
+def model(version: str, predict: Callable[..., Any] = lambda _method, rows: [1.0] * len(rows)) -> Any:
+    contract = Contract(
+        model="churn", version=version, input=Array(shape=(1,)), methods={"predict": Output(shape=())}
+    )
+    return SimpleNamespace(
+        manifest=SimpleNamespace(name="churn", version=version), contract=contract, predict=predict
+    )
+
+
+def report(**aliases: Alias) -> Report:
+    """A claim of three jobs that version 1 answered, and one that version 2 did."""
+    batches, outcomes = [], {}
+    now = time.monotonic()
+    for version, count in (("1", 3), ("2", 1)):
+        jobs = [Job(id=f"v{version}-{place}", model="churn", instances=[[7.0]]) for place in range(count)]
+        served = model(version)
+        batch = Batch(served, "predict", [Admitted(job, served, "predict", job.instances) for job in jobs])
+        batches.append(BatchRun(batch=batch, began=now - 1, ended=now))
+        prediction = Prediction(model="churn", version=version, predictions=[1.0])
+        outcomes |= {job.id: Success(job=job.id, prediction=prediction) for job in jobs}
+    return Report(
+        claim=Claim(
+            lease=Lease(name="w/1", queue="predict.churn", origins=()),
+            frames=(),
+            route=Route(model="churn", aliases={"production": Alias(version="1"), **aliases}),
+        ),
+        worker="w@here",
+        opened=Opened(jobs=[], frames=[], ended=[], malformed=[], inboxes={}, early=[]),
+        batches=batches,
+        settled=Settled(outcomes=outcomes),
+        published=list(outcomes.values()),
+        began=now - 1,
+        predicted=now,
+        ended=now,
+    )
+
+
+@pytest.fixture
+def counted(server: redis.Redis) -> Iterator[Callable[..., Tally]]:
+    """What is counted of version 2 after a claim, where it predicts so and these aliases point to it."""
+
+    def counted(predict: Callable[..., Any], **aliases: Alias) -> Tally:
+        registry: Any = SimpleNamespace(get=lambda _model, version: model(version, predict))
+        Tallies(server, KEYS, registry).ended(report(**aliases))
+        return tally.decoded(ask(server, tally.read_command(KEYS, "churn", "2")))
+
+    yield counted
+    server.delete(KEYS.tally("churn", "1"), KEYS.tally("churn", "2"))
+
+
+def leaves(_method: str, _rows: Any) -> Any:
+    raise SystemExit(1)
+
+
+def says_too_little(_method: str, _rows: Any) -> Any:
+    return [1.0]
+
+
+@pytest.mark.parametrize("misdeed", [leaves, says_too_little])
+def test_a_shadow_that_misbehaves_is_counted_as_failed(counted: Callable[..., Tally], misdeed: Any):
+    found = counted(misdeed, shadow=Alias(version="2"))
+    assert (found.failed, found.compared) == (3, 0)
+
+
+def test_a_version_that_is_canary_and_shadow_is_counted_as_both(counted: Callable[..., Tally]):
+    found = counted(
+        lambda _method, rows: [3.0] * len(rows), shadow=Alias(version="2"), canary=Alias(version="2", share=0.1)
+    )
+    assert (found.succeeded, found.failed, found.compared, found.differing) == (4, 0, 3, 3)
+    assert found.largest == pytest.approx(2.0)

@@ -1,0 +1,196 @@
+"""What is counted of a claim, and that no message can make a label."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from headrace.attempts import Attempt, joined
+from headrace.envelope import Job, encode
+from headrace.letter import Letter
+from headrace.outcome import Failure, Prediction, Success
+from headrace_worker.batching import Admitted, Batch
+from headrace_worker.models.manifest import Limits
+from headrace_worker.opening import Opened
+from headrace_worker.predict import BatchRun
+from headrace_worker.report import Report
+from headrace_worker.settle import Settled
+from headrace_worker.telemetry import metrics
+from headrace_worker.telemetry.counting import measure
+from headrace_worker.telemetry.feed import Feed
+from headrace_worker.telemetry.metrics import Tally, read
+from headrace_worker.transport.scripts import Claim, Lease
+
+AT = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def model(**limits: Any) -> Any:
+    return SimpleNamespace(manifest=SimpleNamespace(name="churn", version="3", limits=Limits(**limits)))
+
+
+def job_id(seconds_before: float) -> str:
+    """A job's id that tells when it was submitted: UUID version 7."""
+    moment = f"{int((AT.timestamp() - seconds_before) * 1000):012x}"
+    return f"{moment[:8]}-{moment[8:]}-7000-8000-{os.urandom(6).hex()}"
+
+
+def report(
+    *frames: bytes,
+    jobs: list[Job],
+    outcomes: list[Any],
+    batches: int = 1,
+    letters: Any = (),
+    lost: bool = False,
+    **limits: Any,
+) -> Report:
+    served = model(**limits)
+    admitted = [Admitted(job, served, "predict", job.instances) for job in jobs]
+    return Report(
+        claim=Claim(
+            lease=Lease(name="w/1", queue="predict.churn", origins=()),
+            frames=frames,
+            at_ms=int(AT.timestamp() * 1000),
+            taken=100.0,
+        ),
+        worker="w@here",
+        opened=Opened(jobs=jobs, frames=list(frames), ended=[], malformed=[], inboxes={}, early=[]),
+        batches=[BatchRun(batch=Batch(served, "predict", admitted), began=100.25, ended=100.75)] * batches,
+        settled=Settled(letters=[(letter, b"") for letter in letters]),
+        published=None if lost else outcomes,
+        began=100.125,
+        predicted=100.75,
+        ended=101.0,
+    )
+
+
+def counted(one: Report, claim_jobs: int = 256) -> Tally:
+    tally = Tally(counts={}, observed={})
+    measure(one, tally, claim_jobs=claim_jobs)
+    return tally
+
+
+def success(job: str) -> Success:
+    return Success(job=job, prediction=Prediction(model="churn", version="3", predictions=[1]))
+
+
+def test_a_claim_counts_its_outcomes_waits_batches_and_seconds() -> None:
+    jobs = [Job(id=job_id(2), model="churn", instances=[1, 2]), Job(id="own-name", model="churn", instances=[1])]
+    tally = counted(report(*map(encode, jobs), jobs=jobs, outcomes=[success(job.id) for job in jobs]))
+    assert tally.counts == {
+        ("headrace_jobs_total", ("churn", "3", "success")): 2,
+        ("headrace_batches_total", ("churn", "3", "empty")): 1,
+    }
+    sums = {name: (row[0], sum(row[1:])) for (name, _), row in tally.observed.items()}
+    assert sums == {
+        "headrace_wait_seconds": (pytest.approx(2, abs=0.002), 1),
+        "headrace_batch_seconds": (0.25, 1),
+        "headrace_predict_seconds": (0.5, 1),
+        "headrace_batch_rows": (3, 1),
+        "headrace_publish_seconds": (0.25, 1),
+    }
+
+
+def test_a_delayed_job_waits_from_the_moment_it_was_due() -> None:
+    job = Job(id=job_id(3600), model="churn", instances=[1], eta=AT - timedelta(seconds=1))
+    tally = counted(report(encode(job), jobs=[job], outcomes=[success(job.id)]))
+    assert tally.observed["headrace_wait_seconds", ("churn",)][0] == pytest.approx(1, abs=0.002)
+
+
+def test_a_clock_that_is_ahead_makes_a_wait_of_nothing() -> None:
+    job = Job(id=job_id(-60), model="churn", instances=[1])
+    assert (
+        counted(report(encode(job), jobs=[job], outcomes=[success(job.id)])).observed[
+            "headrace_wait_seconds", ("churn",)
+        ][0]
+        == 0
+    )
+
+
+def test_what_a_message_says_is_no_label() -> None:
+    job = Job(id="x", model='evil"} 1\n', version="9999", instances=[1])
+    frame = joined([Attempt(cause=f"error:{'E' * 40}", owner="o", at_ms=1, company=1)], encode(job))
+    frame = frame.replace(b"\x01", b"\x01whatever,o,1,1;")
+    failure = Failure(job="x", reason="unknown model", error="UnknownModel", module="headrace", message="no")
+    letter = Letter(
+        id="x",
+        model=job.model,
+        version="9999",
+        queue="q",
+        reason="unknown model",
+        error="E",
+        module="m",
+        message="",
+        worker="w",
+    )
+    tally = counted(report(frame, jobs=[job], outcomes=[failure], batches=0, letters=[letter]))
+    assert tally.counts == {
+        ("headrace_jobs_total", ("churn", "", "failure")): 1,
+        ("headrace_dead_letters_total", ("churn", "unknown model")): 1,
+        ("headrace_attempts_total", ("churn", "other")): 1,
+        ("headrace_attempts_total", ("churn", "error")): 1,
+    }
+
+
+def test_a_lost_lease_is_all_that_is_counted_of_its_claim() -> None:
+    job = Job(id="a", model="churn", instances=[1])
+    tally = counted(report(encode(job), jobs=[job], outcomes=[], lost=True))
+    assert (tally.counts, tally.observed) == ({("headrace_lease_losses_total", ("churn",)): 1}, {})
+
+
+@pytest.mark.parametrize(
+    ("cut", "frames", "batches", "limits"),
+    [
+        ("empty", 3, 1, {}),
+        ("rows", 3, 1, {"max_batch_rows": 3}),
+        ("jobs", 4, 1, {}),
+        ("bytes", 3, 1, {"max_batch_bytes": 100}),
+        ("mixed", 3, 2, {}),
+    ],
+)
+def test_a_batch_tells_why_it_holds_no_more(cut: str, frames: int, batches: int, limits: dict[str, int]) -> None:
+    jobs = [Job(id=f"j{n}", model="churn", instances=[1]) for n in range(frames)]
+    one = report(*map(encode, jobs), jobs=jobs, outcomes=[], batches=batches, **limits)
+    assert counted(one, claim_jobs=4).counts == {("headrace_batches_total", ("churn", "3", cut)): batches}
+
+
+def test_a_job_that_runs_alone_is_a_batch_cut_for_that() -> None:
+    job = Job(id="a", model="churn", instances=[1])
+    frame = joined([Attempt(cause="crash", owner="o", at_ms=1, company=3)], encode(job))
+    assert ("headrace_batches_total", ("churn", "3", "alone")) in counted(
+        report(frame, jobs=[job], outcomes=[])
+    ).counts
+
+
+def test_a_tally_survives_its_way_in_parts() -> None:
+    tally, got = Tally(counts={}, observed={}), Tally(counts={}, observed={})
+    for n in range(5):
+        tally.add(metrics.RETRIES, (f"m{n}",), n)
+        tally.observe(metrics.WAIT, (f"m{n}",), [0.1, 1e9])
+    for part in tally.parts(3):
+        got.take(read(part))
+    assert (got.counts, got.observed) == (tally.counts, tally.observed)
+
+
+def test_a_process_that_cannot_send_keeps_a_sum_and_sends_it_later() -> None:
+    feed = Feed()
+    one = Tally(counts={}, observed={})
+    one.add(metrics.RETRIES, ("m",))
+    child = os.fork()
+    if not child:  # as a pool process: more than a socket holds, all at once
+        for _ in range(20_000):
+            feed.send(one)
+        deadline = time.monotonic() + 10
+        while feed._unsent and time.monotonic() < deadline:  # what is left is to go, too
+            feed.send(Tally(counts={}, observed={}))
+        os._exit(0)
+    os.waitpid(child, 0)
+    deadline = time.monotonic() + 10
+    while feed.sums().counts.get(("headrace_retries_total", ("m",))) != 20_000:
+        assert time.monotonic() < deadline, feed.sums()
+        time.sleep(0.01)
+    feed.close()

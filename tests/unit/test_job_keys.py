@@ -1,0 +1,150 @@
+"""A signature is of one job, as it was signed; keys are changed one after the other."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.attempts import split
+from headrace.envelope import Job, encode
+from headrace.errors import NotTrusted, SettingError
+from headrace.job_keys import HEADER, JobKeys, Trust
+from headrace.letter import Letter, kept
+from headrace.replay import replay
+from headrace.sealed import unseal
+
+OLD, NEW = "2026a:" + "a" * 44, "2026b:" + "b" * 44
+KEYS = JobKeys.of(OLD)
+assert KEYS is not None
+TRUST = Trust(keys=KEYS, required=True)
+JOB = Job(
+    id="job-1",
+    model="churn",
+    instances=[{"age": 41}],
+    version="3",
+    expires=datetime(2030, 1, 1, tzinfo=UTC),
+    metadata={"who": "ann"},
+    trace={"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+)
+
+
+def changed(message: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    parts = json.loads(message)
+    change(parts)
+    return json.dumps(parts).encode()
+
+
+def other_arguments(parts: dict[str, Any]) -> None:
+    body = base64.b64decode(parts["body"]).replace(b"41", b"42")
+    parts["body"] = base64.b64encode(body).decode()
+
+
+def test_a_signed_job_is_the_job():
+    assert unseal(encode(JOB, KEYS), TRUST).job() == JOB
+    assert unseal(encode(JOB, KEYS)).job() == JOB
+    assert json.loads(encode(JOB, KEYS))["headers"].pop(HEADER).startswith("2026a:")
+    plain, signed = json.loads(encode(JOB)), json.loads(encode(JOB, KEYS))
+    del signed["headers"][HEADER]
+    assert signed == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (other_arguments, "were changed"),
+        (lambda parts: parts["headers"].update(id="job-2"), "were changed"),
+        (lambda parts: parts["headers"].update(expires=None), "were changed"),
+        (lambda parts: parts["headers"].update(expires="2031-01-01T00:00:00+00:00"), "were changed"),
+        (lambda parts: parts["headers"].update({HEADER: "2026a:"}), "were changed"),
+        (lambda parts: parts["headers"].update({HEADER: "2026a:é"}), "were changed"),
+        (
+            lambda parts: parts["headers"].update({HEADER: "none:" + "x" * 500}),
+            "a key this worker does not have",
+        ),
+        (lambda parts: parts["headers"].update({HEADER: ["2026a"]}), "is not signed"),
+        (lambda parts: parts["headers"].pop(HEADER), "is not signed"),
+        (lambda parts: parts.update(body="no base64, no JSON"), "were changed"),
+    ],
+)
+def test_whatever_is_changed_the_job_is_not_read(change: Callable[[dict[str, Any]], None], said: str):
+    sealed = unseal(changed(encode(JOB, KEYS), change), TRUST)
+    assert sealed.args == []
+    with pytest.raises(NotTrusted, match=said):
+        sealed.job()
+
+
+def test_what_is_not_signed_may_be_taken_but_never_what_is_signed_wrongly():
+    lenient = Trust(keys=KEYS, required=False)
+    assert unseal(encode(JOB), lenient).job() == JOB
+    with pytest.raises(NotTrusted):
+        unseal(changed(encode(JOB, KEYS), other_arguments), lenient).job()
+
+
+def test_the_first_key_signs_and_every_key_verifies():
+    both = JobKeys.of(f"{NEW}, {OLD}\n")
+    assert both is not None
+    assert json.loads(encode(JOB, both))["headers"][HEADER].startswith("2026b:")
+    for keys in (KEYS, both):
+        assert unseal(encode(JOB, keys), Trust(keys=both, required=True)).job() == JOB
+    with pytest.raises(NotTrusted, match="does not have: '2026b'"):
+        unseal(encode(JOB, both), TRUST).job()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hunter2-hunter2-hunter2", "key 1 is not id:secret"),
+        (f"{OLD},:secret", "key 2 is not id:secret"),
+        ("a:hunter2", "the secret of key 'a' is too short"),
+        (f"{OLD},{OLD}", "two keys '2026a'"),
+    ],
+)
+def test_keys_that_are_none_are_refused_without_a_secret(text: str, said: str):
+    with pytest.raises(SettingError, match=said) as refused:
+        JobKeys.of(text)
+    assert "hunter2" not in str(refused.value)
+    assert "aaaa" not in str(refused.value)
+
+
+def test_no_keys_are_none():
+    assert JobKeys.of("") is None
+    assert JobKeys.of(" \n") is None
+
+
+def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None = KEYS) -> bytes:
+    letter = Letter(
+        id="job-1",
+        model="churn",
+        queue="predict.churn",
+        reason="permanent",
+        error="E",
+        module="m",
+        worker="w",
+        message="",
+    )
+    whole = kept(letter, message)
+    return split(replay(whole, who="ann", now_ms=1, version=version, keys=keys).frame)[1]
+
+
+def test_a_replay_that_changes_what_is_signed_signs_it_anew():
+    for version in (None, "4"):
+        job = unseal(replayed(encode(JOB, KEYS), version=version), TRUST).job()
+        assert job == msgspec.structs.replace(JOB, expires=None, version=version or "3")
+    without_deadline = msgspec.structs.replace(JOB, expires=None)
+    assert unseal(replayed(encode(without_deadline, KEYS), keys=None), TRUST).job() == without_deadline
+    with pytest.raises(SettingError, match="HEADRACE_JOB_KEYS"):
+        replayed(encode(JOB, KEYS), keys=None)
+
+
+def test_a_replay_makes_no_job_trusted_that_was_not():
+    forged = changed(encode(JOB, KEYS), other_arguments)
+    with pytest.raises(NotTrusted):
+        unseal(replayed(forged, version="4"), TRUST).job()
+    with pytest.raises(NotTrusted):
+        unseal(replayed(encode(JOB), version="4"), TRUST).job()

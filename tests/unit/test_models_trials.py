@@ -1,0 +1,258 @@
+"""Runtimes are tried on a model: parity first, then time; what fails says why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import make_classification, make_regression
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from headrace import contract as contracts
+from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.errors import ModelError
+from headrace_worker.models.generated import generate
+from headrace_worker.models.infer import infer
+from headrace_worker.models.loader import load
+from headrace_worker.models.manifest import Trial
+from headrace_worker.models.package import package
+from headrace_worker.models.parity import TOLERANCE, compare
+from headrace_worker.models.store import Store
+from headrace_worker.models.trials import Reference, attempt, measure, quickest, refer
+
+X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
+
+
+def _contract(given: Named | Array | Text) -> Contract:
+    return Contract(model="m", version="0", input=given, methods={"predict": Output(shape=())})
+
+
+NAMED = Named(
+    features=(
+        Feature(name="age", kind="number", nullable=True),
+        Feature(name="count", kind="integer"),
+        Feature(name="gone", kind="boolean"),
+        Feature(name="plan", kind="string"),
+        Feature(name="sex", kind="category", categories=("f", "m", 3)),
+    )
+)
+EXAMPLE = [
+    {"age": 20.0, "count": 1, "gone": True, "plan": "gold", "sex": "f"},
+    {"age": None, "count": 9, "gone": False, "plan": "basic", "sex": 3},
+]
+
+
+@pytest.mark.parametrize(
+    ("given_", "example"),
+    [
+        (NAMED, EXAMPLE),
+        (Array(shape=(2, 2)), [[[1.0, 2.0], [3.0, 4.0]]]),
+        (Array(shape=(3,), nullable=True), [[1.0, None, 3.0]]),
+        (Text(), ["some words", ""]),
+    ],
+)
+def test_generated_rows_fit_the_contract_and_are_always_the_same(given_: Any, example: Any) -> None:
+    rows = generate(given_, example, 300)
+    assert contracts.check(_contract(given_), rows) == rows
+    assert rows == generate(given_, example, 300)
+
+
+def test_generated_rows_reach_a_little_beyond_the_example_and_hold_what_was_never_seen() -> None:
+    rows = generate(NAMED, [*EXAMPLE, EXAMPLE[0] | {"age": 30.5}], 1_000)
+    ages = [row["age"] for row in rows if row["age"] is not None]
+    assert 18.9 < min(ages) < 20
+    assert 30.5 < max(ages) < 31.6
+    assert 50 < sum(row["age"] is None for row in rows) < 200
+    assert {row["plan"] for row in rows} - {"gold", "basic"}
+    assert {row["sex"] for row in rows} == {"f", "m", 3}
+
+
+def test_classes_must_be_equal_and_numbers_close() -> None:
+    assert compare(["a", "b"], ["a", "b"]).wrong == ()
+    assert compare(["a", "b"], ["a", "c"]).wrong == (1,)
+    assert compare([1, 0], [1.0, 0]).wrong == (0,)
+    assert compare([True], [1]).wrong == (0,)
+    assert compare([[0.5, 0.5]], [[0.5, 0.5 + 0.4 * TOLERANCE]]).wrong == ()
+    assert compare([[0.5, 0.5]], [[0.5, 0.5 + 0.6 * TOLERANCE]]).wrong == (0,)
+    assert compare([[0.5, None]], [[0.5, None]]).wrong == ()
+    assert compare([[0.5, None]], [[0.5, 0.1]]).wrong == (0,)
+    assert compare([[0.5]], [[0.5, 0.5]]).wrong == (0,)
+    assert compare([1.0, 2.0], [1.0]).wrong == (1,)
+    assert compare([], [1.0]).wrong == (0,)
+
+
+@given(st.lists(st.floats(-1e6, 1e6).filter(lambda number: number == 0 or abs(number) > 1e-30), min_size=1))
+@settings(max_examples=50)
+def test_numbers_rounded_to_32_bits_are_close(numbers: list[float]) -> None:
+    assert compare(numbers, np.float32(numbers).astype(float).tolist()).wrong == ()
+
+
+def _reference(rows: int = 3) -> Reference:
+    return Reference([[float(row)] for row in range(rows)], {"predict": list(range(rows))}, "predict")
+
+
+def test_a_runtime_that_differs_or_fails_is_refused_with_the_reason() -> None:
+    def wrong(method: str, instances: Sequence[Any]) -> list[Any]:
+        return [0 for _ in instances]
+
+    def failing(method: str, instances: Sequence[Any]) -> list[Any]:
+        raise ValueError("a value of an instance")
+
+    assert attempt("odd", wrong, _reference()).refused == "predict differs from scikit-learn's for 2 of 3 rows"
+    assert attempt("odd", failing, _reference()).refused == "predict fails: ValueError"
+
+
+def test_a_difference_with_missing_values_only_is_said_to_be_one() -> None:
+    reference = Reference([[None], [1.0]], {"predict": [1, 1]}, "predict")
+    found = attempt("odd", lambda method, rows: [0 if row == [None] else 1 for row in rows], reference)
+    assert found.refused.endswith("for 1 of 2 rows, all with missing values, which the contract allows")
+
+
+def test_a_call_is_measured_at_three_sizes_until_it_is_slow() -> None:
+    sizes: list[int] = []
+    now = [0.0]
+
+    def predict(method: str, instances: Sequence[Any]) -> list[Any]:
+        sizes.append(len(instances))
+        now[0] += 0.02 * len(instances)
+        return []
+
+    assert measure(predict, _reference(), lambda: now[0]) == {1: pytest.approx(20), 64: pytest.approx(1_280)}
+    assert set(sizes) == {1, 64}
+
+
+def _trial(name: str, *milliseconds: float, refused: str = "") -> Trial:
+    return Trial(runtime=name, milliseconds=dict(zip((1, 64, 1024), milliseconds, strict=False)), refused=refused)
+
+
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [
+        ([], "sklearn"),
+        ([_trial("fast", 0.1, 1, 8)], "fast"),
+        ([_trial("fast", 0.95, 1.9, 9)], "sklearn"),
+        ([_trial("few", 0.1, 3, 10), _trial("many", 0.9, 1.9, 2)], "few"),
+        ([_trial("fast", 0.1, 1, 8, refused="differs")], "sklearn"),
+    ],
+)
+def test_the_quickest_that_passed_is_kept_if_it_is_worth_it(others: list[Trial], kept: str) -> None:
+    found = quickest([_trial("sklearn", 1, 2, 10), *others])
+    assert found is not None
+    assert found.runtime == kept
+
+
+def test_rows_that_scikit_learn_refuses_are_not_compared() -> None:
+    class Picky(LogisticRegression):
+        def predict(self, taken: Any) -> Any:
+            if (np.asarray(taken)[:, 0] > 1).any():
+                raise ValueError("too large")
+            return super().predict(taken)
+
+    estimator = Picky().fit(X, Y)
+    small = [row for row in X.tolist() if row[0] <= 1]
+    contract = infer(estimator, small, model="m", given=Array(shape=(6,)))
+    reference = refer(estimator, contract, small)
+    assert len(reference.rows) > len(small) + 100
+    assert max(row[0] for row in reference.rows) <= 1
+
+
+def _add(folder: Path, estimator: Any, runtime: str, example: Any = None, **more: Any) -> Any:
+    file, rows = folder / "model.skops", folder / "example.json"
+    skops.io.dump(estimator, file)
+    rows.write_text(json.dumps(X[:40].tolist() if example is None else example))
+    return package(Store(folder / "store"), file, name="model", example=rows, runtime=runtime, **more)
+
+
+def test_auto_keeps_one_that_predicts_the_same_and_records_what_it_found(tmp_path: Path) -> None:
+    estimator = HistGradientBoostingClassifier(max_iter=30).fit(X, Y)
+    manifest = _add(tmp_path, estimator, "auto")
+    trials = {trial.runtime: trial for trial in manifest.trials}
+    assert set(trials) >= {"sklearn", "treelite", "onnx"}
+    assert not trials["treelite"].refused
+    assert trials["treelite"].compared > 40 + 32  # at the least, however slow the machine
+    assert set(trials["sklearn"].milliseconds) == {1, 64, 1024}
+    kept = trials[manifest.runtime]
+    assert not kept.refused
+    loaded = load(Store(tmp_path / "store"), "model", "1")
+    assert loaded.predict("predict", X.tolist()) == estimator.predict(X).tolist()
+
+
+@pytest.mark.parametrize("runtime", ["treelite", "onnx"])
+def test_the_runtime_asked_for_is_the_one_that_serves(runtime: str, tmp_path: Path) -> None:
+    table, values = make_regression(100, 6, random_state=0)
+    estimator = GradientBoostingRegressor(n_estimators=10).fit(table, values)
+    manifest = _add(tmp_path, estimator, runtime, table[:20].tolist())
+    assert manifest.runtime == runtime
+    assert manifest.compiled is not None
+    assert (tmp_path / f"store/model/1/compiled.{runtime}").stat().st_size == manifest.compiled.size
+    loaded = load(Store(tmp_path / "store"), "model", "1")
+    got = loaded.predict("predict", table.tolist())
+    assert np.allclose(got, estimator.predict(table), 1e-5, 1e-3)
+    # The estimator's own methods are there as well, whatever executes them.
+    assert manifest.libraries[runtime.replace("onnx", "onnxruntime")]
+
+
+@pytest.mark.parametrize("runtime", ["treelite", "onnx"])
+def test_methods_a_runtime_does_not_have_stay_those_of_scikit_learn(runtime: str, tmp_path: Path) -> None:
+    estimator = (
+        LogisticRegression().fit(X, Y)
+        if runtime == "onnx"
+        else RandomForestClassifier(5, random_state=0).fit(X, Y)
+    )
+    manifest = _add(tmp_path, estimator, runtime)
+    loaded = load(Store(tmp_path / "store"), "model", "1")
+    for method in manifest.methods:
+        with np.errstate(divide="ignore"):
+            expected = getattr(estimator, method)(X)
+        got = np.array(loaded.predict(method, X.tolist()), dtype=float)
+        assert np.allclose(got[np.isfinite(expected)], expected[np.isfinite(expected)], 1e-9)
+
+
+def test_a_runtime_that_cannot_run_it_is_an_error_when_it_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"the runtime treelite cannot run the model: .*LogisticRegression"):
+        _add(tmp_path, LogisticRegression().fit(X, Y), "treelite")
+    with pytest.raises(ModelError, match="there is no runtime 'tensorrt' here; there are onnx, "):
+        _add(tmp_path, LogisticRegression().fit(X, Y), "tensorrt")
+    assert Store(tmp_path / "store").models() == []
+
+
+def test_the_usual_runtime_tries_nothing(tmp_path: Path) -> None:
+    manifest = _add(tmp_path, RandomForestClassifier(5).fit(X, Y), "sklearn")
+    assert (manifest.runtime, manifest.trials, manifest.compiled) == ("sklearn", (), None)
+
+
+def test_what_was_compiled_is_verified_before_it_is_read(tmp_path: Path) -> None:
+    _add(tmp_path, RandomForestClassifier(5, random_state=0).fit(X, Y), "treelite")
+    file = tmp_path / "store/model/1/compiled.treelite"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ModelError, match="digest"):
+        load(Store(tmp_path / "store"), "model", "1")
+    with pytest.raises(ModelError, match="HEADRACE_MAX_MODEL_BYTES"):
+        load(Store(tmp_path / "store"), "model", "1", max_bytes=file.stat().st_size - 1)
+
+
+def test_a_runtime_whose_library_is_not_installed_is_named_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, library in (("treelite", "treelite"), ("onnx", "onnxruntime")):
+        monkeypatch.delitem(sys.modules, f"headrace_worker.runtimes.{module}", raising=False)
+        monkeypatch.setitem(sys.modules, library, None)
+    estimator = RandomForestClassifier(5, random_state=0).fit(X, Y)
+    manifest = _add(tmp_path, estimator, "auto")
+    assert manifest.runtime == "sklearn"
+    refused = {trial.runtime: trial.refused for trial in manifest.trials}
+    assert "pip install 'headrace-worker[treelite]'" in refused["treelite"]
+    assert "pip install 'headrace-worker[onnx]'" in refused["onnx"]
+    assert load(Store(tmp_path / "store"), "model", "1").predict("predict", X.tolist())
+    with pytest.raises(ModelError, match=r"headrace-worker\[treelite\]"):
+        _add(tmp_path, estimator, "treelite")

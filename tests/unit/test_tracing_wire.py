@@ -1,0 +1,59 @@
+"""A trace travels with a job in the headers of its message, and costs nothing where there is none."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from headrace.envelope import Job, encode
+from headrace.sealed import unseal
+from headrace.tracing import submitting
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE = {"traceparent": PARENT, "tracestate": "a=1", "sentry-trace": "x-1", "baggage": "sentry-release=1%22"}
+JOB = Job(id="a", model="churn", instances=[{"age": 41}])
+
+
+def traced(trace: dict[str, str] | None) -> bytes:
+    return encode(msgspec.structs.replace(JOB, trace=trace))
+
+
+def test_a_trace_comes_out_as_it_went_in():
+    assert unseal(traced(TRACE)).job().trace == TRACE
+    assert json.loads(traced(TRACE))["headers"]["traceparent"] == PARENT
+
+
+@pytest.mark.parametrize("trace", [None, {}])
+def test_without_a_trace_a_message_is_not_a_byte_longer(trace: dict[str, str] | None):
+    assert traced(trace) == encode(JOB)
+    assert unseal(traced(trace)).job().trace is None
+
+
+def test_a_trace_stays_with_its_own_call():
+    traced(TRACE)
+    assert unseal(encode(JOB)).job().trace is None
+
+
+def test_headers_inside_of_an_instance_are_left_alone():
+    job = msgspec.structs.replace(JOB, instances=[{'"headers":{': '"headers":{'}], trace=TRACE)
+    assert unseal(encode(job)).job().instances == job.instances
+
+
+@pytest.mark.parametrize("given", [7, None, [], {"a": 1}, ""])
+def test_what_others_write_into_these_headers_is_taken_only_as_text(given: object):
+    message = json.loads(encode(JOB))
+    message["headers"]["traceparent"] = given
+    assert unseal(json.dumps(message).encode()).job().trace is None
+
+
+def test_a_program_that_does_not_trace_has_no_headers(monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    for name in ("opentelemetry.trace", "sentry_sdk"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with submitting("churn", 1, "a") as trace:
+        assert trace is None
+    assert "opentelemetry.trace" not in sys.modules
+    assert "sentry_sdk" not in sys.modules

@@ -1,0 +1,35 @@
+"""`headrace exporter`."""
+
+from __future__ import annotations
+
+import threading
+
+import click
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from headrace import broker
+from headrace.cli import options
+from headrace.settings import Settings, load
+from headrace_worker.telemetry.exporter import Queues
+from headrace_worker.telemetry.http_server import HttpServer
+
+
+@click.command()
+@options.url
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9465, show_default=True, help="Port to listen on.")
+def exporter(url: str | None, address: str, port: int) -> None:
+    """Show queues, leases, dead letters and models to Prometheus, on /metrics, until Ctrl-C.
+
+    One is enough for a Redis; it reads it when it is scraped, and keeps nothing.
+    """
+    settings = load(Settings)
+    if url:
+        settings = msgspec.structs.replace(settings, redis_url=url)
+    broker.connect(settings).close()  # opens none, but a URL that cannot be is said in one sentence
+    registry = CollectorRegistry()
+    registry.register(Queues(lambda: broker.connect(settings), settings.key_prefix))
+    server = HttpServer(address, port, registry)
+    click.echo(f"metrics on http://{address}:{server.port}/metrics", err=True)
+    threading.Event().wait()

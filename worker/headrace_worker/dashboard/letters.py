@@ -1,0 +1,53 @@
+"""Dead letters a page at a time, the newest first."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace import letter as letters
+from headrace.letter import Letter
+from headrace.letter_filter import Wanted
+from headrace.plan import Command, Plan
+from headrace.queues import Keys
+
+#: Letters on a page, and letters looked at for one: few of many may be wanted.
+PAGE, LOOKED_AT = 50, 5_000
+_CHUNK = 500
+
+
+class LetterPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some letters."""
+
+    letters: tuple[Letter, ...]
+    #: Where the next page begins, counted from the newest letter; None where this is the last.
+    next: int | None
+
+
+def page(keys: Keys, wanted: Wanted, start: int) -> Plan[LetterPage]:
+    """The letters wanted from the one at `start` on, counted from the newest, 0. Ages are not looked at."""
+    found: list[Letter] = []
+    at = start
+    while at < start + LOOKED_AT:
+        scored = yield Command(("ZREVRANGE", keys.died, at, at + _CHUNK - 1, "WITHSCORES"))
+        names = [bytes(name) for name in scored[::2]]
+        if not names:
+            return LetterPage(letters=tuple(found), next=None)
+        lines = yield Command(("HMGET", keys.dead, *names))
+        for name, died, line in zip(names, scored[1::2], lines, strict=True):
+            at += 1
+            one = letters.read(name.decode(errors="replace"), line or b"", int(float(died)))
+            if wanted.takes(one):
+                found.append(one)
+            if len(found) == PAGE:
+                left = yield Command(("ZCARD", keys.died))
+                return LetterPage(letters=tuple(found), next=at if at < left else None)
+        if len(names) < _CHUNK:
+            return LetterPage(letters=tuple(found), next=None)
+    return LetterPage(letters=tuple(found), next=at)
+
+
+def one(keys: Keys, name: str) -> Plan[Letter | None]:
+    """The letter of that id, without its message; None where there is none."""
+    died = yield Command(("ZSCORE", keys.died, name))
+    line = yield Command(("HMGET", keys.dead, name))
+    return None if died is None else letters.read(name, line[0] or b"", int(float(died)))

@@ -1,0 +1,72 @@
+"""Spans of jobs for Sentry's Queues page: how long each waited, how long it took, what became of it.
+
+A job is told of if its producer's trace is sampled (`headrace.tracing`, or Sentry in any Celery client), and
+besides these the part of the jobs that SENTRY_TRACES_SAMPLE_RATE says. Source: Sentry's page "Instrument Queues".
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import sentry_sdk
+
+from headrace.attempts import split
+from headrace.envelope import submitted_at
+from headrace.outcome import Failure
+
+if TYPE_CHECKING:
+    from headrace.envelope import Job
+    from headrace_worker.report import Report
+
+
+class QueueSpans:
+    """Sends a transaction for each job that is to be traced."""
+
+    def __init__(self, rate: float, chance: Callable[[], float] = random.random) -> None:
+        self._rate, self._chance = rate, chance
+
+    def ended(self, report: Report) -> None:
+        """A claim has ended."""
+        if report.published is None:
+            return
+        failed = {outcome.job for outcome in report.published if isinstance(outcome, Failure)}
+        failed |= {job.id for job, _ in report.settled.retried}
+        for job, frame in zip(report.opened.jobs, report.opened.frames, strict=True):
+            if self._wanted(job):
+                _send(job, frame, report, failed=job.id in failed)
+
+    def _wanted(self, job: Job) -> bool:
+        said = (job.trace or {}).get("sentry-trace", "")
+        if said.endswith(("-0", "-1")):
+            return said.endswith("-1")
+        return self._rate > 0 and self._chance() < self._rate
+
+
+def _send(job: Job, frame: bytes, report: Report, *, failed: bool) -> None:
+    queue, claimed = report.claim.lease.queue, report.claim.at_ms / 1000
+    attempts, message = split(frame)
+    status = "internal_error" if failed else "ok"
+    with sentry_sdk.isolation_scope() as scope:
+        carried = scope.continue_trace(
+            job.trace or {}, op="queue.task", name=queue, source="task", origin="auto.queue"
+        )
+        carried.sampled, carried.start_timestamp = True, report.moment(report.claim.taken)
+        transaction = sentry_sdk.start_transaction(carried)
+        span = transaction.start_child(op="queue.process", name=queue, start_timestamp=claimed)
+        span.set_data("messaging.system", "redis")
+        span.set_data("messaging.destination.name", queue)
+        span.set_data("messaging.message.id", job.id)
+        span.set_data("messaging.message.body.size", len(message))
+        span.set_data("messaging.message.retry.count", len(attempts))
+        if (submitted := submitted_at(job.id)) is not None:
+            # Milliseconds. Who submits has a clock of its own.
+            waited = claimed - submitted.timestamp()
+            span.set_data("messaging.message.receive.latency", max(0.0, 1000 * waited))
+        for one in (span, transaction):
+            one.set_status(status)
+        ended = report.moment(report.ended)
+        span.finish(end_timestamp=ended)
+        transaction.set_tag("headrace.model", job.model)
+        transaction.finish(end_timestamp=ended)
