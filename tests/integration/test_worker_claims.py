@@ -29,6 +29,7 @@ from headrace.queues import Keys
 from headrace_worker.demo_models import add_demo_models, write_instances
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.models.store import Store
+from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.transport.wakeup import POLL_EVERY
 
 #: Seconds a lease lasts in these tests.
@@ -493,6 +494,8 @@ def test_events_tell_of_every_job_of_a_batch(served: Served, client: Client) -> 
             # It subscribes when it first drains; events are made for those who listen.
             with contextlib.suppress(TimeoutError):
                 listening.drain_events(timeout=0.1)
+            # A worker that was busy with the test before believes for a moment that still nobody hears.
+            time.sleep(1.5 * telemetry_events._BELIEVED)
             jobs = client.submit_many("doubling", served.rows(30))
             misfit = client.submit("doubling", [1])
             deadline = time.monotonic() + 20
