@@ -78,8 +78,13 @@ class Keys(msgspec.Struct, frozen=True):
         return tuple(name if step == 0 else f"{name}{_PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS)
 
     def job(self, job: str) -> str:
-        """A string: what is known of a job besides its message (`headrace.enqueue`)."""
-        return f"{self.prefix}headrace:job:{job}"
+        """A string: what is known of a job besides its message (`headrace.enqueue`).
+
+        A UUID's dashes are left out: a name of 44 bytes takes 16 less of Redis' memory than one of 45.
+        """
+        if len(job) == 36 and job[8] == job[13] == job[18] == job[23] == "-":
+            job = job[:8] + job[9:13] + job[14:18] + job[19:23] + job[24:]
+        return f"{self.prefix}headrace:id:{job}"
 
     def result(self, job: str) -> str:
         """Celery's result key, a string; also the channel its arrival is published on."""

@@ -92,7 +92,7 @@ def test_the_batch_script_run_again_predicts_nothing_twice(environ: dict[str, st
 
     def jobs() -> set[bytes]:
         with redis.Redis.from_url(environ["HEADRACE_REDIS_URL"]) as server:
-            return set(server.scan_iter("headrace:job:churn:*"))
+            return set(server.scan_iter("headrace:id:churn:*"))
 
     run(environ, tmp_path, "batch_script.py", EXAMPLES / "customers.csv", "first.csv")
     known = jobs()

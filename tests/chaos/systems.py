@@ -57,7 +57,7 @@ class Headrace:
     _queues = tuple(map(queue_name, (model.MODEL, model.ALONE)))
     _kept = (
         *_COMMON,
-        "headrace:job:*",
+        "headrace:id:*",
         "headrace:contracts:*",
         "headrace:models",
         "headrace:cancelled",

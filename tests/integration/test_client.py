@@ -278,12 +278,12 @@ def test_installations_with_prefixes_do_not_meet(redis_url: str, server: redis.R
 
 def test_a_record_lives_as_long_as_the_settings_say(client: Client, server: redis.Redis):
     job = client.submit("churn", AGE, metadata={"batch": "7"})
-    record = record_of(server.get(f"headrace:job:{job.id}"))
+    record = record_of(server.get(Keys().job(job.id)))
     assert record.m == "churn"
     assert record.x == {"batch": "7"}
-    assert 6 * 86_400 < server.ttl(f"headrace:job:{job.id}") <= 7 * 86_400
+    assert 6 * 86_400 < server.ttl(Keys().job(job.id)) <= 7 * 86_400
     end(server, Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=[1])), ttl=100)
-    assert 90 < server.ttl(f"headrace:job:{job.id}") <= 100
+    assert 90 < server.ttl(Keys().job(job.id)) <= 100
     assert 90 < server.ttl(f"celery-task-meta-{job.id}") <= 100
 
 

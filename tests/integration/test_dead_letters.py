@@ -501,7 +501,7 @@ def test_a_key_prefix_holds_for_letters_too(redis_url: str, server: redis.Redis)
     with Client(settings=Settings(redis_url=redis_url, key_prefix="shop:")) as client:
         assert client.dead_letters.replay(ids=["a"]).done == 1
         assert client.dead_letters.purge(ids=["b"]).done == 1
-    assert set(server.keys()) == {b"shop:predict.churn", b"shop:headrace:job:a", keys.result("b").encode()}
+    assert set(server.keys()) == {b"shop:predict.churn", b"shop:headrace:id:a", keys.result("b").encode()}
 
 
 # --- purge -----------------------------------------------------------------------------------------

@@ -249,7 +249,7 @@ def test_jobs_a_failover_lost_before_they_were_confirmed_are_not_confirmed(pair:
             def forgetful(within: Any, command: Any) -> Any:
                 # What a failover does between a write and its confirmation.
                 if hasattr(command, "commands") and command.commands[0][0] == "EVAL":
-                    seen.append(client.delete("headrace:job:lost"))
+                    seen.append(client.delete("headrace:id:lost"))
                 return ask(within, command)
 
             link._ask = forgetful
@@ -262,9 +262,9 @@ def test_jobs_a_failover_lost_before_they_were_confirmed_are_not_confirmed(pair:
 def test_the_record_of_a_repeated_job_keeps_its_time(always: EmbeddedRedis):
     with admin(always) as client, Client(settings=settings(always), check=False) as producer:
         producer.submit("churn", AGE, id="brief", durable=True)
-        client.expire("headrace:job:brief", 100)
+        client.expire("headrace:id:brief", 100)
         producer.submit("churn", AGE, id="brief", durable=True)
-        assert 90 <= client.ttl("headrace:job:brief") <= 100
+        assert 90 <= client.ttl("headrace:id:brief") <= 100
 
 
 def test_durable_is_true_or_false(redis_url: str):

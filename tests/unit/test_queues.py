@@ -56,3 +56,20 @@ def test_keys_stand_under_the_prefix():
     names = [*keys.lists("q"), keys.job("a"), keys.result("a"), keys.contracts("m"), keys.models]
     assert all(name.startswith("shop:") for name in names)
     assert len(set(names)) == len(names)
+
+
+def test_the_record_of_a_uuid_has_a_name_of_44_bytes_and_no_two_ids_share_one():
+    made = "01a21df6-b9d0-7095-aa6a-19003d6e5d89"
+    assert Keys().job(made) == "headrace:id:01a21df6b9d07095aa6a19003d6e5d89"
+    assert len(Keys().job(made)) == 44
+    likely = [
+        made,
+        "a-1-2",
+        "a-12",
+        "a12",
+        made[:-1],
+        made + "-",
+        made.replace("-", ":"),
+        "-".join("01a21df6b9d07095aa6a19003d6e5d89"[:18]),
+    ]
+    assert len({Keys().job(job) for job in likely}) == len(likely)
