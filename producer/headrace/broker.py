@@ -14,6 +14,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncNoPrimary
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError as NoPrimary
 
@@ -36,6 +37,9 @@ _HEALTH_CHECK = 30
 
 #: Connections one client opens at the most (`max_connections` in the URL); who needs one more waits for it.
 _CONNECTIONS = 50
+
+#: What connections say of themselves. Made once: redis-py else reads its package's metadata for each of them.
+_DRIVER = DriverInfo(lib_version=redis.__version__)
 
 
 def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
@@ -110,6 +114,7 @@ def _options(settings: Settings, address: Address) -> dict[str, Any]:
         "timeout": settings.command_timeout,
         # Announcements come as plain replies, and the handshake is one step shorter than RESP3's.
         "protocol": 2,
+        "driver_info": _DRIVER,
     }
     if urlsplit(address.url).scheme != "unix":
         options["socket_keepalive"] = True

@@ -13,10 +13,12 @@ from typing import Any
 
 from headrace import __version__
 from headrace.settings import load
+from headrace_worker import pool_process
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry
 
 settings = load(WorkerSettings)
+pool_process.bound_threads(settings.threads)  # before numpy is imported
 sentry.start(__version__)  # before Celery's worker is imported: see telemetry/sentry.py
 
 from celery import Task, signals  # noqa: E402
@@ -25,7 +27,6 @@ from celery.utils.log import get_multiprocessing_logger  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
 from headrace import broker  # noqa: E402
-from headrace_worker import pool_process  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
 from headrace_worker.stopping import Stopping  # noqa: E402
 from headrace_worker.supervision import ClaimRequest, GiveBack, Lookout, revoke_cancels  # noqa: E402
@@ -102,6 +103,7 @@ def _load_models(**_: Any) -> None:
     form.begin()
     serving.watch.start()
     atexit.register(serving.watch.stop)
+    pool_process.prepare(app)
     serving.load()
     atexit.register(serving.stop)  # however the worker ends: Celery tells of no cold shutdown
 

@@ -12,15 +12,40 @@ import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from billiard.util import get_pdeathsig  # type: ignore[attr-defined]  # its stubs leave it out
 
 from headrace.errors import SettingError
 
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: Where libraries of linear algebra and OpenMP look how many threads they may take.
+_THREADS_OF = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 #: The part of the memory limit beyond which a process is replaced after its claim, or takes no further risk.
 _SHORT_AT = 0.8
 #: The exit code of a process that ran out of memory outside of a model.
 _EX_MEMORY = 71
 #: How the main process says that the soft time limit has passed; SoftTimeLimitExceeded is raised then.
 _SOFT_LIMIT = signal.SIGUSR1
+
+
+def bound_threads(count: int) -> None:
+    """Say how many threads libraries may take that are loaded from now on, in this process and its forks.
+
+    OpenBLAS, when it is told so after it was loaded, starts those of every core in each process that was forked;
+    they take processors for 30 ms, to see that there is nothing to do.
+    """
+    for name in _THREADS_OF:
+        os.environ[name] = str(count)
+
+
+def prepare(app: Celery[Any]) -> None:
+    """Import and make in the main process what each pool process would anew: half of what one takes to start."""
+    app.backend  # noqa: B018  # imports it; a task's tracer would, in the first claim
+    with contextlib.suppress(OSError):
+        get_pdeathsig()  # billiard may ask by cffi, which makes a parser of C for it
 
 
 def isolate(memory_limit: int) -> None:

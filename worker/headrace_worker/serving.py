@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headrace.worker")
 
-#: Where libraries of linear algebra and OpenMP look how many threads they may take.
-_THREADS_OF = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+#: Seconds between two things that stop the event loop for some milliseconds: jobs that waited have left by then.
+_BETWEEN_HALTS = 0.05
 #: Seconds after which the worker counts as swapped though an old process still runs a claim.
 _SWAPPED_WITHIN = 10.0
 #: Seconds a thread that loads may keep the event loop waiting; Python's own are 0.005.
@@ -217,8 +217,6 @@ class Serving:
         if self.settings.ready_file:  # one left by a former run would have us pass for ready
             Path(self.settings.ready_file).unlink(missing_ok=True)
         self._check_redis()
-        for name in _THREADS_OF:  # for the libraries that a model brings later; of those here, as follows
-            os.environ.setdefault(name, str(self.settings.threads))
         threadpool_limits(self.settings.threads)
         try:
             failures = self._following.look()
@@ -245,8 +243,7 @@ class Serving:
             raise SystemExit(f"headrace: {error}") from None
 
     def after_fork(self) -> None:
-        """Make a pool process ready: pools of threads do not survive a fork, nor do their limits."""
-        threadpool_limits(self.settings.threads)
+        """Make a pool process ready."""
         self.registry.after_fork()
         pool_process.isolate(self.settings.memory_limit)
 
@@ -289,6 +286,7 @@ class Serving:
                     self._forked_with = self._following.in_memory()
                     threadpool_limits(self.settings.threads)  # of the libraries that came with it, too
                     settle_memory()
+                    self._ending.wait(_BETWEEN_HALTS)
                     self.swap.begin()
                     self.swap.wait(_SWAPPED_WITHIN)
                 for model in self.registry.models():
