@@ -29,7 +29,7 @@ from celery.worker.consumer.consumer import Consumer  # noqa: E402
 from headrace import broker  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
 from headrace_worker.stopping import Stopping  # noqa: E402
-from headrace_worker.supervision import ClaimRequest, GiveBack, Lookout, revoke_cancels  # noqa: E402
+from headrace_worker.supervision import ClaimRequest, Forgetful, GiveBack, Lookout, revoke_cancels  # noqa: E402
 from headrace_worker.swap import Swapping  # noqa: E402
 from headrace_worker.telemetry.logs import Form, secrets_of  # noqa: E402
 from headrace_worker.telemetry.pulse import LoopPulse, Pulse  # noqa: E402
@@ -66,7 +66,7 @@ app.conf.broker_transport_options.update(
 )
 app.steps["consumer"].update({GiveBack, Pulse})
 GiveBack.keeper = serving.keeper
-app.steps["worker"].update({Lookout, LoopPulse, Stopping, Swapping})
+app.steps["worker"].update({Forgetful, Lookout, LoopPulse, Stopping, Swapping})
 Pulse.health = LoopPulse.health = serving.watch.health
 ClaimRequest.lost = staticmethod(serving.watch.lost)
 Swapping.swap = serving.swap
