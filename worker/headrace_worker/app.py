@@ -27,6 +27,7 @@ from celery.utils.log import get_multiprocessing_logger  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
 from headrace import broker  # noqa: E402
+from headrace_worker.handover import Handing, Handover  # noqa: E402
 from headrace_worker.serving import Serving  # noqa: E402
 from headrace_worker.stopping import Stopping  # noqa: E402
 from headrace_worker.supervision import ClaimRequest, Forgetful, GiveBack, Lookout, revoke_cancels  # noqa: E402
@@ -38,6 +39,7 @@ from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E4
 from headrace_worker.transport.scripts import Claim  # noqa: E402
 
 serving = Serving(settings)
+handover = Handover()
 form = Form(settings.log_format, secrets_of(settings.redis_url))
 
 app = broker.celery_app(settings)
@@ -59,14 +61,16 @@ app.conf.update(
 app.conf.broker_transport_options.update(
     ask_of=Hook(serving.ask_of),
     share_keeper=Hook(serving.keeper_for),
+    handed_over=Hook(handover),
     lease_seconds=settings.lease,
     release_on_close=False,
     # What Celery itself sends, a heartbeat for one, would wait for ever on a half-open connection.
     socket_timeout=min(settings.command_timeout, silent_after(settings.lease)),
 )
 app.steps["consumer"].update({GiveBack, Pulse})
+Handing.handover = handover
 GiveBack.keeper = serving.keeper
-app.steps["worker"].update({Forgetful, Lookout, LoopPulse, Stopping, Swapping})
+app.steps["worker"].update({Forgetful, Handing, Lookout, LoopPulse, Stopping, Swapping})
 Pulse.health = LoopPulse.health = serving.watch.health
 ClaimRequest.lost = staticmethod(serving.watch.lost)
 Swapping.swap = serving.swap

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import select
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty
@@ -39,7 +40,7 @@ log = logging.getLogger("headrace.claims")
 #: One claim in this many takes the lowest priority first: file batches are never starved.
 _LOWEST_EVERY = 10
 #: What kombu sets on a channel from the transport options, besides its own.
-OPTIONS = ("lease_seconds", "ask_of", "release_on_close")
+OPTIONS = ("lease_seconds", "ask_of", "release_on_close", "handed_over")
 
 
 def one_by_one(queue: str) -> Ask:
@@ -92,6 +93,8 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     lease_seconds: float = 10.0
     ask_of: Callable[[str], Ask] = staticmethod(one_by_one)
     release_on_close: bool = True
+    #: Another: called when a claim was handed to Celery, which has put it before its pool.
+    handed_over: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._wakeup: Wakeup | None = None
@@ -240,6 +243,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         ask = self.ask_of(claim.lease.queue)
         message = claim_message(msgspec.structs.replace(claim, route=ask.route), ask.time_limits)
         self.connection._deliver(message, claim.lease.queue)  # noqa: SLF001  # as kombu does
+        self.handed_over()
 
     def _hand_over_ordinary(self, claim: Claim) -> None:
         message = self._ordinary(claim)
@@ -271,6 +275,11 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         """Claim on the next turn of the loop."""
         if self._wakeup:
             self._wakeup.wake()
+
+    def answer(self, within: float) -> None:
+        """Read the reply to the claim that was sent, if it comes within so many seconds. Raises Empty."""
+        if self._in_poll and _is_readable(self._in_poll._sock, within):  # noqa: SLF001  # as kombu does
+            self._brpop_read()
 
     def ended(self) -> None:
         """A claim has ended: a process is free, and there may be room for one of a queue that was left out."""
@@ -348,6 +357,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         self._give_back_sent()
         self._drop_wakeup()
         super().close()
+
+
+def _is_readable(sock: Any, within: float) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(1000 * within))
 
 
 #: No moment comes after this.
