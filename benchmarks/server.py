@@ -33,6 +33,11 @@ class Server:
         """When the append-only file reaches the disk: `always` (before a write is confirmed) or `everysec`."""
         self.client.config_set("appendfsync", when)
 
+    def log(self, *, on: bool) -> None:
+        """Whether there is an append-only file."""
+        self.client.config_set("appendonly", "yes" if on else "no")
+        self.settle()
+
     def empty(self) -> None:
         """Remove everything, and the log of it: each peer begins on the same server."""
         # The log is rewritten here and nowhere else: it would take a core from whoever's turn it is.

@@ -16,7 +16,9 @@ class Sizes(NamedTuple):
     round_trips: int
     #: Jobs waiting, at the least and at the most.
     depths: tuple[int, int]
-    #: How long each depth is kept up.
+    #: How long each depth is kept up before it is measured, and while it is. Filling the deep queue leaves Redis
+    #: about to double its table of keys, which it does at each power of two: that is over before.
+    depth_warm: float
     depth_seconds: float
     #: Jobs enqueued beforehand, for one pool process and for two.
     pool_jobs: int
@@ -24,5 +26,5 @@ class Sizes(NamedTuple):
     telling_turns: int
 
 
-LONG = Sizes(3, 4.0, 300, (1_000, 1_000_000), 10.0, 4_000, 7)
-SHORT = Sizes(1, 0.5, 30, (1_000, 20_000), 1.0, 400, 1)
+LONG = Sizes(3, 4.0, 300, (1_000, 1_000_000), 10.0, 10.0, 4_000, 7)
+SHORT = Sizes(1, 0.5, 30, (1_000, 20_000), 1.0, 1.0, 400, 1)

@@ -28,7 +28,7 @@ from headrace.outcome import Outcome, Prediction, Status, status_of
 from headrace.patience import Patience
 from headrace.plan import Command, Plan, Together, ask_async, carry_out_async
 from headrace.producer import Producer, out_of_time
-from headrace.queues import check_job_id, check_model_name
+from headrace.queues import check_job_id, check_model_name, split_version
 from headrace.settings import Settings
 from headrace.timeline import Timeline
 
@@ -175,10 +175,9 @@ class AsyncClient:
     ) -> AsyncJobHandle:
         """Enqueue a job; see `Client.submit`."""
         now = utc_now()
-        job = await self._link.do(
-            self._link.producer.submit(asked(model, options, now), instances_of(instance, instances), id, now)
-        )
-        return AsyncJobHandle(self._link, job, model, own=id is None)
+        wanted = asked(model, options, now)
+        job = await self._link.do(self._link.producer.submit(wanted, instances_of(instance, instances), id, now))
+        return AsyncJobHandle(self._link, job, wanted.model, own=id is None)
 
     async def submit_many(
         self,
@@ -190,10 +189,9 @@ class AsyncClient:
     ) -> list[AsyncJobHandle]:
         """Enqueue a job for each instance; see `Client.submit_many`."""
         now = utc_now()
-        jobs = await self._link.do(
-            self._link.producer.submit_many(asked(model, options, now), each_of(instances), ids, now)
-        )
-        return [AsyncJobHandle(self._link, job, model, own=ids is None) for job in jobs]
+        wanted = asked(model, options, now)
+        jobs = await self._link.do(self._link.producer.submit_many(wanted, each_of(instances), ids, now))
+        return [AsyncJobHandle(self._link, job, wanted.model, own=ids is None) for job in jobs]
 
     async def predict(
         self,
@@ -212,7 +210,7 @@ class AsyncClient:
         if id is not None:
             job = check_job_id(id)
             await self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
-            return await AsyncJobHandle(self._link, job, model).result(deadline.left())
+            return await AsyncJobHandle(self._link, job, wanted.model).result(deadline.left())
         # Nobody can have told of a fresh id before it is submitted: no look is needed, only this order.
         job = new_id()
         async with self._link.waiting.watch([job], look=False, own=[job]) as watch:
@@ -221,7 +219,7 @@ class AsyncClient:
             arrived = await watch.next(deadline.left_or(SOON)) if ready else None
         if arrived is not None:
             return arrived[1].get()
-        return await AsyncJobHandle(self._link, job, model).result(deadline.left())
+        return await AsyncJobHandle(self._link, job, wanted.model).result(deadline.left())
 
     def as_completed(
         self, jobs: Iterable[AsyncJobHandle], timeout: float | None = None
@@ -255,7 +253,8 @@ class AsyncClient:
 
     async def contract(self, model: str, version: str | None = None) -> Contract:
         """The contract of a version of a model; see `Client.contract`."""
-        return await self._link.do(self._link.producer.contract(check_model_name(model), version, utc_now()))
+        name, version = split_version(model, version)
+        return await self._link.do(self._link.producer.contract(check_model_name(name), version, utc_now()))
 
     async def models(self) -> list[str]:
         """The models a worker has published a contract of, sorted."""

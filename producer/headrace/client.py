@@ -16,7 +16,7 @@ from headrace.inbox import SOON, in_bulk
 from headrace.link import Deadline, Link, some_left, utc_now
 from headrace.options import JobOptions, asked, each_of, instances_of
 from headrace.outcome import Prediction
-from headrace.queues import check_job_id, check_model_name
+from headrace.queues import check_job_id, check_model_name, split_version
 from headrace.settings import Settings, load
 
 
@@ -42,16 +42,16 @@ class Client:
     ) -> JobHandle:
         """Enqueue a job of one instance, or of several (`instances=[...]`); returns at once.
 
-        With an `id` of your own the call may be repeated: the same id and input is the same job. Options are
+        A version may stand behind the model's name: `churn@7`, or an alias, `churn@tested`. With an `id` of your
+        own the call may be repeated: the same id and input is the same job. Options are
         version, method, priority, expires, delay and metadata (`headrace.options.JobOptions`). Raises
         InvalidInput (UnknownModel, JobConflict), QueueFull or BrokerUnavailable; then nothing was enqueued,
         but for a connection lost for good while Redis answered.
         """
         now = utc_now()
-        job = self._link.do(
-            self._link.producer.submit(asked(model, options, now), instances_of(instance, instances), id, now)
-        )
-        return JobHandle(self._link, job, model, own=id is None)
+        wanted = asked(model, options, now)
+        job = self._link.do(self._link.producer.submit(wanted, instances_of(instance, instances), id, now))
+        return JobHandle(self._link, job, wanted.model, own=id is None)
 
     def submit_many(
         self,
@@ -67,10 +67,9 @@ class Client:
         chunks: where one is refused, the jobs of those before it stay. QueueFull holds what was `accepted`.
         """
         now = utc_now()
-        jobs = self._link.do(
-            self._link.producer.submit_many(asked(model, options, now), each_of(instances), ids, now)
-        )
-        return [JobHandle(self._link, job, model, own=ids is None) for job in jobs]
+        wanted = asked(model, options, now)
+        jobs = self._link.do(self._link.producer.submit_many(wanted, each_of(instances), ids, now))
+        return [JobHandle(self._link, job, wanted.model, own=ids is None) for job in jobs]
 
     def predict(
         self,
@@ -89,14 +88,14 @@ class Client:
         if id is not None:
             job = check_job_id(id)
             self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
-            return JobHandle(self._link, job, model).result(deadline.left())
+            return JobHandle(self._link, job, wanted.model).result(deadline.left())
         with self._link.lines.one() as line:
             inbox = line.inbox if line.open(deadline.left()) else None
             job = self._link.do(self._link.producer.submit(wanted, given, None, now, inbox), deadline.left())
             told = line.hear(job, deadline.left_or(SOON)) if inbox else None
         if told is not None:
             return told.get()
-        return JobHandle(self._link, job, model).result(deadline.left())
+        return JobHandle(self._link, job, wanted.model).result(deadline.left())
 
     def as_completed(self, jobs: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:
         """The jobs as they end, each with its outcome in it. Raises ResultTimeout `timeout` seconds from now."""
@@ -128,7 +127,8 @@ class Client:
 
     def contract(self, model: str, version: str | None = None) -> Contract:
         """The contract of a version of a model, of the newest by default. Raises UnknownModel."""
-        return self._link.do(self._link.producer.contract(check_model_name(model), version, utc_now()))
+        name, version = split_version(model, version)
+        return self._link.do(self._link.producer.contract(check_model_name(name), version, utc_now()))
 
     def models(self) -> list[str]:
         """The models a worker has published a contract of, sorted."""

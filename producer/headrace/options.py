@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.envelope import Job
 from headrace.errors import InvalidInput
-from headrace.queues import check_model_name
+from headrace.queues import check_model_name, split_version
 
 #: Bytes a job's metadata may take as JSON: a few words about it, not a second payload.
 _MOST_METADATA = 4096
@@ -82,12 +82,13 @@ def asked(model: str, options: JobOptions, now: datetime) -> Asked:
     for name in options:
         if name not in JobOptions.__annotations__:
             raise TypeError(f"a job has no option {name!r}; it has {', '.join(JobOptions.__annotations__)}")
+    name, version = split_version(model, options.get("version"))
     expires, eta = _expires(options.get("expires"), now), _start(options.get("delay"), now)
     if expires and eta and expires <= eta:
         raise InvalidInput("the job would expire before its delay is over; let `expires` be later than `delay`")
     return Asked(
-        model=check_model_name(model),
-        version=_word("version", options.get("version"), "a number as text or an alias, such as '3' or 'canary'"),
+        model=check_model_name(name),
+        version=_word("version", version, "a number as text or an alias, such as '3' or 'canary'"),
         method=_word("method", options.get("method"), "a name, such as 'predict_proba'"),
         priority=_priority(options.get("priority", 0)),
         expires=expires,

@@ -15,6 +15,7 @@ import msgspec
 from redis.exceptions import RedisError, ResponseError
 
 from headrace import contracts, depth, durable, enqueue, letter, outcome, publish, run
+from headrace.aliases import is_version
 from headrace.contract import Contract
 from headrace.contracts import Contracts
 from headrace.depth import QueueDepth
@@ -220,7 +221,10 @@ class Producer:
         return known.status == "cancelled"
 
     def contract(self, model: str, version: str | None, now: datetime) -> Plan[Contract]:
-        """The contract of a version, or of the newest."""
+        """The contract of a version, by its number or an alias, or of the newest."""
+        if version is not None and not is_version(version):
+            alias = (yield from self._contracts.aliases(model, now.timestamp())).by_name.get(version)
+            version = version if alias is None else alias.version
         return (yield from self._contracts.get(model, version, now.timestamp(), again=True))
 
     def models(self) -> Plan[list[str]]:

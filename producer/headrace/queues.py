@@ -7,6 +7,7 @@ the right. The list of priority 0 bears the plain name of the queue.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -30,12 +31,26 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 def check_model_name(model: object) -> str:
     """The name itself, or InvalidInput: a name is a part of queue names, key names and paths."""
     if not isinstance(model, str) or not _MODEL_NAME.fullmatch(model):
-        apart = "; its version is given apart, as `version`" if isinstance(model, str) and "@" in model else ""
         raise InvalidInput(
             "a model's name is 1 to 64 letters, digits, '-' or '_', the first a letter or digit; "
-            f"got {_shown(model)}{apart}"
+            f"got {_shown(model)}"
         )
     return model
+
+
+def split_version(model: Any, version: Any = None) -> tuple[Any, Any]:
+    """A model's name and its version, a number or an alias, which may stand behind the name: `churn@7`.
+
+    Neither is checked. Raises InvalidInput where a version stands there and beside it, or none behind the `@`.
+    """
+    if not isinstance(model, str) or "@" not in model:
+        return model, version
+    name, _, behind = model.partition("@")
+    if version is not None:
+        raise InvalidInput(f"{_shown(model)} names a version, and `version` does too; give one of them")
+    if not behind:
+        raise InvalidInput(f"{_shown(model)} names no version behind the '@', a number or an alias")
+    return name, behind
 
 
 def check_job_id(job: object) -> str:

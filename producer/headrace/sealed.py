@@ -21,7 +21,7 @@ import msgspec
 from headrace.envelope import TRACE, Job, Options
 from headrace.errors import InvalidInput, NotTrusted
 from headrace.job_keys import HEADER, Trust
-from headrace.queues import TASK
+from headrace.queues import TASK, split_version
 
 _NO_OPTIONS = Options()
 
@@ -163,11 +163,12 @@ def from_task(
         options = msgspec.convert(kwargs, Options) if kwargs else _NO_OPTIONS
     except msgspec.ValidationError as error:
         raise InvalidInput(f"a job's options are version, method and metadata: {error}") from None
+    name, version = split_version(model, options.version)
     return Job(
         id=job,
-        model=model,
+        model=name,
         instances=instances,
-        version=options.version,
+        version=version,
         method=options.method,
         metadata=options.metadata,
         priority=priority,

@@ -27,7 +27,7 @@ from headrace.in_memory_letters import InMemoryDeadLetters
 from headrace.link import utc_now
 from headrace.options import Asked, JobOptions, asked, each_of, instances_of
 from headrace.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Status, Success, status_of
-from headrace.queues import PRIORITY_STEPS, check_job_id, check_model_name, queue_name, step_of
+from headrace.queues import PRIORITY_STEPS, check_job_id, check_model_name, queue_name, split_version, step_of
 from headrace.settings import Settings
 from headrace.timeline import Known, Timeline, timeline
 
@@ -141,6 +141,7 @@ class InMemoryClient:
 
     def contract(self, model: str, version: str | None = None) -> Contract:
         """As `Client.contract`."""
+        model, version = split_version(model, version)
         contract = self._contracts.get(check_model_name(model))
         if contract is None:
             raise UnknownModel(f"no model {model!r} is published. Known: {', '.join(self.models()) or 'none'}")

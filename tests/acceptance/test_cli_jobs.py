@@ -52,6 +52,17 @@ def test_wait_prints_the_prediction(url):
     assert (waited.returncode, waited.stdout) == (0, "82\n")
 
 
+def test_a_version_may_stand_behind_the_model(url):
+    waited = headrace("submit", "churn@3", GOLD, "--timeout", "20", "--json", "--url", url)
+    assert json.loads(waited.stdout)["version"] == "3", waited.stderr
+    without = headrace("submit", "churn@9", GOLD, "--json", "--url", url)
+    assert without.returncode == 1
+    assert "'churn' has no version '9'" in without.stderr
+    twice = headrace("submit", "churn@3", GOLD, "--version", "3", "--url", url)
+    assert (twice.returncode, twice.stdout) == (1, "")
+    assert "give one of them" in twice.stderr
+
+
 def test_several_instances_are_one_job_and_json_says_it_all(url, tmp_path):
     file = tmp_path / "two.json"
     file.write_text(f"[{GOLD}, {GOLD}]")

@@ -70,10 +70,26 @@ def test_a_repeated_submit_is_the_same_job_though_production_has_moved(client: C
 
 def test_a_job_may_ask_for_an_alias(client: Client, server: redis.Redis):
     point(server, "tested", "9")
-    job = client.submit("churn", {**AGE, "plan": "gold"}, version="tested")
-    assert versions(server) == {job.id: "9"}
+    gold = {**AGE, "plan": "gold"}
+    jobs = [client.submit("churn", gold, version="tested"), client.submit("churn@tested", gold)]
+    jobs += client.submit_many("churn@tested", [gold])
+    assert versions(server) == {job.id: "9" for job in jobs}
+    assert {job.model for job in jobs} == {"churn"}
+    assert client.contract("churn@tested").version == "9"
     with pytest.raises(UnknownModel, match="no alias 'stable'; it has production, tested"):
-        client.submit("churn", AGE, version="stable")
+        client.submit("churn@stable", AGE)
+
+
+def test_a_job_may_name_a_number_behind_its_model(client: Client, server: redis.Redis):
+    point(server, "production", CHURN.version)
+    job = client.submit("churn@9", {**AGE, "plan": "gold"})
+    same = client.submit("churn", {**AGE, "plan": "gold"}, version="9", id=job.id)
+    assert same.id == job.id  # a repeat of the same job, however it is spelt
+    assert versions(server) == {job.id: "9"}
+    with pytest.raises(InvalidInput, match="give one of them"):
+        client.submit("churn@9", AGE, version="9")
+    with pytest.raises(InvalidInput, match="a model's name is"):
+        client.submit("@9", AGE)
 
 
 def test_a_canary_takes_its_share_and_the_handles_keep_their_order(client: Client, server: redis.Redis):

@@ -39,6 +39,13 @@ def opened(job: Job) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
     return message, args, kwargs
 
 
+def test_a_version_may_stand_behind_the_model_of_a_plain_task():
+    job = from_task("a", ["churn@7", [1]], {})
+    assert (job.model, job.version) == ("churn", "7")
+    with pytest.raises(InvalidInput, match="give one of them"):
+        from_task("a", ["churn@7", [1]], {"version": "7"})
+
+
 def test_a_job_written_is_the_job_read():
     message, args, kwargs = opened(JOB)
     read = from_task(

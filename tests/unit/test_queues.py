@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from kombu.transport.redis import Channel
 
 from headrace.errors import InvalidInput
-from headrace.queues import Keys, check_job_id, check_model_name, model_of, queue_name, step_of
+from headrace.queues import Keys, check_job_id, check_model_name, model_of, queue_name, split_version, step_of
 
 
 @pytest.mark.parametrize("name", ["churn", "a", "A-1_b", "9", "x" * 64])
@@ -22,9 +24,33 @@ def test_a_bad_model_name_is_refused(name: object):
         check_model_name(name)
 
 
-def test_a_name_with_a_version_is_told_where_the_version_belongs():
-    with pytest.raises(InvalidInput, match="got 'churn@7'; its version is given apart, as `version`"):
-        check_model_name("churn@7")
+@pytest.mark.parametrize(
+    ("given", "split"),
+    [
+        (("churn", None), ("churn", None)),
+        (("churn", "7"), ("churn", "7")),
+        (("churn@7", None), ("churn", "7")),
+        (("churn@tested", None), ("churn", "tested")),
+        (("churn@a@b", None), ("churn", "a@b")),
+        ((None, None), (None, None)),
+        ((7, "7"), (7, "7")),
+    ],
+)
+def test_a_version_may_stand_behind_the_name(given: tuple[Any, Any], split: tuple[Any, Any]):
+    assert split_version(*given) == split
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("churn@7", "8"), "'churn@7' names a version, and `version` does too; give one of them"),
+        (("churn@7", "7"), "give one of them"),
+        (("churn@", None), "'churn@' names no version behind the '@'"),
+    ],
+)
+def test_a_version_given_twice_or_left_out_is_refused(given: tuple[Any, Any], said: str):
+    with pytest.raises(InvalidInput, match=said):
+        split_version(*given)
 
 
 @pytest.mark.parametrize("job", ["", " ", "a b", "\n", "a\n", "x" * 129, None, 7, b"a", "*"])

@@ -158,7 +158,7 @@ def predict_file(
                 progress()
             writer.flush()
     return Report(
-        model=model,
+        model=contract.model,
         version=contract.version,
         method=chosen,
         rows=rows,

@@ -53,7 +53,7 @@ def submit(
         job = client.submit(model, instances=given, version=version, id=job_id, metadata=_metadata(meta), **rest)
         if not (wait or timeout):
             if as_json:
-                options.print_json({"id": job.id, "model": model})
+                options.print_json({"id": job.id, "model": job.model})
             else:
                 options.print_line(job.id)
             return
