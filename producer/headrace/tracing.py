@@ -37,7 +37,9 @@ def submitting(model: str, jobs: int, job: str | None = None) -> Iterator[dict[s
 
 
 def _in_use() -> Iterator[Callable[[str, int, str | None], _Begun | None]]:
-    if "opentelemetry.trace" in sys.modules:
+    api = sys.modules.get("opentelemetry.trace")
+    # redis-py imports it where it is installed; the program traces when it has set a provider.
+    if api is not None and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
         yield _opentelemetry
     if "sentry_sdk" in sys.modules:
         yield _sentry
