@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import redis
@@ -221,7 +222,7 @@ def test_time_that_runs_out_cancels_and_exits_4(idle, tmp_path):
 
 def assert_all_cancelled(url: str, jobs: int) -> None:
     with redis.Redis.from_url(url) as server, Client(url) as client:
-        names = [key.decode().removeprefix(Keys().job("")) for key in server.keys(Keys().job("*"))]
+        names = [str(UUID(key.decode().removeprefix(Keys().job("")))) for key in server.keys(Keys().job("*"))]
         assert len(names) == jobs
         assert {client.job(name).status() for name in names} == {"cancelled"}
 

@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import redis
@@ -104,7 +105,7 @@ def test_a_bar_is_drawn_on_one_line_and_a_summary_stays(url, tmp_path):
 def cancelled_jobs(url: str) -> int:
     """How many jobs there are, all of them cancelled."""
     with redis.Redis.from_url(url) as server:
-        names = [key.decode().removeprefix(Keys().job("")) for key in server.keys(Keys().job("*"))]
+        names = [str(UUID(key.decode().removeprefix(Keys().job("")))) for key in server.keys(Keys().job("*"))]
         assert all(b"REVOKED" in (server.get(Keys().result(name)) or b"") for name in names)
         return len(names)
 

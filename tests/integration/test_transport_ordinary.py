@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import pytest
@@ -315,34 +313,6 @@ def test_the_slow_poll_ends_with_its_connection(own: EmbeddedRedis) -> None:
             assert polls() == 1
             connection.release()
         assert polls() == 0
-    finally:
-        hub.close()
-
-
-def test_who_is_woken_has_the_message_in_the_same_turn_of_the_loop(
-    own: EmbeddedRedis, server: redis.Redis
-) -> None:
-    hub, got = Hub(), []
-    try:
-        with Connection(own.url, transport=OURS) as connection, Connection(own.url, transport=OURS) as producer:
-            connection.register_with_event_loop(hub)
-            consumer = connection.Consumer(
-                queue(), callbacks=[lambda body, message: got.append((body, message.ack()))]
-            )
-            consumer.consume()
-            (channel,) = connection.transport.cycle._channels
-            loop = hub.create_loop()
-            deadline = time.monotonic() + 10
-            while not (channel._wakeup and channel._wakeup.asleep):
-                assert time.monotonic() < deadline
-                next(loop)
-            send(producer, "wakes")
-            for fd in list(connection.transport.cycle._listeners):
-                assert select.select([fd], [], [], 10)[0]
-                with contextlib.suppress(Empty):
-                    connection.transport.cycle.on_readable(fd)
-            assert [body for body, _ in got] == ["wakes"]
-            consumer.cancel()
     finally:
         hub.close()
 

@@ -24,7 +24,7 @@ def test_a_free_process_has_a_claim_before_the_loop_turns():
         handover.of(pool, hub)
         for _ in range(2):
             pool.apply_async(os.getppid, callback=ran.append)
-            handover()
+            handover.write()
         assert len(pool.outbound_buffer) == 1  # one process takes one
         while len(ran) < 2:
             assert time.monotonic() < deadline

@@ -61,7 +61,7 @@ app.conf.update(
 app.conf.broker_transport_options.update(
     ask_of=Hook(serving.ask_of),
     share_keeper=Hook(serving.keeper_for),
-    handed_over=Hook(handover),
+    handed_over=Hook(handover.write),
     lease_seconds=settings.lease,
     release_on_close=False,
     # What Celery itself sends, a heartbeat for one, would wait for ever on a half-open connection.

@@ -21,7 +21,7 @@ class Handover:
         """Say which pool, and which event loop drives it."""
         self._pool, self._hub = pool, hub
 
-    def __call__(self) -> None:
+    def write(self) -> None:
         """Write what waits."""
         pool = self._pool
         if pool is not None and pool.outbound_buffer:

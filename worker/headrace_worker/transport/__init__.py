@@ -46,10 +46,6 @@ ALIAS = "headrace"
 _SENTINEL_ALIAS = f"{ALIAS}-sentinel"
 
 
-#: Seconds a claim that was woken is waited for, with nothing else to do: the loop's turn takes as long.
-_ANSWERED_WITHIN = 0.001
-
-
 class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
     """kombu's poller, with one kind of connection more: the listeners that wake a channel."""
 
@@ -92,7 +88,6 @@ class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
             channel.on_wake_readable()
             if channel.active_queues and channel.qos.can_consume():
                 self._register_BRPOP(channel)  # claim now: the loop's next turn takes a while to come
-                return channel.answer(_ANSWERED_WITHIN)
             raise Empty  # nothing was delivered
         return super().on_readable(fileno)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-import select
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty
@@ -276,11 +275,6 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         if self._wakeup:
             self._wakeup.wake()
 
-    def answer(self, within: float) -> None:
-        """Read the reply to the claim that was sent, if it comes within so many seconds. Raises Empty."""
-        if self._in_poll and _is_readable(self._in_poll._sock, within):  # noqa: SLF001  # as kombu does
-            self._brpop_read()
-
     def ended(self) -> None:
         """A claim has ended: a process is free, and there may be room for one of a queue that was left out."""
         self._handed_over = False
@@ -357,12 +351,6 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         self._give_back_sent()
         self._drop_wakeup()
         super().close()
-
-
-def _is_readable(sock: Any, within: float) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(1000 * within))
 
 
 #: No moment comes after this.
