@@ -26,13 +26,24 @@ from headrace.link import A_MOMENT, Deadline, some_left, utc_now
 from headrace.options import JobOptions, asked, each_of, instances_of
 from headrace.outcome import Outcome, Prediction, Status, status_of
 from headrace.patience import Patience
-from headrace.plan import Command, Plan, Together, ask_async, carry_out_async
+from headrace.plan import Command, Early, Plan, Together, ask_async, carry_out_async
 from headrace.producer import Producer, out_of_time
 from headrace.queues import check_job_id, check_model_name, split_version
 from headrace.settings import Settings
 from headrace.timeline import Timeline
 
 T = TypeVar("T")
+
+
+class _SentByTask:
+    """A command whose reply a task waits for, while its plan goes on."""
+
+    def __init__(self, task: asyncio.Future[Any]) -> None:
+        self.task = task
+
+    def drop(self) -> None:
+        """Do without the reply."""
+        self.task.cancel()
 
 
 class AsyncLink:
@@ -50,7 +61,16 @@ class AsyncLink:
         with broker.guarded(self.settings):
             return await carry_out_async(partial(self._ask, within), plan)
 
-    async def _ask(self, within: float | None, command: Command | Together) -> Any:
+    async def _ask(self, within: float | None, asked: Command | Together | Early | _SentByTask) -> Any:
+        if isinstance(asked, Early):
+            sent = _SentByTask(asyncio.ensure_future(self._ask_patiently(within, asked.command)))
+            await asyncio.sleep(0)  # it starts
+            return sent
+        if isinstance(asked, _SentByTask):
+            return await asked.task
+        return await self._ask_patiently(within, asked)
+
+    async def _ask_patiently(self, within: float | None, command: Command | Together) -> Any:
         began, tries = time.monotonic(), 0
         while True:
             try:
@@ -228,13 +248,17 @@ class AsyncClient:
         return self._as_completed(list(jobs), Deadline(timeout))
 
     async def _as_completed(self, jobs: list[AsyncJobHandle], deadline: Deadline) -> AsyncIterator[AsyncJobHandle]:
-        waited: dict[str, list[AsyncJobHandle]] = {}
+        waited: dict[str, AsyncJobHandle] = {}
+        # Further handles of one job.
+        others: dict[str, list[AsyncJobHandle]] = {}
         for job in jobs:
             if job.known:
                 yield job
+            elif job.id in waited:
+                others.setdefault(job.id, []).append(job)
             else:
-                waited.setdefault(job.id, []).append(job)
-        own = in_bulk({name for name, handles in waited.items() if handles[0].own})
+                waited[job.id] = job
+        own = in_bulk({name for name, job in waited.items() if job.own})
         async with self._link.waiting.watch(waited, own=own) as watch:
             while waited:
                 arrived = await watch.next(deadline.left())
@@ -243,7 +267,7 @@ class AsyncClient:
                         raise self._link.waiting.trouble
                     raise some_left(set(waited), len(jobs), deadline.timeout or 0.0)
                 name, outcome = arrived
-                for job in waited.pop(name, []):
+                for job in (waited.pop(name), *others.pop(name, ())):
                     job.keep(outcome)
                     yield job
 

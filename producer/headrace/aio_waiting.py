@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,10 +44,13 @@ class AsyncWatch:
         self._waiting = waiting
         self._unconfirmed = set(self.jobs)
         self._ready = asyncio.Event()
-        self._arrived: asyncio.Queue[tuple[str, Outcome] | HeadraceError] = asyncio.Queue()
+        self._arrived: asyncio.Queue[Mapping[str, Outcome] | HeadraceError] = asyncio.Queue()
+        self._given: Iterator[tuple[str, Outcome]] = iter(())
 
     async def next(self, timeout: float | None) -> tuple[str, Outcome] | None:  # noqa: ASYNC109  # as Watch's
         """The next job to end, and its outcome; None when time is up. Raises BrokerUnavailable if refused."""
+        for one in self._given:
+            return one
         try:
             async with asyncio.timeout(timeout):
                 arrived = await self._arrived.get()
@@ -56,7 +59,8 @@ class AsyncWatch:
         if isinstance(arrived, HeadraceError):
             self._arrived.put_nowait(arrived)
             raise arrived
-        return arrived
+        self._given = iter(arrived.items())
+        return next(self._given)
 
     async def ready(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # as Watch's
         """Wait until no announcement can be missed; False when time is up."""
@@ -72,10 +76,10 @@ class AsyncWatch:
         if not self._unconfirmed:
             self._ready.set()
 
-    def ended(self, job: str, outcome: Outcome) -> None:
-        """One job less to wait for."""
-        self.jobs.discard(job)
-        self._arrived.put_nowait((job, outcome))
+    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+        """So many jobs less to wait for."""
+        self.jobs.difference_update(outcomes)
+        self._arrived.put_nowait(outcomes)
 
     def failed(self, error: HeadraceError) -> None:
         """Nothing more will arrive."""
@@ -259,27 +263,19 @@ class AsyncWaiting:
     def _take(self, reply: list[Any]) -> None:
         match reply:
             case [b"message", bytes() as channel, bytes() as told] if channel.decode() == self._inbox:
-                for one in outcome.read_many(told):
-                    self._subscriptions.ended(one.job, one)
+                self._subscriptions.ended({one.job: one for one in outcome.read_many(told)})
             case [b"subscribe", bytes() as channel, *_] if channel.decode() == self._inbox:
                 self._subscriptions.inbox.confirmed()
             case [b"subscribe", bytes() as channel, *_]:
                 self._subscriptions.confirmed(self._job(channel))
             case [b"message", bytes() as channel, bytes() as stored]:
-                self._end(self._job(channel), stored)
+                self._subscriptions.ended(outcome.read_all({self._job(channel): stored}))
 
     def _job(self, channel: bytes) -> str:
         return channel.decode().removeprefix(self._channel)
-
-    def _end(self, job: str, stored: bytes) -> None:
-        ended = outcome.read(job, stored)
-        if ended is not None:
-            self._subscriptions.ended(job, ended)
 
     async def _look(self) -> None:
         """Take what was stored before its subscription held."""
         if looks := self._subscriptions.next_to_look_at():
             found = await self._client.mget([self._name(job) for job in looks])
-            for job, stored in zip(looks, found, strict=True):
-                if isinstance(stored, bytes):
-                    self._end(job, stored)
+            self._subscriptions.ended(outcome.read_all(dict(zip(looks, found, strict=True))))

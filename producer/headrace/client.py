@@ -102,13 +102,17 @@ class Client:
         return self._as_completed(list(jobs), Deadline(timeout))
 
     def _as_completed(self, jobs: list[JobHandle], deadline: Deadline) -> Iterator[JobHandle]:
-        waited: dict[str, list[JobHandle]] = {}
+        waited: dict[str, JobHandle] = {}
+        # Further handles of one job.
+        others: dict[str, list[JobHandle]] = {}
         for job in jobs:
             if job.known:
                 yield job
+            elif job.id in waited:
+                others.setdefault(job.id, []).append(job)
             else:
-                waited.setdefault(job.id, []).append(job)
-        own = in_bulk({name for name, handles in waited.items() if handles[0].own})
+                waited[job.id] = job
+        own = in_bulk({name for name, job in waited.items() if job.own})
         with self._link.waiting.watch(waited, own=own) as watch:
             while waited:
                 arrived = watch.next(deadline.left())
@@ -117,7 +121,7 @@ class Client:
                         raise self._link.waiting.trouble
                     raise some_left(set(waited), len(jobs), deadline.timeout or 0.0)
                 name, outcome = arrived
-                for job in waited.pop(name, []):
+                for job in (waited.pop(name), *others.pop(name, ())):
                     job.keep(outcome)
                     yield job
 

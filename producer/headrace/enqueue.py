@@ -95,7 +95,7 @@ class Accepted(IntEnum):
     FULL = 3
 
 
-class Packed(msgspec.Struct, frozen=True):
+class Packed(msgspec.Struct, frozen=True, gc=False):
     """A job ready to be handed in: its message, and the digest that tells a repeat from a conflict."""
 
     job: str

@@ -7,6 +7,7 @@ stored outcomes: once when a job is first waited for, and all that are left ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from headrace.errors import HeadraceError
@@ -33,7 +34,8 @@ class Inbox:
     """Who waits for which jobs."""
 
     def __init__(self) -> None:
-        self._watchers: dict[str, list[Watcher]] = {}
+        #: Of each job; most have one, and share the tuple with its other jobs.
+        self._watchers: dict[str, tuple[Watcher, ...]] = {}
         self._to_look: set[str] = set()
         self._listened_to = self._asked = False
 
@@ -42,19 +44,21 @@ class Inbox:
 
     def add(self, watcher: Watcher) -> None:
         """Begin to wait for the watcher's own jobs."""
+        alone = (watcher,)
         for job in watcher.own:
-            self._watchers.setdefault(job, []).append(watcher)
+            others = self._watchers.get(job)
+            self._watchers[job] = alone if others is None else others + alone
         if self._listened_to:
             self._hold(watcher.own, look=watcher.look)
 
     def remove(self, watcher: Watcher) -> None:
         """End the waiting of one that has not had all its outcomes."""
         for job in watcher.own & watcher.jobs:
-            watchers = self._watchers.get(job, [])
-            if watcher in watchers:
-                watchers.remove(watcher)
-                if not watchers:
-                    del self._watchers[job]
+            others = tuple(one for one in self._watchers.get(job, ()) if one is not watcher)
+            if others:
+                self._watchers[job] = others
+            else:
+                self._watchers.pop(job, None)
 
     @property
     def has_work(self) -> bool:
@@ -81,10 +85,14 @@ class Inbox:
             for watcher in self._watchers.get(job, ()):
                 watcher.confirmed(job)
 
-    def ended(self, job: str, outcome: Outcome) -> None:
-        """A job's outcome was told, or found."""
-        for watcher in self._watchers.pop(job, ()):
-            watcher.ended(job, outcome)
+    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Outcomes were told, or found."""
+        arrived: dict[Watcher, dict[str, Outcome]] = {}
+        for job, outcome in outcomes.items():
+            for watcher in self._watchers.pop(job, ()):
+                arrived.setdefault(watcher, {})[job] = outcome
+        for watcher, some in arrived.items():
+            watcher.ended(some)
 
     def look_again(self) -> None:
         """Look at all that is left."""

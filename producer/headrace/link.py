@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 
 from headrace import broker
+from headrace.early import SentOver
 from headrace.errors import ResultTimeout
 from headrace.line import Lines
 from headrace.outcome import Outcome
 from headrace.patience import Patience
-from headrace.plan import Command, Plan, Together, ask, carry_out
+from headrace.plan import Command, Early, Plan, Together, ask, carry_out
 from headrace.producer import Producer, out_of_time
 from headrace.settings import Settings
 from headrace.waiting import Waiting, Watch
@@ -44,12 +45,16 @@ class Link:
         with broker.guarded(self.settings):
             return carry_out(partial(self._ask, within), plan)
 
-    def _ask(self, within: float | None, command: Command | Together) -> Any:
+    def _ask(self, within: float | None, asked: Command | Together | Early | SentOver) -> Any:
+        if isinstance(asked, Early):
+            return SentOver(self._redis, asked.command)
         began, tries = time.monotonic(), 0
         while True:
             try:
-                reply = ask(self._redis, command)
+                reply = asked.reply() if isinstance(asked, SentOver) else ask(self._redis, asked)
             except RedisError as error:
+                if isinstance(asked, SentOver):
+                    asked = asked.command
                 tries += 1
                 rest = self._patience.rest(error, tries=tries, since=time.monotonic() - began, within=within)
                 if rest is None:

@@ -6,6 +6,7 @@ raises the failure. Two fields are ours and ignored by Celery: `reason`, and `ru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -21,7 +22,8 @@ Reason = Literal["bad input", "permanent", "attempts exhausted", "crash", "timeo
 Status = Literal["queued", "running", "success", "failure", "cancelled", "expired", "unknown"]
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+# There may be a hundred thousand at once, and none of them refers to itself: the cycle collector need not look.
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a model answered: one prediction for each instance, in their order."""
 
     model: str
@@ -36,7 +38,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
         return self.predictions[0]
 
 
-class Success(msgspec.Struct, frozen=True, kw_only=True):
+class Success(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The model answered."""
 
     job: str
@@ -150,7 +152,14 @@ class _Stored(msgspec.Struct):
     reason: str | None = None
 
 
+class _Succeeded(msgspec.Struct, gc=False):
+    status: Literal["SUCCESS"]
+    task_id: str
+    result: Prediction
+
+
 _STORED = msgspec.json.Decoder(_Stored)
+_SUCCEEDED = msgspec.json.Decoder(_Succeeded)
 
 # What Celery itself stores when a pool process dies or runs too long.
 _CELERY_REASONS: dict[str, Reason] = {
@@ -164,6 +173,9 @@ _CELERY_REASONS: dict[str, Reason] = {
 
 def decode(stored: bytes) -> Outcome | None:
     """The outcome in a result key; None for a state that is none (STARTED, RETRY)."""
+    with suppress(msgspec.ValidationError):  # most are: half the time
+        found = _SUCCEEDED.decode(stored)
+        return Success(job=found.task_id, prediction=found.result)
     meta = _STORED.decode(stored)
     match meta.status:
         case "SUCCESS":
@@ -209,6 +221,15 @@ def read_many(told: bytes) -> list[Outcome]:
             if ended is not None:
                 found.append(ended)
     return found
+
+
+def read_all(stored: Mapping[str, object]) -> dict[str, Outcome]:
+    """The outcomes among what is stored for jobs, by id; what is no bytes is none."""
+    return {
+        job: ended
+        for job, raw in stored.items()
+        if isinstance(raw, bytes) and (ended := read(job, raw)) is not None
+    }
 
 
 def read(job: str, stored: bytes) -> Outcome | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -39,8 +39,22 @@ class Together(msgspec.Struct, frozen=True):
     commands: tuple[tuple[Word, ...], ...]
 
 
+class Early(msgspec.Struct, frozen=True):
+    """A command that is sent while the plan goes on. The reply is `Sent`; the reply to that is the command's."""
+
+    command: Command
+
+
+class Sent(Protocol):
+    """A command whose reply has not been read. To be yielded once, or dropped."""
+
+    def drop(self) -> None:
+        """Do without the reply. The command may have been carried out."""
+
+
+Asked = Command | Together | Early | Sent
 #: Yields commands, is sent their replies, returns what it decided.
-Plan = Generator[Command | Together, Any, T]
+Plan = Generator[Asked, Any, T]
 
 
 class Script:
@@ -85,7 +99,7 @@ async def ask_async(redis: redis.asyncio.Redis, command: Command | Together) -> 
         return await redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
 
 
-def carry_out(ask: Callable[[Command | Together], Any], plan: Plan[T]) -> T:
+def carry_out(ask: Callable[[Any], Any], plan: Plan[T]) -> T:
     """What the plan decides. Errors of Redis that the plan does not catch reach the caller."""
     from redis.exceptions import RedisError
 
@@ -103,7 +117,7 @@ def carry_out(ask: Callable[[Command | Together], Any], plan: Plan[T]) -> T:
         return result
 
 
-async def carry_out_async(ask: Callable[[Command | Together], Awaitable[Any]], plan: Plan[T]) -> T:
+async def carry_out_async(ask: Callable[[Any], Awaitable[Any]], plan: Plan[T]) -> T:
     """`carry_out`, where to ask is to await."""
     from redis.exceptions import RedisError
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice, repeat
 from typing import Any
@@ -19,17 +20,18 @@ from headrace.aliases import is_version
 from headrace.contract import Contract
 from headrace.contracts import Contracts
 from headrace.depth import QueueDepth
-from headrace.enqueue import Accepted, Packed, Packer
+from headrace.enqueue import Packed, Packer
 from headrace.envelope import new_id
-from headrace.errors import HeadraceError, InvalidInput, JobConflict, QueueFull, ResultTimeout
+from headrace.errors import HeadraceError, InvalidInput, ResultTimeout
 from headrace.job_keys import JobKeys
 from headrace.options import Asked
 from headrace.outcome import Cancelled, Outcome, Status, status_of
 from headrace.plan import Command, Plan, Script, Together
-from headrace.queues import Keys, check_job_id, queue_name
+from headrace.queues import Keys, check_job_id
 from headrace.routing import Routing
 from headrace.run import Ended
 from headrace.settings import Settings
+from headrace.submission import Submission
 from headrace.timeline import Known, Timeline, timeline
 from headrace.tracing import submitting
 from headrace.whereabouts import Whereabouts, may_not_look
@@ -40,7 +42,6 @@ _CHUNK_BYTES = 1024 * 1024
 #: Seconds after a cancellation in which workers look for jobs cancelled while they waited.
 _LOOKED_FOR = 86_400
 
-_ENQUEUE = Script(enqueue.SCRIPT)
 _PUBLISH = Script(publish.SCRIPT)
 _LOOK = Script("return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}")
 
@@ -78,7 +79,7 @@ class Producer:
         with submitting(asked.model, 1, job) as trace:
             like = asked.job(job, version, checked, inbox or self.inbox, trace)
             packer = Packer(like, asked.version, self.job_keys)
-            yield from self._enqueue(packer, [packer.pack(job, encoded)], [], told)
+            yield from Submission(self.keys, self.settings, told).one(packer, packer.pack(job, encoded))
         if safety is not None:
             yield from durable.confirm([job], safety, self.keys, self.settings)
         return job
@@ -97,7 +98,7 @@ class Producer:
             parts = [instances] if instances else []
         names, told = _names(jobs), None if jobs is None else now
         called: list[str] = []
-        accepted: list[str] = []
+        submission = Submission(self.keys, self.settings, told)
         safety = (yield from durable.offered(self.settings)) if asked.durable else None
         try:
             for part in parts:
@@ -111,60 +112,22 @@ class Producer:
                         like = asked.job("", share.version, [None], self.inbox, trace)
                         packer = Packer(like, asked.version, self.job_keys)
                         for packed in _packed(packer, [ids[place] for place in share.places], instances_of_it):
-                            yield from self._enqueue(packer, packed, accepted, told)
+                            yield from submission.send(packer, packed)
                 called += ids
+            yield from submission.settle()
             if jobs is not None and next(names, None) is not None:
                 raise InvalidInput("there are more `ids` than instances")
         except (HeadraceError, RedisError) as error:
-            if accepted:
-                error.add_note(f"{len(accepted)} jobs of the same call were enqueued before")
+            with suppress(HeadraceError, RedisError):
+                yield from submission.settle()
+            if submission.accepted:
+                error.add_note(f"{len(submission.accepted)} jobs of the same call were enqueued before")
             raise
-        if safety is not None and accepted:
-            yield from durable.confirm(accepted, safety, self.keys, self.settings)
+        finally:
+            submission.drop()
+        if safety is not None and submission.accepted:
+            yield from durable.confirm(submission.accepted, safety, self.keys, self.settings)
         return called
-
-    def _enqueue(
-        self, packer: Packer, packed: Sequence[Packed], accepted: list[str], now: datetime | None
-    ) -> Plan[None]:
-        """Hand jobs in; the ids taken are added to `accepted`. `now` is None where ids of our own tell it.
-
-        Raises QueueFull and JobConflict.
-        """
-        settings = self.settings
-        replies = yield _ENQUEUE(
-            *enqueue.call(
-                self.keys,
-                packer,
-                packed,
-                limit=settings.queue_limit,
-                ttl=settings.job_ttl,
-                now_ms=int(now.timestamp() * 1000) if now is not None else None,
-            )
-        )
-        if not any(replies):
-            accepted += [one.job for one in packed]
-            return
-        conflict: str | None = None
-        full = False
-        for one, reply in zip(packed, replies, strict=True):
-            match Accepted(reply):
-                case Accepted.NEW | Accepted.KNOWN:
-                    accepted.append(one.job)
-                case Accepted.CONFLICT:
-                    conflict = conflict or one.job
-                case Accepted.FULL:
-                    full = True
-        if conflict is not None:
-            raise JobConflict(
-                f"job {conflict} exists and was asked for something else; "
-                "an id belongs to one model, version, method and input"
-            )
-        if full:
-            raise QueueFull(
-                f"queue {queue_name(packer.like.model)} holds {settings.queue_limit:,} jobs, the limit of "
-                "HEADRACE_QUEUE_LIMIT; wait, run more workers, or raise it",
-                accepted=tuple(accepted),
-            )
 
     def look(self, job: str) -> Plan[Seen]:
         """What is known of a job."""

@@ -7,7 +7,7 @@ subscription is confirmed; and after a reconnect every job is, for what was anno
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from headrace.errors import HeadraceError
@@ -32,8 +32,8 @@ class Watcher(Protocol):
     def confirmed(self, job: str) -> None:
         """From now on no announcement of the job is missed."""
 
-    def ended(self, job: str, outcome: Outcome) -> None:
-        """The job has its outcome."""
+    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Jobs have their outcomes."""
 
     def failed(self, error: HeadraceError) -> None:
         """There is no use in waiting on."""
@@ -103,16 +103,15 @@ class Subscriptions:
             watcher.confirmed(job)
         self._leave(job, channel)
 
-    def ended(self, job: str, outcome: Outcome) -> None:
-        """A job's outcome was announced, or found."""
-        self.inbox.ended(job, outcome)
-        channel = self._channels.get(job)
-        if channel is None:
-            return
-        watchers, channel.watchers = channel.watchers, []
-        for watcher in watchers:
-            watcher.ended(job, outcome)
-        self._leave(job, channel)
+    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Outcomes were announced, or found."""
+        self.inbox.ended(outcomes)
+        for job in self._channels.keys() & outcomes.keys():
+            channel = self._channels[job]
+            watchers, channel.watchers = channel.watchers, []
+            for watcher in watchers:
+                watcher.ended({job: outcomes[job]})
+            self._leave(job, channel)
 
     def _leave(self, job: str, channel: _Channel) -> None:
         if not channel.watchers and not channel.pending:

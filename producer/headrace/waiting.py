@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -54,10 +54,14 @@ class Watch:
         self.jobs = set(jobs)
         self.own = set(own)
         self._waiting = waiting
-        self._arrived: SimpleQueue[tuple[str, Outcome] | HeadraceError] = SimpleQueue()
+        self._arrived: SimpleQueue[Mapping[str, Outcome] | HeadraceError] = SimpleQueue()
+        #: What arrived together with the last one given.
+        self._given: Iterator[tuple[str, Outcome]] = iter(())
 
     def next(self, timeout: float | None) -> tuple[str, Outcome] | None:
         """The next job to end, and its outcome; None when time is up. Raises BrokerUnavailable if refused."""
+        for one in self._given:
+            return one
         try:
             arrived = self._arrived.get(timeout=None if timeout is None else max(0.0, timeout))
         except Empty:
@@ -65,15 +69,16 @@ class Watch:
         if isinstance(arrived, HeadraceError):
             self._arrived.put(arrived)
             raise arrived
-        return arrived
+        self._given = iter(arrived.items())
+        return next(self._given)
 
     def confirmed(self, job: str) -> None:
         """For `Subscriptions`, as are the two below."""
 
-    def ended(self, job: str, outcome: Outcome) -> None:
-        """One job less to wait for."""
-        self.jobs.discard(job)
-        self._arrived.put((job, outcome))
+    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+        """So many jobs less to wait for."""
+        self.jobs.difference_update(outcomes)
+        self._arrived.put(outcomes)
 
     def failed(self, error: HeadraceError) -> None:
         """Nothing more will arrive."""
@@ -265,10 +270,7 @@ class Waiting:
     def _take(self, reply: list[Any]) -> None:
         match reply:
             case [b"message", bytes() as channel, bytes() as told] if channel.decode() == self._inbox:
-                ended = outcome.read_many(told)
-                with self._lock:
-                    for one in ended:
-                        self._subscriptions.ended(one.job, one)
+                self._end({one.job: one for one in outcome.read_many(told)})
             case [b"subscribe", bytes() as channel, *_] if channel.decode() == self._inbox:
                 with self._lock:
                     self._subscriptions.inbox.confirmed()
@@ -276,16 +278,14 @@ class Waiting:
                 with self._lock:
                     self._subscriptions.confirmed(self._job(channel))
             case [b"message", bytes() as channel, bytes() as stored]:
-                self._end(self._job(channel), stored)
+                self._end(outcome.read_all({self._job(channel): stored}))
 
     def _job(self, channel: bytes) -> str:
         return channel.decode().removeprefix(self._channel)
 
-    def _end(self, job: str, stored: bytes) -> None:
-        ended = outcome.read(job, stored)
-        if ended is not None:
-            with self._lock:
-                self._subscriptions.ended(job, ended)
+    def _end(self, outcomes: Mapping[str, Outcome]) -> None:
+        with self._lock:
+            self._subscriptions.ended(outcomes)
 
     def _tidy(self) -> bool:
         """Look at what may be stored, and unsubscribe from what is through. True if there was any of it."""
@@ -296,9 +296,7 @@ class Waiting:
             self._connection.send_command("UNSUBSCRIBE", *map(self._name, through), check_health=False)
         if looks:
             found = self._client.mget([self._name(job) for job in looks])
-            for job, stored in zip(looks, found, strict=True):
-                if isinstance(stored, bytes):
-                    self._end(job, stored)
+            self._end(outcome.read_all(dict(zip(looks, found, strict=True))))
         return bool(looks or through)
 
     def _sleep(self) -> None:

@@ -117,6 +117,19 @@ def meanwhile(*steps: Callable[[], Any], after: float = 0.0) -> Iterator[None]:
         thread.join()
 
 
+def submitted_many(face: Face, settings: Settings, ids: list[str]) -> list[str]:
+    """The ids of jobs that were submitted in one call, by either client."""
+
+    async def by_asyncio() -> list[str]:
+        async with AsyncClient(settings=settings, check=False) as client:
+            return [job.id for job in await client.submit_many("churn", [AGE] * len(ids), ids=ids)]
+
+    if face == "AsyncClient":
+        return asyncio.run(by_asyncio())
+    with Client(settings=settings, check=False) as client:
+        return [job.id for job in client.submit_many("churn", [AGE] * len(ids), ids=ids)]
+
+
 def settings(url: str, seconds: float = 10) -> Settings:
     return Settings(redis_url=url, command_timeout=seconds, connect_timeout=seconds)
 
@@ -208,15 +221,46 @@ def test_a_lost_reply_leaves_one_job_and_a_confirmed_submit(
     assert waiting(admin)["order-1"] == 1
 
 
-def test_lost_replies_in_the_middle_of_many_leave_each_job_once(server: EmbeddedRedis, admin: redis.Redis):
+@pytest.mark.parametrize("then", ["cut", "silent"])
+@pytest.mark.parametrize("face", FACES)
+def test_lost_replies_in_the_middle_of_many_leave_each_job_once(
+    face: Face, then: Literal["cut", "silent"], server: EmbeddedRedis, admin: redis.Redis
+):
     ids = [f"row-{at:04}" for at in range(1000)]
-    with Proxy(server.port) as proxy, Client(settings=settings(proxy.url, 2), check=False) as client:
+    with Proxy(server.port) as proxy:
+        chosen = settings(proxy.url, 0.5)
         for lost in ("row-0100", "row-0400", "row-0999"):
-            proxy.lose_reply(lost.encode())
-        jobs = client.submit_many("churn", [AGE] * 1000, ids=ids)
+            proxy.lose_reply(lost.encode(), then=then)
+        assert submitted_many(face, chosen, ids) == ids
         assert proxy.lost == 3
-    assert [job.id for job in jobs] == ids
     assert waiting(admin) == Counter(ids)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_connections_cut_while_many_are_submitted_leave_each_job_once(
+    face: Face, server: EmbeddedRedis, admin: redis.Redis
+):
+    ids = [f"row-{at:05}" for at in range(20_000)]
+    with Proxy(server.port) as proxy, again_and_again(proxy.cut):
+        assert submitted_many(face, settings(proxy.url), ids) == ids
+    assert waiting(admin) == Counter(ids)
+
+
+def test_a_caller_interrupted_while_jobs_are_under_way_leaves_a_client_that_goes_on(
+    server: EmbeddedRedis, admin: redis.Redis
+):
+    def rows() -> Iterator[Any]:
+        yield from [AGE] * 250
+        raise KeyboardInterrupt
+
+    with Client(settings=settings(server.url), check=False) as client:
+        client.submit("churn", AGE)
+        before = admin.info("clients")["connected_clients"]
+        for _ in range(5):
+            with pytest.raises(KeyboardInterrupt):
+                client.submit_many("churn", rows())
+        assert [job.id for job in client.submit_many("churn", [AGE] * 2, ids=["a", "b"])] == ["a", "b"]
+        assert admin.info("clients")["connected_clients"] <= before
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.outcome import Cancelled, Outcome
 from headrace.subscriptions import CHUNK, Subscriptions
@@ -17,9 +19,9 @@ class Watcher:
     def confirmed(self, job: str) -> None:
         self.said.append(("confirmed", job))
 
-    def ended(self, job: str, outcome: Outcome) -> None:
-        self.jobs.discard(job)
-        self.said.append(outcome)
+    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+        self.jobs.difference_update(outcomes)
+        self.said.extend(outcomes.values())
 
     def failed(self, error: HeadraceError) -> None:
         self.said.append(error)
@@ -55,7 +57,7 @@ def test_an_outcome_reaches_every_waiter_of_its_job_once():
     first, second, other = Watcher("a"), Watcher("a"), Watcher("b")
     subscriptions = subscribed(first, second, other)
     for _ in range(2):
-        subscriptions.ended("a", Cancelled(job="a"))
+        subscriptions.ended({"a": Cancelled(job="a")})
     for watcher in (first, second):
         assert watcher.said.count(Cancelled(job="a")) == 1
     assert Cancelled(job="a") not in other.said
@@ -64,7 +66,7 @@ def test_an_outcome_reaches_every_waiter_of_its_job_once():
 def test_a_job_nobody_waits_for_is_unsubscribed_from_and_forgotten():
     watcher = Watcher("a")
     subscriptions = subscribed(watcher)
-    subscriptions.ended("a", Cancelled(job="a"))
+    subscriptions.ended({"a": Cancelled(job="a")})
     assert subscriptions.next_to_unsubscribe() == ["a"]
     assert len(subscriptions) == 0
 
@@ -138,7 +140,7 @@ def test_when_there_is_no_use_in_waiting_everybody_hears_it_once():
 def test_what_nobody_asked_about_is_ignored():
     subscriptions = Subscriptions()
     subscriptions.confirmed("a")
-    subscriptions.ended("a", Cancelled(job="a"))
+    subscriptions.ended({"a": Cancelled(job="a")})
     subscriptions.remove(Watcher("a"))
     assert len(subscriptions) == 0
 
@@ -182,7 +184,7 @@ def test_what_is_left_in_the_inbox_is_looked_at_again():
     watcher = Watcher("a", "b", own=("a", "b"))
     subscriptions = listening(watcher)
     subscriptions.next_to_look_at()
-    subscriptions.ended("a", Cancelled(job="a"))
+    subscriptions.ended({"a": Cancelled(job="a")})
     subscriptions.inbox.look_again()
     assert subscriptions.next_to_look_at() == ["b"]
     assert watcher.jobs == {"b"}
@@ -204,7 +206,7 @@ def test_who_leaves_the_inbox_leaves_nothing_there():
     subscriptions = listening(watcher, other)
     subscriptions.remove(watcher)
     assert len(subscriptions) == 1
-    subscriptions.ended("b", Cancelled(job="b"))
+    subscriptions.ended({"b": Cancelled(job="b")})
     assert other.said[-1] == Cancelled(job="b")
     assert len(subscriptions) == 0
 
