@@ -11,7 +11,7 @@ import pytest
 #: Blocks as those of a forest's trees, of which every second is kept.
 _SCRIPT = """
 from pathlib import Path
-from headrace_worker.models.following import settle_memory
+from headrace_worker import memory
 
 def megabytes():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
@@ -21,7 +21,7 @@ blocks = [bytearray(100_000) for _ in range(1600)]
 kept = blocks[::2]
 del blocks
 before = megabytes()
-settle_memory()
+memory.settle()
 print(before - megabytes())
 """
 

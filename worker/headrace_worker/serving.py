@@ -28,11 +28,11 @@ from headrace.errors import HeadraceError, SettingError
 from headrace.job_keys import JobKeys, Trust
 from headrace.plan import ask
 from headrace.queues import Keys, model_of, queue_name
-from headrace_worker import pool_process
+from headrace_worker import memory, pool_process
 from headrace_worker.claim import ClaimRunner
 from headrace_worker.doctor import RedisCheck
 from headrace_worker.models.canaries import Canaries
-from headrace_worker.models.following import LOOK_EVERY, Following, settle_memory
+from headrace_worker.models.following import LOOK_EVERY, Following
 from headrace_worker.models.judging import CanaryLimits
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.store import Store
@@ -226,7 +226,8 @@ class Serving:
             raise SystemExit("headrace: no worker without its models: " + "; ".join(map(str, failures.values())))
         if not self.registry.contracts():
             log.warning("no models in %s yet; `headrace models add` adds one", self.settings.models)
-        settle_memory()
+        memory.settle()
+        memory.gather()
         self._check_memory_limit()
 
     def _check_memory_limit(self) -> None:
@@ -285,7 +286,7 @@ class Serving:
                 if self._following.in_memory() != self._forked_with:
                     self._forked_with = self._following.in_memory()
                     threadpool_limits(self.settings.threads)  # of the libraries that came with it, too
-                    settle_memory()
+                    memory.settle()
                     self._ending.wait(_BETWEEN_HALTS)
                     self.swap.begin()
                     self.swap.wait(_SWAPPED_WITHIN)

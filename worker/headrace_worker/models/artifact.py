@@ -26,6 +26,7 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from headrace.errors import ModelError
 from headrace_worker.models.manifest import Format
+from headrace_worker.models.pieces import Resting, pieces
 from headrace_worker.models.trusted import TRUSTED
 from headrace_worker.runtimes.parts import parts
 
@@ -103,10 +104,11 @@ def _as_file(data: bytes) -> BinaryIO:
     """The bytes as a file in memory, of which a copy is read without Python's lock: a worker's loop needs it."""
     if not hasattr(os, "memfd_create"):
         return io.BytesIO(data)
-    file = os.fdopen(os.memfd_create("headrace-model", os.MFD_CLOEXEC), "w+b")
-    file.write(data)
+    file = Resting(os.memfd_create("headrace-model", os.MFD_CLOEXEC), "r+b")
+    for piece in pieces(data):
+        file.write(piece)
     file.seek(0)
-    return file
+    return io.BufferedReader(file)
 
 
 def _unpacked_size(data: bytes, title: str) -> int:

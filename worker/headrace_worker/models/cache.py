@@ -25,6 +25,7 @@ import msgspec
 
 from headrace.errors import ModelError
 from headrace_worker.models.folder import read_up_to
+from headrace_worker.models.pieces import pieces
 
 #: Seconds after which the half of a file that somebody began to write is nobody's any more.
 _ABANDONED = 3600.0
@@ -142,4 +143,7 @@ class CachedStore:
 
 def is_digest(digest: str, data: bytes) -> bool:
     """Whether bytes have this SHA-256 (hexadecimal)."""
-    return hmac.compare_digest(hashlib.sha256(data).hexdigest().encode(), digest.encode())
+    found = hashlib.sha256()
+    for piece in pieces(data):
+        found.update(piece)
+    return hmac.compare_digest(found.hexdigest().encode(), digest.encode())

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from headrace.errors import ModelError, StoreUnavailable
+from headrace_worker.models import pieces
 from headrace_worker.models.place import NUMBER, Leftover, Rest
 
 #: They begin with a dot, so that they are neither a model's name nor a number.
@@ -176,7 +177,7 @@ def read_up_to(path: Path, most: int) -> bytes:
     """The bytes of a file, `most` and one more at the most, whatever its size is said to be. Raises OSError."""
     with path.open("rb") as file:
         # The file may grow, or be a pipe.
-        return file.read(most + 1)
+        return pieces.read(file, most + 1)
 
 
 def _error(error: OSError, problem: str) -> ModelError | StoreUnavailable:

@@ -8,9 +8,6 @@ What changes is in memory before any job is sent to it, and what is bad never se
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -166,15 +163,3 @@ class Following:
         for model in self._told:
             ask(self._connect(), loaded.leave(self._keys, model, worker))
         self._told.clear()
-
-
-def settle_memory() -> None:
-    """Give back what loading took, and leave what is loaded alone.
-
-    The collector need not look through it, nor touch the memory the pool shares; a fork does not take over what
-    was freed between what is kept: a model's size and more.
-    """
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone keeps it back and has this word
-        ctypes.CDLL(None).malloc_trim(0)
-    gc.freeze()
