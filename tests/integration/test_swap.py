@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -242,7 +244,20 @@ def test_a_swapped_worker_shares_the_memory_of_the_new_version(tmp_path: Path) -
     assert max(private) < ballast / 2, private
 
 
+def test_what_a_worker_has_loaded_lies_in_huge_pages_before_it_forks(stack: Stack) -> None:
+    gathered = "from headrace_worker import memory; kept = bytearray(32 << 20); print(memory.gather())"
+    if subprocess.check_output([sys.executable, "-c", gathered], timeout=60).strip() == b"0":
+        pytest.skip("this system has no huge pages, or is not to")
+    for pid in [stack.worker.process.pid, *stack.processes()]:
+        assert bytes_of(pid, "AnonHugePages") > 16 << 20
+
+
 def private_bytes(pid: int) -> int:
     """What the process has for itself alone."""
+    return bytes_of(pid, "Private_")
+
+
+def bytes_of(pid: int, kind: str) -> int:
+    """The memory of a process of one kind."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(kind))
