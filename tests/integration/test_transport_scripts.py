@@ -764,9 +764,10 @@ def test_the_scripts_run_in_cluster_mode_where_the_prefix_is_a_hash_tag() -> Non
 
 
 def _port_for_a_cluster() -> int:
-    """The bus of a cluster listens 10,000 ports higher, so the port must be a low one."""
-    for port in random.sample(range(20_000, 30_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
+    """The bus of a cluster listens 10,000 ports higher: both are below those that connections are given."""
+    for port in random.sample(range(12_000, 22_000), 100):
+        with socket.socket() as probe, socket.socket() as bus, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
             return port
     raise AssertionError("no free port")
