@@ -43,7 +43,8 @@ class _SentByTask:
 
     def drop(self) -> None:
         """Do without the reply."""
-        self.task.cancel()
+        if not self.task.cancel() and not self.task.cancelled():
+            self.task.exception()  # nobody else asks, and asyncio would complain
 
 
 class AsyncLink:

@@ -246,21 +246,34 @@ def test_connections_cut_while_many_are_submitted_leave_each_job_once(
     assert waiting(admin) == Counter(ids)
 
 
+def interrupted(error: BaseException) -> Iterator[Any]:
+    """Rows whose source gives up when the first of them are under way."""
+    yield from [AGE] * 250
+    raise error
+
+
 def test_a_caller_interrupted_while_jobs_are_under_way_leaves_a_client_that_goes_on(
     server: EmbeddedRedis, admin: redis.Redis
 ):
-    def rows() -> Iterator[Any]:
-        yield from [AGE] * 250
-        raise KeyboardInterrupt
-
     with Client(settings=settings(server.url), check=False) as client:
         client.submit("churn", AGE)
         before = admin.info("clients")["connected_clients"]
         for _ in range(5):
             with pytest.raises(KeyboardInterrupt):
-                client.submit_many("churn", rows())
+                client.submit_many("churn", interrupted(KeyboardInterrupt()))
         assert [job.id for job in client.submit_many("churn", [AGE] * 2, ids=["a", "b"])] == ["a", "b"]
         assert admin.info("clients")["connected_clients"] <= before
+
+
+async def test_so_it_does_in_asyncio(server: EmbeddedRedis, admin: redis.Redis):
+    async with AsyncClient(settings=settings(server.url), check=False) as client:
+        await client.submit("churn", AGE)
+        before = admin.info("clients")["connected_clients"]
+        for _ in range(5):
+            with pytest.raises(ZeroDivisionError):
+                await client.submit_many("churn", interrupted(ZeroDivisionError()))
+        assert [job.id for job in await client.submit_many("churn", [AGE] * 2, ids=["a", "b"])] == ["a", "b"]
+        assert admin.info("clients")["connected_clients"] <= before + 1
 
 
 @pytest.mark.parametrize("face", FACES)
