@@ -26,7 +26,7 @@ from headrace.link import A_MOMENT, Deadline, some_left, utc_now
 from headrace.options import JobOptions, asked, each_of, instances_of
 from headrace.outcome import Outcome, Prediction, Status, status_of
 from headrace.patience import Patience
-from headrace.plan import Command, Early, Plan, Together, ask_async, carry_out_async
+from headrace.plan import Command, Early, PlanAhead, Sent, Together, ask_async, carry_out_async
 from headrace.producer import Producer, out_of_time
 from headrace.queues import check_job_id, check_model_name, split_version
 from headrace.settings import Settings
@@ -38,13 +38,17 @@ T = TypeVar("T")
 class _SentByTask:
     """A command whose reply a task waits for, while its plan goes on."""
 
-    def __init__(self, task: asyncio.Future[Any]) -> None:
-        self.task = task
+    def __init__(self, command: Command, task: asyncio.Future[Any]) -> None:
+        self.command, self._task = command, task
+
+    def reply(self) -> asyncio.Future[Any]:
+        """To be awaited."""
+        return self._task
 
     def drop(self) -> None:
         """Do without the reply."""
-        if not self.task.cancel() and not self.task.cancelled():
-            self.task.exception()  # nobody else asks, and asyncio would complain
+        if not self._task.cancel() and not self._task.cancelled():
+            self._task.exception()  # nobody else asks, and asyncio would complain
 
 
 class AsyncLink:
@@ -57,18 +61,20 @@ class AsyncLink:
         self._patience = Patience(settings.command_timeout)
         self.waiting = AsyncWaiting(self._redis, self.producer.keys, settings, self.producer.inbox)
 
-    async def do(self, plan: Plan[T], within: float | None = None) -> T:
+    async def do(self, plan: PlanAhead[T], within: float | None = None) -> T:
         """Carry a plan out, as `Link.do`. Raises BrokerUnavailable."""
         with broker.guarded(self.settings):
             return await carry_out_async(partial(self._ask, within), plan)
 
-    async def _ask(self, within: float | None, asked: Command | Together | Early | _SentByTask) -> Any:
+    async def _ask(self, within: float | None, asked: Command | Together | Early | Sent) -> Any:
         if isinstance(asked, Early):
-            sent = _SentByTask(asyncio.ensure_future(self._ask_patiently(within, asked.command)))
-            await asyncio.sleep(0)  # it starts
+            task = asyncio.ensure_future(self._ask_patiently(within, asked.command))
+            sent = _SentByTask(asked.command, task)
+            for _ in range(2):  # it starts, and in Python 3.11 a task within it sends
+                await asyncio.sleep(0)
             return sent
-        if isinstance(asked, _SentByTask):
-            return await asked.task
+        if isinstance(asked, Sent):
+            return await asked.reply()
         return await self._ask_patiently(within, asked)
 
     async def _ask_patiently(self, within: float | None, command: Command | Together) -> Any:

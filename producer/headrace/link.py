@@ -15,7 +15,7 @@ from headrace.errors import ResultTimeout
 from headrace.line import Lines
 from headrace.outcome import Outcome
 from headrace.patience import Patience
-from headrace.plan import Command, Early, Plan, Together, ask, carry_out
+from headrace.plan import Command, Early, PlanAhead, Sent, Together, ask, carry_out
 from headrace.producer import Producer, out_of_time
 from headrace.settings import Settings
 from headrace.waiting import Waiting, Watch
@@ -37,7 +37,7 @@ class Link:
         self.waiting = Waiting(self._redis, self.producer.keys, settings, self.producer.inbox)
         self.lines = Lines(self._redis, self.producer.keys, settings)
 
-    def do(self, plan: Plan[T], within: float | None = None) -> T:
+    def do(self, plan: PlanAhead[T], within: float | None = None) -> T:
         """Carry a plan out. While Redis is away a command is sent again, `within` seconds at the most.
 
         Raises BrokerUnavailable.
@@ -45,15 +45,15 @@ class Link:
         with broker.guarded(self.settings):
             return carry_out(partial(self._ask, within), plan)
 
-    def _ask(self, within: float | None, asked: Command | Together | Early | SentOver) -> Any:
+    def _ask(self, within: float | None, asked: Command | Together | Early | Sent) -> Any:
         if isinstance(asked, Early):
             return SentOver(self._redis, asked.command)
         began, tries = time.monotonic(), 0
         while True:
             try:
-                reply = asked.reply() if isinstance(asked, SentOver) else ask(self._redis, asked)
+                reply = asked.reply() if isinstance(asked, Sent) else ask(self._redis, asked)
             except RedisError as error:
-                if isinstance(asked, SentOver):
+                if isinstance(asked, Sent):
                     asked = asked.command
                 tries += 1
                 rest = self._patience.rest(error, tries=tries, since=time.monotonic() - began, within=within)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -45,16 +45,25 @@ class Early(msgspec.Struct, frozen=True):
     command: Command
 
 
+@runtime_checkable
 class Sent(Protocol):
     """A command whose reply has not been read. To be yielded once, or dropped."""
+
+    command: Command
+
+    def reply(self) -> Any:
+        """The reply, or what to await for it."""
 
     def drop(self) -> None:
         """Do without the reply. The command may have been carried out."""
 
 
-Asked = Command | Together | Early | Sent
 #: Yields commands, is sent their replies, returns what it decided.
-Plan = Generator[Asked, Any, T]
+Plan = Generator[Command | Together, Any, T]
+#: One that sends commands early, too: a client's link carries it out.
+PlanAhead = Generator[Command | Together | Early | Sent, Any, T]
+#: What a plan yields.
+Asked = TypeVar("Asked")
 
 
 class Script:
@@ -99,7 +108,7 @@ async def ask_async(redis: redis.asyncio.Redis, command: Command | Together) -> 
         return await redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
 
 
-def carry_out(ask: Callable[[Any], Any], plan: Plan[T]) -> T:
+def carry_out(ask: Callable[[Asked], Any], plan: Generator[Asked, Any, T]) -> T:
     """What the plan decides. Errors of Redis that the plan does not catch reach the caller."""
     from redis.exceptions import RedisError
 
@@ -117,7 +126,7 @@ def carry_out(ask: Callable[[Any], Any], plan: Plan[T]) -> T:
         return result
 
 
-async def carry_out_async(ask: Callable[[Any], Awaitable[Any]], plan: Plan[T]) -> T:
+async def carry_out_async(ask: Callable[[Asked], Awaitable[Any]], plan: Generator[Asked, Any, T]) -> T:
     """`carry_out`, where to ask is to await."""
     from redis.exceptions import RedisError
 

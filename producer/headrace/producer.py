@@ -26,7 +26,7 @@ from headrace.errors import HeadraceError, InvalidInput, ResultTimeout
 from headrace.job_keys import JobKeys
 from headrace.options import Asked
 from headrace.outcome import Cancelled, Outcome, Status, status_of
-from headrace.plan import Command, Plan, Script, Together
+from headrace.plan import Command, Plan, PlanAhead, Script, Together
 from headrace.queues import Keys, check_job_id
 from headrace.routing import Routing
 from headrace.run import Ended
@@ -86,7 +86,7 @@ class Producer:
 
     def submit_many(
         self, asked: Asked, instances: Iterable[Any], jobs: Iterable[str] | None, now: datetime
-    ) -> Plan[list[str]]:
+    ) -> PlanAhead[list[str]]:
         """Enqueue a job for each instance; their ids in order.
 
         A list is checked as a whole before anything is enqueued; of an iterator, each chunk is.

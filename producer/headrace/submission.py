@@ -14,7 +14,7 @@ from datetime import datetime
 from headrace import enqueue
 from headrace.enqueue import Accepted, Packed, Packer
 from headrace.errors import JobConflict, QueueFull
-from headrace.plan import Command, Early, Plan, Script, Sent
+from headrace.plan import Command, Early, Plan, PlanAhead, Script, Sent
 from headrace.queues import Keys, queue_name
 from headrace.settings import Settings
 
@@ -35,12 +35,12 @@ class Submission:
         """Hand one job in. Raises QueueFull and JobConflict."""
         self._taken(packer, [packed], (yield self._call(packer, [packed])))
 
-    def send(self, packer: Packer, packed: Sequence[Packed]) -> Plan[None]:
+    def send(self, packer: Packer, packed: Sequence[Packed]) -> PlanAhead[None]:
         """Hand jobs in as soon as those before are taken. Raises what is wrong with these, as `settle`."""
         yield from self.settle()
         self._ahead = packer, packed, (yield Early(self._call(packer, packed)))
 
-    def settle(self) -> Plan[None]:
+    def settle(self) -> PlanAhead[None]:
         """Hear what became of those that were sent. Raises QueueFull and JobConflict."""
         if self._ahead is not None:
             (packer, packed, sent), self._ahead = self._ahead, None

@@ -265,13 +265,20 @@ def test_a_caller_interrupted_while_jobs_are_under_way_leaves_a_client_that_goes
         assert admin.info("clients")["connected_clients"] <= before
 
 
-async def test_so_it_does_in_asyncio(server: EmbeddedRedis, admin: redis.Redis):
+async def test_an_asyncio_caller_interrupted_while_jobs_are_under_way_waits_for_nothing_and_goes_on(
+    server: EmbeddedRedis, admin: redis.Redis
+):
     async with AsyncClient(settings=settings(server.url), check=False) as client:
         await client.submit("churn", AGE)
         before = admin.info("clients")["connected_clients"]
         for _ in range(5):
+            admin.client_pause(500, all=False)  # the reply is long in coming
             with pytest.raises(ZeroDivisionError):
                 await client.submit_many("churn", interrupted(ZeroDivisionError()))
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            assert all(task.cancelling() for task in left), left
+            admin.client_unpause()
+            await asyncio.wait_for(asyncio.gather(*left, return_exceptions=True), 5)
         assert [job.id for job in await client.submit_many("churn", [AGE] * 2, ids=["a", "b"])] == ["a", "b"]
         assert admin.info("clients")["connected_clients"] <= before + 1
 

@@ -63,4 +63,7 @@ def test_who_reads_much_rests_often(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert len(rests) == 15
     with io.BufferedReader(Resting(path)) as file:
         assert file.read(8 * PIECE) == data
-    assert len(rests) >= 23
+    assert len(rests) == 23
+    with io.BufferedReader(Resting(path)) as file:
+        assert b"".join(iter(lambda: file.read(1000), b"")) == data
+    assert len(rests) == 31, "small parts need no more rests than large ones"

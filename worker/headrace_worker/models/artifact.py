@@ -25,8 +25,9 @@ from sklearn.tree._tree import Tree
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from headrace.errors import ModelError
+from headrace_worker.models import pieces
 from headrace_worker.models.manifest import Format
-from headrace_worker.models.pieces import Resting, pieces
+from headrace_worker.models.pieces import Resting
 from headrace_worker.models.trusted import TRUSTED
 from headrace_worker.runtimes.parts import parts
 
@@ -104,11 +105,10 @@ def _as_file(data: bytes) -> BinaryIO:
     """The bytes as a file in memory, of which a copy is read without Python's lock: a worker's loop needs it."""
     if not hasattr(os, "memfd_create"):
         return io.BytesIO(data)
-    file = Resting(os.memfd_create("headrace-model", os.MFD_CLOEXEC), "r+b")
-    for piece in pieces(data):
-        file.write(piece)
+    file = io.BufferedRandom(Resting(os.memfd_create("headrace-model", os.MFD_CLOEXEC), "r+b"))
+    pieces.write(file, data)
     file.seek(0)
-    return io.BufferedReader(file)
+    return file
 
 
 def _unpacked_size(data: bytes, title: str) -> int:

@@ -24,8 +24,8 @@ from pathlib import Path
 import msgspec
 
 from headrace.errors import ModelError
+from headrace_worker.models import pieces
 from headrace_worker.models.folder import read_up_to
-from headrace_worker.models.pieces import pieces
 
 #: Seconds after which the half of a file that somebody began to write is nobody's any more.
 _ABANDONED = 3600.0
@@ -96,7 +96,7 @@ class Cache:
             descriptor, unfinished = tempfile.mkstemp(prefix=".", dir=path.parent)
             try:
                 with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
+                    pieces.write(file, data)
                 Path(unfinished).replace(path)
             except BaseException:
                 Path(unfinished).unlink(missing_ok=True)
@@ -144,6 +144,6 @@ class CachedStore:
 def is_digest(digest: str, data: bytes) -> bool:
     """Whether bytes have this SHA-256 (hexadecimal)."""
     found = hashlib.sha256()
-    for piece in pieces(data):
+    for piece in pieces.pieces(data):
         found.update(piece)
     return hmac.compare_digest(found.hexdigest().encode(), digest.encode())

@@ -37,10 +37,22 @@ def read(file: IO[bytes], most: int) -> bytes:
     return whole.getvalue()
 
 
+def write(file: IO[bytes], data: bytes) -> None:
+    """Put all of it into a file."""
+    for piece in pieces(data):
+        file.write(piece)
+
+
 class Resting(io.FileIO):
-    """A file whose reader rests after each piece."""
+    """A file whose reader rests each time it has read as much as a piece, in however many parts."""
+
+    _until_rest = PIECE
 
     def readinto(self, into: memoryview) -> int:  # type: ignore[override]  # typeshed has more kinds of buffers
         """Fill a buffer, as far as one piece does."""
-        time.sleep(_REST)
-        return super().readinto(memoryview(into)[:PIECE]) or 0
+        count = super().readinto(memoryview(into)[:PIECE]) or 0
+        self._until_rest -= count
+        if self._until_rest <= 0:
+            self._until_rest = PIECE
+            time.sleep(_REST)
+        return count
