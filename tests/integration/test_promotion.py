@@ -18,7 +18,7 @@ from headrace.errors import HeadraceError, InvalidInput, ModelError, UnknownMode
 from headrace.plan import ask
 from headrace.queues import Keys
 from headrace_worker.models.package import package
-from headrace_worker.models.promotion import Promoter
+from headrace_worker.models.promotion import Promoter, Said
 from headrace_worker.models.store import Store
 
 KEYS = Keys("promotion-test:")
@@ -77,10 +77,13 @@ def test_an_alias_moves_when_the_last_worker_has_the_version(promoter: Promoter,
     worker(server, "1", name="a")
     worker(server, "1", "2", name="b")
     waited: list[tuple[str, ...]] = []
-    thread = follows(server, lambda: worker(server, "1", "2", name="a"))
-    done = promoter.promote("churn", "2", why="better", wait=10, tell=lambda said: waited.append(said.waiting))
-    thread.join()
-    assert waited[0] == ("a",)
+
+    def hear(said: Said) -> None:
+        waited.append(said.waiting)
+        worker(server, "1", "2", name="a")
+
+    done = promoter.promote("churn", "2", why="better", wait=10, tell=hear)
+    assert waited == [("a",), ()]
     assert done.workers == ("a", "b")
     assert points(promoter) == {"production": "2"}
     (move,) = promoter.history("churn")
