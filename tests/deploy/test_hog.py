@@ -33,10 +33,12 @@ DEEDS = {
 }
 #: How much slower another model's jobs may become.
 FACTOR = 2.0
-#: Seconds for which they are sent, without the hog and with it; the hog's five jobs take longer.
+#: Seconds for which they are sent, without the hog and with it.
 WINDOW = 20
-#: Rounds in one of which it has to be so: where others use this machine too, they disturb one window or another.
-ROUNDS = 3
+#: Windows with the hog, whose five jobs take two minutes, in one of which it has to be so, and rounds of all this
+#: in one of which it has to be so: where others use this machine too, they disturb one window or another.
+WINDOWS = 2
+ROUNDS = 2
 #: Seconds a new process may take on the host meanwhile.
 USABLE = 2.0
 
@@ -114,7 +116,7 @@ def test_a_model_that_takes_everything_takes_nothing_from_the_others(hog: Stack)
         jobs = hog.python(SUBMIT, *DEEDS).split()
         with ThreadPoolExecutor(1) as pool:
             watched = pool.submit(new_processes, time.monotonic() + WINDOW)
-            hogged = p99(hog)
+            hogged = min(p99(hog) for _ in range(WINDOWS))
             host += watched.result()
         for reason, deed in zip(ends(hog, jobs), DEEDS, strict=True):
             assert reason in DEEDS[deed], deed
