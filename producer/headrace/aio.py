@@ -35,7 +35,7 @@ from headrace.timeline import Timeline
 T = TypeVar("T")
 
 
-class _SentByTask:
+class _SentByTask(Sent):
     """A command whose reply a task waits for, while its plan goes on."""
 
     def __init__(self, command: Command, task: asyncio.Future[Any]) -> None:

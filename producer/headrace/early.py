@@ -7,10 +7,10 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from headrace.plan import Command
+from headrace.plan import Command, Sent
 
 
-class SentOver:
+class SentOver(Sent):
     """A command on its way, over a connection that serves nothing else until the reply is read."""
 
     def __init__(self, client: redis.Redis, command: Command) -> None:

@@ -8,8 +8,9 @@ between `Client` and `AsyncClient`. An error of Redis is raised in the plan, whe
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -45,15 +46,16 @@ class Early(msgspec.Struct, frozen=True):
     command: Command
 
 
-@runtime_checkable
-class Sent(Protocol):
+class Sent(ABC):
     """A command whose reply has not been read. To be yielded once, or dropped."""
 
     command: Command
 
+    @abstractmethod
     def reply(self) -> Any:
         """The reply, or what to await for it."""
 
+    @abstractmethod
     def drop(self) -> None:
         """Do without the reply. The command may have been carried out."""
 
