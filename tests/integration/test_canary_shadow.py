@@ -134,6 +134,15 @@ def test_a_shadow_answers_nobody_and_its_differences_are_counted(running: Runnin
     assert 0 < shadow.seconds(0.99) < 1.0
 
 
+def test_a_shadow_is_compared_with_production_and_not_with_a_canary(running: Running):
+    running.promoter.promote("churn", "2", to="canary", share=0.8)
+    running.promoter.promote("churn", "3", to="shadow", force=True)
+    counted(running, "production", "canary", "shadow")
+    versions(running, 200)
+    production, canary, shadow = counted(running, "production", "canary", "shadow")
+    assert 0 < shadow.jobs <= production.jobs < canary.jobs
+
+
 def test_a_shadow_that_fails_fails_no_job(running: Running):
     running.promoter.promote("churn", "3", to="shadow", force=True)
     assert set(versions(running, 50)) == {"1"}

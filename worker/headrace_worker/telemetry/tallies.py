@@ -67,14 +67,17 @@ class Tallies:
             ask(self._client, Together(tuple(commands)))
 
     def _shadow(self, report: Report, route: Route, version: str, found: Tally) -> None:
-        """Run the shadow beside the version that answered, as far as there is time, and count what it did."""
+        """Run the shadow beside production, as far as there is time, and count what it did.
+
+        What a canary answered, or a version that a job named, is nothing to compare it with.
+        """
         self._allowance += sum(batch.ended - batch.began for batch in report.batches)
         self._allowance = min(self._allowance, 10 * _ALLOWANCE)
         answered = {outcome.job: outcome for outcome in report.published or () if isinstance(outcome, Success)}
         rows = 0
         for batch in (ran.batch for ran in report.batches):
             part = _answered(batch, answered, _MOST_ROWS - rows)
-            if batch.model.manifest.version == version or not part.jobs:
+            if batch.model.manifest.version != route.default or route.default == version or not part.jobs:
                 continue
             if self._allowance <= 0:
                 found.skipped += 1
