@@ -1,11 +1,12 @@
-"""A pool process that gets free while jobs wait takes the next claim at once."""
+"""A pool process that gets free while jobs wait takes the next claim at once, and keeps its processor."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
-from claim_models import SLEEP, add, serving
+from claim_models import SLEEP, add, serving, wait_for
 
 from headrace import Client
 
@@ -22,3 +23,22 @@ def test_a_process_that_gets_free_does_not_wait_for_the_next_poll(tmp_path: Path
             job.result(timeout=20)
         took = time.monotonic() - began
     assert 0.4 < took < 1.5  # idle until the next poll, each would have taken a quarter of a second
+
+
+def test_the_event_loop_takes_no_processor_from_a_process_that_runs_a_claim(tmp_path: Path, redis_url: str):
+    models = add(tmp_path)
+    with (
+        serving("--max-tasks-per-child", "1", url=redis_url, models=models, folder=tmp_path) as worker,
+        Client(redis_url) as client,
+    ):
+        pid = worker.process.pid
+
+        def forks() -> set[int]:
+            return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+        first = forks()
+        for _ in range(2):
+            client.predict("doubling", [1, 0, 0], timeout=20)
+        wait_for(lambda: len(forks() - first) == 2)  # replaced by the event loop, the others were there before it
+        assert os.sched_getscheduler(pid) == os.SCHED_BATCH
+        wait_for(lambda: {os.sched_getscheduler(fork) for fork in forks()} == {os.SCHED_OTHER})

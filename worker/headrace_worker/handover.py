@@ -6,6 +6,8 @@ from typing import Any
 
 from celery import bootsteps
 
+from headrace_worker.turns import give_way
+
 
 class Handover:
     """Writes a claim to a pool process that is free as soon as Celery has put it before its pool.
@@ -38,4 +40,7 @@ class Handing(bootsteps.StartStopStep):
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """The event loop begins, or begins anew after a lost connection."""
         pool = getattr(worker.pool, "_pool", None)
-        self.handover.of(pool if hasattr(pool, "outbound_buffer") else None, hub)
+        forks = hasattr(pool, "outbound_buffer")
+        self.handover.of(pool if forks else None, hub)
+        if forks:
+            give_way()

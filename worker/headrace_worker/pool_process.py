@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.util import get_pdeathsig  # type: ignore[attr-defined]  # its stubs leave it out
 
 from headrace.errors import SettingError
+from headrace_worker.turns import take_turns
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,6 +53,7 @@ def isolate(memory_limit: int) -> None:
     """Make a forked process one that can be killed with all it starts, and whose memory has a limit in bytes."""
     with contextlib.suppress(PermissionError):
         os.setpgid(0, 0)
+    take_turns()
     signal.pthread_sigmask(signal.SIG_BLOCK, {_SOFT_LIMIT})
     if memory_limit:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
