@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -50,14 +51,27 @@ def lengths(keys: Keys, models: Sequence[str]) -> Command:
 
 
 def leases(keys: Keys) -> Command:
-    """The command that names all leases; `depths` reads its reply."""
-    return Command(("ZRANGE", keys.leases, 0, -1))
+    """The command that names all leases; `held` reads its reply."""
+    return Command(("ZRANGE", keys.leases, 0, -1, "WITHSCORES"))
 
 
-def depths(models: Sequence[str], measured: Sequence[int], members: Iterable[bytes]) -> list[QueueDepth]:
-    """The depths in the replies to `lengths` and `leases`, in the order of the models."""
+def held(reply: Sequence[Any]) -> list[tuple[bytes, float]]:
+    """The leases in the reply to `leases` that hold jobs, and when each lapses (unix milliseconds).
+
+    One that an idle worker left for the next job to come under has a part of a millisecond in its score.
+    """
+    pairs: Iterable[Any] = reply
+    if reply and isinstance(reply[0], bytes | str):  # in turn, in RESP2
+        pairs = zip(reply[::2], reply[1::2], strict=True)
+    return [(member, lapses) for member, score in pairs if (lapses := float(score)).is_integer()]
+
+
+def depths(
+    models: Sequence[str], measured: Sequence[int], leases: Iterable[tuple[bytes, float]]
+) -> list[QueueDepth]:
+    """The depths in the reply to `lengths` and what is `held`, in the order of the models."""
     steps = len(PRIORITY_STEPS)
-    leased = _leased(members)
+    leased = _leased(member for member, _ in leases)
     found = []
     for at, model in enumerate(models):
         *waiting, again, delayed = measured[at * (steps + 2) : (at + 1) * (steps + 2)]

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -66,25 +65,17 @@ def _look(keys: Keys) -> Plan[Service]:
     at_seconds, micros = yield Command(("TIME",))
     now_ms = int(at_seconds) * 1000 + int(micros) // 1000
     names = contracts.listed((yield contracts.every(keys)))
-    members: list[tuple[bytes, Any]] = yield Command(("ZRANGE", keys.leases, 0, -1, "WITHSCORES"))
-    pairs = _pairs(members)
+    leases = depth.held((yield depth.leases(keys)))
     models = []
     if names:
         measured = yield depth.lengths(keys, names)
-        for queue in depth.depths(names, measured, [member for member, _ in pairs]):
+        for queue in depth.depths(names, measured, leases):
             known = aliases.decoded(queue.model, (yield aliases.read_command(keys, queue.model)))
             has = loaded.loaded((yield loaded.read_loaded(keys, queue.model)), now_ms)
             not_served = loaded.refused((yield loaded.read_refused(keys, queue.model)), now_ms)
             models.append(Model(queue=queue, aliases=known, loaded=has, refused=not_served))
-    lapses = tuple(int(float(score)) for _, score in pairs)
+    lapses = tuple(int(at) for _, at in leases)
     return Service(now_ms=now_ms, models=tuple(models), lapses_ms=lapses)
-
-
-def _pairs(reply: Any) -> list[tuple[bytes, Any]]:
-    # Members with their scores: in turn, or in pairs, as the protocol of the connection has it.
-    if reply and isinstance(reply[0], bytes | str):
-        return list(zip(reply[::2], reply[1::2], strict=True))
-    return [(member, score) for member, score in reply]
 
 
 def service(seen: Service) -> Iterator[Finding]:

@@ -200,7 +200,7 @@ class Producer:
         if not models:
             return []
         measured = yield depth.lengths(self.keys, models)
-        return depth.depths(models, measured, (yield depth.leases(self.keys)))
+        return depth.depths(models, measured, depth.held((yield depth.leases(self.keys))))
 
 
 def seen(job: str, stored: bytes | None, model: str | None) -> Seen:

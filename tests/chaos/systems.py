@@ -86,8 +86,9 @@ class Headrace:
                 for key in self._names.sources(queue):
                     pipe.llen(key)
                 pipe.zcard(self._keys.delayed(queue))
-            pipe.zcard(self._keys.leases)
-            return sum(pipe.execute())
+            lengths = sum(pipe.execute())
+        leases = server.zrange(self._keys.leases, 0, -1, withscores=True)
+        return lengths + sum(score.is_integer() for _, score in leases)  # of one that stands it is none
 
     def leftovers(self, server: redis.Redis) -> list[str]:
         return _others(server, self._kept)

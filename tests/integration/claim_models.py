@@ -12,6 +12,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import redis
 from misdeeds import MISDEEDS, number_of, spin
 from sklearn.base import BaseEstimator, RegressorMixin
 
@@ -87,6 +88,12 @@ def serving(
         child.stop()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)
+
+
+def held(server: redis.Redis, prefix: str = "") -> int:
+    """Claims under lease. One that stands holds nothing: its score is no whole number."""
+    leases = server.zrange(f"{prefix}headrace:leases", 0, -1, withscores=True)
+    return sum(score.is_integer() for _, score in leases)
 
 
 def wait_for(condition: Any, seconds: float = 20, told: Any = lambda: "") -> Any:

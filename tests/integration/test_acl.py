@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from claim_models import SLEEP, add, serving, wait_for
+from claim_models import SLEEP, add, held, serving, wait_for
 from connections import MODEL, free_port, kill_pool, started, submits
 from prometheus_client import CollectorRegistry, generate_latest
 from redis.exceptions import NoPermissionError
@@ -89,7 +89,7 @@ def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, 
             assert job.get(timeout=20)["predictions"] == [10]
             app.backend.client.connection_pool.disconnect()
             again = client.submit(MODEL, [1, SLEEP, 0.3], priority=9)
-            wait_for(lambda: admin.zcard("headrace:leases"))
+            wait_for(lambda: held(admin))
             kill_pool(worker)
             assert again.result(timeout=20).prediction == 2
             late = client.submit(MODEL, [1, 0, 0], delay=1)

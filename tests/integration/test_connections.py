@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from claim_models import SLEEP, add, serving, wait_for
+from claim_models import SLEEP, add, held, serving, wait_for
 from connections import MODEL, flower_counts, free_port, kill_pool, listening, started, submits, talks_celery
 from kombu.exceptions import OperationalError
 from redis_servers import SERVERS, find
@@ -38,7 +38,7 @@ def everything_works(settings: Settings, models: Path, folder: Path, server: red
         with Client(settings=settings) as client:
             assert [client.job(job.id).result(timeout=0).prediction for job in waiting] == [0, 2, 4]
             running = client.submit(MODEL, [1, SLEEP, 0.5])
-            wait_for(lambda: server.zcard(f"{settings.key_prefix}headrace:leases"))
+            wait_for(lambda: held(server, settings.key_prefix))
             assert running.result(timeout=10).prediction == 2
     assert not server.exists(f"{settings.key_prefix}unacked", f"{settings.key_prefix}unacked_index")
 
@@ -144,10 +144,10 @@ def test_every_redis_there_is(version: str, models: Path, tmp_path: Path) -> Non
     ):
         submits(Settings(redis_url=own.url))
         jobs = client.submit_many(MODEL, [[n, SLEEP, 0.5] for n in range(100, 104)])
-        wait_for(lambda: server.zcard("headrace:leases"))
+        wait_for(lambda: held(server))
         kill_pool(worker)
         assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(100, 104)]
-        wait_for(lambda: not server.exists("headrace:leases", "headrace:again:predict.doubling"))
+        wait_for(lambda: not held(server) and not server.exists("headrace:again:predict.doubling"))
         client.predict(MODEL, [1, 0, 0], timeout=20)
         assert sorted(_round_trips(client))[4] < POLL_EVERY / 5
 

@@ -28,7 +28,7 @@ from headrace.attempts import Attempt, joined, runs_alone, split
 from headrace.letter import Letter
 from headrace.outcome import Cancelled, Failure, Prediction, Success
 from headrace.queues import PRIORITY_STEPS, Keys
-from headrace_worker.transport.scripts import Ask, Claim, Lease, LeaseKeys, Leases
+from headrace_worker.transport.scripts import Ask, Claim, Held, Lease, LeaseKeys, Leases, lease_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUES = ("predict.a", "predict.b", "ordinary")
@@ -57,6 +57,8 @@ class Places(RuleBasedStateMachine):
     """Owners claim, work, die and come back too late; producers push, cancel and replay; keepers sweep."""
 
     claims: Bundle[Claim] = Bundle("claims")
+    #: Leases that stand, and whose owner waits at Redis, as far as it knows.
+    waits: Bundle[Lease] = Bundle("waits")
     #: Claims whose owner has ended them, or has lost them and does not know.
     stale: Bundle[Claim] = Bundle("stale")
 
@@ -73,6 +75,8 @@ class Places(RuleBasedStateMachine):
         #: The queue and the message of every job.
         self.accepted: dict[str, str] = {}
         self.messages: dict[str, bytes] = {}
+        #: Names of leases whose owner still waits at Redis.
+        self.waiting: set[str] = set()
         #: Those that are no jobs at all.
         self.garbage: set[str] = set()
         #: Runs in vain, and replays: how many its frame must tell of.
@@ -147,6 +151,41 @@ class Places(RuleBasedStateMachine):
         got = self.leases.claim(f"owner/{next(self.numbers)}", asks, lasts_ms=LASTS, lowest_first=lowest)
         return got if isinstance(got, Claim) else multiple()
 
+    @rule(target=waits, queue=st.sampled_from(QUEUES[:2]), source=st.integers(1, 4))
+    def stand(self, queue: str, source: int) -> object:
+        """Nothing waits, as it seems to one who asks for a full batch: its lease stands, and it waits at Redis."""
+        standing = Lease(name=f"owner/{next(self.numbers)}", queue=queue, origins=((source, 1),))
+        ask = Ask(queue=queue, jobs=1000, full_only=True)
+        if self.db.exists(self.names.keys.again(queue)):
+            return multiple()
+        got = self.leases.claim(f"owner/{next(self.numbers)}", [ask], lasts_ms=LASTS, standing=standing)
+        assert isinstance(got, Held)
+        assert got.stands
+        self.waiting.add(standing.name)
+        return standing
+
+    @rule(target=claims, lease=consumes(waits), told=st.booleans(), jobs=st.integers(1, 8))
+    def a_wait_is_answered(self, lease: Lease, told: bool, jobs: int) -> object:
+        """As Redis does, when something is there; the claim behind it may be lost on its way."""
+        if lease.name not in self.waiting:
+            return multiple()
+        self.waiting.discard(lease.name)
+        source = self.names.sources(lease.queue)[lease.origins[0][0]]
+        frame = self.db.lmove(source, self.names.lease(lease.name), "RIGHT", "LEFT")
+        if not told and frame is None:
+            self.leases.release(lease)  # by its owner, who knows that the wait is over
+        if not told:
+            return Claim(lease=lease, frames=[frame]) if frame else multiple()
+        asks = [Ask(queue=queue, jobs=jobs, bytes=1 << 20) for queue in QUEUES]
+        name = f"owner/{next(self.numbers)}"
+        got = self.leases.claim(name, asks, lasts_ms=LASTS, standing=lease)
+        assert self.db.zscore(self.names.keys.leases, lease.member) is None or isinstance(got, Held)
+        if isinstance(got, Held):
+            self.leases.release(lease)
+            return multiple()
+        assert frame is None or got.frames[0] == frame
+        return got
+
     @rule(claim=claims)
     def renew(self, claim: Claim) -> None:
         self.leases.renew([claim.lease], lasts_ms=LASTS)
@@ -177,9 +216,14 @@ class Places(RuleBasedStateMachine):
 
     @rule(lapsed=st.integers(0, 3))
     def sweep(self, lapsed: int) -> None:
-        for member in self.db.zrange(self.names.keys.leases, 0, lapsed - 1) if lapsed else ():
-            self.db.zadd(self.names.keys.leases, {member: 1})
+        members = self.db.zrange(self.names.keys.leases, 0, lapsed - 1, withscores=True) if lapsed else ()
+        for member, score in members:
+            self.db.zadd(self.names.keys.leases, {member: 1 + score % 1})
         for lease in self.leases.lapsed():
+            if self.db.zscore(self.names.keys.leases, lease.member) % 1 == 0.25:
+                self.waiting.discard(
+                    lease.name
+                )  # Redis was not held up for ten seconds and more: it ended the wait
             frames = self.db.lrange(self.names.lease(lease.name), 0, -1)
             assert self.leases.lapse(lease, "lapse", owner="another", only_if_lapsed=True) == len(frames)
             self._count(lease, frames)
@@ -206,9 +250,11 @@ class Places(RuleBasedStateMachine):
 
     @invariant()
     def every_lease_has_its_list_and_every_list_its_lease(self) -> None:
-        leased = {lease.name for lease in self.leases.named(_Everything())}
+        scores = self.db.zrange(self.names.keys.leases, 0, -1, withscores=True)
+        standing = {lease_of(member).name for member, score in scores if score % 1}
+        leased = {lease_of(member).name for member, _ in scores}
         lists = {key.decode().partition(":lease:")[2] for key in self.db.scan_iter(self.names.lease("*"))}
-        assert leased == lists
+        assert leased - standing <= lists <= leased
 
     @invariant()
     def the_dead_letters_are_the_failures_and_what_is_no_job(self) -> None:
@@ -323,11 +369,6 @@ class Places(RuleBasedStateMachine):
             key: self.db.hgetall(key) if self.db.type(key) == b"hash" else self.db.dump(key)
             for key in self.db.scan_iter()
         }
-
-
-class _Everything:
-    def __contains__(self, _: object) -> bool:
-        return True
 
 
 @pytest.mark.parametrize("examples", [12, pytest.param(150, marks=pytest.mark.long)])

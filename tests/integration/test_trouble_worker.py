@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis
-from claim_models import SLEEP, add, serving, wait_for
+from claim_models import SLEEP, add, held, serving, wait_for
 from connections import MODEL
 from redis_servers import find
 from test_trouble_producer import again_and_again
@@ -57,7 +57,7 @@ def outlasts(place: Place, admin: redis.Redis, harm: Callable[[], Any], soon: fl
     former = place.worker.process.pid
     with Client(place.server.url) as client:
         jobs = client.submit_many(MODEL, [[n, SLEEP, 0.02] for n in range(60)])
-        wait_for(lambda: admin.zcard("headrace:leases"), told=place.tail)
+        wait_for(lambda: held(admin), told=place.tail)
         harm()
         began = time.monotonic()
         late = client.submit(MODEL, [21, 0, 0])
@@ -67,7 +67,7 @@ def outlasts(place: Place, admin: redis.Redis, harm: Callable[[], Any], soon: fl
         assert [told[job.id] for job in jobs] == [2 * n for n in range(60)]
     assert place.worker.process.poll() is None
     assert place.worker.process.pid == former
-    wait_for(lambda: not admin.zcard("headrace:leases"), 10, place.tail)
+    wait_for(lambda: not held(admin), 10, place.tail)
     assert not admin.exists("headrace:dead")
     assert not list(admin.scan_iter("headrace:lease:*"))
 
@@ -168,7 +168,7 @@ def test_a_redis_that_answers_nobody_for_a_while(place: Place, admin: redis.Redi
 def test_a_lost_reply_to_a_claim_and_to_a_publish(place: Place, admin: redis.Redis):
     with Client(place.server.url) as client:
         job = client.submit(MODEL, [1, SLEEP, 0.5])
-        wait_for(lambda: admin.zcard("headrace:leases"), told=place.tail)
+        wait_for(lambda: held(admin), told=place.tail)
         place.proxy.lose_reply(job.id.encode())  # what is published bears the id
         assert job.result(timeout=10).prediction == 2
         assert place.proxy.wait_lost()

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from claim_models import AWAY, KILL, NOTHING, SLEEP, add, serving, wait_for
+from claim_models import AWAY, KILL, NOTHING, SLEEP, add, held, serving, wait_for
 from crash_points import STEPS
 
 from headrace import Client, JobHandle, Settings, letter
@@ -139,8 +139,8 @@ def waiting(server: redis.Redis, model: str = "doubling") -> int:
 
 def is_clean(server: redis.Redis) -> bool:
     """Nothing waits and nothing is leased."""
-    kept = ("predict.*", "headrace:lease*", "headrace:again:*", "headrace:delayed:*")
-    return not any(list(server.scan_iter(pattern)) for pattern in kept)
+    kept = ("predict.*", "headrace:lease:*", "headrace:again:*", "headrace:delayed:*")
+    return not held(server) and not any(list(server.scan_iter(pattern)) for pattern in kept)
 
 
 def letter_of(server: redis.Redis, job: JobHandle) -> letter.Letter:

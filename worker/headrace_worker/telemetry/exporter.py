@@ -100,7 +100,6 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     asked: list[tuple[Any, ...]] = [
         ("TIME",),
         depth.leases(keys).words,
-        ("ZRANGE", keys.leases, 0, -1, "WITHSCORES"),
         ("ZCARD", keys.died),
         ("GET", keys.dead_dropped),
     ]
@@ -112,14 +111,15 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     for reply in replies:
         if isinstance(reply, redis.RedisError):
             raise reply
-    (seconds, micros), members, scored, dead, dropped, *rest = replies
+    (seconds, micros), scored, dead, dropped, *rest = replies
+    leases = depth.held(scored)
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     said = {model: (rest[2 * at], rest[2 * at + 1]) for at, model in enumerate(models)}
     measured, ids = rest[-2:] if models else ([], [])
-    depths = depth.depths(models, measured, members)
+    depths = depth.depths(models, measured, leases)
     yield from _depths(depths)
     yield gauges(OLDEST, [((model,), age) for model, age in _ages(models, per_list, ids, now_ms / 1000)])
-    yield from _leases(models, scored, now_ms)
+    yield from _leases(models, leases, now_ms)
     yield gauges(DEAD, [((), int(dead))])
     family = CounterMetricFamily(DROPPED.name, DROPPED.help)
     family.add_metric((), int(dropped or 0))
@@ -157,15 +157,13 @@ def _ages(
     yield from ages.items()
 
 
-def _leases(models: Sequence[str], scored: Sequence[Any], now_ms: int) -> Iterator[Family]:
-    # Pairs in RESP3, one after the other in RESP2.
-    flat = [part for pair in scored for part in (pair if isinstance(pair, list | tuple) else (pair,))]
+def _leases(models: Sequence[str], leases: Sequence[tuple[bytes, float]], now_ms: int) -> Iterator[Family]:
     held: Counter[str] = Counter()
     lapsed = 0
-    for member, until in zip(flat[::2], flat[1::2], strict=True):
+    for member, until in leases:
         if (lease := lease_of(member)) is not None:
             held[lease.queue] += 1
-            lapsed += float(until) < now_ms
+            lapsed += until < now_ms
     yield gauges(CLAIMS, [((model,), held[queue_name(model)]) for model in models])
     yield gauges(LAPSED, [((), lapsed)])
 

@@ -2,6 +2,7 @@
 
     channel    when to claim, and how a claim becomes one message to Celery
     scripts    what a claim does in Redis: six Lua scripts, each a typed function
+    standing   the lease an idle worker leaves with Redis, for a job to come under
     wakeup     how an idle worker hears of a job without popping it
     keeper     renewing leases, and bringing back what others lost
     message    the claim as Celery sees it
@@ -114,7 +115,7 @@ class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
         """Let every channel claim: the slow poll beside the wake-up."""
         for channel in list(self._channels):
             channel.drop_if_silent()
-            channel.wake()
+            channel.look()
 
     def maybe_restore_messages(self) -> None:
         """Nothing: lapsed leases are swept by the keeper."""

@@ -2,7 +2,8 @@
 
     poll tick ─> claim sent ─> reply read ─> one message to Celery ─> ack
                      ^              │
-                     └── woken <────┘ nothing waits: sleep until a key of our queues changes
+                     └── woken <────┘ nothing waits: sleep until a key of our queues changes, or let a claim
+                                      wait for the next job where the last ones came from (`standing`)
 
 The event loop never waits for Redis: a claim is sent on one turn of the loop and read on another, as kombu
 does with its BRPOP, whose hooks (`_brpop_start`, `_brpop_read`) these are. A claim is only sent while
@@ -12,6 +13,7 @@ free to run. Publishing, control and events stay kombu's.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -31,7 +33,8 @@ from headrace.queues import Keys, model_of
 from headrace_worker.transport import lua, scripts
 from headrace_worker.transport.keeper import silent_after
 from headrace_worker.transport.message import claim_message
-from headrace_worker.transport.scripts import Ask, Claim, Held, LeaseKeys
+from headrace_worker.transport.scripts import Ask, Claim, Held, Lease, LeaseKeys
+from headrace_worker.transport.standing import Standing
 from headrace_worker.transport.wakeup import Wakeup
 
 log = logging.getLogger("headrace.claims")
@@ -54,6 +57,8 @@ class Sent(msgspec.Struct, frozen=True):
     asks: Sequence[Ask]
     #: Whose commands went before it, and are answered before it.
     wakeup: Wakeup
+    #: The lease for which Redis waits before it claims.
+    waits: Lease | None = None
 
 
 class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
@@ -110,11 +115,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         super().__init__(*args, **kwargs)
         self.names = LeaseKeys(Keys(self.global_keyprefix))
         self.keeper = self.connection.keeper_for(self)
+        self._standing = Standing(self.names, self.lease_seconds)
 
     # --- the claim, sent and read ------------------------------------------------------------------
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002  # kombu's signature
-        """Send a claim, unless the last one found nothing and nothing has changed since."""
+        """Send a claim. If the last one found nothing and nothing has changed since: one that waits, or none."""
         if (
             self._handed_over
         ):  # first let the pool have it: the loop turns again at once, when a process can take it
@@ -122,11 +128,15 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             return
         connection = self.client.connection
         wakeup = self._wakeup_for(connection)
-        if wakeup.asleep:
+        waits = self._standing.waiting() if wakeup.asleep else None
+        if wakeup.asleep and waits is None:
             return
         asks = self._asks(time.monotonic())
         if not asks:
             return
+        standing = self._standing.offered(asks, self.keeper.next_name) if wakeup.may_sleep else None
+        if waits is not standing:  # no more of these queues, or not now
+            waits = None
         name = self.keeper.next_name()
         keys, values = scripts.claim_call(
             self.names,
@@ -134,10 +144,13 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             asks,
             lasts_ms=self.keeper.lasts_ms,
             lowest_first=next(self._claims) % _LOWEST_EVERY == 0,
+            standing=standing,
         )
         call = ["EVAL", lua.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
         commands = [*wakeup.commands(), [*call, len(keys), *keys, *values]]
-        self._sent = Sent(name, asks, wakeup)
+        if waits:
+            commands.insert(-1, self._standing.command(waits))
+        self._sent = Sent(name, asks, wakeup, waits)
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
         connection.send_packed_command(connection.pack_commands(commands))
@@ -182,9 +195,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             raise Empty
         try:
             sent.wakeup.read_replies(connection)
+            if sent.waits:
+                self._standing.read_reply(connection)
             reply = connection.read_response()
         except redis.exceptions.NoScriptError:
             self._use_eval = True  # send the text this once: Redis keeps it
+            sent.wakeup.wake()  # what we waited for may have come
             raise Empty from None
         except redis.ResponseError as error:
             self._refused(error, sent.wakeup)
@@ -199,8 +215,10 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         got = scripts.claimed(reply, sent.name, sent.asks, time.monotonic())
         sent.wakeup.found(isinstance(got, Claim))
         if isinstance(got, Held):
+            self._standing.stands(got.stands)
             self._let_fill(got.queues, {ask.queue: ask for ask in sent.asks})
         else:
+            self._standing.found(got)
             self._filling.pop(got.lease.queue, None)
         return got
 
@@ -216,6 +234,8 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         """The reply to a claim that was made may be lost with the connection: its jobs go back."""
         if self._sent is not None and connection is self._in_poll:
             self.keeper.stray(self._sent.name)
+            if lease := self._standing.drop():
+                self.keeper.stray(lease.name, self._sent.wakeup.client_id)
             self._sent = None
         super()._on_connection_disconnect(connection)
 
@@ -274,6 +294,26 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         """Claim on the next turn of the loop."""
         if self._wakeup:
             self._wakeup.wake()
+        self._end_wait()
+
+    def look(self) -> None:
+        """Claim, as the slow poll does. One that waits does so by itself."""
+        if self._wakeup and not self._waits:
+            self._wakeup.wake()
+
+    @property
+    def _waits(self) -> Lease | None:
+        return self._sent.waits if self._sent is not None else None
+
+    def _end_wait(self) -> None:
+        """Have a claim that waits be made now."""
+        if self._sent is None or self._sent.waits is None:
+            return
+        try:
+            if not self.keeper.commands.unblock(self._sent.wakeup.client_id):
+                self._standing.pause()
+        except redis.RedisError as error:
+            log.debug("a wait at Redis ends by itself: %s", error)
 
     def ended(self) -> None:
         """A claim has ended: a process is free, and there may be room for one of a queue that was left out."""
@@ -286,9 +326,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         if self._wakeup is None:
             return
         try:
-            self._wakeup.on_readable()
+            woken = self._wakeup.on_readable(self._standing.source if self._waits else None)
         except self.connection_errors:
             self._drop_wakeup()  # the next claim makes another
+            woken = True
+        if woken:
+            self._end_wait()
 
     def _drop_wakeup(self) -> None:
         wakeup, self._wakeup = self._wakeup, None
@@ -307,20 +350,19 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     def _basic_cancel(self, consumer_tag: str) -> Any:
         cancelled = super()._basic_cancel(consumer_tag)
         self._watch_queues()
-        if not self.active_queues:
+        if not self.active_queues or (self._waits and self._waits.queue not in self.active_queues):
             self._give_back_sent()
         return cancelled
 
     def _give_back_sent(self) -> None:
-        """Nobody takes what the last claim found any more."""
-        if not self._in_poll:
-            return
-        try:
-            got = self._read_sent()
-        except (Empty, *self.connection_errors):
-            return
-        if isinstance(got, Claim):
-            self.keeper.stray(got.lease.name)
+        """Nobody takes what the last claim found any more, nor what may yet come."""
+        if self._in_poll:
+            self._end_wait()
+            with contextlib.suppress(Empty, *self.connection_errors):
+                if isinstance(got := self._read_sent(), Claim):
+                    self.keeper.stray(got.lease.name)
+        if lease := self._standing.drop():
+            self.keeper.stray(lease.name)
 
     def _watch_queues(self) -> None:
         queues = self.active_queues

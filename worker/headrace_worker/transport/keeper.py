@@ -15,7 +15,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import redis
 
@@ -66,8 +66,9 @@ class Keeper:
         self.owner = f"{host}/{self._pid}/{secrets.token_hex(4)}"
         self._numbers = itertools.count(1)
         self._held: dict[str, Lease] = {}
-        #: Names of leases to give back as soon as Redis answers, until when (monotonic) to look for them.
-        self._strays: dict[str, float] = {}
+        #: Names of leases to give back as soon as Redis answers, until when (monotonic) to look for them, and the
+        #: connection (its id at Redis) whose wait may yet fill them.
+        self._strays: dict[str, tuple[float, int]] = {}
         #: Held, but missing at the last renewal.
         self._missing: set[str] = set()
         self._client: redis.Redis | None = None
@@ -139,10 +140,13 @@ class Keeper:
             count = self.commands.lapse(lease, cause, owner=self.owner)
             log.warning("%s: %d jobs of %s go back, to run alone", cause, count, lease.queue)
 
-    def stray(self, name: str) -> None:
-        """Nobody runs this claim, if it was ever made: give it back, uncounted, as soon as Redis answers."""
+    def stray(self, name: str, waits: int = 0) -> None:
+        """Nobody runs this claim, if it was ever made: give it back, uncounted, as soon as Redis answers.
+
+        `waits` is the connection, by its id at Redis, whose wait may yet fill a lease that stands.
+        """
         self._held.pop(name, None)
-        self._strays[name] = time.monotonic() + self.lasts_ms / 1000
+        self._strays[name] = (time.monotonic() + self.lasts_ms / 1000, waits)
         self._hurry.set()
 
     def close(self) -> int:
@@ -154,10 +158,12 @@ class Keeper:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
         held = set(self._held)
-        names = {*held, *self._strays}
+        strays = dict(self._strays)
         self._held.clear()
         self._strays.clear()
+        names = {*held, *strays}
         try:
+            names = held | self._certain(self.commands, strays)
             leases = self.commands.named(names) if names else []
             return sum(self.commands.release(lease, delivered=lease.name in held) > 0 for lease in leases)
         except redis.RedisError as error:
@@ -223,11 +229,17 @@ class Keeper:
 
     def _give_back(self, commands: Leases, now: float) -> None:
         strays = dict(self._strays)
-        for lease in commands.named(strays) if strays else ():
+        names = self._certain(commands, strays)
+        for lease in commands.named(names) if names else ():
             log.info("a claim of %s reached nobody; %d messages go back", lease.queue, commands.release(lease))
-        for name, until in strays.items():
-            if until < now:
+        for name, (until, _) in strays.items():
+            if until < now or name not in names:
                 self._strays.pop(name, None)
+
+    def _certain(self, commands: Leases, strays: Mapping[str, tuple[float, int]]) -> set[str]:
+        """Those whose leases no wait can fill any more. The others lapse."""
+        unblocked = {waits: commands.unblock(waits) for waits in {waits for _, waits in strays.values()} if waits}
+        return {name for name, (_, waits) in strays.items() if not waits or unblocked[waits]}
 
     def _sweep(self, commands: Leases) -> None:
         lapsed = commands.lapsed()

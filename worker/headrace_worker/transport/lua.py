@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from headrace.publish import FUNCTION as PUBLISH_FUNCTION
 
-# KEYS: leases, the new lease, cancelled; then the five sources of each queue.
-# ARGV: name of the lease, how long it lasts (ms), '1' to take the lowest priority first; then name, jobs, bytes,
-# '1' for full_only and '1' for leased of each queue.
+# KEYS: leases, the new lease, cancelled, the lease that stands while nothing waits; then the five sources of each
+# queue. ARGV: name of the lease, how long it lasts (ms), '1' to take the lowest priority first, the member of the
+# lease that stands or '', its queue (from 1) and source; then name, jobs, bytes, '1' for full_only and '1' for
+# leased of each queue.
 # Returns {queue (from 1), {source, count, ...}, frames, 1 if a job was cancelled lately, the moment (ms)}, or
-# {0, {queues held}}.
+# {0, {queues held}, 1 if the lease stands}. One that stands has half a millisecond in its score.
 CLAIM = """
 local leases, lease, name, lasts, lowest = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
-local queues = (#KEYS - 3) / 5
+local standing = ARGV[4]
+local queues = (#KEYS - 4) / 5
 local frames, bytes, largest, origins = {}, 0, 0, {}
 redis.call('ZCARD', leases)  -- where it is a key of another kind, fail now: nothing is popped yet
 
-local function source(queue, index) return KEYS[4 + 5 * (queue - 1) + index] end
-local function ask(queue, field) return ARGV[3 + 5 * (queue - 1) + field] end
+local function source(queue, index) return KEYS[5 + 5 * (queue - 1) + index] end
+local function ask(queue, field) return ARGV[6 + 5 * (queue - 1) + field] end
 
 local function take(queue, index, jobs, room)
   local before = #frames
@@ -49,9 +51,13 @@ local function take(queue, index, jobs, room)
   return #frames > before
 end
 
-local function hold(queue)
+local function moment()
   local at = redis.call('TIME')
-  local now = at[1] * 1000 + math.floor(at[2] / 1000)
+  return at[1] * 1000 + math.floor(at[2] / 1000)
+end
+
+local function hold(queue)
+  local now = moment()
   if ask(queue, 5) == '1' then
     local first = 1
     while first <= #frames do  -- Lua's stack takes no more than a few thousand values at once
@@ -60,7 +66,30 @@ local function hold(queue)
     end
     redis.call('ZADD', leases, now + lasts, name .. '#' .. table.concat(origins, ',') .. '#' .. ask(queue, 1))
   end
+  if standing ~= '' then
+    redis.call('ZREM', leases, standing)
+    redis.call('DEL', KEYS[4])
+  end
   return {queue, origins, frames, redis.call('EXISTS', KEYS[3]), now}
+end
+
+local function fill(queue, first, last, step, but)
+  for index = first, last, step do
+    if index ~= but then take(queue, index, tonumber(ask(queue, 2)), tonumber(ask(queue, 3))) end
+  end
+  return hold(queue)
+end
+
+local first, last, step = 1, 4, 1
+if lowest then first, last, step = 4, 1, -1 end
+
+if standing ~= '' then  -- what has come under the lease that stood is the first of this claim
+  frames = redis.call('LRANGE', KEYS[4], 0, -1)
+  if #frames > 0 then
+    bytes, largest, origins = #frames[1], #frames[1], {tonumber(ARGV[6]), #frames}
+    redis.call('PERSIST', leases)
+    return fill(tonumber(ARGV[5]), first, last, step)
+  end
 end
 
 for queue = 1, queues do  -- what was lost with its worker runs first, and alone
@@ -79,20 +108,20 @@ for queue = 1, queues do
   end
 end
 
-local first, last, step = 1, 4, 1
-if lowest then first, last, step = 4, 1, -1 end
 for index = first, last, step do
   for queue = 1, queues do
-    local jobs, room = tonumber(ask(queue, 2)), tonumber(ask(queue, 3))
-    if not holding[queue] and take(queue, index, jobs, room) then
-      for more = first, last, step do
-        if more ~= index then take(queue, more, jobs, room) end
-      end
-      return hold(queue)
+    if not holding[queue] and take(queue, index, tonumber(ask(queue, 2)), tonumber(ask(queue, 3))) then
+      return fill(queue, first, last, step, index)
     end
   end
 end
-return {0, held}
+
+local stands = 0
+if standing ~= '' then
+  local stood = redis.pcall('ZADD', leases, moment() + lasts + 0.5, standing)  -- a full Redis refuses
+  if type(stood) == 'number' then stands = 1 end
+end
+return {0, held, stands}
 """
 
 # KEYS: leases. ARGV: milliseconds, members. Returns the members that are lost.
@@ -252,12 +281,19 @@ return #frames
 
 # KEYS: leases, lease, again. ARGV: member, '1' if only when lapsed, cause and owner of the attempt.
 # Returns the number of frames that went back. What only looks like a frame is a message (`headrace.attempts`).
+# A lease that stood and is empty may yet be filled, where Redis was held up and has not ended the wait of its
+# owner: it goes when found lapsed once more, ten seconds on. Until then, it has a quarter of one in its score.
 LAPSE = (
     ENDING
     + """
 local moment = ending(KEYS[1], ARGV[1], ARGV[2] == '1')
 if not moment then return 0 end
 local frames = redis.call('LRANGE', KEYS[2], 0, -1)
+local score = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
+if #frames == 0 and score % 1 == 0.5 then
+  redis.call('ZADD', KEYS[1], tonumber(moment) + 10000.25, ARGV[1])
+  return 0
+end
 local attempt = ARGV[3] .. ',' .. moment .. ',' .. #frames .. ';'
 for i = #frames, 1, -1 do
   local tried, message

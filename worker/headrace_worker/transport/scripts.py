@@ -10,6 +10,9 @@ A lease is two things: a member of the sorted set `leases`, with the moment it l
 that holds the claimed messages, byte for byte. The member says who claimed, from which lists, of which queue,
 and is never used again: whoever finds it missing has lost the claim. That is the fence.
 
+A lease may stand before it holds anything (`standing`): Redis then puts the next job of a list under it. So a
+lease that stood is never taken away while its owner may still be waiting at Redis.
+
 A job that ran in vain comes back as a frame, with the attempt in it (`headrace.attempts`). Nothing here ever
 rewrites a job's message.
 """
@@ -152,14 +155,32 @@ class Held(msgspec.Struct, frozen=True):
     """Nothing was taken; these queues have jobs, but not yet as many as were asked for."""
 
     queues: tuple[str, ...]
+    #: Whether the lease that was to stand in this case does.
+    stands: bool = False
 
 
 def claim_call(
-    names: LeaseKeys, name: str, asks: Sequence[Ask], *, lasts_ms: int, lowest_first: bool
+    names: LeaseKeys,
+    name: str,
+    asks: Sequence[Ask],
+    *,
+    lasts_ms: int,
+    lowest_first: bool,
+    standing: Lease | None = None,
 ) -> tuple[list[str], list[str | int]]:
-    """KEYS and ARGV of CLAIM; it is sent without waiting for the reply, which `claimed` reads."""
-    keys = [names.keys.leases, names.lease(name), names.keys.cancelled]
+    """KEYS and ARGV of CLAIM; it is sent without waiting for the reply, which `claimed` reads.
+
+    `standing` is the lease that is to stand where nothing waits, of one of the queues. What has come under it is
+    claimed first; where anything is claimed, it stands no more.
+    """
+    stood = names.lease(standing.name if standing else name)
+    keys = [names.keys.leases, names.lease(name), names.keys.cancelled, stood]
     values: list[str | int] = [name, lasts_ms, int(lowest_first)]
+    if standing is None:
+        values += ["", 0, 0]
+    else:
+        queue = next(number for number, ask in enumerate(asks, start=1) if ask.queue == standing.queue)
+        values += [standing.member, queue, standing.origins[0][0]]
     for ask in asks:
         keys += names.sources(ask.queue)
         values += [ask.queue, ask.jobs, ask.bytes, int(ask.full_only), int(ask.leased)]
@@ -170,7 +191,7 @@ def claimed(reply: Sequence[Any], name: str, asks: Sequence[Ask], monotonic: flo
     """What CLAIM replied, read when this machine's monotonic clock said that."""
     queue, numbers, *rest = reply
     if not queue:
-        return Held(tuple(asks[number - 1].queue for number in numbers))
+        return Held(tuple(asks[number - 1].queue for number in numbers), stands=bool(rest[0]))
     frames, look, at_ms = rest
     origins = tuple(zip(numbers[::2], numbers[1::2], strict=True))
     lease = Lease(name=name, queue=asks[queue - 1].queue, origins=origins)
@@ -201,9 +222,19 @@ class Leases:
         self._due = client.register_script(lua.DUE)
         self._bound = client.register_script(lua.BOUND)
 
-    def claim(self, name: str, asks: Sequence[Ask], *, lasts_ms: int, lowest_first: bool = False) -> Claim | Held:
-        """Take what waits, under a lease."""
-        keys, values = claim_call(self._names, name, asks, lasts_ms=lasts_ms, lowest_first=lowest_first)
+    def claim(
+        self,
+        name: str,
+        asks: Sequence[Ask],
+        *,
+        lasts_ms: int,
+        lowest_first: bool = False,
+        standing: Lease | None = None,
+    ) -> Claim | Held:
+        """Take what waits, under a lease; else let another stand."""
+        keys, values = claim_call(
+            self._names, name, asks, lasts_ms=lasts_ms, lowest_first=lowest_first, standing=standing
+        )
         reply = self._claim(keys, values)
         return claimed(reply, name, asks, time.monotonic())
 
@@ -322,6 +353,15 @@ class Leases:
         """The leases that are held under one of these names."""
         members: list[bytes] = self._client.zrange(self._names.keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
         return [lease for member in members if (lease := lease_of(member)) and lease.name in names]
+
+    def unblock(self, client: int) -> bool:
+        """End the wait of a connection at Redis, by its id. False where this user may not, and it may go on."""
+        try:
+            self._client.client_unblock(client)
+        except redis.ResponseError as error:
+            log.warning("Redis does not end a wait (%s). Permit this user CLIENT UNBLOCK", error)
+            return False
+        return True
 
     def due(self, queue: str, most: int = 500) -> int:
         """Move delayed jobs whose time has come to their queue; returns how many."""

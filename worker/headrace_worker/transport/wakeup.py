@@ -12,6 +12,7 @@ Works with RESP2, Redis 6 and later, and Valkey. Where the server or its ACL ref
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ log = logging.getLogger("headrace.claims")
 #: Nothing may wait longer than this many seconds for a claim, even if every wake-up were lost.
 POLL_EVERY = 0.25
 _CHANNEL = "__redis__:invalidate"
+#: A string in what it tells, in RESP2, and those that are in every message: all others are keys.
+_BULK = re.compile(rb"\$\d+\r\n([^\r\n]*)\r\n")
+_FRAME = {b"message", _CHANNEL.encode()}
 #: Bytes of what it tells that are read at once.
 _READ = 65_536
 #: Claims in a row that must find jobs before tracking is switched off.
@@ -52,7 +56,11 @@ class Wakeup:
         options = {k: v for k, v in channel.pool.connection_kwargs.items() if not k.startswith("maint_")}
         self._listener = channel.pool.connection_class(**{**options, "protocol": 2})
         self._listener_id = self._fd = 0
+        #: The id of the connection that claims, by which Redis ends a wait of it; 0 where it does not say.
+        self.client_id = 0
         try:
+            connection.send_command("CLIENT", "ID")
+            self.client_id = int(connection.read_response())
             self._listener.connect()
             self._listener.send_command("CLIENT", "ID")
             self._listener_id = int(self._listener.read_response())
@@ -74,6 +82,11 @@ class Wakeup:
                 "CLIENT TRACKING, CLIENT ID and the channel %s", error, POLL_EVERY, _CHANNEL,
             )  # fmt: skip
         self._tracking, self._refused = False, True
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether a claim that finds nothing now may be the last for a while, and Redis can end a wait of ours."""
+        return bool(self.client_id) and (self._tracking or self._wanted or self._refused)
 
     def belongs_to(self, connection: Any) -> bool:
         """Whether this was made for the socket a connection has now."""
@@ -134,16 +147,25 @@ class Wakeup:
         self.asleep = False
         self._woken = True
 
-    def on_readable(self) -> None:
-        """A key changed: wake; which one, nobody reads. Raises OSError when the listener is cut off."""
-        self.wake()
+    def on_readable(self, waits_at: str | None = None) -> bool:
+        """A key changed: wake, unless it is the list at which we wait. Says whether it woke us.
+
+        Raises OSError when the listener is cut off.
+        """
+        woken, expected = False, {waits_at.encode()} if waits_at else None
         try:
             while got := self._told.recv(_READ):
+                # What is cut off in the middle wakes us once for nothing.
+                woken = woken or {*_BULK.findall(got)} - _FRAME != expected
                 if len(got) < _READ:
-                    return
+                    break
+            else:
+                raise ConnectionResetError("Redis has closed the connection that tells of new jobs")
         except (BlockingIOError, ssl.SSLWantReadError):
-            return
-        raise ConnectionResetError("Redis has closed the connection that tells of new jobs")
+            pass
+        if woken:
+            self.wake()
+        return woken
 
     def close(self) -> None:
         """Give the listener's connection back."""

@@ -1,0 +1,98 @@
+"""Where the next job is waited for, and where it may come anywhere."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+import pytest
+
+from headrace.queues import Keys
+from headrace_worker.transport.scripts import Ask, Claim, Lease, LeaseKeys
+from headrace_worker.transport.standing import Standing
+
+CHURN, FRAUD = Ask(queue="predict.churn"), Ask(queue="predict.fraud")
+
+
+@pytest.fixture
+def names() -> Callable[[], str]:
+    numbers = itertools.count(1)
+    return lambda: f"host/1/x/{next(numbers)}"
+
+
+@pytest.fixture
+def standing() -> Standing:
+    return Standing(LeaseKeys(Keys()), lasts=10)
+
+
+def claimed(queue: str, *origins: tuple[int, int]) -> Claim:
+    return Claim(lease=Lease(name="host/1/x/0", queue=queue, origins=origins), frames=[b""])
+
+
+def test_a_lease_stands_where_the_last_two_claims_came_from(standing: Standing, names: Callable[[], str]) -> None:
+    assert standing.offered([CHURN], names) is None
+    standing.found(claimed("predict.churn", (1, 1)))
+    assert standing.offered([CHURN], names) is None
+    standing.found(claimed("predict.churn", (1, 7), (4, 2)))
+    lease = standing.offered([FRAUD, CHURN], names)
+    assert lease == Lease(name="host/1/x/1", queue="predict.churn", origins=((1, 1),))
+    assert standing.offered([CHURN], names) == lease  # the same, as long as nothing is claimed
+    assert standing.source == "predict.churn"
+    standing.found(claimed("predict.churn", (1, 1)))
+    assert standing.offered([CHURN], names) == Lease(
+        name="host/1/x/2", queue="predict.churn", origins=((1, 1),)
+    )  # a name of its own
+
+
+@pytest.mark.parametrize(
+    ("last", "asks"),
+    [
+        pytest.param(claimed("predict.churn", (2, 1)), [CHURN], id="another list"),
+        pytest.param(claimed("predict.fraud", (1, 1)), [CHURN, FRAUD], id="another queue"),
+        pytest.param(claimed("predict.churn", (1, 1)), [FRAUD], id="a queue of which no more is wanted"),
+        pytest.param(
+            claimed("predict.churn", (1, 1)), [Ask(queue="predict.churn", wait=0.1)], id="one that fills"
+        ),
+        pytest.param(
+            claimed("predict.churn", (1, 1)), [Ask(queue="predict.churn", leased=False)], id="one without leases"
+        ),
+    ],
+)
+def test_none_stands_where_the_next_job_may_come_anywhere(
+    standing: Standing, names: Callable[[], str], last: Claim, asks: list[Ask]
+) -> None:
+    standing.found(claimed("predict.churn", (1, 1)))
+    standing.found(last)
+    assert standing.offered(asks, names) is None
+
+
+@pytest.mark.parametrize("claim", [claimed("predict.churn", (0, 1)), claimed("ordinary", (1, 1))])
+def test_none_stands_for_what_was_lost_and_for_ordinary_tasks(
+    standing: Standing, names: Callable[[], str], claim: Claim
+) -> None:
+    standing.found(claim)
+    standing.found(claim)
+    assert standing.offered([CHURN, Ask(queue="ordinary")], names) is None
+
+
+def test_a_wait_begins_only_while_nobody_can_have_taken_the_lease_away(names: Callable[[], str]) -> None:
+    standing = Standing(LeaseKeys(Keys()), lasts=0.1)
+    for _ in range(2):
+        standing.found(claimed("predict.churn", (1, 1)))
+    lease = standing.offered([CHURN], names)
+    assert standing.waiting() is None  # as far as we know, it does not stand
+    standing.stands(True)
+    assert standing.waiting() == lease
+    time.sleep(0.06)
+    assert standing.waiting() is None
+    standing.stands(False)
+    assert standing.waiting() is None
+
+
+def test_none_stands_for_a_while_after_redis_would_not_wait(standing: Standing, names: Callable[[], str]) -> None:
+    for _ in range(2):
+        standing.found(claimed("predict.churn", (1, 1)))
+    assert standing.offered([CHURN], names) is not None
+    standing.pause()
+    assert standing.offered([CHURN], names) is None
