@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.envelope import submitted_at
-from headrace.plan import Command, Script
+from headrace.plan import Command, Plan, Script, Together
 from headrace.queues import PRIORITY_STEPS, Keys, queue_name
 
 
@@ -50,26 +50,30 @@ def lengths(keys: Keys, models: Sequence[str]) -> Command:
     )
 
 
-def leases(keys: Keys) -> Command:
-    """The command that names all leases; `held` reads its reply."""
-    return Command(("ZRANGE", keys.leases, 0, -1, "WITHSCORES"))
+def held(keys: Keys) -> Plan[list[tuple[bytes, float]]]:
+    """The leases that hold jobs, and when each lapses (unix milliseconds).
 
-
-def held(reply: Sequence[Any]) -> list[tuple[bytes, float]]:
-    """The leases in the reply to `leases` that hold jobs, and when each lapses (unix milliseconds).
-
-    One that an idle worker left for the next job to come under has a part of a millisecond in its score.
+    One that an idle worker left for the next job to come under has a part of a millisecond in its score at first.
+    Where this user may not see what is under it, nothing is.
     """
+    reply = yield Command(("ZRANGE", keys.leases, 0, -1, "WITHSCORES"))
     pairs: Iterable[Any] = reply
     if reply and isinstance(reply[0], bytes | str):  # in turn, in RESP2
         pairs = zip(reply[::2], reply[1::2], strict=True)
-    return [(member, lapses) for member, score in pairs if (lapses := float(score)).is_integer()]
+    leases = [(member, float(lapses)) for member, lapses in pairs]
+    left = [member for member, lapses in leases if lapses % 1]
+    if not left:
+        return leases
+    names = (member.partition(b"#")[0].decode(errors="replace") for member in left)
+    lengths = yield Together(tuple(("LLEN", keys.lease(name)) for name in names))
+    full = {member for member, length in zip(left, lengths, strict=True) if isinstance(length, int) and length}
+    return [(member, lapses) for member, lapses in leases if not lapses % 1 or member in full]
 
 
 def depths(
     models: Sequence[str], measured: Sequence[int], leases: Iterable[tuple[bytes, float]]
 ) -> list[QueueDepth]:
-    """The depths in the reply to `lengths` and what is `held`, in the order of the models."""
+    """The depths in the reply to `lengths` and the leases `held`, in the order of the models."""
     steps = len(PRIORITY_STEPS)
     leased = _leased(member for member, _ in leases)
     found = []

@@ -65,7 +65,7 @@ def _look(keys: Keys) -> Plan[Service]:
     at_seconds, micros = yield Command(("TIME",))
     now_ms = int(at_seconds) * 1000 + int(micros) // 1000
     names = contracts.listed((yield contracts.every(keys)))
-    leases = depth.held((yield depth.leases(keys)))
+    leases = yield from depth.held(keys)
     models = []
     if names:
         measured = yield depth.lengths(keys, names)

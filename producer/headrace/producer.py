@@ -200,7 +200,8 @@ class Producer:
         if not models:
             return []
         measured = yield depth.lengths(self.keys, models)
-        return depth.depths(models, measured, depth.held((yield depth.leases(self.keys))))
+        leases = yield from depth.held(self.keys)
+        return depth.depths(models, measured, leases)
 
 
 def seen(job: str, stored: bytes | None, model: str | None) -> Seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,8 @@ import redis
 from tests.chaos import model, stock
 from tests.chaos.workers import Worker
 
-from headrace import enqueue
+from headrace import depth, enqueue
+from headrace.plan import ask, carry_out
 from headrace.queues import Keys, queue_name
 from headrace_worker.transport import lua
 from headrace_worker.transport.scripts import LeaseKeys
@@ -87,8 +89,7 @@ class Headrace:
                     pipe.llen(key)
                 pipe.zcard(self._keys.delayed(queue))
             lengths = sum(pipe.execute())
-        leases = server.zrange(self._keys.leases, 0, -1, withscores=True)
-        return lengths + sum(score.is_integer() for _, score in leases)  # of one that stands it is none
+        return lengths + len(carry_out(partial(ask, server), depth.held(self._keys)))
 
     def leftovers(self, server: redis.Redis) -> list[str]:
         return _others(server, self._kept)

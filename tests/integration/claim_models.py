@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import redis
 from misdeeds import MISDEEDS, number_of, spin
 from sklearn.base import BaseEstimator, RegressorMixin
 
+from headrace import depth
+from headrace.plan import ask, carry_out
+from headrace.queues import Keys
 from headrace_worker.models.manifest import Limits
 from headrace_worker.models.package import package
 from headrace_worker.models.store import Store
@@ -91,9 +95,8 @@ def serving(
 
 
 def held(server: redis.Redis, prefix: str = "") -> int:
-    """Claims under lease. One that stands holds nothing: its score is no whole number."""
-    leases = server.zrange(f"{prefix}headrace:leases", 0, -1, withscores=True)
-    return sum(score.is_integer() for _, score in leases)
+    """Claims under lease. One that stands, with nothing under it, is none."""
+    return len(carry_out(partial(ask, server), depth.held(Keys(prefix))))
 
 
 def wait_for(condition: Any, seconds: float = 20, told: Any = lambda: "") -> Any:

@@ -28,7 +28,7 @@ LEASE = 2
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     add(folder, "other")
-    return add(folder)
+    return add(folder, max_batch_rows=1)
 
 
 @pytest.fixture
@@ -72,11 +72,12 @@ def attempts(job: JobHandle) -> int:
 
 
 def make_wait(client: Client, server: redis.Redis, workers: int = 1) -> None:
-    """Jobs of one queue and priority, until so many workers wait there for the next."""
+    """Jobs of one queue and priority, as many at once as there are processes, until so many workers wait there."""
     deadline = time.monotonic() + 20
     while len(blocked(server)) < workers:
         assert time.monotonic() < deadline
-        client.predict("doubling", [1, 0, 0], timeout=20)
+        jobs = [client.submit("doubling", [1, SLEEP, 0.05]) for _ in range(2 * workers)]
+        assert all(job.result(timeout=20) for job in jobs)
         time.sleep(0.1)
 
 
@@ -94,6 +95,19 @@ def test_a_job_comes_under_the_lease_that_stands(
         make_wait(client, server)
         worker.stop()
     assert not server.exists(KEYS.leases)
+
+
+def test_jobs_that_come_at_once_are_one_claim(
+    own: EmbeddedRedis, server: redis.Redis, client: Client, models: Path, tmp_path: Path
+) -> None:
+    with working(own, models, tmp_path):
+        while not blocked(server):
+            client.predict("other", [1, 0, 0], timeout=20)
+            time.sleep(0.1)
+        jobs = client.submit_many("other", [[n, 0, 0] for n in range(10)])
+        assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(10)]
+        claimed = [step for job in jobs for step in job.explain().steps if step.what == "claimed"]
+        assert [step.others for step in claimed] == [9] * 10
 
 
 def test_a_job_of_another_priority_or_queue_ends_the_wait(

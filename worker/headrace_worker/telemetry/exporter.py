@@ -1,6 +1,6 @@
 """What Redis tells of queues, leases, dead letters and models, as metrics. Read when asked for, nothing kept.
 
-Two round trips a scrape: the names of the models, and everything of all of them.
+Few round trips a scrape: the names of the models, the leases, and everything else of all of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import redis
@@ -21,7 +22,7 @@ from headrace import depth, loaded
 from headrace.depth import QueueDepth
 from headrace.envelope import submitted_at
 from headrace.errors import InvalidInput
-from headrace.plan import Script, Together, ask
+from headrace.plan import Script, Together, ask, carry_out
 from headrace.queues import Keys, check_model_name, queue_name
 from headrace_worker.telemetry.metrics import Metric, gauges
 from headrace_worker.transport.scripts import lease_of
@@ -99,7 +100,6 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     per_list = [(model, key) for model in models for key in _lists(keys, model)]
     asked: list[tuple[Any, ...]] = [
         ("TIME",),
-        depth.leases(keys).words,
         ("ZCARD", keys.died),
         ("GET", keys.dead_dropped),
     ]
@@ -111,8 +111,8 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     for reply in replies:
         if isinstance(reply, redis.RedisError):
             raise reply
-    (seconds, micros), scored, dead, dropped, *rest = replies
-    leases = depth.held(scored)
+    (seconds, micros), dead, dropped, *rest = replies
+    leases = carry_out(partial(ask, client), depth.held(keys))
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     said = {model: (rest[2 * at], rest[2 * at + 1]) for at, model in enumerate(models)}
     measured, ids = rest[-2:] if models else ([], [])

@@ -2,8 +2,8 @@
 
     poll tick ─> claim sent ─> reply read ─> one message to Celery ─> ack
                      ^              │
-                     └── woken <────┘ nothing waits: sleep until a key of our queues changes, or let a claim
-                                      wait for the next job where the last ones came from (`standing`)
+                     └── woken <────┘ nothing waits: sleep until a key of our queues changes, or wait there
+                                      for the next job where the last ones came from (`standing`)
 
 The event loop never waits for Redis: a claim is sent on one turn of the loop and read on another, as kombu
 does with its BRPOP, whose hooks (`_brpop_start`, `_brpop_read`) these are. A claim is only sent while
@@ -51,13 +51,13 @@ def one_by_one(queue: str) -> Ask:
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A claim whose reply has not been read."""
+    """A claim, or a wait for its first job, whose reply has not been read."""
 
     name: str
     asks: Sequence[Ask]
     #: Whose commands went before it, and are answered before it.
     wakeup: Wakeup
-    #: The lease for which Redis waits before it claims.
+    #: The lease that stands, for which Redis waits.
     waits: Lease | None = None
 
 
@@ -120,7 +120,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     # --- the claim, sent and read ------------------------------------------------------------------
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002  # kombu's signature
-        """Send a claim. If the last one found nothing and nothing has changed since: one that waits, or none."""
+        """Send a claim. If the last one found nothing and nothing has changed since: a wait, or nothing."""
         if (
             self._handed_over
         ):  # first let the pool have it: the loop turns again at once, when a process can take it
@@ -128,15 +128,14 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             return
         connection = self.client.connection
         wakeup = self._wakeup_for(connection)
-        waits = self._standing.waiting() if wakeup.asleep else None
-        if wakeup.asleep and waits is None:
+        if wakeup.asleep:
+            if (lease := self._standing.waiting()) is not None:
+                self._send(connection, self._standing.commands(lease), Sent(lease.name, (), wakeup, lease))
             return
         asks = self._asks(time.monotonic())
         if not asks:
             return
         standing = self._standing.offered(asks, self.keeper.next_name) if wakeup.may_sleep else None
-        if waits is not standing:  # no more of these queues, or not now
-            waits = None
         name = self.keeper.next_name()
         keys, values = scripts.claim_call(
             self.names,
@@ -148,9 +147,10 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         )
         call = ["EVAL", lua.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
         commands = [*wakeup.commands(), [*call, len(keys), *keys, *values]]
-        if waits:
-            commands.insert(-1, self._standing.command(waits))
-        self._sent = Sent(name, asks, wakeup, waits)
+        self._send(connection, commands, Sent(name, asks, wakeup))
+
+    def _send(self, connection: Any, commands: Sequence[Sequence[Any]], sent: Sent) -> None:
+        self._sent = sent
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
         connection.send_packed_command(connection.pack_commands(commands))
@@ -178,8 +178,11 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
     def _brpop_read(self, **_: Any) -> bool:
         """Read the reply to a claim, and hand what was claimed to Celery as one message."""
+        waited = self._waits is not None
         got = self._read_sent()
         if isinstance(got, Held):
+            if waited and self.qos.can_consume():
+                self._brpop_start()  # claim now: the loop's next turn takes a while to come
             raise Empty
         self._queue_cycle.rotate(got.lease.queue)
         if got.lease.of_jobs:
@@ -194,13 +197,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         if sent is None:
             raise Empty
         try:
-            sent.wakeup.read_replies(connection)
             if sent.waits:
-                self._standing.read_reply(connection)
+                return self._read_wait(connection, sent.wakeup)
+            sent.wakeup.read_replies(connection)
             reply = connection.read_response()
         except redis.exceptions.NoScriptError:
             self._use_eval = True  # send the text this once: Redis keeps it
-            sent.wakeup.wake()  # what we waited for may have come
             raise Empty from None
         except redis.ResponseError as error:
             self._refused(error, sent.wakeup)
@@ -220,6 +222,14 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         else:
             self._standing.found(got)
             self._filling.pop(got.lease.queue, None)
+        return got
+
+    def _read_wait(self, connection: Any, wakeup: Wakeup) -> Claim | Held:
+        got = self._standing.read(connection)
+        wakeup.wake()
+        if got is None:
+            return Held(())
+        self._standing.found(got)
         return got
 
     def _refused(self, error: redis.ResponseError, wakeup: Wakeup) -> None:

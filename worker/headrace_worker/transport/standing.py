@@ -1,16 +1,18 @@
 """The lease that stands: what an idle worker leaves with Redis, so that a job comes with what would wake it.
 
-    claim finds nothing ─> its lease stands ─> BLMOVE list lease, and a claim behind it ─┬─> a job has come
-              ^                                                                          └─> none in time
-              └──────────────────────────────────────────────────────────────────────────────────┘
+    claim finds nothing ─> its lease stands ─> BLMOVE list lease ─┬─> a job has come, and is under the lease
+              ^                                                   ├─> others have come with it: claim them too
+              │                                                   └─> none in time
+              └──────────────────────────────────────────────────────────┘
 
-Redis moves the job in the step that pushed it, to the worker that has waited longest, and the claim takes it and
-what else waits: one trip where a wake-up and a claim are two. A lease stands at one list, that of the last jobs;
-for all others there is the wake-up (`wakeup`), which ends the wait.
+Redis moves the job in the step that pushed it, to the worker that has waited longest: one trip where a wake-up and
+a claim are two, and no script. A lease stands at one list, that of the last jobs; for all others there is the
+wake-up (`wakeup`), which ends the wait.
 
 The job is as safe as with a claim. The lease is in `leases` before the wait begins, with half a millisecond too
-much in its score, as nothing is under it. Whoever takes it away knows that the wait is over: the owner, as all
-goes over one connection, in order, or after CLIENT UNBLOCK; anybody else as he looks twice (LAPSE).
+much in its score until it is renewed, as nothing is under it at first. Whoever takes it away knows that the wait
+is over: the owner, as all goes over one connection, in order, or after CLIENT UNBLOCK; anybody else as he looks
+twice (LAPSE).
 """
 
 from __future__ import annotations
@@ -51,14 +53,13 @@ class Standing:
 
         Then to wait in one place costs more than it saves.
         """
-        if self._place is None or not self._twice or time.monotonic() < self._paused_until:
-            return None
-        queue, source = self._place
-        if not any(ask.queue == queue and ask.leased and not ask.wait for ask in asks):
-            return None
         if self.lease is None:
+            if self._place is None or not self._twice or time.monotonic() < self._paused_until:
+                return None
+            queue, source = self._place
             self.lease = Lease(name=next_name(), queue=queue, origins=((source, 1),))
-        return self.lease
+        queue = self.lease.queue
+        return self.lease if any(ask.queue == queue and ask.leased and not ask.wait for ask in asks) else None
 
     def found(self, claim: Claim) -> None:
         """Tell what was claimed: the lease that was offered stands no more."""
@@ -80,7 +81,7 @@ class Standing:
 
     def waiting(self) -> Lease | None:
         """The lease to wait for, if one stands."""
-        return self.lease if time.monotonic() < self._until else None
+        return self.lease if self._paused_until <= time.monotonic() < self._until else None
 
     @property
     def source(self) -> str | None:
@@ -89,20 +90,44 @@ class Standing:
             return None
         return self._names.sources(self.lease.queue)[self.lease.origins[0][0]]
 
-    def command(self, lease: Lease) -> Sequence[Any]:
-        """What to send before a claim, to wait for a job first."""
-        return ("BLMOVE", self.source, self._names.lease(lease.name), "RIGHT", "LEFT", POLL_EVERY)
+    def commands(self, lease: Lease) -> list[Sequence[Any]]:
+        """What to send to wait. All are answered when a job has come, or none has in time."""
+        return [
+            ("BLMOVE", self.source, self._names.lease(lease.name), "RIGHT", "LEFT", POLL_EVERY),
+            ("LLEN", self.source),
+            ("EXISTS", self._names.keys.cancelled),
+            ("TIME",),
+        ]
 
-    def read_reply(self, connection: Any) -> None:
-        """Read the reply to `command`, which comes before the claim's. What was moved, the claim tells too."""
-        try:
-            connection.read_response()
-        except redis.ResponseError as error:
-            self.pause()
-            if str(error) != self._refusal:
-                self._refusal = str(error)
-                log.warning("Redis lets no claim wait (%s); an idle worker is woken, and claims then", error)
+    def read(self, connection: Any) -> Claim | None:
+        """The job that has come, alone. None where a claim is to be made: of none, or of this one and others.
+
+        Raises redis.RedisError when the connection is lost.
+        """
+        replies = [_reply(connection) for _ in range(4)]
+        self._until = 0.0
+        if errors := [reply for reply in replies if isinstance(reply, redis.ResponseError)]:
+            self._refused(errors[0])
+            return None
+        frame, others, look, (seconds, micros) = replies
+        if frame is None or others or self.lease is None:
+            return None
+        at_ms = int(seconds) * 1000 + int(micros) // 1000
+        return Claim(lease=self.lease, frames=[frame], look=bool(look), at_ms=at_ms, taken=time.monotonic())
+
+    def _refused(self, error: redis.ResponseError) -> None:
+        self.pause()
+        if str(error) != self._refusal:
+            self._refusal = str(error)
+            log.warning("Redis lets no claim wait (%s); an idle worker is woken, and claims then", error)
 
     def pause(self) -> None:
         """Let nothing stand for a while."""
         self._paused_until = time.monotonic() + _PAUSE
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error
