@@ -84,6 +84,14 @@ def buried(db: redis.Redis, names: LeaseKeys) -> dict[str, bytes]:
     return {key.decode(): message for key, message in messages.items()}
 
 
+def standing(leases: Leases, name: str = "me/0") -> Lease:
+    """A lease that stands at the first list, as nothing waits."""
+    lease = Lease(name=name, queue=QUEUE, origins=((1, 1),))
+    got = leases.claim("me/n", [Ask(queue=QUEUE)], lasts_ms=LASTS, standing=lease)
+    assert got == Held((), stands=True)
+    return lease
+
+
 def now_ms(db: redis.Redis) -> float:
     seconds, micros = db.time()
     return float(seconds * 1000 + micros / 1000)
@@ -660,12 +668,16 @@ def test_what_nobody_can_read_is_buried_and_its_lease_ends(
 
 def life(db: redis.Redis, names: LeaseKeys, leases: Leases) -> Iterator[str]:
     """Each step of a claim's life, once, with what must be so after it."""
+    stood = standing(leases)
     push(db, names, *(b"%d" % n for n in range(6)))
+    db.lmove(names.sources(QUEUE)[1], names.lease(stood.name), "RIGHT", "LEFT")
     db.zadd(names.keys.delayed(QUEUE), {b"due": 1})
     yield "claim"
-    leases.claim("me/1", [Ask(queue=QUEUE, jobs=2, bytes=1 << 20)], lasts_ms=LASTS)
-    lease = Lease(name="me/1", queue=QUEUE, origins=((1, 2),))
+    leases.claim("me/1", [Ask(queue=QUEUE, jobs=2, bytes=1 << 20)], lasts_ms=LASTS, standing=stood)
+    lease = Lease(name="me/1", queue=QUEUE, origins=((1, 1), (1, 1)))
     assert db.lrange(names.lease("me/1"), 0, -1) == [b"0", b"1"]
+    assert db.zrange(names.keys.leases, 0, -1) == [lease.member.encode()]
+    assert not db.exists(names.lease(stood.name))
     yield "renew"
     assert leases.renew([lease], lasts_ms=LASTS) == []
     yield "publish"
@@ -716,6 +728,30 @@ def test_a_full_redis_can_be_drained_and_loses_nothing(db: redis.Redis, names: L
             pass
     finally:
         db.config_set("maxmemory", 0)
+
+
+def test_an_empty_lease_that_stood_goes_when_it_lapses_for_the_second_time(
+    db: redis.Redis, names: LeaseKeys, leases: Leases
+) -> None:
+    lease = standing(leases)
+    for left in (10_000, None):
+        db.zadd(names.keys.leases, {lease.member: 1 + db.zscore(names.keys.leases, lease.member) % 1})
+        assert leases.lapsed() == [lease]
+        assert leases.lapse(lease, "lapse", owner="me", only_if_lapsed=True) == 0
+        score = db.zscore(names.keys.leases, lease.member)
+        assert score is None if left is None else score - now_ms(db) == pytest.approx(left, abs=500)
+
+
+def test_what_came_under_a_lease_that_stood_lapses_as_any(
+    db: redis.Redis, names: LeaseKeys, leases: Leases
+) -> None:
+    lease = standing(leases)
+    push(db, names, b"0")
+    db.lmove(names.sources(QUEUE)[1], names.lease(lease.name), "RIGHT", "LEFT")
+    db.zadd(names.keys.leases, {lease.member: 1.5})
+    assert leases.lapse(lease, "lapse", owner="me", only_if_lapsed=True) == 1
+    assert db.llen(names.keys.again(QUEUE)) == 1
+    assert not db.exists(names.keys.leases, names.lease(lease.name))
 
 
 def test_every_key_a_script_touches_is_declared(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:

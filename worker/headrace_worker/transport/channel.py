@@ -51,7 +51,7 @@ def one_by_one(queue: str) -> Ask:
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A claim, or a wait for its first job, whose reply has not been read."""
+    """A claim, or a wait, whose reply has not been read."""
 
     name: str
     asks: Sequence[Ask]
@@ -192,7 +192,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         return True
 
     def _read_sent(self) -> Claim | Held:
-        """The reply to the claim that was sent."""
+        """The reply to what was sent: after a wait for nothing, as to a claim that found nothing."""
         connection, sent = self.client.connection, self._sent
         if sent is None:
             raise Empty
@@ -242,11 +242,12 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         """The reply to a claim that was made may be lost with the connection: its jobs go back."""
-        if self._sent is not None and connection is self._in_poll:
-            self.keeper.stray(self._sent.name)
-            if lease := self._standing.drop():
-                self.keeper.stray(lease.name, self._sent.wakeup.client_id)
+        if (sent := self._sent) is not None and connection is self._in_poll:
             self._sent = None
+            if lease := self._standing.drop():
+                self.keeper.stray(lease.name, sent.wakeup.client_id)
+            if not sent.waits:
+                self.keeper.stray(sent.name)
         super()._on_connection_disconnect(connection)
 
     def drop_if_silent(self) -> None:
@@ -307,7 +308,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         self._end_wait()
 
     def look(self) -> None:
-        """Claim, as the slow poll does. One that waits does so by itself."""
+        """Claim, as the slow poll does. A wait is over by itself as soon."""
         if self._wakeup and not self._waits:
             self._wakeup.wake()
 
@@ -316,8 +317,8 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         return self._sent.waits if self._sent is not None else None
 
     def _end_wait(self) -> None:
-        """Have a claim that waits be made now."""
-        if self._sent is None or self._sent.waits is None:
+        """Have Redis answer a wait now."""
+        if self._sent is None or not self._sent.waits:
             return
         try:
             if not self.keeper.commands.unblock(self._sent.wakeup.client_id):

@@ -116,12 +116,8 @@ for index = first, last, step do
   end
 end
 
-local stands = 0
-if standing ~= '' then
-  local stood = redis.pcall('ZADD', leases, moment() + lasts + 0.5, standing)  -- a full Redis refuses
-  if type(stood) == 'number' then stands = 1 end
-end
-return {0, held, stands}
+if standing ~= '' then redis.call('ZADD', leases, moment() + lasts + 0.5, standing) end
+return {0, held, standing ~= '' and 1 or 0}
 """
 
 # KEYS: leases. ARGV: milliseconds, members. Returns the members that are lost.
