@@ -92,7 +92,13 @@ class Headrace:
         return lengths + len(carry_out(partial(ask, server), depth.held(self._keys)))
 
     def leftovers(self, server: redis.Redis) -> list[str]:
-        return _others(server, self._kept)
+        # The empty lease of a worker that was killed while it waited goes when it has been seen twice.
+        kept = (
+            self._kept
+            if carry_out(partial(ask, server), depth.held(self._keys))
+            else (*self._kept, self._keys.leases)
+        )
+        return _others(server, kept)
 
     def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
         frames: list[bytes] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import misdeeds
 import pytest
 import redis
-from claim_models import NOTHING, SLEEP, add, serving, wait_for
+from claim_models import NOTHING, SLEEP, add, held, serving, wait_for
 
 from headrace import Client
 from headrace.errors import JobFailed
@@ -54,8 +54,8 @@ class Contained:
         return told
 
     def is_clean(self) -> bool:
-        kept = ("predict.*", "headrace:lease*", "headrace:again:*", "headrace:delayed:*")
-        return not any(list(self.server.scan_iter(pattern)) for pattern in kept)
+        kept = ("predict.*", "headrace:lease:*", "headrace:again:*", "headrace:delayed:*")
+        return not held(self.server) and not any(list(self.server.scan_iter(pattern)) for pattern in kept)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis
-from claim_models import SLEEP, add, serving, wait_for
+from claim_models import SLEEP, add, held, serving, wait_for
 from connections import MODEL, flower_counts, free_port, started, submits, talks_celery
 from kombu import pools
 from redis.sentinel import Sentinel
@@ -103,7 +103,7 @@ def test_client_and_worker_follow_a_failover_by_themselves(group: Group, tmp_pat
         former = group.primary()
         running = client.submit(MODEL, [7, SLEEP, 1])
         with redis.Redis(port=former, password=PASSWORD) as primary:
-            wait_for(lambda: primary.zcard("headrace:leases"))
+            wait_for(lambda: held(primary))
             assert primary.wait(1, 5000) == 1  # what the replica has not heard of is lost with the primary
         os.kill(group.servers[former].pid, signal.SIGKILL)
         killed = time.monotonic()

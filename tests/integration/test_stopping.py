@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from claim_models import SLEEP, SPIN, add, serving, wait_for
+from claim_models import SLEEP, SPIN, add, held, serving, wait_for
 
 from headrace import Client, JobHandle, Settings
 from headrace.broker import celery_app
@@ -71,9 +71,8 @@ class Place:
 
     def unleased(self) -> bool:
         """Nothing is leased, and nothing counts as tried."""
-        return not list(self.server.scan_iter("headrace:lease*")) and not list(
-            self.server.scan_iter("headrace:again:*")
-        )
+        left = [key for name in ("lease:*", "again:*") for key in self.server.scan_iter(f"headrace:{name}")]
+        return not left and not held(self.server)
 
 
 @pytest.fixture

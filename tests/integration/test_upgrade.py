@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from claim_models import add, serving, wait_for
+from claim_models import add, held, serving, wait_for
 from connections import free_port, started
 from redis_servers import find
 
@@ -36,7 +36,7 @@ def former(tmp_path: Path) -> Path:
 def test_the_former_worker_and_the_new_one_share_a_queue(
     former: Path, redis_url: str, server: redis.Redis, tmp_path: Path
 ) -> None:
-    models = add(tmp_path)
+    models = add(tmp_path, max_batch_rows=1)
     before = ":".join(str(path) for path in (former / "producer", former / "worker", Path(__file__).parent))
     with (
         serving(url=redis_url, models=models, folder=tmp_path, name="old", PYTHONPATH=before) as old,
@@ -59,7 +59,7 @@ def test_the_former_worker_and_the_new_one_share_a_queue(
         late = client.submit("doubling", [1.0, 0.0, 0.0], delay=1)
         old.stop()
         assert late.result(timeout=30).prediction == 2
-        wait_for(lambda: not server.zcard("headrace:leases"))
+        wait_for(lambda: not held(server))
         assert new.process.poll() is None
 
 

@@ -364,7 +364,7 @@ def test_delayed_jobs_wait_in_redis_and_run_when_they_are_due(
     rows, began = served.rows(2), time.monotonic()
     jobs = client.submit_many("doubling", rows, delay=timedelta(seconds=1.5))
     wait_for(lambda: server.zcard(KEYS.delayed("predict.doubling")) == 2)
-    wait_for(lambda: server.exists(KEYS.leases) == 0)
+    wait_for(lambda: not held(server))
     assert ends(jobs) == doubled(rows)
     assert 1.4 < time.monotonic() - began < 6
     wait_for(lambda: is_clean(server))
