@@ -35,10 +35,12 @@ DEEDS = {
 FACTOR = 2.0
 #: Seconds for which they are sent, without the hog and with it.
 WINDOW = 20
-#: Windows with the hog, whose five jobs take two minutes, in one of which it has to be so, and rounds of all this
-#: in one of which it has to be so: where others use this machine too, they disturb one window or another.
-WINDOWS = 2
-ROUNDS = 2
+#: Windows with the hog, whose five jobs take two minutes and more, in one of which it has to be so: where others
+#: use this machine too, they disturb one or another.
+WINDOWS = 3
+#: Seconds within which its jobs have ended: what the hog leaves of its container's processor time is all that its
+#: worker has to die with, and to be started anew, three times.
+ENDED = 300
 #: Seconds a new process may take on the host meanwhile.
 USABLE = 2.0
 
@@ -101,7 +103,7 @@ def ends(stack: Stack, jobs: Sequence[str]) -> list[str]:
         listed = stack("docker-compose run --rm -T operator dead list --model hog --all --json")
         return {letter["id"]: letter["reason"] for letter in map(json.loads, listed.splitlines())}
 
-    stack.wait_for("all of them are dead letters", lambda: letters().keys() >= set(jobs), seconds=180)
+    stack.wait_for("all of them are dead letters", lambda: letters().keys() >= set(jobs), seconds=ENDED)
     reasons = letters()
     return [reasons[job] for job in jobs]
 
@@ -110,21 +112,20 @@ def test_a_model_that_takes_everything_takes_nothing_from_the_others(hog: Stack)
     others = " ".join(name for one in ("redis", "worker", "flower", "caddy") for name in hog.containers(one))
     state = "docker inspect -f '{{.Id}} {{.RestartCount}} {{.State.StartedAt}} {{.State.OOMKilled}}' " + others
     before = hog(state)
-    rounds, host = [], []
-    for _ in range(ROUNDS):
-        quiet = p99(hog)
-        jobs = hog.python(SUBMIT, *DEEDS).split()
-        with ThreadPoolExecutor(1) as pool:
-            watched = pool.submit(new_processes, time.monotonic() + WINDOW)
-            hogged = min(p99(hog) for _ in range(WINDOWS))
-            host += watched.result()
-        for reason, deed in zip(ends(hog, jobs), DEEDS, strict=True):
-            assert reason in DEEDS[deed], deed
-        rounds.append({"p99 quiet, ms": round(quiet, 1), "p99 with the hog, ms": round(hogged, 1)})
-        if hogged <= FACTOR * quiet:
-            break
-    told = {"rounds": rounds, "a new process on the host, s": round(max(host), 3)}
+    quiet = p99(hog)
+    jobs = hog.python(SUBMIT, *DEEDS).split()
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(new_processes, time.monotonic() + WINDOW)
+        hogged = min(p99(hog) for _ in range(WINDOWS))
+        slowest = max(watched.result())
+    for reason, deed in zip(ends(hog, jobs), DEEDS, strict=True):
+        assert reason in DEEDS[deed], deed
+    told = {
+        "p99 quiet, ms": round(quiet, 1),
+        "p99 with the hog, ms": round(hogged, 1),
+        "a new process on the host, s": round(slowest, 3),
+    }
     print(json.dumps(told))
     assert hogged <= FACTOR * quiet, told
-    assert max(host) < USABLE, told
+    assert slowest < USABLE, told
     assert hog(state) == before
