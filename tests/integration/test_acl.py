@@ -89,7 +89,8 @@ def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, 
             assert job.get(timeout=20)["predictions"] == [10]
             app.backend.client.connection_pool.disconnect()
             again = client.submit(MODEL, [1, SLEEP, 0.3], priority=9)
-            wait_for(lambda: held(admin))
+            with redis.Redis(port=port, username="admin", password="admin") as looks_on:
+                wait_for(lambda: held(looks_on))
             kill_pool(worker)
             assert again.result(timeout=20).prediction == 2
             late = client.submit(MODEL, [1, 0, 0], delay=1)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pytest
 import redis
 from answering import Answering
+from claim_models import wait_for
 from redis_servers import SERVERS, find
 from tests.chaos.proxy import Proxy
 
@@ -435,6 +436,7 @@ def test_what_was_enqueued_before_redis_went_is_noted(server: EmbeddedRedis, adm
     def rows() -> Iterator[Any]:
         for at in range(500):
             if at == 300:
+                wait_for(lambda: admin.llen(QUEUE) == 250)  # sent before, while these are packed
                 admin.config_set("maxmemory", "1")
             yield AGE
 
