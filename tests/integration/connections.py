@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,7 @@ def listening(app: Celery[Any]) -> Iterator[list[tuple[str, str]]]:
         listener.start()
         try:
             wait_for(lambda: seen)  # a worker tells of itself every two seconds
+            time.sleep(0.6)  # for half a second, a pool process may believe that nobody hears
             yield seen
         finally:
             receiver.should_stop = True
