@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import statistics
@@ -18,6 +19,8 @@ from headrace import Client, JobHandle
 from headrace.queues import Keys
 from headrace_worker.embedded import EmbeddedRedis
 from headrace_worker.stack import Child
+from headrace_worker.transport.scripts import Ask, Claim, Lease, LeaseKeys, Leases
+from headrace_worker.transport.standing import Standing
 from headrace_worker.transport.wakeup import POLL_EVERY
 
 KEYS = Keys()
@@ -194,3 +197,22 @@ def test_a_redis_that_forbids_to_wait_wakes_workers_as_before(
             took.append(time.monotonic() - began)
         assert statistics.median(took) < POLL_EVERY / 4
         assert worker.log.read_text().count("Redis lets no claim wait") == 1
+
+
+def test_a_job_under_a_lease_that_was_taken_away_is_claimed_and_not_run_without(server: redis.Redis) -> None:
+    names = LeaseKeys(KEYS)
+    standing, numbers, asks = Standing(names, lasts=10), itertools.count(1), [Ask(queue="predict.doubling")]
+    for _ in range(2):
+        lease = Lease(name="me/0", queue="predict.doubling", origins=((1, 1),))
+        standing.found(Claim(lease=lease, frames=[b""]))
+    lease = standing.offered(asks, lambda: f"me/{next(numbers)}")
+    assert lease
+    server.lpush("predict.doubling", b"job")
+    connection = server.connection_pool.get_connection()
+    connection.send_packed_command(connection.pack_commands(standing.commands(lease)))  # it was never in `leases`
+    assert standing.read(connection) is None
+    got = Leases(server, names).claim("me/9", asks, lasts_ms=1000, standing=standing.offered(asks, str))
+    assert isinstance(got, Claim)
+    assert got.frames == [b"job"]
+    assert server.zrange(KEYS.leases, 0, -1) == [got.lease.member.encode()]
+    server.connection_pool.release(connection)

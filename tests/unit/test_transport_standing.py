@@ -82,11 +82,11 @@ def test_a_wait_begins_only_while_nobody_can_have_taken_the_lease_away(names: Ca
         standing.found(claimed("predict.churn", (1, 1)))
     lease = standing.offered([CHURN], names)
     assert standing.waiting() is None  # as far as we know, it does not stand
-    standing.stands(True)
+    standing.stands(True, time.monotonic())
     assert standing.waiting() == lease
-    time.sleep(0.06)
+    standing.stands(True, time.monotonic() - 0.06)  # the reply was long on its way
     assert standing.waiting() is None
-    standing.stands(False)
+    standing.stands(False, time.monotonic())
     assert standing.waiting() is None
 
 
@@ -96,7 +96,7 @@ def test_for_a_while_after_redis_would_not_wait_none_is_waited_for(
     for _ in range(2):
         standing.found(claimed("predict.churn", (1, 1)))
     lease = standing.offered([CHURN], names)
-    standing.stands(True)
+    standing.stands(True, time.monotonic())
     standing.pause()
     assert standing.waiting() is None
     assert standing.offered([CHURN], names) == lease  # a job may be under it, which the next claim finds

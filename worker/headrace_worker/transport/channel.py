@@ -217,7 +217,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         got = scripts.claimed(reply, sent.name, sent.asks, time.monotonic())
         sent.wakeup.found(isinstance(got, Claim))
         if isinstance(got, Held):
-            self._standing.stands(got.stands)
+            self._standing.stands(got.stands, self._brpop_sent_at)
             self._let_fill(got.queues, {ask.queue: ask for ask in sent.asks})
         else:
             self._standing.found(got)

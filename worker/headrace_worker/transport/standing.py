@@ -70,9 +70,9 @@ class Standing:
         self._place = place
         self.drop()
 
-    def stands(self, stands: bool) -> None:
-        """Tell of a claim that found nothing, and whether the lease that was offered stands."""
-        self._until = time.monotonic() + self._lasts / 2 if stands else 0.0
+    def stands(self, stands: bool, since: float) -> None:
+        """Tell of a claim that found nothing, whether the lease that was offered stands, and when it was sent."""
+        self._until = since + self._lasts / 2 if stands else 0.0
 
     def drop(self) -> Lease | None:
         """Forget the lease, and say which it was."""
@@ -94,6 +94,7 @@ class Standing:
         """What to send to wait. All are answered when a job has come, or none has in time."""
         return [
             ("BLMOVE", self.source, self._names.lease(lease.name), "RIGHT", "LEFT", POLL_EVERY),
+            ("ZSCORE", self._names.keys.leases, lease.member),
             ("LLEN", self.source),
             ("EXISTS", self._names.keys.cancelled),
             ("TIME",),
@@ -102,15 +103,17 @@ class Standing:
     def read(self, connection: Any) -> Claim | None:
         """The job that has come, alone. None where a claim is to be made: of none, or of this one and others.
 
+        Of this one also where the lease stands no more, as this machine was frozen before it waited.
+
         Raises redis.RedisError when the connection is lost.
         """
-        replies = [_reply(connection) for _ in range(4)]
+        replies = [_reply(connection) for _ in range(5)]
         self._until = 0.0
         if errors := [reply for reply in replies if isinstance(reply, redis.ResponseError)]:
             self._refused(errors[0])
             return None
-        frame, others, look, (seconds, micros) = replies
-        if frame is None or others or self.lease is None:
+        frame, stood, others, look, (seconds, micros) = replies
+        if frame is None or stood is None or others or self.lease is None:
             return None
         at_ms = int(seconds) * 1000 + int(micros) // 1000
         return Claim(lease=self.lease, frames=[frame], look=bool(look), at_ms=at_ms, taken=time.monotonic())
