@@ -24,8 +24,8 @@ from benchmarks.server import Server
 from benchmarks.sizes import LONG, SHORT, Sizes
 from benchmarks.targets import judged
 from benchmarks.telling import Telling
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.stack import until_interrupted
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import until_interrupted
 
 _ROOT = Path(__file__).parent.parent
 _PAGE, _CHART = _ROOT / "docs" / "benchmarks.md", _ROOT / "docs" / "benchmarks.svg"

@@ -19,9 +19,9 @@ from benchmarks.models import BOUND, FAST_STORE, METHOD, STORE, TITLES
 from benchmarks.server import Server
 from benchmarks.sizes import Sizes
 from headrace import Client
-from headrace.queues import queue_name
 from headrace.settings import Settings
-from headrace_worker.stack import Child, start_worker
+from headrace.wire.keys import queue_name
+from headrace_worker.local.stack import Child, start_worker
 
 #: Jobs handed in at once while a depth is kept up.
 _PART = 250

@@ -17,8 +17,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 #: The models the peers run, and what the tables call them.
 TITLES = {

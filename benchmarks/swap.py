@@ -30,14 +30,15 @@ from sklearn.linear_model import LinearRegression
 from benchmarks import swap_page
 from benchmarks.load import Load
 from benchmarks.machine import commit, machine
-from headrace import Client, loaded
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.following import KEEP
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import Child, start_worker
+from headrace import Client
+from headrace.catalog import workers
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child, start_worker
+from headrace_worker.models.sync import KEEP
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 _ROOT = Path(__file__).parent.parent
 _PAGE, _KEPT = _ROOT / "docs" / "swapping.md", _ROOT / "benchmarks" / "results" / "swap.json"
@@ -210,7 +211,7 @@ def _await_only(url: str, model: str, version: str) -> None:
     deadline = time.monotonic() + KEEP + _PATIENCE
     with redis.Redis.from_url(url) as client:
         while time.monotonic() < deadline:
-            said = loaded.loaded(ask(client, loaded.read_loaded(Keys(), model)), int(time.time() * 1000))
+            said = workers.loaded(ask(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
             if [one.versions for one in said.values()] == [(version,)]:
                 return
             time.sleep(0.5)

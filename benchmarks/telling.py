@@ -22,7 +22,7 @@ from benchmarks.peers.headrace_watched import LISTENER
 from benchmarks.server import Server
 from benchmarks.sizes import Sizes
 from headrace import Client
-from headrace_worker.stack import start_worker
+from headrace_worker.local.stack import start_worker
 
 #: Seconds between two scrapes of the metrics; Prometheus's own default is a minute.
 _SCRAPE_EVERY = 5.0

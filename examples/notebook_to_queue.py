@@ -22,8 +22,8 @@ from sklearn.preprocessing import OneHotEncoder
 from skops import io as skops
 
 from headrace import Client
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 # %% Train, as in any notebook: mixed columns, some values missing, classes that are words.
 numbers = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import redis
 
-from headrace import outcome
-from headrace.attempts import Attempt
-from headrace.envelope import Job, encode
-from headrace.letter import Letter, malformed_id
-from headrace.outcome import Failure
-from headrace.queues import Keys
+from headrace.wire import outcome
+from headrace.wire.attempts import Attempt
+from headrace.wire.dead_letter import Letter, malformed_id
+from headrace.wire.keys import Keys
+from headrace.wire.message import Job, encode
+from headrace.wire.outcome import Failure
 
 INSTANCES = [{"age": 41}]
 
@@ -81,7 +81,7 @@ def bury_malformed(server: redis.Redis, payload: bytes) -> str:
         version=None,
         reason="malformed",
         error="NotAJob",
-        module="headrace.envelope",
+        module="headrace.wire.message",
         message="no Celery message of JSON",
         traceback=None,
         rows=None,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 
 def pytest_configure() -> None:

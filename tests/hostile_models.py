@@ -16,9 +16,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from threadpoolctl import threadpool_info
 
-from headrace_worker.models.manifest import Limits, Manifest
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.manifest import Limits, Manifest
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 #: The number of rows of each call of `Obedient.predict` in this process.
 calls: list[int] = []

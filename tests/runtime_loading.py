@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.contract import Array, Contract, Named, Output, Text
-from headrace_worker.models.manifest import Example, Manifest
+from headrace.catalog.contract import Array, Contract, Named, Output, Text
+from headrace_worker.manifest import Example, Manifest
 from headrace_worker.runtimes import Verified
 
 

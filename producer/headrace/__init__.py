@@ -11,9 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.aio import AsyncClient, AsyncJobHandle
-    from headrace.client import Client
-    from headrace.contract import Contract
+    from headrace.catalog.contract import Contract
+    from headrace.client.aio_client import AsyncClient, AsyncJobHandle
+    from headrace.client.client import Client
+    from headrace.client.job import JobHandle
     from headrace.errors import (
         BrokerUnavailable,
         HeadraceError,
@@ -30,20 +31,19 @@ if TYPE_CHECKING:
         UnknownLetter,
         UnknownModel,
     )
-    from headrace.handle import JobHandle
-    from headrace.outcome import Prediction
     from headrace.settings import Settings
+    from headrace.wire.outcome import Prediction
 
 __version__ = "0.1.0"
 
 # Imported when first used: `import headrace` costs milliseconds, redis-py alone 150 of them.
 _HOME = {
-    "AsyncClient": "aio",
-    "AsyncJobHandle": "aio",
-    "Client": "client",
-    "Contract": "contract",
-    "JobHandle": "handle",
-    "Prediction": "outcome",
+    "AsyncClient": "client.aio_client",
+    "AsyncJobHandle": "client.aio_client",
+    "Client": "client.client",
+    "Contract": "catalog.contract",
+    "JobHandle": "client.job",
+    "Prediction": "wire.outcome",
     "Settings": "settings",
     **dict.fromkeys(
         [

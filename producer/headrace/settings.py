@@ -24,7 +24,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a producer can be told. The worker's settings begin with these too."""
 
-    #: Where Redis is: see `headrace.address`. Falls back to REDIS_URL.
+    #: Where Redis is: see `headrace.connection.url`. Falls back to REDIS_URL.
     redis_url: str = "redis://127.0.0.1:6379/0"
     #: Put before every key; kombu's `global_keyprefix`. Ends in one of `: _ - .`, as Celery's results want it.
     key_prefix: Annotated[str, msgspec.Meta(pattern=r"^(.*[:_.-])?$")] = ""
@@ -39,7 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queue_limit: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
     #: Bytes one job's instances may take as JSON.
     max_job_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
-    #: Keys that jobs are signed with, `id:secret,id:secret`: the first signs, all verify (`headrace.job_keys`).
+    #: Keys that jobs are signed with, `id:secret,id:secret`: the first signs, all verify.
+    #: See `headrace.wire.signing`.
     job_keys: str = ""
     #: How long a producer trusts a contract it has read before it reads it again.
     contract_ttl: Seconds = 10.0

@@ -18,9 +18,9 @@ from typing import Any
 import redis
 from celery import Celery
 
-from headrace.contract import Contract, Feature, Named, Output
-from headrace.contracts import publish
-from headrace.queues import Keys, queue_name
+from headrace.catalog.contract import Contract, Feature, Named, Output
+from headrace.catalog.published import publish
+from headrace.wire.keys import Keys, queue_name
 
 CONTRACT = Contract(
     model="churn",

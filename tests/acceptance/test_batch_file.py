@@ -21,9 +21,9 @@ from test_cli import headrace
 
 from headrace import Client, ResultTimeout
 from headrace.batch import Predicted, Progress, predict_file, predict_rows
-from headrace.queues import Keys
 from headrace.settings import Settings
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from test_cli import headrace
 
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 NUMBERS = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
 WORDS = ["island", "sex"]

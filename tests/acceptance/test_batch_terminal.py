@@ -21,7 +21,7 @@ import pytest
 import redis
 from stock_worker import publish_contract, running
 
-from headrace.queues import Keys
+from headrace.wire.keys import Keys
 
 
 class Terminal:

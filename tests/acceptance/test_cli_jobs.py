@@ -10,7 +10,7 @@ import redis
 from stock_worker import publish_contract, running
 from test_cli import headrace
 
-from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 GOLD = '{"age": 41, "plan": "gold"}'
 

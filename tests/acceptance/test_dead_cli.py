@@ -12,9 +12,9 @@ from test_batch_terminal import Terminal
 from test_cli import headrace
 
 from burying import bury, bury_malformed, bury_storm, crashed, letter, message
-from headrace.attempts import split
-from headrace.letter import decode_exported
-from headrace.queues import Keys
+from headrace.wire.attempts import split
+from headrace.wire.dead_letter import decode_exported
+from headrace.wire.keys import Keys
 
 SECRET = [{"age": 41, "plan": "a-secret-plan"}]
 

@@ -23,13 +23,13 @@ from skops import io as skops
 
 from burying import bury, bury_malformed, crashed, letter, message
 from headrace import Client
-from headrace.letter import Kept
-from headrace.letter_filter import LetterFilter
-from headrace.outcome import Reason
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
+from headrace.dead_letters.filter import LetterFilter
+from headrace.wire.dead_letter import Kept
+from headrace.wire.outcome import Reason
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOW_TO, REFERENCE = DOCS / "how-to" / "handle-dead-letters.md", DOCS / "reference" / "dead-letters.md"

@@ -15,10 +15,10 @@ from test_cli import headrace
 
 import hostile_models
 from headrace import Client
-from headrace.loaded import tell
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.models.store import Store
+from headrace.catalog.workers import tell
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
+from headrace_worker.store.store import Store
 
 
 @pytest.fixture

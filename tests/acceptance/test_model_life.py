@@ -20,11 +20,11 @@ from sklearn.linear_model import LinearRegression
 
 from headrace import Client, Settings
 from headrace_worker.cli.models import models
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.manifest import Limits
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.manifest import Limits
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 RUNTIMES = ("sklearn", "treelite", "onnx", "python")
 EXAMPLE = np.random.default_rng(0).random((30, 2))

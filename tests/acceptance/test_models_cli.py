@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from headrace_worker.cli.models import models
-from headrace_worker.models.manifest import Limits
+from headrace_worker.manifest import Limits
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

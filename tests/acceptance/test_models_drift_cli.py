@@ -17,11 +17,11 @@ import redis
 import skops.io
 from sklearn.linear_model import LogisticRegression
 
-from headrace.plan import Together, ask
-from headrace.queues import Keys
-from headrace_worker.models.drift import add_commands
-from headrace_worker.models.profile import Cells
-from headrace_worker.models.store import Store
+from headrace.connection.commands import Together, ask
+from headrace.wire.keys import Keys
+from headrace_worker.drift.psi import add_commands
+from headrace_worker.profile import Cells
+from headrace_worker.store.store import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ROWS = [[float(row % 7), float(row % 50)] for row in range(400)]

@@ -14,9 +14,9 @@ import redis
 import skops.io
 from sklearn.linear_model import LogisticRegression
 
-from headrace.queues import Keys
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace.wire.keys import Keys
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NAMES = (Keys().aliases("churn"), Keys().alias_history("churn"))

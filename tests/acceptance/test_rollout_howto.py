@@ -14,10 +14,10 @@ import skops.io
 from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
-from headrace.queues import Keys
+from headrace.wire.keys import Keys
 from headrace_worker.cli.models import models
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "roll-out-a-version.md"
 #: What only a worker says, and numbers.

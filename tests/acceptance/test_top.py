@@ -13,9 +13,9 @@ from test_cli import headrace
 
 import hostile_models
 from headrace import Client
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.store.store import Store
 
 
 @pytest.fixture(scope="module")

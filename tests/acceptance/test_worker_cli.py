@@ -15,10 +15,10 @@ import skops.io
 from sklearn.dummy import DummyRegressor
 
 from headrace import Client
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import Child
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 HEADRACE = ("headrace.cli", "worker")
 CELERY = ("celery", "-A", "headrace_worker", "worker")

@@ -23,7 +23,7 @@ from tests.chaos.scenario import Played, Scenario, play
 from tests.chaos.suite import SCENARIOS
 from tests.chaos.workers import ROOT, Nursery
 
-from headrace_worker.stack import until_interrupted
+from headrace_worker.local.stack import until_interrupted
 
 _HERE = Path(__file__).parent
 

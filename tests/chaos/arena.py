@@ -30,8 +30,8 @@ from tests.chaos.verdict import Run, Verdict
 from tests.chaos.witness import RESULT, Witness
 from tests.chaos.workers import ROOT, SEARCHED, Nursery, Worker, wait_until
 
-from headrace_worker.embedded import EmbeddedRedis, find_redis
-from headrace_worker.stack import Child
+from headrace_worker.local.embedded_redis import EmbeddedRedis, find_redis
+from headrace_worker.local.stack import Child
 
 #: Seconds in which a worker is ready, and in which all jobs have ended when nothing is done to them any more.
 _READY, _SETTLES = 60.0, {"headrace": 60.0, "celery": 30.0}

@@ -17,9 +17,9 @@ import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from headrace_worker.models.manifest import Limits
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.manifest import Limits
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 #: The name it is served under, and that of a twin whose jobs never share a batch.
 MODEL, ALONE = "chaos", "alone"

@@ -12,7 +12,7 @@ from tests.chaos.arena import Arena
 from tests.chaos.scenario import scenario
 from tests.integration.crash_points import STEPS
 
-from headrace.queues import queue_name
+from headrace.wire.keys import queue_name
 
 #: Jobs that share a batch with a poisonous one.
 _MATES = 31

@@ -13,7 +13,7 @@ import redis
 from tests.chaos.proxy import Proxy
 from tests.chaos.workers import wait_until
 
-from headrace_worker.embedded import EmbeddedRedis, find_redis
+from headrace_worker.local.embedded_redis import EmbeddedRedis, find_redis
 
 _NAME = "chaos"
 _COUNT = 3

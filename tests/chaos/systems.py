@@ -13,11 +13,12 @@ import redis
 from tests.chaos import model, stock
 from tests.chaos.workers import Worker
 
-from headrace import depth, enqueue
-from headrace.plan import ask, carry_out
-from headrace.queues import Keys, queue_name
-from headrace_worker.transport import lua
-from headrace_worker.transport.scripts import LeaseKeys
+from headrace.connection.commands import ask, carry_out
+from headrace.inspection import queues
+from headrace.submit import enqueue
+from headrace.wire.keys import Keys, queue_name
+from headrace_worker.transport import scripts
+from headrace_worker.transport.leases import LeaseKeys
 
 #: Keys both may leave: results, and kombu's table of who listens to remote control and events.
 _COMMON = ("celery-task-meta-*", "_kombu.binding*")
@@ -51,8 +52,8 @@ class Headrace:
     """Ours."""
 
     name, title = "headrace", "Headrace"
-    takes = hashlib.sha1(lua.CLAIM.encode(), usedforsecurity=False).hexdigest().encode()
-    ends = hashlib.sha1(lua.PUBLISH.encode(), usedforsecurity=False).hexdigest().encode()
+    takes = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest().encode()
+    ends = hashlib.sha1(scripts.PUBLISH.encode(), usedforsecurity=False).hexdigest().encode()
     submits = hashlib.sha1(enqueue.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
 
     _keys, _names = Keys(), LeaseKeys(Keys())
@@ -89,13 +90,13 @@ class Headrace:
                     pipe.llen(key)
                 pipe.zcard(self._keys.delayed(queue))
             lengths = sum(pipe.execute())
-        return lengths + len(carry_out(partial(ask, server), depth.held(self._keys)))
+        return lengths + len(carry_out(partial(ask, server), queues.held(self._keys)))
 
     def leftovers(self, server: redis.Redis) -> list[str]:
         # The empty lease of a worker that was killed while it waited goes when it has been seen twice.
         kept = (
             self._kept
-            if carry_out(partial(ask, server), depth.held(self._keys))
+            if carry_out(partial(ask, server), queues.held(self._keys))
             else (*self._kept, self._keys.leases)
         )
         return _others(server, kept)

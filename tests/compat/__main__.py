@@ -17,7 +17,7 @@ import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
-from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 HERE = Path(__file__).parent
 FOLDER = Path(".compat").resolve()

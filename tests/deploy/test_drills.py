@@ -202,7 +202,7 @@ def test_no_user_of_the_stack_lacks_what_it_needs(stack: Stack):
 def test_workers_find_nothing_wrong_with_this_redis(stack: Stack):
     told = stack("docker-compose logs --no-color worker")
     assert " ready." in told
-    # As `headrace.finding` words it: of the version, eviction, memory, persistence and replicas.
+    # As `headrace.doctor.redis` words it: of the version, eviction, memory, persistence and replicas.
     assert [line for line in told.splitlines() if ", should be " in line] == []
 
 

@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import redis
 
-from headrace import publish
-from headrace.attempts import split
-from headrace.contract import Contract, Feature, Named, Output
-from headrace.outcome import Outcome, Prediction, Success, encode
-from headrace.queues import Keys, queue_name
+from headrace.catalog.contract import Contract, Feature, Named, Output
+from headrace.results import publish
+from headrace.wire.attempts import split
+from headrace.wire.keys import Keys, queue_name
+from headrace.wire.outcome import Outcome, Prediction, Success, encode
 
 CHURN = Contract(
     model="churn",

@@ -17,13 +17,13 @@ import redis
 from misdeeds import MISDEEDS, number_of, spin
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from headrace import depth
-from headrace.plan import ask, carry_out
-from headrace.queues import Keys
-from headrace_worker.models.manifest import Limits
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import Child
+from headrace.connection.commands import ask, carry_out
+from headrace.inspection import queues
+from headrace.wire.keys import Keys
+from headrace_worker.local.stack import Child
+from headrace_worker.manifest import Limits
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 #: What a row can tell the model to do, in its second place; the third says for how long.
 NOTHING, KILL, SLEEP = 0, 1, 2
@@ -96,7 +96,7 @@ def serving(
 
 def held(server: redis.Redis, prefix: str = "") -> int:
     """Claims under lease. One that stands, with nothing under it, is none."""
-    return len(carry_out(partial(ask, server), depth.held(Keys(prefix))))
+    return len(carry_out(partial(ask, server), queues.held(Keys(prefix))))
 
 
 def wait_for(condition: Any, seconds: float = 20, told: Any = lambda: "") -> Any:

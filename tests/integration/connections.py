@@ -22,9 +22,9 @@ from flower.utils.broker import Broker
 from kombu import pools
 
 from headrace import AsyncClient, Client, JobCancelled, Settings
-from headrace.broker import celery_app
-from headrace.queues import queue_name
-from headrace_worker.stack import Child
+from headrace.connection.connect import celery_app
+from headrace.wire.keys import queue_name
+from headrace_worker.local.stack import Child
 
 MODEL = "doubling"
 

@@ -14,10 +14,10 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from headrace_worker import claim, predict
+from headrace_worker.execution import predict, runner
 from headrace_worker.transport.channel import Claiming
-from headrace_worker.transport.keeper import Keeper
-from headrace_worker.transport.scripts import Leases
+from headrace_worker.transport.lease_keeper import Keeper
+from headrace_worker.transport.leases import Leases
 
 _MAIN = os.getpid()
 
@@ -25,8 +25,8 @@ _MAIN = os.getpid()
 #: main process's.
 STEPS: dict[str, tuple[Any, str, bool]] = {
     "claimed": (Claiming, "_hand_over", True),
-    "received": (claim.ClaimRunner, "run", True),
-    "opened": (claim, "open_claim", False),
+    "received": (runner.ClaimRunner, "run", True),
+    "opened": (runner, "open_claim", False),
     "predicted": (predict, "run", False),
     "publishing": (Leases, "publish", True),
     "published": (Leases, "publish", False),

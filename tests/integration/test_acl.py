@@ -19,24 +19,24 @@ from redis_servers import find
 
 from burying import bury, crashed, letter
 from headrace import BrokerUnavailable, Client, JobCancelled, Settings
-from headrace.aliases import Alias, Aliases
-from headrace.broker import celery_app, connect
-from headrace.contract import Array, Contract, Output
-from headrace.contracts import publish
-from headrace.plan import Together, ask
-from headrace.queues import Keys
-from headrace_worker.models import tally
-from headrace_worker.models.canaries import Canaries
-from headrace_worker.models.drift import add_commands, drift
-from headrace_worker.models.garbage import Collector
-from headrace_worker.models.judging import CanaryLimits
-from headrace_worker.models.promotion import Promoter
-from headrace_worker.models.store import Store
-from headrace_worker.models.tally import Tally
+from headrace.catalog.aliases import Alias, Aliases
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.published import publish
+from headrace.connection.commands import Together, ask
+from headrace.connection.connect import celery_app, connect
+from headrace.wire.keys import Keys
+from headrace_worker.drift.psi import add_commands, drift
+from headrace_worker.local.stack import start_flower
+from headrace_worker.rollout import version_stats
+from headrace_worker.rollout.canary import Canaries
+from headrace_worker.rollout.judging import CanaryLimits
+from headrace_worker.rollout.promotion import Promoter
+from headrace_worker.rollout.version_stats import Tally
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.stack import start_flower
-from headrace_worker.telemetry.exporter import Queues
-from headrace_worker.transport.scripts import Ask, LeaseKeys, Leases
+from headrace_worker.store.garbage import Collector
+from headrace_worker.store.store import Store
+from headrace_worker.telemetry.queue_metrics import Queues
+from headrace_worker.transport.leases import Ask, LeaseKeys, Leases
 
 #: redis-py tells its name and version where it may; a worker looks at what Redis promises at its start.
 DONE_WITHOUT = {"client|setinfo", "info", "config|get"}
@@ -228,7 +228,7 @@ def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
         promoter.promote(MODEL, "1")
         promoter.promote(MODEL, "1", to="canary", share=0.5)
         with connect(Settings(redis_url=url("worker", port))) as worker:
-            ask(worker, tally.add_command(keys, MODEL, "1", Tally(failed=3)))
+            ask(worker, version_stats.add_command(keys, MODEL, "1", Tally(failed=3)))
             limits, known = CanaryLimits(jobs=1, failures=0.0, slower=2.0), promoter.aliases(MODEL).by_name
             other = Aliases(MODEL, {**known, "production": Alias(version="2")})
             Canaries(lambda: worker, keys, limits).look({MODEL: other})

@@ -11,8 +11,8 @@ import pytest
 import redis
 from answering import CHURN, Answering, end
 
-from headrace import AsyncClient, AsyncJobHandle, Client, JobHandle, aio_waiting
-from headrace.contracts import publish
+from headrace import AsyncClient, AsyncJobHandle, Client, JobHandle
+from headrace.catalog.published import publish
 from headrace.errors import (
     BrokerUnavailable,
     HeadraceError,
@@ -23,10 +23,11 @@ from headrace.errors import (
     ResultTimeout,
     UnknownModel,
 )
-from headrace.outcome import Outcome, Prediction, Success
-from headrace.queues import Keys
+from headrace.results import aio_listener
 from headrace.settings import Settings
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.wire.keys import Keys
+from headrace.wire.outcome import Outcome, Prediction, Success
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 AGE = {"age": 41}
 
@@ -189,8 +190,8 @@ async def test_a_wait_outlives_a_crash_of_redis():
 async def test_the_task_ends_when_nobody_waits_and_another_begins(
     client: AsyncClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(aio_waiting, "LINGER", 0.05)
-    monkeypatch.setattr(aio_waiting, "_TICK", 0.02)
+    monkeypatch.setattr(aio_listener, "LINGER", 0.05)
+    monkeypatch.setattr(aio_listener, "_TICK", 0.02)
     with Answering(redis_url):
         for _ in range(3):
             assert (await client.predict("churn", AGE, timeout=10)).prediction == 82

@@ -10,14 +10,14 @@ import redis
 from answering import CHURN
 
 from headrace import Client
-from headrace.aliases import MOVE, Alias, encoded, history_command, move_call, moves
-from headrace.contract import Feature, Named
-from headrace.contracts import publish
+from headrace.catalog.aliases import MOVE, Alias, encoded, history_command, move_call, moves
+from headrace.catalog.contract import Feature, Named
+from headrace.catalog.published import publish
+from headrace.connection.commands import ask
 from headrace.errors import InvalidInput, UnknownModel
-from headrace.plan import ask
-from headrace.queues import Keys, queue_name
-from headrace.sealed import unseal
 from headrace.settings import Settings
+from headrace.wire.keys import Keys, queue_name
+from headrace.wire.parsing import unseal
 
 AGE = {"age": 41}
 KEYS = Keys()

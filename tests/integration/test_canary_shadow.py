@@ -12,15 +12,15 @@ import redis
 import skops.io
 from sklearn.dummy import DummyRegressor
 
-from headrace.client import Client
+from headrace.client.client import Client
 from headrace.errors import JobFailed
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.promotion import Promoter
-from headrace_worker.models.store import Store
-from headrace_worker.models.tally import Tally
-from headrace_worker.stack import start_worker
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.rollout.promotion import Promoter
+from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.store.store import Store
 
 SOON = 30.0
 ROW = [7.0]

@@ -18,9 +18,9 @@ import redis
 from claim_models import SLEEP, add, serving
 
 from headrace import Client
-from headrace.queues import Keys
-from headrace.run import ended
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.wire.execution import ended
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 

@@ -14,14 +14,14 @@ import redis
 from answering import CHURN, Answering, end
 
 from headrace import Client
-from headrace.broker import connect
-from headrace.contract import Feature, Named
-from headrace.contracts import publish
-from headrace.enqueue import record_of
+from headrace.catalog.contract import Feature, Named
+from headrace.catalog.published import publish
+from headrace.connection.connect import connect
 from headrace.errors import InvalidInput, JobCancelled, JobConflict, QueueFull, UnknownModel
-from headrace.outcome import Prediction, Success
-from headrace.queues import Keys
 from headrace.settings import Settings
+from headrace.submit.enqueue import record_of
+from headrace.wire.keys import Keys
+from headrace.wire.outcome import Prediction, Success
 
 AGE = {"age": 41}
 

@@ -18,7 +18,7 @@ import redis
 from headrace import AsyncClient, Client
 from headrace.errors import BrokerUnavailable, HeadraceError, SettingError
 from headrace.settings import Settings
-from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 SECRET = "s3cret-Pa55"
 

@@ -10,9 +10,9 @@ import redis
 from answering import CHURN, Answering
 
 import headrace
-from headrace.contracts import publish
-from headrace.options import JobOptions
-from headrace.queues import Keys
+from headrace.catalog.published import publish
+from headrace.submit.options import JobOptions
+from headrace.wire.keys import Keys
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "client.md").read_text(encoding="utf-8")
 

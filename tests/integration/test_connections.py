@@ -15,11 +15,11 @@ from kombu.exceptions import OperationalError
 from redis_servers import SERVERS, find
 
 from headrace import Client, Settings
-from headrace.broker import celery_app
+from headrace.connection.connect import celery_app
 from headrace.errors import BrokerUnavailable
-from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import configuration
-from headrace_worker.transport.wakeup import POLL_EVERY
+from headrace_worker.transport.notifications import POLL_EVERY
 
 
 @pytest.fixture(scope="module")

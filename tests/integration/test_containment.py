@@ -14,13 +14,13 @@ from claim_models import NOTHING, SLEEP, add, held, serving, wait_for
 
 from headrace import Client
 from headrace.errors import JobFailed
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.serving import Serving
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child
+from headrace_worker.process.service import Serving
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.stack import Child
+from headrace_worker.transport.leases import Claim, Lease
 from headrace_worker.transport.message import claim_message
-from headrace_worker.transport.scripts import Claim, Lease
 
 #: Seconds of the model's limits: it is interrupted, and killed.
 SOFT, HARD = 0.7, 1.5

@@ -20,15 +20,16 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 import hostile_models
 from burying import bury, letter
-from headrace import Client, contracts
-from headrace.aliases import CANARY, PRODUCTION, Alias, encoded
-from headrace.contract import Array, Contract, Output
-from headrace.loaded import tell
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
-from headrace_worker.stack import Child, start_flower, start_worker
+from headrace import Client
+from headrace.catalog import published
+from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encoded
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.workers import tell
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child, start_flower, start_worker
+from headrace_worker.store.store import Store
 
 USER, PASSWORD = "ann", "s3cret"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -219,7 +220,7 @@ def test_models_and_queues_in_dark_and_light(page: Page, site: Site):
     fail(site)
     takes, methods = Array(shape=(2,)), {"predict": Output(shape=())}
     for model, version in (("churn", "3"), ("churn", "4"), ("fraud", "7")):
-        contracts.publish(site.redis, Keys(), Contract(model=model, version=version, input=takes, methods=methods))
+        published.publish(site.redis, Keys(), Contract(model=model, version=version, input=takes, methods=methods))
     site.redis.hset(Keys().aliases("churn"), PRODUCTION, encoded(Alias(version="3")))
     site.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="4", share=0.1)))
     refused, runtimes = {"5": "churn@5 fails on its example: KeyError"}, {"3": "treelite", "4": "onnx"}

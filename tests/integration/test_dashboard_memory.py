@@ -12,9 +12,9 @@ import pytest
 
 import hostile_models
 from headrace import Client
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
-from headrace_worker.stack import Child, start_flower, start_worker
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child, start_flower, start_worker
+from headrace_worker.store.store import Store
 
 JOBS, CHUNK, LIMIT_MB = 100_000, 2_000, 500
 

@@ -18,14 +18,14 @@ import pytest
 import redis
 
 from burying import bury, bury_malformed, crashed, letter, traces
-from headrace import contracts
-from headrace.aliases import CANARY, PRODUCTION, Alias, encoded
-from headrace.contract import Array, Contract, Output
-from headrace.loaded import tell
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.stack import Child, start_flower
+from headrace.catalog import published
+from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encoded
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.workers import tell
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child, start_flower
 
 LOGIN = "ann:s3cret"
 HOSTILE = "<script>document.title = 'owned'</script>"
@@ -114,7 +114,7 @@ def publish(site: Site, model: str = "churn", versions: tuple[str, ...] = ("1", 
         contract = Contract(
             model=model, version=version, input=Array(shape=(2,)), methods={"predict": Output(shape=())}
         )
-        contracts.publish(site.redis, Keys(), contract)
+        published.publish(site.redis, Keys(), contract)
 
 
 @pytest.mark.parametrize("path", PAGES)

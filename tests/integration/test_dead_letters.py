@@ -18,16 +18,17 @@ import redis
 from answering import CHURN, Answering
 
 from burying import INSTANCES, bury, bury_malformed, bury_storm, crashed, letter, message, parts, traces
-from headrace import AsyncClient, BrokerUnavailable, Client, JobConflict, UnknownLetter, UnknownModel, replay
-from headrace.attempts import split
-from headrace.contracts import publish
+from headrace import AsyncClient, BrokerUnavailable, Client, JobConflict, UnknownLetter, UnknownModel
+from headrace.catalog.published import publish
+from headrace.connection.commands import Script, ask
+from headrace.dead_letters import replay
+from headrace.dead_letters.bulk import Tally
+from headrace.dead_letters.replay import Fate
 from headrace.errors import InvalidInput
-from headrace.letter import decode_exported
-from headrace.plan import Script, ask
-from headrace.queues import Keys
-from headrace.replay import Fate
 from headrace.settings import Settings
-from headrace.sweep import Tally
+from headrace.wire.attempts import split
+from headrace.wire.dead_letter import decode_exported
+from headrace.wire.keys import Keys
 
 NOTHING: dict[str, Any] = {"dead": set(), "messages": set(), "died": set()}
 

@@ -12,10 +12,10 @@ from redis_servers import SERVERS, find
 
 from burying import bury, bury_malformed, crashed, letter
 from headrace import Client
-from headrace.queues import Keys
+from headrace.dead_letters.bulk import Tally
 from headrace.settings import Settings
-from headrace.sweep import Tally
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 
 @pytest.fixture(scope="module", params=SERVERS)

@@ -12,9 +12,9 @@ import redis
 from claim_models import KILL, add, serving, wait_for
 
 from headrace import Client, JobFailed
-from headrace.letter import Letter, malformed_id
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.wire.dead_letter import Letter, malformed_id
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 MODEL = "doubling"
 

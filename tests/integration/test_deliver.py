@@ -11,16 +11,18 @@ from datetime import UTC, datetime
 import pytest
 import redis
 
-from headrace import broker, letter, outcome, publish
-from headrace.envelope import Job, encode
-from headrace.outcome import Cancelled, Outcome, Prediction, Success
-from headrace.queues import Keys
-from headrace.sealed import NotAJob
+from headrace.connection import connect
+from headrace.results import publish
 from headrace.settings import Settings
-from headrace_worker.deliver import deliver
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.settle import Settled
-from headrace_worker.transport.scripts import Ask, Claim, LeaseKeys, Leases
+from headrace.wire import dead_letter, outcome
+from headrace.wire.keys import Keys
+from headrace.wire.message import Job, encode
+from headrace.wire.outcome import Cancelled, Outcome, Prediction, Success
+from headrace.wire.parsing import NotAJob
+from headrace_worker.execution.publish import deliver
+from headrace_worker.execution.settle import Settled
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport.leases import Ask, Claim, LeaseKeys, Leases
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEYS = Keys()
@@ -74,7 +76,7 @@ def test_who_lost_the_lease_publishes_nothing(server: redis.Redis):
     leases, taken = claim(server, "a")
     leases.lapse(taken.lease, "crash", owner="me")
     before = keys(server)
-    garbage = letter.malformed(b"x", NotAJob("no job"), queue="predict.churn", worker="w@host")
+    garbage = dead_letter.malformed(b"x", NotAJob("no job"), queue="predict.churn", worker="w@host")
     everything = Settled(outcomes={"a": success("a")}, letters=[(garbage, b"x")], delayed=[(1, b"y")])
     assert deliver(leases, taken.lease, everything, now=NOW, ttl=100) is None
     assert keys(server) == before
@@ -99,7 +101,7 @@ def test_a_job_cancelled_while_it_ran_stays_cancelled_and_its_mates_succeed(serv
 
 def test_what_is_no_job_is_buried_and_what_is_early_waits(server: redis.Redis):
     leases, taken = claim(server, "a")
-    garbage = letter.malformed(b"\x00x", NotAJob("no job"), queue="predict.churn", worker="w@host")
+    garbage = dead_letter.malformed(b"\x00x", NotAJob("no job"), queue="predict.churn", worker="w@host")
     everything = Settled(letters=[(garbage, b"\x00x")], delayed=[(60_000, frame("a"))])
     assert deliver(leases, taken.lease, everything, now=NOW, ttl=100) == []
     assert server.hgetall(KEYS.dead_messages) == {garbage.id.encode(): b"\x00x"}
@@ -124,7 +126,7 @@ def doing(does: Callable[[], object]) -> Callable[[float], None]:
 
 
 def test_outcomes_are_published_when_redis_comes_back():
-    with EmbeddedRedis() as mortal, broker.connect(Settings(redis_url=mortal.url)) as client:
+    with EmbeddedRedis() as mortal, connect.connect(Settings(redis_url=mortal.url)) as client:
         leases, taken = claim(client, "a")
         mortal.kill()
         assert deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(mortal.start))
@@ -133,7 +135,7 @@ def test_outcomes_are_published_when_redis_comes_back():
 
 
 def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
-    with EmbeddedRedis() as mortal, broker.connect(Settings(redis_url=mortal.url)) as client:
+    with EmbeddedRedis() as mortal, connect.connect(Settings(redis_url=mortal.url)) as client:
         leases, taken = claim(client, "a")
 
         def back_and_swept() -> None:
@@ -148,7 +150,7 @@ def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
 
 
 def test_redis_that_stays_away_is_said_after_many_tries():
-    with EmbeddedRedis() as mortal, broker.connect(Settings(redis_url=mortal.url)) as client:
+    with EmbeddedRedis() as mortal, connect.connect(Settings(redis_url=mortal.url)) as client:
         leases, taken = claim(client, "a")
         mortal.kill()
         waited: list[float] = []
@@ -206,7 +208,7 @@ REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_outcomes_are_published_when_redis_takes_writes_again(unwilling: EmbeddedRedis, refusal: str):
     refuse, allow = REFUSALS[refusal]
-    with broker.connect(Settings(redis_url=unwilling.url)) as client, redis.Redis(port=unwilling.port) as admin:
+    with connect.connect(Settings(redis_url=unwilling.url)) as client, redis.Redis(port=unwilling.port) as admin:
         leases, taken = claim(client, refusal)
         waited: list[float] = []
 

@@ -7,9 +7,9 @@ import redis
 from answering import CHURN
 
 from headrace import AsyncClient, Client
-from headrace.contracts import publish
-from headrace.queues import Keys
-from headrace_worker.transport.scripts import Ask, LeaseKeys, Leases
+from headrace.catalog.published import publish
+from headrace.wire.keys import Keys
+from headrace_worker.transport.leases import Ask, LeaseKeys, Leases
 
 
 @pytest.fixture

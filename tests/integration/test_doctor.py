@@ -16,12 +16,12 @@ from claim_models import add, serving, wait_for
 from connections import free_port
 from redis_servers import SERVERS, find
 
-from headrace import broker
-from headrace.finding import findings
-from headrace.plan import ask, carry_out
-from headrace.server import Facts, look
+from headrace.connection import connect
+from headrace.connection.commands import ask, carry_out
+from headrace.connection.server_info import Facts, look
+from headrace.doctor.redis import findings
 from headrace.settings import Settings
-from headrace_worker.embedded import EmbeddedRedis
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 EVICTS = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
 
@@ -36,7 +36,7 @@ def doctor(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def told(url: str) -> Facts:
-    with broker.connect(Settings(redis_url=url)) as client:
+    with connect.connect(Settings(redis_url=url)) as client:
         return carry_out(partial(ask, client), look())
 
 

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import redis
 
-from headrace.contract import Array, Contract, Output
-from headrace.envelope import Job
-from headrace.outcome import Failure, Prediction, Success
-from headrace.queues import Keys
-from headrace_worker.batching import Admitted, Batch
-from headrace_worker.models.drift import Drift, add_commands, drift
-from headrace_worker.models.profile import Profile, profile
-from headrace_worker.opening import Opened
-from headrace_worker.predict import BatchRun
-from headrace_worker.report import Report
-from headrace_worker.settle import Settled
-from headrace_worker.telemetry.drift import DriftCounting
-from headrace_worker.telemetry.drift_shown import DriftShown
-from headrace_worker.transport.scripts import Claim, Lease
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.wire.keys import Keys
+from headrace.wire.message import Job
+from headrace.wire.outcome import Failure, Prediction, Success
+from headrace_worker.drift.collector import DriftShown
+from headrace_worker.drift.psi import Drift, add_commands, drift
+from headrace_worker.drift.recorder import DriftCounting
+from headrace_worker.execution.batching import Admitted, Batch
+from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.predict import BatchRun
+from headrace_worker.execution.report import Report
+from headrace_worker.execution.settle import Settled
+from headrace_worker.profile import Profile, profile
+from headrace_worker.transport.leases import Claim, Lease
 
 KEYS = Keys("drift-test:")
 AT = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)

@@ -13,13 +13,13 @@ from connections import free_port
 from sklearn.linear_model import LinearRegression
 
 from headrace import Client
-from headrace.broker import connect
-from headrace.queues import Keys
+from headrace.connection.connect import connect
 from headrace.settings import Settings
-from headrace_worker.models.drift import drift
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
+from headrace.wire.keys import Keys
+from headrace_worker.drift.psi import drift
+from headrace_worker.local.stack import start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 
 def test_what_a_worker_predicts_is_counted_for_drift(redis_url: str, tmp_path: Path):

@@ -19,9 +19,9 @@ from redis_servers import SERVERS, find
 from test_acl import users
 
 from headrace import AsyncClient, Client, HeadraceError, InvalidInput, NotDurable, Settings
-from headrace.contracts import publish
-from headrace.queues import Keys, queue_name
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.catalog.published import publish
+from headrace.wire.keys import Keys, queue_name
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 AGE = {"age": 41}
 QUEUE = queue_name("churn")

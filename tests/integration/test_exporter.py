@@ -12,13 +12,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from burying import bury, letter
-from headrace import Client, Settings, broker, loaded
-from headrace.contract import Array, Contract, Output
-from headrace.contracts import publish
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.telemetry.exporter import SHOWN, Queues
-from headrace_worker.transport.scripts import Ask, LeaseKeys, Leases
+from headrace import Client, Settings
+from headrace.catalog import workers
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.published import publish
+from headrace.connection import connect
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
+from headrace_worker.telemetry.queue_metrics import SHOWN, Queues
+from headrace_worker.transport.leases import Ask, LeaseKeys, Leases
 
 
 @pytest.fixture(params=["", "team:"], ids=["", "with a key prefix"])
@@ -28,7 +30,7 @@ def settings(redis_url: str, request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture
 def registry(settings: Settings) -> Iterator[CollectorRegistry]:
-    registry, client = CollectorRegistry(), broker.connect(settings)
+    registry, client = CollectorRegistry(), connect.connect(settings)
     registry.register(Queues(lambda: client, settings.key_prefix))
     yield registry
     client.close()
@@ -67,8 +69,8 @@ def test_it_tells_what_waits_for_how_long_and_who_has_what(
         client.submit_many("churn", [[n] for n in range(3)], priority=9)
     Leases(server, LeaseKeys(keys)).claim("w/1", [Ask(queue="predict.churn", jobs=2, bytes=10**6)], lasts_ms=0)
     server.zadd(keys.delayed("predict.churn"), {b"a frame": 4e12})
-    ask(server, loaded.tell(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
-    ask(server, loaded.tell(keys, "churn", "w@2", ["2"], {}))
+    ask(server, workers.tell(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
+    ask(server, workers.tell(keys, "churn", "w@2", ["2"], {}))
     bury(server, letter("a"), keys=keys)
     time.sleep(0.05)
     found = samples(registry)
@@ -105,7 +107,7 @@ def test_all_that_it_shows_is_in_its_list(
 def test_a_redis_that_is_away_is_told_as_such() -> None:
     registry = CollectorRegistry()
     away = Settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
-    registry.register(Queues(lambda: broker.connect(away)))
+    registry.register(Queues(lambda: connect.connect(away)))
     text = generate_latest(registry).decode()
     assert "headrace_redis_up 0.0" in text
     assert "hunter2" not in text

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import pytest
 
 import hostile_models
-from headrace import Client, JobFailed, broker
+from headrace import Client, JobFailed
+from headrace.connection import connect
 from headrace.settings import Settings
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
-from headrace_worker.stack import Child, start_flower, start_worker
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child, start_flower, start_worker
+from headrace_worker.store.store import Store
 
 WORD, NUMBER = "Rumpelstiltskin", 47118.15
 
@@ -142,7 +143,7 @@ def test_a_job_of_bad_input_is_shown_too(dashboard: Dashboard, client: Client):
 
 
 def test_a_message_of_no_instances_is_shown_too(dashboard: Dashboard):
-    app = broker.celery_app(Settings(redis_url=dashboard.redis))
+    app = connect.celery_app(Settings(redis_url=dashboard.redis))
     sent = app.send_task("headrace.predict", args=[WORD], queue="predict.obedient")
     with pytest.raises(Exception, match="a job's arguments are"):
         sent.get(timeout=20)

@@ -21,10 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sentry_endpoint import Sentry
 
 from headrace import Client, JobFailed
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_flower, start_worker
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_flower, start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 ALERTS, PAGE = ROOT / "deploy" / "prometheus" / "alerts.yml", ROOT / "docs" / "production" / "incidents.md"

@@ -11,12 +11,13 @@ import redis
 from answering import Answering, doubled, eventually
 from tests.chaos.proxy import Proxy
 
-from headrace import Client, broker
-from headrace.line import Line
-from headrace.outcome import Outcome
-from headrace.queues import Keys
+from headrace import Client
+from headrace.connection import connect
+from headrace.results.direct import Line
 from headrace.settings import Settings
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.wire.keys import Keys
+from headrace.wire.outcome import Outcome
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_a_line_that_is_cut_costs_no_prediction_and_is_made_anew(
 def test_a_line_that_fell_silent_is_given_up_after_two_predictions(redis_server: EmbeddedRedis):
     with Proxy(redis_server.port) as proxy:
         settings = Settings(redis_url=proxy.url)
-        line = Line(broker.connect(settings), Keys(), settings)
+        line = Line(connect.connect(settings), Keys(), settings)
         assert line.open(5)
         silent = line._connection
         proxy.go_silent()
@@ -115,4 +116,4 @@ def test_a_line_that_fell_silent_is_given_up_after_two_predictions(redis_server:
 
 def test_where_redis_is_away_a_line_says_so_in_the_time_it_is_given():
     nowhere = Settings(redis_url="redis://127.0.0.1:1")
-    assert not Line(broker.connect(nowhere), Keys(), nowhere).open(1)
+    assert not Line(connect.connect(nowhere), Keys(), nowhere).open(1)

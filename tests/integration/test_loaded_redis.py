@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import redis
 
-from headrace.loaded import leave, loaded, read_loaded, read_refused, refused, tell
-from headrace.plan import ask
-from headrace.queues import Keys
+from headrace.catalog.workers import leave, loaded, read_loaded, read_refused, refused, tell
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
 
 KEYS = Keys("loaded-test:")
 

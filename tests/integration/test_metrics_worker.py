@@ -18,11 +18,11 @@ from connections import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace import Client, Settings
-from headrace.broker import celery_app
+from headrace.connection.connect import celery_app
 from headrace.errors import HeadraceError, JobFailed
 from headrace_worker.cli.health import health
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.telemetry import exposition
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.telemetry import metrics_collector
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -76,7 +76,7 @@ def test_a_worker_tells_what_its_pool_processes_did_and_how_it_is(
 
         _, text = get(port, "/metrics")
         shown = {family.name for family in text_string_to_metric_families(text)}
-        assert {metric.name.removesuffix("_total") for metric in exposition.SHOWN} <= shown
+        assert {metric.name.removesuffix("_total") for metric in metrics_collector.SHOWN} <= shown
 
         monkeypatch.setenv("HEADRACE_HEALTH_FILE", str(file))
         assert CliRunner().invoke(health, ["--ready"]).output == "all is well\n"

@@ -13,21 +13,22 @@ import pytest
 import redis
 
 from burying import bury, letter
-from headrace import Client, contracts
-from headrace.aliases import MOVE, Alias, move_call
-from headrace.attempts import Attempt, joined
-from headrace.contract import Contract, Output, Text
-from headrace.envelope import Job, encode
+from headrace import Client
+from headrace.catalog import published
+from headrace.catalog.aliases import MOVE, Alias, move_call
+from headrace.catalog.contract import Contract, Output, Text
+from headrace.connection.commands import ask
 from headrace.errors import BrokerUnavailable, ModelError
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.models import in_use
-from headrace_worker.models import manifest as manifests
-from headrace_worker.models.garbage import Collector, Found, old
-from headrace_worker.models.manifest import Example, Manifest
-from headrace_worker.models.store import Store
+from headrace.wire.attempts import Attempt, joined
+from headrace.wire.keys import Keys
+from headrace.wire.message import Job, encode
+from headrace_worker import manifest as manifests
+from headrace_worker.manifest import Example, Manifest
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.transport.scripts import Ask, LeaseKeys, Leases
+from headrace_worker.store import references
+from headrace_worker.store.garbage import Collector, Found, old
+from headrace_worker.store.store import Store
+from headrace_worker.transport.leases import Ask, LeaseKeys, Leases
 
 KEYS = Keys("shop:")
 DATA = b"the bytes of a model"
@@ -114,7 +115,7 @@ def test_what_an_alias_names_stays_and_where_a_rollback_goes(collector: Collecto
 
 
 def test_the_version_that_serves_stays(collector: Collector, server: redis.Redis) -> None:
-    contracts.publish(server, KEYS, contract("3"))  # the newer ones may all be bad
+    published.publish(server, KEYS, contract("3"))  # the newer ones may all be bad
     assert kept(collector.look(["churn"], NOW)) == {"3": "serves"}
 
 
@@ -170,14 +171,14 @@ def test_thousands_of_jobs_of_all_sizes_are_looked_through(server: redis.Redis) 
     name = KEYS.lists("predict.churn")[0]
     large = encode(Job(id="large", model="churn", instances=["x" * 2_000_000], version="2"))
     server.rpush(name, *(message(None, str(number)) for number in range(3000)), large, message("5"))
-    assert in_use.named(server, KEYS, "churn") == {"2": "a job", "5": "a job"}
+    assert references.named(server, KEYS, "churn") == {"2": "a job", "5": "a job"}
 
 
 def test_a_job_that_names_a_version_while_it_goes_keeps_it(
     collector: Collector, server: redis.Redis, store: Store, settings: WorkerSettings
 ) -> None:
     for version in ("1", "2", "8"):
-        contracts.publish(server, KEYS, contract(version))
+        published.publish(server, KEYS, contract(version))
     waited: list[float] = []
 
     def meanwhile(seconds: float) -> None:

@@ -15,13 +15,13 @@ import pytest
 from claim_models import wait_for
 from s3_server import S3, s3, s3_of_module
 
-from headrace.contract import Contract, Output, Text
+from headrace.catalog.contract import Contract, Output, Text
 from headrace.errors import ModelError, StoreUnavailable, UnknownModel
-from headrace_worker.models import manifest as manifests
-from headrace_worker.models import remote
-from headrace_worker.models.cache import Cache
-from headrace_worker.models.manifest import Example, Manifest
-from headrace_worker.models.store import Store
+from headrace_worker import manifest as manifests
+from headrace_worker.manifest import Example, Manifest
+from headrace_worker.store import remote
+from headrace_worker.store.cache import Cache
+from headrace_worker.store.store import Store
 
 __all__ = ["s3", "s3_of_module"]  # fixtures
 

@@ -17,13 +17,13 @@ from answering import Answering, end
 from celery.exceptions import TaskRevokedError
 
 from headrace import Client
-from headrace.broker import celery_app
-from headrace.envelope import Job, encode
+from headrace.connection.connect import celery_app
 from headrace.errors import JobExpired, JobFailed
-from headrace.outcome import Cancelled, Failure, Prediction, Success
-from headrace.sealed import from_task
 from headrace.settings import Settings
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.wire.message import Job, encode
+from headrace.wire.outcome import Cancelled, Failure, Prediction, Success
+from headrace.wire.parsing import from_task
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ import redis
 import skops.io
 from sklearn.dummy import DummyRegressor
 
-from headrace import aliases, loaded
+from headrace.catalog import aliases, workers
+from headrace.connection.commands import ask
 from headrace.errors import HeadraceError, InvalidInput, ModelError, UnknownModel
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.models.package import package
-from headrace_worker.models.promotion import Promoter, Said
-from headrace_worker.models.store import Store
+from headrace.wire.keys import Keys
+from headrace_worker.packaging.package import package
+from headrace_worker.rollout.promotion import Promoter, Said
+from headrace_worker.store.store import Store
 
 KEYS = Keys("promotion-test:")
 
@@ -50,7 +50,7 @@ def worker(server: redis.Redis, *versions: str, name: str = "a", **refused: str)
     """A worker that says what it has."""
     ask(
         server,
-        loaded.tell(KEYS, "churn", name, versions, {key.removeprefix("v"): why for key, why in refused.items()}),
+        workers.tell(KEYS, "churn", name, versions, {key.removeprefix("v"): why for key, why in refused.items()}),
     )
 
 

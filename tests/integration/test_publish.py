@@ -9,8 +9,8 @@ import pytest
 import redis
 from answering import end, eventually
 
-from headrace import outcome
-from headrace.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
+from headrace.wire import outcome
+from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
 
 WON = Success(job="a", prediction=Prediction(model="m", version="1", predictions=[1]))
 

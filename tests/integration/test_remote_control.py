@@ -12,11 +12,11 @@ from sklearn.dummy import DummyClassifier
 from skops import io as skops
 
 from headrace import Client, Settings
-from headrace.broker import celery_app
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
+from headrace.connection.connect import celery_app
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 PASSWORD = "open-sesame"
 

@@ -11,10 +11,11 @@ import pytest
 import redis
 from claim_models import SLEEP, add, serving, wait_for
 
-from headrace import Client, JobFailed, loaded
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
+from headrace import Client, JobFailed
+from headrace.catalog import workers
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def url() -> Iterator[str]:
 
 def versions_told(url: str, model: str) -> dict[str, tuple[str, ...]]:
     with redis.Redis.from_url(url) as client:
-        said = loaded.loaded(ask(client, loaded.read_loaded(Keys(), model)), int(time.time() * 1000))
+        said = workers.loaded(ask(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
     return {worker.partition("@")[0]: one.versions for worker, one in said.items()}
 
 

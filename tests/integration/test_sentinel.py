@@ -21,9 +21,9 @@ from redis.sentinel import Sentinel
 from redis_servers import find
 
 from headrace import AsyncClient, Client, HeadraceError, Settings
-from headrace.broker import celery_app
+from headrace.connection.connect import celery_app
 from headrace.errors import BrokerUnavailable
-from headrace.queues import TASK
+from headrace.wire.keys import TASK
 
 NAME, PASSWORD, SENTINEL_PASSWORD = "jobs", "of-redis", "of-the-sentinels"
 

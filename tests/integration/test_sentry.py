@@ -18,11 +18,11 @@ from sentry_endpoint import Sentry
 import headrace
 import hostile_models
 from headrace import Client, JobFailed, JobHandle
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
-from headrace_worker.transport.scripts import Ask, Claim, LeaseKeys, Leases
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.store.store import Store
+from headrace_worker.transport.leases import Ask, Claim, LeaseKeys, Leases
 
 #: Values of instances that must not leave the worker.
 WORD, NUMBER = "Rumpelstiltskin", 47118.15

@@ -20,12 +20,12 @@ from sklearn.dummy import DummyRegressor
 import hostile_models
 from headrace import Client, JobFailed
 from headrace.errors import UnknownModel
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.serving import Serving
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child, start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.process.service import Serving
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.stack import Child, start_worker
+from headrace_worker.store.store import Store
 
 #: Seconds within which what was added to the store is served, on a busy machine.
 SOON = 20.0

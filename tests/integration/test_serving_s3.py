@@ -17,9 +17,9 @@ from s3_server import S3, s3, s3_of_module
 from sklearn.dummy import DummyRegressor
 
 from headrace import Client
-from headrace_worker.models.package import package
-from headrace_worker.models.signing import new_keys, read_signer
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
+from headrace_worker.store.signing import new_keys, read_signer
+from headrace_worker.store.store import Store
 
 __all__ = ["s3", "s3_of_module"]  # fixtures
 

@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 import redis
 
-from headrace.aliases import Alias
-from headrace.contract import Array, Contract, Output
-from headrace.envelope import Job
-from headrace.outcome import Prediction, Success
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.batching import Admitted, Batch
-from headrace_worker.models import tally
-from headrace_worker.models.route import Route
-from headrace_worker.models.tally import Tally
-from headrace_worker.opening import Opened
-from headrace_worker.predict import BatchRun
-from headrace_worker.report import Report
-from headrace_worker.settle import Settled
-from headrace_worker.telemetry.tallies import Tallies
-from headrace_worker.transport.scripts import Claim, Lease
+from headrace.catalog.aliases import Alias
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
+from headrace.wire.message import Job
+from headrace.wire.outcome import Prediction, Success
+from headrace_worker.execution.batching import Admitted, Batch
+from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.predict import BatchRun
+from headrace_worker.execution.report import Report
+from headrace_worker.execution.settle import Settled
+from headrace_worker.rollout import version_stats
+from headrace_worker.rollout.shadow import Tallies
+from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.route import Route
+from headrace_worker.transport.leases import Claim, Lease
 
 KEYS = Keys("shadow-test:")
 
@@ -74,7 +74,7 @@ def counted(server: redis.Redis) -> Iterator[Callable[..., Tally]]:
     def counted(predict: Callable[..., Any], **aliases: Alias) -> Tally:
         registry: Any = SimpleNamespace(get=lambda _model, version: model(version, predict))
         Tallies(server, KEYS, registry).ended(report(**aliases))
-        return tally.decoded(ask(server, tally.read_command(KEYS, "churn", "2")))
+        return version_stats.decoded(ask(server, version_stats.read_command(KEYS, "churn", "2")))
 
     yield counted
     server.delete(KEYS.tally("churn", "1"), KEYS.tally("churn", "2"))

@@ -11,16 +11,16 @@ import redis
 import skops.io
 from sklearn.dummy import DummyRegressor
 
-from headrace.client import Client
-from headrace.envelope import Job, encode
+from headrace.client.client import Client
 from headrace.errors import HeadraceError, JobFailed
-from headrace.job_keys import JobKeys
-from headrace.queues import queue_name
 from headrace.settings import Settings
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
+from headrace.wire.keys import queue_name
+from headrace.wire.message import Job, encode
+from headrace.wire.signing import JobKeys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 SOON = 30.0
 OLD, NEW = "2026a:" + "a" * 44, "2026b:" + "b" * 44

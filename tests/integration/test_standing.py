@@ -16,12 +16,12 @@ import redis
 from claim_models import SLEEP, add, serving, wait_for
 
 from headrace import Client, JobHandle
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.stack import Child
-from headrace_worker.transport.scripts import Ask, Claim, Lease, LeaseKeys, Leases
-from headrace_worker.transport.standing import Standing
-from headrace_worker.transport.wakeup import POLL_EVERY
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child
+from headrace_worker.transport.blocking_claim import Standing
+from headrace_worker.transport.leases import Ask, Claim, Lease, LeaseKeys, Leases
+from headrace_worker.transport.notifications import POLL_EVERY
 
 KEYS = Keys()
 LEASE = 2

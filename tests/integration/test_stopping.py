@@ -16,10 +16,10 @@ import redis
 from claim_models import SLEEP, SPIN, add, held, serving, wait_for
 
 from headrace import Client, JobHandle, Settings
-from headrace.broker import celery_app
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.stack import Child
+from headrace.connection.connect import celery_app
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child
 
 #: Seconds a worker takes at the most to end, besides what it drains.
 ENDS_WITHIN = 4

@@ -19,14 +19,15 @@ from claim_models import serving
 from sklearn.dummy import DummyRegressor
 
 import hostile_models
-from headrace import Client, JobFailed, aliases, loaded
-from headrace.aliases import Alias
-from headrace.plan import ask
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
-from headrace_worker.stack import Child, start_worker
+from headrace import Client, JobFailed
+from headrace.catalog import aliases, workers
+from headrace.catalog.aliases import Alias
+from headrace.connection.commands import ask
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child, start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 #: Seconds within which what was moved is followed, on a busy machine.
 SOON = 30.0
@@ -78,11 +79,11 @@ class Stack:
 
     def have(self, model: str) -> set[str]:
         """The versions the worker says it has."""
-        said = loaded.loaded(ask(self.redis, loaded.read_loaded(KEYS, model)), int(time.time() * 1000))
+        said = workers.loaded(ask(self.redis, workers.read_loaded(KEYS, model)), int(time.time() * 1000))
         return {version for one in said.values() for version in one.versions}
 
     def refuses(self, model: str) -> dict[str, str]:
-        said = loaded.refused(ask(self.redis, loaded.read_refused(KEYS, model)), int(time.time() * 1000))
+        said = workers.refused(ask(self.redis, workers.read_refused(KEYS, model)), int(time.time() * 1000))
         return {version: one.why for version, one in said.items()}
 
     def processes(self) -> set[int]:
@@ -245,7 +246,9 @@ def test_a_swapped_worker_shares_the_memory_of_the_new_version(tmp_path: Path) -
 
 
 def test_what_a_worker_has_loaded_lies_in_huge_pages_when_it_forks(tmp_path: Path) -> None:
-    gathered = "from headrace_worker import memory; kept = bytearray(32 << 20); print(memory.gather())"
+    gathered = (
+        "from headrace_worker.process import fork_memory; kept = bytearray(32 << 20); print(fork_memory.gather())"
+    )
     if subprocess.check_output([sys.executable, "-c", gathered], timeout=60).strip() == b"0":
         pytest.skip("this system has no huge pages, or is not to")
     with EmbeddedRedis("--appendfsync", "no") as server:

@@ -17,16 +17,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from burying import letter
-from headrace import broker
-from headrace.envelope import Job
-from headrace.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
+from headrace.connection import connect
 from headrace.settings import Settings
-from headrace_worker.opening import Opened
-from headrace_worker.report import Report
-from headrace_worker.settle import Settled
+from headrace.wire.message import Job
+from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
+from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.report import Report
+from headrace_worker.execution.settle import Settled
 from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.telemetry.events import Events
-from headrace_worker.transport.scripts import Claim, Lease
+from headrace_worker.transport.leases import Claim, Lease
 
 #: What every event has, whoever sent it.
 ABOUT = {"type", "hostname", "utcoffset", "pid", "clock", "timestamp", "local_received"}
@@ -74,7 +74,7 @@ class Heard:
 
 @pytest.fixture(params=["", "team:"], ids=["", "with a key prefix"])
 def app(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
-    app = broker.celery_app(Settings(redis_url=redis_url, key_prefix=request.param))
+    app = connect.celery_app(Settings(redis_url=redis_url, key_prefix=request.param))
     yield app
     app.close()
 

@@ -13,9 +13,9 @@ import pytest
 from otlp_endpoint import Collector
 
 import hostile_models
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_worker
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.store.store import Store
 from headrace_worker.telemetry.tracing import is_on, listeners
 
 #: A value of an instance, which no span may hold.

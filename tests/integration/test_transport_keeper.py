@@ -11,12 +11,12 @@ import pytest
 import redis
 from claim_models import wait_for
 
-from headrace import letter
-from headrace.attempts import split
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.transport.keeper import Keeper
-from headrace_worker.transport.scripts import Ask, Bounds, Claim, LeaseKeys
+from headrace.wire import dead_letter
+from headrace.wire.attempts import split
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport.lease_keeper import Keeper
+from headrace_worker.transport.leases import Ask, Bounds, Claim, LeaseKeys
 
 QUEUE = "predict.churn"
 NAMES = LeaseKeys(Keys())
@@ -194,7 +194,7 @@ def test_a_lapse_tells_whose_claim_it_was_and_how_many_ran(keeper: Keeper, serve
 def test_dead_letters_that_are_too_old_are_dropped(redis_url: str, server: redis.Redis) -> None:
     keeper = keeper_on(redis_url, bounds=Bounds(letters=10, seconds=60))
     try:
-        old = letter.malformed(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
+        old = dead_letter.malformed(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
         keeper.commands.bury(old, b"\xff", None)
         server.zadd(NAMES.keys.died, {old.id: (time.time() - 61) * 1000})
         keeper.watch([QUEUE])

@@ -20,11 +20,11 @@ from kombu import Connection, Exchange, Queue
 from kombu.asynchronous import Hub
 from tests.chaos.proxy import Proxy
 
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import ALIAS
 from headrace_worker.transport.channel import Channel
-from headrace_worker.transport.scripts import Ask, Leases
+from headrace_worker.transport.leases import Ask, Leases
 
 ORDINARY = ("ordinary_tasks", "ordinary")
 OURS = "headrace_worker.transport:Transport"

@@ -23,12 +23,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from headrace import letter, outcome, publish, replay
-from headrace.attempts import Attempt, joined, runs_alone, split
-from headrace.letter import Letter
-from headrace.outcome import Cancelled, Failure, Prediction, Success
-from headrace.queues import PRIORITY_STEPS, Keys
-from headrace_worker.transport.scripts import Ask, Claim, Held, Lease, LeaseKeys, Leases, lease_of
+from headrace.dead_letters import replay
+from headrace.results import publish
+from headrace.wire import dead_letter, outcome
+from headrace.wire.attempts import Attempt, joined, runs_alone, split
+from headrace.wire.dead_letter import Letter
+from headrace.wire.keys import PRIORITY_STEPS, Keys
+from headrace.wire.outcome import Cancelled, Failure, Prediction, Success
+from headrace_worker.transport.leases import Ask, Claim, Held, Lease, LeaseKeys, Leases, lease_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUES = ("predict.a", "predict.b", "ordinary")
@@ -116,12 +118,12 @@ class Places(RuleBasedStateMachine):
         keys = self.names.keys
         for job, died_ms in self.db.zrange(keys.died, first, first, withscores=True):
             payload = self.db.hget(keys.dead_messages, job)
-            found = letter.read(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
+            found = dead_letter.read(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
             if found.reason == "malformed":
                 continue
             history = [*found.attempts, Attempt(cause="replay", owner="a person", at_ms=1, company=0)]
             again = replay.Replay(
-                letter=letter.kept(found, payload),
+                letter=dead_letter.kept(found, payload),
                 priority=int(JOB.search(payload)[3]),
                 alone=runs_alone(history),
                 frame=joined(history, payload),
@@ -271,7 +273,7 @@ class Places(RuleBasedStateMachine):
         for name, message in messages.items():
             job = JOB.search(message)[1].decode()
             assert message == self.messages[job]
-            assert len(letter.read(name, lines[name], 0).attempts) == self.tried[job]
+            assert len(dead_letter.read(name, lines[name], 0).attempts) == self.tried[job]
 
     @invariant()
     def what_was_ever_lost_waits_apart_from_what_was_not(self) -> None:
@@ -328,7 +330,7 @@ class Places(RuleBasedStateMachine):
             found = JOB.search(message)
             job = found[1].decode()
             if found[2] == b"true":
-                garbage = letter.malformed(
+                garbage = dead_letter.malformed(
                     message, ValueError(), queue=lease.queue, worker=lease.name, attempts=attempts
                 )
                 letters.append((garbage, message))

@@ -16,13 +16,14 @@ import pytest
 import redis
 from redis_servers import SERVERS, find
 
-from headrace import letter, outcome
-from headrace.attempts import Attempt, joined, split
-from headrace.letter import Letter
-from headrace.outcome import Cancelled, Failure, Success
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.transport.scripts import Ask, Bounds, Claim, Held, Lease, LeaseKeys, Leases, lease_of
+from headrace.wire import dead_letter as letter
+from headrace.wire import outcome
+from headrace.wire.attempts import Attempt, joined, split
+from headrace.wire.dead_letter import Letter
+from headrace.wire.keys import Keys
+from headrace.wire.outcome import Cancelled, Failure, Success
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport.leases import Ask, Bounds, Claim, Held, Lease, LeaseKeys, Leases, lease_of
 
 QUEUE = "predict.churn"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

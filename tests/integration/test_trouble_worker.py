@@ -16,8 +16,8 @@ from test_trouble_producer import again_and_again
 from tests.chaos.proxy import Proxy
 
 from headrace import Client
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.stack import Child
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child
 
 LEASE = 2
 #: Seconds after a trouble in which a worker must be at work again.

@@ -15,10 +15,11 @@ import pytest
 import redis
 from answering import Answering, end, eventually
 
-from headrace import Client, JobHandle, waiting
+from headrace import Client, JobHandle
 from headrace.errors import BrokerUnavailable, HeadraceError, JobExpired, JobFailed, ResultTimeout
-from headrace.outcome import Expired, Failure, Outcome, Prediction, Success
-from headrace_worker.embedded import EmbeddedRedis
+from headrace.results import listener
+from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 AGE = {"age": 41}
 
@@ -316,8 +317,8 @@ def test_a_redis_that_stays_away_is_told_when_time_is_up(own_server: EmbeddedRed
 def test_the_thread_ends_when_nobody_waits_and_another_begins(
     client: Client, redis_url: str, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(waiting, "LINGER", 0.05)
-    monkeypatch.setattr(waiting, "_TICK", 0.02)
+    monkeypatch.setattr(listener, "LINGER", 0.05)
+    monkeypatch.setattr(listener, "_TICK", 0.02)
     with Answering(redis_url):
         for _ in range(3):
             assert client.predict("churn", AGE, timeout=10).prediction == 82
@@ -327,8 +328,8 @@ def test_the_thread_ends_when_nobody_waits_and_another_begins(
 def test_a_silent_connection_is_asked_and_given_up(
     client: Client, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(waiting, "PING_AFTER", 0.05)
-    monkeypatch.setattr(waiting, "_TICK", 0.02)
+    monkeypatch.setattr(listener, "PING_AFTER", 0.05)
+    monkeypatch.setattr(listener, "_TICK", 0.02)
     thread = threading.Thread(target=lambda: client.job("a").result(timeout=20))
     thread.start()
     eventually(lambda: listened_to(server) == {"a"})

@@ -22,15 +22,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sentry_endpoint import Sentry
 
 import hostile_models
-from headrace import Client, Settings, broker
+from headrace import Client, Settings
+from headrace.connection import connect
 from headrace.errors import JobFailed
-from headrace.queues import Keys
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
-from headrace_worker.stack import start_flower
-from headrace_worker.telemetry.exporter import Queues
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_flower
+from headrace_worker.store.store import Store
 from headrace_worker.telemetry.prediction_record import Record
 from headrace_worker.telemetry.prediction_sinks import Stream
+from headrace_worker.telemetry.queue_metrics import Queues
 
 PASSWORD, LOGIN = "s3cretMARKERpassword", "ann:flowerMARKERpassword"
 DSN_KEY, TOKEN = "0123456789abcdef0MARKER", "tokenMARKERofTheCollector"
@@ -112,7 +113,7 @@ def commands(url: str, job: str) -> Iterator[tuple[str, str]]:
 def exported(settings: Settings) -> str:
     """What the exporter tells."""
     registry = CollectorRegistry()
-    with contextlib.closing(broker.connect(settings)) as client:
+    with contextlib.closing(connect.connect(settings)) as client:
         registry.register(Queues(lambda: client, settings.key_prefix))
         return generate_latest(registry).decode()
 
@@ -153,7 +154,7 @@ def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_f
         flower = start_flower(locked, tmp_path, port=shown, **login)
         stack.callback(flower.stop)
         worker = stack.enter_context(serving(*debug, url=locked, models=store.path, folder=tmp_path, **more))
-        app = stack.enter_context(broker.celery_app(settings))
+        app = stack.enter_context(connect.celery_app(settings))
         server = stack.enter_context(redis.Redis.from_url(locked))
         client = stack.enter_context(Client(settings=settings))
         events = stack.enter_context(server.pubsub())

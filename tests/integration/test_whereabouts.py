@@ -15,10 +15,10 @@ from claim_models import AWAY, KILL, NOTHING, add, serving
 
 from burying import bury, letter
 from headrace import AsyncClient, Client
-from headrace.contracts import publish
-from headrace.queues import Keys
-from headrace.timeline import Timeline
-from headrace_worker.transport.scripts import Ask, Claim, LeaseKeys, Leases
+from headrace.catalog.published import publish
+from headrace.inspection.timeline import Timeline
+from headrace.wire.keys import Keys
+from headrace_worker.transport.leases import Ask, Claim, LeaseKeys, Leases
 
 KEYS = Keys()
 QUEUE = "predict.churn"

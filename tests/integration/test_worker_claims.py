@@ -22,15 +22,16 @@ import redis
 from claim_models import AWAY, KILL, NOTHING, SLEEP, add, held, serving, wait_for
 from crash_points import STEPS
 
-from headrace import Client, JobHandle, Settings, letter
-from headrace.broker import celery_app
+from headrace import Client, JobHandle, Settings
+from headrace.connection.connect import celery_app
 from headrace.errors import JobFailed
-from headrace.queues import Keys
-from headrace_worker.demo_models import add_demo_models, write_instances
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.models.store import Store
+from headrace.wire import dead_letter
+from headrace.wire.keys import Keys
+from headrace_worker.local.demo_models import add_demo_models, write_instances
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.store.store import Store
 from headrace_worker.telemetry import events as telemetry_events
-from headrace_worker.transport.wakeup import POLL_EVERY
+from headrace_worker.transport.notifications import POLL_EVERY
 
 #: Seconds a lease lasts in these tests.
 LEASE = 2
@@ -143,11 +144,11 @@ def is_clean(server: redis.Redis) -> bool:
     return not held(server) and not any(list(server.scan_iter(pattern)) for pattern in kept)
 
 
-def letter_of(server: redis.Redis, job: JobHandle) -> letter.Letter:
+def letter_of(server: redis.Redis, job: JobHandle) -> dead_letter.Letter:
     """The dead letter of a job."""
     line = server.hget(KEYS.dead, job.id)
     assert line
-    return letter.read(job.id, line, 0)
+    return dead_letter.read(job.id, line, 0)
 
 
 def leases_of(server: redis.Redis, pid: int) -> list[bytes]:
@@ -439,7 +440,7 @@ def test_bytes_that_are_no_job_are_kept_and_harm_nobody(
     assert ends(client.submit_many("doubling", rows)) == doubled(rows)
     wait_for(lambda: is_clean(server))
     assert sorted(server.hvals(KEYS.dead_messages)) == sorted(garbage)
-    assert {letter.read("", line, 0).reason for line in server.hvals(KEYS.dead)} == {"malformed"}
+    assert {dead_letter.read("", line, 0).reason for line in server.hvals(KEYS.dead)} == {"malformed"}
 
 
 # --- Redis goes away -----------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from headrace.activity import WINDOW, Activity, model_in
-from headrace.envelope import new_id, submitted_at
+from headrace.monitor.activity import WINDOW, Activity, model_in
+from headrace.wire.message import new_id, submitted_at
 
 
 def message(*events: dict[str, Any], group: bool = True) -> bytes:

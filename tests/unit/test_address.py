@@ -8,8 +8,8 @@ import pytest
 from kombu.utils.json import dumps
 
 from headrace import Client, Settings
-from headrace.address import read
-from headrace.broker import celery_app, connect, connect_async
+from headrace.connection.connect import celery_app, connect, connect_async
+from headrace.connection.url import read
 from headrace.errors import SettingError
 
 SECRET = "s3cret"

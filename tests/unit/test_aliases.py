@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.aliases import Alias, Aliases, Move, check_alias, decoded, encoded, former_version
+from headrace.catalog.aliases import Alias, Aliases, Move, check_alias, decoded, encoded, former_version
 from headrace.errors import InvalidInput, UnknownModel
 
 JOBS = [f"job-{number}" for number in range(4000)]

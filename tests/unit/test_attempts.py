@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.attempts import ELSEWHERE, REPLAY, Attempt, counted, joined, kept_version, runs_alone, split, waited
+from headrace.wire.attempts import (
+    ELSEWHERE,
+    REPLAY,
+    Attempt,
+    counted,
+    joined,
+    kept_version,
+    runs_alone,
+    split,
+    waited,
+)
 
 
 def attempt(cause: str = "crash", company: int = 1, owner: str = "host/1/ab") -> Attempt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.batch.cells import match_columns, reading_of
-from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import InvalidInput
 
 

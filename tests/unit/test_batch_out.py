@@ -14,7 +14,7 @@ import pytest
 from headrace.batch.out import CsvWriter, JsonWriter, open_target, prediction_columns, refuse_target
 from headrace.batch.rows import Row
 from headrace.batch.window import Predicted
-from headrace.contract import Output
+from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
 
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from headrace.batch.rows import Row, Table, format_of, read
-from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import InvalidInput
 
 CHURN = Contract(

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from headrace.batch.rows import Row
 from headrace.batch.window import BLOCK_BYTES, blocks, must_split, predicted
-from headrace.contract import Contract, Output, Text
-from headrace.outcome import Cancelled, Expired, Failure, Prediction, Success
+from headrace.catalog.contract import Contract, Output, Text
+from headrace.wire.outcome import Cancelled, Expired, Failure, Prediction, Success
 
 CONTRACT = Contract(model="spam", version="1", input=Text(), methods={"predict": Output(shape=())})
 

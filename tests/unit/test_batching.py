@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hostile_models
-from headrace.envelope import Job
-from headrace.outcome import Expired, Failure
-from headrace_worker.batching import Admitted, admit, batches
+from headrace.wire.message import Job
+from headrace.wire.outcome import Expired, Failure
+from headrace_worker.execution.batching import Admitted, admit, batches
 from headrace_worker.models.registry import Registry
-from headrace_worker.models.store import Store
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.store import Store
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MOST = 10

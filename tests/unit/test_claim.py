@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.attempts import Attempt, joined
-from headrace.envelope import Job, encode
-from headrace.outcome import Failure
-from headrace_worker.models.manifest import Limits
-from headrace_worker.opening import Opened, open_claim
+from headrace.wire.attempts import Attempt, joined
+from headrace.wire.message import Job, encode
+from headrace.wire.outcome import Failure
+from headrace_worker.execution.opening import Opened, open_claim
+from headrace_worker.manifest import Limits
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

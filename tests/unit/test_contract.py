@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.contract import Array, Contract, Feature, Kind, Named, Output, Text, check, check_method
+from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Output, Text, check, check_method
 from headrace.errors import InvalidInput
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import contract as contracts
-from headrace.contract import Array, Contract, Feature, Kind, Named, Output, Text
-from headrace.contract_diff import Change, breaks, diff
+from headrace.catalog import contract as contracts
+from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Output, Text
+from headrace.catalog.contract_diff import Change, breaks, diff
 from headrace.errors import InvalidInput
 
 PREDICT = {"predict": Output(shape=())}

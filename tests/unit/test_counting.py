@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from headrace.attempts import Attempt, joined
-from headrace.envelope import Job, encode
-from headrace.letter import Letter
-from headrace.outcome import Failure, Prediction, Success
-from headrace_worker.batching import Admitted, Batch
-from headrace_worker.models.manifest import Limits
-from headrace_worker.opening import Opened
-from headrace_worker.predict import BatchRun
-from headrace_worker.report import Report
-from headrace_worker.settle import Settled
+from headrace.wire.attempts import Attempt, joined
+from headrace.wire.dead_letter import Letter
+from headrace.wire.message import Job, encode
+from headrace.wire.outcome import Failure, Prediction, Success
+from headrace_worker.execution.batching import Admitted, Batch
+from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.predict import BatchRun
+from headrace_worker.execution.report import Report
+from headrace_worker.execution.settle import Settled
+from headrace_worker.manifest import Limits
 from headrace_worker.telemetry import metrics
-from headrace_worker.telemetry.counting import measure
-from headrace_worker.telemetry.feed import Feed
+from headrace_worker.telemetry.claim_metrics import measure
 from headrace_worker.telemetry.metrics import Tally, read
-from headrace_worker.transport.scripts import Claim, Lease
+from headrace_worker.telemetry.metrics_pipe import Feed
+from headrace_worker.transport.leases import Claim, Lease
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from headrace import NotDurable, Settings
-from headrace.durable import Safety, offered
+from headrace.submit.durability import Safety, offered
 
 
 def told(replicas: int, url: str) -> Any:

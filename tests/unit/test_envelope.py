@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.envelope import Job, describe, encode, encode_instances, new_id, submitted_at
 from headrace.errors import InvalidInput
-from headrace.sealed import from_task, unseal
+from headrace.wire.message import Job, describe, encode, encode_instances, new_id, submitted_at
+from headrace.wire.parsing import from_task, unseal
 
 JOB = Job(
     id="job-1",

@@ -13,13 +13,13 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace import outcome as outcomes
-from headrace.attempts import Attempt
-from headrace.envelope import Instance, Job
 from headrace.errors import InvalidInput, ModelError, UnknownModel
-from headrace.outcome import Failure
-from headrace_worker.failures import failure_of, given_up
-from headrace_worker.redaction import STRUCK, strike_out
+from headrace.wire import outcome as outcomes
+from headrace.wire.attempts import Attempt
+from headrace.wire.message import Instance, Job
+from headrace.wire.outcome import Failure
+from headrace_worker.execution.failures import failure_of, given_up
+from headrace_worker.execution.redaction import STRUCK, strike_out
 
 
 def failed(error: BaseException, *instances: Instance) -> Failure:

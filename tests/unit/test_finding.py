@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace.finding import LEVELS, Finding, findings, worst
-from headrace.server import DIRECTIVES, Facts
+from headrace.connection.server_info import DIRECTIVES, Facts
+from headrace.doctor.redis import LEVELS, Finding, findings, worst
 
 GOOD_INFO = {
     "redis_version": "7.0.15",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from headrace import address
-from headrace.aliases import Alias, Aliases
-from headrace.depth import QueueDepth
-from headrace.finding_access import access
-from headrace.finding_service import Model, Service, service
-from headrace.loaded import Loaded, Refused
+from headrace.catalog.aliases import Alias, Aliases
+from headrace.catalog.workers import Loaded, Refused
+from headrace.connection import url as address
+from headrace.doctor.access import access
+from headrace.doctor.service import Model, Service, service
+from headrace.inspection.queues import QueueDepth
 
 NOW = 1_700_000_000_000
 

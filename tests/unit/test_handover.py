@@ -8,7 +8,7 @@ import time
 from celery.concurrency.asynpool import AsynPool
 from kombu.asynchronous.hub import Hub
 
-from headrace_worker.handover import Handover
+from headrace_worker.process.dispatch import Handover
 
 
 def test_a_free_process_has_a_claim_before_the_loop_turns():

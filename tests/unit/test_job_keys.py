@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.attempts import split
-from headrace.envelope import Job, encode
+from headrace.dead_letters.replay import replay
 from headrace.errors import NotTrusted, SettingError
-from headrace.job_keys import HEADER, JobKeys, Trust
-from headrace.letter import Letter, kept
-from headrace.replay import replay
-from headrace.sealed import unseal
+from headrace.wire.attempts import split
+from headrace.wire.dead_letter import Letter, kept
+from headrace.wire.message import Job, encode
+from headrace.wire.parsing import unseal
+from headrace.wire.signing import HEADER, JobKeys, Trust
 
 OLD, NEW = "2026a:" + "a" * 44, "2026b:" + "b" * 44
 KEYS = JobKeys.of(OLD)

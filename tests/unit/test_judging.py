@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace_worker.models.judging import CanaryLimits, verdict
-from headrace_worker.models.tally import Tally
+from headrace_worker.rollout.judging import CanaryLimits, verdict
+from headrace_worker.rollout.version_stats import Tally
 
 LIMITS = CanaryLimits(jobs=100, failures=0.02, slower=2.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.loaded import SILENT, Loaded, Refused, loaded, refused
+from headrace.catalog.workers import SILENT, Loaded, Refused, loaded, refused
 
 NOW = 1_700_000_000_000
 

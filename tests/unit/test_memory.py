@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace_worker import memory
-from headrace_worker.memory import HUGE, gatherable
+from headrace_worker.process import fork_memory
+from headrace_worker.process.fork_memory import HUGE, gatherable
 
 
 def test_only_a_process_s_own_data_is_gathered_by_whole_huge_pages():
@@ -33,8 +33,8 @@ def test_only_a_process_s_own_data_is_gathered_by_whole_huge_pages():
 def test_where_an_administrator_wants_no_huge_pages_there_are_none(monkeypatch, tmp_path: Path):
     setting = tmp_path / "enabled"
     setting.write_text("always madvise [never]\n")
-    monkeypatch.setattr(memory, "_SETTING", setting)
-    assert memory.gather() == 0
+    monkeypatch.setattr(fork_memory, "_SETTING", setting)
+    assert fork_memory.gather() == 0
 
 
 @pytest.mark.parametrize("setting", ["/nowhere", "/sys/kernel/mm/transparent_hugepage/enabled"])
@@ -42,7 +42,7 @@ def test_what_lies_in_memory_is_the_same_when_it_was_gathered(setting: str):
     code = f"""
 from pathlib import Path
 import numpy
-from headrace_worker import memory
+from headrace_worker.process import fork_memory as memory
 memory._SETTING = Path({setting!r})
 rows = [str(number) * 10 for number in range(200_000)]
 array = numpy.arange(4_000_000)

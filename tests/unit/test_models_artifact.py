@@ -26,9 +26,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from headrace.errors import ModelError
-from headrace_worker.models import artifact
-from headrace_worker.models.artifact import newer_than
-from headrace_worker.models.trusted import TRUSTED
+from headrace_worker.store import artifact
+from headrace_worker.store.artifact import newer_than
+from headrace_worker.store.trusted_types import TRUSTED
 
 X, Y = make_classification(50, 5, random_state=0)
 CAP = 10_000_000

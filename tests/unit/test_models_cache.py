@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import ModelError
-from headrace_worker.models.cache import Cache, Seen
+from headrace_worker.store.cache import Cache, Seen
 
 
 def digest(data: bytes) -> str:

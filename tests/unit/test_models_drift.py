@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from headrace.contract import Array, Contract, Feature, Named, Output, Text
-from headrace_worker.models.drift import by_chance, compared, counted, psi
-from headrace_worker.models.profile import Cells, Profile, profile
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
+from headrace_worker.drift.psi import by_chance, compared, counted, psi
+from headrace_worker.profile import Cells, Profile, profile
 
 NAMED = Named(
     features=(

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from headrace.errors import ModelError
-from headrace_worker.models.example import read_example
+from headrace_worker.packaging.example import read_example
 
 
 def _read(folder: Path, name: str, content: str | bytes, estimator: Any = None) -> list[Any]:

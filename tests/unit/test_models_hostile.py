@@ -18,19 +18,19 @@ import skops.io
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 
-from headrace.contract import Contract, Output, Text
-from headrace.envelope import Job
+from headrace.catalog.contract import Contract, Output, Text
 from headrace.errors import ModelError
-from headrace.outcome import Failure
-from headrace_worker.batching import admit
-from headrace_worker.models import manifest as manifests
-from headrace_worker.models import store as stores
+from headrace.wire.message import Job
+from headrace.wire.outcome import Failure
+from headrace_worker import manifest as manifests
+from headrace_worker.execution.batching import admit
+from headrace_worker.manifest import Example, Manifest
 from headrace_worker.models.loader import load
-from headrace_worker.models.manifest import Example, Manifest
-from headrace_worker.models.package import package
 from headrace_worker.models.registry import Registry
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store import store as stores
+from headrace_worker.store.store import Store
 
 X, Y = make_classification(50, 5, random_state=0)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

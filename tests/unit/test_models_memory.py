@@ -11,7 +11,7 @@ import pytest
 #: Blocks as those of a forest's trees, of which every second is kept.
 _SCRIPT = """
 from pathlib import Path
-from headrace_worker import memory
+from headrace_worker.process import fork_memory as memory
 
 def megabytes():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()

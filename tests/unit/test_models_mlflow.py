@@ -15,12 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from headrace.contract import Array, Feature, Named
+from headrace.catalog.contract import Array, Feature, Named
 from headrace.errors import ModelError
 from headrace_worker.models.loader import load
-from headrace_worker.models.mlflow import read_folder
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.mlflow import read_folder
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 #: The order of entries and the broken lines are MLflow's.
 DESCRIBED = """\

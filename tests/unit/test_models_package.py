@@ -43,13 +43,13 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from headrace import contract as contracts
-from headrace.contract import Array, Named, Text
+from headrace.catalog import contract as contracts
+from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import InvalidInput, ModelError
+from headrace_worker.manifest import Manifest
 from headrace_worker.models.loader import load
-from headrace_worker.models.manifest import Manifest
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 
 X, Y = make_classification(80, 6, n_informative=4, n_classes=3, random_state=0)
 R, T = make_regression(80, 6, random_state=0)

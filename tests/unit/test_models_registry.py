@@ -15,14 +15,14 @@ from sklearn.datasets import make_classification
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
-from headrace.aliases import Alias, Aliases
+from headrace.catalog.aliases import Alias, Aliases
 from headrace.errors import ModelError, UnknownModel
 from headrace_worker.models.loader import load, same
-from headrace_worker.models.package import package
 from headrace_worker.models.registry import NotLoadedYet, Registry
-from headrace_worker.models.route import Route
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
+from headrace_worker.route import Route
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.store import Store
 
 X, Y = make_classification(50, 5, random_state=0)
 ROWS = X[:5].tolist()

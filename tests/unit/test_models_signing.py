@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from headrace.contract import Contract, Output, Text
+from headrace.catalog.contract import Contract, Output, Text
 from headrace.errors import ModelError, SettingError
-from headrace_worker.models import manifest as manifests
-from headrace_worker.models.manifest import Example, Manifest
-from headrace_worker.models.signing import Keyring, Secret, new_keys, read_key, read_signer
-from headrace_worker.models.store import Store
+from headrace_worker import manifest as manifests
+from headrace_worker.manifest import Example, Manifest
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.signing import Keyring, Secret, new_keys, read_key, read_signer
+from headrace_worker.store.store import Store
 
 DATA = b"the bytes of a model"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from headrace.contract import Contract, Output, Text
+from headrace.catalog.contract import Contract, Output, Text
 from headrace.errors import InvalidInput, ModelError, StoreUnavailable, UnknownModel
-from headrace_worker.models import manifest as manifests
-from headrace_worker.models.manifest import Example, Manifest
-from headrace_worker.models.store import Store
+from headrace_worker import manifest as manifests
+from headrace_worker.manifest import Example, Manifest
+from headrace_worker.store.store import Store
 
 DATA = b"the bytes of a model"
 

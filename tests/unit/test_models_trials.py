@@ -17,17 +17,17 @@ from sklearn.datasets import make_classification, make_regression
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from headrace import contract as contracts
-from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog import contract as contracts
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import ModelError
-from headrace_worker.models.generated import generate
-from headrace_worker.models.infer import infer
+from headrace_worker.manifest import Trial
 from headrace_worker.models.loader import load
-from headrace_worker.models.manifest import Trial
-from headrace_worker.models.package import package
-from headrace_worker.models.parity import TOLERANCE, compare
-from headrace_worker.models.store import Store
-from headrace_worker.models.trials import Reference, attempt, measure, quickest, refer
+from headrace_worker.packaging.infer import infer
+from headrace_worker.packaging.package import package
+from headrace_worker.packaging.sample_rows import generate
+from headrace_worker.packaging.trials import Reference, attempt, measure, quickest, refer
+from headrace_worker.parity import TOLERANCE, compare
+from headrace_worker.store.store import Store
 
 X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from headrace.errors import InvalidInput
-from headrace.options import asked, each_of, instances_of
+from headrace.submit.options import asked, each_of, instances_of
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

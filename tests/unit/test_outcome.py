@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import JobCancelled, JobExpired, JobFailed
-from headrace.outcome import (
+from headrace.wire.outcome import (
     Cancelled,
     Expired,
     Failure,

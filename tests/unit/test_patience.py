@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis import exceptions
 
-from headrace.patience import Patience
+from headrace.connection.retry import Patience
 
 AWAY = exceptions.ConnectionError("Error 111 connecting to 127.0.0.1:6379. Connection refused.")
 SILENT = exceptions.TimeoutError("Timeout reading from socket")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from headrace_worker.models import pieces
-from headrace_worker.models.cache import is_digest
-from headrace_worker.models.folder import read_up_to
-from headrace_worker.models.pieces import PIECE, Resting
+from headrace_worker.store import chunks
+from headrace_worker.store.cache import is_digest
+from headrace_worker.store.chunks import PIECE, Resting
+from headrace_worker.store.folder import read_up_to
 
 SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7]
 
@@ -21,7 +21,7 @@ SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7]
 @pytest.mark.parametrize("size", SIZES)
 def test_pieces_put_together_are_the_whole(size: int):
     data = os.urandom(size)
-    assert b"".join(pieces.pieces(data)) == data
+    assert b"".join(chunks.pieces(data)) == data
     assert is_digest(hashlib.sha256(data).hexdigest(), data)
 
 
@@ -39,7 +39,7 @@ def test_what_comes_in_small_parts_is_read_to_its_end():
             return super().read(min(size or 1, 1000))
 
     data = os.urandom(10_001)
-    assert pieces.read(Pipe(data), 1 << 20) == data
+    assert chunks.read(Pipe(data), 1 << 20) == data
 
 
 @pytest.mark.parametrize("size", SIZES)

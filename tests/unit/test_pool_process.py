@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from headrace.errors import SettingError
-from headrace_worker.pool_process import check_memory_limit, recycle_at
+from headrace_worker.execution.pool_process import check_memory_limit, recycle_at
 
 BEGIN = """
 import os, signal
 from billiard.exceptions import SoftTimeLimitExceeded
-from headrace_worker.pool_process import interruptible, is_short_of_memory, isolate, running
+from headrace_worker.execution.pool_process import interruptible, is_short_of_memory, isolate, running
 
 def interrupted(*_):
     raise SoftTimeLimitExceeded

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hostile_models
-from headrace.envelope import Job
-from headrace.outcome import Expired, Outcome, Success
-from headrace_worker import predict
+from headrace.wire.message import Job
+from headrace.wire.outcome import Expired, Outcome, Success
+from headrace_worker.execution import predict
+from headrace_worker.execution.predict import Raised
 from headrace_worker.models.registry import Registry
-from headrace_worker.models.store import Store
-from headrace_worker.predict import Raised
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.store import Store
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MOST = 64

@@ -15,21 +15,21 @@ import msgspec
 import pytest
 from pyarrow import parquet
 
-from headrace.contract import Array, Contract, Feature, Named, Output, Text
-from headrace.envelope import Job, encode
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import SettingError
-from headrace.outcome import Failure, Prediction, Success
-from headrace_worker.batching import Admitted, Batch
-from headrace_worker.opening import Opened
-from headrace_worker.predict import BatchRun
-from headrace_worker.report import Report
+from headrace.wire.message import Job, encode
+from headrace.wire.outcome import Failure, Prediction, Success
+from headrace_worker.execution.batching import Admitted, Batch
+from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.predict import BatchRun
+from headrace_worker.execution.report import Report
+from headrace_worker.execution.settle import Settled
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.settle import Settled
 from headrace_worker.telemetry.metrics import LOG_DROPS, LOGGED, Tally
 from headrace_worker.telemetry.prediction_log import PredictionLog
 from headrace_worker.telemetry.prediction_record import Levels, Record, levels, records, redacted
 from headrace_worker.telemetry.prediction_sinks import COLUMNS, Folder, LineFiles, ParquetFiles, check
-from headrace_worker.transport.scripts import Claim, Lease
+from headrace_worker.transport.leases import Claim, Lease
 
 TAKES = Named(features=(Feature(name="age", kind="number"), Feature(name="name", kind="string", redact=True)))
 

@@ -9,7 +9,7 @@ import pytest
 from kombu.transport.redis import Channel
 
 from headrace.errors import InvalidInput
-from headrace.queues import Keys, check_job_id, check_model_name, model_of, queue_name, split_version, step_of
+from headrace.wire.keys import Keys, check_job_id, check_model_name, model_of, queue_name, split_version, step_of
 
 
 @pytest.mark.parametrize("name", ["churn", "a", "A-1_b", "9", "x" * 64])

@@ -10,10 +10,10 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.attempts import Attempt
 from headrace.errors import BrokerUnavailable, InvalidInput, ModelError, TransientError
-from headrace_worker.models.manifest import Limits
-from headrace_worker.retry import GiveUp, Retry, cause_of, decide
+from headrace.wire.attempts import Attempt
+from headrace_worker.execution.retry import GiveUp, Retry, cause_of, decide
+from headrace_worker.manifest import Limits
 
 
 def tried(*runs: tuple[str, int] | str) -> list[Attempt]:

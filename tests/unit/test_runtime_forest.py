@@ -21,7 +21,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from headrace.contract import Array, Text
+from headrace.catalog.contract import Array, Text
 from headrace_worker.runtimes.forest import quick_methods
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 

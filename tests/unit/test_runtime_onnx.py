@@ -23,13 +23,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from tests.runtime_loading import loaded
 
-from headrace.contract import Array, Feature, Named, Text
+from headrace.catalog.contract import Array, Feature, Named, Text
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.models.loader import load
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
 from headrace_worker.runtimes.onnx import OnnxRuntime, input_of, open_session, refuse_files_outside
 from headrace_worker.runtimes.predictions import plain
+from headrace_worker.store.store import Store
 
 X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
 R, T = make_regression(200, 6, random_state=0)

@@ -12,9 +12,9 @@ import pytest
 
 from headrace.errors import ModelError, UnknownModel
 from headrace_worker.models.loader import load
-from headrace_worker.models.package import package
-from headrace_worker.models.store import Store
+from headrace_worker.packaging.package import package
 from headrace_worker.runtimes.python import PythonRuntime, is_factory, is_trusted, make
+from headrace_worker.store.store import Store
 
 MODULE = """
 import json

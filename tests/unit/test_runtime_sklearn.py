@@ -22,10 +22,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from headrace import contract as contracts
-from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog import contract as contracts
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import InvalidInput, ModelError
-from headrace_worker.models.infer import infer
+from headrace_worker.packaging.infer import infer
 from headrace_worker.runtimes.parts import categories, describe, parts
 from headrace_worker.runtimes.predictions import plain
 from headrace_worker.runtimes.sklearn import SklearnRuntime

@@ -26,7 +26,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from tests.runtime_loading import loaded
 
-from headrace.contract import Array, Feature, Named
+from headrace.catalog.contract import Array, Feature, Named
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.runtimes.predictions import plain
 from headrace_worker.runtimes.treelite import TreeliteRuntime

@@ -10,19 +10,19 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
 import hostile_models
-from headrace.attempts import ELSEWHERE, Attempt, joined, split
-from headrace.envelope import Job, encode
 from headrace.errors import InvalidInput, ModelError, StoreUnavailable, TransientError, UnknownModel
-from headrace.letter import Letter, malformed_id
-from headrace.outcome import Expired, Failure, Outcome, Prediction, Success
-from headrace.sealed import NotAJob
-from headrace_worker.batching import Admitted, Withheld, admit
-from headrace_worker.models.manifest import Limits
+from headrace.wire.attempts import ELSEWHERE, Attempt, joined, split
+from headrace.wire.dead_letter import Letter, malformed_id
+from headrace.wire.message import Job, encode
+from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
+from headrace.wire.parsing import NotAJob
+from headrace_worker.execution.batching import Admitted, Withheld, admit
+from headrace_worker.execution.predict import Raised
+from headrace_worker.execution.settle import Settled, Settler
+from headrace_worker.manifest import Limits
 from headrace_worker.models.registry import Registry
-from headrace_worker.models.store import Store
-from headrace_worker.predict import Raised
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.settle import Settled, Settler
+from headrace_worker.store.store import Store
 
 NOW_MS = 1_900_000_000_000
 

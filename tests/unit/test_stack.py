@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import HeadraceError
-from headrace_worker import stack
-from headrace_worker.stack import Child, until_interrupted
+from headrace_worker.local import stack
+from headrace_worker.local.stack import Child, until_interrupted
 
 
 def child(folder: Path, code: str) -> Child:
@@ -116,8 +116,8 @@ def test_nothing_outlives_a_parent_that_is_killed(tmp_path: Path):
     (tmp_path / "child_of_a_test.py").write_text(f"import signal; open({str(up)!r}, 'w').close(); signal.pause()")
     script = """
 import pathlib, sys, time
-from headrace_worker.embedded import EmbeddedRedis
-from headrace_worker.stack import Child
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child
 folder = pathlib.Path(sys.argv[1])
 redis = EmbeddedRedis().start()
 child = Child("child", ["child_of_a_test"], {"PYTHONPATH": str(folder)}, folder / "child.log")

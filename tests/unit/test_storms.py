@@ -8,11 +8,11 @@ import tracemalloc
 import pytest
 
 from burying import letter
-from headrace import storms
-from headrace.aio_dead_letters import AsyncDeadLetters
-from headrace.dead_letters import DeadLetters
-from headrace.in_memory_letters import InMemoryDeadLetters
-from headrace.storms import Storms, struck
+from headrace.client.aio_dead_letters import AsyncDeadLetters
+from headrace.client.dead_letters import DeadLetters
+from headrace.dead_letters import groups
+from headrace.dead_letters.groups import Storms, struck
+from headrace.testing.dead_letters import InMemoryDeadLetters
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_example_is_the_newest_whatever_their_order():
 
 
 def test_storms_without_end_take_memory_with_an_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(storms, "_MOST", 100)
+    monkeypatch.setattr(groups, "_MOST", 100)
     found = Storms()
     words = str.maketrans("0123456789", "abcdefghij")
     tracemalloc.start()

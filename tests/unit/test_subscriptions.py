@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.errors import BrokerUnavailable, HeadraceError
-from headrace.outcome import Cancelled, Outcome
-from headrace.subscriptions import CHUNK, Subscriptions
+from headrace.results.subscriptions import CHUNK, Subscriptions
+from headrace.wire.outcome import Cancelled, Outcome
 
 
 class Watcher:

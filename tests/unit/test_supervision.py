@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from kombu.asynchronous.hub import Hub
 
-from headrace_worker import supervision
+from headrace_worker.process import supervision
 
 
 def turn(hub: Hub, seconds: float) -> None:

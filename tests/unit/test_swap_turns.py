@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from headrace_worker.swap import Swap
+from headrace_worker.process.pool_replacement import Swap
 
 
 class Process(SimpleNamespace):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace_worker.models.tally import Tally, bucket_of, decoded
+from headrace_worker.rollout.version_stats import Tally, bucket_of, decoded
 
 
 def test_the_time_a_part_of_the_jobs_was_within_is_told_to_a_fifth():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headrace import Client, JobHandle
-from headrace.contract import Array, Contract, Feature, Named, Output
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output
 from headrace.errors import (
     InvalidInput,
     JobCancelled,

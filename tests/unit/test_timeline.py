@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from burying import letter
-from headrace.attempts import Attempt
 from headrace.cli.explain import page
-from headrace.enqueue import Record
-from headrace.outcome import Cancelled, Expired, Failure, Prediction, Success, decode, encode
-from headrace.run import Ended, Run, ended
-from headrace.timeline import Known, seconds, timeline
-from headrace.whereabouts import Place
+from headrace.inspection.locate import Place
+from headrace.inspection.timeline import Known, seconds, timeline
+from headrace.submit.enqueue import Record
+from headrace.wire.attempts import Attempt
+from headrace.wire.execution import Ended, Run, ended
+from headrace.wire.outcome import Cancelled, Expired, Failure, Prediction, Success, decode, encode
 
 JOB = "0199a2b4-8c00-7000-8000-000000000000"
 SUBMITTED = 0x0199A2B48C00

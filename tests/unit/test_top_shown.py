@@ -7,10 +7,10 @@ import re
 import msgspec
 import pytest
 
-from headrace.activity import ModelActivity, Trouble, WorkerActivity
 from headrace.cli.top_shown import away, page
-from headrace.depth import QueueDepth
-from headrace.overview import Overview
+from headrace.inspection.queues import QueueDepth
+from headrace.monitor.activity import ModelActivity, Trouble, WorkerActivity
+from headrace.monitor.overview import Overview
 
 SEEN = Overview(
     at=0,

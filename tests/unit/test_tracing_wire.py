@@ -7,9 +7,9 @@ import json
 import msgspec
 import pytest
 
-from headrace.envelope import Job, encode
-from headrace.sealed import unseal
-from headrace.tracing import submitting
+from headrace.submit.tracing import submitting
+from headrace.wire.message import Job, encode
+from headrace.wire.parsing import unseal
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE = {"traceparent": PARENT, "tracestate": "a=1", "sentry-trace": "x-1", "baggage": "sentry-release=1%22"}

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.queues import Keys
-from headrace_worker.transport.scripts import Ask, Claim, Lease, LeaseKeys
-from headrace_worker.transport.standing import Standing
+from headrace.wire.keys import Keys
+from headrace_worker.transport.blocking_claim import Standing
+from headrace_worker.transport.leases import Ask, Claim, Lease, LeaseKeys
 
 CHURN, FRAUD = Ask(queue="predict.churn"), Ask(queue="predict.fraud")
 

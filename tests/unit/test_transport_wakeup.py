@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_worker.transport.wakeup import covering
+from headrace_worker.transport.notifications import covering
 
 NAMES = st.lists(st.text(alphabet="ab.", min_size=1, max_size=4))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace import __version__
 from headrace.settings import load
-from headrace_worker import pool_process
+from headrace_worker.execution import pool_process
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry
 
@@ -26,23 +26,23 @@ from celery.exceptions import CPendingDeprecationWarning  # noqa: E402
 from celery.utils.log import get_multiprocessing_logger  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
-from headrace import broker  # noqa: E402
-from headrace_worker.handover import Handing, Handover  # noqa: E402
-from headrace_worker.serving import Serving  # noqa: E402
-from headrace_worker.stopping import Stopping  # noqa: E402
-from headrace_worker.supervision import ClaimRequest, Forgetful, GiveBack, Lookout, revoke_cancels  # noqa: E402
-from headrace_worker.swap import Swapping  # noqa: E402
+from headrace.connection import connect  # noqa: E402
+from headrace_worker.process.dispatch import Handing, Handover  # noqa: E402
+from headrace_worker.process.health_steps import LoopPulse, Pulse  # noqa: E402
+from headrace_worker.process.pool_replacement import Swapping  # noqa: E402
+from headrace_worker.process.service import Serving  # noqa: E402
+from headrace_worker.process.shutdown import Stopping  # noqa: E402
+from headrace_worker.process.supervision import ClaimRequest, Forgetful, GiveBack, Lookout, revoke_cancels  # noqa: E402
 from headrace_worker.telemetry.logs import Form, secrets_of  # noqa: E402
-from headrace_worker.telemetry.pulse import LoopPulse, Pulse  # noqa: E402
 from headrace_worker.transport import Hook, configuration, silent_after  # noqa: E402
+from headrace_worker.transport.leases import Claim  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
-from headrace_worker.transport.scripts import Claim  # noqa: E402
 
 serving = Serving(settings)
 handover = Handover()
 form = Form(settings.log_format, secrets_of(settings.redis_url))
 
-app = broker.celery_app(settings)
+app = connect.celery_app(settings)
 app.conf.update(
     configuration(app.conf.broker_url),
     # Claims come in a form of their own, which only our transport hands over.

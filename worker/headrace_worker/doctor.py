@@ -8,15 +8,16 @@ from functools import partial
 
 import redis
 
-from headrace import address, aliases, broker
+from headrace.catalog import aliases
+from headrace.connection import connect, url
+from headrace.connection.commands import ask, carry_out
+from headrace.connection.server_info import look
+from headrace.doctor.redis import Finding, findings
 from headrace.errors import HeadraceError, SettingError
-from headrace.finding import Finding, findings
-from headrace.plan import ask, carry_out
-from headrace.queues import Keys
-from headrace.server import look
 from headrace.settings import load
-from headrace_worker.models.store import Store
+from headrace.wire.keys import Keys
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.store import Store
 
 log = logging.getLogger("headrace.redis")
 
@@ -112,15 +113,15 @@ class RedisCheck:
         try:
             facts = carry_out(partial(ask, client), look())
         except redis.RedisError as error:
-            log.warning("not checked yet: %s", broker.unavailable(error, settings))
+            log.warning("not checked yet: %s", connect.unavailable(error, settings))
             return
         self._due = False
-        by_sentinel = bool(address.read(settings.redis_url).sentinels)
+        by_sentinel = bool(url.read(settings.redis_url).sentinels)
         found = findings(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel)
         stops = [one for one in found if one.level == "stops"]
         if stops and settings.redis_check == "refuse":
             raise SettingError(
-                f"{facts.name} at {broker.where(settings)} loses jobs or cannot take them, and "
+                f"{facts.name} at {connect.where(settings)} loses jobs or cannot take them, and "
                 f"HEADRACE_REDIS_CHECK is refuse: {'; '.join(map(str, stops))}"
             )
         for one in found:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.contract import Array, Contract, Feature, Kind, Named, Text
+from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Text
 from headrace.errors import InvalidInput
 
 #: What is written where a value is missing: the words pandas.read_csv takes for it, for a model was most likely

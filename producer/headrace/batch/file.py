@@ -25,12 +25,12 @@ from headrace.batch.out import (
 from headrace.batch.progress import Progress
 from headrace.batch.rows import Format, Row, Table, checked, format_of, open_source, read
 from headrace.batch.window import Predicted
-from headrace.contract import Contract, Named, check_method
+from headrace.catalog.contract import Contract, Named, check_method
 from headrace.errors import InvalidInput
-from headrace.queues import BATCH
+from headrace.wire.keys import BATCH
 
 if TYPE_CHECKING:
-    from headrace.client import Client
+    from headrace.client.client import Client
 
 #: Rows in a job: enough that a job's own cost does not matter, few enough that a batch is spread over workers.
 ROWS_PER_JOB = 100

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.batch.rows import Row
 from headrace.batch.window import Predicted, blocks, must_split, predicted
-from headrace.contract import Contract
-from headrace.envelope import new_id
+from headrace.catalog.contract import Contract
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidInput, NotDurable, QueueFull, ResultTimeout
-from headrace.outcome import Outcome
+from headrace.wire.message import new_id
+from headrace.wire.outcome import Outcome
 
 if TYPE_CHECKING:
-    from headrace.client import Client
-    from headrace.handle import JobHandle
+    from headrace.client.client import Client
+    from headrace.client.job import JobHandle
 
 T = TypeVar("T")
 

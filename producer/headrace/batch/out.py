@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, Protocol
 import msgspec
 
 from headrace.batch.window import Predicted
-from headrace.contract import Output
-from headrace.envelope import new_id
+from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
+from headrace.wire.message import new_id
 
 #: Names of what a row gets behind its own columns.
 PREDICTION, ERROR = "prediction", "error"

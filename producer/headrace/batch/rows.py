@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 
 from headrace.batch.cells import Columns, match_columns
-from headrace.contract import Contract, Named, check
+from headrace.catalog.contract import Contract, Named, check
 from headrace.errors import InvalidInput
 
 Format = Literal["csv", "jsonl"]

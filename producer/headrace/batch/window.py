@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from headrace.batch.rows import Row, of_row
-from headrace.contract import Contract
-from headrace.outcome import Cancelled, Expired, Failure, Outcome, Success
+from headrace.catalog.contract import Contract
+from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 
 #: Bytes of the file in one job at the most: long rows make jobs of few rows, and memory stays bounded.
 BLOCK_BYTES = 256 * 1024

@@ -15,7 +15,7 @@ from headrace.batch.rows import Format
 from headrace.cli import options
 from headrace.cli.commands import SOME_FAILED
 from headrace.errors import ResultTimeout
-from headrace.queues import BATCH
+from headrace.wire.keys import BATCH
 
 _DELIMITERS = {"tab": "\t", "\\t": "\t"}
 

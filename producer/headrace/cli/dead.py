@@ -12,13 +12,13 @@ import msgspec
 
 from headrace.cli import options
 from headrace.cli.commands import ERROR, SOME_FAILED
-from headrace.outcome import Reason
 from headrace.status_line import StatusLine
+from headrace.wire.outcome import Reason
 
 if TYPE_CHECKING:
-    from headrace.dead_letters import DeadLetters, OnProgress
-    from headrace.letter_filter import LetterFilter
-    from headrace.sweep import Tally
+    from headrace.client.dead_letters import DeadLetters, OnProgress
+    from headrace.dead_letters.bulk import Tally
+    from headrace.dead_letters.filter import LetterFilter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -200,7 +200,7 @@ def export(
 ) -> None:
     """Write letters with their messages as JSON lines; all of them without an id or filter.
 
-    The message is in `payload`, as base64: `headrace.letter.decode_exported` reads a line.
+    The message is in `payload`, as base64: `headrace.wire.dead_letter.decode_exported` reads a line.
     """
     from headrace.batch.out import open_target, refuse_target
     from headrace.cli import dead_shown
@@ -226,7 +226,7 @@ def _sweep(
 ) -> Tally:
     """Replay or purge, after a look at what is meant where it is many; exits with what became of them."""
     from headrace.cli import dead_shown
-    from headrace.letter_filter import wanted
+    from headrace.dead_letters.filter import wanted
 
     sought = wanted(chosen)
     if sought.every != every:
@@ -255,7 +255,7 @@ def _sweep(
 def _agreed(ctx: click.Context, letters: DeadLetters, verb: str, chosen: LetterFilter) -> LetterFilter:
     """What is chosen, as far as it was shown and agreed to: letters that die meanwhile are not meant."""
     from headrace.cli import dead_shown
-    from headrace.letter_filter import moment
+    from headrace.dead_letters.filter import moment
 
     storms = letters.storms(**chosen)
     if not storms:

@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from headrace.attempts import REPLAY, Attempt
 from headrace.cli import options
 from headrace.cli.options import printable
+from headrace.dead_letters.bulk import Tally
+from headrace.dead_letters.filter import moment
+from headrace.dead_letters.groups import Storm
 from headrace.errors import InvalidInput
-from headrace.letter import Kept, Letter
-from headrace.letter_filter import moment
-from headrace.sealed import NotAJob, unseal
-from headrace.storms import Storm
-from headrace.sweep import Tally
+from headrace.wire.attempts import REPLAY, Attempt
+from headrace.wire.dead_letter import Kept, Letter
+from headrace.wire.parsing import NotAJob, unseal
 
 #: Characters of a storm's message in a table; bytes shown of a message that is no job.
 _MESSAGE, _HEAD = 72, 256

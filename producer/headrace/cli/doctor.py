@@ -12,7 +12,7 @@ from headrace.cli import options
 from headrace.cli.commands import ERROR
 
 if TYPE_CHECKING:
-    from headrace.finding import Finding
+    from headrace.doctor.redis import Finding
     from headrace.settings import Settings
 
 _SAYS = {
@@ -33,8 +33,8 @@ def doctor(ctx: click.Context, /, *, as_json: bool, flower: str | None, url: str
 
     The exit code is 1 if a promise is broken. What only weakens one, or cannot be told, leaves it at 0.
     """
-    from headrace import finding
-    from headrace.client import settings_of
+    from headrace.client.client import settings_of
+    from headrace.doctor import redis
 
     found = list(_examined(settings_of(url, None), flower))
     for subject, one in found:
@@ -42,7 +42,7 @@ def doctor(ctx: click.Context, /, *, as_json: bool, flower: str | None, url: str
             options.print_json({"subject": subject, **msgspec.to_builtins(one)})
         else:
             options.print_line(f"{subject}: {_SAYS[one.level]}: {one}")
-    broken = sum(one.level in finding.BROKEN for _, one in found)
+    broken = sum(one.level in redis.BROKEN for _, one in found)
     if any(one.do.startswith("CONFIG SET") for _, one in found):
         click.echo(
             "what CONFIG SET sets is forgotten at a restart: CONFIG REWRITE keeps it, or redis.conf", err=True
@@ -57,20 +57,23 @@ def _examined(settings: Settings, flower: str | None) -> Iterator[tuple[str, Fin
     from functools import partial
     from importlib.metadata import entry_points
 
-    from headrace import address, broker, finding, finding_access, finding_flower, finding_service, server
-    from headrace.plan import ask, carry_out
-    from headrace.queues import Keys
+    from headrace.connection import connect, server_info
+    from headrace.connection import url as address
+    from headrace.connection.commands import ask, carry_out
+    from headrace.doctor import access, redis, service
+    from headrace.doctor import flower as finding_flower
+    from headrace.wire.keys import Keys
 
-    with broker.guarded(settings), broker.connect(settings) as client:
-        facts = carry_out(partial(ask, client), server.look())
-        click.echo(f"redis: {facts.name} at {broker.where(settings)}", err=True)
+    with connect.guarded(settings), connect.connect(settings) as client:
+        facts = carry_out(partial(ask, client), server_info.look())
+        click.echo(f"redis: {facts.name} at {connect.where(settings)}", err=True)
         where = address.read(settings.redis_url)
-        for one in finding.findings(facts, prefix=settings.key_prefix, by_sentinel=bool(where.sentinels)):
+        for one in redis.findings(facts, prefix=settings.key_prefix, by_sentinel=bool(where.sentinels)):
             yield "redis", one
-        for one in finding_access.access(where, carry_out(partial(ask, client), server.user())):
+        for one in access.access(where, carry_out(partial(ask, client), server_info.user())):
             yield "access", one
-        seen = carry_out(partial(ask, client), finding_service.look(Keys(settings.key_prefix)))
-        for one in finding_service.service(seen) if seen else [finding_service.UNSEEN]:
+        seen = carry_out(partial(ask, client), service.look(Keys(settings.key_prefix)))
+        for one in service.service(seen) if seen else [service.UNSEEN]:
             yield "service", one
         if flower is not None:
             for one in finding_flower.flower(flower):

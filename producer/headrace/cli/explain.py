@@ -13,7 +13,7 @@ from headrace.cli.commands import ERROR
 from headrace.cli.options import printable
 
 if TYPE_CHECKING:
-    from headrace.timeline import Step, Timeline
+    from headrace.inspection.timeline import Step, Timeline
 
 
 @click.command()
@@ -69,6 +69,6 @@ def _when(at_ms: int | None, first: int) -> str:
 
 
 def _clock(ms: int) -> str:
-    from headrace.letter_filter import moment
+    from headrace.dead_letters.filter import moment
 
     return f"{moment(ms):%Y-%m-%d %H:%M:%S}.{ms % 1000:03d}"

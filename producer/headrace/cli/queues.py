@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from headrace.cli import options
-from headrace.queues import PRIORITY_STEPS
+from headrace.wire.keys import PRIORITY_STEPS
 
 
 @click.command()

@@ -9,10 +9,10 @@ from typing import Any
 import click
 import msgspec
 
+from headrace.catalog.contract import Array, Contract
 from headrace.cli import options
-from headrace.contract import Array, Contract
 from headrace.errors import InvalidInput
-from headrace.queues import ONLINE
+from headrace.wire.keys import ONLINE
 
 
 @click.command()

@@ -15,7 +15,7 @@ import msgspec
 from headrace.cli import options
 
 if TYPE_CHECKING:
-    from headrace.overview import Watch
+    from headrace.monitor.overview import Watch
 
 # The screen that a terminal shows in place of the one with the prompt, without a cursor, and the way back; and how
 # a line is written over what was there: to clear the screen first would flicker.
@@ -36,9 +36,9 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
     Rates and times are of the last 10 seconds, as workers tell of their jobs; a time is that from submission to
     prediction. Where standard output is no terminal, what is seen is printed again and again.
     """
-    from headrace import broker
-    from headrace.client import settings_of
-    from headrace.overview import Watch
+    from headrace.client.client import settings_of
+    from headrace.connection import connect
+    from headrace.monitor.overview import Watch
 
     settings = settings_of(url, None)
     screen = sys.stdout.isatty() and not (as_json or once)
@@ -49,7 +49,7 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
                     # The first look is worth little: nobody was listened to. On a screen it is better than none.
                     if not screen:
                         watch.listen(time.monotonic() + every)
-                    _show(watch, broker.where(settings), screen=screen, once=once, as_json=as_json)
+                    _show(watch, connect.where(settings), screen=screen, once=once, as_json=as_json)
                     if once:
                         return
                     if screen:

@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from headrace.cli.options import printable
-from headrace.overview import Overview
-from headrace.timeline import seconds
+from headrace.inspection.timeline import seconds
+from headrace.monitor.overview import Overview
 
 #: Failures that are shown, the most frequent first.
 _TROUBLES = 8

@@ -22,7 +22,7 @@ _MODEL = "tumour"
 def demo(keep: Path | None) -> None:
     """Train models, start Redis and a worker, predict a CSV through the queue, check it, and stop."""
     # Here, so that `headrace --help` does not load scikit-learn.
-    from headrace_worker.stack import until_interrupted
+    from headrace_worker.local.stack import until_interrupted
 
     with until_interrupted() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
@@ -36,10 +36,10 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
     from headrace import Client
     from headrace.batch import predict_file
     from headrace.batch.progress import Meter
-    from headrace_worker.demo_models import add_demo_models
-    from headrace_worker.embedded import EmbeddedRedis
-    from headrace_worker.models.store import Store
-    from headrace_worker.stack import start_worker
+    from headrace_worker.local.demo_models import add_demo_models
+    from headrace_worker.local.embedded_redis import EmbeddedRedis
+    from headrace_worker.local.stack import start_worker
+    from headrace_worker.store.store import Store
 
     began = time.monotonic()
     _say("1. Train three models and add them to a store")

@@ -14,7 +14,7 @@ import click
 from headrace.errors import HeadraceError
 
 if TYPE_CHECKING:
-    from headrace_worker.stack import Child
+    from headrace_worker.local.stack import Child
 
 #: Tried first, so that the addresses stay the same from one run to the next.
 _REDIS_PORT, _FLOWER_PORT = 6390, 5555
@@ -29,10 +29,10 @@ def dev(store: Path | None, concurrency: int, flower_port: int | None) -> None:
     if flower_port is not None and not _free(flower_port):
         raise HeadraceError(f"port {flower_port} is taken; give another with --flower-port")
     # Here, so that `headrace --help` does not load scikit-learn.
-    from headrace_worker.demo_models import add_demo_models
-    from headrace_worker.embedded import EmbeddedRedis
-    from headrace_worker.models.store import Store
-    from headrace_worker.stack import start_flower, start_worker, until_interrupted
+    from headrace_worker.local.demo_models import add_demo_models
+    from headrace_worker.local.embedded_redis import EmbeddedRedis
+    from headrace_worker.local.stack import start_flower, start_worker, until_interrupted
+    from headrace_worker.store.store import Store
 
     with until_interrupted() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-dev-")))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from headrace.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import ModelError
 from headrace_worker.cli import (
     models_care,
@@ -24,7 +24,7 @@ from headrace_worker.cli import store as stores
 from headrace_worker.cli.store import size as _size
 
 if TYPE_CHECKING:
-    from headrace_worker.models.manifest import Limits, Manifest
+    from headrace_worker.manifest import Limits, Manifest
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -116,8 +116,8 @@ def add(
     The contract is inferred from it and the example, and printed: look at it. To correct it, edit what
     `headrace models show NAME --json` prints under `contract` and add MODEL again with --contract.
     """
-    from headrace_worker.models.package import package
-    from headrace_worker.models.signing import read_signer
+    from headrace_worker.packaging.package import package
+    from headrace_worker.store.signing import read_signer
 
     settings = stores.settings(store)
     manifest = package(
@@ -155,7 +155,7 @@ def add(
 
 def _limits(given: dict[str, float | tuple[str, ...] | None]) -> Limits:
     """The limits given as options; those that were not are the usual ones. Raises click.UsageError."""
-    from headrace_worker.models.manifest import Limits
+    from headrace_worker.manifest import Limits
 
     try:
         return msgspec.convert({name: value for name, value in given.items() if value not in {None, ()}}, Limits)

@@ -15,8 +15,8 @@ from headrace.errors import ModelError, UnknownModel
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
-    from headrace_worker.models.garbage import Found
-    from headrace_worker.models.store import Store
+    from headrace_worker.store.garbage import Found
+    from headrace_worker.store.store import Store
 
 
 @click.command()
@@ -91,7 +91,7 @@ def gc(
 
     Never one that an alias, a job in flight or a dead letter names; Redis is asked for these.
     """
-    from headrace_worker.models.garbage import Collector
+    from headrace_worker.store.garbage import Collector
 
     settings, opened = stores.settings(store), stores.opened(store)
     if url:

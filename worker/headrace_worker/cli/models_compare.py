@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headrace.aliases import CANARY, PRODUCTION, SHADOW
+from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
 from headrace_worker.cli import models_rollout
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
-    from headrace_worker.models.tally import Tally
+    from headrace_worker.rollout.version_stats import Tally
 
 
 @click.command()

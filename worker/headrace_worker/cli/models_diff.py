@@ -16,8 +16,8 @@ from headrace_worker.cli import store as stores
 @options.as_json
 def diff(*, model: str, old: str, new: str, store: str | None, as_json: bool) -> None:
     """Say what changes for producers from one VERSION of a model to another, and whether it breaks them."""
-    from headrace.contract_diff import breaks
-    from headrace.contract_diff import diff as changes_between
+    from headrace.catalog.contract_diff import breaks
+    from headrace.catalog.contract_diff import diff as changes_between
 
     opened = stores.opened(store)
     changes = changes_between(opened.read(model, old).contract, opened.read(model, new).contract)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from headrace.aliases import PRODUCTION
+from headrace.catalog.aliases import PRODUCTION
 from headrace.cli import options
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
-    from headrace_worker.models.drift import Drift
+    from headrace_worker.drift.psi import Drift
 
 #: What is printed first.
 _WORST = ("drifted", "moved", "too few rows", "stable")
@@ -31,11 +31,12 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     By the population stability index of each feature and prediction: above 0.1 it moved, above 0.25 it drifted.
     Without VERSION it is the one that production points to, else the newest.
     """
-    from headrace import aliases, broker
+    from headrace.catalog import aliases
+    from headrace.connection import connect
+    from headrace.connection.commands import ask
     from headrace.errors import ModelError
-    from headrace.plan import ask
-    from headrace.queues import Keys
-    from headrace_worker.models import drift as drifts
+    from headrace.wire.keys import Keys
+    from headrace_worker.drift import psi as drifts
 
     opened, settings = stores.opened(store), stores.settings(store)
     if url:
@@ -43,7 +44,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     keys = Keys(settings.key_prefix)
     name, _, version = model.partition("@")
     latest = opened.latest(name)
-    with broker.guarded(settings), broker.connect(settings) as client:
+    with connect.guarded(settings), connect.connect(settings) as client:
         by_name = aliases.decoded(name, ask(client, aliases.read_command(keys, name))).by_name
         serving = by_name[PRODUCTION].version if PRODUCTION in by_name else latest
         manifest = opened.read(name, version or serving)

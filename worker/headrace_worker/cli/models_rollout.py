@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.aliases import CANARY, PRODUCTION, SHADOW
+from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
-    from headrace_worker.models.promotion import Promoter, Promotion, Said
+    from headrace_worker.rollout.promotion import Promoter, Promotion, Said
 
 _SECONDS = 60.0
 
@@ -44,14 +44,14 @@ def promoter(store: str | None, url: str | None) -> Iterator[Promoter]:
     """What moves aliases, at the store and the Redis a command was pointed at."""
     import msgspec
 
-    from headrace import broker
-    from headrace.queues import Keys
-    from headrace_worker.models.promotion import Promoter
+    from headrace.connection import connect
+    from headrace.wire.keys import Keys
+    from headrace_worker.rollout.promotion import Promoter
 
     settings = stores.settings(store)
     if url:
         settings = msgspec.structs.replace(settings, redis_url=url)
-    with broker.guarded(settings), broker.connect(settings) as client:
+    with connect.guarded(settings), connect.connect(settings) as client:
         yield Promoter(
             client,
             Keys(settings.key_prefix),

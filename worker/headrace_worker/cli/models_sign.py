@@ -22,7 +22,7 @@ def keys() -> None:
 @click.option("--hmac", "secret", is_flag=True, help="Make a secret that workers hold too; it needs no package.")
 def new(name: Path, *, secret: bool) -> None:
     """Make a key: NAME.key, which signs, and NAME.pub, which is all that workers need."""
-    from headrace_worker.models.signing import new_keys
+    from headrace_worker.store.signing import new_keys
 
     made, files = new_keys(name, secret=secret)
     private = "keep it secret; it signs, and workers need it too" if secret else "keep it secret; it signs"
@@ -39,8 +39,8 @@ def new(name: Path, *, secret: bool) -> None:
 @stores.option
 def sign(*, models: tuple[str, ...], key: Path, store: str | None) -> None:
     """Sign versions that are in the store, once their files are found to be those of their manifests."""
-    from headrace_worker.models.signing import read_signer
-    from headrace_worker.models.store import Store
+    from headrace_worker.store.signing import read_signer
+    from headrace_worker.store.store import Store
 
     signer, settings = read_signer(key), stores.settings(store)
     opened = Store(settings.models)  # what is not signed yet can be read here

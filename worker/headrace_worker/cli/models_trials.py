@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headrace_worker.models.manifest import Manifest, Trial
+    from headrace_worker.manifest import Manifest, Trial
 
 _SIZES = ("1 ROW", "64 ROWS", "1,024 ROWS")
 

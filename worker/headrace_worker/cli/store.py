@@ -11,8 +11,8 @@ from headrace.settings import load
 from headrace_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from headrace_worker.models.signing import Signer
-    from headrace_worker.models.store import Store
+    from headrace_worker.store.signing import Signer
+    from headrace_worker.store.store import Store
 
 option = click.option(
     "--store", metavar="STORE", help="The model store, a folder or URL.  [HEADRACE_MODELS, else ./models]"
@@ -27,7 +27,7 @@ def settings(store: str | None) -> WorkerSettings:
 
 def opened(store: str | None, signer: Signer | None = None) -> Store:
     """The store, with the keys of the settings."""
-    from headrace_worker.models.store import Store
+    from headrace_worker.store.store import Store
 
     return Store.of(settings(store), signer=signer)
 

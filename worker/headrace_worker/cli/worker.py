@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import redis
 
-from headrace import broker
+from headrace.connection import connect
 from headrace.errors import ModelError
 from headrace.settings import load
-from headrace_worker.models.store import Store
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.store import Store
 
 
 @click.command(
@@ -86,10 +86,10 @@ def _check(settings: WorkerSettings) -> None:
         if model:
             store.latest(model)
     store.models()
-    with broker.connect(settings) as client:
+    with connect.connect(settings) as client:
         try:
             client.ping()
         except redis.RedisError as error:
-            if broker.is_lasting(error):
-                raise broker.unavailable(error, settings) from None
-            click.echo(f"headrace: {broker.unavailable(error, settings)}\nheadrace: waiting for it", err=True)
+            if connect.is_lasting(error):
+                raise connect.unavailable(error, settings) from None
+            click.echo(f"headrace: {connect.unavailable(error, settings)}\nheadrace: waiting for it", err=True)

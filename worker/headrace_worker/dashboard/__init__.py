@@ -11,7 +11,7 @@ from functools import partial
 import flower.command
 from flower.views import BaseHandler
 
-from headrace import broker
+from headrace.connection import connect
 from headrace.errors import SettingError
 from headrace.settings import load
 from headrace_worker.dashboard.app import Dashboard
@@ -19,7 +19,7 @@ from headrace_worker.dashboard.settings import DashboardSettings
 
 try:
     _settings = load(DashboardSettings)
-    celery = broker.celery_app(_settings)
+    celery = connect.celery_app(_settings)
 except SettingError as error:
     # Celery would show its usage and a traceback; SystemExit passes through it.
     raise SystemExit(f"headrace: {error}") from None

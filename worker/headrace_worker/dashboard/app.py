@@ -12,9 +12,9 @@ from flower.views import tasks as task_views
 from tornado import ioloop, web
 from tornado.template import Loader, Template
 
-from headrace import contracts
-from headrace.link import Link
-from headrace.queues import queue_name
+from headrace.catalog import published
+from headrace.client.session import Link
+from headrace.wire.keys import queue_name
 from headrace_worker.dashboard import pages
 from headrace_worker.dashboard.jobs import COLUMNS, JobEvents
 from headrace_worker.dashboard.lookout import Lookout
@@ -73,7 +73,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
 
 
 def _models(link: Link) -> Any:
-    return contracts.listed((yield contracts.every(link.producer.keys)))
+    return published.listed((yield published.every(link.producer.keys)))
 
 
 class Metrics(monitor.Metrics):  # type: ignore[misc]  # as above

@@ -8,9 +8,9 @@ from typing import Any
 from celery.events.state import Task
 from flower.events import Events, EventsState
 
-from headrace.activity import model_in
-from headrace.envelope import submitted_at
-from headrace.queues import TASK
+from headrace.monitor.activity import model_in
+from headrace.wire.keys import TASK
+from headrace.wire.message import submitted_at
 
 #: The columns that Headrace adds to the Tasks page.
 COLUMNS = {"model": "Model", "version": "Version", "rows": "Rows", "attempts": "Attempts", "wait": "Wait"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace import letter as letters
-from headrace.letter import Letter
-from headrace.letter_filter import Wanted
-from headrace.plan import Command, Plan
-from headrace.queues import Keys
+from headrace.connection.commands import Command, Plan
+from headrace.dead_letters.filter import Wanted
+from headrace.wire import dead_letter as letters
+from headrace.wire.dead_letter import Letter
+from headrace.wire.keys import Keys
 
 #: Letters on a page, and letters looked at for one: few of many may be wanted.
 PAGE, LOOKED_AT = 50, 5_000

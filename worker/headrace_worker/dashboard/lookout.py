@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
 from headrace.errors import HeadraceError
-from headrace.overview import Overview, Watch
+from headrace.monitor.overview import Overview, Watch
 from headrace.settings import Settings
 
 #: Seconds that are listened for before it is seen who asks.

@@ -10,14 +10,14 @@ import msgspec
 from flower.views import BaseHandler
 from tornado import ioloop, web
 
-from headrace.attempts import counted
-from headrace.dead_letters import LetterPlans
+from headrace.client.dead_letters import LetterPlans
+from headrace.connection.commands import Plan
+from headrace.dead_letters.bulk import Sweep, Tally
+from headrace.dead_letters.filter import LetterFilter, wanted
 from headrace.errors import HeadraceError, InvalidInput, UnknownLetter, UnknownModel
-from headrace.letter_filter import LetterFilter, wanted
-from headrace.outcome import Reason
-from headrace.overview import Overview
-from headrace.plan import Plan
-from headrace.sweep import Sweep, Tally
+from headrace.monitor.overview import Overview
+from headrace.wire.attempts import counted
+from headrace.wire.outcome import Reason
 from headrace_worker.dashboard import letters, served
 
 log = logging.getLogger("headrace.dashboard")

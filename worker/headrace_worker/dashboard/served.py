@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace import aliases, contracts, loaded
-from headrace.aliases import PRODUCTION, Alias
-from headrace.loaded import Loaded, Refused
-from headrace.plan import Command, Plan, Together
-from headrace.queues import Keys
+from headrace.catalog import aliases, published
+from headrace.catalog import workers as loaded
+from headrace.catalog.aliases import PRODUCTION, Alias
+from headrace.catalog.workers import Loaded, Refused
+from headrace.connection.commands import Command, Plan, Together
+from headrace.wire.keys import Keys
 
 #: Models on a page.
 PAGE = 50
@@ -45,7 +46,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 
 def page(keys: Keys, start: int) -> Plan[ModelPage]:
     """The models from the one at `start` on, by name."""
-    names = contracts.listed((yield contracts.every(keys)))
+    names = published.listed((yield published.every(keys)))
     seconds, micros = yield Command(("TIME",))
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     found = []

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.contract import Contract, check_method
-from headrace.envelope import Instance
+from headrace.catalog.contract import Contract, check_method
 from headrace.errors import ModelError
-from headrace_worker.models import artifact
-from headrace_worker.models.manifest import Manifest, libraries_here
-from headrace_worker.models.parity import compare
-from headrace_worker.models.store import Store, check_digest
+from headrace.wire.message import Instance
+from headrace_worker.manifest import Manifest, libraries_here
+from headrace_worker.parity import compare
 from headrace_worker.runtimes import Runtime, Verified, find
 from headrace_worker.runtimes.python import is_trusted
+from headrace_worker.store import artifact
+from headrace_worker.store.store import Store, check_digest
 
 #: How far a number may be from the example's: another machine's linear algebra adds in another order.
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from headrace.aliases import ARRIVING, CANARY, PRODUCTION, SHADOW, Alias, Aliases, is_version
-from headrace.contract import Contract
+from headrace.catalog.aliases import ARRIVING, CANARY, PRODUCTION, SHADOW, Alias, Aliases, is_version
+from headrace.catalog.contract import Contract
 from headrace.errors import HeadraceError, ModelError, StoreUnavailable, TransientError, UnknownModel
+from headrace_worker.manifest import Limits
 from headrace_worker.models.loader import LoadedModel, load
-from headrace_worker.models.manifest import Limits
-from headrace_worker.models.route import Route
-from headrace_worker.models.store import Store
+from headrace_worker.route import Route
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.store import Store
 
 log = logging.getLogger("headrace.models")
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from headrace.contract import Array, Named, Text
-from headrace.envelope import Instance
+from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import ModelError
-from headrace_worker.models.manifest import Manifest
+from headrace.wire.message import Instance
+from headrace_worker.manifest import Manifest
 
 GROUP = "headrace.runtimes"
 

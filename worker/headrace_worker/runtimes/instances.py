@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.pipeline import Pipeline
 
-from headrace.contract import Array, Feature, Named, Text
+from headrace.catalog.contract import Array, Feature, Named, Text
 from headrace.errors import InvalidInput
 from headrace_worker.runtimes.parts import parts
 

@@ -16,9 +16,9 @@ from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.tree import BaseDecisionTree
 
-from headrace.contract import Array, Feature, Kind, Named, Text
-from headrace.envelope import Instance
+from headrace.catalog.contract import Array, Feature, Kind, Named, Text
 from headrace.errors import InvalidInput, ModelError
+from headrace.wire.message import Instance
 from headrace_worker.runtimes import Verified
 from headrace_worker.runtimes.instances import numbers_for, singles
 from headrace_worker.runtimes.parts import parts, split

@@ -15,9 +15,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-from headrace.contract import Array, Named, Text
-from headrace.envelope import Instance
+from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import ModelError
+from headrace.wire.message import Instance
 from headrace_worker.runtimes import Verified
 from headrace_worker.runtimes.predictions import plain, plain_value
 

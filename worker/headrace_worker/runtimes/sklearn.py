@@ -10,8 +10,8 @@ from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.preprocessing import FunctionTransformer
 
-from headrace.contract import Array, Named, Text
-from headrace.envelope import Instance
+from headrace.catalog.contract import Array, Named, Text
+from headrace.wire.message import Instance
 from headrace_worker.runtimes import Verified
 from headrace_worker.runtimes.forest import quick_methods
 from headrace_worker.runtimes.instances import dtype_of, stack_for

@@ -27,9 +27,9 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
-from headrace.contract import Array, Named, Text
-from headrace.envelope import Instance
+from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import ModelError
+from headrace.wire.message import Instance
 from headrace_worker.runtimes import Verified
 from headrace_worker.runtimes.instances import numbers_for, singles, stack_for
 from headrace_worker.runtimes.parts import split

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import redis
 
-from headrace.attempts import TRIED, counted, split
-from headrace.envelope import Job, describe
-from headrace.outcome import Cancelled, Expired, Failure, Outcome, Success
-from headrace.queues import TASK
-from headrace_worker.failures import failure_of
+from headrace.wire.attempts import TRIED, counted, split
+from headrace.wire.keys import TASK
+from headrace.wire.message import Job, describe
+from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
+from headrace_worker.execution.failures import failure_of
 
 if TYPE_CHECKING:
-    from headrace_worker.report import Report
+    from headrace_worker.execution.report import Report
 
 #: For fewer jobs it is not asked whether anyone listens: the answer would take as long as the events.
 _ASK_FROM = 16

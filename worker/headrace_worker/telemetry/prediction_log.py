@@ -13,14 +13,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from headrace.queues import model_of
+from headrace.wire.keys import model_of
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.metrics import Tally
 from headrace_worker.telemetry.prediction_record import Levels, Record, records
 from headrace_worker.telemetry.prediction_sinks import Sink
 
 if TYPE_CHECKING:
-    from headrace_worker.report import Report
+    from headrace_worker.execution.report import Report
 
 log = logging.getLogger("headrace.predictions")
 

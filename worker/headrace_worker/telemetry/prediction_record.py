@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.attempts import TRIED, split
-from headrace.contract import Contract, Named
-from headrace.envelope import Instance, submitted_at
+from headrace.catalog.contract import Contract, Named
 from headrace.errors import SettingError
-from headrace.outcome import Failure, Outcome, Status, Success, status_of
-from headrace.queues import model_of
+from headrace.wire.attempts import TRIED, split
+from headrace.wire.keys import model_of
+from headrace.wire.message import Instance, submitted_at
+from headrace.wire.outcome import Failure, Outcome, Status, Success, status_of
 
 if TYPE_CHECKING:
-    from headrace_worker.predict import BatchRun
-    from headrace_worker.report import Report
+    from headrace_worker.execution.predict import BatchRun
+    from headrace_worker.execution.report import Report
 
 #: The version of the schema: docs/reference/prediction-log.md.
 SCHEMA = 1

@@ -15,7 +15,7 @@ import msgspec
 import redis
 
 from headrace.errors import SettingError
-from headrace.queues import Keys
+from headrace.wire.keys import Keys
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry.prediction_record import Record
 

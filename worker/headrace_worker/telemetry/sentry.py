@@ -21,18 +21,18 @@ from sentry_sdk.integrations.argv import ArgvIntegration
 from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.utils import BadDsn
 
-from headrace.attempts import split
 from headrace.errors import SettingError
-from headrace_worker.redaction import strike_out
+from headrace.wire.attempts import split
+from headrace_worker.execution.redaction import strike_out
 from headrace_worker.telemetry.sentry_queue import QueueSpans
 from headrace_worker.transport.message import CLAIM_TASK
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint, MonitorConfig, SamplingContext
 
-    from headrace.letter import Letter
-    from headrace_worker.batching import Admitted
-    from headrace_worker.report import Listener, Report
+    from headrace.wire.dead_letter import Letter
+    from headrace_worker.execution.batching import Admitted
+    from headrace_worker.execution.report import Listener, Report
 
 #: Ids of jobs that an event names.
 _NAMED = 10

@@ -1,7 +1,8 @@
 """Spans of jobs for Sentry's Queues page: how long each waited, how long it took, what became of it.
 
-A job is told of if its producer's trace is sampled (`headrace.tracing`, or Sentry in any Celery client), and
-besides these the part of the jobs that SENTRY_TRACES_SAMPLE_RATE says. Source: Sentry's page "Instrument Queues".
+A job is told of if its producer's trace is sampled (`headrace.submit.tracing`, or Sentry in any Celery client),
+and besides these the part of the jobs that SENTRY_TRACES_SAMPLE_RATE says. Source: Sentry's page "Instrument
+Queues".
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import sentry_sdk
 
-from headrace.attempts import split
-from headrace.envelope import submitted_at
-from headrace.outcome import Failure
+from headrace.wire.attempts import split
+from headrace.wire.message import submitted_at
+from headrace.wire.outcome import Failure
 
 if TYPE_CHECKING:
-    from headrace.envelope import Job
-    from headrace_worker.report import Report
+    from headrace.wire.message import Job
+    from headrace_worker.execution.report import Report
 
 
 class QueueSpans:

@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 
 from headrace import __version__
-from headrace.attempts import split
-from headrace.envelope import submitted_at
-from headrace.outcome import Failure, status_of
+from headrace.wire.attempts import split
+from headrace.wire.message import submitted_at
+from headrace.wire.outcome import Failure, status_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
 
-    from headrace.envelope import Job
-    from headrace.outcome import Outcome
-    from headrace_worker.predict import BatchRun
-    from headrace_worker.report import Listener, Report
+    from headrace.wire.message import Job
+    from headrace.wire.outcome import Outcome
+    from headrace_worker.execution.predict import BatchRun
+    from headrace_worker.execution.report import Listener, Report
 
 log = logging.getLogger("headrace.worker")
 

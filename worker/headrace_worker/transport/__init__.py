@@ -24,9 +24,9 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport.redis import MultiChannelPoller
 
 from headrace_worker.transport.channel import Channel, Claiming, SentinelChannel
-from headrace_worker.transport.keeper import Keeper, silent_after
-from headrace_worker.transport.scripts import Bounds
-from headrace_worker.transport.wakeup import POLL_EVERY
+from headrace_worker.transport.lease_keeper import Keeper, silent_after
+from headrace_worker.transport.leases import Bounds
+from headrace_worker.transport.notifications import POLL_EVERY
 
 __all__ = [
     "ALIAS",

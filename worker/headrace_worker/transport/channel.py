@@ -28,14 +28,14 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.json import loads
 
-from headrace import letter
-from headrace.queues import Keys, model_of
-from headrace_worker.transport import lua, scripts
-from headrace_worker.transport.keeper import silent_after
+from headrace.wire import dead_letter
+from headrace.wire.keys import Keys, model_of
+from headrace_worker.transport import leases, scripts
+from headrace_worker.transport.blocking_claim import Standing
+from headrace_worker.transport.lease_keeper import silent_after
+from headrace_worker.transport.leases import Ask, Claim, Held, Lease, LeaseKeys
 from headrace_worker.transport.message import claim_message
-from headrace_worker.transport.scripts import Ask, Claim, Held, Lease, LeaseKeys
-from headrace_worker.transport.standing import Standing
-from headrace_worker.transport.wakeup import Wakeup
+from headrace_worker.transport.notifications import Wakeup
 
 log = logging.getLogger("headrace.claims")
 
@@ -137,7 +137,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             return
         standing = self._standing.offered(asks, self.keeper.next_name) if wakeup.may_sleep else None
         name = self.keeper.next_name()
-        keys, values = scripts.claim_call(
+        keys, values = leases.claim_call(
             self.names,
             name,
             asks,
@@ -145,7 +145,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             lowest_first=next(self._claims) % _LOWEST_EVERY == 0,
             standing=standing,
         )
-        call = ["EVAL", lua.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
+        call = ["EVAL", scripts.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
         commands = [*wakeup.commands(), [*call, len(keys), *keys, *values]]
         self._send(connection, commands, Sent(name, asks, wakeup))
 
@@ -214,7 +214,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             self._in_poll = self._sent = None
             self._flush_brpop_reauth()
         self._use_eval, self._refusal = False, ""
-        got = scripts.claimed(reply, sent.name, sent.asks, time.monotonic())
+        got = leases.claimed(reply, sent.name, sent.asks, time.monotonic())
         sent.wakeup.found(isinstance(got, Claim))
         if isinstance(got, Held):
             self._standing.stands(got.stands, self._brpop_sent_at)
@@ -233,7 +233,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         return got
 
     def _refused(self, error: redis.ResponseError, wakeup: Wakeup) -> None:
-        if scripts.is_read_only(error):  # connect anew, to the one that is primary now
+        if leases.is_read_only(error):  # connect anew, to the one that is primary now
             raise redis.ConnectionError(str(error)) from error
         if str(error) != self._refusal:
             self._refusal = str(error)
@@ -292,7 +292,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
                 "a message of %s is no Celery message; it is a dead letter now", lease.queue
             )
             worker = self.keeper.owner.partition("/")[0]
-            malformed = letter.malformed(frame, error, queue=lease.queue, worker=worker)
+            malformed = dead_letter.malformed(frame, error, queue=lease.queue, worker=worker)
             self.keeper.commands.bury(malformed, frame, lease if leased else None)
             return None
         if leased:
@@ -408,7 +408,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
 #: No moment comes after this.
 _LATER = float("inf")
-_CLAIM_SHA = hashlib.sha1(lua.CLAIM.encode(), usedforsecurity=False).hexdigest()  # Redis's name for it
+_CLAIM_SHA = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest()  # Redis's name for it
 
 
 class Channel(Claiming, kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from kombu import serialization
 
-from headrace.queues import model_of
-from headrace_worker.transport.scripts import Claim
+from headrace.wire.keys import model_of
+from headrace_worker.transport.leases import Claim
 
 #: The Celery task that runs a claim.
 CLAIM_TASK = "headrace.claim"

@@ -1,385 +1,333 @@
-"""The life of a claim in Redis: small scripts (`lua`), each a typed function.
+"""The scripts of a claim, as Redis runs them. `scripts` says what each is for, and has its function.
 
-    claim ──> renew ──> publish      outcomes, letters and retries are written and the lease is gone, in one step
-                 │────> release      back to where the jobs came from, uncounted
-                 └────> lapse        the owner was lost: back, to run alone, with the attempt written down
-    due                              delayed jobs whose time has come go to their queue
-    bound                            dead letters that are too old or too many go
-
-A lease is two things: a member of the sorted set `leases`, with the moment it lapses as its score, and a list
-that holds the claimed messages, byte for byte. The member says who claimed, from which lists, of which queue,
-and is never used again: whoever finds it missing has lost the claim. That is the fence.
-
-A lease may stand before it holds anything (`standing`): Redis then puts the next job of a list under it. So a
-lease that stood is never taken away while its owner may still be waiting at Redis.
-
-A job that ran in vain comes back as a frame, with the attempt in it (`headrace.attempts`). Nothing here ever
-rewrites a job's message.
+Redis does not undo a script that fails half way, and in a full Redis it refuses a script whose first write
+takes memory. So a claim pops before it records, and once it has popped nothing can stop it; the others begin
+with a write that takes no memory (PERSIST, which changes nothing here), and remove the lease last. Where one
+of them fails, its jobs are still under their lease. Time is the server's. All keys are declared.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import time
-from collections.abc import Container, Mapping, Sequence
-from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any
-
-import msgspec
-import redis
-
-from headrace.attempts import word
-from headrace.letter import Letter
-from headrace.queues import PRIORITY_STEPS, Keys, model_of
-from headrace_worker.models.route import Route
-from headrace_worker.transport import lua
-
-log = logging.getLogger("headrace.claims")
-
-
-class LeaseKeys(msgspec.Struct, frozen=True):
-    """The keys of claims, private to this transport."""
-
-    keys: Keys
-
-    def lease(self, name: str) -> str:
-        """A list: the frames of a claim."""
-        return self.keys.lease(name)
-
-    def sources(self, queue: str) -> list[str]:
-        """The lists a claim takes from: `again`, then by priority."""
-        return [self.keys.again(queue), *self.keys.lists(queue)]
-
-
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a claim may take of one queue."""
-
-    queue: str
-    #: Jobs at the most, and bytes after which no further job is taken.
-    jobs: int = 1
-    bytes: int = 1
-    #: Seconds the first job may wait for others, to be predicted with them.
-    wait: float = 0.0
-    #: Leave the queue alone unless it has `jobs` waiting.
-    full_only: bool = False
-    #: Seconds the claim's run may take before its process is killed, and before it is interrupted; None is as
-    #: long as Celery lets it.
-    time_limits: tuple[float | None, float | None] = (None, None)
-    #: Claims of it that this worker may hold; None is any number.
-    claims: int | None = None
-    #: Where its jobs go, for the pool process that runs them.
-    route: Route | None = None
-    #: Whether the owner will say when it is done. Else what is taken is gone, as a consumer may wish.
-    leased: bool = True
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """Ownership of a claim's jobs, for a time."""
-
-    #: Owner and number: never used twice.
-    name: str
-    queue: str
-    #: How many frames came from which of `LeaseKeys.sources`, in the order they were taken.
-    origins: tuple[tuple[int, int], ...]
-
-    @property
-    def member(self) -> str:
-        """The lease in `leases`: all there is to know of it, so that anyone can bring its jobs back."""
-        origins = ",".join(str(number) for origin in self.origins for number in origin)
-        return f"{self.name}#{origins}#{self.queue}"
-
-    @property
-    def of_jobs(self) -> bool:
-        """Whether it holds jobs, and not the message of an ordinary task."""
-        return model_of(self.queue) is not None
-
-    @property
-    def owner(self) -> str:
-        """The process that claimed."""
-        return self.name.rpartition("/")[0] or self.name
-
-
-def lease_of(member: bytes) -> Lease | None:
-    """The lease a member of `leases` stands for; None for what none of us wrote."""
-    try:
-        name, origins, queue = member.decode().split("#", 2)
-        numbers = [int(number) for number in origins.split(",")]
-        return Lease(name=name, queue=queue, origins=tuple(zip(numbers[::2], numbers[1::2], strict=True)))
-    except ValueError:
-        return None
-
-
-def redelivered(frame: bytes) -> bytes:
-    """The message of an ordinary task, saying, as brokers do, that it was delivered before.
-
-    Celery looks for it to leave out what has succeeded, and so do tasks that reject theirs. What is no message
-    is left as it is.
-    """
-    try:
-        message = json.loads(frame)
-        message["headers"]["redelivered"] = True
-        message["properties"]["delivery_info"]["redelivered"] = True
-        return json.dumps(message).encode()
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return frame
-
-
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs taken from one queue in one step."""
-
-    lease: Lease
-    frames: Sequence[bytes]
-    #: Some job was cancelled lately: look whether one of these was.
-    look: bool = False
-    #: When it was made: the server's unix milliseconds, and this machine's monotonic clock in seconds.
-    at_ms: int = 0
-    taken: float = 0.0
-    #: Where its jobs go, as the main process has it.
-    route: Route | None = None
-
-    def moment(self, monotonic: float) -> datetime:
-        """What the server's clock says when this machine's monotonic one says that. Our own may be hours off."""
-        return datetime.fromtimestamp(self.at_ms / 1000 + monotonic - self.taken, UTC)
-
-
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How many dead letters are kept, and for how many seconds."""
-
-    letters: int = 100_000
-    seconds: int = 30 * 86_400
-
-
-class Held(msgspec.Struct, frozen=True):
-    """Nothing was taken; these queues have jobs, but not yet as many as were asked for."""
-
-    queues: tuple[str, ...]
-    #: Whether the lease that was to stand in this case does.
-    stands: bool = False
-
-
-def claim_call(
-    names: LeaseKeys,
-    name: str,
-    asks: Sequence[Ask],
-    *,
-    lasts_ms: int,
-    lowest_first: bool,
-    standing: Lease | None = None,
-) -> tuple[list[str], list[str | int]]:
-    """KEYS and ARGV of CLAIM; it is sent without waiting for the reply, which `claimed` reads.
-
-    `standing` is the lease that is to stand where nothing waits, of one of the queues. What has come under it is
-    claimed first; where anything is claimed, it stands no more.
-    """
-    stood = names.lease(standing.name if standing else name)
-    keys = [names.keys.leases, names.lease(name), names.keys.cancelled, stood]
-    values: list[str | int] = [name, lasts_ms, int(lowest_first)]
-    if standing is None:
-        values += ["", 0, 0]
-    else:
-        queue = next(number for number, ask in enumerate(asks, start=1) if ask.queue == standing.queue)
-        values += [standing.member, queue, standing.origins[0][0]]
-    for ask in asks:
-        keys += names.sources(ask.queue)
-        values += [ask.queue, ask.jobs, ask.bytes, int(ask.full_only), int(ask.leased)]
-    return keys, values
-
-
-def claimed(reply: Sequence[Any], name: str, asks: Sequence[Ask], monotonic: float) -> Claim | Held:
-    """What CLAIM replied, read when this machine's monotonic clock said that."""
-    queue, numbers, *rest = reply
-    if not queue:
-        return Held(tuple(asks[number - 1].queue for number in numbers), stands=bool(rest[0]))
-    frames, look, at_ms = rest
-    origins = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-    lease = Lease(name=name, queue=asks[queue - 1].queue, origins=origins)
-    return Claim(lease=lease, frames=frames, look=bool(look), at_ms=at_ms, taken=monotonic)
-
-
-def is_read_only(error: BaseException) -> bool:
-    """Whether this is a primary no more. Within a script, Redis 6 says so as text."""
-    return isinstance(error, redis.ReadOnlyError) or "READONLY" in str(error)
-
-
-#: The bounds where nothing else is said.
-_USUAL = Bounds()
-
-
-class Leases:
-    """What an owner, or anyone who sweeps, does with leases. Raises redis.RedisError."""
-
-    def __init__(self, client: redis.Redis, names: LeaseKeys, bounds: Bounds = _USUAL) -> None:
-        self._client, self._names, self._bounds = client, names, bounds
-        self._claim = client.register_script(lua.CLAIM)
-        self._renew = client.register_script(lua.RENEW)
-        self._publish = client.register_script(lua.PUBLISH)
-        self._finish = client.register_script(lua.FINISH)
-        self._release = client.register_script(lua.RELEASE)
-        self._lapse = client.register_script(lua.LAPSE)
-        self._lapsed = client.register_script(lua.LAPSED)
-        self._due = client.register_script(lua.DUE)
-        self._bound = client.register_script(lua.BOUND)
-
-    def claim(
-        self,
-        name: str,
-        asks: Sequence[Ask],
-        *,
-        lasts_ms: int,
-        lowest_first: bool = False,
-        standing: Lease | None = None,
-    ) -> Claim | Held:
-        """Take what waits, under a lease; else let another stand."""
-        keys, values = claim_call(
-            self._names, name, asks, lasts_ms=lasts_ms, lowest_first=lowest_first, standing=standing
-        )
-        reply = self._claim(keys, values)
-        return claimed(reply, name, asks, time.monotonic())
-
-    def renew(self, leases: Sequence[Lease], *, lasts_ms: int) -> list[Lease]:
-        """Let leases last from now; returns those that are lost."""
-        members = {lease.member.encode(): lease for lease in leases}
-        lost = self._renew([self._names.keys.leases], [lasts_ms, *members])
-        return [members[member] for member in lost]
-
-    def publish(
-        self,
-        lease: Lease,
-        outcomes: Mapping[str, bytes],
-        *,
-        ttl: int,
-        inboxes: Mapping[str, str] = MappingProxyType({}),
-        letters: Sequence[tuple[Letter, bytes]] = (),
-        delayed: Sequence[tuple[int, bytes]] = (),
-    ) -> list[bool] | None:
-        """End a claim: store outcomes by job id, bury dead letters with their messages, let frames wait.
-
-        `inboxes` says, by job id, which client's inbox is told of an outcome. A letter is kept only if the outcome
-        of its job is published with it; that of a malformed message always is. `delayed` frames wait for so many
-        milliseconds.
-
-        Says of each outcome whether it was published; None when the lease was lost, and nothing was done.
-        """
-        keys = self._names.keys
-        names = self._of(lease)
-        for job in outcomes:
-            names += [keys.result(job), keys.job(job)]
-        numbers = {inbox: number for number, inbox in enumerate(dict.fromkeys(inboxes.values()), start=1)}
-        kept = self._bounds
-        values: list[str | int | bytes] = [lease.member, ttl, len(outcomes), len(numbers), len(letters)]
-        values += [kept.letters, kept.seconds, *outcomes.values(), *map(keys.inbox, numbers)]
-        values += [numbers[inboxes[job]] if job in inboxes else 0 for job in outcomes]
-        if letters or delayed:
-            names += [keys.delayed(lease.queue), keys.dead, keys.dead_messages, keys.died, keys.dead_dropped]
-            places = {job: place for place, job in enumerate(outcomes, start=1)}
-            for letter, message in letters:
-                of = 0 if letter.reason == "malformed" else places[letter.id]
-                values += [of, letter.id, letter.encode(), message]
-            for milliseconds, frame in delayed:
-                values += [milliseconds, frame]
-        replies = self._publish(names, values)
-        if replies is None:
-            return None
-        *published, dropped = replies
-        self._say_dropped(dropped)
-        return [bool(one) for one in published]
-
-    def bury(self, letter: Letter, message: bytes, lease: Lease | None) -> None:
-        """Keep a message nobody can read as a dead letter, and end its lease."""
-        if lease is not None:
-            self.publish(lease, {}, ttl=1, letters=[(letter, message)])
-            return
-        keys, (seconds, micros) = self._names.keys, self._client.time()
-        with self._client.pipeline() as pipe:
-            pipe.hset(keys.dead_messages, letter.id, message)
-            pipe.hset(keys.dead, letter.id, letter.encode())
-            pipe.zadd(keys.died, {letter.id: seconds * 1000 + micros // 1000})
-            pipe.execute()
-
-    def bound(self, most: int = 1000) -> int:
-        """Drop dead letters that are too old or too many, the oldest first; returns how many."""
-        keys, kept = self._names.keys, self._bounds
-        names = [keys.died, keys.dead, keys.dead_messages, keys.dead_dropped]
-        dropped = int(self._bound(names, [kept.letters, kept.seconds, most]))
-        self._say_dropped(dropped)
-        return dropped
-
-    def _say_dropped(self, letters: int) -> None:
-        if letters:
-            log.warning(
-                "dropped the %d oldest dead letters: more than %d are not kept, nor longer than %.0f days",
-                letters,
-                self._bounds.letters,
-                self._bounds.seconds / 86_400,
-            )
-
-    def finish(self, lease: Lease) -> bool:
-        """End a claim whose messages are done with; says whether it was still held."""
-        return bool(self._finish(self._of(lease), [lease.member]))
-
-    def release(
-        self, lease: Lease, *, only_if_lapsed: bool = False, delivered: bool = False, behind: bool = False
-    ) -> int:
-        """Put a claim's messages back where they came from, as if never taken; returns how many.
-
-        The message of an ordinary task that was `delivered` says so from then on, and with `behind` it goes
-        behind all that waits. Jobs do neither.
-        """
-        marked, behind = b"", behind and not lease.of_jobs
-        if delivered and not lease.of_jobs:
-            first: list[bytes] = self._client.lrange(self._names.lease(lease.name), 0, 0)  # type: ignore[assignment]  # bytes
-            marked = b"".join(map(redelivered, first))
-        names = [*self._of(lease), *self._names.sources(lease.queue)]
-        origins = (number for origin in lease.origins for number in origin)
-        return int(self._release(names, [lease.member, int(only_if_lapsed), int(behind), marked, *origins]))
-
-    def lapse(self, lease: Lease, cause: str, *, owner: str, only_if_lapsed: bool = False) -> int:
-        """Take a claim from its owner. Its jobs are to run again, each alone, one attempt the more.
-
-        Messages of ordinary queues go back where they came from. Returns how many went back.
-        """
-        if not lease.of_jobs:
-            return self.release(lease, only_if_lapsed=only_if_lapsed, delivered=True)
-        names = [*self._of(lease), self._names.keys.again(lease.queue)]
-        return int(self._lapse(names, [lease.member, int(only_if_lapsed), f"{word(cause)},{word(owner)}"]))
-
-    def lapsed(self, most: int = 100) -> list[Lease]:
-        """Leases whose time is over, whoever owned them."""
-        return [lease for member in self._lapsed([self._names.keys.leases], [most]) if (lease := lease_of(member))]
-
-    def named(self, names: Container[str]) -> list[Lease]:
-        """The leases that are held under one of these names."""
-        members: list[bytes] = self._client.zrange(self._names.keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
-        return [lease for member in members if (lease := lease_of(member)) and lease.name in names]
-
-    def unblock(self, client: int) -> bool:
-        """End the wait of a connection at Redis, by its id. False where this user may not, and it may go on."""
-        try:
-            self._client.client_unblock(client)
-        except redis.ResponseError as error:
-            log.warning("Redis does not end a wait (%s). Permit this user CLIENT UNBLOCK", error)
-            return False
-        return True
-
-    def due(self, queue: str, most: int = 500) -> int:
-        """Move delayed jobs whose time has come to their queue; returns how many."""
-        return int(self._due([self._names.keys.delayed(queue), *self._names.sources(queue)], [most]))
-
-    def up_for(self) -> float:
-        """Seconds since Redis started; without end where it does not say."""
-        try:
-            return float(self._client.info("server")["uptime_in_seconds"])
-        except (redis.ResponseError, KeyError):  # a user who may not ask, or another kind of server
-            return float("inf")
-
-    def reconnect(self) -> None:
-        """Open connections anew: the one that answers is a primary no more."""
-        self._client.connection_pool.disconnect()
-
-    def _of(self, lease: Lease) -> list[str]:
-        return [self._names.keys.leases, self._names.lease(lease.name)]
-
-
-assert len(PRIORITY_STEPS) == 4, "the scripts count on four lists to a queue"  # noqa: S101  # a fact, not a check
+from headrace.results.publish import FUNCTION as PUBLISH_FUNCTION
+
+# KEYS: leases, the new lease, cancelled, the lease that stands while nothing waits; then the five sources of each
+# queue. ARGV: name of the lease, how long it lasts (ms), '1' to take the lowest priority first, the member of the
+# lease that stands or '', its queue (from 1) and source; then name, jobs, bytes, '1' for full_only and '1' for
+# leased of each queue.
+# Returns {queue (from 1), {source, count, ...}, frames, 1 if a job was cancelled lately, the moment (ms)}, or
+# {0, {queues held}, 1 if the lease stands}. One that stands has half a millisecond in its score.
+CLAIM = """
+local leases, lease, name, lasts, lowest = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local standing = ARGV[4]
+local queues = (#KEYS - 4) / 5
+local frames, bytes, largest, origins = {}, 0, 0, {}
+redis.call('ZCARD', leases)  -- where it is a key of another kind, fail now: nothing is popped yet
+
+local function source(queue, index) return KEYS[5 + 5 * (queue - 1) + index] end
+local function ask(queue, field) return ARGV[6 + 5 * (queue - 1) + field] end
+
+local function take(queue, index, jobs, room)
+  local before = #frames
+  while #frames < jobs and bytes < room do
+    -- How large a message is shows only when it is popped: one first, then as many as its like would fit.
+    local count = 1
+    if largest > 0 then
+      count = math.min(jobs - #frames, math.max(1, math.floor((room - bytes) / largest)))
+    end
+    -- Once something is popped, an error (a key of another kind) must not end the script.
+    local popped = (#frames > 0 and redis.pcall or redis.call)('RPOP', source(queue, index), count)
+    if not popped or popped.err then break end
+    for _, frame in ipairs(popped) do
+      frames[#frames + 1] = frame
+      bytes = bytes + #frame
+      if #frame > largest then largest = #frame end
+    end
+    if #popped < count then break end
+  end
+  if #frames > before then
+    origins[#origins + 1] = index
+    origins[#origins + 1] = #frames - before
+  end
+  return #frames > before
+end
+
+local function moment()
+  local at = redis.call('TIME')
+  return at[1] * 1000 + math.floor(at[2] / 1000)
+end
+
+local function hold(queue)
+  local now = moment()
+  if ask(queue, 5) == '1' then
+    local first = 1
+    while first <= #frames do  -- Lua's stack takes no more than a few thousand values at once
+      redis.call('RPUSH', lease, unpack(frames, first, math.min(first + 999, #frames)))
+      first = first + 1000
+    end
+    redis.call('ZADD', leases, now + lasts, name .. '#' .. table.concat(origins, ',') .. '#' .. ask(queue, 1))
+  end
+  if standing ~= '' then
+    redis.call('ZREM', leases, standing)
+    redis.call('DEL', KEYS[4])
+  end
+  return {queue, origins, frames, redis.call('EXISTS', KEYS[3]), now}
+end
+
+local function fill(queue, first, last, step, but)
+  for index = first, last, step do
+    if index ~= but then take(queue, index, tonumber(ask(queue, 2)), tonumber(ask(queue, 3))) end
+  end
+  return hold(queue)
+end
+
+local first, last, step = 1, 4, 1
+if lowest then first, last, step = 4, 1, -1 end
+
+if standing ~= '' then  -- what has come under the lease that stood is the first of this claim
+  frames = redis.call('LRANGE', KEYS[4], 0, -1)
+  if #frames > 0 then
+    bytes, largest, origins = #frames[1], #frames[1], {tonumber(ARGV[6]), #frames}
+    redis.call('PERSIST', leases)
+    return fill(tonumber(ARGV[5]), first, last, step)
+  end
+end
+
+for queue = 1, queues do  -- what was lost with its worker runs first, and alone
+  if take(queue, 0, 1, 1) then return hold(queue) end
+end
+
+local held, holding = {}, {}
+for queue = 1, queues do
+  if ask(queue, 4) == '1' then
+    local waiting = 0
+    for index = 1, 4 do waiting = waiting + redis.call('LLEN', source(queue, index)) end
+    if waiting < tonumber(ask(queue, 2)) then
+      holding[queue] = true
+      if waiting > 0 then held[#held + 1] = queue end
+    end
+  end
+end
+
+for index = first, last, step do
+  for queue = 1, queues do
+    if not holding[queue] and take(queue, index, tonumber(ask(queue, 2)), tonumber(ask(queue, 3))) then
+      return fill(queue, first, last, step, index)
+    end
+  end
+end
+
+if standing ~= '' then redis.call('ZADD', leases, moment() + lasts + 0.5, standing) end
+return {0, held, standing ~= '' and 1 or 0}
+"""
+
+# KEYS: leases. ARGV: milliseconds, members. Returns the members that are lost.
+RENEW = """
+local at = redis.call('TIME')
+local lapses, lost = at[1] * 1000 + math.floor(at[2] / 1000) + tonumber(ARGV[1]), {}
+redis.call('PERSIST', KEYS[1])
+for i = 2, #ARGV do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+    redis.call('ZADD', KEYS[1], lapses, ARGV[i])
+  else
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+return lost
+"""
+
+# Drop dead letters that are too old or too many, the oldest first, `most` of them at a time.
+BOUND_FUNCTION = """
+local function bound(dead, messages, died, dropped, now, kept, seconds, most)
+  local ids = redis.call('ZRANGEBYSCORE', died, '-inf', now - 1000 * seconds, 'LIMIT', 0, most)
+  local over = math.min(most, redis.call('ZCARD', died) - kept)
+  if over > #ids then ids = redis.call('ZRANGE', died, 0, over - 1) end
+  for _, id in ipairs(ids) do
+    redis.call('HDEL', dead, id)
+    redis.call('HDEL', messages, id)
+    redis.call('ZREM', died, id)
+  end
+  if #ids > 0 then redis.call('INCRBY', dropped, #ids) end
+  return #ids
+end
+"""
+
+# KEYS: leases, lease; result key and record of each outcome; then, only where there are dead letters or delayed
+# frames: delayed, dead, dead messages, died, dropped.
+# ARGV: member, seconds outcomes are kept, number of outcomes, of inboxes, of letters, letters kept at the most and
+# for how many seconds; the outcomes as stored; the channels of the inboxes; for each outcome which inbox (from 1;
+# 0 is none); for each letter its outcome (from 1; 0 is none), id, line and message; then milliseconds from now
+# and frame of each delayed job.
+# Returns nil when the lease is lost, else 1 or 0 for each outcome: whether it was published; and last, how many
+# letters were dropped to make room.
+PUBLISH = (
+    PUBLISH_FUNCTION
+    + BOUND_FUNCTION
+    + """
+local outcomes, inboxes, letters = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local channels = 7 + outcomes
+local letter = channels + inboxes + outcomes
+local delayed = letter + 4 * letters
+local more = 2 + 2 * outcomes
+local replies, ours = {}, false
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  -- Asked again, as the first reply was lost on its way? Then what is stored is, to the byte, what we bring.
+  for i = 1, outcomes do
+    replies[i] = redis.pcall('GET', KEYS[1 + 2 * i]) == ARGV[7 + i] and 1 or 0
+    ours = ours or replies[i] == 1
+  end
+  for i = letter + 1, delayed, 4 do
+    ours = ours or redis.pcall('HGET', KEYS[more + 2], ARGV[i + 1]) == ARGV[i + 2]
+  end
+  for i = delayed + 1, #ARGV, 2 do
+    ours = ours or type(redis.pcall('ZSCORE', KEYS[more + 1], ARGV[i + 1])) == 'string'
+  end
+  replies[outcomes + 1] = 0
+  return ours and replies
+end
+redis.call('PERSIST', KEYS[1])
+for i = 1, outcomes do
+  replies[i] = publish(KEYS[1 + 2 * i], KEYS[2 + 2 * i], ARGV[2], ARGV[7 + i])
+end
+for inbox = 1, inboxes do  -- a client that waits for many jobs hears of them together
+  local told = {}
+  for i = 1, outcomes do
+    if replies[i] == 1 and tonumber(ARGV[channels + inboxes + i]) == inbox then told[#told + 1] = ARGV[7 + i] end
+  end
+  redis.call('PUBLISH', ARGV[channels + inbox], table.concat(told, '\\n'))
+end
+replies[outcomes + 1] = 0
+if #KEYS > more then
+  local at = redis.call('TIME')
+  local now = at[1] * 1000 + math.floor(at[2] / 1000)
+  local queue, dead, messages, died = KEYS[more + 1], KEYS[more + 2], KEYS[more + 3], KEYS[more + 4]
+  for i = letter + 1, delayed, 4 do
+    -- Not for a job that ended otherwise before. By what is stored: an error may have ended a first try half way.
+    local of, id = tonumber(ARGV[i]), ARGV[i + 1]
+    if of == 0 or redis.call('GET', KEYS[1 + 2 * of]) == ARGV[7 + of] then
+      redis.call('HSET', messages, id, ARGV[i + 3])
+      redis.call('HSET', dead, id, ARGV[i + 2])
+      redis.call('ZADD', died, now, id)
+    end
+  end
+  if letters > 0 then
+    replies[outcomes + 1] = bound(dead, messages, died, KEYS[more + 5], now, tonumber(ARGV[6]), tonumber(ARGV[7]),
+                                  letters + 100)
+  end
+  for i = delayed + 1, #ARGV, 2 do redis.call('ZADD', queue, now + tonumber(ARGV[i]), ARGV[i + 1]) end
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
+return replies
+"""
+)
+
+# KEYS: died, dead, dead messages, dropped. ARGV: letters kept at the most, for how many seconds, and how many to
+# drop at the most. Returns how many were dropped.
+BOUND = (
+    BOUND_FUNCTION
+    + """
+local at = redis.call('TIME')
+local now = at[1] * 1000 + math.floor(at[2] / 1000)
+redis.call('PERSIST', KEYS[1])
+return bound(KEYS[2], KEYS[3], KEYS[1], KEYS[4], now, tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))
+"""
+)
+
+# KEYS: leases, lease. ARGV: member. Returns 1 if the lease was held.
+FINISH = """
+redis.call('DEL', KEYS[2])
+return redis.call('ZREM', KEYS[1], ARGV[1])
+"""
+
+# A lease nobody holds is left alone; so is one that has not lapsed, if only a lapsed one may be ended.
+# Returns the moment, in milliseconds.
+ENDING = """
+local function ending(leases, member, only_if_lapsed)
+  local score = redis.call('ZSCORE', leases, member)
+  if not score then return false end
+  local at = redis.call('TIME')
+  if only_if_lapsed and tonumber(score) > at[1] * 1000 + math.floor(at[2] / 1000) then return false end
+  redis.call('PERSIST', leases)
+  return at[1] .. string.format('%03d', math.floor(at[2] / 1000))
+end
+"""
+
+# KEYS: leases, lease, the five sources. ARGV: member, '1' if only when lapsed, '1' to put them behind what waits,
+# the frame to put in place of the first one leased, or ''; then source and count of each origin. Returns how many
+# went back.
+RELEASE = (
+    ENDING
+    + """
+if not ending(KEYS[1], ARGV[1], ARGV[2] == '1') then return 0 end
+local frames, at = redis.call('LRANGE', KEYS[2], 0, -1), 0
+local push = ARGV[3] == '1' and 'LPUSH' or 'RPUSH'
+if ARGV[4] ~= '' then frames[1] = ARGV[4] end
+for i = 5, #ARGV, 2 do
+  local count = tonumber(ARGV[i + 1])
+  for frame = math.min(at + count, #frames), at + 1, -1 do
+    redis.call(push, KEYS[3 + ARGV[i]], frames[frame])
+  end
+  at = at + count
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
+return #frames
+"""
+)
+
+# KEYS: leases, lease, again. ARGV: member, '1' if only when lapsed, cause and owner of the attempt.
+# Returns the number of frames that went back. See `headrace.wire.attempts`.
+# A lease that stood and is empty may yet be filled, where Redis was held up and has not ended the wait of its
+# owner: it goes when found lapsed once more, ten seconds on. Until then, it has a quarter of one in its score.
+LAPSE = (
+    ENDING
+    + """
+local moment = ending(KEYS[1], ARGV[1], ARGV[2] == '1')
+if not moment then return 0 end
+local frames = redis.call('LRANGE', KEYS[2], 0, -1)
+local score = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
+if #frames == 0 and score % 1 == 0.5 then
+  redis.call('ZADD', KEYS[1], tonumber(moment) + 10000.25, ARGV[1])
+  return 0
+end
+local attempt = ARGV[3] .. ',' .. moment .. ',' .. #frames .. ';'
+for i = #frames, 1, -1 do
+  local tried, message
+  if string.byte(frames[i]) == 1 then tried, message = string.match(frames[i], '^\\1([^\\n]+;)\\n(.*)$') end
+  if not tried or string.gsub(tried, '[^,;]+,[^,;]*,%d+,%d+;', '') ~= '' then tried, message = '', frames[i] end
+  redis.call('RPUSH', KEYS[3], '\\1' .. tried .. attempt .. '\\n' .. message)
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('DEL', KEYS[2])
+return #frames
+"""
+)
+
+# KEYS: leases. ARGV: how many at the most. Returns members whose time is over.
+LAPSED = """
+local at = redis.call('TIME')
+local now = at[1] * 1000 + math.floor(at[2] / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+"""
+
+# KEYS: delayed, the five sources of the queue. ARGV: how many at the most. Returns how many were due.
+# What was ever lost with its process runs alone. The others go to the list of their priority: the first
+# `"priority":` of the message, as the body is base64.
+DUE = """
+local at = redis.call('TIME')
+local now = at[1] * 1000 + math.floor(at[2] / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+redis.call('PERSIST', KEYS[1])
+for _, frame in ipairs(due) do
+  local tried = ''
+  if string.byte(frame) == 1 then tried = ';' .. (string.match(frame, '^\\1([^\\n]*)\\n') or '') end
+  if string.find(tried, ';crash,') or string.find(tried, ';lapse,') or string.find(tried, ';timeout[@,]') then
+    redis.call('LPUSH', KEYS[2], frame)
+  else
+    local priority = tonumber(string.match(frame, '"priority":%s*(%d+)') or '0')
+    redis.call('LPUSH', KEYS[3 + math.min(3, math.floor(priority / 3))], frame)
+  end
+  redis.call('ZREM', KEYS[1], frame)
+end
+return #due
+"""

@@ -1,0 +1,127 @@
+"""What a Redis tells of itself: its version, its directives, how far away it is.
+
+Whether that is good enough is `headrace.doctor.redis`'s to say; what `submit(durable=True)` can wait for,
+`headrace.submit.durability`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from headrace.connection.commands import Command, Plan
+
+#: Directives the promises hang on that INFO does not tell.
+DIRECTIVES = (
+    "appendfsync",
+    "no-appendfsync-on-rewrite",
+    "save",
+    "stop-writes-on-bgsave-error",
+    "min-replicas-to-write",
+)
+
+#: Round trips that are measured; the median of them counts.
+_TRIPS = 5
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Redis tells of itself."""
+
+    #: The fields of INFO; empty where the user may not ask.
+    info: Mapping[str, Any]
+    #: Directives and their values, without those the user may not read.
+    config: Mapping[str, str] = {}
+    #: Milliseconds a round trip takes.
+    latency: float | None = None
+    #: Seconds its clock is ahead of ours.
+    clock: float | None = None
+
+    @property
+    def name(self) -> str:
+        """`Redis 7.0.15`, `Valkey 8.0.1`; for messages."""
+        if "valkey_version" in self.info:
+            return f"Valkey {self.info['valkey_version']}"
+        return f"Redis {self.info.get('redis_version', 'of an unknown version')}"
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The version of Redis it is, or is compatible with (every Valkey says 7.2); () where unknown."""
+        parts = str(self.info.get("redis_version", "")).split(".")
+        return tuple(int(part) for part in parts if part.isdigit())
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether it takes writes; also where it does not tell."""
+        return bool(self.info.get("role", "master") == "master")
+
+    @property
+    def keeps_file(self) -> bool:
+        """Whether it writes an append-only file."""
+        return bool(self.number("aof_enabled"))
+
+    @property
+    def replicas(self) -> int:
+        """Replicas that are sent every write as it happens."""
+        named = [self.info.get(f"slave{at}") for at in range(self.number("connected_slaves"))]
+        return sum(isinstance(one, Mapping) and one.get("state") == "online" for one in named)
+
+    def number(self, field: str) -> int:
+        """A field of INFO as a number; 0 where there is none."""
+        value = self.info.get(field, 0)
+        return int(value) if str(value).isdigit() else 0
+
+
+def directives(*names: str) -> Plan[dict[str, str]]:
+    """Directives and their values, without those the user may not read."""
+    config: dict[str, str] = {}
+    for name in names:
+        # One by one: several in one command are for Redis 7, and one refused would refuse them all.
+        told = yield from _permitted(Command(("CONFIG GET", name)), {})
+        config |= {_text(name): _text(value) for name, value in told.items()}
+    return config
+
+
+def look(wall: Callable[[], float] = time.time, ticks: Callable[[], float] = time.perf_counter) -> Plan[Facts]:
+    """All that can be told of it, also how far away it is and what its clock says.
+
+    `wall` is our clock in unix seconds, `ticks` one that measures.
+    """
+    yield Command(("PING",))  # the first also opens the connection
+    trips = []
+    for _ in range(_TRIPS):
+        began = ticks()
+        yield Command(("PING",))
+        trips.append(ticks() - began)
+    before = wall()
+    theirs = yield from _permitted(Command(("TIME",)), None)
+    ours = (before + wall()) / 2
+    info = yield from _permitted(Command(("INFO",)), {})
+    return Facts(
+        info=info,
+        config=(yield from directives(*DIRECTIVES)),
+        latency=1000 * median(trips),
+        clock=None if theirs is None else theirs[0] + theirs[1] / 1e6 - ours,
+    )
+
+
+def user() -> Plan[str | None]:
+    """Who we are to it; None where it does not tell."""
+    told = yield from _permitted(Command(("ACL WHOAMI",)), None)
+    return None if told is None else _text(told)
+
+
+def _permitted(command: Command, otherwise: Any) -> Plan[Any]:
+    """The reply, or what stands for it where the command is not permitted, or not there (as a managed CONFIG)."""
+    try:
+        return (yield command)
+    except ResponseError:
+        return otherwise
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

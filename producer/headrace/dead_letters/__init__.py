@@ -1,0 +1,1 @@
+"""Find dead letters, and replay, purge or export them."""

@@ -1,0 +1,1 @@
+"""Where a job is and what became of it. Reads only."""

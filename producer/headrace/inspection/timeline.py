@@ -1,0 +1,282 @@
+"""What became of a job: its timeline, a pure function of what Redis holds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from headrace.inspection.locate import Place
+from headrace.submit.enqueue import Record
+from headrace.wire.attempts import CRASH, ERROR, LAPSE, REPLAY, TIMEOUT, Attempt
+from headrace.wire.dead_letter import Letter
+from headrace.wire.execution import Ended, Run
+from headrace.wire.message import submitted_at
+from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Status, Success, status_of
+
+#: What has happened, and, of a job without an outcome, the last three: where it is now.
+What = Literal[
+    "submitted",
+    "attempt",
+    "replayed",
+    "claimed",
+    "predicted",
+    "ended",
+    "dead letter",
+    "waiting",
+    "delayed",
+    "leased",
+]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened to a job, or what goes on with it now."""
+
+    what: What
+    #: The same in words.
+    said: str
+    #: When, in unix milliseconds; None where nothing tells.
+    at_ms: int | None = None
+    #: The lease of a claim (host, process and number of who claimed), the worker's name, and how many other jobs
+    #: were claimed together with this one.
+    claim: str | None = None
+    worker: str | None = None
+    others: int | None = None
+    #: Milliseconds since it was submitted, sent again or lost, up to its claim.
+    waited_ms: int | None = None
+    version: str | None = None
+    runtime: str | None = None
+    #: Rows of the batch, and milliseconds its predict call took.
+    rows: int | None = None
+    took_ms: float | None = None
+    #: Why an attempt was none that counts (`headrace.wire.attempts`), or why a job failed.
+    cause: str | None = None
+    #: Jobs of the queue that are taken before this one.
+    ahead: int | None = None
+    #: When a delayed job is due, in unix milliseconds.
+    due_ms: int | None = None
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's way, from its submission to its outcome, or to where it is now."""
+
+    job: str
+    status: Status
+    #: None where nothing tells.
+    model: str | None = None
+    #: Oldest first. The last says what goes on now, of a job without an outcome.
+    steps: tuple[Step, ...] = ()
+    #: What the steps leave open, in a sentence.
+    note: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """All that Redis holds of a job."""
+
+    job: str
+    record: Record | None = None
+    outcome: Outcome | None = None
+    ended: Ended = msgspec.field(default_factory=Ended)
+    letter: Letter | None = None
+    place: Place | None = None
+    #: Whether it was looked where the job lies, and the user may.
+    looked: bool = True
+
+    @property
+    def submitted_ms(self) -> int | None:
+        """When it was submitted, by its producer's clock."""
+        if self.record is not None and self.record.t is not None:
+            return self.record.t
+        moment = submitted_at(self.job)
+        return None if moment is None else int(moment.timestamp() * 1000)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The runs the job has behind it, but for the one that ended it."""
+        if self.ended.run is not None:
+            return self.ended.run.attempts
+        if self.letter is not None:
+            return self.letter.attempts
+        return self.place.attempts if self.place is not None else ()
+
+
+def timeline(known: Known) -> Timeline:
+    """The timeline of a job."""
+    steps = tuple(_steps(known))
+    record, letter, ended, place = known.record, known.letter, known.outcome, known.place
+    models = (
+        ended.prediction.model if isinstance(ended, Success) else None,
+        record.m if record else None,
+        letter.model if letter else None,
+        place.model if place else None,
+    )
+    return Timeline(
+        job=known.job,
+        status=_status(known),
+        model=next((model for model in models if model), None),
+        steps=steps,
+        note=_note(known),
+        metadata=record.x if record else letter.metadata if letter else None,
+    )
+
+
+def _status(known: Known) -> Status:
+    if known.outcome is not None:
+        return status_of(known.outcome)
+    if known.place is not None:
+        return "running" if known.place.where == "leased" else "queued"
+    if known.letter is not None:
+        return "failure"
+    return "unknown" if known.record is None else "queued"
+
+
+def _steps(known: Known) -> Iterator[Step]:
+    since = known.submitted_ms
+    if since is not None:
+        earliest = known.record.e if known.record else None
+        later = f", not to be started for {seconds(earliest - since)}" if earliest else ""
+        yield Step(what="submitted", at_ms=since, said=f"submitted{later}", due_ms=earliest)
+        since = max(since, earliest or 0)
+    for attempt in known.attempts:
+        yield _attempt(attempt)
+        since = attempt.at_ms
+    if known.ended.run is not None:
+        yield from _ran(known.ended.run, known.ended.worker, since)
+    if known.outcome is not None:
+        yield _ended(known.outcome, known.ended)
+    if known.letter is not None:
+        yield _buried(known.letter, known.job, told=known.outcome is not None)
+    if known.place is not None and known.outcome is None:
+        yield _lies(known.place)
+
+
+def _attempt(attempt: Attempt) -> Step:
+    if attempt.cause == REPLAY:
+        said = f"sent again by {attempt.owner}"
+        return Step(what="replayed", at_ms=attempt.at_ms, said=said)
+    others = attempt.company - 1
+    why = {
+        CRASH: "its process was lost",
+        LAPSE: "its worker was lost, or cut off",
+        TIMEOUT: "it took longer than its model's limit",
+    }.get(attempt.cause, f"the model raised {attempt.cause.removeprefix(ERROR)}")
+    return Step(
+        what="attempt",
+        at_ms=attempt.at_ms,
+        said=f"ran {company(others)} on {attempt.owner}, in vain: {why}",
+        worker=attempt.owner,
+        others=others,
+        cause=attempt.cause,
+    )
+
+
+def _ran(run: Run, worker: str | None, since: int | None) -> Iterator[Step]:
+    # Who submits has a clock of its own.
+    waited = None if since is None else max(0, run.claimed_ms - since)
+    after = "" if waited is None else f" after a wait of {seconds(waited)}"
+    yield Step(
+        what="claimed",
+        at_ms=run.claimed_ms,
+        said=f"claimed {company(run.jobs - 1)} by {worker or 'a worker'}{after} (claim {run.claim})",
+        claim=run.claim,
+        worker=worker,
+        others=run.jobs - 1,
+        waited_ms=waited,
+    )
+    if run.version is not None:
+        yield Step(
+            what="predicted",
+            at_ms=run.claimed_ms + run.began_ms,
+            said=f"predicted by version {run.version} on {run.runtime}: {run.rows:,} "
+            f"row{'' if run.rows == 1 else 's'} in {seconds(run.took_ms)}",
+            version=run.version,
+            runtime=run.runtime,
+            rows=run.rows,
+            took_ms=run.took_ms,
+        )
+
+
+def _ended(outcome: Outcome, ended: Ended) -> Step:
+    match outcome:
+        case Success():
+            return Step(what="ended", at_ms=ended.at_ms, said="success: the outcome was published")
+        case Failure():
+            said = f"failed for good ({outcome.reason}): {outcome.error}: {outcome.message}"
+            return Step(what="ended", at_ms=ended.at_ms, said=said, cause=outcome.reason)
+        case Cancelled():
+            return Step(what="ended", at_ms=ended.at_ms, said="cancelled", cause="cancelled")
+        case Expired():
+            said = "expired: it was not started before its deadline"
+            return Step(what="ended", at_ms=ended.at_ms, said=said, cause="expired")
+
+
+def _buried(letter: Letter, job: str, *, told: bool) -> Step:
+    why = "" if told else f" ({letter.reason}): {letter.error}: {letter.message}"
+    return Step(
+        what="dead letter",
+        at_ms=letter.died_ms,
+        said=f"kept as a dead letter{why}; `headrace dead show {job}` tells more, `headrace dead replay {job}` "
+        "sends it again",
+        worker=letter.worker,
+        version=letter.version,
+        cause=letter.reason,
+    )
+
+
+def _lies(place: Place) -> Step:
+    match place.where:
+        case "leased":
+            others = place.jobs - 1
+            said = f"a worker has it, {company(others)} (claim {place.claim})"
+            return Step(what="leased", said=said, claim=place.claim, others=others)
+        case "delayed":
+            return Step(what="delayed", said="waits until it is due", due_ms=place.due_ms)
+        case "again":
+            said = f"waits to run again, alone and before others; {ahead(place.ahead)}"
+            return Step(what="waiting", said=said, ahead=place.ahead)
+        case "waiting":
+            return Step(what="waiting", said=f"waits in the queue; {ahead(place.ahead)}", ahead=place.ahead)
+
+
+def _note(known: Known) -> str | None:
+    if known.outcome is not None:
+        if known.ended.run is None and isinstance(known.outcome, Success | Failure):
+            return "its outcome does not tell how it came about: no worker of this version of Headrace wrote it"
+        return None
+    if known.place is not None or known.letter is not None:
+        return None
+    if not known.looked:
+        return "it has no outcome; where it lies is not for this Redis user to see"
+    if known.record is None:
+        return (
+            "Redis knows no such job: its outcome is forgotten (HEADRACE_RESULT_TTL), or the id, the Redis URL or "
+            "the key prefix is wrong"
+        )
+    return "it has no outcome, and was seen nowhere: it is deep in its queue, or just moved; ask again"
+
+
+def company(others: int) -> str:
+    """With how many other jobs one ran."""
+    if others <= 0:
+        return "alone"
+    return f"with {others:,} other{'' if others == 1 else 's'}"
+
+
+def ahead(jobs: int | None) -> str:
+    """How many jobs go before one."""
+    if not jobs:
+        return "it is the next"
+    return f"{jobs:,} job{'' if jobs == 1 else 's'} ahead of it"
+
+
+def seconds(ms: float) -> str:
+    """A time as people say it: `4.2 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`."""
+    if ms < 1000:
+        return f"{ms:.3g} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.1f} s"
+    if ms < 3_600_000:
+        return f"{ms // 60_000:.0f} min {ms % 60_000 // 1000:.0f} s"
+    return f"{ms // 3_600_000:.0f} h {ms % 3_600_000 // 60_000:.0f} min"

@@ -1,0 +1,1 @@
+"""Rates, workers and depths at this moment, for `headrace top` and Flower."""

@@ -1,0 +1,1 @@
+"""From a published outcome to the caller that waits for it."""

@@ -1,0 +1,1 @@
+"""From the arguments of a submit to an accepted job."""

@@ -1,0 +1,135 @@
+"""The dead letters of an `InMemoryClient`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Unpack
+
+import msgspec
+
+from headrace.client.dead_letters import Count, OnProgress, checked_version, some
+from headrace.client.session import utc_now
+from headrace.dead_letters.bulk import Tally
+from headrace.dead_letters.filter import LetterFilter, Wanted, wanted
+from headrace.dead_letters.groups import Storm, Storms
+from headrace.errors import UnknownLetter
+from headrace.wire import dead_letter as letters
+from headrace.wire.attempts import REPLAY, Attempt
+from headrace.wire.dead_letter import Kept, Letter
+from headrace.wire.keys import queue_name
+from headrace.wire.message import Job, encode
+from headrace.wire.outcome import Failure
+
+_HERE = "in memory"
+
+
+class InMemoryDeadLetters:
+    """As `headrace.client.dead_letters.DeadLetters`; a rate is not kept."""
+
+    def __init__(self, run_again: Callable[[Job], None]) -> None:
+        self._run_again = run_again
+        self._letters: dict[str, Kept] = {}
+        self._jobs: dict[str, Job] = {}
+        self._attempts: dict[str, tuple[Attempt, ...]] = {}
+
+    def bury(self, job: Job, failure: Failure, version: str) -> None:
+        """Keep a job that failed for good; for the client."""
+        letter = Letter(
+            id=job.id,
+            model=job.model,
+            version=version,
+            queue=queue_name(job.model),
+            reason=failure.reason,
+            error=failure.error,
+            module=failure.module,
+            message=failure.message,
+            rows=len(job.instances),
+            worker=_HERE,
+            died_ms=_ms(utc_now()),
+            attempts=self._attempts.get(job.id, ()),
+            metadata=job.metadata,
+        )
+        self._jobs[job.id] = job
+        self._letters.pop(job.id, None)
+        self._letters[job.id] = letters.kept(letter, encode(job))
+
+    def list(self, **which: Unpack[LetterFilter]) -> Iterator[Letter]:
+        """As `DeadLetters.list`."""
+        return iter(self._found(wanted(which))[0])
+
+    def storms(self, **which: Unpack[LetterFilter]) -> tuple[Storm, ...]:
+        """As `DeadLetters.storms`."""
+        storms = Storms()
+        storms.add(self._found(wanted(which))[0])
+        return storms.found()
+
+    def count(self) -> Count:
+        """As `DeadLetters.count`; none is ever dropped."""
+        return Count(letters=len(self._letters), dropped=0)
+
+    def show(self, id: str) -> Kept:  # noqa: A002  # the word users know
+        """As `DeadLetters.show`."""
+        if id not in self._letters:
+            raise UnknownLetter(f"there is no dead letter {id}; it may have been replayed or purged")
+        return self._letters[id]
+
+    def export(self, **which: Unpack[LetterFilter]) -> Iterator[Kept]:
+        """As `DeadLetters.export`."""
+        return iter(self._found(wanted(which))[0])
+
+    def replay(
+        self,
+        *,
+        version: str | None = None,
+        rate: float | None = None,  # noqa: ARG002  # there is nobody to be spared
+        dry_run: bool = False,
+        every: bool = False,
+        on_progress: OnProgress | None = None,
+        **which: Unpack[LetterFilter],
+    ) -> Tally:
+        """As `DeadLetters.replay`: the job runs again at once, or at the next `run()` of the client."""
+        version = checked_version(version)
+
+        def again(letter: Kept) -> None:
+            by = Attempt(cause=REPLAY, owner=_HERE, at_ms=_ms(utc_now()), company=0)
+            self._attempts[letter.id] = (*letter.attempts, by)
+            job = msgspec.structs.replace(self._jobs[letter.id], eta=None, expires=None)
+            self._run_again(job if version is None else msgspec.structs.replace(job, version=version))
+
+        return self._sweep(some(which, every=every), again, dry_run, on_progress)
+
+    def purge(
+        self,
+        *,
+        dry_run: bool = False,
+        every: bool = False,
+        on_progress: OnProgress | None = None,
+        **which: Unpack[LetterFilter],
+    ) -> Tally:
+        """As `DeadLetters.purge`."""
+        return self._sweep(some(which, every=every), lambda _: None, dry_run, on_progress)
+
+    def _sweep(
+        self, sought: Wanted, deal: Callable[[Kept], None], dry_run: bool, on_progress: OnProgress | None
+    ) -> Tally:
+        found, missing = self._found(sought)
+        tally = Tally(done=len(found), missing=missing)
+        for letter in () if dry_run else found:
+            del self._letters[letter.id]
+            deal(letter)
+        if on_progress is not None:
+            on_progress(tally)
+        return tally
+
+    def _found(self, sought: Wanted) -> tuple[tuple[Kept, ...], tuple[str, ...]]:
+        """The letters of a filter, oldest first, and the ids asked for of which there is none."""
+        first, last = sought.span(_ms(utc_now()))
+        ids = self._letters if sought.ids is None else sought.ids
+        met = (self._letters[name] for name in ids if name in self._letters)
+        found = tuple(one for one in met if first <= one.died_ms <= last and sought.takes(one))
+        return found, tuple(name for name in ids if name not in self._letters)
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,1 @@
+"""What lies in Redis, shared by client and worker: names, bytes and types. No I/O."""

@@ -1,0 +1,1 @@
+"""How far the values of jobs have moved from those a version was packaged with."""

@@ -1,0 +1,1 @@
+"""A claim's way through a pool process, a file a step."""

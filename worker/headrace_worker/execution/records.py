@@ -1,0 +1,47 @@
+"""How each job of a claim came to its outcome, as it is stored beside the outcome (`headrace.wire.execution`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import msgspec
+
+from headrace.wire.attempts import TRIED, split
+from headrace.wire.execution import Run
+from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.predict import BatchRun
+from headrace_worker.transport.leases import Claim
+
+
+def runs(claim: Claim, opened: Opened, batches: Sequence[BatchRun]) -> dict[str, msgspec.Raw]:
+    """The run of each job that can have an outcome, by its id, as JSON."""
+    bare = Run(claim=claim.lease.name, claimed_ms=claim.at_ms, jobs=len(claim.frames))
+    given_up = ((job, frame) for job, frame, _ in opened.ended)
+    frames = {job.id: frame for job, frame in chain(zip(opened.jobs, opened.frames, strict=True), given_up)}
+    found = dict.fromkeys(frames, bare.encode())
+    # Those of a batch share all but the attempts, which few have.
+    tried = {job: frame for job, frame in frames.items() if frame.startswith(TRIED)}
+    ran = dict.fromkeys(tried, bare)
+    for one in batches:
+        run = _run(bare, claim, one)
+        as_json = run.encode()
+        for admitted in one.batch.jobs:
+            found[admitted.job.id] = as_json
+            if tried and admitted.job.id in tried:
+                ran[admitted.job.id] = run
+    for job, frame in tried.items():
+        found[job] = msgspec.structs.replace(ran[job], attempts=split(frame)[0]).encode()
+    return found
+
+
+def _run(bare: Run, claim: Claim, one: BatchRun) -> Run:
+    manifest = one.batch.model.manifest
+    return msgspec.structs.replace(
+        bare,
+        version=manifest.version,
+        runtime=manifest.runtime,
+        began_ms=max(0, round((one.began - claim.taken) * 1000)),
+        took_ms=round((one.ended - one.began) * 1000, 1),
+        rows=sum(len(admitted.instances) for admitted in one.batch.jobs),
+    )

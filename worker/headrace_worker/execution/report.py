@@ -1,0 +1,49 @@
+"""The record of a claim: all there is to tell of it once it has ended, to events, metrics, traces and the rest.
+
+Whoever wants to know of jobs is a `Listener`. What it does is news of a job, never a reason to lose one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from headrace.wire.outcome import Outcome
+from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.predict import BatchRun
+from headrace_worker.execution.settle import Settled
+from headrace_worker.transport.leases import Claim
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim that was run to its end. It holds payloads: who tells of it leaves them out."""
+
+    claim: Claim
+    #: The worker's name, as Celery has it.
+    worker: str
+    opened: Opened
+    #: In the order they were predicted.
+    batches: Sequence[BatchRun]
+    settled: Settled
+    #: The outcomes that count; None when the lease was lost and none does.
+    published: Sequence[Outcome] | None
+    #: When the messages were opened, the last batch had ended, and all was published: this machine's monotonic
+    #: clock, in seconds. `moment` tells what the server's clock says then.
+    began: float
+    predicted: float
+    ended: float
+
+    def moment(self, monotonic: float) -> datetime:
+        """What the server's clock says at one of the moments above."""
+        return self.claim.moment(monotonic)
+
+
+class Listener(Protocol):
+    """Is told of every claim that a pool process has run to its end."""
+
+    def ended(self, report: Report) -> None:
+        """A claim has ended. What it raises is logged, and costs no job."""
+        ...

@@ -1,0 +1,97 @@
+"""Models to try Headrace with, trained here in seconds from data that scikit-learn brings or makes.
+
+`tumour` is a random forest on the Wisconsin breast cancer table, `digits` a classifier of 8 x 8 images, and
+`churn` a pipeline over mixed columns, one of them with missing values, of made-up customers.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import skops.io
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+from headrace_worker.manifest import Manifest
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
+
+
+class Trained(NamedTuple):
+    """An estimator, and instances it has not seen."""
+
+    estimator: Any
+    #: A table for models of named features, an array for others.
+    unseen: Any
+
+
+def churn() -> Trained:
+    """Who leaves: age (sometimes unknown) and plan of 2,000 made-up customers."""
+    chance = np.random.default_rng(7)
+    customers = pd.DataFrame(
+        {
+            "age": chance.integers(18, 90, 2_000).astype(float),
+            "plan": chance.choice(["basic", "silver", "gold"], 2_000),
+        }
+    )
+    leaves = (customers["age"] < 35) ^ (customers["plan"] == "gold") ^ (chance.random(2_000) < 0.1)
+    customers.loc[::50, "age"] = np.nan
+    columns = make_column_transformer(
+        (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), ["age"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["plan"]),
+    )
+    model = make_pipeline(columns, LogisticRegression())
+    return Trained(model.fit(customers[:1_500], leaves[:1_500].astype(int)), customers[1_500:])
+
+
+def tumour() -> Trained:
+    """Benign or malignant, from 30 measurements: 569 real patients, half of them held back."""
+    data = load_breast_cancer(as_frame=True)
+    named = np.asarray(data.target_names)[data.target]
+    model = RandomForestClassifier(n_estimators=100, random_state=7, n_jobs=1)
+    return Trained(model.fit(data.data[:284], named[:284]), data.data[284:])
+
+
+def digits() -> Trained:
+    """Which digit, from 8 x 8 grey values: 1,797 real images."""
+    data = load_digits()
+    model = make_pipeline(
+        FunctionTransformer(np.reshape, kw_args={"shape": (-1, 64)}), StandardScaler(), LogisticRegression()
+    )
+    return Trained(model.fit(data.images[:1_500], data.target[:1_500]), data.images[1_500:])
+
+
+#: What `headrace demo` and `headrace dev` train, by name.
+DEMO_MODELS: dict[str, Callable[[], Trained]] = {"churn": churn, "digits": digits, "tumour": tumour}
+
+
+def add_demo_models(store: Store) -> dict[str, tuple[Manifest, Trained]]:
+    """Train the demonstration models and add them to a store, as a person would with `headrace models add`."""
+    added = {}
+    with tempfile.TemporaryDirectory(prefix="headrace-training-") as folder:
+        for name, train in DEMO_MODELS.items():
+            trained = train()
+            file, example = Path(folder, f"{name}.skops"), Path(folder, f"{name}.json")
+            skops.io.dump(trained.estimator, file)
+            write_instances(trained.unseen[:20], example)
+            added[name] = package(store, file, name=name, example=example), trained
+    return added
+
+
+def write_instances(instances: Any, path: Path) -> None:
+    """Write a table or an array as a JSON list of instances."""
+    if isinstance(instances, pd.DataFrame):
+        instances.to_json(path, orient="records")
+    else:
+        path.write_text(json.dumps(instances.tolist()), encoding="utf-8")

@@ -1,0 +1,119 @@
+"""Read an example: the instances a version is packaged with, from CSV, JSON or JSON lines.
+
+CSV says nothing of types. A column is what all of its cells can be read as: truth values, numbers, or else
+texts; but where an encoder of the estimator knows a column's categories, the cells are of their type: a
+postcode of digits stays a text. An empty cell is a missing value.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.errors import ModelError
+from headrace_worker.runtimes.parts import categories
+from headrace_worker.store.folder import read_capped
+
+#: Bytes an example's file may take: it is a sample, not the training data.
+_MOST_BYTES = 64 * 1024 * 1024
+
+_JSON = msgspec.json.Decoder()
+
+
+def read_example(path: Path, estimator: Any) -> list[Any]:
+    """The instances in a file. Raises ModelError saying where it cannot be read."""
+    title = f"the example {path.name}"
+    data = read_capped(path, title, _MOST_BYTES)
+    suffix = path.suffix.lower()
+    if suffix not in {".csv", ".json", ".jsonl", ".ndjson"}:
+        raise ModelError(f"{title} must be a .csv, .json or .jsonl file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ModelError(f"{title} is not UTF-8 text; save it as UTF-8") from None
+    if suffix == ".csv":
+        instances = _from_csv(text, title, estimator)
+    else:
+        instances = _from_json(text, title, lines=suffix != ".json")
+    if not instances:
+        raise ModelError(f"{title} holds no instances; give it one or more")
+    return instances
+
+
+def _from_json(text: str, title: str, *, lines: bool) -> list[Any]:
+    try:
+        read: object = _JSON.decode_lines(text) if lines else _JSON.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ModelError(f"{title} is not JSON: {error}; a missing value is null, never NaN") from None
+    if isinstance(read, dict) and {"columns", "data"} <= read.keys():
+        read = _from_split(read["columns"], read["data"], title)
+    if not isinstance(read, list):
+        raise ModelError(f"{title} must be a list of instances, as [{{...}}, {{...}}]")
+    return read
+
+
+def _from_split(columns: Any, data: Any, title: str) -> list[dict[str, Any]]:
+    """Rows as pandas writes them with `orient="split"`, and MLflow with it."""
+    try:
+        return [dict(zip(map(str, columns), row, strict=True)) for row in data]
+    except (TypeError, ValueError):
+        raise ModelError(f"{title} has rows that are not as long as its columns are many") from None
+
+
+def _from_csv(text: str, title: str, estimator: Any) -> list[Any]:
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise ModelError(f"{title} is not CSV: {error}") from None
+    header, *rows = rows or [[]]
+    rows = [row for row in rows if row]
+    if not header or not all(header) or len(set(header)) != len(header):
+        raise ModelError(f"{title} must begin with a row of column names, all different and none empty")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise ModelError(f"{title}: row {number} has {len(row)} cells, the header has {len(header)}")
+    if not rows:
+        return []
+    cells = list(zip(*rows, strict=True))
+    if len(header) == 1 and _takes_texts(estimator):
+        return list(cells[0])
+    known = categories(estimator, list(getattr(estimator, "feature_names_in_", header)))
+    columns = [_typed(column, known.get(name)) for name, column in zip(header, cells, strict=True)]
+    return [dict(zip(header, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _takes_texts(estimator: Any) -> bool:
+    return not hasattr(estimator, "feature_names_in_") and not hasattr(estimator, "n_features_in_")
+
+
+def _typed(cells: Sequence[str], known: list[Any] | None) -> list[Any]:
+    if known is None or not any(isinstance(category, str) for category in known):
+        readers: tuple[Callable[[str], Any], ...] = (_truth, int, _number)
+        for read in readers:
+            try:
+                return [read(cell) if cell.strip() else None for cell in cells]
+            except ValueError:
+                continue
+    return [cell or None for cell in cells]
+
+
+_TRUTH = {"true": True, "false": False}
+
+
+def _truth(cell: str) -> bool:
+    try:
+        return _TRUTH[cell.strip().lower()]
+    except KeyError:
+        raise ValueError("neither true nor false") from None
+
+
+def _number(cell: str) -> float | None:
+    # pandas writes a missing number as NaN where it is asked to, and reads it so.
+    number = float(cell)
+    return None if math.isnan(number) else number

@@ -1,0 +1,1 @@
+"""Move traffic from one version to another: promotion, canary, shadow, rollback."""

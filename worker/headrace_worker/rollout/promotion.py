@@ -1,0 +1,239 @@
+"""Let an alias of a model point to another version, and back: checked, loaded by workers, then moved in one step.
+
+    check the store ──> compare contracts ──> `arriving`: workers load it ──> move
+
+Nothing has changed for any job until the last step, so whatever is wrong with a version is found before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+import redis
+
+from headrace.catalog import aliases
+from headrace.catalog import workers as loaded
+from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW, Alias, Aliases, Move
+from headrace.catalog.contract_diff import Change, breaks, diff
+from headrace.connection.commands import Together, ask
+from headrace.errors import HeadraceError, InvalidInput, ModelError
+from headrace.wire.keys import Keys
+from headrace_worker.rollout import version_stats
+from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.store.store import Store
+
+#: Seconds between two looks at what workers say.
+_LOOK_EVERY = 0.2
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """An alias as it was moved."""
+
+    model: str
+    alias: str
+    #: Where it points now, and where it pointed; None is nowhere.
+    version: str | None
+    former: str | None
+    share: float | None = None
+    #: What changes for producers, from the version that served them before.
+    changes: tuple[Change, ...] = ()
+    #: The workers that had the version in memory when it was moved.
+    workers: tuple[str, ...] = ()
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What the workers that serve a model say of one version."""
+
+    #: Those that have it, those that do not yet, and why some will not.
+    ready: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    refused: Mapping[str, str] = {}
+
+
+class Promoter:
+    """Moves the aliases of models. `by` is who does it, as the history shows it; `max_bytes` a model's bound."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        store: Store,
+        *,
+        by: str,
+        max_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client, self._keys, self._store, self._by = client, keys, store, by
+        self._max_bytes = max_bytes
+        self._clock, self._sleep = clock, sleep
+
+    def aliases(self, model: str) -> Aliases:
+        """Where the aliases of a model point now."""
+        return aliases.decoded(model, ask(self._client, aliases.read_command(self._keys, model)))
+
+    def check_known(self, model: str) -> None:
+        """Raise UnknownModel for a model that the store does not have."""
+        self._store.latest(model)
+
+    def history(self, model: str) -> list[Move]:
+        """The moves of a model's aliases, the newest first."""
+        return aliases.moves(ask(self._client, aliases.history_command(self._keys, model)))
+
+    def said(self, model: str, version: str) -> Said:
+        """What workers say of a version at this moment."""
+        commands = (
+            ("TIME",),
+            loaded.read_loaded(self._keys, model).words,
+            loaded.read_refused(self._keys, model).words,
+        )
+        (seconds, micros), have, refused = ask(self._client, Together(commands))
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        workers = loaded.loaded(have, now_ms)
+        wrong = loaded.refused(refused, now_ms)
+        ready = {name for name, one in workers.items() if version in one.versions}
+        no = {wrong[version].worker: wrong[version].why} if version in wrong else {}
+        waiting = workers.keys() - ready - no.keys()
+        return Said(ready=tuple(sorted(ready)), waiting=tuple(sorted(waiting)), refused=no)
+
+    def compared(self, model: str) -> list[tuple[str, str, Tally]]:
+        """What production, canary and shadow came to: alias, version, tally. Those that there are."""
+        by_name = self.aliases(model).by_name
+        found = [(name, by_name[name].version) for name in (PRODUCTION, CANARY, SHADOW) if name in by_name]
+        return [
+            (
+                name,
+                version,
+                version_stats.decoded(ask(self._client, version_stats.read_command(self._keys, model, version))),
+            )
+            for name, version in found
+        ]
+
+    def changes(self, model: str, version: str) -> tuple[Change, ...]:
+        """What changes for producers from the version that jobs run on now to this one. Checks its files too.
+
+        Raises UnknownModel, or ModelError where it must not serve.
+        """
+        self._store.verify(model, version, max_bytes=self._max_bytes)
+        now = self.aliases(model).by_name.get(PRODUCTION)
+        serving = now.version if now else self._store.latest(model)
+        if serving == version or serving not in self._store.versions(model):
+            return ()
+        return diff(self._store.read(model, serving).contract, self._store.read(model, version).contract)
+
+    def promote(
+        self,
+        model: str,
+        version: str,
+        *,
+        to: str = PRODUCTION,
+        share: float | None = None,
+        why: str = "",
+        force: bool = False,
+        wait: float = 60.0,
+        tell: Callable[[Said], None] = lambda _: None,
+    ) -> Promotion:
+        """Let an alias point to a version, once every worker that serves the model has it in memory.
+
+        `share` is the part of the jobs a canary takes; `force` promotes what breaks producers; `wait` is the
+        seconds workers may take, 0 to move at once; `tell` hears what they say meanwhile. A canary that becomes
+        production is no canary any more. Raises ModelError where a worker refuses the version, and HeadraceError
+        where the alias was moved meanwhile or a worker did not load it in time: then nothing has changed.
+        """
+        alias, version = _checked(to, share), _number(version)
+        changes = self.changes(model, version)
+        if breaks(changes) and not force:
+            said = "; ".join(change.says for change in changes if change.breaking)
+            raise ModelError(
+                f"{model}@{version} breaks producers: {said}. Use --force where they are ready for it"
+            )
+        ready: tuple[str, ...] = ()
+        before = self.aliases(model).by_name
+        now, then, canary = before.get(alias), Alias(version=version, share=share), before.get(CANARY)
+        try:
+            if wait:
+                ask(self._client, aliases.arriving_command(self._keys, model, version))
+                ready = self._await(model, version, wait, tell)
+            self._move(model, alias, now, then, why=why)
+        finally:
+            ask(self._client, aliases.arriving_command(self._keys, model, None))
+        if alias in {CANARY, SHADOW}:  # compared from now on
+            tried = {version, *(before[name].version for name in before.keys() & {PRODUCTION})}
+            ask(self._client, version_stats.forget_command(self._keys, model, sorted(tried)))
+        if alias == PRODUCTION and canary is not None and canary.version == version:
+            self._move(model, CANARY, canary, None, why="promoted to production")
+        return Promotion(
+            model=model,
+            alias=alias,
+            version=version,
+            former=now.version if now else None,
+            share=share,
+            changes=changes,
+            workers=ready,
+        )
+
+    def rollback(self, model: str, *, alias: str = PRODUCTION, why: str = "") -> Promotion:
+        """Let an alias point where it pointed before; a canary and a shadow are taken away. Waits for nobody.
+
+        Raises HeadraceError where there is nothing to go back to.
+        """
+        aliases.check_alias(alias)
+        now = self.aliases(model).by_name.get(alias)
+        if now is None:
+            raise HeadraceError(f"model {model} has no alias {alias}: there is nothing to roll back")
+        then = None
+        if alias not in {CANARY, SHADOW}:
+            former = aliases.former_version(self.history(model), alias)
+            if former is None:
+                raise HeadraceError(
+                    f"{alias} of {model} has pointed to {model}@{now.version} only: promote the version you want"
+                )
+            self._store.verify(model, former, max_bytes=self._max_bytes)
+            then = Alias(version=former)
+        self._move(model, alias, now, then, why=why, rollback=True)
+        return Promotion(model=model, alias=alias, version=then.version if then else None, former=now.version)
+
+    def _move(
+        self, model: str, alias: str, now: Alias | None, then: Alias | None, *, why: str, rollback: bool = False
+    ) -> None:
+        names, words = aliases.move_call(
+            self._keys, model, alias, now, then, by=self._by, why=why, rollback=rollback
+        )
+        if not ask(self._client, aliases.MOVE(names, words)):
+            raise HeadraceError(f"somebody else moved {alias} of {model} meanwhile: look at it, and try again")
+
+    def _await(self, model: str, version: str, seconds: float, tell: Callable[[Said], None]) -> tuple[str, ...]:
+        """The workers that have the version in memory: all there are."""
+        end = self._clock() + seconds
+        while True:
+            said = self.said(model, version)
+            tell(said)
+            if said.refused:
+                told = "; ".join(f"{worker}: {why}" for worker, why in said.refused.items())
+                raise ModelError(f"{model}@{version} does not serve, and nothing was changed. {told}")
+            if not said.waiting:
+                return said.ready
+            if self._clock() >= end:
+                raise HeadraceError(
+                    f"{', '.join(said.waiting)} had not loaded {model}@{version} after {seconds:g} s; nothing was "
+                    "changed. Look at their logs, or promote with --no-wait"
+                )
+            self._sleep(_LOOK_EVERY)
+
+
+def _checked(alias: str, share: float | None) -> str:
+    if alias == aliases.ARRIVING:
+        raise InvalidInput(f"{alias} is the name Headrace itself uses while workers load a version; take another")
+    if (alias == CANARY) != (share is not None):
+        raise InvalidInput("a canary has a share of the jobs, and nothing else has: --canary 10%")
+    if share is not None and not 0 < share <= 1:
+        raise InvalidInput(f"a canary takes more than 0% and at most 100% of the jobs, not {share:.4%}")
+    return aliases.check_alias(alias)
+
+
+def _number(version: str) -> str:
+    if not aliases.is_version(version):
+        raise InvalidInput(f"a version is a number, as `headrace models list` shows it; got {version[:40]!r}")
+    return version

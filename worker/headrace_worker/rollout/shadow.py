@@ -1,0 +1,146 @@
+"""Count what versions come to while one is tried beside another, and run the shadow.
+
+Of a model with neither canary nor shadow nothing is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import redis
+
+from headrace.catalog import contract
+from headrace.catalog.aliases import CANARY, SHADOW
+from headrace.connection.commands import Together, ask
+from headrace.wire.keys import Keys
+from headrace.wire.outcome import Failure, Success
+from headrace_worker.execution.batching import Batch
+from headrace_worker.parity import TOLERANCE, apart
+from headrace_worker.rollout import version_stats
+from headrace_worker.rollout.version_stats import Tally
+
+if TYPE_CHECKING:
+    from headrace_worker.execution.report import Report
+    from headrace_worker.models.registry import Registry
+    from headrace_worker.route import Route
+
+log = logging.getLogger("headrace.models")
+
+#: Reasons of failures that are the version's doing.
+_ITS_OWN = {"permanent", "timeout", "crash", "attempts exhausted"}
+#: Rows of a claim that a shadow predicts at the most.
+_MOST_ROWS = 64
+#: A shadow may take as much time as the version that answers, and this many seconds to begin with.
+_ALLOWANCE = 1.0
+
+
+class Tallies:
+    """Is told of each claim of this pool process. A shadow runs when its jobs have been answered."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        registry: Registry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._keys, self._registry, self._clock = client, keys, registry, clock
+        #: Seconds a shadow may still take.
+        self._allowance = _ALLOWANCE
+
+    def ended(self, report: Report) -> None:
+        """A claim has ended. Raises redis.RedisError."""
+        route = report.claim.route
+        if route is None or report.published is None or not {CANARY, SHADOW} & route.aliases.keys():
+            return
+        counted = count(report)
+        if shadow := route.aliases.get(SHADOW):
+            self._shadow(report, route, shadow.version, counted.setdefault(shadow.version, Tally()))
+        commands = [
+            version_stats.add_command(self._keys, route.model, version, one).with_source
+            for version, one in counted.items()
+        ]
+        if commands:
+            ask(self._client, Together(tuple(commands)))
+
+    def _shadow(self, report: Report, route: Route, version: str, found: Tally) -> None:
+        """Run the shadow beside production, as far as there is time, and count what it did.
+
+        What a canary answered, or a version that a job named, is nothing to compare it with.
+        """
+        self._allowance += sum(batch.ended - batch.began for batch in report.batches)
+        self._allowance = min(self._allowance, 10 * _ALLOWANCE)
+        answered = {outcome.job: outcome for outcome in report.published or () if isinstance(outcome, Success)}
+        rows = 0
+        for batch in (ran.batch for ran in report.batches):
+            part = _answered(batch, answered, _MOST_ROWS - rows)
+            if batch.model.manifest.version != route.default or route.default == version or not part.jobs:
+                continue
+            if self._allowance <= 0:
+                found.skipped += 1
+                continue
+            rows += len(part.instances)
+            began = self._clock()
+            try:
+                model = self._registry.get(route.model, version)
+                method = contract.check_method(model.contract, part.method)
+                got = model.predict(method, contract.check(model.contract, part.instances))
+                took = self._clock() - began
+                expected = [one for job in part.jobs for one in answered[job.job.id].prediction.predictions]
+                _compare(found, expected, got)
+            except BaseException as error:  # noqa: BLE001  # a model may raise anything; its jobs have been answered
+                found.failed += len(part.jobs)
+                log.warning("the shadow %s@%s failed: %s", route.model, version, type(error).__name__)
+            else:
+                found.succeeded += len(part.jobs)
+                found.took(took, len(part.jobs))
+            self._allowance -= self._clock() - began
+
+
+def count(report: Report) -> dict[str, Tally]:
+    """What each version that ran in a claim came to."""
+    found: dict[str, Tally] = {}
+    retried = {job.id for job, _ in report.settled.retried}
+    for ran in report.batches:
+        version = ran.batch.model.manifest.version
+        one = found.setdefault(version, Tally())
+        good = bad = 0
+        for job in ran.batch.jobs:
+            outcome = report.settled.outcomes.get(job.job.id)
+            good += isinstance(outcome, Success)
+            bad += job.job.id in retried or (isinstance(outcome, Failure) and outcome.reason in _ITS_OWN)
+        one.succeeded += good
+        one.failed += bad
+        one.took(ran.ended - ran.began, good + bad)
+    for given_up, _, failure in report.opened.ended:  # before it ran again: it had taken its process with it
+        if given_up.version is not None and failure.reason in _ITS_OWN:
+            found.setdefault(given_up.version, Tally()).failed += 1
+    return found
+
+
+def _answered(batch: Batch, answered: dict[str, Success], rows: int) -> Batch:
+    """The jobs of a batch that were answered, up to so many rows."""
+
+    def within() -> Iterator[bool]:
+        left = rows
+        for job in batch.jobs:
+            fits = job.job.id in answered and len(job.instances) <= left
+            left -= len(job.instances) if fits else 0
+            yield fits
+
+    return Batch(batch.model, batch.method, [job for job, fits in zip(batch.jobs, within(), strict=True) if fits])
+
+
+def _compare(found: Tally, expected: list[object], got: list[object]) -> None:
+    if len(got) != len(expected):
+        raise ValueError("a model must give one prediction for each instance")
+    for one, other in zip(expected, got, strict=True):
+        difference = apart(one, other)
+        found.compared += 1
+        found.differing += difference is None or difference > TOLERANCE
+        if difference is not None:
+            found.apart += difference
+            found.largest = max(found.largest, difference)

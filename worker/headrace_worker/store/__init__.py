@@ -1,0 +1,1 @@
+"""The model store: immutable, signed versions in a folder or at a URL."""

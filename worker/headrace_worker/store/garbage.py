@@ -1,0 +1,111 @@
+"""Remove old versions that nobody needs any more.
+
+what is old ─> what of it is named ─> its contract is withdrawn ─> named after all? ─> removed
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from headrace.client.client import Client
+from headrace.connection import connect
+from headrace.wire.keys import Keys
+from headrace_worker.settings import WorkerSettings
+from headrace_worker.store import references
+from headrace_worker.store.backend import Leftover
+from headrace_worker.store.store import Store
+
+#: What was begun this long ago and is no version yet never becomes one.
+_ABANDONED = timedelta(days=1)
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of an old version, or of something left over."""
+
+    model: str
+    #: Its number; or the name of what is left over.
+    version: str
+    #: Whether it goes.
+    remove: bool
+    #: Bytes it takes.
+    size: int
+    #: What names it, where it stays; what it is, where it goes and is no version.
+    why: str = ""
+
+
+def old(versions: Sequence[str], keep: int) -> list[str]:
+    """The versions, given oldest first, that are not among the newest `keep`."""
+    return list(versions[: max(0, len(versions) - max(1, keep))])
+
+
+class Collector:
+    """Removes what nobody needs from one store, as one Redis knows it."""
+
+    def __init__(self, store: Store, settings: WorkerSettings, *, keep: int) -> None:
+        self._store, self._settings, self._keep = store, settings, keep
+        self._keys = Keys(settings.key_prefix)
+
+    def look(self, models: Sequence[str], now: datetime) -> list[Found]:
+        """What would become of the old versions of some models, and of what was left over a day before `now`."""
+        found: list[Found] = []
+        for model in models:
+            if candidates := old(self._store.versions(model), self._keep):
+                named = self._named(model)
+                found += [self._found(model, version, named) for version in candidates]
+        for left in self._store.leftovers(now - _ABANDONED):
+            if left.model in models:
+                found.append(
+                    Found(model=left.model, version=left.name, remove=True, size=left.size, why="never finished")
+                )
+        return found
+
+    def collect(self, found: Sequence[Found], wait: Callable[[float], None] = time.sleep) -> list[Found]:
+        """Remove what was found to go, but for what is named by now; says what became of each.
+
+        Producers trust a contract for a while, so it is withdrawn first and that time waited for: whoever names
+        the version until then is met, and nobody does later.
+        """
+        going = [one for one in found if one.remove and not one.why]
+        withdrawn = self._withdraw(going)
+        if withdrawn:
+            wait(self._settings.contract_ttl)
+        named = {model: self._named(model) for model in {one.model for one in going}}
+        return [self._deal(one, named.get(one.model, {}), withdrawn) for one in found]
+
+    def _deal(self, one: Found, named: Mapping[str, str], withdrawn: Mapping[tuple[str, str], bytes]) -> Found:
+        if one.remove and one.why:
+            self._store.clear(Leftover(model=one.model, name=one.version, size=one.size))
+        elif one.remove and one.version in named:
+            if contract := withdrawn.get((one.model, one.version)):
+                with connect.connect(self._settings) as redis, connect.guarded(self._settings):
+                    redis.hset(self._keys.contracts(one.model), one.version, contract)
+            return self._found(one.model, one.version, named)
+        elif one.remove:
+            self._store.remove(one.model, one.version)
+        return one
+
+    def _found(self, model: str, version: str, named: Mapping[str, str]) -> Found:
+        why = named.get(version, "")
+        size = self._store.size(model, version)
+        return Found(model=model, version=version, remove=not why, size=size, why=why)
+
+    def _named(self, model: str) -> dict[str, str]:
+        with connect.connect(self._settings) as redis, connect.guarded(self._settings):
+            named = references.named(redis, self._keys, model)
+        with Client(settings=self._settings) as client:
+            return references.by_letters(client, model) | named
+
+    def _withdraw(self, going: Sequence[Found]) -> dict[tuple[str, str], bytes]:
+        withdrawn: dict[tuple[str, str], bytes] = {}
+        with connect.connect(self._settings) as redis, connect.guarded(self._settings):
+            for one in going:
+                name = self._keys.contracts(one.model)
+                contract: bytes | None = redis.hget(name, one.version)
+                if contract is not None:
+                    withdrawn[one.model, one.version] = contract
+                    redis.hdel(name, one.version)
+        return withdrawn

@@ -1,0 +1,81 @@
+"""What the log tells of claims: what went otherwise than it should, a line for each such fact."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.wire.dead_letter import Letter
+    from headrace_worker.execution.report import Report
+
+log = logging.getLogger("headrace.claims")
+
+#: Ids of jobs that a line names.
+_NAMED = 10
+
+
+class ClaimLog:
+    """Writes a line for each such thing. Jobs of a claim that failed alike are one."""
+
+    def ended(self, report: Report) -> None:
+        """A claim has ended."""
+        queue = report.claim.lease.queue
+        about: dict[str, Any] = {"queue": queue, "claim": report.claim.lease.name}
+        if report.published is None:
+            log.warning(
+                "the lease of %d jobs of %s was lost; they run elsewhere",
+                len(report.opened.jobs),
+                queue,
+                extra=about,
+            )
+            return
+        if malformed := report.opened.malformed:
+            log.error(
+                "%d messages of %s are no jobs; they are dead letters now", len(malformed), queue, extra=about
+            )
+        if retried := report.settled.retried:
+            errors = sorted({type(error).__name__ for _, error in retried})
+            named = _named([job.id for job, _ in retried])
+            log.warning(
+                "%d jobs of %s run again, after %s", len(retried), queue, ", ".join(errors), extra=about | named
+            )
+        published = {outcome.job for outcome in report.published}
+        for letters in _alike([letter for letter, _ in report.settled.letters if letter.id in published]):
+            first = letters[0]
+            log.warning(
+                "%d jobs of %s failed (%s): %s",
+                len(letters),
+                queue,
+                first.reason,
+                first.error,
+                extra=about
+                | _named([letter.id for letter in letters])
+                | {
+                    "model": first.model,
+                    "version": first.version,
+                    "attempt": len(first.attempts) + 1,
+                    "reason": first.reason,
+                    "error": first.error,
+                },
+            )
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "%d outcomes of %s published within %.1f ms",
+                len(report.published),
+                queue,
+                (report.ended - report.began) * 1000,
+                extra=about,
+            )
+
+
+def _named(jobs: list[str]) -> dict[str, Any]:
+    return {"job": jobs[0]} if len(jobs) == 1 else {"jobs": jobs[:_NAMED], "count": len(jobs)}
+
+
+def _alike(letters: list[Letter]) -> list[list[Letter]]:
+    kinds: dict[Any, list[Letter]] = {}
+    for one in letters:
+        kind = (one.model, one.version, one.reason, one.error, len(one.attempts))
+        kinds.setdefault(kind, []).append(one)
+    return list(kinds.values())

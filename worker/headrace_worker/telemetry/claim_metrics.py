@@ -1,0 +1,135 @@
+"""Tally what became of a claim: a pure function of its record, called once for a claim."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from headrace.wire.attempts import CRASH, ELSEWHERE, ERROR, LAPSE, REPLAY, TIMEOUT, TRIED, split
+from headrace.wire.keys import model_of
+from headrace.wire.message import submitted_at
+from headrace.wire.outcome import Success, status_of
+from headrace_worker.telemetry import metrics
+from headrace_worker.telemetry.metrics import Tally
+
+if TYPE_CHECKING:
+    from headrace_worker.execution.batching import Batch
+    from headrace_worker.execution.report import Report
+
+#: The causes of attempts by which they are counted: what a frame says may be anything.
+_CAUSES = {CRASH, LAPSE, TIMEOUT, REPLAY, ELSEWHERE}
+
+
+class Counting:
+    """Tallies each claim, and hands the tally on."""
+
+    def __init__(self, send: Callable[[Tally], None], *, claim_jobs: int) -> None:
+        self._send, self._claim_jobs = send, claim_jobs
+
+    def ended(self, report: Report) -> None:
+        """A claim has ended."""
+        tally = Tally()
+        measure(report, tally, claim_jobs=self._claim_jobs)
+        self._send(tally)
+
+
+def measure(report: Report, tally: Tally, *, claim_jobs: int) -> None:
+    """Add a claim to a tally. `claim_jobs` is the number of jobs a claim takes at the most."""
+    model = model_of(report.claim.lease.queue)
+    if model is None:
+        return
+    if report.published is None:
+        tally.add(metrics.LEASE_LOSSES, (model,))
+        return
+    _outcomes(report, tally, model)
+    if retried := len(report.settled.retried):
+        tally.add(metrics.RETRIES, (model,), retried)
+    for cause, number in Counter(_causes(report)).items():
+        tally.add(metrics.ATTEMPTS, (model, cause), number)
+    tally.observe(metrics.WAIT, (model,), _waits(report))
+    _batches(report, tally, model, claim_jobs)
+    tally.observe(metrics.PUBLISH, (model,), [report.ended - report.predicted])
+
+
+def _outcomes(report: Report, tally: Tally, model: str) -> None:
+    published = report.published or ()
+    kinds: Counter[tuple[str, str, str]] = Counter()
+    versions: dict[str, tuple[str, str]] | None = None
+    for outcome in published:
+        if type(outcome) is Success:
+            made = outcome.prediction
+            kinds[made.model, made.version, "success"] += 1
+            continue
+        if versions is None:
+            versions = _ran(report)
+        name, version = versions.get(outcome.job, (model, ""))
+        kinds[name, version, status_of(outcome)] += 1
+    for labels, number in kinds.items():
+        tally.add(metrics.JOBS, labels, number)
+    if report.settled.letters:
+        ended = {outcome.job for outcome in published}
+        for letter, _ in report.settled.letters:
+            if letter.reason == "malformed" or letter.id in ended:
+                tally.add(metrics.DEAD, (model, letter.reason))
+
+
+def _ran(report: Report) -> dict[str, tuple[str, str]]:
+    """Model and version of the jobs that ran."""
+    return {
+        admitted.job.id: (run.batch.model.manifest.name, run.batch.model.manifest.version)
+        for run in report.batches
+        for admitted in run.batch.jobs
+    }
+
+
+def _causes(report: Report) -> Iterator[str]:
+    """Why the runs that jobs had behind them did not end them, for jobs that have ended now."""
+    ended = {outcome.job for outcome in report.published or ()}
+    opened = report.opened
+    frames = [(job, frame) for job, frame, _ in opened.ended]
+    frames += zip(opened.jobs, opened.frames, strict=True)
+    for job, frame in frames:
+        if frame.startswith(TRIED) and job.id in ended:
+            for attempt in split(frame)[0]:
+                cause = attempt.cause
+                yield cause if cause in _CAUSES else "error" if cause.startswith(ERROR) else "other"
+
+
+def _waits(report: Report) -> Iterator[float]:
+    """Seconds that jobs waited until they were claimed, as far as their ids tell when they were submitted."""
+    claimed = report.moment(report.claim.taken)
+    for job, frame in zip(report.opened.jobs, report.opened.frames, strict=True):
+        since = submitted_at(job.id)
+        if since is None or frame.startswith(TRIED):
+            continue
+        if job.eta is not None and job.eta > since:
+            since = job.eta
+        yield (claimed - since).total_seconds()
+
+
+def _batches(report: Report, tally: Tally, model: str, claim_jobs: int) -> None:
+    if not report.batches:
+        return
+    tally.observe(metrics.BATCHING, (model,), [report.batches[0].began - report.claim.taken])
+    for run in report.batches:
+        manifest = run.batch.model.manifest
+        labels = (manifest.name, manifest.version)
+        rows = sum(len(admitted.instances) for admitted in run.batch.jobs)
+        tally.observe(metrics.PREDICT, labels, [run.ended - run.began])
+        tally.observe(metrics.ROWS, labels, [rows])
+        tally.add(metrics.BATCHES, (*labels, cut_of(report, run.batch, rows, claim_jobs)))
+
+
+def cut_of(report: Report, batch: Batch, rows: int, claim_jobs: int) -> str:
+    """Why a batch holds no more: `rows`, `bytes`, `jobs`, `alone`, `mixed`, or `empty`: nothing more waited."""
+    frames, limits = report.claim.frames, batch.model.manifest.limits
+    if rows >= limits.max_batch_rows:
+        return "rows"
+    if len(frames) == 1 and frames[0].startswith(TRIED):
+        return "alone"
+    if len(frames) >= min(claim_jobs, limits.max_batch_rows):
+        return "jobs" if len(report.batches) == 1 else "mixed"
+    if sum(map(len, frames)) >= limits.max_batch_bytes:
+        return "bytes"
+    return "empty" if len(report.batches) == 1 else "mixed"

@@ -1,0 +1,180 @@
+"""What Redis tells of queues, leases, dead letters and models, as metrics. Read when asked for, nothing kept.
+
+Few round trips a scrape: the names of the models, the leases, and everything else of all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import redis
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from headrace.catalog import workers as loaded
+from headrace.connection.commands import Script, Together, ask, carry_out
+from headrace.errors import InvalidInput
+from headrace.inspection import queues
+from headrace.inspection.queues import QueueDepth
+from headrace.wire.keys import Keys, check_model_name, queue_name
+from headrace.wire.message import submitted_at
+from headrace_worker.telemetry.metrics import Metric, gauges
+from headrace_worker.transport.leases import lease_of
+
+log = logging.getLogger("headrace.exporter")
+
+UP = Metric("headrace_redis_up", "gauge", "Whether Redis answered this scrape.")
+READ = Metric("headrace_exporter_read_seconds", "gauge", "How long Redis took to answer this scrape.")
+READY = Metric("headrace_queue_ready", "gauge", "Jobs that wait for a worker.", ("model", "priority"))
+AGAIN = Metric("headrace_queue_again", "gauge", "Jobs that run again before all others, each alone.", ("model",))
+DELAYED = Metric("headrace_queue_delayed", "gauge", "Jobs whose time has not come.", ("model",))
+LEASED = Metric("headrace_queue_leased", "gauge", "Jobs a worker has taken.", ("model",))
+OLDEST = Metric(
+    "headrace_queue_oldest_seconds",
+    "gauge",
+    "Age of the job that waits longest, as far as its id tells; 0 where none waits.",
+    ("model",),
+)
+CLAIMS = Metric("headrace_leases", "gauge", "Claims under lease.", ("model",))
+LAPSED = Metric("headrace_leases_lapsed", "gauge", "Leases whose time is over and that nobody has swept up.")
+DEAD = Metric("headrace_dead_letters", "gauge", "Dead letters kept.")
+DROPPED = Metric(
+    "headrace_dead_letters_dropped_total", "counter", "Dead letters dropped: too many, or kept too long."
+)
+WORKERS = Metric("headrace_model_workers", "gauge", "Workers that have a version in memory.", ("model", "version"))
+REFUSED = Metric(
+    "headrace_model_refused", "gauge", "1 for each version that workers refuse to serve.", ("model", "version")
+)
+
+#: All that the exporter shows.
+SHOWN = (UP, READ, READY, AGAIN, DELAYED, LEASED, OLDEST, CLAIMS, LAPSED, DEAD, DROPPED, WORKERS, REFUSED)
+
+#: KEYS: lists. Returns the id of the job that is taken next of each, '' where there is none.
+_NEXT = Script("""
+local ids = {}
+for i, key in ipairs(KEYS) do
+  local frame = redis.call('LINDEX', key, -1)
+  ids[i] = frame and string.match(frame, '"id":%s?"([%w_.:-]+)"') or ''
+end
+return ids
+""")
+
+
+class Queues(Collector):
+    """Metrics of one Redis. `connect` gives the connection when it is first needed."""
+
+    def __init__(self, connect: Callable[[], redis.Redis], prefix: str = "") -> None:
+        self._connect, self._keys = connect, Keys(prefix)
+        self._client: redis.Redis | None = None
+        self._failed = False
+
+    def describe(self) -> Sequence[Family]:
+        """Nothing: to register must not wait for Redis."""
+        return ()
+
+    def collect(self) -> Iterator[Family]:
+        """All of it, now; only that Redis is not up where it does not answer."""
+        began = time.monotonic()
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            found = list(_read(self._client, self._keys))
+            self._failed = False
+        except redis.RedisError as error:
+            if not self._failed:  # once, not at each scrape
+                log.warning("Redis does not answer: %s", type(error).__name__)
+            self._failed, found = True, []
+        yield gauges(UP, [((), float(not self._failed))])
+        yield gauges(READ, [((), time.monotonic() - began)])
+        yield from found
+
+
+def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
+    models = sorted(_names(ask(client, Together((("SMEMBERS", keys.models),)))[0]))
+    per_list = [(model, key) for model in models for key in _lists(keys, model)]
+    asked: list[tuple[Any, ...]] = [
+        ("TIME",),
+        ("ZCARD", keys.died),
+        ("GET", keys.dead_dropped),
+    ]
+    for model in models:
+        asked += [loaded.read_loaded(keys, model).words, loaded.read_refused(keys, model).words]
+    if models:
+        asked += [queues.lengths(keys, models).with_source, _NEXT([key for _, key in per_list]).with_source]
+    replies = ask(client, Together(tuple(asked)))
+    for reply in replies:
+        if isinstance(reply, redis.RedisError):
+            raise reply
+    (seconds, micros), dead, dropped, *rest = replies
+    leases = carry_out(partial(ask, client), queues.held(keys))
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    said = {model: (rest[2 * at], rest[2 * at + 1]) for at, model in enumerate(models)}
+    measured, ids = rest[-2:] if models else ([], [])
+    depths = queues.depths(models, measured, leases)
+    yield from _depths(depths)
+    yield gauges(OLDEST, [((model,), age) for model, age in _ages(models, per_list, ids, now_ms / 1000)])
+    yield from _leases(models, leases, now_ms)
+    yield gauges(DEAD, [((), int(dead))])
+    family = CounterMetricFamily(DROPPED.name, DROPPED.help)
+    family.add_metric((), int(dropped or 0))
+    yield family
+    yield from _versions(said, now_ms)
+
+
+def _names(members: Sequence[bytes]) -> Iterator[str]:
+    for member in members:
+        with suppress(InvalidInput, UnicodeDecodeError):  # what is no name of a model is no label
+            yield check_model_name(member.decode())
+
+
+def _lists(keys: Keys, model: str) -> tuple[str, ...]:
+    return (keys.again(queue_name(model)), *keys.lists(queue_name(model)))
+
+
+def _depths(depths: Sequence[QueueDepth]) -> Iterator[Family]:
+    yield gauges(
+        READY, [((one.model, str(step)), jobs) for one in depths for step, jobs in one.by_priority.items()]
+    )
+    yield gauges(AGAIN, [((one.model,), one.again) for one in depths])
+    yield gauges(DELAYED, [((one.model,), one.delayed) for one in depths])
+    yield gauges(LEASED, [((one.model,), one.leased) for one in depths])
+
+
+def _ages(
+    models: Sequence[str], per_list: Sequence[tuple[str, str]], ids: Sequence[bytes], now: float
+) -> Iterator[tuple[str, float]]:
+    ages = dict.fromkeys(models, 0.0)
+    for (model, _), job in zip(per_list, ids, strict=True):
+        since = submitted_at(job.decode(errors="replace"))
+        if since is not None:
+            ages[model] = max(ages[model], now - since.timestamp())
+    yield from ages.items()
+
+
+def _leases(models: Sequence[str], leases: Sequence[tuple[bytes, float]], now_ms: int) -> Iterator[Family]:
+    held: Counter[str] = Counter()
+    lapsed = 0
+    for member, until in leases:
+        if (lease := lease_of(member)) is not None:
+            held[lease.queue] += 1
+            lapsed += until < now_ms
+    yield gauges(CLAIMS, [((model,), held[queue_name(model)]) for model in models])
+    yield gauges(LAPSED, [((), lapsed)])
+
+
+def _versions(said: dict[str, tuple[Any, Any]], now_ms: int) -> Iterator[Family]:
+    workers: Counter[tuple[str, str]] = Counter()
+    refused: list[tuple[str, str]] = []
+    for model, (has, refuses) in said.items():
+        for one in loaded.loaded(has, now_ms).values():
+            workers.update((model, version) for version in one.versions)
+        refused += [(model, version) for version in loaded.refused(refuses, now_ms)]
+    yield gauges(WORKERS, workers.items())
+    yield gauges(REFUSED, [(labels, 1) for labels in refused])
