@@ -93,10 +93,11 @@ chaos: $(VENV)/.develops ## Kill, cut and fill everything under load, and write 
 	$(BIN)/python -m tests.chaos --out tests/chaos/results/latest.json --docs $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.develops ## Style, format and types
+lint: $(VENV)/.develops ## Style, format, types and the walls between packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 AUDIT := .venv-audit
 

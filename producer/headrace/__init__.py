@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from headrace.version import __version__ as __version__  # re-exported
+
 if TYPE_CHECKING:
     from headrace.catalog.contract import Contract
     from headrace.client.aio_client import AsyncClient, AsyncJobHandle
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from headrace.settings import Settings
     from headrace.wire.outcome import Prediction
 
-__version__ = "0.1.0"
 
 # Imported when first used: `import headrace` costs milliseconds, redis-py alone 150 of them.
 _HOME = {

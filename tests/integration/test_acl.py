@@ -266,11 +266,12 @@ def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, t
     with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
         bury(admin_raw, letter("a", model=MODEL, version="2", queue=f"predict.{MODEL}"))
     settings = WorkerSettings(redis_url=url("worker", port), contract_ttl=0.01)
-    collector = Collector(Store(models), settings, keep=1)
-    done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
-    assert [(one.version, one.why) for one in done] == [("1", "serves"), ("2", "the dead letter a")]
-    admin.hset(f"headrace:contracts:{MODEL}", "latest", "3")
-    done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
+    with Client(settings=settings) as client:
+        collector = Collector(Store(models), settings, lambda model: client.dead_letters.list(model=model), keep=1)
+        done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
+        assert [(one.version, one.why) for one in done] == [("1", "serves"), ("2", "the dead letter a")]
+        admin.hset(f"headrace:contracts:{MODEL}", "latest", "3")
+        done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
     assert [one.version for one in done if one.remove] == ["1"]
     assert refused(admin) == []
 

@@ -19,9 +19,9 @@ from headrace.catalog.published import publish
 from headrace.connection.connect import connect
 from headrace.errors import InvalidInput, JobCancelled, JobConflict, QueueFull, UnknownModel
 from headrace.settings import Settings
-from headrace.submit.enqueue import record_of
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Prediction, Success
+from headrace.wire.record import decode_record
 
 AGE = {"age": 41}
 
@@ -278,7 +278,7 @@ def test_installations_with_prefixes_do_not_meet(redis_url: str, server: redis.R
 
 def test_a_record_lives_as_long_as_the_settings_say(client: Client, server: redis.Redis):
     job = client.submit("churn", AGE, metadata={"batch": "7"})
-    record = record_of(server.get(Keys().job(job.id)))
+    record = decode_record(server.get(Keys().job(job.id)))
     assert record.m == "churn"
     assert record.x == {"batch": "7"}
     assert 6 * 86_400 < server.ttl(Keys().job(job.id)) <= 7 * 86_400

@@ -22,7 +22,7 @@ from headrace.connection.connect import celery_app
 from headrace.errors import HeadraceError, JobFailed
 from headrace_worker.cli.health import health
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.telemetry import metrics_collector
+from headrace_worker.process import monitoring
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -76,7 +76,7 @@ def test_a_worker_tells_what_its_pool_processes_did_and_how_it_is(
 
         _, text = get(port, "/metrics")
         shown = {family.name for family in text_string_to_metric_families(text)}
-        assert {metric.name.removesuffix("_total") for metric in metrics_collector.SHOWN} <= shown
+        assert {metric.name.removesuffix("_total") for metric in monitoring.SHOWN} <= shown
 
         monkeypatch.setenv("HEADRACE_HEALTH_FILE", str(file))
         assert CliRunner().invoke(health, ["--ready"]).output == "all is well\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -71,8 +71,9 @@ def store(settings: WorkerSettings) -> Store:
 
 
 @pytest.fixture
-def collector(store: Store, settings: WorkerSettings) -> Collector:
-    return Collector(store, settings, keep=2)
+def collector(store: Store, settings: WorkerSettings) -> Iterator[Collector]:
+    with Client(settings=settings) as client:
+        yield Collector(store, settings, lambda model: client.dead_letters.list(model=model), keep=2)
 
 
 def kept(found: list[Found]) -> dict[str, str]:
@@ -212,5 +213,5 @@ def test_what_was_never_finished_goes_after_a_day(collector: Collector, store: S
 def test_nothing_goes_where_redis_is_away(store: Store, tmp_path: Path) -> None:
     away = WorkerSettings(redis_url=f"unix://{tmp_path}/none.sock", command_timeout=0.2, connect_timeout=0.2)
     with pytest.raises(BrokerUnavailable):
-        Collector(store, away, keep=1).look(["churn"], NOW)
+        Collector(store, away, lambda _model: (), keep=1).look(["churn"], NOW)
     assert len(store.versions("churn")) == 8

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from headrace_worker.telemetry import metrics_collector, queue_metrics
+from headrace_worker.process import monitoring
+from headrace_worker.telemetry import queue_metrics
+from headrace_worker.telemetry.metrics import Metric
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
-SHOWN = (*metrics_collector.SHOWN, *queue_metrics.SHOWN)
+SHOWN = (*monitoring.SHOWN, *queue_metrics.SHOWN)
 
 
 def test_every_metric_stands_in_the_reference_as_it_is_and_no_other_does() -> None:
@@ -20,7 +22,7 @@ def test_every_metric_stands_in_the_reference_as_it_is_and_no_other_does() -> No
 
 
 @pytest.mark.parametrize("metric", SHOWN, ids=lambda metric: metric.name)
-def test_names_are_as_prometheus_wants_them(metric: metrics_collector.Metric) -> None:
+def test_names_are_as_prometheus_wants_them(metric: Metric) -> None:
     assert re.fullmatch(r"headrace_[a-z_]+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert bool(metric.buckets) == (metric.kind == "histogram")

@@ -11,11 +11,12 @@ import pytest
 from burying import letter
 from headrace.cli.explain import page
 from headrace.inspection.locate import Place
-from headrace.inspection.timeline import Known, seconds, timeline
-from headrace.submit.enqueue import Record
+from headrace.inspection.timeline import Known, timeline
+from headrace.text import format_duration
 from headrace.wire.attempts import Attempt
 from headrace.wire.execution import Ended, Run, ended
 from headrace.wire.outcome import Cancelled, Expired, Failure, Prediction, Success, decode, encode
+from headrace.wire.record import Record
 
 JOB = "0199a2b4-8c00-7000-8000-000000000000"
 SUBMITTED = 0x0199A2B48C00
@@ -140,7 +141,7 @@ def test_what_others_stored_tells_nothing(stored: bytes):
     [(0.04, "0.04 ms"), (4.25, "4.25 ms"), (999, "999 ms"), (1300, "1.3 s"), (125_000, "2 min 5 s")],
 )
 def test_times_are_said_as_people_say_them(ms: float, said: str):
-    assert seconds(ms) == said
+    assert format_duration(ms) == said
 
 
 def test_a_page_counts_from_the_first_moment_and_prints_no_control_characters():

@@ -11,8 +11,8 @@ import logging
 import warnings
 from typing import Any
 
-from headrace import __version__
 from headrace.settings import load
+from headrace.version import __version__
 from headrace_worker.execution import pool_process
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry

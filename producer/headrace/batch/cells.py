@@ -6,7 +6,6 @@ follows, says what is wrong with it in the words every producer uses.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 
 from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Text
 from headrace.errors import InvalidInput
+from headrace.text import nearest_name
 
 #: What is written where a value is missing: the words pandas.read_csv takes for it, for a model was most likely
 #: trained on what that read. (pandas documents them under `na_values`.)
@@ -145,8 +145,8 @@ def _lacks(whose: str, lacking: Sequence[str], header: Sequence[str]) -> str:
 
 def _with_near(name: str, header: Sequence[str]) -> str:
     lowered = {column[:64].strip().lower(): column for column in header}
-    near = difflib.get_close_matches(name[:64].lower(), list(lowered), n=1, cutoff=0.6)
-    return f"{_shown(name)} (did you mean {_shown(lowered[near[0]])}?)" if near else _shown(name)
+    near = nearest_name(name.lower(), lowered)
+    return f"{_shown(name)} (did you mean {_shown(lowered[near])}?)" if near else _shown(name)
 
 
 def _shown(name: str) -> str:

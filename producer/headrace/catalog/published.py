@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from headrace.catalog import aliases
-from headrace.catalog.aliases import Aliases
+from headrace.catalog.aliases import Aliases, is_version
 from headrace.catalog.contract import Contract
 from headrace.connection.commands import Command, Plan, Script, ask
 from headrace.errors import HeadraceError, UnknownModel
+from headrace.text import did_you_mean
 from headrace.wire.keys import Keys
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def listed(reply: set[bytes] | list[bytes]) -> list[str]:
     return sorted(name.decode() for name in reply)
 
 
+def list_models(keys: Keys) -> Plan[list[str]]:
+    """List the models that have a contract, sorted."""
+    return listed((yield every(keys)))
+
+
 class Contracts:
     """The contracts a producer has read. Safe to use from many threads: an entry is replaced, never changed."""
 
@@ -88,6 +94,13 @@ class Contracts:
         self._read[model, version] = (now, contract)
         return contract
 
+    def named(self, model: str, version: str | None, now: datetime) -> Plan[Contract]:
+        """Read the contract of a version, by its number or an alias, or of the newest for None."""
+        if version is not None and not is_version(version):
+            alias = (yield from self.aliases(model, now.timestamp())).by_name.get(version)
+            version = version if alias is None else alias.version
+        return (yield from self.get(model, version, now.timestamp(), again=True))
+
     def aliases(self, model: str, now: float) -> Plan[Aliases]:
         """The model's aliases; at most `ttl` seconds old at the moment `now`."""
         at, known = self._aliases.get(model, (0.0, None))
@@ -108,7 +121,7 @@ class Contracts:
         if versions:
             known = ", ".join(name for name in versions if name != "latest")
             raise UnknownModel(f"model {model!r} has no version {version!r}; it has {known}")
-        models = listed((yield every(self._keys)))
+        models = yield from list_models(self._keys)
         raise UnknownModel(_no_such_model(model, models))
 
 
@@ -128,8 +141,7 @@ def _no_such_model(model: str, models: list[str]) -> str:
             f"no model {model!r}: no worker has published a contract to this Redis yet; start `headrace worker`, "
             "look at the Redis URL and key prefix, or enqueue unchecked with Client(check=False)"
         )
-    near = difflib.get_close_matches(model, models, n=1, cutoff=0.5)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
+    meant = did_you_mean(model, models, cutoff=0.5)
     more = ", ..." if len(models) > _MOST_NAMES else ""
     return f"no model {model!r} is published{meant or '.'} Known: {', '.join(models[:_MOST_NAMES])}{more}"
 

@@ -6,12 +6,13 @@ empty. Names of features are told, values never: an error ends up in logs.
 
 from __future__ import annotations
 
-import difflib
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+from headrace.text import did_you_mean, nearest_name
 
 if TYPE_CHECKING:
     from headrace.catalog.contract import Feature, Kind
@@ -28,8 +29,10 @@ def explain_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list
     extra = [name for name in instance if name not in known]
     missing = [name for name in expected if name not in instance]
     for name in extra:
-        problems.append(f"no feature {_shown(name)} in the contract" + _meant(name, missing or expected))
-    spelt_wrong = {near for name in extra for near in _near(name, missing)}
+        problems.append(
+            f"no feature {_shown(name)} in the contract" + did_you_mean(str(name), missing or expected)
+        )
+    spelt_wrong = {nearest_name(str(name), missing) for name in extra}
     for feature in features:
         if feature.name in instance:
             mended[feature.name], problem = _value(feature, instance[feature.name])
@@ -137,15 +140,6 @@ def _a(value: Any) -> str:
             return "an object"
         case _:
             return f"a {type(value).__name__}"
-
-
-def _near(name: Any, names: Sequence[str]) -> list[str]:
-    return difflib.get_close_matches(str(name)[:64], names, n=1, cutoff=0.6)
-
-
-def _meant(name: Any, names: Sequence[str]) -> str:
-    near = _near(name, names)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _shown(name: Any) -> str:

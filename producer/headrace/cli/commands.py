@@ -6,7 +6,6 @@ group `headrace.commands`; headrace-worker does.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from headrace.errors import HeadraceError, JobFailed, ResultTimeout
+from headrace.text import did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -72,8 +72,7 @@ class Commands(click.Group):
         """As click does, with the near name where there is none of that name."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            near = difflib.get_close_matches(name, [*self.list_commands(ctx), *_WORKER], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, [*self.list_commands(ctx), *_WORKER])
             raise click.UsageError(f"no command {name[:64]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 

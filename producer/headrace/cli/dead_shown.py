@@ -13,6 +13,7 @@ from headrace.dead_letters.bulk import Tally
 from headrace.dead_letters.filter import moment
 from headrace.dead_letters.groups import Storm
 from headrace.errors import InvalidInput
+from headrace.text import plural
 from headrace.wire.attempts import REPLAY, Attempt
 from headrace.wire.dead_letter import Kept, Letter
 from headrace.wire.parsing import NotAJob, unseal
@@ -49,7 +50,7 @@ def line(letter: Letter) -> str:
 
 def page(kept: Kept, *, payload: bool) -> Iterator[str]:
     """A letter with its history; with `payload` the instances of its job, or the head of bytes that are none."""
-    rows = "" if kept.rows is None else f", {kept.rows:,} instance{'' if kept.rows == 1 else 's'}"
+    rows = "" if kept.rows is None else f", {plural(kept.rows, 'instance')}"
     yield f"letter     {printable(kept.id)}"
     yield f"died       {_when(kept.died_ms)} on {printable(kept.worker) or 'an unknown worker'}"
     yield f"job        {printable(_model(kept))}{rows}, from {printable(kept.queue) or 'an unknown queue'}"

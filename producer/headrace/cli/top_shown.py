@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from headrace.cli.options import printable
-from headrace.inspection.timeline import seconds
 from headrace.monitor.overview import Overview
+from headrace.text import format_duration
 
 #: Failures that are shown, the most frequent first.
 _TROUBLES = 8
@@ -77,7 +77,7 @@ def _queues(seen: Overview) -> list[Column]:
     return [
         Column("MODEL", [printable(one.model) for one in queues], right=False),
         Column("WAITING", [f"{one.waiting:,}" for one in queues]),
-        Column("OLDEST", ["-" if wait is None else seconds(1000 * wait) for wait in waits], 2),
+        Column("OLDEST", ["-" if wait is None else format_duration(1000 * wait) for wait in waits], 2),
         Column("LEASED", [f"{one.leased:,}" for one in queues], 3),
         Column("DELAYED", [f"{one.delayed:,}" for one in queues], 6),
         Column("AGAIN", [f"{one.again:,}" for one in queues], 8),
@@ -97,7 +97,7 @@ def _workers(seen: Overview) -> list[Column]:
         Column("CLAIMS", [str(one.active) for one in workers], 1),
         Column("JOBS/S", [_rate(one.jobs) for one in workers]),
         Column("LOAD", ["-" if one.load is None else f"{one.load:.1f}" for one in workers], 2),
-        Column("SEEN", [f"{seconds(1000 * max(0.0, one.seen))} ago" for one in workers], 3),
+        Column("SEEN", [f"{format_duration(1000 * max(0.0, one.seen))} ago" for one in workers], 3),
     ]
 
 
@@ -142,4 +142,4 @@ def _rate(rate: float) -> str:
 
 
 def _time(ms: float | None) -> str:
-    return "-" if ms is None else seconds(ms)
+    return "-" if ms is None else format_duration(ms)

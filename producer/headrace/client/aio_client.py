@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from types import TracebackType
@@ -15,23 +16,30 @@ from typing import Any, Self, TypeVar, Unpack
 
 from redis.exceptions import RedisError
 
+from headrace.catalog import published
 from headrace.catalog.contract import Contract
+from headrace.catalog.published import Contracts
 from headrace.client.aio_dead_letters import AsyncDeadLetters
 from headrace.client.client import settings_of
-from headrace.client.session import A_MOMENT, Deadline, some_left, utc_now
+from headrace.client.session import A_MOMENT, out_of_time, some_left
+from headrace.clock import Deadline, utc_now
 from headrace.connection import connect
 from headrace.connection.commands import Command, Early, PlanAhead, Sent, Together, ask_async, carry_out_async
 from headrace.connection.retry import Patience
+from headrace.inspection import queues
+from headrace.inspection.job import JobInspector
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.timeline import Timeline
+from headrace.results import publish
 from headrace.results.aio_listener import AsyncWaiting, AsyncWatch
 from headrace.results.inbox import SOON, in_bulk
 from headrace.settings import Settings
 from headrace.submit.options import JobOptions, asked, each_of, instances_of
-from headrace.submit.submitter import Producer, out_of_time
-from headrace.wire.keys import check_job_id, check_model_name, split_version
+from headrace.submit.submitter import Submitter
+from headrace.wire.keys import Keys, check_job_id, check_model_name, split_version
 from headrace.wire.message import new_id
 from headrace.wire.outcome import Outcome, Prediction, Status, status_of
+from headrace.wire.signing import JobKeys
 
 T = TypeVar("T")
 
@@ -57,10 +65,17 @@ class AsyncLink:
 
     def __init__(self, settings: Settings, *, check: bool) -> None:
         self.settings = settings
-        self.producer = Producer(settings, check=check)
+        self.keys = Keys(settings.key_prefix)
+        self.inbox = uuid.uuid4().hex
+        self.job_keys = JobKeys.of(settings.job_keys)
+        self.contracts = Contracts(self.keys, settings.contract_ttl)
+        self.submitter = Submitter(
+            settings, self.keys, self.contracts, self.job_keys, inbox=self.inbox, check=check
+        )
+        self.inspector = JobInspector(self.keys)
         self._redis = connect.connect_async(settings, retries=0)  # as Link's
         self._patience = Patience(settings.command_timeout)
-        self.waiting = AsyncWaiting(self._redis, self.producer.keys, settings, self.producer.inbox)
+        self.waiting = AsyncWaiting(self._redis, self.keys, settings, self.inbox)
 
     async def do(self, plan: PlanAhead[T], within: float | None = None) -> T:
         """Carry a plan out, as `Link.do`. Raises BrokerUnavailable."""
@@ -113,7 +128,7 @@ class AsyncLink:
             return arrived[1]
         if self.waiting.trouble is not None:
             raise self.waiting.trouble
-        known = await self.do(self.producer.look(job), within=A_MOMENT)
+        known = await self.do(self.inspector.look(job), within=A_MOMENT)
         if known.outcome is None:
             raise out_of_time(known, given or 0.0)
         return known.outcome
@@ -150,7 +165,7 @@ class AsyncJobHandle:
     async def status(self) -> Status:
         """Where the job is now."""
         if self._outcome is None:
-            known = await self._link.do(self._link.producer.look(self.id))
+            known = await self._link.do(self._link.inspector.look(self.id))
             self.model = self.model or known.model
             self._outcome = known.outcome
             return known.status
@@ -173,11 +188,13 @@ class AsyncJobHandle:
 
     async def cancel(self) -> bool:
         """Cancel the job; see `JobHandle.cancel`."""
-        return await self._link.do(self._link.producer.cancel(self.id, utc_now()))
+        return await self._link.do(
+            publish.cancel(self._link.keys, self.id, ttl=self._link.settings.result_ttl, now=utc_now())
+        )
 
     async def explain(self) -> Timeline:
         """What became of the job so far; see `JobHandle.explain`."""
-        return await self._link.do(self._link.producer.explain(self.id))
+        return await self._link.do(self._link.inspector.explain(self.id))
 
     def __repr__(self) -> str:
         return f"<AsyncJobHandle {self.id}{f' of {self.model}' if self.model else ''}>"
@@ -204,7 +221,7 @@ class AsyncClient:
         """Enqueue a job; see `Client.submit`."""
         now = utc_now()
         wanted = asked(model, options, now)
-        job = await self._link.do(self._link.producer.submit(wanted, instances_of(instance, instances), id, now))
+        job = await self._link.do(self._link.submitter.submit(wanted, instances_of(instance, instances), id, now))
         return AsyncJobHandle(self._link, job, wanted.model, own=id is None)
 
     async def submit_many(
@@ -218,7 +235,7 @@ class AsyncClient:
         """Enqueue a job for each instance; see `Client.submit_many`."""
         now = utc_now()
         wanted = asked(model, options, now)
-        jobs = await self._link.do(self._link.producer.submit_many(wanted, each_of(instances), ids, now))
+        jobs = await self._link.do(self._link.submitter.submit_many(wanted, each_of(instances), ids, now))
         return [AsyncJobHandle(self._link, job, wanted.model, own=ids is None) for job in jobs]
 
     async def predict(
@@ -237,13 +254,13 @@ class AsyncClient:
         wanted, given = asked(model, options, now), instances_of(instance, instances)
         if id is not None:
             job = check_job_id(id)
-            await self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
+            await self._link.do(self._link.submitter.submit(wanted, given, job, now), deadline.left())
             return await AsyncJobHandle(self._link, job, wanted.model).result(deadline.left())
         # Nobody can have told of a fresh id before it is submitted: no look is needed, only this order.
         job = new_id()
         async with self._link.waiting.watch([job], look=False, own=[job]) as watch:
             ready = await watch.ready(deadline.left_or(self._link.settings.connect_timeout))
-            await self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
+            await self._link.do(self._link.submitter.submit(wanted, given, job, now), deadline.left())
             arrived = await watch.next(deadline.left_or(SOON)) if ready else None
         if arrived is not None:
             return arrived[1].get()
@@ -286,15 +303,15 @@ class AsyncClient:
     async def contract(self, model: str, version: str | None = None) -> Contract:
         """The contract of a version of a model; see `Client.contract`."""
         name, version = split_version(model, version)
-        return await self._link.do(self._link.producer.contract(check_model_name(name), version, utc_now()))
+        return await self._link.do(self._link.contracts.named(check_model_name(name), version, utc_now()))
 
     async def models(self) -> list[str]:
         """The models a worker has published a contract of, sorted."""
-        return await self._link.do(self._link.producer.models())
+        return await self._link.do(published.list_models(self._link.keys))
 
     async def queues(self) -> list[QueueDepth]:
         """What waits in the queue of each of these models."""
-        return await self._link.do(self._link.producer.queues())
+        return await self._link.do(queues.read_queues(self._link.keys))
 
     @property
     def dead_letters(self) -> AsyncDeadLetters:

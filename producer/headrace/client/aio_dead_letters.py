@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Unpack
 
-from headrace.client.dead_letters import Count, LetterPlans, OnProgress
-from headrace.client.session import utc_now
+from headrace.client.dead_letters import OnProgress
+from headrace.clock import utc_now
 from headrace.dead_letters.bulk import Sweep, Tally
 from headrace.dead_letters.filter import LetterFilter
 from headrace.dead_letters.groups import Storm, Storms
+from headrace.dead_letters.operations import Count, LetterPlans
 from headrace.wire.dead_letter import Kept, Letter
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class AsyncDeadLetters:
 
     def __init__(self, link: AsyncLink) -> None:
         self._link = link
-        self._plans = LetterPlans(link.producer)
+        self._plans = LetterPlans(link.settings, link.keys, link.contracts, link.job_keys)
 
     async def list(self, **which: Unpack[LetterFilter]) -> AsyncIterator[Letter]:
         """The letters of a filter (`async for`)."""

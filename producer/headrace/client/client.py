@@ -8,10 +8,13 @@ from typing import Any, Self, Unpack
 
 import msgspec
 
+from headrace.catalog import published
 from headrace.catalog.contract import Contract
 from headrace.client.dead_letters import DeadLetters
 from headrace.client.job import JobHandle
-from headrace.client.session import Deadline, Link, some_left, utc_now
+from headrace.client.session import Link, some_left
+from headrace.clock import Deadline, utc_now
+from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
 from headrace.results.inbox import SOON, in_bulk
 from headrace.settings import Settings, load
@@ -50,7 +53,7 @@ class Client:
         """
         now = utc_now()
         wanted = asked(model, options, now)
-        job = self._link.do(self._link.producer.submit(wanted, instances_of(instance, instances), id, now))
+        job = self._link.do(self._link.submitter.submit(wanted, instances_of(instance, instances), id, now))
         return JobHandle(self._link, job, wanted.model, own=id is None)
 
     def submit_many(
@@ -68,7 +71,7 @@ class Client:
         """
         now = utc_now()
         wanted = asked(model, options, now)
-        jobs = self._link.do(self._link.producer.submit_many(wanted, each_of(instances), ids, now))
+        jobs = self._link.do(self._link.submitter.submit_many(wanted, each_of(instances), ids, now))
         return [JobHandle(self._link, job, wanted.model, own=ids is None) for job in jobs]
 
     def predict(
@@ -87,11 +90,11 @@ class Client:
         wanted, given = asked(model, options, now), instances_of(instance, instances)
         if id is not None:
             job = check_job_id(id)
-            self._link.do(self._link.producer.submit(wanted, given, job, now), deadline.left())
+            self._link.do(self._link.submitter.submit(wanted, given, job, now), deadline.left())
             return JobHandle(self._link, job, wanted.model).result(deadline.left())
         with self._link.lines.one() as line:
             inbox = line.inbox if line.open(deadline.left()) else None
-            job = self._link.do(self._link.producer.submit(wanted, given, None, now, inbox), deadline.left())
+            job = self._link.do(self._link.submitter.submit(wanted, given, None, now, inbox), deadline.left())
             told = line.hear(job, deadline.left_or(SOON)) if inbox else None
         if told is not None:
             return told.get()
@@ -132,15 +135,15 @@ class Client:
     def contract(self, model: str, version: str | None = None) -> Contract:
         """The contract of a version of a model, of the newest by default. Raises UnknownModel."""
         name, version = split_version(model, version)
-        return self._link.do(self._link.producer.contract(check_model_name(name), version, utc_now()))
+        return self._link.do(self._link.contracts.named(check_model_name(name), version, utc_now()))
 
     def models(self) -> list[str]:
         """The models a worker has published a contract of, sorted."""
-        return self._link.do(self._link.producer.models())
+        return self._link.do(published.list_models(self._link.keys))
 
     def queues(self) -> list[QueueDepth]:
         """What waits in the queue of each of these models."""
-        return self._link.do(self._link.producer.queues())
+        return self._link.do(queues.read_queues(self._link.keys))
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from headrace.client.session import Link, utc_now
+from headrace.client.session import Link
+from headrace.clock import utc_now
 from headrace.inspection.timeline import Timeline
+from headrace.results import publish
 from headrace.wire.outcome import Outcome, Prediction, Status, status_of
 
 
@@ -34,7 +36,7 @@ class JobHandle:
     def status(self) -> Status:
         """Where the job is now: queued, running, success, failure, cancelled, expired or unknown."""
         if self._outcome is None:
-            known = self._link.do(self._link.producer.look(self.id))
+            known = self._link.do(self._link.inspector.look(self.id))
             self.model = self.model or known.model
             self._outcome = known.outcome
             return known.status
@@ -72,11 +74,13 @@ class JobHandle:
 
         A job that runs is not interrupted: its prediction is thrown away.
         """
-        return self._link.do(self._link.producer.cancel(self.id, utc_now()))
+        return self._link.do(
+            publish.cancel(self._link.keys, self.id, ttl=self._link.settings.result_ttl, now=utc_now())
+        )
 
     def explain(self) -> Timeline:
         """What became of the job so far: submitted, claimed, predicted, tried again, ended; or where it waits."""
-        return self._link.do(self._link.producer.explain(self.id))
+        return self._link.do(self._link.inspector.explain(self.id))
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}{f' of {self.model}' if self.model else ''}>"

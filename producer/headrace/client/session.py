@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+import uuid
 from functools import partial
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
+from headrace.catalog.published import Contracts
 from headrace.connection import connect
 from headrace.connection.commands import Command, Early, PlanAhead, Sent, Together, ask, carry_out
 from headrace.connection.pipelined import SentOver
 from headrace.connection.retry import Patience
 from headrace.errors import ResultTimeout
+from headrace.inspection.job import JobInspector, Seen
 from headrace.results.direct import Lines
 from headrace.results.listener import Waiting, Watch
 from headrace.settings import Settings
-from headrace.submit.submitter import Producer, out_of_time
+from headrace.submit.submitter import Submitter
+from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome
+from headrace.wire.signing import JobKeys
 
 T = TypeVar("T")
 
@@ -31,11 +35,19 @@ class Link:
 
     def __init__(self, settings: Settings, *, check: bool) -> None:
         self.settings = settings
-        self.producer = Producer(settings, check=check)
+        self.keys = Keys(settings.key_prefix)
+        #: Where workers tell this client of outcomes (`Keys.inbox`).
+        self.inbox = uuid.uuid4().hex
+        self.job_keys = JobKeys.of(settings.job_keys)
+        self.contracts = Contracts(self.keys, settings.contract_ttl)
+        self.submitter = Submitter(
+            settings, self.keys, self.contracts, self.job_keys, inbox=self.inbox, check=check
+        )
+        self.inspector = JobInspector(self.keys)
         self._redis = connect.connect(settings, retries=0)  # patience is ours
         self._patience = Patience(settings.command_timeout)
-        self.waiting = Waiting(self._redis, self.producer.keys, settings, self.producer.inbox)
-        self.lines = Lines(self._redis, self.producer.keys, settings)
+        self.waiting = Waiting(self._redis, self.keys, settings, self.inbox)
+        self.lines = Lines(self._redis, self.keys, settings)
 
     def do(self, plan: PlanAhead[T], within: float | None = None) -> T:
         """Carry a plan out. While Redis is away a command is sent again, `within` seconds at the most.
@@ -81,7 +93,7 @@ class Link:
         """The outcome that is there when time is up, or the error that says why there is none."""
         if self.waiting.trouble is not None:
             raise self.waiting.trouble
-        known = self.do(self.producer.look(job), within=A_MOMENT)
+        known = self.do(self.inspector.look(job), within=A_MOMENT)
         if known.outcome is None:
             raise out_of_time(known, given)
         return known.outcome
@@ -94,28 +106,6 @@ class Link:
         self._redis.connection_pool.disconnect()
 
 
-def utc_now() -> datetime:
-    """The clock of plans."""
-    return datetime.now(UTC)
-
-
-class Deadline:
-    """A moment by which a wait is over; None is never."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self.timeout = timeout
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    def left(self) -> float | None:
-        """Seconds left, at least 0."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
-
-    def left_or(self, other: float) -> float:
-        """Seconds left, `other` at the most."""
-        left = self.left()
-        return other if left is None else min(left, other)
-
-
 def some_left(waited_for: set[str], count: int, timeout: float) -> ResultTimeout:
     """The error of a wait for several jobs that took too long."""
     first = ", ".join(sorted(waited_for)[:3])
@@ -124,3 +114,13 @@ def some_left(waited_for: set[str], count: int, timeout: float) -> ResultTimeout
         f"{len(waited_for)} of {count} jobs have no outcome after {timeout:g} s ({first}{more}); "
         "they go on: is a worker running? See `headrace queues`"
     )
+
+
+def out_of_time(known: Seen, timeout: float) -> ResultTimeout:
+    """The error of a wait that took too long; it says what to look at."""
+    advice = {
+        "unknown": "Redis knows no such job: look at the id, the Redis URL and the key prefix",
+        "queued": "is a worker running? See `headrace queues`",
+        "running": "a worker is at it; ask again",
+    }.get(known.status, "ask again")
+    return ResultTimeout(f"job {known.job} has no outcome after {timeout:g} s; it is {known.status}: {advice}")

@@ -105,3 +105,11 @@ def _moment(age: timedelta | datetime, now_ms: int) -> int:
 def moment(ms: int) -> datetime:
     """A moment out of unix milliseconds, exact to them."""
     return _EPOCH + ms * _MILLISECOND
+
+
+def some(given: LetterFilter, *, every: bool) -> Wanted:
+    """A filter that does not mean every letter by mistake."""
+    sought = wanted(given)
+    if sought.every and not every:
+        raise InvalidInput("say which letters: by `ids`, `model`, `reason`, `error` or age, or `every=True`")
+    return sought

@@ -18,7 +18,7 @@ from headrace.connection.commands import Command, Plan
 from headrace.doctor.redis import Finding
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
-from headrace.inspection.timeline import seconds
+from headrace.text import format_duration
 from headrace.wire.keys import Keys
 
 #: Milliseconds after which a lapsed lease should have been swept: any worker does so each second.
@@ -90,7 +90,7 @@ def service(seen: Service) -> Iterator[Finding]:
         yield Finding(
             level="breaks",
             directive="headrace:leases",
-            found=f"{len(late)} lapsed, the first {seconds(max(late))} ago",
+            found=f"{len(late)} lapsed, the first {format_duration(max(late))} ago",
             wanted="none",
             why="jobs that were lost with their worker wait for any worker to bring them back",
             do="start a worker; if one runs, its log says what keeps it",

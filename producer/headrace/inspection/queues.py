@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.catalog import published
 from headrace.connection.commands import Command, Plan, Script, Together
 from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
 from headrace.wire.message import submitted_at
@@ -90,6 +91,16 @@ def depths(
             )
         )
     return found
+
+
+def read_queues(keys: Keys) -> Plan[list[QueueDepth]]:
+    """Measure the queue of every model that has a contract."""
+    models = yield from published.list_models(keys)
+    if not models:
+        return []
+    measured = yield lengths(keys, models)
+    leases = yield from held(keys)
+    return depths(models, measured, leases)
 
 
 #: KEYS: lists of jobs. Returns the id of the job of each that is taken next, '' where there is none.

@@ -8,12 +8,13 @@ from typing import Literal
 import msgspec
 
 from headrace.inspection.locate import Place
-from headrace.submit.enqueue import Record
+from headrace.text import format_duration, plural
 from headrace.wire.attempts import CRASH, ERROR, LAPSE, REPLAY, TIMEOUT, Attempt
 from headrace.wire.dead_letter import Letter
 from headrace.wire.execution import Ended, Run
 from headrace.wire.message import submitted_at
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Status, Success, status_of
+from headrace.wire.record import Record
 
 #: What has happened, and, of a job without an outcome, the last three: where it is now.
 What = Literal[
@@ -136,7 +137,7 @@ def _steps(known: Known) -> Iterator[Step]:
     since = known.submitted_ms
     if since is not None:
         earliest = known.record.e if known.record else None
-        later = f", not to be started for {seconds(earliest - since)}" if earliest else ""
+        later = f", not to be started for {format_duration(earliest - since)}" if earliest else ""
         yield Step(what="submitted", at_ms=since, said=f"submitted{later}", due_ms=earliest)
         since = max(since, earliest or 0)
     for attempt in known.attempts:
@@ -175,7 +176,7 @@ def _attempt(attempt: Attempt) -> Step:
 def _ran(run: Run, worker: str | None, since: int | None) -> Iterator[Step]:
     # Who submits has a clock of its own.
     waited = None if since is None else max(0, run.claimed_ms - since)
-    after = "" if waited is None else f" after a wait of {seconds(waited)}"
+    after = "" if waited is None else f" after a wait of {format_duration(waited)}"
     yield Step(
         what="claimed",
         at_ms=run.claimed_ms,
@@ -190,7 +191,7 @@ def _ran(run: Run, worker: str | None, since: int | None) -> Iterator[Step]:
             what="predicted",
             at_ms=run.claimed_ms + run.began_ms,
             said=f"predicted by version {run.version} on {run.runtime}: {run.rows:,} "
-            f"row{'' if run.rows == 1 else 's'} in {seconds(run.took_ms)}",
+            f"row{'' if run.rows == 1 else 's'} in {format_duration(run.took_ms)}",
             version=run.version,
             runtime=run.runtime,
             rows=run.rows,
@@ -268,15 +269,4 @@ def ahead(jobs: int | None) -> str:
     """How many jobs go before one."""
     if not jobs:
         return "it is the next"
-    return f"{jobs:,} job{'' if jobs == 1 else 's'} ahead of it"
-
-
-def seconds(ms: float) -> str:
-    """A time as people say it: `4.2 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`."""
-    if ms < 1000:
-        return f"{ms:.3g} ms"
-    if ms < 60_000:
-        return f"{ms / 1000:.1f} s"
-    if ms < 3_600_000:
-        return f"{ms // 60_000:.0f} min {ms % 60_000 // 1000:.0f} s"
-    return f"{ms // 3_600_000:.0f} h {ms % 3_600_000 // 60_000:.0f} min"
+    return f"{plural(jobs, 'job')} ahead of it"

@@ -11,7 +11,8 @@ import msgspec
 import redis
 from redis.exceptions import ResponseError
 
-from headrace.client.session import Link, utc_now
+from headrace.client.session import Link
+from headrace.clock import utc_now
 from headrace.connection import connect
 from headrace.connection.commands import Command, Plan
 from headrace.errors import BrokerUnavailable
@@ -70,8 +71,8 @@ class Watch:
 
     def look(self) -> Overview:
         """What is to be seen now."""
-        plans, now = self._link.producer, self._clock()
-        queues = self._link.do(plans.queues())
+        now = self._clock()
+        queues = self._link.do(depth.read_queues(self._link.keys))
         return Overview(
             at=time.time(),
             queues=tuple(queues),
@@ -100,11 +101,11 @@ class Watch:
     def _waits(self, models: list[str]) -> dict[str, float]:
         if not models:
             return {}
-        ids = self._permitted(lambda: self._link.do(_ask(depth.next_ids(self._link.producer.keys, models))))
+        ids = self._permitted(lambda: self._link.do(_ask(depth.next_ids(self._link.keys, models))))
         return {} if ids is None else depth.waits(models, ids, utc_now())
 
     def _dead_letters(self) -> int | None:
-        count = self._permitted(lambda: self._link.do(_ask(Command(("ZCARD", self._link.producer.keys.died)))))
+        count = self._permitted(lambda: self._link.do(_ask(Command(("ZCARD", self._link.keys.died)))))
         return None if count is None else int(count)
 
     def _permitted(self, ask: Callable[[], Any]) -> Any:

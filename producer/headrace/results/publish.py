@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from headrace.connection.commands import Command, Plan, Script
 from headrace.wire import outcome
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Outcome
+from headrace.wire.outcome import Cancelled, Outcome
+
+#: Seconds after a cancellation in which workers look for jobs cancelled while they waited.
+_LOOKED_FOR = 86_400
 
 #: A Lua function: the status a result key tells, nil where there is none. It stands first in what we and Celery
 #: write; only JSON of another order is decoded.
@@ -71,3 +75,19 @@ def call(
         names += [keys.result(one.job), keys.job(one.job)]
         values.append(outcome.encode(one, now))
     return names, values
+
+
+_PUBLISH = Script(SCRIPT)
+
+
+def cancel(keys: Keys, job: str, *, ttl: int, now: datetime) -> Plan[bool]:
+    """Cancel a job unless it has an outcome. Returns whether its outcome is now a cancellation."""
+    # First, so that a worker which claims the job from now on looks whether it has an outcome.
+    yield Command(("SET", keys.cancelled, 1, "EX", _LOOKED_FOR))
+    names, values = call(keys, [Cancelled(job=job)], ttl=ttl, now=now)
+    replies = yield _PUBLISH(names, values)
+    if replies[0]:
+        return True
+    # Cancelled before, perhaps by this very call, whose reply was lost.
+    stored = yield Command(("GET", keys.result(job)))
+    return stored is not None and isinstance(outcome.read(job, stored), Cancelled)

@@ -3,7 +3,7 @@
 The script is the only way a job of a Headrace producer gets into Redis, so that "same id, one job" and the
 limit of a queue hold against every other producer at the same moment.
 
-The record of a job (`Keys.job`) is a string: a digest of what was asked, and a `Record` as JSON.
+Beside each job lies its record (`headrace.wire.record`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from headrace.errors import InvalidInput
 from headrace.wire import message as envelope
 from headrace.wire.keys import Keys, queue_name, step_of
 from headrace.wire.message import Job
+from headrace.wire.record import DIGEST_BYTES, Record
 from headrace.wire.signing import JobKeys
 
 #: Jobs one call of the script takes: a call should hold Redis for about a millisecond.
 CHUNK = 250
-
-#: Bytes of the digest a record begins with.
-_DIGEST = 12
 
 #: KEYS: the lists of the queue, highest priority first; then the record of each job.
 #: ARGV: which list (from 1), limit of the queue (0: none), seconds a record is kept, bytes of a digest; then
@@ -66,26 +64,6 @@ return replies
 """
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a job besides its message, for as long as an id is protected from a second use."""
-
-    #: The model.
-    m: str
-    #: Submitted, where the id does not tell, and not to be started before: unix milliseconds.
-    t: int | None = None
-    e: int | None = None
-    #: The submitter's metadata.
-    x: dict[str, str] | None = None
-
-
-_RECORD = msgspec.json.Decoder(Record)
-
-
-def record_of(stored: bytes) -> Record:
-    """The record as Redis has it."""
-    return _RECORD.decode(stored[_DIGEST:])
-
-
 class Accepted(IntEnum):
     """What became of a job handed in."""
 
@@ -117,7 +95,7 @@ class Packer:
 
     def pack(self, job: str, instances: bytes) -> Packed:
         """A job by its id; its instances, as many as `like` has, are given as JSON (`encoded`)."""
-        digest = hashlib.blake2b(self._asked + instances, digest_size=_DIGEST).digest()
+        digest = hashlib.blake2b(self._asked + instances, digest_size=DIGEST_BYTES).digest()
         return Packed(job, digest, self._form.fill(job, instances))
 
     def record(self, now_ms: int | None) -> bytes:
@@ -146,7 +124,7 @@ def call(
 ) -> tuple[list[str], list[str | bytes | int]]:
     """KEYS and ARGV of the script for jobs of one packer, CHUNK at the most."""
     names = [*keys.lists(queue_name(packer.like.model)), *(keys.job(one.job) for one in packed)]
-    values: list[str | bytes | int] = [step_of(packer.like.priority) + 1, limit, ttl, _DIGEST]
+    values: list[str | bytes | int] = [step_of(packer.like.priority) + 1, limit, ttl, DIGEST_BYTES]
     record = packer.record(now_ms)
     for one in packed:
         values += (one.digest + record, one.message)

@@ -18,7 +18,7 @@ from typing import Any, Self, Unpack
 import msgspec
 
 from headrace.catalog.contract import Contract, Output, check, check_method
-from headrace.client.session import utc_now
+from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull, ResultTimeout, UnknownModel
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.timeline import Known, Timeline, timeline

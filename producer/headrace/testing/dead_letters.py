@@ -8,11 +8,12 @@ from typing import Unpack
 
 import msgspec
 
-from headrace.client.dead_letters import Count, OnProgress, checked_version, some
-from headrace.client.session import utc_now
+from headrace.client.dead_letters import OnProgress
+from headrace.clock import utc_now
 from headrace.dead_letters.bulk import Tally
-from headrace.dead_letters.filter import LetterFilter, Wanted, wanted
+from headrace.dead_letters.filter import LetterFilter, Wanted, some, wanted
 from headrace.dead_letters.groups import Storm, Storms
+from headrace.dead_letters.operations import Count, checked_version
 from headrace.errors import UnknownLetter
 from headrace.wire import dead_letter as letters
 from headrace.wire.attempts import REPLAY, Attempt

@@ -11,6 +11,7 @@ import msgspec
 
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import ModelError
+from headrace.text import format_bytes
 from headrace_worker.cli import (
     models_care,
     models_compare,
@@ -21,7 +22,6 @@ from headrace_worker.cli import (
     models_trials,
 )
 from headrace_worker.cli import store as stores
-from headrace_worker.cli.store import size as _size
 
 if TYPE_CHECKING:
     from headrace_worker.manifest import Limits, Manifest
@@ -191,7 +191,7 @@ def list_(store: str | None, as_json: bool) -> None:
             manifest.name,
             manifest.version,
             manifest.contract.method,
-            _size(manifest.size),
+            format_bytes(manifest.size),
             f"{manifest.created:%Y-%m-%d %H:%M}",
             manifest.estimator,
         )
@@ -237,9 +237,10 @@ def _described(manifest: Manifest) -> Iterator[str]:
     made = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
     yield f"{manifest.title}  {manifest.estimator}"
     yield f"  added     {manifest.created:%Y-%m-%d %H:%M} UTC, with {made}"
-    yield f"  artifact  {manifest.format}, {_size(manifest.size)}, sha256 {manifest.sha256}"
+    yield f"  artifact  {manifest.format}, {format_bytes(manifest.size)}, sha256 {manifest.sha256}"
     yield f"  runtime   {manifest.runtime}{f', {manifest.factory}' if manifest.factory else ''}"
-    yield f"  batches   up to {manifest.limits.max_batch_rows:,} rows, {_size(manifest.limits.max_batch_bytes)}"
+    limits = manifest.limits
+    yield f"  batches   up to {limits.max_batch_rows:,} rows, {format_bytes(limits.max_batch_bytes)}"
     yield f"  runs      {_runs(manifest.limits)}"
     yield f"  example   {len(manifest.example.instances)} instances"
     if manifest.profile:

@@ -12,6 +12,7 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.commands import ERROR
 from headrace.errors import ModelError, UnknownModel
+from headrace.text import format_bytes
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def gc(
 
     Never one that an alias, a job in flight or a dead letter names; Redis is asked for these.
     """
+    from headrace.client.client import Client
     from headrace_worker.store.garbage import Collector
 
     settings, opened = stores.settings(store), stores.opened(store)
@@ -101,10 +103,11 @@ def gc(
         if model not in known:
             opened.latest(model)  # says what there is instead
             raise UnknownModel(f"no model {options.printable(model)!r} in {opened.title}")
-    collector, now = Collector(opened, settings, keep=keep), datetime.now(UTC)
-    found = collector.look(models or known, now)
-    if not dry_run and any(one.remove for one in found):
-        found = collector.collect(found)
+    with Client(settings=settings) as client:
+        collector = Collector(opened, settings, lambda model: client.dead_letters.list(model=model), keep=keep)
+        found = collector.look(models or known, datetime.now(UTC))
+        if not dry_run and any(one.remove for one in found):
+            found = collector.collect(found)
     _tell(found, dry_run=dry_run, as_json=as_json)
 
 
@@ -114,11 +117,11 @@ def _tell(found: Sequence[Found], *, dry_run: bool, as_json: bool) -> None:
         options.print_json(one)
     if found and not as_json:
         rows = [
-            (verb if one.remove else "kept", f"{one.model}@{one.version}", stores.size(one.size), one.why)
+            (verb if one.remove else "kept", f"{one.model}@{one.version}", format_bytes(one.size), one.why)
             for one in found
         ]
         for line in options.table(rows, right={2}):
             options.print_line(line)
     gone = [one for one in found if one.remove]
-    what = f"{verb} {len(gone)}, {stores.size(sum(one.size for one in gone))}"
+    what = f"{verb} {len(gone)}, {format_bytes(sum(one.size for one in gone))}"
     click.echo(what if gone else "nothing to remove", err=True)

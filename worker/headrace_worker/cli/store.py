@@ -30,12 +30,3 @@ def opened(store: str | None, signer: Signer | None = None) -> Store:
     from headrace_worker.store.store import Store
 
     return Store.of(settings(store), signer=signer)
-
-
-def size(many: int) -> str:
-    """Bytes for people: `48 MiB`."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if many < 1024:
-            return f"{many:,} {unit}"
-        many = round(many / 1024)
-    return f"{many:,} GiB"

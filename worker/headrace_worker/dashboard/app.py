@@ -14,6 +14,7 @@ from tornado.template import Loader, Template
 
 from headrace.catalog import published
 from headrace.client.session import Link
+from headrace.dead_letters.operations import LetterPlans
 from headrace.wire.keys import queue_name
 from headrace_worker.dashboard import pages
 from headrace_worker.dashboard.jobs import COLUMNS, JobEvents
@@ -54,6 +55,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
         super().__init__(options=options, capp=capp, events=events, io_loop=loop, **kwargs)
         self.headrace = settings
         self.link = Link(settings, check=False)
+        self.letters = LetterPlans(settings, self.link.keys, self.link.contracts, self.link.job_keys)
         self.lookout = Lookout(settings)
         ours = [*pages.HANDLERS, web.url(r"/metrics", Metrics)]
         if not settings.flower_payloads:
@@ -69,11 +71,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
 
     def queues(self) -> list[str]:
         """The queue of every model served."""
-        return [queue_name(model) for model in self.link.do(_models(self.link))]
-
-
-def _models(link: Link) -> Any:
-    return published.listed((yield published.every(link.producer.keys)))
+        return [queue_name(model) for model in self.link.do(published.list_models(self.link.keys))]
 
 
 class Metrics(monitor.Metrics):  # type: ignore[misc]  # as above

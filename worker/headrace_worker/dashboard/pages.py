@@ -10,7 +10,6 @@ import msgspec
 from flower.views import BaseHandler
 from tornado import ioloop, web
 
-from headrace.client.dead_letters import LetterPlans
 from headrace.connection.commands import Plan
 from headrace.dead_letters.bulk import Sweep, Tally
 from headrace.dead_letters.filter import LetterFilter, wanted
@@ -104,9 +103,9 @@ class DeadLetters(Page):
     async def get(self) -> None:
         """Show a page of them."""
         which = LetterFilter(model=self.text("model"), reason=self.text("reason"), error=self.text("error"))
-        keys = self.application.link.producer.keys
+        keys = self.application.link.keys
         found = await self.do(letters.page(keys, wanted(which), self.number("start")))
-        plans = LetterPlans(self.application.link.producer)
+        plans = self.application.letters
         self.answer(
             "letters.html",
             found,
@@ -129,7 +128,7 @@ class DeadLetters(Page):
             raise InvalidInput("`action` is one of replay, purge")
         if not ids:
             raise InvalidInput("choose the letters first")
-        plans, now = LetterPlans(self.application.link.producer), datetime.now(UTC)
+        plans, now = self.application.letters, datetime.now(UTC)
         sweep = (
             plans.replay({"ids": ids}, now, version=version, rate=None, dry_run=False, every=False)
             if action == "replay"
@@ -158,7 +157,7 @@ class OneLetter(Page):
 
     async def get(self, name: str) -> None:
         """Show it."""
-        found = await self.do(letters.one(self.application.link.producer.keys, name))
+        found = await self.do(letters.one(self.application.link.keys, name))
         if found is None:
             raise UnknownLetter(f"there is no dead letter {name}; it may have been replayed, purged or dropped")
         self.answer("letter.html", found)
@@ -169,7 +168,7 @@ class Models(Page):
 
     async def get(self) -> None:
         """Show a page of models."""
-        found = await self.do(served.page(self.application.link.producer.keys, self.number("start")))
+        found = await self.do(served.page(self.application.link.keys, self.number("start")))
         self.answer("models.html", found)
 
 

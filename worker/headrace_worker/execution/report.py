@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from headrace.wire.message import Job
 from headrace.wire.outcome import Outcome
 from headrace_worker.execution.opening import Opened
 from headrace_worker.execution.predict import BatchRun
@@ -46,4 +47,16 @@ class Listener(Protocol):
 
     def ended(self, report: Report) -> None:
         """A claim has ended. What it raises is logged, and costs no job."""
+        ...
+
+
+class ProgressListener(Listener, Protocol):
+    """Is told of a claim while it runs, too."""
+
+    def claimed(self, jobs: int) -> None:
+        """A claim of this many messages has arrived in the pool process."""
+        ...
+
+    def started(self, jobs: Sequence[Job], now: datetime, frames: Sequence[bytes] = ()) -> None:
+        """These jobs are about to run. `frames` are their messages, with the attempts they have behind them."""
         ...

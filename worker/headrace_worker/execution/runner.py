@@ -28,14 +28,13 @@ from headrace_worker.execution.batching import Withheld
 from headrace_worker.execution.opening import Opened, open_claim
 from headrace_worker.execution.publish import deliver
 from headrace_worker.execution.records import runs
-from headrace_worker.execution.report import Listener, Report
+from headrace_worker.execution.report import Listener, ProgressListener, Report
 from headrace_worker.execution.settle import Settled, Settler
 from headrace_worker.manifest import Limits
 from headrace_worker.transport.leases import Claim, Leases
 
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
-    from headrace_worker.telemetry.events import Events
 
 log = logging.getLogger("headrace.claims")
 
@@ -52,7 +51,7 @@ class ClaimRunner:
         worker: str,
         result_key: Callable[[str], str],
         ttl: int,
-        events: Events | None,
+        events: ProgressListener | None,
         trust: Trust | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:

@@ -7,7 +7,6 @@ fails on one it has not seen. The result is shown to a person, who knows better 
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from msgspec.structs import replace
 
 from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Output, Text
 from headrace.errors import ModelError
+from headrace.text import nearest_name
 from headrace.wire.message import Instance
 from headrace_worker.runtimes.parts import categories
 from headrace_worker.runtimes.sklearn import SklearnRuntime
@@ -51,8 +51,8 @@ def as_instances(estimator: Any, example: Sequence[Any]) -> list[Instance]:
         raise ModelError(f"the model was fitted on {len(names)} named features; the example must hold objects")
     found = {name for row in example for name in row}
     if missing := [name for name in names if name not in found]:
-        near = difflib.get_close_matches(missing[0], found - set(names), n=1)
-        meant = f"; is it {near[0]!r} there?" if near else ""
+        near = nearest_name(missing[0], found - set(names))
+        meant = f"; is it {near!r} there?" if near else ""
         raise ModelError(f"the example has no {_listed(missing)}, which the model was fitted with{meant}")
     if extra := sorted(found - set(names)):
         raise ModelError(f"the example has {_listed(extra)}, which the model was not fitted with; take it out")

@@ -10,10 +10,10 @@ import msgspec
 from headrace.connection import connect
 from headrace.errors import SettingError
 from headrace.wire.keys import Keys
-from headrace_worker.drift.collector import DriftShown
+from headrace_worker.drift.collector import PSI, DriftShown
 from headrace_worker.process.health_steps import LoopPulse
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.telemetry import metrics
+from headrace_worker.telemetry import metrics, metrics_collector
 from headrace_worker.telemetry.claim_metrics import Counting
 from headrace_worker.telemetry.health import Health, HealthFile
 from headrace_worker.telemetry.http_server import HttpServer
@@ -27,6 +27,9 @@ from headrace_worker.telemetry.prediction_sinks import Sink, check, sink_of
 if TYPE_CHECKING:
     from headrace_worker.execution.report import Listener
     from headrace_worker.models.registry import Registry
+
+#: Every metric of a worker, except those of prometheus-client about the main process.
+SHOWN = (*metrics_collector.SHOWN, PSI)
 
 #: Seconds for which a scrape waits for Redis.
 _SCRAPED_WITHIN = 1.0

@@ -6,13 +6,13 @@ what is old ─> what of it is named ─> its contract is withdrawn ─> named a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
-from headrace.client.client import Client
 from headrace.connection import connect
+from headrace.wire.dead_letter import Letter
 from headrace.wire.keys import Keys
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store import references
@@ -43,10 +43,15 @@ def old(versions: Sequence[str], keep: int) -> list[str]:
 
 
 class Collector:
-    """Removes what nobody needs from one store, as one Redis knows it."""
+    """Removes what nobody needs from one store, as one Redis knows it.
 
-    def __init__(self, store: Store, settings: WorkerSettings, *, keep: int) -> None:
-        self._store, self._settings, self._keep = store, settings, keep
+    `letters` iterates over the dead letters of a model.
+    """
+
+    def __init__(
+        self, store: Store, settings: WorkerSettings, letters: Callable[[str], Iterable[Letter]], *, keep: int
+    ) -> None:
+        self._store, self._settings, self._letters, self._keep = store, settings, letters, keep
         self._keys = Keys(settings.key_prefix)
 
     def look(self, models: Sequence[str], now: datetime) -> list[Found]:
@@ -96,8 +101,7 @@ class Collector:
     def _named(self, model: str) -> dict[str, str]:
         with connect.connect(self._settings) as redis, connect.guarded(self._settings):
             named = references.named(redis, self._keys, model)
-        with Client(settings=self._settings) as client:
-            return references.by_letters(client, model) | named
+        return references.by_letters(self._letters(model)) | named
 
     def _withdraw(self, going: Sequence[Found]) -> dict[tuple[str, str], bytes]:
         withdrawn: dict[tuple[str, str], bytes] = {}

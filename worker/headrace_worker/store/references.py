@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import redis
 
 from headrace.catalog import aliases
-from headrace.client.client import Client
 from headrace.connection.commands import ask
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.attempts import split
+from headrace.wire.dead_letter import Letter
 from headrace.wire.keys import Keys, queue_name
 from headrace.wire.parsing import NotAJob, unseal
 from headrace_worker.transport.leases import LeaseKeys, lease_of
@@ -55,9 +55,8 @@ def _by_jobs(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
     return found
 
 
-def by_letters(client: Client, model: str) -> dict[str, str]:
-    """The versions that dead letters of a model ran on or asked for: a replay may ask for them again."""
-    letters = client.dead_letters.list(model=model)
+def by_letters(letters: Iterable[Letter]) -> dict[str, str]:
+    """Return the versions that dead letters ran on or asked for: a replay may ask for them again."""
     return {letter.version: f"the dead letter {letter.id}" for letter in letters if letter.version}
 
 

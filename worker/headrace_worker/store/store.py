@@ -10,13 +10,13 @@ Where its files are is a `Folder`'s or a `Remote`'s business; which of them may 
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from headrace.errors import InvalidInput, ModelError, UnknownModel
+from headrace.text import did_you_mean
 from headrace.wire.keys import check_model_name
 from headrace_worker.manifest import Manifest, decode, encode
 from headrace_worker.settings import WorkerSettings
@@ -206,9 +206,8 @@ class Store:
 
     def _unknown(self, model: str) -> str:
         models = self.models()
-        near = difflib.get_close_matches(model, models, n=1)
-        if near:
-            return f"no model {model!r} in {self.title}; did you mean {near[0]!r}?"
+        if hint := did_you_mean(model, models):
+            return f"no model {model!r} in {self.title}{hint}"
         known = f"it has {', '.join(models[:10])}" if models else "it is empty; `headrace models add` adds one"
         return f"no model {model!r} in {self.title}; {known}"
 

@@ -11,9 +11,8 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from headrace import __version__
+from headrace.version import __version__
 from headrace.wire.outcome import Reason
-from headrace_worker.drift.collector import PSI
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.health import Verdict
 from headrace_worker.telemetry.metrics import Metric, Tally, gauges
@@ -41,7 +40,7 @@ LARGEST = Metric(
 )
 
 #: All that a worker shows, but for what prometheus-client says of the main process.
-SHOWN = (*metrics.TALLIED, INFO, READY, MODEL, PROCESSES, MEMORY, LARGEST, PSI)
+SHOWN = (*metrics.TALLIED, INFO, READY, MODEL, PROCESSES, MEMORY, LARGEST)
 
 
 class Shown(Collector):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 
-from headrace import __version__
+from headrace.version import __version__
 from headrace.wire.attempts import split
 from headrace.wire.message import submitted_at
 from headrace.wire.outcome import Failure, status_of

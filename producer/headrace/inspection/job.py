@@ -1,0 +1,89 @@
+"""Where a job is, and what became of it."""
+
+from __future__ import annotations
+
+import msgspec
+from redis.exceptions import RedisError, ResponseError
+
+from headrace.catalog import published
+from headrace.connection.commands import Plan, Script, Together
+from headrace.inspection.locate import Whereabouts, may_not_look
+from headrace.inspection.timeline import Known, Timeline, timeline
+from headrace.wire import dead_letter, execution, outcome
+from headrace.wire.execution import Ended
+from headrace.wire.keys import Keys
+from headrace.wire.outcome import Outcome, Status, status_of
+from headrace.wire.record import decode_record
+
+_LOOK = Script("return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}")
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What Redis knows of a job at one moment."""
+
+    job: str
+    model: str | None
+    status: Status
+    outcome: Outcome | None
+
+
+class JobInspector:
+    """Looks jobs up. Reads only."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def look(self, job: str) -> Plan[Seen]:
+        """What is known of a job."""
+        stored, record = yield _LOOK([self._keys.result(job), self._keys.job(job)])
+        return seen(job, stored, decode_record(record).m if record else None)
+
+    def explain(self, job: str) -> Plan[Timeline]:
+        """What became of a job."""
+        known = yield from self._known(job)
+        if known.outcome is not None or known.letter is not None:
+            return timeline(known)
+        models = [known.record.m] if known.record else (yield from published.list_models(self._keys))
+        earliest = known.record.e if known.record else None
+        try:
+            place = yield from Whereabouts(self._keys, job, known.submitted_ms, earliest).find(models)
+        except ResponseError as error:
+            if not may_not_look(error):
+                raise
+            return timeline(msgspec.structs.replace(known, looked=False))
+        if place is None:  # it may have ended while it was looked for
+            known = yield from self._known(job)
+        return timeline(msgspec.structs.replace(known, place=place))
+
+    def _known(self, job: str) -> Plan[Known]:
+        keys = self._keys
+        commands = (
+            ("GET", keys.result(job)),
+            ("GET", keys.job(job)),
+            ("HGET", keys.dead, job),
+            ("ZSCORE", keys.died, job),
+        )
+        # What this user may not read is not told.
+        stored, record, line, died = (
+            None if isinstance(reply, RedisError) else reply for reply in (yield Together(commands))
+        )
+        return Known(
+            job=job,
+            record=decode_record(record) if record else None,
+            outcome=outcome.read(job, stored) if stored else None,
+            ended=execution.ended(stored) if stored else Ended(),
+            letter=dead_letter.read(job, line, int(float(died))) if line and died else None,
+        )
+
+
+def seen(job: str, stored: bytes | None, model: str | None) -> Seen:
+    """A job by its result key and the model in its record, None where there is none."""
+    ended = outcome.read(job, stored) if stored else None
+    status: Status = "unknown"
+    if ended is not None:
+        status = status_of(ended)
+    elif stored is not None and b"STARTED" in stored[:64]:
+        status = "running"
+    elif stored is not None or model is not None:
+        status = "queued"
+    return Seen(job=job, model=model, status=status, outcome=ended)

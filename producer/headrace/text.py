@@ -1,0 +1,46 @@
+"""Words for people: counts, sizes, durations and suggestions of names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+#: Characters of a name that are compared: a name out of a message can be megabytes long.
+_NAME_CHARACTERS = 64
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 job`, `1,000 jobs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def nearest_name(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the name that `name` is probably a slip of, or None. `cutoff` is a ratio of difflib's."""
+    near = difflib.get_close_matches(name[:_NAME_CHARACTERS], list(names), n=1, cutoff=cutoff)
+    return near[0] if near else None
+
+
+def did_you_mean(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return `; did you mean 'churn'?`, or an empty string where no name is near."""
+    near = nearest_name(name, names, cutoff=cutoff)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def format_duration(ms: float) -> str:
+    """Return milliseconds as people write them: `4.2 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`."""
+    if ms < 1000:
+        return f"{ms:.3g} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.1f} s"
+    if ms < 3_600_000:
+        return f"{ms // 60_000:.0f} min {ms % 60_000 // 1000:.0f} s"
+    return f"{ms // 3_600_000:.0f} h {ms % 3_600_000 // 60_000:.0f} min"
+
+
+def format_bytes(count: int) -> str:
+    """Return a number of bytes as people write it: `48 MiB`."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:,} {unit}"
+        count = round(count / 1024)
+    return f"{count:,} GiB"
