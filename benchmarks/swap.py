@@ -32,7 +32,7 @@ from benchmarks.load import Load
 from benchmarks.machine import commit, machine
 from headrace import Client
 from headrace.catalog import workers
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_worker
@@ -211,7 +211,7 @@ def _await_only(url: str, model: str, version: str) -> None:
     deadline = time.monotonic() + KEEP + _PATIENCE
     with redis.Redis.from_url(url) as client:
         while time.monotonic() < deadline:
-            said = workers.loaded(ask(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
+            said = workers.loaded(execute(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
             if [one.versions for one in said.values()] == [(version,)]:
                 return
             time.sleep(0.5)

@@ -11,7 +11,7 @@ import redis
 
 from headrace.wire import outcome
 from headrace.wire.attempts import Attempt
-from headrace.wire.dead_letter import Letter, malformed_id
+from headrace.wire.dead_letter import DeadLetter, malformed_id
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode
 from headrace.wire.outcome import Failure
@@ -21,7 +21,7 @@ INSTANCES = [{"age": 41}]
 
 def crashed(at_ms: int = 1_700_000_000_000, cause: str = "crash") -> Attempt:
     """A run that took its process with it."""
-    return Attempt(cause=cause, owner="host-1", at_ms=at_ms, company=1)
+    return Attempt(cause=cause, owner="host-1", at_ms=at_ms, claim_size=1)
 
 
 def message(name: str, instances: Sequence[Any] = INSTANCES, **options: Any) -> bytes:
@@ -29,7 +29,7 @@ def message(name: str, instances: Sequence[Any] = INSTANCES, **options: Any) -> 
     return encode(Job(id=name, **{"model": "churn", "instances": instances, **options}))
 
 
-def letter(name: str = "a", **fields: Any) -> Letter:
+def letter(name: str = "a", **fields: Any) -> DeadLetter:
     """A letter of a model's own error, but for the fields given."""
     usual: dict[str, Any] = {
         "model": "churn",
@@ -43,12 +43,12 @@ def letter(name: str = "a", **fields: Any) -> Letter:
         "rows": 1,
         "worker": "host-1",
     }
-    return Letter(id=name, **{**usual, **fields})
+    return DeadLetter(id=name, **{**usual, **fields})
 
 
 def bury(
     server: redis.Redis,
-    dead: Letter,
+    dead: DeadLetter,
     payload: bytes | None = None,
     *,
     died_ms: int | None = None,
@@ -63,7 +63,7 @@ def bury(
     with server.pipeline() as pipe:
         pipe.hset(keys.dead, dead.id, dead.encode())
         pipe.hset(keys.dead_messages, dead.id, message(dead.id) if payload is None else payload)
-        pipe.zadd(keys.died, {dead.id: moment})
+        pipe.zadd(keys.dead_times, {dead.id: moment})
         if ended:
             failure = Failure(
                 job=dead.id, reason=dead.reason, error=dead.error, module=dead.module, message=dead.message
@@ -80,7 +80,7 @@ def bury_malformed(server: redis.Redis, payload: bytes) -> str:
         model=None,
         version=None,
         reason="malformed",
-        error="NotAJob",
+        error="MalformedMessage",
         module="headrace.wire.message",
         message="no Celery message of JSON",
         traceback=None,
@@ -100,7 +100,7 @@ def bury_storm(server: redis.Redis, count: int, *, died_ms: int, **fields: Any) 
                 dead = letter(name, message=f"row {number} of {name} cannot be", **fields)
                 pipe.hset(keys.dead, name, dead.encode())
                 pipe.hset(keys.dead_messages, name, message(name))
-                pipe.zadd(keys.died, {name: died_ms + number})
+                pipe.zadd(keys.dead_times, {name: died_ms + number})
             pipe.execute()
 
 
@@ -110,7 +110,7 @@ def traces(server: redis.Redis) -> dict[str, Any]:
     return {
         "dead": set(server.hkeys(keys.dead)),
         "messages": set(server.hkeys(keys.dead_messages)),
-        "died": set(server.zrange(keys.died, 0, -1)),
+        "died": set(server.zrange(keys.dead_times, 0, -1)),
     }
 
 

@@ -12,7 +12,7 @@ from test_batch_terminal import Terminal
 from test_cli import headrace
 
 from burying import bury, bury_malformed, bury_storm, crashed, letter, message
-from headrace.wire.attempts import split
+from headrace.wire.attempts import split_history
 from headrace.wire.dead_letter import decode_exported
 from headrace.wire.keys import Keys
 
@@ -170,7 +170,7 @@ def test_letters_are_replayed_by_what_they_have_in_common(url, server):
     bury(server, letter("b"))
     done = headrace("dead", "replay", "--reason", "crash", "--yes")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "1 dead letter replayed\n")
-    assert server.zrange(Keys().died, 0, -1) == [b"b"]
+    assert server.zrange(Keys().dead_times, 0, -1) == [b"b"]
 
 
 def test_ids_are_read_from_standard_input(url, server):
@@ -179,7 +179,7 @@ def test_ids_are_read_from_standard_input(url, server):
     done = headrace("dead", "purge", "-", stdin="a\n\n  b\n")
     assert (done.returncode, done.stderr) == (0, "2 dead letters purged\n")
     assert headrace("dead", "purge", "-", stdin="").stderr == "no dead letter matches: nothing was purged\n"
-    assert server.zrange(Keys().died, 0, -1) == [b"c"]
+    assert server.zrange(Keys().dead_times, 0, -1) == [b"c"]
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(url, server):
@@ -187,7 +187,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(url, server):
     for verb in ("replay", "purge"):
         done = headrace("dead", verb, "--all", "--dry-run")
         assert (done.returncode, done.stderr) == (0, f"1 dead letter would be {verb.rstrip('e')}ed\n")
-    assert server.zcard(Keys().died) == 1
+    assert server.zcard(Keys().dead_times) == 1
 
 
 def test_a_replay_to_another_version_and_at_a_rate(url, server):
@@ -198,7 +198,7 @@ def test_a_replay_to_another_version_and_at_a_rate(url, server):
     began = time.monotonic()
     assert headrace("dead", "replay", "--all", "--yes", "--version", "3", "--rate", "10").returncode == 0
     assert time.monotonic() - began > 0.4
-    body = json.loads(split(server.lindex("predict.churn", 0))[1])["body"]
+    body = json.loads(split_history(server.lindex("predict.churn", 0))[1])["body"]
     assert json.loads(base64.b64decode(body))[1] == {"version": "3"}
 
 
@@ -253,7 +253,7 @@ def test_many_letters_are_never_meant_by_mistake(url, server, verb, arguments, s
     assert shown.returncode == 2
     assert says in shown.stderr
     assert len(shown.stderr.splitlines()) == 1
-    assert server.zcard(Keys().died) == 1
+    assert server.zcard(Keys().dead_times) == 1
 
 
 def test_a_person_is_shown_what_is_meant_and_asked(url, server):
@@ -267,7 +267,7 @@ def test_a_person_is_shown_what_is_meant_and_asked(url, server):
     asked.type(b"y\n")
     assert "3 dead letters purged" in asked.read()
     assert asked.process.wait(20) == 0
-    assert server.zrange(Keys().died, 0, -1) == [b"later"]
+    assert server.zrange(Keys().dead_times, 0, -1) == [b"later"]
 
 
 def test_who_says_no_has_nothing_done(url, server):
@@ -277,7 +277,7 @@ def test_who_says_no_has_nothing_done(url, server):
     asked.type(b"n\n")
     assert "nothing was replayed" in asked.read()
     assert asked.process.wait(20) == 1
-    assert server.zcard(Keys().died) == 1
+    assert server.zcard(Keys().dead_times) == 1
 
 
 def test_a_slow_replay_shows_how_far_it_is_and_can_be_stopped(url, server):
@@ -288,7 +288,7 @@ def test_a_slow_replay_shows_how_far_it_is_and_can_be_stopped(url, server):
     slow.type(b"\x03")
     assert "stopped: " in slow.read(until="interrupted")
     assert slow.process.wait(20) == 130
-    left = server.zcard(Keys().died)
+    left = server.zcard(Keys().dead_times)
     assert 0 < left < 100
     assert server.llen("predict.churn") == 100 - left
 

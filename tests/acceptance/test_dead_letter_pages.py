@@ -23,8 +23,8 @@ from skops import io as skops
 
 from burying import bury, bury_malformed, crashed, letter, message
 from headrace import Client
-from headrace.dead_letters.filter import LetterFilter
-from headrace.wire.dead_letter import Kept
+from headrace.dead_letters.filter import DeadLetterFilter
+from headrace.wire.dead_letter import DeadLetterWithMessage
 from headrace.wire.outcome import Reason
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
@@ -148,7 +148,7 @@ def await_version(place: Place, version: str) -> None:
 
 def test_the_reference_tells_every_field_reason_and_condition():
     page = REFERENCE.read_text()
-    for name in (*Kept.__struct_fields__, *get_args(Reason), *LetterFilter.__annotations__):
+    for name in (*DeadLetterWithMessage.__struct_fields__, *get_args(Reason), *DeadLetterFilter.__annotations__):
         assert f"`{name}`" in page, name
     for reason in get_args(Reason):
         assert f"`{reason}`" in HOW_TO.read_text(), reason

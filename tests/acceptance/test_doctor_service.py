@@ -15,8 +15,8 @@ from test_cli import headrace
 
 import hostile_models
 from headrace import Client
-from headrace.catalog.workers import tell
-from headrace.connection.commands import ask
+from headrace.catalog.workers import publish_status
+from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.store.store import Store
 
@@ -30,7 +30,7 @@ def url(redis_url: str) -> str:
 
 def serve(server: redis.Redis, versions: list[str]) -> None:
     """Say what a worker says of what it has."""
-    ask(server, tell(Keys(), "churn", "worker@pod-7", versions, {}))
+    execute(server, publish_status(Keys(), "churn", "worker@pod-7", versions, {}))
 
 
 def test_jobs_that_nobody_serves_are_an_error_until_a_worker_is_there(url: str, server: redis.Redis):

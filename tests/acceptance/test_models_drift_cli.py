@@ -17,7 +17,7 @@ import redis
 import skops.io
 from sklearn.linear_model import LogisticRegression
 
-from headrace.connection.commands import Together, ask
+from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace_worker.drift.psi import add_commands
 from headrace_worker.profile import Cells
@@ -67,7 +67,7 @@ def test_what_drifted_is_said_first(run: Run, server: redis.Redis, tmp_path: Pat
     for a, _ in ROWS:
         counts.update([*cells.of_instance([a, 49.0]), *cells.of_prediction(a > 3)])
     commands = add_commands(Keys(), "churn", "1", datetime.fromtimestamp(int(server.time()[0]), UTC), counts)
-    ask(server, Together(commands))
+    execute(server, Pipeline(commands))
     lines = [line.split() for line in run("drift", "churn").stdout.splitlines()]
     assert lines[0] == ["NAME", "ROWS", "PSI", "MISSING", "WHEN", "ADDED"]
     assert [(line[0], line[2], line[4]) for line in lines[1:]] == [

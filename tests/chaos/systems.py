@@ -13,7 +13,7 @@ import redis
 from tests.chaos import model, stock
 from tests.chaos.workers import Worker
 
-from headrace.connection.commands import ask, carry_out
+from headrace.connection.commands import execute, run
 from headrace.inspection import queues
 from headrace.submit import enqueue
 from headrace.wire.keys import Keys, queue_name
@@ -90,13 +90,13 @@ class Headrace:
                     pipe.llen(key)
                 pipe.zcard(self._keys.delayed(queue))
             lengths = sum(pipe.execute())
-        return lengths + len(carry_out(partial(ask, server), queues.held(self._keys)))
+        return lengths + len(run(partial(execute, server), queues.read_leases(self._keys)))
 
     def leftovers(self, server: redis.Redis) -> list[str]:
         # The empty lease of a worker that was killed while it waited goes when it has been seen twice.
         kept = (
             self._kept
-            if carry_out(partial(ask, server), queues.held(self._keys))
+            if run(partial(execute, server), queues.read_leases(self._keys))
             else (*self._kept, self._keys.leases)
         )
         return _others(server, kept)

@@ -17,7 +17,7 @@ import redis
 from misdeeds import MISDEEDS, number_of, spin
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from headrace.connection.commands import ask, carry_out
+from headrace.connection.commands import execute, run
 from headrace.inspection import queues
 from headrace.wire.keys import Keys
 from headrace_worker.local.stack import Child
@@ -96,7 +96,7 @@ def serving(
 
 def held(server: redis.Redis, prefix: str = "") -> int:
     """Claims under lease. One that stands, with nothing under it, is none."""
-    return len(carry_out(partial(ask, server), queues.held(Keys(prefix))))
+    return len(run(partial(execute, server), queues.read_leases(Keys(prefix))))
 
 
 def wait_for(condition: Any, seconds: float = 20, told: Any = lambda: "") -> Any:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace_worker.execution import predict, runner
-from headrace_worker.transport.channel import Claiming
-from headrace_worker.transport.lease_keeper import Keeper
+from headrace_worker.transport.channel import ClaimingChannel
+from headrace_worker.transport.lease_keeper import LeaseKeeper
 from headrace_worker.transport.leases import Leases
 
 _MAIN = os.getpid()
@@ -24,13 +24,13 @@ _MAIN = os.getpid()
 #: Each step: what is called there, and whether the process dies before or after it. The first and the last are the
 #: main process's.
 STEPS: dict[str, tuple[Any, str, bool]] = {
-    "claimed": (Claiming, "_hand_over", True),
+    "claimed": (ClaimingChannel, "_hand_over", True),
     "received": (runner.ClaimRunner, "run", True),
     "opened": (runner, "open_claim", False),
     "predicted": (predict, "run", False),
     "publishing": (Leases, "publish", True),
     "published": (Leases, "publish", False),
-    "acknowledging": (Keeper, "acknowledge", True),
+    "acknowledging": (LeaseKeeper, "acknowledge", True),
 }
 
 

@@ -22,7 +22,7 @@ from headrace import BrokerUnavailable, Client, JobCancelled, Settings
 from headrace.catalog.aliases import Alias, Aliases
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish
-from headrace.connection.commands import Together, ask
+from headrace.connection.commands import Pipeline, execute
 from headrace.connection.connect import celery_app, connect
 from headrace.wire.keys import Keys
 from headrace_worker.drift.psi import add_commands, drift
@@ -31,12 +31,12 @@ from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.canary import Canaries
 from headrace_worker.rollout.judging import CanaryLimits
 from headrace_worker.rollout.promotion import Promoter
-from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.store.garbage import Collector
+from headrace_worker.store.garbage import GarbageCollector
 from headrace_worker.store.store import Store
-from headrace_worker.telemetry.queue_metrics import Queues
-from headrace_worker.transport.leases import Ask, LeaseKeys, Leases
+from headrace_worker.telemetry.queue_metrics import QueueCollector
+from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
 
 #: redis-py tells its name and version where it may; a worker looks at what Redis promises at its start.
 DONE_WITHOUT = {"client|setinfo", "info", "config|get"}
@@ -187,14 +187,14 @@ def test_an_operator_does_all_there_is_to_do_with_dead_letters(port: int, admin:
         for name, attempts in (("a", ()), ("b", (crashed(),)), ("c", ())):
             bury(admin_raw, letter(name, attempts=attempts, model=MODEL, queue=f"predict.{MODEL}"))
         dead = client.dead_letters
-        assert [storm.count for storm in dead.storms()] == [3]
+        assert [storm.count for storm in dead.groups()] == [3]
         assert [one.id for one in dead.export()] == ["a", "b", "c"]
         assert dead.count().letters == 3
         assert dead.show("a").model == MODEL
         assert dead.replay(ids=["a", "b"], version="1").done == 2
         assert dead.purge(model=MODEL).done == 1
         (depth,) = client.queues()
-        assert (depth.waiting, depth.again) == (2, 1)
+        assert (depth.waiting, depth.isolated) == (2, 1)
         assert client.job("a").status() == "queued"
         assert client.job("a").cancel()
         with pytest.raises(JobCancelled):
@@ -208,15 +208,17 @@ def test_an_operator_sees_where_a_job_lies_and_a_producer_only_that_it_waits(
     published(admin)
     with Client(url("producer", port)) as producer, Client(url("operator", port)) as operator:
         job = producer.submit("doubling", [1, 0, 0])
-        assert operator.job(job.id).explain().steps[-1].what == "waiting"
+        assert operator.job(job.id).explain().steps[-1].kind == "waiting"
         told = job.explain()
         assert (told.status, told.note) == (
             "queued",
             "it has no outcome; where it lies is not for this Redis user to see",
         )
         with redis.Redis.from_url(url("worker", port)) as worker:
-            Leases(worker, LeaseKeys(Keys())).claim("w/1", [Ask(queue="predict.doubling")], lasts_ms=60_000)
-        assert operator.job(job.id).explain().steps[-1].what == "leased"
+            Leases(worker, LeaseKeys(Keys())).claim(
+                "w/1", [ClaimLimits(queue="predict.doubling")], lasts_ms=60_000
+            )
+        assert operator.job(job.id).explain().steps[-1].kind == "leased"
 
 
 def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
@@ -228,14 +230,14 @@ def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
         promoter.promote(MODEL, "1")
         promoter.promote(MODEL, "1", to="canary", share=0.5)
         with connect(Settings(redis_url=url("worker", port))) as worker:
-            ask(worker, version_stats.add_command(keys, MODEL, "1", Tally(failed=3)))
+            execute(worker, version_stats.add_command(keys, MODEL, "1", VersionStats(failed=3)))
             limits, known = CanaryLimits(jobs=1, failures=0.0, slower=2.0), promoter.aliases(MODEL).by_name
             other = Aliases(MODEL, {**known, "production": Alias(version="2")})
             Canaries(lambda: worker, keys, limits).look({MODEL: other})
             now = datetime.fromtimestamp(int(worker.time()[0]), UTC)
-            for reply in ask(worker, Together(add_commands(keys, MODEL, "1", now, {0: 1}))):
+            for reply in execute(worker, Pipeline(add_commands(keys, MODEL, "1", now, {0: 1}))):
                 assert not isinstance(reply, Exception)
-        assert [one.failed for _, _, one in promoter.compared(MODEL)] == [3]
+        assert [one.failed for _, _, one in promoter.compare_versions(MODEL)] == [3]
         assert promoter.history(MODEL)[0].by == "headrace"
         assert drift(person, keys, store.read(MODEL, "1"), now) is None
         assert person.get(keys.drift(MODEL, "1", int(now.timestamp()) // 3600))
@@ -267,7 +269,9 @@ def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, t
         bury(admin_raw, letter("a", model=MODEL, version="2", queue=f"predict.{MODEL}"))
     settings = WorkerSettings(redis_url=url("worker", port), contract_ttl=0.01)
     with Client(settings=settings) as client:
-        collector = Collector(Store(models), settings, lambda model: client.dead_letters.list(model=model), keep=1)
+        collector = GarbageCollector(
+            Store(models), settings, lambda model: client.dead_letters.list(model=model), keep=1
+        )
         done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
         assert [(one.version, one.why) for one in done] == [("1", "serves"), ("2", "the dead letter a")]
         admin.hset(f"headrace:contracts:{MODEL}", "latest", "3")
@@ -282,7 +286,7 @@ def test_metrics_are_read_with_a_user_that_changes_nothing(port: int, admin: red
         producer.submit(MODEL, [1, 0, 0])
     registry = CollectorRegistry()
     settings = Settings(redis_url=url("metrics", port))
-    registry.register(Queues(lambda: connect(settings)))
+    registry.register(QueueCollector(lambda: connect(settings)))
     told = generate_latest(registry).decode()
     assert "headrace_redis_up 1.0" in told
     assert f'headrace_queue_ready{{model="{MODEL}",priority="0"}} 1.0' in told

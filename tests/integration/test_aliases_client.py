@@ -13,11 +13,11 @@ from headrace import Client
 from headrace.catalog.aliases import MOVE, Alias, encoded, history_command, move_call, moves
 from headrace.catalog.contract import Feature, Named
 from headrace.catalog.published import publish
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.errors import InvalidInput, UnknownModel
 from headrace.settings import Settings
 from headrace.wire.keys import Keys, queue_name
-from headrace.wire.parsing import unseal
+from headrace.wire.parsing import parse
 
 AGE = {"age": 41}
 KEYS = Keys()
@@ -44,7 +44,7 @@ def point(server: redis.Redis, alias: str, version: str, share: float | None = N
 
 def versions(server: redis.Redis) -> dict[str, str | None]:
     """The version in each message that waits, by job."""
-    jobs = [unseal(message).job() for message in server.lrange(queue_name("churn"), 0, -1)]
+    jobs = [parse(message).job() for message in server.lrange(queue_name("churn"), 0, -1)]
     return {job.id: job.version for job in jobs}
 
 
@@ -99,7 +99,7 @@ def test_a_canary_takes_its_share_and_the_handles_keep_their_order(client: Clien
     jobs = client.submit_many("churn", instances)
     ages = {
         job.id: (job.version, job.instances[0]["age"])
-        for job in (unseal(message).job() for message in server.lrange(queue_name("churn"), 0, -1))
+        for job in (parse(message).job() for message in server.lrange(queue_name("churn"), 0, -1))
     }
     assert [ages[job.id][1] for job in jobs] == list(range(800))
     assert sum(version == "10" for version, _ in ages.values()) / 800 == pytest.approx(0.25, abs=0.08)
@@ -127,13 +127,13 @@ def test_an_alias_is_moved_by_one_person_at_a_time_and_every_move_is_written_dow
     steps = [(nowhere, first, 1), (nowhere, second, 0), (first, second, 1), (second, nowhere, 1)]
     for now, then, done in steps:
         call = MOVE(*move_call(KEYS, "churn", "canary", now, then, by="ann", why="to see"))
-        assert ask(server, call) == done
-    history = moves(ask(server, history_command(KEYS, "churn")))
+        assert execute(server, call) == done
+    history = moves(execute(server, history_command(KEYS, "churn")))
     assert [(move.former, move.version, move.share) for move in history] == [
         ("2", None, None),
         ("1", "2", 0.1),
         (None, "1", None),
     ]
-    assert {(move.by, move.why) for move in history} == {("ann", "to see")}
+    assert {(move.by, move.reason) for move in history} == {("ann", "to see")}
     assert abs(history[0].at_ms - server.time()[0] * 1000) < 60_000
     assert not server.exists(KEYS.aliases("churn"))

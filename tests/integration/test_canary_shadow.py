@@ -19,7 +19,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.rollout.promotion import Promoter
-from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.store.store import Store
 
 SOON = 30.0
@@ -85,12 +85,12 @@ def versions(running: Running, jobs: int, *, check: bool = True) -> list[str]:
         return [version(job) for job in client.submit_many("churn", [ROW] * jobs)]
 
 
-def counted(running: Running, *names: str) -> list[Tally]:
+def counted(running: Running, *names: str) -> list[VersionStats]:
     """What was counted of these aliases, once the worker follows them and has run jobs of each."""
 
-    def all_of_them() -> list[Tally]:
+    def all_of_them() -> list[VersionStats]:
         versions(running, 20)
-        found = {name: one for name, _, one in running.promoter.compared("churn")}
+        found = {name: one for name, _, one in running.promoter.compare_versions("churn")}
         return [found[name] for name in names] if all(found[name].jobs for name in names) else []
 
     return list(eventually(all_of_them))
@@ -155,5 +155,5 @@ def test_a_canary_that_fails_ends_by_itself_and_the_history_says_why(running: Ru
     eventually(lambda: versions(running, 20) and "canary" not in running.promoter.aliases("churn").by_name)
     newest = running.promoter.history("churn")[0]
     assert (newest.alias, newest.former, newest.version, newest.by) == ("canary", "3", None, "headrace")
-    assert "jobs failed" in newest.why
+    assert "jobs failed" in newest.reason
     assert set(versions(running, 50)) == {"1"}

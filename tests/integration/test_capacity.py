@@ -18,7 +18,7 @@ import redis
 from claim_models import SLEEP, add, serving
 
 from headrace import Client
-from headrace.wire.execution import ended
+from headrace.wire.execution import decode_completion
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 
@@ -68,8 +68,10 @@ def waited(client: Client, server: redis.Redis, arrivals: Sequence[float], servi
         jobs.append(client.submit("doubling", [1, SLEEP, takes]))
     for job in jobs:
         job.result(timeout=60)
-    runs = [ended(outcome).run for outcome in server.mget([Keys().result(job.id) for job in jobs])]
-    called = [(run.claimed_ms + run.began_ms) / 1000 for run in runs if run]
+    runs = [
+        decode_completion(outcome).execution for outcome in server.mget([Keys().result(job.id) for job in jobs])
+    ]
+    called = [(run.claimed_ms + run.started_ms) / 1000 for run in runs if run]
     return sum(at - began - arrives for at, arrives in zip(called, arrivals, strict=True)) / len(jobs)
 
 

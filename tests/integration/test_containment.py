@@ -17,7 +17,7 @@ from headrace.errors import JobFailed
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
-from headrace_worker.process.service import Serving
+from headrace_worker.process.service import WorkerService
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.transport.leases import Claim, Lease
 from headrace_worker.transport.message import claim_message
@@ -160,9 +160,9 @@ def test_a_model_has_its_own_limits_or_those_of_the_worker(tmp_path: Path) -> No
     add(tmp_path, "soft", soft_time_limit=5)
     add(tmp_path, "late", soft_time_limit=9)
     models = add(tmp_path, "both", soft_time_limit=9, time_limit=10)
-    place = Serving(WorkerSettings(models=str(models), trust_pickle=True, time_limit=7))
+    place = WorkerService(WorkerSettings(models=str(models), trust_pickle=True, time_limit=7))
     assert place.registry.preload() == {}
-    limits = {model: place.ask_of(f"predict.{model}").time_limits for model in place.registry.store.models()}
+    limits = {model: place.limits_for(f"predict.{model}").time_limits for model in place.registry.store.models()}
     assert limits == {"free": (7, None), "soft": (7, 5), "late": (7, None), "both": (10, 9)}
     claim = Claim(lease=Lease(name="me/1", queue="predict.soft", origins=((1, 1),)), frames=[b"{}"])
     assert claim_message(claim, limits["soft"])["headers"]["timelimit"] == [7, 5]

@@ -24,8 +24,8 @@ from headrace import Client
 from headrace.catalog import published
 from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encoded
 from headrace.catalog.contract import Array, Contract, Output
-from headrace.catalog.workers import tell
-from headrace.connection.commands import ask
+from headrace.catalog.workers import publish_status
+from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_flower, start_worker
@@ -225,7 +225,7 @@ def test_models_and_queues_in_dark_and_light(page: Page, site: Site):
     site.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="4", share=0.1)))
     refused, runtimes = {"5": "churn@5 fails on its example: KeyError"}, {"3": "treelite", "4": "onnx"}
     for worker in ("worker@pod-7", "worker@pod-8"):
-        ask(site.redis, tell(Keys(), "churn", worker, ["3", "4"], refused, runtimes=runtimes))
+        execute(site.redis, publish_status(Keys(), "churn", worker, ["3", "4"], refused, runtimes=runtimes))
     with Client(site.redis_url) as client:  # nobody serves it
         client.submit_many("fraud", [[1, 2]] * 12)
         client.submit_many("fraud", [[1, 2]] * 400, priority=9)

@@ -21,8 +21,8 @@ from burying import bury, bury_malformed, crashed, letter, traces
 from headrace.catalog import published
 from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encoded
 from headrace.catalog.contract import Array, Contract, Output
-from headrace.catalog.workers import tell
-from headrace.connection.commands import ask
+from headrace.catalog.workers import publish_status
+from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_flower
@@ -174,7 +174,7 @@ def test_nothing_out_of_redis_is_taken_for_html(acting: Site):
         ),
     )
     publish(acting, "churn")
-    ask(acting.redis, tell(Keys(), "churn", HOSTILE, ["1"], {"2": HOSTILE}))
+    execute(acting.redis, publish_status(Keys(), "churn", HOSTILE, ["1"], {"2": HOSTILE}))
     acting.redis.hset(Keys().aliases("churn"), HOSTILE, encoded(Alias(version=HOSTILE)))
     for path in (
         "/dead-letters",
@@ -252,7 +252,7 @@ def test_models_show_versions_aliases_and_what_workers_say(showing: Site):
     showing.redis.hset(Keys().aliases("churn"), PRODUCTION, encoded(Alias(version="2")))
     showing.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="10", share=0.1)))
     refused, runtimes = {"1": "its example fails"}, {"2": "sklearn", "10": "treelite"}
-    ask(showing.redis, tell(Keys(), "churn", "w1@host", ["2", "10"], refused, runtimes=runtimes))
+    execute(showing.redis, publish_status(Keys(), "churn", "w1@host", ["2", "10"], refused, runtimes=runtimes))
     [model] = showing.json("/api/models")["models"]
     assert model["versions"] == ["10", "2", "1"]
     assert model["loaded"]["w1@host"]["versions"] == ["2", "10"]

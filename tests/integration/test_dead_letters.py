@@ -20,13 +20,13 @@ from answering import CHURN, Answering
 from burying import INSTANCES, bury, bury_malformed, bury_storm, crashed, letter, message, parts, traces
 from headrace import AsyncClient, BrokerUnavailable, Client, JobConflict, UnknownLetter, UnknownModel
 from headrace.catalog.published import publish
-from headrace.connection.commands import Script, ask
+from headrace.connection.commands import Script, execute
 from headrace.dead_letters import replay
-from headrace.dead_letters.bulk import Tally
-from headrace.dead_letters.replay import Fate
+from headrace.dead_letters.bulk import BulkResult
+from headrace.dead_letters.replay import LetterResult
 from headrace.errors import InvalidInput
 from headrace.settings import Settings
-from headrace.wire.attempts import split
+from headrace.wire.attempts import split_history
 from headrace.wire.dead_letter import decode_exported
 from headrace.wire.keys import Keys
 
@@ -120,7 +120,7 @@ def test_many_letters_of_one_moment_are_met_once_each(client: Client, server: re
     with server.pipeline(transaction=False) as pipe:
         for number in range(2500):
             pipe.hset(Keys().dead, f"n{number}", letter(f"n{number}").encode())
-            pipe.zadd(Keys().died, {f"n{number}": 1_700_000_000_000 + number // 900})
+            pipe.zadd(Keys().dead_times, {f"n{number}": 1_700_000_000_000 + number // 900})
         pipe.execute()
     assert sorted(found(client)) == sorted(f"n{number}" for number in range(2500))
 
@@ -138,7 +138,7 @@ def test_a_line_nobody_can_read_is_listed_and_can_be_purged_but_not_replayed(cli
 def test_a_storm_is_one_line(client: Client, server: redis.Redis):
     bury_storm(server, 1500, died_ms=ago(100))
     bury(server, letter("other", message="something else"))
-    storm, other = client.dead_letters.storms()
+    storm, other = client.dead_letters.groups()
     assert (storm.count, other.count) == (1500, 1)
     assert storm.message == "row # of storm-# cannot be"
     assert storm.example == "storm-1499"
@@ -148,11 +148,11 @@ def test_a_storm_is_one_line(client: Client, server: redis.Redis):
 def test_many_letters_are_counted_quickly_and_in_little_memory(client: Client, server: redis.Redis):
     bury_storm(server, 20_000, died_ms=ago(1000))
     began = time.monotonic()
-    client.dead_letters.storms()
+    client.dead_letters.groups()
     assert time.monotonic() - began < 5  # half a second on an idle machine
     tracemalloc.start()
     try:
-        (storm,) = client.dead_letters.storms()
+        (storm,) = client.dead_letters.groups()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -219,11 +219,11 @@ def test_a_line_that_is_no_export_is_refused():
 
 def test_a_replay_puts_the_job_back_whole_and_leaves_nothing_of_the_letter(client: Client, server: redis.Redis):
     bury(server, letter("a"))
-    assert client.dead_letters.replay(ids=["a"]) == Tally(done=1)
+    assert client.dead_letters.replay(ids=["a"]) == BulkResult(done=1)
     (frame,) = server.lrange("predict.churn", 0, -1)
-    (attempt,), back = split(frame)
+    (attempt,), back = split_history(frame)
     assert back == message("a")
-    assert (attempt.cause, attempt.company) == ("replay", 0)
+    assert (attempt.cause, attempt.claim_size) == ("replay", 0)
     assert attempt.at_ms == pytest.approx(time.time() * 1000, abs=60_000)
     assert traces(server) == NOTHING
     assert not server.exists(Keys().result("a"))
@@ -241,7 +241,7 @@ def test_a_replay_goes_behind_what_waits(client: Client, server: redis.Redis):
     client.submit("churn", {"age": 1})
     bury(server, letter("a"))
     client.dead_letters.replay(ids=["a"])
-    assert split(server.lrange("predict.churn", 0, -1)[0])[1] == message("a")
+    assert split_history(server.lrange("predict.churn", 0, -1)[0])[1] == message("a")
 
 
 @pytest.mark.parametrize("cause", ["crash", "lapse", "timeout"])
@@ -249,7 +249,7 @@ def test_a_job_that_took_its_process_with_it_is_replayed_alone(client: Client, s
     bury(server, letter("a", attempts=(crashed(cause=cause),)))
     client.dead_letters.replay(ids=["a"])
     (frame,) = server.lrange("headrace:again:predict.churn", 0, -1)
-    assert [attempt.cause for attempt in split(frame)[0]] == [cause, "replay"]
+    assert [attempt.cause for attempt in split_history(frame)[0]] == [cause, "replay"]
 
 
 def test_a_job_that_met_errors_is_replayed_with_others(client: Client, server: redis.Redis):
@@ -263,7 +263,7 @@ def test_the_deadline_and_the_delay_of_the_first_time_are_dropped(client: Client
     given = message("a", eta=long_ago, expires=long_ago + timedelta(days=1), version="3", metadata={"x": "1"})
     bury(server, letter("a"), given)
     client.dead_letters.replay(ids=["a"])
-    now, then = parts(split(server.lindex("predict.churn", 0))[1]), parts(given)
+    now, then = parts(split_history(server.lindex("predict.churn", 0))[1]), parts(given)
     assert (now["headers"]["eta"], now["headers"]["expires"]) == (None, None)
     then["headers"].update(eta=None, expires=None)
     assert now == then
@@ -275,7 +275,7 @@ def test_a_replay_to_another_version_changes_nothing_else(client: Client, server
     given = message("a", instances, version="3", method="predict", metadata={"x": "1"})
     bury(server, letter("a"), given)
     client.dead_letters.replay(ids=["a"], version="4")
-    now, then = parts(split(server.lindex("predict.churn", 0))[1]), parts(given)
+    now, then = parts(split_history(server.lindex("predict.churn", 0))[1]), parts(given)
     body, before = (json.loads(base64.b64decode(one.pop("body"))) for one in (now, then))
     assert body[1] == {"version": "4", "method": "predict", "metadata": {"x": "1"}}
     assert (body[0], body[2]) == (before[0], before[2])
@@ -340,11 +340,11 @@ def test_a_replay_never_touches_another_job_of_the_same_id(client: Client, serve
     bury(server, letter("a"), ended=False)
     with Answering(redis_url):
         client.submit("churn", {"age": 1}, id="a").result(timeout=20)
-    assert client.dead_letters.replay(ids=["a"]) == Tally(taken=1)
+    assert client.dead_letters.replay(ids=["a"]) == BulkResult(taken=1)
     assert client.job("a").result().prediction == 2
     bury(server, letter("b"), ended=False)
     client.submit("churn", {"age": 1}, id="b")
-    assert client.dead_letters.replay(ids=["b"]) == Tally(taken=1)
+    assert client.dead_letters.replay(ids=["b"]) == BulkResult(taken=1)
     assert found(client) == ["a", "b"]
     assert server.llen("predict.churn") == 1
 
@@ -352,8 +352,8 @@ def test_a_replay_never_touches_another_job_of_the_same_id(client: Client, serve
 def test_bytes_that_are_no_job_stay(client: Client, server: redis.Redis):
     name = bury_malformed(server, b"\x00garbage")
     bury(server, letter("a"))
-    assert client.dead_letters.replay(every=True, dry_run=True) == Tally(done=1, no_job=1)
-    assert client.dead_letters.replay(every=True) == Tally(done=1, no_job=1)
+    assert client.dead_letters.replay(every=True, dry_run=True) == BulkResult(done=1, no_job=1)
+    assert client.dead_letters.replay(every=True) == BulkResult(done=1, no_job=1)
     assert found(client) == [name]
 
 
@@ -376,14 +376,14 @@ def test_a_message_of_plain_celery_with_any_priority_is_replayed(client: Client,
 
 def test_an_id_asked_for_that_is_not_there_is_told(client: Client, server: redis.Redis):
     bury(server, letter("a"))
-    assert client.dead_letters.replay(ids=["x", "a", "y"]) == Tally(done=1, missing=("x", "y"))
-    assert client.dead_letters.purge(ids=["a"]) == Tally(missing=("a",))
+    assert client.dead_letters.replay(ids=["x", "a", "y"]) == BulkResult(done=1, missing=("x", "y"))
+    assert client.dead_letters.purge(ids=["a"]) == BulkResult(missing=("a",))
 
 
 def test_two_replays_at_once_replay_each_letter_once(client: Client, server: redis.Redis):
     for number in range(600):
         bury(server, letter(f"n{number}"))
-    tallies: list[Tally] = []
+    tallies: list[BulkResult] = []
     threads = [
         threading.Thread(target=lambda: tallies.append(client.dead_letters.replay(model="churn"))),
         threading.Thread(target=lambda: tallies.append(client.dead_letters.replay(model="churn"))),
@@ -395,21 +395,21 @@ def test_two_replays_at_once_replay_each_letter_once(client: Client, server: red
         thread.join()
     assert sum(tally.done for tally in tallies) == 600
     waiting = server.lrange("predict.churn", 0, -1)
-    assert len({parts(split(frame)[1])["headers"]["id"] for frame in waiting}) == len(waiting)
+    assert len({parts(split_history(frame)[1])["headers"]["id"] for frame in waiting}) == len(waiting)
     assert traces(server) == NOTHING
 
 
 def test_a_letter_that_died_again_meanwhile_is_not_the_one_meant(client: Client, server: redis.Redis):
     bury(server, letter("a"), died_ms=ago(60))
-    seen: list[Tally] = []
+    seen: list[BulkResult] = []
 
-    def die_again(tally: Tally) -> None:
+    def die_again(tally: BulkResult) -> None:
         if not seen:
             bury(server, letter("b", message="died anew"))
         seen.append(tally)
 
     bury(server, letter("b"), died_ms=ago(50))
-    assert client.dead_letters.replay(model="churn", rate=5, on_progress=die_again) == Tally(done=1, gone=1)
+    assert client.dead_letters.replay(model="churn", rate=5, on_progress=die_again) == BulkResult(done=1, gone=1)
     assert found(client) == ["b"]
 
 
@@ -418,7 +418,7 @@ def test_a_letter_that_died_again_between_reading_and_replaying_stays(client: Cl
     ready = replay.replay(client.dead_letters.show("a"), who="me", now_ms=ago(0), version=None)
     bury(server, letter("a", message="died anew"))
     names, values = replay.call(Keys(), [ready], ttl=60)
-    assert ask(server, Script(replay.SCRIPT)(names, values)) == [Fate.GONE]
+    assert execute(server, Script(replay.SCRIPT)(names, values)) == [LetterResult.GONE]
     assert client.dead_letters.show("a").message == "died anew"
     assert not server.exists("predict.churn")
 
@@ -426,7 +426,7 @@ def test_a_letter_that_died_again_between_reading_and_replaying_stays(client: Cl
 def test_letters_that_die_during_a_replay_are_left_for_the_next(client: Client, server: redis.Redis):
     bury(server, letter("a"), died_ms=ago(60))
 
-    def another(_: Tally) -> None:
+    def another(_: BulkResult) -> None:
         bury(server, letter("later"), died_ms=ago(-5))
 
     assert client.dead_letters.replay(model="churn", on_progress=another).done == 1
@@ -450,8 +450,8 @@ def test_a_rate_that_cannot_be_is_refused(client: Client, rate: float):
 def test_a_dry_run_changes_nothing(client: Client, server: redis.Redis):
     bury(server, letter("a"))
     before = {key: server.dump(key) for key in server.scan_iter()}
-    assert client.dead_letters.replay(ids=["a"], dry_run=True) == Tally(done=1)
-    assert client.dead_letters.purge(ids=["a"], dry_run=True) == Tally(done=1)
+    assert client.dead_letters.replay(ids=["a"], dry_run=True) == BulkResult(done=1)
+    assert client.dead_letters.purge(ids=["a"], dry_run=True) == BulkResult(done=1)
     assert {key: server.dump(key) for key in server.scan_iter()} == before
 
 
@@ -461,8 +461,8 @@ def test_every_letter_is_only_meant_when_said_so(client: Client, server: redis.R
         for nothing in ({}, {"model": None}):
             with pytest.raises(InvalidInput, match="say which letters"):
                 act(**nothing)
-    assert client.dead_letters.purge(ids=[]) == Tally()
-    assert client.dead_letters.purge(every=True) == Tally(done=1)
+    assert client.dead_letters.purge(ids=[]) == BulkResult()
+    assert client.dead_letters.purge(every=True) == BulkResult(done=1)
 
 
 def test_large_messages_are_replayed_a_few_at_a_time(client: Client, server: redis.Redis):
@@ -511,9 +511,9 @@ def test_a_key_prefix_holds_for_letters_too(redis_url: str, server: redis.Redis)
 def test_a_purge_removes_what_it_is_told_to_and_nothing_else(client: Client, server: redis.Redis):
     bury(server, letter("a", reason="crash"))
     bury(server, letter("b"))
-    assert client.dead_letters.purge(reason="crash") == Tally(done=1)
+    assert client.dead_letters.purge(reason="crash") == BulkResult(done=1)
     assert found(client) == ["b"]
-    assert client.dead_letters.purge(reason="permanent") == Tally(done=1)
+    assert client.dead_letters.purge(reason="permanent") == BulkResult(done=1)
     assert traces(server) == NOTHING
     assert client.job("a").status() == client.job("b").status() == "failure"
 
@@ -529,14 +529,14 @@ async def test_asyncio_has_the_same_with_await(redis_url: str, server: redis.Red
     async with AsyncClient(redis_url) as client:
         dead = client.dead_letters
         assert [one.id async for one in dead.list()] == ["a", "b", name]
-        assert [storm.count for storm in await dead.storms(model="churn")] == [2]
+        assert [storm.count for storm in await dead.groups(model="churn")] == [2]
         assert (await dead.count()).letters == 3
         assert (await dead.show("a")).payload == message("a")
         assert [one.payload async for one in dead.export(reason="malformed")] == [b"garbage"]
-        seen: list[Tally] = []
-        assert await dead.replay(ids=["a"], rate=50, on_progress=seen.append) == Tally(done=1)
-        assert seen[-1] == Tally(done=1)
+        seen: list[BulkResult] = []
+        assert await dead.replay(ids=["a"], rate=50, on_progress=seen.append) == BulkResult(done=1)
+        assert seen[-1] == BulkResult(done=1)
         assert await client.job("a").status() == "queued"
-        assert await dead.purge(every=True) == Tally(done=2)
+        assert await dead.purge(every=True) == BulkResult(done=2)
         with pytest.raises(UnknownLetter):
             await dead.show("a")

@@ -12,7 +12,7 @@ from redis_servers import SERVERS, find
 
 from burying import bury, bury_malformed, crashed, letter
 from headrace import Client
-from headrace.dead_letters.bulk import Tally
+from headrace.dead_letters.bulk import BulkResult
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
@@ -42,11 +42,11 @@ def story(url: str, db: redis.Redis, keys: Keys) -> None:
         assert [one.id for one in dead.list()] == ["a", "b", "c"]
         assert [one.id for one in dead.list(older_than=30)] == ["a"]
         assert [len(one.payload) > 0 for one in dead.export()] == [True] * 3
-        assert dead.replay(ids=["a", "b", "x"]) == Tally(done=2, missing=("x",))
-        assert (db.llen(keys.lists("predict.churn")[0]), db.llen(keys.again("predict.churn"))) == (1, 1)
+        assert dead.replay(ids=["a", "b", "x"]) == BulkResult(done=2, missing=("x",))
+        assert (db.llen(keys.lists("predict.churn")[0]), db.llen(keys.isolated("predict.churn"))) == (1, 1)
         assert client.job("a").status() == "queued"
-        assert dead.purge(every=True) == Tally(done=1)
-        assert not db.exists(keys.dead, keys.dead_messages, keys.died)
+        assert dead.purge(every=True) == BulkResult(done=1)
+        assert not db.exists(keys.dead, keys.dead_messages, keys.dead_times)
 
 
 @pytest.mark.parametrize("prefix", ["", "{apart}:"])
@@ -83,7 +83,7 @@ def test_a_key_of_another_kind_loses_no_letter(running: EmbeddedRedis, db: redis
                 db.restore(key, 0, stored)
             assert client.dead_letters.replay(ids=["a"]).done == 1
         assert db.lrange("predict.churn", 0, -1) != []
-        assert db.zcard(Keys().died) == 0
+        assert db.zcard(Keys().dead_times) == 0
 
 
 def test_every_key_is_declared_so_a_cluster_takes_the_scripts():

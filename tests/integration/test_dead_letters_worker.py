@@ -12,7 +12,7 @@ import redis
 from claim_models import KILL, add, serving, wait_for
 
 from headrace import Client, JobFailed
-from headrace.wire.dead_letter import Letter, malformed_id
+from headrace.wire.dead_letter import DeadLetter, malformed_id
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 
@@ -42,7 +42,7 @@ def client(place: Place) -> Iterator[Client]:
         client.dead_letters.purge(every=True)
 
 
-def only(client: Client) -> Letter:
+def only(client: Client) -> DeadLetter:
     """The one dead letter there is."""
     (letter,) = wait_for(lambda: list(client.dead_letters.list()))
     return letter
@@ -100,5 +100,5 @@ def test_bytes_that_are_no_job_become_a_letter_that_holds_them(client: Client, p
     assert client.dead_letters.replay(every=True).no_job == 1
     assert client.dead_letters.purge(reason="malformed").done == 1
     keys = Keys()
-    assert not server.exists(keys.dead, keys.dead_messages, keys.died)
+    assert not server.exists(keys.dead, keys.dead_messages, keys.dead_times)
     server.close()

@@ -18,11 +18,11 @@ from headrace.wire import dead_letter, outcome
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode
 from headrace.wire.outcome import Cancelled, Outcome, Prediction, Success
-from headrace.wire.parsing import NotAJob
-from headrace_worker.execution.publish import deliver
-from headrace_worker.execution.settle import Settled
+from headrace.wire.parsing import MalformedMessage
+from headrace_worker.execution.publish import publish_outcomes
+from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.transport.leases import Ask, Claim, LeaseKeys, Leases
+from headrace_worker.transport.leases import Claim, ClaimLimits, LeaseKeys, Leases
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEYS = Keys()
@@ -42,14 +42,14 @@ def claim(server: redis.Redis, *jobs: str, lasts_ms: int = 60_000) -> tuple[Leas
     for job in jobs:
         server.lpush("predict.churn", frame(job))
     leases = Leases(server, NAMES)
-    taken = leases.claim("me/1", [Ask(queue="predict.churn", jobs=100, bytes=10**6)], lasts_ms=lasts_ms)
+    taken = leases.claim("me/1", [ClaimLimits(queue="predict.churn", jobs=100, bytes=10**6)], lasts_ms=lasts_ms)
     assert isinstance(taken, Claim)
     assert len(taken.frames) == len(jobs)
     return leases, taken
 
 
-def settled(*outcomes: Outcome) -> Settled:
-    return Settled(outcomes={one.job: one for one in outcomes})
+def settled(*outcomes: Outcome) -> ClaimDecisions:
+    return ClaimDecisions(outcomes={one.job: one for one in outcomes})
 
 
 def stored(server: redis.Redis, job: str) -> Outcome | None:
@@ -65,7 +65,7 @@ def keys(server: redis.Redis) -> set[bytes]:
 
 def test_outcomes_are_published_and_the_lease_ends(server: redis.Redis):
     leases, taken = claim(server, "a", "b")
-    assert deliver(leases, taken.lease, settled(success("a", 1), success("b", 2)), now=NOW, ttl=100)
+    assert publish_outcomes(leases, taken.lease, settled(success("a", 1), success("b", 2)), now=NOW, ttl=100)
     assert stored(server, "a") == success("a", 1)
     assert stored(server, "b") == success("b", 2)
     assert keys(server) == {KEYS.result("a").encode(), KEYS.result("b").encode()}
@@ -74,19 +74,19 @@ def test_outcomes_are_published_and_the_lease_ends(server: redis.Redis):
 
 def test_who_lost_the_lease_publishes_nothing(server: redis.Redis):
     leases, taken = claim(server, "a")
-    leases.lapse(taken.lease, "crash", owner="me")
+    leases.requeue_isolated(taken.lease, "crash", owner="me")
     before = keys(server)
-    garbage = dead_letter.malformed(b"x", NotAJob("no job"), queue="predict.churn", worker="w@host")
-    everything = Settled(outcomes={"a": success("a")}, letters=[(garbage, b"x")], delayed=[(1, b"y")])
-    assert deliver(leases, taken.lease, everything, now=NOW, ttl=100) is None
+    garbage = dead_letter.malformed(b"x", MalformedMessage("no job"), queue="predict.churn", worker="w@host")
+    everything = ClaimDecisions(outcomes={"a": success("a")}, letters=[(garbage, b"x")], delayed=[(1, b"y")])
+    assert publish_outcomes(leases, taken.lease, everything, now=NOW, ttl=100) is None
     assert keys(server) == before
     assert stored(server, "a") is None
 
 
 def test_a_claim_delivered_twice_is_published_once(server: redis.Redis):
     leases, taken = claim(server, "a")
-    assert deliver(leases, taken.lease, settled(success("a", 1)), now=NOW, ttl=100)
-    assert deliver(leases, taken.lease, settled(success("a", 2)), now=NOW, ttl=100) is None
+    assert publish_outcomes(leases, taken.lease, settled(success("a", 1)), now=NOW, ttl=100)
+    assert publish_outcomes(leases, taken.lease, settled(success("a", 2)), now=NOW, ttl=100) is None
     assert stored(server, "a") == success("a", 1)
 
 
@@ -94,16 +94,18 @@ def test_a_job_cancelled_while_it_ran_stays_cancelled_and_its_mates_succeed(serv
     leases, taken = claim(server, "a", "b")
     names, values = publish.call(KEYS, [Cancelled(job="a")], ttl=100, now=NOW)
     server.eval(publish.SCRIPT, len(names), *names, *values)
-    assert deliver(leases, taken.lease, settled(success("a"), success("b")), now=NOW, ttl=100) == [success("b")]
+    assert publish_outcomes(leases, taken.lease, settled(success("a"), success("b")), now=NOW, ttl=100) == [
+        success("b")
+    ]
     assert stored(server, "a") == Cancelled(job="a")
     assert stored(server, "b") == success("b")
 
 
 def test_what_is_no_job_is_buried_and_what_is_early_waits(server: redis.Redis):
     leases, taken = claim(server, "a")
-    garbage = dead_letter.malformed(b"\x00x", NotAJob("no job"), queue="predict.churn", worker="w@host")
-    everything = Settled(letters=[(garbage, b"\x00x")], delayed=[(60_000, frame("a"))])
-    assert deliver(leases, taken.lease, everything, now=NOW, ttl=100) == []
+    garbage = dead_letter.malformed(b"\x00x", MalformedMessage("no job"), queue="predict.churn", worker="w@host")
+    everything = ClaimDecisions(letters=[(garbage, b"\x00x")], delayed=[(60_000, frame("a"))])
+    assert publish_outcomes(leases, taken.lease, everything, now=NOW, ttl=100) == []
     assert server.hgetall(KEYS.dead_messages) == {garbage.id.encode(): b"\x00x"}
     [(kept, due_ms)] = server.zrange(KEYS.delayed("predict.churn"), 0, -1, withscores=True)
     assert kept == frame("a")
@@ -129,7 +131,9 @@ def test_outcomes_are_published_when_redis_comes_back():
     with EmbeddedRedis() as mortal, connect.connect(Settings(redis_url=mortal.url)) as client:
         leases, taken = claim(client, "a")
         mortal.kill()
-        assert deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(mortal.start))
+        assert publish_outcomes(
+            leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(mortal.start)
+        )
         assert stored(client, "a") == success("a")
         assert not client.exists(KEYS.leases)
 
@@ -140,13 +144,15 @@ def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
 
         def back_and_swept() -> None:
             mortal.start()
-            Leases(client, NAMES).lapse(taken.lease, "lapse", owner="another")
+            Leases(client, NAMES).requeue_isolated(taken.lease, "lapse", owner="another")
 
         mortal.kill()
-        told = deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(back_and_swept))
+        told = publish_outcomes(
+            leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(back_and_swept)
+        )
         assert told is None
         assert stored(client, "a") is None
-        assert client.llen(KEYS.again("predict.churn")) == 1
+        assert client.llen(KEYS.isolated("predict.churn")) == 1
 
 
 def test_redis_that_stays_away_is_said_after_many_tries():
@@ -155,7 +161,7 @@ def test_redis_that_stays_away_is_said_after_many_tries():
         mortal.kill()
         waited: list[float] = []
         with pytest.raises(redis.ConnectionError):
-            deliver(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=waited.append)
+            publish_outcomes(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=waited.append)
         assert sum(waited) > 10
         mortal.start()
         assert client.zcard(KEYS.leases) == 1  # the jobs are where they were, to run elsewhere
@@ -218,7 +224,7 @@ def test_outcomes_are_published_when_redis_takes_writes_again(unwilling: Embedde
                 allow(admin)
 
         refuse(admin)
-        assert deliver(leases, taken.lease, settled(success(refusal)), now=NOW, ttl=100, sleep=sleep)
+        assert publish_outcomes(leases, taken.lease, settled(success(refusal)), now=NOW, ttl=100, sleep=sleep)
         assert len(waited) >= 3
         assert stored(client, refusal) == success(refusal)
         assert not client.exists(KEYS.leases)

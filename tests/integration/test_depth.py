@@ -9,7 +9,7 @@ from answering import CHURN
 from headrace import AsyncClient, Client
 from headrace.catalog.published import publish
 from headrace.wire.keys import Keys
-from headrace_worker.transport.leases import Ask, LeaseKeys, Leases
+from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
 
 
 @pytest.fixture
@@ -22,17 +22,17 @@ def client(redis_url: str, server: redis.Redis):
 def test_jobs_that_run_again_wait_and_delayed_ones_do_not(client: Client, server: redis.Redis):
     keys = Keys()
     client.submit("churn", {"age": 1}, priority=9)
-    server.rpush(keys.again("predict.churn"), "frame", "frame")
+    server.rpush(keys.isolated("predict.churn"), "frame", "frame")
     server.zadd(keys.delayed("predict.churn"), {"later": 2e12})
     (depth,) = client.queues()
     assert depth.by_priority == {0: 0, 3: 0, 6: 0, 9: 1}
-    assert (depth.again, depth.waiting, depth.delayed, depth.leased) == (2, 3, 1, 0)
+    assert (depth.isolated, depth.waiting, depth.delayed, depth.leased) == (2, 3, 1, 0)
 
 
 def test_jobs_a_worker_has_taken_are_counted_by_queue(client: Client, server: redis.Redis):
     for priority in (0, 0, 9):
         client.submit("churn", {"age": 1}, priority=priority)
-    ask = Ask(queue="predict.churn", jobs=8, bytes=10**6)
+    ask = ClaimLimits(queue="predict.churn", jobs=8, bytes=10**6)
     Leases(server, LeaseKeys(Keys())).claim("owner-1", [ask], lasts_ms=60_000)
     (depth,) = client.queues()
     assert (depth.waiting, depth.leased) == (0, 3)
@@ -45,6 +45,6 @@ def test_a_lease_nobody_can_read_counts_for_nothing(client: Client, server: redi
 
 
 async def test_asyncio_counts_the_same(client: Client, server: redis.Redis, redis_url: str):
-    server.rpush(Keys().again("predict.churn"), "frame")
+    server.rpush(Keys().isolated("predict.churn"), "frame")
     async with AsyncClient(redis_url) as other:
         assert await other.queues() == client.queues()

@@ -17,8 +17,8 @@ from connections import free_port
 from redis_servers import SERVERS, find
 
 from headrace.connection import connect
-from headrace.connection.commands import ask, carry_out
-from headrace.connection.server_info import Facts, look
+from headrace.connection.commands import execute, run
+from headrace.connection.server_info import ServerInfo, read_server_info
 from headrace.doctor.redis import findings
 from headrace.settings import Settings
 from headrace_worker.local.embedded_redis import EmbeddedRedis
@@ -35,9 +35,9 @@ def doctor(url: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def told(url: str) -> Facts:
+def told(url: str) -> ServerInfo:
     with connect.connect(Settings(redis_url=url)) as client:
-        return carry_out(partial(ask, client), look())
+        return run(partial(execute, client), read_server_info())
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_replica_is_known_and_counted(name: str):
             wait_for(lambda: told(primary.url).replicas == 1)
             (found,) = findings(told(replica.url))
             assert (found.level, found.directive) == ("stops", "role")
-            assert f"127.0.0.1:{primary.port}" in found.do
+            assert f"127.0.0.1:{primary.port}" in found.fix
             replica.kill()  # asked to end, one that writes its first file after a copy does not
         with redis.Redis.from_url(primary.url) as client:
             client.config_set("min-replicas-to-write", 1)

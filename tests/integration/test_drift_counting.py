@@ -15,14 +15,14 @@ from headrace.catalog.contract import Array, Contract, Output
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure, Prediction, Success
-from headrace_worker.drift.collector import DriftShown
+from headrace_worker.drift.collector import DriftCollector
 from headrace_worker.drift.psi import Drift, add_commands, drift
-from headrace_worker.drift.recorder import DriftCounting
+from headrace_worker.drift.recorder import DriftRecorder
 from headrace_worker.execution.batching import Admitted, Batch
-from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
-from headrace_worker.execution.report import Report
-from headrace_worker.execution.settle import Settled
+from headrace_worker.execution.report import ClaimReport
+from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.profile import Profile, profile
 from headrace_worker.transport.leases import Claim, Lease
 
@@ -40,7 +40,7 @@ def model(made: Profile | None = PROFILE) -> Any:
     )
 
 
-def report(*rows: float, served: Any = None, method: str = "predict", lost: bool = False) -> Report:
+def report(*rows: float, served: Any = None, method: str = "predict", lost: bool = False) -> ClaimReport:
     """A claim of a job for each row; those of a negative one have failed."""
     served = served or model()
     jobs = [Job(id=f"j{place}", model="churn", instances=[[row]]) for place, row in enumerate(rows)]
@@ -52,7 +52,7 @@ def report(*rows: float, served: Any = None, method: str = "predict", lost: bool
     }
     admitted = [Admitted(job, served, method, job.instances) for job in jobs]
     now = time.monotonic()
-    return Report(
+    return ClaimReport(
         claim=Claim(
             lease=Lease(name="w/1", queue="predict.churn", origins=()),
             frames=(),
@@ -60,9 +60,9 @@ def report(*rows: float, served: Any = None, method: str = "predict", lost: bool
             taken=now,
         ),
         worker="w@here",
-        opened=Opened(jobs=jobs, frames=[], ended=[], malformed=[], inboxes={}, early=[]),
+        opened=ParsedClaim(jobs=jobs, frames=[], ended=[], malformed=[], reply_channels={}, not_due=[]),
         batches=[BatchRun(batch=Batch(served, method, admitted), began=now, ended=now)],
-        settled=Settled(outcomes=outcomes),
+        settled=ClaimDecisions(outcomes=outcomes),
         published=None if lost else list(outcomes.values()),
         began=now,
         predicted=now,
@@ -89,7 +89,7 @@ def read(client: redis.Redis, *, rows: int, within: float = 10.0) -> tuple[Drift
 
 
 def test_rows_of_many_claims_are_counted_within_a_second_or_so(client: redis.Redis):
-    counting = DriftCounting(client, KEYS)
+    counting = DriftRecorder(client, KEYS)
     for row in range(60):
         counting.ended(report(float(row), -1.0))
     feature, prediction = read(client, rows=60)
@@ -101,7 +101,7 @@ def test_rows_of_many_claims_are_counted_within_a_second_or_so(client: redis.Red
 
 
 def test_of_a_large_batch_a_few_rows_from_all_over_are_counted(client: redis.Redis):
-    counting = DriftCounting(client, KEYS)
+    counting = DriftRecorder(client, KEYS)
     counting.ended(report(*map(float, range(200))))
     time.sleep(0.1)
     (feature, _) = read(client, rows=29)
@@ -109,14 +109,14 @@ def test_of_a_large_batch_a_few_rows_from_all_over_are_counted(client: redis.Red
 
 
 def test_between_two_writes_so_many_rows_are_counted_and_no_more(client: redis.Redis):
-    counting = DriftCounting(client, KEYS)
+    counting = DriftRecorder(client, KEYS)
     for _ in range(40):
         counting.ended(report(*map(float, range(32))))
     read(client, rows=200)
 
 
 def test_what_was_lost_has_no_profile_or_ran_another_method_is_not_counted(client: redis.Redis):
-    counting = DriftCounting(client, KEYS)
+    counting = DriftRecorder(client, KEYS)
     counting.ended(report(1.0, lost=True))
     counting.ended(report(1.0, served=model(None)))
     counting.ended(report(1.0, method="predict_proba"))
@@ -125,7 +125,7 @@ def test_what_was_lost_has_no_profile_or_ran_another_method_is_not_counted(clien
 
 
 def test_only_the_hours_asked_for_count(client: redis.Redis):
-    DriftCounting(client, KEYS).ended(report(1.0))
+    DriftRecorder(client, KEYS).ended(report(1.0))
     read(client, rows=1)
     manifest, later = model().manifest, AT.replace(hour=14)
     for hours, rows in ((2, 0), (3, 1)):
@@ -144,7 +144,7 @@ def test_the_metric_is_read_now_and_then_and_stays_while_redis_is_away(client: r
             raise redis.ConnectionError("away")
         return client
 
-    def rows(shown: DriftShown) -> list[tuple[str, float]]:
+    def rows(shown: DriftCollector) -> list[tuple[str, float]]:
         (family,) = shown.collect()
         return [(one.labels["name"], one.value) for one in family.samples]
 
@@ -154,7 +154,7 @@ def test_the_metric_is_read_now_and_then_and_stays_while_redis_is_away(client: r
         loaded=lambda _model: ("2", "3"),
         get=lambda _model, _version: model(),
     )
-    shown = DriftShown(served, connect, KEYS, clock=lambda: now)
+    shown = DriftCollector(served, connect, KEYS, clock=lambda: now)
     hour = datetime.fromtimestamp(int(client.time()[0]), UTC)
     assert rows(shown) == []
     for command in add_commands(KEYS, "churn", "3", hour, {0: 100, PROFILE.cells - 3: 100}):

@@ -243,7 +243,7 @@ def test_jobs_a_failover_lost_before_they_were_confirmed_are_not_confirmed(pair:
         chosen = settings(pair.primary)
         with Client(settings=chosen, check=False) as producer:
             producer.submit("churn", AGE, id="kept", durable=True)
-            link = producer._link
+            link = producer._session
             ask, seen = link._ask, []
 
             def forgetful(within: Any, command: Any) -> Any:

@@ -17,10 +17,10 @@ from headrace.catalog import workers
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish
 from headrace.connection import connect
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
-from headrace_worker.telemetry.queue_metrics import SHOWN, Queues
-from headrace_worker.transport.leases import Ask, LeaseKeys, Leases
+from headrace_worker.telemetry.queue_metrics import SHOWN, QueueCollector
+from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
 
 
 @pytest.fixture(params=["", "team:"], ids=["", "with a key prefix"])
@@ -31,7 +31,7 @@ def settings(redis_url: str, request: pytest.FixtureRequest) -> Settings:
 @pytest.fixture
 def registry(settings: Settings) -> Iterator[CollectorRegistry]:
     registry, client = CollectorRegistry(), connect.connect(settings)
-    registry.register(Queues(lambda: client, settings.key_prefix))
+    registry.register(QueueCollector(lambda: client, settings.key_prefix))
     yield registry
     client.close()
 
@@ -67,10 +67,12 @@ def test_it_tells_what_waits_for_how_long_and_who_has_what(
     with Client(settings=settings) as client:
         client.submit_many("churn", [[n] for n in range(5)])
         client.submit_many("churn", [[n] for n in range(3)], priority=9)
-    Leases(server, LeaseKeys(keys)).claim("w/1", [Ask(queue="predict.churn", jobs=2, bytes=10**6)], lasts_ms=0)
+    Leases(server, LeaseKeys(keys)).claim(
+        "w/1", [ClaimLimits(queue="predict.churn", jobs=2, bytes=10**6)], lasts_ms=0
+    )
     server.zadd(keys.delayed("predict.churn"), {b"a frame": 4e12})
-    ask(server, workers.tell(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
-    ask(server, workers.tell(keys, "churn", "w@2", ["2"], {}))
+    execute(server, workers.publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
+    execute(server, workers.publish_status(keys, "churn", "w@2", ["2"], {}))
     bury(server, letter("a"), keys=keys)
     time.sleep(0.05)
     found = samples(registry)
@@ -107,7 +109,7 @@ def test_all_that_it_shows_is_in_its_list(
 def test_a_redis_that_is_away_is_told_as_such() -> None:
     registry = CollectorRegistry()
     away = Settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
-    registry.register(Queues(lambda: connect.connect(away)))
+    registry.register(QueueCollector(lambda: connect.connect(away)))
     text = generate_latest(registry).decode()
     assert "headrace_redis_up 0.0" in text
     assert "hunter2" not in text

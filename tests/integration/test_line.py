@@ -13,7 +13,7 @@ from tests.chaos.proxy import Proxy
 
 from headrace import Client
 from headrace.connection import connect
-from headrace.results.direct import Line
+from headrace.results.direct import DirectSubscriber
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome
@@ -101,14 +101,14 @@ def test_a_line_that_is_cut_costs_no_prediction_and_is_made_anew(
 def test_a_line_that_fell_silent_is_given_up_after_two_predictions(redis_server: EmbeddedRedis):
     with Proxy(redis_server.port) as proxy:
         settings = Settings(redis_url=proxy.url)
-        line = Line(connect.connect(settings), Keys(), settings)
+        line = DirectSubscriber(connect.connect(settings), Keys(), settings)
         assert line.open(5)
         silent = line._connection
         proxy.go_silent()
         for _ in range(2):
             assert line.open(5)
             assert line._connection is silent
-            assert line.hear("a", 0.05) is None
+            assert line.receive("a", 0.05) is None
         assert line.open(5)
         assert line._connection not in {silent, None}
         line.close()
@@ -116,4 +116,4 @@ def test_a_line_that_fell_silent_is_given_up_after_two_predictions(redis_server:
 
 def test_where_redis_is_away_a_line_says_so_in_the_time_it_is_given():
     nowhere = Settings(redis_url="redis://127.0.0.1:1")
-    assert not Line(connect.connect(nowhere), Keys(), nowhere).open(1)
+    assert not DirectSubscriber(connect.connect(nowhere), Keys(), nowhere).open(1)

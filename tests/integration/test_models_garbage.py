@@ -17,18 +17,18 @@ from headrace import Client
 from headrace.catalog import published
 from headrace.catalog.aliases import MOVE, Alias, move_call
 from headrace.catalog.contract import Contract, Output, Text
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.errors import BrokerUnavailable, ModelError
-from headrace.wire.attempts import Attempt, joined
+from headrace.wire.attempts import Attempt, join_history
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode
 from headrace_worker import manifest as manifests
 from headrace_worker.manifest import Example, Manifest
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store import references
-from headrace_worker.store.garbage import Collector, Found, old
+from headrace_worker.store.garbage import CollectionItem, GarbageCollector, old
 from headrace_worker.store.store import Store
-from headrace_worker.transport.leases import Ask, LeaseKeys, Leases
+from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
 
 KEYS = Keys("shop:")
 DATA = b"the bytes of a model"
@@ -71,12 +71,12 @@ def store(settings: WorkerSettings) -> Store:
 
 
 @pytest.fixture
-def collector(store: Store, settings: WorkerSettings) -> Iterator[Collector]:
+def collector(store: Store, settings: WorkerSettings) -> Iterator[GarbageCollector]:
     with Client(settings=settings) as client:
-        yield Collector(store, settings, lambda model: client.dead_letters.list(model=model), keep=2)
+        yield GarbageCollector(store, settings, lambda model: client.dead_letters.list(model=model), keep=2)
 
 
-def kept(found: list[Found]) -> dict[str, str]:
+def kept(found: list[CollectionItem]) -> dict[str, str]:
     return {one.version: one.why for one in found if not one.remove}
 
 
@@ -86,10 +86,10 @@ def message(version: str | None, name: str = "a") -> bytes:
 
 def point(server: redis.Redis, alias: str, then: str | None, now: str | None = None) -> None:
     before, after = (Alias(version=one) if one else None for one in (now, then))
-    assert ask(server, MOVE(*move_call(KEYS, "churn", alias, before, after, by="anna", why=""))) == 1
+    assert execute(server, MOVE(*move_call(KEYS, "churn", alias, before, after, by="anna", why=""))) == 1
 
 
-def test_the_newest_versions_stay_and_the_others_go(collector: Collector, store: Store) -> None:
+def test_the_newest_versions_stay_and_the_others_go(collector: GarbageCollector, store: Store) -> None:
     found = collector.look(["churn"], NOW)
     assert [one.version for one in found] == ["1", "2", "3", "4", "5", "6"]
     assert store.versions("churn")[0] == "1"
@@ -104,7 +104,9 @@ def test_so_many_are_kept_and_one_at_least(keep: int, gone: list[str]) -> None:
     assert old(["1", "2", "10"], keep) == gone
 
 
-def test_what_an_alias_names_stays_and_where_a_rollback_goes(collector: Collector, server: redis.Redis) -> None:
+def test_what_an_alias_names_stays_and_where_a_rollback_goes(
+    collector: GarbageCollector, server: redis.Redis
+) -> None:
     point(server, "production", "1")
     point(server, "production", "2", now="1")
     point(server, "canary", "4")
@@ -115,12 +117,12 @@ def test_what_an_alias_names_stays_and_where_a_rollback_goes(collector: Collecto
     }
 
 
-def test_the_version_that_serves_stays(collector: Collector, server: redis.Redis) -> None:
+def test_the_version_that_serves_stays(collector: GarbageCollector, server: redis.Redis) -> None:
     published.publish(server, KEYS, contract("3"))  # the newer ones may all be bad
     assert kept(collector.look(["churn"], NOW)) == {"3": "serves"}
 
 
-def test_an_alias_that_cannot_be_read_stops_it(collector: Collector, server: redis.Redis) -> None:
+def test_an_alias_that_cannot_be_read_stops_it(collector: GarbageCollector, server: redis.Redis) -> None:
     server.hset(KEYS.aliases("churn"), "production", '{"of a newer": "Headrace"}')
     with pytest.raises(ModelError, match="an alias of churn cannot be read"):
         collector.look(["churn"], NOW)
@@ -131,8 +133,8 @@ def lies_waiting(server: redis.Redis) -> None:
 
 
 def runs_again(server: redis.Redis) -> None:
-    attempt = Attempt(cause="crash", owner="host", at_ms=1, company=1)
-    server.lpush(KEYS.again("predict.churn"), joined([attempt], message("3")))
+    attempt = Attempt(cause="crash", owner="host", at_ms=1, claim_size=1)
+    server.lpush(KEYS.isolated("predict.churn"), join_history([attempt], message("3")))
 
 
 def is_delayed(server: redis.Redis) -> None:
@@ -142,7 +144,7 @@ def is_delayed(server: redis.Redis) -> None:
 def is_leased(server: redis.Redis) -> None:
     server.lpush(KEYS.lists("predict.churn")[0], message("3"))
     leases = Leases(server, LeaseKeys(KEYS))
-    leases.claim("host/1/a", [Ask(queue="predict.churn", jobs=10, bytes=10_000)], lasts_ms=60_000)
+    leases.claim("host/1/a", [ClaimLimits(queue="predict.churn", jobs=10, bytes=10_000)], lasts_ms=60_000)
     assert not server.llen(KEYS.lists("predict.churn")[0])
 
 
@@ -152,7 +154,7 @@ def is_dead(server: redis.Redis) -> None:
 
 @pytest.mark.parametrize("somewhere", [lies_waiting, runs_again, is_delayed, is_leased, is_dead])
 def test_what_a_job_names_stays_wherever_the_job_is(
-    somewhere: Callable[[redis.Redis], None], collector: Collector, server: redis.Redis, store: Store
+    somewhere: Callable[[redis.Redis], None], collector: GarbageCollector, server: redis.Redis, store: Store
 ) -> None:
     somewhere(server)
     found = collector.look(["churn"], NOW)
@@ -161,7 +163,9 @@ def test_what_a_job_names_stays_wherever_the_job_is(
     assert store.versions("churn") == ["3", "7", "8"]
 
 
-def test_other_models_jobs_and_what_is_no_job_say_nothing(collector: Collector, server: redis.Redis) -> None:
+def test_other_models_jobs_and_what_is_no_job_say_nothing(
+    collector: GarbageCollector, server: redis.Redis
+) -> None:
     server.lpush(KEYS.lists("predict.churns")[0], message("1"))
     server.lpush(KEYS.lists("predict.churn")[0], b"no job", b"\x01", encode(Job(id="a", model="x", instances=[])))
     server.lpush("predict.churn", message("2"))  # another installation's
@@ -176,7 +180,7 @@ def test_thousands_of_jobs_of_all_sizes_are_looked_through(server: redis.Redis) 
 
 
 def test_a_job_that_names_a_version_while_it_goes_keeps_it(
-    collector: Collector, server: redis.Redis, store: Store, settings: WorkerSettings
+    collector: GarbageCollector, server: redis.Redis, store: Store, settings: WorkerSettings
 ) -> None:
     for version in ("1", "2", "8"):
         published.publish(server, KEYS, contract(version))
@@ -196,7 +200,7 @@ def test_a_job_that_names_a_version_while_it_goes_keeps_it(
         assert client.submit("churn", "x", version="1").id
 
 
-def test_what_was_never_finished_goes_after_a_day(collector: Collector, store: Store) -> None:
+def test_what_was_never_finished_goes_after_a_day(collector: GarbageCollector, store: Store) -> None:
     yesterday, today = store.path / "churn/.adding-old", store.path / "churn/.adding-new"
     for path in (yesterday, today):
         path.mkdir()
@@ -213,5 +217,5 @@ def test_what_was_never_finished_goes_after_a_day(collector: Collector, store: S
 def test_nothing_goes_where_redis_is_away(store: Store, tmp_path: Path) -> None:
     away = WorkerSettings(redis_url=f"unix://{tmp_path}/none.sock", command_timeout=0.2, connect_timeout=0.2)
     with pytest.raises(BrokerUnavailable):
-        Collector(store, away, lambda _model: (), keep=1).look(["churn"], NOW)
+        GarbageCollector(store, away, lambda _model: (), keep=1).look(["churn"], NOW)
     assert len(store.versions("churn")) == 8

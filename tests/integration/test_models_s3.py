@@ -140,11 +140,11 @@ def test_half_written_versions_are_invisible_and_their_numbers_are_not_used_agai
     assert store.versions("churn") == ["1"]
     assert store.add(manifest(), DATA).version == "3"
     now = datetime.now(UTC)
-    assert store.leftovers(now - timedelta(hours=1)) == []
-    (left,) = store.leftovers(now + timedelta(minutes=1))
+    assert store.unfinished(now - timedelta(hours=1)) == []
+    (left,) = store.unfinished(now + timedelta(minutes=1))
     assert (left.model, left.name) == ("churn", "2")
     store.clear(left)
-    assert store.leftovers(now + timedelta(minutes=1)) == []
+    assert store.unfinished(now + timedelta(minutes=1)) == []
     assert [name.rpartition("/")[2] for name in files.find("models/production/churn/2")] == ["claim"]
     assert store.add(manifest(), DATA).version == "4"
 

@@ -14,11 +14,11 @@ import skops.io
 from sklearn.dummy import DummyRegressor
 
 from headrace.catalog import aliases, workers
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.errors import HeadraceError, InvalidInput, ModelError, UnknownModel
 from headrace.wire.keys import Keys
 from headrace_worker.packaging.package import package
-from headrace_worker.rollout.promotion import Promoter, Said
+from headrace_worker.rollout.promotion import Promoter, RolloutStatus
 from headrace_worker.store.store import Store
 
 KEYS = Keys("promotion-test:")
@@ -48,9 +48,11 @@ def promoter(server: redis.Redis, store: Store) -> Iterator[Promoter]:
 
 def worker(server: redis.Redis, *versions: str, name: str = "a", **refused: str) -> None:
     """A worker that says what it has."""
-    ask(
+    execute(
         server,
-        workers.tell(KEYS, "churn", name, versions, {key.removeprefix("v"): why for key, why in refused.items()}),
+        workers.publish_status(
+            KEYS, "churn", name, versions, {key.removeprefix("v"): why for key, why in refused.items()}
+        ),
     )
 
 
@@ -78,7 +80,7 @@ def test_an_alias_moves_when_the_last_worker_has_the_version(promoter: Promoter,
     worker(server, "1", "2", name="b")
     waited: list[tuple[str, ...]] = []
 
-    def hear(said: Said) -> None:
+    def hear(said: RolloutStatus) -> None:
         waited.append(said.waiting)
         worker(server, "1", "2", name="a")
 
@@ -87,7 +89,7 @@ def test_an_alias_moves_when_the_last_worker_has_the_version(promoter: Promoter,
     assert done.workers == ("a", "b")
     assert points(promoter) == {"production": "2"}
     (move,) = promoter.history("churn")
-    assert (move.alias, move.version, move.former, move.by, move.why) == (
+    assert (move.alias, move.version, move.former, move.by, move.reason) == (
         "production",
         "2",
         None,
@@ -181,7 +183,7 @@ def test_of_two_who_move_an_alias_at_once_one_is_told(promoter: Promoter, server
     worker(server, "1")
 
     def other() -> None:
-        ask(
+        execute(
             server,
             aliases.MOVE(
                 *aliases.move_call(

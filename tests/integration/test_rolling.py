@@ -13,7 +13,7 @@ from claim_models import SLEEP, add, serving, wait_for
 
 from headrace import Client, JobFailed
 from headrace.catalog import workers
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 
@@ -26,7 +26,7 @@ def url() -> Iterator[str]:
 
 def versions_told(url: str, model: str) -> dict[str, tuple[str, ...]]:
     with redis.Redis.from_url(url) as client:
-        said = workers.loaded(ask(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
+        said = workers.loaded(execute(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
     return {worker.partition("@")[0]: one.versions for worker, one in said.items()}
 
 

@@ -22,7 +22,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.store.store import Store
-from headrace_worker.transport.leases import Ask, Claim, LeaseKeys, Leases
+from headrace_worker.transport.leases import Claim, ClaimLimits, LeaseKeys, Leases
 
 #: Values of instances that must not leave the worker.
 WORD, NUMBER = "Rumpelstiltskin", 47118.15
@@ -168,7 +168,7 @@ def test_a_lease_whose_owner_was_lost_is_reported(client: Client, url: str, sent
         leases = Leases(server, LeaseKeys(Keys()))
         server.lpush(Keys().lists("predict.obedient")[0], b"")  # so that there is something to take
         while not isinstance(
-            claimed := leases.claim("lost/1", [Ask(queue="predict.obedient")], lasts_ms=1), Claim
+            claimed := leases.claim("lost/1", [ClaimLimits(queue="predict.obedient")], lasts_ms=1), Claim
         ):
             server.lpush(Keys().lists("predict.obedient")[0], b"")  # the worker was quicker
     assert claimed.lease.owner == "lost"

@@ -23,7 +23,7 @@ from headrace.errors import UnknownModel
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_worker
 from headrace_worker.packaging.package import package
-from headrace_worker.process.service import Serving
+from headrace_worker.process.service import WorkerService
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 
@@ -262,7 +262,7 @@ def test_a_pool_process_is_ready_soon_whatever_redis_does(listens: bool, tmp_pat
         if listens:
             server.listen()  # and nobody answers
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
-        place = Serving(WorkerSettings(redis_url=url, models=str(tmp_path)))
+        place = WorkerService(WorkerSettings(redis_url=url, models=str(tmp_path)))
         began = time.monotonic()
         place.warm_up(Celery(), "w1")
         assert time.monotonic() - began < 3  # of the 4 s that Celery gives a process to start

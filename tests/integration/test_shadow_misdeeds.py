@@ -12,18 +12,18 @@ import redis
 
 from headrace.catalog.aliases import Alias
 from headrace.catalog.contract import Array, Contract, Output
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job
 from headrace.wire.outcome import Prediction, Success
 from headrace_worker.execution.batching import Admitted, Batch
-from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
-from headrace_worker.execution.report import Report
-from headrace_worker.execution.settle import Settled
+from headrace_worker.execution.report import ClaimReport
+from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.rollout import version_stats
-from headrace_worker.rollout.shadow import Tallies
-from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.rollout.shadow import ShadowRunner
+from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.route import Route
 from headrace_worker.transport.leases import Claim, Lease
 
@@ -39,7 +39,7 @@ def model(version: str, predict: Callable[..., Any] = lambda _method, rows: [1.0
     )
 
 
-def report(**aliases: Alias) -> Report:
+def report(**aliases: Alias) -> ClaimReport:
     """A claim of three jobs that version 1 answered, and one that version 2 did."""
     batches, outcomes = [], {}
     now = time.monotonic()
@@ -50,16 +50,16 @@ def report(**aliases: Alias) -> Report:
         batches.append(BatchRun(batch=batch, began=now - 1, ended=now))
         prediction = Prediction(model="churn", version=version, predictions=[1.0])
         outcomes |= {job.id: Success(job=job.id, prediction=prediction) for job in jobs}
-    return Report(
+    return ClaimReport(
         claim=Claim(
             lease=Lease(name="w/1", queue="predict.churn", origins=()),
             frames=(),
             route=Route(model="churn", aliases={"production": Alias(version="1"), **aliases}),
         ),
         worker="w@here",
-        opened=Opened(jobs=[], frames=[], ended=[], malformed=[], inboxes={}, early=[]),
+        opened=ParsedClaim(jobs=[], frames=[], ended=[], malformed=[], reply_channels={}, not_due=[]),
         batches=batches,
-        settled=Settled(outcomes=outcomes),
+        settled=ClaimDecisions(outcomes=outcomes),
         published=list(outcomes.values()),
         began=now - 1,
         predicted=now,
@@ -68,16 +68,16 @@ def report(**aliases: Alias) -> Report:
 
 
 @pytest.fixture
-def counted(server: redis.Redis) -> Iterator[Callable[..., Tally]]:
+def counted(server: redis.Redis) -> Iterator[Callable[..., VersionStats]]:
     """What is counted of version 2 after a claim, where it predicts so and these aliases point to it."""
 
-    def counted(predict: Callable[..., Any], **aliases: Alias) -> Tally:
+    def counted(predict: Callable[..., Any], **aliases: Alias) -> VersionStats:
         registry: Any = SimpleNamespace(get=lambda _model, version: model(version, predict))
-        Tallies(server, KEYS, registry).ended(report(**aliases))
-        return version_stats.decoded(ask(server, version_stats.read_command(KEYS, "churn", "2")))
+        ShadowRunner(server, KEYS, registry).ended(report(**aliases))
+        return version_stats.decoded(execute(server, version_stats.read_command(KEYS, "churn", "2")))
 
     yield counted
-    server.delete(KEYS.tally("churn", "1"), KEYS.tally("churn", "2"))
+    server.delete(KEYS.version_stats("churn", "1"), KEYS.version_stats("churn", "2"))
 
 
 def leaves(_method: str, _rows: Any) -> Any:
@@ -89,12 +89,12 @@ def says_too_little(_method: str, _rows: Any) -> Any:
 
 
 @pytest.mark.parametrize("misdeed", [leaves, says_too_little])
-def test_a_shadow_that_misbehaves_is_counted_as_failed(counted: Callable[..., Tally], misdeed: Any):
+def test_a_shadow_that_misbehaves_is_counted_as_failed(counted: Callable[..., VersionStats], misdeed: Any):
     found = counted(misdeed, shadow=Alias(version="2"))
     assert (found.failed, found.compared) == (3, 0)
 
 
-def test_a_version_that_is_canary_and_shadow_is_counted_as_both(counted: Callable[..., Tally]):
+def test_a_version_that_is_canary_and_shadow_is_counted_as_both(counted: Callable[..., VersionStats]):
     found = counted(
         lambda _method, rows: [3.0] * len(rows), shadow=Alias(version="2"), canary=Alias(version="2", share=0.1)
     )

@@ -19,8 +19,8 @@ from headrace import Client, JobHandle
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
-from headrace_worker.transport.blocking_claim import Standing
-from headrace_worker.transport.leases import Ask, Claim, Lease, LeaseKeys, Leases
+from headrace_worker.transport.blocking_claim import BlockingClaim
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys, Leases
 from headrace_worker.transport.notifications import POLL_EVERY
 
 KEYS = Keys()
@@ -71,7 +71,7 @@ def blocked(server: redis.Redis) -> list[str]:
 
 def attempts(job: JobHandle) -> int:
     """Runs of a job in vain, as it tells."""
-    return sum(step.what == "attempt" for step in job.explain().steps)
+    return sum(step.kind == "attempt" for step in job.explain().steps)
 
 
 def make_wait(client: Client, server: redis.Redis, workers: int = 1) -> None:
@@ -109,8 +109,8 @@ def test_jobs_that_come_at_once_are_one_claim(
             time.sleep(0.1)
         jobs = client.submit_many("other", [[n, 0, 0] for n in range(10)])
         assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(10)]
-        claimed = [step for job in jobs for step in job.explain().steps if step.what == "claimed"]
-        assert [step.others for step in claimed] == [9] * 10
+        claimed = [step for job in jobs for step in job.explain().steps if step.kind == "claimed"]
+        assert [step.claim_size for step in claimed] == [9] * 10
 
 
 def test_a_job_of_another_priority_or_queue_ends_the_wait(
@@ -201,7 +201,11 @@ def test_a_redis_that_forbids_to_wait_wakes_workers_as_before(
 
 def test_a_job_under_a_lease_that_was_taken_away_is_claimed_and_not_run_without(server: redis.Redis) -> None:
     names = LeaseKeys(KEYS)
-    standing, numbers, asks = Standing(names, lasts=10), itertools.count(1), [Ask(queue="predict.doubling")]
+    standing, numbers, asks = (
+        BlockingClaim(names, lasts=10),
+        itertools.count(1),
+        [ClaimLimits(queue="predict.doubling")],
+    )
     for _ in range(2):
         lease = Lease(name="me/0", queue="predict.doubling", origins=((1, 1),))
         standing.found(Claim(lease=lease, frames=[b""]))

@@ -22,7 +22,7 @@ import hostile_models
 from headrace import Client, JobFailed
 from headrace.catalog import aliases, workers
 from headrace.catalog.aliases import Alias
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_worker
@@ -69,22 +69,24 @@ class Stack:
         return version
 
     def move(self, model: str, alias: str, version: str | None, *, share: float | None = None) -> None:
-        reply = ask(self.redis, aliases.read_command(KEYS, model))
+        reply = execute(self.redis, aliases.read_command(KEYS, model))
         now = aliases.decoded(model, reply).by_name.get(alias)
         then = Alias(version=version, share=share) if version else None
-        assert ask(self.redis, aliases.MOVE(*aliases.move_call(KEYS, model, alias, now, then, by="test", why="")))
+        assert execute(
+            self.redis, aliases.MOVE(*aliases.move_call(KEYS, model, alias, now, then, by="test", why=""))
+        )
 
     def ran_on(self, model: str, **options: Any) -> str:
         return self.client.predict(model, [7.0], timeout=SOON, **options).version
 
     def have(self, model: str) -> set[str]:
         """The versions the worker says it has."""
-        said = workers.loaded(ask(self.redis, workers.read_loaded(KEYS, model)), int(time.time() * 1000))
+        said = workers.loaded(execute(self.redis, workers.read_loaded(KEYS, model)), int(time.time() * 1000))
         return {version for one in said.values() for version in one.versions}
 
     def refuses(self, model: str) -> dict[str, str]:
-        said = workers.refused(ask(self.redis, workers.read_refused(KEYS, model)), int(time.time() * 1000))
-        return {version: one.why for version, one in said.items()}
+        said = workers.refused(execute(self.redis, workers.read_refused(KEYS, model)), int(time.time() * 1000))
+        return {version: one.reason for version, one in said.items()}
 
     def processes(self) -> set[int]:
         main = self.worker.process.pid
@@ -247,7 +249,8 @@ def test_a_swapped_worker_shares_the_memory_of_the_new_version(tmp_path: Path) -
 
 def test_what_a_worker_has_loaded_lies_in_huge_pages_when_it_forks(tmp_path: Path) -> None:
     gathered = (
-        "from headrace_worker.process import fork_memory; kept = bytearray(32 << 20); print(fork_memory.gather())"
+        "from headrace_worker.process.fork_memory import use_huge_pages; "
+        "kept = bytearray(32 << 20); print(use_huge_pages())"
     )
     if subprocess.check_output([sys.executable, "-c", gathered], timeout=60).strip() == b"0":
         pytest.skip("this system has no huge pages, or is not to")

@@ -21,9 +21,9 @@ from headrace.connection import connect
 from headrace.settings import Settings
 from headrace.wire.message import Job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
-from headrace_worker.execution.opening import Opened
-from headrace_worker.execution.report import Report
-from headrace_worker.execution.settle import Settled
+from headrace_worker.execution.opening import ParsedClaim
+from headrace_worker.execution.report import ClaimReport
+from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.telemetry.events import Events
 from headrace_worker.transport.leases import Claim, Lease
@@ -93,10 +93,10 @@ def jobs(*names: str, **options: Any) -> list[Job]:
 
 def report(
     *outcomes: Outcome, published: bool = True, retried: tuple[Job, ...] = (), seconds: float = 0.1
-) -> Report:
+) -> ClaimReport:
     """Of a claim that ended now, after so many seconds."""
     now = time.monotonic()
-    return Report(
+    return ClaimReport(
         claim=Claim(
             lease=Lease(name="w:1", queue="headrace.churn", origins=()),
             frames=[],
@@ -104,9 +104,9 @@ def report(
             taken=now,
         ),
         worker="worker@here",
-        opened=Opened(jobs=[], frames=[], ended=[], malformed=[], inboxes={}, early=[]),
+        opened=ParsedClaim(jobs=[], frames=[], ended=[], malformed=[], reply_channels={}, not_due=[]),
         batches=[],
-        settled=Settled(
+        settled=ClaimDecisions(
             outcomes={outcome.job: outcome for outcome in outcomes},
             retried=[(job, ValueError("no")) for job in retried],
             letters=[(letter(one.job), b"") for one in outcomes if isinstance(one, Failure)],

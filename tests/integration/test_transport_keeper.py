@@ -12,61 +12,63 @@ import redis
 from claim_models import wait_for
 
 from headrace.wire import dead_letter
-from headrace.wire.attempts import split
+from headrace.wire.attempts import split_history
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.transport.lease_keeper import Keeper
-from headrace_worker.transport.leases import Ask, Bounds, Claim, LeaseKeys
+from headrace_worker.transport.lease_keeper import LeaseKeeper
+from headrace_worker.transport.leases import Bounds, Claim, ClaimLimits, LeaseKeys
 
 QUEUE = "predict.churn"
 NAMES = LeaseKeys(Keys())
 
 
-def keeper_on(url: str, lasts: float = 1.0, bounds: Bounds | None = None) -> Keeper:
-    return Keeper(lambda: redis.Redis.from_url(url), NAMES, lasts=lasts, bounds=bounds or Bounds())
+def keeper_on(url: str, lasts: float = 1.0, bounds: Bounds | None = None) -> LeaseKeeper:
+    return LeaseKeeper(lambda: redis.Redis.from_url(url), NAMES, lasts=lasts, bounds=bounds or Bounds())
 
 
 @pytest.fixture
-def keeper(redis_url: str) -> Iterator[Keeper]:
+def keeper(redis_url: str) -> Iterator[LeaseKeeper]:
     keeper = keeper_on(redis_url)
     yield keeper
     keeper.close()
 
 
-def claim(keeper: Keeper, server: redis.Redis, *frames: bytes, queue: str = QUEUE) -> Claim:
+def claim(keeper: LeaseKeeper, server: redis.Redis, *frames: bytes, queue: str = QUEUE) -> Claim:
     server.lpush(queue, *frames)
     got = keeper.commands.claim(
-        keeper.next_name(), [Ask(queue=queue, jobs=9, bytes=9999)], lasts_ms=keeper.lasts_ms
+        keeper.next_name(), [ClaimLimits(queue=queue, jobs=9, bytes=9999)], lasts_ms=keeper.lasts_ms
     )
     assert isinstance(got, Claim)
     return got
 
 
-def test_a_lease_held_is_renewed_and_one_let_go_is_not(keeper: Keeper, server: redis.Redis) -> None:
+def test_a_lease_held_is_renewed_and_one_let_go_is_not(keeper: LeaseKeeper, server: redis.Redis) -> None:
     keeper.watch([QUEUE])
     held, other = claim(keeper, server, b"a"), claim(keeper, server, b"b")
     keeper.hold(held)
-    wait_for(lambda: server.lrange(NAMES.keys.again(QUEUE), 0, -1), 5)
+    wait_for(lambda: server.lrange(NAMES.keys.isolated(QUEUE), 0, -1), 5)
     assert server.zscore(NAMES.keys.leases, held.lease.member)
     assert not server.zscore(NAMES.keys.leases, other.lease.member)
-    assert server.llen(NAMES.keys.again(QUEUE)) == 1
+    assert server.llen(NAMES.keys.isolated(QUEUE)) == 1
 
 
-def test_a_claim_that_reached_nobody_goes_back_uncounted(keeper: Keeper, server: redis.Redis) -> None:
+def test_a_claim_that_reached_nobody_goes_back_uncounted(keeper: LeaseKeeper, server: redis.Redis) -> None:
     keeper.watch([QUEUE])
     lost = claim(keeper, server, b"a", b"b")
-    keeper.stray(lost.lease.name)
+    keeper.adopt_orphans(lost.lease.name)
     wait_for(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 5)
-    assert not server.exists(NAMES.keys.again(QUEUE))
+    assert not server.exists(NAMES.keys.isolated(QUEUE))
 
 
-def test_a_lost_reply_that_comes_to_light_only_later_goes_back_too(keeper: Keeper, server: redis.Redis) -> None:
+def test_a_lost_reply_that_comes_to_light_only_later_goes_back_too(
+    keeper: LeaseKeeper, server: redis.Redis
+) -> None:
     keeper.watch([QUEUE])
     name = f"{keeper.owner}/late"
-    keeper.stray(name)
+    keeper.adopt_orphans(name)
     time.sleep(0.4)  # the keeper has looked, and found nothing
     server.lpush(QUEUE, b"a")
-    keeper.commands.claim(name, [Ask(queue=QUEUE)], lasts_ms=60_000)
+    keeper.commands.claim(name, [ClaimLimits(queue=QUEUE)], lasts_ms=60_000)
     wait_for(lambda: server.lrange(QUEUE, 0, -1) == [b"a"], 5)
 
 
@@ -81,7 +83,7 @@ def test_closing_puts_everything_back(redis_url: str, server: redis.Redis) -> No
 
 
 def test_a_claim_being_acknowledged_late_raises_no_alarm(
-    keeper: Keeper, server: redis.Redis, caplog: pytest.LogCaptureFixture
+    keeper: LeaseKeeper, server: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     keeper.watch([QUEUE])
     published = claim(keeper, server, b"a")
@@ -95,7 +97,7 @@ def test_a_claim_being_acknowledged_late_raises_no_alarm(
     assert "lost the lease" not in caplog.text
 
 
-def test_a_process_forked_later_holds_nothing_and_names_its_own(keeper: Keeper, server: redis.Redis) -> None:
+def test_a_process_forked_later_holds_nothing_and_names_its_own(keeper: LeaseKeeper, server: redis.Redis) -> None:
     keeper.watch([QUEUE])
     keeper.hold(claim(keeper, server, b"a"))
     name, (reads, writes) = keeper.next_name(), os.pipe()
@@ -125,7 +127,7 @@ def test_after_redis_was_away_the_living_renew_before_anything_counts_as_lost() 
                 own.start()
                 time.sleep(1.5)
                 assert server.zcard(NAMES.keys.leases) == 2
-                assert not server.exists(NAMES.keys.again(QUEUE))
+                assert not server.exists(NAMES.keys.isolated(QUEUE))
         finally:
             one.close()
             two.close()
@@ -145,7 +147,7 @@ def test_a_claim_that_cannot_be_put_back_now_is_put_back_uncounted_when_redis_an
             time.sleep(1.5)  # longer than the lease
             own.start()
             wait_for(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 10)
-            assert not server.exists(NAMES.keys.again(QUEUE), NAMES.keys.leases)
+            assert not server.exists(NAMES.keys.isolated(QUEUE), NAMES.keys.leases)
         finally:
             keeper.close()
 
@@ -160,7 +162,7 @@ def test_a_keeper_that_comes_after_a_restart_of_redis_lets_a_lease_pass_before_i
             own.start()
             began = time.monotonic()
             after.watch([QUEUE])
-            wait_for(lambda: server.exists(NAMES.keys.again(QUEUE)), 10)
+            wait_for(lambda: server.exists(NAMES.keys.isolated(QUEUE)), 10)
             assert time.monotonic() - began > 2.5
             assert time.monotonic() - began < 4 + 2
         finally:
@@ -169,36 +171,36 @@ def test_a_keeper_that_comes_after_a_restart_of_redis_lets_a_lease_pass_before_i
 
 
 def test_where_redis_does_not_say_how_long_it_runs_lost_leases_are_swept_all_the_same(
-    keeper: Keeper, server: redis.Redis
+    keeper: LeaseKeeper, server: redis.Redis
 ) -> None:
     server.execute_command("ACL", "SETUSER", "default", "-info")
     try:
         keeper.watch([QUEUE])
         lost = claim(keeper, server, b"a")
         server.zadd(NAMES.keys.leases, {lost.lease.member: 1})
-        wait_for(lambda: server.exists(NAMES.keys.again(QUEUE)), 5)
+        wait_for(lambda: server.exists(NAMES.keys.isolated(QUEUE)), 5)
     finally:
         server.execute_command("ACL", "SETUSER", "default", "+info")
 
 
-def test_a_lapse_tells_whose_claim_it_was_and_how_many_ran(keeper: Keeper, server: redis.Redis) -> None:
+def test_a_lapse_tells_whose_claim_it_was_and_how_many_ran(keeper: LeaseKeeper, server: redis.Redis) -> None:
     lost = claim(keeper, server, b"a", b"b")
     server.zadd(NAMES.keys.leases, {lost.lease.member: 1})
     keeper.watch([QUEUE])
-    frames = wait_for(lambda: server.lrange(NAMES.keys.again(QUEUE), 0, -1), 5)
+    frames = wait_for(lambda: server.lrange(NAMES.keys.isolated(QUEUE), 0, -1), 5)
     for frame in frames:
-        [attempt], _ = split(frame)
-        assert (attempt.cause, attempt.owner, attempt.company) == ("lapse", keeper.owner, 2)
+        [attempt], _ = split_history(frame)
+        assert (attempt.cause, attempt.owner, attempt.claim_size) == ("lapse", keeper.owner, 2)
 
 
 def test_dead_letters_that_are_too_old_are_dropped(redis_url: str, server: redis.Redis) -> None:
     keeper = keeper_on(redis_url, bounds=Bounds(letters=10, seconds=60))
     try:
         old = dead_letter.malformed(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
-        keeper.commands.bury(old, b"\xff", None)
-        server.zadd(NAMES.keys.died, {old.id: (time.time() - 61) * 1000})
+        keeper.commands.store_dead_letters(old, b"\xff", None)
+        server.zadd(NAMES.keys.dead_times, {old.id: (time.time() - 61) * 1000})
         keeper.watch([QUEUE])
-        wait_for(lambda: not server.exists(NAMES.keys.dead, NAMES.keys.dead_messages, NAMES.keys.died), 5)
+        wait_for(lambda: not server.exists(NAMES.keys.dead, NAMES.keys.dead_messages, NAMES.keys.dead_times), 5)
         assert server.get(NAMES.keys.dead_dropped) == b"1"
     finally:
         keeper.close()

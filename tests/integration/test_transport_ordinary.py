@@ -24,12 +24,12 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import ALIAS
 from headrace_worker.transport.channel import Channel
-from headrace_worker.transport.leases import Ask, Leases
+from headrace_worker.transport.leases import ClaimLimits, Leases
 
 ORDINARY = ("ordinary_tasks", "ordinary")
 OURS = "headrace_worker.transport:Transport"
 KEYS = Keys()
-LETTERS = [KEYS.dead, KEYS.dead_messages, KEYS.died]
+LETTERS = [KEYS.dead, KEYS.dead_messages, KEYS.dead_times]
 STOCK = ("plain_celery", "predict.stock")
 
 
@@ -206,10 +206,10 @@ def test_a_message_whose_consumer_was_lost_says_that_it_was_delivered_before(
     names = connection.default_channel.names
     lost = Leases(server, names)
     for number in range(3):
-        lost.claim(f"gone/1/x/{number}", [Ask(queue="simple")], lasts_ms=1)
+        lost.claim(f"gone/1/x/{number}", [ClaimLimits(queue="simple")], lasts_ms=1)
     time.sleep(0.01)
-    for lease in lost.lapsed():
-        assert lost.lapse(lease, "lapse", owner="other", only_if_lapsed=True) == 1
+    for lease in lost.expired():
+        assert lost.requeue_isolated(lease, "lapse", owner="other", only_if_lapsed=True) == 1
     assert b"no message" in server.lrange("simple", 0, -1)
     server.lrem("simple", 1, b"no message")
     again = received(connection, 2)

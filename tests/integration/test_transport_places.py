@@ -26,11 +26,11 @@ from hypothesis.stateful import (
 from headrace.dead_letters import replay
 from headrace.results import publish
 from headrace.wire import dead_letter, outcome
-from headrace.wire.attempts import Attempt, joined, runs_alone, split
-from headrace.wire.dead_letter import Letter
+from headrace.wire.attempts import Attempt, join_history, runs_alone, split_history
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import PRIORITY_STEPS, Keys
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success
-from headrace_worker.transport.leases import Ask, Claim, Held, Lease, LeaseKeys, Leases, lease_of
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys, Leases, NothingClaimed, lease_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUES = ("predict.a", "predict.b", "ordinary")
@@ -116,24 +116,24 @@ class Places(RuleBasedStateMachine):
     @rule(first=st.integers(0, 3), moved_on=st.booleans())
     def replay(self, first: int, moved_on: bool) -> None:
         keys = self.names.keys
-        for job, died_ms in self.db.zrange(keys.died, first, first, withscores=True):
+        for job, died_ms in self.db.zrange(keys.dead_times, first, first, withscores=True):
             payload = self.db.hget(keys.dead_messages, job)
             found = dead_letter.read(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
             if found.reason == "malformed":
                 continue
-            history = [*found.attempts, Attempt(cause="replay", owner="a person", at_ms=1, company=0)]
+            history = [*found.attempts, Attempt(cause="replay", owner="a person", at_ms=1, claim_size=0)]
             again = replay.Replay(
                 letter=dead_letter.kept(found, payload),
                 priority=int(JOB.search(payload)[3]),
                 alone=runs_alone(history),
-                frame=joined(history, payload),
+                frame=join_history(history, payload),
                 record=b"",
             )
             names, values = replay.call(keys, [again], ttl=100)
             if moved_on:  # the letter shown to the person was of an earlier death
                 values[2] = int(died_ms) - 1
             [fate] = self.replay_script(names, values)
-            assert fate == (replay.Fate.GONE if moved_on else replay.Fate.DONE)
+            assert fate == (replay.LetterResult.GONE if moved_on else replay.LetterResult.DONE)
             if not moved_on:
                 self.tried[found.id] = len(history)
                 self.published[found.id] -= 1
@@ -149,7 +149,7 @@ class Places(RuleBasedStateMachine):
         full=st.booleans(),
     )
     def claim(self, queues: list[str], jobs: int, size: int, lowest: bool, full: bool) -> object:
-        asks = [Ask(queue=queue, jobs=jobs, bytes=size, full_only=full) for queue in queues]
+        asks = [ClaimLimits(queue=queue, jobs=jobs, bytes=size, full_only=full) for queue in queues]
         got = self.leases.claim(f"owner/{next(self.numbers)}", asks, lasts_ms=LASTS, lowest_first=lowest)
         return got if isinstance(got, Claim) else multiple()
 
@@ -157,11 +157,11 @@ class Places(RuleBasedStateMachine):
     def stand(self, queue: str, source: int) -> object:
         """Nothing waits, as it seems to one who asks for a full batch: its lease stands, and it waits at Redis."""
         standing = Lease(name=f"owner/{next(self.numbers)}", queue=queue, origins=((source, 1),))
-        ask = Ask(queue=queue, jobs=1000, full_only=True)
-        if self.db.exists(self.names.keys.again(queue)):
+        ask = ClaimLimits(queue=queue, jobs=1000, full_only=True)
+        if self.db.exists(self.names.keys.isolated(queue)):
             return multiple()
         got = self.leases.claim(f"owner/{next(self.numbers)}", [ask], lasts_ms=LASTS, standing=standing)
-        assert isinstance(got, Held)
+        assert isinstance(got, NothingClaimed)
         assert got.stands
         self.waiting.add(standing.name)
         return standing
@@ -178,11 +178,11 @@ class Places(RuleBasedStateMachine):
             self.leases.release(lease)  # by its owner, who knows that the wait is over
         if not told:
             return Claim(lease=lease, frames=[frame]) if frame else multiple()
-        asks = [Ask(queue=queue, jobs=jobs, bytes=1 << 20) for queue in QUEUES]
+        asks = [ClaimLimits(queue=queue, jobs=jobs, bytes=1 << 20) for queue in QUEUES]
         name = f"owner/{next(self.numbers)}"
         got = self.leases.claim(name, asks, lasts_ms=LASTS, standing=lease)
-        assert self.db.zscore(self.names.keys.leases, lease.member) is None or isinstance(got, Held)
-        if isinstance(got, Held):
+        assert self.db.zscore(self.names.keys.leases, lease.member) is None or isinstance(got, NothingClaimed)
+        if isinstance(got, NothingClaimed):
             self.leases.release(lease)
             return multiple()
         assert frame is None or got.frames[0] == frame
@@ -201,7 +201,7 @@ class Places(RuleBasedStateMachine):
     def leave(self, claim: Claim, crashed: bool) -> Claim:
         if not crashed:
             self.leases.release(claim.lease)
-        elif self.leases.lapse(claim.lease, "crash", owner="me"):
+        elif self.leases.requeue_isolated(claim.lease, "crash", owner="me"):
             self._count(claim.lease, claim.frames)
         return claim
 
@@ -210,7 +210,7 @@ class Places(RuleBasedStateMachine):
         before = self._state()
         self._end(claim, fates)
         assert not self.leases.release(claim.lease)
-        assert not self.leases.lapse(claim.lease, "crash", owner="me")
+        assert not self.leases.requeue_isolated(claim.lease, "crash", owner="me")
         assert self.leases.renew([claim.lease], lasts_ms=LASTS) == [claim.lease]
         assert self._state() == before
 
@@ -221,13 +221,15 @@ class Places(RuleBasedStateMachine):
         members = self.db.zrange(self.names.keys.leases, 0, lapsed - 1, withscores=True) if lapsed else ()
         for member, score in members:
             self.db.zadd(self.names.keys.leases, {member: 1 + score % 1})
-        for lease in self.leases.lapsed():
+        for lease in self.leases.expired():
             if self.db.zscore(self.names.keys.leases, lease.member) % 1 == 0.25:
                 self.waiting.discard(
                     lease.name
                 )  # Redis was not held up for ten seconds and more: it ended the wait
             frames = self.db.lrange(self.names.lease(lease.name), 0, -1)
-            assert self.leases.lapse(lease, "lapse", owner="another", only_if_lapsed=True) == len(frames)
+            assert self.leases.requeue_isolated(lease, "lapse", owner="another", only_if_lapsed=True) == len(
+                frames
+            )
             self._count(lease, frames)
 
     @rule(queue=st.sampled_from(QUEUES[:2]), later=st.booleans())
@@ -263,7 +265,7 @@ class Places(RuleBasedStateMachine):
         keys = self.names.keys
         messages = {key.decode(): message for key, message in self.db.hgetall(keys.dead_messages).items()}
         lines = {key.decode(): line for key, line in self.db.hgetall(keys.dead).items()}
-        assert set(messages) == set(lines) == {key.decode() for key in self.db.zrange(keys.died, 0, -1)}
+        assert set(messages) == set(lines) == {key.decode() for key in self.db.zrange(keys.dead_times, 0, -1)}
         failed = set()
         for key in self.db.scan_iter(keys.result("*")):
             ended = outcome.decode(self.db.get(key))
@@ -279,9 +281,10 @@ class Places(RuleBasedStateMachine):
     def what_was_ever_lost_waits_apart_from_what_was_not(self) -> None:
         for queue in QUEUES:
             for name in self.names.keys.lists(queue):
-                assert not any(runs_alone(split(frame)[0]) for frame in self.db.lrange(name, 0, -1))
+                assert not any(runs_alone(split_history(frame)[0]) for frame in self.db.lrange(name, 0, -1))
             assert all(
-                runs_alone(split(frame)[0]) for frame in self.db.lrange(self.names.keys.again(queue), 0, -1)
+                runs_alone(split_history(frame)[0])
+                for frame in self.db.lrange(self.names.keys.isolated(queue), 0, -1)
             )
 
     def _count(self, lease: Lease, frames: Iterable[bytes]) -> None:
@@ -308,7 +311,7 @@ class Places(RuleBasedStateMachine):
         for frame in frames:
             found = JOB.search(frame)
             assert found, frame
-            attempts, message = split(frame)
+            attempts, message = split_history(frame)
             assert message == self.messages[found[1].decode()]
             assert len(attempts) == self.tried[found[1].decode()]
             if (job := found[1].decode()) not in ended:
@@ -322,11 +325,11 @@ class Places(RuleBasedStateMachine):
                 self.done.update(JOB.search(frame)[1].decode() for frame in claim.frames)
             return
         outcomes: dict[str, bytes] = {}
-        letters: list[tuple[Letter, bytes]] = []
+        letters: list[tuple[DeadLetter, bytes]] = []
         delayed: list[tuple[int, bytes]] = []
         retried: list[str] = []
         for frame in claim.frames:
-            attempts, message = split(frame)
+            attempts, message = split_history(frame)
             found = JOB.search(message)
             job = found[1].decode()
             if found[2] == b"true":
@@ -344,8 +347,10 @@ class Places(RuleBasedStateMachine):
                 case "early":
                     delayed.append((0, frame))
                 case way:
-                    attempt = Attempt(cause="error:OSError", owner=lease.name, at_ms=1, company=len(claim.frames))
-                    delayed.append((0 if way == "retry" else 60_000, joined([*attempts, attempt], message)))
+                    attempt = Attempt(
+                        cause="error:OSError", owner=lease.name, at_ms=1, claim_size=len(claim.frames)
+                    )
+                    delayed.append((0 if way == "retry" else 60_000, join_history([*attempts, attempt], message)))
                     retried.append(job)
         got = self.leases.publish(lease, outcomes, ttl=100, letters=letters, delayed=delayed)
         if got is not None and lease.name not in self.ended:
@@ -353,8 +358,8 @@ class Places(RuleBasedStateMachine):
             self.published.update(job for job, first in zip(outcomes, got, strict=True) if first)
             self.tried.update(retried)
 
-    def _letter(self, job: str, lease: Lease, attempts: tuple[Attempt, ...]) -> Letter:
-        return Letter(
+    def _letter(self, job: str, lease: Lease, attempts: tuple[Attempt, ...]) -> DeadLetter:
+        return DeadLetter(
             id=job,
             queue=lease.queue,
             reason="permanent",

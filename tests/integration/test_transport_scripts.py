@@ -18,12 +18,21 @@ from redis_servers import SERVERS, find
 
 from headrace.wire import dead_letter as letter
 from headrace.wire import outcome
-from headrace.wire.attempts import Attempt, joined, split
-from headrace.wire.dead_letter import Letter
+from headrace.wire.attempts import Attempt, join_history, split_history
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Cancelled, Failure, Success
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.transport.leases import Ask, Bounds, Claim, Held, Lease, LeaseKeys, Leases, lease_of
+from headrace_worker.transport.leases import (
+    Bounds,
+    Claim,
+    ClaimLimits,
+    Lease,
+    LeaseKeys,
+    Leases,
+    NothingClaimed,
+    lease_of,
+)
 
 QUEUE = "predict.churn"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,36 +69,36 @@ def push(db: redis.Redis, names: LeaseKeys, *frames: bytes, priority: int = 0, q
 
 
 def take(leases: Leases, name: str = "me/1", jobs: int = 100, **options: object) -> Claim:
-    got = leases.claim(name, [Ask(queue=QUEUE, jobs=jobs, bytes=1 << 30)], lasts_ms=LASTS, **options)
+    got = leases.claim(name, [ClaimLimits(queue=QUEUE, jobs=jobs, bytes=1 << 30)], lasts_ms=LASTS, **options)
     assert isinstance(got, Claim)
     return got
 
 
-def garbage(message: bytes) -> tuple[Letter, bytes]:
+def garbage(message: bytes) -> tuple[DeadLetter, bytes]:
     """The letter of a message nobody can read, and the message."""
     return letter.malformed(message, ValueError("no job"), queue=QUEUE, worker="w@host"), message
 
 
-def failed(job: str, **more: object) -> tuple[bytes, tuple[Letter, bytes]]:
+def failed(job: str, **more: object) -> tuple[bytes, tuple[DeadLetter, bytes]]:
     """The outcome of a job that failed, as stored, and its letter."""
     told = {"reason": "permanent", "error": "ValueError", "module": "builtins", "message": "no"}
     failure = msgspec.convert({"job": job, **told, **more}, Failure)
-    kept = msgspec.convert({"id": job, "queue": QUEUE, "worker": "w@host", **told, **more}, Letter)
+    kept = msgspec.convert({"id": job, "queue": QUEUE, "worker": "w@host", **told, **more}, DeadLetter)
     return outcome.encode(failure, NOW), (kept, f"message of {job}".encode())
 
 
 def buried(db: redis.Redis, names: LeaseKeys) -> dict[str, bytes]:
     """The messages of the dead letters, by letter id; each has its line and its moment."""
     messages = db.hgetall(names.keys.dead_messages)
-    assert set(messages) == set(db.hkeys(names.keys.dead)) == set(db.zrange(names.keys.died, 0, -1))
+    assert set(messages) == set(db.hkeys(names.keys.dead)) == set(db.zrange(names.keys.dead_times, 0, -1))
     return {key.decode(): message for key, message in messages.items()}
 
 
 def standing(leases: Leases, name: str = "me/0") -> Lease:
     """A lease that stands at the first list, as nothing waits."""
     lease = Lease(name=name, queue=QUEUE, origins=((1, 1),))
-    got = leases.claim("me/n", [Ask(queue=QUEUE)], lasts_ms=LASTS, standing=lease)
-    assert got == Held((), stands=True)
+    got = leases.claim("me/n", [ClaimLimits(queue=QUEUE)], lasts_ms=LASTS, standing=lease)
+    assert got == NothingClaimed((), stands=True)
     return lease
 
 
@@ -99,8 +108,8 @@ def now_ms(db: redis.Redis) -> float:
 
 
 def nothing(leases: Leases, name: str = "me/n") -> bool:
-    got = leases.claim(name, [Ask(queue=QUEUE, jobs=100, bytes=1 << 30)], lasts_ms=LASTS)
-    return isinstance(got, Held)
+    got = leases.claim(name, [ClaimLimits(queue=QUEUE, jobs=100, bytes=1 << 30)], lasts_ms=LASTS)
+    return isinstance(got, NothingClaimed)
 
 
 def end_of_time(db: redis.Redis, names: LeaseKeys) -> None:
@@ -151,7 +160,7 @@ def test_a_claim_can_begin_with_the_lowest_priority(db: redis.Redis, names: Leas
 def test_the_first_queue_asked_for_goes_first(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a", queue="predict.a")
     push(db, names, b"b", queue="predict.b")
-    got = leases.claim("me/1", [Ask(queue="predict.b"), Ask(queue="predict.a")], lasts_ms=LASTS)
+    got = leases.claim("me/1", [ClaimLimits(queue="predict.b"), ClaimLimits(queue="predict.a")], lasts_ms=LASTS)
     assert isinstance(got, Claim)
     assert (got.lease.queue, list(got.frames)) == ("predict.b", [b"b"])
 
@@ -161,7 +170,7 @@ def test_an_urgent_job_of_the_second_queue_goes_before_a_lesser_one_of_the_first
 ) -> None:
     push(db, names, b"a", queue="predict.a", priority=9)
     push(db, names, b"b", queue="predict.b")
-    got = leases.claim("me/1", [Ask(queue="predict.a"), Ask(queue="predict.b")], lasts_ms=LASTS)
+    got = leases.claim("me/1", [ClaimLimits(queue="predict.a"), ClaimLimits(queue="predict.b")], lasts_ms=LASTS)
     assert isinstance(got, Claim)
     assert list(got.frames) == [b"b"]
 
@@ -180,20 +189,20 @@ def test_bytes_bound_a_claim_but_one_job_is_always_taken(
     db: redis.Redis, names: LeaseKeys, leases: Leases
 ) -> None:
     push(db, names, *[b"x" * 1000] * 10)
-    got = leases.claim("me/1", [Ask(queue=QUEUE, jobs=100, bytes=2500)], lasts_ms=LASTS)
+    got = leases.claim("me/1", [ClaimLimits(queue=QUEUE, jobs=100, bytes=2500)], lasts_ms=LASTS)
     assert isinstance(got, Claim)
     assert len(got.frames) == 3
-    got = leases.claim("me/2", [Ask(queue=QUEUE, jobs=100, bytes=1)], lasts_ms=LASTS)
+    got = leases.claim("me/2", [ClaimLimits(queue=QUEUE, jobs=100, bytes=1)], lasts_ms=LASTS)
     assert isinstance(got, Claim)
     assert len(got.frames) == 1
 
 
 def test_a_queue_left_to_fill_is_held_until_it_is_full(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    asks = [Ask(queue=QUEUE, jobs=3, bytes=1 << 20, full_only=True), Ask(queue="predict.other")]
-    assert leases.claim("me/1", asks, lasts_ms=LASTS) == Held(())
+    asks = [ClaimLimits(queue=QUEUE, jobs=3, bytes=1 << 20, full_only=True), ClaimLimits(queue="predict.other")]
+    assert leases.claim("me/1", asks, lasts_ms=LASTS) == NothingClaimed(())
     push(db, names, b"1")
     push(db, names, b"2", priority=9)
-    assert leases.claim("me/2", asks, lasts_ms=LASTS) == Held((QUEUE,))
+    assert leases.claim("me/2", asks, lasts_ms=LASTS) == NothingClaimed((QUEUE,))
     push(db, names, b"other", queue="predict.other")
     got = leases.claim("me/3", asks, lasts_ms=LASTS)
     assert isinstance(got, Claim)
@@ -206,7 +215,7 @@ def test_a_queue_left_to_fill_is_held_until_it_is_full(db: redis.Redis, names: L
 
 def test_without_a_lease_nothing_is_kept(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a", queue="ordinary")
-    got = leases.claim("me/1", [Ask(queue="ordinary", leased=False)], lasts_ms=LASTS)
+    got = leases.claim("me/1", [ClaimLimits(queue="ordinary", leased=False)], lasts_ms=LASTS)
     assert isinstance(got, Claim)
     assert list(db.scan_iter()) == []
 
@@ -351,14 +360,14 @@ def test_whoever_lost_the_lease_can_do_nothing(db: redis.Redis, names: LeaseKeys
     push(db, names, b"a", b"b")
     lost = take(leases).lease
     end_of_time(db, names)
-    assert leases.lapse(lost, "lapse", owner="me", only_if_lapsed=True) == 2
+    assert leases.requeue_isolated(lost, "lapse", owner="me", only_if_lapsed=True) == 2
     before = {key: db.dump(key) for key in db.scan_iter()}
     assert leases.publish(lost, {}, ttl=100, letters=[garbage(b"b")]) is None
     assert leases.publish(lost, {}, ttl=100, delayed=[(1, b"b")]) is None
     assert leases.publish(lost, {"a": success("a")}, ttl=100, letters=[garbage(b"b")], delayed=[(1, b"b")]) is None
     assert not leases.finish(lost)
     assert not leases.release(lost)
-    assert not leases.lapse(lost, "crash", owner="me")
+    assert not leases.requeue_isolated(lost, "crash", owner="me")
     assert leases.renew([lost], lasts_ms=LASTS) == [lost]
     assert {key: db.dump(key) for key in db.scan_iter()} == before
 
@@ -385,12 +394,12 @@ def test_release_puts_everything_back_exactly(db: redis.Redis, names: LeaseKeys,
 
 def test_release_of_a_job_that_was_tried_keeps_it_apart(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a", b"b")
-    leases.lapse(take(leases).lease, "crash", owner="me")
-    before = db.lrange(names.keys.again(QUEUE), 0, -1)
+    leases.requeue_isolated(take(leases).lease, "crash", owner="me")
+    before = db.lrange(names.keys.isolated(QUEUE), 0, -1)
     claim = take(leases)
     assert len(claim.frames) == 1
     leases.release(claim.lease)
-    assert db.lrange(names.keys.again(QUEUE), 0, -1) == before
+    assert db.lrange(names.keys.isolated(QUEUE), 0, -1) == before
 
 
 def test_a_lapse_writes_the_attempt_down_and_its_jobs_run_alone_and_first(
@@ -398,19 +407,22 @@ def test_a_lapse_writes_the_attempt_down_and_its_jobs_run_alone_and_first(
 ) -> None:
     hostile = b"\x00\xff\n\x01"
     push(db, names, b"a", hostile)
-    assert leases.lapse(take(leases).lease, "crash", owner="me") == 2
+    assert leases.requeue_isolated(take(leases).lease, "crash", owner="me") == 2
     push(db, names, b"fresh")
     first, second = take(leases, "me/2"), take(leases, "me/3")
     for claim, message in ((first, b"a"), (second, hostile)):
         (frame,) = claim.frames
-        assert split(frame)[1] == message
-        [attempt], _ = split(frame)
-        assert (attempt.cause, attempt.owner, attempt.company) == ("crash", "me", 2)
+        assert split_history(frame)[1] == message
+        [attempt], _ = split_history(frame)
+        assert (attempt.cause, attempt.owner, attempt.claim_size) == ("crash", "me", 2)
         assert attempt.at_ms / 1000 == pytest.approx(time.time(), abs=60)
-    leases.lapse(first.lease, "timeout", owner="you")
-    attempts, message = split(take(leases, "me/4").frames[0])
+    leases.requeue_isolated(first.lease, "timeout", owner="you")
+    attempts, message = split_history(take(leases, "me/4").frames[0])
     assert message == b"a"
-    assert [(one.cause, one.owner, one.company) for one in attempts] == [("crash", "me", 2), ("timeout", "you", 1)]
+    assert [(one.cause, one.owner, one.claim_size) for one in attempts] == [
+        ("crash", "me", 2),
+        ("timeout", "you", 1),
+    ]
     assert list(take(leases, "me/5").frames) == [b"fresh"]
 
 
@@ -431,38 +443,38 @@ def test_what_only_looks_like_a_frame_stays_whole(
     db: redis.Redis, names: LeaseKeys, leases: Leases, message: bytes
 ) -> None:
     push(db, names, message)
-    leases.lapse(take(leases).lease, "crash", owner="me")
-    attempts, kept = split(take(leases, "me/2").frames[0])
+    leases.requeue_isolated(take(leases).lease, "crash", owner="me")
+    attempts, kept = split_history(take(leases, "me/2").frames[0])
     assert kept == message
     assert [attempt.cause for attempt in attempts] == ["crash"]
 
 
 def test_an_owner_of_any_name_breaks_no_frame(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a")
-    leases.lapse(take(leases).lease, "cra;sh", owner="me,\nyou;")
-    [attempt], message = split(take(leases, "me/2").frames[0])
+    leases.requeue_isolated(take(leases).lease, "cra;sh", owner="me,\nyou;")
+    [attempt], message = split_history(take(leases, "me/2").frames[0])
     assert (attempt.cause, attempt.owner, message) == ("cra_sh", "me__you_", b"a")
 
 
 def test_only_a_lapsed_lease_is_swept(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a")
     lease = take(leases).lease
-    assert leases.lapsed() == []
-    assert leases.lapse(lease, "lapse", owner="me", only_if_lapsed=True) == 0
+    assert leases.expired() == []
+    assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 0
     end_of_time(db, names)
-    assert leases.lapsed() == [lease]
-    assert leases.lapse(lease, "lapse", owner="me", only_if_lapsed=True) == 1
-    assert leases.lapsed() == []
+    assert leases.expired() == [lease]
+    assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 1
+    assert leases.expired() == []
 
 
 def test_an_ordinary_message_goes_back_where_it_came_from(
     db: redis.Redis, names: LeaseKeys, leases: Leases
 ) -> None:
     push(db, names, b"a", b"b", queue="ordinary", priority=3)
-    got = leases.claim("me/1", [Ask(queue="ordinary")], lasts_ms=LASTS)
+    got = leases.claim("me/1", [ClaimLimits(queue="ordinary")], lasts_ms=LASTS)
     assert isinstance(got, Claim)
     end_of_time(db, names)
-    assert leases.lapse(got.lease, "lapse", owner="me", only_if_lapsed=True) == 1
+    assert leases.requeue_isolated(got.lease, "lapse", owner="me", only_if_lapsed=True) == 1
     assert db.lrange(names.keys.lists("ordinary")[1], 0, -1) == [b"b", b"a"]
 
 
@@ -471,9 +483,9 @@ def test_a_lapse_that_fails_half_way_leaves_the_jobs_under_their_lease(
 ) -> None:
     push(db, names, b"a")
     lease = take(leases).lease
-    db.set(names.keys.again(QUEUE), "in the way")
+    db.set(names.keys.isolated(QUEUE), "in the way")
     with pytest.raises(redis.ResponseError):
-        leases.lapse(lease, "crash", owner="me")
+        leases.requeue_isolated(lease, "crash", owner="me")
     assert leases.named({"me/1"}) == [lease]
     assert db.lrange(names.lease("me/1"), 0, -1) == [b"a"]
 
@@ -482,7 +494,7 @@ def test_what_others_wrote_among_the_leases_is_passed_over(
     db: redis.Redis, names: LeaseKeys, leases: Leases
 ) -> None:
     db.zadd(names.keys.leases, {b"\xff": 1, b"a#b": 1, b"a#b#c": 1, b"a#1#c": 1, b"a#1,2#d": 1})
-    assert [lease.queue for lease in leases.lapsed()] == ["d"]
+    assert [lease.queue for lease in leases.expired()] == ["d"]
 
 
 def test_a_lease_can_be_told_from_its_member() -> None:
@@ -500,12 +512,12 @@ def test_a_letter_is_kept_with_its_message_and_the_moment(
     stored, (kept, message) = failed("a", metadata={"shop": "7"})
     assert leases.publish(take(leases).lease, {"a": stored}, ttl=100, letters=[(kept, message)]) == [True]
     assert buried(db, names) == {"a": message}
-    died_ms = db.zscore(names.keys.died, "a")
+    died_ms = db.zscore(names.keys.dead_times, "a")
     assert died_ms == pytest.approx(now_ms(db), abs=5000)
     line = db.hget(names.keys.dead, "a")
     assert b"\n" not in line
     assert letter.read("a", line, 0) == kept
-    assert db.ttl(names.keys.dead) == db.ttl(names.keys.died) == -1
+    assert db.ttl(names.keys.dead) == db.ttl(names.keys.dead_times) == -1
 
 
 def test_a_job_that_was_cancelled_while_it_failed_is_no_dead_letter(
@@ -545,7 +557,7 @@ def test_a_claim_without_outcomes_asked_again_says_the_same_and_does_nothing_twi
     before = {key: db.dump(key) for key in db.scan_iter()}
     assert publish() == []
     assert {key: db.dump(key) for key in db.scan_iter()} == before
-    db.delete(names.keys.dead, names.keys.dead_messages, names.keys.died, names.keys.delayed(QUEUE))
+    db.delete(names.keys.dead, names.keys.dead_messages, names.keys.dead_times, names.keys.delayed(QUEUE))
     assert publish() is None  # replayed, purged or run since: nothing comes back
     assert list(db.scan_iter()) == []
 
@@ -562,7 +574,7 @@ def test_no_more_letters_are_kept_than_allowed_and_the_oldest_go_first(
         with caplog.at_level("WARNING", "headrace.claims"):
             leases.publish(take(leases, f"me/{number}").lease, outcomes, ttl=100, letters=letters)
         for one in "ab":  # each claim is a moment later than the one before
-            db.zincrby(names.keys.died, number - 100, f"{number}{one}")
+            db.zincrby(names.keys.dead_times, number - 100, f"{number}{one}")
     assert set(buried(db, names)) == {"1b", "2a", "2b", "3a", "3b"}
     assert db.get(names.keys.dead_dropped) == b"3"
     assert "dropped the 1 oldest dead letters" in caplog.text
@@ -586,7 +598,7 @@ def test_letters_too_old_or_too_many_are_dropped_by_and_by(
     leases.publish(take(leases).lease, {}, ttl=1, letters=letters)
     assert leases.bound() == 0
     for kept, _ in letters[:12]:
-        db.zadd(names.keys.died, {kept.id: now_ms(db) - 31 * 86_400_000})
+        db.zadd(names.keys.dead_times, {kept.id: now_ms(db) - 31 * 86_400_000})
     assert leases.bound(most=10) == 10
     assert leases.bound(most=10) == 2
     assert leases.bound(most=10) == 0
@@ -624,11 +636,11 @@ def test_a_delayed_job_goes_to_the_list_of_its_priority(
 def test_a_retry_goes_to_the_list_of_its_priority_unless_it_is_to_run_alone(
     db: redis.Redis, names: LeaseKeys, leases: Leases, causes: list[str], place: int | None
 ) -> None:
-    attempts = [Attempt(cause=cause, owner="crash", at_ms=1, company=1) for cause in causes]
-    frame = joined(attempts, b'{"body": "e30=", "properties": {"priority": 9}, "cause": ";crash,"}')
+    attempts = [Attempt(cause=cause, owner="crash", at_ms=1, claim_size=1) for cause in causes]
+    frame = join_history(attempts, b'{"body": "e30=", "properties": {"priority": 9}, "cause": ";crash,"}')
     db.zadd(names.keys.delayed(QUEUE), {frame: 1})
     assert leases.due(QUEUE) == 1
-    target = names.keys.again(QUEUE) if place is None else names.keys.lists(QUEUE)[place]
+    target = names.keys.isolated(QUEUE) if place is None else names.keys.lists(QUEUE)[place]
     assert db.lrange(target, 0, -1) == [frame]
 
 
@@ -657,10 +669,10 @@ def test_what_nobody_can_read_is_buried_and_its_lease_ends(
     db: redis.Redis, names: LeaseKeys, leases: Leases
 ) -> None:
     push(db, names, b"\xff")
-    leases.bury(*garbage(b"\xff"), take(leases).lease)
-    leases.bury(*garbage(b"\xfe"), None)
+    leases.store_dead_letters(*garbage(b"\xff"), take(leases).lease)
+    leases.store_dead_letters(*garbage(b"\xfe"), None)
     assert set(buried(db, names).values()) == {b"\xfe", b"\xff"}
-    assert db.zscore(names.keys.died, garbage(b"\xfe")[0].id) == pytest.approx(now_ms(db), abs=5000)
+    assert db.zscore(names.keys.dead_times, garbage(b"\xfe")[0].id) == pytest.approx(now_ms(db), abs=5000)
     assert db.exists(names.keys.leases, names.lease("me/1")) == 0
 
 
@@ -674,7 +686,7 @@ def life(db: redis.Redis, names: LeaseKeys, leases: Leases) -> Iterator[str]:
     db.lmove(names.sources(QUEUE)[1], names.lease(stood.name), "RIGHT", "LEFT")
     db.zadd(names.keys.delayed(QUEUE), {b"due": 1})
     yield "claim"
-    leases.claim("me/1", [Ask(queue=QUEUE, jobs=2, bytes=1 << 20)], lasts_ms=LASTS, standing=stood)
+    leases.claim("me/1", [ClaimLimits(queue=QUEUE, jobs=2, bytes=1 << 20)], lasts_ms=LASTS, standing=stood)
     lease = Lease(name="me/1", queue=QUEUE, origins=((1, 1), (1, 1)))
     assert db.lrange(names.lease("me/1"), 0, -1) == [b"0", b"1"]
     assert db.zrange(names.keys.leases, 0, -1) == [lease.member.encode()]
@@ -694,13 +706,13 @@ def life(db: redis.Redis, names: LeaseKeys, leases: Leases) -> Iterator[str]:
     lease = take(leases, "me/3", jobs=2).lease
     yield "lapsed"
     end_of_time(db, names)
-    assert leases.lapsed() == [lease]
+    assert leases.expired() == [lease]
     yield "lapse"
-    assert leases.lapse(lease, "lapse", owner="me", only_if_lapsed=True) == 2
-    assert db.llen(names.keys.again(QUEUE)) == 2
+    assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 2
+    assert db.llen(names.keys.isolated(QUEUE)) == 2
     claim = take(leases, "me/4", jobs=1)
     yield "bury"
-    leases.bury(*garbage(claim.frames[0]), claim.lease)
+    leases.store_dead_letters(*garbage(claim.frames[0]), claim.lease)
     yield "bound"
     assert Leases(db, names, Bounds(letters=1, seconds=100)).bound() == 2
     yield "due"
@@ -737,8 +749,8 @@ def test_an_empty_lease_that_stood_goes_when_it_lapses_for_the_second_time(
     lease = standing(leases)
     for left in (10_000, None):
         db.zadd(names.keys.leases, {lease.member: 1 + db.zscore(names.keys.leases, lease.member) % 1})
-        assert leases.lapsed() == [lease]
-        assert leases.lapse(lease, "lapse", owner="me", only_if_lapsed=True) == 0
+        assert leases.expired() == [lease]
+        assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 0
         score = db.zscore(names.keys.leases, lease.member)
         assert score is None if left is None else score - now_ms(db) == pytest.approx(left, abs=500)
 
@@ -750,8 +762,8 @@ def test_what_came_under_a_lease_that_stood_lapses_as_any(
     push(db, names, b"0")
     db.lmove(names.sources(QUEUE)[1], names.lease(lease.name), "RIGHT", "LEFT")
     db.zadd(names.keys.leases, {lease.member: 1.5})
-    assert leases.lapse(lease, "lapse", owner="me", only_if_lapsed=True) == 1
-    assert db.llen(names.keys.again(QUEUE)) == 1
+    assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 1
+    assert db.llen(names.keys.isolated(QUEUE)) == 1
     assert not db.exists(names.keys.leases, names.lease(lease.name))
 
 

@@ -144,7 +144,7 @@ def test_a_waiter_that_gave_up_leaves_no_subscription(client: Client, server: re
         with pytest.raises(ResultTimeout):
             client.job(f"j{number}").result(timeout=0.02)
     eventually(lambda: not listened_to(server))
-    eventually(lambda: not client._link.waiting._subscriptions)
+    eventually(lambda: not client._session.listener._subscriptions)
 
 
 def test_an_iteration_left_early_leaves_no_subscription(client: Client, server: redis.Redis):

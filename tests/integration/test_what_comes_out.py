@@ -31,7 +31,7 @@ from headrace_worker.local.stack import start_flower
 from headrace_worker.store.store import Store
 from headrace_worker.telemetry.prediction_record import Record
 from headrace_worker.telemetry.prediction_sinks import Stream
-from headrace_worker.telemetry.queue_metrics import Queues
+from headrace_worker.telemetry.queue_metrics import QueueCollector
 
 PASSWORD, LOGIN = "s3cretMARKERpassword", "ann:flowerMARKERpassword"
 DSN_KEY, TOKEN = "0123456789abcdef0MARKER", "tokenMARKERofTheCollector"
@@ -114,7 +114,7 @@ def exported(settings: Settings) -> str:
     """What the exporter tells."""
     registry = CollectorRegistry()
     with contextlib.closing(connect.connect(settings)) as client:
-        registry.register(Queues(lambda: client, settings.key_prefix))
+        registry.register(QueueCollector(lambda: client, settings.key_prefix))
         return generate_latest(registry).decode()
 
 

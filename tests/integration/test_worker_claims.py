@@ -144,7 +144,7 @@ def is_clean(server: redis.Redis) -> bool:
     return not held(server) and not any(list(server.scan_iter(pattern)) for pattern in kept)
 
 
-def letter_of(server: redis.Redis, job: JobHandle) -> dead_letter.Letter:
+def letter_of(server: redis.Redis, job: JobHandle) -> dead_letter.DeadLetter:
     """The dead letter of a job."""
     line = server.hget(KEYS.dead, job.id)
     assert line
@@ -216,7 +216,7 @@ def test_a_job_that_kills_its_process_dies_of_its_attempts_and_harms_no_other(
     assert len(served.batches(guilty)) == 3
     died = letter_of(server, jobs[5])
     assert died.reason == "crash"
-    assert [(one.cause, one.company) for one in died.attempts] == [("crash", 10), ("crash", 1), ("crash", 1)]
+    assert [(one.cause, one.claim_size) for one in died.attempts] == [("crash", 10), ("crash", 1), ("crash", 1)]
     assert all(str(served.pid) in one.owner for one in died.attempts)
 
 
@@ -320,7 +320,7 @@ def test_a_warm_stop_finishes_what_runs_and_leaves_the_rest_waiting(
     assert 1 <= len(done) <= 4
     assert ends(done) == [doubled(rows)[jobs.index(job)] for job in done]
     assert waiting(server, "single") == 10 - len(done)
-    assert server.exists(KEYS.leases, KEYS.again("predict.single")) == 0
+    assert server.exists(KEYS.leases, KEYS.isolated("predict.single")) == 0
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_cold_stop_puts_back_at_once_what_runs_and_counts_no_attempt(
         worker.process.wait(20)
     assert not any(job.done() for job in jobs)
     assert waiting(server) == 3
-    assert server.exists(KEYS.leases, KEYS.again("predict.doubling")) == 0
+    assert server.exists(KEYS.leases, KEYS.isolated("predict.doubling")) == 0
 
 
 # --- cancelled, expired, delayed -----------------------------------------------------------------------
@@ -434,7 +434,7 @@ def test_bytes_that_are_no_job_are_kept_and_harm_nobody(
         b"x" * 20_000_000,
         b"[" * 100_000,
     ]
-    server.delete(KEYS.dead, KEYS.dead_messages, KEYS.died)
+    server.delete(KEYS.dead, KEYS.dead_messages, KEYS.dead_times)
     rows = served.rows(10)
     server.lpush("predict.doubling", *garbage)
     assert ends(client.submit_many("doubling", rows)) == doubled(rows)

@@ -30,7 +30,7 @@ def test_rates_and_times_are_of_the_last_seconds_and_by_model():
     for second in range(5, 15):
         good = [ended(result="churn@3, 1 instance") for _ in range(8)]
         slow = [ended(result="churn@3, 1 instance", took=2.0), ended(result="iris@1, 2 instances")]
-        activity.take(message(*good, *slow), second)
+        activity.record(message(*good, *slow), second)
     churn, iris = activity.models(14.5)
     assert (churn.model, churn.succeeded, iris.model, iris.succeeded) == ("churn", 9.0, "iris", 1.0)
     assert churn.p50_ms == pytest.approx(40, abs=1)
@@ -42,9 +42,9 @@ def test_a_failure_is_of_the_model_its_job_was_received_for():
     activity = Activity(0)
     failed = ended("task-failed", exception="ValueError: no")
     received = {"type": "task-received", "uuid": failed["uuid"], "args": "churn, 1 instance"}
-    activity.take(message(received, {"type": "task-started", "uuid": failed["uuid"]}), 1)
-    activity.take(message(failed, failed), 2)
-    (trouble, unknown) = activity.troubles(2)
+    activity.record(message(received, {"type": "task-started", "uuid": failed["uuid"]}), 1)
+    activity.record(message(failed, failed), 2)
+    (trouble, unknown) = activity.errors(2)
     assert (trouble.model, trouble.error, trouble.count) == ("churn", "ValueError: no", 1)
     assert unknown.model == ""
 
@@ -52,8 +52,8 @@ def test_a_failure_is_of_the_model_its_job_was_received_for():
 def test_workers_are_up_while_their_heartbeats_come():
     activity = Activity(0)
     beat = {"type": "worker-heartbeat", "hostname": "w@host", "active": 2, "processed": 7, "loadavg": [0.5, 0, 0]}
-    activity.take(message(beat, group=False), 1)
-    activity.take(message(ended(result="churn@3, 1 instance")), 2)
+    activity.record(message(beat, group=False), 1)
+    activity.record(message(ended(result="churn@3, 1 instance")), 2)
     (worker,) = activity.workers(3)
     assert (worker.worker, worker.alive, worker.active, worker.processed, worker.load) == (
         "w@host",
@@ -64,7 +64,7 @@ def test_workers_are_up_while_their_heartbeats_come():
     )
     assert worker.jobs == pytest.approx(1 / 3)
     assert not activity.workers(20)[0].alive
-    activity.take(message({"type": "worker-offline", "hostname": "w@host"}), 21)
+    activity.record(message({"type": "worker-offline", "hostname": "w@host"}), 21)
     assert activity.workers(21) == []
 
 
@@ -74,7 +74,7 @@ def test_workers_are_up_while_their_heartbeats_come():
 )
 def test_what_is_no_event_is_left_out(garbage: bytes):
     activity = Activity(0)
-    activity.take(garbage, 1)
+    activity.record(garbage, 1)
     assert activity.models(1) == []
 
 

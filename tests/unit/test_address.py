@@ -9,7 +9,7 @@ from kombu.utils.json import dumps
 
 from headrace import Client, Settings
 from headrace.connection.connect import celery_app, connect, connect_async
-from headrace.connection.url import read
+from headrace.connection.url import read_address
 from headrace.errors import SettingError
 
 SECRET = "s3cret"
@@ -35,7 +35,7 @@ SENTINELS = f"sentinel://me:{SECRET}@a:1;sentinel://b;sentinel://[::1]:3/4?maste
     ],
 )
 def test_a_url_is_read_told_and_written_for_celery(url: str, where: str, celery: str) -> None:
-    address = read(url)
+    address = read_address(url)
     assert address.where == where
     assert address.celery_url == celery
     settings = Settings(redis_url=url)
@@ -45,20 +45,23 @@ def test_a_url_is_read_told_and_written_for_celery(url: str, where: str, celery:
 
 
 def test_tls_is_checked_unless_told_otherwise() -> None:
-    assert read("redis://h").tls is None
-    assert read("rediss://h").tls == {"ssl_cert_reqs": "required"}
-    assert read("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca&ssl_check_hostname=false").tls == {
+    assert read_address("redis://h").tls is None
+    assert read_address("rediss://h").tls == {"ssl_cert_reqs": "required"}
+    assert read_address("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca&ssl_check_hostname=false").tls == {
         "ssl_cert_reqs": "none",
         "ssl_ca_certs": "/ca",
         "ssl_check_hostname": False,
     }
-    assert read(SENTINELS).tls is None
-    assert read(SENTINELS + "&ssl_ca_certs=/ca").tls == {"ssl_cert_reqs": "required", "ssl_ca_certs": "/ca"}
+    assert read_address(SENTINELS).tls is None
+    assert read_address(SENTINELS + "&ssl_ca_certs=/ca").tls == {
+        "ssl_cert_reqs": "required",
+        "ssl_ca_certs": "/ca",
+    }
 
 
 def test_sentinels_have_a_login_of_their_own_which_no_one_is_shown() -> None:
     url = f"{SENTINELS.replace(SECRET, 'x')}&sentinel_username=you&sentinel_password={SECRET}"
-    assert read(url).sentinel_login == {"username": "you", "password": SECRET}
+    assert read_address(url).sentinel_login == {"username": "you", "password": SECRET}
     options = celery_app(Settings(redis_url=url)).conf.broker_transport_options
     assert options["sentinel_kwargs"]["password"] == SECRET
     assert SECRET not in dumps(options) + repr(options) + str(options)

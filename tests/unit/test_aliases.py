@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.catalog.aliases import Alias, Aliases, Move, check_alias, decoded, encoded, former_version
+from headrace.catalog.aliases import Alias, AliasChange, Aliases, check_alias, decoded, encoded, former_version
 from headrace.errors import InvalidInput, UnknownModel
 
 JOBS = [f"job-{number}" for number in range(4000)]
@@ -14,8 +14,10 @@ def aliases(**by_name: Alias) -> Aliases:
     return Aliases("churn", by_name)
 
 
-def moved(former: str | None, version: str | None, *, alias: str = "production", rollback: bool = False) -> Move:
-    return Move(alias=alias, version=version, former=former, by="ann", rollback=rollback)
+def moved(
+    former: str | None, version: str | None, *, alias: str = "production", rollback: bool = False
+) -> AliasChange:
+    return AliasChange(alias=alias, version=version, former=former, by="ann", rollback=rollback)
 
 
 def test_without_aliases_the_newest_version_serves():

@@ -11,17 +11,17 @@ from headrace.wire.attempts import (
     ELSEWHERE,
     REPLAY,
     Attempt,
-    counted,
-    joined,
+    counted_attempts,
+    join_history,
     kept_version,
     runs_alone,
-    split,
+    split_history,
     waited,
 )
 
 
 def attempt(cause: str = "crash", company: int = 1, owner: str = "host/1/ab") -> Attempt:
-    return Attempt(cause=cause, owner=owner, at_ms=1_700_000_000_000, company=company)
+    return Attempt(cause=cause, owner=owner, at_ms=1_700_000_000_000, claim_size=company)
 
 
 _WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=",;"), min_size=1).map(
@@ -33,22 +33,22 @@ _ATTEMPTS = st.lists(
         cause=_WORDS.map(lambda cause: cause.replace("@", "_")),
         owner=_WORDS,
         at_ms=st.integers(0, 10**15 - 1),
-        company=st.integers(0, 10**9 - 1),
+        claim_size=st.integers(0, 10**9 - 1),
         version=st.none() | st.integers(1).map(str),
     )
 )
 
 
-@given(_ATTEMPTS, st.binary().filter(lambda message: split(message)[1] == message))
+@given(_ATTEMPTS, st.binary().filter(lambda message: split_history(message)[1] == message))
 def test_what_was_joined_is_split_again(attempts: list[Attempt], message: bytes):
-    assert split(joined(attempts, message)) == (tuple(attempts), message)
+    assert split_history(join_history(attempts, message)) == (tuple(attempts), message)
 
 
 @given(st.binary() | st.binary().map(lambda rest: b"\x01crash,me,1,1;" + rest))
 def test_any_bytes_keep_their_message_to_the_byte(frame: bytes):
-    attempts, message = split(frame)
+    attempts, message = split_history(frame)
     assert frame.endswith(message)
-    assert split(joined(attempts, message)) == (attempts, message)
+    assert split_history(join_history(attempts, message)) == (attempts, message)
 
 
 @pytest.mark.parametrize(
@@ -69,30 +69,32 @@ def test_any_bytes_keep_their_message_to_the_byte(frame: bytes):
     ],
 )
 def test_what_only_looks_like_a_frame_is_a_message(message: bytes):
-    assert split(message) == ((), message)
+    assert split_history(message) == ((), message)
 
 
 def test_a_history_of_one_is_written_like_this():
-    assert joined([attempt("error:OSError", 3)], b"{}") == b"\x01error:OSError,host/1/ab,1700000000000,3;\n{}"
+    assert (
+        join_history([attempt("error:OSError", 3)], b"{}") == b"\x01error:OSError,host/1/ab,1700000000000,3;\n{}"
+    )
 
 
 @pytest.mark.parametrize("name", ["a,b", "a;b", "a\nb", "a\rb", "a\x85b", "\ud800"])
 def test_no_name_can_break_the_frame(name: str):
-    attempts, message = split(joined([attempt(f"error:{name}", owner=name)], b"{}"))
+    attempts, message = split_history(join_history([attempt(f"error:{name}", owner=name)], b"{}"))
     assert len(attempts) == 1
     assert message == b"{}"
 
 
 def test_a_message_that_is_a_frame_itself_is_kept_whole():
-    inner = joined([attempt()], b"{}")
-    assert split(joined([attempt("lapse")], inner)) == ((attempt("lapse"),), inner)
+    inner = join_history([attempt()], b"{}")
+    assert split_history(join_history([attempt("lapse")], inner)) == ((attempt("lapse"),), inner)
 
 
 def test_what_lies_before_a_replay_no_longer_counts():
     history = [attempt(), attempt("replay", 0), attempt("lapse"), attempt("replay", 0), attempt("timeout")]
-    assert counted(history) == (attempt("timeout"),)
-    assert counted(history[:4]) == ()
-    assert counted(history[:1]) == (attempt(),)
+    assert counted_attempts(history) == (attempt("timeout"),)
+    assert counted_attempts(history[:4]) == ()
+    assert counted_attempts(history[:1]) == (attempt(),)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_a_job_that_was_lost_once_runs_alone(causes: list[str], alone: bool):
 def test_to_be_given_back_for_another_worker_is_no_attempt():
     given_back = attempt(ELSEWHERE, company=0)
     attempts = (attempt(), given_back, attempt("error:Busy"), given_back, given_back)
-    assert [one.cause for one in counted(attempts)] == ["crash", "error:Busy"]
+    assert [one.cause for one in counted_attempts(attempts)] == ["crash", "error:Busy"]
     assert waited(attempts) == (given_back, given_back)
     assert waited((*attempts, attempt(REPLAY, company=0))) == ()
 
@@ -120,6 +122,6 @@ def test_to_be_given_back_for_another_worker_is_no_attempt():
 def test_a_job_keeps_the_version_it_ran_on_until_a_person_sends_it_again():
     ran = msgspec.structs.replace(attempt("error:Busy"), version="7")
     assert kept_version((ran, attempt())) == "7"
-    assert kept_version(split(joined((ran, attempt()), b"{}"))[0]) == "7"
+    assert kept_version(split_history(join_history((ran, attempt()), b"{}"))[0]) == "7"
     assert kept_version((ran, attempt(REPLAY, company=0))) is None
     assert kept_version((attempt(),)) is None

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.wire.attempts import Attempt, joined
+from headrace.wire.attempts import Attempt, join_history
 from headrace.wire.message import Job, encode
 from headrace.wire.outcome import Failure
-from headrace_worker.execution.opening import Opened, open_claim
+from headrace_worker.execution.opening import ParsedClaim, open_claim
 from headrace_worker.manifest import Limits
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -27,12 +27,12 @@ def frame(job: str = "a", **options: Any) -> bytes:
 
 def tried(message: bytes, *causes: str, company: int = 1) -> bytes:
     attempts = [
-        Attempt(cause=cause, owner="owner/1", at_ms=1_700_000_000_000, company=company) for cause in causes
+        Attempt(cause=cause, owner="owner/1", at_ms=1_700_000_000_000, claim_size=company) for cause in causes
     ]
-    return joined(attempts, message)
+    return join_history(attempts, message)
 
 
-def opened(frames: Sequence[bytes], limits: Limits | None = None) -> Opened:
+def opened(frames: Sequence[bytes], limits: Limits | None = None) -> ParsedClaim:
     return open_claim(frames, "predict.churn", NOW, lambda job: limits or Limits())
 
 
@@ -48,13 +48,13 @@ def message(args: Any, kwargs: Any = None, **headers: Any) -> bytes:
     ).encode()
 
 
-def places(claim: Opened) -> list[str]:
+def places(claim: ParsedClaim) -> list[str]:
     assert len(claim.jobs) == len(claim.frames)
     return [
         *["job"] * len(claim.jobs),
         *["ended"] * len(claim.ended),
         *["malformed"] * len(claim.malformed),
-        *["early"] * len(claim.early),
+        *["early"] * len(claim.not_due),
     ]
 
 
@@ -141,14 +141,14 @@ def test_a_moment_that_is_none_is_bad_input(header: str, moment: str):
 
 def test_a_job_whose_time_has_not_come_waits_whole():
     delayed = frame(eta=NOW + timedelta(seconds=1.5))
-    [(milliseconds, kept)] = opened([delayed]).early
+    [(milliseconds, kept)] = opened([delayed]).not_due
     assert kept == delayed
     assert 1500 <= milliseconds <= 1501
 
 
 def test_a_job_that_was_tried_waits_with_its_attempts():
     delayed = tried(frame(eta=NOW + timedelta(hours=1)), "crash")
-    assert [kept for _, kept in opened([delayed]).early] == [delayed]
+    assert [kept for _, kept in opened([delayed]).not_due] == [delayed]
 
 
 @pytest.mark.parametrize("eta", [NOW, NOW - timedelta(days=1)])

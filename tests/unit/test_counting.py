@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from headrace.wire.attempts import Attempt, joined
-from headrace.wire.dead_letter import Letter
+from headrace.wire.attempts import Attempt, join_history
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.message import Job, encode
 from headrace.wire.outcome import Failure, Prediction, Success
 from headrace_worker.execution.batching import Admitted, Batch
-from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
-from headrace_worker.execution.report import Report
-from headrace_worker.execution.settle import Settled
+from headrace_worker.execution.report import ClaimReport
+from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.manifest import Limits
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.claim_metrics import measure
-from headrace_worker.telemetry.metrics import Tally, read
-from headrace_worker.telemetry.metrics_pipe import Feed
+from headrace_worker.telemetry.metrics import MetricDelta, read
+from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 from headrace_worker.transport.leases import Claim, Lease
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -47,10 +47,10 @@ def report(
     letters: Any = (),
     lost: bool = False,
     **limits: Any,
-) -> Report:
+) -> ClaimReport:
     served = model(**limits)
     admitted = [Admitted(job, served, "predict", job.instances) for job in jobs]
-    return Report(
+    return ClaimReport(
         claim=Claim(
             lease=Lease(name="w/1", queue="predict.churn", origins=()),
             frames=frames,
@@ -58,9 +58,9 @@ def report(
             taken=100.0,
         ),
         worker="w@here",
-        opened=Opened(jobs=jobs, frames=list(frames), ended=[], malformed=[], inboxes={}, early=[]),
+        opened=ParsedClaim(jobs=jobs, frames=list(frames), ended=[], malformed=[], reply_channels={}, not_due=[]),
         batches=[BatchRun(batch=Batch(served, "predict", admitted), began=100.25, ended=100.75)] * batches,
-        settled=Settled(letters=[(letter, b"") for letter in letters]),
+        settled=ClaimDecisions(letters=[(letter, b"") for letter in letters]),
         published=None if lost else outcomes,
         began=100.125,
         predicted=100.75,
@@ -68,8 +68,8 @@ def report(
     )
 
 
-def counted(one: Report, claim_jobs: int = 256) -> Tally:
-    tally = Tally(counts={}, observed={})
+def counted(one: ClaimReport, claim_jobs: int = 256) -> MetricDelta:
+    tally = MetricDelta(counts={}, observed={})
     measure(one, tally, claim_jobs=claim_jobs)
     return tally
 
@@ -113,10 +113,10 @@ def test_a_clock_that_is_ahead_makes_a_wait_of_nothing() -> None:
 
 def test_what_a_message_says_is_no_label() -> None:
     job = Job(id="x", model='evil"} 1\n', version="9999", instances=[1])
-    frame = joined([Attempt(cause=f"error:{'E' * 40}", owner="o", at_ms=1, company=1)], encode(job))
+    frame = join_history([Attempt(cause=f"error:{'E' * 40}", owner="o", at_ms=1, claim_size=1)], encode(job))
     frame = frame.replace(b"\x01", b"\x01whatever,o,1,1;")
     failure = Failure(job="x", reason="unknown model", error="UnknownModel", module="headrace", message="no")
-    letter = Letter(
+    letter = DeadLetter(
         id="x",
         model=job.model,
         version="9999",
@@ -160,14 +160,14 @@ def test_a_batch_tells_why_it_holds_no_more(cut: str, frames: int, batches: int,
 
 def test_a_job_that_runs_alone_is_a_batch_cut_for_that() -> None:
     job = Job(id="a", model="churn", instances=[1])
-    frame = joined([Attempt(cause="crash", owner="o", at_ms=1, company=3)], encode(job))
+    frame = join_history([Attempt(cause="crash", owner="o", at_ms=1, claim_size=3)], encode(job))
     assert ("headrace_batches_total", ("churn", "3", "alone")) in counted(
         report(frame, jobs=[job], outcomes=[])
     ).counts
 
 
 def test_a_tally_survives_its_way_in_parts() -> None:
-    tally, got = Tally(counts={}, observed={}), Tally(counts={}, observed={})
+    tally, got = MetricDelta(counts={}, observed={}), MetricDelta(counts={}, observed={})
     for n in range(5):
         tally.add(metrics.RETRIES, (f"m{n}",), n)
         tally.observe(metrics.WAIT, (f"m{n}",), [0.1, 1e9])
@@ -177,8 +177,8 @@ def test_a_tally_survives_its_way_in_parts() -> None:
 
 
 def test_a_process_that_cannot_send_keeps_a_sum_and_sends_it_later() -> None:
-    feed = Feed()
-    one = Tally(counts={}, observed={})
+    feed = MetricsPipe()
+    one = MetricDelta(counts={}, observed={})
     one.add(metrics.RETRIES, ("m",))
     child = os.fork()
     if not child:  # as a pool process: more than a socket holds, all at once
@@ -186,7 +186,7 @@ def test_a_process_that_cannot_send_keeps_a_sum_and_sends_it_later() -> None:
             feed.send(one)
         deadline = time.monotonic() + 10
         while feed._unsent and time.monotonic() < deadline:  # what is left is to go, too
-            feed.send(Tally(counts={}, observed={}))
+            feed.send(MetricDelta(counts={}, observed={}))
         os._exit(0)
     os.waitpid(child, 0)
     deadline = time.monotonic() + 10

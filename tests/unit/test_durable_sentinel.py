@@ -8,12 +8,12 @@ import pytest
 from redis.exceptions import ResponseError
 
 from headrace import NotDurable, Settings
-from headrace.submit.durability import Safety, offered
+from headrace.submit.durability import DurabilityGuarantee, available_guarantee
 
 
 def told(replicas: int, url: str) -> Any:
     """What a primary of Redis 7.0 with an append-only file offers, with so many replicas."""
-    plan = offered(Settings(redis_url=url))
+    plan = available_guarantee(Settings(redis_url=url))
     next(plan)
     info = {"redis_version": "7.0.15", "aof_enabled": 1, "connected_slaves": replicas, "role": "master"}
     if replicas:
@@ -27,7 +27,7 @@ def told(replicas: int, url: str) -> Any:
 
 @pytest.mark.parametrize("url", ["redis://h/0", "sentinel://h:26379/0?master_name=jobs"])
 def test_a_replica_is_enough(url: str) -> None:
-    assert told(1, url) == Safety(replica=True, disk=False)
+    assert told(1, url) == DurabilityGuarantee(replica=True, disk=False)
 
 
 def test_a_primary_that_sentinels_chose_is_not_enough_without_a_replica() -> None:

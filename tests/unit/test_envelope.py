@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
 from headrace.wire.message import Job, describe, encode, encode_instances, new_id, submitted_at
-from headrace.wire.parsing import from_task, unseal
+from headrace.wire.parsing import from_task, parse
 
 JOB = Job(
     id="job-1",
@@ -111,8 +111,8 @@ def test_another_s_id_tells_nothing(name: str):
 
 def test_jobs_share_a_template_and_nothing_of_their_own():
     other = msgspec.structs.replace(JOB, id="another", instances=[{"age": 1}])
-    assert unseal(encode(other)).job() == other
-    assert unseal(encode(JOB)).job() == JOB
+    assert parse(encode(other)).job() == other
+    assert parse(encode(JOB)).job() == JOB
 
 
 def test_a_job_is_described_in_a_few_words():

@@ -113,7 +113,7 @@ def test_a_value_cut_off_with_the_end_of_a_message_is_struck_out_too(before: int
     ],
 )
 def test_a_job_given_up_for_its_attempts_tells_them(causes: list[str], reason: Any, error: str, message: str):
-    attempts = [Attempt(cause=cause, owner="me/1", at_ms=1, company=1) for cause in causes]
+    attempts = [Attempt(cause=cause, owner="me/1", at_ms=1, claim_size=1) for cause in causes]
     failure = given_up(Job(id="a", model="churn", instances=[]), attempts, reason)
     assert (failure.job, failure.reason, failure.error) == ("a", reason, error)
     assert message in failure.message

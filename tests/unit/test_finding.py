@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.connection.server_info import DIRECTIVES, Facts
+from headrace.connection.server_info import DIRECTIVES, ServerInfo
 from headrace.doctor.redis import LEVELS, Finding, findings, worst
 
 GOOD_INFO = {
@@ -35,13 +35,13 @@ GOOD_CONFIG = {
 }
 
 
-def facts(config: dict[str, str] | None = None, **info: Any) -> Facts:
+def facts(config: dict[str, str] | None = None, **info: Any) -> ServerInfo:
     """Those of a Redis that is as it should be, but for these."""
     settings = {name.replace("_", "-"): value for name, value in (config or {}).items()}
-    return Facts(info={**GOOD_INFO, **info}, config={**GOOD_CONFIG, **settings}, latency=0.2, clock=0.01)
+    return ServerInfo(info={**GOOD_INFO, **info}, config={**GOOD_CONFIG, **settings}, latency=0.2, clock=0.01)
 
 
-def one(facts: Facts, **place: Any) -> Finding:
+def one(facts: ServerInfo, **place: Any) -> Finding:
     """The only finding there is."""
     (found,) = findings(facts, **place)
     return found
@@ -105,9 +105,9 @@ def test_what_stands_against_a_promise_is_found_with_its_remedy(
 ):
     found = one(facts(config, **info))
     assert (found.level, found.directive) == (level, directive)
-    assert remedy in found.do
-    assert all((found.found, found.wanted, found.why))
-    assert str(found).startswith(f"{directive} is {found.found}, should be {found.wanted}: ")
+    assert remedy in found.fix
+    assert all((found.actual, found.expected, found.why))
+    assert str(found).startswith(f"{directive} is {found.actual}, should be {found.expected}: ")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_stands_against_a_promise_is_found_with_its_remedy(
 )
 def test_without_an_append_only_file_it_says_what_a_restart_loses(save: str | None, lost: str):
     config = {name: value for name, value in {**GOOD_CONFIG, "save": save}.items() if value is not None}
-    found = findings(Facts(info={**GOOD_INFO, "aof_enabled": 0}, config=config))
+    found = findings(ServerInfo(info={**GOOD_INFO, "aof_enabled": 0}, config=config))
     assert (found[0].level, found[0].directive) == ("breaks", "appendonly")
     assert lost in found[0].why
 
@@ -142,25 +142,25 @@ def test_sentinel_without_a_replica_has_nothing_to_fail_over_to():
 
 
 def test_distance_and_clocks_are_found():
-    far = Facts(info=GOOD_INFO, config=GOOD_CONFIG, latency=35.0, clock=-3600)
+    far = ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency=35.0, clock=-3600)
     assert [found.directive for found in findings(far)] == ["latency", "clock"]
-    assert "behind" in findings(far)[1].found
-    assert findings(Facts(info=GOOD_INFO, config=GOOD_CONFIG, latency=None, clock=None)) == []
+    assert "behind" in findings(far)[1].actual
+    assert findings(ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency=None, clock=None)) == []
 
 
 def test_a_user_who_may_not_read_the_configuration_hears_what_could_not_be_checked():
-    found = findings(Facts(info={**GOOD_INFO, "maxmemory": 1, "maxmemory_policy": "allkeys-lru"}))
+    found = findings(ServerInfo(info={**GOOD_INFO, "maxmemory": 1, "maxmemory_policy": "allkeys-lru"}))
     assert [(one.level, one.directive) for one in found if one.level != "breaks"] == [
         ("stops", "maxmemory-policy"),
         ("unknown", "CONFIG GET"),
     ]
     assert "appendfsync" in found[-1].why
-    without_file = findings(Facts(info={**GOOD_INFO, "aof_enabled": 0}))
+    without_file = findings(ServerInfo(info={**GOOD_INFO, "aof_enabled": 0}))
     assert "appendfsync" not in without_file[-1].why
 
 
 def test_a_user_who_may_ask_nothing_hears_that():
-    found = one(Facts(info={}))
+    found = one(ServerInfo(info={}))
     assert (found.level, found.directive) == ("unknown", "INFO")
 
 

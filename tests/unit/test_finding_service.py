@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.catalog.aliases import Alias, Aliases
-from headrace.catalog.workers import Loaded, Refused
+from headrace.catalog.workers import LoadError, WorkerStatus
 from headrace.connection import url as address
 from headrace.doctor.access import access
 from headrace.doctor.service import Model, Service, service
@@ -31,7 +31,7 @@ NOW = 1_700_000_000_000
     ],
 )
 def test_whoever_is_on_the_way_or_comes_in_is_told_of(url: str, user: str | None, told: list[str]):
-    found = list(access(address.read(url), user))
+    found = list(access(address.read_address(url), user))
     assert [f"{one.level} {one.directive}" for one in found] == told
     assert "pw" not in " ".join(map(str, found))
 
@@ -41,7 +41,7 @@ def model(waiting: int = 0, **more: object) -> Model:
     usual = {
         "queue": queue,
         "aliases": Aliases("churn"),
-        "loaded": {"w@host": Loaded(versions=("1", "2"))},
+        "loaded": {"w@host": WorkerStatus(versions=("1", "2"))},
         "refused": {},
     }
     return Model(**{**usual, **more})  # type: ignore[arg-type]  # the fields of a Model, as a test wants them
@@ -49,7 +49,7 @@ def model(waiting: int = 0, **more: object) -> Model:
 
 def found(*models: Model, lapses: tuple[int, ...] = ()) -> list[str]:
     seen = Service(now_ms=NOW, models=models, lapses_ms=lapses)
-    return [f"{one.level} {one.directive} {one.found}" for one in service(seen)]
+    return [f"{one.level} {one.directive} {one.actual}" for one in service(seen)]
 
 
 def test_all_is_well_where_workers_have_what_aliases_name():
@@ -67,7 +67,7 @@ def test_jobs_without_a_worker_break_a_promise_and_a_queue_without_one_does_not(
 def test_an_alias_to_a_version_no_worker_has_is_told_and_a_refused_one_with_its_reason():
     aliases = Aliases("churn", {"production": Alias(version="3")})
     assert found(model(aliases=aliases)) == ["breaks churn@production version 3, which no worker has"]
-    refused = {"3": Refused(worker="w@host", why="its digest is wrong")}
+    refused = {"3": LoadError(worker="w@host", reason="its digest is wrong")}
     assert found(model(aliases=aliases, refused=refused)) == [
         "weakens churn@3 refused by w@host: its digest is wrong",
     ]

@@ -8,13 +8,13 @@ import time
 from celery.concurrency.asynpool import AsynPool
 from kombu.asynchronous.hub import Hub
 
-from headrace_worker.process.dispatch import Handover
+from headrace_worker.process.dispatch import DirectDispatch
 
 
 def test_a_free_process_has_a_claim_before_the_loop_turns():
     hub, ran = Hub(), []
     pool = AsynPool(processes=1, threads=False)
-    handover = Handover()
+    handover = DirectDispatch()
     try:
         pool.register_with_event_loop(hub)
         loop, deadline = hub.create_loop(), time.monotonic() + 10

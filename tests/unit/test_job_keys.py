@@ -13,10 +13,10 @@ import pytest
 
 from headrace.dead_letters.replay import replay
 from headrace.errors import NotTrusted, SettingError
-from headrace.wire.attempts import split
-from headrace.wire.dead_letter import Letter, kept
+from headrace.wire.attempts import split_history
+from headrace.wire.dead_letter import DeadLetter, kept
 from headrace.wire.message import Job, encode
-from headrace.wire.parsing import unseal
+from headrace.wire.parsing import parse
 from headrace.wire.signing import HEADER, JobKeys, Trust
 
 OLD, NEW = "2026a:" + "a" * 44, "2026b:" + "b" * 44
@@ -46,8 +46,8 @@ def other_arguments(parts: dict[str, Any]) -> None:
 
 
 def test_a_signed_job_is_the_job():
-    assert unseal(encode(JOB, KEYS), TRUST).job() == JOB
-    assert unseal(encode(JOB, KEYS)).job() == JOB
+    assert parse(encode(JOB, KEYS), TRUST).job() == JOB
+    assert parse(encode(JOB, KEYS)).job() == JOB
     assert json.loads(encode(JOB, KEYS))["headers"].pop(HEADER).startswith("2026a:")
     plain, signed = json.loads(encode(JOB)), json.loads(encode(JOB, KEYS))
     del signed["headers"][HEADER]
@@ -73,7 +73,7 @@ def test_a_signed_job_is_the_job():
     ],
 )
 def test_whatever_is_changed_the_job_is_not_read(change: Callable[[dict[str, Any]], None], said: str):
-    sealed = unseal(changed(encode(JOB, KEYS), change), TRUST)
+    sealed = parse(changed(encode(JOB, KEYS), change), TRUST)
     assert sealed.args == []
     with pytest.raises(NotTrusted, match=said):
         sealed.job()
@@ -81,9 +81,9 @@ def test_whatever_is_changed_the_job_is_not_read(change: Callable[[dict[str, Any
 
 def test_what_is_not_signed_may_be_taken_but_never_what_is_signed_wrongly():
     lenient = Trust(keys=KEYS, required=False)
-    assert unseal(encode(JOB), lenient).job() == JOB
+    assert parse(encode(JOB), lenient).job() == JOB
     with pytest.raises(NotTrusted):
-        unseal(changed(encode(JOB, KEYS), other_arguments), lenient).job()
+        parse(changed(encode(JOB, KEYS), other_arguments), lenient).job()
 
 
 def test_the_first_key_signs_and_every_key_verifies():
@@ -91,9 +91,9 @@ def test_the_first_key_signs_and_every_key_verifies():
     assert both is not None
     assert json.loads(encode(JOB, both))["headers"][HEADER].startswith("2026b:")
     for keys in (KEYS, both):
-        assert unseal(encode(JOB, keys), Trust(keys=both, required=True)).job() == JOB
+        assert parse(encode(JOB, keys), Trust(keys=both, required=True)).job() == JOB
     with pytest.raises(NotTrusted, match="does not have: '2026b'"):
-        unseal(encode(JOB, both), TRUST).job()
+        parse(encode(JOB, both), TRUST).job()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_no_keys_are_none():
 
 
 def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None = KEYS) -> bytes:
-    letter = Letter(
+    letter = DeadLetter(
         id="job-1",
         model="churn",
         queue="predict.churn",
@@ -129,15 +129,15 @@ def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None
         message="",
     )
     whole = kept(letter, message)
-    return split(replay(whole, who="ann", now_ms=1, version=version, keys=keys).frame)[1]
+    return split_history(replay(whole, who="ann", now_ms=1, version=version, keys=keys).frame)[1]
 
 
 def test_a_replay_that_changes_what_is_signed_signs_it_anew():
     for version in (None, "4"):
-        job = unseal(replayed(encode(JOB, KEYS), version=version), TRUST).job()
+        job = parse(replayed(encode(JOB, KEYS), version=version), TRUST).job()
         assert job == msgspec.structs.replace(JOB, expires=None, version=version or "3")
     without_deadline = msgspec.structs.replace(JOB, expires=None)
-    assert unseal(replayed(encode(without_deadline, KEYS), keys=None), TRUST).job() == without_deadline
+    assert parse(replayed(encode(without_deadline, KEYS), keys=None), TRUST).job() == without_deadline
     with pytest.raises(SettingError, match="HEADRACE_JOB_KEYS"):
         replayed(encode(JOB, KEYS), keys=None)
 
@@ -145,6 +145,6 @@ def test_a_replay_that_changes_what_is_signed_signs_it_anew():
 def test_a_replay_makes_no_job_trusted_that_was_not():
     forged = changed(encode(JOB, KEYS), other_arguments)
     with pytest.raises(NotTrusted):
-        unseal(replayed(forged, version="4"), TRUST).job()
+        parse(replayed(forged, version="4"), TRUST).job()
     with pytest.raises(NotTrusted):
-        unseal(replayed(encode(JOB), version="4"), TRUST).job()
+        parse(replayed(encode(JOB), version="4"), TRUST).job()

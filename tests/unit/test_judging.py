@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from headrace_worker.rollout.judging import CanaryLimits, verdict
-from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.rollout.version_stats import VersionStats
 
 LIMITS = CanaryLimits(jobs=100, failures=0.02, slower=2.0)
 
 
-def counted(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> Tally:
-    one = Tally(succeeded=jobs - failed, failed=failed)
+def counted(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> VersionStats:
+    one = VersionStats(succeeded=jobs - failed, failed=failed)
     one.took(seconds, jobs)
     return one
 
@@ -24,7 +24,7 @@ def counted(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> Tally:
         (counted(100, failed=12), counted(1_000, failed=100)),
         (counted(100, seconds=0.018), counted(1_000)),
         (counted(100, seconds=9.0), counted(99)),
-        (counted(100, seconds=9.0), Tally()),
+        (counted(100, seconds=9.0), VersionStats()),
     ],
     ids=[
         "too few jobs",
@@ -35,7 +35,7 @@ def counted(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> Tally:
         "no production",
     ],
 )
-def test_a_canary_goes_on(canary: Tally, production: Tally):
+def test_a_canary_goes_on(canary: VersionStats, production: VersionStats):
     assert verdict(canary, production, LIMITS) is None
 
 
@@ -48,11 +48,11 @@ def test_a_canary_goes_on(canary: Tally, production: Tally):
             counted(1_000, failed=100),
             "13.0% of its 100 jobs failed, of production's 10.0%",
         ),
-        (counted(100, failed=3), Tally(), "3.0% of its 100 jobs failed"),
+        (counted(100, failed=3), VersionStats(), "3.0% of its 100 jobs failed"),
         (counted(1_000, seconds=0.05), counted(1_000), "its p99 is "),
     ],
 )
-def test_a_canary_ends_and_says_why(canary: Tally, production: Tally, said: str):
+def test_a_canary_ends_and_says_why(canary: VersionStats, production: VersionStats, said: str):
     why = verdict(canary, production, LIMITS)
     assert why is not None
     assert why.startswith(said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.catalog.workers import SILENT, Loaded, Refused, loaded, refused
+from headrace.catalog.workers import SILENT, LoadError, WorkerStatus, loaded, refused
 
 NOW = 1_700_000_000_000
 
@@ -14,18 +14,20 @@ def hash_of(**entries: object) -> dict[bytes, bytes]:
 
 
 def test_what_living_workers_have_is_told_by_worker():
-    reply = hash_of(b=Loaded(versions=("2",), at_ms=NOW), a=Loaded(versions=("1", "2"), at_ms=NOW - 1000))
+    reply = hash_of(
+        b=WorkerStatus(versions=("2",), at_ms=NOW), a=WorkerStatus(versions=("1", "2"), at_ms=NOW - 1000)
+    )
     assert {name: one.versions for name, one in loaded(reply, NOW).items()} == {"a": ("1", "2"), "b": ("2",)}
 
 
 def test_a_worker_that_is_silent_counts_no_more():
-    reply = hash_of(a=Loaded(versions=("1",), at_ms=NOW - int(SILENT * 1000) - 1))
+    reply = hash_of(a=WorkerStatus(versions=("1",), at_ms=NOW - int(SILENT * 1000) - 1))
     assert loaded(reply, NOW) == {}
 
 
 def test_a_refusal_says_who_and_why():
-    reply = hash_of(**{"7": Refused(worker="celery@a", why="churn@7 has another digest", at_ms=NOW)})
-    assert refused(reply, NOW)["7"].why == "churn@7 has another digest"
+    reply = hash_of(**{"7": LoadError(worker="celery@a", reason="churn@7 has another digest", at_ms=NOW)})
+    assert refused(reply, NOW)["7"].reason == "churn@7 has another digest"
 
 
 def test_what_a_newer_headrace_wrote_is_left_out():
@@ -34,5 +36,5 @@ def test_what_a_newer_headrace_wrote_is_left_out():
 
 
 def test_both_forms_of_a_reply_are_read():
-    (pair,) = hash_of(a=Loaded(versions=("1",), at_ms=NOW)).items()
+    (pair,) = hash_of(a=WorkerStatus(versions=("1",), at_ms=NOW)).items()
     assert list(loaded([*pair], NOW)) == ["a"]

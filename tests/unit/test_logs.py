@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headrace_worker.telemetry.logs import Form, secrets_of
+from headrace_worker.telemetry.logs import LogFormat, secrets_of
 
 
 class Terminal(io.StringIO):
@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def written(form: Form, *args: Any, stream: io.StringIO | None = None, **extra: Any) -> str:
+def written(form: LogFormat, *args: Any, stream: io.StringIO | None = None, **extra: Any) -> str:
     stream = stream if stream is not None else io.StringIO()
     logger = logging.Logger("celery.worker")
     logger.addHandler(logging.StreamHandler(stream))
@@ -28,7 +28,7 @@ def written(form: Form, *args: Any, stream: io.StringIO | None = None, **extra: 
 
 
 def test_a_line_of_anyone_s_is_an_object_of_json_with_its_fields() -> None:
-    form = Form()
+    form = LogFormat()
     form.worker = "w@here"
     line = written(form, "%d jobs failed", 3, queue="predict.churn", jobs=["a", "b"])
     told = json.loads(line)
@@ -45,7 +45,7 @@ def test_a_line_of_anyone_s_is_an_object_of_json_with_its_fields() -> None:
 
 
 def test_a_line_on_a_terminal_is_for_people() -> None:
-    line = written(Form(), "gone\nhome", stream=Terminal(), queue="predict.churn")
+    line = written(LogFormat(), "gone\nhome", stream=Terminal(), queue="predict.churn")
     assert "gone" in line
     assert "\x1b[" in line
     with pytest.raises(ValueError):  # noqa: PT011  # any will do: it is no JSON
@@ -54,12 +54,12 @@ def test_a_line_on_a_terminal_is_for_people() -> None:
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_the_form_can_be_chosen(form: Any) -> None:
-    assert written(Form(form), "x", a=1).startswith("{") == (form == "json")
+    assert written(LogFormat(form), "x", a=1).startswith("{") == (form == "json")
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_passwords_are_struck_from_lines_fields_and_tracebacks(form: Any) -> None:
-    made = Form(form, secrets_of("redis://:s%2Fcret@redis/0;rediss://me:other@two:1/0"))
+    made = LogFormat(form, secrets_of("redis://:s%2Fcret@redis/0;rediss://me:other@two:1/0"))
     line = written(made, "at %s", "rediss://me:xyz@there:1/0, s/cret, s%2Fcret, other")
     assert "ConnectionError" in line
     assert "me:***@there" in line
@@ -73,4 +73,4 @@ def test_the_key_of_a_dsn_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_celery_adds_of_a_task_s_arguments_is_left_out() -> None:
-    assert "Xyzzy" not in written(Form(), "Task received", data={"args": "Xyzzy"})
+    assert "Xyzzy" not in written(LogFormat(), "Task received", data={"args": "Xyzzy"})

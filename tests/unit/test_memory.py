@@ -34,7 +34,7 @@ def test_where_an_administrator_wants_no_huge_pages_there_are_none(monkeypatch, 
     setting = tmp_path / "enabled"
     setting.write_text("always madvise [never]\n")
     monkeypatch.setattr(fork_memory, "_SETTING", setting)
-    assert fork_memory.gather() == 0
+    assert fork_memory.use_huge_pages() == 0
 
 
 @pytest.mark.parametrize("setting", ["/nowhere", "/sys/kernel/mm/transparent_hugepage/enabled"])
@@ -46,7 +46,7 @@ from headrace_worker.process import fork_memory as memory
 memory._SETTING = Path({setting!r})
 rows = [str(number) * 10 for number in range(200_000)]
 array = numpy.arange(4_000_000)
-gathered = memory.gather()
+gathered = memory.use_huge_pages()
 assert rows == [str(number) * 10 for number in range(200_000)]
 assert (array == numpy.arange(4_000_000)).all()
 print(gathered)

@@ -21,7 +21,7 @@ blocks = [bytearray(100_000) for _ in range(1600)]
 kept = blocks[::2]
 del blocks
 before = megabytes()
-memory.settle()
+memory.freeze_heap()
 print(before - megabytes())
 """
 

@@ -217,7 +217,7 @@ def test_a_removed_version_is_gone_at_once_and_as_a_whole(store: Store, monkeypa
     assert store.versions("churn") == ["2"]
     with pytest.raises(UnknownModel):
         store.remove("churn", "1")
-    (left,) = store.leftovers(datetime.now(UTC) + timedelta(minutes=1))
+    (left,) = store.unfinished(datetime.now(UTC) + timedelta(minutes=1))
     assert left.size > len(DATA)
     store.clear(left)
     assert [path.name for path in (store.path / "churn").iterdir()] == ["2"]

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from headrace.errors import InvalidInput
-from headrace.submit.options import asked, each_of, instances_of
+from headrace.submit.options import instances_from, iterate_instances, parse_options
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def test_without_options_a_job_has_the_defaults():
-    job = asked("churn", {}, NOW).job("a", None, [1])
+    job = parse_options("churn", {}, NOW).job("a", None, [1])
     assert (job.version, job.method, job.priority, job.expires, job.eta, job.metadata) == (
         None,
         None,
@@ -29,13 +29,13 @@ def test_without_options_a_job_has_the_defaults():
 
 @pytest.mark.parametrize("expires", [60, 60.0, timedelta(minutes=1), NOW + timedelta(minutes=1)])
 def test_a_deadline_is_seconds_a_timedelta_or_a_moment(expires: Any):
-    assert asked("churn", {"expires": expires}, NOW).expires == NOW + timedelta(minutes=1)
+    assert parse_options("churn", {"expires": expires}, NOW).expires == NOW + timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("delay", [60, timedelta(minutes=1)])
 def test_a_delay_is_seconds_or_a_timedelta(delay: Any):
-    assert asked("churn", {"delay": delay}, NOW).eta == NOW + timedelta(minutes=1)
-    assert asked("churn", {"delay": 0}, NOW).eta is None
+    assert parse_options("churn", {"delay": delay}, NOW).eta == NOW + timedelta(minutes=1)
+    assert parse_options("churn", {"delay": 0}, NOW).eta is None
 
 
 @pytest.mark.parametrize(
@@ -68,32 +68,32 @@ def test_a_delay_is_seconds_or_a_timedelta(delay: Any):
 )
 def test_an_option_that_cannot_be_is_refused(option: str, value: Any, said: str):
     with pytest.raises(InvalidInput, match=said):
-        asked("churn", {option: value}, NOW)  # type: ignore[misc]  # the mistake under test
+        parse_options("churn", {option: value}, NOW)  # type: ignore[misc]  # the mistake under test
 
 
 def test_a_job_cannot_expire_before_its_delay_is_over():
     with pytest.raises(InvalidInput, match="before its delay"):
-        asked("churn", {"delay": 60, "expires": 30}, NOW)
+        parse_options("churn", {"delay": 60, "expires": 30}, NOW)
 
 
 def test_an_option_there_is_not_is_a_type_error_that_lists_them():
     with pytest.raises(TypeError, match="no option 'verion'; it has version, method"):
-        asked("churn", {"verion": "3"}, NOW)  # type: ignore[typeddict-unknown-key]  # the mistake under test
+        parse_options("churn", {"verion": "3"}, NOW)  # type: ignore[typeddict-unknown-key]  # the mistake under test
 
 
 def test_a_job_has_one_instance_or_a_list_of_them():
-    assert instances_of({"a": 1}, None) == [{"a": 1}]
-    assert instances_of(None, ({"a": number} for number in range(2))) == [{"a": 0}, {"a": 1}]
+    assert instances_from({"a": 1}, None) == [{"a": 1}]
+    assert instances_from(None, ({"a": number} for number in range(2))) == [{"a": 0}, {"a": 1}]
     for instance, instances in ((None, None), ({"a": 1}, [{"a": 1}])):
         with pytest.raises(InvalidInput, match="either one instance"):
-            instances_of(instance, instances)
+            instances_from(instance, instances)
 
 
 def test_the_rows_of_a_data_frame_are_instances():
-    assert instances_of(None, pd.DataFrame({"a": [1, 2], "b": ["x", None]}))[0] == {"a": 1, "b": "x"}
+    assert instances_from(None, pd.DataFrame({"a": [1, 2], "b": ["x", None]}))[0] == {"a": 1, "b": "x"}
 
 
 @pytest.mark.parametrize("instances", ["text", b"bytes", {"a": 1}, 7, object()])
 def test_what_is_no_series_of_instances_is_refused(instances: Any):
     with pytest.raises(InvalidInput, match="is a list of instances"):
-        each_of(instances)
+        iterate_instances(instances)

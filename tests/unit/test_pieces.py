@@ -12,7 +12,7 @@ import pytest
 
 from headrace_worker.store import chunks
 from headrace_worker.store.cache import is_digest
-from headrace_worker.store.chunks import PIECE, Resting
+from headrace_worker.store.chunks import PIECE, ThrottledFile
 from headrace_worker.store.folder import read_up_to
 
 SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7]
@@ -21,7 +21,7 @@ SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7]
 @pytest.mark.parametrize("size", SIZES)
 def test_pieces_put_together_are_the_whole(size: int):
     data = os.urandom(size)
-    assert b"".join(chunks.pieces(data)) == data
+    assert b"".join(chunks.chunks(data)) == data
     assert is_digest(hashlib.sha256(data).hexdigest(), data)
 
 
@@ -46,7 +46,7 @@ def test_what_comes_in_small_parts_is_read_to_its_end():
 def test_a_file_whose_reader_rests_reads_the_same_in_any_order(size: int, tmp_path: Path):
     path, data = tmp_path / "artifact", os.urandom(size)
     path.write_bytes(data)
-    with io.BufferedReader(Resting(path)) as file:
+    with io.BufferedReader(ThrottledFile(path)) as file:
         assert file.read() == data
         file.seek(size // 2)
         assert file.read(100) == data[size // 2 : size // 2 + 100]
@@ -61,9 +61,9 @@ def test_who_reads_much_rests_often(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert len(rests) == 8
     is_digest("", data)
     assert len(rests) == 15
-    with io.BufferedReader(Resting(path)) as file:
+    with io.BufferedReader(ThrottledFile(path)) as file:
         assert file.read(8 * PIECE) == data
     assert len(rests) == 23
-    with io.BufferedReader(Resting(path)) as file:
+    with io.BufferedReader(ThrottledFile(path)) as file:
         assert b"".join(iter(lambda: file.read(1000), b"")) == data
     assert len(rests) == 31, "small parts need no more rests than large ones"

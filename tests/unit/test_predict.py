@@ -15,7 +15,7 @@ import hostile_models
 from headrace.wire.message import Job
 from headrace.wire.outcome import Expired, Outcome, Success
 from headrace_worker.execution import predict
-from headrace_worker.execution.predict import Raised
+from headrace_worker.execution.predict import FailedRun
 from headrace_worker.models.registry import Registry
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
@@ -39,20 +39,20 @@ def job(name: str, *do: str, size: float = 1.0, **options: Any) -> Job:
     return Job(id=name, model="obedient", instances=instances, **options)
 
 
-def run(registry: Registry, jobs: list[Job]) -> list[Outcome | Raised]:
+def run(registry: Registry, jobs: list[Job]) -> list[Outcome | FailedRun]:
     hostile_models.calls.clear()
     results, _ = predict.run(jobs, registry, NOW)
     return results
 
 
-def sizes(results: list[Outcome | Raised]) -> list[Any]:
+def sizes(results: list[Outcome | FailedRun]) -> list[Any]:
     """The predictions, and the name of the error where there are none."""
     told: list[Any] = []
     for one in results:
         match one:
             case Success():
                 told.append(one.prediction.predictions)
-            case Raised():
+            case FailedRun():
                 told.append(type(one.error).__name__)
             case _:
                 told.append(one.reason)  # type: ignore[union-attr]  # a failure
@@ -83,7 +83,7 @@ def test_a_job_larger_than_a_batch_is_predicted_in_slices(registry: Registry):
 
 def test_a_large_job_that_fails_in_its_last_slice_fails_whole_and_once(registry: Registry):
     [result] = run(registry, [job("a", *["predict"] * MOST, "raise")])
-    assert isinstance(result, Raised)
+    assert isinstance(result, FailedRun)
     assert hostile_models.calls == [MOST, 1]
 
 
@@ -92,7 +92,7 @@ def test_a_large_job_that_fails_in_its_last_slice_fails_whole_and_once(registry:
 def test_one_guilty_job_fails_alone_and_is_found_in_few_calls(registry: Registry, jobs: int, place: float):
     guilty = math.floor(place * (jobs - 1))
     outcomes = run(registry, [job(str(at), *(["raise"] if at == guilty else [])) for at in range(jobs)])
-    assert [at for at, one in enumerate(outcomes) if isinstance(one, Raised)] == [guilty]
+    assert [at for at, one in enumerate(outcomes) if isinstance(one, FailedRun)] == [guilty]
     assert len(hostile_models.calls) <= 2 * math.ceil(math.log2(jobs)) + 1
 
 
@@ -110,7 +110,7 @@ def test_every_guilty_job_fails_and_no_other(registry: Registry, told: list[str]
 
 def test_a_model_that_gives_too_few_predictions_fails_in_words(registry: Registry):
     [raised] = run(registry, [job("a", "give too few", "predict")])
-    assert isinstance(raised, Raised)
+    assert isinstance(raised, FailedRun)
     assert str(raised.error) == "the model gave 1 predictions for 2 instances; it must give one for each"
 
 
@@ -135,7 +135,7 @@ def test_two_jobs_of_one_id_get_an_outcome_each(registry: Registry):
 
 def test_an_error_is_told_with_its_job_and_model(registry: Registry):
     [_, raised] = run(registry, [job("a"), job("b", "raise")])
-    assert isinstance(raised, Raised)
+    assert isinstance(raised, FailedRun)
     assert raised.admitted.job.id == "b"
     assert raised.admitted.model.manifest.title == "obedient@1"
 

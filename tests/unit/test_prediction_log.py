@@ -20,12 +20,12 @@ from headrace.errors import SettingError
 from headrace.wire.message import Job, encode
 from headrace.wire.outcome import Failure, Prediction, Success
 from headrace_worker.execution.batching import Admitted, Batch
-from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
-from headrace_worker.execution.report import Report
-from headrace_worker.execution.settle import Settled
+from headrace_worker.execution.report import ClaimReport
+from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.telemetry.metrics import LOG_DROPS, LOGGED, Tally
+from headrace_worker.telemetry.metrics import LOG_DROPS, LOGGED, MetricDelta
 from headrace_worker.telemetry.prediction_log import PredictionLog
 from headrace_worker.telemetry.prediction_record import Levels, Record, levels, records, redacted
 from headrace_worker.telemetry.prediction_sinks import COLUMNS, Folder, LineFiles, ParquetFiles, check
@@ -38,7 +38,7 @@ def contract(takes: Any = TAKES) -> Contract:
     return Contract(model="churn", version="3", input=takes, methods={"predict": Output(shape=())})
 
 
-def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> Report:
+def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> ClaimReport:
     """Of jobs of one instance; those failed were never run."""
     jobs = [Job(id=name, model=model, instances=[{"age": 41, "name": "Xyzzy"}]) for name in (*names, *failed)]
     manifest = SimpleNamespace(name=model, version="3", runtime="sklearn")
@@ -53,14 +53,14 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> R
     ]
     frames = [encode(job) for job in jobs]
     at_ms = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp() * 1000)
-    return Report(
+    return ClaimReport(
         claim=Claim(
             lease=Lease(name="w/1", queue=f"predict.{model}", origins=()), frames=frames, at_ms=at_ms, taken=0.0
         ),
         worker="w@here",
-        opened=Opened(jobs=jobs, frames=frames, ended=[], malformed=[], inboxes={}, early=[]),
+        opened=ParsedClaim(jobs=jobs, frames=frames, ended=[], malformed=[], reply_channels={}, not_due=[]),
         batches=[BatchRun(batch=Batch(served, "predict", admitted), began=0.0, ended=0.01)] if admitted else [],
-        settled=Settled(),
+        settled=ClaimDecisions(),
         published=outcomes,
         began=0.0,
         predicted=0.01,
@@ -68,7 +68,7 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> R
     )
 
 
-def kept(setting: str, one: Report) -> list[Record]:
+def kept(setting: str, one: ClaimReport) -> list[Record]:
     return list(records(one, levels(setting)))
 
 
@@ -173,9 +173,9 @@ class Sent:
     """Adds tallies up."""
 
     def __init__(self) -> None:
-        self.sum = Tally(counts={}, observed={})
+        self.sum = MetricDelta(counts={}, observed={})
 
-    def __call__(self, tally: Tally) -> None:
+    def __call__(self, tally: MetricDelta) -> None:
         self.sum.take(tally)
 
     def __getitem__(self, metric: Any) -> float:

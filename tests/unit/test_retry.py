@@ -19,7 +19,7 @@ from headrace_worker.manifest import Limits
 def tried(*runs: tuple[str, int] | str) -> list[Attempt]:
     """Attempts by their causes, alone unless said otherwise."""
     pairs = [(run, 1) if isinstance(run, str) else run for run in runs]
-    return [Attempt(cause=cause, owner="me/1", at_ms=1, company=company) for cause, company in pairs]
+    return [Attempt(cause=cause, owner="me/1", at_ms=1, claim_size=company) for cause, company in pairs]
 
 
 class Unreachable(TransientError):
@@ -138,7 +138,7 @@ ERROR = "error:ConnectionError"
         (tried("timeout", ("replay", 0), "crash"), "again"),
         (tried(ERROR, ERROR, ERROR, ("replay", 0), ERROR, ERROR, ERROR), "attempts exhausted"),
     ],
-    ids=lambda one: ",".join(f"{run.cause}/{run.company}" for run in one) if isinstance(one, list) else one,
+    ids=lambda one: ",".join(f"{run.cause}/{run.claim_size}" for run in one) if isinstance(one, list) else one,
 )
 def test_three_runs_of_its_own_are_what_a_job_has(attempts: list[Attempt], decision: str):
     got = decide(attempts, Limits(), 0.5)

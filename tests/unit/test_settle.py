@@ -11,14 +11,14 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 import hostile_models
 from headrace.errors import InvalidInput, ModelError, StoreUnavailable, TransientError, UnknownModel
-from headrace.wire.attempts import ELSEWHERE, Attempt, joined, split
-from headrace.wire.dead_letter import Letter, malformed_id
+from headrace.wire.attempts import ELSEWHERE, Attempt, join_history, split_history
+from headrace.wire.dead_letter import DeadLetter, malformed_id
 from headrace.wire.message import Job, encode
 from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
-from headrace.wire.parsing import NotAJob
-from headrace_worker.execution.batching import Admitted, Withheld, admit
-from headrace_worker.execution.predict import Raised
-from headrace_worker.execution.settle import Settled, Settler
+from headrace.wire.parsing import MalformedMessage
+from headrace_worker.execution.batching import Admitted, NotRunnableHere, admit
+from headrace_worker.execution.predict import FailedRun
+from headrace_worker.execution.settle import ClaimDecisions, OutcomeDecider
 from headrace_worker.manifest import Limits
 from headrace_worker.models.registry import Registry
 from headrace_worker.settings import WorkerSettings
@@ -49,30 +49,30 @@ class Settling:
 
     def __init__(self, registry: Registry, *, chance: float = 0.5) -> None:
         self._registry = registry
-        self._jobs: list[tuple[Job, bytes, Outcome | Raised | Withheld]] = []
-        self._settler = Settler(
+        self._jobs: list[tuple[Job, bytes, Outcome | FailedRun | NotRunnableHere]] = []
+        self._settler = OutcomeDecider(
             queue="predict.obedient", owner="host/1/ab", worker="w@host", now_ms=NOW_MS, chance=lambda: chance
         )
 
-    def add(self, one: Job, result: Outcome | Withheld | BaseException, *before: Attempt) -> Settling:
+    def add(self, one: Job, result: Outcome | NotRunnableHere | BaseException, *before: Attempt) -> Settling:
         if isinstance(result, BaseException):
             admitted = admit(one, self._registry, datetime.fromtimestamp(NOW_MS / 1000, UTC))
             assert isinstance(admitted, Admitted)
-            result = Raised(admitted, result)
-        self._jobs.append((one, joined(before, encode(one)), result))
+            result = FailedRun(admitted, result)
+        self._jobs.append((one, join_history(before, encode(one)), result))
         return self
 
-    def settled(self) -> Settled:
+    def settled(self) -> ClaimDecisions:
         jobs, frames, results = zip(*self._jobs, strict=True)
         self._settler.ran(jobs, frames, results)
         return self._settler.settled
 
 
 def attempt(cause: str, company: int = 1) -> Attempt:
-    return Attempt(cause=cause, owner="other/1", at_ms=1, company=company)
+    return Attempt(cause=cause, owner="other/1", at_ms=1, claim_size=company)
 
 
-def only_letter(settled: Settled) -> Letter:
+def only_letter(settled: ClaimDecisions) -> DeadLetter:
     [(letter, _)] = settled.letters
     return letter
 
@@ -80,7 +80,7 @@ def only_letter(settled: Settled) -> Letter:
 def test_what_ended_well_is_an_outcome_and_nothing_else(registry: Registry):
     settled = Settling(registry).add(job("a"), success("a")).add(job("b"), Expired(job="b")).settled()
     assert settled.outcomes == {"a": success("a"), "b": Expired(job="b")}
-    assert settled == Settled(outcomes=settled.outcomes)
+    assert settled == ClaimDecisions(outcomes=settled.outcomes)
 
 
 def test_a_permanent_error_is_a_failure_with_a_letter(registry: Registry):
@@ -92,7 +92,7 @@ def test_a_permanent_error_is_a_failure_with_a_letter(registry: Registry):
     assert (failure.reason, failure.error) == ("permanent", "ValueError")
     [(letter, message)] = settled.letters
     assert message == encode(failed)
-    assert letter == Letter(
+    assert letter == DeadLetter(
         id="a",
         model="obedient",
         version="1",
@@ -136,21 +136,23 @@ def test_a_transient_error_sends_the_job_back_with_its_attempt(registry: Registr
     assert settled.letters == settled.errors == []
     [(milliseconds, frame)] = settled.delayed
     assert milliseconds == 250
-    assert split(frame) == (
-        (Attempt(cause="error:TransientError", owner="host/1/ab", at_ms=NOW_MS, company=2, version="1"),),
+    assert split_history(frame) == (
+        (Attempt(cause="error:TransientError", owner="host/1/ab", at_ms=NOW_MS, claim_size=2, version="1"),),
         encode(job("a")),
     )
     assert [(one.id, str(error)) for one, error in settled.retried] == [("a", "away")]
 
 
 def test_a_job_this_worker_cannot_run_goes_back_uncounted_and_soon(registry: Registry):
-    settling = Settling(registry, chance=1.0).add(job("a"), Withheld(job("a"), UnknownModel("no version '9'")))
+    settling = Settling(registry, chance=1.0).add(
+        job("a"), NotRunnableHere(job("a"), UnknownModel("no version '9'"))
+    )
     settled = settling.settled()
     assert settled.outcomes == {}
     [(milliseconds, frame)] = settled.delayed
     assert milliseconds == 100
-    [one] = split(frame)[0]
-    assert (one.cause, one.company, one.version) == (ELSEWHERE, 0, None)
+    [one] = split_history(frame)[0]
+    assert (one.cause, one.claim_size, one.version) == (ELSEWHERE, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -164,8 +166,8 @@ def test_a_job_this_worker_cannot_run_goes_back_uncounted_and_soon(registry: Reg
 def test_a_job_that_no_worker_can_run_is_a_failure_that_says_what_was_missing(
     registry: Registry, error: Exception, seconds: int, reason: str
 ):
-    first = Attempt(cause=ELSEWHERE, owner="other/1/ab", at_ms=NOW_MS - 1000 * seconds, company=0)
-    settled = Settling(registry).add(job("a"), Withheld(job("a"), error), first).settled()
+    first = Attempt(cause=ELSEWHERE, owner="other/1/ab", at_ms=NOW_MS - 1000 * seconds, claim_size=0)
+    settled = Settling(registry).add(job("a"), NotRunnableHere(job("a"), error), first).settled()
     failure = settled.outcomes["a"]
     assert isinstance(failure, Failure)
     assert (failure.reason, failure.error) == (reason, type(error).__name__)
@@ -197,9 +199,9 @@ def test_when_time_is_up_for_several_all_run_again_at_once(registry: Registry):
     settled = Settling(registry).add(job("a"), time_up).add(job("b"), time_up, attempt("timeout", 9)).settled()
     assert settled.outcomes == {}
     for milliseconds, frame in settled.delayed:
-        attempts, _ = split(frame)
+        attempts, _ = split_history(frame)
         assert milliseconds == 0
-        assert (attempts[-1].cause, attempts[-1].company) == ("timeout", 2)
+        assert (attempts[-1].cause, attempts[-1].claim_size) == ("timeout", 2)
 
 
 def test_when_time_is_up_for_one_alone_it_is_a_failure(registry: Registry):
@@ -218,12 +220,17 @@ def test_of_two_outcomes_of_one_id_the_first_counts_and_has_the_letter(registry:
 
 @pytest.mark.parametrize("history", [[], [attempt("lapse")]])
 def test_bytes_that_are_no_job_are_a_letter_without_an_outcome(history: list[Attempt]):
-    settler = Settler(queue="predict.churn", owner="o", worker="w@host", now_ms=NOW_MS, chance=lambda: 0.5)
-    settler.malformed(joined(history, b"\x00\xff"), NotAJob("no Celery message"))
+    settler = OutcomeDecider(queue="predict.churn", owner="o", worker="w@host", now_ms=NOW_MS, chance=lambda: 0.5)
+    settler.malformed(join_history(history, b"\x00\xff"), MalformedMessage("no Celery message"))
     [(letter, message)] = settler.settled.letters
     assert message == b"\x00\xff"
     assert letter.id == malformed_id(b"\x00\xff")
-    assert (letter.reason, letter.error, letter.model, letter.rows) == ("malformed", "NotAJob", None, None)
+    assert (letter.reason, letter.error, letter.model, letter.rows) == (
+        "malformed",
+        "MalformedMessage",
+        None,
+        None,
+    )
     assert list(letter.attempts) == history
     assert settler.settled.outcomes == {}
 

@@ -11,7 +11,7 @@ from burying import letter
 from headrace.client.aio_dead_letters import AsyncDeadLetters
 from headrace.client.dead_letters import DeadLetters
 from headrace.dead_letters import groups
-from headrace.dead_letters.groups import Storms, struck
+from headrace.dead_letters.groups import DeadLetterGroups, normalise_message
 from headrace.testing.dead_letters import InMemoryDeadLetters
 
 
@@ -29,21 +29,21 @@ from headrace.testing.dead_letters import InMemoryDeadLetters
     ],
 )
 def test_numbers_and_ids_are_struck(says: str, compared: str):
-    assert struck(letter(message=says)) == compared
+    assert normalise_message(letter(message=says)) == compared
 
 
 def test_long_messages_are_compared_by_their_beginning():
-    assert struck(letter(message="x" * 400 + "1")) == struck(letter(message="x" * 400 + "y"))
+    assert normalise_message(letter(message="x" * 400 + "1")) == normalise_message(letter(message="x" * 400 + "y"))
 
 
 def test_a_message_made_to_be_slow_is_not():
-    struck(letter(message="a-" * 150))
-    struck(letter(message="0x" * 150))
-    struck(letter(message="1." * 150 + "e"))
+    normalise_message(letter(message="a-" * 150))
+    normalise_message(letter(message="0x" * 150))
+    normalise_message(letter(message="1." * 150 + "e"))
 
 
 def test_the_largest_storm_comes_first_and_of_equals_the_newest():
-    found = Storms()
+    found = DeadLetterGroups()
     found.add(letter(str(number), message=says, died_ms=number) for number, says in enumerate("abcba"))
     assert [(one.message, one.count, one.example) for one in found.found()] == [
         ("a", 2, "4"),
@@ -53,7 +53,7 @@ def test_the_largest_storm_comes_first_and_of_equals_the_newest():
 
 
 def test_the_example_is_the_newest_whatever_their_order():
-    found = Storms()
+    found = DeadLetterGroups()
     found.add(letter(str(died), died_ms=died) for died in (5, 9, 7))
     (storm,) = found.found()
     assert (storm.example, storm.oldest_ms, storm.newest_ms) == ("9", 5, 9)
@@ -61,7 +61,7 @@ def test_the_example_is_the_newest_whatever_their_order():
 
 def test_storms_without_end_take_memory_with_an_end(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(groups, "_MOST", 100)
-    found = Storms()
+    found = DeadLetterGroups()
     words = str.maketrans("0123456789", "abcdefghij")
     tracemalloc.start()
     try:

@@ -23,7 +23,7 @@ def test_timers_of_time_limits_go_with_their_claims_and_others_fire_in_order(
 ):
     monkeypatch.setattr(supervision, "_FORGET_EVERY", 0.02)
     hub, fired = Hub(), []
-    step = supervision.Forgetful(SimpleNamespace())
+    step = supervision.PruneTimers(SimpleNamespace())
     step.register_with_event_loop(SimpleNamespace(), hub)
     limits = [hub.call_later(3_600, fired.append, "never") for _ in range(1_000)]
     for place in (3, 1, 2):

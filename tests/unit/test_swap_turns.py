@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from headrace_worker.process.pool_replacement import Swap
+from headrace_worker.process.pool_replacement import PoolReplacement
 
 
 class Process(SimpleNamespace):
@@ -50,17 +50,17 @@ class Pool:
         self.flushed.append(process)
 
 
-def swapped(pool: Pool, swap: Swap) -> None:
+def swapped(pool: Pool, swap: PoolReplacement) -> None:
     swap.of(pool)
     swap.begin()
     for _ in range(10):
-        swap.turn()
+        swap.step()
         pool.maintain_pool()
     assert swap.wait(0)
 
 
 def test_all_are_replaced_and_none_that_was_ended_free_is_waited_for() -> None:
-    pool, swap = Pool(3), Swap()
+    pool, swap = Pool(3), PoolReplacement()
     swap.spare_the_loop(pool)
     before = list(pool._pool)
     swapped(pool, swap)
@@ -70,7 +70,7 @@ def test_all_are_replaced_and_none_that_was_ended_free_is_waited_for() -> None:
 
 
 def test_what_a_process_that_ended_by_itself_has_to_say_is_waited_for() -> None:
-    pool, swap = Pool(2), Swap()
+    pool, swap = Pool(2), PoolReplacement()
     swap.spare_the_loop(pool)
     swapped(pool, swap)
     lost = pool._pool[0]
@@ -80,5 +80,5 @@ def test_what_a_process_that_ended_by_itself_has_to_say_is_waited_for() -> None:
 
 
 def test_a_pool_of_another_kind_is_left_alone() -> None:
-    Swap().spare_the_loop(None)
-    Swap().spare_the_loop(SimpleNamespace())
+    PoolReplacement().spare_the_loop(None)
+    PoolReplacement().spare_the_loop(SimpleNamespace())

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.cli.top_shown import away, page
 from headrace.inspection.queues import QueueDepth
-from headrace.monitor.activity import ModelActivity, Trouble, WorkerActivity
+from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
 
 SEEN = Overview(
@@ -24,7 +24,7 @@ SEEN = Overview(
         WorkerActivity(worker="w@host", alive=True, seen=0.8, active=2, processed=9, load=1.25, jobs=1234.5),
         WorkerActivity(worker="v@host", alive=False, seen=30, active=0, processed=9, load=None, jobs=0),
     ),
-    troubles=(Trouble(model="churn", error="ValueError: \x1b[2Jgone", count=5),),
+    errors=(ErrorCount(model="churn", error="ValueError: \x1b[2Jgone", count=5),),
     dead_letters=1,
 )
 
@@ -66,13 +66,13 @@ def test_a_narrow_terminal_keeps_what_matters_most():
 
 
 def test_who_may_not_listen_or_count_is_told_the_rest():
-    told = shown(msgspec.structs.replace(SEEN, models=None, workers=(), troubles=(), dead_letters=None))
+    told = shown(msgspec.structs.replace(SEEN, models=None, workers=(), errors=(), dead_letters=None))
     assert told[1] == "40,012 waiting  256 leased  0 delayed"
     assert told[-1] == "workers: not to be told: this user may not listen to events"
 
 
 def test_an_empty_redis_says_what_is_missing():
-    nothing = Overview(at=0, queues=(), waits={}, models=(), workers=(), troubles=(), dead_letters=0)
+    nothing = Overview(at=0, queues=(), waits={}, models=(), workers=(), errors=(), dead_letters=0)
     told = shown(nothing)
     assert "no model has a queue yet: a worker that serves one publishes it" in told
     assert told[-1] == "workers: no worker is heard"

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.submit.tracing import submitting
 from headrace.wire.message import Job, encode
-from headrace.wire.parsing import unseal
+from headrace.wire.parsing import parse
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE = {"traceparent": PARENT, "tracestate": "a=1", "sentry-trace": "x-1", "baggage": "sentry-release=1%22"}
@@ -21,31 +21,31 @@ def traced(trace: dict[str, str] | None) -> bytes:
 
 
 def test_a_trace_comes_out_as_it_went_in():
-    assert unseal(traced(TRACE)).job().trace == TRACE
+    assert parse(traced(TRACE)).job().trace == TRACE
     assert json.loads(traced(TRACE))["headers"]["traceparent"] == PARENT
 
 
 @pytest.mark.parametrize("trace", [None, {}])
 def test_without_a_trace_a_message_is_not_a_byte_longer(trace: dict[str, str] | None):
     assert traced(trace) == encode(JOB)
-    assert unseal(traced(trace)).job().trace is None
+    assert parse(traced(trace)).job().trace is None
 
 
 def test_a_trace_stays_with_its_own_call():
     traced(TRACE)
-    assert unseal(encode(JOB)).job().trace is None
+    assert parse(encode(JOB)).job().trace is None
 
 
 def test_headers_inside_of_an_instance_are_left_alone():
     job = msgspec.structs.replace(JOB, instances=[{'"headers":{': '"headers":{'}], trace=TRACE)
-    assert unseal(encode(job)).job().instances == job.instances
+    assert parse(encode(job)).job().instances == job.instances
 
 
 @pytest.mark.parametrize("given", [7, None, [], {"a": 1}, ""])
 def test_what_others_write_into_these_headers_is_taken_only_as_text(given: object):
     message = json.loads(encode(JOB))
     message["headers"]["traceparent"] = given
-    assert unseal(json.dumps(message).encode()).job().trace is None
+    assert parse(json.dumps(message).encode()).job().trace is None
 
 
 def test_a_program_that_does_not_trace_has_no_headers(monkeypatch: pytest.MonkeyPatch):

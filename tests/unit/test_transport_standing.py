@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from headrace.wire.keys import Keys
-from headrace_worker.transport.blocking_claim import Standing
-from headrace_worker.transport.leases import Ask, Claim, Lease, LeaseKeys
+from headrace_worker.transport.blocking_claim import BlockingClaim
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys
 
-CHURN, FRAUD = Ask(queue="predict.churn"), Ask(queue="predict.fraud")
+CHURN, FRAUD = ClaimLimits(queue="predict.churn"), ClaimLimits(queue="predict.fraud")
 
 
 @pytest.fixture
@@ -22,15 +22,17 @@ def names() -> Callable[[], str]:
 
 
 @pytest.fixture
-def standing() -> Standing:
-    return Standing(LeaseKeys(Keys()), lasts=10)
+def standing() -> BlockingClaim:
+    return BlockingClaim(LeaseKeys(Keys()), lasts=10)
 
 
 def claimed(queue: str, *origins: tuple[int, int]) -> Claim:
     return Claim(lease=Lease(name="host/1/x/0", queue=queue, origins=origins), frames=[b""])
 
 
-def test_a_lease_stands_where_the_last_two_claims_came_from(standing: Standing, names: Callable[[], str]) -> None:
+def test_a_lease_stands_where_the_last_two_claims_came_from(
+    standing: BlockingClaim, names: Callable[[], str]
+) -> None:
     assert standing.offered([CHURN], names) is None
     standing.found(claimed("predict.churn", (1, 1)))
     assert standing.offered([CHURN], names) is None
@@ -52,15 +54,17 @@ def test_a_lease_stands_where_the_last_two_claims_came_from(standing: Standing, 
         pytest.param(claimed("predict.fraud", (1, 1)), [CHURN, FRAUD], id="another queue"),
         pytest.param(claimed("predict.churn", (1, 1)), [FRAUD], id="a queue of which no more is wanted"),
         pytest.param(
-            claimed("predict.churn", (1, 1)), [Ask(queue="predict.churn", wait=0.1)], id="one that fills"
+            claimed("predict.churn", (1, 1)), [ClaimLimits(queue="predict.churn", wait=0.1)], id="one that fills"
         ),
         pytest.param(
-            claimed("predict.churn", (1, 1)), [Ask(queue="predict.churn", leased=False)], id="one without leases"
+            claimed("predict.churn", (1, 1)),
+            [ClaimLimits(queue="predict.churn", leased=False)],
+            id="one without leases",
         ),
     ],
 )
 def test_none_stands_where_the_next_job_may_come_anywhere(
-    standing: Standing, names: Callable[[], str], last: Claim, asks: list[Ask]
+    standing: BlockingClaim, names: Callable[[], str], last: Claim, asks: list[ClaimLimits]
 ) -> None:
     standing.found(claimed("predict.churn", (1, 1)))
     standing.found(last)
@@ -69,34 +73,34 @@ def test_none_stands_where_the_next_job_may_come_anywhere(
 
 @pytest.mark.parametrize("claim", [claimed("predict.churn", (0, 1)), claimed("ordinary", (1, 1))])
 def test_none_stands_for_what_was_lost_and_for_ordinary_tasks(
-    standing: Standing, names: Callable[[], str], claim: Claim
+    standing: BlockingClaim, names: Callable[[], str], claim: Claim
 ) -> None:
     standing.found(claim)
     standing.found(claim)
-    assert standing.offered([CHURN, Ask(queue="ordinary")], names) is None
+    assert standing.offered([CHURN, ClaimLimits(queue="ordinary")], names) is None
 
 
 def test_a_wait_begins_only_while_nobody_can_have_taken_the_lease_away(names: Callable[[], str]) -> None:
-    standing = Standing(LeaseKeys(Keys()), lasts=0.1)
+    standing = BlockingClaim(LeaseKeys(Keys()), lasts=0.1)
     for _ in range(2):
         standing.found(claimed("predict.churn", (1, 1)))
     lease = standing.offered([CHURN], names)
     assert standing.waiting() is None  # as far as we know, it does not stand
-    standing.stands(True, time.monotonic())
+    standing.is_parked(True, time.monotonic())
     assert standing.waiting() == lease
-    standing.stands(True, time.monotonic() - 0.06)  # the reply was long on its way
+    standing.is_parked(True, time.monotonic() - 0.06)  # the reply was long on its way
     assert standing.waiting() is None
-    standing.stands(False, time.monotonic())
+    standing.is_parked(False, time.monotonic())
     assert standing.waiting() is None
 
 
 def test_for_a_while_after_redis_would_not_wait_none_is_waited_for(
-    standing: Standing, names: Callable[[], str]
+    standing: BlockingClaim, names: Callable[[], str]
 ) -> None:
     for _ in range(2):
         standing.found(claimed("predict.churn", (1, 1)))
     lease = standing.offered([CHURN], names)
-    standing.stands(True, time.monotonic())
+    standing.is_parked(True, time.monotonic())
     standing.pause()
     assert standing.waiting() is None
     assert standing.offered([CHURN], names) == lease  # a job may be under it, which the next claim finds

@@ -27,20 +27,26 @@ from celery.utils.log import get_multiprocessing_logger  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
 from headrace.connection import connect  # noqa: E402
-from headrace_worker.process.dispatch import Handing, Handover  # noqa: E402
-from headrace_worker.process.health_steps import LoopPulse, Pulse  # noqa: E402
-from headrace_worker.process.pool_replacement import Swapping  # noqa: E402
-from headrace_worker.process.service import Serving  # noqa: E402
-from headrace_worker.process.shutdown import Stopping  # noqa: E402
-from headrace_worker.process.supervision import ClaimRequest, Forgetful, GiveBack, Lookout, revoke_cancels  # noqa: E402
-from headrace_worker.telemetry.logs import Form, secrets_of  # noqa: E402
+from headrace_worker.process.dispatch import DirectDispatch, DispatchStep  # noqa: E402
+from headrace_worker.process.health_steps import HealthStep, LoopHealthStep  # noqa: E402
+from headrace_worker.process.pool_replacement import PoolReplacementStep  # noqa: E402
+from headrace_worker.process.service import WorkerService  # noqa: E402
+from headrace_worker.process.shutdown import Shutdown  # noqa: E402
+from headrace_worker.process.supervision import (  # noqa: E402
+    ClaimRequest,
+    PruneTimers,
+    ReapLostProcesses,
+    ReleaseDropped,
+    revoke_cancels,
+)
+from headrace_worker.telemetry.logs import LogFormat, secrets_of  # noqa: E402
 from headrace_worker.transport import Hook, configuration, silent_after  # noqa: E402
 from headrace_worker.transport.leases import Claim  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 
-serving = Serving(settings)
-handover = Handover()
-form = Form(settings.log_format, secrets_of(settings.redis_url))
+serving = WorkerService(settings)
+handover = DirectDispatch()
+form = LogFormat(settings.log_format, secrets_of(settings.redis_url))
 
 app = connect.celery_app(settings)
 app.conf.update(
@@ -59,7 +65,7 @@ app.conf.update(
     worker_max_memory_per_child=pool_process.recycle_at(settings.memory_limit),
 )
 app.conf.broker_transport_options.update(
-    ask_of=Hook(serving.ask_of),
+    ask_of=Hook(serving.limits_for),
     share_keeper=Hook(serving.keeper_for),
     handed_over=Hook(handover.write),
     lease_seconds=settings.lease,
@@ -67,14 +73,16 @@ app.conf.broker_transport_options.update(
     # What Celery itself sends, a heartbeat for one, would wait for ever on a half-open connection.
     socket_timeout=min(settings.command_timeout, silent_after(settings.lease)),
 )
-app.steps["consumer"].update({GiveBack, Pulse})
-Handing.handover = handover
-GiveBack.keeper = serving.keeper
-app.steps["worker"].update({Forgetful, Handing, Lookout, LoopPulse, Stopping, Swapping})
-Pulse.health = LoopPulse.health = serving.watch.health
+app.steps["consumer"].update({ReleaseDropped, HealthStep})
+DispatchStep.handover = handover
+ReleaseDropped.keeper = serving.keeper
+app.steps["worker"].update(
+    {PruneTimers, DispatchStep, ReapLostProcesses, LoopHealthStep, Shutdown, PoolReplacementStep}
+)
+HealthStep.health = LoopHealthStep.health = serving.watch.health
 ClaimRequest.lost = staticmethod(serving.watch.lost)
-Swapping.swap = serving.swap
-Stopping.drain, Stopping.release = settings.drain, serving.stop
+PoolReplacementStep.swap = serving.swap
+Shutdown.drain, Shutdown.release = settings.drain, serving.stop
 revoke_cancels(serving.cancel)
 
 

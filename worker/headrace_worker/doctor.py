@@ -10,8 +10,8 @@ import redis
 
 from headrace.catalog import aliases
 from headrace.connection import connect, url
-from headrace.connection.commands import ask, carry_out
-from headrace.connection.server_info import look
+from headrace.connection.commands import execute, run
+from headrace.connection.server_info import read_server_info
 from headrace.doctor.redis import Finding, findings
 from headrace.errors import HeadraceError, SettingError
 from headrace.settings import load
@@ -38,10 +38,10 @@ def _wakeups(client: redis.Redis) -> Iterator[Finding]:
         yield Finding(
             level="weakens",
             directive="CLIENT TRACKING",
-            found="not permitted to this user",
-            wanted="permitted",
+            actual="not permitted to this user",
+            expected="permitted",
             why="an idle worker hears of a job up to 0.25 s late",
-            do="if it is the worker's user: ACL SETUSER <user> +client|tracking +client|id",
+            fix="if it is the worker's user: ACL SETUSER <user> +client|tracking +client|id",
         )
 
 
@@ -57,10 +57,10 @@ def _store(settings: WorkerSettings) -> Iterator[Finding]:
         yield Finding(
             level="weakens",
             directive="HEADRACE_MODELS",
-            found=f"{store.title}, {problem}",
-            wanted="a store that holds a model",
+            actual=f"{store.title}, {problem}",
+            expected="a store that holds a model",
             why="a worker started here serves nothing",
-            do="headrace models add, or set HEADRACE_MODELS to the store",
+            fix="headrace models add, or set HEADRACE_MODELS to the store",
         )
 
 
@@ -69,7 +69,7 @@ def _aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]
     store, keys = Store.of(settings), Keys(settings.key_prefix)
     try:
         for model in store.models():
-            known = aliases.decoded(model, ask(client, aliases.read_command(keys, model)))
+            known = aliases.decoded(model, execute(client, aliases.read_command(keys, model)))
             named = {alias: points.version for alias, points in known.by_name.items()}
             if aliases.PRODUCTION not in named:
                 named["newest"] = store.latest(model)
@@ -78,10 +78,10 @@ def _aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]
                     yield Finding(
                         level="breaks",
                         directive=f"{model}@{alias}",
-                        found=f"version {version}: {problem}",
-                        wanted=f"a version that {store.title} holds whole",
+                        actual=f"version {version}: {problem}",
+                        expected=f"a version that {store.title} holds whole",
                         why="no worker started with this store can serve it",
-                        do=f"headrace models verify says more; headrace models rollback {model}, or add it again",
+                        fix=f"headrace models verify says more; headrace models rollback {model}, or add it again",
                     )
     except (HeadraceError, OSError, redis.ResponseError):
         return  # `_store` has told, or this user may not
@@ -111,17 +111,17 @@ class RedisCheck:
             return
         settings = self._settings
         try:
-            facts = carry_out(partial(ask, client), look())
+            facts = run(partial(execute, client), read_server_info())
         except redis.RedisError as error:
             log.warning("not checked yet: %s", connect.unavailable(error, settings))
             return
         self._due = False
-        by_sentinel = bool(url.read(settings.redis_url).sentinels)
+        by_sentinel = bool(url.read_address(settings.redis_url).sentinels)
         found = findings(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel)
         stops = [one for one in found if one.level == "stops"]
         if stops and settings.redis_check == "refuse":
             raise SettingError(
-                f"{facts.name} at {connect.where(settings)} loses jobs or cannot take them, and "
+                f"{facts.name} at {connect.describe_server(settings)} loses jobs or cannot take them, and "
                 f"HEADRACE_REDIS_CHECK is refuse: {'; '.join(map(str, stops))}"
             )
         for one in found:

@@ -55,7 +55,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     share: float | None = None
 
 
-class Move(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AliasChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An alias was set, moved or taken away."""
 
     alias: str
@@ -67,7 +67,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rollback: bool = False
     #: Who did it, and why, in their own words.
     by: str
-    why: str = ""
+    reason: str = ""
     #: When: unix milliseconds, the server's clock.
     at_ms: int = 0
 
@@ -155,14 +155,14 @@ def move_call(
     rollback: bool = False,
 ) -> tuple[list[str], list[Word]]:
     """KEYS and ARGV of MOVE: let an alias that points to `now` point to `then`; None is nowhere."""
-    move = Move(
+    move = AliasChange(
         alias=alias,
         version=then.version if then else None,
         former=now.version if now else None,
         share=then.share if then else None,
         rollback=rollback,
         by=by,
-        why=why,
+        reason=why,
     )
     words: list[Word] = [alias, encoded(now), encoded(then), msgspec.json.encode(move), HISTORY]
     return [keys.aliases(model), keys.alias_history(model)], words
@@ -188,12 +188,12 @@ def history_command(keys: Keys, model: str) -> Command:
     return Command(("LRANGE", keys.alias_history(model), 0, -1))
 
 
-def moves(reply: Sequence[bytes]) -> list[Move]:
+def moves(reply: Sequence[bytes]) -> list[AliasChange]:
     """The moves in a reply to LRANGE, the newest first."""
     return [_MOVE.decode(stored) for stored in reply]
 
 
-def former_version(history: Sequence[Move], alias: str) -> str | None:
+def former_version(history: Sequence[AliasChange], alias: str) -> str | None:
     """Where an alias pointed before it pointed where it does; None if it never did.
 
     A rollback of a rollback goes back further: what was rolled back from is not what one wants to come back to.
@@ -210,4 +210,4 @@ def former_version(history: Sequence[Move], alias: str) -> str | None:
 
 
 _ALIAS = msgspec.json.Decoder(Alias)
-_MOVE = msgspec.json.Decoder(Move)
+_MOVE = msgspec.json.Decoder(AliasChange)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import msgspec
 
-from headrace.catalog.validation import explain_array, explain_named, explain_text
+from headrace.catalog.validation import coerce_array, coerce_named, coerce_text
 from headrace.errors import InvalidInput
 from headrace.wire.message import Instance
 
@@ -142,11 +142,11 @@ def _title(contract: Contract) -> str:
 def _explain(given: Named | Array | Text, instance: Any) -> tuple[Any, list[str]]:
     match given:
         case Named():
-            return explain_named(given.features, instance)
+            return coerce_named(given.features, instance)
         case Array():
-            return explain_array(given.shape, given.kind, given.nullable, instance)
+            return coerce_array(given.shape, given.kind, given.nullable, instance)
         case Text():
-            return explain_text(instance)
+            return coerce_text(instance)
 
 
 # A type that accepts nothing: `explain` looks at every instance instead.

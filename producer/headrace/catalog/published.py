@@ -10,7 +10,7 @@ import msgspec
 from headrace.catalog import aliases
 from headrace.catalog.aliases import Aliases, is_version
 from headrace.catalog.contract import Contract
-from headrace.connection.commands import Command, Plan, Script, ask
+from headrace.connection.commands import Command, Operation, Script, execute
 from headrace.errors import HeadraceError, UnknownModel
 from headrace.text import did_you_mean
 from headrace.wire.keys import Keys
@@ -40,7 +40,7 @@ _CONTRACT = msgspec.json.Decoder(Contract)
 
 def publish(redis: redis.Redis, keys: Keys, contract: Contract) -> None:
     """Make a contract known to producers. The highest version is what a job without one is checked against."""
-    ask(
+    execute(
         redis,
         _PUBLISH(
             [keys.contracts(contract.model), keys.models],
@@ -51,7 +51,7 @@ def publish(redis: redis.Redis, keys: Keys, contract: Contract) -> None:
 
 def names(redis: redis.Redis, keys: Keys) -> list[str]:
     """The models that have a contract, sorted."""
-    return listed(ask(redis, every(keys)))
+    return listed(execute(redis, every(keys)))
 
 
 def every(keys: Keys) -> Command:
@@ -64,7 +64,7 @@ def listed(reply: set[bytes] | list[bytes]) -> list[str]:
     return sorted(name.decode() for name in reply)
 
 
-def list_models(keys: Keys) -> Plan[list[str]]:
+def list_models(keys: Keys) -> Operation[list[str]]:
     """List the models that have a contract, sorted."""
     return listed((yield every(keys)))
 
@@ -78,7 +78,7 @@ class Contracts:
         self._read: dict[tuple[str, str | None], tuple[float, Contract]] = {}
         self._aliases: dict[str, tuple[float, Aliases]] = {}
 
-    def get(self, model: str, version: str | None, now: float, *, again: bool = False) -> Plan[Contract]:
+    def get(self, model: str, version: str | None, now: float, *, again: bool = False) -> Operation[Contract]:
         """The contract of a version, of the newest for None; at most `ttl` seconds old at the moment `now`.
 
         Asks Redis if need be, and always with `again`. Raises UnknownModel.
@@ -94,14 +94,14 @@ class Contracts:
         self._read[model, version] = (now, contract)
         return contract
 
-    def named(self, model: str, version: str | None, now: datetime) -> Plan[Contract]:
+    def named(self, model: str, version: str | None, now: datetime) -> Operation[Contract]:
         """Read the contract of a version, by its number or an alias, or of the newest for None."""
         if version is not None and not is_version(version):
             alias = (yield from self.aliases(model, now.timestamp())).by_name.get(version)
             version = version if alias is None else alias.version
         return (yield from self.get(model, version, now.timestamp(), again=True))
 
-    def aliases(self, model: str, now: float) -> Plan[Aliases]:
+    def aliases(self, model: str, now: float) -> Operation[Aliases]:
         """The model's aliases; at most `ttl` seconds old at the moment `now`."""
         at, known = self._aliases.get(model, (0.0, None))
         if known is not None and now - at < self._ttl:
@@ -114,7 +114,7 @@ class Contracts:
         """Whether the contract was read at this very moment, so that reading again tells nothing new."""
         return self._read.get((model, version), (-1.0,))[0] == now
 
-    def _refuse(self, model: str, version: str | None) -> Plan[None]:
+    def _refuse(self, model: str, version: str | None) -> Operation[None]:
         versions = sorted(
             (name.decode() for name in (yield Command(("HKEYS", self._keys.contracts(model))))), key=_order
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.catalog.contract import Feature, Kind
 
 
-def explain_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list[str]]:
+def coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list[str]]:
     """An object of named features."""
     if not isinstance(instance, Mapping):
         return None, [f"must be an object of {len(features)} named features, got {_a(instance)}"]
@@ -43,7 +43,7 @@ def explain_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list
     return mended, problems
 
 
-def explain_array(shape: Sequence[int], kind: Kind, nullable: bool, instance: Any) -> tuple[Any, list[str]]:
+def coerce_array(shape: Sequence[int], kind: Kind, nullable: bool, instance: Any) -> tuple[Any, list[str]]:
     """A list of values, nested as deep as the shape is long."""
     if not shape:
         mended, problem = _scalar(kind, nullable, instance)
@@ -57,14 +57,14 @@ def explain_array(shape: Sequence[int], kind: Kind, nullable: bool, instance: An
         return None, [f"must be a list of {wanted} values, got a list of {len(instance)}"]
     mended_list: list[Any] = []
     for index, value in enumerate(instance):
-        mended, problems = explain_array(shape[1:], kind, nullable, value)
+        mended, problems = coerce_array(shape[1:], kind, nullable, value)
         if problems:
             return None, [f"at [{index}]: {problems[0]}"]
         mended_list.append(mended)
     return mended_list, []
 
 
-def explain_text(instance: Any) -> tuple[Any, list[str]]:
+def coerce_text(instance: Any) -> tuple[Any, list[str]]:
     """A string."""
     return (instance, []) if isinstance(instance, str) else (None, [f"must be a string, got {_a(instance)}"])
 

@@ -54,7 +54,7 @@ return 1
 """)
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What one worker has of a model."""
 
     #: The versions in the memory of its pool processes, the lowest first.
@@ -65,15 +65,15 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int = 0
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class LoadError(msgspec.Struct, frozen=True, kw_only=True):
     """A version that does not serve."""
 
     worker: str
-    why: str
+    reason: str
     at_ms: int = 0
 
 
-def tell(
+def publish_status(
     keys: Keys,
     model: str,
     worker: str,
@@ -91,7 +91,7 @@ def tell(
     return _TELL([keys.loaded(model), keys.refused(model)], words)
 
 
-def leave(keys: Keys, model: str, worker: str) -> Command:
+def withdraw_status(keys: Keys, model: str, worker: str) -> Command:
     """A worker that ends takes back what it said of a model."""
     return _LEAVE([keys.loaded(model), keys.refused(model)], [worker])
 
@@ -106,17 +106,17 @@ def read_refused(keys: Keys, model: str) -> Command:
     return Command(("HGETALL", keys.refused(model)))
 
 
-def loaded(reply: Any, now_ms: int) -> dict[str, Loaded]:
+def loaded(reply: Any, now_ms: int) -> dict[str, WorkerStatus]:
     """What each living worker has, by its name. `now_ms` is the server's clock, unix milliseconds."""
     return {name: said for name, said in _read(reply, _LOADED) if now_ms - said.at_ms <= SILENT * 1000}
 
 
-def refused(reply: Any, now_ms: int) -> dict[str, Refused]:
+def refused(reply: Any, now_ms: int) -> dict[str, LoadError]:
     """Why versions do not serve, by version, as living workers say."""
     return {name: said for name, said in _read(reply, _REFUSED) if now_ms - said.at_ms <= SILENT * 1000}
 
 
-_Said = TypeVar("_Said", Loaded, Refused)
+_Said = TypeVar("_Said", WorkerStatus, LoadError)
 
 
 def _read(reply: Any, decoder: msgspec.json.Decoder[_Said]) -> Iterator[tuple[str, _Said]]:
@@ -130,5 +130,5 @@ def _read(reply: Any, decoder: msgspec.json.Decoder[_Said]) -> Iterator[tuple[st
     return iter(sorted(found, key=lambda pair: pair[0]))
 
 
-_LOADED = msgspec.json.Decoder(Loaded)
-_REFUSED = msgspec.json.Decoder(Refused)
+_LOADED = msgspec.json.Decoder(WorkerStatus)
+_REFUSED = msgspec.json.Decoder(LoadError)

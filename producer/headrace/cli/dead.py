@@ -17,8 +17,8 @@ from headrace.wire.outcome import Reason
 
 if TYPE_CHECKING:
     from headrace.client.dead_letters import DeadLetters, OnProgress
-    from headrace.dead_letters.bulk import Tally
-    from headrace.dead_letters.filter import LetterFilter
+    from headrace.dead_letters.bulk import BulkResult
+    from headrace.dead_letters.filter import DeadLetterFilter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,7 +71,7 @@ def list_(*, each: bool, as_json: bool, url: str | None, **which: Any) -> None:
                 else:
                     options.print_line(dead_shown.line(letter))
         else:
-            storms = client.dead_letters.storms(**which)
+            storms = client.dead_letters.groups(**which)
             found = sum(storm.count for storm in storms)
             for line in dead_shown.storm_table(storms) if storms and not as_json else ():
                 options.print_line(line)
@@ -141,7 +141,7 @@ def replay(
     with options.connect(url) as client:
         letters = client.dead_letters
 
-        def act(chosen: LetterFilter, every: bool, on_progress: OnProgress) -> Tally:
+        def act(chosen: DeadLetterFilter, every: bool, on_progress: OnProgress) -> BulkResult:
             return letters.replay(
                 version=version, rate=rate, dry_run=dry_run, every=every, on_progress=on_progress, **chosen
             )
@@ -179,7 +179,7 @@ def purge(
     with options.connect(url) as client:
         letters = client.dead_letters
 
-        def act(chosen: LetterFilter, every: bool, on_progress: OnProgress) -> Tally:
+        def act(chosen: DeadLetterFilter, every: bool, on_progress: OnProgress) -> BulkResult:
             return letters.purge(dry_run=dry_run, every=every, on_progress=on_progress, **chosen)
 
         tally = _sweep(ctx, letters, act, verb, _chosen(ids, which), every=every, ask=not (yes or dry_run))
@@ -218,25 +218,32 @@ def export(
 
 
 #: Replays or purges the letters chosen, and tells of its progress.
-Act = Callable[["LetterFilter", bool, "OnProgress"], "Tally"]
+Act = Callable[["DeadLetterFilter", bool, "OnProgress"], "BulkResult"]
 
 
 def _sweep(
-    ctx: click.Context, letters: DeadLetters, act: Act, verb: str, chosen: LetterFilter, *, every: bool, ask: bool
-) -> Tally:
+    ctx: click.Context,
+    letters: DeadLetters,
+    act: Act,
+    verb: str,
+    chosen: DeadLetterFilter,
+    *,
+    every: bool,
+    ask: bool,
+) -> BulkResult:
     """Replay or purge, after a look at what is meant where it is many; exits with what became of them."""
     from headrace.cli import dead_shown
-    from headrace.dead_letters.filter import wanted
+    from headrace.dead_letters.filter import parse_filter
 
-    sought = wanted(chosen)
+    sought = parse_filter(chosen)
     if sought.every != every:
         raise click.UsageError("say which letters: by ID, by a filter, or --all for every one, and not both", ctx)
     if ask and sought.ids is None:
         chosen = _agreed(ctx, letters, verb, chosen)
     line = StatusLine(sys.stderr, terminal=sys.stderr.isatty() and os.environ.get("TERM") != "dumb")
-    last: list[Tally] = []
+    last: list[BulkResult] = []
 
-    def progress(tally: Tally) -> None:
+    def progress(tally: BulkResult) -> None:
         last[:] = [tally]
         if line.due() is not None:
             line.show(lambda width: f"{dead_shown.letters(tally.done)} {verb}"[:width])
@@ -252,12 +259,12 @@ def _sweep(
     return tally
 
 
-def _agreed(ctx: click.Context, letters: DeadLetters, verb: str, chosen: LetterFilter) -> LetterFilter:
+def _agreed(ctx: click.Context, letters: DeadLetters, verb: str, chosen: DeadLetterFilter) -> DeadLetterFilter:
     """What is chosen, as far as it was shown and agreed to: letters that die meanwhile are not meant."""
     from headrace.cli import dead_shown
     from headrace.dead_letters.filter import moment
 
-    storms = letters.storms(**chosen)
+    storms = letters.groups(**chosen)
     if not storms:
         return chosen
     many = dead_shown.letters(sum(storm.count for storm in storms))
@@ -271,7 +278,7 @@ def _agreed(ctx: click.Context, letters: DeadLetters, verb: str, chosen: LetterF
     return {**chosen, "older_than": moment(max(storm.newest_ms for storm in storms))}
 
 
-def _tell(ctx: click.Context, tally: Tally, verb: str, *, as_json: bool) -> None:
+def _tell(ctx: click.Context, tally: BulkResult, verb: str, *, as_json: bool) -> None:
     """Say what a replay or purge has done, and exit with 1 or 3 where that is not all it was to do."""
     from headrace.cli import dead_shown
 
@@ -294,8 +301,8 @@ def _tell_missing(ctx: click.Context, missing: Sequence[str]) -> None:
         ctx.exit(ERROR)
 
 
-def _chosen(ids: Sequence[str], which: dict[str, Any]) -> LetterFilter:
+def _chosen(ids: Sequence[str], which: dict[str, Any]) -> DeadLetterFilter:
     if tuple(ids) == ("-",):
         ids = [line.strip() for line in sys.stdin if line.strip()] if sys.stdin is not None else []
-        return cast("LetterFilter", {"ids": ids, **which})
-    return cast("LetterFilter", {"ids": ids or None, **which})
+        return cast("DeadLetterFilter", {"ids": ids, **which})
+    return cast("DeadLetterFilter", {"ids": ids or None, **which})

@@ -9,20 +9,20 @@ import msgspec
 
 from headrace.cli import options
 from headrace.cli.options import printable
-from headrace.dead_letters.bulk import Tally
+from headrace.dead_letters.bulk import BulkResult
 from headrace.dead_letters.filter import moment
-from headrace.dead_letters.groups import Storm
+from headrace.dead_letters.groups import DeadLetterGroup
 from headrace.errors import InvalidInput
 from headrace.text import plural
 from headrace.wire.attempts import REPLAY, Attempt
-from headrace.wire.dead_letter import Kept, Letter
-from headrace.wire.parsing import NotAJob, unseal
+from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
+from headrace.wire.parsing import MalformedMessage, parse
 
 #: Characters of a storm's message in a table; bytes shown of a message that is no job.
 _MESSAGE, _HEAD = 72, 256
 
 
-def storm_table(storms: Sequence[Storm]) -> list[str]:
+def storm_table(storms: Sequence[DeadLetterGroup]) -> list[str]:
     """Storms as lines of a table."""
     rows = [["COUNT", "MODEL", "REASON", "ERROR", "OLDEST", "NEWEST", "EXAMPLE", "MESSAGE"]]
     for storm in storms:
@@ -42,13 +42,13 @@ def storm_table(storms: Sequence[Storm]) -> list[str]:
     return options.table(rows, right={0})
 
 
-def line(letter: Letter) -> str:
+def line(letter: DeadLetter) -> str:
     """A letter as a line: id, moment, model, reason and error, with tabs between them."""
     said = printable(f"{letter.error}: {letter.message}")
     return "\t".join([printable(letter.id), _when(letter.died_ms), printable(_model(letter)), letter.reason, said])
 
 
-def page(kept: Kept, *, payload: bool) -> Iterator[str]:
+def page(kept: DeadLetterWithMessage, *, payload: bool) -> Iterator[str]:
     """A letter with its history; with `payload` the instances of its job, or the head of bytes that are none."""
     rows = "" if kept.rows is None else f", {plural(kept.rows, 'instance')}"
     yield f"letter     {printable(kept.id)}"
@@ -68,7 +68,7 @@ def page(kept: Kept, *, payload: bool) -> Iterator[str]:
         yield from _payload(kept)
 
 
-def details(kept: Kept, *, payload: bool) -> dict[str, Any]:
+def details(kept: DeadLetterWithMessage, *, payload: bool) -> dict[str, Any]:
     """The same as a JSON object: the letter, the size of its message, and what is in it where asked for."""
     found: dict[str, Any] = msgspec.to_builtins(kept)
     found["payload_bytes"] = len(kept.payload)
@@ -79,7 +79,7 @@ def details(kept: Kept, *, payload: bool) -> dict[str, Any]:
     return found if instances is None else {**found, "instances": instances}
 
 
-def tally(done: Tally, verb: str) -> Iterator[str]:
+def tally(done: BulkResult, verb: str) -> Iterator[str]:
     """What a replay or purge has done, in lines; `verb` is what it did."""
     yield f"{letters(done.done)} {verb}"
     if done.no_job:
@@ -99,7 +99,7 @@ def _when(ms: int) -> str:
     return moment(ms).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _model(one: Letter | Storm) -> str:
+def _model(one: DeadLetter | DeadLetterGroup) -> str:
     if one.model is None:
         return "-"
     return f"{one.model}@{one.version}" if one.version else one.model
@@ -108,12 +108,12 @@ def _model(one: Letter | Storm) -> str:
 def _attempt(attempt: Attempt) -> str:
     if attempt.cause == REPLAY:
         return f"{_when(attempt.at_ms)} replay by {attempt.owner}"
-    others = attempt.company - 1
+    others = attempt.claim_size - 1
     company = f"with {others:,} other job{'' if others == 1 else 's'}" if others else "alone"
     return f"{_when(attempt.at_ms)} {attempt.cause} on {attempt.owner}, {company}"
 
 
-def _payload(kept: Kept) -> Iterator[str]:
+def _payload(kept: DeadLetterWithMessage) -> Iterator[str]:
     instances = _instances(kept)
     if instances is None:
         more = f", the first {_HEAD}" if len(kept.payload) > _HEAD else ""
@@ -124,8 +124,8 @@ def _payload(kept: Kept) -> Iterator[str]:
     yield from (f"  {printable(msgspec.json.encode(instance).decode())}" for instance in instances)
 
 
-def _instances(kept: Kept) -> Sequence[Any] | None:
+def _instances(kept: DeadLetterWithMessage) -> Sequence[Any] | None:
     try:
-        return unseal(kept.payload).job().instances
-    except (NotAJob, InvalidInput):
+        return parse(kept.payload).job().instances
+    except (MalformedMessage, InvalidInput):
         return None

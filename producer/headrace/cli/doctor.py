@@ -43,7 +43,7 @@ def doctor(ctx: click.Context, /, *, as_json: bool, flower: str | None, url: str
         else:
             options.print_line(f"{subject}: {_SAYS[one.level]}: {one}")
     broken = sum(one.level in redis.BROKEN for _, one in found)
-    if any(one.do.startswith("CONFIG SET") for _, one in found):
+    if any(one.fix.startswith("CONFIG SET") for _, one in found):
         click.echo(
             "what CONFIG SET sets is forgotten at a restart: CONFIG REWRITE keeps it, or redis.conf", err=True
         )
@@ -59,20 +59,20 @@ def _examined(settings: Settings, flower: str | None) -> Iterator[tuple[str, Fin
 
     from headrace.connection import connect, server_info
     from headrace.connection import url as address
-    from headrace.connection.commands import ask, carry_out
+    from headrace.connection.commands import execute, run
     from headrace.doctor import access, redis, service
     from headrace.doctor import flower as finding_flower
     from headrace.wire.keys import Keys
 
-    with connect.guarded(settings), connect.connect(settings) as client:
-        facts = carry_out(partial(ask, client), server_info.look())
-        click.echo(f"redis: {facts.name} at {connect.where(settings)}", err=True)
-        where = address.read(settings.redis_url)
+    with connect.translate_errors(settings), connect.connect(settings) as client:
+        facts = run(partial(execute, client), server_info.read_server_info())
+        click.echo(f"redis: {facts.name} at {connect.describe_server(settings)}", err=True)
+        where = address.read_address(settings.redis_url)
         for one in redis.findings(facts, prefix=settings.key_prefix, by_sentinel=bool(where.sentinels)):
             yield "redis", one
-        for one in access.access(where, carry_out(partial(ask, client), server_info.user())):
+        for one in access.access(where, run(partial(execute, client), server_info.user())):
             yield "access", one
-        seen = carry_out(partial(ask, client), service.look(Keys(settings.key_prefix)))
+        seen = run(partial(execute, client), service.look(Keys(settings.key_prefix)))
         for one in service.service(seen) if seen else [service.UNSEEN]:
             yield "service", one
         if flower is not None:

@@ -55,9 +55,9 @@ def page(found: Timeline) -> Iterator[str]:
 
 
 def _said(step: Step) -> str:
-    if step.what == "delayed" and step.due_ms is not None:
-        return f"{step.said}: {_clock(step.due_ms)}"
-    return step.said
+    if step.kind == "delayed" and step.due_ms is not None:
+        return f"{step.text}: {_clock(step.due_ms)}"
+    return step.text
 
 
 def _when(at_ms: int | None, first: int) -> str:

@@ -30,7 +30,7 @@ def queues(*, as_json: bool, url: str | None) -> None:
     head = ["QUEUE", "MODEL", *(f"P{step}" for step in PRIORITY_STEPS), "AGAIN", "WAITING", "DELAYED", "LEASED"]
     rows = [head]
     for depth in depths:
-        numbers = (*depth.by_priority.values(), depth.again, depth.waiting, depth.delayed, depth.leased)
+        numbers = (*depth.by_priority.values(), depth.isolated, depth.waiting, depth.delayed, depth.leased)
         rows.append([depth.queue, depth.model, *map(str, numbers)])
     for line in options.table(rows, right=range(2, len(head))):
         options.print_line(line)

@@ -15,7 +15,7 @@ import msgspec
 from headrace.cli import options
 
 if TYPE_CHECKING:
-    from headrace.monitor.overview import Watch
+    from headrace.monitor.overview import Monitor
 
 # The screen that a terminal shows in place of the one with the prompt, without a cursor, and the way back; and how
 # a line is written over what was there: to clear the screen first would flicker.
@@ -38,18 +38,18 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
     """
     from headrace.client.client import settings_of
     from headrace.connection import connect
-    from headrace.monitor.overview import Watch
+    from headrace.monitor.overview import Monitor
 
     settings = settings_of(url, None)
     screen = sys.stdout.isatty() and not (as_json or once)
-    with Watch(settings) as watch:
+    with Monitor(settings) as watch:
         try:
             with _screen() if screen else nullcontext():
                 while True:
                     # The first look is worth little: nobody was listened to. On a screen it is better than none.
                     if not screen:
                         watch.listen(time.monotonic() + every)
-                    _show(watch, connect.where(settings), screen=screen, once=once, as_json=as_json)
+                    _show(watch, connect.describe_server(settings), screen=screen, once=once, as_json=as_json)
                     if once:
                         return
                     if screen:
@@ -58,7 +58,7 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
             return
 
 
-def _show(watch: Watch, where: str, *, screen: bool, once: bool, as_json: bool) -> None:
+def _show(watch: Monitor, where: str, *, screen: bool, once: bool, as_json: bool) -> None:
     from headrace.cli.top_shown import away, page
     from headrace.errors import BrokerUnavailable
 
@@ -66,7 +66,7 @@ def _show(watch: Watch, where: str, *, screen: bool, once: bool, as_json: bool) 
     # What goes into a file or a pipe is not cut.
     columns, rows = (size.columns, size.lines) if screen or sys.stdout.isatty() else (1000, 1000)
     try:
-        seen = watch.look()
+        seen = watch.read()
     except BrokerUnavailable as error:
         if once:
             raise

@@ -33,7 +33,7 @@ def page(seen: Overview, where: str, *, columns: int) -> list[str]:
     lines.append("")
     nobody = "not to be told: this user may not listen to events" if seen.models is None else "no worker is heard"
     lines += _table(_workers(seen), columns, f"workers: {nobody}")
-    if seen.troubles:
+    if seen.errors:
         lines.append("")
         lines += [click.style(line, fg="red") if at else line for at, line in enumerate(_failed(seen, columns))]
     return lines
@@ -80,7 +80,7 @@ def _queues(seen: Overview) -> list[Column]:
         Column("OLDEST", ["-" if wait is None else format_duration(1000 * wait) for wait in waits], 2),
         Column("LEASED", [f"{one.leased:,}" for one in queues], 3),
         Column("DELAYED", [f"{one.delayed:,}" for one in queues], 6),
-        Column("AGAIN", [f"{one.again:,}" for one in queues], 8),
+        Column("AGAIN", [f"{one.isolated:,}" for one in queues], 8),
         Column("JOBS/S", [_rate(one.succeeded) if one else "-" for one in active]),
         Column("FAILED/S", [_rate(one.failed) if one else "-" for one in active], 4),
         Column("RETRIED/S", [_rate(one.retried) if one else "-" for one in active], 7),
@@ -102,7 +102,7 @@ def _workers(seen: Overview) -> list[Column]:
 
 
 def _failed(seen: Overview, columns: int) -> list[str]:
-    troubles = seen.troubles[:_TROUBLES]
+    troubles = seen.errors[:_TROUBLES]
     table = [
         Column("FAILED", [f"{one.count:,}" for one in troubles]),
         Column("MODEL", [printable(one.model) or "-" for one in troubles], right=False),

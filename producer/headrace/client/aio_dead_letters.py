@@ -9,50 +9,50 @@ from typing import TYPE_CHECKING, Unpack
 
 from headrace.client.dead_letters import OnProgress
 from headrace.clock import utc_now
-from headrace.dead_letters.bulk import Sweep, Tally
-from headrace.dead_letters.filter import LetterFilter
-from headrace.dead_letters.groups import Storm, Storms
-from headrace.dead_letters.operations import Count, LetterPlans
-from headrace.wire.dead_letter import Kept, Letter
+from headrace.dead_letters.bulk import BulkOperation, BulkResult
+from headrace.dead_letters.filter import DeadLetterFilter
+from headrace.dead_letters.groups import DeadLetterGroup, DeadLetterGroups
+from headrace.dead_letters.operations import DeadLetterCount, DeadLetterOperations
+from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 
 if TYPE_CHECKING:
-    from headrace.client.aio_client import AsyncLink
+    from headrace.client.aio_client import AsyncSession
 
 
 class AsyncDeadLetters:
     """The dead letters of an installation: `client.dead_letters` of an AsyncClient; see `DeadLetters`."""
 
-    def __init__(self, link: AsyncLink) -> None:
-        self._link = link
-        self._plans = LetterPlans(link.settings, link.keys, link.contracts, link.job_keys)
+    def __init__(self, link: AsyncSession) -> None:
+        self._session = link
+        self._operations = DeadLetterOperations(link.settings, link.keys, link.contracts, link.job_keys)
 
-    async def list(self, **which: Unpack[LetterFilter]) -> AsyncIterator[Letter]:
+    async def list(self, **which: Unpack[DeadLetterFilter]) -> AsyncIterator[DeadLetter]:
         """The letters of a filter (`async for`)."""
-        search = self._plans.search(which)
-        while not search.over:
-            for letter in await self._link.do(search.next()):
+        search = self._operations.search(which)
+        while not search.exhausted:
+            for letter in await self._session.run(search.next()):
                 yield letter
 
-    async def storms(self, **which: Unpack[LetterFilter]) -> tuple[Storm, ...]:
+    async def groups(self, **which: Unpack[DeadLetterFilter]) -> tuple[DeadLetterGroup, ...]:
         """The letters of a filter counted by what they have in common."""
-        storms, search = Storms(), self._plans.search(which)
-        while not search.over:
-            storms.add(await self._link.do(search.next()))
+        storms, search = DeadLetterGroups(), self._operations.search(which)
+        while not search.exhausted:
+            storms.add(await self._session.run(search.next()))
         return storms.found()
 
-    async def count(self) -> Count:
+    async def count(self) -> DeadLetterCount:
         """How many letters there are, and how many were dropped."""
-        return await self._link.do(self._plans.count())
+        return await self._session.run(self._operations.count())
 
-    async def show(self, id: str) -> Kept:  # noqa: A002  # the word users know
+    async def show(self, id: str) -> DeadLetterWithMessage:  # noqa: A002  # the word users know
         """One letter with its message. Raises UnknownLetter."""
-        return await self._link.do(self._plans.show(id))
+        return await self._session.run(self._operations.show(id))
 
-    async def export(self, **which: Unpack[LetterFilter]) -> AsyncIterator[Kept]:
+    async def export(self, **which: Unpack[DeadLetterFilter]) -> AsyncIterator[DeadLetterWithMessage]:
         """The letters of a filter with their messages (`async for`)."""
-        whole = self._plans.whole(which)
-        while not whole.over:
-            for letter in await self._link.do(whole.next()):
+        whole = self._operations.search_with_messages(which)
+        while not whole.exhausted:
+            for letter in await self._session.run(whole.next()):
                 yield letter
 
     async def replay(
@@ -63,10 +63,10 @@ class AsyncDeadLetters:
         dry_run: bool = False,
         every: bool = False,
         on_progress: OnProgress | None = None,
-        **which: Unpack[LetterFilter],
-    ) -> Tally:
+        **which: Unpack[DeadLetterFilter],
+    ) -> BulkResult:
         """Send the jobs of letters again; see `DeadLetters.replay`."""
-        sweep = self._plans.replay(which, utc_now(), version=version, rate=rate, dry_run=dry_run, every=every)
+        sweep = self._operations.replay(which, utc_now(), version=version, rate=rate, dry_run=dry_run, every=every)
         return await self._through(sweep, on_progress)
 
     async def purge(
@@ -75,15 +75,15 @@ class AsyncDeadLetters:
         dry_run: bool = False,
         every: bool = False,
         on_progress: OnProgress | None = None,
-        **which: Unpack[LetterFilter],
-    ) -> Tally:
+        **which: Unpack[DeadLetterFilter],
+    ) -> BulkResult:
         """Remove letters for good; see `DeadLetters.purge`."""
-        return await self._through(self._plans.purge(which, dry_run=dry_run, every=every), on_progress)
+        return await self._through(self._operations.purge(which, dry_run=dry_run, every=every), on_progress)
 
-    async def _through(self, sweep: Sweep, on_progress: OnProgress | None) -> Tally:
-        while not sweep.over:
-            wait = await self._link.do(sweep.step(time.monotonic()))
+    async def _through(self, sweep: BulkOperation, on_progress: OnProgress | None) -> BulkResult:
+        while not sweep.finished:
+            wait = await self._session.run(sweep.step(time.monotonic()))
             if on_progress is not None:
-                on_progress(sweep.tally)
+                on_progress(sweep.result)
             await asyncio.sleep(wait)
-        return sweep.tally
+        return sweep.result

@@ -12,13 +12,13 @@ from headrace.catalog import published
 from headrace.catalog.contract import Contract
 from headrace.client.dead_letters import DeadLetters
 from headrace.client.job import JobHandle
-from headrace.client.session import Link, some_left
+from headrace.client.session import Session, jobs_timeout
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
 from headrace.results.inbox import SOON, in_bulk
 from headrace.settings import Settings, load
-from headrace.submit.options import JobOptions, asked, each_of, instances_of
+from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
 from headrace.wire.keys import check_job_id, check_model_name, split_version
 from headrace.wire.outcome import Prediction
 
@@ -32,7 +32,7 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None, check: bool = True) -> None:
-        self._link = Link(settings_of(url, settings), check=check)
+        self._session = Session(settings_of(url, settings), check=check)
 
     def submit(
         self,
@@ -52,9 +52,11 @@ class Client:
         but for a connection lost for good while Redis answered.
         """
         now = utc_now()
-        wanted = asked(model, options, now)
-        job = self._link.do(self._link.submitter.submit(wanted, instances_of(instance, instances), id, now))
-        return JobHandle(self._link, job, wanted.model, own=id is None)
+        wanted = parse_options(model, options, now)
+        job = self._session.run(
+            self._session.submitter.submit(wanted, instances_from(instance, instances), id, now)
+        )
+        return JobHandle(self._session, job, wanted.model, own=id is None)
 
     def submit_many(
         self,
@@ -70,9 +72,11 @@ class Client:
         chunks: where one is refused, the jobs of those before it stay. QueueFull holds what was `accepted`.
         """
         now = utc_now()
-        wanted = asked(model, options, now)
-        jobs = self._link.do(self._link.submitter.submit_many(wanted, each_of(instances), ids, now))
-        return [JobHandle(self._link, job, wanted.model, own=ids is None) for job in jobs]
+        wanted = parse_options(model, options, now)
+        jobs = self._session.run(
+            self._session.submitter.submit_many(wanted, iterate_instances(instances), ids, now)
+        )
+        return [JobHandle(self._session, job, wanted.model, own=ids is None) for job in jobs]
 
     def predict(
         self,
@@ -87,18 +91,20 @@ class Client:
         """Submit, and wait for the prediction, `timeout` seconds at the most. Raises what both do."""
         deadline = Deadline(timeout)
         now = utc_now()
-        wanted, given = asked(model, options, now), instances_of(instance, instances)
+        wanted, given = parse_options(model, options, now), instances_from(instance, instances)
         if id is not None:
             job = check_job_id(id)
-            self._link.do(self._link.submitter.submit(wanted, given, job, now), deadline.left())
-            return JobHandle(self._link, job, wanted.model).result(deadline.left())
-        with self._link.lines.one() as line:
-            inbox = line.inbox if line.open(deadline.left()) else None
-            job = self._link.do(self._link.submitter.submit(wanted, given, None, now, inbox), deadline.left())
-            told = line.hear(job, deadline.left_or(SOON)) if inbox else None
+            self._session.run(self._session.submitter.submit(wanted, given, job, now), deadline.left())
+            return JobHandle(self._session, job, wanted.model).result(deadline.left())
+        with self._session.direct.acquire() as line:
+            inbox = line.reply_channel if line.open(deadline.left()) else None
+            job = self._session.run(
+                self._session.submitter.submit(wanted, given, None, now, inbox), deadline.left()
+            )
+            told = line.receive(job, deadline.left_or(SOON)) if inbox else None
         if told is not None:
             return told.get()
-        return JobHandle(self._link, job, wanted.model).result(deadline.left())
+        return JobHandle(self._session, job, wanted.model).result(deadline.left())
 
     def as_completed(self, jobs: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:
         """The jobs as they end, each with its outcome in it. Raises ResultTimeout `timeout` seconds from now."""
@@ -109,50 +115,50 @@ class Client:
         # Further handles of one job.
         others: dict[str, list[JobHandle]] = {}
         for job in jobs:
-            if job.known:
+            if job.has_outcome:
                 yield job
             elif job.id in waited:
                 others.setdefault(job.id, []).append(job)
             else:
                 waited[job.id] = job
         own = in_bulk({name for name, job in waited.items() if job.own})
-        with self._link.waiting.watch(waited, own=own) as watch:
+        with self._session.listener.subscribe(waited, own=own) as watch:
             while waited:
                 arrived = watch.next(deadline.left())
                 if arrived is None:
-                    if self._link.waiting.trouble is not None:
-                        raise self._link.waiting.trouble
-                    raise some_left(set(waited), len(jobs), deadline.timeout or 0.0)
+                    if self._session.listener.error is not None:
+                        raise self._session.listener.error
+                    raise jobs_timeout(set(waited), len(jobs), deadline.timeout or 0.0)
                 name, outcome = arrived
                 for job in (waited.pop(name), *others.pop(name, ())):
-                    job.keep(outcome)
+                    job.set_outcome(outcome)
                     yield job
 
     def job(self, id: str) -> JobHandle:  # noqa: A002  # as above
         """The job of an id, whoever submitted it. Asks Redis nothing yet."""
-        return JobHandle(self._link, check_job_id(id))
+        return JobHandle(self._session, check_job_id(id))
 
     def contract(self, model: str, version: str | None = None) -> Contract:
         """The contract of a version of a model, of the newest by default. Raises UnknownModel."""
         name, version = split_version(model, version)
-        return self._link.do(self._link.contracts.named(check_model_name(name), version, utc_now()))
+        return self._session.run(self._session.contracts.named(check_model_name(name), version, utc_now()))
 
     def models(self) -> list[str]:
         """The models a worker has published a contract of, sorted."""
-        return self._link.do(published.list_models(self._link.keys))
+        return self._session.run(published.list_models(self._session.keys))
 
     def queues(self) -> list[QueueDepth]:
         """What waits in the queue of each of these models."""
-        return self._link.do(queues.read_queues(self._link.keys))
+        return self._session.run(queues.read_queues(self._session.keys))
 
     @property
     def dead_letters(self) -> DeadLetters:
         """The jobs that failed for good: look at them, replay them, purge them."""
-        return DeadLetters(self._link)
+        return DeadLetters(self._session)
 
     def close(self) -> None:
         """Close the connections. Waits that go on in other threads end with a HeadraceError."""
-        self._link.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self

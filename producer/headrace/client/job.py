@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.client.session import Link
+from headrace.client.session import Session
 from headrace.clock import utc_now
 from headrace.inspection.timeline import Timeline
 from headrace.results import publish
@@ -13,11 +13,11 @@ class JobHandle:
     """A job of this client, or any job by its id (`Client.job`). Keeps the outcome once it has it."""
 
     # There are as many of them as jobs in a `submit_many`.
-    __slots__ = ("_link", "_outcome", "id", "model", "own")
+    __slots__ = ("_outcome", "_session", "id", "model", "own")
 
     def __init__(
         self,
-        link: Link,
+        link: Session,
         job: str,
         model: str | None = None,
         outcome: Outcome | None = None,
@@ -30,24 +30,24 @@ class JobHandle:
         self.model = model
         #: Whether this client submitted it, under an id of its own making.
         self.own = own
-        self._link = link
+        self._session = link
         self._outcome = outcome
 
     def status(self) -> Status:
         """Where the job is now: queued, running, success, failure, cancelled, expired or unknown."""
         if self._outcome is None:
-            known = self._link.do(self._link.inspector.look(self.id))
+            known = self._session.run(self._session.inspector.read_state(self.id))
             self.model = self.model or known.model
             self._outcome = known.outcome
             return known.status
         return status_of(self._outcome)
 
     @property
-    def known(self) -> bool:
+    def has_outcome(self) -> bool:
         """Whether the handle holds the outcome, without asking Redis."""
         return self._outcome is not None
 
-    def keep(self, outcome: Outcome) -> None:
+    def set_outcome(self, outcome: Outcome) -> None:
         """Hold the outcome that was waited for elsewhere."""
         self._outcome = outcome
 
@@ -62,7 +62,7 @@ class JobHandle:
         Raises ResultTimeout; BrokerUnavailable if Redis refuses us, or was away when time was up.
         """
         if self._outcome is None:
-            self._outcome = self._link.outcome(self.id, timeout)
+            self._outcome = self._session.outcome(self.id, timeout)
         return self._outcome
 
     def result(self, timeout: float | None = None) -> Prediction:
@@ -74,13 +74,13 @@ class JobHandle:
 
         A job that runs is not interrupted: its prediction is thrown away.
         """
-        return self._link.do(
-            publish.cancel(self._link.keys, self.id, ttl=self._link.settings.result_ttl, now=utc_now())
+        return self._session.run(
+            publish.cancel(self._session.keys, self.id, ttl=self._session.settings.result_ttl, now=utc_now())
         )
 
     def explain(self) -> Timeline:
         """What became of the job so far: submitted, claimed, predicted, tried again, ended; or where it waits."""
-        return self._link.do(self._link.inspector.explain(self.id))
+        return self._session.run(self._session.inspector.explain(self.id))
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}{f' of {self.model}' if self.model else ''}>"

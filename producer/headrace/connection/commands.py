@@ -25,28 +25,28 @@ Word = str | bytes | int | float
 class Command(msgspec.Struct, frozen=True):
     """One command to Redis. `source` is the script an EVALSHA runs, for a server that does not have it yet."""
 
-    words: tuple[Word, ...]
+    args: tuple[Word, ...]
     source: str | None = None
 
     @property
     def with_source(self) -> tuple[Word, ...]:
         """The command as EVAL: it runs the script and leaves it on the server."""
-        return ("EVAL", self.source or "", *self.words[2:])
+        return ("EVAL", self.source or "", *self.args[2:])
 
 
-class Together(msgspec.Struct, frozen=True):
+class Pipeline(msgspec.Struct, frozen=True):
     """Commands that go over one connection, in this order. The reply is a list; an error in it was a refusal."""
 
     commands: tuple[tuple[Word, ...], ...]
 
 
-class Early(msgspec.Struct, frozen=True):
+class Pipelined(msgspec.Struct, frozen=True):
     """A command that is sent while the plan goes on. The reply is `Sent`; the reply to that is the command's."""
 
     command: Command
 
 
-class Sent(ABC):
+class PendingReply(ABC):
     """A command whose reply has not been read. To be yielded once, or dropped."""
 
     command: Command
@@ -61,9 +61,9 @@ class Sent(ABC):
 
 
 #: Yields commands, is sent their replies, returns what it decided.
-Plan = Generator[Command | Together, Any, T]
+Operation = Generator[Command | Pipeline, Any, T]
 #: One that sends commands early, too: a client's link carries it out.
-PlanAhead = Generator[Command | Together | Early | Sent, Any, T]
+PipelinedOperation = Generator[Command | Pipeline | Pipelined | PendingReply, Any, T]
 #: What a plan yields.
 Asked = TypeVar("Asked")
 
@@ -80,37 +80,37 @@ class Script:
         return Command(("EVALSHA", self._sha, len(keys), *keys, *values), self._source)
 
 
-def ask(redis: redis.Redis, command: Command | Together) -> Any:
+def execute(redis: redis.Redis, command: Command | Pipeline) -> Any:
     """The reply to a command, or those to several."""
     from redis.exceptions import NoScriptError
 
-    if isinstance(command, Together):
+    if isinstance(command, Pipeline):
         with redis.pipeline(transaction=False) as pipeline:
             for words in command.commands:
                 pipeline.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py gives it no types
             return pipeline.execute(raise_on_error=False)
     try:
-        return redis.execute_command(*command.words)  # type: ignore[no-untyped-call]  # as above
+        return redis.execute_command(*command.args)  # type: ignore[no-untyped-call]  # as above
     except NoScriptError:
         return redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
 
 
-async def ask_async(redis: redis.asyncio.Redis, command: Command | Together) -> Any:
+async def execute_async(redis: redis.asyncio.Redis, command: Command | Pipeline) -> Any:
     """`ask` over an asynchronous connection."""
     from redis.exceptions import NoScriptError
 
-    if isinstance(command, Together):
+    if isinstance(command, Pipeline):
         async with redis.pipeline(transaction=False) as pipeline:
             for words in command.commands:
                 pipeline.execute_command(*words)
             return await pipeline.execute(raise_on_error=False)
     try:
-        return await redis.execute_command(*command.words)  # type: ignore[no-untyped-call]  # as above
+        return await redis.execute_command(*command.args)  # type: ignore[no-untyped-call]  # as above
     except NoScriptError:
         return await redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
 
 
-def carry_out(ask: Callable[[Asked], Any], plan: Generator[Asked, Any, T]) -> T:
+def run(ask: Callable[[Asked], Any], plan: Generator[Asked, Any, T]) -> T:
     """What the plan decides. Errors of Redis that the plan does not catch reach the caller."""
     from redis.exceptions import RedisError
 
@@ -128,7 +128,7 @@ def carry_out(ask: Callable[[Asked], Any], plan: Generator[Asked, Any, T]) -> T:
         return result
 
 
-async def carry_out_async(ask: Callable[[Asked], Awaitable[Any]], plan: Generator[Asked, Any, T]) -> T:
+async def run_async(ask: Callable[[Asked], Awaitable[Any]], plan: Generator[Asked, Any, T]) -> T:
     """`carry_out`, where to ask is to await."""
     from redis.exceptions import RedisError
 

@@ -19,7 +19,7 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError as NoPrimary
 
 from headrace.connection.sentinel import AsyncSentinelPool, SentinelOptions, SentinelPool
-from headrace.connection.url import Address, read
+from headrace.connection.url import Address, read_address
 from headrace.errors import BrokerUnavailable, SettingError
 from headrace.settings import Settings
 from headrace.wire.keys import PRIORITY_STEPS
@@ -44,7 +44,7 @@ _DRIVER = DriverInfo(lib_version=redis.__version__)
 
 def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
     """A pool of connections, bytes in and bytes out, safe for threads and after fork. Opens none yet."""
-    address = read(settings.redis_url)
+    address = read_address(settings.redis_url)
     retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
     options = _options(settings, address) | {"retry": retry}
     with _explained(address):
@@ -59,7 +59,7 @@ def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
 
 def connect_async(settings: Settings, *, retries: int = _RETRIES) -> redis.asyncio.Redis:
     """`connect`, for asyncio."""
-    address = read(settings.redis_url)
+    address = read_address(settings.redis_url)
     retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
     options = _options(settings, address) | {"retry": retry}
     with _explained(address):
@@ -72,7 +72,7 @@ def connect_async(settings: Settings, *, retries: int = _RETRIES) -> redis.async
     return redis.asyncio.Redis.from_pool(pool)
 
 
-def drop_idle(client: redis.Redis) -> None:
+def close_idle(client: redis.Redis) -> None:
     """Close the connections nobody uses, which may be as dead as one that was found to be. Safe for threads."""
     pool: Any = client.connection_pool
     idle: Queue[Any] = pool.pool
@@ -87,7 +87,7 @@ def drop_idle(client: redis.Redis) -> None:
         idle.put_nowait(connection)
 
 
-async def drop_idle_async(client: redis.asyncio.Redis) -> None:
+async def close_idle_async(client: redis.asyncio.Redis) -> None:
     """`drop_idle`, for asyncio."""
     with suppress(exceptions.RedisError, OSError):
         await client.connection_pool.disconnect(inuse_connections=False)
@@ -121,13 +121,13 @@ def _options(settings: Settings, address: Address) -> dict[str, Any]:
     return options
 
 
-def where(settings: Settings) -> str:
+def describe_server(settings: Settings) -> str:
     """Which Redis, for messages: host and port, the path of the socket, or the name and its Sentinels."""
-    return read(settings.redis_url).where
+    return read_address(settings.redis_url).where
 
 
 @contextmanager
-def guarded(settings: Settings) -> Iterator[None]:
+def translate_errors(settings: Settings) -> Iterator[None]:
     """Errors of Redis leave the block as BrokerUnavailable, with what was noted of them."""
     try:
         yield
@@ -138,7 +138,7 @@ def guarded(settings: Settings) -> Iterator[None]:
         raise told from error
 
 
-def is_lasting(error: exceptions.RedisError) -> bool:
+def is_permanent(error: exceptions.RedisError) -> bool:
     """Whether trying again helps nobody: Redis refuses us, it is not away."""
     return isinstance(
         error, exceptions.AuthenticationError | exceptions.AuthorizationError | exceptions.NoPermissionError
@@ -154,10 +154,10 @@ def is_read_only(error: exceptions.RedisError) -> bool:
 def unavailable(error: exceptions.RedisError, settings: Settings) -> BrokerUnavailable:
     """What an error of Redis means, where, and what to do. Never tells the password."""
     meaning = _meaning(error)
-    if isinstance(error, exceptions.TimeoutError) and read(settings.redis_url).tls:
+    if isinstance(error, exceptions.TimeoutError) and read_address(settings.redis_url).tls:
         # A plain Redis takes a TLS greeting for the beginning of a command, and waits for the rest.
         meaning = f"cannot be reached over TLS, or {meaning} Does the port speak TLS?"
-    return BrokerUnavailable(f"Redis at {where(settings)} {meaning}")
+    return BrokerUnavailable(f"Redis at {describe_server(settings)} {meaning}")
 
 
 def _meaning(error: exceptions.RedisError) -> str:
@@ -235,7 +235,7 @@ def celery_app(settings: Settings) -> Celery:
     """A plain Celery app on the same Redis: sends and reads what Headrace does, in Celery's own ways."""
     from celery import Celery
 
-    address = read(settings.redis_url)
+    address = read_address(settings.redis_url)
     with _explained(address):
         url, tls = address.celery_url, address.tls
     found: dict[str, Any] = {}

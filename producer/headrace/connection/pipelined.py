@@ -7,10 +7,10 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from headrace.connection.commands import Command, Sent
+from headrace.connection.commands import Command, PendingReply
 
 
-class SentOver(Sent):
+class PendingCommand(PendingReply):
     """A command on its way, over a connection that serves nothing else until the reply is read."""
 
     def __init__(self, client: redis.Redis, command: Command) -> None:
@@ -21,7 +21,7 @@ class SentOver(Sent):
         self._error: RedisError | None = None
         try:
             self._connection = self._pool.get_connection()
-            self._connection.send_command(*command.words)
+            self._connection.send_command(*command.args)
         except RedisError as error:
             self._error = error
             self.drop()

@@ -10,7 +10,7 @@ import random
 
 from redis import exceptions
 
-from headrace.connection.connect import is_lasting, is_read_only
+from headrace.connection.connect import is_permanent, is_read_only
 
 #: Tries of a Redis that has never answered: its URL may be wrong, and who starts a program wants to hear of it.
 _TRIES = 3
@@ -26,7 +26,7 @@ _PASSING = (
 )
 
 
-class Patience:
+class RetryPolicy:
     """That of one client with its Redis. Safe for threads.
 
     A Redis that has answered before is waited for, `seconds` for each command: a restart or a failover takes
@@ -37,40 +37,40 @@ class Patience:
         self._seconds = seconds
         self._answered = False
 
-    def heard(self) -> None:
+    def succeeded(self) -> None:
         """Redis has answered."""
         self._answered = True
 
-    def rest(
+    def next_delay(
         self,
         error: exceptions.RedisError,
         *,
         tries: int,
-        since: float,
-        within: float | None = None,
-        part: float | None = None,
+        elapsed: float,
+        timeout: float | None = None,
+        jitter: float | None = None,
     ) -> float | None:
         """Seconds to rest before the command is sent again; None to give up.
 
         It has failed `tries` times, the last with `error`, and was first sent `since` seconds ago; its caller
         has `within` seconds for it, where that is less than ours. `part` is a random number from 0 to 1.
         """
-        seconds = self._seconds if within is None else min(self._seconds, within)
+        seconds = self._seconds if timeout is None else min(self._seconds, timeout)
         if isinstance(error, exceptions.TimeoutError):
             # The connection may be dead without our knowing; a fresh one tells. It has taken its time already.
-            return 0.0 if tries == 1 and (within is None or since < within) else None
-        if not is_passing(error):
+            return 0.0 if tries == 1 and (timeout is None or elapsed < timeout) else None
+        if not is_transient(error):
             return None
         longest = min(_LONGEST, _FIRST * 2 ** min(tries - 1, 10))
-        rest = longest * (random.random() if part is None else part)  # noqa: S311  # spreads tries, no secret
+        rest = longest * (random.random() if jitter is None else jitter)  # noqa: S311  # spreads tries, no secret
         if not self._answered or is_read_only(error):
             return rest if tries < _TRIES else None
-        return rest if since + rest < seconds else None
+        return rest if elapsed + rest < seconds else None
 
 
-def is_passing(error: exceptions.RedisError) -> bool:
+def is_transient(error: exceptions.RedisError) -> bool:
     """Whether it may be gone when the command is sent again."""
-    if is_lasting(error):
+    if is_permanent(error):
         return False
     return (
         isinstance(error, _PASSING)

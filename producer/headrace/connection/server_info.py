@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import ResponseError
 
-from headrace.connection.commands import Command, Plan
+from headrace.connection.commands import Command, Operation
 
 #: Directives the promises hang on that INFO does not tell.
 DIRECTIVES = (
@@ -29,7 +29,7 @@ DIRECTIVES = (
 _TRIPS = 5
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a Redis tells of itself."""
 
     #: The fields of INFO; empty where the user may not ask.
@@ -76,7 +76,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return int(value) if str(value).isdigit() else 0
 
 
-def directives(*names: str) -> Plan[dict[str, str]]:
+def directives(*names: str) -> Operation[dict[str, str]]:
     """Directives and their values, without those the user may not read."""
     config: dict[str, str] = {}
     for name in names:
@@ -86,7 +86,9 @@ def directives(*names: str) -> Plan[dict[str, str]]:
     return config
 
 
-def look(wall: Callable[[], float] = time.time, ticks: Callable[[], float] = time.perf_counter) -> Plan[Facts]:
+def read_server_info(
+    wall: Callable[[], float] = time.time, ticks: Callable[[], float] = time.perf_counter
+) -> Operation[ServerInfo]:
     """All that can be told of it, also how far away it is and what its clock says.
 
     `wall` is our clock in unix seconds, `ticks` one that measures.
@@ -101,7 +103,7 @@ def look(wall: Callable[[], float] = time.time, ticks: Callable[[], float] = tim
     theirs = yield from _permitted(Command(("TIME",)), None)
     ours = (before + wall()) / 2
     info = yield from _permitted(Command(("INFO",)), {})
-    return Facts(
+    return ServerInfo(
         info=info,
         config=(yield from directives(*DIRECTIVES)),
         latency=1000 * median(trips),
@@ -109,13 +111,13 @@ def look(wall: Callable[[], float] = time.time, ticks: Callable[[], float] = tim
     )
 
 
-def user() -> Plan[str | None]:
+def user() -> Operation[str | None]:
     """Who we are to it; None where it does not tell."""
     told = yield from _permitted(Command(("ACL WHOAMI",)), None)
     return None if told is None else _text(told)
 
 
-def _permitted(command: Command, otherwise: Any) -> Plan[Any]:
+def _permitted(command: Command, otherwise: Any) -> Operation[Any]:
     """The reply, or what stands for it where the command is not permitted, or not there (as a managed CONFIG)."""
     try:
         return (yield command)

@@ -83,7 +83,7 @@ def _host(name: str) -> str:
     return f"[{name}]" if ":" in name else name
 
 
-def read(url: str) -> Address:
+def read_address(url: str) -> Address:
     """The address a URL names, or SettingError, which says nothing of the URL but its scheme and options."""
     if not isinstance(url, str):
         raise SettingError(f"the Redis URL is a text, got a {type(url).__name__}")

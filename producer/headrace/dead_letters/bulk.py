@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from headrace.connection.commands import Plan
-from headrace.dead_letters.replay import Fate
-from headrace.dead_letters.search import CHUNK, Search
-from headrace.wire.dead_letter import Letter
+from headrace.connection.commands import Operation
+from headrace.dead_letters.replay import LetterResult
+from headrace.dead_letters.search import CHUNK, DeadLetterCursor
+from headrace.wire.dead_letter import DeadLetter
 
 #: Steps in a second, where there is a rate.
 _STEPS = 10
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay or purge has done so far; of a dry run, what it would do."""
 
     #: Letters replayed or purged.
@@ -33,25 +33,25 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: Deals with some letters, or with the first of them; the fate of each it dealt with.
-Deal = Callable[[Sequence[Letter]], Plan[list[Fate]]]
+Deal = Callable[[Sequence[DeadLetter]], Operation[list[LetterResult]]]
 
 
-class Sweep:
+class BulkOperation:
     """Letters dealt with a few at a time, so that there may be a pause between the steps."""
 
-    def __init__(self, search: Search, deal: Deal, *, rate: float | None) -> None:
+    def __init__(self, search: DeadLetterCursor, deal: Deal, *, rate: float | None) -> None:
         self._search, self._deal, self._rate = search, deal, rate
         self._chunk = CHUNK if rate is None else min(CHUNK, max(1, int(rate / _STEPS)))
-        self._found: deque[Letter] = deque()
+        self._found: deque[DeadLetter] = deque()
         self._began: float | None = None
-        self.tally = Tally()
+        self.result = BulkResult()
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether all letters have been dealt with."""
-        return self._search.over and not self._found
+        return self._search.exhausted and not self._found
 
-    def step(self, now: float) -> Plan[float]:
+    def step(self, now: float) -> Operation[float]:
         """Deal with the next letters at that moment of a monotonic clock; seconds to wait before the next step."""
         self._began = now if self._began is None else self._began
         if not self._found:
@@ -59,14 +59,14 @@ class Sweep:
         some = [self._found.popleft() for _ in range(min(self._chunk, len(self._found)))]
         fates = (yield from self._deal(some)) if some else []
         self._found.extendleft(reversed(some[len(fates) :]))
-        before = self.tally
-        self.tally = Tally(
-            done=before.done + fates.count(Fate.DONE),
-            gone=before.gone + fates.count(Fate.GONE),
-            taken=before.taken + fates.count(Fate.TAKEN),
-            no_job=before.no_job + fates.count(Fate.NO_JOB),
+        before = self.result
+        self.result = BulkResult(
+            done=before.done + fates.count(LetterResult.DONE),
+            gone=before.gone + fates.count(LetterResult.GONE),
+            taken=before.taken + fates.count(LetterResult.TAKEN),
+            no_job=before.no_job + fates.count(LetterResult.NO_JOB),
             missing=tuple(self._search.missing),
         )
-        if self._rate is None or self.over:
+        if self._rate is None or self.finished:
             return 0.0
-        return max(0.0, self._began + self.tally.done / self._rate - now)
+        return max(0.0, self._began + self.result.done / self._rate - now)

@@ -10,14 +10,14 @@ import msgspec
 
 from headrace.errors import InvalidInput
 from headrace.submit.options import length
-from headrace.wire.dead_letter import Letter
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.outcome import Reason
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-class LetterFilter(TypedDict, total=False):
+class DeadLetterFilter(TypedDict, total=False):
     """What letters must have in common; all of it that is given. None is as good as not given."""
 
     #: These, and no others.
@@ -34,7 +34,7 @@ class LetterFilter(TypedDict, total=False):
     newer_than: float | timedelta | datetime | None
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
     """A filter that has been checked."""
 
     ids: tuple[str, ...] | None = None
@@ -47,7 +47,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def every(self) -> bool:
         """Whether it is met by every letter."""
-        return self == Wanted()
+        return self == CheckedFilter()
 
     def span(self, now_ms: int) -> tuple[int, int]:
         """The first and last moment at which a letter wanted may have died, at the server's moment `now_ms`.
@@ -58,7 +58,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         last = now_ms if self.older_than is None else _moment(self.older_than, now_ms)
         return first, min(last, now_ms)
 
-    def takes(self, letter: Letter) -> bool:
+    def matches(self, letter: DeadLetter) -> bool:
         """Whether a letter has what is wanted, its id and age aside."""
         return (
             (self.model is None or letter.model == self.model)
@@ -67,18 +67,20 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def wanted(given: LetterFilter) -> Wanted:
+def parse_filter(given: DeadLetterFilter) -> CheckedFilter:
     """A filter as it is used. Raises InvalidInput, and TypeError for a condition there is not."""
     for name in given:
-        if name not in LetterFilter.__annotations__:
-            raise TypeError(f"no letters are found by {name!r}, but by {', '.join(LetterFilter.__annotations__)}")
+        if name not in DeadLetterFilter.__annotations__:
+            raise TypeError(
+                f"no letters are found by {name!r}, but by {', '.join(DeadLetterFilter.__annotations__)}"
+            )
     reason = given.get("reason")
     if reason is not None and reason not in get_args(Reason):
         raise InvalidInput(f"`reason` is one of {', '.join(get_args(Reason))}")
     ids = given.get("ids")
     if isinstance(ids, str | bytes):
         raise InvalidInput("`ids` is a list of ids; for one letter give a list of one")
-    return Wanted(
+    return CheckedFilter(
         ids=None if ids is None else tuple(dict.fromkeys(ids)),
         model=given.get("model"),
         reason=reason,
@@ -107,9 +109,9 @@ def moment(ms: int) -> datetime:
     return _EPOCH + ms * _MILLISECOND
 
 
-def some(given: LetterFilter, *, every: bool) -> Wanted:
+def require_filter(given: DeadLetterFilter, *, every: bool) -> CheckedFilter:
     """A filter that does not mean every letter by mistake."""
-    sought = wanted(given)
+    sought = parse_filter(given)
     if sought.every and not every:
         raise InvalidInput("say which letters: by `ids`, `model`, `reason`, `error` or age, or `every=True`")
     return sought

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from headrace.wire.dead_letter import Letter
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.outcome import Reason
 
 #: Numbers, and ids as programs make them: what differs between letters of one cause.
@@ -23,7 +23,7 @@ _MOST = 10_000
 _Kind = tuple[str | None, str | None, Reason, str, str]
 
 
-class Storm(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Letters of one model, version, reason and error, whose messages differ in numbers and ids at most."""
 
     count: int
@@ -40,14 +40,14 @@ class Storm(msgspec.Struct, frozen=True, kw_only=True):
     example: str
 
 
-class Storms:
+class DeadLetterGroups:
     """Letters sorted into storms one by one, in memory that does not grow with their number."""
 
     def __init__(self) -> None:
         self._kinds: dict[_Kind, list[int]] = {}
         self._examples: dict[_Kind, str] = {}
 
-    def add(self, letters: Iterable[Letter]) -> None:
+    def add(self, letters: Iterable[DeadLetter]) -> None:
         """Count letters in."""
         for letter in letters:
             kind = self._kind(letter)
@@ -58,16 +58,16 @@ class Storms:
                 found[2] = letter.died_ms
                 self._examples[kind] = letter.id
 
-    def _kind(self, letter: Letter) -> _Kind:
-        kind = (letter.model, letter.version, letter.reason, letter.error, struck(letter))
+    def _kind(self, letter: DeadLetter) -> _Kind:
+        kind = (letter.model, letter.version, letter.reason, letter.error, normalise_message(letter))
         if kind not in self._kinds and len(self._kinds) >= _MOST:
             return (*kind[:4], "")
         return kind
 
-    def found(self) -> tuple[Storm, ...]:
+    def found(self) -> tuple[DeadLetterGroup, ...]:
         """The storms, the largest first, and of equals the newest."""
         storms = (
-            Storm(
+            DeadLetterGroup(
                 count=count,
                 model=kind[0],
                 version=kind[1],
@@ -83,6 +83,6 @@ class Storms:
         return tuple(sorted(storms, key=lambda storm: (-storm.count, -storm.newest_ms, storm.example)))
 
 
-def struck(letter: Letter) -> str:
+def normalise_message(letter: DeadLetter) -> str:
     """What a letter says, without the numbers and ids that tell it from others like it."""
     return _STRUCK.sub(_STRUCK_AS, letter.message[:_COMPARED])

@@ -11,16 +11,16 @@ import msgspec
 
 from headrace.errors import InvalidInput, SettingError
 from headrace.results import publish
-from headrace.submit.enqueue import Packer
-from headrace.wire.attempts import REPLAY, Attempt, joined, runs_alone
-from headrace.wire.dead_letter import Kept
+from headrace.submit.enqueue import JobEncoder
+from headrace.wire.attempts import REPLAY, Attempt, join_history, runs_alone
+from headrace.wire.dead_letter import DeadLetterWithMessage
 from headrace.wire.keys import PRIORITY_STEPS, Keys, model_of, step_of
 from headrace.wire.message import Job, describe
-from headrace.wire.parsing import NotAJob, unseal
+from headrace.wire.parsing import MalformedMessage, parse
 from headrace.wire.signing import HEADER, JobKeys
 
 
-class Fate(IntEnum):
+class LetterResult(IntEnum):
     """What became of a letter that was to be replayed or purged."""
 
     #: It was purged, replayed, or replaced by one that died since, before its turn came.
@@ -73,7 +73,7 @@ _BODY = msgspec.json.Decoder(tuple[tuple[msgspec.Raw, ...], dict[str, msgspec.Ra
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A letter ready to be sent again."""
 
-    letter: Kept
+    letter: DeadLetterWithMessage
     #: The priority its message asks for, and whether it is to run with no other job.
     priority: int
     alone: bool
@@ -82,15 +82,18 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     record: bytes
 
 
-def replay(letter: Kept, *, who: str, now_ms: int, version: str | None, keys: JobKeys | None = None) -> Replay:
+def replay(
+    letter: DeadLetterWithMessage, *, who: str, now_ms: int, version: str | None, keys: JobKeys | None = None
+) -> Replay:
     """A letter as it is sent again by `who` at that moment (the server's unix milliseconds).
 
     Its deadline and its delay are dropped: they were about the first time. A job whose signature counts with
-    `keys` is signed anew where that changes what is signed. Raises NotAJob, and SettingError without the keys.
+    `keys` is signed anew where that changes what is signed. Raises MalformedMessage, and
+    SettingError without the keys.
     """
     if model_of(letter.queue) is None:
-        raise NotAJob("it comes from no queue of a model")
-    sealed = unseal(letter.payload)
+        raise MalformedMessage("it comes from no queue of a model")
+    sealed = parse(letter.payload)
     try:
         job = sealed.job()
         record = _record(job, letter.payload, now_ms)
@@ -99,19 +102,19 @@ def replay(letter: Kept, *, who: str, now_ms: int, version: str | None, keys: Jo
     message = letter.payload
     if sealed.eta is not None or sealed.expires is not None or (job and version not in {None, job.version}):
         message = _rewritten(message, job, version, keys)
-    history = (*letter.attempts, Attempt(cause=REPLAY, owner=who, at_ms=now_ms, company=0))
+    history = (*letter.attempts, Attempt(cause=REPLAY, owner=who, at_ms=now_ms, claim_size=0))
     return Replay(
         letter=letter,
         priority=sealed.priority,
         alone=runs_alone(history),
-        frame=joined(history, message),
+        frame=join_history(history, message),
         record=record,
     )
 
 
 def call(keys: Keys, replays: Sequence[Replay], *, ttl: int) -> tuple[list[str], list[str | bytes | int]]:
     """KEYS and ARGV of the script. `ttl` is the seconds a record is kept."""
-    names = [keys.died, keys.dead, keys.dead_messages]
+    names = [keys.dead_times, keys.dead, keys.dead_messages]
     values: list[str | bytes | int] = [ttl]
     for one in replays:
         letter = one.letter
@@ -122,7 +125,7 @@ def call(keys: Keys, replays: Sequence[Replay], *, ttl: int) -> tuple[list[str],
 
 def _target(keys: Keys, one: Replay) -> str:
     if one.alone:
-        return keys.again(one.letter.queue)
+        return keys.isolated(one.letter.queue)
     # Any client may have written any number.
     return keys.lists(one.letter.queue)[step_of(min(max(one.priority, 0), PRIORITY_STEPS[-1]))]
 
@@ -130,8 +133,8 @@ def _target(keys: Keys, one: Replay) -> str:
 def _record(job: Job, message: bytes, now_ms: int) -> bytes:
     """The record a submit of this job writes, so that its id stays protected from another input."""
     (_, instances), *_ = _BODY.decode(_body(_OBJECT.decode(message)))
-    packer = Packer(msgspec.structs.replace(job, eta=None, expires=None), job.version)
-    return packer.pack(job.id, bytes(instances)).digest + packer.record(now_ms)
+    packer = JobEncoder(msgspec.structs.replace(job, eta=None, expires=None), job.version)
+    return packer.encode(job.id, bytes(instances)).digest + packer.record(now_ms)
 
 
 def _rewritten(message: bytes, job: Job | None, version: str | None, keys: JobKeys | None) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from headrace.connection.commands import Command, Plan, Script
-from headrace.dead_letters.filter import Wanted
+from headrace.connection.commands import Command, Operation, Script
+from headrace.dead_letters.filter import CheckedFilter
 from headrace.wire import dead_letter as letters
-from headrace.wire.dead_letter import Kept, Letter
+from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 from headrace.wire.keys import Keys
 
 #: Ids one command names, and letters one call of a script deals with: a call should hold Redis for a millisecond.
@@ -55,10 +55,10 @@ return found
 """)
 
 
-class Search:
+class DeadLetterCursor:
     """The letters of a filter, oldest first, a page at a time."""
 
-    def __init__(self, keys: Keys, sought: Wanted) -> None:
+    def __init__(self, keys: Keys, sought: CheckedFilter) -> None:
         self._keys, self._wanted = keys, sought
         self._ids: deque[bytes | str] = deque(sought.ids or ())
         #: Where the next page begins (as ZRANGEBYSCORE has it) and the last ends; None before and after the walk.
@@ -69,11 +69,11 @@ class Search:
         self.missing: list[str] = []
 
     @property
-    def over(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether there are no more."""
         return self._begun and self._from is None and not self._ids
 
-    def next(self) -> Plan[list[Letter]]:
+    def next(self) -> Operation[list[DeadLetter]]:
         """The next letters; sometimes none, though it is not over."""
         if not self._begun:
             seconds, micros = yield Command(("TIME",))
@@ -81,18 +81,18 @@ class Search:
             self._begun = True
             self._from = str(self._first) if self._wanted.ids is None else None
         if not self._ids and self._from is not None:
-            last, ids = yield _IDS([self._keys.died], [self._from, self._last, _PAGE])
+            last, ids = yield _IDS([self._keys.dead_times], [self._from, self._last, _PAGE])
             self._from = f"({last.decode()}" if last else None
             self._ids.extend(ids)
         asked = [self._ids.popleft() for _ in range(min(CHUNK, len(self._ids)))]
         if not asked:
             return []
-        found = yield _LINES([self._keys.died, self._keys.dead], asked)
+        found = yield _LINES([self._keys.dead_times, self._keys.dead], asked)
         return list(self._met(asked, found))
 
     def _met(
         self, asked: Sequence[bytes | str], found: Sequence[tuple[bytes | None, bytes | None]]
-    ) -> Iterator[Letter]:
+    ) -> Iterator[DeadLetter]:
         for raw, (died, line) in zip(asked, found, strict=True):
             name = raw if isinstance(raw, str) else raw.decode(errors="replace")
             if died is None:
@@ -100,38 +100,38 @@ class Search:
                     self.missing.append(name)
                 continue
             met = letters.read(name, line or b"", int(float(died)))
-            if self._first <= met.died_ms <= self._last and self._wanted.takes(met):
+            if self._first <= met.died_ms <= self._last and self._wanted.matches(met):
                 yield met
 
 
-class Whole:
+class MessageCursor:
     """Letters with their messages."""
 
-    def __init__(self, keys: Keys, search: Search) -> None:
+    def __init__(self, keys: Keys, search: DeadLetterCursor) -> None:
         self._keys, self._search = keys, search
-        self._found: deque[Letter] = deque()
+        self._found: deque[DeadLetter] = deque()
 
     @property
-    def over(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether there are no more."""
-        return self._search.over and not self._found
+        return self._search.exhausted and not self._found
 
-    def next(self) -> Plan[list[Kept]]:
+    def next(self) -> Operation[list[DeadLetterWithMessage]]:
         """The next letters whole; sometimes none, though it is not over."""
         if not self._found:
             self._found.extend((yield from self._search.next()))
         some = [self._found.popleft() for _ in range(min(CHUNK, len(self._found)))]
         if not some:
             return []
-        _, whole = yield from read_whole(self._keys, [one.id for one in some])
+        _, whole = yield from read_letters(self._keys, [one.id for one in some])
         self._found.extendleft(reversed(some[len(whole) :]))
         return [one for one in whole if one is not None]
 
 
-def read_whole(keys: Keys, names: Sequence[str]) -> Plan[tuple[int, list[Kept | None]]]:
+def read_letters(keys: Keys, names: Sequence[str]) -> Operation[tuple[int, list[DeadLetterWithMessage | None]]]:
     """The server's time (ms), and the first of these letters whole, None where there is none; one at least."""
-    now_ms, *found = yield _WHOLE([keys.died, keys.dead, keys.dead_messages], [_BYTES, *names])
-    whole: list[Kept | None] = []
+    now_ms, *found = yield _WHOLE([keys.dead_times, keys.dead, keys.dead_messages], [_BYTES, *names])
+    whole: list[DeadLetterWithMessage | None] = []
     for name, (died, line, message) in zip(names, found, strict=False):
         if died is None:
             whole.append(None)

@@ -21,38 +21,38 @@ def access(address: Address, user: str | None) -> Iterator[Finding]:
         yield Finding(
             level="weakens",
             directive="HEADRACE_REDIS_URL",
-            found=f"without TLS, to {address.where}",
-            wanted="rediss://",
+            actual=f"without TLS, to {address.where}",
+            expected="rediss://",
             why="whoever is on the way reads instances, predictions and the password",
-            do="give Redis a certificate (`tls-port`), and write rediss:// with ssl_ca_certs",
+            fix="give Redis a certificate (`tls-port`), and write rediss:// with ssl_ca_certs",
         )
     elif str(address.tls.get("ssl_cert_reqs", "required")).lower() in {"none", "0", "cert_none"}:
         yield Finding(
             level="weakens",
             directive="ssl_cert_reqs",
-            found="none",
-            wanted="required",
+            actual="none",
+            expected="required",
             why="whoever is on the way can pass for Redis",
-            do="leave it out of the URL, and name the authority in ssl_ca_certs",
+            fix="leave it out of the URL, and name the authority in ssl_ca_certs",
         )
     options = address.options
     if not options.get("password"):
         yield Finding(
             level="breaks",
             directive="requirepass",
-            found="no password asked for",
-            wanted="users with passwords",
+            actual="no password asked for",
+            expected="users with passwords",
             why="whoever reaches Redis reads, changes and deletes jobs",
-            do="ACL SETUSER default off, and the users of docs/reference/acl.md",
+            fix="ACL SETUSER default off, and the users of docs/reference/acl.md",
         )
     elif user == "default":
         yield Finding(
             level="weakens",
             directive="ACL",
-            found="the user `default`",
-            wanted="a user of its own for each part",
+            actual="the user `default`",
+            expected="a user of its own for each part",
             why="a service that is broken into can empty Redis and change its configuration",
-            do="make the users of docs/reference/acl.md, and name one in the URL",
+            fix="make the users of docs/reference/acl.md, and name one in the URL",
         )
 
 

@@ -26,10 +26,10 @@ def flower(url: str) -> Iterator[Finding]:
         yield Finding(
             level="breaks",
             directive="Flower",
-            found=f"not to be reached at {shown} ({type(error).__name__})",
-            wanted="an answer",
+            actual=f"not to be reached at {shown} ({type(error).__name__})",
+            expected="an answer",
             why="nobody sees jobs and dead letters there",
-            do="headrace flower; or look at its log, and at what is in front of it",
+            fix="headrace flower; or look at its log, and at what is in front of it",
         )
         return
     local = is_loopback(parts.hostname)
@@ -37,28 +37,28 @@ def flower(url: str) -> Iterator[Finding]:
         yield Finding(
             level="weakens",
             directive="Flower",
-            found=f"without TLS, {shown}",
-            wanted="https://",
+            actual=f"without TLS, {shown}",
+            expected="https://",
             why="whoever is on the way reads its password",
-            do="put it behind a proxy that speaks TLS, as deploy/ does",
+            fix="put it behind a proxy that speaks TLS, as deploy/ does",
         )
     if status < http.HTTPStatus.MULTIPLE_CHOICES:
         yield Finding(
             level="weakens" if local else "breaks",
             directive="Flower",
-            found=f"open to whoever reaches {shown}",
-            wanted="a password",
+            actual=f"open to whoever reaches {shown}",
+            expected="a password",
             why="whoever opens it sees jobs and workers, and may stop these",
-            do="give it a password: see `headrace flower --help`",
+            fix="give it a password: see `headrace flower --help`",
         )
     elif status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
         yield Finding(
             level="breaks",
             directive="Flower",
-            found=f"answering {status} at {shown}",
-            wanted="a page, or a request for a password",
+            actual=f"answering {status} at {shown}",
+            expected="a page, or a request for a password",
             why="nobody sees jobs and dead letters there",
-            do="look at its log, and at that of what is in front of it",
+            fix="look at its log, and at that of what is in front of it",
         )
 
 

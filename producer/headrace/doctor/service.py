@@ -13,8 +13,8 @@ from redis.exceptions import ResponseError
 from headrace.catalog import aliases, published
 from headrace.catalog import workers as loaded
 from headrace.catalog.aliases import Aliases
-from headrace.catalog.workers import Loaded, Refused
-from headrace.connection.commands import Command, Plan
+from headrace.catalog.workers import LoadError, WorkerStatus
+from headrace.connection.commands import Command, Operation
 from headrace.doctor.redis import Finding
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -29,10 +29,10 @@ _SWEPT = 10_000
 UNSEEN = Finding(
     level="unknown",
     directive="queues and workers",
-    found="not permitted to this user",
-    wanted="permitted, or checked by another user",
+    actual="not permitted to this user",
+    expected="permitted, or checked by another user",
     why="whether every queue has a worker cannot be told",
-    do="ask as the operator of docs/reference/acl.md, with --url",
+    fix="ask as the operator of docs/reference/acl.md, with --url",
 )
 
 
@@ -42,8 +42,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueDepth
     aliases: Aliases
     #: By worker, and by version.
-    loaded: Mapping[str, Loaded]
-    refused: Mapping[str, Refused]
+    loaded: Mapping[str, WorkerStatus]
+    refused: Mapping[str, LoadError]
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     lapses_ms: tuple[int, ...]
 
 
-def look(keys: Keys) -> Plan[Service | None]:
+def look(keys: Keys) -> Operation[Service | None]:
     """What there is to see; None where this user may not."""
     try:
         return (yield from _look(keys))
@@ -63,11 +63,11 @@ def look(keys: Keys) -> Plan[Service | None]:
         return None
 
 
-def _look(keys: Keys) -> Plan[Service]:
+def _look(keys: Keys) -> Operation[Service]:
     at_seconds, micros = yield Command(("TIME",))
     now_ms = int(at_seconds) * 1000 + int(micros) // 1000
     names = published.listed((yield published.every(keys)))
-    leases = yield from queues.held(keys)
+    leases = yield from queues.read_leases(keys)
     models = []
     if names:
         measured = yield queues.lengths(keys, names)
@@ -90,10 +90,10 @@ def service(seen: Service) -> Iterator[Finding]:
         yield Finding(
             level="breaks",
             directive="headrace:leases",
-            found=f"{len(late)} lapsed, the first {format_duration(max(late))} ago",
-            wanted="none",
+            actual=f"{len(late)} lapsed, the first {format_duration(max(late))} ago",
+            expected="none",
             why="jobs that were lost with their worker wait for any worker to bring them back",
-            do="start a worker; if one runs, its log says what keeps it",
+            fix="start a worker; if one runs, its log says what keeps it",
         )
 
 
@@ -105,10 +105,10 @@ def _workers(model: Model) -> Iterator[Finding]:
     yield Finding(
         level="breaks" if jobs else "weakens",
         directive=queue.queue,
-        found=f"served by no worker, with {jobs:,} job{'' if jobs == 1 else 's'} in it",
-        wanted="a worker",
+        actual=f"served by no worker, with {jobs:,} job{'' if jobs == 1 else 's'} in it",
+        expected="a worker",
         why="its jobs wait until there is one",
-        do="headrace worker; if one runs, its log says why it does not serve the model",
+        fix="headrace worker; if one runs, its log says why it does not serve the model",
     )
 
 
@@ -118,10 +118,10 @@ def _versions(model: Model) -> Iterator[Finding]:
         yield Finding(
             level="weakens",
             directive=f"{name}@{version}",
-            found=f"refused by {said.worker}: {said.why}",
-            wanted="loaded",
+            actual=f"refused by {said.worker}: {said.reason}",
+            expected="loaded",
             why="it does not serve, whatever points to it",
-            do=f"mend and add it anew, or headrace models rollback {name}",
+            fix=f"mend and add it anew, or headrace models rollback {name}",
         )
     there = {version for said in model.loaded.values() for version in said.versions}
     for alias, points in model.aliases.by_name.items():
@@ -129,8 +129,8 @@ def _versions(model: Model) -> Iterator[Finding]:
             yield Finding(
                 level="breaks",
                 directive=f"{name}@{alias}",
-                found=f"version {points.version}, which no worker has",
-                wanted=f"one of {', '.join(sorted(there, key=int)) or 'none'}",
+                actual=f"version {points.version}, which no worker has",
+                expected=f"one of {', '.join(sorted(there, key=int)) or 'none'}",
                 why="jobs that name it, or no version, wait or fail",
-                do=f"look at the log of a worker; headrace models rollback {name} brings the former one back",
+                fix=f"look at the log of a worker; headrace models rollback {name} brings the former one back",
             )

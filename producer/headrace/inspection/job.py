@@ -6,11 +6,11 @@ import msgspec
 from redis.exceptions import RedisError, ResponseError
 
 from headrace.catalog import published
-from headrace.connection.commands import Plan, Script, Together
-from headrace.inspection.locate import Whereabouts, may_not_look
-from headrace.inspection.timeline import Known, Timeline, timeline
+from headrace.connection.commands import Operation, Pipeline, Script
+from headrace.inspection.locate import JobLocator, is_not_permitted
+from headrace.inspection.timeline import JobFacts, Timeline, timeline
 from headrace.wire import dead_letter, execution, outcome
-from headrace.wire.execution import Ended
+from headrace.wire.execution import Completion
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, Status, status_of
 from headrace.wire.record import decode_record
@@ -18,7 +18,7 @@ from headrace.wire.record import decode_record
 _LOOK = Script("return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}")
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """What Redis knows of a job at one moment."""
 
     job: str
@@ -33,12 +33,12 @@ class JobInspector:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    def look(self, job: str) -> Plan[Seen]:
+    def read_state(self, job: str) -> Operation[JobState]:
         """What is known of a job."""
         stored, record = yield _LOOK([self._keys.result(job), self._keys.job(job)])
-        return seen(job, stored, decode_record(record).m if record else None)
+        return job_state(job, stored, decode_record(record).m if record else None)
 
-    def explain(self, job: str) -> Plan[Timeline]:
+    def explain(self, job: str) -> Operation[Timeline]:
         """What became of a job."""
         known = yield from self._known(job)
         if known.outcome is not None or known.letter is not None:
@@ -46,37 +46,37 @@ class JobInspector:
         models = [known.record.m] if known.record else (yield from published.list_models(self._keys))
         earliest = known.record.e if known.record else None
         try:
-            place = yield from Whereabouts(self._keys, job, known.submitted_ms, earliest).find(models)
+            place = yield from JobLocator(self._keys, job, known.submitted_ms, earliest).find(models)
         except ResponseError as error:
-            if not may_not_look(error):
+            if not is_not_permitted(error):
                 raise
             return timeline(msgspec.structs.replace(known, looked=False))
         if place is None:  # it may have ended while it was looked for
             known = yield from self._known(job)
         return timeline(msgspec.structs.replace(known, place=place))
 
-    def _known(self, job: str) -> Plan[Known]:
+    def _known(self, job: str) -> Operation[JobFacts]:
         keys = self._keys
         commands = (
             ("GET", keys.result(job)),
             ("GET", keys.job(job)),
             ("HGET", keys.dead, job),
-            ("ZSCORE", keys.died, job),
+            ("ZSCORE", keys.dead_times, job),
         )
         # What this user may not read is not told.
         stored, record, line, died = (
-            None if isinstance(reply, RedisError) else reply for reply in (yield Together(commands))
+            None if isinstance(reply, RedisError) else reply for reply in (yield Pipeline(commands))
         )
-        return Known(
+        return JobFacts(
             job=job,
             record=decode_record(record) if record else None,
             outcome=outcome.read(job, stored) if stored else None,
-            ended=execution.ended(stored) if stored else Ended(),
+            completion=execution.decode_completion(stored) if stored else Completion(),
             letter=dead_letter.read(job, line, int(float(died))) if line and died else None,
         )
 
 
-def seen(job: str, stored: bytes | None, model: str | None) -> Seen:
+def job_state(job: str, stored: bytes | None, model: str | None) -> JobState:
     """A job by its result key and the model in its record, None where there is none."""
     ended = outcome.read(job, stored) if stored else None
     status: Status = "unknown"
@@ -86,4 +86,4 @@ def seen(job: str, stored: bytes | None, model: str | None) -> Seen:
         status = "running"
     elif stored is not None or model is not None:
         status = "queued"
-    return Seen(job=job, model=model, status=status, outcome=ended)
+    return JobState(job=job, model=model, status=status, outcome=ended)

@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 from redis.exceptions import NoPermissionError, ResponseError
 
-from headrace.connection.commands import Command, Plan, Script
-from headrace.wire.attempts import Attempt, split
+from headrace.connection.commands import Command, Operation, Script
+from headrace.wire.attempts import Attempt, split_history
 from headrace.wire.keys import Keys, queue_name
 from headrace.wire.message import submitted_at
 
@@ -24,7 +24,7 @@ _PART, _PARTS = 500, 20
 _NEAR = 2000
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class JobLocation(msgspec.Struct, frozen=True, kw_only=True):
     """Where a job lies."""
 
     model: str
@@ -92,7 +92,7 @@ return {'', '', #frames / 2}
 )
 
 
-class Whereabouts:
+class JobLocator:
     """The plans that find one job. They raise ResponseError where the user may not look (`may_not_look`)."""
 
     def __init__(self, keys: Keys, job: str, submitted_ms: int | None, earliest_ms: int | None) -> None:
@@ -102,7 +102,7 @@ class Whereabouts:
         self._moment = job[:13] if submitted_at(job) else at and f"{at[:8]}-{at[8:]}"
         self._earliest = "-inf" if earliest_ms is None else earliest_ms
 
-    def find(self, models: Sequence[str]) -> Plan[Place | None]:
+    def find(self, models: Sequence[str]) -> Operation[JobLocation | None]:
         """Where the job lies, of these models; None where it was not seen: it ended, moved, or is deep in one."""
         for model in models:
             # In the order jobs move in, so that one that moves while it is looked for is seen all the same.
@@ -111,29 +111,29 @@ class Whereabouts:
                 return found
         return (yield from self._leased(models))
 
-    def _delayed(self, model: str) -> Plan[Place | None]:
+    def _delayed(self, model: str) -> Operation[JobLocation | None]:
         key = self._keys.delayed(queue_name(model))
         for part in range(_PARTS):
             due, head, count = yield _DELAYED([key], [self._job, self._earliest, part * _PART, _PART])
             if due:
-                return Place(model=model, where="delayed", due_ms=int(float(due)), attempts=_attempts(head))
+                return JobLocation(model=model, where="delayed", due_ms=int(float(due)), attempts=_attempts(head))
             if count < _PART:
                 break
         return None
 
-    def _waiting(self, model: str) -> Plan[Place | None]:
+    def _waiting(self, model: str) -> Operation[JobLocation | None]:
         queue = queue_name(model)
-        place, ahead, head = yield from self._in_list(self._keys.again(queue), ordered=False)
+        place, ahead, head = yield from self._in_list(self._keys.isolated(queue), ordered=False)
         if place is not None:
-            return Place(model=model, where="again", ahead=place, attempts=_attempts(head))
+            return JobLocation(model=model, where="again", ahead=place, attempts=_attempts(head))
         for key in self._keys.lists(queue):
             place, length, head = yield from self._in_list(key, ordered=True)
             if place is not None:
-                return Place(model=model, where="waiting", ahead=ahead + place, attempts=_attempts(head))
+                return JobLocation(model=model, where="waiting", ahead=ahead + place, attempts=_attempts(head))
             ahead += length
         return None
 
-    def _in_list(self, key: str, *, ordered: bool) -> Plan[tuple[int | None, int, bytes]]:
+    def _in_list(self, key: str, *, ordered: bool) -> Operation[tuple[int | None, int, bytes]]:
         """How many are taken before the job, None where it was not seen; the length of the list; the attempts."""
         if ordered and self._moment:
             at, length, head = yield _IN_LIST([key], [self._job, self._moment, 0, _NEAR])
@@ -150,7 +150,7 @@ class Whereabouts:
                 return now - 1 - at, now, head
         return None, length, b""
 
-    def _leased(self, models: Sequence[str]) -> Plan[Place | None]:
+    def _leased(self, models: Sequence[str]) -> Operation[JobLocation | None]:
         queues = {queue_name(model): model for model in models}
         for member in (yield Command(("ZRANGE", self._keys.leases, 0, -1))):
             name, _, rest = member.decode(errors="replace").partition("#")
@@ -159,14 +159,14 @@ class Whereabouts:
                 continue
             at, length, head = yield _IN_LIST([self._keys.lease(name)], [self._job, "", 0, -1])
             if at >= 0:
-                return Place(model=model, where="leased", claim=name, jobs=length, attempts=_attempts(head))
+                return JobLocation(model=model, where="leased", claim=name, jobs=length, attempts=_attempts(head))
         return None
 
 
 def _attempts(head: bytes) -> tuple[Attempt, ...]:
-    return split(head)[0]
+    return split_history(head)[0]
 
 
-def may_not_look(error: ResponseError) -> bool:
+def is_not_permitted(error: ResponseError) -> bool:
     """Whether it says that this user may not look into queues. Within a script, it comes as text."""
     return isinstance(error, NoPermissionError) or "user executing the script" in str(error)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from headrace.catalog import published
-from headrace.connection.commands import Command, Plan, Script, Together
+from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
 from headrace.wire.message import submitted_at
 
@@ -23,7 +23,7 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
     #: Waiting jobs by priority step, 0 first: `{0: 12, 3: 0, 6: 0, 9: 40000}`.
     by_priority: dict[int, int]
     #: Jobs that were lost with what ran them; they wait to run again, before all others and each alone.
-    again: int = 0
+    isolated: int = 0
     #: Jobs whose time has not come: submitted with a delay, or to be tried again.
     delayed: int = 0
     #: Jobs a worker has taken.
@@ -32,7 +32,7 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def waiting(self) -> int:
         """The jobs a worker could take now."""
-        return sum(self.by_priority.values()) + self.again
+        return sum(self.by_priority.values()) + self.isolated
 
 
 #: KEYS: the four lists, `again` and `delayed` of each queue.
@@ -47,11 +47,11 @@ def lengths(keys: Keys, models: Sequence[str]) -> Command:
     """The command that measures the queues of models at one moment; `depths` reads its reply."""
     queues = [queue_name(model) for model in models]
     return _LENGTHS(
-        [name for queue in queues for name in (*keys.lists(queue), keys.again(queue), keys.delayed(queue))]
+        [name for queue in queues for name in (*keys.lists(queue), keys.isolated(queue), keys.delayed(queue))]
     )
 
 
-def held(keys: Keys) -> Plan[list[tuple[bytes, float]]]:
+def read_leases(keys: Keys) -> Operation[list[tuple[bytes, float]]]:
     """The leases that hold jobs, and when each lapses (unix milliseconds).
 
     One that an idle worker left for the next job to come under has a part of a millisecond in its score at first.
@@ -66,7 +66,7 @@ def held(keys: Keys) -> Plan[list[tuple[bytes, float]]]:
     if not left:
         return leases
     names = (member.partition(b"#")[0].decode(errors="replace") for member in left)
-    lengths = yield Together(tuple(("LLEN", keys.lease(name)) for name in names))
+    lengths = yield Pipeline(tuple(("LLEN", keys.lease(name)) for name in names))
     full = {member for member, length in zip(left, lengths, strict=True) if isinstance(length, int) and length}
     return [(member, lapses) for member, lapses in leases if not lapses % 1 or member in full]
 
@@ -85,7 +85,7 @@ def depths(
                 model=model,
                 queue=queue_name(model),
                 by_priority=dict(zip(PRIORITY_STEPS, waiting, strict=True)),
-                again=again,
+                isolated=again,
                 delayed=delayed,
                 leased=leased[queue_name(model)],
             )
@@ -93,13 +93,13 @@ def depths(
     return found
 
 
-def read_queues(keys: Keys) -> Plan[list[QueueDepth]]:
+def read_queues(keys: Keys) -> Operation[list[QueueDepth]]:
     """Measure the queue of every model that has a contract."""
     models = yield from published.list_models(keys)
     if not models:
         return []
     measured = yield lengths(keys, models)
-    leases = yield from held(keys)
+    leases = yield from read_leases(keys)
     return depths(models, measured, leases)
 
 

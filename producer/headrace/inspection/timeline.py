@@ -7,11 +7,11 @@ from typing import Literal
 
 import msgspec
 
-from headrace.inspection.locate import Place
+from headrace.inspection.locate import JobLocation
 from headrace.text import format_duration, plural
 from headrace.wire.attempts import CRASH, ERROR, LAPSE, REPLAY, TIMEOUT, Attempt
-from headrace.wire.dead_letter import Letter
-from headrace.wire.execution import Ended, Run
+from headrace.wire.dead_letter import DeadLetter
+from headrace.wire.execution import Completion, Execution
 from headrace.wire.message import submitted_at
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Status, Success, status_of
 from headrace.wire.record import Record
@@ -34,23 +34,23 @@ What = Literal[
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened to a job, or what goes on with it now."""
 
-    what: What
+    kind: What
     #: The same in words.
-    said: str
+    text: str
     #: When, in unix milliseconds; None where nothing tells.
     at_ms: int | None = None
     #: The lease of a claim (host, process and number of who claimed), the worker's name, and how many other jobs
     #: were claimed together with this one.
     claim: str | None = None
     worker: str | None = None
-    others: int | None = None
+    claim_size: int | None = None
     #: Milliseconds since it was submitted, sent again or lost, up to its claim.
     waited_ms: int | None = None
     version: str | None = None
     runtime: str | None = None
     #: Rows of the batch, and milliseconds its predict call took.
     rows: int | None = None
-    took_ms: float | None = None
+    duration_ms: float | None = None
     #: Why an attempt was none that counts (`headrace.wire.attempts`), or why a job failed.
     cause: str | None = None
     #: Jobs of the queue that are taken before this one.
@@ -73,15 +73,15 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All that Redis holds of a job."""
 
     job: str
     record: Record | None = None
     outcome: Outcome | None = None
-    ended: Ended = msgspec.field(default_factory=Ended)
-    letter: Letter | None = None
-    place: Place | None = None
+    completion: Completion = msgspec.field(default_factory=Completion)
+    letter: DeadLetter | None = None
+    location: JobLocation | None = None
     #: Whether it was looked where the job lies, and the user may.
     looked: bool = True
 
@@ -96,17 +96,17 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """The runs the job has behind it, but for the one that ended it."""
-        if self.ended.run is not None:
-            return self.ended.run.attempts
+        if self.completion.execution is not None:
+            return self.completion.execution.attempts
         if self.letter is not None:
             return self.letter.attempts
-        return self.place.attempts if self.place is not None else ()
+        return self.location.attempts if self.location is not None else ()
 
 
-def timeline(known: Known) -> Timeline:
+def timeline(known: JobFacts) -> Timeline:
     """The timeline of a job."""
     steps = tuple(_steps(known))
-    record, letter, ended, place = known.record, known.letter, known.outcome, known.place
+    record, letter, ended, place = known.record, known.letter, known.outcome, known.location
     models = (
         ended.prediction.model if isinstance(ended, Success) else None,
         record.m if record else None,
@@ -123,102 +123,102 @@ def timeline(known: Known) -> Timeline:
     )
 
 
-def _status(known: Known) -> Status:
+def _status(known: JobFacts) -> Status:
     if known.outcome is not None:
         return status_of(known.outcome)
-    if known.place is not None:
-        return "running" if known.place.where == "leased" else "queued"
+    if known.location is not None:
+        return "running" if known.location.where == "leased" else "queued"
     if known.letter is not None:
         return "failure"
     return "unknown" if known.record is None else "queued"
 
 
-def _steps(known: Known) -> Iterator[Step]:
+def _steps(known: JobFacts) -> Iterator[Step]:
     since = known.submitted_ms
     if since is not None:
         earliest = known.record.e if known.record else None
         later = f", not to be started for {format_duration(earliest - since)}" if earliest else ""
-        yield Step(what="submitted", at_ms=since, said=f"submitted{later}", due_ms=earliest)
+        yield Step(kind="submitted", at_ms=since, text=f"submitted{later}", due_ms=earliest)
         since = max(since, earliest or 0)
     for attempt in known.attempts:
         yield _attempt(attempt)
         since = attempt.at_ms
-    if known.ended.run is not None:
-        yield from _ran(known.ended.run, known.ended.worker, since)
+    if known.completion.execution is not None:
+        yield from _ran(known.completion.execution, known.completion.worker, since)
     if known.outcome is not None:
-        yield _ended(known.outcome, known.ended)
+        yield _ended(known.outcome, known.completion)
     if known.letter is not None:
         yield _buried(known.letter, known.job, told=known.outcome is not None)
-    if known.place is not None and known.outcome is None:
-        yield _lies(known.place)
+    if known.location is not None and known.outcome is None:
+        yield _lies(known.location)
 
 
 def _attempt(attempt: Attempt) -> Step:
     if attempt.cause == REPLAY:
         said = f"sent again by {attempt.owner}"
-        return Step(what="replayed", at_ms=attempt.at_ms, said=said)
-    others = attempt.company - 1
+        return Step(kind="replayed", at_ms=attempt.at_ms, text=said)
+    others = attempt.claim_size - 1
     why = {
         CRASH: "its process was lost",
         LAPSE: "its worker was lost, or cut off",
         TIMEOUT: "it took longer than its model's limit",
     }.get(attempt.cause, f"the model raised {attempt.cause.removeprefix(ERROR)}")
     return Step(
-        what="attempt",
+        kind="attempt",
         at_ms=attempt.at_ms,
-        said=f"ran {company(others)} on {attempt.owner}, in vain: {why}",
+        text=f"ran {company(others)} on {attempt.owner}, in vain: {why}",
         worker=attempt.owner,
-        others=others,
+        claim_size=others,
         cause=attempt.cause,
     )
 
 
-def _ran(run: Run, worker: str | None, since: int | None) -> Iterator[Step]:
+def _ran(run: Execution, worker: str | None, since: int | None) -> Iterator[Step]:
     # Who submits has a clock of its own.
     waited = None if since is None else max(0, run.claimed_ms - since)
     after = "" if waited is None else f" after a wait of {format_duration(waited)}"
     yield Step(
-        what="claimed",
+        kind="claimed",
         at_ms=run.claimed_ms,
-        said=f"claimed {company(run.jobs - 1)} by {worker or 'a worker'}{after} (claim {run.claim})",
+        text=f"claimed {company(run.jobs - 1)} by {worker or 'a worker'}{after} (claim {run.claim})",
         claim=run.claim,
         worker=worker,
-        others=run.jobs - 1,
+        claim_size=run.jobs - 1,
         waited_ms=waited,
     )
     if run.version is not None:
         yield Step(
-            what="predicted",
-            at_ms=run.claimed_ms + run.began_ms,
-            said=f"predicted by version {run.version} on {run.runtime}: {run.rows:,} "
-            f"row{'' if run.rows == 1 else 's'} in {format_duration(run.took_ms)}",
+            kind="predicted",
+            at_ms=run.claimed_ms + run.started_ms,
+            text=f"predicted by version {run.version} on {run.runtime}: {run.rows:,} "
+            f"row{'' if run.rows == 1 else 's'} in {format_duration(run.duration_ms)}",
             version=run.version,
             runtime=run.runtime,
             rows=run.rows,
-            took_ms=run.took_ms,
+            duration_ms=run.duration_ms,
         )
 
 
-def _ended(outcome: Outcome, ended: Ended) -> Step:
+def _ended(outcome: Outcome, ended: Completion) -> Step:
     match outcome:
         case Success():
-            return Step(what="ended", at_ms=ended.at_ms, said="success: the outcome was published")
+            return Step(kind="ended", at_ms=ended.at_ms, text="success: the outcome was published")
         case Failure():
             said = f"failed for good ({outcome.reason}): {outcome.error}: {outcome.message}"
-            return Step(what="ended", at_ms=ended.at_ms, said=said, cause=outcome.reason)
+            return Step(kind="ended", at_ms=ended.at_ms, text=said, cause=outcome.reason)
         case Cancelled():
-            return Step(what="ended", at_ms=ended.at_ms, said="cancelled", cause="cancelled")
+            return Step(kind="ended", at_ms=ended.at_ms, text="cancelled", cause="cancelled")
         case Expired():
             said = "expired: it was not started before its deadline"
-            return Step(what="ended", at_ms=ended.at_ms, said=said, cause="expired")
+            return Step(kind="ended", at_ms=ended.at_ms, text=said, cause="expired")
 
 
-def _buried(letter: Letter, job: str, *, told: bool) -> Step:
+def _buried(letter: DeadLetter, job: str, *, told: bool) -> Step:
     why = "" if told else f" ({letter.reason}): {letter.error}: {letter.message}"
     return Step(
-        what="dead letter",
+        kind="dead letter",
         at_ms=letter.died_ms,
-        said=f"kept as a dead letter{why}; `headrace dead show {job}` tells more, `headrace dead replay {job}` "
+        text=f"kept as a dead letter{why}; `headrace dead show {job}` tells more, `headrace dead replay {job}` "
         "sends it again",
         worker=letter.worker,
         version=letter.version,
@@ -226,27 +226,27 @@ def _buried(letter: Letter, job: str, *, told: bool) -> Step:
     )
 
 
-def _lies(place: Place) -> Step:
+def _lies(place: JobLocation) -> Step:
     match place.where:
         case "leased":
             others = place.jobs - 1
             said = f"a worker has it, {company(others)} (claim {place.claim})"
-            return Step(what="leased", said=said, claim=place.claim, others=others)
+            return Step(kind="leased", text=said, claim=place.claim, claim_size=others)
         case "delayed":
-            return Step(what="delayed", said="waits until it is due", due_ms=place.due_ms)
+            return Step(kind="delayed", text="waits until it is due", due_ms=place.due_ms)
         case "again":
             said = f"waits to run again, alone and before others; {ahead(place.ahead)}"
-            return Step(what="waiting", said=said, ahead=place.ahead)
+            return Step(kind="waiting", text=said, ahead=place.ahead)
         case "waiting":
-            return Step(what="waiting", said=f"waits in the queue; {ahead(place.ahead)}", ahead=place.ahead)
+            return Step(kind="waiting", text=f"waits in the queue; {ahead(place.ahead)}", ahead=place.ahead)
 
 
-def _note(known: Known) -> str | None:
+def _note(known: JobFacts) -> str | None:
     if known.outcome is not None:
-        if known.ended.run is None and isinstance(known.outcome, Success | Failure):
+        if known.completion.execution is None and isinstance(known.outcome, Success | Failure):
             return "its outcome does not tell how it came about: no worker of this version of Headrace wrote it"
         return None
-    if known.place is not None or known.letter is not None:
+    if known.location is not None or known.letter is not None:
         return None
     if not known.looked:
         return "it has no outcome; where it lies is not for this Redis user to see"

@@ -79,7 +79,7 @@ class WorkerActivity(msgspec.Struct, frozen=True, kw_only=True):
     jobs: float
 
 
-class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs of one model that failed alike lately."""
 
     model: str
@@ -108,7 +108,7 @@ class Activity:
         self._begun: OrderedDict[str, str] = OrderedDict()
         self._workers: dict[str, tuple[float, Event]] = {}
 
-    def take(self, message: bytes, now: float) -> None:
+    def record(self, message: bytes, now: float) -> None:
         """Count the events of a message. What is none is left out."""
         second = self._second(now)
         for event in events(message):
@@ -180,12 +180,14 @@ class Activity:
             for name, (at, beat) in sorted(self._workers.items())
         ]
 
-    def troubles(self, now: float) -> list[Trouble]:
+    def errors(self, now: float) -> list[ErrorCount]:
         """How jobs failed within WINDOW, the most frequent first."""
         errors: Counter[tuple[str, str]] = Counter()
         for second in self._window(now)[0]:
             errors.update(second.errors)
-        return [Trouble(model=model, error=error, count=count) for (model, error), count in errors.most_common()]
+        return [
+            ErrorCount(model=model, error=error, count=count) for (model, error), count in errors.most_common()
+        ]
 
     def _second(self, now: float) -> _Second:
         if not self._seconds or self._seconds[-1].number != int(now):

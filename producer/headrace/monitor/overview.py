@@ -11,15 +11,15 @@ import msgspec
 import redis
 from redis.exceptions import ResponseError
 
-from headrace.client.session import Link
+from headrace.client.session import Session
 from headrace.clock import utc_now
 from headrace.connection import connect
-from headrace.connection.commands import Command, Plan
+from headrace.connection.commands import Command, Operation
 from headrace.errors import BrokerUnavailable
 from headrace.inspection import queues as depth
-from headrace.inspection.locate import may_not_look
+from headrace.inspection.locate import is_not_permitted
 from headrace.inspection.queues import QueueDepth
-from headrace.monitor.activity import Activity, ModelActivity, Trouble, WorkerActivity
+from headrace.monitor.activity import Activity, ErrorCount, ModelActivity, WorkerActivity
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 
@@ -38,17 +38,17 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     #: None where events may not be listened to.
     models: tuple[ModelActivity, ...] | None
     workers: tuple[WorkerActivity, ...]
-    troubles: tuple[Trouble, ...]
+    errors: tuple[ErrorCount, ...]
     #: None where dead letters may not be counted.
     dead_letters: int | None
 
 
-class Watch:
+class Monitor:
     """Listens to the events of workers, and looks at queues. A context manager. Raises BrokerUnavailable."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self._link = Link(settings, check=False)
+        self._link = Session(settings, check=False)
         self._redis = connect.connect(settings)
         self._pubsub: Any = None
         self._deaf = False
@@ -64,22 +64,22 @@ class Watch:
                 self._hear(min(left, _EAR))
             except redis.RedisError as error:
                 self._drop()
-                if isinstance(error, ResponseError) and may_not_look(error):
+                if isinstance(error, ResponseError) and is_not_permitted(error):
                     self._deaf = True
                     continue
                 time.sleep(min(left, _EAR))  # Redis is away: to look at the queues says so
 
-    def look(self) -> Overview:
+    def read(self) -> Overview:
         """What is to be seen now."""
         now = self._clock()
-        queues = self._link.do(depth.read_queues(self._link.keys))
+        queues = self._link.run(depth.read_queues(self._link.keys))
         return Overview(
             at=time.time(),
             queues=tuple(queues),
             waits=self._waits([one.model for one in queues]),
             models=None if self._deaf else tuple(self.activity.models(now)),
             workers=tuple(self.activity.workers(now)),
-            troubles=tuple(self.activity.troubles(now)),
+            errors=tuple(self.activity.errors(now)),
             dead_letters=self._dead_letters(),
         )
 
@@ -91,7 +91,7 @@ class Watch:
             # Celery's events of jobs and of workers; kombu's way to name their channels.
             self._pubsub.psubscribe(f"{prefix}/{database}.celeryev/*")
         if (heard := self._pubsub.get_message(timeout=seconds)) is not None:
-            self.activity.take(heard["data"], self._clock())
+            self.activity.record(heard["data"], self._clock())
 
     def _drop(self) -> None:
         if self._pubsub is not None:
@@ -101,18 +101,18 @@ class Watch:
     def _waits(self, models: list[str]) -> dict[str, float]:
         if not models:
             return {}
-        ids = self._permitted(lambda: self._link.do(_ask(depth.next_ids(self._link.keys, models))))
+        ids = self._permitted(lambda: self._link.run(_ask(depth.next_ids(self._link.keys, models))))
         return {} if ids is None else depth.waits(models, ids, utc_now())
 
     def _dead_letters(self) -> int | None:
-        count = self._permitted(lambda: self._link.do(_ask(Command(("ZCARD", self._link.keys.died)))))
+        count = self._permitted(lambda: self._link.run(_ask(Command(("ZCARD", self._link.keys.dead_times)))))
         return None if count is None else int(count)
 
     def _permitted(self, ask: Callable[[], Any]) -> Any:
         try:
             return ask()
         except BrokerUnavailable as error:
-            if isinstance(error.__cause__, ResponseError) and may_not_look(error.__cause__):
+            if isinstance(error.__cause__, ResponseError) and is_not_permitted(error.__cause__):
                 return None
             raise
 
@@ -132,5 +132,5 @@ class Watch:
         self.close()
 
 
-def _ask(command: Command) -> Plan[Any]:
+def _ask(command: Command) -> Operation[Any]:
     return (yield command)

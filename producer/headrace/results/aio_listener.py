@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from headrace.connection.connect import is_lasting, unavailable
+from headrace.connection.connect import is_permanent, unavailable
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.results.inbox import LOOK_AGAIN
 from headrace.results.listener import FIRST_PAUSE, LINGER, LONGEST_PAUSE, PING_AFTER
@@ -34,10 +34,12 @@ _TICK = 1.0
 _AT_A_TIME = 100
 
 
-class AsyncWatch:
+class AsyncSubscription:
     """The jobs one caller waits for, as `headrace.results.listener.Watch`. An async context manager."""
 
-    def __init__(self, waiting: AsyncWaiting, jobs: Iterable[str], *, look: bool, own: Iterable[str]) -> None:
+    def __init__(
+        self, waiting: AsyncOutcomeListener, jobs: Iterable[str], *, look: bool, own: Iterable[str]
+    ) -> None:
         self.jobs = set(jobs)
         self.own = set(own)
         self.look = look
@@ -96,14 +98,14 @@ class AsyncWatch:
         self._waiting.leave(self)
 
 
-class AsyncWaiting:
+class AsyncOutcomeListener:
     """What a client's waiters share."""
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys, settings: Settings, inbox: str) -> None:
         self._client = client
         self._settings = settings
         self._channel = keys.result("")
-        self._inbox = keys.inbox(inbox)
+        self._inbox = keys.reply_channel(inbox)
         self._subscriptions = Subscriptions()
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -111,16 +113,16 @@ class AsyncWaiting:
         self._sending = asyncio.Lock()
         self._closed = False
         #: Why the task has no connection at the moment.
-        self.trouble: BrokerUnavailable | None = None
+        self.error: BrokerUnavailable | None = None
 
-    def watch(self, jobs: Iterable[str], *, look: bool = True, own: Iterable[str] = ()) -> AsyncWatch:
+    def subscribe(self, jobs: Iterable[str], *, look: bool = True, own: Iterable[str] = ()) -> AsyncSubscription:
         """A watch, to be entered. Without `look`, the jobs are submitted only once the watch is ready.
 
         `own` are those that this client submitted, of which its inbox is told.
         """
-        return AsyncWatch(self, jobs, look=look, own=own)
+        return AsyncSubscription(self, jobs, look=look, own=own)
 
-    def enter(self, watch: AsyncWatch) -> None:
+    def enter(self, watch: AsyncSubscription) -> None:
         """Begin to wait."""
         if not watch.jobs:
             return
@@ -131,7 +133,7 @@ class AsyncWaiting:
             self._task = asyncio.create_task(self._run(), name="headrace-waiting")
         self._call_sender()
 
-    def leave(self, watch: AsyncWatch) -> None:
+    def leave(self, watch: AsyncSubscription) -> None:
         """End a watch, also one that is not through."""
         if watch.jobs:
             self._subscriptions.remove(watch)
@@ -199,9 +201,9 @@ class AsyncWaiting:
 
     def _note(self, error: RedisError | OSError) -> None:
         broken = error if isinstance(error, RedisError) else redis.ConnectionError(str(error))
-        self.trouble = unavailable(broken, self._settings)
-        if is_lasting(broken):
-            self._subscriptions.fail(self.trouble)
+        self.error = unavailable(broken, self._settings)
+        if is_permanent(broken):
+            self._subscriptions.fail(self.error)
 
     async def _connect(self) -> None:
         pool = self._client.connection_pool
@@ -210,7 +212,7 @@ class AsyncWaiting:
         await connection.connect()  # type: ignore[no-untyped-call]  # redis-py gives it no types
         self._connection = connection
         self._subscriptions.start_over()
-        self.trouble = None
+        self.error = None
 
     async def _disconnect(self) -> None:
         async with self._sending:

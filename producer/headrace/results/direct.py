@@ -31,13 +31,13 @@ from headrace.wire.outcome import Outcome
 _KEPT = 32
 
 
-class Line:
+class DirectSubscriber:
     """A connection that listens to an inbox of its own. One thread uses it at a time."""
 
     def __init__(self, client: redis.Redis, keys: Keys, settings: Settings) -> None:
-        self.inbox = uuid.uuid4().hex
+        self.reply_channel = uuid.uuid4().hex
         self._client, self._settings = client, settings
-        self._channel = keys.inbox(self.inbox)
+        self._channel = keys.reply_channel(self.reply_channel)
         self._connection: Any = None
         #: Nothing was heard the last time: the connection may have been lost without a word.
         self._doubted = False
@@ -63,7 +63,7 @@ class Line:
         self._connection.send_command("SUBSCRIBE", self._channel, check_health=False)
         self._connection.read_response()
 
-    def hear(self, job: str, seconds: float) -> Outcome | None:
+    def receive(self, job: str, seconds: float) -> Outcome | None:
         """The outcome of a job, if it is told within so many seconds. What is told of others is old news."""
         connection, end, answered = self._connection, time.monotonic() + seconds, False
         try:
@@ -92,16 +92,16 @@ class Line:
                 connection.disconnect()
 
 
-class Lines:
+class DirectSubscriberPool:
     """The lines of a client. Safe for threads, and after fork."""
 
     def __init__(self, client: redis.Redis, keys: Keys, settings: Settings) -> None:
         self._made_of = (client, keys, settings)
-        self._idle: deque[Line] = deque(maxlen=_KEPT)
+        self._idle: deque[DirectSubscriber] = deque(maxlen=_KEPT)
         self._pid = os.getpid()
 
     @contextmanager
-    def one(self) -> Iterator[Line]:
+    def acquire(self) -> Iterator[DirectSubscriber]:
         """A line for this thread, as long as the block lasts."""
         if self._pid != os.getpid():  # what the parent process hears is not for us
             self.close()
@@ -109,7 +109,7 @@ class Lines:
         try:
             line = self._idle.pop()  # the last one used: its memory is warm
         except IndexError:
-            line = Line(*self._made_of)
+            line = DirectSubscriber(*self._made_of)
         try:
             yield line
         finally:

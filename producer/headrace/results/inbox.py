@@ -30,7 +30,7 @@ def in_bulk(own: set[str]) -> set[str]:
     return own if len(own) >= BULK else set()
 
 
-class Inbox:
+class ReplyChannel:
     """Who waits for which jobs."""
 
     def __init__(self) -> None:

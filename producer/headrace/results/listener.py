@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from headrace.connection.connect import is_lasting, unavailable
+from headrace.connection.connect import is_permanent, unavailable
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.results.inbox import LOOK_AGAIN
 from headrace.results.subscriptions import CHUNK, Subscriptions
@@ -44,13 +44,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 _TICK = 1.0
 
 
-class Watch:
+class Subscription:
     """The jobs one caller waits for. A context manager: leaving it ends the waiting."""
 
     #: They may have ended before.
     look = True
 
-    def __init__(self, waiting: Waiting, jobs: Iterable[str], *, own: Iterable[str]) -> None:
+    def __init__(self, waiting: OutcomeListener, jobs: Iterable[str], *, own: Iterable[str]) -> None:
         self.jobs = set(jobs)
         self.own = set(own)
         self._waiting = waiting
@@ -93,14 +93,14 @@ class Watch:
         self._waiting.leave(self)
 
 
-class Waiting:
+class OutcomeListener:
     """What a client's waiters share."""
 
     def __init__(self, client: redis.Redis, keys: Keys, settings: Settings, inbox: str) -> None:
         self._client = client
         self._settings = settings
         self._channel = keys.result("")
-        self._inbox = keys.inbox(inbox)
+        self._inbox = keys.reply_channel(inbox)
         self._connection: Any = None
         self._selector: selectors.BaseSelector | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
@@ -113,11 +113,11 @@ class Waiting:
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         #: Why the thread has no connection at the moment.
-        self.trouble: BrokerUnavailable | None = None
+        self.error: BrokerUnavailable | None = None
 
-    def watch(self, jobs: Iterable[str], *, own: Iterable[str] = ()) -> Watch:
+    def subscribe(self, jobs: Iterable[str], *, own: Iterable[str] = ()) -> Subscription:
         """Begin to wait. `own` are those that this client submitted, of which its inbox is told."""
-        watch = Watch(self, jobs, own=own)
+        watch = Subscription(self, jobs, own=own)
         if watch.jobs:
             with self._lock:
                 if self._closed.is_set():
@@ -126,7 +126,7 @@ class Waiting:
                 self._call_thread()
         return watch
 
-    def leave(self, watch: Watch) -> None:
+    def leave(self, watch: Subscription) -> None:
         """End a watch, also one that is not through."""
         with self._lock:
             if watch.jobs and self._thread is not None:
@@ -183,9 +183,9 @@ class Waiting:
     def _note(self, error: RedisError | OSError) -> None:
         broken = error if isinstance(error, RedisError) else redis.ConnectionError(str(error))
         with self._lock:
-            self.trouble = unavailable(broken, self._settings)
-            if is_lasting(broken):
-                self._subscriptions.fail(self.trouble)
+            self.error = unavailable(broken, self._settings)
+            if is_permanent(broken):
+                self._subscriptions.fail(self.error)
 
     def _is_over(self) -> bool:
         """End the thread if nobody waits. The next to wait starts another."""
@@ -210,7 +210,7 @@ class Waiting:
             self._selector.register(self._wake[0], selectors.EVENT_READ)
         with self._lock:
             self._subscriptions.start_over()
-            self.trouble = None
+            self.error = None
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -315,7 +315,7 @@ class Waiting:
             end.close()
 
 
-_ALL: weakref.WeakSet[Waiting] = weakref.WeakSet()
+_ALL: weakref.WeakSet[OutcomeListener] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from headrace.connection.commands import Command, Plan, Script
+from headrace.connection.commands import Command, Operation, Script
 from headrace.wire import outcome
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Cancelled, Outcome
@@ -80,7 +80,7 @@ def call(
 _PUBLISH = Script(SCRIPT)
 
 
-def cancel(keys: Keys, job: str, *, ttl: int, now: datetime) -> Plan[bool]:
+def cancel(keys: Keys, job: str, *, ttl: int, now: datetime) -> Operation[bool]:
     """Cancel a job unless it has an outcome. Returns whether its outcome is now a cancellation."""
     # First, so that a worker which claims the job from now on looks whether it has an outcome.
     yield Command(("SET", keys.cancelled, 1, "EX", _LOOKED_FOR))

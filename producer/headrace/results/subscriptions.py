@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from headrace.errors import HeadraceError
-from headrace.results.inbox import Inbox
+from headrace.results.inbox import ReplyChannel
 from headrace.wire.outcome import Outcome
 
 #: Channels one SUBSCRIBE names; also the confirmations to be outstanding before more are asked for: Redis
@@ -57,7 +57,7 @@ class Subscriptions:
         self._to_look: set[str] = set()
         self._idle: set[str] = set()
         self._outstanding = 0
-        self.inbox = Inbox()
+        self.inbox = ReplyChannel()
 
     def __len__(self) -> int:
         return len(self._channels) + len(self.inbox)

@@ -18,9 +18,9 @@ import msgspec
 from redis.exceptions import RedisError
 
 from headrace.connection import connect, server_info
-from headrace.connection.commands import Plan, Together, Word
-from headrace.connection.server_info import Facts
-from headrace.connection.url import read
+from headrace.connection.commands import Operation, Pipeline, Word
+from headrace.connection.server_info import ServerInfo
+from headrace.connection.url import read_address
 from headrace.errors import NotDurable
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
@@ -46,7 +46,7 @@ return seen
 """
 
 
-class Safety(msgspec.Struct, frozen=True):
+class DurabilityGuarantee(msgspec.Struct, frozen=True):
     """What there is to wait for. Neither: a write is on disk when Redis confirms it."""
 
     #: A replica has it.
@@ -55,27 +55,27 @@ class Safety(msgspec.Struct, frozen=True):
     disk: bool
 
 
-def offered(settings: Settings) -> Plan[Safety]:
+def available_guarantee(settings: Settings) -> Operation[DurabilityGuarantee]:
     """What this Redis can confirm. Raises NotDurable, with nothing accepted, where that is nothing."""
     # With nothing to wait for, these answer at once, or tell that they are not there, or not for this user.
-    info, waits, tells_disk = yield Together((("INFO",), ("WAIT", 0, 1), ("WAITAOF", 0, 0, 1)))
+    info, waits, tells_disk = yield Pipeline((("INFO",), ("WAIT", 0, 1), ("WAITAOF", 0, 0, 1)))
     if isinstance(info, RedisError):
         raise _cannot(settings, "this user may not ask INFO; see its ACL")
-    facts = Facts(info=info)
+    facts = ServerInfo(info=info)
     replica = facts.replicas > 0
     if replica and isinstance(waits, RedisError):
         raise _cannot(settings, "replicas are connected, and this user may not WAIT for one; see its ACL")
-    if not replica and read(settings.redis_url).sentinels:
+    if not replica and read_address(settings.redis_url).sentinels:
         # Its own disk is no help: another may be the primary in a moment. It may itself be one that came back.
         raise _cannot(settings, "Sentinels choose the primary, and this one has no replica now; wait for one")
     disk = facts.keeps_file and not isinstance(tells_disk, RedisError)
     if replica or disk:
-        return Safety(replica, disk)
+        return DurabilityGuarantee(replica, disk)
     if not facts.keeps_file:
         raise _cannot(settings, "it has no append-only file and no replica; CONFIG SET appendonly yes")
     told = yield from server_info.directives("appendfsync", "no-appendfsync-on-rewrite")
     if told.get("appendfsync") == "always" and told.get("no-appendfsync-on-rewrite") == "no":
-        return Safety(replica=False, disk=False)
+        return DurabilityGuarantee(replica=False, disk=False)
     if not told:
         raise _cannot(settings, f"{facts.name} has no WAITAOF for this user, who may not read appendfsync either")
     raise _cannot(
@@ -85,7 +85,7 @@ def offered(settings: Settings) -> Plan[Safety]:
     )
 
 
-def confirm(jobs: Sequence[str], safety: Safety, keys: Keys, settings: Settings) -> Plan[None]:
+def confirm(jobs: Sequence[str], safety: DurabilityGuarantee, keys: Keys, settings: Settings) -> Operation[None]:
     """Wait until these jobs, all accepted, are safe. Raises NotDurable where that is not known in time."""
     records = [keys.job(job) for job in jobs]
     chunks = [records[at : at + _CHUNK] for at in range(0, len(records), _CHUNK)]
@@ -97,7 +97,7 @@ def confirm(jobs: Sequence[str], safety: Safety, keys: Keys, settings: Settings)
     if safety.disk:
         waits.append(("WAITAOF", 1, 0, milliseconds))
     try:
-        replies = yield Together((*looks, *waits))
+        replies = yield Pipeline((*looks, *waits))
         refused = next((reply for reply in replies if isinstance(reply, RedisError)), None)
         if refused is not None:
             raise refused
@@ -106,19 +106,23 @@ def confirm(jobs: Sequence[str], safety: Safety, keys: Keys, settings: Settings)
     lost = len(jobs) - sum(replies[: len(looks)])
     if lost:
         raise _unconfirmed(
-            jobs, f"Redis at {connect.where(settings)} lost {lost} of them (it restarted or failed over)"
+            jobs, f"Redis at {connect.describe_server(settings)} lost {lost} of them (it restarted or failed over)"
         )
     waited = replies[len(looks) :]
     if safety.replica and waited.pop(0) < 1:
-        raise _unconfirmed(jobs, f"no replica of {connect.where(settings)} had them within {milliseconds} ms")
+        raise _unconfirmed(
+            jobs, f"no replica of {connect.describe_server(settings)} had them within {milliseconds} ms"
+        )
     if safety.disk and waited.pop(0)[0] < 1:
-        raise _unconfirmed(jobs, f"the disk of {connect.where(settings)} had not within {milliseconds} ms")
+        raise _unconfirmed(
+            jobs, f"the disk of {connect.describe_server(settings)} had not within {milliseconds} ms"
+        )
 
 
 def _cannot(settings: Settings, why: str) -> NotDurable:
     return NotDurable(
-        f"Redis at {connect.where(settings)} cannot confirm that a job is safe: {why}. Nothing was enqueued; "
-        "`headrace doctor` says more"
+        f"Redis at {connect.describe_server(settings)} cannot confirm that a job is safe: {why}. "
+        "Nothing was enqueued; `headrace doctor` says more"
     )
 
 

@@ -73,7 +73,7 @@ class Accepted(IntEnum):
     FULL = 3
 
 
-class Packed(msgspec.Struct, frozen=True, gc=False):
+class EncodedJob(msgspec.Struct, frozen=True, gc=False):
     """A job ready to be handed in: its message, and the digest that tells a repeat from a conflict."""
 
     job: str
@@ -81,34 +81,34 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
     message: bytes
 
 
-class Packer:
+class JobEncoder:
     """Packs jobs that differ in id and instances alone: all else of their messages is made once.
 
     `asked` is the version in the caller's words: None, an alias, or a number. `keys` sign them.
     """
 
     def __init__(self, like: Job, asked: str | None, keys: JobKeys | None = None) -> None:
-        self.like = like
-        self._form = envelope.form(like, keys)
+        self.template = like
+        self._form = envelope.message_template(like, keys)
         # A repeat is one of what was asked for, whatever an alias pointed to at the time.
         self._asked = msgspec.json.encode([like.model, asked, like.method])
 
-    def pack(self, job: str, instances: bytes) -> Packed:
+    def encode(self, job: str, instances: bytes) -> EncodedJob:
         """A job by its id; its instances, as many as `like` has, are given as JSON (`encoded`)."""
         digest = hashlib.blake2b(self._asked + instances, digest_size=DIGEST_BYTES).digest()
-        return Packed(job, digest, self._form.fill(job, instances))
+        return EncodedJob(job, digest, self._form.render(job, instances))
 
     def record(self, now_ms: int | None) -> bytes:
         """What the records of these jobs hold besides the digest, submitted at that moment (unix milliseconds).
 
         None where their ids tell it: an eighth of what a waiting job takes beside its message.
         """
-        like = self.like
+        like = self.template
         earliest = int(like.eta.timestamp() * 1000) if like.eta else None
         return msgspec.json.encode(Record(m=like.model, t=now_ms, e=earliest, x=like.metadata))
 
 
-def encoded(instances: Sequence[Any], limit: int) -> bytes:
+def encode_instances_within(instances: Sequence[Any], limit: int) -> bytes:
     """Instances as JSON. Raises InvalidInput for what JSON cannot hold or what takes over `limit` bytes."""
     as_json = envelope.encode_instances(instances)
     if len(as_json) > limit:
@@ -120,11 +120,11 @@ def encoded(instances: Sequence[Any], limit: int) -> bytes:
 
 
 def call(
-    keys: Keys, packer: Packer, packed: Sequence[Packed], *, limit: int, ttl: int, now_ms: int | None
+    keys: Keys, packer: JobEncoder, packed: Sequence[EncodedJob], *, limit: int, ttl: int, now_ms: int | None
 ) -> tuple[list[str], list[str | bytes | int]]:
     """KEYS and ARGV of the script for jobs of one packer, CHUNK at the most."""
-    names = [*keys.lists(queue_name(packer.like.model)), *(keys.job(one.job) for one in packed)]
-    values: list[str | bytes | int] = [step_of(packer.like.priority) + 1, limit, ttl, DIGEST_BYTES]
+    names = [*keys.lists(queue_name(packer.template.model)), *(keys.job(one.job) for one in packed)]
+    values: list[str | bytes | int] = [step_of(packer.template.priority) + 1, limit, ttl, DIGEST_BYTES]
     record = packer.record(now_ms)
     for one in packed:
         values += (one.digest + record, one.message)

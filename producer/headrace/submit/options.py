@@ -38,7 +38,7 @@ class JobOptions(TypedDict, total=False):
     durable: bool
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of every job of a call."""
 
     model: str
@@ -77,7 +77,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def asked(model: str, options: JobOptions, now: datetime) -> Asked:
+def parse_options(model: str, options: JobOptions, now: datetime) -> SubmitOptions:
     """The options of a call at the moment `now`. Raises InvalidInput, and TypeError for an option there is not."""
     for name in options:
         if name not in JobOptions.__annotations__:
@@ -86,7 +86,7 @@ def asked(model: str, options: JobOptions, now: datetime) -> Asked:
     expires, eta = _expires(options.get("expires"), now), _start(options.get("delay"), now)
     if expires and eta and expires <= eta:
         raise InvalidInput("the job would expire before its delay is over; let `expires` be later than `delay`")
-    return Asked(
+    return SubmitOptions(
         model=check_model_name(name),
         version=_word("version", version, "a number as text or an alias, such as '3' or 'canary'"),
         method=_word("method", options.get("method"), "a name, such as 'predict_proba'"),
@@ -170,14 +170,14 @@ def _a(value: object) -> str:
     return repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
-def instances_of(instance: Any, instances: Any) -> list[Any]:
+def instances_from(instance: Any, instances: Any) -> list[Any]:
     """The instances of one job, given one way or the other. A pandas DataFrame is its rows."""
     if (instance is None) == (instances is None):
         raise InvalidInput("give a job either one instance, or `instances=[...]`")
-    return [instance] if instances is None else list(each_of(instances))
+    return [instance] if instances is None else list(iterate_instances(instances))
 
 
-def each_of(instances: Any) -> Iterable[Any]:
+def iterate_instances(instances: Any) -> Iterable[Any]:
     """Instances one by one, a list where they are one. Raises InvalidInput for what is no series of instances."""
     if type(instances).__module__.startswith("pandas") and hasattr(instances, "columns"):
         rows: list[Any] = instances.to_dict("records")

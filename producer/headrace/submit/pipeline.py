@@ -11,36 +11,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from headrace.connection.commands import Command, Early, Plan, PlanAhead, Script, Sent
+from headrace.connection.commands import Command, Operation, PendingReply, Pipelined, PipelinedOperation, Script
 from headrace.errors import JobConflict, QueueFull
 from headrace.settings import Settings
 from headrace.submit import enqueue
-from headrace.submit.enqueue import Accepted, Packed, Packer
+from headrace.submit.enqueue import Accepted, EncodedJob, JobEncoder
 from headrace.wire.keys import Keys, queue_name
 
 _ENQUEUE = Script(enqueue.SCRIPT)
 
 
-class Submission:
+class SubmissionPipeline:
     """The jobs a caller submits together. `now` is None where ids of our own tell when that was."""
 
     def __init__(self, keys: Keys, settings: Settings, now: datetime | None) -> None:
         self._keys, self._settings = keys, settings
         self._now_ms = int(now.timestamp() * 1000) if now is not None else None
-        self._ahead: tuple[Packer, Sequence[Packed], Sent] | None = None
+        self._ahead: tuple[JobEncoder, Sequence[EncodedJob], PendingReply] | None = None
         #: The ids taken so far.
         self.accepted: list[str] = []
 
-    def one(self, packer: Packer, packed: Packed) -> Plan[None]:
+    def send_one(self, packer: JobEncoder, packed: EncodedJob) -> Operation[None]:
         """Hand one job in. Raises QueueFull and JobConflict."""
         self._taken(packer, [packed], (yield self._call(packer, [packed])))
 
-    def send(self, packer: Packer, packed: Sequence[Packed]) -> PlanAhead[None]:
+    def send(self, packer: JobEncoder, packed: Sequence[EncodedJob]) -> PipelinedOperation[None]:
         """Hand jobs in as soon as those before are taken. Raises what is wrong with these, as `settle`."""
         yield from self.settle()
-        self._ahead = packer, packed, (yield Early(self._call(packer, packed)))
+        self._ahead = packer, packed, (yield Pipelined(self._call(packer, packed)))
 
-    def settle(self) -> PlanAhead[None]:
+    def settle(self) -> PipelinedOperation[None]:
         """Hear what became of those that were sent. Raises QueueFull and JobConflict."""
         if self._ahead is not None:
             (packer, packed, sent), self._ahead = self._ahead, None
@@ -51,7 +51,7 @@ class Submission:
         if self._ahead is not None:
             self._ahead[2].drop()
 
-    def _call(self, packer: Packer, packed: Sequence[Packed]) -> Command:
+    def _call(self, packer: JobEncoder, packed: Sequence[EncodedJob]) -> Command:
         settings = self._settings
         return _ENQUEUE(
             *enqueue.call(
@@ -64,7 +64,7 @@ class Submission:
             )
         )
 
-    def _taken(self, packer: Packer, packed: Sequence[Packed], replies: list[int]) -> None:
+    def _taken(self, packer: JobEncoder, packed: Sequence[EncodedJob], replies: list[int]) -> None:
         if not any(replies):
             self.accepted += [one.job for one in packed]
             return
@@ -85,7 +85,7 @@ class Submission:
             )
         if full:
             raise QueueFull(
-                f"queue {queue_name(packer.like.model)} holds {self._settings.queue_limit:,} jobs, the limit of "
-                "HEADRACE_QUEUE_LIMIT; wait, run more workers, or raise it",
+                f"queue {queue_name(packer.template.model)} holds {self._settings.queue_limit:,} jobs, the limit "
+                "of HEADRACE_QUEUE_LIMIT; wait, run more workers, or raise it",
                 accepted=tuple(self.accepted),
             )

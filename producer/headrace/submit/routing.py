@@ -15,51 +15,53 @@ import msgspec
 from headrace.catalog.aliases import is_version
 from headrace.catalog.contract import Contract, check, check_method
 from headrace.catalog.published import Contracts
-from headrace.connection.commands import Plan
+from headrace.connection.commands import Operation
 from headrace.errors import InvalidInput
-from headrace.submit.options import Asked
+from headrace.submit.options import SubmitOptions
 from headrace.wire.message import Instance
 
 
-class Share(msgspec.Struct, frozen=True):
+class VersionGroup(msgspec.Struct, frozen=True):
     """The jobs of a call that run on one version."""
 
     #: None is the newest the worker has.
     version: str | None
     #: The places of these jobs in the call.
-    places: Sequence[int]
+    indexes: Sequence[int]
     #: The instance of each, as it is sent.
     instances: list[Instance]
 
 
-class Routing:
+class Router:
     """The plans of one client to route and check."""
 
     def __init__(self, contracts: Contracts, *, check: bool) -> None:
         self._contracts = contracts
         self._check = check
 
-    def one(
-        self, asked: Asked, job: str, instances: list[Any], now: datetime
-    ) -> Plan[tuple[str | None, list[Instance]]]:
+    def route(
+        self, asked: SubmitOptions, job: str, instances: list[Any], now: datetime
+    ) -> Operation[tuple[str | None, list[Instance]]]:
         """The version one job runs on, and its instances. Raises InvalidInput (UnknownModel)."""
         (version,) = yield from self._versions(asked, [job], now)
         return version, (yield from self._checked(asked, version, instances, range(len(instances)), now))
 
-    def many(
-        self, asked: Asked, jobs: Sequence[str], instances: list[Any], first: int, now: datetime
-    ) -> Plan[list[Share]]:
+    def route_many(
+        self, asked: SubmitOptions, jobs: Sequence[str], instances: list[Any], first: int, now: datetime
+    ) -> Operation[list[VersionGroup]]:
         """Jobs of an instance each, by version. Raises InvalidInput, which counts the instances from `first`."""
         versions = yield from self._versions(asked, jobs, now)
-        shares: list[Share] = []
+        shares: list[VersionGroup] = []
         for version in dict.fromkeys(versions):
             places = [place for place, of in enumerate(versions) if of == version]
             given = instances if len(places) == len(instances) else [instances[place] for place in places]
             numbers = (first + place for place in places)
-            shares.append(Share(version, places, (yield from self._checked(asked, version, given, numbers, now))))
+            shares.append(
+                VersionGroup(version, places, (yield from self._checked(asked, version, given, numbers, now)))
+            )
         return shares
 
-    def _versions(self, asked: Asked, jobs: Sequence[str], now: datetime) -> Plan[list[str | None]]:
+    def _versions(self, asked: SubmitOptions, jobs: Sequence[str], now: datetime) -> Operation[list[str | None]]:
         if not self._check or (asked.version is not None and is_version(asked.version)):
             return [asked.version] * len(jobs)
         aliases = yield from self._contracts.aliases(asked.model, now.timestamp())
@@ -68,8 +70,13 @@ class Routing:
         return [aliases.version(asked.version, "")] * len(jobs)
 
     def _checked(
-        self, asked: Asked, version: str | None, instances: list[Any], numbers: Iterable[int], now: datetime
-    ) -> Plan[list[Instance]]:
+        self,
+        asked: SubmitOptions,
+        version: str | None,
+        instances: list[Any],
+        numbers: Iterable[int],
+        now: datetime,
+    ) -> Operation[list[Instance]]:
         """The instances as they are sent. A contract out of the cache that refuses is read again first."""
         if not instances:
             raise InvalidInput("a job needs at least one instance; the list is empty")
@@ -86,6 +93,6 @@ class Routing:
         return _fit(contract, asked, instances, numbers)
 
 
-def _fit(contract: Contract, asked: Asked, instances: list[Any], numbers: Iterable[int]) -> list[Instance]:
+def _fit(contract: Contract, asked: SubmitOptions, instances: list[Any], numbers: Iterable[int]) -> list[Instance]:
     check_method(contract, asked.method)
     return check(contract, instances, numbers=numbers)

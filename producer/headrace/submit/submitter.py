@@ -14,14 +14,14 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from headrace.catalog.published import Contracts
-from headrace.connection.commands import Plan, PlanAhead
+from headrace.connection.commands import Operation, PipelinedOperation
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.settings import Settings
 from headrace.submit import durability, enqueue
-from headrace.submit.enqueue import Packed, Packer
-from headrace.submit.options import Asked
-from headrace.submit.pipeline import Submission
-from headrace.submit.routing import Routing
+from headrace.submit.enqueue import EncodedJob, JobEncoder
+from headrace.submit.options import SubmitOptions
+from headrace.submit.pipeline import SubmissionPipeline
+from headrace.submit.routing import Router
 from headrace.submit.tracing import submitting
 from headrace.wire.keys import Keys, check_job_id
 from headrace.wire.message import new_id
@@ -45,28 +45,30 @@ class Submitter:
         check: bool,
     ) -> None:
         self._settings, self._keys, self._job_keys, self._inbox = settings, keys, job_keys, inbox
-        self._routing = Routing(contracts, check=check)
+        self._routing = Router(contracts, check=check)
 
     def submit(
-        self, asked: Asked, instances: list[Any], job: str | None, now: datetime, inbox: str | None = None
-    ) -> Plan[str]:
+        self, asked: SubmitOptions, instances: list[Any], job: str | None, now: datetime, inbox: str | None = None
+    ) -> Operation[str]:
         """Enqueue one job; its id. Its outcome is told to an inbox, this client's unless another is named."""
         told = None if job is None else now
         job = new_id() if job is None else check_job_id(job)
-        version, checked = yield from self._routing.one(asked, job, instances, now)
-        encoded = enqueue.encoded(checked, self._settings.max_job_bytes)
-        safety = (yield from durability.offered(self._settings)) if asked.durable else None
+        version, checked = yield from self._routing.route(asked, job, instances, now)
+        encoded = enqueue.encode_instances_within(checked, self._settings.max_job_bytes)
+        safety = (yield from durability.available_guarantee(self._settings)) if asked.durable else None
         with submitting(asked.model, 1, job) as trace:
             like = asked.job(job, version, checked, inbox or self._inbox, trace)
-            packer = Packer(like, asked.version, self._job_keys)
-            yield from Submission(self._keys, self._settings, told).one(packer, packer.pack(job, encoded))
+            packer = JobEncoder(like, asked.version, self._job_keys)
+            yield from SubmissionPipeline(self._keys, self._settings, told).send_one(
+                packer, packer.encode(job, encoded)
+            )
         if safety is not None:
             yield from durability.confirm([job], safety, self._keys, self._settings)
         return job
 
     def submit_many(
-        self, asked: Asked, instances: Iterable[Any], jobs: Iterable[str] | None, now: datetime
-    ) -> PlanAhead[list[str]]:
+        self, asked: SubmitOptions, instances: Iterable[Any], jobs: Iterable[str] | None, now: datetime
+    ) -> PipelinedOperation[list[str]]:
         """Enqueue a job for each instance; their ids in order.
 
         A list is checked as a whole before anything is enqueued; of an iterator, each chunk is.
@@ -78,20 +80,22 @@ class Submitter:
             parts = [instances] if instances else []
         names, told = _names(jobs), None if jobs is None else now
         called: list[str] = []
-        submission = Submission(self._keys, self._settings, told)
-        safety = (yield from durability.offered(self._settings)) if asked.durable else None
+        submission = SubmissionPipeline(self._keys, self._settings, told)
+        safety = (yield from durability.available_guarantee(self._settings)) if asked.durable else None
         try:
             for part in parts:
                 ids = list(islice(names, len(part)))
                 if len(ids) < len(part):
                     raise InvalidInput("there are fewer `ids` than instances")
-                shares = yield from self._routing.many(asked, ids, part, len(called), now)
-                encoded = [[enqueue.encoded([one], limit) for one in share.instances] for share in shares]
+                shares = yield from self._routing.route_many(asked, ids, part, len(called), now)
+                encoded = [
+                    [enqueue.encode_instances_within([one], limit) for one in share.instances] for share in shares
+                ]
                 with submitting(asked.model, len(part)) as trace:
                     for share, instances_of_it in zip(shares, encoded, strict=True):
                         like = asked.job("", share.version, [None], self._inbox, trace)
-                        packer = Packer(like, asked.version, self._job_keys)
-                        for packed in _packed(packer, [ids[place] for place in share.places], instances_of_it):
+                        packer = JobEncoder(like, asked.version, self._job_keys)
+                        for packed in _packed(packer, [ids[place] for place in share.indexes], instances_of_it):
                             yield from submission.send(packer, packed)
                 called += ids
             yield from submission.settle()
@@ -131,12 +135,12 @@ def _chunks(instances: Iterable[Any]) -> Iterator[list[Any]]:
         yield part
 
 
-def _packed(packer: Packer, jobs: Iterable[str], instances: Iterable[bytes]) -> Iterator[list[Packed]]:
+def _packed(packer: JobEncoder, jobs: Iterable[str], instances: Iterable[bytes]) -> Iterator[list[EncodedJob]]:
     """Jobs in chunks small enough for one call of the script."""
-    chunk: list[Packed] = []
+    chunk: list[EncodedJob] = []
     size = 0
     for job, instance in zip(jobs, instances, strict=True):
-        chunk.append(packer.pack(job, instance))
+        chunk.append(packer.encode(job, instance))
         size += len(chunk[-1].message)
         if len(chunk) >= enqueue.CHUNK or size >= _CHUNK_BYTES:
             yield chunk

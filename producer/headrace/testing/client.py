@@ -21,11 +21,11 @@ from headrace.catalog.contract import Contract, Output, check, check_method
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull, ResultTimeout, UnknownModel
 from headrace.inspection.queues import QueueDepth
-from headrace.inspection.timeline import Known, Timeline, timeline
+from headrace.inspection.timeline import JobFacts, Timeline, timeline
 from headrace.settings import Settings
 from headrace.submit import enqueue
-from headrace.submit.enqueue import Packer
-from headrace.submit.options import Asked, JobOptions, asked, each_of, instances_of
+from headrace.submit.enqueue import JobEncoder
+from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
 from headrace.wire.keys import PRIORITY_STEPS, check_job_id, check_model_name, queue_name, split_version, step_of
 from headrace.wire.message import Instance, Job, encode_instances, new_id
@@ -81,8 +81,8 @@ class InMemoryClient:
         **options: Unpack[JobOptions],
     ) -> InMemoryJob:
         """As `Client.submit`."""
-        wanted = asked(model, options, utc_now())
-        checked = self._checked(wanted, instances_of(instance, instances))
+        wanted = parse_options(model, options, utc_now())
+        checked = self._checked(wanted, instances_from(instance, instances))
         return self._accept(wanted, [(check_job_id(id) if id is not None else new_id(), checked)])[0]
 
     def submit_many(
@@ -94,8 +94,8 @@ class InMemoryClient:
         **options: Unpack[JobOptions],
     ) -> list[InMemoryJob]:
         """As `Client.submit_many`; an iterator is read to its end before anything is enqueued."""
-        wanted = asked(model, options, utc_now())
-        given = list(each_of(instances))
+        wanted = parse_options(model, options, utc_now())
+        given = list(iterate_instances(instances))
         checked = self._checked(wanted, given) if given else []
         names = [new_id() for _ in given] if ids is None else [check_job_id(name) for name in ids]
         if len(names) != len(checked):
@@ -168,7 +168,7 @@ class InMemoryClient:
     ) -> None:
         self.close()
 
-    def _checked(self, wanted: Asked, instances: list[Any]) -> list[Instance]:
+    def _checked(self, wanted: SubmitOptions, instances: list[Any]) -> list[Instance]:
         if not instances:
             raise InvalidInput("a job needs at least one instance; the list is empty")
         if wanted.model not in self._answers:
@@ -181,10 +181,13 @@ class InMemoryClient:
         check_method(contract, wanted.method)
         return check(contract, instances)
 
-    def _accept(self, wanted: Asked, jobs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
+    def _accept(self, wanted: SubmitOptions, jobs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
         most = self._settings.max_job_bytes
         wants = [wanted.job(name, wanted.version, given) for name, given in jobs]
-        packed = [Packer(job, job.version).pack(job.id, enqueue.encoded(job.instances, most)) for job in wants]
+        packed = [
+            JobEncoder(job, job.version).encode(job.id, enqueue.encode_instances_within(job.instances, most))
+            for job in wants
+        ]
         accepted: list[str] = []
         for job, one in zip(wants, packed, strict=True):
             name = job.id
@@ -208,7 +211,7 @@ class InMemoryClient:
         """Run a job; what fails is a dead letter too."""
         outcome = self._outcomes[job.id] = self._run(job)
         if isinstance(outcome, Failure):
-            self.dead_letters.bury(job, outcome, self._version(job))
+            self.dead_letters.store(job, outcome, self._version(job))
 
     def _run_again(self, job: Job) -> None:
         self._jobs[job.id] = (job, self._jobs[job.id][1])
@@ -290,7 +293,7 @@ class InMemoryJob:
     def explain(self) -> Timeline:
         """What became of the job: its outcome, if it has one."""
         status, ended = self._client.look(self.id)
-        told = timeline(Known(job=self.id, outcome=ended))
+        told = timeline(JobFacts(job=self.id, outcome=ended))
         return msgspec.structs.replace(told, status=status, model=self.model, note=None)
 
     def __repr__(self) -> str:

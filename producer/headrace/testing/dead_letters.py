@@ -10,14 +10,14 @@ import msgspec
 
 from headrace.client.dead_letters import OnProgress
 from headrace.clock import utc_now
-from headrace.dead_letters.bulk import Tally
-from headrace.dead_letters.filter import LetterFilter, Wanted, some, wanted
-from headrace.dead_letters.groups import Storm, Storms
-from headrace.dead_letters.operations import Count, checked_version
+from headrace.dead_letters.bulk import BulkResult
+from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_filter, require_filter
+from headrace.dead_letters.groups import DeadLetterGroup, DeadLetterGroups
+from headrace.dead_letters.operations import DeadLetterCount, check_version
 from headrace.errors import UnknownLetter
 from headrace.wire import dead_letter as letters
 from headrace.wire.attempts import REPLAY, Attempt
-from headrace.wire.dead_letter import Kept, Letter
+from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 from headrace.wire.keys import queue_name
 from headrace.wire.message import Job, encode
 from headrace.wire.outcome import Failure
@@ -30,13 +30,13 @@ class InMemoryDeadLetters:
 
     def __init__(self, run_again: Callable[[Job], None]) -> None:
         self._run_again = run_again
-        self._letters: dict[str, Kept] = {}
+        self._letters: dict[str, DeadLetterWithMessage] = {}
         self._jobs: dict[str, Job] = {}
         self._attempts: dict[str, tuple[Attempt, ...]] = {}
 
-    def bury(self, job: Job, failure: Failure, version: str) -> None:
+    def store(self, job: Job, failure: Failure, version: str) -> None:
         """Keep a job that failed for good; for the client."""
-        letter = Letter(
+        letter = DeadLetter(
             id=job.id,
             model=job.model,
             version=version,
@@ -55,29 +55,29 @@ class InMemoryDeadLetters:
         self._letters.pop(job.id, None)
         self._letters[job.id] = letters.kept(letter, encode(job))
 
-    def list(self, **which: Unpack[LetterFilter]) -> Iterator[Letter]:
+    def list(self, **which: Unpack[DeadLetterFilter]) -> Iterator[DeadLetter]:
         """As `DeadLetters.list`."""
-        return iter(self._found(wanted(which))[0])
+        return iter(self._found(parse_filter(which))[0])
 
-    def storms(self, **which: Unpack[LetterFilter]) -> tuple[Storm, ...]:
+    def groups(self, **which: Unpack[DeadLetterFilter]) -> tuple[DeadLetterGroup, ...]:
         """As `DeadLetters.storms`."""
-        storms = Storms()
-        storms.add(self._found(wanted(which))[0])
+        storms = DeadLetterGroups()
+        storms.add(self._found(parse_filter(which))[0])
         return storms.found()
 
-    def count(self) -> Count:
+    def count(self) -> DeadLetterCount:
         """As `DeadLetters.count`; none is ever dropped."""
-        return Count(letters=len(self._letters), dropped=0)
+        return DeadLetterCount(letters=len(self._letters), dropped=0)
 
-    def show(self, id: str) -> Kept:  # noqa: A002  # the word users know
+    def show(self, id: str) -> DeadLetterWithMessage:  # noqa: A002  # the word users know
         """As `DeadLetters.show`."""
         if id not in self._letters:
             raise UnknownLetter(f"there is no dead letter {id}; it may have been replayed or purged")
         return self._letters[id]
 
-    def export(self, **which: Unpack[LetterFilter]) -> Iterator[Kept]:
+    def export(self, **which: Unpack[DeadLetterFilter]) -> Iterator[DeadLetterWithMessage]:
         """As `DeadLetters.export`."""
-        return iter(self._found(wanted(which))[0])
+        return iter(self._found(parse_filter(which))[0])
 
     def replay(
         self,
@@ -87,18 +87,18 @@ class InMemoryDeadLetters:
         dry_run: bool = False,
         every: bool = False,
         on_progress: OnProgress | None = None,
-        **which: Unpack[LetterFilter],
-    ) -> Tally:
+        **which: Unpack[DeadLetterFilter],
+    ) -> BulkResult:
         """As `DeadLetters.replay`: the job runs again at once, or at the next `run()` of the client."""
-        version = checked_version(version)
+        version = check_version(version)
 
-        def again(letter: Kept) -> None:
-            by = Attempt(cause=REPLAY, owner=_HERE, at_ms=_ms(utc_now()), company=0)
+        def again(letter: DeadLetterWithMessage) -> None:
+            by = Attempt(cause=REPLAY, owner=_HERE, at_ms=_ms(utc_now()), claim_size=0)
             self._attempts[letter.id] = (*letter.attempts, by)
             job = msgspec.structs.replace(self._jobs[letter.id], eta=None, expires=None)
             self._run_again(job if version is None else msgspec.structs.replace(job, version=version))
 
-        return self._sweep(some(which, every=every), again, dry_run, on_progress)
+        return self._sweep(require_filter(which, every=every), again, dry_run, on_progress)
 
     def purge(
         self,
@@ -106,16 +106,20 @@ class InMemoryDeadLetters:
         dry_run: bool = False,
         every: bool = False,
         on_progress: OnProgress | None = None,
-        **which: Unpack[LetterFilter],
-    ) -> Tally:
+        **which: Unpack[DeadLetterFilter],
+    ) -> BulkResult:
         """As `DeadLetters.purge`."""
-        return self._sweep(some(which, every=every), lambda _: None, dry_run, on_progress)
+        return self._sweep(require_filter(which, every=every), lambda _: None, dry_run, on_progress)
 
     def _sweep(
-        self, sought: Wanted, deal: Callable[[Kept], None], dry_run: bool, on_progress: OnProgress | None
-    ) -> Tally:
+        self,
+        sought: CheckedFilter,
+        deal: Callable[[DeadLetterWithMessage], None],
+        dry_run: bool,
+        on_progress: OnProgress | None,
+    ) -> BulkResult:
         found, missing = self._found(sought)
-        tally = Tally(done=len(found), missing=missing)
+        tally = BulkResult(done=len(found), missing=missing)
         for letter in () if dry_run else found:
             del self._letters[letter.id]
             deal(letter)
@@ -123,12 +127,12 @@ class InMemoryDeadLetters:
             on_progress(tally)
         return tally
 
-    def _found(self, sought: Wanted) -> tuple[tuple[Kept, ...], tuple[str, ...]]:
+    def _found(self, sought: CheckedFilter) -> tuple[tuple[DeadLetterWithMessage, ...], tuple[str, ...]]:
         """The letters of a filter, oldest first, and the ids asked for of which there is none."""
         first, last = sought.span(_ms(utc_now()))
         ids = self._letters if sought.ids is None else sought.ids
         met = (self._letters[name] for name in ids if name in self._letters)
-        found = tuple(one for one in met if first <= one.died_ms <= last and sought.takes(one))
+        found = tuple(one for one in met if first <= one.died_ms <= last and sought.matches(one))
         return found, tuple(name for name in ids if name not in self._letters)
 
 

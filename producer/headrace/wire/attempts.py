@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 #: The byte a frame with a history begins with; a message, being JSON, never does.
-TRIED = b"\x01"
+HISTORY_MARK = b"\x01"
 
 #: A run lost with what ran it: whose fault that was is only known of a job that ran alone.
 CRASH, LAPSE, TIMEOUT = "crash", "lapse", "timeout"
@@ -38,7 +38,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     #: When the run ended: unix milliseconds, the server's clock.
     at_ms: int
     #: Jobs in the claim that ran; 1 is alone. 0 for a replay, which is no run.
-    company: int
+    claim_size: int
     #: The version that ran, where the job named none: it keeps it.
     version: str | None = None
 
@@ -48,7 +48,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         return self.cause in {CRASH, LAPSE, TIMEOUT}
 
 
-def split(frame: bytes) -> tuple[tuple[Attempt, ...], bytes]:
+def split_history(frame: bytes) -> tuple[tuple[Attempt, ...], bytes]:
     """A frame's attempts, oldest first, and its message. What only looks like a frame is a message."""
     found = _FRAME.match(frame)
     if found is None:
@@ -59,7 +59,7 @@ def split(frame: bytes) -> tuple[tuple[Attempt, ...], bytes]:
             cause=cause.partition("@")[0],
             owner=owner,
             at_ms=int(at_ms),
-            company=int(company),
+            claim_size=int(company),
             version=cause.partition("@")[2] or None,
         )
         for cause, owner, at_ms, company in parts
@@ -67,17 +67,18 @@ def split(frame: bytes) -> tuple[tuple[Attempt, ...], bytes]:
     return attempts, frame[found.end() :]
 
 
-def joined(attempts: Sequence[Attempt], message: bytes) -> bytes:
+def join_history(attempts: Sequence[Attempt], message: bytes) -> bytes:
     """The frame of a message with these attempts; the message itself, if there are none."""
     if not attempts:
         return message
     written = "".join(
-        f"{word(_cause(attempt))},{word(attempt.owner)},{attempt.at_ms},{attempt.company};" for attempt in attempts
+        f"{word(_cause(attempt))},{word(attempt.owner)},{attempt.at_ms},{attempt.claim_size};"
+        for attempt in attempts
     )
-    return TRIED + written.encode(errors="replace") + b"\n" + message
+    return HISTORY_MARK + written.encode(errors="replace") + b"\n" + message
 
 
-def counted(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+def counted_attempts(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
     """The attempts that count: runs, since the job was last sent again by a person."""
     return tuple(attempt for attempt in _since_replay(attempts) if attempt.cause != ELSEWHERE)
 
@@ -91,7 +92,7 @@ def waited(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
 
 def kept_version(attempts: Sequence[Attempt]) -> str | None:
     """The version the job ran on, where it named none; it keeps it, also where an alias moved meanwhile."""
-    return next((attempt.version for attempt in reversed(counted(attempts)) if attempt.version), None)
+    return next((attempt.version for attempt in reversed(counted_attempts(attempts)) if attempt.version), None)
 
 
 def _since_replay(attempts: Sequence[Attempt]) -> Sequence[Attempt]:

@@ -21,7 +21,7 @@ from headrace.wire.attempts import Attempt
 from headrace.wire.outcome import Reason
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A job that failed for good: what failed, why, where, and what was tried."""
 
     id: str
@@ -54,15 +54,15 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self)
 
 
-class Kept(Letter, frozen=True, kw_only=True):
+class DeadLetterWithMessage(DeadLetter, frozen=True, kw_only=True):
     """A letter with its message; as JSON it is what `headrace dead export` writes, a line each."""
 
     #: The message as it lay in the queue, byte for byte; base64 in JSON.
     payload: bytes
 
 
-_LETTER = msgspec.json.Decoder(Letter)
-_KEPT = msgspec.json.Decoder(Kept)
+_LETTER = msgspec.json.Decoder(DeadLetter)
+_KEPT = msgspec.json.Decoder(DeadLetterWithMessage)
 
 
 def malformed_id(message: bytes) -> str:
@@ -72,9 +72,9 @@ def malformed_id(message: bytes) -> str:
 
 def malformed(
     message: bytes, error: Exception, *, queue: str, worker: str, attempts: tuple[Attempt, ...] = ()
-) -> Letter:
+) -> DeadLetter:
     """The letter of a message that is no job, for what reading it raised."""
-    return Letter(
+    return DeadLetter(
         id=malformed_id(message),
         queue=queue,
         reason="malformed",
@@ -86,12 +86,12 @@ def malformed(
     )
 
 
-def read(letter: str, line: bytes, died_ms: int) -> Letter:
+def read(letter: str, line: bytes, died_ms: int) -> DeadLetter:
     """The letter in a line. One that cannot be read, whoever wrote it, is still listed, and can be purged."""
     try:
         found = _LETTER.decode(line)
     except (msgspec.DecodeError, RecursionError):
-        found = Letter(
+        found = DeadLetter(
             id=letter,
             queue="",
             reason="malformed",
@@ -103,12 +103,12 @@ def read(letter: str, line: bytes, died_ms: int) -> Letter:
     return msgspec.structs.replace(found, id=letter, died_ms=died_ms)
 
 
-def kept(letter: Letter, payload: bytes) -> Kept:
+def kept(letter: DeadLetter, payload: bytes) -> DeadLetterWithMessage:
     """A letter and its message as one."""
-    return Kept(payload=payload, **msgspec.structs.asdict(letter))
+    return DeadLetterWithMessage(payload=payload, **msgspec.structs.asdict(letter))
 
 
-def decode_exported(line: bytes | str) -> Kept:
+def decode_exported(line: bytes | str) -> DeadLetterWithMessage:
     """The letter in a line of an export. Raises InvalidInput."""
     try:
         return _KEPT.decode(line)

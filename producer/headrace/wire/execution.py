@@ -13,7 +13,7 @@ import msgspec
 from headrace.wire.attempts import Attempt
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Execution(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The run that ended a job. As JSON it is a list, to be short: what is added to it goes last."""
 
     #: The claim's lease: host, process and number of who claimed.
@@ -25,8 +25,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     version: str | None = None
     runtime: str | None = None
     #: Milliseconds from the claim to the predict call of its batch, and those the call took; rows of the batch.
-    began_ms: int = 0
-    took_ms: float = 0.0
+    started_ms: int = 0
+    duration_ms: float = 0.0
     rows: int = 0
     #: The runs before this one, oldest first.
     attempts: tuple[Attempt, ...] = ()
@@ -36,14 +36,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return msgspec.Raw(msgspec.json.encode(self))
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """What a stored outcome tells besides the outcome."""
 
     #: When it was published, ISO 8601.
     date_done: str | None = None
     #: The worker's name, as Celery has it.
     worker: str | None = None
-    run: Run | None = None
+    execution: Execution | None = None
 
     @property
     def at_ms(self) -> int | None:
@@ -56,12 +56,12 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-_ENDED = msgspec.json.Decoder(Ended)
+_ENDED = msgspec.json.Decoder(Completion)
 
 
-def ended(stored: bytes) -> Ended:
+def decode_completion(stored: bytes) -> Completion:
     """How a job came to the outcome that is stored; nothing where no worker of ours wrote it."""
     try:
         return _ENDED.decode(stored)
     except (msgspec.DecodeError, RecursionError):
-        return Ended()
+        return Completion()

@@ -105,7 +105,7 @@ class Keys(msgspec.Struct, frozen=True):
         """Celery's result key, a string; also the channel its arrival is published on."""
         return f"{self.prefix}celery-task-meta-{job}"
 
-    def inbox(self, client: str) -> str:
+    def reply_channel(self, client: str) -> str:
         """A channel: outcomes of one client's jobs, many to a message, a line each."""
         return f"{self.prefix}headrace:inbox:{client}"
 
@@ -129,7 +129,7 @@ class Keys(msgspec.Struct, frozen=True):
         """A hash: version -> which worker will not serve it, and why (`headrace.catalog.workers`)."""
         return f"{self.prefix}headrace:refused:{model}"
 
-    def tally(self, model: str, version: str) -> str:
+    def version_stats(self, model: str, version: str) -> str:
         """A hash: what a version came to while another is tried beside it (counted by workers)."""
         return f"{self.prefix}headrace:tally:{model}:{version}"
 
@@ -137,7 +137,7 @@ class Keys(msgspec.Struct, frozen=True):
         """A string of 32-bit numbers: the rows of an hour since 1970 in each cell of the version's profile."""
         return f"{self.prefix}headrace:drift:{model}:{version}:{hour}"
 
-    def again(self, queue: str) -> str:
+    def isolated(self, queue: str) -> str:
         """A list: frames to run again, each alone."""
         return f"{self.prefix}headrace:again:{queue}"
 
@@ -170,7 +170,7 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:dead:messages"
 
     @property
-    def died(self) -> str:
+    def dead_times(self) -> str:
         """A sorted set: letter id by the moment it died (the server's unix milliseconds)."""
         return f"{self.prefix}headrace:died"
 

@@ -127,10 +127,10 @@ _INSTANCES = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
 
 def encode(job: Job, keys: JobKeys | None = None) -> bytes:
     """The message of a job, as it is pushed on a list; signed, with keys."""
-    return form(job, keys).fill(job.id, encode_instances(job.instances))
+    return message_template(job, keys).render(job.id, encode_instances(job.instances))
 
 
-class Form(msgspec.Struct, frozen=True):
+class MessageTemplate(msgspec.Struct, frozen=True):
     """A message, but for the id and the instances of its job: jobs that differ in these alone share it."""
 
     #: The body, up to its instances and from there on.
@@ -143,7 +143,7 @@ class Form(msgspec.Struct, frozen=True):
     keys: JobKeys | None = None
     expires: str | None = None
 
-    def fill(self, job: str, instances: bytes) -> bytes:
+    def render(self, job: str, instances: bytes) -> bytes:
         """The message of a job; its instances are given as JSON."""
         body = binascii.b2a_base64(self.head + instances + self.tail, newline=False)
         if self.keys is None:
@@ -154,7 +154,7 @@ class Form(msgspec.Struct, frozen=True):
         return self.before + body + job.encode().join([first, *rest])
 
 
-def form(job: Job, keys: JobKeys | None = None) -> Form:
+def message_template(job: Job, keys: JobKeys | None = None) -> MessageTemplate:
     """The form of jobs like this one, signed with keys where there are any."""
     plain = _formed(job)
     if keys is None:
@@ -162,7 +162,7 @@ def form(job: Job, keys: JobKeys | None = None) -> Form:
     return msgspec.structs.replace(plain, keys=keys, expires=_moment_text(job.expires))
 
 
-def _formed(job: Job) -> Form:
+def _formed(job: Job) -> MessageTemplate:
     options = Options(version=job.version, method=job.method, metadata=job.metadata)
     plain = _form(
         job.model,
@@ -200,7 +200,7 @@ def _form(  # noqa: PLR0917  # all of them are the key of the cache
     priority: int,
     eta: str | None,
     expires: str | None,
-) -> Form:
+) -> MessageTemplate:
     head = b"[[%b," % msgspec.json.encode(model)
     tail = b"],%b,%b]" % (options, msgspec.json.encode(_EMBED))
     message = msgspec.json.encode(
@@ -238,7 +238,7 @@ def _form(  # noqa: PLR0917  # all of them are the key of the cache
         }
     )
     before, rest = message.split(_BODY_MARK.encode())
-    return Form(head, tail, before, rest.split(_ID_MARK.encode()))
+    return MessageTemplate(head, tail, before, rest.split(_ID_MARK.encode()))
 
 
 def describe(model: str, version: str | None, rows: int) -> str:

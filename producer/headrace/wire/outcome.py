@@ -1,7 +1,7 @@
 """What a job ends in, exactly once: Success, Failure, Cancelled or Expired, in Celery's stored JSON form.
 
 Stored under Celery's result key, so `AsyncResult(id).get()` of any Celery client returns the success or
-raises the failure. Two fields are ours and ignored by Celery: `reason`, and `run` (`headrace.wire.execution`).
+raises the failure. Celery ignores two further fields: `reason`, and `execution` (see `headrace.wire.execution`).
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def encode(outcome: Outcome, now: datetime, *, run: msgspec.Raw | None = None, w
             meta["status"] = "REVOKED"
             meta["result"] = _exception("TaskRevokedError", "celery.exceptions", word)
     if run is not None:
-        meta["run"], meta["worker"] = run, worker
+        meta["execution"], meta["worker"] = run, worker
     return msgspec.json.encode(meta)
 
 

@@ -2,7 +2,7 @@
 
     bytes ─> unseal ─> Sealed ─> job
                  │         └─ InvalidInput, NotTrusted: a failure of that job
-                 └─ NotAJob: there is nobody to tell
+                 └─ MalformedMessage: there is nobody to tell
 
 In two steps, as a message may be that of a job whose arguments are none: its failure is told under its id.
 """
@@ -26,11 +26,11 @@ from headrace.wire.signing import HEADER, Trust
 _NO_OPTIONS = Options()
 
 
-class NotAJob(ValueError):
+class MalformedMessage(ValueError):
     """The bytes are no message of a job: there is no id an outcome could be stored under."""
 
 
-class Sealed(msgspec.Struct, frozen=True):
+class ParsedMessage(msgspec.Struct, frozen=True):
     """A message opened, its arguments not looked at yet."""
 
     id: str
@@ -102,8 +102,8 @@ def _is_inbox(reply_to: str) -> bool:
     return _INBOX.fullmatch(reply_to) is not None
 
 
-def unseal(message: bytes, trust: Trust | None = None) -> Sealed:
-    """Open a message as it lies in Redis, whichever Celery client wrote it. Raises NotAJob.
+def parse(message: bytes, trust: Trust | None = None) -> ParsedMessage:
+    """Open a message as it lies in Redis, whichever Celery client wrote it. Raises MalformedMessage.
 
     `trust` says whose jobs are taken; without it all are.
     """
@@ -118,18 +118,18 @@ def unseal(message: bytes, trust: Trust | None = None) -> Sealed:
         else:
             args, kwargs = [], {}
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise NotAJob(f"no Celery message of JSON: {error}") from None
+        raise MalformedMessage(f"no Celery message of JSON: {error}") from None
     headers = raw.headers
     job = headers.id
     if headers.task != TASK or not isinstance(job, str) or not job:
-        raise NotAJob(f"no message of the task {TASK} with an id")
+        raise MalformedMessage(f"no message of the task {TASK} with an id")
     inbox = raw.properties.reply_to
     # Celery's own clients write something else there.
     reply_to = inbox if inbox and _is_inbox(inbox) else None
     # Asked here, as few have one.
     trace = headers.trace if headers.traceparent is not None or headers.sentry_trace is not None else None
     priority = raw.properties.priority or 0
-    return Sealed(job, args, kwargs, headers.eta, headers.expires, priority, reply_to, trace, refusal)
+    return ParsedMessage(job, args, kwargs, headers.eta, headers.expires, priority, reply_to, trace, refusal)
 
 
 def _refusal(raw: _Message, trust: Trust) -> str | None:

@@ -16,7 +16,7 @@ from headrace.text import format_bytes
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
-    from headrace_worker.store.garbage import Found
+    from headrace_worker.store.garbage import CollectionItem
     from headrace_worker.store.store import Store
 
 
@@ -93,7 +93,7 @@ def gc(
     Never one that an alias, a job in flight or a dead letter names; Redis is asked for these.
     """
     from headrace.client.client import Client
-    from headrace_worker.store.garbage import Collector
+    from headrace_worker.store.garbage import GarbageCollector
 
     settings, opened = stores.settings(store), stores.opened(store)
     if url:
@@ -104,14 +104,16 @@ def gc(
             opened.latest(model)  # says what there is instead
             raise UnknownModel(f"no model {options.printable(model)!r} in {opened.title}")
     with Client(settings=settings) as client:
-        collector = Collector(opened, settings, lambda model: client.dead_letters.list(model=model), keep=keep)
+        collector = GarbageCollector(
+            opened, settings, lambda model: client.dead_letters.list(model=model), keep=keep
+        )
         found = collector.look(models or known, datetime.now(UTC))
         if not dry_run and any(one.remove for one in found):
             found = collector.collect(found)
     _tell(found, dry_run=dry_run, as_json=as_json)
 
 
-def _tell(found: Sequence[Found], *, dry_run: bool, as_json: bool) -> None:
+def _tell(found: Sequence[CollectionItem], *, dry_run: bool, as_json: bool) -> None:
     verb = "would remove" if dry_run else "removed"
     for one in found if as_json else ():
         options.print_json(one)

@@ -12,7 +12,7 @@ from headrace_worker.cli import models_rollout
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
-    from headrace_worker.rollout.version_stats import Tally
+    from headrace_worker.rollout.version_stats import VersionStats
 
 
 @click.command()
@@ -26,7 +26,7 @@ def compare(*, model: str, store: str | None, url: str | None, as_json: bool) ->
     Counted since the canary or the shadow was promoted.
     """
     with models_rollout.promoter(store, url) as promoter:
-        found = promoter.compared(model)
+        found = promoter.compare_versions(model)
         if not found:
             promoter.check_known(model)
     if as_json:
@@ -51,7 +51,7 @@ def compare(*, model: str, store: str | None, url: str | None, as_json: bool) ->
             )
 
 
-def _numbers(one: Tally) -> dict[str, object]:
+def _numbers(one: VersionStats) -> dict[str, object]:
     return {
         "jobs": one.jobs,
         "failed": one.failed,
@@ -66,7 +66,7 @@ def _numbers(one: Tally) -> dict[str, object]:
     }
 
 
-def _cells(name: str, one: Tally) -> tuple[str, ...]:
+def _cells(name: str, one: VersionStats) -> tuple[str, ...]:
     compared = name == SHADOW and one.compared
     return (
         f"{one.jobs:,}",

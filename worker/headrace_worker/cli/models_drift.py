@@ -33,7 +33,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     """
     from headrace.catalog import aliases
     from headrace.connection import connect
-    from headrace.connection.commands import ask
+    from headrace.connection.commands import execute
     from headrace.errors import ModelError
     from headrace.wire.keys import Keys
     from headrace_worker.drift import psi as drifts
@@ -44,8 +44,8 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     keys = Keys(settings.key_prefix)
     name, _, version = model.partition("@")
     latest = opened.latest(name)
-    with connect.guarded(settings), connect.connect(settings) as client:
-        by_name = aliases.decoded(name, ask(client, aliases.read_command(keys, name))).by_name
+    with connect.translate_errors(settings), connect.connect(settings) as client:
+        by_name = aliases.decoded(name, execute(client, aliases.read_command(keys, name))).by_name
         serving = by_name[PRODUCTION].version if PRODUCTION in by_name else latest
         manifest = opened.read(name, version or serving)
         seconds, _ = client.time()

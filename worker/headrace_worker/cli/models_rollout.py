@@ -16,7 +16,7 @@ from headrace.cli import options
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
-    from headrace_worker.rollout.promotion import Promoter, Promotion, Said
+    from headrace_worker.rollout.promotion import Promoter, Promotion, RolloutStatus
 
 _SECONDS = 60.0
 
@@ -51,7 +51,7 @@ def promoter(store: str | None, url: str | None) -> Iterator[Promoter]:
     settings = stores.settings(store)
     if url:
         settings = msgspec.structs.replace(settings, redis_url=url)
-    with connect.guarded(settings), connect.connect(settings) as client:
+    with connect.translate_errors(settings), connect.connect(settings) as client:
         yield Promoter(
             client,
             Keys(settings.key_prefix),
@@ -106,9 +106,9 @@ def promote(
     if sum((to is not None, canary is not None, shadow)) > 1:
         raise click.UsageError("--to, --canary and --shadow exclude each other")
     alias = SHADOW if shadow else CANARY if canary is not None else to or PRODUCTION
-    told: list[Said] = []
+    told: list[RolloutStatus] = []
 
-    def tell(said: Said) -> None:
+    def tell(said: RolloutStatus) -> None:
         if said.waiting and (not told or told[-1].waiting != said.waiting):
             click.echo(f"waiting for {', '.join(said.waiting)} to load {model}@{version}", err=True)
         told.append(said)
@@ -201,7 +201,7 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
             options.print_line(f"{name} is refused by {worker}: {options.printable(why)}")
 
 
-def _workers(said: Said) -> str:
+def _workers(said: RolloutStatus) -> str:
     of = len(said.ready) + len(said.waiting) + len(said.refused)
     return f"{len(said.ready)} of {of} worker{'' if of == 1 else 's'}" if of else "no worker"
 
@@ -233,7 +233,7 @@ def history(*, model: str, store: str | None, url: str | None, as_json: bool) ->
             f"{move.share:.4g}" if move.share is not None else "",
             "rollback" if move.rollback else "",
             options.printable(move.by),
-            options.printable(move.why),
+            options.printable(move.reason),
         )
         for move in moves
     ]

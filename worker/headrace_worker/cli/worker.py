@@ -90,6 +90,6 @@ def _check(settings: WorkerSettings) -> None:
         try:
             client.ping()
         except redis.RedisError as error:
-            if connect.is_lasting(error):
+            if connect.is_permanent(error):
                 raise connect.unavailable(error, settings) from None
             click.echo(f"headrace: {connect.unavailable(error, settings)}\nheadrace: waiting for it", err=True)

@@ -13,12 +13,12 @@ from tornado import ioloop, web
 from tornado.template import Loader, Template
 
 from headrace.catalog import published
-from headrace.client.session import Link
-from headrace.dead_letters.operations import LetterPlans
+from headrace.client.session import Session
+from headrace.dead_letters.operations import DeadLetterOperations
 from headrace.wire.keys import queue_name
 from headrace_worker.dashboard import pages
 from headrace_worker.dashboard.jobs import COLUMNS, JobEvents
-from headrace_worker.dashboard.lookout import Lookout
+from headrace_worker.dashboard.lookout import QueueMonitor
 from headrace_worker.dashboard.settings import DashboardSettings
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -54,9 +54,9 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
         kwargs["template_loader"] = _Templates(kwargs["template_path"])
         super().__init__(options=options, capp=capp, events=events, io_loop=loop, **kwargs)
         self.headrace = settings
-        self.link = Link(settings, check=False)
-        self.letters = LetterPlans(settings, self.link.keys, self.link.contracts, self.link.job_keys)
-        self.lookout = Lookout(settings)
+        self.link = Session(settings, check=False)
+        self.letters = DeadLetterOperations(settings, self.link.keys, self.link.contracts, self.link.job_keys)
+        self.lookout = QueueMonitor(settings)
         ours = [*pages.HANDLERS, web.url(r"/metrics", Metrics)]
         if not settings.flower_payloads:
             ours.append(web.url(r"/api/task/result/(.+)", NoResult))
@@ -71,7 +71,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
 
     def queues(self) -> list[str]:
         """The queue of every model served."""
-        return [queue_name(model) for model in self.link.do(published.list_models(self.link.keys))]
+        return [queue_name(model) for model in self.link.run(published.list_models(self.link.keys))]
 
 
 class Metrics(monitor.Metrics):  # type: ignore[misc]  # as above

@@ -20,7 +20,7 @@ _PAYLOAD = ("args", "kwargs", "result")
 _ALIKE = ("name", "args", "kwargs", "result", "hostname")
 
 
-class SeenJob(Task):
+class DashboardJob(Task):
     """A task as Flower shows it; of a job also its model. Nothing of this is stored."""
 
     _fields = (*Task._fields, *COLUMNS)  # type: ignore[attr-defined]  # celery has no types
@@ -69,7 +69,7 @@ class SeenJob(Task):
 class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
     """What is kept of tasks. Arguments and results of ordinary tasks are not, unless payloads are to be shown."""
 
-    Task = SeenJob
+    Task = DashboardJob
     payloads = False
 
     def event(self, event: dict[str, Any]) -> None:

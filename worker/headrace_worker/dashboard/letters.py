@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.connection.commands import Command, Plan
-from headrace.dead_letters.filter import Wanted
+from headrace.connection.commands import Command, Operation
+from headrace.dead_letters.filter import CheckedFilter
 from headrace.wire import dead_letter as letters
-from headrace.wire.dead_letter import Letter
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
 
 #: Letters on a page, and letters looked at for one: few of many may be wanted.
@@ -18,17 +18,17 @@ _CHUNK = 500
 class LetterPage(msgspec.Struct, frozen=True, kw_only=True):
     """Some letters."""
 
-    letters: tuple[Letter, ...]
+    letters: tuple[DeadLetter, ...]
     #: Where the next page begins, counted from the newest letter; None where this is the last.
     next: int | None
 
 
-def page(keys: Keys, wanted: Wanted, start: int) -> Plan[LetterPage]:
+def page(keys: Keys, wanted: CheckedFilter, start: int) -> Operation[LetterPage]:
     """The letters wanted from the one at `start` on, counted from the newest, 0. Ages are not looked at."""
-    found: list[Letter] = []
+    found: list[DeadLetter] = []
     at = start
     while at < start + LOOKED_AT:
-        scored = yield Command(("ZREVRANGE", keys.died, at, at + _CHUNK - 1, "WITHSCORES"))
+        scored = yield Command(("ZREVRANGE", keys.dead_times, at, at + _CHUNK - 1, "WITHSCORES"))
         names = [bytes(name) for name in scored[::2]]
         if not names:
             return LetterPage(letters=tuple(found), next=None)
@@ -36,18 +36,18 @@ def page(keys: Keys, wanted: Wanted, start: int) -> Plan[LetterPage]:
         for name, died, line in zip(names, scored[1::2], lines, strict=True):
             at += 1
             one = letters.read(name.decode(errors="replace"), line or b"", int(float(died)))
-            if wanted.takes(one):
+            if wanted.matches(one):
                 found.append(one)
             if len(found) == PAGE:
-                left = yield Command(("ZCARD", keys.died))
+                left = yield Command(("ZCARD", keys.dead_times))
                 return LetterPage(letters=tuple(found), next=at if at < left else None)
         if len(names) < _CHUNK:
             return LetterPage(letters=tuple(found), next=None)
     return LetterPage(letters=tuple(found), next=at)
 
 
-def one(keys: Keys, name: str) -> Plan[Letter | None]:
+def one(keys: Keys, name: str) -> Operation[DeadLetter | None]:
     """The letter of that id, without its message; None where there is none."""
-    died = yield Command(("ZSCORE", keys.died, name))
+    died = yield Command(("ZSCORE", keys.dead_times, name))
     line = yield Command(("HMGET", keys.dead, name))
     return None if died is None else letters.read(name, line[0] or b"", int(float(died)))

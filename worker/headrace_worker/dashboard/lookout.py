@@ -9,14 +9,14 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
 from headrace.errors import HeadraceError
-from headrace.monitor.overview import Overview, Watch
+from headrace.monitor.overview import Monitor, Overview
 from headrace.settings import Settings
 
 #: Seconds that are listened for before it is seen who asks.
 _TURN = 0.2
 
 
-class Lookout(threading.Thread):
+class QueueMonitor(threading.Thread):
     """One thread that counts events, and looks at queues when somebody asks."""
 
     def __init__(self, settings: Settings) -> None:
@@ -32,12 +32,12 @@ class Lookout(threading.Thread):
 
     def run(self) -> None:
         """Listen and answer; the process's end ends it."""
-        watch = Watch(self._settings)
+        watch = Monitor(self._settings)
         while True:
             watch.listen(time.monotonic() + _TURN)
             self._answer(watch)
 
-    def _answer(self, watch: Watch) -> None:
+    def _answer(self, watch: Monitor) -> None:
         asked: list[Future[Overview]] = []
         try:
             while True:
@@ -47,7 +47,7 @@ class Lookout(threading.Thread):
         if not asked:
             return
         try:
-            seen = watch.look()
+            seen = watch.read()
         except HeadraceError as error:
             for one in asked:
                 one.set_exception(error)

@@ -10,12 +10,12 @@ import msgspec
 from flower.views import BaseHandler
 from tornado import ioloop, web
 
-from headrace.connection.commands import Plan
-from headrace.dead_letters.bulk import Sweep, Tally
-from headrace.dead_letters.filter import LetterFilter, wanted
+from headrace.connection.commands import Operation
+from headrace.dead_letters.bulk import BulkOperation, BulkResult
+from headrace.dead_letters.filter import DeadLetterFilter, parse_filter
 from headrace.errors import HeadraceError, InvalidInput, UnknownLetter, UnknownModel
 from headrace.monitor.overview import Overview
-from headrace.wire.attempts import counted
+from headrace.wire.attempts import counted_attempts
 from headrace.wire.outcome import Reason
 from headrace_worker.dashboard import letters, served
 
@@ -73,7 +73,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
         else:
             super().log_exception(typ, value, tb)
 
-    async def do(self, plan: Plan[Any]) -> Any:
+    async def do(self, plan: Operation[Any]) -> Any:
         """Carry out a plan beside Flower's loop."""
         return await ioloop.IOLoop.current().run_in_executor(None, self.application.link.do, plan)
 
@@ -102,9 +102,9 @@ class DeadLetters(Page):
 
     async def get(self) -> None:
         """Show a page of them."""
-        which = LetterFilter(model=self.text("model"), reason=self.text("reason"), error=self.text("error"))
+        which = DeadLetterFilter(model=self.text("model"), reason=self.text("reason"), error=self.text("error"))
         keys = self.application.link.keys
-        found = await self.do(letters.page(keys, wanted(which), self.number("start")))
+        found = await self.do(letters.page(keys, parse_filter(which), self.number("start")))
         plans = self.application.letters
         self.answer(
             "letters.html",
@@ -113,7 +113,7 @@ class DeadLetters(Page):
             count=await self.do(plans.count()),
             reasons=get_args(Reason),
             start=self.number("start"),
-            runs=lambda letter: len(counted(letter.attempts)),
+            runs=lambda letter: len(counted_attempts(letter.attempts)),
             tally={name: self.number(name) for name in ("replayed", "purged", "stayed", "gone")},
             asked=bool(self.get_query_argument("asked", "")),
         )
@@ -146,10 +146,10 @@ class DeadLetters(Page):
     def _who(self) -> str:
         return self.current_user if isinstance(self.current_user, str) else self.request.remote_ip or "somebody"
 
-    def _through(self, sweep: Sweep) -> Tally:
-        while not sweep.over:
+    def _through(self, sweep: BulkOperation) -> BulkResult:
+        while not sweep.finished:
             self.application.link.do(sweep.step(0.0))
-        return sweep.tally
+        return sweep.result
 
 
 class OneLetter(Page):
@@ -219,7 +219,7 @@ def queues(seen: Overview) -> QueuePage:
                 queue=one.queue,
                 ready=one.waiting,
                 by_priority=one.by_priority,
-                again=one.again,
+                again=one.isolated,
                 delayed=one.delayed,
                 leased=one.leased,
                 oldest=seen.waits.get(one.model),

@@ -7,15 +7,15 @@ import msgspec
 from headrace.catalog import aliases, published
 from headrace.catalog import workers as loaded
 from headrace.catalog.aliases import PRODUCTION, Alias
-from headrace.catalog.workers import Loaded, Refused
-from headrace.connection.commands import Command, Plan, Together
+from headrace.catalog.workers import LoadError, WorkerStatus
+from headrace.connection.commands import Command, Operation, Pipeline
 from headrace.wire.keys import Keys
 
 #: Models on a page.
 PAGE = 50
 
 
-class Served(msgspec.Struct, frozen=True, kw_only=True):
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """One model."""
 
     model: str
@@ -23,11 +23,11 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[str, ...]
     aliases: dict[str, Alias]
     #: By worker; of those that live.
-    loaded: dict[str, Loaded]
+    loaded: dict[str, WorkerStatus]
     #: What executes a version, where a worker has it in memory.
     runtimes: dict[str, str]
     #: By version.
-    refused: dict[str, Refused]
+    refused: dict[str, LoadError]
 
     @property
     def production(self) -> str | None:
@@ -39,12 +39,12 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     """Some models, by name."""
 
-    models: tuple[Served, ...]
+    models: tuple[ServedModel, ...]
     #: Where the next page begins; None where this is the last.
     next: int | None
 
 
-def page(keys: Keys, start: int) -> Plan[ModelPage]:
+def page(keys: Keys, start: int) -> Operation[ModelPage]:
     """The models from the one at `start` on, by name."""
     names = published.listed((yield published.every(keys)))
     seconds, micros = yield Command(("TIME",))
@@ -57,13 +57,13 @@ def page(keys: Keys, start: int) -> Plan[ModelPage]:
             loaded.read_loaded(keys, model),
             loaded.read_refused(keys, model),
         )
-        replies = yield Together(tuple(one.words for one in asked))
+        replies = yield Pipeline(tuple(one.args for one in asked))
         # What a Redis user may not read is told as nothing.
         versions, named, has, refused = ([] if isinstance(one, Exception) else one for one in replies)
         numbers = [name.decode() for name in versions if aliases.is_version(name.decode(errors="replace"))]
         by_worker = loaded.loaded(has, now_ms)
         found.append(
-            Served(
+            ServedModel(
                 model=model,
                 versions=tuple(sorted(numbers, key=int, reverse=True)),
                 aliases=dict(aliases.decoded(model, named).by_name),

@@ -34,7 +34,7 @@ PSI = Metric(
 _GOOD_FOR = 30.0
 
 
-class DriftShown(Collector):
+class DriftCollector(Collector):
     """Reads when it is asked, and not again for a while. Shows what it read last while Redis is away."""
 
     def __init__(

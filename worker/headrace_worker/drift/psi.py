@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 import redis
 
-from headrace.connection.commands import Together, Word, ask
+from headrace.connection.commands import Pipeline, Word, execute
 from headrace.wire.keys import Keys
 from headrace_worker.manifest import Manifest
 from headrace_worker.profile import Column, Profile
@@ -67,7 +67,7 @@ def drift(
     reads = tuple(
         ("GET", keys.drift(manifest.name, manifest.version, hour)) for hour in range(last - hours + 1, last + 1)
     )
-    replies = ask(client, Together(reads))
+    replies = execute(client, Pipeline(reads))
     if wrong := next((reply for reply in replies if isinstance(reply, Exception)), None):
         raise wrong
     return compared(manifest.profile, counted(replies, manifest.profile.cells))

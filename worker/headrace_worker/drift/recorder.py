@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from headrace.connection.commands import Together, ask
+from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, Success
 from headrace_worker.drift.psi import add_commands
@@ -24,7 +24,7 @@ from headrace_worker.profile import Cells
 
 if TYPE_CHECKING:
     from headrace_worker.execution.batching import Batch
-    from headrace_worker.execution.report import Report
+    from headrace_worker.execution.report import ClaimReport
     from headrace_worker.models.loader import LoadedModel
 
 log = logging.getLogger("headrace.models")
@@ -35,7 +35,7 @@ _WRITE_AFTER = 1.0
 _OF_A_BATCH, _BETWEEN_WRITES = 32, 200
 
 
-class DriftCounting:
+class DriftRecorder:
     """Is told of each claim of this pool process. Versions without a profile cost nothing."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
@@ -45,7 +45,7 @@ class DriftCounting:
         self._counts: dict[tuple[str, str], Counter[int]] = {}
         self._left = _BETWEEN_WRITES
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended."""
         if report.published is None:
             return
@@ -93,7 +93,7 @@ class DriftCounting:
             for command in add_commands(self._keys, model, version, now, cells)
         ]
         try:
-            replies = ask(self._client, Together(tuple(commands)))
+            replies = execute(self._client, Pipeline(tuple(commands)))
             wrong = [reply for reply in replies if isinstance(reply, Exception)]
         except redis.RedisError as error:
             wrong = [error]

@@ -32,7 +32,7 @@ class Admitted(msgspec.Struct, frozen=True):
     instances: Sequence[Instance]
 
 
-class Withheld(msgspec.Struct, frozen=True):
+class NotRunnableHere(msgspec.Struct, frozen=True):
     """A job that cannot run here and now, and can elsewhere or later: it goes back, and that is no attempt."""
 
     job: Job
@@ -62,16 +62,20 @@ class Batch(msgspec.Struct, frozen=True):
         )
 
 
-def admit(job: Job, registry: Registry, now: datetime) -> Admitted | Withheld | Outcome:
+def admit(job: Job, registry: Registry, now: datetime) -> Admitted | NotRunnableHere | Outcome:
     """The job ready to run, or withheld, or the outcome it ends in without running. Raises redis.RedisError."""
     if job.expires is not None and job.expires <= now:
         return Expired(job=job.id)
     try:
         model = registry.get(job.model, job.version, job.id)
     except TransientError as error:
-        return Withheld(job, error)
+        return NotRunnableHere(job, error)
     except (UnknownModel, ModelError) as error:
-        return Withheld(job, error) if registry.runs_elsewhere(job.model, job.version) else failure_of(error, job)
+        return (
+            NotRunnableHere(job, error)
+            if registry.runs_elsewhere(job.model, job.version)
+            else failure_of(error, job)
+        )
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome, not the worker's end
         return failure_of(error, job)
     try:

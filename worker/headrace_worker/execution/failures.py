@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.errors import InvalidInput, ModelError, UnknownModel
-from headrace.wire.attempts import ERROR, Attempt, counted
+from headrace.wire.attempts import ERROR, Attempt, counted_attempts
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure, Reason
 from headrace_worker.execution.redaction import strike_out
@@ -39,7 +39,7 @@ def failure_of(error: BaseException, job: Job) -> Failure:
 
 def given_up(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
     """The failure of a job that is not run again, for what its attempts tell: what ran it cannot say any more."""
-    tried = counted(attempts)
+    tried = counted_attempts(attempts)
     causes = ", ".join(attempt.cause for attempt in tried)
     match reason:
         case "timeout":

@@ -9,18 +9,18 @@ import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.errors import InvalidInput
-from headrace.wire.attempts import TRIED, kept_version, split
+from headrace.wire.attempts import HISTORY_MARK, kept_version, split_history
 from headrace.wire.keys import model_of
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure
-from headrace.wire.parsing import NotAJob, Sealed, unseal
+from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse
 from headrace.wire.signing import Trust
 from headrace_worker.execution.failures import failure_of, given_up
 from headrace_worker.execution.retry import GiveUp, decide
 from headrace_worker.manifest import Limits
 
 
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedClaim(msgspec.Struct, frozen=True, kw_only=True):
     """A claim, sorted: what can run, what has ended already, and what goes elsewhere. All with their frames."""
 
     jobs: list[Job]
@@ -29,11 +29,11 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     #: Jobs that end without running: their arguments are no job's, or they were tried often enough.
     ended: list[tuple[Job, bytes, Failure]]
     #: Messages that are no job at all, and why.
-    malformed: list[tuple[bytes, NotAJob]]
+    malformed: list[tuple[bytes, MalformedMessage]]
     #: The inbox of the client that waits, by job id.
-    inboxes: dict[str, str]
+    reply_channels: dict[str, str]
     #: Jobs whose time has not come: milliseconds until then.
-    early: list[tuple[int, bytes]]
+    not_due: list[tuple[int, bytes]]
 
 
 def open_claim(
@@ -42,22 +42,22 @@ def open_claim(
     now: datetime,
     limits_of: Callable[[Job], Limits],
     trust: Trust | None = None,
-) -> Opened:
+) -> ParsedClaim:
     """Read the messages of a claim. Reads nothing twice and raises nothing.
 
     `limits_of` is asked for the limits of the model of a job that was tried before; `trust` says whose jobs are
     taken, without it all are.
     """
-    opened = Opened(jobs=[], frames=[], ended=[], malformed=[], inboxes={}, early=[])
+    opened = ParsedClaim(jobs=[], frames=[], ended=[], malformed=[], reply_channels={}, not_due=[])
     for frame in frames:
-        attempts, message = split(frame) if frame.startswith(TRIED) else ((), frame)
+        attempts, message = split_history(frame) if frame.startswith(HISTORY_MARK) else ((), frame)
         try:
-            sealed = unseal(message, trust)
-        except NotAJob as error:
+            sealed = parse(message, trust)
+        except MalformedMessage as error:
             opened.malformed.append((frame, error))
             continue
         if sealed.reply_to is not None:
-            opened.inboxes[sealed.id] = sealed.reply_to
+            opened.reply_channels[sealed.id] = sealed.reply_to
         try:
             job = sealed.job()
         except InvalidInput as error:
@@ -69,14 +69,14 @@ def open_claim(
         if attempts and isinstance(decision := decide(attempts, limits_of(job), 0.0), GiveUp):
             opened.ended.append((job, frame, given_up(job, attempts, decision.reason)))
         elif job.eta is not None and job.eta > now:
-            opened.early.append((int((job.eta - now).total_seconds() * 1000) + 1, frame))
+            opened.not_due.append((int((job.eta - now).total_seconds() * 1000) + 1, frame))
         else:
             opened.jobs.append(job)
             opened.frames.append(frame)
     return opened
 
 
-def _unreadable(sealed: Sealed, queue: str) -> Job:
+def _unreadable(sealed: ParsedMessage, queue: str) -> Job:
     # Its arguments may be anything, an instance in place of the model too: only a name that is known is taken.
     model = model_of(queue)
     known = model and (sealed.refusal is not None or sealed.args[:1] == [model])

@@ -19,14 +19,14 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.wire.message import Job
 from headrace.wire.outcome import Outcome, Prediction, Success
-from headrace_worker.execution.batching import Admitted, Batch, Withheld, admit, batches
+from headrace_worker.execution.batching import Admitted, Batch, NotRunnableHere, admit, batches
 from headrace_worker.execution.pool_process import interruptible, is_short_of_memory
 
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
 
 
-class Raised(msgspec.Struct, frozen=True):
+class FailedRun(msgspec.Struct, frozen=True):
     """A job's run ended in an error: its model's own, or its time was up."""
 
     admitted: Admitted
@@ -44,13 +44,13 @@ class BatchRun(msgspec.Struct, frozen=True, kw_only=True):
 
 def run(
     jobs: Sequence[Job], registry: Registry, now: datetime
-) -> tuple[list[Outcome | Raised | Withheld], list[BatchRun]]:
+) -> tuple[list[Outcome | FailedRun | NotRunnableHere], list[BatchRun]]:
     """One result for each job, in their order, and the batches that ran.
 
     What a job or a model does is its result, never raised. But MemoryError is, where one of several jobs has left
     the process no memory to find out which one it was.
     """
-    results: dict[int, Outcome | Raised | Withheld] = {}
+    results: dict[int, Outcome | FailedRun | NotRunnableHere] = {}
     places: dict[int, int] = {}
     ready: list[Admitted] = []
     ran: list[BatchRun] = []
@@ -73,11 +73,11 @@ def run(
     except SoftTimeLimitExceeded as error:
         # Of the whole claim: there is no time left to look for the one who took it.
         for admitted in ready:
-            results.setdefault(places[id(admitted)], Raised(admitted, error))
+            results.setdefault(places[id(admitted)], FailedRun(admitted, error))
     return [results[place] for place in range(len(jobs))], ran
 
 
-def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | Raised]]:
+def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | FailedRun]]:
     """Predict a batch. One that fails is split until the guilty job stands alone.
 
     One guilty job among n costs at most 2 log2(n) + 1 calls. Raises SoftTimeLimitExceeded, and MemoryError.
@@ -91,7 +91,7 @@ def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | Rai
         if isinstance(error, MemoryError) and not alone and is_short_of_memory():
             raise
         if len(batch.jobs) == 1:
-            yield batch.jobs[0], Raised(batch.jobs[0], error)
+            yield batch.jobs[0], FailedRun(batch.jobs[0], error)
             return
     else:
         yield from _successes(batch, predictions)

@@ -17,7 +17,7 @@ import redis
 
 from headrace.wire import outcome as outcomes
 from headrace.wire.outcome import Outcome
-from headrace_worker.execution.settle import Settled
+from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.transport.leases import Lease, Leases, is_read_only
 
 log = logging.getLogger("headrace.claims")
@@ -26,10 +26,10 @@ log = logging.getLogger("headrace.claims")
 _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0)
 
 
-def deliver(
+def publish_outcomes(
     leases: Leases,
     lease: Lease,
-    settled: Settled,
+    settled: ClaimDecisions,
     *,
     now: datetime,
     ttl: int,

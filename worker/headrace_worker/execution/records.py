@@ -7,21 +7,21 @@ from itertools import chain
 
 import msgspec
 
-from headrace.wire.attempts import TRIED, split
-from headrace.wire.execution import Run
-from headrace_worker.execution.opening import Opened
+from headrace.wire.attempts import HISTORY_MARK, split_history
+from headrace.wire.execution import Execution
+from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
 from headrace_worker.transport.leases import Claim
 
 
-def runs(claim: Claim, opened: Opened, batches: Sequence[BatchRun]) -> dict[str, msgspec.Raw]:
+def executions(claim: Claim, opened: ParsedClaim, batches: Sequence[BatchRun]) -> dict[str, msgspec.Raw]:
     """The run of each job that can have an outcome, by its id, as JSON."""
-    bare = Run(claim=claim.lease.name, claimed_ms=claim.at_ms, jobs=len(claim.frames))
+    bare = Execution(claim=claim.lease.name, claimed_ms=claim.at_ms, jobs=len(claim.frames))
     given_up = ((job, frame) for job, frame, _ in opened.ended)
     frames = {job.id: frame for job, frame in chain(zip(opened.jobs, opened.frames, strict=True), given_up)}
     found = dict.fromkeys(frames, bare.encode())
     # Those of a batch share all but the attempts, which few have.
-    tried = {job: frame for job, frame in frames.items() if frame.startswith(TRIED)}
+    tried = {job: frame for job, frame in frames.items() if frame.startswith(HISTORY_MARK)}
     ran = dict.fromkeys(tried, bare)
     for one in batches:
         run = _run(bare, claim, one)
@@ -31,11 +31,11 @@ def runs(claim: Claim, opened: Opened, batches: Sequence[BatchRun]) -> dict[str,
             if tried and admitted.job.id in tried:
                 ran[admitted.job.id] = run
     for job, frame in tried.items():
-        found[job] = msgspec.structs.replace(ran[job], attempts=split(frame)[0]).encode()
+        found[job] = msgspec.structs.replace(ran[job], attempts=split_history(frame)[0]).encode()
     return found
 
 
-def _run(bare: Run, claim: Claim, one: BatchRun) -> Run:
+def _run(bare: Execution, claim: Claim, one: BatchRun) -> Execution:
     manifest = one.batch.model.manifest
     return msgspec.structs.replace(
         bare,

@@ -13,22 +13,22 @@ import msgspec
 
 from headrace.wire.message import Job
 from headrace.wire.outcome import Outcome
-from headrace_worker.execution.opening import Opened
+from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
-from headrace_worker.execution.settle import Settled
+from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.transport.leases import Claim
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimReport(msgspec.Struct, frozen=True, kw_only=True):
     """A claim that was run to its end. It holds payloads: who tells of it leaves them out."""
 
     claim: Claim
     #: The worker's name, as Celery has it.
     worker: str
-    opened: Opened
+    opened: ParsedClaim
     #: In the order they were predicted.
     batches: Sequence[BatchRun]
-    settled: Settled
+    settled: ClaimDecisions
     #: The outcomes that count; None when the lease was lost and none does.
     published: Sequence[Outcome] | None
     #: When the messages were opened, the last batch had ended, and all was published: this machine's monotonic
@@ -45,7 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Listener(Protocol):
     """Is told of every claim that a pool process has run to its end."""
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended. What it raises is logged, and costs no job."""
         ...
 

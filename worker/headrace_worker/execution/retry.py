@@ -19,7 +19,7 @@ import msgspec
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.errors import InvalidInput, StoreUnavailable, TransientError
-from headrace.wire.attempts import ERROR, TIMEOUT, Attempt, counted, waited
+from headrace.wire.attempts import ERROR, TIMEOUT, Attempt, counted_attempts, waited
 from headrace.wire.outcome import Reason
 from headrace_worker.execution.failures import reason_of
 from headrace_worker.manifest import Limits
@@ -65,13 +65,13 @@ def decide(attempts: Sequence[Attempt], limits: Limits, chance: float) -> Retry 
     `chance` is a random number from 0 to 1. The delay is exponential with full jitter. Source: Marc Brooker,
     "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    tried = counted(attempts)
+    tried = counted_attempts(attempts)
     if not tried:
         return Retry(0.0)
     last = tried[-1]
-    if last.cause == TIMEOUT and last.company == 1:
+    if last.cause == TIMEOUT and last.claim_size == 1:
         return GiveUp("timeout")
-    if len(tried) >= limits.max_attempts and (last.company == 1 or not last.lost):
+    if len(tried) >= limits.max_attempts and (last.claim_size == 1 or not last.lost):
         return GiveUp("crash" if last.lost else "attempts exhausted")
     if last.lost:
         return Retry(0.0)  # nothing to wait for: it runs alone, where it can harm no other
@@ -79,7 +79,7 @@ def decide(attempts: Sequence[Attempt], limits: Limits, chance: float) -> Retry 
     return Retry(chance * min(limits.retry_delay_max, limits.retry_delay * 2**doublings))
 
 
-def give_back(attempts: Sequence[Attempt], error: BaseException, chance: float) -> Retry | GiveUp:
+def requeue(attempts: Sequence[Attempt], error: BaseException, chance: float) -> Retry | GiveUp:
     """What becomes of a job that the worker could not run, for the reason `error`; the last attempt says so.
 
     It waits for a worker that can, for a bounded time: longer where only the store is away.

@@ -24,12 +24,12 @@ from headrace.wire.message import Job
 from headrace.wire.outcome import Outcome
 from headrace.wire.signing import Trust
 from headrace_worker.execution import predict
-from headrace_worker.execution.batching import Withheld
-from headrace_worker.execution.opening import Opened, open_claim
-from headrace_worker.execution.publish import deliver
-from headrace_worker.execution.records import runs
-from headrace_worker.execution.report import Listener, ProgressListener, Report
-from headrace_worker.execution.settle import Settled, Settler
+from headrace_worker.execution.batching import NotRunnableHere
+from headrace_worker.execution.opening import ParsedClaim, open_claim
+from headrace_worker.execution.publish import publish_outcomes
+from headrace_worker.execution.records import executions
+from headrace_worker.execution.report import ClaimReport, Listener, ProgressListener
+from headrace_worker.execution.settle import ClaimDecisions, OutcomeDecider
 from headrace_worker.manifest import Limits
 from headrace_worker.transport.leases import Claim, Leases
 
@@ -75,18 +75,18 @@ class ClaimRunner:
         predicted = time.monotonic()
         now = claim.moment(predicted)
         settled = self._settle(claim, opened, results, now)
-        published = deliver(
+        published = publish_outcomes(
             self._leases,
             claim.lease,
             settled,
             now=now,
             ttl=self._ttl,
-            inboxes=opened.inboxes,
-            runs=runs(claim, opened, batches),
+            inboxes=opened.reply_channels,
+            runs=executions(claim, opened, batches),
             worker=self._worker,
         )
         self._tell(
-            Report(
+            ClaimReport(
                 claim=claim,
                 worker=self._worker,
                 opened=opened,
@@ -100,9 +100,13 @@ class ClaimRunner:
         )
 
     def _settle(
-        self, claim: Claim, opened: Opened, results: Sequence[Outcome | predict.Raised | Withheld], now: datetime
-    ) -> Settled:
-        settler = Settler(
+        self,
+        claim: Claim,
+        opened: ParsedClaim,
+        results: Sequence[Outcome | predict.FailedRun | NotRunnableHere],
+        now: datetime,
+    ) -> ClaimDecisions:
+        settler = OutcomeDecider(
             queue=claim.lease.queue,
             owner=claim.lease.owner,
             worker=self._worker,
@@ -113,11 +117,11 @@ class ClaimRunner:
             settler.ended(job, frame, failure)
         for frame, why in opened.malformed:
             settler.malformed(frame, why)
-        settler.settled.delayed.extend(opened.early)
+        settler.settled.delayed.extend(opened.not_due)
         settler.ran(opened.jobs, opened.frames, results)
         return settler.settled
 
-    def _tell(self, report: Report) -> None:
+    def _tell(self, report: ClaimReport) -> None:
         for listener in self._listeners:
             try:
                 listener.ended(report)
@@ -133,7 +137,7 @@ class ClaimRunner:
         except (HeadraceError, OSError):
             return Limits()
 
-    def _drop_ended(self, opened: Opened) -> None:
+    def _drop_ended(self, opened: ParsedClaim) -> None:
         """Leave out the jobs that have an outcome: one that was cancelled while it waited is not run."""
         if not opened.jobs:
             return

@@ -14,7 +14,7 @@ import os
 _gives_way = False
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Let this thread, and what it starts, not interrupt others when it wakes; where it is in the usual class."""
     global _gives_way  # noqa: PLW0603  # of the process, as the class is
     with contextlib.suppress(AttributeError, OSError):  # not Linux, or not permitted

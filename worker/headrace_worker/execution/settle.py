@@ -14,23 +14,23 @@ import msgspec
 from headrace.catalog.aliases import is_version
 from headrace.errors import InvalidInput
 from headrace.wire import dead_letter
-from headrace.wire.attempts import ELSEWHERE, Attempt, joined, split
-from headrace.wire.dead_letter import Letter
+from headrace.wire.attempts import ELSEWHERE, Attempt, join_history, split_history
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure, Outcome, Success
-from headrace_worker.execution.batching import Admitted, Withheld
+from headrace_worker.execution.batching import Admitted, NotRunnableHere
 from headrace_worker.execution.failures import failure_of
-from headrace_worker.execution.predict import Raised
-from headrace_worker.execution.retry import Retry, cause_of, decide, give_back
+from headrace_worker.execution.predict import FailedRun
+from headrace_worker.execution.retry import Retry, cause_of, decide, requeue
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimDecisions(msgspec.Struct, frozen=True, kw_only=True):
     """Where everything of a claim goes."""
 
     #: By job id. Of two outcomes of one id the first counts.
     outcomes: dict[str, Outcome] = {}
     #: The dead letters, each with its message.
-    letters: list[tuple[Letter, bytes]] = []
+    letters: list[tuple[DeadLetter, bytes]] = []
     #: Frames that wait in Redis, for so many milliseconds.
     delayed: list[tuple[int, bytes]] = []
     #: The errors that ended a job, for Sentry; bad input is no error of a model.
@@ -39,7 +39,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     retried: list[tuple[Job, BaseException]] = []
 
 
-class Settler(msgspec.Struct, frozen=True, kw_only=True):
+class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
     """Settles the jobs of one claim."""
 
     #: The queue they came from, who ran them, and on which host.
@@ -49,10 +49,13 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
     #: The moment, the server's unix milliseconds; and random numbers from 0 to 1.
     now_ms: int
     chance: Callable[[], float]
-    settled: Settled = msgspec.field(default_factory=Settled)
+    settled: ClaimDecisions = msgspec.field(default_factory=ClaimDecisions)
 
     def ran(
-        self, jobs: Iterable[Job], frames: Iterable[bytes], results: Iterable[Outcome | Raised | Withheld]
+        self,
+        jobs: Iterable[Job],
+        frames: Iterable[bytes],
+        results: Iterable[Outcome | FailedRun | NotRunnableHere],
     ) -> None:
         """Settle what was run: the jobs, their frames and their results, in the same order."""
         outcomes = self.settled.outcomes
@@ -60,9 +63,9 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
         for job, frame, result in zip(jobs, frames, results, strict=True):
             if type(result) is Success:
                 outcomes.setdefault(job.id, result)
-            elif isinstance(result, Raised):
+            elif isinstance(result, FailedRun):
                 self._raised(job, frame, result, company=len(results))
-            elif isinstance(result, Withheld):
+            elif isinstance(result, NotRunnableHere):
                 self._withheld(job, frame, result)
             else:
                 self.ended(job, frame, result)
@@ -71,8 +74,8 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
         """Settle a job that has its outcome; `version` is that of the model that ran."""
         if self.settled.outcomes.setdefault(job.id, outcome) is not outcome or not isinstance(outcome, Failure):
             return
-        attempts, message = split(frame)
-        found = Letter(
+        attempts, message = split_history(frame)
+        found = DeadLetter(
             id=job.id,
             model=job.model or None,
             version=version or job.version,
@@ -91,20 +94,20 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
 
     def malformed(self, frame: bytes, error: Exception) -> None:
         """Settle bytes that are no job: there is nobody to tell, so they are a letter only."""
-        attempts, message = split(frame)
+        attempts, message = split_history(frame)
         found = dead_letter.malformed(message, error, queue=self.queue, worker=self.worker, attempts=attempts)
         self.settled.letters.append((found, message))
 
-    def _raised(self, job: Job, frame: bytes, raised: Raised, company: int) -> None:
+    def _raised(self, job: Job, frame: bytes, raised: FailedRun, company: int) -> None:
         error, admitted = raised.error, raised.admitted
         manifest = admitted.model.manifest
         failure = None
         if cause := cause_of(error, manifest.limits):
-            before, message = split(frame)
+            before, message = split_history(frame)
             chosen = None if job.version is not None and is_version(job.version) else manifest.version
-            attempt = Attempt(cause=cause, owner=self.owner, at_ms=self.now_ms, company=company, version=chosen)
+            attempt = Attempt(cause=cause, owner=self.owner, at_ms=self.now_ms, claim_size=company, version=chosen)
             attempts = (*before, attempt)
-            frame = joined(attempts, message)
+            frame = join_history(attempts, message)
             decision = decide(attempts, manifest.limits, self.chance())
             if isinstance(decision, Retry):
                 self.settled.delayed.append((int(decision.after * 1000), frame))
@@ -115,17 +118,17 @@ class Settler(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(error, InvalidInput):
             self.settled.errors.append((error, admitted))
 
-    def _withheld(self, job: Job, frame: bytes, withheld: Withheld) -> None:
-        before, message = split(frame)
-        attempts = (*before, Attempt(cause=ELSEWHERE, owner=self.owner, at_ms=self.now_ms, company=0))
-        decision = give_back(attempts, withheld.error, self.chance())
+    def _withheld(self, job: Job, frame: bytes, withheld: NotRunnableHere) -> None:
+        before, message = split_history(frame)
+        attempts = (*before, Attempt(cause=ELSEWHERE, owner=self.owner, at_ms=self.now_ms, claim_size=0))
+        decision = requeue(attempts, withheld.error, self.chance())
         if isinstance(decision, Retry):
-            self.settled.delayed.append((int(decision.after * 1000), joined(attempts, message)))
+            self.settled.delayed.append((int(decision.after * 1000), join_history(attempts, message)))
             return
         failure = failure_of(withheld.error, job)
         self.ended(
             job,
-            joined(attempts, message),
+            join_history(attempts, message),
             msgspec.structs.replace(
                 failure,
                 reason=decision.reason,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 
 
-def tied(command: Sequence[str]) -> list[str]:
+def with_parent_death_signal(command: Sequence[str]) -> list[str]:
     """A command whose process is sent SIGTERM when this one has ended. As it was off Linux, and in other threads.
 
     Linux sends the signal when the thread that started the process ends: only the main thread's end is ours.

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from headrace.errors import HeadraceError
-from headrace_worker.local.child import tied
+from headrace_worker.local.child import with_parent_death_signal
 
 #: How long a server may take to start, and what it says when it has.
 _START_SECONDS, _READY = 15.0, "Ready to accept connections"
@@ -60,7 +60,7 @@ class EmbeddedRedis:
         said_before = len(self._log())
         # A session of its own: Ctrl-C in a terminal reaches us, who stop it last.
         self._process = subprocess.Popen(  # noqa: S603  # our own arguments
-            tied([str(self._server), *self._arguments()]),
+            with_parent_death_signal([str(self._server), *self._arguments()]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from headrace.errors import HeadraceError
-from headrace_worker.local.child import tied
+from headrace_worker.local.child import with_parent_death_signal
 
 #: How long a child may take to be ready, and to end after SIGTERM, before it is killed.
 _READY_SECONDS, _STOP_SECONDS = 60.0, 15.0
@@ -34,7 +34,7 @@ class Child:
         self.name, self.log = name, log
         with log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603  # our own arguments
-                tied([sys.executable, "-m", *arguments]),
+                with_parent_death_signal([sys.executable, "-m", *arguments]),
                 env={**os.environ, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -17,7 +17,7 @@ import redis
 
 from headrace.catalog import aliases, published, workers
 from headrace.catalog.aliases import Aliases
-from headrace.connection.commands import Together, ask
+from headrace.connection.commands import Pipeline, execute
 from headrace.errors import HeadraceError
 from headrace.wire.keys import Keys
 from headrace_worker.models.registry import Registry
@@ -32,7 +32,7 @@ _TELL_EVERY = workers.SILENT / 5
 KEEP = 60.0
 
 
-class Following:
+class ModelSync:
     """What one worker knows of the aliases of its models, and what it has told of them.
 
     `asked` are the models it serves, None for all of the store; `connect` gives the Redis connection.
@@ -81,8 +81,8 @@ class Following:
         models = self._asked if self._asked is not None else {*self._stored(), *self._registry.models()}
         models = sorted(models)
         try:
-            reads = Together(tuple(aliases.read_command(self._keys, model).words for model in models))
-            for model, reply in zip(models, ask(self._connect(), reads) if models else (), strict=True):
+            reads = Pipeline(tuple(aliases.read_command(self._keys, model).args for model in models))
+            for model, reply in zip(models, execute(self._connect(), reads) if models else (), strict=True):
                 if not isinstance(reply, Exception):
                     self._aliases[model] = aliases.decoded(model, reply)
         except redis.RedisError as error:
@@ -101,7 +101,7 @@ class Following:
     def _former(self, model: str, alias: str) -> str | None:
         """Where an alias pointed before, as Redis has it."""
         try:
-            moves = aliases.moves(ask(self._connect(), aliases.history_command(self._keys, model)))
+            moves = aliases.moves(execute(self._connect(), aliases.history_command(self._keys, model)))
         except redis.RedisError:
             return None
         return aliases.former_version(moves, alias)
@@ -131,7 +131,7 @@ class Following:
         registry = self._registry
         return frozenset((model, version) for model in registry.models() for version in registry.loaded(model))
 
-    def tell(self, worker: str) -> None:
+    def report(self, worker: str) -> None:
         """Publish the contracts that are new, and say what is loaded and refused. Raises redis.RedisError."""
         client, registry = self._connect(), self._registry
         for contract in registry.contracts():
@@ -143,9 +143,9 @@ class Following:
         for model in {*registry.models(), *self._said}:
             news = (registry.loaded(model), tuple(registry.refused(model)))
             if due or self._told.get(model) != news:
-                ask(
+                execute(
                     client,
-                    workers.tell(
+                    workers.publish_status(
                         self._keys,
                         model,
                         worker,
@@ -158,8 +158,8 @@ class Following:
         if due:
             self._told_at = self._clock()
 
-    def leave(self, worker: str) -> None:
+    def withdraw(self, worker: str) -> None:
         """Take back what was said: the worker ends. Raises redis.RedisError."""
         for model in self._told:
-            ask(self._connect(), workers.leave(self._keys, model, worker))
+            execute(self._connect(), workers.withdraw_status(self._keys, model, worker))
         self._told.clear()

@@ -6,10 +6,10 @@ from typing import Any
 
 from celery import bootsteps
 
-from headrace_worker.execution.scheduling import give_way
+from headrace_worker.execution.scheduling import lower_priority
 
 
-class Handover:
+class DirectDispatch:
     """Writes a claim to a pool process that is free as soon as Celery has put it before its pool.
 
     Celery does two turns of its event loop later: one to ask which processes can be written to, one to hear.
@@ -31,11 +31,11 @@ class Handover:
             self._hub.consolidate_callback([fd for fd in pool._all_inqueues if fd not in taken])  # noqa: SLF001
 
 
-class Handing(bootsteps.StartStopStep):
+class DispatchStep(bootsteps.StartStopStep):
     """The worker's step that says whose claims are handed over. Set by the app: the `handover`."""
 
     requires = ("celery.worker.components:Pool",)
-    handover = Handover()
+    handover = DirectDispatch()
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """The event loop begins, or begins anew after a lost connection."""
@@ -43,4 +43,4 @@ class Handing(bootsteps.StartStopStep):
         forks = hasattr(pool, "outbound_buffer")
         self.handover.of(pool if forks else None, hub)
         if forks:
-            give_way()
+            lower_priority()

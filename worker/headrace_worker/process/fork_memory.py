@@ -15,7 +15,7 @@ _MADV_COLLAPSE = 25
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def settle() -> None:
+def freeze_heap() -> None:
     """Give back what loading took, and leave what is loaded alone.
 
     The collector need not look through it, nor touch the memory the pool shares; a fork does not take over what
@@ -27,7 +27,7 @@ def settle() -> None:
     gc.freeze()
 
 
-def gather() -> int:
+def use_huge_pages() -> int:
     """Gather what is in memory into huge pages; returns how many bytes lie in such now.
 
     A fork copies an entry for each page, while the event loop stands still; those of a huge page at once, also

@@ -12,7 +12,7 @@ from headrace_worker.telemetry.health import Health
 _BEAT_EVERY = 1.0
 
 
-class Pulse(bootsteps.StartStopStep):
+class HealthStep(bootsteps.StartStopStep):
     """The consumer's step that knows of the connection. Set by the app: the `health`."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -27,7 +27,7 @@ class Pulse(bootsteps.StartStopStep):
         self.health.away()
 
 
-class LoopPulse(bootsteps.StartStopStep):
+class LoopHealthStep(bootsteps.StartStopStep):
     """The worker's step that feels whether its event loop turns. Set by the app: the `health`."""
 
     requires = ("celery.worker.components:Pool",)

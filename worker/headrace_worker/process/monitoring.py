@@ -10,16 +10,16 @@ import msgspec
 from headrace.connection import connect
 from headrace.errors import SettingError
 from headrace.wire.keys import Keys
-from headrace_worker.drift.collector import PSI, DriftShown
-from headrace_worker.process.health_steps import LoopPulse
+from headrace_worker.drift.collector import PSI, DriftCollector
+from headrace_worker.process.health_steps import LoopHealthStep
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import metrics, metrics_collector
-from headrace_worker.telemetry.claim_metrics import Counting
+from headrace_worker.telemetry.claim_metrics import ClaimMetrics
 from headrace_worker.telemetry.health import Health, HealthFile
 from headrace_worker.telemetry.http_server import HttpServer
-from headrace_worker.telemetry.metrics import Tally
-from headrace_worker.telemetry.metrics_collector import Shown, registry
-from headrace_worker.telemetry.metrics_pipe import Feed
+from headrace_worker.telemetry.metrics import MetricDelta
+from headrace_worker.telemetry.metrics_collector import WorkerCollector, registry
+from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 from headrace_worker.telemetry.prediction_log import PredictionLog
 from headrace_worker.telemetry.prediction_record import levels
 from headrace_worker.telemetry.prediction_sinks import Sink, check, sink_of
@@ -35,13 +35,13 @@ SHOWN = (*metrics_collector.SHOWN, PSI)
 _SCRAPED_WITHIN = 1.0
 
 
-class Watch:
+class Monitoring:
     """Metrics and health of one worker."""
 
     def __init__(self, settings: WorkerSettings, models: Registry) -> None:
         self._settings, self._models = settings, models
         self.health = Health()
-        self._feed: Feed | None = None
+        self._feed: MetricsPipe | None = None
         self._http: HttpServer | None = None
         self._file: HealthFile | None = None
         self._wanted = levels(settings.prediction_log)
@@ -57,10 +57,12 @@ class Watch:
             self._file.start()
         if not settings.metrics_port:
             return
-        self._feed = Feed()
-        shown = Shown(self._feed, self._models, self.health.verdict, lambda: list(_pids()))
+        self._feed = MetricsPipe()
+        shown = WorkerCollector(self._feed, self._models, self.health.verdict, lambda: list(_pids()))
         quick = msgspec.structs.replace(settings, connect_timeout=_SCRAPED_WITHIN, command_timeout=_SCRAPED_WITHIN)
-        drifted = DriftShown(self._models, lambda: connect.connect(quick, retries=0), Keys(settings.key_prefix))
+        drifted = DriftCollector(
+            self._models, lambda: connect.connect(quick, retries=0), Keys(settings.key_prefix)
+        )
         try:
             self._http = HttpServer(
                 settings.metrics_address, settings.metrics_port, registry(shown, drifted), self.health.verdict
@@ -73,7 +75,7 @@ class Watch:
         """Who is to be told of claims in this process."""
         found: list[Listener] = []
         if self._feed is not None:
-            found.append(Counting(self._feed.send, claim_jobs=self._settings.claim_jobs))
+            found.append(ClaimMetrics(self._feed.send, claim_jobs=self._settings.claim_jobs))
         if self._wanted.by_model:
             self._predictions = PredictionLog(self._wanted, self._sink, self._send)
             found.append(self._predictions)
@@ -82,7 +84,7 @@ class Watch:
     def _sink(self, worker: str) -> Sink:
         return sink_of(self._settings, lambda: connect.connect(self._settings), worker)
 
-    def _send(self, tally: Tally) -> None:
+    def _send(self, tally: MetricDelta) -> None:
         if self._feed is not None:
             self._feed.send(tally)
 
@@ -118,11 +120,11 @@ class Watch:
 
     def lost(self, cause: str) -> None:
         """A claim's pool process was lost, or took too long."""
-        tally = Tally(counts={}, observed={})
+        tally = MetricDelta(counts={}, observed={})
         tally.add(metrics.CLAIMS_LOST, (cause,))
         self._send(tally)
 
 
 def _pids() -> Iterator[int]:
-    processes: list[Any] = list(getattr(LoopPulse.pool, "_pool", None) or ())
+    processes: list[Any] = list(getattr(LoopHealthStep.pool, "_pool", None) or ())
     yield from (process.pid for process in processes if process.pid)

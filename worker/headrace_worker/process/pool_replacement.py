@@ -15,7 +15,7 @@ from typing import Any
 from celery import bootsteps
 
 
-class Swap:
+class PoolReplacement:
     """Replaces the processes of one pool. `begin` and `wait` are for any thread, `turn` for the event loop."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Swap:
         """Whether all are replaced, within that time: one may run a claim for long."""
         return self._done.wait(seconds)
 
-    def turn(self) -> None:
+    def step(self) -> None:
         """Do what can be done now; called whenever the event loop turns."""
         if self._done.is_set():
             return
@@ -108,11 +108,11 @@ def _end(pool: Any, process: Any) -> None:
     process.terminate_controlled()
 
 
-class Swapping(bootsteps.StartStopStep):
+class PoolReplacementStep(bootsteps.StartStopStep):
     """The worker's step that swaps. Set by the app: the `swap`."""
 
     requires = ("celery.worker.components:Pool",)
-    swap = Swap()
+    swap = PoolReplacement()
 
     def start(self, worker: Any) -> None:
         """The pool has started, and its event loop has not."""
@@ -122,4 +122,4 @@ class Swapping(bootsteps.StartStopStep):
         """The event loop begins, or begins anew after a lost connection."""
         pool = getattr(worker.pool, "_pool", None)
         self.swap.of(pool if hasattr(pool, "_all_inqueues") else None)
-        hub.on_tick.add(self.swap.turn)
+        hub.on_tick.add(self.swap.step)

@@ -25,29 +25,29 @@ from threadpoolctl import threadpool_limits
 from headrace.catalog import workers
 from headrace.client.client import Client
 from headrace.connection import connect
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.errors import HeadraceError, SettingError
 from headrace.wire.keys import Keys, model_of, queue_name
 from headrace.wire.signing import JobKeys, Trust
 from headrace_worker.doctor import RedisCheck
-from headrace_worker.drift.recorder import DriftCounting
+from headrace_worker.drift.recorder import DriftRecorder
 from headrace_worker.execution import pool_process
 from headrace_worker.execution.runner import ClaimRunner
 from headrace_worker.models.registry import Registry
-from headrace_worker.models.sync import LOOK_EVERY, Following
+from headrace_worker.models.sync import LOOK_EVERY, ModelSync
 from headrace_worker.process import fork_memory
-from headrace_worker.process.monitoring import Watch
-from headrace_worker.process.pool_replacement import Swap
+from headrace_worker.process.monitoring import Monitoring
+from headrace_worker.process.pool_replacement import PoolReplacement
 from headrace_worker.rollout.canary import Canaries
 from headrace_worker.rollout.judging import CanaryLimits
-from headrace_worker.rollout.shadow import Tallies
+from headrace_worker.rollout.shadow import ShadowRunner
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 from headrace_worker.telemetry import sentry, tracing
 from headrace_worker.telemetry.claim_log import ClaimLog
 from headrace_worker.telemetry.events import Events
-from headrace_worker.transport import Claiming, Keeper, make_keeper, silent_after
-from headrace_worker.transport.leases import Ask, Bounds, Claim, LeaseKeys, Leases
+from headrace_worker.transport import ClaimingChannel, LeaseKeeper, make_keeper, silent_after
+from headrace_worker.transport.leases import Bounds, Claim, ClaimLimits, LeaseKeys, Leases
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -67,7 +67,7 @@ _WARM_WITHIN = 0.5
 _OTHERS_FOR = 1.0
 
 
-class Serving:
+class WorkerService:
     """The models, queues and Redis connection of one worker."""
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -78,8 +78,8 @@ class Serving:
         self._client_pid = 0
         #: The models asked for; None is all of the store, whenever added.
         self._asked: list[str] | None = [name for name in settings.serve.split(",") if name] or None
-        self.watch = Watch(settings, self.registry)
-        self.swap = Swap()
+        self.watch = Monitoring(settings, self.registry)
+        self.swap = PoolReplacement()
         self._forked_with: frozenset[tuple[str, str]] = frozenset()
         self._trust = _trust_of(settings)
         self._canaries = Canaries(
@@ -95,7 +95,7 @@ class Serving:
         self._main_pid = os.getpid()
         self._check = RedisCheck(settings)
         self._bounds = Bounds(letters=settings.dead_letters_max, seconds=settings.dead_letters_ttl)
-        self._keeper: Keeper | None = None
+        self._keeper: LeaseKeeper | None = None
         self._runner: ClaimRunner | None = None
         self._stopping = threading.Lock()
 
@@ -135,8 +135,8 @@ class Serving:
                     *sentry.listeners(),
                     *tracing.listeners(),
                     *self.watch.listeners(),
-                    Tallies(client, keys, self.registry),
-                    DriftCounting(client, keys),
+                    ShadowRunner(client, keys, self.registry),
+                    DriftRecorder(client, keys),
                 ],
             )
         return self._runner
@@ -146,21 +146,21 @@ class Serving:
         at, others = self._others.get(model, (0.0, []))
         if time.monotonic() - at > _OTHERS_FOR:
             seconds, micros = self.client.time()
-            reply = ask(self.client, workers.read_loaded(self._keys, model))
+            reply = execute(self.client, workers.read_loaded(self._keys, model))
             said = workers.loaded(reply, int(seconds) * 1000 + int(micros) // 1000)
             others = [one.versions for name, one in said.items() if name != self._hostname]
             self._others[model] = (time.monotonic(), others)
         return others
 
-    def ask_of(self, queue: str) -> Ask:
+    def limits_for(self, queue: str) -> ClaimLimits:
         """What a claim may take of a queue: as much as its model takes in one batch."""
         model = model_of(queue)
         if model is None:
-            return Ask(queue=queue)
+            return ClaimLimits(queue=queue)
         limits, route = self.registry.limits(model), self.registry.route(model)
         hard = limits.time_limit or self.settings.time_limit
         soft = limits.soft_time_limit
-        return Ask(
+        return ClaimLimits(
             queue=queue,
             jobs=min(self.settings.claim_jobs, limits.max_batch_rows),
             bytes=limits.max_batch_bytes,
@@ -171,7 +171,7 @@ class Serving:
             claims=limits.max_claims if route is not None else 0,
         )
 
-    def keeper_for(self, channel: Claiming) -> Keeper:
+    def keeper_for(self, channel: ClaimingChannel) -> LeaseKeeper:
         """The keeper of this worker's leases: one, whatever becomes of connections."""
         if self._keeper is None:
             self._keeper = make_keeper(channel, self._bounds)
@@ -179,7 +179,7 @@ class Serving:
             self._keeper.asks, self._keeper.answered = self.watch.health.asks, self.watch.health.answered
         return self._keeper
 
-    def keeper(self) -> Keeper | None:
+    def keeper(self) -> LeaseKeeper | None:
         """The keeper of this worker's leases, once it has one."""
         return self._keeper
 
@@ -197,13 +197,13 @@ class Serving:
             if self._keeper is not None and (released := self._keeper.close()):
                 log.info("put %d claims back", released)
             with contextlib.suppress(redis.RedisError):
-                self._following.leave(self._hostname)
+                self._following.withdraw(self._hostname)
 
     def choose_queues(self, app: Celery[Any], queues: list[str] | None) -> None:
         """Set the queues Celery takes from: those given to it (`-Q`), else those of the models served."""
         if queues is not None:
             self._asked = [model for queue in queues if (model := model_of(queue))]
-        self._following = Following(self.registry, lambda: self.client, self._keys, self._asked)
+        self._following = ModelSync(self.registry, lambda: self.client, self._keys, self._asked)
         try:
             models = self._asked if self._asked is not None else self.registry.store.models()
         except HeadraceError as error:
@@ -228,8 +228,8 @@ class Serving:
             raise SystemExit("headrace: no worker without its models: " + "; ".join(map(str, failures.values())))
         if not self.registry.contracts():
             log.warning("no models in %s yet; `headrace models add` adds one", self.settings.models)
-        fork_memory.settle()
-        fork_memory.gather()
+        fork_memory.freeze_heap()
+        fork_memory.use_huge_pages()
         self._check_memory_limit()
 
     def _check_memory_limit(self) -> None:
@@ -288,7 +288,7 @@ class Serving:
                 if self._following.in_memory() != self._forked_with:
                     self._forked_with = self._following.in_memory()
                     threadpool_limits(self.settings.threads)  # of the libraries that came with it, too
-                    fork_memory.settle()
+                    fork_memory.freeze_heap()
                     self._ending.wait(_BETWEEN_HALTS)
                     self.swap.begin()
                     self.swap.wait(_SWAPPED_WITHIN)
@@ -302,7 +302,7 @@ class Serving:
 
     def _tell(self) -> None:
         try:
-            self._following.tell(self._hostname)
+            self._following.report(self._hostname)
             self._canaries.look(self._following.aliases)
         except redis.RedisError as error:
             log.warning("could not tell what is served, will try again: %s", error)

@@ -34,7 +34,7 @@ log = logging.getLogger("headrace.worker")
 _ENDS_WITHIN = 4.0
 
 
-class Stopping(bootsteps.StartStopStep):
+class Shutdown(bootsteps.StartStopStep):
     """The worker's step that bounds its end. Set by the app: seconds to `drain`, and how to `release`."""
 
     requires = ("celery.worker.components:Pool",)

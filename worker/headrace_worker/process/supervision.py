@@ -20,7 +20,7 @@ from celery.worker.request import Request
 if TYPE_CHECKING:
     from celery.worker.consumer.consumer import Consumer
 
-    from headrace_worker.transport import Keeper
+    from headrace_worker.transport import LeaseKeeper
 
 log = logging.getLogger("headrace.claims")
 
@@ -83,7 +83,7 @@ def _told(error: Exception) -> str:
             return str(error)
 
 
-class Lookout(bootsteps.StartStopStep):
+class ReapLostProcesses(bootsteps.StartStopStep):
     """Notice lost pool processes soon.
 
     Celery looks for them when one has closed its files, which is a moment before it has ended; if it looks too
@@ -98,7 +98,7 @@ class Lookout(bootsteps.StartStopStep):
             hub.call_repeatedly(_LOOK_EVERY, maintain)
 
 
-class Forgetful(bootsteps.StartStopStep):
+class PruneTimers(bootsteps.StartStopStep):
     """Drop timers that were cancelled.
 
     Celery has one for the time limit of each claim, and kombu keeps it until that has passed: half a kilobyte for
@@ -116,12 +116,12 @@ def _forget_cancelled(timer: Any) -> None:
     heapq.heapify(queue)
 
 
-class GiveBack(bootsteps.StartStopStep):
+class ReleaseDropped(bootsteps.StartStopStep):
     """After a lost connection: what Celery dropped with it goes back to its queue."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     #: Set by the app: the keeper of this worker's leases, if it has one yet.
-    keeper: Callable[[], Keeper | None] = staticmethod(lambda: None)
+    keeper: Callable[[], LeaseKeeper | None] = staticmethod(lambda: None)
 
     def start(self, parent: Consumer) -> None:
         """The connection is there again, and nothing is consumed yet."""
@@ -131,7 +131,7 @@ class GiveBack(bootsteps.StartStopStep):
         begun = {request.message.delivery_tag for request in state.active_requests}
         for name in keeper.names:
             if name not in begun:
-                keeper.stray(name)
+                keeper.adopt_orphans(name)
 
 
 def _watch_processes_again(consumer: Consumer) -> None:

@@ -10,11 +10,11 @@ import redis
 
 from headrace.catalog import aliases
 from headrace.catalog.aliases import CANARY, PRODUCTION, Aliases
-from headrace.connection.commands import Together, ask
+from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.judging import CanaryLimits, verdict
-from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.rollout.version_stats import VersionStats
 
 log = logging.getLogger("headrace.models")
 
@@ -47,12 +47,12 @@ class Canaries:
             if canary is None or canary == production:
                 continue
             versions = [alias.version for alias in (canary, production) if alias is not None]
-            reads = tuple(version_stats.read_command(self._keys, model, version).words for version in versions)
-            counted, *usual = map(version_stats.decoded, ask(self._connect(), Together(reads)))
-            if why := verdict(counted, usual[0] if usual else Tally(), self._limits):
+            reads = tuple(version_stats.read_command(self._keys, model, version).args for version in versions)
+            counted, *usual = map(version_stats.decoded, execute(self._connect(), Pipeline(reads)))
+            if why := verdict(counted, usual[0] if usual else VersionStats(), self._limits):
                 self._end(model, canary, why)
 
     def _end(self, model: str, canary: aliases.Alias, why: str) -> None:
         names, words = aliases.move_call(self._keys, model, CANARY, canary, None, by=BY, why=why, rollback=True)
-        if ask(self._connect(), aliases.MOVE(names, words)):
+        if execute(self._connect(), aliases.MOVE(names, words)):
             log.error("the canary %s@%s was ended: %s", model, canary.version, why)

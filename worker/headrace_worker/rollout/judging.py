@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.rollout.version_stats import VersionStats
 
 
 class CanaryLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +18,7 @@ class CanaryLimits(msgspec.Struct, frozen=True, kw_only=True):
     slower: float
 
 
-def verdict(canary: Tally, production: Tally, limits: CanaryLimits) -> str | None:
+def verdict(canary: VersionStats, production: VersionStats, limits: CanaryLimits) -> str | None:
     """Why the canary ends, for the history of the alias; None while it goes on.
 
     Production is compared with where it has run as many jobs; else a canary is judged by its failures alone.

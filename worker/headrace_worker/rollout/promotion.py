@@ -15,13 +15,13 @@ import redis
 
 from headrace.catalog import aliases
 from headrace.catalog import workers as loaded
-from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW, Alias, Aliases, Move
+from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW, Alias, AliasChange, Aliases
 from headrace.catalog.contract_diff import Change, breaks, diff
-from headrace.connection.commands import Together, ask
+from headrace.connection.commands import Pipeline, execute
 from headrace.errors import HeadraceError, InvalidInput, ModelError
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
-from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.store.store import Store
 
 #: Seconds between two looks at what workers say.
@@ -43,7 +43,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[str, ...] = ()
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the workers that serve a model say of one version."""
 
     #: Those that have it, those that do not yet, and why some will not.
@@ -72,33 +72,33 @@ class Promoter:
 
     def aliases(self, model: str) -> Aliases:
         """Where the aliases of a model point now."""
-        return aliases.decoded(model, ask(self._client, aliases.read_command(self._keys, model)))
+        return aliases.decoded(model, execute(self._client, aliases.read_command(self._keys, model)))
 
     def check_known(self, model: str) -> None:
         """Raise UnknownModel for a model that the store does not have."""
         self._store.latest(model)
 
-    def history(self, model: str) -> list[Move]:
+    def history(self, model: str) -> list[AliasChange]:
         """The moves of a model's aliases, the newest first."""
-        return aliases.moves(ask(self._client, aliases.history_command(self._keys, model)))
+        return aliases.moves(execute(self._client, aliases.history_command(self._keys, model)))
 
-    def said(self, model: str, version: str) -> Said:
+    def said(self, model: str, version: str) -> RolloutStatus:
         """What workers say of a version at this moment."""
         commands = (
             ("TIME",),
-            loaded.read_loaded(self._keys, model).words,
-            loaded.read_refused(self._keys, model).words,
+            loaded.read_loaded(self._keys, model).args,
+            loaded.read_refused(self._keys, model).args,
         )
-        (seconds, micros), have, refused = ask(self._client, Together(commands))
+        (seconds, micros), have, refused = execute(self._client, Pipeline(commands))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         workers = loaded.loaded(have, now_ms)
         wrong = loaded.refused(refused, now_ms)
         ready = {name for name, one in workers.items() if version in one.versions}
-        no = {wrong[version].worker: wrong[version].why} if version in wrong else {}
+        no = {wrong[version].worker: wrong[version].reason} if version in wrong else {}
         waiting = workers.keys() - ready - no.keys()
-        return Said(ready=tuple(sorted(ready)), waiting=tuple(sorted(waiting)), refused=no)
+        return RolloutStatus(ready=tuple(sorted(ready)), waiting=tuple(sorted(waiting)), refused=no)
 
-    def compared(self, model: str) -> list[tuple[str, str, Tally]]:
+    def compare_versions(self, model: str) -> list[tuple[str, str, VersionStats]]:
         """What production, canary and shadow came to: alias, version, tally. Those that there are."""
         by_name = self.aliases(model).by_name
         found = [(name, by_name[name].version) for name in (PRODUCTION, CANARY, SHADOW) if name in by_name]
@@ -106,7 +106,9 @@ class Promoter:
             (
                 name,
                 version,
-                version_stats.decoded(ask(self._client, version_stats.read_command(self._keys, model, version))),
+                version_stats.decoded(
+                    execute(self._client, version_stats.read_command(self._keys, model, version))
+                ),
             )
             for name, version in found
         ]
@@ -133,7 +135,7 @@ class Promoter:
         why: str = "",
         force: bool = False,
         wait: float = 60.0,
-        tell: Callable[[Said], None] = lambda _: None,
+        tell: Callable[[RolloutStatus], None] = lambda _: None,
     ) -> Promotion:
         """Let an alias point to a version, once every worker that serves the model has it in memory.
 
@@ -154,14 +156,14 @@ class Promoter:
         now, then, canary = before.get(alias), Alias(version=version, share=share), before.get(CANARY)
         try:
             if wait:
-                ask(self._client, aliases.arriving_command(self._keys, model, version))
+                execute(self._client, aliases.arriving_command(self._keys, model, version))
                 ready = self._await(model, version, wait, tell)
             self._move(model, alias, now, then, why=why)
         finally:
-            ask(self._client, aliases.arriving_command(self._keys, model, None))
+            execute(self._client, aliases.arriving_command(self._keys, model, None))
         if alias in {CANARY, SHADOW}:  # compared from now on
             tried = {version, *(before[name].version for name in before.keys() & {PRODUCTION})}
-            ask(self._client, version_stats.forget_command(self._keys, model, sorted(tried)))
+            execute(self._client, version_stats.forget_command(self._keys, model, sorted(tried)))
         if alias == PRODUCTION and canary is not None and canary.version == version:
             self._move(model, CANARY, canary, None, why="promoted to production")
         return Promotion(
@@ -201,10 +203,12 @@ class Promoter:
         names, words = aliases.move_call(
             self._keys, model, alias, now, then, by=self._by, why=why, rollback=rollback
         )
-        if not ask(self._client, aliases.MOVE(names, words)):
+        if not execute(self._client, aliases.MOVE(names, words)):
             raise HeadraceError(f"somebody else moved {alias} of {model} meanwhile: look at it, and try again")
 
-    def _await(self, model: str, version: str, seconds: float, tell: Callable[[Said], None]) -> tuple[str, ...]:
+    def _await(
+        self, model: str, version: str, seconds: float, tell: Callable[[RolloutStatus], None]
+    ) -> tuple[str, ...]:
         """The workers that have the version in memory: all there are."""
         end = self._clock() + seconds
         while True:

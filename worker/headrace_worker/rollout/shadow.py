@@ -14,16 +14,16 @@ import redis
 
 from headrace.catalog import contract
 from headrace.catalog.aliases import CANARY, SHADOW
-from headrace.connection.commands import Together, ask
+from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Failure, Success
 from headrace_worker.execution.batching import Batch
 from headrace_worker.parity import TOLERANCE, apart
 from headrace_worker.rollout import version_stats
-from headrace_worker.rollout.version_stats import Tally
+from headrace_worker.rollout.version_stats import VersionStats
 
 if TYPE_CHECKING:
-    from headrace_worker.execution.report import Report
+    from headrace_worker.execution.report import ClaimReport
     from headrace_worker.models.registry import Registry
     from headrace_worker.route import Route
 
@@ -37,7 +37,7 @@ _MOST_ROWS = 64
 _ALLOWANCE = 1.0
 
 
-class Tallies:
+class ShadowRunner:
     """Is told of each claim of this pool process. A shadow runs when its jobs have been answered."""
 
     def __init__(
@@ -51,22 +51,22 @@ class Tallies:
         #: Seconds a shadow may still take.
         self._allowance = _ALLOWANCE
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended. Raises redis.RedisError."""
         route = report.claim.route
         if route is None or report.published is None or not {CANARY, SHADOW} & route.aliases.keys():
             return
         counted = count(report)
         if shadow := route.aliases.get(SHADOW):
-            self._shadow(report, route, shadow.version, counted.setdefault(shadow.version, Tally()))
+            self._shadow(report, route, shadow.version, counted.setdefault(shadow.version, VersionStats()))
         commands = [
             version_stats.add_command(self._keys, route.model, version, one).with_source
             for version, one in counted.items()
         ]
         if commands:
-            ask(self._client, Together(tuple(commands)))
+            execute(self._client, Pipeline(tuple(commands)))
 
-    def _shadow(self, report: Report, route: Route, version: str, found: Tally) -> None:
+    def _shadow(self, report: ClaimReport, route: Route, version: str, found: VersionStats) -> None:
         """Run the shadow beside production, as far as there is time, and count what it did.
 
         What a canary answered, or a version that a job named, is nothing to compare it with.
@@ -100,13 +100,13 @@ class Tallies:
             self._allowance -= self._clock() - began
 
 
-def count(report: Report) -> dict[str, Tally]:
+def count(report: ClaimReport) -> dict[str, VersionStats]:
     """What each version that ran in a claim came to."""
-    found: dict[str, Tally] = {}
+    found: dict[str, VersionStats] = {}
     retried = {job.id for job, _ in report.settled.retried}
     for ran in report.batches:
         version = ran.batch.model.manifest.version
-        one = found.setdefault(version, Tally())
+        one = found.setdefault(version, VersionStats())
         good = bad = 0
         for job in ran.batch.jobs:
             outcome = report.settled.outcomes.get(job.job.id)
@@ -117,7 +117,7 @@ def count(report: Report) -> dict[str, Tally]:
         one.took(ran.ended - ran.began, good + bad)
     for given_up, _, failure in report.opened.ended:  # before it ran again: it had taken its process with it
         if given_up.version is not None and failure.reason in _ITS_OWN:
-            found.setdefault(given_up.version, Tally()).failed += 1
+            found.setdefault(given_up.version, VersionStats()).failed += 1
     return found
 
 
@@ -134,7 +134,7 @@ def _answered(batch: Batch, answered: dict[str, Success], rows: int) -> Batch:
     return Batch(batch.model, batch.method, [job for job, fits in zip(batch.jobs, within(), strict=True) if fits])
 
 
-def _compare(found: Tally, expected: list[object], got: list[object]) -> None:
+def _compare(found: VersionStats, expected: list[object], got: list[object]) -> None:
     if len(got) != len(expected):
         raise ValueError("a model must give one prediction for each instance")
     for one, other in zip(expected, got, strict=True):

@@ -31,7 +31,7 @@ return 1
 """)
 
 
-class Tally(msgspec.Struct, kw_only=True):
+class VersionStats(msgspec.Struct, kw_only=True):
     """What was counted of one version. Jobs of a shadow are those it ran beside."""
 
     #: Jobs that succeeded, and that ended in a failure or a retry for what the version did.
@@ -81,30 +81,30 @@ def bucket_of(seconds: float) -> int:
     return min(_MOST_BUCKETS, int(math.log2(seconds / _FIRST) * _FOR_A_DOUBLING))
 
 
-def add_command(keys: Keys, model: str, version: str, tally: Tally) -> Command:
+def add_command(keys: Keys, model: str, version: str, tally: VersionStats) -> Command:
     """The command that adds what a claim came to."""
     counted: dict[str, float] = {
         **{name: getattr(tally, name) for name in _SUMS},
         **{f"t{bucket}": jobs for bucket, jobs in tally.times.items()},
     }
     words = [word for name, number in counted.items() if number for word in (name, number)]
-    return _ADD([keys.tally(model, version)], [_KEPT, tally.largest, *words])
+    return _ADD([keys.version_stats(model, version)], [_KEPT, tally.largest, *words])
 
 
 def forget_command(keys: Keys, model: str, versions: Iterable[str]) -> Command:
     """The command that begins the tallies of versions anew."""
-    return Command(("DEL", *(keys.tally(model, version) for version in versions)))
+    return Command(("DEL", *(keys.version_stats(model, version) for version in versions)))
 
 
 def read_command(keys: Keys, model: str, version: str) -> Command:
     """The command that reads a tally; `decoded` reads its reply."""
-    return Command(("HGETALL", keys.tally(model, version)))
+    return Command(("HGETALL", keys.version_stats(model, version)))
 
 
-def decoded(reply: Any) -> Tally:
+def decoded(reply: Any) -> VersionStats:
     """The tally in a reply to HGETALL. Fields of a newer Headrace are left out."""
     pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    tally = Tally()
+    tally = VersionStats()
     for name, number in ((name.decode(), float(stored)) for name, stored in pairs):
         if name in _FLOATS:
             setattr(tally, name, number)

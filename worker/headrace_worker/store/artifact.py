@@ -28,7 +28,7 @@ from headrace.errors import ModelError
 from headrace_worker.manifest import Format
 from headrace_worker.runtimes.parts import parts
 from headrace_worker.store import chunks
-from headrace_worker.store.chunks import Resting
+from headrace_worker.store.chunks import ThrottledFile
 from headrace_worker.store.trusted_types import TRUSTED
 
 #: How a pickle begins (protocol 2 and later), as it is or compressed by joblib: zlib, gzip, bz2, xz, lzma, lz4.
@@ -105,7 +105,7 @@ def _as_file(data: bytes) -> BinaryIO:
     """The bytes as a file in memory, of which a copy is read without Python's lock: a worker's loop needs it."""
     if not hasattr(os, "memfd_create"):
         return io.BytesIO(data)
-    file = io.BufferedRandom(Resting(os.memfd_create("headrace-model", os.MFD_CLOEXEC), "r+b"))
+    file = io.BufferedRandom(ThrottledFile(os.memfd_create("headrace-model", os.MFD_CLOEXEC), "r+b"))
     chunks.write(file, data)
     file.seek(0)
     return file

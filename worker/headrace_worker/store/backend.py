@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
-class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
     """What a version that was never finished left behind."""
 
     model: str
@@ -29,7 +29,7 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
-class Place(Protocol):
+class StoreBackend(Protocol):
     """Files of versions, by model, number and name.
 
     Every method raises StoreUnavailable where the place is away, ModelError where it cannot be read or written.
@@ -65,8 +65,8 @@ class Place(Protocol):
     def remove(self, model: str, version: str) -> None:
         """Remove a version. It is gone as a whole before its parts are."""
 
-    def leftovers(self, before: datetime) -> list[Leftover]:
+    def unfinished(self, before: datetime) -> list[Unfinished]:
         """What was begun before that moment and never became a version."""
 
-    def clear(self, leftover: Leftover) -> None:
+    def clear(self, leftover: Unfinished) -> None:
         """Remove a leftover."""

@@ -144,6 +144,6 @@ class CachedStore:
 def is_digest(digest: str, data: bytes) -> bool:
     """Whether bytes have this SHA-256 (hexadecimal)."""
     found = hashlib.sha256()
-    for piece in chunks.pieces(data):
+    for piece in chunks.chunks(data):
         found.update(piece)
     return hmac.compare_digest(found.hexdigest().encode(), digest.encode())

@@ -18,7 +18,7 @@ PIECE = 512 * 1024
 _REST = 20e-6
 
 
-def pieces(data: bytes) -> Iterator[memoryview]:
+def chunks(data: bytes) -> Iterator[memoryview]:
     """The pieces of some bytes, not copied."""
     view = memoryview(data)
     for at in range(0, len(data), PIECE):
@@ -39,11 +39,11 @@ def read(file: IO[bytes], most: int) -> bytes:
 
 def write(file: IO[bytes], data: bytes) -> None:
     """Put all of it into a file."""
-    for piece in pieces(data):
+    for piece in chunks(data):
         file.write(piece)
 
 
-class Resting(io.FileIO):
+class ThrottledFile(io.FileIO):
     """A file whose reader rests each time it has read as much as a piece, in however many parts."""
 
     _until_rest = PIECE

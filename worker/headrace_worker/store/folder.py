@@ -21,7 +21,7 @@ from pathlib import Path
 
 from headrace.errors import ModelError, StoreUnavailable
 from headrace_worker.store import chunks
-from headrace_worker.store.backend import NUMBER, Leftover, Rest
+from headrace_worker.store.backend import NUMBER, Rest, Unfinished
 
 #: They begin with a dot, so that they are neither a model's name nor a number.
 _UNFINISHED, _REMOVED = ".adding-", ".removing-"
@@ -125,17 +125,17 @@ class Folder:
             finally:
                 shutil.rmtree(aside)
 
-    def leftovers(self, before: datetime) -> list[Leftover]:
+    def unfinished(self, before: datetime) -> list[Unfinished]:
         """What was begun before that moment and never became a version, or was not wholly removed."""
         found = []
         for model in self._entries(self.path):
             for name in self._entries(self.path / model):
                 path = self.path / model / name
                 if name.startswith((_UNFINISHED, _REMOVED)) and _changed(path) < before:
-                    found.append(Leftover(model=model, name=name, size=_size(path)))
+                    found.append(Unfinished(model=model, name=name, size=_size(path)))
         return found
 
-    def clear(self, leftover: Leftover) -> None:
+    def clear(self, leftover: Unfinished) -> None:
         """Remove a leftover."""
         shutil.rmtree(self.path / leftover.model / leftover.name, ignore_errors=True)
 

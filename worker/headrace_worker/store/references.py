@@ -8,12 +8,12 @@ from typing import Any
 import redis
 
 from headrace.catalog import aliases
-from headrace.connection.commands import ask
+from headrace.connection.commands import execute
 from headrace.errors import InvalidInput, ModelError
-from headrace.wire.attempts import split
-from headrace.wire.dead_letter import Letter
+from headrace.wire.attempts import split_history
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys, queue_name
-from headrace.wire.parsing import NotAJob, unseal
+from headrace.wire.parsing import MalformedMessage, parse
 from headrace_worker.transport.leases import LeaseKeys, lease_of
 
 #: Messages read at once, at the most; and bytes of them beyond which fewer are.
@@ -33,11 +33,11 @@ def named(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
 
 
 def _by_aliases(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
-    reply = ask(client, aliases.read_command(keys, model))
+    reply = execute(client, aliases.read_command(keys, model))
     now = aliases.decoded(model, reply).by_name
     if len(now) < len(reply):
         raise ModelError(f"an alias of {model} cannot be read: a newer Headrace may have set it; upgrade this one")
-    moves = aliases.moves(ask(client, aliases.history_command(keys, model)))
+    moves = aliases.moves(execute(client, aliases.history_command(keys, model)))
     former = {name: aliases.former_version(moves, name) for name in now}
     return {
         **{version: f"a rollback of {name} goes to it" for name, version in former.items() if version},
@@ -55,21 +55,21 @@ def _by_jobs(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
     return found
 
 
-def by_letters(letters: Iterable[Letter]) -> dict[str, str]:
+def by_letters(letters: Iterable[DeadLetter]) -> dict[str, str]:
     """Return the versions that dead letters ran on or asked for: a replay may ask for them again."""
     return {letter.version: f"the dead letter {letter.id}" for letter in letters if letter.version}
 
 
 def _version(frame: bytes) -> str | None:
     try:
-        return unseal(split(frame)[1]).job().version
-    except (NotAJob, InvalidInput):
+        return parse(split_history(frame)[1]).job().version
+    except (MalformedMessage, InvalidInput):
         return None  # it will be a dead letter, and nobody's job
 
 
 def _frames(client: redis.Redis, keys: Keys, queue: str) -> Iterator[bytes]:
     """Every message of a queue, in the order of a job's way: waiting, to run again or later, and leased."""
-    for name in (*keys.lists(queue), keys.again(queue)):
+    for name in (*keys.lists(queue), keys.isolated(queue)):
         yield from _pages(client.lrange, name)
     yield from _pages(client.zrange, keys.delayed(queue))
     members: list[bytes] = client.zrange(keys.leases, 0, -1)  # type: ignore[assignment]  # bytes

@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.errors import HeadraceError, ModelError, StoreUnavailable
-from headrace_worker.store.backend import MANIFEST, NUMBER, Leftover, Rest
+from headrace_worker.store.backend import MANIFEST, NUMBER, Rest, Unfinished
 from headrace_worker.store.cache import Cache, CachedStore, Seen, is_digest
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Remote:
         for name in sorted(names, key=lambda name: (name != MANIFEST, name.startswith(_CLAIM))):
             self._delete(f"{model}/{version}/{name}")
 
-    def leftovers(self, before: datetime) -> list[Leftover]:
+    def unfinished(self, before: datetime) -> list[Unfinished]:
         """What was begun before that moment and never became a version."""
         begun: dict[tuple[str, str], dict[str, int]] = {}
         for path, size in self._under("").items():
@@ -187,7 +187,7 @@ class Remote:
                 case [model, number, name] if NUMBER.fullmatch(number):
                     begun.setdefault((model, number), {})[name] = size
         return [
-            Leftover(model=model, name=number, size=sum(names.values()))
+            Unfinished(model=model, name=number, size=sum(names.values()))
             for (model, number), names in begun.items()
             # The claim of a number stays: a writer that slept for a day does not meet another.
             if MANIFEST not in names
@@ -195,7 +195,7 @@ class Remote:
             and all(self._changed(f"{model}/{number}/{name}") < before for name in names)
         ]
 
-    def clear(self, leftover: Leftover) -> None:
+    def clear(self, leftover: Unfinished) -> None:
         """Remove a leftover, but for the claim of its number."""
         for path in self._under(f"{leftover.model}/{leftover.name}"):
             if not path.rpartition("/")[2].startswith(_CLAIM):

@@ -20,7 +20,7 @@ from headrace.text import did_you_mean
 from headrace.wire.keys import check_model_name
 from headrace_worker.manifest import Manifest, decode, encode
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.store.backend import MANIFEST, Leftover, Place
+from headrace_worker.store.backend import MANIFEST, StoreBackend, Unfinished
 from headrace_worker.store.cache import Cache, is_digest
 from headrace_worker.store.folder import Folder, check_size
 from headrace_worker.store.signing import Keyring, Signer, signature_name, written
@@ -188,11 +188,11 @@ class Store:
         self._check_known(model, version)
         self._place.remove(model, version)
 
-    def leftovers(self, before: datetime) -> list[Leftover]:
+    def unfinished(self, before: datetime) -> list[Unfinished]:
         """What was begun before that moment and never became a version."""
-        return [one for one in self._place.leftovers(before) if _is_model(one.model)]
+        return [one for one in self._place.unfinished(before) if _is_model(one.model)]
 
-    def clear(self, leftover: Leftover) -> None:
+    def clear(self, leftover: Unfinished) -> None:
         """Remove a leftover."""
         self._place.clear(leftover)
 
@@ -221,7 +221,7 @@ def check_digest(title: str, data: bytes, digest: str) -> None:
         )
 
 
-def _place(at: str | os.PathLike[str], cache: Cache | None) -> Place:
+def _place(at: str | os.PathLike[str], cache: Cache | None) -> StoreBackend:
     text = os.fspath(at)
     if text.startswith("file://"):
         return Folder(Path(text.removeprefix("file://")))

@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.wire.dead_letter import Letter
-    from headrace_worker.execution.report import Report
+    from headrace.wire.dead_letter import DeadLetter
+    from headrace_worker.execution.report import ClaimReport
 
 log = logging.getLogger("headrace.claims")
 
@@ -18,7 +18,7 @@ _NAMED = 10
 class ClaimLog:
     """Writes a line for each such thing. Jobs of a claim that failed alike are one."""
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended."""
         queue = report.claim.lease.queue
         about: dict[str, Any] = {"queue": queue, "claim": report.claim.lease.name}
@@ -73,8 +73,8 @@ def _named(jobs: list[str]) -> dict[str, Any]:
     return {"job": jobs[0]} if len(jobs) == 1 else {"jobs": jobs[:_NAMED], "count": len(jobs)}
 
 
-def _alike(letters: list[Letter]) -> list[list[Letter]]:
-    kinds: dict[Any, list[Letter]] = {}
+def _alike(letters: list[DeadLetter]) -> list[list[DeadLetter]]:
+    kinds: dict[Any, list[DeadLetter]] = {}
     for one in letters:
         kind = (one.model, one.version, one.reason, one.error, len(one.attempts))
         kinds.setdefault(kind, []).append(one)

@@ -6,35 +6,35 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from headrace.wire.attempts import CRASH, ELSEWHERE, ERROR, LAPSE, REPLAY, TIMEOUT, TRIED, split
+from headrace.wire.attempts import CRASH, ELSEWHERE, ERROR, HISTORY_MARK, LAPSE, REPLAY, TIMEOUT, split_history
 from headrace.wire.keys import model_of
 from headrace.wire.message import submitted_at
 from headrace.wire.outcome import Success, status_of
 from headrace_worker.telemetry import metrics
-from headrace_worker.telemetry.metrics import Tally
+from headrace_worker.telemetry.metrics import MetricDelta
 
 if TYPE_CHECKING:
     from headrace_worker.execution.batching import Batch
-    from headrace_worker.execution.report import Report
+    from headrace_worker.execution.report import ClaimReport
 
 #: The causes of attempts by which they are counted: what a frame says may be anything.
 _CAUSES = {CRASH, LAPSE, TIMEOUT, REPLAY, ELSEWHERE}
 
 
-class Counting:
+class ClaimMetrics:
     """Tallies each claim, and hands the tally on."""
 
-    def __init__(self, send: Callable[[Tally], None], *, claim_jobs: int) -> None:
+    def __init__(self, send: Callable[[MetricDelta], None], *, claim_jobs: int) -> None:
         self._send, self._claim_jobs = send, claim_jobs
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended."""
-        tally = Tally()
+        tally = MetricDelta()
         measure(report, tally, claim_jobs=self._claim_jobs)
         self._send(tally)
 
 
-def measure(report: Report, tally: Tally, *, claim_jobs: int) -> None:
+def measure(report: ClaimReport, tally: MetricDelta, *, claim_jobs: int) -> None:
     """Add a claim to a tally. `claim_jobs` is the number of jobs a claim takes at the most."""
     model = model_of(report.claim.lease.queue)
     if model is None:
@@ -52,7 +52,7 @@ def measure(report: Report, tally: Tally, *, claim_jobs: int) -> None:
     tally.observe(metrics.PUBLISH, (model,), [report.ended - report.predicted])
 
 
-def _outcomes(report: Report, tally: Tally, model: str) -> None:
+def _outcomes(report: ClaimReport, tally: MetricDelta, model: str) -> None:
     published = report.published or ()
     kinds: Counter[tuple[str, str, str]] = Counter()
     versions: dict[str, tuple[str, str]] | None = None
@@ -74,7 +74,7 @@ def _outcomes(report: Report, tally: Tally, model: str) -> None:
                 tally.add(metrics.DEAD, (model, letter.reason))
 
 
-def _ran(report: Report) -> dict[str, tuple[str, str]]:
+def _ran(report: ClaimReport) -> dict[str, tuple[str, str]]:
     """Model and version of the jobs that ran."""
     return {
         admitted.job.id: (run.batch.model.manifest.name, run.batch.model.manifest.version)
@@ -83,32 +83,32 @@ def _ran(report: Report) -> dict[str, tuple[str, str]]:
     }
 
 
-def _causes(report: Report) -> Iterator[str]:
+def _causes(report: ClaimReport) -> Iterator[str]:
     """Why the runs that jobs had behind them did not end them, for jobs that have ended now."""
     ended = {outcome.job for outcome in report.published or ()}
     opened = report.opened
     frames = [(job, frame) for job, frame, _ in opened.ended]
     frames += zip(opened.jobs, opened.frames, strict=True)
     for job, frame in frames:
-        if frame.startswith(TRIED) and job.id in ended:
-            for attempt in split(frame)[0]:
+        if frame.startswith(HISTORY_MARK) and job.id in ended:
+            for attempt in split_history(frame)[0]:
                 cause = attempt.cause
                 yield cause if cause in _CAUSES else "error" if cause.startswith(ERROR) else "other"
 
 
-def _waits(report: Report) -> Iterator[float]:
+def _waits(report: ClaimReport) -> Iterator[float]:
     """Seconds that jobs waited until they were claimed, as far as their ids tell when they were submitted."""
     claimed = report.moment(report.claim.taken)
     for job, frame in zip(report.opened.jobs, report.opened.frames, strict=True):
         since = submitted_at(job.id)
-        if since is None or frame.startswith(TRIED):
+        if since is None or frame.startswith(HISTORY_MARK):
             continue
         if job.eta is not None and job.eta > since:
             since = job.eta
         yield (claimed - since).total_seconds()
 
 
-def _batches(report: Report, tally: Tally, model: str, claim_jobs: int) -> None:
+def _batches(report: ClaimReport, tally: MetricDelta, model: str, claim_jobs: int) -> None:
     if not report.batches:
         return
     tally.observe(metrics.BATCHING, (model,), [report.batches[0].began - report.claim.taken])
@@ -121,12 +121,12 @@ def _batches(report: Report, tally: Tally, model: str, claim_jobs: int) -> None:
         tally.add(metrics.BATCHES, (*labels, cut_of(report, run.batch, rows, claim_jobs)))
 
 
-def cut_of(report: Report, batch: Batch, rows: int, claim_jobs: int) -> str:
+def cut_of(report: ClaimReport, batch: Batch, rows: int, claim_jobs: int) -> str:
     """Why a batch holds no more: `rows`, `bytes`, `jobs`, `alone`, `mixed`, or `empty`: nothing more waited."""
     frames, limits = report.claim.frames, batch.model.manifest.limits
     if rows >= limits.max_batch_rows:
         return "rows"
-    if len(frames) == 1 and frames[0].startswith(TRIED):
+    if len(frames) == 1 and frames[0].startswith(HISTORY_MARK):
         return "alone"
     if len(frames) >= min(claim_jobs, limits.max_batch_rows):
         return "jobs" if len(report.batches) == 1 else "mixed"

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import redis
 
-from headrace.wire.attempts import TRIED, counted, split
+from headrace.wire.attempts import HISTORY_MARK, counted_attempts, split_history
 from headrace.wire.keys import TASK
 from headrace.wire.message import Job, describe
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 from headrace_worker.execution.failures import failure_of
 
 if TYPE_CHECKING:
-    from headrace_worker.execution.report import Report
+    from headrace_worker.execution.report import ClaimReport
 
 #: For fewer jobs it is not asked whether anyone listens: the answer would take as long as the events.
 _ASK_FROM = 16
@@ -90,7 +90,9 @@ class Events:
                     "kwargs": "{}",
                     "root_id": job.id,
                     "parent_id": None,
-                    "retries": len(counted(split(frame)[0])) if frame.startswith(TRIED) else 0,
+                    "retries": len(counted_attempts(split_history(frame)[0]))
+                    if frame.startswith(HISTORY_MARK)
+                    else 0,
                     "eta": None,
                     "expires": job.expires and job.expires.isoformat(),
                 },
@@ -98,7 +100,7 @@ class Events:
             ]
         self._send(events, now)
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """Jobs have their outcomes, or run again later.
 
         An outcome that was not published came second: its job was cancelled while it ran.

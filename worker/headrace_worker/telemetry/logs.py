@@ -24,7 +24,7 @@ _IN_URL = re.compile(r"(?<=://)([^\s/@:'\"]*):[^\s/@'\"]+@")
 _LEAST = 4
 
 
-class Form:
+class LogFormat:
     """How this worker's lines look. `secrets` are struck wherever they stand; `worker` may be told later."""
 
     def __init__(self, form: Literal["auto", "json", "text"] = "auto", secrets: Iterable[str] = ()) -> None:

@@ -94,7 +94,7 @@ _BY_NAME = {metric.name: metric for metric in TALLIED}
 Series = tuple[str, tuple[str, ...]]
 
 
-class Tally(msgspec.Struct):
+class MetricDelta(msgspec.Struct):
     """Numbers of counters, and of histograms: the sum, then how many fell into each bucket."""
 
     counts: dict[Series, float] = {}
@@ -118,7 +118,7 @@ class Tally(msgspec.Struct):
             row[0] += value
             row[1 + bisect_left(buckets, value)] += 1
 
-    def take(self, other: Tally) -> None:
+    def take(self, other: MetricDelta) -> None:
         """Add another tally to this one."""
         for key, number in other.counts.items():
             self.counts[key] = self.counts.get(key, 0) + number
@@ -140,9 +140,9 @@ class Tally(msgspec.Struct):
             )
 
 
-def read(message: bytes) -> Tally:
+def read(message: bytes) -> MetricDelta:
     """The tally in a message. Raises msgspec.DecodeError."""
-    tally = Tally()
+    tally = MetricDelta()
     for name, labels, value in _DECODER.decode(message):
         if isinstance(value, list):
             tally.observed[name, labels] = value
@@ -155,7 +155,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[tuple[str, tuple[str, ...], float | list[float]]])
 
 
-def families(tally: Tally) -> Iterator[Family]:
+def families(tally: MetricDelta) -> Iterator[Family]:
     """A tally as prometheus-client shows metrics: all of `TALLIED`, also those without a number yet."""
     by_name: dict[str, list[tuple[tuple[str, ...], float | list[float]]]] = {name: [] for name in _BY_NAME}
     for (name, labels), number in tally.counts.items():

@@ -15,8 +15,8 @@ from headrace.version import __version__
 from headrace.wire.outcome import Reason
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.health import Verdict
-from headrace_worker.telemetry.metrics import Metric, Tally, gauges
-from headrace_worker.telemetry.metrics_pipe import Feed
+from headrace_worker.telemetry.metrics import Metric, MetricDelta, gauges
+from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
@@ -43,11 +43,15 @@ LARGEST = Metric(
 SHOWN = (*metrics.TALLIED, INFO, READY, MODEL, PROCESSES, MEMORY, LARGEST)
 
 
-class Shown(Collector):
+class WorkerCollector(Collector):
     """A worker's metrics, made when they are asked for. `pids` are those of its pool processes."""
 
     def __init__(
-        self, feed: Feed, models: Registry, verdict: Callable[[], Verdict], pids: Callable[[], Iterable[int]]
+        self,
+        feed: MetricsPipe,
+        models: Registry,
+        verdict: Callable[[], Verdict],
+        pids: Callable[[], Iterable[int]],
     ) -> None:
         self._feed, self._models, self._verdict, self._pids = feed, models, verdict, pids
 
@@ -88,9 +92,9 @@ def _states(models: Registry) -> Iterator[tuple[str, str, str]]:
             yield model, version, "refused"
 
 
-def _seed(states: Iterable[tuple[str, str, str]]) -> Tally:
+def _seed(states: Iterable[tuple[str, str, str]]) -> MetricDelta:
     """Zeros: the first failure is only seen as one more where there was a number before it."""
-    seed = Tally(counts={}, observed={})
+    seed = MetricDelta(counts={}, observed={})
     for model, version, state in states:
         seed.add(metrics.LEASE_LOSSES, (model,), 0)
         seed.add(metrics.RETRIES, (model,), 0)

@@ -13,22 +13,22 @@ import threading
 
 import msgspec
 
-from headrace_worker.telemetry.metrics import Tally, read
+from headrace_worker.telemetry.metrics import MetricDelta, read
 
 #: Time series in a datagram, and its bytes at the most: far below what a socket takes.
 _SERIES, _BYTES = 100, 64 * 1024
 
 
-class Feed:
+class MetricsPipe:
     """Both ends. The process that makes it reads; it and those forked from it send."""
 
     def __init__(self) -> None:
         self._here, self._there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._there.setblocking(False)
         self._pid = os.getpid()
-        self._unsent = Tally()
+        self._unsent = MetricDelta()
         self._sending = threading.Lock()
-        self._sums = Tally()
+        self._sums = MetricDelta()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._read, name="headrace-metrics", daemon=True)
         self._thread.start()
@@ -36,9 +36,9 @@ class Feed:
     def after_fork(self) -> None:
         """In a pool process: only send."""
         self._here.close()
-        self._unsent, self._sending = Tally(), threading.Lock()
+        self._unsent, self._sending = MetricDelta(), threading.Lock()
 
-    def send(self, tally: Tally) -> None:
+    def send(self, tally: MetricDelta) -> None:
         """Hand a tally on to the main process; any of one that cannot go now goes with the next."""
         if os.getpid() == self._pid:
             with self._lock:
@@ -46,7 +46,7 @@ class Feed:
             return
         with self._sending:
             self._unsent.take(tally)
-            kept = Tally()
+            kept = MetricDelta()
             for part in self._unsent.parts(_SERIES):
                 try:
                     self._there.send(part)
@@ -54,9 +54,9 @@ class Feed:
                     kept.take(read(part))
             self._unsent = kept
 
-    def sums(self, seed: Tally | None = None) -> Tally:
+    def sums(self, seed: MetricDelta | None = None) -> MetricDelta:
         """All that was ever sent; `seed` adds time series that are there before anything happens."""
-        sums = Tally(counts={}, observed={})
+        sums = MetricDelta(counts={}, observed={})
         if seed is not None:
             sums.take(seed)
         with self._lock:

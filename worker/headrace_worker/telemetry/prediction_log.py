@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from headrace.wire.keys import model_of
 from headrace_worker.telemetry import metrics
-from headrace_worker.telemetry.metrics import Tally
+from headrace_worker.telemetry.metrics import MetricDelta
 from headrace_worker.telemetry.prediction_record import Levels, Record, records
 from headrace_worker.telemetry.prediction_sinks import Sink
 
 if TYPE_CHECKING:
-    from headrace_worker.execution.report import Report
+    from headrace_worker.execution.report import ClaimReport
 
 log = logging.getLogger("headrace.predictions")
 
@@ -39,19 +39,19 @@ class PredictionLog:
         self,
         wanted: Levels,
         sink: Callable[[str], Sink],
-        send: Callable[[Tally], None],
+        send: Callable[[MetricDelta], None],
         *,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
         self._wanted, self._make, self._send, self._most = wanted, sink, send, most_bytes
-        self._line: deque[tuple[Report, int]] = deque()
+        self._line: deque[tuple[ClaimReport, int]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._ending = False
         self._thread: threading.Thread | None = None
         self._said = float("-inf")
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended."""
         model = model_of(report.claim.lease.queue)
         if model is None or not report.published or not self._wanted.keeps(model):
@@ -105,7 +105,7 @@ class PredictionLog:
                 with self._changed:
                     self._bytes -= self._line.popleft()[1]
 
-    def _fail(self, error: Exception, found: list[Record], report: Report | None) -> None:
+    def _fail(self, error: Exception, found: list[Record], report: ClaimReport | None) -> None:
         lost = Counter(record.model for record in found)
         if report is not None and not found:
             lost[model_of(report.claim.lease.queue) or ""] += len(report.published or ())
@@ -117,7 +117,7 @@ class PredictionLog:
             log.warning("the prediction log cannot be written: %s", told)
 
     def _count(self, metric: metrics.Metric, numbers: Counter[str]) -> None:
-        tally = Tally(counts={}, observed={})
+        tally = MetricDelta(counts={}, observed={})
         for model, number in numbers.items():
             tally.add(metric, (model,), number)
         self._send(tally)

@@ -11,14 +11,14 @@ import msgspec
 
 from headrace.catalog.contract import Contract, Named
 from headrace.errors import SettingError
-from headrace.wire.attempts import TRIED, split
+from headrace.wire.attempts import HISTORY_MARK, split_history
 from headrace.wire.keys import model_of
 from headrace.wire.message import Instance, submitted_at
 from headrace.wire.outcome import Failure, Outcome, Status, Success, status_of
 
 if TYPE_CHECKING:
     from headrace_worker.execution.predict import BatchRun
-    from headrace_worker.execution.report import Report
+    from headrace_worker.execution.report import ClaimReport
 
 #: The version of the schema: docs/reference/prediction-log.md.
 SCHEMA = 1
@@ -103,7 +103,7 @@ def _level(word: str) -> float | None:
     )
 
 
-def records(report: Report, wanted: Levels) -> Iterator[Record]:
+def records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
     """The records of a claim: one for each job that has its outcome now."""
     queue_model = model_of(report.claim.lease.queue) or ""
     outcomes = {outcome.job: outcome for outcome in report.published or ()}
@@ -132,7 +132,7 @@ def records(report: Report, wanted: Levels) -> Iterator[Record]:
             state=status_of(outcome),
             worker=report.worker,
             claim=report.claim.lease.name,
-            attempt=1 + (len(split(frame)[0]) if frame.startswith(TRIED) else 0),
+            attempt=1 + (len(split_history(frame)[0]) if frame.startswith(HISTORY_MARK) else 0),
             rows=len(job.instances),
             wait_ms=None if since is None else max(0, round((claimed - since).total_seconds() * 1000)),
             **_ended(outcome),

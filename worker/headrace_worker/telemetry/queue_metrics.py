@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from headrace.catalog import workers as loaded
-from headrace.connection.commands import Script, Together, ask, carry_out
+from headrace.connection.commands import Pipeline, Script, execute, run
 from headrace.errors import InvalidInput
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -67,7 +67,7 @@ return ids
 """)
 
 
-class Queues(Collector):
+class QueueCollector(Collector):
     """Metrics of one Redis. `connect` gives the connection when it is first needed."""
 
     def __init__(self, connect: Callable[[], redis.Redis], prefix: str = "") -> None:
@@ -97,23 +97,23 @@ class Queues(Collector):
 
 
 def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
-    models = sorted(_names(ask(client, Together((("SMEMBERS", keys.models),)))[0]))
+    models = sorted(_names(execute(client, Pipeline((("SMEMBERS", keys.models),)))[0]))
     per_list = [(model, key) for model in models for key in _lists(keys, model)]
     asked: list[tuple[Any, ...]] = [
         ("TIME",),
-        ("ZCARD", keys.died),
+        ("ZCARD", keys.dead_times),
         ("GET", keys.dead_dropped),
     ]
     for model in models:
-        asked += [loaded.read_loaded(keys, model).words, loaded.read_refused(keys, model).words]
+        asked += [loaded.read_loaded(keys, model).args, loaded.read_refused(keys, model).args]
     if models:
         asked += [queues.lengths(keys, models).with_source, _NEXT([key for _, key in per_list]).with_source]
-    replies = ask(client, Together(tuple(asked)))
+    replies = execute(client, Pipeline(tuple(asked)))
     for reply in replies:
         if isinstance(reply, redis.RedisError):
             raise reply
     (seconds, micros), dead, dropped, *rest = replies
-    leases = carry_out(partial(ask, client), queues.held(keys))
+    leases = run(partial(execute, client), queues.read_leases(keys))
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     said = {model: (rest[2 * at], rest[2 * at + 1]) for at, model in enumerate(models)}
     measured, ids = rest[-2:] if models else ([], [])
@@ -135,14 +135,14 @@ def _names(members: Sequence[bytes]) -> Iterator[str]:
 
 
 def _lists(keys: Keys, model: str) -> tuple[str, ...]:
-    return (keys.again(queue_name(model)), *keys.lists(queue_name(model)))
+    return (keys.isolated(queue_name(model)), *keys.lists(queue_name(model)))
 
 
 def _depths(depths: Sequence[QueueDepth]) -> Iterator[Family]:
     yield gauges(
         READY, [((one.model, str(step)), jobs) for one in depths for step, jobs in one.by_priority.items()]
     )
-    yield gauges(AGAIN, [((one.model,), one.again) for one in depths])
+    yield gauges(AGAIN, [((one.model,), one.isolated) for one in depths])
     yield gauges(DELAYED, [((one.model,), one.delayed) for one in depths])
     yield gauges(LEASED, [((one.model,), one.leased) for one in depths])
 

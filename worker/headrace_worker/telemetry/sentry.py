@@ -22,7 +22,7 @@ from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.utils import BadDsn
 
 from headrace.errors import SettingError
-from headrace.wire.attempts import split
+from headrace.wire.attempts import split_history
 from headrace_worker.execution.redaction import strike_out
 from headrace_worker.telemetry.sentry_queue import QueueSpans
 from headrace_worker.transport.message import CLAIM_TASK
@@ -30,9 +30,9 @@ from headrace_worker.transport.message import CLAIM_TASK
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint, MonitorConfig, SamplingContext
 
-    from headrace.wire.dead_letter import Letter
+    from headrace.wire.dead_letter import DeadLetter
     from headrace_worker.execution.batching import Admitted
-    from headrace_worker.execution.report import Listener, Report
+    from headrace_worker.execution.report import ClaimReport, Listener
 
 #: Ids of jobs that an event names.
 _NAMED = 10
@@ -120,7 +120,7 @@ def check_in() -> None:
 class Errors:
     """Sends the errors of models that ended jobs, and the jobs that were given up without one."""
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended."""
         if report.published is None:
             return
@@ -150,14 +150,14 @@ def _raised_at(error: BaseException) -> tuple[str, int] | None:
     return None if found is None else (found.tb_frame.f_code.co_filename, found.tb_lineno)
 
 
-def _send(error: BaseException, failed: Sequence[Admitted], report: Report) -> None:
+def _send(error: BaseException, failed: Sequence[Admitted], report: ClaimReport) -> None:
     job, manifest = failed[0].job, failed[0].model.manifest
     frame = next(frame for one, frame in zip(report.opened.jobs, report.opened.frames, strict=True) if one is job)
     with sentry_sdk.new_scope() as scope:
         scope.set_tag("headrace.model", manifest.name)
         scope.set_tag("headrace.version", manifest.version)
         scope.set_tag("headrace.job", job.id)
-        scope.set_tag("headrace.attempt", str(len(split(frame)[0]) + 1))
+        scope.set_tag("headrace.attempt", str(len(split_history(frame)[0]) + 1))
         _name([admitted.job.id for admitted in failed])
         scope.fingerprint = ["{{ default }}", manifest.name, manifest.version]
 
@@ -170,16 +170,16 @@ def _send(error: BaseException, failed: Sequence[Admitted], report: Report) -> N
         sentry_sdk.capture_exception(error)
 
 
-def _given_up(letters: Sequence[tuple[Letter, bytes]], told: set[str]) -> Iterator[list[Letter]]:
+def _given_up(letters: Sequence[tuple[DeadLetter, bytes]], told: set[str]) -> Iterator[list[DeadLetter]]:
     """The letters of jobs that were given up without an error, together where they are alike."""
-    kinds: dict[Any, list[Letter]] = {}
+    kinds: dict[Any, list[DeadLetter]] = {}
     for letter, _ in letters:
         if letter.reason in _GIVEN_UP and letter.id not in told:
             kinds.setdefault((letter.model, letter.version, letter.reason, letter.error), []).append(letter)
     yield from kinds.values()
 
 
-def _say_given_up(letters: Sequence[Letter]) -> None:
+def _say_given_up(letters: Sequence[DeadLetter]) -> None:
     first = letters[0]
     with sentry_sdk.new_scope() as scope:
         scope.set_tag("headrace.model", first.model)

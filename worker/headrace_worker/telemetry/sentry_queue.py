@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import sentry_sdk
 
-from headrace.wire.attempts import split
+from headrace.wire.attempts import split_history
 from headrace.wire.message import submitted_at
 from headrace.wire.outcome import Failure
 
 if TYPE_CHECKING:
     from headrace.wire.message import Job
-    from headrace_worker.execution.report import Report
+    from headrace_worker.execution.report import ClaimReport
 
 
 class QueueSpans:
@@ -28,7 +28,7 @@ class QueueSpans:
     def __init__(self, rate: float, chance: Callable[[], float] = random.random) -> None:
         self._rate, self._chance = rate, chance
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended."""
         if report.published is None:
             return
@@ -45,9 +45,9 @@ class QueueSpans:
         return self._rate > 0 and self._chance() < self._rate
 
 
-def _send(job: Job, frame: bytes, report: Report, *, failed: bool) -> None:
+def _send(job: Job, frame: bytes, report: ClaimReport, *, failed: bool) -> None:
     queue, claimed = report.claim.lease.queue, report.claim.at_ms / 1000
-    attempts, message = split(frame)
+    attempts, message = split_history(frame)
     status = "internal_error" if failed else "ok"
     with sentry_sdk.isolation_scope() as scope:
         carried = scope.continue_trace(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 
 from headrace.version import __version__
-from headrace.wire.attempts import split
+from headrace.wire.attempts import split_history
 from headrace.wire.message import submitted_at
 from headrace.wire.outcome import Failure, status_of
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headrace.wire.message import Job
     from headrace.wire.outcome import Outcome
     from headrace_worker.execution.predict import BatchRun
-    from headrace_worker.execution.report import Listener, Report
+    from headrace_worker.execution.report import ClaimReport, Listener
 
 log = logging.getLogger("headrace.worker")
 
@@ -81,7 +81,7 @@ class Traces:
         self._api, self._extract, self._root = trace, propagate.extract, context.Context()
         self._tracer: Tracer = provider.get_tracer("headrace", __version__)
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: ClaimReport) -> None:
         """A claim has ended."""
         traced = {job.id: context for job in report.opened.jobs if (context := self._context(job)) is not None}
         if not traced or report.published is None:
@@ -110,7 +110,7 @@ class Traces:
         given = self._api.get_current_span(context).get_span_context()
         return context if given.is_valid and given.trace_flags.sampled else None
 
-    def _batch(self, run: BatchRun, report: Report) -> Span:
+    def _batch(self, run: BatchRun, report: ClaimReport) -> Span:
         manifest = run.batch.model.manifest
         return self._tracer.start_span(
             f"predict {manifest.name}",
@@ -126,7 +126,7 @@ class Traces:
             },
         )
 
-    def _wait(self, job: Job, context: Any, report: Report) -> None:
+    def _wait(self, job: Job, context: Any, report: ClaimReport) -> None:
         claimed = report.moment(report.claim.taken)
         # Who submits has a clock of its own.
         began = min(submitted_at(job.id) or claimed, claimed)
@@ -139,8 +139,8 @@ class Traces:
         )
         span.end(_ns(claimed))
 
-    def _process(self, job: Job, frame: bytes, context: Any, batch: Span | None, report: Report) -> Span:
-        queue, (attempts, message) = report.claim.lease.queue, split(frame)
+    def _process(self, job: Job, frame: bytes, context: Any, batch: Span | None, report: ClaimReport) -> Span:
+        queue, (attempts, message) = report.claim.lease.queue, split_history(frame)
         span = self._tracer.start_span(
             f"process {queue}",
             context=context,
@@ -163,7 +163,7 @@ class Traces:
             batch.add_link(span.get_span_context())
         return span
 
-    def _end(self, span: Span, outcome: Outcome | None, again: BaseException | None, report: Report) -> None:
+    def _end(self, span: Span, outcome: Outcome | None, again: BaseException | None, report: ClaimReport) -> None:
         error = self._api.StatusCode.ERROR
         if again is not None:
             span.set_attribute("headrace.outcome", "runs again")

@@ -23,16 +23,16 @@ import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport.redis import MultiChannelPoller
 
-from headrace_worker.transport.channel import Channel, Claiming, SentinelChannel
-from headrace_worker.transport.lease_keeper import Keeper, silent_after
+from headrace_worker.transport.channel import Channel, ClaimingChannel, SentinelChannel
+from headrace_worker.transport.lease_keeper import LeaseKeeper, silent_after
 from headrace_worker.transport.leases import Bounds
 from headrace_worker.transport.notifications import POLL_EVERY
 
 __all__ = [
     "ALIAS",
     "Channel",
-    "Claiming",
-    "Keeper",
+    "ClaimingChannel",
+    "LeaseKeeper",
     "SentinelChannel",
     "SentinelTransport",
     "Transport",
@@ -65,7 +65,7 @@ class Poller(MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
         """What the event loop is still to read: kombu adds all of these on every turn of it."""
         return {fd: channel for fd, channel in super().fds.items() if not self.is_read(fd)}
 
-    def add_listener(self, fd: int, sock: Any, channel: Claiming) -> None:
+    def add_listener(self, fd: int, sock: Any, channel: ClaimingChannel) -> None:
         """Wake the channel when the socket is readable."""
         self._listeners[fd] = sock
         self._fd_to_chan[fd] = (channel, "WAKE")
@@ -133,12 +133,12 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no ty
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
-        self._keeper: Keeper | None = None
+        self._keeper: LeaseKeeper | None = None
         self._loop: Any = None
         #: The loop's timer of the slow poll.
         self._looking: Any = None
 
-    def keeper_for(self, channel: Claiming) -> Keeper:
+    def keeper_for(self, channel: ClaimingChannel) -> LeaseKeeper:
         """The keeper of this transport's leases, or the one the process has already (`keeper` option)."""
         if self._keeper is None:
             share = self.client.transport_options.get("share_keeper")
@@ -216,12 +216,12 @@ def _around(urls: Iterable[str]) -> Iterator[str]:
     return itertools.cycle(url.replace("sentinel:", f"{_SENTINEL_ALIAS}:", 1) for url in urls)
 
 
-def make_keeper(channel: Claiming, bounds: Bounds | None = None) -> Keeper:
+def make_keeper(channel: ClaimingChannel, bounds: Bounds | None = None) -> LeaseKeeper:
     """A keeper on connections of its own, to the Redis of a channel; `bounds` are those of dead letters."""
     pool = channel._get_pool()  # noqa: SLF001  # kombu's way to a pool with the channel's parameters
     # A renewal that waits for ever on a silent connection is no renewal.
     pool.connection_kwargs["socket_timeout"] = silent_after(channel.lease_seconds)
-    return Keeper(
+    return LeaseKeeper(
         lambda: redis.Redis(connection_pool=pool),
         channel.names,
         lasts=channel.lease_seconds,

@@ -24,7 +24,7 @@ from typing import Any
 
 import redis
 
-from headrace_worker.transport.leases import Ask, Claim, Lease, LeaseKeys
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys
 from headrace_worker.transport.notifications import POLL_EVERY
 
 log = logging.getLogger("headrace.claims")
@@ -33,7 +33,7 @@ log = logging.getLogger("headrace.claims")
 _PAUSE = 60.0
 
 
-class Standing:
+class BlockingClaim:
     """The lease of one channel that stands while nothing waits. Moments are of a monotonic clock, in seconds."""
 
     def __init__(self, names: LeaseKeys, lasts: float) -> None:
@@ -48,7 +48,7 @@ class Standing:
         self._refusal = ""
         self._paused_until = 0.0
 
-    def offered(self, asks: Sequence[Ask], next_name: Callable[[], str]) -> Lease | None:
+    def offered(self, asks: Sequence[ClaimLimits], next_name: Callable[[], str]) -> Lease | None:
         """The lease to stand where a claim of these finds nothing; None where the next job may come anywhere.
 
         Then to wait in one place costs more than it saves.
@@ -70,7 +70,7 @@ class Standing:
         self._place = place
         self.drop()
 
-    def stands(self, stands: bool, since: float) -> None:
+    def is_parked(self, stands: bool, since: float) -> None:
         """Tell of a claim that found nothing, whether the lease that was offered stands, and when it was sent."""
         self._until = since + self._lasts / 2 if stands else 0.0
 

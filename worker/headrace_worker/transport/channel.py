@@ -31,11 +31,11 @@ from kombu.utils.json import loads
 from headrace.wire import dead_letter
 from headrace.wire.keys import Keys, model_of
 from headrace_worker.transport import leases, scripts
-from headrace_worker.transport.blocking_claim import Standing
+from headrace_worker.transport.blocking_claim import BlockingClaim
 from headrace_worker.transport.lease_keeper import silent_after
-from headrace_worker.transport.leases import Ask, Claim, Held, Lease, LeaseKeys
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys, NothingClaimed
 from headrace_worker.transport.message import claim_message
-from headrace_worker.transport.notifications import Wakeup
+from headrace_worker.transport.notifications import QueueNotifications
 
 log = logging.getLogger("headrace.claims")
 
@@ -45,18 +45,18 @@ _LOWEST_EVERY = 10
 OPTIONS = ("lease_seconds", "ask_of", "release_on_close", "handed_over")
 
 
-def one_by_one(queue: str) -> Ask:
+def one_by_one(queue: str) -> ClaimLimits:
     """What a claim takes of a queue when nothing else is said."""
-    return Ask(queue=queue)
+    return ClaimLimits(queue=queue)
 
 
-class Sent(msgspec.Struct, frozen=True):
+class SentClaim(msgspec.Struct, frozen=True):
     """A claim, or a wait, whose reply has not been read."""
 
     name: str
-    asks: Sequence[Ask]
+    asks: Sequence[ClaimLimits]
     #: Whose commands went before it, and are answered before it.
-    wakeup: Wakeup
+    wakeup: QueueNotifications
     #: The lease that stands, for which Redis waits.
     waits: Lease | None = None
 
@@ -88,21 +88,21 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         self.channel.ended()
 
 
-class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
+class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     """What our channels have in common; mixed into kombu's channel and its Sentinel one."""
 
     QoS = QoS
     #: Transport options: seconds a lease lasts; what to ask of a queue; whether closing the channel puts
     #: unfinished claims back (the worker says no: its pool goes on, and it releases when it ends).
     lease_seconds: float = 10.0
-    ask_of: Callable[[str], Ask] = staticmethod(one_by_one)
+    limits_for: Callable[[str], ClaimLimits] = staticmethod(one_by_one)
     release_on_close: bool = True
     #: Another: called when a claim was handed to Celery, which has put it before its pool.
     handed_over: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._wakeup: Wakeup | None = None
-        self._sent: Sent | None = None
+        self._wakeup: QueueNotifications | None = None
+        self._sent: SentClaim | None = None
         self._use_eval = False
         self._refusal = ""
         self._handed_over = False
@@ -115,7 +115,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         super().__init__(*args, **kwargs)
         self.names = LeaseKeys(Keys(self.global_keyprefix))
         self.keeper = self.connection.keeper_for(self)
-        self._standing = Standing(self.names, self.lease_seconds)
+        self._standing = BlockingClaim(self.names, self.lease_seconds)
 
     # --- the claim, sent and read ------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         wakeup = self._wakeup_for(connection)
         if wakeup.asleep:
             if (lease := self._standing.waiting()) is not None:
-                self._send(connection, self._standing.commands(lease), Sent(lease.name, (), wakeup, lease))
+                self._send(connection, self._standing.commands(lease), SentClaim(lease.name, (), wakeup, lease))
             return
         asks = self._asks(time.monotonic())
         if not asks:
@@ -147,24 +147,24 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         )
         call = ["EVAL", scripts.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
         commands = [*wakeup.commands(), [*call, len(keys), *keys, *values]]
-        self._send(connection, commands, Sent(name, asks, wakeup))
+        self._send(connection, commands, SentClaim(name, asks, wakeup))
 
-    def _send(self, connection: Any, commands: Sequence[Sequence[Any]], sent: Sent) -> None:
+    def _send(self, connection: Any, commands: Sequence[Sequence[Any]], sent: SentClaim) -> None:
         self._sent = sent
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
         connection.send_packed_command(connection.pack_commands(commands))
 
-    def _wakeup_for(self, connection: Any) -> Wakeup:
+    def _wakeup_for(self, connection: Any) -> QueueNotifications:
         if self._wakeup is None or not self._wakeup.belongs_to(connection):
             self._drop_wakeup()
-            self._wakeup = Wakeup(self, connection)
+            self._wakeup = QueueNotifications(self, connection)
             self._wakeup.watch(self.names, self.active_queues)
         return self._wakeup
 
-    def _asks(self, now: float) -> list[Ask]:
+    def _asks(self, now: float) -> list[ClaimLimits]:
         """What to ask for now, in the fair order of the queues."""
-        asks = [self.ask_of(queue) for queue in self._queue_cycle.consume(len(self.active_queues))]
+        asks = [self.limits_for(queue) for queue in self._queue_cycle.consume(len(self.active_queues))]
         open_ = [ask for ask in asks if ask.claims is None or self.keeper.of_queue(ask.queue) < ask.claims]
         self._left_out = any(ask.claims for ask in asks if ask not in open_)
         return [
@@ -180,7 +180,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         """Read the reply to a claim, and hand what was claimed to Celery as one message."""
         waited = self._waits is not None
         got = self._read_sent()
-        if isinstance(got, Held):
+        if isinstance(got, NothingClaimed):
             if waited and self.qos.can_consume():
                 self._brpop_start()  # claim now: the loop's next turn takes a while to come
             raise Empty
@@ -191,7 +191,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
             self._hand_over_ordinary(got)
         return True
 
-    def _read_sent(self) -> Claim | Held:
+    def _read_sent(self) -> Claim | NothingClaimed:
         """The reply to what was sent: after a wait for nothing, as to a claim that found nothing."""
         connection, sent = self.client.connection, self._sent
         if sent is None:
@@ -216,23 +216,23 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
         self._use_eval, self._refusal = False, ""
         got = leases.claimed(reply, sent.name, sent.asks, time.monotonic())
         sent.wakeup.found(isinstance(got, Claim))
-        if isinstance(got, Held):
-            self._standing.stands(got.stands, self._brpop_sent_at)
+        if isinstance(got, NothingClaimed):
+            self._standing.is_parked(got.stands, self._brpop_sent_at)
             self._let_fill(got.queues, {ask.queue: ask for ask in sent.asks})
         else:
             self._standing.found(got)
             self._filling.pop(got.lease.queue, None)
         return got
 
-    def _read_wait(self, connection: Any, wakeup: Wakeup) -> Claim | Held:
+    def _read_wait(self, connection: Any, wakeup: QueueNotifications) -> Claim | NothingClaimed:
         got = self._standing.read(connection)
         wakeup.wake()
         if got is None:
-            return Held(())
+            return NothingClaimed(())
         self._standing.found(got)
         return got
 
-    def _refused(self, error: redis.ResponseError, wakeup: Wakeup) -> None:
+    def _refused(self, error: redis.ResponseError, wakeup: QueueNotifications) -> None:
         if leases.is_read_only(error):  # connect anew, to the one that is primary now
             raise redis.ConnectionError(str(error)) from error
         if str(error) != self._refusal:
@@ -260,7 +260,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
                 log.warning("Redis has not answered a claim for %.0f s; connecting anew", patience)
                 connection.disconnect()
 
-    def _let_fill(self, queues: Sequence[str], asks: dict[str, Ask]) -> None:
+    def _let_fill(self, queues: Sequence[str], asks: dict[str, ClaimLimits]) -> None:
         now = time.monotonic()
         for queue in queues:
             if queue not in self._filling:
@@ -270,7 +270,7 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
     def _hand_over(self, claim: Claim) -> None:
         self.keeper.hold(claim)
         self._handed_over = self.connection.in_event_loop
-        ask = self.ask_of(claim.lease.queue)
+        ask = self.limits_for(claim.lease.queue)
         message = claim_message(msgspec.structs.replace(claim, route=ask.route), ask.time_limits)
         self.connection._deliver(message, claim.lease.queue)  # noqa: SLF001  # as kombu does
         self.handed_over()
@@ -384,9 +384,9 @@ class Claiming(virtual.Channel):  # type: ignore[misc]  # kombu has no types
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """One message of an ordinary queue, or None."""
-        ask = Ask(queue=queue, leased=not no_ack)
+        ask = ClaimLimits(queue=queue, leased=not no_ack)
         got = self.keeper.commands.claim(self.keeper.next_name(), [ask], lasts_ms=self.keeper.lasts_ms)
-        payload = None if isinstance(got, Held) else self._ordinary(got, no_ack)
+        payload = None if isinstance(got, NothingClaimed) else self._ordinary(got, no_ack)
         if payload is None:
             return None
         message = self.Message(payload, channel=self)
@@ -411,13 +411,13 @@ _LATER = float("inf")
 _CLAIM_SHA = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest()  # Redis's name for it
 
 
-class Channel(Claiming, kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
+class Channel(ClaimingChannel, kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
     """A channel to one Redis."""
 
     from_transport_options = kombu_redis.Channel.from_transport_options + OPTIONS
 
 
-class SentinelChannel(Claiming, kombu_redis.SentinelChannel):  # type: ignore[misc]  # kombu has no types
+class SentinelChannel(ClaimingChannel, kombu_redis.SentinelChannel):  # type: ignore[misc]  # kombu has no types
     """A channel to the primary that Sentinel names."""
 
     from_transport_options = kombu_redis.SentinelChannel.from_transport_options + OPTIONS

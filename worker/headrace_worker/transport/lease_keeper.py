@@ -38,7 +38,7 @@ def silent_after(lasts: float) -> float:
     return max(1.0, lasts * _RENEW_AT)
 
 
-class Keeper:
+class LeaseKeeper:
     """The leases of one process. Thread-safe; in a process forked later it begins anew, with none."""
 
     def __init__(
@@ -132,15 +132,15 @@ class Keeper:
             self.commands.release(lease, delivered=True, behind=behind)
         except redis.RedisError as error:
             log.warning("could not put a claim of %s back, will do so when Redis answers: %s", lease.queue, error)
-            self.stray(lease.name)
+            self.adopt_orphans(lease.name)
 
-    def lapse(self, name: str, cause: str) -> None:
+    def requeue_isolated(self, name: str, cause: str) -> None:
         """The process that ran the claim was lost: its jobs run again, each alone."""
         if lease := self._held.pop(name, None):
-            count = self.commands.lapse(lease, cause, owner=self.owner)
+            count = self.commands.requeue_isolated(lease, cause, owner=self.owner)
             log.warning("%s: %d jobs of %s go back, to run alone", cause, count, lease.queue)
 
-    def stray(self, name: str, waits: int = 0) -> None:
+    def adopt_orphans(self, name: str, waits: int = 0) -> None:
         """Nobody runs this claim, if it was ever made: give it back, uncounted, as soon as Redis answers.
 
         `waits` is the connection, by its id at Redis, whose wait may yet fill a lease that stands.
@@ -242,13 +242,13 @@ class Keeper:
         return {name for name, (_, waits) in strays.items() if not waits or unblocked[waits]}
 
     def _sweep(self, commands: Leases) -> None:
-        lapsed = commands.lapsed()
+        lapsed = commands.expired()
         # Redis was away for everyone, also if this worker started later and never saw it: leases have lapsed whose
         # owners live, and come to renew them.
         if lapsed and commands.up_for() * 1000 < self.lasts_ms:
             lapsed = []
         for lease in lapsed:
-            if count := commands.lapse(lease, LAPSE, owner=lease.owner, only_if_lapsed=True):
+            if count := commands.requeue_isolated(lease, LAPSE, owner=lease.owner, only_if_lapsed=True):
                 # It was ended without a word, or cut off: a worker that is told to stop puts its claims back.
                 log.error("the owner of a claim of %s was lost: %d jobs run again, alone", lease.queue, count)
         for queue in self._queues:

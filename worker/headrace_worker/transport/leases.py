@@ -31,7 +31,7 @@ import msgspec
 import redis
 
 from headrace.wire.attempts import word
-from headrace.wire.dead_letter import Letter
+from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import PRIORITY_STEPS, Keys, model_of
 from headrace_worker.route import Route
 from headrace_worker.transport import scripts
@@ -50,10 +50,10 @@ class LeaseKeys(msgspec.Struct, frozen=True):
 
     def sources(self, queue: str) -> list[str]:
         """The lists a claim takes from: `again`, then by priority."""
-        return [self.keys.again(queue), *self.keys.lists(queue)]
+        return [self.keys.isolated(queue), *self.keys.lists(queue)]
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a claim may take of one queue."""
 
     queue: str
@@ -151,7 +151,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int = 30 * 86_400
 
 
-class Held(msgspec.Struct, frozen=True):
+class NothingClaimed(msgspec.Struct, frozen=True):
     """Nothing was taken; these queues have jobs, but not yet as many as were asked for."""
 
     queues: tuple[str, ...]
@@ -162,7 +162,7 @@ class Held(msgspec.Struct, frozen=True):
 def claim_call(
     names: LeaseKeys,
     name: str,
-    asks: Sequence[Ask],
+    asks: Sequence[ClaimLimits],
     *,
     lasts_ms: int,
     lowest_first: bool,
@@ -187,11 +187,13 @@ def claim_call(
     return keys, values
 
 
-def claimed(reply: Sequence[Any], name: str, asks: Sequence[Ask], monotonic: float) -> Claim | Held:
+def claimed(
+    reply: Sequence[Any], name: str, asks: Sequence[ClaimLimits], monotonic: float
+) -> Claim | NothingClaimed:
     """What CLAIM replied, read when this machine's monotonic clock said that."""
     queue, numbers, *rest = reply
     if not queue:
-        return Held(tuple(asks[number - 1].queue for number in numbers), stands=bool(rest[0]))
+        return NothingClaimed(tuple(asks[number - 1].queue for number in numbers), stands=bool(rest[0]))
     frames, look, at_ms = rest
     origins = tuple(zip(numbers[::2], numbers[1::2], strict=True))
     lease = Lease(name=name, queue=asks[queue - 1].queue, origins=origins)
@@ -225,12 +227,12 @@ class Leases:
     def claim(
         self,
         name: str,
-        asks: Sequence[Ask],
+        asks: Sequence[ClaimLimits],
         *,
         lasts_ms: int,
         lowest_first: bool = False,
         standing: Lease | None = None,
-    ) -> Claim | Held:
+    ) -> Claim | NothingClaimed:
         """Take what waits, under a lease; else let another stand."""
         keys, values = claim_call(
             self._names, name, asks, lasts_ms=lasts_ms, lowest_first=lowest_first, standing=standing
@@ -251,7 +253,7 @@ class Leases:
         *,
         ttl: int,
         inboxes: Mapping[str, str] = MappingProxyType({}),
-        letters: Sequence[tuple[Letter, bytes]] = (),
+        letters: Sequence[tuple[DeadLetter, bytes]] = (),
         delayed: Sequence[tuple[int, bytes]] = (),
     ) -> list[bool] | None:
         """End a claim: store outcomes by job id, bury dead letters with their messages, let frames wait.
@@ -269,10 +271,10 @@ class Leases:
         numbers = {inbox: number for number, inbox in enumerate(dict.fromkeys(inboxes.values()), start=1)}
         kept = self._bounds
         values: list[str | int | bytes] = [lease.member, ttl, len(outcomes), len(numbers), len(letters)]
-        values += [kept.letters, kept.seconds, *outcomes.values(), *map(keys.inbox, numbers)]
+        values += [kept.letters, kept.seconds, *outcomes.values(), *map(keys.reply_channel, numbers)]
         values += [numbers[inboxes[job]] if job in inboxes else 0 for job in outcomes]
         if letters or delayed:
-            names += [keys.delayed(lease.queue), keys.dead, keys.dead_messages, keys.died, keys.dead_dropped]
+            names += [keys.delayed(lease.queue), keys.dead, keys.dead_messages, keys.dead_times, keys.dead_dropped]
             places = {job: place for place, job in enumerate(outcomes, start=1)}
             for letter, message in letters:
                 of = 0 if letter.reason == "malformed" else places[letter.id]
@@ -286,7 +288,7 @@ class Leases:
         self._say_dropped(dropped)
         return [bool(one) for one in published]
 
-    def bury(self, letter: Letter, message: bytes, lease: Lease | None) -> None:
+    def store_dead_letters(self, letter: DeadLetter, message: bytes, lease: Lease | None) -> None:
         """Keep a message nobody can read as a dead letter, and end its lease."""
         if lease is not None:
             self.publish(lease, {}, ttl=1, letters=[(letter, message)])
@@ -295,13 +297,13 @@ class Leases:
         with self._client.pipeline() as pipe:
             pipe.hset(keys.dead_messages, letter.id, message)
             pipe.hset(keys.dead, letter.id, letter.encode())
-            pipe.zadd(keys.died, {letter.id: seconds * 1000 + micros // 1000})
+            pipe.zadd(keys.dead_times, {letter.id: seconds * 1000 + micros // 1000})
             pipe.execute()
 
     def bound(self, most: int = 1000) -> int:
         """Drop dead letters that are too old or too many, the oldest first; returns how many."""
         keys, kept = self._names.keys, self._bounds
-        names = [keys.died, keys.dead, keys.dead_messages, keys.dead_dropped]
+        names = [keys.dead_times, keys.dead, keys.dead_messages, keys.dead_dropped]
         dropped = int(self._bound(names, [kept.letters, kept.seconds, most]))
         self._say_dropped(dropped)
         return dropped
@@ -335,17 +337,17 @@ class Leases:
         origins = (number for origin in lease.origins for number in origin)
         return int(self._release(names, [lease.member, int(only_if_lapsed), int(behind), marked, *origins]))
 
-    def lapse(self, lease: Lease, cause: str, *, owner: str, only_if_lapsed: bool = False) -> int:
+    def requeue_isolated(self, lease: Lease, cause: str, *, owner: str, only_if_lapsed: bool = False) -> int:
         """Take a claim from its owner. Its jobs are to run again, each alone, one attempt the more.
 
         Messages of ordinary queues go back where they came from. Returns how many went back.
         """
         if not lease.of_jobs:
             return self.release(lease, only_if_lapsed=only_if_lapsed, delivered=True)
-        names = [*self._of(lease), self._names.keys.again(lease.queue)]
+        names = [*self._of(lease), self._names.keys.isolated(lease.queue)]
         return int(self._lapse(names, [lease.member, int(only_if_lapsed), f"{word(cause)},{word(owner)}"]))
 
-    def lapsed(self, most: int = 100) -> list[Lease]:
+    def expired(self, most: int = 100) -> list[Lease]:
         """Leases whose time is over, whoever owned them."""
         return [lease for member in self._lapsed([self._names.keys.leases], [most]) if (lease := lease_of(member))]
 

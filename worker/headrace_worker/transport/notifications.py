@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 if TYPE_CHECKING:
-    from headrace_worker.transport.channel import Claiming
+    from headrace_worker.transport.channel import ClaimingChannel
     from headrace_worker.transport.leases import LeaseKeys
 
 log = logging.getLogger("headrace.claims")
@@ -37,10 +37,10 @@ _READ = 65_536
 _BUSY_AFTER = 8
 
 
-class Wakeup:
+class QueueNotifications:
     """Whether a channel's claims sleep, and what wakes them. Lives as long as one socket to Redis."""
 
-    def __init__(self, channel: Claiming, connection: Any) -> None:
+    def __init__(self, channel: ClaimingChannel, connection: Any) -> None:
         #: Nothing waits, and we shall hear when that changes.
         self.asleep = False
         self._channel = channel
@@ -95,7 +95,7 @@ class Wakeup:
     def watch(self, names: LeaseKeys, queues: Iterable[str]) -> None:
         """Set the queues whose lists wake us."""
         prefixes = covering(
-            [key for queue in queues for key in (names.keys.prefix + queue, names.keys.again(queue))]
+            [key for queue in queues for key in (names.keys.prefix + queue, names.keys.isolated(queue))]
         )
         if prefixes != self._prefixes:
             self._prefixes = prefixes
