@@ -340,11 +340,11 @@ def test_a_replay_never_touches_another_job_of_the_same_id(client: Client, serve
     bury(server, letter("a"), ended=False)
     with Answering(redis_url):
         client.submit("churn", {"age": 1}, id="a").result(timeout=20)
-    assert client.dead_letters.replay(ids=["a"]) == BulkResult(taken=1)
+    assert client.dead_letters.replay(ids=["a"]) == BulkResult(id_in_use=1)
     assert client.job("a").result().prediction == 2
     bury(server, letter("b"), ended=False)
     client.submit("churn", {"age": 1}, id="b")
-    assert client.dead_letters.replay(ids=["b"]) == BulkResult(taken=1)
+    assert client.dead_letters.replay(ids=["b"]) == BulkResult(id_in_use=1)
     assert found(client) == ["a", "b"]
     assert server.llen("predict.churn") == 1
 

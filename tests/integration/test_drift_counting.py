@@ -57,16 +57,16 @@ def report(*rows: float, served: Any = None, method: str = "predict", lost: bool
             lease=Lease(name="w/1", queue="predict.churn", origins=()),
             frames=(),
             at_ms=int(AT.timestamp() * 1000),
-            taken=now,
+            taken_at=now,
         ),
         worker="w@here",
-        opened=ParsedClaim(jobs=jobs, frames=[], ended=[], malformed=[], reply_channels={}, not_due=[]),
-        batches=[BatchRun(batch=Batch(served, method, admitted), began=now, ended=now)],
+        opened=ParsedClaim(jobs=jobs, frames=[], finished=[], malformed=[], reply_channels={}, not_due=[]),
+        batches=[BatchRun(batch=Batch(served, method, admitted), started_at=now, finished_at=now)],
         settled=ClaimDecisions(outcomes=outcomes),
         published=None if lost else list(outcomes.values()),
-        began=now,
-        predicted=now,
-        ended=now,
+        started_at=now,
+        predicted_at=now,
+        published_at=now,
     )
 
 
@@ -91,7 +91,7 @@ def read(client: redis.Redis, *, rows: int, within: float = 10.0) -> tuple[Drift
 def test_rows_of_many_claims_are_counted_within_a_second_or_so(client: redis.Redis):
     counting = DriftRecorder(client, KEYS)
     for row in range(60):
-        counting.ended(report(float(row), -1.0))
+        counting.on_claim_finished(report(float(row), -1.0))
     feature, prediction = read(client, rows=60)
     assert (feature.name, feature.verdict) == ("0", "drifted")
     assert (prediction.name, prediction.rows) == ("prediction", 60)
@@ -102,7 +102,7 @@ def test_rows_of_many_claims_are_counted_within_a_second_or_so(client: redis.Red
 
 def test_of_a_large_batch_a_few_rows_from_all_over_are_counted(client: redis.Redis):
     counting = DriftRecorder(client, KEYS)
-    counting.ended(report(*map(float, range(200))))
+    counting.on_claim_finished(report(*map(float, range(200))))
     time.sleep(0.1)
     (feature, _) = read(client, rows=29)
     assert feature.psi is None
@@ -111,21 +111,21 @@ def test_of_a_large_batch_a_few_rows_from_all_over_are_counted(client: redis.Red
 def test_between_two_writes_so_many_rows_are_counted_and_no_more(client: redis.Redis):
     counting = DriftRecorder(client, KEYS)
     for _ in range(40):
-        counting.ended(report(*map(float, range(32))))
+        counting.on_claim_finished(report(*map(float, range(32))))
     read(client, rows=200)
 
 
 def test_what_was_lost_has_no_profile_or_ran_another_method_is_not_counted(client: redis.Redis):
     counting = DriftRecorder(client, KEYS)
-    counting.ended(report(1.0, lost=True))
-    counting.ended(report(1.0, served=model(None)))
-    counting.ended(report(1.0, method="predict_proba"))
-    counting.ended(report(1.0))
+    counting.on_claim_finished(report(1.0, lost=True))
+    counting.on_claim_finished(report(1.0, served=model(None)))
+    counting.on_claim_finished(report(1.0, method="predict_proba"))
+    counting.on_claim_finished(report(1.0))
     read(client, rows=1)
 
 
 def test_only_the_hours_asked_for_count(client: redis.Redis):
-    DriftRecorder(client, KEYS).ended(report(1.0))
+    DriftRecorder(client, KEYS).on_claim_finished(report(1.0))
     read(client, rows=1)
     manifest, later = model().manifest, AT.replace(hour=14)
     for hours, rows in ((2, 0), (3, 1)):

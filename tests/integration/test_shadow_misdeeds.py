@@ -47,7 +47,7 @@ def report(**aliases: Alias) -> ClaimReport:
         jobs = [Job(id=f"v{version}-{place}", model="churn", instances=[[7.0]]) for place in range(count)]
         served = model(version)
         batch = Batch(served, "predict", [Admitted(job, served, "predict", job.instances) for job in jobs])
-        batches.append(BatchRun(batch=batch, began=now - 1, ended=now))
+        batches.append(BatchRun(batch=batch, started_at=now - 1, finished_at=now))
         prediction = Prediction(model="churn", version=version, predictions=[1.0])
         outcomes |= {job.id: Success(job=job.id, prediction=prediction) for job in jobs}
     return ClaimReport(
@@ -57,13 +57,13 @@ def report(**aliases: Alias) -> ClaimReport:
             route=Route(model="churn", aliases={"production": Alias(version="1"), **aliases}),
         ),
         worker="w@here",
-        opened=ParsedClaim(jobs=[], frames=[], ended=[], malformed=[], reply_channels={}, not_due=[]),
+        opened=ParsedClaim(jobs=[], frames=[], finished=[], malformed=[], reply_channels={}, not_due=[]),
         batches=batches,
         settled=ClaimDecisions(outcomes=outcomes),
         published=list(outcomes.values()),
-        began=now - 1,
-        predicted=now,
-        ended=now,
+        started_at=now - 1,
+        predicted_at=now,
+        published_at=now,
     )
 
 
@@ -73,7 +73,7 @@ def counted(server: redis.Redis) -> Iterator[Callable[..., VersionStats]]:
 
     def counted(predict: Callable[..., Any], **aliases: Alias) -> VersionStats:
         registry: Any = SimpleNamespace(get=lambda _model, version: model(version, predict))
-        ShadowRunner(server, KEYS, registry).ended(report(**aliases))
+        ShadowRunner(server, KEYS, registry).on_claim_finished(report(**aliases))
         return version_stats.decoded(execute(server, version_stats.read_command(KEYS, "churn", "2")))
 
     yield counted

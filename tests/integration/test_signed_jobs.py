@@ -66,7 +66,7 @@ def test_other_jobs_fail_and_are_dead_letters_that_say_why(url: str, keys: str):
 
 
 def test_a_job_changed_on_its_way_never_runs(url: str):
-    keys = JobKeys.of(OLD)
+    keys = JobKeys.parse(OLD)
     message = encode(Job(id="changed", model="churn", instances=[[7.0]]), keys)
     parts = json.loads(message)
     parts["headers"]["id"] = "another"

@@ -208,7 +208,7 @@ def test_a_job_under_a_lease_that_was_taken_away_is_claimed_and_not_run_without(
     )
     for _ in range(2):
         lease = Lease(name="me/0", queue="predict.doubling", origins=((1, 1),))
-        standing.found(Claim(lease=lease, frames=[b""]))
+        standing.record_claim(Claim(lease=lease, frames=[b""]))
     lease = standing.offered(asks, lambda: f"me/{next(numbers)}")
     assert lease
     server.lpush("predict.doubling", b"job")

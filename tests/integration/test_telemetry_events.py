@@ -101,10 +101,10 @@ def report(
             lease=Lease(name="w:1", queue="headrace.churn", origins=()),
             frames=[],
             at_ms=time.time_ns() // 1_000_000,
-            taken=now,
+            taken_at=now,
         ),
         worker="worker@here",
-        opened=ParsedClaim(jobs=[], frames=[], ended=[], malformed=[], reply_channels={}, not_due=[]),
+        opened=ParsedClaim(jobs=[], frames=[], finished=[], malformed=[], reply_channels={}, not_due=[]),
         batches=[],
         settled=ClaimDecisions(
             outcomes={outcome.job: outcome for outcome in outcomes},
@@ -112,17 +112,17 @@ def report(
             letters=[(letter(one.job), b"") for one in outcomes if isinstance(one, Failure)],
         ),
         published=outcomes if published else [],
-        began=now - seconds,
-        predicted=now,
-        ended=now,
+        started_at=now - seconds,
+        predicted_at=now,
+        published_at=now,
     )
 
 
 def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Events):
     with Heard(app) as heard:
         before = time.time()
-        events.started(jobs("a", version="3"), datetime.now(UTC))
-        events.ended(report(SUCCESS, FAILURE, seconds=0.25))
+        events.on_jobs_started(jobs("a", version="3"), datetime.now(UTC))
+        events.on_claim_finished(report(SUCCESS, FAILURE, seconds=0.25))
         with app.connection_for_write() as connection:
             own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
             own.send("task-started", uuid="own")
@@ -159,7 +159,9 @@ def test_the_offset_and_the_moment_are_right_in_every_zone(
             now = datetime.now(UTC)
             prefix = app.conf.broker_transport_options["global_keyprefix"]
             channel = f"{prefix}/0.celeryev/task.multi"
-            Events(server, hostname="there", channel=channel, clock=app.clock.forward).started(jobs("a"), now)
+            Events(server, hostname="there", channel=channel, clock=app.clock.forward).on_jobs_started(
+                jobs("a"), now
+            )
             with app.connection_for_write() as connection:
                 app.events.Dispatcher(connection, hostname="there", enabled=True).send("task-started", uuid="own")
             ours, _, own = heard.wait_for(3)
@@ -182,8 +184,8 @@ def test_the_offset_and_the_moment_are_right_in_every_zone(
 )
 def test_a_job_s_state_is_its_outcome(app: Celery, events: Events, outcome: Outcome, published: bool, state: str):
     with Heard(app) as heard:
-        events.started(jobs(outcome.job), datetime.now(UTC))
-        events.ended(report(outcome, published=published))
+        events.on_jobs_started(jobs(outcome.job), datetime.now(UTC))
+        events.on_claim_finished(report(outcome, published=published))
         seen = heard.wait_for(3)
     kept = State()
     for event in seen:
@@ -194,8 +196,8 @@ def test_a_job_s_state_is_its_outcome(app: Celery, events: Events, outcome: Outc
 
 def test_a_job_that_runs_again_is_told_as_retried(app: Celery, events: Events):
     with Heard(app) as heard:
-        events.started(jobs("b"), datetime.now(UTC))
-        events.ended(report(retried=tuple(jobs("b"))))
+        events.on_jobs_started(jobs("b"), datetime.now(UTC))
+        events.on_claim_finished(report(retried=tuple(jobs("b"))))
         with app.connection_for_write() as connection:
             own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
             own.send("task-retried", uuid="own", exception="no", traceback="")
@@ -210,25 +212,27 @@ def test_a_job_that_runs_again_is_told_as_retried(app: Celery, events: Events):
 
 def test_no_event_holds_a_payload(app: Celery, events: Events):
     with Heard(app) as heard:
-        events.started(jobs("a", "b", expires=datetime.now(UTC), metadata={"who": "Xyzzy"}), datetime.now(UTC))
-        events.ended(report(SUCCESS))
+        events.on_jobs_started(
+            jobs("a", "b", expires=datetime.now(UTC), metadata={"who": "Xyzzy"}), datetime.now(UTC)
+        )
+        events.on_claim_finished(report(SUCCESS))
         assert "Xyzzy" not in str(heard.wait_for(5))
 
 
 def test_nothing_is_sent_of_no_jobs_and_a_redis_that_is_away_is_no_error(app: Celery, server: redis.Redis):
     away = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
     events = Events(away, hostname="here", channel="/0.celeryev/task.multi", clock=app.clock.forward)
-    events.started([], datetime.now(UTC))
-    events.ended(report(SUCCESS))
+    events.on_jobs_started([], datetime.now(UTC))
+    events.on_claim_finished(report(SUCCESS))
 
 
 def test_a_large_claim_that_somebody_listens_to_tells_every_event(app: Celery, events: Events):
     names = [f"job-{number}" for number in range(100)]
     with Heard(app) as heard:
-        events.claimed(100)
-        events.started(jobs(*names), datetime.now(UTC))
+        events.on_claim_received(100)
+        events.on_jobs_started(jobs(*names), datetime.now(UTC))
         ended = [Success(job=name, prediction=SUCCESS.prediction) for name in names]
-        events.ended(report(*ended))
+        events.on_claim_finished(report(*ended))
         told = heard.wait_for(300)
     assert {(one["type"], one["uuid"]) for one in told} == {
         (kind, name) for name in names for kind in ("task-received", "task-started", "task-succeeded")
@@ -243,9 +247,9 @@ def test_no_events_are_made_where_nobody_listens_and_a_large_claim_asks_first(
     monkeypatch.setattr(events, "_publish", lambda body: (made.append(body), publish(body)))
 
     def run(count: int) -> None:
-        events.claimed(count)
-        events.started(jobs(*map(str, range(count))), datetime.now(UTC))
-        events.ended(report(SUCCESS))
+        events.on_claim_received(count)
+        events.on_jobs_started(jobs(*map(str, range(count))), datetime.now(UTC))
+        events.on_claim_finished(report(SUCCESS))
 
     run(100)
     assert made == [b"[]"]
@@ -264,22 +268,22 @@ def test_a_listener_that_comes_while_none_was_there_is_soon_heard_of(
 ):
     monkeypatch.setattr(telemetry_events, "_BELIEVED", 0.05)
     names = [f"job-{number}" for number in range(100)]
-    events.claimed(100)
-    events.started(jobs(*names), datetime.now(UTC))
+    events.on_claim_received(100)
+    events.on_jobs_started(jobs(*names), datetime.now(UTC))
     with Heard(app) as heard:
         time.sleep(0.05)
-        events.claimed(100)
-        events.started(jobs(*names), datetime.now(UTC))
+        events.on_claim_received(100)
+        events.on_jobs_started(jobs(*names), datetime.now(UTC))
         told = heard.wait_for(200)
     assert len(told) == 200
 
 
 def test_who_comes_while_a_job_runs_hears_of_its_end(app: Celery, events: Events, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(telemetry_events, "_BELIEVED", 0.05)
-    events.claimed(16)
-    events.started(jobs("a"), datetime.now(UTC))
+    events.on_claim_received(16)
+    events.on_jobs_started(jobs("a"), datetime.now(UTC))
     with Heard(app) as heard:
         time.sleep(0.05)
-        events.ended(report(SUCCESS))
+        events.on_claim_finished(report(SUCCESS))
         (told,) = heard.wait_for(1)
     assert (told["type"], told["uuid"]) == ("task-succeeded", "a")

@@ -118,12 +118,12 @@ class Places(RuleBasedStateMachine):
         keys = self.names.keys
         for job, died_ms in self.db.zrange(keys.dead_times, first, first, withscores=True):
             payload = self.db.hget(keys.dead_messages, job)
-            found = dead_letter.read(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
+            found = dead_letter.decode(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
             if found.reason == "malformed":
                 continue
             history = [*found.attempts, Attempt(cause="replay", owner="a person", at_ms=1, claim_size=0)]
             again = replay.Replay(
-                letter=dead_letter.kept(found, payload),
+                letter=dead_letter.decode_with_message(found, payload),
                 priority=int(JOB.search(payload)[3]),
                 alone=runs_alone(history),
                 frame=join_history(history, payload),
@@ -275,7 +275,7 @@ class Places(RuleBasedStateMachine):
         for name, message in messages.items():
             job = JOB.search(message)[1].decode()
             assert message == self.messages[job]
-            assert len(dead_letter.read(name, lines[name], 0).attempts) == self.tried[job]
+            assert len(dead_letter.decode(name, lines[name], 0).attempts) == self.tried[job]
 
     @invariant()
     def what_was_ever_lost_waits_apart_from_what_was_not(self) -> None:

@@ -229,9 +229,9 @@ def test_a_claim_says_whether_a_job_was_cancelled_lately(
     db: redis.Redis, names: LeaseKeys, leases: Leases
 ) -> None:
     push(db, names, b"a", b"b")
-    assert not take(leases, jobs=1).look
+    assert not take(leases, jobs=1).check_outcomes
     db.set(names.keys.cancelled, 1)
-    assert take(leases, "me/2").look
+    assert take(leases, "me/2").check_outcomes
 
 
 def test_a_key_of_another_kind_stops_no_claim_that_has_popped(
@@ -516,7 +516,7 @@ def test_a_letter_is_kept_with_its_message_and_the_moment(
     assert died_ms == pytest.approx(now_ms(db), abs=5000)
     line = db.hget(names.keys.dead, "a")
     assert b"\n" not in line
-    assert letter.read("a", line, 0) == kept
+    assert letter.decode("a", line, 0) == kept
     assert db.ttl(names.keys.dead) == db.ttl(names.keys.dead_times) == -1
 
 
@@ -537,7 +537,7 @@ def test_a_job_that_dies_again_has_one_letter_the_last(db: redis.Redis, names: L
         stored, kept = failed("a", error=error)
         assert leases.publish(take(leases, name).lease, {"a": stored}, ttl=100, letters=[kept]) == [True]
         db.delete(names.keys.result("a"))  # as a replay does
-    assert letter.read("a", db.hget(names.keys.dead, "a"), 0).error == "ValueError"
+    assert letter.decode("a", db.hget(names.keys.dead, "a"), 0).error == "ValueError"
     assert len(buried(db, names)) == 1
 
 

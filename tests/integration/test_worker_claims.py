@@ -148,7 +148,7 @@ def letter_of(server: redis.Redis, job: JobHandle) -> dead_letter.DeadLetter:
     """The dead letter of a job."""
     line = server.hget(KEYS.dead, job.id)
     assert line
-    return dead_letter.read(job.id, line, 0)
+    return dead_letter.decode(job.id, line, 0)
 
 
 def leases_of(server: redis.Redis, pid: int) -> list[bytes]:
@@ -440,7 +440,7 @@ def test_bytes_that_are_no_job_are_kept_and_harm_nobody(
     assert ends(client.submit_many("doubling", rows)) == doubled(rows)
     wait_for(lambda: is_clean(server))
     assert sorted(server.hvals(KEYS.dead_messages)) == sorted(garbage)
-    assert {dead_letter.read("", line, 0).reason for line in server.hvals(KEYS.dead)} == {"malformed"}
+    assert {dead_letter.decode("", line, 0).reason for line in server.hvals(KEYS.dead)} == {"malformed"}
 
 
 # --- Redis goes away -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from headrace.errors import InvalidInput
 
 def done(prediction=None, *, error=None, instance=None, **given) -> Predicted:
     return Predicted(
-        row=Row(line=2, given=given, instance=instance, error=error), prediction=prediction, error=error
+        row=Row(line=2, values=given, instance=instance, error=error), prediction=prediction, error=error
     )
 
 

@@ -36,7 +36,7 @@ def test_a_csv_row_has_its_cells_its_instance_and_its_place():
     (row,) = rows("id,age,plan\nx,41,gold\n")
     assert row == Row(
         line=2,
-        given={"id": "x", "age": "41", "plan": "gold"},
+        values={"id": "x", "age": "41", "plan": "gold"},
         instance={"age": 41.0, "plan": "gold"},
         size=10,
         end=22,
@@ -71,7 +71,7 @@ def test_a_row_with_broken_quotes_fails_alone():
 def test_a_row_that_does_not_fit_the_contract_says_what_is_wrong_but_not_the_value():
     (row,) = rows("age,plan\nsecret,gold\n")
     assert row.error == "feature 'age' must be a number, got a string"
-    assert row.given == {"age": "secret", "plan": "gold"}
+    assert row.values == {"age": "secret", "plan": "gold"}
 
 
 def test_an_empty_cell_is_null_where_null_is_allowed():
@@ -146,7 +146,7 @@ def test_a_line_without_end_is_refused():
 
 def test_a_line_of_json_is_a_row_and_only_what_the_contract_knows_is_sent():
     (row,) = rows('{"id": 7, "age": 41, "plan": "gold"}\n', "jsonl")
-    assert row.given == {"id": 7, "age": 41, "plan": "gold"}
+    assert row.values == {"id": 7, "age": 41, "plan": "gold"}
     assert row.instance == {"age": 41, "plan": "gold"}
 
 
@@ -161,7 +161,7 @@ def test_a_line_that_is_no_json_fails_alone(bad):
 def test_nan_as_python_writes_it_is_null():
     (row,) = rows(json.dumps({"age": float("nan"), "plan": "x"}), "jsonl")
     assert row.instance == {"age": None, "plan": "x"}
-    assert row.given["age"] is None
+    assert row.values["age"] is None
 
 
 def test_a_misspelt_key_is_told_with_the_near_name():

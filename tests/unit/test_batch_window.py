@@ -14,7 +14,7 @@ CONTRACT = Contract(model="spam", version="1", input=Text(), methods={"predict":
 
 
 def row(number: int, *, size: int = 10, error: str | None = None) -> Row:
-    return Row(line=number, given={}, instance=f"text {number}", size=size, error=error)
+    return Row(line=number, values={}, instance=f"text {number}", size=size, error=error)
 
 
 def failure(reason) -> Failure:

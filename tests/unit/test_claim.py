@@ -52,7 +52,7 @@ def places(claim: ParsedClaim) -> list[str]:
     assert len(claim.jobs) == len(claim.frames)
     return [
         *["job"] * len(claim.jobs),
-        *["ended"] * len(claim.ended),
+        *["ended"] * len(claim.finished),
         *["malformed"] * len(claim.malformed),
         *["early"] * len(claim.not_due),
     ]
@@ -61,7 +61,7 @@ def places(claim: ParsedClaim) -> list[str]:
 def only(frames: Sequence[bytes], limits: Limits | None = None) -> Failure:
     claim = opened(frames, limits)
     assert places(claim) == ["ended"]
-    [(_, frame_, failure)] = claim.ended
+    [(_, frame_, failure)] = claim.finished
     assert [frame_] == frames
     return failure
 
@@ -195,7 +195,7 @@ def test_the_limits_are_those_of_the_job_s_model():
     crashed = [tried(frame(name), "crash") for name in ("a", "b")]
     claim = open_claim(crashed, "predict.churn", NOW, limits_of)
     assert [job.id for job in claim.jobs] == ["b"]
-    assert [job.id for job, _, _ in claim.ended] == ["a"]
+    assert [job.id for job, _, _ in claim.finished] == ["a"]
 
 
 def test_nobody_is_asked_for_the_limits_of_a_job_that_runs_for_the_first_time():
@@ -209,5 +209,5 @@ def test_nobody_is_asked_for_the_limits_of_a_job_that_runs_for_the_first_time():
     ("args", "model"), [(["churn"], "churn"), (["Xyzzy"], ""), ([], ""), ([["churn"]], ""), ([{"a": 1}], "")]
 )
 def test_only_a_name_that_is_known_is_taken_out_of_wrong_arguments(args: Any, model: str):
-    [(job, _, _)] = opened([message(args)]).ended
+    [(job, _, _)] = opened([message(args)]).finished
     assert job.model == model

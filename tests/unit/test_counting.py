@@ -55,16 +55,19 @@ def report(
             lease=Lease(name="w/1", queue="predict.churn", origins=()),
             frames=frames,
             at_ms=int(AT.timestamp() * 1000),
-            taken=100.0,
+            taken_at=100.0,
         ),
         worker="w@here",
-        opened=ParsedClaim(jobs=jobs, frames=list(frames), ended=[], malformed=[], reply_channels={}, not_due=[]),
-        batches=[BatchRun(batch=Batch(served, "predict", admitted), began=100.25, ended=100.75)] * batches,
+        opened=ParsedClaim(
+            jobs=jobs, frames=list(frames), finished=[], malformed=[], reply_channels={}, not_due=[]
+        ),
+        batches=[BatchRun(batch=Batch(served, "predict", admitted), started_at=100.25, finished_at=100.75)]
+        * batches,
         settled=ClaimDecisions(letters=[(letter, b"") for letter in letters]),
         published=None if lost else outcomes,
-        began=100.125,
-        predicted=100.75,
-        ended=101.0,
+        started_at=100.125,
+        predicted_at=100.75,
+        published_at=101.0,
     )
 
 

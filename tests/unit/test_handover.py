@@ -21,7 +21,7 @@ def test_a_free_process_has_a_claim_before_the_loop_turns():
         while not pool._all_inqueues:  # until the process says that it is ready
             assert time.monotonic() < deadline
             next(loop)
-        handover.of(pool, hub)
+        handover.for_pool(pool, hub)
         for _ in range(2):
             pool.apply_async(os.getppid, callback=ran.append)
             handover.write()

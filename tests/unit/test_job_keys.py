@@ -14,13 +14,13 @@ import pytest
 from headrace.dead_letters.replay import replay
 from headrace.errors import NotTrusted, SettingError
 from headrace.wire.attempts import split_history
-from headrace.wire.dead_letter import DeadLetter, kept
+from headrace.wire.dead_letter import DeadLetter, decode_with_message
 from headrace.wire.message import Job, encode
 from headrace.wire.parsing import parse
 from headrace.wire.signing import HEADER, JobKeys, Trust
 
 OLD, NEW = "2026a:" + "a" * 44, "2026b:" + "b" * 44
-KEYS = JobKeys.of(OLD)
+KEYS = JobKeys.parse(OLD)
 assert KEYS is not None
 TRUST = Trust(keys=KEYS, required=True)
 JOB = Job(
@@ -87,7 +87,7 @@ def test_what_is_not_signed_may_be_taken_but_never_what_is_signed_wrongly():
 
 
 def test_the_first_key_signs_and_every_key_verifies():
-    both = JobKeys.of(f"{NEW}, {OLD}\n")
+    both = JobKeys.parse(f"{NEW}, {OLD}\n")
     assert both is not None
     assert json.loads(encode(JOB, both))["headers"][HEADER].startswith("2026b:")
     for keys in (KEYS, both):
@@ -107,14 +107,14 @@ def test_the_first_key_signs_and_every_key_verifies():
 )
 def test_keys_that_are_none_are_refused_without_a_secret(text: str, said: str):
     with pytest.raises(SettingError, match=said) as refused:
-        JobKeys.of(text)
+        JobKeys.parse(text)
     assert "hunter2" not in str(refused.value)
     assert "aaaa" not in str(refused.value)
 
 
 def test_no_keys_are_none():
-    assert JobKeys.of("") is None
-    assert JobKeys.of(" \n") is None
+    assert JobKeys.parse("") is None
+    assert JobKeys.parse(" \n") is None
 
 
 def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None = KEYS) -> bytes:
@@ -128,7 +128,7 @@ def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None
         worker="w",
         message="",
     )
-    whole = kept(letter, message)
+    whole = decode_with_message(letter, message)
     return split_history(replay(whole, who="ann", now_ms=1, version=version, keys=keys).frame)[1]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import ModelError
-from headrace_worker.store.cache import Cache, Seen
+from headrace_worker.store.cache import Cache, CachedFile
 
 
 def digest(data: bytes) -> str:
@@ -99,14 +99,14 @@ def test_many_at_once_read_whole_artifacts_while_others_are_dropped(tmp_path: Pa
 
 
 def test_what_a_store_had_is_remembered_and_what_it_has_no_more_forgotten(tmp_path: Path) -> None:
-    known = Cache(tmp_path, max_bytes=100).of("s3://models/a")
-    assert known.seen() is None
+    known = Cache(tmp_path, max_bytes=100).open("s3://models/a")
+    assert known.cached_versions() is None
     known.put("churn", "1", "manifest.json", b"{}")
     known.put("churn", "2", "manifest.json", b"{}")
-    known.saw(Seen(at=1.0, versions={"churn": ["2"]}))
-    assert known.seen() == Seen(at=1.0, versions={"churn": ["2"]})
+    known.keep_versions(CachedFile(read_at=1.0, versions={"churn": ["2"]}))
+    assert known.cached_versions() == CachedFile(read_at=1.0, versions={"churn": ["2"]})
     assert known.read("churn", "1", "manifest.json") is None
     assert known.read("churn", "2", "manifest.json") == b"{}"
-    assert Cache(tmp_path, max_bytes=100).of("s3://models/b").seen() is None
+    assert Cache(tmp_path, max_bytes=100).open("s3://models/b").cached_versions() is None
     (tmp_path / "stores").rglob("versions.json").__next__().write_text("{")
-    assert known.seen() is None
+    assert known.cached_versions() is None

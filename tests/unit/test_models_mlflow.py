@@ -133,7 +133,7 @@ def test_a_tensor_is_a_list_of_its_shape(folder: Path) -> None:
     described = DESCRIBED.format(file="model.pkl")
     signature = f"signature:\n  inputs: '{json.dumps(inputs)}'\n"
     (folder / "MLmodel").write_text(described[: described.index("signature:")] + signature)
-    assert read_folder(folder).given == Array(shape=(30,))
+    assert read_folder(folder).signature == Array(shape=(30,))
 
 
 def _described(tmp_path: Path, text: str) -> Path:

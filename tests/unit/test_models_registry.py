@@ -234,9 +234,9 @@ def test_a_version_that_is_dropped_is_loaded_again_when_a_job_names_it(three: St
 def test_a_pool_process_goes_by_the_main_one_as_far_as_it_has_the_versions(three: Store) -> None:
     process = Registry(three)
     process.serve(_aliases(production="1", tested="2"))
-    process.told(Route(model="churn", aliases={"production": Alias(version="2")}, ready=("1", "2")))
+    process.announced(Route(model="churn", aliases={"production": Alias(version="2")}, ready=("1", "2")))
     assert process.get("churn").manifest.version == "2"
-    process.told(Route(model="churn", aliases={"production": Alias(version="3")}, ready=("2", "3")))
+    process.announced(Route(model="churn", aliases={"production": Alias(version="3")}, ready=("2", "3")))
     assert process.get("churn").manifest.version == "2"  # until it is replaced
     with pytest.raises(NotLoadedYet, match="churn@3 is not in the memory of this process yet"):
         process.get("churn", "3")
@@ -244,7 +244,7 @@ def test_a_pool_process_goes_by_the_main_one_as_far_as_it_has_the_versions(three
 
 def test_a_pool_process_that_never_had_the_model_leaves_it_to_its_successor(store: Store) -> None:
     process = Registry(store)
-    process.told(Route(model="churn", newest="1", ready=("1",)))
+    process.announced(Route(model="churn", newest="1", ready=("1",)))
     with pytest.raises(NotLoadedYet):
         process.get("churn")
 

@@ -61,7 +61,7 @@ def at(tmp_path: Path) -> Path:
 def checked(at: Path, *keys: Key, required: bool = True) -> Store:
     """The store as a worker with these keys has it."""
     files = ",".join(str(key.public) for key in keys)
-    return Store.of(WorkerSettings(models=str(at), model_keys=files, require_signature=required))
+    return Store.from_settings(WorkerSettings(models=str(at), model_keys=files, require_signature=required))
 
 
 def test_a_signed_version_is_read(key: Key, at: Path) -> None:
@@ -153,14 +153,14 @@ def test_a_secret_stays_with_its_owner_and_is_never_written_over(key: Key, tmp_p
 def test_a_worker_is_not_given_a_key_that_signs(at: Path, tmp_path: Path) -> None:
     key = Key(tmp_path, "release", secret=False)
     with pytest.raises(SettingError, match=r"names the private key .*; a worker needs the public one only"):
-        Keyring.of(str(key.private), required=True)
+        Keyring.parse(str(key.private), required=True)
     with pytest.raises(ModelError, match="is a public key, which cannot sign"):
         read_signer(key.public)
 
 
 def test_a_required_signature_needs_a_key() -> None:
     with pytest.raises(SettingError, match="HEADRACE_REQUIRE_SIGNATURE is true and HEADRACE_MODEL_KEYS names no"):
-        Keyring.of(" , ", required=True)
+        Keyring.parse(" , ", required=True)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_file_that_is_no_key_is_told_and_not_shown(tmp_path: Path, content: by
         read_key(tmp_path / "key")
     assert "hunter2" not in str(raised.value)
     with pytest.raises(SettingError, match="HEADRACE_MODEL_KEYS cannot be used"):
-        Keyring.of(str(tmp_path / "key"), required=False)
+        Keyring.parse(str(tmp_path / "key"), required=False)
     with pytest.raises(ModelError, match=r"nowhere cannot be read: No such file"):
         read_key(tmp_path / "nowhere")
 
@@ -201,7 +201,7 @@ def test_a_key_of_openssl_is_a_key(at: Path, tmp_path: Path) -> None:
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True, timeout=20)
     subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, timeout=20)
     Store(at, signer=read_signer(private)).add(manifest(), DATA)
-    assert Store(at, keyring=Keyring.of(str(public), required=True)).read("churn", "1")
+    assert Store(at, keyring=Keyring.parse(str(public), required=True)).read("churn", "1")
 
 
 def test_the_id_of_a_secret_tells_nothing_of_it() -> None:

@@ -55,16 +55,18 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> C
     at_ms = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp() * 1000)
     return ClaimReport(
         claim=Claim(
-            lease=Lease(name="w/1", queue=f"predict.{model}", origins=()), frames=frames, at_ms=at_ms, taken=0.0
+            lease=Lease(name="w/1", queue=f"predict.{model}", origins=()), frames=frames, at_ms=at_ms, taken_at=0.0
         ),
         worker="w@here",
-        opened=ParsedClaim(jobs=jobs, frames=frames, ended=[], malformed=[], reply_channels={}, not_due=[]),
-        batches=[BatchRun(batch=Batch(served, "predict", admitted), began=0.0, ended=0.01)] if admitted else [],
+        opened=ParsedClaim(jobs=jobs, frames=frames, finished=[], malformed=[], reply_channels={}, not_due=[]),
+        batches=[BatchRun(batch=Batch(served, "predict", admitted), started_at=0.0, finished_at=0.01)]
+        if admitted
+        else [],
         settled=ClaimDecisions(),
         published=outcomes,
-        began=0.0,
-        predicted=0.01,
-        ended=0.02,
+        started_at=0.0,
+        predicted_at=0.01,
+        published_at=0.02,
     )
 
 
@@ -212,7 +214,7 @@ def test_a_process_that_ends_writes_what_waits(
 ) -> None:
     log = running(ParquetFiles(folder(tmp_path, ".parquet")), sent)
     for _ in range(20):
-        log.ended(report("a", "b"))
+        log.on_claim_finished(report("a", "b"))
     log.close()
     (file,) = (tmp_path / "log").iterdir()
     assert parquet.read_table(file).num_rows == 40
@@ -225,11 +227,11 @@ def test_a_full_disk_costs_records_and_is_counted_and_said_once(
     (tmp_path / "log").write_text("in the way")
     log = running(LineFiles(folder(tmp_path, ".jsonl")), sent)
     for _ in range(5):
-        log.ended(report("a", "b"))
+        log.on_claim_finished(report("a", "b"))
     soon(lambda: sent[LOG_DROPS] == 10)
     assert len(caplog.records) == 1
     (tmp_path / "log").unlink()
-    log.ended(report("a"))
+    log.on_claim_finished(report("a"))
     soon(lambda: sent[LOGGED] == 1)
 
 
@@ -249,7 +251,7 @@ def test_a_sink_that_hangs_blocks_nothing_and_what_finds_no_room_is_counted(
     log = running(sink, sent, most_bytes=sum(map(len, one.claim.frames)) * 3)
     began = time.monotonic()
     for _ in range(10):
-        log.ended(one)
+        log.on_claim_finished(one)
     assert time.monotonic() - began < 1
     soon(lambda: sent[LOG_DROPS] >= 60)
     sink.go = True

@@ -64,8 +64,8 @@ class Settling:
 
     def settled(self) -> ClaimDecisions:
         jobs, frames, results = zip(*self._jobs, strict=True)
-        self._settler.ran(jobs, frames, results)
-        return self._settler.settled
+        self._settler.add_results(jobs, frames, results)
+        return self._settler.decisions
 
 
 def attempt(cause: str, company: int = 1) -> Attempt:
@@ -221,8 +221,8 @@ def test_of_two_outcomes_of_one_id_the_first_counts_and_has_the_letter(registry:
 @pytest.mark.parametrize("history", [[], [attempt("lapse")]])
 def test_bytes_that_are_no_job_are_a_letter_without_an_outcome(history: list[Attempt]):
     settler = OutcomeDecider(queue="predict.churn", owner="o", worker="w@host", now_ms=NOW_MS, chance=lambda: 0.5)
-    settler.malformed(join_history(history, b"\x00\xff"), MalformedMessage("no Celery message"))
-    [(letter, message)] = settler.settled.letters
+    settler.add_malformed(join_history(history, b"\x00\xff"), MalformedMessage("no Celery message"))
+    [(letter, message)] = settler.decisions.letters
     assert message == b"\x00\xff"
     assert letter.id == malformed_id(b"\x00\xff")
     assert (letter.reason, letter.error, letter.model, letter.rows) == (
@@ -232,7 +232,7 @@ def test_bytes_that_are_no_job_are_a_letter_without_an_outcome(history: list[Att
         None,
     )
     assert list(letter.attempts) == history
-    assert settler.settled.outcomes == {}
+    assert settler.decisions.outcomes == {}
 
 
 def test_a_model_s_own_limits_decide(registry: Registry, monkeypatch: pytest.MonkeyPatch):

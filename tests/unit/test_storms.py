@@ -45,7 +45,7 @@ def test_a_message_made_to_be_slow_is_not():
 def test_the_largest_storm_comes_first_and_of_equals_the_newest():
     found = DeadLetterGroups()
     found.add(letter(str(number), message=says, died_ms=number) for number, says in enumerate("abcba"))
-    assert [(one.message, one.count, one.example) for one in found.found()] == [
+    assert [(one.message, one.count, one.example) for one in found.largest()] == [
         ("a", 2, "4"),
         ("b", 2, "3"),
         ("c", 1, "2"),
@@ -55,7 +55,7 @@ def test_the_largest_storm_comes_first_and_of_equals_the_newest():
 def test_the_example_is_the_newest_whatever_their_order():
     found = DeadLetterGroups()
     found.add(letter(str(died), died_ms=died) for died in (5, 9, 7))
-    (storm,) = found.found()
+    (storm,) = found.largest()
     assert (storm.example, storm.oldest_ms, storm.newest_ms) == ("9", 5, 9)
 
 
@@ -69,9 +69,9 @@ def test_storms_without_end_take_memory_with_an_end(monkeypatch: pytest.MonkeyPa
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(found.found()) == 101
-    assert found.found()[0].message == ""
-    assert sum(one.count for one in found.found()) == 20_000
+    assert len(found.largest()) == 101
+    assert found.largest()[0].message == ""
+    assert sum(one.count for one in found.largest()) == 20_000
     assert held < 1_000_000
 
 

@@ -16,14 +16,14 @@ class Watcher:
         self.look = look
         self.said: list[object] = []
 
-    def confirmed(self, job: str) -> None:
+    def on_subscribed(self, job: str) -> None:
         self.said.append(("confirmed", job))
 
-    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+    def on_outcome(self, outcomes: Mapping[str, Outcome]) -> None:
         self.jobs.difference_update(outcomes)
         self.said.extend(outcomes.values())
 
-    def failed(self, error: HeadraceError) -> None:
+    def on_error(self, error: HeadraceError) -> None:
         self.said.append(error)
 
 
@@ -33,7 +33,7 @@ def subscribed(*watchers: Watcher) -> Subscriptions:
         subscriptions.add(watcher)
     while jobs := subscriptions.next_to_subscribe():
         for job in jobs:
-            subscriptions.confirmed(job)
+            subscriptions.on_subscribed(job)
     return subscriptions
 
 
@@ -43,7 +43,7 @@ def test_a_job_is_looked_at_once_its_subscription_holds_and_not_before():
     subscriptions.add(watcher)
     assert subscriptions.next_to_subscribe() == ["a"]
     assert subscriptions.next_to_look_at() == []
-    subscriptions.confirmed("a")
+    subscriptions.on_subscribed("a")
     assert subscriptions.next_to_look_at() == ["a"]
     assert subscriptions.next_to_look_at() == []
 
@@ -57,7 +57,7 @@ def test_an_outcome_reaches_every_waiter_of_its_job_once():
     first, second, other = Watcher("a"), Watcher("a"), Watcher("b")
     subscriptions = subscribed(first, second, other)
     for _ in range(2):
-        subscriptions.ended({"a": Cancelled(job="a")})
+        subscriptions.on_outcome({"a": Cancelled(job="a")})
     for watcher in (first, second):
         assert watcher.said.count(Cancelled(job="a")) == 1
     assert Cancelled(job="a") not in other.said
@@ -66,7 +66,7 @@ def test_an_outcome_reaches_every_waiter_of_its_job_once():
 def test_a_job_nobody_waits_for_is_unsubscribed_from_and_forgotten():
     watcher = Watcher("a")
     subscriptions = subscribed(watcher)
-    subscriptions.ended({"a": Cancelled(job="a")})
+    subscriptions.on_outcome({"a": Cancelled(job="a")})
     assert subscriptions.next_to_unsubscribe() == ["a"]
     assert len(subscriptions) == 0
 
@@ -88,7 +88,7 @@ def test_a_waiter_that_gives_up_before_the_subscription_holds_leaves_nothing_beh
     subscriptions.next_to_subscribe()
     subscriptions.remove(watcher)
     assert subscriptions.next_to_unsubscribe() == [], "its reply is still to come"
-    subscriptions.confirmed("a")
+    subscriptions.on_subscribed("a")
     assert subscriptions.next_to_look_at() == []
     assert subscriptions.next_to_unsubscribe() == ["a"]
     assert len(subscriptions) == 0
@@ -101,7 +101,7 @@ def test_a_job_waited_for_again_is_not_unsubscribed_from():
     subscriptions.add(second)
     assert subscriptions.next_to_unsubscribe() == []
     assert subscriptions.next_to_subscribe() == ["a"]
-    subscriptions.confirmed("a")
+    subscriptions.on_subscribed("a")
     assert subscriptions.next_to_look_at() == ["a"]
 
 
@@ -112,7 +112,7 @@ def test_no_more_is_asked_for_while_much_is_unanswered():
     first = subscriptions.next_to_subscribe()
     assert len(first) == CHUNK
     assert subscriptions.next_to_subscribe() == []
-    subscriptions.confirmed(first[0])
+    subscriptions.on_subscribed(first[0])
     assert len(subscriptions.next_to_subscribe()) == CHUNK
 
 
@@ -124,7 +124,7 @@ def test_a_new_connection_subscribes_to_all_and_looks_at_all():
     subscriptions.start_over()
     assert sorted(subscriptions.next_to_subscribe()) == ["a", "b"]
     for job in ("a", "b"):
-        subscriptions.confirmed(job)
+        subscriptions.on_subscribed(job)
     assert sorted(subscriptions.next_to_look_at()) == ["a", "b"]
 
 
@@ -139,8 +139,8 @@ def test_when_there_is_no_use_in_waiting_everybody_hears_it_once():
 
 def test_what_nobody_asked_about_is_ignored():
     subscriptions = Subscriptions()
-    subscriptions.confirmed("a")
-    subscriptions.ended({"a": Cancelled(job="a")})
+    subscriptions.on_subscribed("a")
+    subscriptions.on_outcome({"a": Cancelled(job="a")})
     subscriptions.remove(Watcher("a"))
     assert len(subscriptions) == 0
 
@@ -184,7 +184,7 @@ def test_what_is_left_in_the_inbox_is_looked_at_again():
     watcher = Watcher("a", "b", own=("a", "b"))
     subscriptions = listening(watcher)
     subscriptions.next_to_look_at()
-    subscriptions.ended({"a": Cancelled(job="a")})
+    subscriptions.on_outcome({"a": Cancelled(job="a")})
     subscriptions.inbox.look_again()
     assert subscriptions.next_to_look_at() == ["b"]
     assert watcher.jobs == {"b"}
@@ -206,7 +206,7 @@ def test_who_leaves_the_inbox_leaves_nothing_there():
     subscriptions = listening(watcher, other)
     subscriptions.remove(watcher)
     assert len(subscriptions) == 1
-    subscriptions.ended({"b": Cancelled(job="b")})
+    subscriptions.on_outcome({"b": Cancelled(job="b")})
     assert other.said[-1] == Cancelled(job="b")
     assert len(subscriptions) == 0
 

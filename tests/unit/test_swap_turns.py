@@ -51,7 +51,7 @@ class Pool:
 
 
 def swapped(pool: Pool, swap: PoolReplacement) -> None:
-    swap.of(pool)
+    swap.for_pool(pool)
     swap.begin()
     for _ in range(10):
         swap.step()

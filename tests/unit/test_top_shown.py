@@ -13,7 +13,7 @@ from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
 
 SEEN = Overview(
-    at=0,
+    at_seconds=0,
     queues=(
         QueueDepth(model="iris", queue="predict.iris", by_priority={0: 0, 3: 0, 6: 0, 9: 0}),
         QueueDepth(model="churn", queue="predict.churn", by_priority={0: 12, 3: 0, 6: 0, 9: 40_000}, leased=256),
@@ -21,8 +21,8 @@ SEEN = Overview(
     waits={"churn": 75.0},
     models=(ModelActivity(model="churn", succeeded=1234.5, failed=0.5, retried=0, p50_ms=12.34, p95_ms=None),),
     workers=(
-        WorkerActivity(worker="w@host", alive=True, seen=0.8, active=2, processed=9, load=1.25, jobs=1234.5),
-        WorkerActivity(worker="v@host", alive=False, seen=30, active=0, processed=9, load=None, jobs=0),
+        WorkerActivity(worker="w@host", alive=True, last_event=0.8, active=2, processed=9, load=1.25, jobs=1234.5),
+        WorkerActivity(worker="v@host", alive=False, last_event=30, active=0, processed=9, load=None, jobs=0),
     ),
     errors=(ErrorCount(model="churn", error="ValueError: \x1b[2Jgone", count=5),),
     dead_letters=1,
@@ -72,7 +72,7 @@ def test_who_may_not_listen_or_count_is_told_the_rest():
 
 
 def test_an_empty_redis_says_what_is_missing():
-    nothing = Overview(at=0, queues=(), waits={}, models=(), workers=(), errors=(), dead_letters=0)
+    nothing = Overview(at_seconds=0, queues=(), waits={}, models=(), workers=(), errors=(), dead_letters=0)
     told = shown(nothing)
     assert "no model has a queue yet: a worker that serves one publishes it" in told
     assert told[-1] == "workers: no worker is heard"

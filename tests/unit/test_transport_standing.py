@@ -34,14 +34,14 @@ def test_a_lease_stands_where_the_last_two_claims_came_from(
     standing: BlockingClaim, names: Callable[[], str]
 ) -> None:
     assert standing.offered([CHURN], names) is None
-    standing.found(claimed("predict.churn", (1, 1)))
+    standing.record_claim(claimed("predict.churn", (1, 1)))
     assert standing.offered([CHURN], names) is None
-    standing.found(claimed("predict.churn", (1, 7), (4, 2)))
+    standing.record_claim(claimed("predict.churn", (1, 7), (4, 2)))
     lease = standing.offered([FRAUD, CHURN], names)
     assert lease == Lease(name="host/1/x/1", queue="predict.churn", origins=((1, 1),))
     assert standing.offered([CHURN], names) == lease  # the same, as long as nothing is claimed
     assert standing.source == "predict.churn"
-    standing.found(claimed("predict.churn", (1, 1)))
+    standing.record_claim(claimed("predict.churn", (1, 1)))
     assert standing.offered([CHURN], names) == Lease(
         name="host/1/x/2", queue="predict.churn", origins=((1, 1),)
     )  # a name of its own
@@ -66,8 +66,8 @@ def test_a_lease_stands_where_the_last_two_claims_came_from(
 def test_none_stands_where_the_next_job_may_come_anywhere(
     standing: BlockingClaim, names: Callable[[], str], last: Claim, asks: list[ClaimLimits]
 ) -> None:
-    standing.found(claimed("predict.churn", (1, 1)))
-    standing.found(last)
+    standing.record_claim(claimed("predict.churn", (1, 1)))
+    standing.record_claim(last)
     assert standing.offered(asks, names) is None
 
 
@@ -75,15 +75,15 @@ def test_none_stands_where_the_next_job_may_come_anywhere(
 def test_none_stands_for_what_was_lost_and_for_ordinary_tasks(
     standing: BlockingClaim, names: Callable[[], str], claim: Claim
 ) -> None:
-    standing.found(claim)
-    standing.found(claim)
+    standing.record_claim(claim)
+    standing.record_claim(claim)
     assert standing.offered([CHURN, ClaimLimits(queue="ordinary")], names) is None
 
 
 def test_a_wait_begins_only_while_nobody_can_have_taken_the_lease_away(names: Callable[[], str]) -> None:
     standing = BlockingClaim(LeaseKeys(Keys()), lasts=0.1)
     for _ in range(2):
-        standing.found(claimed("predict.churn", (1, 1)))
+        standing.record_claim(claimed("predict.churn", (1, 1)))
     lease = standing.offered([CHURN], names)
     assert standing.waiting() is None  # as far as we know, it does not stand
     standing.is_parked(True, time.monotonic())
@@ -98,11 +98,11 @@ def test_for_a_while_after_redis_would_not_wait_none_is_waited_for(
     standing: BlockingClaim, names: Callable[[], str]
 ) -> None:
     for _ in range(2):
-        standing.found(claimed("predict.churn", (1, 1)))
+        standing.record_claim(claimed("predict.churn", (1, 1)))
     lease = standing.offered([CHURN], names)
     standing.is_parked(True, time.monotonic())
     standing.pause()
     assert standing.waiting() is None
     assert standing.offered([CHURN], names) == lease  # a job may be under it, which the next claim finds
-    standing.found(claimed("predict.churn", (1, 1)))
+    standing.record_claim(claimed("predict.churn", (1, 1)))
     assert standing.offered([CHURN], names) is None

@@ -46,7 +46,7 @@ def _wakeups(client: redis.Redis) -> Iterator[Finding]:
 
 
 def _store(settings: WorkerSettings) -> Iterator[Finding]:
-    store = Store.of(settings)
+    store = Store.from_settings(settings)
     try:
         models = store.models()
     except (HeadraceError, OSError) as error:
@@ -66,7 +66,7 @@ def _store(settings: WorkerSettings) -> Iterator[Finding]:
 
 def _aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]:
     """Versions that aliases name, and that no worker could load out of this store."""
-    store, keys = Store.of(settings), Keys(settings.key_prefix)
+    store, keys = Store.from_settings(settings), Keys(settings.key_prefix)
     try:
         for model in store.models():
             known = aliases.decoded(model, execute(client, aliases.read_command(keys, model)))

@@ -82,7 +82,7 @@ def predict_rows(
     )
     numbered = enumerate(instances, start=1)
     return flight.predicted(
-        checked(contract, Row(line=number, given={}, instance=instance)) for number, instance in numbered
+        checked(contract, Row(line=number, values={}, instance=instance)) for number, instance in numbered
     )
 
 
@@ -187,13 +187,13 @@ def _carried(
         first = next(rows, None)
         if first is not None:
             rows = itertools.chain([first], rows)
-        columns = tuple(first.given) if first and first.given else _names(contract)
+        columns = tuple(first.values) if first and first.values else _names(contract)
         columns = tuple(name for name in columns if name not in added)
     return columns, (_without_clash(row, columns if same_keys else None, added) for row in rows)
 
 
 def _without_clash(row: Row, columns: Sequence[str] | None, added: Sequence[str]) -> Row:
-    for key in row.given:
+    for key in row.values:
         if key in added:
             problem = "the row has a key that the output is to add: rename `prediction` and `error`"
         elif columns is not None and key not in columns:

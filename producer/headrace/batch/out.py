@@ -58,7 +58,7 @@ class CsvWriter:
 
     def write(self, done: Predicted) -> None:
         """Write a row."""
-        cells = [_text(done.row.given.get(column)) for column in self._columns]
+        cells = [_text(done.row.values.get(column)) for column in self._columns]
         if done.error is not None:
             cells += [""] * self._predictions + [_placed(done)]
         elif self._predictions == 1:
@@ -88,7 +88,7 @@ class JsonWriter:
 
     def write(self, done: Predicted) -> None:
         """Write a row."""
-        row: dict[str, Any] = dict(done.row.given)
+        row: dict[str, Any] = dict(done.row.values)
         if isinstance(done.row.instance, dict):
             row.update(done.row.instance)
         row[PREDICTION] = done.prediction

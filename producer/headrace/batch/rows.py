@@ -37,7 +37,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     #: Number of the line it begins on, from 1.
     line: int
     #: Its cells or keys as they were, to be written again in front of the prediction.
-    given: dict[str, Any]
+    values: dict[str, Any]
     instance: Any = None
     error: str | None = None
     #: Bytes it took, and bytes of the file read when it ended.
@@ -182,7 +182,7 @@ def _csv_rows(
             cells = _next(reader, lines)
         except csv.Error as error:
             problem = f"the row cannot be read as CSV: {error}"
-            yield Row(line=line, given={}, error=problem, size=lines.end - start, end=lines.end)
+            yield Row(line=line, values={}, error=problem, size=lines.end - start, end=lines.end)
             continue
         if cells is None:
             return
@@ -192,9 +192,9 @@ def _csv_rows(
         where: dict[str, Any] = {"line": line, "size": lines.end - start, "end": lines.end}
         if len(cells) != width:
             problem = f"the row has {len(cells)} cells, and the file {width} columns"
-            yield Row(given=given, error=problem, **where)
+            yield Row(values=given, error=problem, **where)
         else:
-            yield checked(contract, Row(given=given, instance=columns.instance(cells), **where))
+            yield checked(contract, Row(values=given, instance=columns.instance(cells), **where))
 
 
 def checked(contract: Contract, row: Row) -> Row:
@@ -219,15 +219,15 @@ def _json_rows(lines: _Lines, contract: Contract, chosen: Sequence[str]) -> Iter
         try:
             value = _json(text)
         except (ValueError, RecursionError):
-            yield Row(given={}, error="the line is no JSON value", **where)
+            yield Row(values={}, error="the line is no JSON value", **where)
             continue
         given = value if isinstance(value, dict) else {"instance": value}
         try:
             instance = _instance(contract, value, chosen)
         except InvalidInput as error:
-            yield Row(given=given, error=str(error), **where)
+            yield Row(values=given, error=str(error), **where)
         else:
-            yield checked(contract, Row(given=given, instance=instance, **where))
+            yield checked(contract, Row(values=given, instance=instance, **where))
 
 
 def _json(text: str) -> Any:

@@ -103,7 +103,7 @@ def check(contract: Contract, instances: Sequence[Any], *, numbers: Iterable[int
         raise InvalidInput("a job needs at least one instance; the list is empty")
     accepts = _accepts(contract.input)
     try:
-        msgspec.convert((instances,), accepts.every)
+        msgspec.convert((instances,), accepts.list_type)
     except (msgspec.ValidationError, RecursionError):
         return _mend(contract, accepts, instances, count() if numbers is None else numbers)
     return list(instances)
@@ -116,7 +116,7 @@ def _mend(
     problems: list[str] = []
     for number, instance in zip(numbers, instances, strict=False):
         try:
-            msgspec.convert(instance, accepts.one)
+            msgspec.convert(instance, accepts.instance_type)
         except (msgspec.ValidationError, RecursionError):
             mended, found = _explain(contract.input, instance)
             problems += [f"instance {number}: {problem}" for problem in found]
@@ -166,10 +166,10 @@ _TYPES: dict[Kind, Any] = {
 class _Accepts(NamedTuple):
     """Types of what needs no mending."""
 
-    one: Any
+    instance_type: Any
     #: A list of instances, as the only field of a struct: msgspec keeps what it knows of a struct, and a call
     #: costs half.
-    every: Any
+    list_type: Any
 
 
 def _accepts(given: Named | Array | Text) -> _Accepts:

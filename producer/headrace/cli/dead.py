@@ -290,7 +290,7 @@ def _tell(ctx: click.Context, tally: BulkResult, verb: str, *, as_json: bool) ->
     for line in dead_shown.tally(tally, verb):
         click.echo(line, err=True)
     _tell_missing(ctx, tally.missing)
-    if tally.no_job or tally.taken:
+    if tally.no_job or tally.id_in_use:
         ctx.exit(SOME_FAILED if tally.done else ERROR)
 
 

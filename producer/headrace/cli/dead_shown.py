@@ -84,8 +84,8 @@ def tally(done: BulkResult, verb: str) -> Iterator[str]:
     yield f"{letters(done.done)} {verb}"
     if done.no_job:
         yield f"{letters(done.no_job)} not: their bytes are no job; mend what sends them, then purge them"
-    if done.taken:
-        yield f"{letters(done.taken)} not: the id has another outcome by now, or another job under way"
+    if done.id_in_use:
+        yield f"{letters(done.id_in_use)} not: the id has another outcome by now, or another job under way"
     if done.gone:
         yield f"{letters(done.gone)} not: replayed or purged meanwhile, or dead once more since"
 

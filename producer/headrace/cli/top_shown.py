@@ -27,7 +27,7 @@ class Column(msgspec.Struct, frozen=True):
 
 def page(seen: Overview, where: str, *, columns: int) -> list[str]:
     """What is seen, as lines no longer than so many columns."""
-    at = datetime.fromtimestamp(seen.at, UTC).strftime("%H:%M:%S UTC")
+    at = datetime.fromtimestamp(seen.at_seconds, UTC).strftime("%H:%M:%S UTC")
     lines = [_cut(f"headrace top  {at}  {where}", columns), *_wrapped(_sums(seen), columns), ""]
     lines += _table(_queues(seen), columns, "no model has a queue yet: a worker that serves one publishes it")
     lines.append("")
@@ -97,7 +97,7 @@ def _workers(seen: Overview) -> list[Column]:
         Column("CLAIMS", [str(one.active) for one in workers], 1),
         Column("JOBS/S", [_rate(one.jobs) for one in workers]),
         Column("LOAD", ["-" if one.load is None else f"{one.load:.1f}" for one in workers], 2),
-        Column("SEEN", [f"{format_duration(1000 * max(0.0, one.seen))} ago" for one in workers], 3),
+        Column("SEEN", [f"{format_duration(1000 * max(0.0, one.last_event))} ago" for one in workers], 3),
     ]
 
 

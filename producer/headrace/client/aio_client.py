@@ -75,7 +75,7 @@ class AsyncSession:
         self.settings = settings
         self.keys = Keys(settings.key_prefix)
         self.reply_channel = uuid.uuid4().hex
-        self.job_keys = JobKeys.of(settings.job_keys)
+        self.job_keys = JobKeys.parse(settings.job_keys)
         self.contracts = Contracts(self.keys, settings.contract_ttl)
         self.submitter = Submitter(
             settings, self.keys, self.contracts, self.job_keys, inbox=self.reply_channel, check=check

@@ -38,7 +38,7 @@ class AsyncDeadLetters:
         storms, search = DeadLetterGroups(), self._operations.search(which)
         while not search.exhausted:
             storms.add(await self._session.run(search.next()))
-        return storms.found()
+        return storms.largest()
 
     async def count(self) -> DeadLetterCount:
         """How many letters there are, and how many were dropped."""

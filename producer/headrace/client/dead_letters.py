@@ -40,7 +40,7 @@ class DeadLetters:
         storms, search = DeadLetterGroups(), self._operations.search(which)
         while not search.exhausted:
             storms.add(self._session.run(search.next()))
-        return storms.found()
+        return storms.largest()
 
     def count(self) -> DeadLetterCount:
         """How many letters there are, and how many were dropped."""

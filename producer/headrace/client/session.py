@@ -46,7 +46,7 @@ class Session:
         self.keys = Keys(settings.key_prefix)
         #: Where workers tell this client of outcomes (`Keys.inbox`).
         self.reply_channel = uuid.uuid4().hex
-        self.job_keys = JobKeys.of(settings.job_keys)
+        self.job_keys = JobKeys.parse(settings.job_keys)
         self.contracts = Contracts(self.keys, settings.contract_ttl)
         self.submitter = Submitter(
             settings, self.keys, self.contracts, self.job_keys, inbox=self.reply_channel, check=check

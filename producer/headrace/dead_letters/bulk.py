@@ -25,7 +25,7 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
     #: reply was lost.
     gone: int = 0
     #: Letters whose id has another outcome than this failure, or another job under way: they stay.
-    taken: int = 0
+    id_in_use: int = 0
     #: Letters of bytes that are no job, which cannot be replayed: they stay.
     no_job: int = 0
     #: The ids asked for of which there is no letter.
@@ -63,7 +63,7 @@ class BulkOperation:
         self.result = BulkResult(
             done=before.done + fates.count(LetterResult.DONE),
             gone=before.gone + fates.count(LetterResult.GONE),
-            taken=before.taken + fates.count(LetterResult.TAKEN),
+            id_in_use=before.id_in_use + fates.count(LetterResult.TAKEN),
             no_job=before.no_job + fates.count(LetterResult.NO_JOB),
             missing=tuple(self._search.missing),
         )

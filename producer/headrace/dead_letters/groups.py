@@ -64,7 +64,7 @@ class DeadLetterGroups:
             return (*kind[:4], "")
         return kind
 
-    def found(self) -> tuple[DeadLetterGroup, ...]:
+    def largest(self) -> tuple[DeadLetterGroup, ...]:
         """The storms, the largest first, and of equals the newest."""
         storms = (
             DeadLetterGroup(

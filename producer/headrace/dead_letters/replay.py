@@ -141,7 +141,7 @@ def _rewritten(message: bytes, job: Job | None, version: str | None, keys: JobKe
     """The message without deadline and delay, and for that version; all else in it stays as it is, to the byte."""
     parts: dict[str, Any] = dict(_OBJECT.decode(message))
     headers: dict[str, Any] = dict(_OBJECT.decode(parts["headers"]))
-    signed = _Signed.of(parts, headers)
+    signed = _Signed.from_message(parts, headers)
     headers |= {"eta": None, "expires": None}
     if job is not None and version is not None:
         args, options, embed = _BODY.decode(_body(parts))
@@ -166,7 +166,7 @@ class _Signed(msgspec.Struct, frozen=True):
     body: str
 
     @classmethod
-    def of(cls, parts: dict[str, Any], headers: dict[str, Any]) -> _Signed | None:
+    def from_message(cls, parts: dict[str, Any], headers: dict[str, Any]) -> _Signed | None:
         """That of a message; None where it is not signed."""
         found = {name: msgspec.json.decode(headers.get(name, b"null")) for name in (HEADER, "expires")}
         if not isinstance(found[HEADER], str):

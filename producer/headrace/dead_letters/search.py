@@ -99,7 +99,7 @@ class DeadLetterCursor:
                 if self._wanted.ids is not None:
                     self.missing.append(name)
                 continue
-            met = letters.read(name, line or b"", int(float(died)))
+            met = letters.decode(name, line or b"", int(float(died)))
             if self._first <= met.died_ms <= self._last and self._wanted.matches(met):
                 yield met
 
@@ -136,5 +136,7 @@ def read_letters(keys: Keys, names: Sequence[str]) -> Operation[tuple[int, list[
         if died is None:
             whole.append(None)
         else:
-            whole.append(letters.kept(letters.read(name, line or b"", int(float(died))), message or b""))
+            whole.append(
+                letters.decode_with_message(letters.decode(name, line or b"", int(float(died))), message or b"")
+            )
     return int(now_ms), whole

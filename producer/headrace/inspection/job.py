@@ -72,7 +72,7 @@ class JobInspector:
             record=decode_record(record) if record else None,
             outcome=outcome.read(job, stored) if stored else None,
             completion=execution.decode_completion(stored) if stored else Completion(),
-            letter=dead_letter.read(job, line, int(float(died))) if line and died else None,
+            letter=dead_letter.decode(job, line, int(float(died))) if line and died else None,
         )
 
 

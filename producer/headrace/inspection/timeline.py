@@ -83,7 +83,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     letter: DeadLetter | None = None
     location: JobLocation | None = None
     #: Whether it was looked where the job lies, and the user may.
-    looked: bool = True
+    location_known: bool = True
 
     @property
     def submitted_ms(self) -> int | None:
@@ -248,7 +248,7 @@ def _note(known: JobFacts) -> str | None:
         return None
     if known.location is not None or known.letter is not None:
         return None
-    if not known.looked:
+    if not known.location_known:
         return "it has no outcome; where it lies is not for this Redis user to see"
     if known.record is None:
         return (

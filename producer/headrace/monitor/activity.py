@@ -70,7 +70,7 @@ class WorkerActivity(msgspec.Struct, frozen=True, kw_only=True):
     #: Whether its heartbeats still come.
     alive: bool
     #: Seconds since the last.
-    seen: float
+    last_event: float
     #: Claims it runs, and has run since it started; the load of its machine over a minute.
     active: int
     processed: int
@@ -171,7 +171,7 @@ class Activity:
             WorkerActivity(
                 worker=name,
                 alive=now - at <= _SILENT,
-                seen=now - at,
+                last_event=now - at,
                 active=beat.active or 0,
                 processed=beat.processed or 0,
                 load=beat.loadavg[0] if beat.loadavg else None,

@@ -31,7 +31,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be seen at one moment."""
 
     #: Unix seconds.
-    at: float
+    at_seconds: float
     queues: tuple[QueueDepth, ...]
     #: Seconds that the job which waits longest has waited, by model.
     waits: dict[str, float]
@@ -74,7 +74,7 @@ class Monitor:
         now = self._clock()
         queues = self._link.run(depth.read_queues(self._link.keys))
         return Overview(
-            at=time.time(),
+            at_seconds=time.time(),
             queues=tuple(queues),
             waits=self._waits([one.model for one in queues]),
             models=None if self._deaf else tuple(self.activity.models(now)),

@@ -72,18 +72,18 @@ class AsyncSubscription:
         except TimeoutError:
             return False
 
-    def confirmed(self, job: str) -> None:
+    def on_subscribed(self, job: str) -> None:
         """For `Subscriptions`, as are the two below."""
         self._unconfirmed.discard(job)
         if not self._unconfirmed:
             self._ready.set()
 
-    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+    def on_outcome(self, outcomes: Mapping[str, Outcome]) -> None:
         """So many jobs less to wait for."""
         self.jobs.difference_update(outcomes)
         self._arrived.put_nowait(outcomes)
 
-    def failed(self, error: HeadraceError) -> None:
+    def on_error(self, error: HeadraceError) -> None:
         """Nothing more will arrive."""
         self._arrived.put_nowait(error)
         self._ready.set()
@@ -265,13 +265,13 @@ class AsyncOutcomeListener:
     def _take(self, reply: list[Any]) -> None:
         match reply:
             case [b"message", bytes() as channel, bytes() as told] if channel.decode() == self._inbox:
-                self._subscriptions.ended({one.job: one for one in outcome.read_many(told)})
+                self._subscriptions.on_outcome({one.job: one for one in outcome.read_many(told)})
             case [b"subscribe", bytes() as channel, *_] if channel.decode() == self._inbox:
                 self._subscriptions.inbox.confirmed()
             case [b"subscribe", bytes() as channel, *_]:
-                self._subscriptions.confirmed(self._job(channel))
+                self._subscriptions.on_subscribed(self._job(channel))
             case [b"message", bytes() as channel, bytes() as stored]:
-                self._subscriptions.ended(outcome.read_all({self._job(channel): stored}))
+                self._subscriptions.on_outcome(outcome.read_all({self._job(channel): stored}))
 
     def _job(self, channel: bytes) -> str:
         return channel.decode().removeprefix(self._channel)
@@ -280,4 +280,4 @@ class AsyncOutcomeListener:
         """Take what was stored before its subscription held."""
         if looks := self._subscriptions.next_to_look_at():
             found = await self._client.mget([self._name(job) for job in looks])
-            self._subscriptions.ended(outcome.read_all(dict(zip(looks, found, strict=True))))
+            self._subscriptions.on_outcome(outcome.read_all(dict(zip(looks, found, strict=True))))

@@ -83,16 +83,16 @@ class ReplyChannel:
             self._to_look |= jobs
         for job in jobs:
             for watcher in self._watchers.get(job, ()):
-                watcher.confirmed(job)
+                watcher.on_subscribed(job)
 
-    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+    def on_outcome(self, outcomes: Mapping[str, Outcome]) -> None:
         """Outcomes were told, or found."""
         arrived: dict[Watcher, dict[str, Outcome]] = {}
         for job, outcome in outcomes.items():
             for watcher in self._watchers.pop(job, ()):
                 arrived.setdefault(watcher, {})[job] = outcome
         for watcher, some in arrived.items():
-            watcher.ended(some)
+            watcher.on_outcome(some)
 
     def look_again(self) -> None:
         """Look at all that is left."""
@@ -116,6 +116,6 @@ class ReplyChannel:
     def fail(self, error: HeadraceError) -> None:
         """End all waiting."""
         for watcher in {id(one): one for watchers in self._watchers.values() for one in watchers}.values():
-            watcher.failed(error)
+            watcher.on_error(error)
         self._watchers.clear()
         self.start_over()

@@ -72,15 +72,15 @@ class Subscription:
         self._given = iter(arrived.items())
         return next(self._given)
 
-    def confirmed(self, job: str) -> None:
+    def on_subscribed(self, job: str) -> None:
         """For `Subscriptions`, as are the two below."""
 
-    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+    def on_outcome(self, outcomes: Mapping[str, Outcome]) -> None:
         """So many jobs less to wait for."""
         self.jobs.difference_update(outcomes)
         self._arrived.put(outcomes)
 
-    def failed(self, error: HeadraceError) -> None:
+    def on_error(self, error: HeadraceError) -> None:
         """Nothing more will arrive."""
         self._arrived.put(error)
 
@@ -276,7 +276,7 @@ class OutcomeListener:
                     self._subscriptions.inbox.confirmed()
             case [b"subscribe", bytes() as channel, *_]:
                 with self._lock:
-                    self._subscriptions.confirmed(self._job(channel))
+                    self._subscriptions.on_subscribed(self._job(channel))
             case [b"message", bytes() as channel, bytes() as stored]:
                 self._end(outcome.read_all({self._job(channel): stored}))
 
@@ -285,7 +285,7 @@ class OutcomeListener:
 
     def _end(self, outcomes: Mapping[str, Outcome]) -> None:
         with self._lock:
-            self._subscriptions.ended(outcomes)
+            self._subscriptions.on_outcome(outcomes)
 
     def _tidy(self) -> bool:
         """Look at what may be stored, and unsubscribe from what is through. True if there was any of it."""

@@ -29,13 +29,13 @@ class Watcher(Protocol):
     #: False for jobs that are submitted only after their subscription is confirmed.
     look: bool
 
-    def confirmed(self, job: str) -> None:
+    def on_subscribed(self, job: str) -> None:
         """From now on no announcement of the job is missed."""
 
-    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+    def on_outcome(self, outcomes: Mapping[str, Outcome]) -> None:
         """Jobs have their outcomes."""
 
-    def failed(self, error: HeadraceError) -> None:
+    def on_error(self, error: HeadraceError) -> None:
         """There is no use in waiting on."""
 
 
@@ -88,7 +88,7 @@ class Subscriptions:
                 channel.watchers.remove(watcher)
                 self._leave(job, channel)
 
-    def confirmed(self, job: str) -> None:
+    def on_subscribed(self, job: str) -> None:
         """Redis has confirmed a subscription."""
         self._outstanding = max(0, self._outstanding - 1)
         channel = self._channels.get(job)
@@ -100,17 +100,17 @@ class Subscriptions:
         if channel.watchers and channel.look:
             self._to_look.add(job)
         for watcher in channel.watchers:
-            watcher.confirmed(job)
+            watcher.on_subscribed(job)
         self._leave(job, channel)
 
-    def ended(self, outcomes: Mapping[str, Outcome]) -> None:
+    def on_outcome(self, outcomes: Mapping[str, Outcome]) -> None:
         """Outcomes were announced, or found."""
-        self.inbox.ended(outcomes)
+        self.inbox.on_outcome(outcomes)
         for job in self._channels.keys() & outcomes.keys():
             channel = self._channels[job]
             watchers, channel.watchers = channel.watchers, []
             for watcher in watchers:
-                watcher.ended({job: outcomes[job]})
+                watcher.on_outcome({job: outcomes[job]})
             self._leave(job, channel)
 
     def _leave(self, job: str, channel: _Channel) -> None:
@@ -153,7 +153,7 @@ class Subscriptions:
     def fail(self, error: HeadraceError) -> None:
         """End all waiting."""
         for watcher in self._watchers():
-            watcher.failed(error)
+            watcher.on_error(error)
         self.inbox.fail(error)
         self._channels.clear()
         self.start_over()

@@ -53,7 +53,7 @@ class InMemoryDeadLetters:
         )
         self._jobs[job.id] = job
         self._letters.pop(job.id, None)
-        self._letters[job.id] = letters.kept(letter, encode(job))
+        self._letters[job.id] = letters.decode_with_message(letter, encode(job))
 
     def list(self, **which: Unpack[DeadLetterFilter]) -> Iterator[DeadLetter]:
         """As `DeadLetters.list`."""
@@ -63,7 +63,7 @@ class InMemoryDeadLetters:
         """As `DeadLetters.storms`."""
         storms = DeadLetterGroups()
         storms.add(self._found(parse_filter(which))[0])
-        return storms.found()
+        return storms.largest()
 
     def count(self) -> DeadLetterCount:
         """As `DeadLetters.count`; none is ever dropped."""

@@ -86,7 +86,7 @@ def malformed(
     )
 
 
-def read(letter: str, line: bytes, died_ms: int) -> DeadLetter:
+def decode(letter: str, line: bytes, died_ms: int) -> DeadLetter:
     """The letter in a line. One that cannot be read, whoever wrote it, is still listed, and can be purged."""
     try:
         found = _LETTER.decode(line)
@@ -103,7 +103,7 @@ def read(letter: str, line: bytes, died_ms: int) -> DeadLetter:
     return msgspec.structs.replace(found, id=letter, died_ms=died_ms)
 
 
-def kept(letter: DeadLetter, payload: bytes) -> DeadLetterWithMessage:
+def decode_with_message(letter: DeadLetter, payload: bytes) -> DeadLetterWithMessage:
     """A letter and its message as one."""
     return DeadLetterWithMessage(payload=payload, **msgspec.structs.asdict(letter))
 

@@ -29,7 +29,7 @@ class JobKeys(msgspec.Struct, frozen=True):
     secrets: dict[str, bytes]
 
     @classmethod
-    def of(cls, text: str) -> JobKeys | None:
+    def parse(cls, text: str) -> JobKeys | None:
         """The keys in `id:secret,id:secret`; None where there are none. Raises SettingError, without a secret."""
         secrets: dict[str, bytes] = {}
         for number, one in enumerate(filter(None, re.split(r"[,\s]+", text)), 1):

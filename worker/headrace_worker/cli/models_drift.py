@@ -71,7 +71,7 @@ _TITLES = ("NAME", "", "ROWS", "PSI", "", "MISSING", "WHEN ADDED")
 def _row(one: Drift) -> tuple[str, ...]:
     return (
         options.printable(one.name),
-        one.what,
+        one.column_kind,
         f"{one.rows:,}",
         "-" if one.psi is None else f"{one.psi:.3f}",
         one.verdict,

@@ -168,7 +168,7 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
         found = moving.aliases(model).by_name
         if not found:
             moving.check_known(model)
-        said = {name: moving.said(model, alias.version) for name, alias in found.items()}
+        said = {name: moving.status(model, alias.version) for name, alias in found.items()}
     if as_json:
         for name, alias in sorted(found.items()):
             options.print_json(

@@ -29,4 +29,4 @@ def opened(store: str | None, signer: Signer | None = None) -> Store:
     """The store, with the keys of the settings."""
     from headrace_worker.store.store import Store
 
-    return Store.of(settings(store), signer=signer)
+    return Store.from_settings(settings(store), signer=signer)

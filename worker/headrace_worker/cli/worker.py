@@ -79,7 +79,7 @@ def worker(  # noqa: PLR0917  # click passes them by name
 
 def _check(settings: WorkerSettings) -> None:
     """Say in a sentence what no worker can run with: Celery would show a traceback, or try again for ever."""
-    store = Store.of(settings, cached=True)
+    store = Store.from_settings(settings, cached=True)
     if (path := Path(store.title)).exists() and not path.is_dir():
         raise ModelError(f"the model store {store.title} is no folder; see HEADRACE_MODELS")
     for model in settings.serve.split(","):

@@ -23,7 +23,7 @@ class LetterPage(msgspec.Struct, frozen=True, kw_only=True):
     next: int | None
 
 
-def page(keys: Keys, wanted: CheckedFilter, start: int) -> Operation[LetterPage]:
+def read_page(keys: Keys, wanted: CheckedFilter, start: int) -> Operation[LetterPage]:
     """The letters wanted from the one at `start` on, counted from the newest, 0. Ages are not looked at."""
     found: list[DeadLetter] = []
     at = start
@@ -35,7 +35,7 @@ def page(keys: Keys, wanted: CheckedFilter, start: int) -> Operation[LetterPage]
         lines = yield Command(("HMGET", keys.dead, *names))
         for name, died, line in zip(names, scored[1::2], lines, strict=True):
             at += 1
-            one = letters.read(name.decode(errors="replace"), line or b"", int(float(died)))
+            one = letters.decode(name.decode(errors="replace"), line or b"", int(float(died)))
             if wanted.matches(one):
                 found.append(one)
             if len(found) == PAGE:
@@ -46,8 +46,8 @@ def page(keys: Keys, wanted: CheckedFilter, start: int) -> Operation[LetterPage]
     return LetterPage(letters=tuple(found), next=at)
 
 
-def one(keys: Keys, name: str) -> Operation[DeadLetter | None]:
+def read_letter(keys: Keys, name: str) -> Operation[DeadLetter | None]:
     """The letter of that id, without its message; None where there is none."""
     died = yield Command(("ZSCORE", keys.dead_times, name))
     line = yield Command(("HMGET", keys.dead, name))
-    return None if died is None else letters.read(name, line[0] or b"", int(float(died)))
+    return None if died is None else letters.decode(name, line[0] or b"", int(float(died)))

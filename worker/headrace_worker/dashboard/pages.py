@@ -104,7 +104,7 @@ class DeadLetters(Page):
         """Show a page of them."""
         which = DeadLetterFilter(model=self.text("model"), reason=self.text("reason"), error=self.text("error"))
         keys = self.application.link.keys
-        found = await self.do(letters.page(keys, parse_filter(which), self.number("start")))
+        found = await self.do(letters.read_page(keys, parse_filter(which), self.number("start")))
         plans = self.application.letters
         self.answer(
             "letters.html",
@@ -137,7 +137,7 @@ class DeadLetters(Page):
         tally = await ioloop.IOLoop.current().run_in_executor(None, self._through, sweep)
         log.info("%s of %d dead letters by %s: %s", action, len(ids), self._who, tally)
         done = "replayed" if action == "replay" else "purged"
-        stayed, gone = tally.taken + tally.no_job, tally.gone + len(tally.missing)
+        stayed, gone = tally.id_in_use + tally.no_job, tally.gone + len(tally.missing)
         self.redirect(
             f"{self.reverse_url('dead')}?asked=1&{done}={tally.done}&stayed={stayed}&gone={gone}", status=303
         )
@@ -157,7 +157,7 @@ class OneLetter(Page):
 
     async def get(self, name: str) -> None:
         """Show it."""
-        found = await self.do(letters.one(self.application.link.keys, name))
+        found = await self.do(letters.read_letter(self.application.link.keys, name))
         if found is None:
             raise UnknownLetter(f"there is no dead letter {name}; it may have been replayed, purged or dropped")
         self.answer("letter.html", found)

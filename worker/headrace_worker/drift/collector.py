@@ -76,7 +76,7 @@ class DriftCollector(Collector):
         for manifest in manifests:
             for one in drift(self._client, self._keys, manifest, now) or ():
                 if one.psi is not None:
-                    yield (manifest.name, manifest.version, one.what, one.name), one.psi
+                    yield (manifest.name, manifest.version, one.column_kind, one.name), one.psi
 
     def _serving(self) -> Iterator[Manifest]:
         for model in self._models.models():

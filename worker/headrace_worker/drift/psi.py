@@ -34,7 +34,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """One column of a version: a feature, or a number of its predictions."""
 
     name: str
-    what: Literal["feature", "prediction"]
+    column_kind: Literal["feature", "prediction"]
     #: Rows counted.
     rows: int
     #: The population stability index, from 0 up; None where there were too few rows.
@@ -98,7 +98,7 @@ def _compared(column: Column, now: Sequence[int], what: Literal["feature", "pred
     index = psi(then, now) if total >= LEAST_ROWS else None
     return Drift(
         name=column.name,
-        what=what,
+        column_kind=what,
         rows=total,
         psi=index,
         verdict=_verdict(index, by_chance(then, now)),

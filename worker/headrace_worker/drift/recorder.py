@@ -45,7 +45,7 @@ class DriftRecorder:
         self._counts: dict[tuple[str, str], Counter[int]] = {}
         self._left = _BETWEEN_WRITES
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
         if report.published is None:
             return
@@ -53,7 +53,7 @@ class DriftRecorder:
             cells = self._cells_of(batch.model)
             if cells is None or batch.method != cells.method or self._left <= 0:
                 continue
-            self._count(batch, cells, report.settled.outcomes, report.moment(report.ended))
+            self._count(batch, cells, report.settled.outcomes, report.moment(report.published_at))
 
     def _count(self, batch: Batch, cells: Cells, outcomes: Mapping[str, Outcome], now: datetime) -> None:
         rows = list(_rows(batch, outcomes))

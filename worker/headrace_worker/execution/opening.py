@@ -27,7 +27,7 @@ class ParsedClaim(msgspec.Struct, frozen=True, kw_only=True):
     #: The frames of these jobs, in the same order.
     frames: list[bytes]
     #: Jobs that end without running: their arguments are no job's, or they were tried often enough.
-    ended: list[tuple[Job, bytes, Failure]]
+    finished: list[tuple[Job, bytes, Failure]]
     #: Messages that are no job at all, and why.
     malformed: list[tuple[bytes, MalformedMessage]]
     #: The inbox of the client that waits, by job id.
@@ -48,7 +48,7 @@ def open_claim(
     `limits_of` is asked for the limits of the model of a job that was tried before; `trust` says whose jobs are
     taken, without it all are.
     """
-    opened = ParsedClaim(jobs=[], frames=[], ended=[], malformed=[], reply_channels={}, not_due=[])
+    opened = ParsedClaim(jobs=[], frames=[], finished=[], malformed=[], reply_channels={}, not_due=[])
     for frame in frames:
         attempts, message = split_history(frame) if frame.startswith(HISTORY_MARK) else ((), frame)
         try:
@@ -62,12 +62,12 @@ def open_claim(
             job = sealed.job()
         except InvalidInput as error:
             unreadable = _unreadable(sealed, queue)
-            opened.ended.append((unreadable, frame, failure_of(error, unreadable)))
+            opened.finished.append((unreadable, frame, failure_of(error, unreadable)))
             continue
         if attempts and not (job.version and is_version(job.version)) and (kept := kept_version(attempts)):
             job = msgspec.structs.replace(job, version=kept)
         if attempts and isinstance(decision := decide(attempts, limits_of(job), 0.0), GiveUp):
-            opened.ended.append((job, frame, given_up(job, attempts, decision.reason)))
+            opened.finished.append((job, frame, given_up(job, attempts, decision.reason)))
         elif job.eta is not None and job.eta > now:
             opened.not_due.append((int((job.eta - now).total_seconds() * 1000) + 1, frame))
         else:

@@ -38,8 +38,8 @@ class BatchRun(msgspec.Struct, frozen=True, kw_only=True):
 
     batch: Batch
     #: When it began and ended: this machine's monotonic clock, in seconds.
-    began: float
-    ended: float
+    started_at: float
+    finished_at: float
 
 
 def run(
@@ -69,7 +69,7 @@ def run(
                     for done, result in _run(batch, alone=len(jobs) == 1):
                         results[places[id(done)]] = result
                 finally:
-                    ran.append(BatchRun(batch=batch, began=began, ended=time.monotonic()))
+                    ran.append(BatchRun(batch=batch, started_at=began, finished_at=time.monotonic()))
     except SoftTimeLimitExceeded as error:
         # Of the whole claim: there is no time left to look for the one who took it.
         for admitted in ready:

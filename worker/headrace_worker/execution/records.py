@@ -17,7 +17,7 @@ from headrace_worker.transport.leases import Claim
 def executions(claim: Claim, opened: ParsedClaim, batches: Sequence[BatchRun]) -> dict[str, msgspec.Raw]:
     """The run of each job that can have an outcome, by its id, as JSON."""
     bare = Execution(claim=claim.lease.name, claimed_ms=claim.at_ms, jobs=len(claim.frames))
-    given_up = ((job, frame) for job, frame, _ in opened.ended)
+    given_up = ((job, frame) for job, frame, _ in opened.finished)
     frames = {job.id: frame for job, frame in chain(zip(opened.jobs, opened.frames, strict=True), given_up)}
     found = dict.fromkeys(frames, bare.encode())
     # Those of a batch share all but the attempts, which few have.
@@ -41,7 +41,7 @@ def _run(bare: Execution, claim: Claim, one: BatchRun) -> Execution:
         bare,
         version=manifest.version,
         runtime=manifest.runtime,
-        began_ms=max(0, round((one.began - claim.taken) * 1000)),
-        took_ms=round((one.ended - one.began) * 1000, 1),
+        began_ms=max(0, round((one.started_at - claim.taken_at) * 1000)),
+        took_ms=round((one.finished_at - one.started_at) * 1000, 1),
         rows=sum(len(admitted.instances) for admitted in one.batch.jobs),
     )

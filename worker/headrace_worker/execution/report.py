@@ -33,9 +33,9 @@ class ClaimReport(msgspec.Struct, frozen=True, kw_only=True):
     published: Sequence[Outcome] | None
     #: When the messages were opened, the last batch had ended, and all was published: this machine's monotonic
     #: clock, in seconds. `moment` tells what the server's clock says then.
-    began: float
-    predicted: float
-    ended: float
+    started_at: float
+    predicted_at: float
+    published_at: float
 
     def moment(self, monotonic: float) -> datetime:
         """What the server's clock says at one of the moments above."""
@@ -45,7 +45,7 @@ class ClaimReport(msgspec.Struct, frozen=True, kw_only=True):
 class Listener(Protocol):
     """Is told of every claim that a pool process has run to its end."""
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended. What it raises is logged, and costs no job."""
         ...
 
@@ -53,10 +53,10 @@ class Listener(Protocol):
 class ProgressListener(Listener, Protocol):
     """Is told of a claim while it runs, too."""
 
-    def claimed(self, jobs: int) -> None:
+    def on_claim_received(self, jobs: int) -> None:
         """A claim of this many messages has arrived in the pool process."""
         ...
 
-    def started(self, jobs: Sequence[Job], now: datetime, frames: Sequence[bytes] = ()) -> None:
+    def on_jobs_started(self, jobs: Sequence[Job], now: datetime, frames: Sequence[bytes] = ()) -> None:
         """These jobs are about to run. `frames` are their messages, with the attempts they have behind them."""
         ...

@@ -65,12 +65,12 @@ class ClaimRunner:
         began = time.monotonic()
         now = claim.moment(began)
         if self._events:
-            self._events.claimed(len(claim.frames))
+            self._events.on_claim_received(len(claim.frames))
         opened = open_claim(claim.frames, claim.lease.queue, now, self._limits_of, self._trust)
-        if claim.look:
+        if claim.check_outcomes:
             self._drop_ended(opened)
         if self._events:
-            self._events.started(opened.jobs, now, opened.frames)
+            self._events.on_jobs_started(opened.jobs, now, opened.frames)
         results, batches = predict.run(opened.jobs, self._registry, now)
         predicted = time.monotonic()
         now = claim.moment(predicted)
@@ -93,9 +93,9 @@ class ClaimRunner:
                 batches=batches,
                 settled=settled,
                 published=published,
-                began=began,
-                predicted=predicted,
-                ended=time.monotonic(),
+                started_at=began,
+                predicted_at=predicted,
+                published_at=time.monotonic(),
             )
         )
 
@@ -113,18 +113,18 @@ class ClaimRunner:
             now_ms=int(now.timestamp() * 1000),
             chance=random.random,
         )
-        for job, frame, failure in opened.ended:
-            settler.ended(job, frame, failure)
+        for job, frame, failure in opened.finished:
+            settler.add_finished(job, frame, failure)
         for frame, why in opened.malformed:
-            settler.malformed(frame, why)
-        settler.settled.delayed.extend(opened.not_due)
-        settler.ran(opened.jobs, opened.frames, results)
-        return settler.settled
+            settler.add_malformed(frame, why)
+        settler.decisions.delayed.extend(opened.not_due)
+        settler.add_results(opened.jobs, opened.frames, results)
+        return settler.decisions
 
     def _tell(self, report: ClaimReport) -> None:
         for listener in self._listeners:
             try:
-                listener.ended(report)
+                listener.on_claim_finished(report)
             except Exception as error:  # noqa: BLE001  # the jobs have their outcomes, whatever their news comes to
                 # Its message may quote a payload.
                 log.error("%s failed: %s", type(listener).__qualname__, type(error).__qualname__)  # noqa: TRY400

@@ -49,16 +49,16 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
     #: The moment, the server's unix milliseconds; and random numbers from 0 to 1.
     now_ms: int
     chance: Callable[[], float]
-    settled: ClaimDecisions = msgspec.field(default_factory=ClaimDecisions)
+    decisions: ClaimDecisions = msgspec.field(default_factory=ClaimDecisions)
 
-    def ran(
+    def add_results(
         self,
         jobs: Iterable[Job],
         frames: Iterable[bytes],
         results: Iterable[Outcome | FailedRun | NotRunnableHere],
     ) -> None:
         """Settle what was run: the jobs, their frames and their results, in the same order."""
-        outcomes = self.settled.outcomes
+        outcomes = self.decisions.outcomes
         results = list(results)
         for job, frame, result in zip(jobs, frames, results, strict=True):
             if type(result) is Success:
@@ -68,11 +68,11 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             elif isinstance(result, NotRunnableHere):
                 self._withheld(job, frame, result)
             else:
-                self.ended(job, frame, result)
+                self.add_finished(job, frame, result)
 
-    def ended(self, job: Job, frame: bytes, outcome: Outcome, *, version: str | None = None) -> None:
+    def add_finished(self, job: Job, frame: bytes, outcome: Outcome, *, version: str | None = None) -> None:
         """Settle a job that has its outcome; `version` is that of the model that ran."""
-        if self.settled.outcomes.setdefault(job.id, outcome) is not outcome or not isinstance(outcome, Failure):
+        if self.decisions.outcomes.setdefault(job.id, outcome) is not outcome or not isinstance(outcome, Failure):
             return
         attempts, message = split_history(frame)
         found = DeadLetter(
@@ -90,13 +90,13 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             attempts=attempts,
             metadata=job.metadata,
         )
-        self.settled.letters.append((found, message))
+        self.decisions.letters.append((found, message))
 
-    def malformed(self, frame: bytes, error: Exception) -> None:
+    def add_malformed(self, frame: bytes, error: Exception) -> None:
         """Settle bytes that are no job: there is nobody to tell, so they are a letter only."""
         attempts, message = split_history(frame)
         found = dead_letter.malformed(message, error, queue=self.queue, worker=self.worker, attempts=attempts)
-        self.settled.letters.append((found, message))
+        self.decisions.letters.append((found, message))
 
     def _raised(self, job: Job, frame: bytes, raised: FailedRun, company: int) -> None:
         error, admitted = raised.error, raised.admitted
@@ -110,23 +110,23 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             frame = join_history(attempts, message)
             decision = decide(attempts, manifest.limits, self.chance())
             if isinstance(decision, Retry):
-                self.settled.delayed.append((int(decision.after * 1000), frame))
-                self.settled.retried.append((job, error))
+                self.decisions.delayed.append((int(decision.after * 1000), frame))
+                self.decisions.retried.append((job, error))
                 return
             failure = msgspec.structs.replace(failure_of(error, job), reason=decision.reason)
-        self.ended(job, frame, failure or failure_of(error, job), version=manifest.version)
+        self.add_finished(job, frame, failure or failure_of(error, job), version=manifest.version)
         if not isinstance(error, InvalidInput):
-            self.settled.errors.append((error, admitted))
+            self.decisions.errors.append((error, admitted))
 
     def _withheld(self, job: Job, frame: bytes, withheld: NotRunnableHere) -> None:
         before, message = split_history(frame)
         attempts = (*before, Attempt(cause=ELSEWHERE, owner=self.owner, at_ms=self.now_ms, claim_size=0))
         decision = requeue(attempts, withheld.error, self.chance())
         if isinstance(decision, Retry):
-            self.settled.delayed.append((int(decision.after * 1000), join_history(attempts, message)))
+            self.decisions.delayed.append((int(decision.after * 1000), join_history(attempts, message)))
             return
         failure = failure_of(withheld.error, job)
-        self.ended(
+        self.add_finished(
             job,
             join_history(attempts, message),
             msgspec.structs.replace(

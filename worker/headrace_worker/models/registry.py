@@ -158,7 +158,7 @@ class Registry:
         """Begin in a process just forked: another thread of the main one may have held the lock."""
         self._lock = threading.RLock()
 
-    def told(self, route: Route) -> None:
+    def announced(self, route: Route) -> None:
         """Go by what the main process says, as far as this process has the versions for it."""
         known = self._loaded.get(route.model, {})
         if route.versions <= known.keys():

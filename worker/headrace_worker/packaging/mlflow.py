@@ -32,7 +32,7 @@ class Folder(NamedTuple):
     """What an MLflow folder holds."""
 
     file: Path
-    given: Input | None
+    signature: Input | None
     example: Path | None
 
 

@@ -83,7 +83,7 @@ def package(
     if file is None:
         raise ModelError(f"{source.title} comes without an example; give one with --example")
     instances = read_example(file, source.estimator)
-    given = _read_input(contract) if contract else source.given
+    given = _read_input(contract) if contract else source.signature
     if source.runtime:
         if runtime not in {AUTO, "sklearn", source.runtime}:
             raise ModelError(f"{source.title} is executed by the runtime {source.runtime}, not by {runtime}")

@@ -29,7 +29,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     factory: str = ""
     #: The input of the contract, and the example, where they came with the model.
-    given: Input | None = None
+    signature: Input | None = None
     example: Path | None = None
 
 
@@ -45,7 +45,7 @@ def read_source(model: str | Path, *, data: Path | None, max_bytes: int, trust_p
         return _read_file(path, max_bytes=max_bytes, trust_pickle=trust_pickle)
     found = mlflow.read_folder(path)
     inside = _read_file(found.file, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    return msgspec.structs.replace(inside, given=found.given, example=found.example)
+    return msgspec.structs.replace(inside, signature=found.signature, example=found.example)
 
 
 def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:

@@ -19,7 +19,7 @@ class DirectDispatch:
         self._pool: Any = None
         self._hub: Any = None
 
-    def of(self, pool: Any, hub: Any) -> None:
+    def for_pool(self, pool: Any, hub: Any) -> None:
         """Say which pool, and which event loop drives it."""
         self._pool, self._hub = pool, hub
 
@@ -41,6 +41,6 @@ class DispatchStep(bootsteps.StartStopStep):
         """The event loop begins, or begins anew after a lost connection."""
         pool = getattr(worker.pool, "_pool", None)
         forks = hasattr(pool, "outbound_buffer")
-        self.handover.of(pool if forks else None, hub)
+        self.handover.for_pool(pool if forks else None, hub)
         if forks:
             lower_priority()

@@ -28,7 +28,7 @@ class PoolReplacement:
         self._done = threading.Event()
         self._done.set()
 
-    def of(self, pool: Any) -> None:
+    def for_pool(self, pool: Any) -> None:
         """Say which pool: Celery's of processes that its event loop drives, or None where there is none."""
         self._pool = pool
 
@@ -121,5 +121,5 @@ class PoolReplacementStep(bootsteps.StartStopStep):
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """The event loop begins, or begins anew after a lost connection."""
         pool = getattr(worker.pool, "_pool", None)
-        self.swap.of(pool if hasattr(pool, "_all_inqueues") else None)
+        self.swap.for_pool(pool if hasattr(pool, "_all_inqueues") else None)
         hub.on_tick.add(self.swap.step)

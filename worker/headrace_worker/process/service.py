@@ -72,7 +72,7 @@ class WorkerService:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
-        self.registry = Registry(Store.of(settings, cached=True), settings)
+        self.registry = Registry(Store.from_settings(settings, cached=True), settings)
         self._keys = Keys(settings.key_prefix)
         self._client: redis.Redis | None = None
         self._client_pid = 0
@@ -264,7 +264,7 @@ class WorkerService:
         """Run a claim, in a pool process if there are any."""
         runner = self.runner(app, hostname)
         if claim.route is not None and os.getpid() != self._main_pid:
-            self.registry.told(claim.route)
+            self.registry.announced(claim.route)
         with contextlib.nullcontext() if os.getpid() == self._main_pid else pool_process.running():
             runner.run(claim)
 
@@ -309,7 +309,7 @@ class WorkerService:
 
 
 def _trust_of(settings: WorkerSettings) -> Trust | None:
-    keys = JobKeys.of(settings.job_keys)
+    keys = JobKeys.parse(settings.job_keys)
     if keys is None and settings.require_signed_jobs:
         raise SettingError("HEADRACE_REQUIRE_SIGNED_JOBS needs HEADRACE_JOB_KEYS: without keys no job would count")
     return Trust(keys=keys, required=settings.require_signed_jobs) if keys is not None else None

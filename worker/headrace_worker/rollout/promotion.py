@@ -82,7 +82,7 @@ class Promoter:
         """The moves of a model's aliases, the newest first."""
         return aliases.moves(execute(self._client, aliases.history_command(self._keys, model)))
 
-    def said(self, model: str, version: str) -> RolloutStatus:
+    def status(self, model: str, version: str) -> RolloutStatus:
         """What workers say of a version at this moment."""
         commands = (
             ("TIME",),
@@ -212,7 +212,7 @@ class Promoter:
         """The workers that have the version in memory: all there are."""
         end = self._clock() + seconds
         while True:
-            said = self.said(model, version)
+            said = self.status(model, version)
             tell(said)
             if said.refused:
                 told = "; ".join(f"{worker}: {why}" for worker, why in said.refused.items())

@@ -51,7 +51,7 @@ class ShadowRunner:
         #: Seconds a shadow may still take.
         self._allowance = _ALLOWANCE
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended. Raises redis.RedisError."""
         route = report.claim.route
         if route is None or report.published is None or not {CANARY, SHADOW} & route.aliases.keys():
@@ -71,7 +71,7 @@ class ShadowRunner:
 
         What a canary answered, or a version that a job named, is nothing to compare it with.
         """
-        self._allowance += sum(batch.ended - batch.began for batch in report.batches)
+        self._allowance += sum(batch.finished_at - batch.started_at for batch in report.batches)
         self._allowance = min(self._allowance, 10 * _ALLOWANCE)
         answered = {outcome.job: outcome for outcome in report.published or () if isinstance(outcome, Success)}
         rows = 0
@@ -114,8 +114,8 @@ def count(report: ClaimReport) -> dict[str, VersionStats]:
             bad += job.job.id in retried or (isinstance(outcome, Failure) and outcome.reason in _ITS_OWN)
         one.succeeded += good
         one.failed += bad
-        one.took(ran.ended - ran.began, good + bad)
-    for given_up, _, failure in report.opened.ended:  # before it ran again: it had taken its process with it
+        one.took(ran.finished_at - ran.started_at, good + bad)
+    for given_up, _, failure in report.opened.finished:  # before it ran again: it had taken its process with it
         if given_up.version is not None and failure.reason in _ITS_OWN:
             found.setdefault(given_up.version, VersionStats()).failed += 1
     return found

@@ -31,11 +31,11 @@ from headrace_worker.store.folder import read_up_to
 _ABANDONED = 3600.0
 
 
-class Seen(msgspec.Struct, frozen=True):
+class CachedFile(msgspec.Struct, frozen=True):
     """What a store had."""
 
     #: When it was asked, in seconds since 1970 by this machine's clock.
-    at: float
+    read_at: float
     #: The numbers of the versions, by model.
     versions: Mapping[str, list[str]]
 
@@ -70,7 +70,7 @@ class Cache:
         self._write(self._artifacts / digest, data)
         self._drop(keep=digest)
 
-    def of(self, store: str) -> CachedStore:
+    def open(self, store: str) -> CachedStore:
         """What is known of a store, by its URL."""
         return CachedStore(self, self.folder / "stores" / hashlib.sha256(store.encode()).hexdigest()[:16])
 
@@ -125,14 +125,14 @@ class CachedStore:
         """Keep a small file of a version."""
         self._cache._write(self._folder / model / version / name, data)  # noqa: SLF001  # its other half
 
-    def seen(self) -> Seen | None:
+    def cached_versions(self) -> CachedFile | None:
         """What the store had when it was last asked, by any process."""
         try:
-            return msgspec.json.decode((self._folder / "versions.json").read_bytes(), type=Seen)
+            return msgspec.json.decode((self._folder / "versions.json").read_bytes(), type=CachedFile)
         except (OSError, msgspec.DecodeError):
             return None
 
-    def saw(self, seen: Seen) -> None:
+    def keep_versions(self, seen: CachedFile) -> None:
         """Remember what the store has, and forget the versions that it has no more."""
         for model in self._folder.glob("*/"):
             for version in model.glob("*/"):

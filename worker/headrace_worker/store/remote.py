@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.errors import HeadraceError, ModelError, StoreUnavailable
 from headrace_worker.store.backend import MANIFEST, NUMBER, Rest, Unfinished
-from headrace_worker.store.cache import Cache, CachedStore, Seen, is_digest
+from headrace_worker.store.cache import Cache, CachedFile, CachedStore, is_digest
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -53,11 +53,11 @@ class Remote:
 
     def __init__(self, url: str, cache: Cache | None = None) -> None:
         self._url, self._cache = url, cache
-        self._known = cache.of(url) if cache else None
+        self._known = cache.open(url) if cache else None
         self._files: AbstractFileSystem | None = None
         self._root = ""
         self._pid = self._made_in = os.getpid()
-        self._seen: Seen | None = None
+        self._seen: CachedFile | None = None
         self._looking = threading.Lock()
         self._away = False
         self._heeds_conditions: bool | None = None
@@ -76,7 +76,7 @@ class Remote:
         seen = self._seen
         if seen is None:
             return self._first_look(self._known).versions
-        if _age(seen) >= _LOOK_EVERY and (newer := self._known.seen()) and newer.at > seen.at:
+        if _age(seen) >= _LOOK_EVERY and (newer := self._known.cached_versions()) and newer.read_at > seen.read_at:
             seen = self._seen = newer  # another process has asked
         if _age(seen) >= (_LOOK_EVERY if os.getpid() == self._made_in else _LOOK_EVERY_FORKED):
             self._look_in_background()
@@ -104,8 +104,8 @@ class Remote:
         """Bytes a version takes."""
         return sum(self._under(f"{model}/{version}").values())
 
-    def _first_look(self, known: CachedStore) -> Seen:
-        last = known.seen()
+    def _first_look(self, known: CachedStore) -> CachedFile:
+        last = known.cached_versions()
         if last is not None and _age(last) < _LOOK_EVERY:
             self._seen = last
             return last
@@ -115,7 +115,7 @@ class Remote:
             if last is None:
                 raise
             log.warning("%s; what is here of it serves", error)
-            self._away, self._seen = True, Seen(at=time.time(), versions=last.versions)
+            self._away, self._seen = True, CachedFile(read_at=time.time(), versions=last.versions)
             return self._seen
 
     def _look_in_background(self) -> None:
@@ -132,7 +132,7 @@ class Remote:
                 log.warning("%s; what is here of it serves on", error)
             self._away = True
             if self._seen is not None:  # asked in vain is asked: not again at once
-                self._seen = Seen(at=time.time(), versions=self._seen.versions)
+                self._seen = CachedFile(read_at=time.time(), versions=self._seen.versions)
         else:
             if self._away:
                 log.warning("the model store %s is back", self.title)
@@ -140,10 +140,10 @@ class Remote:
         finally:
             self._looking.release()
 
-    def _look(self) -> Seen:
-        seen = self._seen = Seen(at=time.time(), versions=self._list())
+    def _look(self) -> CachedFile:
+        seen = self._seen = CachedFile(read_at=time.time(), versions=self._list())
         if self._known is not None:
-            self._known.saw(seen)
+            self._known.keep_versions(seen)
         return seen
 
     def _list(self) -> dict[str, list[str]]:
@@ -295,9 +295,9 @@ def _connect(url: str) -> tuple[AbstractFileSystem, str]:
     return found[0], found[1].rstrip("/")
 
 
-def _age(seen: Seen) -> float:
+def _age(seen: CachedFile) -> float:
     """Seconds since the store was asked; without end where this machine's clock was set back since."""
-    age = time.time() - seen.at
+    age = time.time() - seen.read_at
     return age if age >= 0 else float("inf")
 
 

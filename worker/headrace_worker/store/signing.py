@@ -122,7 +122,7 @@ class Keyring:
         self._keys, self._required = keys, required
 
     @classmethod
-    def of(cls, files: str, *, required: bool) -> Keyring:
+    def parse(cls, files: str, *, required: bool) -> Keyring:
         """The keys in files, with commas between; as HEADRACE_MODEL_KEYS has them. Raises SettingError."""
         keys: list[Verifier] = []
         for name in filter(None, map(str.strip, files.split(","))):

@@ -48,14 +48,16 @@ class Store:
         self._keyring, self._signer = keyring or Keyring(), signer
 
     @classmethod
-    def of(cls, settings: WorkerSettings, *, signer: Signer | None = None, cached: bool = False) -> Store:
+    def from_settings(
+        cls, settings: WorkerSettings, *, signer: Signer | None = None, cached: bool = False
+    ) -> Store:
         """The store of the settings, with their keys. Raises SettingError.
 
         `cached` is for what serves: it goes on with what it has read where the store is away.
         """
         return cls(
             settings.models,
-            keyring=Keyring.of(settings.model_keys, required=settings.require_signature),
+            keyring=Keyring.parse(settings.model_keys, required=settings.require_signature),
             signer=signer,
             cache=Cache(_cache_folder(settings), max_bytes=settings.model_cache_bytes) if cached else None,
         )

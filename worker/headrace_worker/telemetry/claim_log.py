@@ -18,7 +18,7 @@ _NAMED = 10
 class ClaimLog:
     """Writes a line for each such thing. Jobs of a claim that failed alike are one."""
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
         queue = report.claim.lease.queue
         about: dict[str, Any] = {"queue": queue, "claim": report.claim.lease.name}
@@ -64,7 +64,7 @@ class ClaimLog:
                 "%d outcomes of %s published within %.1f ms",
                 len(report.published),
                 queue,
-                (report.ended - report.began) * 1000,
+                (report.published_at - report.started_at) * 1000,
                 extra=about,
             )
 

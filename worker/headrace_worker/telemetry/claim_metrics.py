@@ -27,7 +27,7 @@ class ClaimMetrics:
     def __init__(self, send: Callable[[MetricDelta], None], *, claim_jobs: int) -> None:
         self._send, self._claim_jobs = send, claim_jobs
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
         tally = MetricDelta()
         measure(report, tally, claim_jobs=self._claim_jobs)
@@ -49,7 +49,7 @@ def measure(report: ClaimReport, tally: MetricDelta, *, claim_jobs: int) -> None
         tally.add(metrics.ATTEMPTS, (model, cause), number)
     tally.observe(metrics.WAIT, (model,), _waits(report))
     _batches(report, tally, model, claim_jobs)
-    tally.observe(metrics.PUBLISH, (model,), [report.ended - report.predicted])
+    tally.observe(metrics.PUBLISH, (model,), [report.published_at - report.predicted_at])
 
 
 def _outcomes(report: ClaimReport, tally: MetricDelta, model: str) -> None:
@@ -87,7 +87,7 @@ def _causes(report: ClaimReport) -> Iterator[str]:
     """Why the runs that jobs had behind them did not end them, for jobs that have ended now."""
     ended = {outcome.job for outcome in report.published or ()}
     opened = report.opened
-    frames = [(job, frame) for job, frame, _ in opened.ended]
+    frames = [(job, frame) for job, frame, _ in opened.finished]
     frames += zip(opened.jobs, opened.frames, strict=True)
     for job, frame in frames:
         if frame.startswith(HISTORY_MARK) and job.id in ended:
@@ -98,7 +98,7 @@ def _causes(report: ClaimReport) -> Iterator[str]:
 
 def _waits(report: ClaimReport) -> Iterator[float]:
     """Seconds that jobs waited until they were claimed, as far as their ids tell when they were submitted."""
-    claimed = report.moment(report.claim.taken)
+    claimed = report.moment(report.claim.taken_at)
     for job, frame in zip(report.opened.jobs, report.opened.frames, strict=True):
         since = submitted_at(job.id)
         if since is None or frame.startswith(HISTORY_MARK):
@@ -111,12 +111,12 @@ def _waits(report: ClaimReport) -> Iterator[float]:
 def _batches(report: ClaimReport, tally: MetricDelta, model: str, claim_jobs: int) -> None:
     if not report.batches:
         return
-    tally.observe(metrics.BATCHING, (model,), [report.batches[0].began - report.claim.taken])
+    tally.observe(metrics.BATCHING, (model,), [report.batches[0].started_at - report.claim.taken_at])
     for run in report.batches:
         manifest = run.batch.model.manifest
         labels = (manifest.name, manifest.version)
         rows = sum(len(admitted.instances) for admitted in run.batch.jobs)
-        tally.observe(metrics.PREDICT, labels, [run.ended - run.began])
+        tally.observe(metrics.PREDICT, labels, [run.finished_at - run.started_at])
         tally.observe(metrics.ROWS, labels, [rows])
         tally.add(metrics.BATCHES, (*labels, cut_of(report, run.batch, rows, claim_jobs)))
 

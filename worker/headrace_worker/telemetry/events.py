@@ -62,7 +62,7 @@ class Events:
             "utcoffset": (time.altzone if time.localtime().tm_isdst else time.timezone) // 3600,
         }
 
-    def claimed(self, jobs: int) -> None:
+    def on_claim_received(self, jobs: int) -> None:
         """So many jobs were claimed: ask, if need be, who listens. The answer comes while they are read."""
         self._read_reply()
         self._anyone = self._listeners > 0 or self._is_old_news
@@ -70,7 +70,7 @@ class Events:
         if self._asked:
             self._publish(b"[]")
 
-    def started(self, jobs: Sequence[Job], now: datetime, frames: Sequence[bytes] = ()) -> None:
+    def on_jobs_started(self, jobs: Sequence[Job], now: datetime, frames: Sequence[bytes] = ()) -> None:
         """Jobs were received and started. Their frames, in the same order, tell how often they ran before."""
         if self._asked:
             self._read_reply()
@@ -100,17 +100,17 @@ class Events:
             ]
         self._send(events, now)
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """Jobs have their outcomes, or run again later.
 
         An outcome that was not published came second: its job was cancelled while it ran.
         """
         if report.published is None or not (self._anyone or self._is_old_news):
             return  # of a claim that ran for long, who came meanwhile hears the end
-        settled, now = report.settled, report.moment(report.predicted)
+        settled, now = report.settled, report.moment(report.predicted_at)
         stands: dict[str, Outcome] = {job: Cancelled(job=job) for job in settled.outcomes}
         stands.update((outcome.job, outcome) for outcome in report.published)
-        seconds = report.predicted - report.began
+        seconds = report.predicted_at - report.started_at
         # Celery's event of a failure has no place for what ran; a field more harms nobody.
         ran = {letter.id: letter.version for letter, _ in settled.letters}
         events = [self._end(stands[job], seconds, ran.get(job)) for job in stands if self._shown(job)]

@@ -51,7 +51,7 @@ class PredictionLog:
         self._thread: threading.Thread | None = None
         self._said = float("-inf")
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
         model = model_of(report.claim.lease.queue)
         if model is None or not report.published or not self._wanted.keeps(model):

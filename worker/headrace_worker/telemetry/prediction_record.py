@@ -109,10 +109,10 @@ def records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
     outcomes = {outcome.job: outcome for outcome in report.published or ()}
     runs = {admitted.job.id: (run, admitted) for run in report.batches for admitted in run.batch.jobs}
     rows = {id(run): sum(len(one.instances) for one in run.batch.jobs) for run in report.batches}
-    at_ms = int(report.moment(report.ended).timestamp() * 1000)
-    claimed = report.moment(report.claim.taken)
+    at_ms = int(report.moment(report.published_at).timestamp() * 1000)
+    claimed = report.moment(report.claim.taken_at)
     opened = report.opened
-    frames = [*zip(opened.jobs, opened.frames, strict=True), *((job, frame) for job, frame, _ in opened.ended)]
+    frames = [*zip(opened.jobs, opened.frames, strict=True), *((job, frame) for job, frame, _ in opened.finished)]
     for job, frame in frames:
         outcome = outcomes.pop(job.id, None)
         if outcome is None:
@@ -151,7 +151,7 @@ def _ran(run: BatchRun, rows: int, method: str) -> dict[str, Any]:
         "version": manifest.version,
         "runtime": manifest.runtime,
         "method": method,
-        "predict_ms": round((run.ended - run.began) * 1000, 3),
+        "predict_ms": round((run.finished_at - run.started_at) * 1000, 3),
         "batch_rows": rows,
     }
 

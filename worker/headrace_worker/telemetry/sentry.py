@@ -120,7 +120,7 @@ def check_in() -> None:
 class Errors:
     """Sends the errors of models that ended jobs, and the jobs that were given up without one."""
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
         if report.published is None:
             return

@@ -28,7 +28,7 @@ class QueueSpans:
     def __init__(self, rate: float, chance: Callable[[], float] = random.random) -> None:
         self._rate, self._chance = rate, chance
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
         if report.published is None:
             return
@@ -53,7 +53,7 @@ def _send(job: Job, frame: bytes, report: ClaimReport, *, failed: bool) -> None:
         carried = scope.continue_trace(
             job.trace or {}, op="queue.task", name=queue, source="task", origin="auto.queue"
         )
-        carried.sampled, carried.start_timestamp = True, report.moment(report.claim.taken)
+        carried.sampled, carried.start_timestamp = True, report.moment(report.claim.taken_at)
         transaction = sentry_sdk.start_transaction(carried)
         span = transaction.start_child(op="queue.process", name=queue, start_timestamp=claimed)
         span.set_data("messaging.system", "redis")
@@ -67,7 +67,7 @@ def _send(job: Job, frame: bytes, report: ClaimReport, *, failed: bool) -> None:
             span.set_data("messaging.message.receive.latency", max(0.0, 1000 * waited))
         for one in (span, transaction):
             one.set_status(status)
-        ended = report.moment(report.ended)
+        ended = report.moment(report.published_at)
         span.finish(end_timestamp=ended)
         transaction.set_tag("headrace.model", job.model)
         transaction.finish(end_timestamp=ended)

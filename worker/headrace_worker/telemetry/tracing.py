@@ -81,7 +81,7 @@ class Traces:
         self._api, self._extract, self._root = trace, propagate.extract, context.Context()
         self._tracer: Tracer = provider.get_tracer("headrace", __version__)
 
-    def ended(self, report: ClaimReport) -> None:
+    def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
         traced = {job.id: context for job in report.opened.jobs if (context := self._context(job)) is not None}
         if not traced or report.published is None:
@@ -100,7 +100,7 @@ class Traces:
                 self._end(process, ends.get(job.id), again.get(job.id), report)
         for run in report.batches:
             if (predicted := batches.get(run.batch.jobs[0].job.id)) is not None:
-                predicted.end(_ns(report.moment(run.ended)))
+                predicted.end(_ns(report.moment(run.finished_at)))
 
     def _context(self, job: Job) -> Any:
         """The context of a job's submit; None where it is not traced."""
@@ -115,7 +115,7 @@ class Traces:
         return self._tracer.start_span(
             f"predict {manifest.name}",
             context=self._root,
-            start_time=_ns(report.moment(run.began)),
+            start_time=_ns(report.moment(run.started_at)),
             attributes={
                 "headrace.model": manifest.name,
                 "headrace.version": manifest.version,
@@ -127,7 +127,7 @@ class Traces:
         )
 
     def _wait(self, job: Job, context: Any, report: ClaimReport) -> None:
-        claimed = report.moment(report.claim.taken)
+        claimed = report.moment(report.claim.taken_at)
         # Who submits has a clock of its own.
         began = min(submitted_at(job.id) or claimed, claimed)
         queue = report.claim.lease.queue
@@ -145,7 +145,7 @@ class Traces:
             f"process {queue}",
             context=context,
             kind=self._api.SpanKind.CONSUMER,
-            start_time=_ns(report.moment(report.claim.taken)),
+            start_time=_ns(report.moment(report.claim.taken_at)),
             links=[] if batch is None else [self._api.Link(batch.get_span_context())],
             attributes={
                 "messaging.system": "redis",
@@ -174,7 +174,7 @@ class Traces:
                 # Not its message: it may be long, and the log and the dead letter have it.
                 span.set_attribute("error.type", outcome.error)
                 span.set_status(error, outcome.reason)
-        span.end(_ns(report.moment(report.ended)))
+        span.end(_ns(report.moment(report.published_at)))
 
 
 def _ns(moment: datetime) -> int:

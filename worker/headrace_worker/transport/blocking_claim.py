@@ -61,7 +61,7 @@ class BlockingClaim:
         queue = self.lease.queue
         return self.lease if any(ask.queue == queue and ask.leased and not ask.wait for ask in asks) else None
 
-    def found(self, claim: Claim) -> None:
+    def record_claim(self, claim: Claim) -> None:
         """Tell what was claimed: the lease that was offered stands no more."""
         source, _ = claim.lease.origins[0]
         place = (claim.lease.queue, source)
@@ -116,7 +116,9 @@ class BlockingClaim:
         if frame is None or stood is None or others or self.lease is None:
             return None
         at_ms = int(seconds) * 1000 + int(micros) // 1000
-        return Claim(lease=self.lease, frames=[frame], look=bool(look), at_ms=at_ms, taken=time.monotonic())
+        return Claim(
+            lease=self.lease, frames=[frame], check_outcomes=bool(look), at_ms=at_ms, taken_at=time.monotonic()
+        )
 
     def _refused(self, error: redis.ResponseError) -> None:
         self.pause()

@@ -73,7 +73,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         """Done with."""
         self.channel.keeper.acknowledge(delivery_tag)
         super().ack(delivery_tag)
-        self.channel.ended()
+        self.channel.on_claim_finished()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Give up. With a `cause`, the process that ran the message was lost; without, nothing ran."""
@@ -85,7 +85,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         else:
             keeper.discard(delivery_tag)
         super().ack(delivery_tag)
-        self.channel.ended()
+        self.channel.on_claim_finished()
 
 
 class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
@@ -215,12 +215,12 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             self._flush_brpop_reauth()
         self._use_eval, self._refusal = False, ""
         got = leases.claimed(reply, sent.name, sent.asks, time.monotonic())
-        sent.wakeup.found(isinstance(got, Claim))
+        sent.wakeup.record_claim(isinstance(got, Claim))
         if isinstance(got, NothingClaimed):
             self._standing.is_parked(got.stands, self._brpop_sent_at)
             self._let_fill(got.queues, {ask.queue: ask for ask in sent.asks})
         else:
-            self._standing.found(got)
+            self._standing.record_claim(got)
             self._filling.pop(got.lease.queue, None)
         return got
 
@@ -229,7 +229,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         wakeup.wake()
         if got is None:
             return NothingClaimed(())
-        self._standing.found(got)
+        self._standing.record_claim(got)
         return got
 
     def _refused(self, error: redis.ResponseError, wakeup: QueueNotifications) -> None:
@@ -326,7 +326,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         except redis.RedisError as error:
             log.debug("a wait at Redis ends by itself: %s", error)
 
-    def ended(self) -> None:
+    def on_claim_finished(self) -> None:
         """A claim has ended: a process is free, and there may be room for one of a queue that was left out."""
         self._handed_over = False
         if self._left_out:

@@ -132,16 +132,16 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     lease: Lease
     frames: Sequence[bytes]
     #: Some job was cancelled lately: look whether one of these was.
-    look: bool = False
+    check_outcomes: bool = False
     #: When it was made: the server's unix milliseconds, and this machine's monotonic clock in seconds.
     at_ms: int = 0
-    taken: float = 0.0
+    taken_at: float = 0.0
     #: Where its jobs go, as the main process has it.
     route: Route | None = None
 
     def moment(self, monotonic: float) -> datetime:
         """What the server's clock says when this machine's monotonic one says that. Our own may be hours off."""
-        return datetime.fromtimestamp(self.at_ms / 1000 + monotonic - self.taken, UTC)
+        return datetime.fromtimestamp(self.at_ms / 1000 + monotonic - self.taken_at, UTC)
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +197,7 @@ def claimed(
     frames, look, at_ms = rest
     origins = tuple(zip(numbers[::2], numbers[1::2], strict=True))
     lease = Lease(name=name, queue=asks[queue - 1].queue, origins=origins)
-    return Claim(lease=lease, frames=frames, look=bool(look), at_ms=at_ms, taken=monotonic)
+    return Claim(lease=lease, frames=frames, check_outcomes=bool(look), at_ms=at_ms, taken_at=monotonic)
 
 
 def is_read_only(error: BaseException) -> bool:

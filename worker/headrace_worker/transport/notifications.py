@@ -128,7 +128,7 @@ class QueueNotifications:
             except redis.ResponseError as error:
                 self._refuse(error)
 
-    def found(self, jobs: bool) -> None:
+    def record_claim(self, jobs: bool) -> None:
         """Tell what the last claim found. After an empty one under tracking, sleep."""
         if jobs:
             self._busy += 1
