@@ -10,6 +10,8 @@ import redis
 
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 
+pytest.register_assert_rewrite("tests.support")
+
 
 def pytest_configure() -> None:
     """Ctrl-C reaches what the tests start, also where the tests themselves run in the background of a shell."""

@@ -16,14 +16,14 @@ from uuid import UUID
 
 import pytest
 import redis
-from stock_worker import publish_contract, running
-from test_cli import headrace
 
 from headrace import Client, ResultTimeout
 from headrace.batch import Predicted, Progress, predict_file, predict_rows
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
+from tests.support.command import headrace
+from tests.support.stock_worker import publish_contract, running
 
 
 @pytest.fixture(scope="module")

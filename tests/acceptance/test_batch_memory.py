@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from stock_worker import publish_contract, running
+
+from tests.support.stock_worker import publish_contract, running
 
 _MEASURED = """
 import resource, sys

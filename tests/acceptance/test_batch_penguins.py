@@ -17,12 +17,12 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
-from test_cli import headrace
 
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
+from tests.support.command import headrace
 
 NUMBERS = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
 WORDS = ["island", "sex"]

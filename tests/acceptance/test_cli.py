@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -10,19 +9,9 @@ import time
 import pytest
 
 from headrace.cli.commands import _OWN
+from tests.support.command import headrace
 
 UNREACHABLE = "redis://:hunter2@127.0.0.1:1/0"
-
-
-def headrace(*arguments: str, stdin: str | bytes = b"", **environ: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "headrace.cli", *arguments],
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
-        capture_output=True,
-        env={**os.environ, **environ},
-        timeout=60,
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def test_help_lists_the_commands_of_both_distributions():

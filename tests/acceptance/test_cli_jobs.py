@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from stock_worker import publish_contract, running
-from test_cli import headrace
 
 from headrace_worker.local.embedded_redis import EmbeddedRedis
+from tests.support.command import headrace
+from tests.support.stock_worker import publish_contract, running
 
 GOLD = '{"age": 41, "plan": "gold"}'
 

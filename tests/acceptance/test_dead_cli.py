@@ -7,14 +7,14 @@ import json
 import time
 
 import pytest
-from stock_worker import publish_contract
-from test_batch_terminal import Terminal
-from test_cli import headrace
 
-from burying import bury, bury_malformed, bury_storm, crashed, letter, message
 from headrace.wire.attempts import split_history
 from headrace.wire.dead_letter import decode_exported
 from headrace.wire.keys import Keys
+from tests.support.command import headrace
+from tests.support.stock_worker import publish_contract
+from tests.support.stored_dead_letters import bury, bury_malformed, bury_storm, crashed, letter, message
+from tests.support.terminal import Terminal
 
 SECRET = [{"age": 41, "plan": "a-secret-plan"}]
 

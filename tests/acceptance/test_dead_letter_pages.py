@@ -21,7 +21,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from skops import io as skops
 
-from burying import bury, bury_malformed, crashed, letter, message
 from headrace import Client
 from headrace.dead_letters.filter import DeadLetterFilter
 from headrace.wire.dead_letter import DeadLetterWithMessage
@@ -30,6 +29,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
+from tests.support.stored_dead_letters import bury, bury_malformed, crashed, letter, message
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOW_TO, REFERENCE = DOCS / "how-to" / "handle-dead-letters.md", DOCS / "reference" / "dead-letters.md"

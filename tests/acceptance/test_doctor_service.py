@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import redis
-from stock_worker import publish_contract
-from test_cli import headrace
 
-import hostile_models
 from headrace import Client
 from headrace.catalog.workers import publish_status
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.store.store import Store
+from tests.support import hostile_models
+from tests.support.command import headrace
+from tests.support.stock_worker import publish_contract
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import json
 
 import pytest
 import redis
-from stock_worker import publish_contract
-from test_cli import headrace
+
+from tests.support.command import headrace
+from tests.support.stock_worker import publish_contract
 
 GOLD = '{"age": 41, "plan": "gold"}'
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,6 +23,8 @@ from headrace_worker.local.stack import start_worker
 from headrace_worker.manifest import Limits
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
+from tests.support import ROOT
+from tests.support.waiting import wait_until
 
 RUNTIMES = ("sklearn", "treelite", "onnx", "python")
 EXAMPLE = np.random.default_rng(0).random((30, 2))
@@ -55,7 +55,7 @@ def add(store: Store, runtime: str, folder: Path) -> None:
         if runtime == "python" or number == 3:
             made = package(
                 store,
-                f"life_models:{_FACTORIES.get(number, 'Plain')}",
+                f"tests.support.life_models:{_FACTORIES.get(number, 'Plain')}",
                 name=runtime,
                 example=example,
                 data=data,
@@ -81,14 +81,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Store
     """A worker that serves version 1 of four models."""
     folder = tmp_path_factory.mktemp("life")
     store = Store(folder / "models")
-    here = str(Path(__file__).parent)
     with pytest.MonkeyPatch.context() as patch, EmbeddedRedis("--appendfsync", "no") as redis:
-        patch.syspath_prepend(here)
+        patch.syspath_prepend(ROOT)
         for runtime in RUNTIMES:
             add(store, runtime, folder)
         for runtime in RUNTIMES:
             command(redis.url, store, "promote", runtime, "1", "--force")
-        settings = {"HEADRACE_TRUST_MODULES": "life_models", "HEADRACE_CANARY_JOBS": "30", "PYTHONPATH": here}
+        settings = {
+            "HEADRACE_TRUST_MODULES": "tests.support.life_models",
+            "HEADRACE_CANARY_JOBS": "30",
+            "PYTHONPATH": str(ROOT),
+        }
         worker = start_worker(redis.url, store.path, folder, concurrency=2, **settings)
         try:
             yield redis.url, store
@@ -101,14 +104,6 @@ def command(url: str, store: Store, *words: str, code: int = 0) -> Result:
     done = CliRunner().invoke(models, [*words, "--store", str(store.path), "--url", url])
     assert done.exit_code == code or (code and done.exception), done.output
     return done
-
-
-def eventually(holds: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SOON
-    while not (value := holds()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
-    return value
 
 
 @contextlib.contextmanager
@@ -158,28 +153,28 @@ def test_a_model_s_life(runtime: str, world: tuple[str, Store]) -> None:
         return {one["alias"]: one["version"] for one in map(json.loads, lines)}
 
     with load(url, runtime) as answered:
-        eventually(lambda: len(answered) > 50)
+        wait_until(lambda: len(answered) > 50)
         assert set(answered) == {"1"}
 
         refused = run("promote", runtime, "2", code=1)
         assert "breaks producers: predict gives a list of 2, no longer a value" in str(refused.exception)
 
         run("promote", runtime, "3", "--canary", "50%")
-        eventually(lambda: "3" in answered)
-        eventually(lambda: "canary" not in serving())
+        wait_until(lambda: "3" in answered)
+        wait_until(lambda: "canary" not in serving())
         newest = json.loads(run("history", runtime, "--json").stdout.splitlines()[0])
         assert (newest["alias"], newest["former"], newest["by"]) == ("canary", "3", "headrace")
         assert "jobs failed" in newest["why"]
 
         run("promote", runtime, "4", "--shadow")
-        eventually(lambda: _shadowed(run("compare", runtime, "--json").stdout))
+        wait_until(lambda: _shadowed(run("compare", runtime, "--json").stdout))
         run("rollback", runtime, "--alias", "shadow")
         run("promote", runtime, "4", "--why", "better")
-        eventually(lambda: answered[-20:] == ["4"] * 20)
+        wait_until(lambda: answered[-20:] == ["4"] * 20)
         run("rollback", runtime, "--why", "worse")
-        eventually(lambda: answered[-20:] == ["1"] * 20)
+        wait_until(lambda: answered[-20:] == ["1"] * 20)
         run("promote", runtime, "4")
-        eventually(lambda: answered[-20:] == ["4"] * 20)
+        wait_until(lambda: answered[-20:] == ["4"] * 20)
 
         refused = run("promote", runtime, "5", code=1)
         assert "gives other predictions for its example than when it was packaged" in str(refused.exception)

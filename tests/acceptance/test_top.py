@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from test_batch_terminal import Terminal
-from test_cli import headrace
 
-import hostile_models
 from headrace import Client
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.store.store import Store
+from tests.support import hostile_models
+from tests.support.command import headrace
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture(scope="module")

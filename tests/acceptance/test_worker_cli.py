@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import skops.io
@@ -19,6 +16,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
+from tests.support.waiting import wait_until
 
 HEADRACE = ("headrace.cli", "worker")
 CELERY = ("celery", "-A", "headrace_worker", "worker")
@@ -42,14 +40,6 @@ def run(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=90,
     )
-
-
-def eventually(holds: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 45
-    while not (value := holds()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
-    return value
 
 
 WRONG = [
@@ -113,10 +103,10 @@ def test_a_worker_waits_for_a_redis_that_is_down_and_serves_when_it_comes(models
         tmp_path / "worker.log",
     )
     try:
-        said = eventually(worker.log.read_text)
+        said = wait_until(worker.log.read_text)
         assert said.startswith(f"headrace: Redis at 127.0.0.1:{redis.port} cannot be reached")
-        eventually(lambda: "waiting for it" in worker.log.read_text())
-        eventually(lambda: "Cannot connect" in worker.log.read_text())
+        wait_until(lambda: "waiting for it" in worker.log.read_text())
+        wait_until(lambda: "Cannot connect" in worker.log.read_text())
         redis.start()
         with Client(redis.url, check=False) as client:
             assert client.predict("four", [1.0], timeout=45).prediction == 4

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from benchmarks.machine import commit, machine
+from headrace_worker.local.stack import until_interrupted
 from tests.chaos import report
 from tests.chaos.arena import redis_version
 from tests.chaos.disk import LeftOut
 from tests.chaos.scenario import Played, Scenario, play
 from tests.chaos.suite import SCENARIOS
 from tests.chaos.workers import ROOT, Nursery
-
-from headrace_worker.local.stack import until_interrupted
 
 _HERE = Path(__file__).parent
 

@@ -20,6 +20,9 @@ from typing import Any, Self
 
 import msgspec
 import redis
+
+from headrace_worker.local.embedded_redis import EmbeddedRedis, find_redis
+from headrace_worker.local.stack import Child
 from tests.chaos import evidence, ledger, model, producer, verdict
 from tests.chaos.disk import disk
 from tests.chaos.jobs import Job, id_of
@@ -29,9 +32,6 @@ from tests.chaos.systems import System
 from tests.chaos.verdict import Run, Verdict
 from tests.chaos.witness import RESULT, Witness
 from tests.chaos.workers import ROOT, SEARCHED, Nursery, Worker, wait_until
-
-from headrace_worker.local.embedded_redis import EmbeddedRedis, find_redis
-from headrace_worker.local.stack import Child
 
 #: Seconds in which a worker is ready, and in which all jobs have ended when nothing is done to them any more.
 _READY, _SETTLES = 60.0, {"headrace": 60.0, "celery": 30.0}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+
 from tests.chaos import ledger
 from tests.chaos.systems import everything_in
 from tests.chaos.verdict import Evidence

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import msgspec
+
 from tests.chaos import model
 
 #: Rows a job may have: the number of a row is that of its job, times this, and its place.

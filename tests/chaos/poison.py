@@ -7,12 +7,11 @@ import json
 import time
 from typing import Any
 
+from headrace.wire.keys import queue_name
 from tests.chaos import model, stock
 from tests.chaos.arena import Arena
 from tests.chaos.scenario import scenario
-from tests.integration.crash_points import STEPS
-
-from headrace.wire.keys import queue_name
+from tests.support.crash_points import STEPS
 
 #: Jobs that share a batch with a poisonous one.
 _MATES = 31

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from tests.chaos.jobs import Job, some
-from tests.chaos.ledger import Ledger
 
 from headrace import Client, HeadraceError
+from tests.chaos.jobs import Job, some
+from tests.chaos.ledger import Ledger
 
 #: Seconds for which a producer told to stop tries to have confirmed what it asked for.
 PATIENCE = 20.0
@@ -89,6 +89,7 @@ class StockLink:
 
     def __init__(self, url: str) -> None:
         from celery import Celery
+
         from tests.chaos import stock
 
         self._stock = stock

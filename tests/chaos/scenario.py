@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
 from tests.chaos.arena import Arena, Ground
 from tests.chaos.systems import SYSTEMS
 from tests.chaos.verdict import Verdict

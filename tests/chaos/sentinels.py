@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import redis
-from tests.chaos.proxy import Proxy
-from tests.chaos.workers import wait_until
 
 from headrace_worker.local.embedded_redis import EmbeddedRedis, find_redis
+from tests.chaos.proxy import Proxy
+from tests.chaos.workers import wait_until
 
 _NAME = "chaos"
 _COUNT = 3

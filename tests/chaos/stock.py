@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
+
 from tests.chaos.model import work
 
 #: Environment: the Redis URL, how long a message may stay unacknowledged, and the file that says "ready".

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import redis
-from tests.chaos import model, stock
-from tests.chaos.workers import Worker
 
 from headrace.connection.commands import execute, run
 from headrace.inspection import queues
@@ -19,6 +17,8 @@ from headrace.submit import enqueue
 from headrace.wire.keys import Keys, queue_name
 from headrace_worker.transport import scripts
 from headrace_worker.transport.leases import LeaseKeys
+from tests.chaos import model, stock
+from tests.chaos.workers import Worker
 
 #: Keys both may leave: results, and kombu's table of who listens to remote control and events.
 _COMMON = ("celery-task-meta-*", "_kombu.binding*")

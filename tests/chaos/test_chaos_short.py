@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.chaos.disk import LeftOut
 from tests.chaos.scenario import Scenario, play
 from tests.chaos.suite import SCENARIOS

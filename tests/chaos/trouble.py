@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import redis
+
 from tests.chaos import ledger
 from tests.chaos.arena import Arena
 from tests.chaos.scenario import scenario

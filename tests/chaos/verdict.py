@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+
 from tests.chaos.jobs import is_right
 from tests.chaos.ledger import Books
 

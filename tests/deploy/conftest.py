@@ -15,6 +15,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from skops import io as skops
+
 from tests.deploy.stack import Stack, readme_commands
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from sklearn.pipeline import Pipeline
+
 from tests.deploy.stack import PENGUIN, ROOT, Stack, all_succeeded, readme_commands
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]

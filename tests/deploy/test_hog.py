@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from tests.deploy.stack import PENGUIN, Stack
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

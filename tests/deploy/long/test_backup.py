@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from tests.deploy.stack import PENGUIN, ROOT, Stack, blocks
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

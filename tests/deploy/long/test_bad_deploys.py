@@ -6,6 +6,7 @@ make deploy-test-long
 from __future__ import annotations
 
 import pytest
+
 from tests.deploy.stack import PENGUIN, Stack, all_succeeded
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

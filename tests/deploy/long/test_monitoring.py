@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+
 from tests.deploy.stack import Stack
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

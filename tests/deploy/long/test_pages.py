@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.deploy.stack import PENGUIN, ROOT, Stack, blocks
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

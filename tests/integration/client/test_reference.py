@@ -1,0 +1,43 @@
+"""The examples of docs/reference/client.md run, from top to bottom."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import redis
+
+import headrace
+from headrace.catalog.published import publish
+from headrace.submit.options import JobOptions
+from headrace.wire.keys import Keys
+from tests.support import ROOT
+from tests.support.answering_worker import CHURN, Answering
+
+PAGE = (ROOT / "docs" / "reference" / "client.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_run(
+    redis_url: str, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("HEADRACE_REDIS_URL", redis_url)
+    publish(server, Keys(), CHURN)
+    names: dict[str, object] = {}
+    with Answering(redis_url):
+        for example in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
+            exec(example, names)
+    client = names["client"]
+    assert isinstance(client, headrace.Client)
+    client.close()
+    told = capsys.readouterr().out
+    assert told.startswith("82\n")
+    assert told.endswith("[36, 82, 146]\n")
+
+
+#: No client raises these.
+OF_WORKERS = {"ModelError", "StoreUnavailable", "TransientError"}
+
+
+def test_every_option_and_error_is_told():
+    for name in {*JobOptions.__annotations__, *headrace.errors.__all__} - OF_WORKERS:
+        assert f"`{name}`" in PAGE or f"headrace.{name}" in PAGE, name

@@ -1,0 +1,353 @@
+"""The users of docs/reference/acl.md can do what they are for, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import redis
+from prometheus_client import CollectorRegistry, generate_latest
+from redis.exceptions import NoPermissionError
+
+from headrace import BrokerUnavailable, Client, JobCancelled, Settings
+from headrace.catalog.aliases import Alias, Aliases
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.published import publish
+from headrace.connection.commands import Pipeline, execute
+from headrace.connection.connect import celery_app, connect
+from headrace.wire.keys import Keys
+from headrace_worker.drift.psi import add_commands, drift
+from headrace_worker.local.stack import start_flower
+from headrace_worker.rollout import version_stats
+from headrace_worker.rollout.canary import Canaries
+from headrace_worker.rollout.judging import CanaryLimits
+from headrace_worker.rollout.promotion import Promoter
+from headrace_worker.rollout.version_stats import VersionStats
+from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.garbage import GarbageCollector
+from headrace_worker.store.store import Store
+from headrace_worker.telemetry.queue_metrics import QueueCollector
+from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
+from tests.support.acl import users
+from tests.support.claim_models import SLEEP, add, held, serving
+from tests.support.connections import MODEL, free_port, kill_pool, started, submits
+from tests.support.redis_servers import find
+from tests.support.stored_dead_letters import bury, crashed, letter
+from tests.support.waiting import wait_until
+
+#: redis-py tells its name and version where it may; a worker looks at what Redis promises at its start.
+DONE_WITHOUT = {"client|setinfo", "info", "config|get"}
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a Redis 7 that knows the users of the page, and one who looks on."""
+    folder, port = tmp_path_factory.mktemp("redis"), free_port()
+    (folder / "users.acl").write_text("\n".join([*users(), "user admin on >admin ~* &* +@all", ""]))
+    admin = redis.Redis(port=port, username="admin", password="admin")
+    command = [find("path"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
+    with started(command, folder, "redis", admin):
+        yield port
+
+
+@pytest.fixture
+def admin(port: int) -> Iterator[redis.Redis]:
+    with redis.Redis(port=port, username="admin", password="admin", decode_responses=True) as admin:
+        admin.execute_command("ACL", "LOG", "RESET")
+        yield admin
+        admin.flushall()
+
+
+def url(user: str, port: int) -> str:
+    return f"redis://{user}:{user.upper()}-PASSWORD@127.0.0.1:{port}/0"
+
+
+def refused(admin: redis.Redis) -> list[str]:
+    """What the users of the page asked for in vain, but for what the page says is done without."""
+    parts = ("username", "reason", "object", "context")
+    entries = [entry for entry in admin.acl_log() if entry["object"] not in DONE_WITHOUT]
+    return [" ".join(entry[part] for part in parts) for entry in entries]
+
+
+def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, tmp_path: Path) -> None:
+    settings = Settings(redis_url=url("producer", port))
+    with serving(url=url("worker", port), models=add(tmp_path), folder=tmp_path) as worker:
+        submits(settings)
+        with celery_app(Settings(redis_url=url("celery", port))) as app, Client(settings=settings) as client:
+            job = app.send_task("headrace.predict", args=[MODEL, [[5, 0, 0]]], queue=f"predict.{MODEL}")
+            assert job.get(timeout=20)["predictions"] == [10]
+            app.backend.client.connection_pool.disconnect()
+            again = client.submit(MODEL, [1, SLEEP, 0.3], priority=9)
+            with redis.Redis(port=port, username="admin", password="admin") as looks_on:
+                wait_until(lambda: held(looks_on))
+            kill_pool(worker)
+            assert again.result(timeout=20).prediction == 2
+            late = client.submit(MODEL, [1, 0, 0], delay=1)
+            assert late.result(timeout=10).prediction == 2
+            with celery_app(Settings(redis_url=f"redis://admin:admin@127.0.0.1:{port}/0")) as control:
+                assert control.control.inspect(timeout=5, limit=1).ping()
+                assert control.control.revoke([again.id], reply=True, timeout=5)
+    assert refused(admin) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("CONFIG", "GET", "requirepass"),
+        ("ACL", "LIST"),
+        ("MONITOR",),
+        ("CLIENT", "LIST"),
+        ("SHUTDOWN",),
+        ("LRANGE", "predict.doubling", "0", "-1"),
+        ("RPOP", "predict.doubling"),
+        ("GET", "predict.doubling"),
+        ("SET", "predict.doubling", "x"),
+        ("DEL", "predict.doubling"),
+        ("EVAL", "return redis.call('LRANGE', KEYS[1], 0, -1)", "1", "predict.doubling"),
+        ("EVAL", "return redis.call('SET', KEYS[1], 'x')", "1", "headrace:contracts:doubling"),
+        ("SET", "headrace:contracts:doubling", "x"),
+        ("GET", "another-application"),
+        ("ZADD", "headrace:leases", "1", "x"),
+        ("ZREM", "headrace:leases", "x"),
+        ("LRANGE", "headrace:lease:x", "0", "-1"),
+        ("LRANGE", "headrace:again:predict.doubling", "0", "-1"),
+        ("LPUSH", "headrace:again:predict.doubling", "x"),
+        ("ZRANGE", "headrace:delayed:predict.doubling", "0", "-1"),
+        ("ZRANGE", "headrace:died", "0", "-1"),
+        ("HGET", "headrace:dead", "x"),
+        ("HGET", "headrace:dead:messages", "x"),
+        ("HSET", "headrace:dead", "x", "x"),
+        ("HDEL", "headrace:dead:messages", "x"),
+        ("PUBLISH", "/0.celery.pidbox", "shut down"),
+        ("PSUBSCRIBE", "*"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("user", ["producer", "celery"])
+def test_a_producer_may_not(user: str, command: tuple[str, ...], port: int, admin: redis.Redis) -> None:
+    admin.lpush("predict.doubling", "a job")
+    admin.set("another-application", "a secret")
+    with (
+        redis.Redis.from_url(url(user, port)) as client,
+        pytest.raises(redis.ResponseError, match=r"(?i)permi|ACL|can.t (run|access)"),
+    ):
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("GET", "another-application"), ("MONITOR",)],
+    ids=" ".join,
+)
+def test_a_worker_may_not(command: tuple[str, ...], port: int, admin: redis.Redis) -> None:
+    with redis.Redis.from_url(url("worker", port)) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("CONFIG", "GET", "*"),
+        ("GET", "another-application"),
+        ("RPOP", "predict.doubling"),
+        ("ZREM", "headrace:leases", "x"),
+        ("DEL", "headrace:lease:x"),
+        ("LPUSH", "headrace:lease:x", "x"),
+        ("HSET", "headrace:dead", "x", "x"),
+        ("SET", "headrace:contracts:doubling", "x"),
+        ("PUBLISH", "/0.celery.pidbox", "shut down"),
+    ],
+    ids=" ".join,
+)
+def test_an_operator_may_not(command: tuple[str, ...], port: int, admin: redis.Redis) -> None:
+    with redis.Redis.from_url(url("operator", port)) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command)
+
+
+def test_an_operator_does_all_there_is_to_do_with_dead_letters(port: int, admin: redis.Redis) -> None:
+    published(admin)
+    admin_raw = redis.Redis(port=port, username="admin", password="admin")
+    with admin_raw, Client(settings=Settings(redis_url=url("operator", port))) as client:
+        for name, attempts in (("a", ()), ("b", (crashed(),)), ("c", ())):
+            bury(admin_raw, letter(name, attempts=attempts, model=MODEL, queue=f"predict.{MODEL}"))
+        dead = client.dead_letters
+        assert [storm.count for storm in dead.groups()] == [3]
+        assert [one.id for one in dead.export()] == ["a", "b", "c"]
+        assert dead.count().letters == 3
+        assert dead.show("a").model == MODEL
+        assert dead.replay(ids=["a", "b"], version="1").done == 2
+        assert dead.purge(model=MODEL).done == 1
+        (depth,) = client.queues()
+        assert (depth.waiting, depth.isolated) == (2, 1)
+        assert client.job("a").status() == "queued"
+        assert client.job("a").cancel()
+        with pytest.raises(JobCancelled):
+            client.job("a").result(timeout=5)
+    assert refused(admin) == []
+
+
+def test_an_operator_sees_where_a_job_lies_and_a_producer_only_that_it_waits(
+    port: int, admin: redis.Redis
+) -> None:
+    published(admin)
+    with Client(url("producer", port)) as producer, Client(url("operator", port)) as operator:
+        job = producer.submit("doubling", [1, 0, 0])
+        assert operator.job(job.id).explain().steps[-1].kind == "waiting"
+        told = job.explain()
+        assert (told.status, told.note) == (
+            "queued",
+            "it has no outcome; where it lies is not for this Redis user to see",
+        )
+        with redis.Redis.from_url(url("worker", port)) as worker:
+            Leases(worker, LeaseKeys(Keys())).claim(
+                "w/1", [ClaimLimits(queue="predict.doubling")], lasts_ms=60_000
+            )
+        assert operator.job(job.id).explain().steps[-1].kind == "leased"
+
+
+def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
+    port: int, admin: redis.Redis, tmp_path: Path
+) -> None:
+    store, keys = Store(add(tmp_path)), Keys()
+    with connect(Settings(redis_url=url("operator", port))) as person:
+        promoter = Promoter(person, keys, store, by="ann@here", max_bytes=1 << 30)
+        promoter.promote(MODEL, "1")
+        promoter.promote(MODEL, "1", to="canary", share=0.5)
+        with connect(Settings(redis_url=url("worker", port))) as worker:
+            execute(worker, version_stats.add_command(keys, MODEL, "1", VersionStats(failed=3)))
+            limits, known = CanaryLimits(jobs=1, failures=0.0, slower=2.0), promoter.aliases(MODEL).by_name
+            other = Aliases(MODEL, {**known, "production": Alias(version="2")})
+            Canaries(lambda: worker, keys, limits).look({MODEL: other})
+            now = datetime.fromtimestamp(int(worker.time()[0]), UTC)
+            for reply in execute(worker, Pipeline(add_commands(keys, MODEL, "1", now, {0: 1}))):
+                assert not isinstance(reply, Exception)
+        assert [one.failed for _, _, one in promoter.compare_versions(MODEL)] == [3]
+        assert promoter.history(MODEL)[0].by == "headrace"
+        assert drift(person, keys, store.read(MODEL, "1"), now) is None
+        assert person.get(keys.drift(MODEL, "1", int(now.timestamp()) // 3600))
+    assert refused(admin) == []
+
+
+def test_a_producer_cannot_reach_dead_letters(port: int, admin: redis.Redis) -> None:
+    published(admin)
+    with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
+        bury(admin_raw, letter("a"))
+    with Client(settings=Settings(redis_url=url("producer", port))) as client:
+        for act in (
+            lambda: list(client.dead_letters.list()),
+            lambda: client.dead_letters.show("a"),
+            lambda: client.dead_letters.replay(ids=["a"]),
+            lambda: client.dead_letters.purge(every=True),
+        ):
+            with pytest.raises(BrokerUnavailable, match="does not permit this user"):
+                act()
+    assert admin.zcard("headrace:died") == 1
+
+
+def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, tmp_path: Path) -> None:
+    published(admin)
+    models = add(tmp_path)
+    for _ in range(2):
+        add(tmp_path)
+    with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
+        bury(admin_raw, letter("a", model=MODEL, version="2", queue=f"predict.{MODEL}"))
+    settings = WorkerSettings(redis_url=url("worker", port), contract_ttl=0.01)
+    with Client(settings=settings) as client:
+        collector = GarbageCollector(
+            Store(models), settings, lambda model: client.dead_letters.list(model=model), keep=1
+        )
+        done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
+        assert [(one.version, one.why) for one in done] == [("1", "serves"), ("2", "the dead letter a")]
+        admin.hset(f"headrace:contracts:{MODEL}", "latest", "3")
+        done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
+    assert [one.version for one in done if one.remove] == ["1"]
+    assert refused(admin) == []
+
+
+def test_metrics_are_read_with_a_user_that_changes_nothing(port: int, admin: redis.Redis) -> None:
+    published(admin)
+    with Client(url("producer", port)) as producer:
+        producer.submit(MODEL, [1, 0, 0])
+    registry = CollectorRegistry()
+    settings = Settings(redis_url=url("metrics", port))
+    registry.register(QueueCollector(lambda: connect(settings)))
+    told = generate_latest(registry).decode()
+    assert "headrace_redis_up 1.0" in told
+    assert f'headrace_queue_ready{{model="{MODEL}",priority="0"}} 1.0' in told
+    assert refused(admin) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("GET", "another-application"),
+        ("GET", "celery-task-meta-x"),
+        ("HGETALL", "headrace:dead"),
+        ("RPOP", "predict.doubling"),
+        ("LPUSH", "predict.doubling", "x"),
+        ("PUBLISH", "/0.celery.pidbox", "shut down"),
+    ],
+    ids=" ".join,
+)
+def test_a_reader_of_metrics_may_not(command: tuple[str, ...], port: int, admin: redis.Redis) -> None:
+    with redis.Redis.from_url(url("metrics", port)) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command)
+
+
+def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, tmp_path: Path) -> None:
+    published(admin)
+    with redis.Redis(port=port, username="admin", password="admin") as raw:
+        bury(raw, letter("a"))
+    web = free_port()
+    flower = start_flower(url("flower", port), tmp_path, port=web, HEADRACE_FLOWER_ACTIONS="true")
+    try:
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        for path in ("/workers", "/tasks", "/broker", "/models", "/queues", "/dead-letters/a", "/dead-letters"):
+            with browser.open(f"http://127.0.0.1:{web}{path}", timeout=20) as answer:
+                page = answer.read().decode()
+        token = re.search(r'name="_xsrf" value="([^"]+)"', page)
+        assert token
+        form = urllib.parse.urlencode({"id": "a", "action": "replay", "_xsrf": token[1]}).encode()
+        with browser.open(f"http://127.0.0.1:{web}/dead-letters", form, timeout=20) as answer:
+            assert "1 replayed." in answer.read().decode()
+    finally:
+        flower.stop()
+    assert refused(admin) == []
+
+
+def published(admin: redis.Redis) -> None:
+    """A contract of the model, as a worker publishes it."""
+    contract = Contract(model=MODEL, version="1", input=Array(shape=(3,)), methods={"predict": Output(shape=())})
+    publish(admin, Keys(), contract)
+
+
+def test_what_a_script_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "users.acl").write_text("\n".join([*users(), "user admin on >admin ~* &* +@all", ""]))
+    admin = redis.Redis(port=port, username="admin", password="admin")
+    command = [find("path"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
+    command += ["--appendonly", "yes", "--appendfsync", "always"]
+    with started(command, tmp_path, "redis", admin):
+        published(admin)
+        with Client(url("producer", port)) as producer:
+            producer.submit(MODEL, [1, 0, 0])
+    with started(command, tmp_path, "redis", admin):
+        assert admin.llen(f"predict.{MODEL}") == 1
+    admin.close()
+
+
+def test_nobody_comes_in_without_a_password(port: int) -> None:
+    with redis.Redis(port=port, retry=None) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()

@@ -1,0 +1,173 @@
+"""Client, asyncio client, plain Celery, worker and Flower over every kind of connection to a real Redis."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from kombu.exceptions import OperationalError
+
+from headrace import Client, Settings
+from headrace.connection.connect import celery_app
+from headrace.errors import BrokerUnavailable
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport import configuration
+from headrace_worker.transport.notifications import POLL_EVERY
+from tests.support.claim_models import SLEEP, add, held, serving
+from tests.support.connections import (
+    MODEL,
+    flower_counts,
+    free_port,
+    kill_pool,
+    listening,
+    started,
+    submits,
+    talks_celery,
+)
+from tests.support.redis_servers import SERVERS, find
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return add(tmp_path_factory.mktemp("models"), max_batch_rows=16)
+
+
+def everything_works(settings: Settings, models: Path, folder: Path, server: redis.Redis) -> None:
+    """Jobs that waited for the worker, and all that is done while it runs; the claims are ours."""
+    with Client(settings=settings, check=False) as client:
+        waiting = client.submit_many(MODEL, [[n, 0, 0] for n in range(3)])
+    assert flower_counts(settings) == 3
+    with serving(url=settings.redis_url, models=models, folder=folder, HEADRACE_KEY_PREFIX=settings.key_prefix):
+        submits(settings)
+        talks_celery(settings)
+        with Client(settings=settings) as client:
+            assert [client.job(job.id).result(timeout=0).prediction for job in waiting] == [0, 2, 4]
+            running = client.submit(MODEL, [1, SLEEP, 0.5])
+            wait_until(lambda: held(server, settings.key_prefix))
+            assert running.result(timeout=10).prediction == 2
+    assert not server.exists(f"{settings.key_prefix}unacked", f"{settings.key_prefix}unacked_index")
+
+
+def test_a_unix_socket(models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    client = redis.Redis(unix_socket_path=str(path))
+    command = [find("path"), "--port", "0", "--unixsocket", path, "--save", "", "--dir", tmp_path]
+    with started(command, tmp_path, "redis", client):
+        everything_works(Settings(redis_url=f"unix://{path}"), models, tmp_path, client)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a private authority, `ca.pem`, and what it certified: `server.pem` and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+    commands = [
+        [*new, "-x509", "-days", "2", "-subj", "/CN=a private authority", "-keyout", "ca.key", "-out", "ca.pem"],
+        [*new, "-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr"],
+        [
+            *("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2"),
+            *("-CAcreateserial", "-extfile", "names", "-out", "server.pem"),
+        ],
+    ]
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    for command in commands:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls(authority: Path) -> Iterator[tuple[str, Path]]:
+    """URL of a Redis that speaks nothing but TLS, with a password, and the authority."""
+    server, port = find("path"), free_port()
+    built = subprocess.run(["ldd", server], capture_output=True, text=True, timeout=10).stdout
+    if "libssl" not in built:
+        pytest.skip(f"{server} is built without TLS")
+    command = [
+        *(server, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", ""),
+        *("--tls-cert-file", authority / "server.pem", "--tls-key-file", authority / "server.key"),
+        *("--tls-ca-cert-file", authority / "ca.pem", "--bind", "127.0.0.1", "--requirepass", "p@ss"),
+    ]
+    client = redis.Redis("127.0.0.1", port, password="p@ss", ssl=True, ssl_ca_certs=str(authority / "ca.pem"))
+    with started(command, authority, "redis", client):
+        yield f"rediss://:p%40ss@127.0.0.1:{port}/0?ssl_ca_certs={authority / 'ca.pem'}", authority
+
+
+def test_tls_with_an_authority_of_ones_own(tls: tuple[str, Path], models: Path, tmp_path: Path) -> None:
+    url, _ = tls
+    with redis.Redis.from_url(url) as server:
+        everything_works(Settings(redis_url=url), models, tmp_path, server)
+        port = server.connection_pool.connection_kwargs["port"]
+    with redis.Redis(port=port, socket_timeout=1, retry=None) as plain, pytest.raises(redis.RedisError):
+        plain.ping()
+
+
+@pytest.mark.parametrize("transport", ["kombu's", "ours"])
+def test_no_certificate_of_an_unknown_authority_is_trusted(tls: tuple[str, Path], transport: str) -> None:
+    url = tls[0].partition("?")[0]
+    with celery_app(Settings(redis_url=url)) as app:
+        if transport == "ours":
+            app.conf.update(configuration(app.conf.broker_url))
+        with app.connection_for_read() as connection:
+            assert connection.transport_cls == ("headrace" if transport == "ours" else "rediss")
+            with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
+                connection.ensure_connection(max_retries=1, interval_start=0)
+        with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+            app.backend.client.ping()
+    with Client(url) as client, pytest.raises(BrokerUnavailable, match="cannot be reached over TLS"):
+        client.models()
+
+
+def test_two_installations_on_one_database_see_nothing_of_each_other_and_leave_the_first_database_alone(
+    models: Path, tmp_path: Path, redis_url: str, server: redis.Redis
+) -> None:
+    url = redis_url.removesuffix("/0") + "/3"
+    one, other = (Settings(redis_url=url, key_prefix=prefix) for prefix in ("one:", "other_"))
+    their_worker = {"url": url, "models": models, "folder": tmp_path, "HEADRACE_KEY_PREFIX": "other_"}
+    with celery_app(other) as app, serving(**their_worker, name="two"):
+        with listening(app) as heard, redis.Redis.from_url(url) as third:
+            everything_works(one, models, tmp_path, third)
+            keys = list(third.scan_iter())
+        assert {kind for _, kind in heard} == {"worker-heartbeat"}
+        assert set(app.control.inspect(timeout=2).ping()) == {"two@test"}
+        with Client(settings=one) as mine, Client(settings=other) as theirs:
+            job = theirs.submit(MODEL, [1, 0, 0], id="same-id")
+            assert job.result(timeout=10).prediction == 2
+            assert mine.job("same-id").status() == "unknown"
+            assert mine.submit(MODEL, [2, 0, 0], id="same-id").status() == "queued"
+    assert keys
+    assert [key for key in keys if not key.startswith((b"one:", b"other_"))] == []
+    assert list(server.scan_iter()) == []
+
+
+@pytest.mark.parametrize("version", SERVERS)
+def test_every_redis_there_is(version: str, models: Path, tmp_path: Path) -> None:
+    with (
+        EmbeddedRedis("--appendfsync", "no", server=find(version)) as own,
+        redis.Redis.from_url(own.url) as server,
+        serving(url=own.url, models=models, folder=tmp_path) as worker,
+        Client(own.url) as client,
+    ):
+        submits(Settings(redis_url=own.url))
+        jobs = client.submit_many(MODEL, [[n, SLEEP, 0.5] for n in range(100, 104)])
+        wait_until(lambda: held(server))
+        kill_pool(worker)
+        assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(100, 104)]
+        wait_until(lambda: not held(server) and not server.exists("headrace:again:predict.doubling"))
+        client.predict(MODEL, [1, 0, 0], timeout=20)
+        assert sorted(_round_trips(client))[4] < POLL_EVERY / 5
+
+
+def _round_trips(client: Client) -> list[float]:
+    """Seconds from submit to outcome of an idle worker, at any moment of its poll."""
+    times = []
+    for n in range(9):
+        time.sleep(0.05 + 0.013 * n)
+        began = time.monotonic()
+        client.predict(MODEL, [n, 0, 0], timeout=20)
+        times.append(time.monotonic() - began)
+    return times

@@ -1,0 +1,169 @@
+"""Redis found by Sentinel: when the primary is killed, all go on with the replica that takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+from kombu import pools
+from redis.sentinel import Sentinel
+
+from headrace import AsyncClient, Client, HeadraceError, Settings
+from headrace.connection.connect import celery_app
+from headrace.errors import BrokerUnavailable
+from headrace.wire.keys import TASK
+from tests.support.claim_models import SLEEP, add, held, serving
+from tests.support.connections import MODEL, flower_counts, free_port, started, submits, talks_celery
+from tests.support.redis_servers import find
+from tests.support.waiting import wait_until
+
+NAME, PASSWORD, SENTINEL_PASSWORD = "jobs", "of-redis", "of-the-sentinels"
+
+
+class Group(NamedTuple):
+    """A primary, a replica and three Sentinels."""
+
+    url: str
+    servers: dict[int, Any]
+    sentinels: list[int]
+
+    def primary(self) -> int:
+        """The port of the primary, as most Sentinels have it."""
+        found = Sentinel(
+            [("127.0.0.1", port) for port in self.sentinels],
+            sentinel_kwargs={"password": SENTINEL_PASSWORD},
+        )
+        with found:
+            return int(found.discover_master(NAME)[1])
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    tmp_path = tmp_path_factory.mktemp("group")
+    ports = [free_port() for _ in range(5)]
+    primary, replica, *sentinels = ports
+    server = find("path")
+    login = ["--requirepass", PASSWORD, "--masterauth", PASSWORD]
+    with ExitStack() as stack:
+        servers: dict[int, Any] = {}
+        for port in (primary, replica):
+            folder = tmp_path / f"redis-{port}"
+            folder.mkdir()
+            command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder, *login]
+            command += ["--repl-diskless-sync-delay", "0"]
+            if port == replica:
+                command += ["--replicaof", f"127.0.0.1 {primary}"]
+            client = redis.Redis(port=port, password=PASSWORD)
+            servers[port] = stack.enter_context(started(command, folder, "redis", client))
+        for port in sentinels:
+            folder = tmp_path / f"sentinel-{port}"
+            folder.mkdir()
+            # A file of its own: a Sentinel writes down there what it learns.
+            (folder / "sentinel.conf").write_text(
+                f"port {port}\nbind 127.0.0.1\nrequirepass {SENTINEL_PASSWORD}\n"
+                f"sentinel monitor {NAME} 127.0.0.1 {primary} 2\nsentinel auth-pass {NAME} {PASSWORD}\n"
+                f"sentinel sentinel-pass {SENTINEL_PASSWORD}\n"
+                f"sentinel down-after-milliseconds {NAME} 1000\nsentinel failover-timeout {NAME} 3000\n"
+            )
+            client = redis.Redis(port=port, password=SENTINEL_PASSWORD)
+            command = [server, folder / "sentinel.conf", "--sentinel"]
+            stack.enter_context(started(command, folder, "sentinel", client))
+        group = Group(url(sentinels), servers, sentinels)
+        wait_until(lambda: all(_knows_all(port) for port in sentinels))
+        yield group
+
+
+def url(sentinels: list[int]) -> str:
+    hosts = ";".join(f"sentinel://:{PASSWORD}@127.0.0.1:{port}" for port in sentinels)
+    return f"{hosts}/0?master_name={NAME}&sentinel_password={SENTINEL_PASSWORD}"
+
+
+def _knows_all(port: int) -> bool:
+    with redis.Redis(port=port, password=SENTINEL_PASSWORD) as client:
+        state = client.sentinel_master(NAME)
+        return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
+
+
+def test_client_and_worker_follow_a_failover_by_themselves(group: Group, tmp_path: Path) -> None:
+    settings = Settings(redis_url=group.url)
+    with (
+        Client(settings=settings, check=False) as client,
+        serving(url=group.url, models=add(tmp_path), folder=tmp_path, HEADRACE_LEASE="2") as worker,
+    ):
+        submits(settings)
+        talks_celery(settings)
+        former = group.primary()
+        running = client.submit(MODEL, [7, SLEEP, 1])
+        with redis.Redis(port=former, password=PASSWORD) as primary:
+            wait_until(lambda: held(primary))
+            assert primary.wait(1, 5000) == 1  # what the replica has not heard of is lost with the primary
+        os.kill(group.servers[former].pid, signal.SIGKILL)
+        killed = time.monotonic()
+        assert running.result(timeout=30).prediction == 14
+        assert wait_until(lambda: _predicts(client), 15, lambda: worker.log.read_text()[-3000:]) == 42
+        assert time.monotonic() - killed < 20
+        assert group.primary() != former
+        submits(settings)
+        talks_celery(settings)
+        assert worker.process.poll() is None
+        with celery_app(settings) as app:
+            stats = json.dumps(app.control.inspect(timeout=5, limit=1).stats())
+        pools.reset()
+        told = stats + worker.log.read_text()
+    assert "headrace-sentinel" in stats
+    assert PASSWORD not in told
+    assert SENTINEL_PASSWORD not in told
+
+
+def _predicts(client: Client) -> Any:
+    try:
+        return client.predict(MODEL, [21, 0, 0], timeout=5).prediction
+    except HeadraceError:
+        return None
+
+
+def test_flower_finds_the_primary_too(group: Group) -> None:
+    settings = Settings(redis_url=group.url)
+    before = flower_counts(settings)
+    with Client(settings=settings, check=False) as client:
+        client.submit_many(MODEL, [[n, 0, 0] for n in range(3)])
+    assert flower_counts(settings) == before + 3
+
+
+def test_a_name_the_sentinels_do_not_know_is_told_without_a_password(group: Group) -> None:
+    wrong = group.url.replace(f"={NAME}", "=other")
+    with Client(wrong) as client, pytest.raises(BrokerUnavailable, match="no Sentinel names one") as caught:
+        client.models()
+    assert "other (by Sentinel: 127.0.0.1:" in str(caught.value)
+
+    async def ask() -> None:
+        async with AsyncClient(wrong) as client:
+            with pytest.raises(BrokerUnavailable, match="no Sentinel names one") as also:
+                await client.models()
+        assert str(also.value) == str(caught.value)
+
+    asyncio.run(ask())
+    for secret in (PASSWORD, SENTINEL_PASSWORD):
+        assert secret not in str(caught.value)
+
+
+def test_a_sentinel_that_is_gone_is_passed_over(group: Group) -> None:
+    settings = Settings(redis_url=group.url.replace(f":{group.sentinels[0]}", f":{free_port()}"))
+    with Client(settings=settings, check=False) as client:
+        began = time.monotonic()
+        client.submit(MODEL, [1, 0, 0])
+        assert time.monotonic() - began < 2
+    with celery_app(settings) as app:
+        app.send_task(TASK, args=[MODEL, [[5, 0, 0]]], queue=f"predict.{MODEL}", ignore_result=True)
+        assert time.monotonic() - began < 5
+        app.backend.client.connection_pool.disconnect()
+    pools.reset()

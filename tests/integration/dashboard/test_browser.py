@@ -1,0 +1,274 @@
+"""Headrace's pages in a real browser, with a real worker: logged in, read, clicked.
+
+With SCREENSHOTS=docs/images the pictures of the documentation are taken anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import redis
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from headrace import Client
+from headrace.catalog import published
+from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encoded
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.workers import publish_status
+from headrace.connection.commands import execute
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import Child, start_flower, start_worker
+from headrace_worker.store.store import Store
+from tests.support import hostile_models
+from tests.support.stored_dead_letters import bury, letter
+from tests.support.waiting import wait_until
+
+USER, PASSWORD = "ann", "s3cret"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on PATH; on Debian: apt-get install chromium"
+)
+
+
+class Site(NamedTuple):
+    """Flower beside a worker, one that acts."""
+
+    url: str
+    redis_url: str
+    redis: redis.Redis
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("stack")
+    hostile_models.add(Store(folder / "models"))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    children: list[Child] = []
+    settings = {
+        "HEADRACE_FLOWER_LOGIN": f"{USER}:{PASSWORD}",
+        "HEADRACE_FLOWER_OPEN": "false",
+        "HEADRACE_FLOWER_ACTIONS": "true",
+    }
+    with EmbeddedRedis("--appendfsync", "no") as server, redis.Redis.from_url(server.url) as client:
+        try:
+            children.append(start_flower(server.url, folder, port=port, **settings))
+            serving = hostile_models.SERVING
+            children.append(start_worker(server.url, folder / "models", folder, concurrency=1, **serving))
+            yield Site(f"http://127.0.0.1:{port}", server.url, client)
+        finally:
+            for child in reversed(children):
+                child.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    """A browser of somebody who knows the password."""
+    context = browser.new_context(
+        base_url=site.url,
+        viewport={"width": 1360, "height": 640},
+        http_credentials={"username": USER, "password": PASSWORD},
+    )
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page on which no script fails and nothing is missing."""
+    page, trouble = context.new_page(), []
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("response", lambda answer: trouble.append(answer.url) if answer.status >= 500 else None)
+    yield page
+    assert trouble == []
+
+
+def picture(page: Page, name: str) -> None:
+    """Take a picture for the documentation, where that is asked for."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", animations="disabled")
+
+
+def whole(page: Page) -> bool:
+    """Whether no table of the page is cut off at its right."""
+    cut = "Array.from(document.querySelectorAll('figure')).some(one => one.scrollWidth > one.clientWidth)"
+    return not page.evaluate(cut)
+
+
+def fail(site: Site, count: int = 3) -> list[str]:
+    """Jobs that fail for good."""
+    with Client(site.redis_url, check=False) as client:
+        jobs = [client.submit("obedient", hostile_models.instance("raise")) for _ in range(count)]
+        for job in jobs:
+            job.outcome(timeout=20)
+        return [job.id for job in jobs]
+
+
+def purge(site: Site) -> None:
+    with Client(site.redis_url) as client:
+        client.dead_letters.purge(every=True)
+
+
+def test_nobody_gets_in_without_the_password(browser: Browser, site: Site):
+    context = browser.new_context(base_url=site.url, http_credentials={"username": USER, "password": "wrong"})
+    answer = context.new_page().goto("/dead-letters")
+    assert answer is not None
+    assert answer.status == 401
+    context.close()
+
+
+def test_the_navigation_leads_to_every_page(page: Page):
+    page.goto("/")
+    for name in ("Dead letters", "Models", "Queues"):
+        page.get_by_role("link", name=name, exact=True).click()
+        page.wait_for_load_state()
+        assert name in page.title()
+        assert page.locator("nav .nav-link.active").inner_text() == name
+
+
+def test_no_dead_letters_say_so(page: Page, site: Site):
+    purge(site)
+    page.goto("/dead-letters")
+    assert "No dead letters." in page.inner_text("#letters-table")
+
+
+def test_a_letter_is_replayed_by_a_click(page: Page, site: Site):
+    purge(site)
+    jobs = fail(site)
+    page.goto("/dead-letters")
+    assert page.locator("#letters-table tbody tr").count() == 3
+    assert whole(page)
+    picture(page, "flower-dead-letters")
+    page.get_by_role("link", name=jobs[0]).click()
+    assert "ValueError" in page.inner_text("#main-content")
+    assert whole(page)
+    page.get_by_role("button", name="Replay").click()
+    assert "1 replayed." in page.inner_text("#done")
+    with Client(site.redis_url) as client:  # it fails again
+        wait_until(lambda: client.dead_letters.count().letters == 3)
+        assert [run.cause for run in client.dead_letters.show(jobs[0]).attempts] == ["replay"]
+
+
+def test_chosen_letters_are_purged_once_that_is_confirmed(page: Page, site: Site):
+    purge(site)
+    jobs = fail(site)
+    page.goto("/dead-letters")
+    page.get_by_label("Choose all on this page").check()
+    page.get_by_label(f"Choose {jobs[1]}").uncheck()
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Purge chosen").click()
+    assert page.locator("#letters-table tbody tr").count() == 3
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Purge chosen").click()
+    page.wait_for_selector("#done")
+    assert "2 purged." in page.inner_text("#done")
+    assert page.locator("#letters-table tbody tr").count() == 1
+
+
+def test_long_names_leave_the_table_as_it_is(page: Page, site: Site):
+    purge(site)
+    bury(site.redis, letter("i" * 70, model="model-of-a-name-" * 3, error="E" * 60, message="m" * 400))
+    bury(site.redis, letter("short"))
+    page.goto("/dead-letters")
+    assert whole(page)
+    for row in page.locator("#letters-table tbody tr").all():
+        box = row.bounding_box()
+        assert box is not None
+        assert box["height"] < 120
+    purge(site)
+
+
+def test_letters_are_filtered(page: Page, site: Site):
+    purge(site)
+    fail(site)
+    page.goto("/dead-letters")
+    page.get_by_label("Model", exact=True).fill("other")
+    page.get_by_role("button", name="Filter").click()
+    assert "No dead letter matches." in page.inner_text("#letters-table")
+    page.get_by_label("Model", exact=True).fill("obedient")
+    page.get_by_label("Reason").select_option("permanent")
+    page.get_by_role("button", name="Filter").click()
+    assert page.locator("#letters-table tbody tr").count() == 3
+
+
+def test_models_and_queues_in_dark_and_light(page: Page, site: Site):
+    site.redis.hset(Keys().aliases("obedient"), PRODUCTION, encoded(Alias(version="1")))
+    fail(site)
+    takes, methods = Array(shape=(2,)), {"predict": Output(shape=())}
+    for model, version in (("churn", "3"), ("churn", "4"), ("fraud", "7")):
+        published.publish(site.redis, Keys(), Contract(model=model, version=version, input=takes, methods=methods))
+    site.redis.hset(Keys().aliases("churn"), PRODUCTION, encoded(Alias(version="3")))
+    site.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="4", share=0.1)))
+    refused, runtimes = {"5": "churn@5 fails on its example: KeyError"}, {"3": "treelite", "4": "onnx"}
+    for worker in ("worker@pod-7", "worker@pod-8"):
+        execute(site.redis, publish_status(Keys(), "churn", worker, ["3", "4"], refused, runtimes=runtimes))
+    with Client(site.redis_url) as client:  # nobody serves it
+        client.submit_many("fraud", [[1, 2]] * 12)
+        client.submit_many("fraud", [[1, 2]] * 400, priority=9)
+        client.submit_many("obedient", [hostile_models.instance()] * 40)
+    page.goto("/models")
+    page.wait_for_function("document.body.innerText.includes('worker@')")
+    page.get_by_role("button", name=re.compile("Select theme")).click()
+    page.get_by_role("button", name="Dark").click()
+    assert page.locator("html").get_attribute("data-bs-theme") == "dark"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    page.mouse.move(600, 700)
+    row = page.locator("#models-table tbody tr", has_text="obedient").locator("td").all_inner_texts()
+    assert row[:3] == ["obedient", "1", "sklearn"]
+    assert whole(page)
+    picture(page, "flower-models")
+    page.goto("/queues")
+    assert page.locator("html").get_attribute("data-bs-theme") == "dark"
+    assert "predict.obedient" in page.inner_text("#queues-table")
+    assert "nothing moves" in page.inner_text("#queues-table")
+    assert "12 / 0 / 0 / 400" in page.inner_text("#queues-table")
+    assert whole(page)
+    page.evaluate("localStorage.setItem('flower-theme', 'light')")
+    page.goto("/queues")
+    picture(page, "flower-queues")
+    site.redis.delete(Keys().aliases("obedient"), Keys().aliases("churn"))
+
+
+def test_the_tasks_page_has_a_column_for_model_version_rows_attempts_and_wait(page: Page, site: Site):
+    with Client(site.redis_url, check=False) as client:
+        job = client.submit("obedient", hostile_models.instance())
+        job.result(timeout=20)
+    cells: list[str] = []
+
+    def shown() -> bool:
+        page.goto("/tasks")
+        page.wait_for_selector("#tasks-table tbody tr")
+        row = page.locator("#tasks-table tbody tr", has_text=job.id[:8]).filter(has_text=job.id)
+        cells[:] = row.first.locator("td").all_inner_texts() if row.count() else []
+        return bool(cells) and cells[4] == "SUCCESS"
+
+    wait_until(shown)
+    assert cells[1:6] == ["obedient", "1", "1", "SUCCESS", "1"]
+    page.set_viewport_size({"width": 1560, "height": 640})
+    assert re.fullmatch(r"\d+\sms|\d+\.\d\ss", cells[7])
+    picture(page, "flower-tasks")
+
+
+def test_pages_fit_a_small_window(page: Page, site: Site):
+    fail(site, 1)
+    page.set_viewport_size({"width": 420, "height": 800})
+    for path in ("/dead-letters", "/models", "/queues"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path

@@ -1,0 +1,101 @@
+"""Dead letters on every Redis that is here, with and without memory left, and in cluster mode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from headrace import Client
+from headrace.dead_letters.bulk import BulkResult
+from headrace.settings import Settings
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from tests.support.connections import free_port
+from tests.support.redis_servers import SERVERS, find
+from tests.support.stored_dead_letters import bury, bury_malformed, crashed, letter
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def running(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis("--appendfsync", "no", server=find(request.param)) as running:
+        yield running
+
+
+@pytest.fixture
+def db(running: EmbeddedRedis) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(running.url) as db:
+        db.flushall()
+        yield db
+
+
+def story(url: str, db: redis.Redis, keys: Keys) -> None:
+    """Everything there is to do with letters."""
+    long_ago = int(time.time() * 1000) - 60_000
+    bury(db, letter("a"), keys=keys, died_ms=long_ago)
+    bury(db, letter("b", attempts=(crashed(),)), keys=keys)
+    bury(db, letter("c"), keys=keys)
+    with Client(settings=Settings(redis_url=url, key_prefix=keys.prefix)) as client:
+        dead = client.dead_letters
+        assert [one.id for one in dead.list()] == ["a", "b", "c"]
+        assert [one.id for one in dead.list(older_than=30)] == ["a"]
+        assert [len(one.payload) > 0 for one in dead.export()] == [True] * 3
+        assert dead.replay(ids=["a", "b", "x"]) == BulkResult(done=2, missing=("x",))
+        assert (db.llen(keys.lists("predict.churn")[0]), db.llen(keys.isolated("predict.churn"))) == (1, 1)
+        assert client.job("a").status() == "queued"
+        assert dead.purge(every=True) == BulkResult(done=1)
+        assert not db.exists(keys.dead, keys.dead_messages, keys.dead_times)
+
+
+@pytest.mark.parametrize("prefix", ["", "{apart}:"])
+def test_letters_are_found_replayed_and_purged(running: EmbeddedRedis, db: redis.Redis, prefix: str):
+    story(running.url, db, Keys(prefix))
+
+
+def test_a_full_redis_takes_replays_and_purges(running: EmbeddedRedis, db: redis.Redis):
+    for name in ("a", "b"):
+        bury(db, letter(name))
+    bury_malformed(db, b"garbage")
+    db.config_set("maxmemory", 1)
+    try:
+        with Client(running.url) as client:
+            assert client.dead_letters.replay(ids=["a"]).done == 1
+            assert client.dead_letters.purge(every=True).done == 2
+            assert client.job("a").status() == "queued"
+    finally:
+        db.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("key", [Keys().dead, Keys().dead_messages, "predict.churn", Keys().job("a")])
+def test_a_key_of_another_kind_loses_no_letter(running: EmbeddedRedis, db: redis.Redis, key: str):
+    bury(db, letter("a"))
+    stored = db.dump(key) if db.exists(key) else None
+    db.delete(key)
+    db.zadd(key, {"x": 1})
+    with Client(running.url) as client:
+        try:
+            client.dead_letters.replay(ids=["a"])
+        except ConnectionError:
+            db.delete(key)
+            if stored is not None:
+                db.restore(key, 0, stored)
+            assert client.dead_letters.replay(ids=["a"]).done == 1
+        assert db.lrange("predict.churn", 0, -1) != []
+        assert db.zcard(Keys().dead_times) == 0
+
+
+def test_every_key_is_declared_so_a_cluster_takes_the_scripts():
+    # The bus of a cluster listens 10,000 ports higher.
+    port = next(port for port in iter(free_port, None) if port < 55_000)
+    with (
+        EmbeddedRedis("--cluster-enabled", "yes", server=find("falkordb"), port=port) as cluster,
+        redis.Redis.from_url(cluster.url) as node,
+    ):
+        node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        deadline = time.monotonic() + 10
+        while node.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        story(cluster.url, node, Keys("{headrace}:"))

@@ -1,0 +1,50 @@
+"""How much waits, and how much is under way."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from headrace import AsyncClient, Client
+from headrace.catalog.published import publish
+from headrace.wire.keys import Keys
+from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
+from tests.support.answering_worker import CHURN
+
+
+@pytest.fixture
+def client(redis_url: str, server: redis.Redis):
+    publish(server, Keys(), CHURN)
+    with Client(redis_url) as client:
+        yield client
+
+
+def test_jobs_that_run_again_wait_and_delayed_ones_do_not(client: Client, server: redis.Redis):
+    keys = Keys()
+    client.submit("churn", {"age": 1}, priority=9)
+    server.rpush(keys.isolated("predict.churn"), "frame", "frame")
+    server.zadd(keys.delayed("predict.churn"), {"later": 2e12})
+    (depth,) = client.queues()
+    assert depth.by_priority == {0: 0, 3: 0, 6: 0, 9: 1}
+    assert (depth.isolated, depth.waiting, depth.delayed, depth.leased) == (2, 3, 1, 0)
+
+
+def test_jobs_a_worker_has_taken_are_counted_by_queue(client: Client, server: redis.Redis):
+    for priority in (0, 0, 9):
+        client.submit("churn", {"age": 1}, priority=priority)
+    ask = ClaimLimits(queue="predict.churn", jobs=8, bytes=10**6)
+    Leases(server, LeaseKeys(Keys())).claim("owner-1", [ask], lasts_ms=60_000)
+    (depth,) = client.queues()
+    assert (depth.waiting, depth.leased) == (0, 3)
+
+
+def test_a_lease_nobody_can_read_counts_for_nothing(client: Client, server: redis.Redis):
+    server.zadd(Keys().leases, {b"\xff": 1, "a#b": 2, "a#1,x#predict.churn": 3, "a##predict.churn": 4})
+    (depth,) = client.queues()
+    assert depth.leased == 0
+
+
+async def test_asyncio_counts_the_same(client: Client, server: redis.Redis, redis_url: str):
+    server.rpush(Keys().isolated("predict.churn"), "frame")
+    async with AsyncClient(redis_url) as other:
+        assert await other.queues() == client.queues()

@@ -1,0 +1,73 @@
+"""Workers that are not alike share a queue, models share a worker: nobody's job fails for that."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from headrace import Client, JobFailed
+from headrace.catalog import workers
+from headrace.connection.commands import execute
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from tests.support.claim_models import SLEEP, add, serving
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with EmbeddedRedis("--appendfsync", "no") as server:
+        yield server.url
+
+
+def versions_told(url: str, model: str) -> dict[str, tuple[str, ...]]:
+    with redis.Redis.from_url(url) as client:
+        said = workers.loaded(execute(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
+    return {worker.partition("@")[0]: one.versions for worker, one in said.items()}
+
+
+def test_jobs_run_where_their_version_can_and_fail_at_once_where_no_worker_has_it(
+    url: str, tmp_path: Path
+) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    for _ in range(2):
+        models = add(new)
+    shutil.copytree(models, old / "models")
+    damaged = old / "models" / "doubling" / "2" / "artifact.joblib"  # as good as a library that the old one lacks
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    with (
+        Client(url, check=False) as client,
+        serving("-c", "1", url=url, models=old / "models", folder=old, name="old"),
+    ):
+        with serving("-c", "1", url=url, models=models, folder=new, name="new"):
+            wait_until(lambda: versions_told(url, "doubling") == {"new": ("2",), "old": ("1",)})
+            jobs = [client.submit("doubling", [1, 0, 0], version="2") for _ in range(40)]
+            jobs += [client.submit("doubling", [1, SLEEP, 0.01], version="2") for _ in range(20)]
+            assert {job.result(timeout=60).version for job in jobs} == {"2"}
+            assert client.dead_letters.count().letters == 0
+        wait_until(lambda: list(versions_told(url, "doubling")) == ["old"])
+        with pytest.raises(JobFailed, match="doubling@2 has another digest"):
+            client.predict("doubling", [1, 0, 0], version="2", timeout=20)
+        assert client.predict("doubling", [1, 0, 0], timeout=20).version == "1"
+
+
+def test_a_model_takes_no_more_processes_than_it_may_and_the_others_go_on(url: str, tmp_path: Path) -> None:
+    add(tmp_path, name="slow", max_claims=1)
+    models = add(tmp_path, name="quick")
+    with serving("-c", "2", url=url, models=models, folder=tmp_path), Client(url, check=False) as client:
+        assert client.predict("slow", [1, 0, 0], timeout=20).prediction == 2
+        first = client.submit("slow", [1, SLEEP, 2.0])
+        wait_until(lambda: [depth.leased for depth in client.queues() if depth.model == "slow"] == [1])
+        second = client.submit("slow", [1, 0, 0])
+        for _ in range(5):
+            assert client.predict("quick", [1, 0, 0], timeout=20).prediction == 2
+        (slow,) = (depth for depth in client.queues() if depth.model == "slow")
+        assert (slow.leased, slow.by_priority[0]) == (1, 1)
+        assert second.result(timeout=20).prediction == 2
+        assert first.status() == "success"

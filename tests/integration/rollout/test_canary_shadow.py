@@ -1,0 +1,151 @@
+"""A canary takes its part and ends when it fails; a shadow answers nobody, and what it does is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+import skops.io
+from sklearn.dummy import DummyRegressor
+
+from headrace.client.client import Client
+from headrace.errors import JobFailed
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.local.stack import start_worker
+from headrace_worker.packaging.package import package
+from headrace_worker.rollout.promotion import Promoter
+from headrace_worker.rollout.version_stats import VersionStats
+from headrace_worker.store.store import Store
+from tests.support import ROOT
+from tests.support.waiting import wait_until
+
+SOON = 30.0
+ROW = [7.0]
+
+
+class Running:
+    """A worker with a model of three versions: 1 and 2 answer with their number, and 3 fails."""
+
+    def __init__(self, url: str, store: Store) -> None:
+        self.url, self.store = url, store
+        self.server = redis.Redis.from_url(url)
+        self.promoter = Promoter(self.server, Keys(), store, by="ann@here", max_bytes=1 << 30)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("canary")
+    store = Store(folder / "models")
+    for version in ("1", "2"):
+        skops.io.dump(
+            DummyRegressor(strategy="constant", constant=float(version)).fit([[0.0]], [1.0]), folder / "m.skops"
+        )
+        (folder / "rows.json").write_text("[[1.0], [2.0]]")
+        package(store, folder / "m.skops", name="churn", example=folder / "rows.json", runtime="sklearn")
+    package(store, "tests.support.canary_models:failing", name="churn", example=folder / "rows.json")
+    with EmbeddedRedis() as server:
+        found = Running(server.url, store)
+        found.promoter.promote("churn", "1", force=True)
+        worker = start_worker(
+            server.url,
+            store.path,
+            folder,
+            HEADRACE_CANARY_JOBS="20",
+            HEADRACE_TRUST_MODULES="tests.support.canary_models",
+            PYTHONPATH=str(ROOT),
+        )
+        try:
+            yield found
+        finally:
+            worker.stop()
+            found.server.close()
+
+
+def versions(running: Running, jobs: int, *, check: bool = True) -> list[str]:
+    """The versions that answered so many jobs; `failed` where one failed."""
+
+    def version(job: Any) -> str:
+        try:
+            return str(job.result(timeout=SOON).version)
+        except JobFailed:
+            return "failed"
+
+    with Client(running.url, check=check) as client:
+        return [version(job) for job in client.submit_many("churn", [ROW] * jobs)]
+
+
+def counted(running: Running, *names: str) -> list[VersionStats]:
+    """What was counted of these aliases, once the worker follows them and has run jobs of each."""
+
+    def all_of_them() -> list[VersionStats]:
+        versions(running, 20)
+        found = {name: one for name, _, one in running.promoter.compare_versions("churn")}
+        return [found[name] for name in names] if all(found[name].jobs for name in names) else []
+
+    return list(wait_until(all_of_them))
+
+
+@pytest.fixture(autouse=True)
+def without_canary_or_shadow(running: Running) -> Iterator[None]:
+    yield
+    for name in {"canary", "shadow"} & running.promoter.aliases("churn").by_name.keys():
+        running.promoter.rollback("churn", alias=name)
+
+
+def test_a_canary_takes_its_part_of_the_jobs(running: Running):
+    running.promoter.promote("churn", "2", to="canary", share=0.25)
+    found = versions(running, 400)
+    assert set(found) == {"1", "2"}
+    assert 50 < found.count("2") < 150
+    production, canary = counted(running, "production", "canary")
+    assert production.failed == canary.failed == 0
+    running.promoter.rollback("churn", alias="canary")
+    assert set(versions(running, 50)) == {"1"}
+
+
+def test_a_canary_takes_its_part_of_the_jobs_that_a_plain_client_sends(running: Running):
+    running.promoter.promote("churn", "2", to="canary", share=0.25)
+    counted(running, "canary")
+    wait_until(lambda: "2" in versions(running, 20, check=False))  # its jobs go where the worker has heard of it
+    found = versions(running, 400, check=False)
+    assert set(found) == {"1", "2"}
+    assert 50 < found.count("2") < 150
+
+
+def test_a_shadow_answers_nobody_and_its_differences_are_counted(running: Running):
+    running.promoter.promote("churn", "2", to="shadow")
+    assert set(versions(running, 100)) == {"1"}
+    (shadow,) = counted(running, "shadow")
+    assert shadow.failed == 0
+    assert shadow.compared == shadow.differing == shadow.jobs
+    assert shadow.apart == pytest.approx(shadow.compared * 1.0)
+    assert shadow.largest == pytest.approx(1.0)
+    assert 0 < shadow.seconds(0.99) < 1.0
+
+
+def test_a_shadow_is_compared_with_production_and_not_with_a_canary(running: Running):
+    running.promoter.promote("churn", "2", to="canary", share=0.8)
+    running.promoter.promote("churn", "3", to="shadow", force=True)
+    counted(running, "production", "canary", "shadow")
+    versions(running, 200)
+    production, canary, shadow = counted(running, "production", "canary", "shadow")
+    assert 0 < shadow.jobs <= production.jobs < canary.jobs
+
+
+def test_a_shadow_that_fails_fails_no_job(running: Running):
+    running.promoter.promote("churn", "3", to="shadow", force=True)
+    assert set(versions(running, 50)) == {"1"}
+    (shadow,) = counted(running, "shadow")
+    assert shadow.failed == shadow.jobs
+
+
+def test_a_canary_that_fails_ends_by_itself_and_the_history_says_why(running: Running):
+    running.promoter.promote("churn", "3", to="canary", share=0.5, force=True)
+    wait_until(lambda: versions(running, 20) and "canary" not in running.promoter.aliases("churn").by_name)
+    newest = running.promoter.history("churn")[0]
+    assert (newest.alias, newest.former, newest.version, newest.by) == ("canary", "3", None, "headrace")
+    assert "jobs failed" in newest.reason
+    assert set(versions(running, 50)) == {"1"}

@@ -1,0 +1,221 @@
+"""Old versions go; those that somebody needs stay. On a real Redis."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import redis
+
+from headrace import Client
+from headrace.catalog import published
+from headrace.catalog.aliases import MOVE, Alias, move_call
+from headrace.catalog.contract import Contract, Output, Text
+from headrace.connection.commands import execute
+from headrace.errors import BrokerUnavailable, ModelError
+from headrace.wire.attempts import Attempt, join_history
+from headrace.wire.keys import Keys
+from headrace.wire.message import Job, encode
+from headrace_worker import manifest as manifests
+from headrace_worker.manifest import Example, Manifest
+from headrace_worker.settings import WorkerSettings
+from headrace_worker.store import references
+from headrace_worker.store.garbage import CollectionItem, GarbageCollector, old
+from headrace_worker.store.store import Store
+from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
+from tests.support.stored_dead_letters import bury, letter
+
+KEYS = Keys("shop:")
+DATA = b"the bytes of a model"
+NOW = datetime.now(UTC)
+
+
+def contract(version: str) -> Contract:
+    return Contract(model="churn", version=version, input=Text(), methods={"predict": Output(shape=())})
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        name="churn",
+        version="0",
+        created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+        estimator="Dummy",
+        format="skops",
+        sha256=hashlib.sha256(DATA).hexdigest(),
+        size=len(DATA),
+        libraries=manifests.libraries_here(),
+        contract=contract("0"),
+        example=Example(instances=["a"], expected={"predict": [1.5]}),
+    )
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> WorkerSettings:
+    return WorkerSettings(
+        redis_url=redis_url, key_prefix="shop:", models=str(tmp_path / "models"), command_timeout=1, contract_ttl=7
+    )
+
+
+@pytest.fixture
+def store(settings: WorkerSettings) -> Store:
+    """Eight versions of one model."""
+    store = Store(settings.models)
+    for _ in range(8):
+        store.add(manifest(), DATA)
+    return store
+
+
+@pytest.fixture
+def collector(store: Store, settings: WorkerSettings) -> Iterator[GarbageCollector]:
+    with Client(settings=settings) as client:
+        yield GarbageCollector(store, settings, lambda model: client.dead_letters.list(model=model), keep=2)
+
+
+def kept(found: list[CollectionItem]) -> dict[str, str]:
+    return {one.version: one.why for one in found if not one.remove}
+
+
+def message(version: str | None, name: str = "a") -> bytes:
+    return encode(Job(id=name, model="churn", instances=["x"], version=version))
+
+
+def point(server: redis.Redis, alias: str, then: str | None, now: str | None = None) -> None:
+    before, after = (Alias(version=one) if one else None for one in (now, then))
+    assert execute(server, MOVE(*move_call(KEYS, "churn", alias, before, after, by="anna", why=""))) == 1
+
+
+def test_the_newest_versions_stay_and_the_others_go(collector: GarbageCollector, store: Store) -> None:
+    found = collector.look(["churn"], NOW)
+    assert [one.version for one in found] == ["1", "2", "3", "4", "5", "6"]
+    assert store.versions("churn")[0] == "1"
+    done = collector.collect(found)
+    assert all(one.remove and one.size > len(DATA) for one in done)
+    assert store.versions("churn") == ["7", "8"]
+    assert store.add(manifest(), DATA).version == "9"
+
+
+@pytest.mark.parametrize(("keep", "gone"), [(1, ["1", "2"]), (3, []), (9, []), (0, ["1", "2"])])
+def test_so_many_are_kept_and_one_at_least(keep: int, gone: list[str]) -> None:
+    assert old(["1", "2", "10"], keep) == gone
+
+
+def test_what_an_alias_names_stays_and_where_a_rollback_goes(
+    collector: GarbageCollector, server: redis.Redis
+) -> None:
+    point(server, "production", "1")
+    point(server, "production", "2", now="1")
+    point(server, "canary", "4")
+    assert kept(collector.look(["churn"], NOW)) == {
+        "1": "a rollback of production goes to it",
+        "2": "the alias production",
+        "4": "the alias canary",
+    }
+
+
+def test_the_version_that_serves_stays(collector: GarbageCollector, server: redis.Redis) -> None:
+    published.publish(server, KEYS, contract("3"))  # the newer ones may all be bad
+    assert kept(collector.look(["churn"], NOW)) == {"3": "serves"}
+
+
+def test_an_alias_that_cannot_be_read_stops_it(collector: GarbageCollector, server: redis.Redis) -> None:
+    server.hset(KEYS.aliases("churn"), "production", '{"of a newer": "Headrace"}')
+    with pytest.raises(ModelError, match="an alias of churn cannot be read"):
+        collector.look(["churn"], NOW)
+
+
+def lies_waiting(server: redis.Redis) -> None:
+    server.lpush(KEYS.lists("predict.churn")[3], message(None, "b"), message("3"))
+
+
+def runs_again(server: redis.Redis) -> None:
+    attempt = Attempt(cause="crash", owner="host", at_ms=1, claim_size=1)
+    server.lpush(KEYS.isolated("predict.churn"), join_history([attempt], message("3")))
+
+
+def is_delayed(server: redis.Redis) -> None:
+    server.zadd(KEYS.delayed("predict.churn"), {message("3"): 9e12})
+
+
+def is_leased(server: redis.Redis) -> None:
+    server.lpush(KEYS.lists("predict.churn")[0], message("3"))
+    leases = Leases(server, LeaseKeys(KEYS))
+    leases.claim("host/1/a", [ClaimLimits(queue="predict.churn", jobs=10, bytes=10_000)], lasts_ms=60_000)
+    assert not server.llen(KEYS.lists("predict.churn")[0])
+
+
+def is_dead(server: redis.Redis) -> None:
+    bury(server, letter("a", version="3"), keys=KEYS)
+
+
+@pytest.mark.parametrize("somewhere", [lies_waiting, runs_again, is_delayed, is_leased, is_dead])
+def test_what_a_job_names_stays_wherever_the_job_is(
+    somewhere: Callable[[redis.Redis], None], collector: GarbageCollector, server: redis.Redis, store: Store
+) -> None:
+    somewhere(server)
+    found = collector.look(["churn"], NOW)
+    assert kept(found) == {"3": "the dead letter a" if somewhere is is_dead else "a job"}
+    collector.collect(found)
+    assert store.versions("churn") == ["3", "7", "8"]
+
+
+def test_other_models_jobs_and_what_is_no_job_say_nothing(
+    collector: GarbageCollector, server: redis.Redis
+) -> None:
+    server.lpush(KEYS.lists("predict.churns")[0], message("1"))
+    server.lpush(KEYS.lists("predict.churn")[0], b"no job", b"\x01", encode(Job(id="a", model="x", instances=[])))
+    server.lpush("predict.churn", message("2"))  # another installation's
+    assert kept(collector.look(["churn"], NOW)) == {}
+
+
+def test_thousands_of_jobs_of_all_sizes_are_looked_through(server: redis.Redis) -> None:
+    name = KEYS.lists("predict.churn")[0]
+    large = encode(Job(id="large", model="churn", instances=["x" * 2_000_000], version="2"))
+    server.rpush(name, *(message(None, str(number)) for number in range(3000)), large, message("5"))
+    assert references.named(server, KEYS, "churn") == {"2": "a job", "5": "a job"}
+
+
+def test_a_job_that_names_a_version_while_it_goes_keeps_it(
+    collector: GarbageCollector, server: redis.Redis, store: Store, settings: WorkerSettings
+) -> None:
+    for version in ("1", "2", "8"):
+        published.publish(server, KEYS, contract(version))
+    waited: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        assert not server.hexists(KEYS.contracts("churn"), "1")
+        server.lpush(KEYS.lists("predict.churn")[0], message("1"))  # a producer that has the contract still
+
+    done = collector.collect(collector.look(["churn"], NOW), meanwhile)
+    assert waited == [settings.contract_ttl]
+    assert kept(done) == {"1": "a job"}
+    assert store.versions("churn") == ["1", "7", "8"]
+    assert set(server.hkeys(KEYS.contracts("churn"))) == {b"latest", b"1", b"8"}
+    with Client(settings=settings) as client:
+        assert client.submit("churn", "x", version="1").id
+
+
+def test_what_was_never_finished_goes_after_a_day(collector: GarbageCollector, store: Store) -> None:
+    yesterday, today = store.path / "churn/.adding-old", store.path / "churn/.adding-new"
+    for path in (yesterday, today):
+        path.mkdir()
+        (path / "artifact.skops").write_bytes(DATA)
+    long_ago = time.time() - timedelta(days=1, hours=1).total_seconds()
+    os.utime(yesterday, (long_ago, long_ago))
+    found = collector.look(["churn"], datetime.now(UTC))
+    assert [(one.version, one.why) for one in found if one.why] == [(".adding-old", "never finished")]
+    collector.collect(found)
+    assert not yesterday.exists()
+    assert today.exists()
+
+
+def test_nothing_goes_where_redis_is_away(store: Store, tmp_path: Path) -> None:
+    away = WorkerSettings(redis_url=f"unix://{tmp_path}/none.sock", command_timeout=0.2, connect_timeout=0.2)
+    with pytest.raises(BrokerUnavailable):
+        GarbageCollector(store, away, lambda _model: (), keep=1).look(["churn"], NOW)
+    assert len(store.versions("churn")) == 8

@@ -1,0 +1,115 @@
+"""The exporter tells what lies in Redis, and that Redis is away where it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from headrace import Client, Settings
+from headrace.catalog import workers
+from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.published import publish
+from headrace.connection import connect
+from headrace.connection.commands import execute
+from headrace.wire.keys import Keys
+from headrace_worker.telemetry.queue_metrics import SHOWN, QueueCollector
+from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
+from tests.support.connections import free_port
+from tests.support.stored_dead_letters import bury, letter
+
+
+@pytest.fixture(params=["", "team:"], ids=["", "with a key prefix"])
+def settings(redis_url: str, request: pytest.FixtureRequest) -> Settings:
+    return Settings(redis_url=redis_url, key_prefix=request.param)
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Iterator[CollectorRegistry]:
+    registry, client = CollectorRegistry(), connect.connect(settings)
+    registry.register(QueueCollector(lambda: client, settings.key_prefix))
+    yield registry
+    client.close()
+
+
+def samples(registry: CollectorRegistry) -> dict[str, float]:
+    text = generate_latest(registry).decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for one in family.samples:
+            labels = ",".join(one.labels.values())
+            found[f"{one.name.removeprefix('headrace_')}{{{labels}}}"] = one.value
+    return found
+
+
+def serve(server: redis.Redis, keys: Keys, *models: str) -> None:
+    for model in models:
+        methods = {"predict": Output(shape=())}
+        publish(server, keys, Contract(model=model, version="1", input=Array(shape=(1,)), methods=methods))
+
+
+def test_a_redis_without_models_has_nothing_to_tell_but_that(registry: CollectorRegistry) -> None:
+    found = samples(registry)
+    assert found.pop("exporter_read_seconds{}") < 5
+    assert found == {"redis_up{}": 1, "leases_lapsed{}": 0, "dead_letters{}": 0, "dead_letters_dropped_total{}": 0}
+
+
+def test_it_tells_what_waits_for_how_long_and_who_has_what(
+    settings: Settings, server: redis.Redis, registry: CollectorRegistry
+) -> None:
+    keys = Keys(settings.key_prefix)
+    serve(server, keys, "churn", "fraud")
+    server.sadd(keys.models, b'evil"} 1\n', b"\xff")
+    with Client(settings=settings) as client:
+        client.submit_many("churn", [[n] for n in range(5)])
+        client.submit_many("churn", [[n] for n in range(3)], priority=9)
+    Leases(server, LeaseKeys(keys)).claim(
+        "w/1", [ClaimLimits(queue="predict.churn", jobs=2, bytes=10**6)], lasts_ms=0
+    )
+    server.zadd(keys.delayed("predict.churn"), {b"a frame": 4e12})
+    execute(server, workers.publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
+    execute(server, workers.publish_status(keys, "churn", "w@2", ["2"], {}))
+    bury(server, letter("a"), keys=keys)
+    time.sleep(0.05)
+    found = samples(registry)
+    assert 0.05 <= found.pop("queue_oldest_seconds{churn}") < 20
+    assert found.pop("exporter_read_seconds{}") < 5
+    assert found == {
+        "redis_up{}": 1,
+        **{f"queue_ready{{churn,{step}}}": jobs for step, jobs in ((0, 3), (3, 0), (6, 0), (9, 3))},
+        **{f"queue_ready{{fraud,{step}}}": 0 for step in (0, 3, 6, 9)},
+        **{f"queue_{place}{{fraud}}": 0 for place in ("again", "delayed", "leased", "oldest_seconds")},
+        "queue_again{churn}": 0,
+        "queue_delayed{churn}": 1,
+        "queue_leased{churn}": 2,
+        "leases{churn}": 1,
+        "leases{fraud}": 0,
+        "leases_lapsed{}": 1,
+        "dead_letters{}": 1,
+        "dead_letters_dropped_total{}": 0,
+        "model_workers{churn,1}": 1,
+        "model_workers{churn,2}": 2,
+        "model_refused{churn,3}": 1,
+    }
+
+
+def test_all_that_it_shows_is_in_its_list(
+    settings: Settings, server: redis.Redis, registry: CollectorRegistry
+) -> None:
+    serve(server, Keys(settings.key_prefix), "churn")
+    text = generate_latest(registry).decode()
+    shown = {family.name for family in text_string_to_metric_families(text)}
+    assert shown == {metric.name.removesuffix("_total") for metric in SHOWN}
+
+
+def test_a_redis_that_is_away_is_told_as_such() -> None:
+    registry = CollectorRegistry()
+    away = Settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
+    registry.register(QueueCollector(lambda: connect.connect(away)))
+    text = generate_latest(registry).decode()
+    assert "headrace_redis_up 0.0" in text
+    assert "hunter2" not in text

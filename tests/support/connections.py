@@ -1,0 +1,152 @@
+"""Redis servers reached in other ways than a plain port, and everything one does with Headrace over them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from flower.utils.broker import Broker
+from kombu import pools
+
+from headrace import AsyncClient, Client, JobCancelled, Settings
+from headrace.connection.connect import celery_app
+from headrace.wire.keys import queue_name
+from headrace_worker.local.stack import Child
+from tests.support.claim_models import SLEEP
+from tests.support.waiting import wait_until
+
+MODEL = "doubling"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(command: Sequence[str | Path], folder: Path, name: str, answers: redis.Redis) -> Iterator[Any]:
+    """A server of one's own, which answers this client; gone afterwards."""
+    with (folder / f"{name}.log").open("ab") as log, answers:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_until(lambda: _answers(answers), 15, lambda: (folder / f"{name}.log").read_text()[-2000:])
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def submits(settings: Settings) -> None:
+    """What a producer does, with and without asyncio; a worker runs."""
+    with Client(settings=settings) as client:
+        assert client.predict(MODEL, [21, 0, 0], timeout=20).prediction == 42
+        jobs = client.submit_many(MODEL, [[n, 0, 0] for n in range(100)])
+        told = {job.id: job.result(timeout=0).prediction for job in client.as_completed(jobs, timeout=20)}
+        assert [told[job.id] for job in jobs] == [2 * n for n in range(100)]
+        several = client.submit(MODEL, instances=[[n, 0, 0] for n in range(40)], priority=9)
+        assert several.result(timeout=20).predictions == [2 * n for n in range(40)]
+        late = client.submit(MODEL, [1, 0, 0], delay=60)
+        assert late.cancel()
+        with pytest.raises(JobCancelled):
+            late.result(timeout=5)
+        assert client.contract(MODEL).model == MODEL
+        assert client.models() == [MODEL]
+        assert [depth.model for depth in client.queues()] == [MODEL]
+
+    async def submit_also() -> None:
+        async with AsyncClient(settings=settings) as client:
+            assert (await client.predict(MODEL, [4, 0, 0], timeout=20)).prediction == 8
+            jobs = await client.submit_many(MODEL, [[n, SLEEP, 0.01] for n in range(20)])
+            assert [(await job.result(timeout=20)).prediction for job in jobs] == [2 * n for n in range(20)]
+
+    asyncio.run(submit_also())
+
+
+def talks_celery(settings: Settings) -> None:
+    """What a plain Celery app does: send a job, read its outcome, control the worker, listen to events."""
+    with celery_app(settings) as app:
+        with listening(app) as seen:
+            job = app.send_task("headrace.predict", args=[MODEL, [[5, 0, 0]]], queue=queue_name(MODEL))
+            assert job.get(timeout=20)["predictions"] == [10]
+            wait_until(lambda: (job.id, "task-succeeded") in seen)
+        assert app.control.inspect(timeout=5, limit=1).ping()
+        app.backend.client.connection_pool.disconnect()
+    pools.reset()  # kombu keeps connections for the next app of the same URL
+
+
+@contextmanager
+def listening(app: Celery[Any]) -> Iterator[list[tuple[str, str]]]:
+    """The events that come by, each as a job's id and the event's type."""
+    seen: list[tuple[str, str]] = []
+    with app.connection() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.append(_told(event))})
+
+        def listen() -> None:
+            for _ in receiver.itercapture(limit=None, timeout=None, wakeup=False):
+                pass
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            wait_until(lambda: seen)  # a worker tells of itself every two seconds
+            time.sleep(0.6)  # for half a second, a pool process may believe that nobody hears
+            yield seen
+        finally:
+            receiver.should_stop = True
+            listener.join(10)
+
+
+def _told(event: dict[str, Any]) -> tuple[str, str]:
+    return event.get("uuid", ""), event["type"]
+
+
+def flower_counts(settings: Settings) -> int:
+    """How many jobs Flower's Broker page shows as waiting."""
+    with celery_app(settings) as app, app.connection() as connection:
+        broker = Broker(
+            connection.as_uri(include_password=True),
+            broker_options=app.conf.broker_transport_options,
+            broker_use_ssl=app.conf.broker_use_ssl,
+        )
+
+    async def count() -> int:
+        (queue,) = await broker.queues([queue_name(MODEL)])
+        if sentinels := getattr(broker.redis.connection_pool, "sentinel_manager", None):
+            await sentinels.aclose()  # Flower leaves those open
+        return int(queue["messages"])
+
+    return asyncio.run(count())
+
+
+def kill_pool(worker: Child) -> None:
+    """Kill the pool processes of a worker."""
+    children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
+    for pid in children:
+        os.kill(int(pid), signal.SIGKILL)

@@ -1,0 +1,19 @@
+"""A remote-control command that blocks the event loop: `celery worker --include tests.support.hanging_process`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery.worker.control import control_command
+
+from headrace_worker.telemetry import health
+
+#: Tests need not wait as long as a service does.
+health.HUNG_AFTER = 5.0
+
+
+@control_command(args=[("seconds", float)])
+def hang(state: Any, seconds: float) -> None:
+    """Stand still."""
+    time.sleep(seconds)

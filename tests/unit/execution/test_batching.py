@@ -1,0 +1,138 @@
+"""Which jobs of a claim are predicted together, and which end before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.wire.message import Job
+from headrace.wire.outcome import Expired, Failure
+from headrace_worker.execution.batching import Admitted, admit, batches
+from headrace_worker.models.registry import Registry
+from headrace_worker.settings import WorkerSettings
+from headrace_worker.store.store import Store
+from tests.support import hostile_models
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+MOST = 10
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """Two versions of `obedient` that take batches of 10 rows, one of `other`."""
+    store = Store(tmp_path_factory.mktemp("store") / "models")
+    for _ in range(2):
+        hostile_models.add(store, max_batch_rows=MOST)
+    hostile_models.add(store, "other", max_batch_rows=MOST)
+    return Registry(store, WorkerSettings(trust_pickle=True))
+
+
+def job(name: str = "a", *, model: str = "obedient", rows: int = 1, **options: Any) -> Job:
+    return Job(id=name, model=model, instances=[hostile_models.instance()] * rows, **options)
+
+
+def admitted(registry: Registry, jobs: list[Job]) -> list[Admitted]:
+    found = [admit(one, registry, NOW) for one in jobs]
+    assert all(isinstance(one, Admitted) for one in found)
+    return found  # type: ignore[return-value]  # as the line above says
+
+
+def ids(registry: Registry, jobs: list[Job]) -> list[list[str]]:
+    return [[one.job.id for one in batch.jobs] for batch in batches(admitted(registry, jobs))]
+
+
+def test_jobs_of_one_version_and_method_are_one_batch(registry: Registry):
+    assert ids(registry, [job("a"), job("b", method="predict"), job("c", version="2")]) == [["a", "b", "c"]]
+
+
+def test_versions_and_models_are_batches_apart(registry: Registry):
+    jobs = [job("a", version="1"), job("b"), job("c", version="1"), job("d", model="other"), job("e")]
+    assert ids(registry, jobs) == [["a", "c"], ["b", "e"], ["d"]]
+
+
+def test_a_job_larger_than_a_batch_is_one_of_its_own(registry: Registry):
+    assert ids(registry, [job("a"), job("b", rows=MOST * 3), job("c")]) == [["a"], ["b"], ["c"]]
+
+
+def test_two_jobs_of_one_id_are_two_jobs(registry: Registry):
+    assert ids(registry, [job("a"), job("a", rows=2)]) == [["a", "a"]]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 25), st.sampled_from(["1", "2", None])), min_size=1, max_size=30),
+)
+def test_every_job_is_in_one_batch_and_no_batch_of_several_is_too_large(registry: Registry, drawn: Any):
+    ready = admitted(
+        registry, [job(str(at), rows=rows, version=version) for at, (rows, version) in enumerate(drawn)]
+    )
+    made = batches(ready)
+    assert sorted(id(one) for batch in made for one in batch.jobs) == sorted(map(id, ready))
+    for batch in made:
+        assert len(batch.jobs) == 1 or len(batch.instances) <= MOST
+        assert {(id(one.model), one.method) for one in batch.jobs} == {(id(batch.model), batch.method)}
+        left, right = batch.halves()
+        assert [*left.jobs, *right.jobs] == list(batch.jobs)
+
+
+@pytest.mark.parametrize("ago", [0, 1, 3600])
+def test_a_job_whose_deadline_has_come_expires(registry: Registry, ago: float):
+    assert admit(job(expires=NOW - timedelta(seconds=ago)), registry, NOW) == Expired(job="a")
+
+
+def test_a_job_with_time_left_runs(registry: Registry):
+    assert isinstance(admit(job(expires=NOW + timedelta(milliseconds=1)), registry, NOW), Admitted)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "said"),
+    [
+        ({"model": "obediant"}, "unknown model", "no model 'obediant' in .*; did you mean 'obedient'?"),
+        ({"version": "3"}, "unknown model", "obedient has no version '3'; it has 1, 2"),
+        ({"version": "../../etc"}, "unknown model", "model 'obedient' has no alias '../../etc'"),
+        ({"model": "../obedient"}, "bad input", "a model's name is 1 to 64 letters"),
+        ({"model": ""}, "bad input", "a model's name is 1 to 64 letters"),
+        ({"method": "transform"}, "bad input", "obedient@2 has no method 'transform'; it has predict"),
+        ({"method": "fit"}, "bad input", "obedient@2 has no method 'fit'"),
+        ({"method": "__init__"}, "bad input", "obedient@2 has no method '__init__'"),
+        ({"rows": 0}, "bad input", "a job needs at least one instance; the list is empty"),
+    ],
+)
+def test_a_job_nobody_can_run_fails_and_says_why(
+    registry: Registry, options: dict[str, Any], reason: str, said: str
+):
+    failure = admit(job(**options), registry, NOW)
+    assert isinstance(failure, Failure)
+    assert failure.reason == reason
+    assert failure.message.startswith(said.partition(".*")[0]), failure.message
+    assert failure.traceback is None
+
+
+@pytest.mark.parametrize(
+    "instance",
+    [
+        {},
+        None,
+        [],
+        "predict",
+        7,
+        True,
+        {"do": "predict", "secret": "Xyzzy"},
+        {"do": "predict", "secret": "Xyzzy", "size": "Xyzzy"},
+        {"do": "predict", "secret": "Xyzzy", "size": None},
+        {"do": "predict", "secret": "Xyzzy", "size": True},
+        {"do": "predict", "secret": "Xyzzy", "size": float("inf")},
+        {"do": "predict", "secret": ["Xyzzy"], "size": 1},
+        {"do": "predict", "secret": {"Xyzzy": "Xyzzy"}, "size": 1},
+        {"do": "predict", "secret": "Xyzzy", "size": 1, "weight": "Xyzzy"},
+    ],
+)
+def test_an_instance_that_does_not_fit_fails_its_job_without_being_repeated(registry: Registry, instance: Any):
+    failure = admit(Job(id="a", model="obedient", instances=[instance]), registry, NOW)
+    assert isinstance(failure, Failure)
+    assert failure.reason == "bad input"
+    assert failure.message.startswith("obedient@2: instance 0")
+    assert "Xyzzy" not in failure.message
