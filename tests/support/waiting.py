@@ -14,7 +14,7 @@ DEADLINE = 45.0
 
 
 def wait_until(
-    condition: Callable[[], T], seconds: float = DEADLINE, *, describe: Callable[[], object] = lambda: ""
+    condition: Callable[[], T], seconds: float = DEADLINE, describe: Callable[[], object] = lambda: ""
 ) -> T:
     """Wait until a condition holds, and return its value. Fails the test with `describe()` after `seconds`."""
     deadline = time.monotonic() + seconds

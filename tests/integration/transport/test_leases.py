@@ -318,7 +318,7 @@ def test_a_key_of_another_kind_in_the_place_of_one_outcome_does_not_lose_the_res
     [
         lambda keys: keys.dead,
         lambda keys: keys.dead_messages,
-        lambda keys: keys.died,
+        lambda keys: keys.dead_times,
         lambda keys: keys.delayed(QUEUE),
     ],
     ids=["dead", "messages", "died", "delayed"],
