@@ -36,7 +36,7 @@ from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_worker
-from headrace_worker.models.sync import KEEP
+from headrace_worker.models.sync import KEEP_SECONDS
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
@@ -208,7 +208,7 @@ class _Model:
 
 def _await_only(url: str, model: str, version: str) -> None:
     """Wait until the worker has that version alone: the former one is kept for a while."""
-    deadline = time.monotonic() + KEEP + _PATIENCE
+    deadline = time.monotonic() + KEEP_SECONDS + _PATIENCE
     with redis.Redis.from_url(url) as client:
         while time.monotonic() < deadline:
             said = workers.loaded(execute(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))

@@ -87,7 +87,7 @@ def test_add_prints_the_contract_for_a_person_to_check(run: Run, penguins: Path,
 
 def test_every_limit_is_an_option(run: Run, penguins: Path) -> None:
     given = {
-        "max_batch_rows": 64,
+        "max_batch_instances": 64,
         "max_batch_bytes": 1_000_000,
         "max_batch_wait": 0.01,
         "max_attempts": 5,
@@ -119,7 +119,7 @@ def test_every_limit_is_an_option(run: Run, penguins: Path) -> None:
         (("--time-limit", "inf"), "--time-limit: expected `float` <= 31536000.0"),
         (("--retry-delay", "nan"), "--retry-delay: expected `float` >= 0.0"),
         (("--max-attempts", "0"), "--max-attempts: expected `int` >= 1"),
-        (("--max-batch-rows", "0"), "--max-batch-rows: expected `int` >= 1"),
+        (("--max-batch-instances", "0"), "--max-batch-instances: expected `int` >= 1"),
         (("--retry-on", "a b"), "--retry-on: expected the name of an exception class"),
         (("--soft-time-limit", "5", "--time-limit", "5"), "soft_time_limit (5) must be below time_limit (5)"),
     ],

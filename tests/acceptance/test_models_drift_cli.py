@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace_worker.drift.psi import add_commands
-from headrace_worker.profile import Cells
+from headrace_worker.profile import CellLocator
 from headrace_worker.store.store import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,11 +61,11 @@ def test_what_drifted_is_said_first(run: Run, server: redis.Redis, tmp_path: Pat
     done = add(run, "--profile", "sample.json")
     assert done.returncode == 0, done.stderr
     assert "profile   of 400 instances, 2 features" in done.stdout
-    manifest = Store(tmp_path / "models").read("churn", "1")
+    manifest = Store(tmp_path / "models").read_manifest("churn", "1")
     assert manifest.profile is not None
-    cells, counts = Cells(manifest.profile, manifest.contract), Counter[int]()
+    cells, counts = CellLocator(manifest.profile, manifest.contract), Counter[int]()
     for a, _ in ROWS:
-        counts.update([*cells.of_instance([a, 49.0]), *cells.of_prediction(a > 3)])
+        counts.update([*cells.locate_instance([a, 49.0]), *cells.locate_prediction(a > 3)])
     commands = add_commands(Keys(), "churn", "1", datetime.fromtimestamp(int(server.time()[0]), UTC), counts)
     execute(server, Pipeline(commands))
     lines = [line.split() for line in run("drift", "churn").stdout.splitlines()]

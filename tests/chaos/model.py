@@ -105,6 +105,6 @@ def add_models(folder: Path, *, rows: int = 32, **limits: Any) -> Path:
     example.write_text("[[0, 0, 0]]")
     store = Store(folder / "models")
     for name, most in ((MODEL, rows), (ALONE, 1)):
-        given = Limits(max_batch_rows=most, **limits)
+        given = Limits(max_batch_instances=most, **limits)
         package(store, file, name=name, example=example, trust_pickle=True, limits=given)
     return store.path

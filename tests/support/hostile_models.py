@@ -79,7 +79,7 @@ def instance(do: str = "predict", *, secret: str = "none", size: float = 1.0) ->
     return {"do": do, "secret": secret, "size": size}
 
 
-def add(store: Store, name: str = "obedient", *, max_batch_rows: int = 1024, ballast: int = 0) -> Manifest:
+def add(store: Store, name: str = "obedient", *, max_batch_instances: int = 1024, ballast: int = 0) -> Manifest:
     """Package the model into a store; `ballast` is how many bytes it takes in memory."""
     rows = pd.DataFrame([instance(secret="a"), instance("predict well", secret="b", size=2.5)])
     folder = store.path.parent
@@ -88,5 +88,5 @@ def add(store: Store, name: str = "obedient", *, max_batch_rows: int = 1024, bal
     model.ballast_ = np.ones(ballast, dtype=np.uint8)
     joblib.dump(model, file)
     rows.to_csv(example, index=False)
-    limits = Limits(max_batch_rows=max_batch_rows)
+    limits = Limits(max_batch_instances=max_batch_instances)
     return package(store, file, name=name, example=example, trust_pickle=True, limits=limits)

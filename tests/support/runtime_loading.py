@@ -7,14 +7,14 @@ from typing import Any
 
 from headrace.catalog.contract import Array, Contract, Named, Output, Text
 from headrace_worker.manifest import Example, Manifest
-from headrace_worker.runtimes import Verified
+from headrace_worker.runtimes import VerifiedVersion
 
 
 def loaded(
     runtime: Any, estimator: Any, given: Named | Array | Text, *methods: str, compiled: bytes | None = None
 ) -> Any:
     """The runtime with a version whose contract has these methods; those of the runtime where none is named."""
-    assert compiled is not None or runtime.accepts(estimator, given) == ""
+    assert compiled is not None or runtime.explain_rejection(estimator, given) == ""
     data = runtime.compile(estimator, given) if compiled is None else compiled
     outputs = {method: Output(shape=()) for method in methods}
     manifest = Manifest(
@@ -29,4 +29,4 @@ def loaded(
         contract=Contract(model="model", version="1", input=given, methods=outputs),
         example=Example(instances=[], expected={}),
     )
-    return runtime.load(Verified(manifest, b"", data, lambda: estimator))
+    return runtime.load(VerifiedVersion(manifest, b"", data, lambda: estimator))

@@ -89,7 +89,7 @@ def _aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]
 
 def _problem(store: Store, model: str, version: str) -> str | None:
     try:
-        store.read(model, version)
+        store.read_manifest(model, version)
     except (HeadraceError, OSError) as error:
         return str(error)
     return None

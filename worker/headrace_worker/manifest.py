@@ -35,7 +35,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much of a model's work one call of it may be, how long it may take, and how often a job is tried."""
 
     #: Instances in a batch.
-    max_batch_rows: Annotated[int, msgspec.Meta(gt=0)] = 1024
+    max_batch_instances: Annotated[int, msgspec.Meta(gt=0)] = 1024
     #: Bytes of JSON the instances of a batch may take.
     max_batch_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
     #: Seconds the first job may wait for others; for models where a fuller batch is worth it.
@@ -139,13 +139,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The name of the file with what the runtime made of the artifact, where it made something."""
         return f"compiled.{self.runtime}"
 
-    def numbered(self, version: str) -> Manifest:
+    def with_version(self, version: str) -> Manifest:
         """The same manifest for another number."""
         contract = msgspec.structs.replace(self.contract, version=version)
         return msgspec.structs.replace(self, version=version, contract=contract)
 
 
-def libraries_here() -> dict[str, str]:
+def installed_libraries() -> dict[str, str]:
     """Versions of Python and of the libraries, as this process has them."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 

@@ -16,17 +16,17 @@ class Parity(NamedTuple):
     #: The largest difference of two numbers, among predictions that are alike otherwise.
     difference: float
     #: The places of predictions that are not those expected.
-    wrong: tuple[int, ...]
+    mismatches: tuple[int, ...]
 
 
-def compare(expected: Sequence[Any], got: Sequence[Any]) -> Parity:
+def compare_predictions(expected: Sequence[Any], got: Sequence[Any]) -> Parity:
     """Compare predictions of one method, one by one: numbers within the tolerance, all else exactly."""
     floats = [abs(number) for prediction in expected for number in _floats(prediction)]
     allowed = TOLERANCE * max(floats, default=0.0)
     largest, wrong = 0.0, []
     for place in range(max(len(expected), len(got))):
         both = place < len(expected) and place < len(got)
-        difference = apart(expected[place], got[place]) if both else None
+        difference = max_difference(expected[place], got[place]) if both else None
         if difference is None or difference > allowed:
             wrong.append(place)
         if difference is not None:
@@ -42,14 +42,14 @@ def _floats(prediction: Any) -> Iterator[float]:
         yield prediction
 
 
-def apart(expected: Any, got: Any) -> float | None:
+def max_difference(expected: Any, got: Any) -> float | None:
     """The largest difference of two numbers in two predictions; None where they differ in anything else."""
     if isinstance(expected, list) and isinstance(got, list):
         if len(expected) != len(got):
             return None
         largest = 0.0
         for one, other in zip(expected, got, strict=True):
-            difference = apart(one, other)
+            difference = max_difference(one, other)
             if difference is None:
                 return None
             largest = max(largest, difference)

@@ -59,7 +59,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return sum(len(column.rows) for column in self.columns)
 
 
-def profile(contract: Contract, instances: Sequence[Any], predictions: Sequence[Any]) -> Profile:
+def build_profile(contract: Contract, instances: Sequence[Any], predictions: Sequence[Any]) -> Profile:
     """The profile of instances that fit the contract, and of what its default method gave for them."""
     return Profile(
         features=_columns(_features(contract.input), instances),
@@ -72,7 +72,7 @@ def sampled(instances: Sequence[Any]) -> Sequence[Any]:
     return instances[:: math.ceil(len(instances) / _MOST_ROWS) or 1]
 
 
-class Cells:
+class CellLocator:
     """In which cells of a profile the values of instances and predictions fall."""
 
     def __init__(self, profile: Profile, contract: Contract) -> None:
@@ -81,11 +81,11 @@ class Cells:
         self._outputs = [(get, next(places)) for _, get, _ in _outputs(contract.methods[contract.method])]
         self.method = contract.method
 
-    def of_instance(self, instance: Any) -> Iterator[int]:
+    def locate_instance(self, instance: Any) -> Iterator[int]:
         """The numbers of the cells of an instance that fits the contract."""
         return (place(get(instance)) for get, place in self._features)
 
-    def of_prediction(self, prediction: Any) -> Iterator[int]:
+    def locate_prediction(self, prediction: Any) -> Iterator[int]:
         """The numbers of the cells of a prediction of the default method."""
         return (place(get(prediction)) for get, place in self._outputs)
 

@@ -22,9 +22,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: The versions the main process has in memory or is about to have: its pool processes will have them too.
     ready: tuple[str, ...] = ()
 
-    def version(self, asked: str | None, job: str) -> str | None:
+    def resolve(self, requested: str | None, job_id: str) -> str | None:
         """The version a job runs on: a number as text. None where nothing serves. Raises UnknownModel."""
-        return Aliases(self.model, self.aliases).version(asked, job) or self.newest
+        return Aliases(self.model, self.aliases).version(requested, job_id) or self.newest
 
     @property
     def default(self) -> str | None:

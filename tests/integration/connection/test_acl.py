@@ -233,7 +233,7 @@ def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
                 assert not isinstance(reply, Exception)
         assert [one.failed for _, _, one in promoter.compare_versions(MODEL)] == [3]
         assert promoter.history(MODEL)[0].by == "headrace"
-        assert drift(person, keys, store.read(MODEL, "1"), now) is None
+        assert drift(person, keys, store.read_manifest(MODEL, "1"), now) is None
         assert person.get(keys.drift(MODEL, "1", int(now.timestamp()) // 3600))
     assert refused(admin) == []
 
@@ -266,10 +266,10 @@ def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, t
         collector = GarbageCollector(
             Store(models), settings, lambda model: client.dead_letters.list(model=model), keep=1
         )
-        done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
-        assert [(one.version, one.why) for one in done] == [("1", "serves"), ("2", "the dead letter a")]
+        done = collector.collect(collector.find_candidates([MODEL], datetime.now(UTC)))
+        assert [(one.version, one.reason) for one in done] == [("1", "serves"), ("2", "the dead letter a")]
         admin.hset(f"headrace:contracts:{MODEL}", "latest", "3")
-        done = collector.collect(collector.look([MODEL], datetime.now(UTC)))
+        done = collector.collect(collector.find_candidates([MODEL], datetime.now(UTC)))
     assert [one.version for one in done if one.remove] == ["1"]
     assert refused(admin) == []
 

@@ -34,7 +34,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return add(tmp_path_factory.mktemp("models"), max_batch_rows=16)
+    return add(tmp_path_factory.mktemp("models"), max_batch_instances=16)
 
 
 def everything_works(settings: Settings, models: Path, folder: Path, server: redis.Redis) -> None:

@@ -23,7 +23,7 @@ from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.report import ClaimReport
 from headrace_worker.execution.settle import ClaimDecisions
-from headrace_worker.profile import Profile, profile
+from headrace_worker.profile import Profile, build_profile
 from headrace_worker.transport.leases import Claim, Lease
 
 KEYS = Keys("drift-test:")
@@ -31,7 +31,7 @@ AT = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
 CONTRACT = Contract(
     model="churn", version="3", input=Array(shape=(1,)), methods={"predict": Output(shape=(), classes=("a", "b"))}
 )
-PROFILE = profile(CONTRACT, [[float(row)] for row in range(200)], ["a", "b"] * 100)
+PROFILE = build_profile(CONTRACT, [[float(row)] for row in range(200)], ["a", "b"] * 100)
 
 
 def model(made: Profile | None = PROFILE) -> Any:

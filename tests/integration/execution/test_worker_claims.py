@@ -75,10 +75,10 @@ class Served(msgspec.Struct, frozen=True):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("store")
-    add(folder, "doubling", max_batch_rows=64)
-    add(folder, "single", max_batch_rows=1)
-    add(folder, "patient", max_batch_rows=64, max_attempts=100, retry_delay=0.1, retry_delay_max=0.3)
-    add(folder, "hasty", max_batch_rows=64, max_attempts=2, retry_delay=0)
+    add(folder, "doubling", max_batch_instances=64)
+    add(folder, "single", max_batch_instances=1)
+    add(folder, "patient", max_batch_instances=64, max_attempts=100, retry_delay=0.1, retry_delay_max=0.3)
+    add(folder, "hasty", max_batch_instances=64, max_attempts=2, retry_delay=0)
     return folder / "models", add_demo_models(Store(folder / "models"))
 
 

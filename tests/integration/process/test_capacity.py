@@ -83,7 +83,7 @@ def test_jobs_wait_as_long_as_the_formula_says(processes: int, busy: float, tmp_
         now += draw.expovariate(arriving)
         arrivals.append(now)
         services.append(draw.expovariate(S))
-    models = add(tmp_path, max_batch_rows=1)
+    models = add(tmp_path, max_batch_instances=1)
     with (
         EmbeddedRedis("--appendfsync", "no") as own,
         serving("--concurrency", str(processes), url=own.url, models=models, folder=tmp_path),

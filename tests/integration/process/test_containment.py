@@ -141,7 +141,7 @@ def test_a_model_without_a_soft_limit_is_killed_at_its_hard_one(contained: Conta
 
 @pytest.mark.parametrize("recycle", [("--max-tasks-per-child", "2"), ("--max-memory-per-child", "1")])
 def test_processes_that_are_replaced_cost_no_job(tmp_path: Path, recycle: tuple[str, ...]) -> None:
-    models = add(tmp_path, "single", max_batch_rows=1)
+    models = add(tmp_path, "single", max_batch_instances=1)
     with (
         EmbeddedRedis("--appendfsync", "no") as own,
         Client(own.url, check=False) as client,

@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     # The delay is for each key that is loaded: a restart of one with thousands takes seconds.
     with EmbeddedRedis("--key-load-delay", "500", server=find("path")) as server, Proxy(server.port) as proxy:
         more = {"HEADRACE_LEASE": str(LEASE), "HEADRACE_COMMAND_TIMEOUT": "1", "HEADRACE_CONNECT_TIMEOUT": "1"}
-        with serving(url=proxy.url, models=add(folder, max_batch_rows=8), folder=folder, **more) as worker:
+        with serving(url=proxy.url, models=add(folder, max_batch_instances=8), folder=folder, **more) as worker:
             yield Place(server, proxy, worker)
 
 

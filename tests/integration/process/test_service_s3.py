@@ -16,7 +16,7 @@ from sklearn.dummy import DummyRegressor
 
 from headrace import Client
 from headrace_worker.packaging.package import package
-from headrace_worker.store.signing import new_keys, read_signer
+from headrace_worker.store.signing import create_keys, read_signer
 from headrace_worker.store.store import Store
 from tests.support.claim_models import serving
 from tests.support.s3_server import S3, s3, s3_of_module
@@ -90,7 +90,7 @@ def test_a_worker_without_store_or_cache_says_so_and_ends(s3: S3, redis_url: str
 def test_only_signed_versions_are_served_where_signatures_are_required(
     s3: S3, redis_url: str, tmp_path: Path
 ) -> None:
-    _, (private, public) = new_keys(tmp_path / "release", secret=False)
+    _, (private, public) = create_keys(tmp_path / "release", secret=False)
     add(tmp_path, 1.0, signer=read_signer(private))
     add(tmp_path, 2.0)
     settings = {
@@ -105,7 +105,7 @@ def test_only_signed_versions_are_served_where_signatures_are_required(
         assert client.predict("churn", [0.0], timeout=20).prediction == 1.0
         assert "churn@2 is not signed by the key" in worker.log.read_text()
         fetched = [path.name for path in (tmp_path / "cache/artifacts").iterdir()]
-        assert fetched == [Store(URL).read("churn", "1").sha256]
+        assert fetched == [Store(URL).read_manifest("churn", "1").sha256]
         began = time.monotonic()
         add(tmp_path, 3.0, signer=read_signer(private))
         wait_until(lambda: client.predict("churn", [0.0], timeout=20).prediction == 3.0)

@@ -34,7 +34,7 @@ MODELS = ("doubling", "single")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     add(folder, "doubling")
-    return add(folder, "single", max_batch_rows=1)
+    return add(folder, "single", max_batch_instances=1)
 
 
 class Place:

@@ -36,7 +36,7 @@ def former(tmp_path: Path) -> Path:
 def test_the_former_worker_and_the_new_one_share_a_queue(
     former: Path, redis_url: str, server: redis.Redis, tmp_path: Path
 ) -> None:
-    models = add(tmp_path, max_batch_rows=1)
+    models = add(tmp_path, max_batch_instances=1)
     before = ":".join(str(path) for path in (former / "producer", former / "worker", ROOT))
     with (
         serving(url=redis_url, models=models, folder=tmp_path, name="old", PYTHONPATH=before) as old,

@@ -25,7 +25,7 @@ from headrace_worker import manifest as manifests
 from headrace_worker.manifest import Example, Manifest
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store import references
-from headrace_worker.store.garbage import CollectionItem, GarbageCollector, old
+from headrace_worker.store.garbage import CollectionItem, GarbageCollector, select_old
 from headrace_worker.store.store import Store
 from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
 from tests.support.stored_dead_letters import bury, letter
@@ -48,7 +48,7 @@ def manifest() -> Manifest:
         format="skops",
         sha256=hashlib.sha256(DATA).hexdigest(),
         size=len(DATA),
-        libraries=manifests.libraries_here(),
+        libraries=manifests.installed_libraries(),
         contract=contract("0"),
         example=Example(instances=["a"], expected={"predict": [1.5]}),
     )
@@ -77,7 +77,7 @@ def collector(store: Store, settings: WorkerSettings) -> Iterator[GarbageCollect
 
 
 def kept(found: list[CollectionItem]) -> dict[str, str]:
-    return {one.version: one.why for one in found if not one.remove}
+    return {one.version: one.reason for one in found if not one.remove}
 
 
 def message(version: str | None, name: str = "a") -> bytes:
@@ -90,7 +90,7 @@ def point(server: redis.Redis, alias: str, then: str | None, now: str | None = N
 
 
 def test_the_newest_versions_stay_and_the_others_go(collector: GarbageCollector, store: Store) -> None:
-    found = collector.look(["churn"], NOW)
+    found = collector.find_candidates(["churn"], NOW)
     assert [one.version for one in found] == ["1", "2", "3", "4", "5", "6"]
     assert store.versions("churn")[0] == "1"
     done = collector.collect(found)
@@ -101,7 +101,7 @@ def test_the_newest_versions_stay_and_the_others_go(collector: GarbageCollector,
 
 @pytest.mark.parametrize(("keep", "gone"), [(1, ["1", "2"]), (3, []), (9, []), (0, ["1", "2"])])
 def test_so_many_are_kept_and_one_at_least(keep: int, gone: list[str]) -> None:
-    assert old(["1", "2", "10"], keep) == gone
+    assert select_old(["1", "2", "10"], keep) == gone
 
 
 def test_what_an_alias_names_stays_and_where_a_rollback_goes(
@@ -110,7 +110,7 @@ def test_what_an_alias_names_stays_and_where_a_rollback_goes(
     point(server, "production", "1")
     point(server, "production", "2", now="1")
     point(server, "canary", "4")
-    assert kept(collector.look(["churn"], NOW)) == {
+    assert kept(collector.find_candidates(["churn"], NOW)) == {
         "1": "a rollback of production goes to it",
         "2": "the alias production",
         "4": "the alias canary",
@@ -119,13 +119,13 @@ def test_what_an_alias_names_stays_and_where_a_rollback_goes(
 
 def test_the_version_that_serves_stays(collector: GarbageCollector, server: redis.Redis) -> None:
     published.publish(server, KEYS, contract("3"))  # the newer ones may all be bad
-    assert kept(collector.look(["churn"], NOW)) == {"3": "serves"}
+    assert kept(collector.find_candidates(["churn"], NOW)) == {"3": "serves"}
 
 
 def test_an_alias_that_cannot_be_read_stops_it(collector: GarbageCollector, server: redis.Redis) -> None:
     server.hset(KEYS.aliases("churn"), "production", '{"of a newer": "Headrace"}')
     with pytest.raises(ModelError, match="an alias of churn cannot be read"):
-        collector.look(["churn"], NOW)
+        collector.find_candidates(["churn"], NOW)
 
 
 def lies_waiting(server: redis.Redis) -> None:
@@ -157,7 +157,7 @@ def test_what_a_job_names_stays_wherever_the_job_is(
     somewhere: Callable[[redis.Redis], None], collector: GarbageCollector, server: redis.Redis, store: Store
 ) -> None:
     somewhere(server)
-    found = collector.look(["churn"], NOW)
+    found = collector.find_candidates(["churn"], NOW)
     assert kept(found) == {"3": "the dead letter a" if somewhere is is_dead else "a job"}
     collector.collect(found)
     assert store.versions("churn") == ["3", "7", "8"]
@@ -169,7 +169,7 @@ def test_other_models_jobs_and_what_is_no_job_say_nothing(
     server.lpush(KEYS.lists("predict.churns")[0], message("1"))
     server.lpush(KEYS.lists("predict.churn")[0], b"no job", b"\x01", encode(Job(id="a", model="x", instances=[])))
     server.lpush("predict.churn", message("2"))  # another installation's
-    assert kept(collector.look(["churn"], NOW)) == {}
+    assert kept(collector.find_candidates(["churn"], NOW)) == {}
 
 
 def test_thousands_of_jobs_of_all_sizes_are_looked_through(server: redis.Redis) -> None:
@@ -191,7 +191,7 @@ def test_a_job_that_names_a_version_while_it_goes_keeps_it(
         assert not server.hexists(KEYS.contracts("churn"), "1")
         server.lpush(KEYS.lists("predict.churn")[0], message("1"))  # a producer that has the contract still
 
-    done = collector.collect(collector.look(["churn"], NOW), meanwhile)
+    done = collector.collect(collector.find_candidates(["churn"], NOW), meanwhile)
     assert waited == [settings.contract_ttl]
     assert kept(done) == {"1": "a job"}
     assert store.versions("churn") == ["1", "7", "8"]
@@ -207,8 +207,8 @@ def test_what_was_never_finished_goes_after_a_day(collector: GarbageCollector, s
         (path / "artifact.skops").write_bytes(DATA)
     long_ago = time.time() - timedelta(days=1, hours=1).total_seconds()
     os.utime(yesterday, (long_ago, long_ago))
-    found = collector.look(["churn"], datetime.now(UTC))
-    assert [(one.version, one.why) for one in found if one.why] == [(".adding-old", "never finished")]
+    found = collector.find_candidates(["churn"], datetime.now(UTC))
+    assert [(one.version, one.reason) for one in found if one.reason] == [(".adding-old", "never finished")]
     collector.collect(found)
     assert not yesterday.exists()
     assert today.exists()
@@ -217,5 +217,5 @@ def test_what_was_never_finished_goes_after_a_day(collector: GarbageCollector, s
 def test_nothing_goes_where_redis_is_away(store: Store, tmp_path: Path) -> None:
     away = WorkerSettings(redis_url=f"unix://{tmp_path}/none.sock", command_timeout=0.2, connect_timeout=0.2)
     with pytest.raises(BrokerUnavailable):
-        GarbageCollector(store, away, lambda _model: (), keep=1).look(["churn"], NOW)
+        GarbageCollector(store, away, lambda _model: (), keep=1).find_candidates(["churn"], NOW)
     assert len(store.versions("churn")) == 8

@@ -38,7 +38,7 @@ def manifest(name: str = "churn", data: bytes = DATA) -> Manifest:
         format="skops",
         sha256=hashlib.sha256(data).hexdigest(),
         size=len(data),
-        libraries=manifests.libraries_here(),
+        libraries=manifests.installed_libraries(),
         contract=Contract(model=name, version="0", input=Text(), methods={"predict": Output(shape=())}),
         example=Example(instances=["a"], expected={"predict": [1.5]}),
     )
@@ -65,8 +65,8 @@ def test_versions_are_added_listed_and_read_back(s3: S3, files: fsspec.AbstractF
     assert [store.add(manifest(), DATA).version for _ in range(11)][-1] == "11"
     assert store.models() == ["churn"]
     assert store.latest("churn") == "11"
-    assert store.read("churn", "2").version == "2"
-    assert store.artifact("churn", "2", max_bytes=100) == DATA
+    assert store.read_manifest("churn", "2").version == "2"
+    assert store.read_artifact("churn", "2", max_bytes=100) == DATA
     assert store.verify("churn", "2", max_bytes=100).title == "churn@2"
     assert sorted(name.rpartition("/")[2] for name in files.find("models/production/churn/1")) == [
         "artifact.skops",
@@ -74,7 +74,7 @@ def test_versions_are_added_listed_and_read_back(s3: S3, files: fsspec.AbstractF
         "manifest.json",
     ]
     with pytest.raises(UnknownModel, match=r"churn has no version '../1'; it has"):
-        store.read("churn", "../1")
+        store.read_manifest("churn", "../1")
 
 
 @pytest.mark.parametrize("heeds_conditions", [True, False])
@@ -85,7 +85,7 @@ def test_many_writers_at_once_get_a_number_each(s3: S3, heeds_conditions: bool) 
     def add(writer: int) -> None:
         data = f"model of {writer}".encode()
         numbers.append(Store(URL).add(manifest(data=data), data).version)
-        assert Store(URL).artifact("churn", numbers[-1], max_bytes=100)
+        assert Store(URL).read_artifact("churn", numbers[-1], max_bytes=100)
 
     threads = [threading.Thread(target=add, args=(writer,)) for writer in range(6)]
     for thread in threads:
@@ -140,11 +140,11 @@ def test_half_written_versions_are_invisible_and_their_numbers_are_not_used_agai
     assert store.versions("churn") == ["1"]
     assert store.add(manifest(), DATA).version == "3"
     now = datetime.now(UTC)
-    assert store.unfinished(now - timedelta(hours=1)) == []
-    (left,) = store.unfinished(now + timedelta(minutes=1))
+    assert store.list_unfinished(now - timedelta(hours=1)) == []
+    (left,) = store.list_unfinished(now + timedelta(minutes=1))
     assert (left.model, left.name) == ("churn", "2")
-    store.clear(left)
-    assert store.unfinished(now + timedelta(minutes=1)) == []
+    store.remove_unfinished(left)
+    assert store.list_unfinished(now + timedelta(minutes=1)) == []
     assert [name.rpartition("/")[2] for name in files.find("models/production/churn/2")] == ["claim"]
     assert store.add(manifest(), DATA).version == "4"
 
@@ -171,15 +171,17 @@ def test_artifacts_are_fetched_once_and_again_when_what_is_kept_was_changed(
     s3: S3, cached: Callable[[], Store], files: fsspec.AbstractFileSystem, tmp_path: Path
 ) -> None:
     Store(URL).add(manifest(), DATA)
-    assert cached().artifact("churn", "1", max_bytes=100) == DATA
+    assert cached().read_artifact("churn", "1", max_bytes=100) == DATA
     kept = tmp_path / "cache/artifacts" / hashlib.sha256(DATA).hexdigest()
     kept.write_bytes(b"changed")
-    assert cached().artifact("churn", "1", max_bytes=100) == DATA
+    assert cached().read_artifact("churn", "1", max_bytes=100) == DATA
     assert kept.read_bytes() == DATA
     files.pipe_file("models/production/churn/1/artifact.skops", b"changed")
-    assert cached().artifact("churn", "1", max_bytes=100) == DATA
+    assert cached().read_artifact("churn", "1", max_bytes=100) == DATA
     kept.unlink()
-    assert cached().artifact("churn", "1", max_bytes=100) == b"changed"  # as `verify` and the loader will find
+    assert (
+        cached().read_artifact("churn", "1", max_bytes=100) == b"changed"
+    )  # as `verify` and the loader will find
     assert not kept.exists()
     with pytest.raises(ModelError, match="churn@1 has another digest than its manifest says"):
         Store(URL).verify("churn", "1", max_bytes=100)
@@ -189,20 +191,20 @@ def test_a_manifest_that_was_damaged_in_the_cache_is_read_again(
     cached: Callable[[], Store], tmp_path: Path
 ) -> None:
     Store(URL).add(manifest(), DATA)
-    assert cached().read("churn", "1").title == "churn@1"
+    assert cached().read_manifest("churn", "1").title == "churn@1"
     (kept,) = (tmp_path / "cache/stores").rglob("manifest.json")
     kept.write_text("{")
-    assert cached().read("churn", "1").title == "churn@1"
+    assert cached().read_manifest("churn", "1").title == "churn@1"
 
 
 def test_an_object_larger_than_it_may_be_is_not_read(s3: S3, files: fsspec.AbstractFileSystem) -> None:
     store = Store(URL)
     store.add(manifest(), DATA)
     with pytest.raises(ModelError, match="churn@1 takes 20 bytes, more than the 10"):
-        store.artifact("churn", "1", max_bytes=10)
+        store.read_artifact("churn", "1", max_bytes=10)
     files.pipe_file("models/production/churn/1/artifact.skops", b"x" * 5000)
     with pytest.raises(ModelError, match=r"churn@1 takes .* bytes, more than the 100"):
-        store.artifact("churn", "1", max_bytes=100)
+        store.read_artifact("churn", "1", max_bytes=100)
 
 
 def test_new_versions_are_seen_within_moments_and_nobody_waits_for_the_store(
@@ -227,7 +229,7 @@ def test_a_store_that_is_away_serves_on_and_says_so(
 ) -> None:
     Store(URL).add(manifest(), DATA)
     running = cached()
-    assert running.artifact("churn", "1", max_bytes=100) == DATA
+    assert running.read_artifact("churn", "1", max_bytes=100) == DATA
     Store(URL).add(manifest(data=b"newer"), b"newer")
     wait_until(lambda: running.versions("churn") == ["1", "2"])
     s3.stop()
@@ -241,10 +243,10 @@ def test_a_store_that_is_away_serves_on_and_says_so(
         # One that starts meanwhile has what was read before, by whomever.
         started = cached()
         assert started.versions("churn") == ["1", "2"]
-        assert started.read("churn", "1").title == "churn@1"
-        assert started.artifact("churn", "1", max_bytes=100) == DATA
+        assert started.read_manifest("churn", "1").title == "churn@1"
+        assert started.read_artifact("churn", "1", max_bytes=100) == DATA
         with pytest.raises(StoreUnavailable, match="s3://models/production is away"):
-            started.read("churn", "2")
+            started.read_manifest("churn", "2")
         with pytest.raises(StoreUnavailable, match="is away"):
             Store(URL).models()
         with pytest.raises(StoreUnavailable, match="is away"):
@@ -253,14 +255,14 @@ def test_a_store_that_is_away_serves_on_and_says_so(
         s3.start()
     with caplog.at_level(logging.WARNING, "headrace.models"):
         wait_until(lambda: running.versions("churn") and "is back" in caplog.text)
-    assert running.read("churn", "2").title == "churn@2"
+    assert running.read_manifest("churn", "2").title == "churn@2"
 
 
 def test_what_the_store_has_no_more_is_forgotten(cached: Callable[[], Store], tmp_path: Path) -> None:
     Store(URL).add(manifest(), DATA)
     Store(URL).add(manifest(), DATA)
     running = cached()
-    running.read("churn", "1")
+    running.read_manifest("churn", "1")
     Store(URL).remove("churn", "1")
     wait_until(lambda: running.versions("churn") == ["2"])
     wait_until(lambda: not list((tmp_path / "cache/stores").rglob("1")))
@@ -275,7 +277,7 @@ def test_a_forked_process_reads_on(s3: S3, cached: Callable[[], Store]) -> None:
     child = os.fork()
     if child == 0:  # a pool process: what it has not read yet, it reads over a connection of its own
         try:
-            code = 0 if store.artifact("churn", "1", max_bytes=100) == DATA else 2
+            code = 0 if store.read_artifact("churn", "1", max_bytes=100) == DATA else 2
         except BaseException:  # noqa: BLE001  # pytest is not to go on in two processes
             code = 1
         os._exit(code)

@@ -32,7 +32,7 @@ LEASE = 2
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     add(folder, "other")
-    return add(folder, max_batch_rows=1)
+    return add(folder, max_batch_instances=1)
 
 
 @pytest.fixture

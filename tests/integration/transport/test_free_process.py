@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 
 def test_a_process_that_gets_free_does_not_wait_for_the_next_poll(tmp_path: Path, redis_url: str):
-    models = add(tmp_path, max_batch_rows=1)
+    models = add(tmp_path, max_batch_instances=1)
     with (
         serving("--concurrency", "1", url=redis_url, models=models, folder=tmp_path),
         Client(redis_url) as client,

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace_worker.drift.psi import by_chance, compared, counted, psi
-from headrace_worker.profile import Cells, Profile, profile
+from headrace_worker.profile import CellLocator, Profile, build_profile
 
 NAMED = Named(
     features=(
@@ -40,9 +40,9 @@ def people(count: int, *, age: float = 40, free: float = 0.3, seed: int = 0) -> 
 
 
 def rows_of(made: Profile, of: Contract, instances: list[Any], predictions: list[Any]) -> list[int]:
-    cells, found = Cells(made, of), Counter[int]()
+    cells, found = CellLocator(made, of), Counter[int]()
     for instance, prediction in zip(instances, predictions, strict=True):
-        found.update([*cells.of_instance(instance), *cells.of_prediction(prediction)])
+        found.update([*cells.locate_instance(instance), *cells.locate_prediction(prediction)])
     return [found[cell] for cell in range(made.cells)]
 
 
@@ -53,7 +53,7 @@ def verdicts(made: Profile, rows: list[int]) -> dict[str, str]:
 def test_rows_of_the_same_sort_are_stable_and_what_moved_is_named():
     of = contract(NAMED, predict_proba=Output(shape=(2,), classes=("no", "yes")))
     then = people(2000)
-    made = profile(of, then, [[0.5, row / 2000] for row in range(2000)])
+    made = build_profile(of, then, [[0.5, row / 2000] for row in range(2000)])
     same = people(700, seed=1)
     stable = rows_of(made, of, same, [[0.5, random.Random(row).random()] for row in range(700)])
     assert set(verdicts(made, stable).values()) == {"stable"}
@@ -70,7 +70,7 @@ def test_rows_of_the_same_sort_are_stable_and_what_moved_is_named():
 def test_a_profile_counted_with_its_own_rows_has_an_index_of_0():
     of = contract(NAMED)
     then = people(300)
-    made = profile(of, then, ["no"] * 300)
+    made = build_profile(of, then, ["no"] * 300)
     rows = rows_of(made, of, then, ["no"] * 300)
     assert rows == [row for column in made.columns for row in column.rows]
     assert [one.psi for one in compared(made, rows)] == [pytest.approx(0)] * 4
@@ -78,7 +78,7 @@ def test_a_profile_counted_with_its_own_rows_has_an_index_of_0():
 
 def test_missing_values_are_counted_apart_and_are_drift_too():
     of = contract(NAMED)
-    made = profile(of, people(500), ["no"] * 500)
+    made = build_profile(of, people(500), ["no"] * 500)
     rows = rows_of(made, of, [{**person, "age": None} for person in people(300)], ["no"] * 300)
     age = compared(made, rows)[0]
     assert (age.missing, age.verdict) == (1.0, "drifted")
@@ -87,7 +87,7 @@ def test_missing_values_are_counted_apart_and_are_drift_too():
 
 def test_few_rows_say_nothing():
     of = contract(NAMED)
-    made = profile(of, people(500), ["no"] * 500)
+    made = build_profile(of, people(500), ["no"] * 500)
     rows = rows_of(made, of, people(49), ["no"] * 49)
     assert {(one.psi, one.verdict) for one in compared(made, rows)} == {(None, "too few rows")}
 
@@ -100,17 +100,17 @@ def test_the_index_is_that_of_the_books():
 
 def test_a_true_is_no_1_and_values_never_seen_share_a_cell():
     of = contract(Named(features=(Feature(name="code", kind="category"),)))
-    made = profile(of, [{"code": value} for value in [1] * 60 + [True] * 40], [0.0] * 100)
+    made = build_profile(of, [{"code": value} for value in [1] * 60 + [True] * 40], [0.0] * 100)
     (code,) = made.features
     assert sorted(code.rows) == [0, 0, 40, 60]
-    cells = Cells(made, of)
-    assert len({*cells.of_instance({"code": 1}), *cells.of_instance({"code": True})}) == 2
-    assert [*cells.of_instance({"code": "new"})] == [*cells.of_instance({"code": 7})] == [2]
+    cells = CellLocator(made, of)
+    assert len({*cells.locate_instance({"code": 1}), *cells.locate_instance({"code": True})}) == 2
+    assert [*cells.locate_instance({"code": "new"})] == [*cells.locate_instance({"code": 7})] == [2]
 
 
 def test_numbers_of_a_few_values_have_a_bin_each_and_a_constant_one_in_all():
     of = contract(Array(shape=(2,)))
-    made = profile(of, [[row % 3, 7.0] for row in range(300)], [1.0] * 300)
+    made = build_profile(of, [[row % 3, 7.0] for row in range(300)], [1.0] * 300)
     assert [column.bounds for column in made.features] == [(0.5, 1.5), ()]
     assert [column.rows for column in made.features] == [(100, 100, 100, 0), (300, 0)]
 
@@ -125,14 +125,14 @@ def test_numbers_of_a_few_values_have_a_bin_each_and_a_constant_one_in_all():
     ],
 )
 def test_what_has_no_features_of_its_own_is_told_by_its_predictions(given: Any, instance: Any, features: int):
-    made = profile(contract(given), [instance] * 100, ["a"] * 100)
+    made = build_profile(contract(given), [instance] * 100, ["a"] * 100)
     assert len(made.features) == features
     assert len(made.predictions) == 1
 
 
 def test_a_prediction_that_is_no_number_any_more_counts_as_missing():
     of = contract(Array(shape=(1,)))
-    made = profile(of, [[1.0]] * 100, [float(row) for row in range(100)])
+    made = build_profile(of, [[1.0]] * 100, [float(row) for row in range(100)])
     assert rows_of(made, of, [[1.0]], ["what"])[-1] == 1
 
 

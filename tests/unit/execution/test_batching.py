@@ -26,8 +26,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """Two versions of `obedient` that take batches of 10 rows, one of `other`."""
     store = Store(tmp_path_factory.mktemp("store") / "models")
     for _ in range(2):
-        hostile_models.add(store, max_batch_rows=MOST)
-    hostile_models.add(store, "other", max_batch_rows=MOST)
+        hostile_models.add(store, max_batch_instances=MOST)
+    hostile_models.add(store, "other", max_batch_instances=MOST)
     return Registry(store, WorkerSettings(trust_pickle=True))
 
 

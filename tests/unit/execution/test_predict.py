@@ -27,7 +27,7 @@ MOST = 64
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     store = Store(tmp_path_factory.mktemp("store") / "models")
-    hostile_models.add(store, max_batch_rows=MOST)
+    hostile_models.add(store, max_batch_instances=MOST)
     registry = Registry(store, WorkerSettings(trust_pickle=True))
     assert not registry.preload()
     return registry

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from headrace.catalog.aliases import Alias, Aliases
 from headrace.errors import ModelError, UnknownModel
-from headrace_worker.models.loader import load, same
+from headrace_worker.models.loader import is_same_prediction, load
 from headrace_worker.models.registry import NotLoadedYet, Registry
 from headrace_worker.packaging.package import package
 from headrace_worker.route import Route
@@ -98,10 +98,10 @@ def test_a_version_over_the_size_cap_is_not_read(store: Store) -> None:
 
 
 def test_predictions_compare_exactly_but_for_rounding() -> None:
-    assert same([["a", 1, 0.5, None]], [["a", 1, 0.5 + 1e-9, None]])
-    assert same([1.0], [1])
+    assert is_same_prediction([["a", 1, 0.5, None]], [["a", 1, 0.5 + 1e-9, None]])
+    assert is_same_prediction([1.0], [1])
     for expected, got in [("a", "b"), (1, True), (0.5, 0.50001), (None, 0.0), ([1.0], [1.0, 2.0]), ([1.0], 1.0)]:
-        assert not same(expected, got)
+        assert not is_same_prediction(expected, got)
 
 
 def test_the_newest_version_serves_and_older_ones_can_be_asked_for(store: Store) -> None:
@@ -190,7 +190,7 @@ def test_jobs_run_on_what_the_aliases_name_and_not_on_the_newest(three: Store) -
     registry = Registry(three)
     route = registry.serve(_aliases(production="1", tested="2"))
     assert route.versions == {"1", "2"}
-    assert registry.loaded("churn") == ("1", "2")  # the newest is not even loaded
+    assert registry.loaded_versions("churn") == ("1", "2")  # the newest is not even loaded
     assert registry.get("churn").manifest.version == "1"
     assert registry.get("churn", "tested").manifest.version == "2"
     assert registry.get("churn", "3").manifest.version == "3"
@@ -227,16 +227,16 @@ def test_a_version_that_is_dropped_is_loaded_again_when_a_job_names_it(three: St
     registry.serve(_aliases(production="2", tested="1"))
     registry.serve(_aliases(production="2"))
     registry.drop("churn", "1")
-    assert registry.loaded("churn") == ("2",)
+    assert registry.loaded_versions("churn") == ("2",)
     assert registry.get("churn", "1").manifest.version == "1"
 
 
 def test_a_pool_process_goes_by_the_main_one_as_far_as_it_has_the_versions(three: Store) -> None:
     process = Registry(three)
     process.serve(_aliases(production="1", tested="2"))
-    process.announced(Route(model="churn", aliases={"production": Alias(version="2")}, ready=("1", "2")))
+    process.apply_route(Route(model="churn", aliases={"production": Alias(version="2")}, ready=("1", "2")))
     assert process.get("churn").manifest.version == "2"
-    process.announced(Route(model="churn", aliases={"production": Alias(version="3")}, ready=("2", "3")))
+    process.apply_route(Route(model="churn", aliases={"production": Alias(version="3")}, ready=("2", "3")))
     assert process.get("churn").manifest.version == "2"  # until it is replaced
     with pytest.raises(NotLoadedYet, match="churn@3 is not in the memory of this process yet"):
         process.get("churn", "3")
@@ -244,7 +244,7 @@ def test_a_pool_process_goes_by_the_main_one_as_far_as_it_has_the_versions(three
 
 def test_a_pool_process_that_never_had_the_model_leaves_it_to_its_successor(store: Store) -> None:
     process = Registry(store)
-    process.announced(Route(model="churn", newest="1", ready=("1",)))
+    process.apply_route(Route(model="churn", newest="1", ready=("1",)))
     with pytest.raises(NotLoadedYet):
         process.get("churn")
 
@@ -255,12 +255,12 @@ def test_what_is_refused_here_may_run_where_another_worker_has_it(three: Store) 
     registry.serve(_aliases(production="2"))
     with pytest.raises(ModelError):
         registry.get("churn", "3")
-    assert not registry.runs_elsewhere("churn", "3")
-    registry.others = lambda _model: [("2",)]
-    assert not registry.runs_elsewhere("churn", "3")
-    assert registry.runs_elsewhere("churn", "9")  # not in our store; perhaps in theirs
-    registry.others = lambda _model: [("2",), ("2", "3")]
-    assert registry.runs_elsewhere("churn", "3")
+    assert not registry.is_runnable_elsewhere("churn", "3")
+    registry.other_workers = lambda _model: [("2",)]
+    assert not registry.is_runnable_elsewhere("churn", "3")
+    assert registry.is_runnable_elsewhere("churn", "9")  # not in our store; perhaps in theirs
+    registry.other_workers = lambda _model: [("2",), ("2", "3")]
+    assert registry.is_runnable_elsewhere("churn", "3")
 
 
 def test_preload_loads_what_can_and_tells_what_cannot(store: Store) -> None:

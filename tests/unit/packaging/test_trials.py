@@ -26,7 +26,7 @@ from headrace_worker.packaging.infer import infer
 from headrace_worker.packaging.package import package
 from headrace_worker.packaging.sample_rows import generate
 from headrace_worker.packaging.trials import Reference, attempt, measure, quickest, refer
-from headrace_worker.parity import TOLERANCE, compare
+from headrace_worker.parity import TOLERANCE, compare_predictions
 from headrace_worker.store.store import Store
 
 X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
@@ -77,23 +77,23 @@ def test_generated_rows_reach_a_little_beyond_the_example_and_hold_what_was_neve
 
 
 def test_classes_must_be_equal_and_numbers_close() -> None:
-    assert compare(["a", "b"], ["a", "b"]).wrong == ()
-    assert compare(["a", "b"], ["a", "c"]).wrong == (1,)
-    assert compare([1, 0], [1.0, 0]).wrong == (0,)
-    assert compare([True], [1]).wrong == (0,)
-    assert compare([[0.5, 0.5]], [[0.5, 0.5 + 0.4 * TOLERANCE]]).wrong == ()
-    assert compare([[0.5, 0.5]], [[0.5, 0.5 + 0.6 * TOLERANCE]]).wrong == (0,)
-    assert compare([[0.5, None]], [[0.5, None]]).wrong == ()
-    assert compare([[0.5, None]], [[0.5, 0.1]]).wrong == (0,)
-    assert compare([[0.5]], [[0.5, 0.5]]).wrong == (0,)
-    assert compare([1.0, 2.0], [1.0]).wrong == (1,)
-    assert compare([], [1.0]).wrong == (0,)
+    assert compare_predictions(["a", "b"], ["a", "b"]).mismatches == ()
+    assert compare_predictions(["a", "b"], ["a", "c"]).mismatches == (1,)
+    assert compare_predictions([1, 0], [1.0, 0]).mismatches == (0,)
+    assert compare_predictions([True], [1]).mismatches == (0,)
+    assert compare_predictions([[0.5, 0.5]], [[0.5, 0.5 + 0.4 * TOLERANCE]]).mismatches == ()
+    assert compare_predictions([[0.5, 0.5]], [[0.5, 0.5 + 0.6 * TOLERANCE]]).mismatches == (0,)
+    assert compare_predictions([[0.5, None]], [[0.5, None]]).mismatches == ()
+    assert compare_predictions([[0.5, None]], [[0.5, 0.1]]).mismatches == (0,)
+    assert compare_predictions([[0.5]], [[0.5, 0.5]]).mismatches == (0,)
+    assert compare_predictions([1.0, 2.0], [1.0]).mismatches == (1,)
+    assert compare_predictions([], [1.0]).mismatches == (0,)
 
 
 @given(st.lists(st.floats(-1e6, 1e6).filter(lambda number: number == 0 or abs(number) > 1e-30), min_size=1))
 @settings(max_examples=50)
 def test_numbers_rounded_to_32_bits_are_close(numbers: list[float]) -> None:
-    assert compare(numbers, np.float32(numbers).astype(float).tolist()).wrong == ()
+    assert compare_predictions(numbers, np.float32(numbers).astype(float).tolist()).mismatches == ()
 
 
 def _reference(rows: int = 3) -> Reference:

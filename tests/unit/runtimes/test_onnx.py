@@ -100,7 +100,7 @@ def test_what_skl2onnx_cannot_convert_is_an_error_of_one_line() -> None:
 
 
 def test_images_are_not_taken() -> None:
-    assert "flat rows" in OnnxRuntime.accepts(LinearRegression(), Array(shape=(4, 4)))
+    assert "flat rows" in OnnxRuntime.explain_rejection(LinearRegression(), Array(shape=(4, 4)))
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x08\x07" * 50])

@@ -26,7 +26,7 @@ from headrace.catalog import contract as contracts
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.packaging.infer import infer
-from headrace_worker.runtimes.parts import categories, describe, parts
+from headrace_worker.runtimes.estimator_tree import categories, describe, parts
 from headrace_worker.runtimes.predictions import plain
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 

@@ -127,13 +127,13 @@ def test_the_steps_of_a_pipeline_before_the_trees_stay_those_of_scikit_learn() -
     ],
 )
 def test_what_it_does_not_take_it_says_so(estimator: Any, why: str) -> None:
-    assert why in TreeliteRuntime.accepts(estimator, ROWS)
+    assert why in TreeliteRuntime.explain_rejection(estimator, ROWS)
 
 
 def test_trees_of_texts_are_not_taken() -> None:
     estimator = RandomForestClassifier(2).fit(X[:, :1], Y)
     given = Named(features=(Feature(name="plan", kind="string"),))
-    assert "numbers only" in TreeliteRuntime.accepts(estimator, given)
+    assert "numbers only" in TreeliteRuntime.explain_rejection(estimator, given)
 
 
 def test_a_number_too_large_for_the_trees_is_invalid_input() -> None:

@@ -121,7 +121,7 @@ def test_the_store_follows_no_name_in_a_manifest(store: Store) -> None:
         read = msgspec.json.decode(path.read_bytes())
         path.with_name("manifest.json").write_bytes(msgspec.json.encode(read | change))
         with pytest.raises(ModelError, match=r"the manifest of churn@1 (cannot be read|is that of)"):
-            store.artifact("churn", "1", max_bytes=1_000_000)
+            store.read_artifact("churn", "1", max_bytes=1_000_000)
         path.write_bytes(msgspec.json.encode(read))
 
 
@@ -137,7 +137,7 @@ def put(store: Store, artifact: bytes, **fields: Any) -> None:
                 "format": "skops",
                 "sha256": hashlib.sha256(artifact).hexdigest(),
                 "size": len(artifact),
-                "libraries": manifests.libraries_here(),
+                "libraries": manifests.installed_libraries(),
                 "contract": Contract(
                     model="forged", version="0", input=Text(), methods={"predict": Output(shape=())}
                 ),
@@ -203,14 +203,14 @@ def test_a_manifest_is_read_up_to_its_limit(store: Store, monkeypatch: pytest.Mo
     with (store.path / "churn/1/manifest.json").open("r+b") as file:
         file.truncate(1 << 40)  # a terabyte of nothing
     with pytest.raises(ModelError, match="the manifest of churn@1 takes more than 10,000 bytes"):
-        store.read("churn", "1")
+        store.read_manifest("churn", "1")
 
 
 def test_an_artifact_is_read_up_to_its_limit_whatever_its_manifest_says(store: Store) -> None:
     with (store.path / "churn/1/artifact.skops").open("r+b") as file:
         file.truncate(1 << 40)
     with pytest.raises(ModelError, match=r"churn@1 takes .* bytes, more than the 100,000"):
-        store.artifact("churn", "1", max_bytes=100_000)
+        store.read_artifact("churn", "1", max_bytes=100_000)
 
 
 def test_links_and_pipes_in_the_store_are_no_versions(store: Store, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from headrace.errors import ModelError, SettingError
 from headrace_worker import manifest as manifests
 from headrace_worker.manifest import Example, Manifest
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.store.signing import Keyring, Secret, new_keys, read_key, read_signer
+from headrace_worker.store.signing import Keyring, Secret, create_keys, read_key, read_signer
 from headrace_worker.store.store import Store
 
 DATA = b"the bytes of a model"
@@ -31,7 +31,7 @@ def manifest() -> Manifest:
         format="skops",
         sha256=hashlib.sha256(DATA).hexdigest(),
         size=len(DATA),
-        libraries=manifests.libraries_here(),
+        libraries=manifests.installed_libraries(),
         contract=Contract(model="churn", version="0", input=Text(), methods={"predict": Output(shape=())}),
         example=Example(instances=["a"], expected={"predict": [1.5]}),
     )
@@ -41,7 +41,7 @@ class Key:
     """A key made as a person makes it: its files, and what a worker is told."""
 
     def __init__(self, folder: Path, name: str, *, secret: bool) -> None:
-        self.id, files = new_keys(folder / name, secret=secret)
+        self.id, files = create_keys(folder / name, secret=secret)
         self.private, self.public = files[0], files[-1]
 
     def signed(self, at: Path) -> Store:
@@ -66,7 +66,7 @@ def checked(at: Path, *keys: Key, required: bool = True) -> Store:
 
 def test_a_signed_version_is_read(key: Key, at: Path) -> None:
     added = key.signed(at).add(manifest(), DATA)
-    assert checked(at, key).read("churn", "1") == added
+    assert checked(at, key).read_manifest("churn", "1") == added
     assert sorted(path.name for path in (at / "churn/1").iterdir()) == [
         "artifact.skops",
         "manifest.json",
@@ -78,8 +78,8 @@ def test_an_unsigned_version_is_refused_where_a_signature_is_required(key: Key, 
     Store(at).add(manifest(), DATA)
     (at / "churn/1/artifact.skops").unlink()  # it is not even looked at
     with pytest.raises(ModelError, match=f"churn@1 is not signed by the key {key.id}, and HEADRACE_REQUIRE_SIGN"):
-        checked(at, key).artifact("churn", "1", max_bytes=100)
-    assert checked(at, key, required=False).read("churn", "1").title == "churn@1"
+        checked(at, key).read_artifact("churn", "1", max_bytes=100)
+    assert checked(at, key, required=False).read_manifest("churn", "1").title == "churn@1"
 
 
 @pytest.mark.parametrize("required", [True, False])
@@ -88,7 +88,7 @@ def test_a_manifest_that_was_changed_is_refused(key: Key, at: Path, required: bo
     path = at / "churn/1/manifest.json"
     path.write_bytes(path.read_bytes().replace(b"Dummy", b"Dumme"))
     with pytest.raises(ModelError, match=r"the signature of churn@1 by the key .* is not one of its manifest"):
-        checked(at, key, required=required).read("churn", "1")
+        checked(at, key, required=required).read_manifest("churn", "1")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"!", b"\xff" * 100, base64.b64encode(bytes(64)), b"A" * 10_000])
@@ -96,7 +96,7 @@ def test_what_is_no_signature_is_none(key: Key, at: Path, content: bytes) -> Non
     key.signed(at).add(manifest(), DATA)
     (at / f"churn/1/signature.{key.id}").write_bytes(content)
     with pytest.raises(ModelError, match="is not one of its manifest"):
-        checked(at, key).read("churn", "1")
+        checked(at, key).read_manifest("churn", "1")
 
 
 def test_a_signature_is_good_for_one_version_only(key: Key, at: Path) -> None:
@@ -105,32 +105,32 @@ def test_a_signature_is_good_for_one_version_only(key: Key, at: Path) -> None:
     for name in ("manifest.json", f"signature.{key.id}"):
         shutil.copy(at / "churn/1" / name, at / "churn/2" / name)
     with pytest.raises(ModelError, match="the manifest of churn@2 is that of churn@1"):
-        checked(at, key).read("churn", "2")
+        checked(at, key).read_manifest("churn", "2")
     shutil.copytree(at / "churn", at / "fraud")
     with pytest.raises(ModelError, match="the manifest of fraud@1 is that of churn@1"):
-        checked(at, key).read("fraud", "1")
+        checked(at, key).read_manifest("fraud", "1")
 
 
 def test_a_stranger_s_signature_counts_for_nothing(at: Path, tmp_path: Path) -> None:
     ours, theirs = Key(tmp_path, "ours", secret=False), Key(tmp_path, "theirs", secret=False)
     theirs.signed(at).add(manifest(), DATA)
     with pytest.raises(ModelError, match="is not signed by the key"):
-        checked(at, ours).read("churn", "1")
+        checked(at, ours).read_manifest("churn", "1")
     # Under our name it is not ours either.
     (at / f"churn/1/signature.{theirs.id}").rename(at / f"churn/1/signature.{ours.id}")
     with pytest.raises(ModelError, match="is not one of its manifest"):
-        checked(at, ours).read("churn", "1")
+        checked(at, ours).read_manifest("churn", "1")
 
 
 def test_keys_are_changed_one_after_another(at: Path, tmp_path: Path) -> None:
     old, new = Key(tmp_path, "old", secret=True), Key(tmp_path, "new", secret=False)
     old.signed(at).add(manifest(), DATA)
-    assert checked(at, new, old).read("churn", "1")
+    assert checked(at, new, old).read_manifest("churn", "1")
     with pytest.raises(ModelError, match="is not signed by the key"):
-        checked(at, new).read("churn", "1")
+        checked(at, new).read_manifest("churn", "1")
     Store(at).sign("churn", "1", read_signer(new.private), max_bytes=100)
     for keys in ((old,), (new,), (new, old)):
-        assert checked(at, *keys).read("churn", "1")
+        assert checked(at, *keys).read_manifest("churn", "1")
 
 
 def test_what_does_not_fit_its_manifest_is_not_signed(key: Key, at: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_secret_stays_with_its_owner_and_is_never_written_over(key: Key, tmp_p
     before = key.private.read_bytes()
     for secret in (True, False):
         with pytest.raises(ModelError, match=r"release.key is there already"):
-            new_keys(tmp_path / "release", secret=secret)
+            create_keys(tmp_path / "release", secret=secret)
     assert key.private.read_bytes() == before
 
 
@@ -201,7 +201,7 @@ def test_a_key_of_openssl_is_a_key(at: Path, tmp_path: Path) -> None:
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True, timeout=20)
     subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, timeout=20)
     Store(at, signer=read_signer(private)).add(manifest(), DATA)
-    assert Store(at, keyring=Keyring.parse(str(public), required=True)).read("churn", "1")
+    assert Store(at, keyring=Keyring.parse(str(public), required=True)).read_manifest("churn", "1")
 
 
 def test_the_id_of_a_secret_tells_nothing_of_it() -> None:

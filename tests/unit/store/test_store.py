@@ -29,7 +29,7 @@ def _manifest(name: str = "churn", data: bytes = DATA) -> Manifest:
         format="skops",
         sha256=hashlib.sha256(data).hexdigest(),
         size=len(data),
-        libraries=manifests.libraries_here(),
+        libraries=manifests.installed_libraries(),
         contract=Contract(model=name, version="0", input=Text(), methods={"predict": Output(shape=())}),
         example=Example(instances=["a"], expected={"predict": [1.5]}),
     )
@@ -54,9 +54,9 @@ def test_versions_sort_as_numbers(store: Store) -> None:
 
 def test_what_is_added_is_read_back_whole(store: Store) -> None:
     added = store.add(_manifest(), DATA)
-    assert store.read("churn", "1") == added
+    assert store.read_manifest("churn", "1") == added
     assert added.contract.version == "1"
-    assert store.artifact("churn", "1", max_bytes=100) == DATA
+    assert store.read_artifact("churn", "1", max_bytes=100) == DATA
 
 
 def test_a_manifest_is_readable_by_people(store: Store) -> None:
@@ -76,7 +76,7 @@ def test_a_store_that_is_not_there_is_empty(store: Store) -> None:
 def test_an_unknown_model_is_met_with_the_near_name(store: Store) -> None:
     store.add(_manifest("churn"), DATA)
     with pytest.raises(UnknownModel, match=r"no model 'chrun' in .*; did you mean 'churn'"):
-        store.read("chrun", "1")
+        store.read_manifest("chrun", "1")
     with pytest.raises(UnknownModel, match=r"no model 'penguins' in .*; it has churn"):
         store.latest("penguins")
 
@@ -85,7 +85,7 @@ def test_an_unknown_model_is_met_with_the_near_name(store: Store) -> None:
 def test_an_unknown_version_is_met_with_those_there_are(store: Store, version: str) -> None:
     store.add(_manifest(), DATA)
     with pytest.raises(UnknownModel, match=r"churn has no version .*; it has 1"):
-        store.read("churn", version)
+        store.read_manifest("churn", version)
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".hidden", "a b", "ä", "x" * 65])
@@ -113,7 +113,7 @@ def test_many_writers_at_once_get_a_number_each(store: Store) -> None:
         data = str(writer).encode()
         added = store.add(_manifest(data=data), data)
         numbers.append(added.version)
-        assert store.artifact("churn", added.version, max_bytes=100) == data
+        assert store.read_artifact("churn", added.version, max_bytes=100) == data
 
     threads = [threading.Thread(target=add, args=(writer,)) for writer in range(16)]
     for thread in threads:
@@ -153,27 +153,27 @@ def test_a_damaged_manifest_is_told(store: Store, text: str) -> None:
     store.add(_manifest(), DATA)
     (store.path / "churn/1/manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match="the manifest of churn@1 cannot be read"):
-        store.read("churn", "1")
+        store.read_manifest("churn", "1")
 
 
 def test_a_manifest_that_is_gone_is_told(store: Store) -> None:
     store.add(_manifest(), DATA)
     (store.path / "churn/1/manifest.json").unlink()
     with pytest.raises(ModelError, match=r"churn@1 cannot be read: .*manifest.json: No such file"):
-        store.read("churn", "1")
+        store.read_manifest("churn", "1")
 
 
 def test_a_version_copied_by_hand_is_told(store: Store) -> None:
     store.add(_manifest(), DATA)
     (store.path / "churn/1").rename(store.path / "churn/7")
     with pytest.raises(ModelError, match="the manifest of churn@7 is that of churn@1"):
-        store.read("churn", "7")
+        store.read_manifest("churn", "7")
 
 
 def test_an_artifact_over_the_cap_is_not_read(store: Store) -> None:
     store.add(_manifest(), DATA)
     with pytest.raises(ModelError, match="churn@1 takes 20 bytes, more than the 10 of HEADRACE_MAX_MODEL_BYTES"):
-        store.artifact("churn", "1", max_bytes=10)
+        store.read_artifact("churn", "1", max_bytes=10)
 
 
 def test_a_file_url_is_a_folder(store: Store) -> None:
@@ -201,7 +201,7 @@ def test_a_mounted_folder_that_does_not_answer_is_away_and_not_bad(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", stale)
         with pytest.raises(StoreUnavailable, match=r"churn@1 cannot be read: .*manifest.json: Stale file handle"):
-            store.read("churn", "1")
+            store.read_manifest("churn", "1")
     monkeypatch.setattr(os, "listdir", stale)
     with pytest.raises(StoreUnavailable, match="Stale file handle"):
         store.models()
@@ -217,7 +217,7 @@ def test_a_removed_version_is_gone_at_once_and_as_a_whole(store: Store, monkeypa
     assert store.versions("churn") == ["2"]
     with pytest.raises(UnknownModel):
         store.remove("churn", "1")
-    (left,) = store.unfinished(datetime.now(UTC) + timedelta(minutes=1))
+    (left,) = store.list_unfinished(datetime.now(UTC) + timedelta(minutes=1))
     assert left.size > len(DATA)
-    store.clear(left)
+    store.remove_unfinished(left)
     assert [path.name for path in (store.path / "churn").iterdir()] == ["2"]

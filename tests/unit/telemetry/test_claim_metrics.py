@@ -149,7 +149,7 @@ def test_a_lost_lease_is_all_that_is_counted_of_its_claim() -> None:
     ("cut", "frames", "batches", "limits"),
     [
         ("empty", 3, 1, {}),
-        ("rows", 3, 1, {"max_batch_rows": 3}),
+        ("rows", 3, 1, {"max_batch_instances": 3}),
         ("jobs", 4, 1, {}),
         ("bytes", 3, 1, {"max_batch_bytes": 100}),
         ("mixed", 3, 2, {}),

@@ -72,7 +72,7 @@ for _command in (
 @click.option(
     "--profile", type=_FILE, help="Instances as in training, to tell drift by: 100 or more.  [the example]"
 )
-@click.option("--max-batch-rows", type=int, help="Instances in a batch, at the most.  [1024]")
+@click.option("--max-batch-instances", type=int, help="Instances in a batch, at the most.  [1024]")
 @click.option("--max-batch-bytes", type=int, help="Bytes of a batch's jobs, at the most.  [8388608]")
 @click.option(
     "--max-batch-wait",
@@ -180,7 +180,7 @@ def list_(store: str | None, as_json: bool) -> None:
     newest, wrong = [], []
     for name in opened.models():
         try:
-            newest.append(opened.read(name, opened.latest(name)))
+            newest.append(opened.read_manifest(name, opened.latest(name)))
         except ModelError as error:
             wrong.append(str(error))
     if as_json:
@@ -213,7 +213,7 @@ def show(model: str, store: str | None, as_json: bool) -> None:
     """Show a version of a model, the newest where none is named: its contract, and what it was made with."""
     opened = stores.opened(store)
     name, _, version = model.partition("@")
-    manifest = opened.read(name, version or opened.latest(name))
+    manifest = opened.read_manifest(name, version or opened.latest(name))
     if as_json:
         _print_json(manifest)
     else:
@@ -240,7 +240,7 @@ def _described(manifest: Manifest) -> Iterator[str]:
     yield f"  artifact  {manifest.format}, {format_bytes(manifest.size)}, sha256 {manifest.sha256}"
     yield f"  runtime   {manifest.runtime}{f', {manifest.factory}' if manifest.factory else ''}"
     limits = manifest.limits
-    yield f"  batches   up to {limits.max_batch_rows:,} rows, {format_bytes(limits.max_batch_bytes)}"
+    yield f"  batches   up to {limits.max_batch_instances:,} rows, {format_bytes(limits.max_batch_bytes)}"
     yield f"  runs      {_runs(manifest.limits)}"
     yield f"  example   {len(manifest.example.instances)} instances"
     if manifest.profile:

@@ -107,7 +107,7 @@ def gc(
         collector = GarbageCollector(
             opened, settings, lambda model: client.dead_letters.list(model=model), keep=keep
         )
-        found = collector.look(models or known, datetime.now(UTC))
+        found = collector.find_candidates(models or known, datetime.now(UTC))
         if not dry_run and any(one.remove for one in found):
             found = collector.collect(found)
     _tell(found, dry_run=dry_run, as_json=as_json)
@@ -119,7 +119,7 @@ def _tell(found: Sequence[CollectionItem], *, dry_run: bool, as_json: bool) -> N
         options.print_json(one)
     if found and not as_json:
         rows = [
-            (verb if one.remove else "kept", f"{one.model}@{one.version}", format_bytes(one.size), one.why)
+            (verb if one.remove else "kept", f"{one.model}@{one.version}", format_bytes(one.size), one.reason)
             for one in found
         ]
         for line in options.table(rows, right={2}):

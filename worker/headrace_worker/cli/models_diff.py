@@ -20,7 +20,7 @@ def diff(*, model: str, old: str, new: str, store: str | None, as_json: bool) ->
     from headrace.catalog.contract_diff import diff as changes_between
 
     opened = stores.opened(store)
-    changes = changes_between(opened.read(model, old).contract, opened.read(model, new).contract)
+    changes = changes_between(opened.read_manifest(model, old).contract, opened.read_manifest(model, new).contract)
     breaking = sum(change.breaking for change in changes)
     if as_json:
         options.print_json(

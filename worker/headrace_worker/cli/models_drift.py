@@ -47,7 +47,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     with connect.translate_errors(settings), connect.connect(settings) as client:
         by_name = aliases.decoded(name, execute(client, aliases.read_command(keys, name))).by_name
         serving = by_name[PRODUCTION].version if PRODUCTION in by_name else latest
-        manifest = opened.read(name, version or serving)
+        manifest = opened.read_manifest(name, version or serving)
         seconds, _ = client.time()
         now = datetime.fromtimestamp(int(seconds), UTC)
         found = drifts.drift(client, keys, manifest, now, hours=hours)

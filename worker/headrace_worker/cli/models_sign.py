@@ -22,9 +22,9 @@ def keys() -> None:
 @click.option("--hmac", "secret", is_flag=True, help="Make a secret that workers hold too; it needs no package.")
 def new(name: Path, *, secret: bool) -> None:
     """Make a key: NAME.key, which signs, and NAME.pub, which is all that workers need."""
-    from headrace_worker.store.signing import new_keys
+    from headrace_worker.store.signing import create_keys
 
-    made, files = new_keys(name, secret=secret)
+    made, files = create_keys(name, secret=secret)
     private = "keep it secret; it signs, and workers need it too" if secret else "keep it secret; it signs"
     for file, what in zip(files, (private, "for workers"), strict=False):
         options.print_line(f"{file}  {what}")

@@ -81,6 +81,6 @@ class DriftCollector(Collector):
     def _serving(self) -> Iterator[Manifest]:
         for model in self._models.models():
             route = self._models.route(model)
-            for version in self._models.loaded(model):
+            for version in self._models.loaded_versions(model):
                 if route is not None and version in route.versions:
                     yield self._models.get(model, version).manifest

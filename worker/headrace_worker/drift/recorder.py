@@ -20,7 +20,7 @@ from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, Success
 from headrace_worker.drift.psi import add_commands
-from headrace_worker.profile import Cells
+from headrace_worker.profile import CellLocator
 
 if TYPE_CHECKING:
     from headrace_worker.execution.batching import Batch
@@ -40,7 +40,7 @@ class DriftRecorder:
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._cells: dict[tuple[str, str], Cells] = {}
+        self._cells: dict[tuple[str, str], CellLocator] = {}
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str], Counter[int]] = {}
         self._left = _BETWEEN_WRITES
@@ -55,13 +55,13 @@ class DriftRecorder:
                 continue
             self._count(batch, cells, report.settled.outcomes, report.moment(report.published_at))
 
-    def _count(self, batch: Batch, cells: Cells, outcomes: Mapping[str, Outcome], now: datetime) -> None:
+    def _count(self, batch: Batch, cells: CellLocator, outcomes: Mapping[str, Outcome], now: datetime) -> None:
         rows = list(_rows(batch, outcomes))
         chosen = rows[:: math.ceil(len(rows) / min(_OF_A_BATCH, self._left)) or 1]
         found: Counter[int] = Counter()
         for instance, prediction in chosen:
             try:
-                found.update([*cells.of_instance(instance), *cells.of_prediction(prediction)])
+                found.update([*cells.locate_instance(instance), *cells.locate_prediction(prediction)])
             except (TypeError, LookupError):
                 continue  # a prediction of another form than the example's
         if not found:
@@ -75,13 +75,13 @@ class DriftRecorder:
                 timer.start()
             self._counts.setdefault((manifest.name, manifest.version), Counter()).update(found)
 
-    def _cells_of(self, model: LoadedModel) -> Cells | None:
+    def _cells_of(self, model: LoadedModel) -> CellLocator | None:
         manifest = model.manifest
         if manifest.profile is None:
             return None
         key = (manifest.name, manifest.version)
         if key not in self._cells:
-            self._cells[key] = Cells(manifest.profile, manifest.contract)
+            self._cells[key] = CellLocator(manifest.profile, manifest.contract)
         return self._cells[key]
 
     def _write(self, now: datetime) -> None:

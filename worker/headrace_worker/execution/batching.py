@@ -73,7 +73,7 @@ def admit(job: Job, registry: Registry, now: datetime) -> Admitted | NotRunnable
     except (UnknownModel, ModelError) as error:
         return (
             NotRunnableHere(job, error)
-            if registry.runs_elsewhere(job.model, job.version)
+            if registry.is_runnable_elsewhere(job.model, job.version)
             else failure_of(error, job)
         )
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome, not the worker's end
@@ -94,7 +94,7 @@ def batches(admitted: Iterable[Admitted]) -> list[Batch]:
     for one in admitted:
         key = (id(one.model), one.method)
         size = len(one.instances)
-        if key in open_ and rows[key] + size > one.model.manifest.limits.max_batch_rows:
+        if key in open_ and rows[key] + size > one.model.manifest.limits.max_batch_instances:
             jobs = open_.pop(key)
             full.append(Batch(one.model, one.method, jobs))
         if key not in open_:

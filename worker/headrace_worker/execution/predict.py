@@ -113,7 +113,7 @@ def _successes(batch: Batch, predictions: list[Any]) -> Iterator[tuple[Admitted,
 
 def _predict(batch: Batch) -> list[Any]:
     """The predictions of a batch, in slices where a single job is larger than a batch may be."""
-    instances, most = batch.instances, batch.model.manifest.limits.max_batch_rows
+    instances, most = batch.instances, batch.model.manifest.limits.max_batch_instances
     predictions: list[Any] = []
     for start in range(0, len(instances), most):
         predictions += batch.model.predict(batch.method, instances[start : start + most])

@@ -133,7 +133,7 @@ class ClaimRunner:
         """The limits of a job's model as the store has them: to load the model may be what takes the process."""
         store = self._registry.store
         try:
-            return store.read(job.model, job.version or store.latest(job.model)).limits
+            return store.read_manifest(job.model, job.version or store.latest(job.model)).limits
         except (HeadraceError, OSError):
             return Limits()
 

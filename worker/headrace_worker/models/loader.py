@@ -9,9 +9,9 @@ from typing import Any
 from headrace.catalog.contract import Contract, check_method
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
-from headrace_worker.manifest import Manifest, libraries_here
-from headrace_worker.parity import compare
-from headrace_worker.runtimes import Runtime, Verified, find
+from headrace_worker.manifest import Manifest, installed_libraries
+from headrace_worker.parity import compare_predictions
+from headrace_worker.runtimes import Runtime, VerifiedVersion, find_runtime
 from headrace_worker.runtimes.python import is_trusted
 from headrace_worker.store import artifact
 from headrace_worker.store.store import Store, check_digest
@@ -50,7 +50,7 @@ def load(
 
     Raises UnknownModel for one that is not there, ModelError for one that must not serve.
     """
-    manifest = store.read(model, version)
+    manifest = store.read_manifest(model, version)
     _check_libraries(manifest)
     if manifest.factory and not is_trusted(manifest.factory, trust_modules):
         raise ModelError(
@@ -62,12 +62,12 @@ def load(
             f"{manifest.title} is stored as joblib, and loading it runs whatever code is in it; "
             "set HEADRACE_TRUST_PICKLE=true where whoever writes the model store is trusted"
         )
-    data = store.artifact(model, version, max_bytes=max_bytes)
-    compiled = store.compiled(model, version, max_bytes=max_bytes) if manifest.compiled else b""
-    return prove(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    data = store.read_artifact(model, version, max_bytes=max_bytes)
+    compiled = store.read_compiled(model, version, max_bytes=max_bytes) if manifest.compiled else b""
+    return verify_and_load(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
 
 
-def prove(
+def verify_and_load(
     manifest: Manifest, data: bytes, compiled: bytes = b"", *, max_bytes: int, trust_pickle: bool
 ) -> LoadedModel:
     """The model in an artifact's bytes, once their digests and the example say that it is what was packaged."""
@@ -81,7 +81,7 @@ def prove(
             raise ModelError(f"{title} holds no estimator, which its runtime {manifest.runtime} asks for")
         return artifact.load(data, form, title, max_bytes=max_bytes, trust_pickle=trust_pickle)
 
-    runtime = find(manifest.runtime).load(Verified(manifest, data, compiled, estimator))
+    runtime = find_runtime(manifest.runtime).load(VerifiedVersion(manifest, data, compiled, estimator))
     loaded = LoadedModel(manifest, runtime)
     for method in manifest.methods:
         _run_example(loaded, method)
@@ -89,7 +89,7 @@ def prove(
 
 
 def _check_libraries(manifest: Manifest) -> None:
-    made, here = manifest.libraries.get("scikit-learn", "0"), libraries_here()["scikit-learn"]
+    made, here = manifest.libraries.get("scikit-learn", "0"), installed_libraries()["scikit-learn"]
     if artifact.newer_than(made, here):
         raise ModelError(
             f"{manifest.title} was packaged with scikit-learn {made}, newer than the {here} here; "
@@ -107,17 +107,21 @@ def _run_example(loaded: LoadedModel, method: str) -> None:
         raise ModelError(f"{manifest.title} fails on its own example: {method}: {type(error).__name__}") from error
     expected = manifest.example.expected.get(method, [])
     # Another runtime may compute with 32-bit floats, and is compared as it was when it was chosen.
-    if not (same(expected, got) if manifest.runtime == "sklearn" else not compare(expected, got).wrong):
+    if not (
+        is_same_prediction(expected, got)
+        if manifest.runtime == "sklearn"
+        else not compare_predictions(expected, got).mismatches
+    ):
         raise ModelError(
             f"{manifest.title} gives other predictions for its example than when it was packaged: {method}; "
             "train and package it with the libraries the worker has"
         )
 
 
-def same(expected: Any, got: Any) -> bool:
+def is_same_prediction(expected: Any, got: Any) -> bool:
     """Whether two predictions are equal: classes and integers exactly, other numbers to 6 digits."""
     if isinstance(expected, list):
-        return isinstance(got, list) and len(got) == len(expected) and all(map(same, expected, got))
+        return isinstance(got, list) and len(got) == len(expected) and all(map(is_same_prediction, expected, got))
     if isinstance(expected, float) or isinstance(got, float):
         numbers = isinstance(expected, int | float) and isinstance(got, int | float)
         return numbers and math.isclose(expected, got, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)

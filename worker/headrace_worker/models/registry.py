@@ -44,7 +44,7 @@ class Registry:
         self._refused: dict[str, Mapping[str, str]] = {}
         self._routes: dict[str, Route] = {}
         #: The versions that other workers have of a model; set in a pool process. Raises redis.RedisError.
-        self.others: Callable[[str], Sequence[tuple[str, ...]]] = lambda _model: ()
+        self.other_workers: Callable[[str], Sequence[tuple[str, ...]]] = lambda _model: ()
         #: What the main process has said it has or will have, in a pool process.
         self._promised: dict[str, Route] = {}
 
@@ -58,16 +58,16 @@ class Registry:
         """
         number = version if version is not None and is_version(version) else self._routed(model, version, job)
         if number is None:  # nobody has looked for the model yet
-            number = self.serve(Aliases(model)).version(version, job) or ""
+            number = self.serve(Aliases(model)).resolve(version, job) or ""
         if loaded := self._loaded.get(model, {}).get(number):
             return loaded
         if model in self._promised and number in self._promised[model].ready:
             raise NotLoadedYet(f"{model}@{number} is not in the memory of this process yet")
         return self._load(model, number)
 
-    def runs_elsewhere(self, model: str, version: str | None) -> bool:
+    def is_runnable_elsewhere(self, model: str, version: str | None) -> bool:
         """Whether another worker has the version, or may know a model, version or alias that we do not."""
-        others = self.others(model)
+        others = self.other_workers(model)
         if version in self.refused(model):
             return any(version in versions for versions in others)
         return bool(others)
@@ -75,7 +75,7 @@ class Registry:
     def _routed(self, model: str, asked: str | None, job: str) -> str | None:
         """The number of the version an alias or nothing stands for; None where that is not known."""
         route = self._routes.get(model) or self._promised.get(model)
-        return route.version(asked, job) if route is not None else None
+        return route.resolve(asked, job) if route is not None else None
 
     # --- the main process --------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Registry:
                 if version is not None:
                     found[name] = msgspec.structs.replace(alias, version=version)
             newest = None if PRODUCTION in found else self._newest(model, before)
-            route = Route(model=model, aliases=found, newest=newest, ready=self.loaded(model))
+            route = Route(model=model, aliases=found, newest=newest, ready=self.loaded_versions(model))
             self._routes[model] = route
             return route
 
@@ -123,7 +123,7 @@ class Registry:
             versions = self.store.versions(model) or [self.store.latest(model)]
         except (HeadraceError, OSError):
             # A store out of reach, or a model taken out of it, is no reason to stop serving what is in memory.
-            if not (before.default and before.default in self.loaded(model)):
+            if not (before.default and before.default in self.loaded_versions(model)):
                 raise
             return before.default
         refused: HeadraceError | None = None
@@ -158,7 +158,7 @@ class Registry:
         """Begin in a process just forked: another thread of the main one may have held the lock."""
         self._lock = threading.RLock()
 
-    def announced(self, route: Route) -> None:
+    def apply_route(self, route: Route) -> None:
         """Go by what the main process says, as far as this process has the versions for it."""
         known = self._loaded.get(route.model, {})
         if route.versions <= known.keys():
@@ -175,7 +175,7 @@ class Registry:
         """The models that are served, sorted."""
         return sorted(self._routes)
 
-    def loaded(self, model: str) -> tuple[str, ...]:
+    def loaded_versions(self, model: str) -> tuple[str, ...]:
         """The versions of a model in memory, oldest first."""
         return tuple(sorted(self._loaded.get(model, {}), key=int))
 

@@ -25,11 +25,11 @@ from headrace_worker.models.registry import Registry
 log = logging.getLogger("headrace.models")
 
 #: Seconds between two looks at the aliases and the store.
-LOOK_EVERY = 1.0
+SYNC_SECONDS = 1.0
 #: Seconds between two words to Redis of what is loaded: a few of them before a worker counts as silent.
 _TELL_EVERY = workers.SILENT / 5
 #: Seconds a version stays in memory that nothing names any more: jobs that name it may still be waiting.
-KEEP = 60.0
+KEEP_SECONDS = 60.0
 
 
 class ModelSync:
@@ -45,7 +45,7 @@ class ModelSync:
         keys: Keys,
         asked: Sequence[str] | None = None,
         *,
-        keep: float = KEEP,
+        keep: float = KEEP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry, self._connect, self._keys, self._asked = registry, connect, keys, asked
@@ -58,7 +58,7 @@ class ModelSync:
         self._told: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._told_at = 0.0
 
-    def look(self) -> dict[str, HeadraceError]:
+    def sync(self) -> dict[str, HeadraceError]:
         """Read the aliases and load what they name; returns what went wrong, by model. Raises HeadraceError.
 
         Without Redis, the aliases are those last read.
@@ -111,7 +111,7 @@ class ModelSync:
         for model in self._registry.models():
             route = self._registry.route(model)
             named = (route.versions if route else set()) | self._aliases.get(model, Aliases(model)).versions
-            for version in self._registry.loaded(model):
+            for version in self._registry.loaded_versions(model):
                 if version in named:
                     continue
                 since = unnamed[model, version] = self._unnamed.get((model, version), now)
@@ -126,10 +126,12 @@ class ModelSync:
         """The aliases of each model, as they were last read."""
         return self._aliases
 
-    def in_memory(self) -> frozenset[tuple[str, str]]:
+    def loaded_versions(self) -> frozenset[tuple[str, str]]:
         """The models and versions in memory: when these change, the pool processes are to be forked anew."""
         registry = self._registry
-        return frozenset((model, version) for model in registry.models() for version in registry.loaded(model))
+        return frozenset(
+            (model, version) for model in registry.models() for version in registry.loaded_versions(model)
+        )
 
     def report(self, worker: str) -> None:
         """Publish the contracts that are new, and say what is loaded and refused. Raises redis.RedisError."""
@@ -141,7 +143,7 @@ class ModelSync:
                 log.info("serving %s@%s", contract.model, contract.version)
         due = self._clock() - self._told_at >= _TELL_EVERY
         for model in {*registry.models(), *self._said}:
-            news = (registry.loaded(model), tuple(registry.refused(model)))
+            news = (registry.loaded_versions(model), tuple(registry.refused(model)))
             if due or self._told.get(model) != news:
                 execute(
                     client,

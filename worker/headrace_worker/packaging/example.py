@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import ModelError
-from headrace_worker.runtimes.parts import categories
+from headrace_worker.runtimes.estimator_tree import categories
 from headrace_worker.store.folder import read_capped
 
 #: Bytes an example's file may take: it is a sample, not the training data.

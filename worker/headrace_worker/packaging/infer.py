@@ -18,7 +18,7 @@ from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Out
 from headrace.errors import ModelError
 from headrace.text import nearest_name
 from headrace.wire.message import Instance
-from headrace_worker.runtimes.parts import categories
+from headrace_worker.runtimes.estimator_tree import categories
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 #: Methods a contract may offer, the likeliest default first. Each gives one prediction for each row.

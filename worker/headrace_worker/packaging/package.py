@@ -23,15 +23,15 @@ from headrace.errors import InvalidInput, ModelError
 from headrace.wire.keys import check_model_name
 from headrace.wire.message import Instance
 from headrace_worker import runtimes
-from headrace_worker.manifest import Compiled, Example, Format, Limits, Manifest, Trial, libraries_here
-from headrace_worker.models.loader import LoadedModel, prove
+from headrace_worker.manifest import Compiled, Example, Format, Limits, Manifest, Trial, installed_libraries
+from headrace_worker.models.loader import LoadedModel, verify_and_load
 from headrace_worker.packaging import infer
 from headrace_worker.packaging.example import read_example
 from headrace_worker.packaging.infer import Input
 from headrace_worker.packaging.source import Source, read_source
 from headrace_worker.packaging.trials import attempt, quickest, refer
-from headrace_worker.profile import LEAST_ROWS, profile, sampled
-from headrace_worker.runtimes.parts import describe
+from headrace_worker.profile import LEAST_ROWS, build_profile, sampled
+from headrace_worker.runtimes.estimator_tree import describe
 from headrace_worker.runtimes.python import PythonRuntime, make
 from headrace_worker.store import artifact
 from headrace_worker.store.folder import read_capped
@@ -165,7 +165,7 @@ def _profiled(version: _Version, estimator: Any, example: Sequence[Any], sample:
         ]
     except Exception as error:
         raise ModelError(f"the model fails on {title}: {contract.method}: {type(error).__name__}") from error
-    found = profile(contract, instances, predictions)
+    found = build_profile(contract, instances, predictions)
     return msgspec.structs.replace(manifest, profile=found if found.columns else None)
 
 
@@ -178,7 +178,7 @@ def _manifest(contract: Contract, title: str, example: Example) -> Manifest:
         format="skops",
         sha256="",
         size=0,
-        libraries=libraries_here(),
+        libraries=installed_libraries(),
         contract=contract,
         example=example,
     )
@@ -189,7 +189,7 @@ def _stored(manifest: Manifest, source: Source, *, max_bytes: int, trust_pickle:
 
     def version(data: bytes, form: Format) -> _Version:
         made = msgspec.structs.replace(manifest, format=form, sha256=_digest(data), size=len(data))
-        loaded = prove(made, data, max_bytes=max_bytes, trust_pickle=form == "joblib" and trust_pickle)
+        loaded = verify_and_load(made, data, max_bytes=max_bytes, trust_pickle=form == "joblib" and trust_pickle)
         return _Version(made, data, b"", loaded)
 
     if source.data is not None:
@@ -212,7 +212,7 @@ def _tried(usual: _Version, estimator: Any, runtime: str, *, max_bytes: int, tru
     reference = refer(estimator, contract, usual.manifest.example.instances)
     versions: dict[str, _Version] = {"sklearn": usual}
     trials: list[Trial] = [attempt("sklearn", usual.loaded.predict, reference)]
-    for name in [runtime] if runtime != AUTO else runtimes.names():
+    for name in [runtime] if runtime != AUTO else runtimes.runtime_names():
         if name in {"sklearn", "python"} and runtime == AUTO:
             continue
         try:
@@ -230,9 +230,9 @@ def _tried(usual: _Version, estimator: Any, runtime: str, *, max_bytes: int, tru
 
 def _compiled(usual: _Version, estimator: Any, name: str, *, max_bytes: int, trust_pickle: bool) -> _Version:
     """The version for another runtime. Raises ModelError where that cannot run it."""
-    runtime = runtimes.find(name)
+    runtime = runtimes.find_runtime(name)
     given = usual.manifest.contract.input
-    if why := runtime.accepts(estimator, given):
+    if why := runtime.explain_rejection(estimator, given):
         raise ModelError(why)
     try:
         data = runtime.compile(estimator, given)
@@ -247,7 +247,7 @@ def _compiled(usual: _Version, estimator: Any, name: str, *, max_bytes: int, tru
         compiled=Compiled(sha256=_digest(data), size=len(data)) if data else None,
         libraries=usual.manifest.libraries | _libraries(name),
     )
-    loaded = prove(made, usual.artifact, data, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    loaded = verify_and_load(made, usual.artifact, data, max_bytes=max_bytes, trust_pickle=trust_pickle)
     return _Version(made, usual.artifact, data, loaded)
 
 
@@ -255,7 +255,7 @@ def _libraries(runtime: str) -> dict[str, str]:
     """Versions of what a runtime needs; what made a model may be absent where it only runs."""
 
     def installed() -> Iterator[tuple[str, str]]:
-        for name in runtimes.find(runtime).libraries:
+        for name in runtimes.find_runtime(runtime).libraries:
             try:
                 yield name, metadata.version(name)
             except metadata.PackageNotFoundError:

@@ -15,7 +15,7 @@ from headrace.errors import HeadraceError
 from headrace.wire.message import Instance
 from headrace_worker.manifest import Trial
 from headrace_worker.packaging.sample_rows import generate
-from headrace_worker.parity import compare
+from headrace_worker.parity import compare_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 #: The rows of the calls that are measured.
@@ -76,11 +76,11 @@ def attempt(runtime: str, predict: Predict, reference: Reference) -> Trial:
         except Exception as error:  # noqa: BLE001  # a runtime may fail with any
             said = str(error) if isinstance(error, HeadraceError) else type(error).__name__
             return Trial(runtime=runtime, refused=f"{method} fails: {said}")
-        found = compare(expected, got)
+        found = compare_predictions(expected, got)
         difference = max(difference, found.difference)
-        if found.wrong:
-            said = f"{method} differs from scikit-learn's for {len(found.wrong):,} of {len(expected):,} rows"
-            if all(_has_missing(reference.rows[place]) for place in found.wrong):
+        if found.mismatches:
+            said = f"{method} differs from scikit-learn's for {len(found.mismatches):,} of {len(expected):,} rows"
+            if all(_has_missing(reference.rows[place]) for place in found.mismatches):
                 said += ", all with missing values, which the contract allows"
             return Trial(runtime=runtime, difference=difference, compared=len(expected), refused=said)
     return Trial(

@@ -34,7 +34,7 @@ from headrace_worker.drift.recorder import DriftRecorder
 from headrace_worker.execution import pool_process
 from headrace_worker.execution.runner import ClaimRunner
 from headrace_worker.models.registry import Registry
-from headrace_worker.models.sync import LOOK_EVERY, ModelSync
+from headrace_worker.models.sync import SYNC_SECONDS, ModelSync
 from headrace_worker.process import fork_memory
 from headrace_worker.process.monitoring import Monitoring
 from headrace_worker.process.pool_replacement import PoolReplacement
@@ -111,7 +111,7 @@ class WorkerService:
     def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:
         """What runs claims in this pool process."""
         if self._runner is None:
-            self._hostname, self.registry.others = hostname, self._others_of
+            self._hostname, self.registry.other_workers = hostname, self._others_of
             keys, client = self._keys, self.client
             database = client.connection_pool.connection_kwargs.get("db", 0)
             events = Events(
@@ -162,7 +162,7 @@ class WorkerService:
         soft = limits.soft_time_limit
         return ClaimLimits(
             queue=queue,
-            jobs=min(self.settings.claim_jobs, limits.max_batch_rows),
+            jobs=min(self.settings.claim_jobs, limits.max_batch_instances),
             bytes=limits.max_batch_bytes,
             wait=limits.max_batch_wait,
             time_limits=(hard, soft if soft and soft < hard else None),
@@ -221,7 +221,7 @@ class WorkerService:
         self._check_redis()
         threadpool_limits(self.settings.threads)
         try:
-            failures = self._following.look()
+            failures = self._following.sync()
         except HeadraceError as error:
             raise SystemExit(f"headrace: {error}") from None
         if failures and not self.registry.contracts():
@@ -264,7 +264,7 @@ class WorkerService:
         """Run a claim, in a pool process if there are any."""
         runner = self.runner(app, hostname)
         if claim.route is not None and os.getpid() != self._main_pid:
-            self.registry.announced(claim.route)
+            self.registry.apply_route(claim.route)
         with contextlib.nullcontext() if os.getpid() == self._main_pid else pool_process.running():
             runner.run(claim)
 
@@ -272,8 +272,8 @@ class WorkerService:
         """Tell what is served, and go on following the aliases and the store."""
         self._check_redis()  # again, where Redis was away before
         self._hostname = str(consumer.hostname)
-        self._following.look()
-        self._forked_with = self._following.in_memory()
+        self._following.sync()
+        self._forked_with = self._following.loaded_versions()
         self._tell()
         if self.settings.ready_file:
             Path(self.settings.ready_file).touch()
@@ -282,11 +282,11 @@ class WorkerService:
     def _follow(self, consumer: Consumer) -> None:
         # A thread: loading takes seconds, and Celery's loop must answer meanwhile, and soon have its turn.
         sys.setswitchinterval(_SWITCH_EVERY)
-        while not self._ending.wait(LOOK_EVERY):
+        while not self._ending.wait(SYNC_SECONDS):
             try:
-                self._following.look()
-                if self._following.in_memory() != self._forked_with:
-                    self._forked_with = self._following.in_memory()
+                self._following.sync()
+                if self._following.loaded_versions() != self._forked_with:
+                    self._forked_with = self._following.loaded_versions()
                     threadpool_limits(self.settings.threads)  # of the libraries that came with it, too
                     fork_memory.freeze_heap()
                     self._ending.wait(_BETWEEN_HALTS)

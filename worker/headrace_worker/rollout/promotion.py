@@ -123,7 +123,9 @@ class Promoter:
         serving = now.version if now else self._store.latest(model)
         if serving == version or serving not in self._store.versions(model):
             return ()
-        return diff(self._store.read(model, serving).contract, self._store.read(model, version).contract)
+        return diff(
+            self._store.read_manifest(model, serving).contract, self._store.read_manifest(model, version).contract
+        )
 
     def promote(
         self,

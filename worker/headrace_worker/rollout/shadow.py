@@ -18,7 +18,7 @@ from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Failure, Success
 from headrace_worker.execution.batching import Batch
-from headrace_worker.parity import TOLERANCE, apart
+from headrace_worker.parity import TOLERANCE, max_difference
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
 
@@ -138,7 +138,7 @@ def _compare(found: VersionStats, expected: list[object], got: list[object]) -> 
     if len(got) != len(expected):
         raise ValueError("a model must give one prediction for each instance")
     for one, other in zip(expected, got, strict=True):
-        difference = apart(one, other)
+        difference = max_difference(one, other)
         found.compared += 1
         found.differing += difference is None or difference > TOLERANCE
         if difference is not None:

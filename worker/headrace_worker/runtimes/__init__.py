@@ -21,7 +21,7 @@ GROUP = "headrace.runtimes"
 Input = Named | Array | Text
 
 
-class Verified(NamedTuple):
+class VerifiedVersion(NamedTuple):
     """A version as a runtime gets it: its bytes have the digests that its manifest names."""
 
     manifest: Manifest
@@ -44,7 +44,7 @@ class Runtime(Protocol):
     libraries: ClassVar[tuple[str, ...]]
 
     @classmethod
-    def accepts(cls, estimator: Any, given: Input) -> str:
+    def explain_rejection(cls, estimator: Any, given: Input) -> str:
         """Why it cannot execute an estimator that takes such instances; empty where it may be able to."""
         ...
 
@@ -54,7 +54,7 @@ class Runtime(Protocol):
         ...
 
     @classmethod
-    def load(cls, version: Verified) -> Self:
+    def load(cls, version: VerifiedVersion) -> Self:
         """A version, ready to predict. Raises ModelError."""
         ...
 
@@ -63,12 +63,12 @@ class Runtime(Protocol):
         ...
 
 
-def names() -> list[str]:
+def runtime_names() -> list[str]:
     """The names of the runtimes there are, whether or not what they need is installed; sorted."""
     return sorted({found.name for found in metadata.entry_points(group=GROUP)})
 
 
-def find(name: str) -> type[Runtime]:
+def find_runtime(name: str) -> type[Runtime]:
     """A runtime by its name. Raises ModelError where there is none, or what it needs is not installed."""
     for found in metadata.entry_points(group=GROUP, name=name):
         try:
@@ -81,4 +81,4 @@ def find(name: str) -> type[Runtime]:
         except Exception as error:
             raise ModelError(f"the runtime {name} cannot be imported: {type(error).__name__}: {error}") from error
         return runtime
-    raise ModelError(f"there is no runtime {name!r} here; there are {', '.join(names())}")
+    raise ModelError(f"there is no runtime {name!r} here; there are {', '.join(runtime_names())}")

@@ -19,9 +19,9 @@ from sklearn.tree import BaseDecisionTree
 from headrace.catalog.contract import Array, Feature, Kind, Named, Text
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.message import Instance
-from headrace_worker.runtimes import Verified
-from headrace_worker.runtimes.instances import numbers_for, singles
-from headrace_worker.runtimes.parts import parts, split
+from headrace_worker.runtimes import VerifiedVersion
+from headrace_worker.runtimes.estimator_tree import parts, split
+from headrace_worker.runtimes.input_arrays import numbers_for, singles
 from headrace_worker.runtimes.predictions import plain
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
@@ -63,7 +63,7 @@ class OnnxRuntime:
         self.methods = methods_of(session)
 
     @classmethod
-    def accepts(cls, estimator: Any, given: Named | Array | Text) -> str:
+    def explain_rejection(cls, estimator: Any, given: Named | Array | Text) -> str:
         """It executes what skl2onnx converts, which only a try can tell."""
         if estimator is None:
             return "it executes ONNX files and estimators"
@@ -88,7 +88,7 @@ class OnnxRuntime:
         raise ModelError(f"skl2onnx cannot convert it: {said}")
 
     @classmethod
-    def load(cls, version: Verified) -> Self:
+    def load(cls, version: VerifiedVersion) -> Self:
         """The session of a version. Raises ModelError."""
         manifest = version.manifest
         session = open_session(version.compiled or version.artifact, manifest.title)

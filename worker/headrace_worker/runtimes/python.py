@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
-from headrace_worker.runtimes import Verified
+from headrace_worker.runtimes import VerifiedVersion
 from headrace_worker.runtimes.predictions import plain, plain_value
 
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -33,7 +33,7 @@ class PythonRuntime:
         self._model = model
 
     @classmethod
-    def accepts(cls, estimator: Any, given: Named | Array | Text) -> str:  # noqa: ARG003  # a runtime's signature
+    def explain_rejection(cls, estimator: Any, given: Named | Array | Text) -> str:  # noqa: ARG003  # a runtime's signature
         """It executes no estimator."""
         return "it executes what a factory makes, as module:factory"
 
@@ -43,7 +43,7 @@ class PythonRuntime:
         return b""
 
     @classmethod
-    def load(cls, version: Verified) -> Self:
+    def load(cls, version: VerifiedVersion) -> Self:
         """What the factory of a version makes, with its artifact loaded. Raises ModelError."""
         return cls(make(version.manifest.factory, version.artifact))
 

@@ -12,10 +12,10 @@ from sklearn.preprocessing import FunctionTransformer
 
 from headrace.catalog.contract import Array, Named, Text
 from headrace.wire.message import Instance
-from headrace_worker.runtimes import Verified
+from headrace_worker.runtimes import VerifiedVersion
+from headrace_worker.runtimes.estimator_tree import parts
 from headrace_worker.runtimes.forest import quick_methods
-from headrace_worker.runtimes.instances import dtype_of, stack_for
-from headrace_worker.runtimes.parts import parts
+from headrace_worker.runtimes.input_arrays import dtype_of, stack_for
 from headrace_worker.runtimes.predictions import plain
 
 
@@ -38,7 +38,7 @@ class SklearnRuntime:
         self._quick: dict[str, Callable[[Any], Any]] = quick_methods(estimator) if own else {}
 
     @classmethod
-    def accepts(cls, estimator: Any, given: Named | Array | Text) -> str:  # noqa: ARG003  # a runtime's signature
+    def explain_rejection(cls, estimator: Any, given: Named | Array | Text) -> str:  # noqa: ARG003  # a runtime's signature
         """It executes every estimator."""
         return "" if estimator is not None else "it executes scikit-learn estimators"
 
@@ -48,7 +48,7 @@ class SklearnRuntime:
         return b""
 
     @classmethod
-    def load(cls, version: Verified) -> Self:
+    def load(cls, version: VerifiedVersion) -> Self:
         """The estimator of a version. Raises ModelError."""
         return cls(version.estimator(), version.manifest.contract.input, own=True)
 

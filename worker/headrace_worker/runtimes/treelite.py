@@ -30,9 +30,9 @@ from sklearn.ensemble import (
 from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
-from headrace_worker.runtimes import Verified
-from headrace_worker.runtimes.instances import numbers_for, singles, stack_for
-from headrace_worker.runtimes.parts import split
+from headrace_worker.runtimes import VerifiedVersion
+from headrace_worker.runtimes.estimator_tree import split
+from headrace_worker.runtimes.input_arrays import numbers_for, singles, stack_for
 from headrace_worker.runtimes.predictions import plain
 
 _FORESTS = (RandomForestClassifier, ExtraTreesClassifier)
@@ -75,7 +75,7 @@ class TreeliteRuntime:
         self._classes = np.array(head.classes) if head.classes else None
 
     @classmethod
-    def accepts(cls, estimator: Any, given: Named | Array | Text) -> str:
+    def explain_rejection(cls, estimator: Any, given: Named | Array | Text) -> str:
         """It executes forests and boosted trees of one output, also as the last step of a pipeline."""
         _, last = split(estimator)
         if type(last) not in {*_CLASSIFIERS, *_REGRESSORS}:
@@ -109,7 +109,7 @@ class TreeliteRuntime:
         return msgspec.json.encode(head) + b"\n" + trees
 
     @classmethod
-    def load(cls, version: Verified) -> Self:
+    def load(cls, version: VerifiedVersion) -> Self:
         """The compiled ensemble of a version; the estimator too, where steps come before. Raises ModelError."""
         title, given = version.manifest.title, version.manifest.contract.input
         line, _, trees = version.compiled.partition(b"\n")

@@ -26,7 +26,7 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from headrace.errors import ModelError
 from headrace_worker.manifest import Format
-from headrace_worker.runtimes.parts import parts
+from headrace_worker.runtimes.estimator_tree import parts
 from headrace_worker.store import chunks
 from headrace_worker.store.chunks import ThrottledFile
 from headrace_worker.store.trusted_types import TRUSTED

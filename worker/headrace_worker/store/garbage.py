@@ -34,10 +34,10 @@ class CollectionItem(msgspec.Struct, frozen=True, kw_only=True):
     #: Bytes it takes.
     size: int
     #: What names it, where it stays; what it is, where it goes and is no version.
-    why: str = ""
+    reason: str = ""
 
 
-def old(versions: Sequence[str], keep: int) -> list[str]:
+def select_old(versions: Sequence[str], keep: int) -> list[str]:
     """The versions, given oldest first, that are not among the newest `keep`."""
     return list(versions[: max(0, len(versions) - max(1, keep))])
 
@@ -54,18 +54,18 @@ class GarbageCollector:
         self._store, self._settings, self._letters, self._keep = store, settings, letters, keep
         self._keys = Keys(settings.key_prefix)
 
-    def look(self, models: Sequence[str], now: datetime) -> list[CollectionItem]:
+    def find_candidates(self, models: Sequence[str], now: datetime) -> list[CollectionItem]:
         """What would become of the old versions of some models, and of what was left over a day before `now`."""
         found: list[CollectionItem] = []
         for model in models:
-            if candidates := old(self._store.versions(model), self._keep):
+            if candidates := select_old(self._store.versions(model), self._keep):
                 named = self._named(model)
                 found += [self._found(model, version, named) for version in candidates]
-        for left in self._store.unfinished(now - _ABANDONED):
+        for left in self._store.list_unfinished(now - _ABANDONED):
             if left.model in models:
                 found.append(
                     CollectionItem(
-                        model=left.model, version=left.name, remove=True, size=left.size, why="never finished"
+                        model=left.model, version=left.name, remove=True, size=left.size, reason="never finished"
                     )
                 )
         return found
@@ -78,7 +78,7 @@ class GarbageCollector:
         Producers trust a contract for a while, so it is withdrawn first and that time waited for: whoever names
         the version until then is met, and nobody does later.
         """
-        going = [one for one in found if one.remove and not one.why]
+        going = [one for one in found if one.remove and not one.reason]
         withdrawn = self._withdraw(going)
         if withdrawn:
             wait(self._settings.contract_ttl)
@@ -88,8 +88,8 @@ class GarbageCollector:
     def _deal(
         self, one: CollectionItem, named: Mapping[str, str], withdrawn: Mapping[tuple[str, str], bytes]
     ) -> CollectionItem:
-        if one.remove and one.why:
-            self._store.clear(Unfinished(model=one.model, name=one.version, size=one.size))
+        if one.remove and one.reason:
+            self._store.remove_unfinished(Unfinished(model=one.model, name=one.version, size=one.size))
         elif one.remove and one.version in named:
             if contract := withdrawn.get((one.model, one.version)):
                 with connect.connect(self._settings) as redis, connect.translate_errors(self._settings):
@@ -102,7 +102,7 @@ class GarbageCollector:
     def _found(self, model: str, version: str, named: Mapping[str, str]) -> CollectionItem:
         why = named.get(version, "")
         size = self._store.size(model, version)
-        return CollectionItem(model=model, version=version, remove=not why, size=size, why=why)
+        return CollectionItem(model=model, version=version, remove=not why, size=size, reason=why)
 
     def _named(self, model: str) -> dict[str, str]:
         with connect.connect(self._settings) as redis, connect.translate_errors(self._settings):

@@ -216,7 +216,7 @@ def _pem(path: Path, data: bytes) -> PublicKey | PrivateKey:
             raise ModelError(f"the key {path} is none of ed25519; `headrace models keys new` makes one")
 
 
-def new_keys(name: Path, *, secret: bool) -> tuple[str, list[Path]]:
+def create_keys(name: Path, *, secret: bool) -> tuple[str, list[Path]]:
     """Make a key: NAME.key and NAME.pub, or NAME.key alone for a secret. Returns its id and the files."""
     private = name.with_name(name.name + ".key")
     if secret:

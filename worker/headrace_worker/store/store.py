@@ -38,13 +38,13 @@ class Store:
 
     def __init__(
         self,
-        at: str | os.PathLike[str],
+        location: str | os.PathLike[str],
         *,
         keyring: Keyring | None = None,
         signer: Signer | None = None,
         cache: Cache | None = None,
     ) -> None:
-        self._place = _place(at, cache)
+        self._backend = _open_backend(location, cache)
         self._keyring, self._signer = keyring or Keyring(), signer
 
     @classmethod
@@ -65,25 +65,25 @@ class Store:
     @property
     def title(self) -> str:
         """Where it is, for people."""
-        return self._place.title
+        return self._backend.title
 
     @property
     def path(self) -> Path:
         """The folder. Raises ModelError for a store that is none."""
-        if not isinstance(self._place, Folder):
+        if not isinstance(self._backend, Folder):
             raise ModelError(f"the model store {self.title} is no folder")
-        return self._place.path
+        return self._backend.path
 
     def models(self) -> list[str]:
         """The names of the models that have a version, sorted."""
-        return sorted(name for name, numbers in self._place.versions().items() if numbers and _is_model(name))
+        return sorted(name for name, numbers in self._backend.versions().items() if numbers and _is_model(name))
 
     def versions(self, model: str) -> list[str]:
         """The versions of a model, oldest first; none for a model that is not there."""
         check_model_name(model)
-        if isinstance(self._place, Folder):  # one folder is looked at, not all
-            return sorted(self._place.numbers(model), key=int)
-        return sorted(self._place.versions().get(model, ()), key=int)
+        if isinstance(self._backend, Folder):  # one folder is looked at, not all
+            return sorted(self._backend.numbers(model), key=int)
+        return sorted(self._backend.versions().get(model, ()), key=int)
 
     def latest(self, model: str) -> str:
         """The newest version of a model. Raises UnknownModel."""
@@ -92,7 +92,7 @@ class Store:
             raise UnknownModel(self._unknown(model))
         return versions[-1]
 
-    def read(self, model: str, version: str) -> Manifest:
+    def read_manifest(self, model: str, version: str) -> Manifest:
         """The manifest of a version. Raises UnknownModel, or ModelError where it must not serve."""
         self._check_known(model, version)
         try:
@@ -106,7 +106,7 @@ class Store:
 
         def beside(name: str) -> bytes | None:
             try:
-                return self._place.read(model, version, name, most=_MOST_SIGNATURE, fresh=fresh)
+                return self._backend.read(model, version, name, most=_MOST_SIGNATURE, fresh=fresh)
             except FileNotFoundError:
                 return None
 
@@ -119,21 +119,21 @@ class Store:
     def _manifest(self, model: str, version: str, *, fresh: bool) -> bytes:
         title = f"{model}@{version}"
         try:
-            data = self._place.read(model, version, MANIFEST, most=_MOST_MANIFEST, fresh=fresh)
+            data = self._backend.read(model, version, MANIFEST, most=_MOST_MANIFEST, fresh=fresh)
         except FileNotFoundError:
             raise ModelError(f"{title} cannot be read: {MANIFEST}: No such file or directory") from None
         if len(data) > _MOST_MANIFEST:
             raise ModelError(f"the manifest of {title} takes more than {_MOST_MANIFEST:,} bytes")
         return data
 
-    def artifact(self, model: str, version: str, *, max_bytes: int) -> bytes:
+    def read_artifact(self, model: str, version: str, *, max_bytes: int) -> bytes:
         """The artifact of a version, unverified. Raises ModelError for one over `max_bytes`."""
-        manifest = self.read(model, version)
+        manifest = self.read_manifest(model, version)
         return self._file(manifest, manifest.artifact, manifest.sha256, manifest.size, max_bytes)
 
-    def compiled(self, model: str, version: str, *, max_bytes: int) -> bytes:
+    def read_compiled(self, model: str, version: str, *, max_bytes: int) -> bytes:
         """What the runtime of a version made of its artifact, unverified. Raises ModelError as `artifact` does."""
-        manifest = self.read(model, version)
+        manifest = self.read_manifest(model, version)
         made = manifest.compiled
         if made is None:
             raise ModelError(f"{manifest.title} has nothing but its artifact")
@@ -141,10 +141,10 @@ class Store:
 
     def verify(self, model: str, version: str, *, max_bytes: int) -> Manifest:
         """The manifest of a version all of whose files are those it tells of. Raises ModelError."""
-        manifest = self.read(model, version)
-        check_digest(manifest.title, self.artifact(model, version, max_bytes=max_bytes), manifest.sha256)
+        manifest = self.read_manifest(model, version)
+        check_digest(manifest.title, self.read_artifact(model, version, max_bytes=max_bytes), manifest.sha256)
         if manifest.compiled is not None:
-            made = self.compiled(model, version, max_bytes=max_bytes)
+            made = self.read_compiled(model, version, max_bytes=max_bytes)
             check_digest(manifest.title, made, manifest.compiled.sha256)
         return manifest
 
@@ -152,7 +152,7 @@ class Store:
         title = manifest.title
         check_size(size, title, max_bytes)
         try:
-            data = self._place.read(manifest.name, manifest.version, name, most=max_bytes, digest=digest)
+            data = self._backend.read(manifest.name, manifest.version, name, most=max_bytes, digest=digest)
         except FileNotFoundError:
             raise ModelError(f"{title} cannot be read: {name}: No such file or directory") from None
         check_size(len(data), title, max_bytes)
@@ -166,11 +166,11 @@ class Store:
             artifacts[manifest.compiled_artifact] = compiled
 
         def rest(version: str) -> Mapping[str, bytes]:
-            data = encode(manifest.numbered(version))
+            data = encode(manifest.with_version(version))
             signed = {signature_name(self._signer.id): written(self._signer.sign(data))} if self._signer else {}
             return {**signed, MANIFEST: data}
 
-        return manifest.numbered(self._place.publish(manifest.name, artifacts, rest))
+        return manifest.with_version(self._backend.publish(manifest.name, artifacts, rest))
 
     def sign(self, model: str, version: str, signer: Signer, *, max_bytes: int) -> Manifest:
         """Sign a version that is there, once all of its files are found to be its own. Raises ModelError."""
@@ -178,25 +178,25 @@ class Store:
         data = self._manifest(model, version, fresh=True)
         if decode(data, manifest.title) != manifest:
             raise ModelError(f"the manifest of {manifest.title} changes while it is read")
-        self._place.put(model, version, signature_name(signer.id), written(signer.sign(data)))
+        self._backend.put(model, version, signature_name(signer.id), written(signer.sign(data)))
         return manifest
 
     def size(self, model: str, version: str) -> int:
         """Bytes a version takes."""
-        return self._place.size(model, version)
+        return self._backend.size(model, version)
 
     def remove(self, model: str, version: str) -> None:
         """Remove a version for good. Raises UnknownModel."""
         self._check_known(model, version)
-        self._place.remove(model, version)
+        self._backend.remove(model, version)
 
-    def unfinished(self, before: datetime) -> list[Unfinished]:
+    def list_unfinished(self, before: datetime) -> list[Unfinished]:
         """What was begun before that moment and never became a version."""
-        return [one for one in self._place.unfinished(before) if _is_model(one.model)]
+        return [one for one in self._backend.unfinished(before) if _is_model(one.model)]
 
-    def clear(self, leftover: Unfinished) -> None:
+    def remove_unfinished(self, leftover: Unfinished) -> None:
         """Remove a leftover."""
-        self._place.clear(leftover)
+        self._backend.clear(leftover)
 
     def _check_known(self, model: str, version: str) -> None:
         known = self.versions(model)
@@ -223,7 +223,7 @@ def check_digest(title: str, data: bytes, digest: str) -> None:
         )
 
 
-def _place(at: str | os.PathLike[str], cache: Cache | None) -> StoreBackend:
+def _open_backend(at: str | os.PathLike[str], cache: Cache | None) -> StoreBackend:
     text = os.fspath(at)
     if text.startswith("file://"):
         return Folder(Path(text.removeprefix("file://")))

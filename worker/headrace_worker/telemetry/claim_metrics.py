@@ -124,11 +124,11 @@ def _batches(report: ClaimReport, tally: MetricDelta, model: str, claim_jobs: in
 def cut_of(report: ClaimReport, batch: Batch, rows: int, claim_jobs: int) -> str:
     """Why a batch holds no more: `rows`, `bytes`, `jobs`, `alone`, `mixed`, or `empty`: nothing more waited."""
     frames, limits = report.claim.frames, batch.model.manifest.limits
-    if rows >= limits.max_batch_rows:
+    if rows >= limits.max_batch_instances:
         return "rows"
     if len(frames) == 1 and frames[0].startswith(HISTORY_MARK):
         return "alone"
-    if len(frames) >= min(claim_jobs, limits.max_batch_rows):
+    if len(frames) >= min(claim_jobs, limits.max_batch_instances):
         return "jobs" if len(report.batches) == 1 else "mixed"
     if sum(map(len, frames)) >= limits.max_batch_bytes:
         return "bytes"

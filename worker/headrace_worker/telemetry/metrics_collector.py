@@ -86,7 +86,7 @@ def _states(models: Registry) -> Iterator[tuple[str, str, str]]:
     for model in models.models():
         route = models.route(model)
         serving = route.versions if route is not None else set()
-        for version in models.loaded(model):
+        for version in models.loaded_versions(model):
             yield model, version, "serving" if version in serving else "loaded"
         for version in models.refused(model):
             yield model, version, "refused"

@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from headrace.catalog.contract import Array, Feature, Named, Text
 from headrace.errors import InvalidInput
-from headrace_worker.runtimes.parts import parts
+from headrace_worker.runtimes.estimator_tree import parts
 
 _Column = npt.NDArray[Any]
 #: Makes of a batch of instances what the estimator takes.
