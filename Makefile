@@ -96,6 +96,7 @@ chaos: $(VENV)/.develops ## Kill, cut and fill everything under load, and write 
 lint: $(VENV)/.develops ## Style, format, types and the walls between packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python producer/generate_blocking.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -139,6 +140,10 @@ bench-short: $(VENV)/.runs ## The same with small sizes and few peers: that it r
 		--out benchmarks/results/short.json $(ARGS)
 
 # --- keep ------------------------------------------------------------------------------------------
+
+.PHONY: generate
+generate: $(VENV)/.develops ## Write the blocking client from the asyncio client
+	$(BIN)/python producer/generate_blocking.py
 
 .PHONY: format
 format: $(VENV)/.develops ## Format the code, and mend what ruff can mend

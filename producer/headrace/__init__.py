@@ -14,9 +14,7 @@ from headrace.version import __version__ as __version__  # re-exported
 
 if TYPE_CHECKING:
     from headrace.catalog.contract import Contract
-    from headrace.client.aio_client import AsyncClient, AsyncJobHandle
-    from headrace.client.client import Client
-    from headrace.client.job import JobHandle
+    from headrace.client import AsyncClient, AsyncJobHandle, Client, JobHandle
     from headrace.errors import (
         BrokerUnavailable,
         HeadraceError,
@@ -39,11 +37,11 @@ if TYPE_CHECKING:
 
 # Imported when first used: `import headrace` costs milliseconds, redis-py alone 150 of them.
 _HOME = {
-    "AsyncClient": "client.aio_client",
-    "AsyncJobHandle": "client.aio_client",
-    "Client": "client.client",
+    "AsyncClient": "client",
+    "AsyncJobHandle": "client",
+    "Client": "client",
     "Contract": "catalog.contract",
-    "JobHandle": "client.job",
+    "JobHandle": "client",
     "Prediction": "wire.outcome",
     "Settings": "settings",
     **dict.fromkeys(

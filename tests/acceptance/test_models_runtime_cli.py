@@ -17,7 +17,7 @@ from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from headrace.client.client import Client
+from headrace.client import Client
 from headrace_worker.local.stack import start_worker
 
 X, Y = make_classification(200, 6, n_informative=4, random_state=0)

@@ -30,7 +30,7 @@ from headrace.errors import InvalidInput
 from headrace.wire.keys import BATCH
 
 if TYPE_CHECKING:
-    from headrace.client.client import Client
+    from headrace.client import Client
 
 #: Rows in a job: enough that a job's own cost does not matter, few enough that a batch is spread over workers.
 ROWS_PER_JOB = 100

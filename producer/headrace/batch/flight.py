@@ -16,8 +16,7 @@ from headrace.wire.message import new_id
 from headrace.wire.outcome import Outcome
 
 if TYPE_CHECKING:
-    from headrace.client.client import Client
-    from headrace.client.job import JobHandle
+    from headrace.client import Client, JobHandle
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from headrace.status_line import StatusLine
 from headrace.wire.outcome import Reason
 
 if TYPE_CHECKING:
-    from headrace.client.dead_letters import DeadLetters, OnProgress
+    from headrace.client import DeadLetters
+    from headrace.client.common import OnProgress
     from headrace.dead_letters.bulk import BulkResult
     from headrace.dead_letters.filter import DeadLetterFilter
 

@@ -33,10 +33,10 @@ def doctor(ctx: click.Context, /, *, as_json: bool, flower: str | None, url: str
 
     The exit code is 1 if a promise is broken. What only weakens one, or cannot be told, leaves it at 0.
     """
-    from headrace.client.client import settings_of
+    from headrace.client.common import resolve_settings
     from headrace.doctor import redis
 
-    found = list(_examined(settings_of(url, None), flower))
+    found = list(_examined(resolve_settings(url, None), flower))
     for subject, one in found:
         if as_json:
             options.print_json({"subject": subject, **msgspec.to_builtins(one)})

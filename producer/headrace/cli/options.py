@@ -11,7 +11,7 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
-    from headrace.client.client import Client
+    from headrace.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,7 +72,7 @@ def priority(default: int) -> Callable[[F], F]:
 
 def connect(at: str | None) -> Client:
     """A client of the Redis the command was pointed at."""
-    from headrace.client.client import Client
+    from headrace.client import Client
 
     return Client(at)
 

@@ -36,11 +36,11 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
     Rates and times are of the last 10 seconds, as workers tell of their jobs; a time is that from submission to
     prediction. Where standard output is no terminal, what is seen is printed again and again.
     """
-    from headrace.client.client import settings_of
+    from headrace.client.common import resolve_settings
     from headrace.connection import connect
     from headrace.monitor.overview import Monitor
 
-    settings = settings_of(url, None)
+    settings = resolve_settings(url, None)
     screen = sys.stdout.isatty() and not (as_json or once)
     with Monitor(settings) as watch:
         try:

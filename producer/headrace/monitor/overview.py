@@ -11,7 +11,7 @@ import msgspec
 import redis
 from redis.exceptions import ResponseError
 
-from headrace.client.session import Session
+from headrace.client import Session
 from headrace.clock import utc_now
 from headrace.connection import connect
 from headrace.connection.commands import Command, Operation

@@ -8,7 +8,7 @@ from typing import Unpack
 
 import msgspec
 
-from headrace.client.dead_letters import OnProgress
+from headrace.client.common import OnProgress
 from headrace.clock import utc_now
 from headrace.dead_letters.bulk import BulkResult
 from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_filter, require_filter

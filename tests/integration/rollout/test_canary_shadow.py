@@ -10,7 +10,7 @@ import redis
 import skops.io
 from sklearn.dummy import DummyRegressor
 
-from headrace.client.client import Client
+from headrace.client import Client
 from headrace.errors import JobFailed
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis

@@ -243,19 +243,19 @@ def test_jobs_a_failover_lost_before_they_were_confirmed_are_not_confirmed(pair:
         chosen = settings(pair.primary)
         with Client(settings=chosen, check=False) as producer:
             producer.submit("churn", AGE, id="kept", durable=True)
-            link = producer._session
-            ask, seen = link._ask, []
+            connections = producer._session.connections
+            execute, deleted = connections.execute, []
 
-            def forgetful(within: Any, command: Any) -> Any:
+            def lose_a_job(timeout: Any, command: Any) -> Any:
                 # What a failover does between a write and its confirmation.
                 if hasattr(command, "commands") and command.commands[0][0] == "EVAL":
-                    seen.append(client.delete("headrace:id:lost"))
-                return ask(within, command)
+                    deleted.append(client.delete("headrace:id:lost"))
+                return execute(timeout, command)
 
-            link._ask = forgetful
+            connections.execute = lose_a_job
             with pytest.raises(NotDurable, match="lost 1 of them") as caught:
                 producer.submit_many("churn", [AGE, AGE], ids=["fine", "lost"], durable=True)
-        assert seen == [1]
+        assert deleted == [1]
         assert caught.value.accepted == ("fine", "lost")
 
 

@@ -11,7 +11,7 @@ import redis
 import skops.io
 from sklearn.dummy import DummyRegressor
 
-from headrace.client.client import Client
+from headrace.client import Client
 from headrace.errors import HeadraceError, JobFailed
 from headrace.settings import Settings
 from headrace.wire.keys import queue_name

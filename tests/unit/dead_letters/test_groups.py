@@ -7,8 +7,7 @@ import tracemalloc
 
 import pytest
 
-from headrace.client.aio_dead_letters import AsyncDeadLetters
-from headrace.client.dead_letters import DeadLetters
+from headrace.client import AsyncDeadLetters, DeadLetters
 from headrace.dead_letters import groups
 from headrace.dead_letters.groups import DeadLetterGroups, normalise_message
 from headrace.testing.dead_letters import InMemoryDeadLetters

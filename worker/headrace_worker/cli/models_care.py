@@ -92,7 +92,7 @@ def gc(
 
     Never one that an alias, a job in flight or a dead letter names; Redis is asked for these.
     """
-    from headrace.client.client import Client
+    from headrace.client import Client
     from headrace_worker.store.garbage import GarbageCollector
 
     settings, opened = stores.settings(store), stores.opened(store)

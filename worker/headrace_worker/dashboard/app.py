@@ -13,7 +13,7 @@ from tornado import ioloop, web
 from tornado.template import Loader, Template
 
 from headrace.catalog import published
-from headrace.client.session import Session
+from headrace.client import Session
 from headrace.dead_letters.operations import DeadLetterOperations
 from headrace.wire.keys import queue_name
 from headrace_worker.dashboard import pages

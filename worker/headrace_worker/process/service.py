@@ -23,7 +23,7 @@ from kombu import Queue
 from threadpoolctl import threadpool_limits
 
 from headrace.catalog import workers
-from headrace.client.client import Client
+from headrace.client import Client
 from headrace.connection import connect
 from headrace.connection.commands import execute
 from headrace.errors import HeadraceError, SettingError

@@ -1,0 +1,1 @@
+"""The client for asyncio; `headrace.client` lists its files."""

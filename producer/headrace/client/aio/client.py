@@ -1,0 +1,176 @@
+"""The client: submit jobs to the queues of models, and get their outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from headrace.catalog import published
+from headrace.catalog.contract import Contract
+from headrace.client.aio.dead_letters import AsyncDeadLetters
+from headrace.client.aio.job import AsyncJobHandle
+from headrace.client.aio.predict import submit_and_receive
+from headrace.client.aio.session import AsyncSession
+from headrace.client.common import jobs_timeout, resolve_settings
+from headrace.clock import Deadline, utc_now
+from headrace.inspection import queues
+from headrace.inspection.queues import QueueDepth
+from headrace.results.inbox import in_bulk
+from headrace.settings import Settings
+from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
+from headrace.wire.keys import check_job_id, check_model_name, split_version
+from headrace.wire.outcome import Prediction
+
+
+class AsyncClient:
+    """Submits jobs to the queues of models and gets their outcomes. A context manager.
+
+    It connects when it is first used. In blocking code, one client serves a whole process: it is safe for threads,
+    and after fork. In asyncio, a client belongs to the event loop it is first used in.
+
+    `url` is redis://, rediss:// (TLS) or unix://; None is HEADRACE_REDIS_URL, else REDIS_URL. `settings` replace
+    the environment altogether. With `check=False` jobs are enqueued without a look at the model's contract.
+    """
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None, check: bool = True) -> None:
+        self._session = AsyncSession(resolve_settings(url, settings), check=check)
+
+    async def submit(
+        self,
+        model: str,
+        instance: Any = None,
+        *,
+        instances: Iterable[Any] | None = None,
+        id: str | None = None,  # noqa: A002  # the word users know
+        **options: Unpack[JobOptions],
+    ) -> AsyncJobHandle:
+        """Enqueue a job of one instance, or of several (`instances=[...]`), and return at once.
+
+        The model's name may be followed by a version: `churn@7`, or an alias, `churn@tested`. A call with an `id`
+        of your own may be repeated: the same id and input is the same job. Options are version, method, priority,
+        expires, delay, metadata and durable (`headrace.submit.options.JobOptions`).
+
+        Raises InvalidInput (UnknownModel, JobConflict), QueueFull or BrokerUnavailable; then nothing was enqueued,
+        unless the connection was lost before the reply of Redis arrived. Raises NotDurable for a durable job.
+        """
+        now = utc_now()
+        parsed = parse_options(model, options, now)
+        job = await self._session.run(
+            self._session.submitter.submit(parsed, instances_from(instance, instances), id, now)
+        )
+        return AsyncJobHandle(self._session, job, parsed.model, own=id is None)
+
+    async def submit_many(
+        self,
+        model: str,
+        instances: Iterable[Any],
+        *,
+        ids: Iterable[str] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> list[AsyncJobHandle]:
+        """Enqueue a job for each instance, and return their handles in the order of the instances.
+
+        A list is checked as a whole before the first job is enqueued. An iterator is checked and enqueued in
+        chunks: the jobs before a refused instance stay enqueued. `QueueFull.accepted` lists the enqueued jobs.
+        """
+        now = utc_now()
+        parsed = parse_options(model, options, now)
+        jobs = await self._session.run(
+            self._session.submitter.submit_many(parsed, iterate_instances(instances), ids, now)
+        )
+        return [AsyncJobHandle(self._session, job, parsed.model, own=ids is None) for job in jobs]
+
+    async def predict(
+        self,
+        model: str,
+        instance: Any = None,
+        *,
+        instances: Iterable[Any] | None = None,
+        timeout: float | None = 30.0,
+        id: str | None = None,  # noqa: A002  # as above
+        **options: Unpack[JobOptions],
+    ) -> Prediction:
+        """Submit a job and wait for its prediction, `timeout` seconds at most; None waits for ever.
+
+        Raises as `submit` and `AsyncJobHandle.result` do.
+        """
+        deadline = Deadline(timeout)
+        now = utc_now()
+        parsed, job_instances = parse_options(model, options, now), instances_from(instance, instances)
+        outcome = None
+        if id is None:
+            job, outcome = await submit_and_receive(self._session, parsed, job_instances, now, deadline)
+        else:
+            job = check_job_id(id)
+            operation = self._session.submitter.submit(parsed, job_instances, job, now)
+            await self._session.run(operation, deadline.left())
+        if outcome is None:
+            outcome = await self._session.outcome(job, deadline.left())
+        return outcome.get()
+
+    def as_completed(
+        self, jobs: Iterable[AsyncJobHandle], timeout: float | None = None
+    ) -> AsyncIterator[AsyncJobHandle]:
+        """Yield the jobs as they finish, each with its outcome.
+
+        Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as `AsyncJobHandle.outcome`.
+        """
+        return self._as_completed(list(jobs), Deadline(timeout))
+
+    async def _as_completed(self, jobs: list[AsyncJobHandle], deadline: Deadline) -> AsyncIterator[AsyncJobHandle]:
+        unfinished: dict[str, AsyncJobHandle] = {}
+        duplicates: dict[str, list[AsyncJobHandle]] = {}  # further handles of the same job
+        for job in jobs:
+            if job.has_outcome:
+                yield job
+            elif job.id in unfinished:
+                duplicates.setdefault(job.id, []).append(job)
+            else:
+                unfinished[job.id] = job
+        own = in_bulk({job.id for job in unfinished.values() if job.own})
+        async with self._session.listener.subscribe(unfinished, own=own) as subscription:
+            while unfinished:
+                arrived = await subscription.next(deadline.left())
+                if arrived is None:
+                    if self._session.listener.error is not None:
+                        raise self._session.listener.error
+                    raise jobs_timeout(unfinished, len(jobs), deadline.timeout or 0.0)
+                name, outcome = arrived
+                for job in (unfinished.pop(name), *duplicates.pop(name, ())):
+                    job.set_outcome(outcome)
+                    yield job
+
+    def job(self, id: str) -> AsyncJobHandle:  # noqa: A002  # as above
+        """Return the handle of any job by its id. Asks Redis nothing yet."""
+        return AsyncJobHandle(self._session, check_job_id(id))
+
+    async def contract(self, model: str, version: str | None = None) -> Contract:
+        """Return the contract of a version of a model; of the newest for None. Raises UnknownModel."""
+        name, version = split_version(model, version)
+        return await self._session.run(self._session.contracts.named(check_model_name(name), version, utc_now()))
+
+    async def models(self) -> list[str]:
+        """Return the names of the models with a published contract, sorted."""
+        return await self._session.run(published.list_models(self._session.keys))
+
+    async def queues(self) -> list[QueueDepth]:
+        """Return the depth of the queue of each of these models."""
+        return await self._session.run(queues.read_queues(self._session.keys))
+
+    @property
+    def dead_letters(self) -> AsyncDeadLetters:
+        """The jobs that failed for good: list, replay or purge them."""
+        return AsyncDeadLetters(self._session)
+
+    async def close(self) -> None:
+        """Close the connections. Calls that wait for an outcome end with a HeadraceError."""
+        await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,81 @@
+"""A submitted job: its status, its outcome, its history, and the way to cancel it."""
+
+from __future__ import annotations
+
+from headrace.client.aio.session import AsyncSession
+from headrace.clock import utc_now
+from headrace.inspection.timeline import Timeline
+from headrace.results import publish
+from headrace.wire.outcome import Outcome, Prediction, Status, status_of
+
+
+class AsyncJobHandle:
+    """A job that this client submitted, or any job by its id (`AsyncClient.job`).
+
+    It keeps the outcome once it has received it.
+    """
+
+    # `submit_many` returns a handle for each job.
+    __slots__ = ("_outcome", "_session", "id", "model", "own")
+
+    def __init__(self, session: AsyncSession, job: str, model: str | None = None, *, own: bool = False) -> None:
+        #: The id of the job.
+        self.id = job
+        #: The model it was sent to; None if only the id is known.
+        self.model = model
+        #: True if this client submitted it under an id that the client made.
+        self.own = own
+        self._session = session
+        self._outcome: Outcome | None = None
+
+    @property
+    def has_outcome(self) -> bool:
+        """True if the handle holds the outcome. Asks Redis nothing."""
+        return self._outcome is not None
+
+    def set_outcome(self, outcome: Outcome) -> None:
+        """Store the outcome that `as_completed` received."""
+        self._outcome = outcome
+
+    async def status(self) -> Status:
+        """Return the status of the job: queued, running, success, failure, cancelled, expired or unknown."""
+        if self._outcome is None:
+            state = await self._session.run(self._session.inspector.read_state(self.id))
+            self.model = self.model or state.model
+            self._outcome = state.outcome
+            return state.status
+        return status_of(self._outcome)
+
+    async def done(self) -> bool:
+        """Return True if the job has its outcome."""
+        await self.status()
+        return self._outcome is not None
+
+    async def outcome(self, timeout: float | None = None) -> Outcome:
+        """Wait for the outcome, `timeout` seconds at most; None waits for ever.
+
+        Raises ResultTimeout; BrokerUnavailable if Redis refuses the client, or was unreachable at the end.
+        """
+        if self._outcome is None:
+            self._outcome = await self._session.outcome(self.id, timeout)
+        return self._outcome
+
+    async def result(self, timeout: float | None = None) -> Prediction:
+        """Wait for the prediction. Raises as `outcome` does, and JobFailed, JobCancelled or JobExpired."""
+        return (await self.outcome(timeout)).get()
+
+    async def cancel(self) -> bool:
+        """Cancel the job. Return True if it is cancelled, False if it has another outcome already.
+
+        A running job is not interrupted: its prediction is discarded.
+        """
+        return await self._session.run(
+            publish.cancel(self._session.keys, self.id, ttl=self._session.settings.result_ttl, now=utc_now())
+        )
+
+    async def explain(self) -> Timeline:
+        """Return the history of the job: submitted, claimed, predicted, retried, finished; or where it waits."""
+        return await self._session.run(self._session.inspector.explain(self.id))
+
+    def __repr__(self) -> str:
+        return f"<AsyncJobHandle {self.id}{f' of {self.model}' if self.model else ''}>"

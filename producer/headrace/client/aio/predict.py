@@ -1,0 +1,29 @@
+"""The quick wait for the outcome of a new job, for asyncio: on the reply channel of the client."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from headrace.client.aio.session import AsyncSession
+from headrace.clock import Deadline
+from headrace.results.inbox import SOON
+from headrace.submit.options import SubmitOptions
+from headrace.wire.message import new_id
+from headrace.wire.outcome import Outcome
+
+
+async def submit_and_receive(
+    session: AsyncSession, options: SubmitOptions, instances: list[Any], now: datetime, deadline: Deadline
+) -> tuple[str, Outcome | None]:
+    """Submit a job under a new id. Return the id, and the outcome, None if it does not arrive soon.
+
+    The listener subscribes before the job is submitted, so the outcome cannot be stored already: no look-up is
+    needed.
+    """
+    job = new_id()
+    async with session.listener.subscribe([job], look=False, own=[job]) as subscription:
+        ready = await subscription.ready(deadline.left_or(session.settings.connect_timeout))
+        await session.run(session.submitter.submit(options, instances, job, now), deadline.left())
+        arrived = await subscription.next(deadline.left_or(SOON)) if ready else None
+    return job, None if arrived is None else arrived[1]

@@ -1,0 +1,67 @@
+"""The state that an asyncio client shares with its job handles and dead letters."""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from typing import TypeVar
+
+from headrace.catalog.published import Contracts
+from headrace.client.aio.connections import AsyncConnections
+from headrace.client.common import FINAL_LOOKUP_SECONDS, job_timeout
+from headrace.connection import connect
+from headrace.connection.commands import PipelinedOperation, run_async
+from headrace.inspection.job import JobInspector
+from headrace.settings import Settings
+from headrace.submit.submitter import Submitter
+from headrace.wire.keys import Keys
+from headrace.wire.outcome import Outcome
+from headrace.wire.signing import JobKeys
+
+T = TypeVar("T")
+
+
+class AsyncSession:
+    """The connections of one client, the contracts it has read, and the operations it runs."""
+
+    def __init__(self, settings: Settings, *, check: bool) -> None:
+        reply_channel = uuid.uuid4().hex
+        self.settings = settings
+        self.keys = Keys(settings.key_prefix)
+        self.job_keys = JobKeys.parse(settings.job_keys)
+        self.contracts = Contracts(self.keys, settings.contract_ttl)
+        self.submitter = Submitter(
+            settings, self.keys, self.contracts, self.job_keys, inbox=reply_channel, check=check
+        )
+        self.inspector = JobInspector(self.keys)
+        self.connections = AsyncConnections(settings, self.keys, reply_channel)
+        self.listener = self.connections.listener
+
+    async def run(self, operation: PipelinedOperation[T], timeout: float | None = None) -> T:
+        """Run an operation and return its result. Raises BrokerUnavailable.
+
+        While Redis is unreachable, a command is repeated for at most `timeout` seconds; None leaves it to the
+        retry policy.
+        """
+        with connect.translate_errors(self.settings):
+            return await run_async(partial(self.connections.execute, timeout), operation)
+
+    async def outcome(self, job: str, timeout: float | None) -> Outcome:
+        """Wait for the outcome of a job, `timeout` seconds at most.
+
+        Raises ResultTimeout, or BrokerUnavailable if Redis was unreachable when the time was up.
+        """
+        async with self.listener.subscribe([job]) as subscription:
+            arrived = await subscription.next(timeout)
+            if arrived is not None:
+                return arrived[1]
+            if self.listener.error is not None:
+                raise self.listener.error
+            state = await self.run(self.inspector.read_state(job), timeout=FINAL_LOOKUP_SECONDS)
+            if state.outcome is None:
+                raise job_timeout(state, timeout or 0.0)
+            return state.outcome
+
+    async def close(self) -> None:
+        """Close the connections. Waits that go on elsewhere end with a HeadraceError."""
+        await self.connections.close()

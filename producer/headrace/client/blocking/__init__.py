@@ -1,0 +1,1 @@
+"""The client for blocking code; `headrace.client` lists its files."""

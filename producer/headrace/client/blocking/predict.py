@@ -1,0 +1,23 @@
+"""The quick wait for the outcome of a new job, for blocking code: on a direct subscriber."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from headrace.client.blocking.session import Session
+from headrace.clock import Deadline
+from headrace.results.inbox import SOON
+from headrace.submit.options import SubmitOptions
+from headrace.wire.outcome import Outcome
+
+
+def submit_and_receive(
+    session: Session, options: SubmitOptions, instances: list[Any], now: datetime, deadline: Deadline
+) -> tuple[str, Outcome | None]:
+    """Submit a job under a new id. Return the id, and the outcome, None if it does not arrive soon."""
+    with session.connections.direct_subscribers.acquire() as subscriber:
+        reply_channel = subscriber.reply_channel if subscriber.open(deadline.left()) else None
+        job = session.run(session.submitter.submit(options, instances, None, now, reply_channel), deadline.left())
+        outcome = subscriber.receive(job, deadline.left_or(SOON)) if reply_channel else None
+    return job, outcome

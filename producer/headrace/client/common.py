@@ -1,0 +1,44 @@
+"""Definitions that the blocking client and the asyncio client share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from headrace.dead_letters.bulk import BulkResult
+from headrace.errors import ResultTimeout
+from headrace.inspection.job import JobState
+from headrace.settings import Settings, load
+
+#: Called a few times a second with the result of a replay or purge so far.
+OnProgress = Callable[[BulkResult], None]
+
+#: Seconds the last status look-up of a wait may retry after the caller's timeout has passed.
+FINAL_LOOKUP_SECONDS = 0.5
+
+
+def resolve_settings(url: str | None, settings: Settings | None) -> Settings:
+    """Return `settings`, or those of the environment for None, with their Redis URL replaced by `url`."""
+    settings = load(Settings) if settings is None else settings
+    return settings if url is None else msgspec.structs.replace(settings, redis_url=url)
+
+
+def job_timeout(state: JobState, timeout: float) -> ResultTimeout:
+    """Return the error for a job without an outcome after `timeout` seconds. It says what to check."""
+    advice = {
+        "unknown": "Redis knows no such job: check the id, the Redis URL and the key prefix",
+        "queued": "is a worker running? See `headrace queues`",
+        "running": "a worker is running it; wait again",
+    }.get(state.status, "wait again")
+    return ResultTimeout(f"job {state.job} has no outcome after {timeout:g} s; it is {state.status}: {advice}")
+
+
+def jobs_timeout(unfinished: Collection[str], total: int, timeout: float) -> ResultTimeout:
+    """Return the error for `total` jobs of which some, by id, are unfinished after `timeout` seconds."""
+    examples = ", ".join(sorted(unfinished)[:3])
+    more = ", ..." if len(unfinished) > 3 else ""
+    return ResultTimeout(
+        f"{len(unfinished)} of {total} jobs have no outcome after {timeout:g} s ({examples}{more}); "
+        "they go on: is a worker running? See `headrace queues`"
+    )
