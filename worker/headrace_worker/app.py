@@ -65,7 +65,7 @@ app.conf.update(
     worker_max_memory_per_child=pool_process.recycle_at(settings.memory_limit),
 )
 app.conf.broker_transport_options.update(
-    ask_of=Hook(serving.limits_for),
+    limits_for=Hook(serving.limits_for),
     share_keeper=Hook(serving.keeper_for),
     handed_over=Hook(handover.write),
     lease_seconds=settings.lease,

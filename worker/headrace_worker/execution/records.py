@@ -41,7 +41,7 @@ def _run(bare: Execution, claim: Claim, one: BatchRun) -> Execution:
         bare,
         version=manifest.version,
         runtime=manifest.runtime,
-        began_ms=max(0, round((one.started_at - claim.taken_at) * 1000)),
-        took_ms=round((one.finished_at - one.started_at) * 1000, 1),
+        started_ms=max(0, round((one.started_at - claim.taken_at) * 1000)),
+        duration_ms=round((one.finished_at - one.started_at) * 1000, 1),
         rows=sum(len(admitted.instances) for admitted in one.batch.jobs),
     )

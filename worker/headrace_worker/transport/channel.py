@@ -42,7 +42,7 @@ log = logging.getLogger("headrace.claims")
 #: One claim in this many takes the lowest priority first: file batches are never starved.
 _LOWEST_EVERY = 10
 #: What kombu sets on a channel from the transport options, besides its own.
-OPTIONS = ("lease_seconds", "ask_of", "release_on_close", "handed_over")
+OPTIONS = ("lease_seconds", "limits_for", "release_on_close", "handed_over")
 
 
 def one_by_one(queue: str) -> ClaimLimits:
@@ -79,7 +79,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         """Give up. With a `cause`, the process that ran the message was lost; without, nothing ran."""
         keeper, message = self.channel.keeper, self._delivered.get(delivery_tag)
         if cause := getattr(message, "cause", None):
-            keeper.lapse(delivery_tag, cause)
+            keeper.requeue_isolated(delivery_tag, cause)
         elif requeue:
             keeper.release(delivery_tag, behind=True)
         else:
@@ -245,9 +245,9 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         if (sent := self._sent) is not None and connection is self._in_poll:
             self._sent = None
             if lease := self._standing.drop():
-                self.keeper.stray(lease.name, sent.wakeup.client_id)
+                self.keeper.adopt_orphans(lease.name, sent.wakeup.client_id)
             if not sent.waits:
-                self.keeper.stray(sent.name)
+                self.keeper.adopt_orphans(sent.name)
         super()._on_connection_disconnect(connection)
 
     def drop_if_silent(self) -> None:
@@ -293,7 +293,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             )
             worker = self.keeper.owner.partition("/")[0]
             malformed = dead_letter.malformed(frame, error, queue=lease.queue, worker=worker)
-            self.keeper.commands.bury(malformed, frame, lease if leased else None)
+            self.keeper.commands.store_dead_letters(malformed, frame, lease if leased else None)
             return None
         if leased:
             self.keeper.hold(claim)
@@ -371,9 +371,9 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             self._end_wait()
             with contextlib.suppress(Empty, *self.connection_errors):
                 if isinstance(got := self._read_sent(), Claim):
-                    self.keeper.stray(got.lease.name)
+                    self.keeper.adopt_orphans(got.lease.name)
         if lease := self._standing.drop():
-            self.keeper.stray(lease.name)
+            self.keeper.adopt_orphans(lease.name)
 
     def _watch_queues(self) -> None:
         queues = self.active_queues
