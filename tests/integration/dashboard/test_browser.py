@@ -1,6 +1,6 @@
-"""Headrace's pages in a real browser, with a real worker: logged in, read, clicked.
+"""The pages that Headrace adds to Flower in a real browser, with a real worker.
 
-With SCREENSHOTS=docs/images the pictures of the documentation are taken anew.
+SCREENSHOTS=docs/images makes the screenshots of the documentation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Site(NamedTuple):
-    """Flower beside a worker, one that acts."""
+    """A running Flower that allows actions, with a worker."""
 
     url: str
     redis_url: str
@@ -80,7 +80,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
-    """A browser of somebody who knows the password."""
+    """Open a browser context with the login."""
     context = browser.new_context(
         base_url=site.url,
         viewport={"width": 1360, "height": 640},
@@ -92,28 +92,28 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """A page on which no script fails and nothing is missing."""
-    page, trouble = context.new_page(), []
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("response", lambda answer: trouble.append(answer.url) if answer.status >= 500 else None)
+    """Open a page; fail the test if one of its scripts fails or an answer is a server error."""
+    page, errors = context.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda response: errors.append(response.url) if response.status >= 500 else None)
     yield page
-    assert trouble == []
+    assert errors == []
 
 
-def picture(page: Page, name: str) -> None:
-    """Take a picture for the documentation, where that is asked for."""
+def save_screenshot(page: Page, name: str) -> None:
+    """Write a screenshot to the folder SCREENSHOTS, where it is set."""
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png", animations="disabled")
 
 
-def whole(page: Page) -> bool:
-    """Whether no table of the page is cut off at its right."""
-    cut = "Array.from(document.querySelectorAll('figure')).some(one => one.scrollWidth > one.clientWidth)"
-    return not page.evaluate(cut)
+def fits(page: Page) -> bool:
+    """Return True if every table of the page is fully visible without scrolling sideways."""
+    fits = "Array.from(document.querySelectorAll('figure')).every(table => table.scrollWidth <= table.clientWidth)"
+    return bool(page.evaluate(fits))
 
 
-def fail(site: Site, count: int = 3) -> list[str]:
-    """Jobs that fail for good."""
+def run_failing_jobs(site: Site, count: int = 3) -> list[str]:
+    """Run jobs that fail for good; return their ids."""
     with Client(site.redis_url, check=False) as client:
         jobs = [client.submit("obedient", hostile_models.instance("raise")) for _ in range(count)]
         for job in jobs:
@@ -121,16 +121,16 @@ def fail(site: Site, count: int = 3) -> list[str]:
         return [job.id for job in jobs]
 
 
-def purge(site: Site) -> None:
+def purge_all(site: Site) -> None:
     with Client(site.redis_url) as client:
         client.dead_letters.purge(every=True)
 
 
-def test_nobody_gets_in_without_the_password(browser: Browser, site: Site):
+def test_a_wrong_password_is_refused(browser: Browser, site: Site):
     context = browser.new_context(base_url=site.url, http_credentials={"username": USER, "password": "wrong"})
-    answer = context.new_page().goto("/dead-letters")
-    assert answer is not None
-    assert answer.status == 401
+    response = context.new_page().goto("/dead-letters")
+    assert response is not None
+    assert response.status == 401
     context.close()
 
 
@@ -143,83 +143,83 @@ def test_the_navigation_leads_to_every_page(page: Page):
         assert page.locator("nav .nav-link.active").inner_text() == name
 
 
-def test_no_dead_letters_say_so(page: Page, site: Site):
-    purge(site)
+def test_an_empty_list_says_that_there_are_no_dead_letters(page: Page, site: Site):
+    purge_all(site)
     page.goto("/dead-letters")
-    assert "No dead letters." in page.inner_text("#letters-table")
+    assert "No dead letters." in page.inner_text("#dead-letters-table")
 
 
-def test_a_letter_is_replayed_by_a_click(page: Page, site: Site):
-    purge(site)
-    jobs = fail(site)
+def test_a_click_replays_a_dead_letter(page: Page, site: Site):
+    purge_all(site)
+    jobs = run_failing_jobs(site)
     page.goto("/dead-letters")
-    assert page.locator("#letters-table tbody tr").count() == 3
-    assert whole(page)
-    picture(page, "flower-dead-letters")
+    assert page.locator("#dead-letters-table tbody tr").count() == 3
+    assert fits(page)
+    save_screenshot(page, "flower-dead-letters")
     page.get_by_role("link", name=jobs[0]).click()
     assert "ValueError" in page.inner_text("#main-content")
-    assert whole(page)
+    assert fits(page)
     page.get_by_role("button", name="Replay").click()
     assert "1 replayed." in page.inner_text("#done")
-    with Client(site.redis_url) as client:  # it fails again
+    with Client(site.redis_url) as client:  # the replayed job fails once more
         wait_until(lambda: client.dead_letters.count().letters == 3)
-        assert [run.cause for run in client.dead_letters.show(jobs[0]).attempts] == ["replay"]
+        assert [attempt.cause for attempt in client.dead_letters.show(jobs[0]).attempts] == ["replay"]
 
 
-def test_chosen_letters_are_purged_once_that_is_confirmed(page: Page, site: Site):
-    purge(site)
-    jobs = fail(site)
+def test_selected_dead_letters_are_purged_after_a_confirmation(page: Page, site: Site):
+    purge_all(site)
+    jobs = run_failing_jobs(site)
     page.goto("/dead-letters")
-    page.get_by_label("Choose all on this page").check()
-    page.get_by_label(f"Choose {jobs[1]}").uncheck()
+    page.get_by_label("Select all on this page").check()
+    page.get_by_label(f"Select {jobs[1]}").uncheck()
     page.once("dialog", lambda dialog: dialog.dismiss())
-    page.get_by_role("button", name="Purge chosen").click()
-    assert page.locator("#letters-table tbody tr").count() == 3
+    page.get_by_role("button", name="Purge selected").click()
+    assert page.locator("#dead-letters-table tbody tr").count() == 3
     page.once("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Purge chosen").click()
+    page.get_by_role("button", name="Purge selected").click()
     page.wait_for_selector("#done")
     assert "2 purged." in page.inner_text("#done")
-    assert page.locator("#letters-table tbody tr").count() == 1
+    assert page.locator("#dead-letters-table tbody tr").count() == 1
 
 
-def test_long_names_leave_the_table_as_it_is(page: Page, site: Site):
-    purge(site)
+def test_long_names_do_not_widen_the_table(page: Page, site: Site):
+    purge_all(site)
     bury(site.redis, letter("i" * 70, model="model-of-a-name-" * 3, error="E" * 60, message="m" * 400))
     bury(site.redis, letter("short"))
     page.goto("/dead-letters")
-    assert whole(page)
-    for row in page.locator("#letters-table tbody tr").all():
+    assert fits(page)
+    for row in page.locator("#dead-letters-table tbody tr").all():
         box = row.bounding_box()
         assert box is not None
         assert box["height"] < 120
-    purge(site)
+    purge_all(site)
 
 
-def test_letters_are_filtered(page: Page, site: Site):
-    purge(site)
-    fail(site)
+def test_the_list_of_dead_letters_is_filtered(page: Page, site: Site):
+    purge_all(site)
+    run_failing_jobs(site)
     page.goto("/dead-letters")
     page.get_by_label("Model", exact=True).fill("other")
     page.get_by_role("button", name="Filter").click()
-    assert "No dead letter matches." in page.inner_text("#letters-table")
+    assert "No dead letter matches." in page.inner_text("#dead-letters-table")
     page.get_by_label("Model", exact=True).fill("obedient")
     page.get_by_label("Reason").select_option("permanent")
     page.get_by_role("button", name="Filter").click()
-    assert page.locator("#letters-table tbody tr").count() == 3
+    assert page.locator("#dead-letters-table tbody tr").count() == 3
 
 
-def test_models_and_queues_in_dark_and_light(page: Page, site: Site):
+def test_the_models_and_queues_pages_in_dark_and_light_themes(page: Page, site: Site):
     site.redis.hset(Keys().aliases("obedient"), PRODUCTION, encoded(Alias(version="1")))
-    fail(site)
-    takes, methods = Array(shape=(2,)), {"predict": Output(shape=())}
+    run_failing_jobs(site)
+    array, methods = Array(shape=(2,)), {"predict": Output(shape=())}
     for model, version in (("churn", "3"), ("churn", "4"), ("fraud", "7")):
-        published.publish(site.redis, Keys(), Contract(model=model, version=version, input=takes, methods=methods))
+        published.publish(site.redis, Keys(), Contract(model=model, version=version, input=array, methods=methods))
     site.redis.hset(Keys().aliases("churn"), PRODUCTION, encoded(Alias(version="3")))
     site.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="4", share=0.1)))
     refused, runtimes = {"5": "churn@5 fails on its example: KeyError"}, {"3": "treelite", "4": "onnx"}
     for worker in ("worker@pod-7", "worker@pod-8"):
         execute(site.redis, publish_status(Keys(), "churn", worker, ["3", "4"], refused, runtimes=runtimes))
-    with Client(site.redis_url) as client:  # nobody serves it
+    with Client(site.redis_url) as client:  # no worker serves the model fraud
         client.submit_many("fraud", [[1, 2]] * 12)
         client.submit_many("fraud", [[1, 2]] * 400, priority=9)
         client.submit_many("obedient", [hostile_models.instance()] * 40)
@@ -232,42 +232,42 @@ def test_models_and_queues_in_dark_and_light(page: Page, site: Site):
     page.mouse.move(600, 700)
     row = page.locator("#models-table tbody tr", has_text="obedient").locator("td").all_inner_texts()
     assert row[:3] == ["obedient", "1", "sklearn"]
-    assert whole(page)
-    picture(page, "flower-models")
+    assert fits(page)
+    save_screenshot(page, "flower-models")
     page.goto("/queues")
     assert page.locator("html").get_attribute("data-bs-theme") == "dark"
     assert "predict.obedient" in page.inner_text("#queues-table")
-    assert "nothing moves" in page.inner_text("#queues-table")
+    assert "no job finishes" in page.inner_text("#queues-table")
     assert "12 / 0 / 0 / 400" in page.inner_text("#queues-table")
-    assert whole(page)
+    assert fits(page)
     page.evaluate("localStorage.setItem('flower-theme', 'light')")
     page.goto("/queues")
-    picture(page, "flower-queues")
+    save_screenshot(page, "flower-queues")
     site.redis.delete(Keys().aliases("obedient"), Keys().aliases("churn"))
 
 
-def test_the_tasks_page_has_a_column_for_model_version_rows_attempts_and_wait(page: Page, site: Site):
+def test_the_tasks_page_has_columns_for_model_version_instances_attempts_and_wait(page: Page, site: Site):
     with Client(site.redis_url, check=False) as client:
         job = client.submit("obedient", hostile_models.instance())
         job.result(timeout=20)
     cells: list[str] = []
 
-    def shown() -> bool:
+    def job_is_shown() -> bool:
         page.goto("/tasks")
         page.wait_for_selector("#tasks-table tbody tr")
         row = page.locator("#tasks-table tbody tr", has_text=job.id[:8]).filter(has_text=job.id)
         cells[:] = row.first.locator("td").all_inner_texts() if row.count() else []
         return bool(cells) and cells[4] == "SUCCESS"
 
-    wait_until(shown)
+    wait_until(job_is_shown)
     assert cells[1:6] == ["obedient", "1", "1", "SUCCESS", "1"]
     page.set_viewport_size({"width": 1560, "height": 640})
     assert re.fullmatch(r"\d+\sms|\d+\.\d\ss", cells[7])
-    picture(page, "flower-tasks")
+    save_screenshot(page, "flower-tasks")
 
 
 def test_pages_fit_a_small_window(page: Page, site: Site):
-    fail(site, 1)
+    run_failing_jobs(site, 1)
     page.set_viewport_size({"width": 420, "height": 800})
     for path in ("/dead-letters", "/models", "/queues"):
         page.goto(path)

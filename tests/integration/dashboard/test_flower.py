@@ -1,4 +1,4 @@
-"""Flower shows every job with its model, version and state, the queues, and nothing of what was predicted on."""
+"""Flower shows each job's model, version and state, and the queues, but no inputs and no predictions."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from headrace_worker.store.store import Store
 from tests.support import hostile_models
 from tests.support.waiting import wait_until
 
-WORD, NUMBER = "Rumpelstiltskin", 47118.15
+SECRET_TEXT, SECRET_NUMBER = "Rumpelstiltskin", 47118.15
 
 
 class Dashboard(NamedTuple):
-    """A Flower beside a worker."""
+    """A running Flower with a worker."""
 
     redis: str
     url: str
     log: Path
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
-            body: bytes = answer.read()
+        with urllib.request.urlopen(self.url + path, timeout=20) as response:
+            body: bytes = response.read()
         return body.decode()
 
 
@@ -53,44 +53,44 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     with EmbeddedRedis("--appendfsync", "no") as redis, pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
         try:
-            # Flower first: it shows what it has heard.
+            # Flower starts first: it shows only the events it has received.
             children.append(start_flower(redis.url, folder, port=port))
             children.append(
                 start_worker(redis.url, folder / "models", folder, concurrency=1, **hostile_models.SERVING)
             )
             dashboard = Dashboard(redis.url, f"http://127.0.0.1:{port}", folder / "flower.log")
-            wait_until_it_listens(dashboard)
+            wait_until_events_arrive(dashboard)
             yield dashboard
         finally:
             for child in reversed(children):
                 child.stop()
 
 
-def wait_until_it_listens(dashboard: Dashboard) -> None:
-    """Flower answers a moment before it hears events."""
+def wait_until_events_arrive(dashboard: Dashboard) -> None:
+    """Wait until Flower receives events; it answers requests a moment earlier."""
     with Client(dashboard.redis) as client:
 
-        def hears() -> bool:
+        def event_arrives() -> bool:
             job = client.submit("obedient", hostile_models.instance())
             job.result(timeout=20)
-            return bool(find(dashboard, job.id, seconds=1))
+            return bool(task_info(dashboard, job.id, seconds=1))
 
-        wait_until(hears, seconds=30)
+        wait_until(event_arrives, seconds=30)
 
 
-def find(dashboard: Dashboard, job: str, *, seconds: float) -> dict[str, Any]:
-    """What Flower's API says of a job; {} if it does not know it."""
+def task_info(dashboard: Dashboard, job: str, *, seconds: float) -> dict[str, Any]:
+    """Return Flower's record of a finished job; {} if there is none after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            found: dict[str, Any] = json.loads(dashboard.get(f"/api/task/info/{job}"))
+            info: dict[str, Any] = json.loads(dashboard.get(f"/api/task/info/{job}"))
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise
             time.sleep(0.1)
             continue
-        if found["state"] not in {"RECEIVED", "STARTED"}:
-            return found
+        if info["state"] not in {"RECEIVED", "STARTED"}:
+            return info
         time.sleep(0.1)
     return {}
 
@@ -101,48 +101,48 @@ def client(dashboard: Dashboard) -> Iterator[Client]:
         yield client
 
 
-def outcome(client: Client, *, do: str = "predict", **options: Any) -> str:
-    """Run a job; its id."""
-    job = client.submit("obedient", hostile_models.instance(do, secret=WORD, size=NUMBER), **options)
+def run_job(client: Client, *, do: str = "predict", **options: Any) -> str:
+    """Run a job and return its id."""
+    job = client.submit("obedient", hostile_models.instance(do, secret=SECRET_TEXT, size=SECRET_NUMBER), **options)
     job.outcome(timeout=20)
     return job.id
 
 
 def test_a_job_is_shown_with_its_model_version_state_and_time(dashboard: Dashboard, client: Client):
-    shown = find(dashboard, outcome(client, version="1"), seconds=20)
-    assert shown["name"] == "headrace.predict"
-    assert shown["state"] == "SUCCESS"
-    assert shown["args"] == "obedient@1, 1 instance"
-    assert shown["result"] == "obedient@1, 1 instance"
-    assert shown["received"] <= shown["started"] <= shown["succeeded"]
-    assert abs(shown["succeeded"] - time.time()) < 60
-    assert shown["worker"].startswith("worker@")
+    info = task_info(dashboard, run_job(client, version="1"), seconds=20)
+    assert info["name"] == "headrace.predict"
+    assert info["state"] == "SUCCESS"
+    assert info["args"] == "obedient@1, 1 instance"
+    assert info["result"] == "obedient@1, 1 instance"
+    assert info["received"] <= info["started"] <= info["succeeded"]
+    assert abs(info["succeeded"] - time.time()) < 60
+    assert info["worker"].startswith("worker@")
 
 
 def test_a_failed_job_is_shown_with_its_error(dashboard: Dashboard, client: Client):
-    shown = find(dashboard, outcome(client, do="raise"), seconds=20)
-    assert (shown["state"], shown["args"]) == ("FAILURE", "obedient, 1 instance")
-    assert shown["version"] == "1"
-    assert shown["runtime"] > 0
-    assert shown["exception"].startswith("ValueError: no prediction for {'do':")
-    assert "in _obey" in shown["traceback"]
+    info = task_info(dashboard, run_job(client, do="raise"), seconds=20)
+    assert (info["state"], info["args"]) == ("FAILURE", "obedient, 1 instance")
+    assert info["version"] == "1"
+    assert info["runtime"] > 0
+    assert info["exception"].startswith("ValueError: no prediction for {'do':")
+    assert "in _obey" in info["traceback"]
 
 
-def test_a_job_of_bad_input_is_shown_too(dashboard: Dashboard, client: Client):
+def test_a_job_with_invalid_input_is_shown(dashboard: Dashboard, client: Client):
     with pytest.raises(JobFailed):
-        client.predict("obedient", [WORD], timeout=20, id="no-object")
-    shown = find(dashboard, "no-object", seconds=20)
-    assert (shown["name"], shown["state"]) == ("headrace.predict", "FAILURE")
+        client.predict("obedient", [SECRET_TEXT], timeout=20, id="no-object")
+    info = task_info(dashboard, "no-object", seconds=20)
+    assert (info["name"], info["state"]) == ("headrace.predict", "FAILURE")
 
 
-def test_a_message_of_no_instances_is_shown_too(dashboard: Dashboard):
+def test_a_message_without_instances_is_shown(dashboard: Dashboard):
     app = connect.celery_app(Settings(redis_url=dashboard.redis))
-    sent = app.send_task("headrace.predict", args=[WORD], queue="predict.obedient")
+    result = app.send_task("headrace.predict", args=[SECRET_TEXT], queue="predict.obedient")
     with pytest.raises(Exception, match="a job's arguments are"):
-        sent.get(timeout=20)
+        result.get(timeout=20)
     app.close()
-    shown = find(dashboard, sent.id, seconds=20)
-    assert (shown["name"], shown["state"]) == ("headrace.predict", "FAILURE")
+    info = task_info(dashboard, result.id, seconds=20)
+    assert (info["name"], info["state"]) == ("headrace.predict", "FAILURE")
 
 
 def test_every_job_of_a_batch_is_shown(dashboard: Dashboard, client: Client):
@@ -155,42 +155,42 @@ def test_every_job_of_a_batch_is_shown(dashboard: Dashboard, client: Client):
             and all_
         )
     )
-    wait_until(lambda: find(dashboard, jobs[-1].id, seconds=1))
+    wait_until(lambda: task_info(dashboard, jobs[-1].id, seconds=1))
     assert {listed[job.id]["name"] for job in jobs} == {"headrace.predict"}
 
 
-def test_no_value_of_a_job_is_shown_or_logged(dashboard: Dashboard, client: Client):
+def test_no_value_of_an_instance_is_shown_or_logged(dashboard: Dashboard, client: Client):
     for do in ("predict", "raise", "raise from", "eat memory"):
-        job = outcome(client, do=do, metadata={"who": WORD})
-        find(dashboard, job, seconds=20)
+        job = run_job(client, do=do, metadata={"who": SECRET_TEXT})
+        task_info(dashboard, job, seconds=20)
         pages = [dashboard.get(f"/task/{job}"), dashboard.get(f"/api/task/info/{job}")]
         pages += [dashboard.get("/api/tasks?limit=10000"), dashboard.log.read_text()]
         for page in pages:
-            assert WORD not in page
+            assert SECRET_TEXT not in page
             assert "47118" not in page
-            assert str(2 * NUMBER) not in page
+            assert str(2 * SECRET_NUMBER) not in page
 
 
 def test_the_workers_and_their_queues_are_shown(dashboard: Dashboard):
     workers = json.loads(dashboard.get("/api/workers?refresh=1"))
     [worker] = workers.values()
     assert [queue["name"] for queue in worker["active_queues"]] == ["predict.obedient"]
-    # A page, not the API's words for a missing one.
+    # The page itself, not only the API.
     assert "worker@" in dashboard.get("/workers")
 
 
-def test_the_broker_page_lists_the_queues_with_what_waits(dashboard: Dashboard):
+def test_the_broker_page_lists_the_queues_with_their_length(dashboard: Dashboard):
     page = html.unescape(dashboard.get("/broker"))
     assert re.search(r"predict\.obedient</td>\s*<td[^>]*>0</td>", page), page
 
 
-def test_a_task_page_in_a_browser(dashboard: Dashboard, client: Client, tmp_path: Path):
+def test_the_tasks_page_in_a_browser(dashboard: Dashboard, client: Client, tmp_path: Path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no chromium on PATH")
-    job = outcome(client, version="1")
-    find(dashboard, job, seconds=20)
-    shown = subprocess.run(
+    job = run_job(client, version="1")
+    task_info(dashboard, job, seconds=20)
+    document = subprocess.run(
         [
             *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
             *(
@@ -205,13 +205,13 @@ def test_a_task_page_in_a_browser(dashboard: Dashboard, client: Client, tmp_path
         timeout=60,
         env={**os.environ, "HOME": str(tmp_path)},
     ).stdout
-    row = re.search(rf"<tr[^>]*>(?:(?!</tr>).)*{job}.*?</tr>", shown, re.DOTALL)
-    assert row, shown[:2000]
+    row = re.search(rf"<tr[^>]*>(?:(?!</tr>).)*{job}.*?</tr>", document, re.DOTALL)
+    assert row, document[:2000]
     cells = [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row[0])]
     assert cells[1:6] == ["obedient", "1", "1", "SUCCESS", "1"]
 
 
-def test_flower_listens_on_loopback_alone(dashboard: Dashboard):
+def test_flower_listens_on_loopback_only(dashboard: Dashboard):
     port = int(dashboard.url.rpartition(":")[2])
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert f"0100007F:{port:04X}" in listening

@@ -1,4 +1,4 @@
-"""Headrace's pages in Flower: a login, read-only unless told, nothing of a letter runs, and real clicks."""
+"""The pages that Headrace adds to Flower: login, read-only mode, HTML escaping, replay and purge by form."""
 
 from __future__ import annotations
 
@@ -33,40 +33,40 @@ PAGES = ("/dead-letters", "/models", "/queues", "/tasks", "/workers", "/broker",
 
 
 class Site(NamedTuple):
-    """A Flower of its own Redis."""
+    """A running Flower and its Redis."""
 
     url: str
     redis: redis.Redis
 
-    def ask(
+    def request(
         self, path: str, *, login: str | None = LOGIN, form: Any = None, headers: Any = None, jar: Any = None
     ) -> tuple[int, str]:
-        """Status and body of an answer."""
+        """Send a request, with the form as a POST; return status and body."""
         body = None if form is None else urllib.parse.urlencode(form, doseq=True).encode()
-        asked = urllib.request.Request(self.url + path, data=body, headers=headers or {})
+        request = urllib.request.Request(self.url + path, data=body, headers=headers or {})
         if login:
-            asked.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+            request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
         opener = urllib.request.build_opener(
             urllib.request.HTTPCookieProcessor(CookieJar() if jar is None else jar)
         )
         try:
-            with opener.open(asked, timeout=20) as answer:
-                return answer.status, answer.read().decode()
+            with opener.open(request, timeout=20) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
     def json(self, path: str) -> Any:
-        status, body = self.ask(path)
+        status, body = self.request(path)
         assert status == 200, body
         return json.loads(body)
 
-    def form(self, **fields: Any) -> tuple[int, str]:
-        """What a click in a page does: its token goes along."""
+    def submit_form(self, **fields: Any) -> tuple[int, str]:
+        """Send a form as a click in the page does, with the page's XSRF token; return status and body."""
         jar = CookieJar()
-        _, page = self.ask("/dead-letters", jar=jar)
+        _, page = self.request("/dead-letters", jar=jar)
         token = re.search(r'name="_xsrf" value="([^"]+)"', page)
         assert token, page
-        return self.ask("/dead-letters", form={**fields, "_xsrf": token[1]}, jar=jar)
+        return self.request("/dead-letters", form={**fields, "_xsrf": token[1]}, jar=jar)
 
 
 def free_port() -> int:
@@ -77,11 +77,11 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Site]]:
-    """One that acts and one that only shows, on one Redis."""
+    """Start two Flowers on one Redis: the first allows actions, the second is read-only."""
     children: list[Child] = []
     with EmbeddedRedis("--appendfsync", "no") as server, redis.Redis.from_url(server.url) as client:
         try:
-            found = []
+            started = []
             for actions in ("true", "false"):
                 port, folder = free_port(), tmp_path_factory.mktemp("flower")
                 settings = {
@@ -90,8 +90,8 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Site
                     "HEADRACE_FLOWER_ACTIONS": actions,
                 }
                 children.append(start_flower(server.url, folder, port=port, **settings))
-                found.append(Site(f"http://127.0.0.1:{port}", client))
-            yield found[0], found[1]
+                started.append(Site(f"http://127.0.0.1:{port}", client))
+            yield started[0], started[1]
         finally:
             for child in children:
                 child.stop()
@@ -104,7 +104,7 @@ def acting(sites: tuple[Site, Site]) -> Site:
 
 
 @pytest.fixture
-def showing(sites: tuple[Site, Site]) -> Site:
+def read_only(sites: tuple[Site, Site]) -> Site:
     sites[1].redis.flushall()
     return sites[1]
 
@@ -118,46 +118,48 @@ def publish(site: Site, model: str = "churn", versions: tuple[str, ...] = ("1", 
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_no_page_answers_without_the_login(showing: Site, path: str):
-    assert showing.ask(path, login=None)[0] == 401
-    assert showing.ask(path, login="ann:wrong")[0] == 401
-    assert showing.ask(path)[0] == 200
+def test_no_page_answers_without_the_login(read_only: Site, path: str):
+    assert read_only.request(path, login=None)[0] == 401
+    assert read_only.request(path, login="ann:wrong")[0] == 401
+    assert read_only.request(path)[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/dead-letters", "/models", "/queues"])
-def test_empty_pages_say_so(showing: Site, path: str):
-    status, page = showing.ask(path)
+def test_empty_pages_say_so(read_only: Site, path: str):
+    status, page = read_only.request(path)
     assert status == 200
     assert "empty-table-message" in page
 
 
-def test_letters_are_listed_newest_first_and_by_what_they_have_in_common(showing: Site):
+def test_dead_letters_are_listed_newest_first_and_can_be_filtered(read_only: Site):
     for number in range(60):
         error = "KeyError" if number % 2 else "ValueError"
-        bury(showing.redis, letter(f"job-{number:02}", error=error, model="churn" if number < 50 else "fraud"))
-    first = showing.json("/api/dead-letters")
-    assert [one["id"] for one in first["letters"]][:2] == ["job-59", "job-58"]
-    rest = showing.json(f"/api/dead-letters?start={first['next']}")
-    assert [one["id"] for one in rest["letters"]] == [f"job-{number:02}" for number in range(9, -1, -1)]
-    assert rest["next"] is None
-    fraud = showing.json("/api/dead-letters?model=fraud&error=KeyError")
-    assert [one["id"] for one in fraud["letters"]] == [f"job-{number}" for number in (59, 57, 55, 53, 51)]
-    assert showing.ask("/dead-letters?reason=nonsense")[0] == 400
+        bury(read_only.redis, letter(f"job-{number:02}", error=error, model="churn" if number < 50 else "fraud"))
+    first = read_only.json("/api/dead-letters")
+    assert [letter["id"] for letter in first["dead_letters"]][:2] == ["job-59", "job-58"]
+    last = read_only.json(f"/api/dead-letters?start={first['next']}")
+    assert [letter["id"] for letter in last["dead_letters"]] == [f"job-{number:02}" for number in range(9, -1, -1)]
+    assert last["next"] is None
+    fraud = read_only.json("/api/dead-letters?model=fraud&error=KeyError")
+    assert [letter["id"] for letter in fraud["dead_letters"]] == [
+        f"job-{number}" for number in (59, 57, 55, 53, 51)
+    ]
+    assert read_only.request("/dead-letters?reason=nonsense")[0] == 400
 
 
-def test_a_letter_shows_its_history_and_no_payload(showing: Site):
-    bury(showing.redis, letter("a", attempts=(crashed(), crashed(cause="error:ConnectionResetError"))))
-    _, page = showing.ask("/dead-letters/a")
+def test_a_dead_letter_page_shows_the_history_and_no_payload(read_only: Site):
+    bury(read_only.redis, letter("a", attempts=(crashed(), crashed(cause="error:ConnectionResetError"))))
+    _, page = read_only.request("/dead-letters/a")
     assert "crash" in page
     assert "error:ConnectionResetError" in page
     assert "model.py, line 7" in page
-    assert len(showing.json("/api/dead-letters/a")["attempts"]) == 2
-    assert "payload" not in showing.json("/api/dead-letters/a")
-    assert showing.ask("/dead-letters/none")[0] == 404
-    assert "replayed, purged or dropped" in json.loads(showing.ask("/api/dead-letters/none")[1])["error"]
+    assert len(read_only.json("/api/dead-letters/a")["attempts"]) == 2
+    assert "payload" not in read_only.json("/api/dead-letters/a")
+    assert read_only.request("/dead-letters/none")[0] == 404
+    assert "replayed, purged or dropped" in json.loads(read_only.request("/api/dead-letters/none")[1])["error"]
 
 
-def test_nothing_out_of_redis_is_taken_for_html(acting: Site):
+def test_values_from_redis_are_escaped_in_html(acting: Site):
     name = "x'\"><img src=x onerror=alert(1)>/%2e%2e"
     bury(
         acting.redis,
@@ -182,111 +184,111 @@ def test_nothing_out_of_redis_is_taken_for_html(acting: Site):
         f"/dead-letters?model={urllib.parse.quote(HOSTILE)}",
         "/models",
     ):
-        status, page = acting.ask(path)
+        status, page = acting.request(path)
         assert status == 200, path
         assert "document.title" in page, path
         assert HOSTILE not in page, path
         assert "<img src=x" not in page, path
 
 
-def test_a_click_replays_and_purges(acting: Site):
+def test_a_form_replays_and_purges(acting: Site):
     bury(acting.redis, letter("a"))
     bury(acting.redis, letter("b"))
     bury(acting.redis, letter("c"))
     malformed = bury_malformed(acting.redis, b"no job")
-    status, page = acting.form(id=["a", malformed, "gone"], action="replay")
+    status, page = acting.submit_form(id=["a", malformed, "gone"], action="replay")
     assert status == 200
-    assert all(said in page for said in ("1 replayed.", "1 stay", "1 were gone"))
+    assert all(text in page for text in ("1 replayed.", "1 unchanged", "1 no longer there"))
     assert acting.redis.llen("predict.churn") == 1
-    assert "1 purged." in acting.form(id=["b"], action="purge")[1]
+    assert "1 purged." in acting.submit_form(id=["b"], action="purge")[1]
     assert traces(acting.redis)["died"] == {b"c", malformed.encode()}
 
 
-def test_what_is_chosen_badly_is_said_and_changes_nothing(acting: Site):
+def test_an_invalid_form_is_refused_with_a_reason_and_changes_nothing(acting: Site):
     bury(acting.redis, letter("a"))
-    for fields, said in (
-        ({"action": "replay"}, "choose the letters"),
-        ({"action": "burn", "id": "a"}, "replay, purge"),
+    for fields, reason in (
+        ({"action": "replay"}, "select dead letters first"),
+        ({"action": "burn", "id": "a"}, "replay or purge"),
         ({"action": "replay", "id": "a", "version": "x"}, "number as text"),
     ):
-        status, page = acting.form(**fields)
-        assert (status, said in page) == (400, True), page
-    assert acting.form(action="replay", id="a", version="9")[0] == 404  # no such version
+        status, page = acting.submit_form(**fields)
+        assert (status, reason in page) == (400, True), page
+    assert acting.submit_form(action="replay", id="a", version="9")[0] == 404  # the model has no version 9
     assert traces(acting.redis)["died"] == {b"a"}
 
 
-def test_a_form_of_another_site_does_nothing(acting: Site):
+def test_a_form_of_another_site_is_refused(acting: Site):
     bury(acting.redis, letter("a"))
     form = {"id": "a", "action": "purge"}
-    assert acting.ask("/dead-letters", form=form)[0] == 403
+    assert acting.request("/dead-letters", form=form)[0] == 403
     jar = CookieJar()
-    _, page = acting.ask("/dead-letters", jar=jar)
+    _, page = acting.request("/dead-letters", jar=jar)
     form["_xsrf"] = re.search(r'name="_xsrf" value="([^"]+)"', page)[1]  # type: ignore[index]  # it is there
     headers = {"Sec-Fetch-Site": "cross-site"}
-    assert acting.ask("/dead-letters", form=form, jar=jar, headers=headers)[0] == 403
+    assert acting.request("/dead-letters", form=form, jar=jar, headers=headers)[0] == 403
     assert traces(acting.redis)["died"] == {b"a"}
 
 
-def test_read_only_shows_no_button_and_does_nothing(showing: Site, acting: Site):
+def test_read_only_mode_shows_no_button_and_refuses_the_form(read_only: Site, acting: Site):
     bury(acting.redis, letter("a"))
     for path in ("/dead-letters", "/dead-letters/a"):
-        assert 'name="action"' not in showing.ask(path)[1]
+        assert 'name="action"' not in read_only.request(path)[1]
     jar = CookieJar()
-    _, page = acting.ask("/dead-letters", jar=jar)
+    _, page = acting.request("/dead-letters", jar=jar)
     token = re.search(r'name="_xsrf" value="([^"]+)"', page)[1]  # type: ignore[index]  # it is there
     form = {"id": "a", "action": "purge", "_xsrf": token}
-    status, said = showing.ask("/dead-letters", form=form, jar=jar)
-    assert (status, "--allow-actions" in said) == (403, True)
-    assert showing.ask("/api/worker/shutdown/w", form={})[0] == 403
+    status, page = read_only.request("/dead-letters", form=form, jar=jar)
+    assert (status, "--allow-actions" in page) == (403, True)
+    assert read_only.request("/api/worker/shutdown/w", form={})[0] == 403
     assert traces(acting.redis)["died"] == {b"a"}
 
 
-def test_results_are_not_told_by_flowers_api(showing: Site):
-    showing.redis.set("celery-task-meta-a", b'{"status": "SUCCESS", "result": 42, "task_id": "a"}')
-    status, said = showing.ask("/api/task/result/a")
-    assert (status, "42" in said) == (403, False)
+def test_flowers_api_refuses_to_show_results(read_only: Site):
+    read_only.redis.set("celery-task-meta-a", b'{"status": "SUCCESS", "result": 42, "task_id": "a"}')
+    status, body = read_only.request("/api/task/result/a")
+    assert (status, "42" in body) == (403, False)
 
 
-def test_models_show_versions_aliases_and_what_workers_say(showing: Site):
-    publish(showing, versions=("1", "2", "10"))
-    showing.redis.hset(Keys().aliases("churn"), PRODUCTION, encoded(Alias(version="2")))
-    showing.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="10", share=0.1)))
+def test_the_models_page_shows_versions_aliases_and_worker_status(read_only: Site):
+    publish(read_only, versions=("1", "2", "10"))
+    read_only.redis.hset(Keys().aliases("churn"), PRODUCTION, encoded(Alias(version="2")))
+    read_only.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="10", share=0.1)))
     refused, runtimes = {"1": "its example fails"}, {"2": "sklearn", "10": "treelite"}
-    execute(showing.redis, publish_status(Keys(), "churn", "w1@host", ["2", "10"], refused, runtimes=runtimes))
-    [model] = showing.json("/api/models")["models"]
+    execute(read_only.redis, publish_status(Keys(), "churn", "w1@host", ["2", "10"], refused, runtimes=runtimes))
+    [model] = read_only.json("/api/models")["models"]
     assert model["versions"] == ["10", "2", "1"]
     assert model["loaded"]["w1@host"]["versions"] == ["2", "10"]
-    assert model["refused"]["1"]["why"] == "its example fails"
+    assert model["refused"]["1"]["reason"] == "its example fails"
     assert model["runtimes"] == {"2": "sklearn", "10": "treelite"}
-    _, page = showing.ask("/models")
+    _, page = read_only.request("/models")
     assert re.search(r"canary <[^>]*>10, 10 % of jobs, treelite", page)
     assert "<td>sklearn</td>" in page
     assert "its example fails" in page
 
 
-def test_many_models_are_paged(showing: Site):
+def test_the_list_of_models_is_paged(read_only: Site):
     for number in range(60):
-        publish(showing, f"model-{number:02}", ("1",))
-    first = showing.json("/api/models")
-    rest = showing.json(f"/api/models?start={first['next']}")
-    assert [len(page["models"]) for page in (first, rest)] == [50, 10]
-    assert rest["next"] is None
+        publish(read_only, f"model-{number:02}", ("1",))
+    first = read_only.json("/api/models")
+    last = read_only.json(f"/api/models?start={first['next']}")
+    assert [len(page["models"]) for page in (first, last)] == [50, 10]
+    assert last["next"] is None
 
 
-def test_queues_and_the_broker_tab_count_every_priority(showing: Site):
-    publish(showing)
+def test_the_queues_page_and_the_broker_page_count_every_priority(read_only: Site):
+    publish(read_only)
     for name, count in zip(Keys().lists("predict.churn"), (1, 2, 3, 4), strict=True):
-        showing.redis.rpush(name, *[b"{}"] * count)
-    showing.redis.zadd(Keys().delayed("predict.churn"), {b"{}": 1})
-    [queue] = showing.json("/api/queues")["queues"]
-    assert (queue["ready"], queue["delayed"], queue["leased"]) == (10, 1, 0)
+        read_only.redis.rpush(name, *[b"{}"] * count)
+    read_only.redis.zadd(Keys().delayed("predict.churn"), {b"{}": 1})
+    [queue] = read_only.json("/api/queues")["queues"]
+    assert (queue["waiting"], queue["delayed"], queue["leased"]) == (10, 1, 0)
     assert queue["by_priority"] == {"0": 1, "3": 2, "6": 3, "9": 4}
-    assert queue["predicted_wait"] is None
-    assert "nothing moves" in showing.ask("/queues")[1]
-    assert re.search(r"predict\.churn</td>\s*<td[^>]*>10</td>", showing.ask("/broker")[1])
+    assert queue["predicted_wait_seconds"] is None
+    assert "no job finishes" in read_only.request("/queues")[1]
+    assert re.search(r"predict\.churn</td>\s*<td[^>]*>10</td>", read_only.request("/broker")[1])
 
 
-def test_flower_does_not_start_without_a_login_unless_told(redis_url: str, tmp_path: Path):
+def test_flower_does_not_start_without_a_login_or_open(redis_url: str, tmp_path: Path):
     with pytest.raises(Exception, match=r"HEADRACE_FLOWER_LOGIN.*--open") as refused:
         start_flower(redis_url, tmp_path, port=free_port(), HEADRACE_FLOWER_OPEN="false")
     assert "Traceback" not in str(refused.value)

@@ -13,7 +13,7 @@ from headrace.errors import HeadraceError
 from headrace.settings import load
 from headrace_worker.settings import WorkerSettings
 
-_COLUMNS = "uuid,model,version,rows,state,attempts,received,wait,runtime,worker"
+_COLUMNS = "uuid,model,version,instances,state,attempts,received,wait,runtime,worker"
 
 #: Jobs Flower keeps, unless told otherwise: each takes 5 kB.
 _MAX_TASKS = 50_000

@@ -1,7 +1,17 @@
-"""The app Flower looks through: `celery -A headrace_worker.dashboard flower`.
+"""The Celery app of `headrace flower`: `celery -A headrace_worker.dashboard flower`.
 
-A plain Celery app, with stock transport: the dashboard claims nothing, loads no model, and shows queues by
-the lists kombu lays out.
+It is a plain Celery app with kombu's own Redis transport. The dashboard claims no job and loads no model; it
+counts queues from the lists that kombu keeps.
+
+    settings           login, read-only mode and payloads
+    app                Flower's application with the login check, the template folder and the added pages
+    tasks              what Flower stores of a task, and the columns that a job adds to the Tasks page
+    page               base class of the added pages: login, cross-site checks, HTML or JSON, error texts
+    dead_letter_pages  Dead letters, and one dead letter
+    model_page         Models
+    queue_page         Queues
+    queue_monitor      thread that counts worker events for the rates on the Queues page
+    templates          HTML of the pages, and of their entries in Flower's navigation
 """
 
 from __future__ import annotations
@@ -21,16 +31,16 @@ try:
     _settings = load(DashboardSettings)
     celery = connect.celery_app(_settings)
 except SettingError as error:
-    # Celery would show its usage and a traceback; SystemExit passes through it.
+    # Celery would print its usage text and a traceback for any other exception.
     raise SystemExit(f"headrace: {error}") from None
 
 
-def _queues(handler: BaseHandler) -> list[str]:
-    """The queue of every model served. Flower knows those of the workers there were when it last asked them."""
+def _active_queue_names(handler: BaseHandler) -> list[str]:
+    """Return the queue of every published model: Flower lists only queues of the workers it last polled."""
     dashboard: Dashboard = handler.application
-    return dashboard.queues()
+    return dashboard.queue_names()
 
 
-BaseHandler.get_active_queue_names = _queues
-# The command makes what it finds under this name.
+BaseHandler.get_active_queue_names = _active_queue_names
+# Flower's command creates the application from this module attribute.
 flower.command.Flower = partial(Dashboard, _settings)

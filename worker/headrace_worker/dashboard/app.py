@@ -1,4 +1,4 @@
-"""Flower with what Headrace adds: a login, no changes unless they are asked for, and pages of its own."""
+"""Flower's application with a mandatory login, read-only by default, and the pages of Headrace."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ from headrace.catalog import published
 from headrace.client import Session
 from headrace.dead_letters.operations import DeadLetterOperations
 from headrace.wire.keys import queue_name
-from headrace_worker.dashboard import pages
-from headrace_worker.dashboard.jobs import COLUMNS, JobEvents
-from headrace_worker.dashboard.lookout import QueueMonitor
+from headrace_worker.dashboard.dead_letter_pages import DeadLetterDetail, DeadLetterList
+from headrace_worker.dashboard.model_page import Models
+from headrace_worker.dashboard.queue_monitor import QueueMonitor
+from headrace_worker.dashboard.queue_page import Queues
 from headrace_worker.dashboard.settings import DashboardSettings
+from headrace_worker.dashboard.tasks import COLUMNS, JobEvents
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 NO_LOGIN = (
-    "headrace: Flower shows jobs to everybody who reaches it, so it wants a login: set HEADRACE_FLOWER_LOGIN "
-    "to user:password (or HEADRACE_FLOWER_LOGIN_FILE to a file with it), or `headrace flower --open` to do without"
+    "headrace: Flower shows jobs to everybody who reaches it, so it needs a login: set HEADRACE_FLOWER_LOGIN "
+    "to user:password (or HEADRACE_FLOWER_LOGIN_FILE to a file that holds it), or run `headrace flower --open` "
+    "to serve without a login"
 )
 
 
 class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
-    """The application. `settings` are the dashboard's; `options` are Flower's own."""
+    """The application. `settings` are the dashboard's; `options` are Flower's own.
+
+    Raises SystemExit when there is neither a login nor `flower_open`.
+    """
 
     def __init__(self, settings: DashboardSettings, *, options: Any, capp: Any, **kwargs: Any) -> None:
         if settings.flower_login and not options.basic_auth:
@@ -53,44 +59,55 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
         )
         kwargs["template_loader"] = _Templates(kwargs["template_path"])
         super().__init__(options=options, capp=capp, events=events, io_loop=loop, **kwargs)
-        self.headrace = settings
-        self.link = Session(settings, check=False)
-        self.letters = DeadLetterOperations(settings, self.link.keys, self.link.contracts, self.link.job_keys)
-        self.lookout = QueueMonitor(settings)
-        ours = [*pages.HANDLERS, web.url(r"/metrics", Metrics)]
+        self.session = Session(settings, check=False)
+        self.dead_letters = DeadLetterOperations(
+            settings, self.session.keys, self.session.contracts, self.session.job_keys
+        )
+        self.queue_monitor = QueueMonitor(settings)
+        handlers = [
+            web.url(r"/dead-letters", DeadLetterList, name="dead_letters"),
+            web.url(r"/dead-letters/(.+)", DeadLetterDetail, name="dead_letter"),
+            web.url(r"/models", Models, name="models"),
+            web.url(r"/queues", Queues, name="queues"),
+            web.url(r"/api/dead-letters", DeadLetterList),
+            web.url(r"/api/dead-letters/(.+)", DeadLetterDetail),
+            web.url(r"/api/models", Models),
+            web.url(r"/api/queues", Queues),
+            web.url(r"/metrics", Metrics),
+        ]
         if not settings.flower_payloads:
-            ours.append(web.url(r"/api/task/result/(.+)", NoResult))
+            handlers.append(web.url(r"/api/task/result/(.+)", HiddenResult))
         if options.url_prefix:
-            ours = [rewrite_handler(handler, options.url_prefix) for handler in ours]
-        self.add_handlers(r".*", ours)
+            handlers = [rewrite_handler(handler, options.url_prefix) for handler in handlers]
+        self.add_handlers(r".*", handlers)
 
     def start(self) -> None:
-        """Run until it is stopped."""
-        self.lookout.start()
+        """Serve until the process is stopped."""
+        self.queue_monitor.start()
         super().start()
 
-    def queues(self) -> list[str]:
-        """The queue of every model served."""
-        return [queue_name(model) for model in self.link.run(published.list_models(self.link.keys))]
+    def queue_names(self) -> list[str]:
+        """Return the queue of every published model."""
+        return [queue_name(model) for model in self.session.run(published.list_models(self.session.keys))]
 
 
 class Metrics(monitor.Metrics):  # type: ignore[misc]  # as above
-    """Flower's own metrics, which name workers and tasks: for those who may look."""
+    """Flower's own metrics behind the login, since they name workers and tasks."""
 
     get = web.authenticated(monitor.Metrics.get)
 
 
-class NoResult(BaseTaskHandler):  # type: ignore[misc]  # as above
-    """Where Flower would tell what was predicted."""
+class HiddenResult(BaseTaskHandler):  # type: ignore[misc]  # as above
+    """The refusal at the address where Flower would return a job's prediction."""
 
     @web.authenticated
     def get(self, job: str) -> None:  # noqa: ARG002  # Tornado's signature
-        """Refuse."""
+        """Answer 403."""
         raise web.HTTPError(403, "Payloads are not shown here: see `headrace result`, or HEADRACE_FLOWER_PAYLOADS")
 
 
 class _Templates(Loader):
-    """Flower's templates, and ours beside them; its navigation names our pages too."""
+    """The templates of Headrace and of Flower; Flower's navigation bar gets entries for the added pages."""
 
     def _create_template(self, name: str) -> Template:
         if (_TEMPLATES / name).is_file():
@@ -99,5 +116,5 @@ class _Templates(Loader):
         if name != "navbar.html":
             return template
         source = (Path(self.root) / name).read_text()
-        entries = (_TEMPLATES / "entries.html").read_text()
+        entries = (_TEMPLATES / "navigation.html").read_text()
         return Template(source.replace("</ul>", f"{entries}</ul>", 1), name=name, loader=self)

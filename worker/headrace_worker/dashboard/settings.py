@@ -1,4 +1,4 @@
-"""What Flower can be told, beyond what a producer can."""
+"""Settings of `headrace flower`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from headrace.settings import Settings
 
 
 class DashboardSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of `headrace flower`: those of a producer, and these."""
+    """The settings of a producer, and those of the dashboard."""
 
-    #: Who may look: `user:password`, with commas between several.
+    #: Logins, each `user:password`, separated by commas.
     flower_login: str = ""
-    #: Whether everybody who reaches the address may look, without a login.
+    #: Serve the pages without a login, to everybody who reaches the address.
     flower_open: bool = False
-    #: Whether who may look may also act: replay and purge dead letters, revoke jobs, stop workers.
+    #: Allow changes: replay and purge dead letters, revoke jobs, stop workers.
     flower_actions: bool = False
-    #: Whether arguments and results of ordinary tasks, and results of jobs, are shown.
+    #: Show arguments and results of ordinary Celery tasks, and results of jobs.
     flower_payloads: bool = False

@@ -1,0 +1,134 @@
+"""The pages of dead letters: a list with replay and purge, and one dead letter with its history."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import get_args
+
+import msgspec
+from tornado import web
+
+from headrace.connection.commands import Command, Operation
+from headrace.dead_letters.bulk import BulkOperation, BulkResult
+from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_filter
+from headrace.errors import InvalidInput, UnknownLetter
+from headrace.wire import dead_letter
+from headrace.wire.attempts import counted_attempts
+from headrace.wire.dead_letter import DeadLetter
+from headrace.wire.keys import Keys
+from headrace.wire.outcome import Reason
+from headrace_worker.dashboard.page import Page, log
+
+#: Dead letters on a page, which is also the most that one click replays or purges.
+PAGE_SIZE = 50
+#: Dead letters that are read for one page: a filter may match few of many.
+READ_LIMIT = 5_000
+_CHUNK = 500
+
+
+class DeadLetterPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the list."""
+
+    dead_letters: tuple[DeadLetter, ...]
+    #: Position at which the next page begins, counted from the newest dead letter; None for the last page.
+    next: int | None
+
+
+def read_page(keys: Keys, letter_filter: CheckedFilter, start: int) -> Operation[DeadLetterPage]:
+    """Read a page of the dead letters that match, from position `start` on, 0 being the newest.
+
+    Conditions on the age are ignored.
+    """
+    matching: list[DeadLetter] = []
+    position = start
+    while position < start + READ_LIMIT:
+        scored = yield Command(("ZREVRANGE", keys.dead_times, position, position + _CHUNK - 1, "WITHSCORES"))
+        names = [bytes(name) for name in scored[::2]]
+        if not names:
+            return DeadLetterPage(dead_letters=tuple(matching), next=None)
+        lines = yield Command(("HMGET", keys.dead, *names))
+        for name, died_ms, line in zip(names, scored[1::2], lines, strict=True):
+            position += 1
+            letter = dead_letter.decode(name.decode(errors="replace"), line or b"", int(float(died_ms)))
+            if letter_filter.matches(letter):
+                matching.append(letter)
+            if len(matching) == PAGE_SIZE:
+                total = yield Command(("ZCARD", keys.dead_times))
+                return DeadLetterPage(dead_letters=tuple(matching), next=position if position < total else None)
+        if len(names) < _CHUNK:
+            return DeadLetterPage(dead_letters=tuple(matching), next=None)
+    return DeadLetterPage(dead_letters=tuple(matching), next=position)
+
+
+def read_dead_letter(keys: Keys, name: str) -> Operation[DeadLetter | None]:
+    """Read a dead letter by its id, without its message; None where there is none."""
+    died_ms = yield Command(("ZSCORE", keys.dead_times, name))
+    lines = yield Command(("HMGET", keys.dead, name))
+    return None if died_ms is None else dead_letter.decode(name, lines[0] or b"", int(float(died_ms)))
+
+
+class DeadLetterList(Page):
+    """The list of dead letters, with replay and purge of selected ones."""
+
+    async def get(self) -> None:
+        """Show a page of the list."""
+        conditions = DeadLetterFilter(
+            model=self.query_text("model"), reason=self.query_text("reason"), error=self.query_text("error")
+        )
+        keys, start = self.application.session.keys, self.query_number("start")
+        content = await self.run_operation(read_page(keys, parse_filter(conditions), start))
+        self.answer(
+            "dead_letters.html",
+            content,
+            conditions=conditions,
+            count=await self.run_operation(self.application.dead_letters.count()),
+            reasons=get_args(Reason),
+            start=start,
+            attempt_count=lambda letter: len(counted_attempts(letter.attempts)),
+            result={name: self.query_number(name) for name in ("replayed", "purged", "unchanged", "missing")},
+            show_result=bool(self.query_text("show_result")),
+        )
+
+    async def post(self) -> None:
+        """Replay or purge the selected dead letters. Raises InvalidInput, UnknownModel."""
+        if self.application.options.read_only:
+            raise web.HTTPError(403, "Flower is read-only: start it with --allow-actions")
+        ids = [name for name in self.get_body_arguments("id")[:PAGE_SIZE] if name]
+        action, version = self.get_body_argument("action", ""), self.get_body_argument("version", "") or None
+        if action not in {"replay", "purge"}:
+            raise InvalidInput("`action` must be replay or purge")
+        if not ids:
+            raise InvalidInput("select dead letters first")
+        operations, now = self.application.dead_letters, datetime.now(UTC)
+        bulk = (
+            operations.replay({"ids": ids}, now, version=version, rate=None, dry_run=False, every=False)
+            if action == "replay"
+            else operations.purge({"ids": ids}, dry_run=False, every=False)
+        )
+        result: BulkResult = await self.in_thread(lambda: self._run_to_the_end(bulk))
+        log.info("%s of %d dead letters by %s: %s", action, len(ids), self._user, result)
+        done = "replayed" if action == "replay" else "purged"
+        unchanged, missing = result.id_in_use + result.no_job, result.gone + len(result.missing)
+        query = f"show_result=1&{done}={result.done}&unchanged={unchanged}&missing={missing}"
+        self.redirect(f"{self.reverse_url('dead_letters')}?{query}", status=303)
+
+    @property
+    def _user(self) -> str:
+        """The user's name for the log: from the login, else the address."""
+        return self.current_user if isinstance(self.current_user, str) else self.request.remote_ip or "unknown"
+
+    def _run_to_the_end(self, bulk: BulkOperation) -> BulkResult:
+        while not bulk.finished:
+            self.application.session.run(bulk.step(0.0))
+        return bulk.result
+
+
+class DeadLetterDetail(Page):
+    """One dead letter with its history, without its message."""
+
+    async def get(self, name: str) -> None:
+        """Show the dead letter of the job `name`. Raises UnknownLetter."""
+        letter = await self.run_operation(read_dead_letter(self.application.session.keys, name))
+        if letter is None:
+            raise UnknownLetter(f"there is no dead letter {name}; it may have been replayed, purged or dropped")
+        self.answer("dead_letter.html", letter)

@@ -1,0 +1,89 @@
+"""The Models page: versions, aliases, the workers that have loaded a version, and versions that were refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace.catalog import aliases, published, workers
+from headrace.catalog.aliases import PRODUCTION, Alias
+from headrace.catalog.workers import LoadError, WorkerStatus
+from headrace.connection.commands import Command, Operation, Pipeline
+from headrace.wire.keys import Keys
+from headrace_worker.dashboard.page import Page
+
+#: Models on a page.
+PAGE_SIZE = 50
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One model."""
+
+    model: str
+    #: Versions whose contract is published, the newest first.
+    versions: tuple[str, ...]
+    aliases: dict[str, Alias]
+    #: Status by worker, of the workers that reported lately.
+    loaded: dict[str, WorkerStatus]
+    #: Runtime by version, for the versions that a worker has in memory.
+    runtimes: dict[str, str]
+    #: Load error by version.
+    refused: dict[str, LoadError]
+
+    @property
+    def production(self) -> str | None:
+        """The version that runs jobs which name none; None where no version is published."""
+        alias = self.aliases.get(PRODUCTION)
+        return alias.version if alias else next(iter(self.versions), None)
+
+
+class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of models, sorted by name."""
+
+    models: tuple[ServedModel, ...]
+    #: Position at which the next page begins; None for the last page.
+    next: int | None
+
+
+def read_page(keys: Keys, start: int) -> Operation[ModelPage]:
+    """Read a page of the models, sorted by name, from position `start` on."""
+    names = published.listed((yield published.every(keys)))
+    seconds, micros = yield Command(("TIME",))
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    models = []
+    for name in names[start : start + PAGE_SIZE]:
+        commands = (
+            Command(("HKEYS", keys.contracts(name))),
+            aliases.read_command(keys, name),
+            workers.read_loaded(keys, name),
+            workers.read_refused(keys, name),
+        )
+        replies = yield Pipeline(tuple(command.args for command in commands))
+        models.append(_served_model(name, replies, now_ms))
+    end = start + PAGE_SIZE
+    return ModelPage(models=tuple(models), next=end if end < len(names) else None)
+
+
+def _served_model(model: str, replies: list[Any], now_ms: int) -> ServedModel:
+    # A reply is an error where the Redis user may not read the key: that column stays empty.
+    versions, by_alias, loaded, refused = ([] if isinstance(reply, Exception) else reply for reply in replies)
+    numbers = [name.decode() for name in versions if aliases.is_version(name.decode(errors="replace"))]
+    by_worker = workers.loaded(loaded, now_ms)
+    return ServedModel(
+        model=model,
+        versions=tuple(sorted(numbers, key=int, reverse=True)),
+        aliases=dict(aliases.decoded(model, by_alias).by_name),
+        loaded=by_worker,
+        runtimes={version: name for status in by_worker.values() for version, name in status.runtimes.items()},
+        refused=workers.refused(refused, now_ms),
+    )
+
+
+class Models(Page):
+    """The models that have a contract."""
+
+    async def get(self) -> None:
+        """Show a page of models."""
+        content = await self.run_operation(read_page(self.application.session.keys, self.query_number("start")))
+        self.answer("models.html", content)

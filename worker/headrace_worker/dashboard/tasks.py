@@ -1,0 +1,110 @@
+"""The tasks that Flower stores from Celery's events, and the columns that a job adds to the Tasks page."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from celery.events.state import Task
+from flower.events import Events, EventsState
+
+from headrace.monitor.activity import model_in
+from headrace.wire.keys import TASK
+from headrace.wire.message import submitted_at
+
+#: Columns that Headrace adds to the Tasks page: field of DashboardJob -> title.
+COLUMNS = {
+    "model": "Model",
+    "version": "Version",
+    "instances": "Instances",
+    "attempts": "Attempts",
+    "wait": "Wait",
+}
+
+_PAYLOAD_FIELDS = ("args", "kwargs", "result")
+#: Event fields whose text is the same in many tasks.
+_REPEATED_FIELDS = ("name", "args", "kwargs", "result", "hostname")
+
+
+class DashboardJob(Task):
+    """A task as Flower shows it. The fields of a job are derived when they are read, so they take no memory."""
+
+    _fields = (*Task._fields, *COLUMNS)  # type: ignore[attr-defined]  # celery has no types
+
+    @property
+    def _description(self) -> str:
+        """The worker's description of the job, `churn@3, 2 instances`; "" for an ordinary task.
+
+        The result names the version that ran; the arguments name the version that was requested.
+        """
+        if self.name != TASK:
+            return ""
+        return str(self.result or self.args or "")
+
+    @property
+    def model(self) -> str | None:
+        """The model; None for an ordinary task."""
+        return model_in(self._description) or None
+
+    @property
+    def version(self) -> str | None:
+        """The version that ran, else the requested one; None where the job named none and has not run."""
+        if from_failure := self.__dict__.get("version"):  # the event of a failure has a field for it
+            return str(from_failure)
+        return self._description.partition(",")[0].partition("@")[2].strip("'\"") or None
+
+    @property
+    def instances(self) -> int | None:
+        """The number of instances of the job; None for an ordinary task."""
+        count = self._description.partition(", ")[2].partition(" ")[0]
+        return int(count) if count.isdecimal() else None
+
+    @property
+    def attempts(self) -> int | None:
+        """The number of runs so far, the present one included; None for an ordinary task."""
+        return None if self.name != TASK or self.retries is None else self.retries + 1
+
+    @property
+    def wait(self) -> str | None:
+        """The time from submission to a worker; None where the job's id holds no time of submission."""
+        submitted = submitted_at(str(self.uuid)) if self.name == TASK else None
+        if submitted is None or self.received is None:
+            return None
+        seconds = max(0.0, self.received - submitted.timestamp())
+        # The no-break space keeps number and unit on one line in a narrow column.
+        return f"{seconds * 1000:.0f}\N{NO-BREAK SPACE}ms" if seconds < 1 else f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+
+
+class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
+    """Flower's store of tasks. It drops arguments and results of ordinary tasks unless `payloads` is set."""
+
+    Task = DashboardJob
+    payloads = False
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Store an event. Events of jobs need no change: workers send a description in place of the payload."""
+        if not self.payloads and event["type"].startswith("task-"):
+            stored = self.tasks.get(event.get("uuid"))
+            if (event.get("name") or getattr(stored, "name", None)) != TASK:
+                event = {name: value for name, value in event.items() if name not in _PAYLOAD_FIELDS}
+        super().event(_with_shared_texts(event))
+
+
+def _with_shared_texts(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the event with repeated texts interned: memory limits how many tasks Flower can store."""
+    shared = {name: sys.intern(event[name]) for name in _REPEATED_FIELDS if type(event.get(name)) is str}
+    if event.get("root_id") == event.get("uuid") and "root_id" in event:
+        shared["root_id"] = event["uuid"]
+    return event | shared
+
+
+class JobEvents(Events):  # type: ignore[misc]  # as above
+    """Flower's event receiver, storing into a JobsState."""
+
+    def __init__(self, capp: Any, *, payloads: bool, **kwargs: Any) -> None:
+        super().__init__(capp, **kwargs)
+        self.state: Any
+        if not isinstance(self.state, JobsState):
+            limits = ("max_tasks_in_memory", "max_workers_in_memory")
+            self.state = JobsState(**{name: kwargs[name] for name in limits})
+        self.state.payloads = payloads
