@@ -10,7 +10,7 @@ from celery.worker.control import control_command
 from headrace_worker.telemetry import health
 
 #: Tests need not wait as long as a service does.
-health.HUNG_AFTER = 5.0
+health.HUNG_SECONDS = 5.0
 
 
 @control_command(args=[("seconds", float)])

@@ -39,14 +39,14 @@ from headrace_worker.process.supervision import (  # noqa: E402
     ReleaseDropped,
     revoke_cancels,
 )
-from headrace_worker.telemetry.logs import LogFormat, secrets_of  # noqa: E402
+from headrace_worker.telemetry.logs import LogFormat, find_secrets  # noqa: E402
 from headrace_worker.transport import Hook, configuration, silent_after  # noqa: E402
 from headrace_worker.transport.leases import Claim  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 
 serving = WorkerService(settings)
 handover = DirectDispatch()
-form = LogFormat(settings.log_format, secrets_of(settings.redis_url))
+form = LogFormat(settings.log_format, find_secrets(settings.redis_url))
 
 app = connect.celery_app(settings)
 app.conf.update(
@@ -112,7 +112,7 @@ def _choose_queues(sender: str, options: dict[str, Any], **_: Any) -> None:
 def _load_models(**_: Any) -> None:
     # Celery warns, at every lost connection, of a setting that is chosen above.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
-    form.begin()
+    form.install()
     serving.watch.start()
     atexit.register(serving.watch.stop)
     pool_process.prepare(app)
@@ -150,7 +150,7 @@ def _give_back(**_: Any) -> None:
 
 @signals.after_setup_logger.connect(weak=False)
 def _form_log(logger: logging.Logger, **_: Any) -> None:
-    form.give(logger, get_multiprocessing_logger())
+    form.apply_to(logger, get_multiprocessing_logger())
     # A line for each claim received and succeeded tells nothing that events do not.
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -158,4 +158,4 @@ def _form_log(logger: logging.Logger, **_: Any) -> None:
 
 @signals.after_setup_task_logger.connect(weak=False)
 def _form_task_log(logger: logging.Logger, **_: Any) -> None:
-    form.give(logger)
+    form.apply_to(logger)

@@ -21,11 +21,10 @@ from headrace.catalog.published import publish
 from headrace.connection.commands import Pipeline, execute
 from headrace.connection.connect import celery_app, connect
 from headrace.wire.keys import Keys
-from headrace_worker.drift.psi import add_commands, drift
+from headrace_worker.drift.psi import add_commands, measure_drift
 from headrace_worker.local.stack import start_flower
 from headrace_worker.rollout import version_stats
-from headrace_worker.rollout.canary import Canaries
-from headrace_worker.rollout.judging import CanaryLimits
+from headrace_worker.rollout.canary import CanaryJudge, CanaryLimits
 from headrace_worker.rollout.promotion import Promoter
 from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.settings import WorkerSettings
@@ -222,18 +221,21 @@ def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
     with connect(Settings(redis_url=url("operator", port))) as person:
         promoter = Promoter(person, keys, store, by="ann@here", max_bytes=1 << 30)
         promoter.promote(MODEL, "1")
-        promoter.promote(MODEL, "1", to="canary", share=0.5)
+        promoter.promote(MODEL, "1", alias="canary", share=0.5)
         with connect(Settings(redis_url=url("worker", port))) as worker:
             execute(worker, version_stats.add_command(keys, MODEL, "1", VersionStats(failed=3)))
-            limits, known = CanaryLimits(jobs=1, failures=0.0, slower=2.0), promoter.aliases(MODEL).by_name
+            limits, known = (
+                CanaryLimits(min_jobs=1, max_extra_failures=0.0, max_slowdown=2.0),
+                promoter.aliases(MODEL).by_name,
+            )
             other = Aliases(MODEL, {**known, "production": Alias(version="2")})
-            Canaries(lambda: worker, keys, limits).look({MODEL: other})
+            CanaryJudge(lambda: worker, keys, limits).check({MODEL: other})
             now = datetime.fromtimestamp(int(worker.time()[0]), UTC)
             for reply in execute(worker, Pipeline(add_commands(keys, MODEL, "1", now, {0: 1}))):
                 assert not isinstance(reply, Exception)
         assert [one.failed for _, _, one in promoter.compare_versions(MODEL)] == [3]
         assert promoter.history(MODEL)[0].by == "headrace"
-        assert drift(person, keys, store.read_manifest(MODEL, "1"), now) is None
+        assert measure_drift(person, keys, store.read_manifest(MODEL, "1"), now) is None
         assert person.get(keys.drift(MODEL, "1", int(now.timestamp()) // 3600))
     assert refused(admin) == []
 
@@ -283,7 +285,7 @@ def test_metrics_are_read_with_a_user_that_changes_nothing(port: int, admin: red
     registry.register(QueueCollector(lambda: connect(settings)))
     told = generate_latest(registry).decode()
     assert "headrace_redis_up 1.0" in told
-    assert f'headrace_queue_ready{{model="{MODEL}",priority="0"}} 1.0' in told
+    assert f'headrace_queue_waiting{{model="{MODEL}",priority="0"}} 1.0' in told
     assert refused(admin) == []
 
 

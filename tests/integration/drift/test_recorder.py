@@ -16,7 +16,7 @@ from headrace.wire.keys import Keys
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure, Prediction, Success
 from headrace_worker.drift.collector import DriftCollector
-from headrace_worker.drift.psi import Drift, add_commands, drift
+from headrace_worker.drift.psi import ColumnDrift, add_commands, measure_drift
 from headrace_worker.drift.recorder import DriftRecorder
 from headrace_worker.execution.batching import Admitted, Batch
 from headrace_worker.execution.opening import ParsedClaim
@@ -76,11 +76,11 @@ def client(server: redis.Redis) -> Iterator[redis.Redis]:
     server.delete(*server.keys("drift-test:*"))
 
 
-def read(client: redis.Redis, *, rows: int, within: float = 10.0) -> tuple[Drift, ...]:
+def read(client: redis.Redis, *, rows: int, within: float = 10.0) -> tuple[ColumnDrift, ...]:
     """What is there once so many rows are counted."""
     deadline = time.monotonic() + within
     while True:
-        found = drift(client, KEYS, model().manifest, AT)
+        found = measure_drift(client, KEYS, model().manifest, AT)
         assert found is not None
         if found[0].rows >= rows or time.monotonic() > deadline:
             assert found[0].rows == rows
@@ -129,10 +129,10 @@ def test_only_the_hours_asked_for_count(client: redis.Redis):
     read(client, rows=1)
     manifest, later = model().manifest, AT.replace(hour=14)
     for hours, rows in ((2, 0), (3, 1)):
-        found = drift(client, KEYS, manifest, later, hours=hours)
+        found = measure_drift(client, KEYS, manifest, later, hours=hours)
         assert found is not None
         assert found[0].rows == rows
-    assert drift(client, KEYS, model(None).manifest, AT) is None
+    assert measure_drift(client, KEYS, model(None).manifest, AT) is None
 
 
 def test_the_metric_is_read_now_and_then_and_stays_while_redis_is_away(client: redis.Redis):

@@ -15,7 +15,7 @@ from headrace import Client
 from headrace.connection.connect import connect
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
-from headrace_worker.drift.psi import drift
+from headrace_worker.drift.psi import measure_drift
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
@@ -38,7 +38,7 @@ def test_what_a_worker_predicts_is_counted_for_drift(redis_url: str, tmp_path: P
                 client.predict("drifting", instances=[[500.0]] * 20, timeout=20)
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
-                found = drift(server, Keys(), manifest, datetime.now(UTC))
+                found = measure_drift(server, Keys(), manifest, datetime.now(UTC))
                 assert found is not None
                 if found[0].rows == 60:
                     break
@@ -50,7 +50,8 @@ def test_what_a_worker_predicts_is_counted_for_drift(redis_url: str, tmp_path: P
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             shown = reply.read().decode()
         assert (
-            f'headrace_drift_psi{{model="drifting",name="0",version="1",what="feature"}} {found[0].psi}' in shown
+            f'headrace_drift_psi{{column_kind="feature",model="drifting",name="0",version="1"}} {found[0].psi}'
+            in shown
         )
     finally:
         worker.stop()

@@ -96,7 +96,7 @@ def without_canary_or_shadow(running: Running) -> Iterator[None]:
 
 
 def test_a_canary_takes_its_part_of_the_jobs(running: Running):
-    running.promoter.promote("churn", "2", to="canary", share=0.25)
+    running.promoter.promote("churn", "2", alias="canary", share=0.25)
     found = versions(running, 400)
     assert set(found) == {"1", "2"}
     assert 50 < found.count("2") < 150
@@ -107,7 +107,7 @@ def test_a_canary_takes_its_part_of_the_jobs(running: Running):
 
 
 def test_a_canary_takes_its_part_of_the_jobs_that_a_plain_client_sends(running: Running):
-    running.promoter.promote("churn", "2", to="canary", share=0.25)
+    running.promoter.promote("churn", "2", alias="canary", share=0.25)
     counted(running, "canary")
     wait_until(lambda: "2" in versions(running, 20, check=False))  # its jobs go where the worker has heard of it
     found = versions(running, 400, check=False)
@@ -116,19 +116,19 @@ def test_a_canary_takes_its_part_of_the_jobs_that_a_plain_client_sends(running: 
 
 
 def test_a_shadow_answers_nobody_and_its_differences_are_counted(running: Running):
-    running.promoter.promote("churn", "2", to="shadow")
+    running.promoter.promote("churn", "2", alias="shadow")
     assert set(versions(running, 100)) == {"1"}
     (shadow,) = counted(running, "shadow")
     assert shadow.failed == 0
     assert shadow.compared == shadow.differing == shadow.jobs
-    assert shadow.apart == pytest.approx(shadow.compared * 1.0)
-    assert shadow.largest == pytest.approx(1.0)
-    assert 0 < shadow.seconds(0.99) < 1.0
+    assert shadow.difference_sum == pytest.approx(shadow.compared * 1.0)
+    assert shadow.largest_difference == pytest.approx(1.0)
+    assert 0 < shadow.quantile_seconds(0.99) < 1.0
 
 
 def test_a_shadow_is_compared_with_production_and_not_with_a_canary(running: Running):
-    running.promoter.promote("churn", "2", to="canary", share=0.8)
-    running.promoter.promote("churn", "3", to="shadow", force=True)
+    running.promoter.promote("churn", "2", alias="canary", share=0.8)
+    running.promoter.promote("churn", "3", alias="shadow", force=True)
     counted(running, "production", "canary", "shadow")
     versions(running, 200)
     production, canary, shadow = counted(running, "production", "canary", "shadow")
@@ -136,14 +136,14 @@ def test_a_shadow_is_compared_with_production_and_not_with_a_canary(running: Run
 
 
 def test_a_shadow_that_fails_fails_no_job(running: Running):
-    running.promoter.promote("churn", "3", to="shadow", force=True)
+    running.promoter.promote("churn", "3", alias="shadow", force=True)
     assert set(versions(running, 50)) == {"1"}
     (shadow,) = counted(running, "shadow")
     assert shadow.failed == shadow.jobs
 
 
 def test_a_canary_that_fails_ends_by_itself_and_the_history_says_why(running: Running):
-    running.promoter.promote("churn", "3", to="canary", share=0.5, force=True)
+    running.promoter.promote("churn", "3", alias="canary", share=0.5, force=True)
     wait_until(lambda: versions(running, 20) and "canary" not in running.promoter.aliases("churn").by_name)
     newest = running.promoter.history("churn")[0]
     assert (newest.alias, newest.former, newest.version, newest.by) == ("canary", "3", None, "headrace")

@@ -81,10 +81,10 @@ def test_an_alias_moves_when_the_last_worker_has_the_version(promoter: Promoter,
     waited: list[tuple[str, ...]] = []
 
     def hear(said: RolloutStatus) -> None:
-        waited.append(said.waiting)
+        waited.append(said.pending)
         worker(server, "1", "2", name="a")
 
-    done = promoter.promote("churn", "2", why="better", wait=10, tell=hear)
+    done = promoter.promote("churn", "2", reason="better", wait=10, on_status=hear)
     assert waited == [("a",), ()]
     assert done.workers == ("a", "b")
     assert points(promoter) == {"production": "2"}
@@ -149,7 +149,7 @@ def test_a_version_that_is_not_there_or_is_damaged_is_refused_at_once(
 def test_rollback_goes_back_and_again_further_back(promoter: Promoter):
     for version in ("1", "2", "3"):
         promoter.promote("churn", version)
-    assert promoter.rollback("churn", why="worse").version == "2"
+    assert promoter.rollback("churn", reason="worse").version == "2"
     assert promoter.rollback("churn").version == "1"
     with pytest.raises(HeadraceError, match=r"has pointed to churn@1 only: promote the version you want"):
         promoter.rollback("churn")
@@ -159,12 +159,12 @@ def test_rollback_goes_back_and_again_further_back(promoter: Promoter):
 
 def test_a_canary_has_a_share_and_ends_when_it_becomes_production(promoter: Promoter):
     promoter.promote("churn", "1")
-    done = promoter.promote("churn", "2", to="canary", share=0.1)
+    done = promoter.promote("churn", "2", alias="canary", share=0.1)
     assert (done.alias, done.share) == ("canary", 0.1)
     assert points(promoter) == {"production": "1", "canary": "2"}
     promoter.promote("churn", "2")
     assert points(promoter) == {"production": "2"}
-    promoter.promote("churn", "3", to="canary", share=1.0)
+    promoter.promote("churn", "3", alias="canary", share=1.0)
     promoter.rollback("churn", alias="canary")
     assert points(promoter) == {"production": "2"}
 
@@ -175,7 +175,7 @@ def test_a_canary_has_a_share_and_ends_when_it_becomes_production(promoter: Prom
 )
 def test_what_is_no_alias_or_no_share_is_refused(promoter: Promoter, to: str, share: float | None):
     with pytest.raises(InvalidInput):
-        promoter.promote("churn", "1", to=to, share=share)
+        promoter.promote("churn", "1", alias=to, share=share)
 
 
 def test_of_two_who_move_an_alias_at_once_one_is_told(promoter: Promoter, server: redis.Redis):

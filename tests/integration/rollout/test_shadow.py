@@ -74,7 +74,7 @@ def counted(server: redis.Redis) -> Iterator[Callable[..., VersionStats]]:
     def counted(predict: Callable[..., Any], **aliases: Alias) -> VersionStats:
         registry: Any = SimpleNamespace(get=lambda _model, version: model(version, predict))
         ShadowRunner(server, KEYS, registry).on_claim_finished(report(**aliases))
-        return version_stats.decoded(execute(server, version_stats.read_command(KEYS, "churn", "2")))
+        return version_stats.decode_stats(execute(server, version_stats.read_command(KEYS, "churn", "2")))
 
     yield counted
     server.delete(KEYS.version_stats("churn", "1"), KEYS.version_stats("churn", "2"))
@@ -99,4 +99,4 @@ def test_a_version_that_is_canary_and_shadow_is_counted_as_both(counted: Callabl
         lambda _method, rows: [3.0] * len(rows), shadow=Alias(version="2"), canary=Alias(version="2", share=0.1)
     )
     assert (found.succeeded, found.failed, found.compared, found.differing) == (4, 0, 3, 3)
-    assert found.largest == pytest.approx(2.0)
+    assert found.largest_difference == pytest.approx(2.0)

@@ -25,7 +25,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_flower
 from headrace_worker.store.store import Store
 from headrace_worker.telemetry.prediction_record import Record
-from headrace_worker.telemetry.prediction_sinks import Stream
+from headrace_worker.telemetry.prediction_sinks import RedisStream
 from headrace_worker.telemetry.queue_metrics import QueueCollector
 from tests.support import hostile_models
 from tests.support.claim_models import serving
@@ -210,7 +210,7 @@ def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_f
 
 
 def test_a_stream_of_predictions_is_bounded(redis_url: str, server: redis.Redis) -> None:
-    sink = Stream(redis.Redis.from_url(redis_url), Keys("team:"), 100)
+    sink = RedisStream(redis.Redis.from_url(redis_url), Keys("team:"), 100)
     record = Record(at_ms=1, job="a", model="m", state="success", worker="w", claim="c", attempt=1, rows=1)
     for _ in range(20):
         sink.write([record] * 50)

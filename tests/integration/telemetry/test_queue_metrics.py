@@ -17,7 +17,7 @@ from headrace.catalog.published import publish
 from headrace.connection import connect
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
-from headrace_worker.telemetry.queue_metrics import SHOWN, QueueCollector
+from headrace_worker.telemetry.queue_metrics import METRICS, QueueCollector
 from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
 from tests.support.connections import free_port
 from tests.support.stored_dead_letters import bury, letter
@@ -55,7 +55,12 @@ def serve(server: redis.Redis, keys: Keys, *models: str) -> None:
 def test_a_redis_without_models_has_nothing_to_tell_but_that(registry: CollectorRegistry) -> None:
     found = samples(registry)
     assert found.pop("exporter_read_seconds{}") < 5
-    assert found == {"redis_up{}": 1, "leases_lapsed{}": 0, "dead_letters{}": 0, "dead_letters_dropped_total{}": 0}
+    assert found == {
+        "redis_up{}": 1,
+        "leases_expired{}": 0,
+        "dead_letters{}": 0,
+        "dead_letters_dropped_total{}": 0,
+    }
 
 
 def test_it_tells_what_waits_for_how_long_and_who_has_what(
@@ -80,15 +85,15 @@ def test_it_tells_what_waits_for_how_long_and_who_has_what(
     assert found.pop("exporter_read_seconds{}") < 5
     assert found == {
         "redis_up{}": 1,
-        **{f"queue_ready{{churn,{step}}}": jobs for step, jobs in ((0, 3), (3, 0), (6, 0), (9, 3))},
-        **{f"queue_ready{{fraud,{step}}}": 0 for step in (0, 3, 6, 9)},
-        **{f"queue_{place}{{fraud}}": 0 for place in ("again", "delayed", "leased", "oldest_seconds")},
-        "queue_again{churn}": 0,
+        **{f"queue_waiting{{churn,{step}}}": jobs for step, jobs in ((0, 3), (3, 0), (6, 0), (9, 3))},
+        **{f"queue_waiting{{fraud,{step}}}": 0 for step in (0, 3, 6, 9)},
+        **{f"queue_{place}{{fraud}}": 0 for place in ("isolated", "delayed", "leased", "oldest_seconds")},
+        "queue_isolated{churn}": 0,
         "queue_delayed{churn}": 1,
         "queue_leased{churn}": 2,
         "leases{churn}": 1,
         "leases{fraud}": 0,
-        "leases_lapsed{}": 1,
+        "leases_expired{}": 1,
         "dead_letters{}": 1,
         "dead_letters_dropped_total{}": 0,
         "model_workers{churn,1}": 1,
@@ -103,7 +108,7 @@ def test_all_that_it_shows_is_in_its_list(
     serve(server, Keys(settings.key_prefix), "churn")
     text = generate_latest(registry).decode()
     shown = {family.name for family in text_string_to_metric_families(text)}
-    assert shown == {metric.name.removesuffix("_total") for metric in SHOWN}
+    assert shown == {metric.name.removesuffix("_total") for metric in METRICS}
 
 
 def test_a_redis_that_is_away_is_told_as_such() -> None:

@@ -14,7 +14,7 @@ import pytest
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.store.store import Store
-from headrace_worker.telemetry.tracing import is_on, listeners
+from headrace_worker.telemetry.tracing import is_enabled, listeners
 from tests.support import hostile_models
 from tests.support.otlp_endpoint import Collector
 
@@ -136,7 +136,7 @@ def test_a_trace_that_is_not_sampled_makes_no_spans(url: str, collector: Collect
     ],
 )
 def test_opentelemetrys_own_variables_turn_it_on(environ: dict[str, str], on: bool):
-    assert is_on(environ) is on
+    assert is_enabled(environ) is on
     assert on or listeners(environ) == []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
-from headrace_worker.drift.psi import by_chance, compared, counted, psi
+from headrace_worker.drift.psi import chance_psi, compare_columns, psi, sum_hours
 from headrace_worker.profile import CellLocator, Profile, build_profile
 
 NAMED = Named(
@@ -47,7 +47,7 @@ def rows_of(made: Profile, of: Contract, instances: list[Any], predictions: list
 
 
 def verdicts(made: Profile, rows: list[int]) -> dict[str, str]:
-    return {one.name: one.verdict for one in compared(made, rows)}
+    return {one.name: one.verdict for one in compare_columns(made, rows)}
 
 
 def test_rows_of_the_same_sort_are_stable_and_what_moved_is_named():
@@ -73,29 +73,29 @@ def test_a_profile_counted_with_its_own_rows_has_an_index_of_0():
     made = build_profile(of, then, ["no"] * 300)
     rows = rows_of(made, of, then, ["no"] * 300)
     assert rows == [row for column in made.columns for row in column.rows]
-    assert [one.psi for one in compared(made, rows)] == [pytest.approx(0)] * 4
+    assert [one.psi for one in compare_columns(made, rows)] == [pytest.approx(0)] * 4
 
 
 def test_missing_values_are_counted_apart_and_are_drift_too():
     of = contract(NAMED)
     made = build_profile(of, people(500), ["no"] * 500)
     rows = rows_of(made, of, [{**person, "age": None} for person in people(300)], ["no"] * 300)
-    age = compared(made, rows)[0]
+    age = compare_columns(made, rows)[0]
     assert (age.missing, age.verdict) == (1.0, "drifted")
-    assert 0.05 < age.missing_then < 0.15
+    assert 0.05 < age.missing_in_profile < 0.15
 
 
 def test_few_rows_say_nothing():
     of = contract(NAMED)
     made = build_profile(of, people(500), ["no"] * 500)
     rows = rows_of(made, of, people(49), ["no"] * 49)
-    assert {(one.psi, one.verdict) for one in compared(made, rows)} == {(None, "too few rows")}
+    assert {(one.psi, one.verdict) for one in compare_columns(made, rows)} == {(None, "too few rows")}
 
 
 def test_the_index_is_that_of_the_books():
     # 0.2 more in one of two cells: (0.7 - 0.5) ln(0.7 / 0.5) + (0.3 - 0.5) ln(0.3 / 0.5)
     assert psi([50, 50, 0], [70, 30, 0]) == pytest.approx(0.2 * math.log(7 / 5) - 0.2 * math.log(3 / 5))
-    assert by_chance([50, 50, 0], [70, 30, 0]) == pytest.approx(0.02)
+    assert chance_psi([50, 50, 0], [70, 30, 0]) == pytest.approx(0.02)
 
 
 def test_a_true_is_no_1_and_values_never_seen_share_a_cell():
@@ -138,4 +138,4 @@ def test_a_prediction_that_is_no_number_any_more_counts_as_missing():
 
 def test_hours_are_summed_and_what_is_stored_otherwise_does_no_harm():
     hour = struct.pack(">3I", 1, 2, 2**32 - 1)
-    assert counted([hour, None, hour[:4], hour + b"more and more", b"xyz"], 3) == [3, 4, 2 * (2**32 - 1)]
+    assert sum_hours([hour, None, hour[:4], hour + b"more and more", b"xyz"], 3) == [3, 4, 2 * (2**32 - 1)]

@@ -42,12 +42,12 @@ def expressions() -> list[str]:
 
 @pytest.mark.parametrize("asks", [ALERTS.read_text(), TESTS.read_text(), DASHBOARD.read_text()])
 def test_only_metrics_are_asked_for_that_there_are(asks: str) -> None:
-    there = set().union(*map(names, (*monitoring.SHOWN, *queue_metrics.SHOWN)))
+    there = set().union(*map(names, (*monitoring.SHOWN, *queue_metrics.METRICS)))
     assert set(re.findall(r"\bheadrace_[a-z_]+", asks)) <= there
 
 
 def test_only_by_labels_there_are_is_anything_summed_up() -> None:
-    labels = {label for metric in (*monitoring.SHOWN, *queue_metrics.SHOWN) for label in metric.labels} | {"le"}
+    labels = {label for metric in (*monitoring.SHOWN, *queue_metrics.METRICS) for label in metric.labels} | {"le"}
     asked = re.findall(r"\b(?:by|on) \(([^)]*)\)", ALERTS.read_text() + DASHBOARD.read_text())
     assert asked
     assert {label for group in asked for label in group.split(", ")} <= labels

@@ -21,8 +21,8 @@ from headrace_worker.execution.report import ClaimReport
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.manifest import Limits
 from headrace_worker.telemetry import metrics
-from headrace_worker.telemetry.claim_metrics import measure
-from headrace_worker.telemetry.metrics import MetricDelta, read
+from headrace_worker.telemetry.claim_metrics import count_claim
+from headrace_worker.telemetry.metrics import MetricDelta, decode
 from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 from headrace_worker.transport.leases import Claim, Lease
 
@@ -72,8 +72,8 @@ def report(
 
 
 def counted(one: ClaimReport, claim_jobs: int = 256) -> MetricDelta:
-    tally = MetricDelta(counts={}, observed={})
-    measure(one, tally, claim_jobs=claim_jobs)
+    tally = MetricDelta(counters={}, histograms={})
+    count_claim(one, tally, claim_jobs=claim_jobs)
     return tally
 
 
@@ -84,11 +84,11 @@ def success(job: str) -> Success:
 def test_a_claim_counts_its_outcomes_waits_batches_and_seconds() -> None:
     jobs = [Job(id=job_id(2), model="churn", instances=[1, 2]), Job(id="own-name", model="churn", instances=[1])]
     tally = counted(report(*map(encode, jobs), jobs=jobs, outcomes=[success(job.id) for job in jobs]))
-    assert tally.counts == {
+    assert tally.counters == {
         ("headrace_jobs_total", ("churn", "3", "success")): 2,
         ("headrace_batches_total", ("churn", "3", "empty")): 1,
     }
-    sums = {name: (row[0], sum(row[1:])) for (name, _), row in tally.observed.items()}
+    sums = {name: (row[0], sum(row[1:])) for (name, _), row in tally.histograms.items()}
     assert sums == {
         "headrace_wait_seconds": (pytest.approx(2, abs=0.002), 1),
         "headrace_batch_seconds": (0.25, 1),
@@ -101,13 +101,13 @@ def test_a_claim_counts_its_outcomes_waits_batches_and_seconds() -> None:
 def test_a_delayed_job_waits_from_the_moment_it_was_due() -> None:
     job = Job(id=job_id(3600), model="churn", instances=[1], eta=AT - timedelta(seconds=1))
     tally = counted(report(encode(job), jobs=[job], outcomes=[success(job.id)]))
-    assert tally.observed["headrace_wait_seconds", ("churn",)][0] == pytest.approx(1, abs=0.002)
+    assert tally.histograms["headrace_wait_seconds", ("churn",)][0] == pytest.approx(1, abs=0.002)
 
 
 def test_a_clock_that_is_ahead_makes_a_wait_of_nothing() -> None:
     job = Job(id=job_id(-60), model="churn", instances=[1])
     assert (
-        counted(report(encode(job), jobs=[job], outcomes=[success(job.id)])).observed[
+        counted(report(encode(job), jobs=[job], outcomes=[success(job.id)])).histograms[
             "headrace_wait_seconds", ("churn",)
         ][0]
         == 0
@@ -131,7 +131,7 @@ def test_what_a_message_says_is_no_label() -> None:
         worker="w",
     )
     tally = counted(report(frame, jobs=[job], outcomes=[failure], batches=0, letters=[letter]))
-    assert tally.counts == {
+    assert tally.counters == {
         ("headrace_jobs_total", ("churn", "", "failure")): 1,
         ("headrace_dead_letters_total", ("churn", "unknown model")): 1,
         ("headrace_attempts_total", ("churn", "other")): 1,
@@ -142,7 +142,7 @@ def test_what_a_message_says_is_no_label() -> None:
 def test_a_lost_lease_is_all_that_is_counted_of_its_claim() -> None:
     job = Job(id="a", model="churn", instances=[1])
     tally = counted(report(encode(job), jobs=[job], outcomes=[], lost=True))
-    assert (tally.counts, tally.observed) == ({("headrace_lease_losses_total", ("churn",)): 1}, {})
+    assert (tally.counters, tally.histograms) == ({("headrace_lease_losses_total", ("churn",)): 1}, {})
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_lost_lease_is_all_that_is_counted_of_its_claim() -> None:
 def test_a_batch_tells_why_it_holds_no_more(cut: str, frames: int, batches: int, limits: dict[str, int]) -> None:
     jobs = [Job(id=f"j{n}", model="churn", instances=[1]) for n in range(frames)]
     one = report(*map(encode, jobs), jobs=jobs, outcomes=[], batches=batches, **limits)
-    assert counted(one, claim_jobs=4).counts == {("headrace_batches_total", ("churn", "3", cut)): batches}
+    assert counted(one, claim_jobs=4).counters == {("headrace_batches_total", ("churn", "3", cut)): batches}
 
 
 def test_a_job_that_runs_alone_is_a_batch_cut_for_that() -> None:
@@ -166,22 +166,22 @@ def test_a_job_that_runs_alone_is_a_batch_cut_for_that() -> None:
     frame = join_history([Attempt(cause="crash", owner="o", at_ms=1, claim_size=3)], encode(job))
     assert ("headrace_batches_total", ("churn", "3", "alone")) in counted(
         report(frame, jobs=[job], outcomes=[])
-    ).counts
+    ).counters
 
 
 def test_a_tally_survives_its_way_in_parts() -> None:
-    tally, got = MetricDelta(counts={}, observed={}), MetricDelta(counts={}, observed={})
+    tally, got = MetricDelta(counters={}, histograms={}), MetricDelta(counters={}, histograms={})
     for n in range(5):
         tally.add(metrics.RETRIES, (f"m{n}",), n)
-        tally.observe(metrics.WAIT, (f"m{n}",), [0.1, 1e9])
-    for part in tally.parts(3):
-        got.take(read(part))
-    assert (got.counts, got.observed) == (tally.counts, tally.observed)
+        tally.observe(metrics.WAIT_SECONDS, (f"m{n}",), [0.1, 1e9])
+    for part in tally.encode_chunks(3):
+        got.merge(decode(part))
+    assert (got.counters, got.histograms) == (tally.counters, tally.histograms)
 
 
 def test_a_process_that_cannot_send_keeps_a_sum_and_sends_it_later() -> None:
     feed = MetricsPipe()
-    one = MetricDelta(counts={}, observed={})
+    one = MetricDelta(counters={}, histograms={})
     one.add(metrics.RETRIES, ("m",))
     child = os.fork()
     if not child:  # as a pool process: more than a socket holds, all at once
@@ -189,11 +189,11 @@ def test_a_process_that_cannot_send_keeps_a_sum_and_sends_it_later() -> None:
             feed.send(one)
         deadline = time.monotonic() + 10
         while feed._unsent and time.monotonic() < deadline:  # what is left is to go, too
-            feed.send(MetricDelta(counts={}, observed={}))
+            feed.send(MetricDelta(counters={}, histograms={}))
         os._exit(0)
     os.waitpid(child, 0)
     deadline = time.monotonic() + 10
-    while feed.sums().counts.get(("headrace_retries_total", ("m",))) != 20_000:
-        assert time.monotonic() < deadline, feed.sums()
+    while feed.totals().counters.get(("headrace_retries_total", ("m",))) != 20_000:
+        assert time.monotonic() < deadline, feed.totals()
         time.sleep(0.01)
     feed.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import HeadraceError
-from headrace_worker.telemetry.health import HUNG_AFTER, STALE_AFTER, Health, HealthFile, read
+from headrace_worker.telemetry.health import HUNG_SECONDS, STALE_SECONDS, Health, HealthFile, read_status
 
 
 class Clock:
@@ -29,73 +29,73 @@ def health(clock: Clock) -> Health:
 
 
 def live_ready(health: Health) -> tuple[bool, bool]:
-    verdict = health.verdict()
+    verdict = health.status()
     return verdict.live, verdict.ready
 
 
 def test_a_worker_that_loads_models_for_an_hour_lives_and_is_not_ready(health: Health, clock: Clock) -> None:
     clock.now = 3600
     assert live_ready(health) == (True, False)
-    assert "starts" in health.verdict().why
+    assert "starts" in health.status().reason
 
 
 def test_a_worker_is_ready_once_its_models_are(health: Health) -> None:
-    health.connected()
-    health.beat()
-    health.ready()
+    health.mark_connected()
+    health.record_heartbeat()
+    health.mark_ready()
     assert live_ready(health) == (True, True)
 
 
 def test_a_worker_whose_event_loop_stands_still_hangs(health: Health, clock: Clock) -> None:
-    health.ready()
-    health.beat()
-    clock.now = HUNG_AFTER - 1
+    health.mark_ready()
+    health.record_heartbeat()
+    clock.now = HUNG_SECONDS - 1
     assert live_ready(health) == (True, True)
-    clock.now = HUNG_AFTER + 1
+    clock.now = HUNG_SECONDS + 1
     assert live_ready(health) == (False, False)
-    assert "hangs" in health.verdict().why
+    assert "hangs" in health.status().reason
 
 
 def test_a_worker_that_waits_for_redis_is_not_to_be_restarted(health: Health, clock: Clock) -> None:
-    health.ready()
-    health.beat()
-    health.away()
-    clock.now = 10 * HUNG_AFTER
+    health.mark_ready()
+    health.record_heartbeat()
+    health.mark_disconnected()
+    clock.now = 10 * HUNG_SECONDS
     assert live_ready(health) == (True, True)
-    assert "Redis is away" in health.verdict().why
+    assert "Redis is away" in health.status().reason
 
 
 def test_a_worker_that_waits_for_a_redis_that_fell_silent_is_not_to_be_restarted(
     health: Health, clock: Clock
 ) -> None:
-    health.ready()
-    health.beat()
-    health.asks()
-    clock.now = 10 * HUNG_AFTER
-    health.asks()
+    health.mark_ready()
+    health.record_heartbeat()
+    health.mark_request_sent()
+    clock.now = 10 * HUNG_SECONDS
+    health.mark_request_sent()
     assert live_ready(health) == (True, True)
-    assert "Redis does not answer" in health.verdict().why
-    health.answered()
-    assert health.verdict().why == "all is well"  # its event loop has time again
-    clock.now += HUNG_AFTER + 1
+    assert "Redis does not answer" in health.status().reason
+    health.mark_reply_received()
+    assert health.status().reason == "all is well"  # its event loop has time again
+    clock.now += HUNG_SECONDS + 1
     assert live_ready(health) == (False, False)
 
 
 def test_an_event_loop_that_hangs_while_redis_answers_hangs(health: Health, clock: Clock) -> None:
-    health.ready()
-    health.beat()
+    health.mark_ready()
+    health.record_heartbeat()
     for _ in range(40):
-        health.asks()
-        health.answered()
+        health.mark_request_sent()
+        health.mark_reply_received()
         clock.now += 1
-    health.asks()
+    health.mark_request_sent()
     assert live_ready(health) == (False, False)
-    assert "hangs" in health.verdict().why
+    assert "hangs" in health.status().reason
 
 
 def test_a_worker_that_is_told_to_stop_takes_no_more(health: Health) -> None:
-    health.ready()
-    health.stopping()
+    health.mark_ready()
+    health.mark_stopping()
     assert live_ready(health) == (True, False)
 
 
@@ -103,23 +103,23 @@ def test_the_file_says_what_the_worker_says(health: Health, tmp_path: Path) -> N
     path = tmp_path / "health"
     file = HealthFile(str(path), health)
     file.start()
-    assert not read(path, path.stat().st_mtime).ready
-    health.ready()
+    assert not read_status(path, path.stat().st_mtime).ready
+    health.mark_ready()
     file.update()
-    verdict = read(path, path.stat().st_mtime)
+    verdict = read_status(path, path.stat().st_mtime)
     assert (verdict.ready, verdict.pid) == (True, os.getpid())
-    gone = read(path, path.stat().st_mtime + STALE_AFTER + 1)
+    gone = read_status(path, path.stat().st_mtime + STALE_SECONDS + 1)
     assert (gone.live, gone.ready) == (False, False)
     file.remove()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(HeadraceError, match="no worker writes"):
-        read(path, 0)
+        read_status(path, 0)
 
 
 def test_a_file_of_something_else_is_said_to_be_that(tmp_path: Path) -> None:
     (tmp_path / "health").write_text("hello")
     with pytest.raises(HeadraceError, match="cannot be read"):
-        read(tmp_path / "health", 0)
+        read_status(tmp_path / "health", 0)
 
 
 def test_a_folder_that_takes_no_file_stops_no_worker(

@@ -24,7 +24,7 @@ def health() -> Health:
 def server(health: Health) -> Iterator[HttpServer]:
     registry = CollectorRegistry()
     Gauge("one", "One.", registry=registry).set(1)
-    server = HttpServer("127.0.0.1", 0, registry, health.verdict)
+    server = HttpServer("127.0.0.1", 0, registry, health.status)
     yield server
     server.close()
 
@@ -43,7 +43,7 @@ def test_it_tells_metrics_and_health(server: HttpServer, health: Health) -> None
     assert "one 1.0" in ask(server, "/metrics")[1]
     assert ask(server, "/live")[0] == 200
     assert ask(server, "/ready") == (503, "the worker starts: its models are being loaded\n")
-    health.ready()
+    health.mark_ready()
     assert ask(server, "/ready") == (200, "all is well\n")
 
 

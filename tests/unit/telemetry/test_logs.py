@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headrace_worker.telemetry.logs import LogFormat, secrets_of
+from headrace_worker.telemetry.logs import LogFormat, find_secrets
 
 
 class Terminal(io.StringIO):
@@ -21,7 +21,7 @@ def written(form: LogFormat, *args: Any, stream: io.StringIO | None = None, **ex
     stream = stream if stream is not None else io.StringIO()
     logger = logging.Logger("celery.worker")
     logger.addHandler(logging.StreamHandler(stream))
-    form.give(logger)
+    form.apply_to(logger)
     error = ConnectionError("redis://:hunter2@redis:6379/0 is away")
     logger.warning(*args, extra=extra or None, exc_info=None if extra else error)
     return stream.getvalue()
@@ -59,7 +59,7 @@ def test_the_form_can_be_chosen(form: Any) -> None:
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_passwords_are_struck_from_lines_fields_and_tracebacks(form: Any) -> None:
-    made = LogFormat(form, secrets_of("redis://:s%2Fcret@redis/0;rediss://me:other@two:1/0"))
+    made = LogFormat(form, find_secrets("redis://:s%2Fcret@redis/0;rediss://me:other@two:1/0"))
     line = written(made, "at %s", "rediss://me:xyz@there:1/0, s/cret, s%2Fcret, other")
     assert "ConnectionError" in line
     assert "me:***@there" in line
@@ -69,7 +69,7 @@ def test_passwords_are_struck_from_lines_fields_and_tracebacks(form: Any) -> Non
 
 def test_the_key_of_a_dsn_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENTRY_DSN", "https://0123456789abcdef@sentry.example/7")
-    assert secrets_of() == {"0123456789abcdef"}
+    assert find_secrets() == {"0123456789abcdef"}
 
 
 def test_what_celery_adds_of_a_task_s_arguments_is_left_out() -> None:

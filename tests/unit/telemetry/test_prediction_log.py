@@ -25,10 +25,10 @@ from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.report import ClaimReport
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.telemetry.metrics import LOG_DROPS, LOGGED, MetricDelta
+from headrace_worker.telemetry.metrics import LOG_RECORDS, LOG_RECORDS_DROPPED, MetricDelta
 from headrace_worker.telemetry.prediction_log import PredictionLog
-from headrace_worker.telemetry.prediction_record import Levels, Record, levels, records, redacted
-from headrace_worker.telemetry.prediction_sinks import COLUMNS, Folder, LineFiles, ParquetFiles, check
+from headrace_worker.telemetry.prediction_record import Levels, Record, make_records, parse_levels, redact
+from headrace_worker.telemetry.prediction_sinks import COLUMNS, Folder, LineFiles, ParquetFiles, check_destination
 from headrace_worker.transport.leases import Claim, Lease
 from tests.support import ROOT
 
@@ -72,7 +72,7 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> C
 
 
 def kept(setting: str, one: ClaimReport) -> list[Record]:
-    return list(records(one, levels(setting)))
+    return list(make_records(one, parse_levels(setting)))
 
 
 @pytest.mark.parametrize("setting", ["", "off", "fraud=full", "churn=off,*=full", "0"])
@@ -102,7 +102,7 @@ def test_inputs_that_nobody_has_checked_are_not_kept() -> None:
 
 @pytest.mark.parametrize("takes", [Array(shape=(1,), redact=True), Text(redact=True)])
 def test_an_array_or_text_is_redacted_whole(takes: Any) -> None:
-    assert redacted(contract(takes), ["Xyzzy"]) == ["<redacted>"]
+    assert redact(contract(takes), ["Xyzzy"]) == ["<redacted>"]
 
 
 def test_a_share_keeps_the_same_jobs_everywhere() -> None:
@@ -115,13 +115,13 @@ def test_a_share_keeps_the_same_jobs_everywhere() -> None:
 @pytest.mark.parametrize("setting", ["all", "churn=", "churn=2", "-1", "a b=full", "=full", "nan", "churn=1e9"])
 def test_a_level_that_is_none_is_refused(setting: str) -> None:
     with pytest.raises(SettingError, match="HEADRACE_PREDICTION_LOG"):
-        levels(setting)
+        parse_levels(setting)
 
 
 @pytest.mark.parametrize("to", ["", "redis:x", "file", "file:", "s3:bucket", "/var/log"])
 def test_a_sink_that_is_none_is_refused(to: str) -> None:
     with pytest.raises(SettingError, match="HEADRACE_PREDICTION_LOG_TO"):
-        check(to)
+        check_destination(to)
 
 
 def many(count: int = 3) -> list[Record]:
@@ -176,13 +176,13 @@ class Sent:
     """Adds tallies up."""
 
     def __init__(self) -> None:
-        self.sum = MetricDelta(counts={}, observed={})
+        self.sum = MetricDelta(counters={}, histograms={})
 
     def __call__(self, tally: MetricDelta) -> None:
-        self.sum.take(tally)
+        self.sum.merge(tally)
 
     def __getitem__(self, metric: Any) -> float:
-        return self.sum.counts.get((metric.name, ("churn",)), 0)
+        return self.sum.counters.get((metric.name, ("churn",)), 0)
 
 
 def soon(condition: Callable[[], bool]) -> None:
@@ -219,7 +219,7 @@ def test_a_process_that_ends_writes_what_waits(
     log.close()
     (file,) = (tmp_path / "log").iterdir()
     assert parquet.read_table(file).num_rows == 40
-    assert (sent[LOGGED], sent[LOG_DROPS]) == (40, 0)
+    assert (sent[LOG_RECORDS], sent[LOG_RECORDS_DROPPED]) == (40, 0)
 
 
 def test_a_full_disk_costs_records_and_is_counted_and_said_once(
@@ -229,11 +229,11 @@ def test_a_full_disk_costs_records_and_is_counted_and_said_once(
     log = running(LineFiles(folder(tmp_path, ".jsonl")), sent)
     for _ in range(5):
         log.on_claim_finished(report("a", "b"))
-    soon(lambda: sent[LOG_DROPS] == 10)
+    soon(lambda: sent[LOG_RECORDS_DROPPED] == 10)
     assert len(caplog.records) == 1
     (tmp_path / "log").unlink()
     log.on_claim_finished(report("a"))
-    soon(lambda: sent[LOGGED] == 1)
+    soon(lambda: sent[LOG_RECORDS] == 1)
 
 
 def test_a_sink_that_hangs_blocks_nothing_and_what_finds_no_room_is_counted(
@@ -254,14 +254,14 @@ def test_a_sink_that_hangs_blocks_nothing_and_what_finds_no_room_is_counted(
     for _ in range(10):
         log.on_claim_finished(one)
     assert time.monotonic() - began < 1
-    soon(lambda: sent[LOG_DROPS] >= 60)
+    soon(lambda: sent[LOG_RECORDS_DROPPED] >= 60)
     sink.go = True
-    soon(lambda: sent[LOGGED] + sent[LOG_DROPS] == 100)
+    soon(lambda: sent[LOG_RECORDS] + sent[LOG_RECORDS_DROPPED] == 100)
 
 
 def test_the_settings_have_a_default_that_keeps_nothing() -> None:
-    assert levels(WorkerSettings().prediction_log).by_model == {}
-    check(WorkerSettings().prediction_log_to)
+    assert parse_levels(WorkerSettings().prediction_log).by_model == {}
+    check_destination(WorkerSettings().prediction_log_to)
 
 
 def test_every_field_of_a_record_stands_in_the_reference_and_no_other_does() -> None:

@@ -10,7 +10,7 @@ import click
 from headrace.errors import HeadraceError
 from headrace.settings import load
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.telemetry.health import read
+from headrace_worker.telemetry.health import read_status
 
 
 @click.command()
@@ -29,7 +29,7 @@ def health(*, ready: bool, path: Path | None) -> None:
     path = path or Path(load(WorkerSettings).health_file)
     if path == Path():
         raise HeadraceError("set HEADRACE_HEALTH_FILE, for the worker too: it says there how it is")
-    verdict = read(path, time.time())
+    verdict = read_status(path, time.time())
     if not (verdict.ready if ready else verdict.live):
-        raise HeadraceError(verdict.why)
-    click.echo(verdict.why)
+        raise HeadraceError(verdict.reason)
+    click.echo(verdict.reason)

@@ -28,7 +28,7 @@ def compare(*, model: str, store: str | None, url: str | None, as_json: bool) ->
     with models_rollout.promoter(store, url) as promoter:
         found = promoter.compare_versions(model)
         if not found:
-            promoter.check_known(model)
+            promoter.check_model_exists(model)
     if as_json:
         for name, version, one in found:
             options.print_json({"alias": name, "version": version, **_numbers(one)})
@@ -56,12 +56,12 @@ def _numbers(one: VersionStats) -> dict[str, object]:
         "jobs": one.jobs,
         "failed": one.failed,
         "failure_rate": one.failure_rate,
-        "p50_seconds": one.seconds(0.5),
-        "p99_seconds": one.seconds(0.99),
+        "p50_seconds": one.quantile_seconds(0.5),
+        "p99_seconds": one.quantile_seconds(0.99),
         "compared": one.compared,
         "differing": one.differing,
-        "mean_difference": one.apart / one.compared if one.compared else None,
-        "largest_difference": one.largest if one.compared else None,
+        "mean_difference": one.difference_sum / one.compared if one.compared else None,
+        "largest_difference": one.largest_difference if one.compared else None,
         "skipped": one.skipped,
     }
 
@@ -71,12 +71,12 @@ def _cells(name: str, one: VersionStats) -> tuple[str, ...]:
     return (
         f"{one.jobs:,}",
         f"{one.failure_rate:.2%}",
-        _milliseconds(one.seconds(0.5)),
-        _milliseconds(one.seconds(0.99)),
+        _milliseconds(one.quantile_seconds(0.5)),
+        _milliseconds(one.quantile_seconds(0.99)),
         f"{one.compared:,}" if compared else "",
         f"{one.differing / one.compared:.2%}" if compared else "",
-        f"{one.apart / one.compared:.3g}" if compared else "",
-        f"{one.largest:.3g}" if compared else "",
+        f"{one.difference_sum / one.compared:.3g}" if compared else "",
+        f"{one.largest_difference:.3g}" if compared else "",
     )
 
 

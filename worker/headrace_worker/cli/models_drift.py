@@ -13,7 +13,7 @@ from headrace.cli import options
 from headrace_worker.cli import store as stores
 
 if TYPE_CHECKING:
-    from headrace_worker.drift.psi import Drift
+    from headrace_worker.drift.psi import ColumnDrift
 
 #: What is printed first.
 _WORST = ("drifted", "moved", "too few rows", "stable")
@@ -50,7 +50,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
         manifest = opened.read_manifest(name, version or serving)
         seconds, _ = client.time()
         now = datetime.fromtimestamp(int(seconds), UTC)
-        found = drifts.drift(client, keys, manifest, now, hours=hours)
+        found = drifts.measure_drift(client, keys, manifest, now, hours=hours)
     if found is None:
         raise ModelError(
             f"{manifest.title} was added without a profile, which takes 100 instances or more: "
@@ -68,7 +68,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
 _TITLES = ("NAME", "", "ROWS", "PSI", "", "MISSING", "WHEN ADDED")
 
 
-def _row(one: Drift) -> tuple[str, ...]:
+def _row(one: ColumnDrift) -> tuple[str, ...]:
     return (
         options.printable(one.name),
         one.column_kind,
@@ -76,9 +76,9 @@ def _row(one: Drift) -> tuple[str, ...]:
         "-" if one.psi is None else f"{one.psi:.3f}",
         one.verdict,
         f"{one.missing:.1%}",
-        f"{one.missing_then:.1%}",
+        f"{one.missing_in_profile:.1%}",
     )
 
 
-def _order(one: Drift) -> tuple[int, float]:
+def _order(one: ColumnDrift) -> tuple[int, float]:
     return _WORST.index(one.verdict), -(one.psi or 0.0)

@@ -109,13 +109,20 @@ def promote(
     told: list[RolloutStatus] = []
 
     def tell(said: RolloutStatus) -> None:
-        if said.waiting and (not told or told[-1].waiting != said.waiting):
-            click.echo(f"waiting for {', '.join(said.waiting)} to load {model}@{version}", err=True)
+        if said.pending and (not told or told[-1].pending != said.pending):
+            click.echo(f"waiting for {', '.join(said.pending)} to load {model}@{version}", err=True)
         told.append(said)
 
     with promoter(store, url) as moving:
         done = moving.promote(
-            model, version, to=alias, share=canary, why=why, force=force, wait=0 if no_wait else wait, tell=tell
+            model,
+            version,
+            alias=alias,
+            share=canary,
+            reason=why,
+            force=force,
+            wait=0 if no_wait else wait,
+            on_status=tell,
         )
     if as_json:
         options.print_json(done)
@@ -142,7 +149,7 @@ def promote(
 def rollback(*, model: str, alias: str, why: str, store: str | None, url: str | None, as_json: bool) -> None:
     """Let an alias of MODEL point to the version it pointed to before. At once: waits for no worker."""
     with promoter(store, url) as moving:
-        done = moving.rollback(model, alias=alias, why=why)
+        done = moving.rollback(model, alias=alias, reason=why)
     if as_json:
         options.print_json(done)
     else:
@@ -167,7 +174,7 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
     with promoter(store, url) as moving:
         found = moving.aliases(model).by_name
         if not found:
-            moving.check_known(model)
+            moving.check_model_exists(model)
         said = {name: moving.status(model, alias.version) for name, alias in found.items()}
     if as_json:
         for name, alias in sorted(found.items()):
@@ -177,7 +184,7 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
                     "version": alias.version,
                     "share": alias.share,
                     "loaded_by": said[name].ready,
-                    "not_yet": said[name].waiting,
+                    "not_yet": said[name].pending,
                     "refused": said[name].refused,
                 }
             )
@@ -202,7 +209,7 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
 
 
 def _workers(said: RolloutStatus) -> str:
-    of = len(said.ready) + len(said.waiting) + len(said.refused)
+    of = len(said.ready) + len(said.pending) + len(said.refused)
     return f"{len(said.ready)} of {of} worker{'' if of == 1 else 's'}" if of else "no worker"
 
 
@@ -216,7 +223,7 @@ def history(*, model: str, store: str | None, url: str | None, as_json: bool) ->
     with promoter(store, url) as moving:
         moves = moving.history(model)
         if not moves:
-            moving.check_known(model)
+            moving.check_model_exists(model)
     if as_json:
         for move in moves:
             options.print_json(move)

@@ -14,8 +14,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from headrace.wire.keys import Keys
-from headrace_worker.drift.psi import drift
-from headrace_worker.telemetry.metrics import Metric, gauges
+from headrace_worker.drift.psi import measure_drift
+from headrace_worker.telemetry.metrics import Metric, gauge_family
 
 if TYPE_CHECKING:
     from headrace_worker.manifest import Manifest
@@ -27,7 +27,7 @@ PSI = Metric(
     "headrace_drift_psi",
     "gauge",
     "Population stability index of a day's jobs against the version's profile; all workers show the same.",
-    ("model", "version", "what", "name"),
+    ("model", "version", "column_kind", "name"),
 )
 
 #: Seconds for which what was read is shown again.
@@ -63,7 +63,7 @@ class DriftCollector(Collector):
                     self._rows = list(self._read())
                 except redis.RedisError as error:
                     log.warning("could not read what was counted for drift: %s", type(error).__name__)
-            yield gauges(PSI, self._rows)
+            yield gauge_family(PSI, self._rows)
 
     def _read(self) -> Iterator[tuple[tuple[str, ...], float]]:
         manifests = [one for one in self._serving() if one.profile is not None]
@@ -74,7 +74,7 @@ class DriftCollector(Collector):
         seconds, _ = self._client.time()
         now = datetime.fromtimestamp(int(seconds), UTC)
         for manifest in manifests:
-            for one in drift(self._client, self._keys, manifest, now) or ():
+            for one in measure_drift(self._client, self._keys, manifest, now) or ():
                 if one.psi is not None:
                     yield (manifest.name, manifest.version, one.column_kind, one.name), one.psi
 

@@ -21,16 +21,16 @@ from headrace_worker.manifest import Manifest
 from headrace_worker.profile import Column, Profile
 
 #: Hours that can be asked for.
-MOST_HOURS = 48
+MAX_HOURS = 48
 #: What people who use the index go by: below the first nothing has changed, from the second on something has.
 MOVED, DRIFTED = 0.1, 0.25
 #: Rows below which nothing is said.
-LEAST_ROWS = 50
+MIN_ROWS = 50
 
 Verdict = Literal["stable", "moved", "drifted", "too few rows"]
 
 
-class Drift(msgspec.Struct, frozen=True, kw_only=True):
+class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
     """One column of a version: a feature, or a number of its predictions."""
 
     name: str
@@ -41,7 +41,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     psi: float | None
     verdict: Verdict
     #: The part of rows without a value, when packaged and now.
-    missing_then: float
+    missing_in_profile: float
     missing: float
 
 
@@ -51,12 +51,12 @@ def add_commands(
     """The commands that add rows to cells, by the numbers of these, at a moment of the server's clock."""
     key = keys.drift(model, version, _hour(now))
     adds: list[Word] = [word for cell, rows in cells.items() for word in ("INCRBY", "u32", f"#{cell}", rows)]
-    return ("BITFIELD", key, "OVERFLOW", "SAT", *adds), ("EXPIRE", key, (MOST_HOURS + 1) * 3_600)
+    return ("BITFIELD", key, "OVERFLOW", "SAT", *adds), ("EXPIRE", key, (MAX_HOURS + 1) * 3_600)
 
 
-def drift(
+def measure_drift(
     client: redis.Redis, keys: Keys, manifest: Manifest, now: datetime, *, hours: int = 24
-) -> tuple[Drift, ...] | None:
+) -> tuple[ColumnDrift, ...] | None:
     """Each column of a version, by the rows of so many hours, the one that runs included.
 
     None where the version has no profile. Raises redis.RedisError.
@@ -70,10 +70,10 @@ def drift(
     replies = execute(client, Pipeline(reads))
     if wrong := next((reply for reply in replies if isinstance(reply, Exception)), None):
         raise wrong
-    return compared(manifest.profile, counted(replies, manifest.profile.cells))
+    return compare_columns(manifest.profile, sum_hours(replies, manifest.profile.cells))
 
 
-def counted(stored: Sequence[Any], cells: int) -> list[int]:
+def sum_hours(stored: Sequence[Any], cells: int) -> list[int]:
     """The rows in each cell, summed over what is stored of each hour; None is nothing."""
     sums = [0] * cells
     for raw in stored:
@@ -83,7 +83,7 @@ def counted(stored: Sequence[Any], cells: int) -> list[int]:
     return sums
 
 
-def compared(profile: Profile, rows: Sequence[int]) -> tuple[Drift, ...]:
+def compare_columns(profile: Profile, rows: Sequence[int]) -> tuple[ColumnDrift, ...]:
     """What the rows in each cell say of each column."""
     found, first = [], 0
     for place, column in enumerate(profile.columns):
@@ -93,16 +93,16 @@ def compared(profile: Profile, rows: Sequence[int]) -> tuple[Drift, ...]:
     return tuple(found)
 
 
-def _compared(column: Column, now: Sequence[int], what: Literal["feature", "prediction"]) -> Drift:
+def _compared(column: Column, now: Sequence[int], what: Literal["feature", "prediction"]) -> ColumnDrift:
     then, total = column.rows, sum(now)
-    index = psi(then, now) if total >= LEAST_ROWS else None
-    return Drift(
+    index = psi(then, now) if total >= MIN_ROWS else None
+    return ColumnDrift(
         name=column.name,
         column_kind=what,
         rows=total,
         psi=index,
-        verdict=_verdict(index, by_chance(then, now)),
-        missing_then=then[-1] / sum(then),
+        verdict=_verdict(index, chance_psi(then, now)),
+        missing_in_profile=then[-1] / sum(then),
         missing=now[-1] / total if total else 0.0,
     )
 
@@ -118,7 +118,7 @@ def psi(then: Sequence[int], now: Sequence[int]) -> float:
     return index
 
 
-def by_chance(then: Sequence[int], now: Sequence[int]) -> float:
+def chance_psi(then: Sequence[int], now: Sequence[int]) -> float:
     """About the index that two samples of one distribution have: few rows are never quite alike."""
     cells = sum(1 for one, other in zip(then, now, strict=True) if one or other)
     return (cells - 1) * (1 / max(1, sum(then)) + 1 / max(1, sum(now)))

@@ -20,11 +20,11 @@ class HealthStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
         """The connection is there."""
-        self.health.connected()
+        self.health.mark_connected()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
         """The connection is lost, or the worker ends."""
-        self.health.away()
+        self.health.mark_disconnected()
 
 
 class LoopHealthStep(bootsteps.StartStopStep):
@@ -40,5 +40,5 @@ class LoopHealthStep(bootsteps.StartStopStep):
         pool = getattr(worker.pool, "_pool", None)
         if hasattr(pool, "_all_inqueues"):  # in another pool, jobs run in the loop, for as long as they like
             type(self).pool = pool
-            self.health.beat()
-            hub.call_repeatedly(_BEAT_EVERY, self.health.beat)
+            self.health.record_heartbeat()
+            hub.call_repeatedly(_BEAT_EVERY, self.health.record_heartbeat)

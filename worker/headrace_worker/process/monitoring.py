@@ -18,18 +18,18 @@ from headrace_worker.telemetry.claim_metrics import ClaimMetrics
 from headrace_worker.telemetry.health import Health, HealthFile
 from headrace_worker.telemetry.http_server import HttpServer
 from headrace_worker.telemetry.metrics import MetricDelta
-from headrace_worker.telemetry.metrics_collector import WorkerCollector, registry
+from headrace_worker.telemetry.metrics_collector import WorkerCollector, make_registry
 from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 from headrace_worker.telemetry.prediction_log import PredictionLog
-from headrace_worker.telemetry.prediction_record import levels
-from headrace_worker.telemetry.prediction_sinks import Sink, check, sink_of
+from headrace_worker.telemetry.prediction_record import parse_levels
+from headrace_worker.telemetry.prediction_sinks import Sink, check_destination, make_sink
 
 if TYPE_CHECKING:
     from headrace_worker.execution.report import Listener
     from headrace_worker.models.registry import Registry
 
 #: Every metric of a worker, except those of prometheus-client about the main process.
-SHOWN = (*metrics_collector.SHOWN, PSI)
+SHOWN = (*metrics_collector.METRICS, PSI)
 
 #: Seconds for which a scrape waits for Redis.
 _SCRAPED_WITHIN = 1.0
@@ -44,10 +44,10 @@ class Monitoring:
         self._feed: MetricsPipe | None = None
         self._http: HttpServer | None = None
         self._file: HealthFile | None = None
-        self._wanted = levels(settings.prediction_log)
+        self._wanted = parse_levels(settings.prediction_log)
         self._predictions: PredictionLog | None = None
         if self._wanted.by_model:
-            check(settings.prediction_log_to)
+            check_destination(settings.prediction_log_to)
 
     def start(self) -> None:
         """The main process starts: be heard before the models are loaded. Exits where that cannot be."""
@@ -58,14 +58,14 @@ class Monitoring:
         if not settings.metrics_port:
             return
         self._feed = MetricsPipe()
-        shown = WorkerCollector(self._feed, self._models, self.health.verdict, lambda: list(_pids()))
+        shown = WorkerCollector(self._feed, self._models, self.health.status, lambda: list(_pids()))
         quick = msgspec.structs.replace(settings, connect_timeout=_SCRAPED_WITHIN, command_timeout=_SCRAPED_WITHIN)
         drifted = DriftCollector(
             self._models, lambda: connect.connect(quick, retries=0), Keys(settings.key_prefix)
         )
         try:
             self._http = HttpServer(
-                settings.metrics_address, settings.metrics_port, registry(shown, drifted), self.health.verdict
+                settings.metrics_address, settings.metrics_port, make_registry(shown, drifted), self.health.status
             )
         except SettingError as error:
             # Of a signal's receiver, Celery minds nothing less.
@@ -82,7 +82,7 @@ class Monitoring:
         return found
 
     def _sink(self, worker: str) -> Sink:
-        return sink_of(self._settings, lambda: connect.connect(self._settings), worker)
+        return make_sink(self._settings, lambda: connect.connect(self._settings), worker)
 
     def _send(self, tally: MetricDelta) -> None:
         if self._feed is not None:
@@ -102,13 +102,13 @@ class Monitoring:
 
     def ready(self) -> None:
         """The worker is ready."""
-        self.health.ready()
+        self.health.mark_ready()
         if self._file is not None:
             self._file.update()
 
     def stopping(self) -> None:
         """The worker was told to stop."""
-        self.health.stopping()
+        self.health.mark_stopping()
         if self._file is not None:
             self._file.update()
 
@@ -120,7 +120,7 @@ class Monitoring:
 
     def lost(self, cause: str) -> None:
         """A claim's pool process was lost, or took too long."""
-        tally = MetricDelta(counts={}, observed={})
+        tally = MetricDelta(counters={}, histograms={})
         tally.add(metrics.CLAIMS_LOST, (cause,))
         self._send(tally)
 

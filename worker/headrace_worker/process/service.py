@@ -38,8 +38,7 @@ from headrace_worker.models.sync import SYNC_SECONDS, ModelSync
 from headrace_worker.process import fork_memory
 from headrace_worker.process.monitoring import Monitoring
 from headrace_worker.process.pool_replacement import PoolReplacement
-from headrace_worker.rollout.canary import Canaries
-from headrace_worker.rollout.judging import CanaryLimits
+from headrace_worker.rollout.canary import CanaryJudge, CanaryLimits
 from headrace_worker.rollout.shadow import ShadowRunner
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
@@ -82,11 +81,13 @@ class WorkerService:
         self.swap = PoolReplacement()
         self._forked_with: frozenset[tuple[str, str]] = frozenset()
         self._trust = _trust_of(settings)
-        self._canaries = Canaries(
+        self._canaries = CanaryJudge(
             lambda: self.client,
             self._keys,
             CanaryLimits(
-                jobs=settings.canary_jobs, failures=settings.canary_failures, slower=settings.canary_slower
+                min_jobs=settings.canary_jobs,
+                max_extra_failures=settings.canary_failures,
+                max_slowdown=settings.canary_slower,
             ),
         )
         self._hostname = ""
@@ -176,7 +177,10 @@ class WorkerService:
         if self._keeper is None:
             self._keeper = make_keeper(channel, self._bounds)
             self._keeper.swept = sentry.check_in
-            self._keeper.asks, self._keeper.answered = self.watch.health.asks, self.watch.health.answered
+            self._keeper.asks, self._keeper.answered = (
+                self.watch.health.mark_request_sent,
+                self.watch.health.mark_reply_received,
+            )
         return self._keeper
 
     def keeper(self) -> LeaseKeeper | None:
@@ -303,7 +307,7 @@ class WorkerService:
     def _tell(self) -> None:
         try:
             self._following.report(self._hostname)
-            self._canaries.look(self._following.aliases)
+            self._canaries.check(self._following.aliases)
         except redis.RedisError as error:
             log.warning("could not tell what is served, will try again: %s", error)
 

@@ -48,7 +48,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     #: Those that have it, those that do not yet, and why some will not.
     ready: tuple[str, ...] = ()
-    waiting: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
     refused: Mapping[str, str] = {}
 
 
@@ -74,7 +74,7 @@ class Promoter:
         """Where the aliases of a model point now."""
         return aliases.decoded(model, execute(self._client, aliases.read_command(self._keys, model)))
 
-    def check_known(self, model: str) -> None:
+    def check_model_exists(self, model: str) -> None:
         """Raise UnknownModel for a model that the store does not have."""
         self._store.latest(model)
 
@@ -96,7 +96,7 @@ class Promoter:
         ready = {name for name, one in workers.items() if version in one.versions}
         no = {wrong[version].worker: wrong[version].reason} if version in wrong else {}
         waiting = workers.keys() - ready - no.keys()
-        return RolloutStatus(ready=tuple(sorted(ready)), waiting=tuple(sorted(waiting)), refused=no)
+        return RolloutStatus(ready=tuple(sorted(ready)), pending=tuple(sorted(waiting)), refused=no)
 
     def compare_versions(self, model: str) -> list[tuple[str, str, VersionStats]]:
         """What production, canary and shadow came to: alias, version, tally. Those that there are."""
@@ -106,14 +106,14 @@ class Promoter:
             (
                 name,
                 version,
-                version_stats.decoded(
+                version_stats.decode_stats(
                     execute(self._client, version_stats.read_command(self._keys, model, version))
                 ),
             )
             for name, version in found
         ]
 
-    def changes(self, model: str, version: str) -> tuple[Change, ...]:
+    def contract_changes(self, model: str, version: str) -> tuple[Change, ...]:
         """What changes for producers from the version that jobs run on now to this one. Checks its files too.
 
         Raises UnknownModel, or ModelError where it must not serve.
@@ -132,12 +132,12 @@ class Promoter:
         model: str,
         version: str,
         *,
-        to: str = PRODUCTION,
+        alias: str = PRODUCTION,
         share: float | None = None,
-        why: str = "",
+        reason: str = "",
         force: bool = False,
         wait: float = 60.0,
-        tell: Callable[[RolloutStatus], None] = lambda _: None,
+        on_status: Callable[[RolloutStatus], None] = lambda _: None,
     ) -> Promotion:
         """Let an alias point to a version, once every worker that serves the model has it in memory.
 
@@ -146,8 +146,8 @@ class Promoter:
         production is no canary any more. Raises ModelError where a worker refuses the version, and HeadraceError
         where the alias was moved meanwhile or a worker did not load it in time: then nothing has changed.
         """
-        alias, version = _checked(to, share), _number(version)
-        changes = self.changes(model, version)
+        alias, version = _checked(alias, share), _number(version)
+        changes = self.contract_changes(model, version)
         if breaks(changes) and not force:
             said = "; ".join(change.says for change in changes if change.breaking)
             raise ModelError(
@@ -159,13 +159,13 @@ class Promoter:
         try:
             if wait:
                 execute(self._client, aliases.arriving_command(self._keys, model, version))
-                ready = self._await(model, version, wait, tell)
-            self._move(model, alias, now, then, why=why)
+                ready = self._await(model, version, wait, on_status)
+            self._move(model, alias, now, then, why=reason)
         finally:
             execute(self._client, aliases.arriving_command(self._keys, model, None))
         if alias in {CANARY, SHADOW}:  # compared from now on
             tried = {version, *(before[name].version for name in before.keys() & {PRODUCTION})}
-            execute(self._client, version_stats.forget_command(self._keys, model, sorted(tried)))
+            execute(self._client, version_stats.delete_command(self._keys, model, sorted(tried)))
         if alias == PRODUCTION and canary is not None and canary.version == version:
             self._move(model, CANARY, canary, None, why="promoted to production")
         return Promotion(
@@ -178,7 +178,7 @@ class Promoter:
             workers=ready,
         )
 
-    def rollback(self, model: str, *, alias: str = PRODUCTION, why: str = "") -> Promotion:
+    def rollback(self, model: str, *, alias: str = PRODUCTION, reason: str = "") -> Promotion:
         """Let an alias point where it pointed before; a canary and a shadow are taken away. Waits for nobody.
 
         Raises HeadraceError where there is nothing to go back to.
@@ -196,7 +196,7 @@ class Promoter:
                 )
             self._store.verify(model, former, max_bytes=self._max_bytes)
             then = Alias(version=former)
-        self._move(model, alias, now, then, why=why, rollback=True)
+        self._move(model, alias, now, then, why=reason, rollback=True)
         return Promotion(model=model, alias=alias, version=then.version if then else None, former=now.version)
 
     def _move(
@@ -219,11 +219,11 @@ class Promoter:
             if said.refused:
                 told = "; ".join(f"{worker}: {why}" for worker, why in said.refused.items())
                 raise ModelError(f"{model}@{version} does not serve, and nothing was changed. {told}")
-            if not said.waiting:
+            if not said.pending:
                 return said.ready
             if self._clock() >= end:
                 raise HeadraceError(
-                    f"{', '.join(said.waiting)} had not loaded {model}@{version} after {seconds:g} s; nothing was "
+                    f"{', '.join(said.pending)} had not loaded {model}@{version} after {seconds:g} s; nothing was "
                     "changed. Look at their logs, or promote with --no-wait"
                 )
             self._sleep(_LOOK_EVERY)

@@ -96,7 +96,7 @@ class ShadowRunner:
                 log.warning("the shadow %s@%s failed: %s", route.model, version, type(error).__name__)
             else:
                 found.succeeded += len(part.jobs)
-                found.took(took, len(part.jobs))
+                found.add_duration(took, len(part.jobs))
             self._allowance -= self._clock() - began
 
 
@@ -114,7 +114,7 @@ def count(report: ClaimReport) -> dict[str, VersionStats]:
             bad += job.job.id in retried or (isinstance(outcome, Failure) and outcome.reason in _ITS_OWN)
         one.succeeded += good
         one.failed += bad
-        one.took(ran.finished_at - ran.started_at, good + bad)
+        one.add_duration(ran.finished_at - ran.started_at, good + bad)
     for given_up, _, failure in report.opened.finished:  # before it ran again: it had taken its process with it
         if given_up.version is not None and failure.reason in _ITS_OWN:
             found.setdefault(given_up.version, VersionStats()).failed += 1
@@ -142,5 +142,5 @@ def _compare(found: VersionStats, expected: list[object], got: list[object]) -> 
         found.compared += 1
         found.differing += difference is None or difference > TOLERANCE
         if difference is not None:
-            found.apart += difference
-            found.largest = max(found.largest, difference)
+            found.difference_sum += difference
+            found.largest_difference = max(found.largest_difference, difference)

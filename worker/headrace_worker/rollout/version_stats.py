@@ -24,8 +24,8 @@ _MOST_BUCKETS = 160
 #: KEYS: the tally. ARGV: seconds it is kept, the largest difference, then fields and what is added to each.
 _ADD = Script("""
 for place = 3, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[place], ARGV[place + 1]) end
-local largest = tonumber(redis.call('HGET', KEYS[1], 'largest') or '0')
-if tonumber(ARGV[2]) > largest then redis.call('HSET', KEYS[1], 'largest', ARGV[2]) end
+local largest = tonumber(redis.call('HGET', KEYS[1], 'largest_difference') or '0')
+if tonumber(ARGV[2]) > largest then redis.call('HSET', KEYS[1], 'largest_difference', ARGV[2]) end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1
 """)
@@ -38,14 +38,14 @@ class VersionStats(msgspec.Struct, kw_only=True):
     succeeded: int = 0
     failed: int = 0
     #: Jobs by the bucket of the time their batch took to predict.
-    times: dict[int, int] = {}
+    jobs_by_bucket: dict[int, int] = {}
     #: Predictions compared with those of the version that answered, and how many were not alike: another class, or
     #: a number further off than `parity` allows.
     compared: int = 0
     differing: int = 0
     #: The sum of the differences of numbers, and the largest.
-    apart: float = 0.0
-    largest: float = 0.0
+    difference_sum: float = 0.0
+    largest_difference: float = 0.0
     #: Claims that a shadow did not run beside, not to take more time than the version that answers.
     skipped: int = 0
 
@@ -59,19 +59,19 @@ class VersionStats(msgspec.Struct, kw_only=True):
         """The part of the jobs that failed, from 0 to 1; 0 where there were none."""
         return self.failed / self.jobs if self.jobs else 0.0
 
-    def seconds(self, part: float) -> float | None:
+    def quantile_seconds(self, part: float) -> float | None:
         """The time that a part of the jobs (0.99) was within: the upper end of its bucket. None where none ran."""
-        wanted, seen = part * sum(self.times.values()), 0
-        for bucket, jobs in sorted(self.times.items()):
+        wanted, seen = part * sum(self.jobs_by_bucket.values()), 0
+        for bucket, jobs in sorted(self.jobs_by_bucket.items()):
             seen += jobs
             if seen >= wanted:
                 return _FIRST * 2 ** ((bucket + 1) / _FOR_A_DOUBLING)
         return None
 
-    def took(self, seconds: float, jobs: int) -> None:
+    def add_duration(self, seconds: float, jobs: int) -> None:
         """Count jobs whose batch took so long."""
         bucket = bucket_of(seconds)
-        self.times[bucket] = self.times.get(bucket, 0) + jobs
+        self.jobs_by_bucket[bucket] = self.jobs_by_bucket.get(bucket, 0) + jobs
 
 
 def bucket_of(seconds: float) -> int:
@@ -85,13 +85,13 @@ def add_command(keys: Keys, model: str, version: str, tally: VersionStats) -> Co
     """The command that adds what a claim came to."""
     counted: dict[str, float] = {
         **{name: getattr(tally, name) for name in _SUMS},
-        **{f"t{bucket}": jobs for bucket, jobs in tally.times.items()},
+        **{f"t{bucket}": jobs for bucket, jobs in tally.jobs_by_bucket.items()},
     }
     words = [word for name, number in counted.items() if number for word in (name, number)]
-    return _ADD([keys.version_stats(model, version)], [_KEPT, tally.largest, *words])
+    return _ADD([keys.version_stats(model, version)], [_KEPT, tally.largest_difference, *words])
 
 
-def forget_command(keys: Keys, model: str, versions: Iterable[str]) -> Command:
+def delete_command(keys: Keys, model: str, versions: Iterable[str]) -> Command:
     """The command that begins the tallies of versions anew."""
     return Command(("DEL", *(keys.version_stats(model, version) for version in versions)))
 
@@ -101,7 +101,7 @@ def read_command(keys: Keys, model: str, version: str) -> Command:
     return Command(("HGETALL", keys.version_stats(model, version)))
 
 
-def decoded(reply: Any) -> VersionStats:
+def decode_stats(reply: Any) -> VersionStats:
     """The tally in a reply to HGETALL. Fields of a newer Headrace are left out."""
     pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     tally = VersionStats()
@@ -111,9 +111,9 @@ def decoded(reply: Any) -> VersionStats:
         elif name in _SUMS:
             setattr(tally, name, int(number))
         elif name[:1] == "t" and name[1:].isdigit():
-            tally.times[int(name[1:])] = int(number)
+            tally.jobs_by_bucket[int(name[1:])] = int(number)
     return tally
 
 
-_SUMS = ("succeeded", "failed", "compared", "differing", "apart", "skipped")
-_FLOATS = ("apart", "largest")
+_SUMS = ("succeeded", "failed", "compared", "differing", "difference_sum", "skipped")
+_FLOATS = ("difference_sum", "largest_difference")

@@ -30,11 +30,11 @@ class ClaimMetrics:
     def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
         tally = MetricDelta()
-        measure(report, tally, claim_jobs=self._claim_jobs)
+        count_claim(report, tally, claim_jobs=self._claim_jobs)
         self._send(tally)
 
 
-def measure(report: ClaimReport, tally: MetricDelta, *, claim_jobs: int) -> None:
+def count_claim(report: ClaimReport, tally: MetricDelta, *, claim_jobs: int) -> None:
     """Add a claim to a tally. `claim_jobs` is the number of jobs a claim takes at the most."""
     model = model_of(report.claim.lease.queue)
     if model is None:
@@ -47,9 +47,9 @@ def measure(report: ClaimReport, tally: MetricDelta, *, claim_jobs: int) -> None
         tally.add(metrics.RETRIES, (model,), retried)
     for cause, number in Counter(_causes(report)).items():
         tally.add(metrics.ATTEMPTS, (model, cause), number)
-    tally.observe(metrics.WAIT, (model,), _waits(report))
+    tally.observe(metrics.WAIT_SECONDS, (model,), _waits(report))
     _batches(report, tally, model, claim_jobs)
-    tally.observe(metrics.PUBLISH, (model,), [report.published_at - report.predicted_at])
+    tally.observe(metrics.PUBLISH_SECONDS, (model,), [report.published_at - report.predicted_at])
 
 
 def _outcomes(report: ClaimReport, tally: MetricDelta, model: str) -> None:
@@ -71,7 +71,7 @@ def _outcomes(report: ClaimReport, tally: MetricDelta, model: str) -> None:
         ended = {outcome.job for outcome in published}
         for letter, _ in report.settled.letters:
             if letter.reason == "malformed" or letter.id in ended:
-                tally.add(metrics.DEAD, (model, letter.reason))
+                tally.add(metrics.DEAD_LETTERS, (model, letter.reason))
 
 
 def _ran(report: ClaimReport) -> dict[str, tuple[str, str]]:
@@ -111,17 +111,17 @@ def _waits(report: ClaimReport) -> Iterator[float]:
 def _batches(report: ClaimReport, tally: MetricDelta, model: str, claim_jobs: int) -> None:
     if not report.batches:
         return
-    tally.observe(metrics.BATCHING, (model,), [report.batches[0].started_at - report.claim.taken_at])
+    tally.observe(metrics.BATCH_SECONDS, (model,), [report.batches[0].started_at - report.claim.taken_at])
     for run in report.batches:
         manifest = run.batch.model.manifest
         labels = (manifest.name, manifest.version)
         rows = sum(len(admitted.instances) for admitted in run.batch.jobs)
-        tally.observe(metrics.PREDICT, labels, [run.finished_at - run.started_at])
-        tally.observe(metrics.ROWS, labels, [rows])
-        tally.add(metrics.BATCHES, (*labels, cut_of(report, run.batch, rows, claim_jobs)))
+        tally.observe(metrics.PREDICT_SECONDS, labels, [run.finished_at - run.started_at])
+        tally.observe(metrics.BATCH_ROWS, labels, [rows])
+        tally.add(metrics.BATCHES, (*labels, batch_cut(report, run.batch, rows, claim_jobs)))
 
 
-def cut_of(report: ClaimReport, batch: Batch, rows: int, claim_jobs: int) -> str:
+def batch_cut(report: ClaimReport, batch: Batch, rows: int, claim_jobs: int) -> str:
     """Why a batch holds no more: `rows`, `bytes`, `jobs`, `alone`, `mixed`, or `empty`: nothing more waited."""
     frames, limits = report.claim.frames, batch.model.manifest.limits
     if rows >= limits.max_batch_instances:

@@ -21,20 +21,20 @@ from headrace.errors import HeadraceError
 log = logging.getLogger("headrace.worker")
 
 #: Seconds without a sign of life of the event loop until it counts as hung.
-HUNG_AFTER = 30.0
+HUNG_SECONDS = 30.0
 #: Seconds without a reply after which Redis counts as silent: whoever has asked it something stands still.
 _SILENT_AFTER = 2.0
 #: Seconds between two writings of the file, and after which what it says is no longer believed.
-WRITE_EVERY, STALE_AFTER = 5.0, 20.0
+WRITE_SECONDS, STALE_SECONDS = 5.0, 20.0
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker is; as JSON it is what stands in the file."""
 
     live: bool
     ready: bool
     #: In words, for a person.
-    why: str
+    reason: str
     pid: int = 0
 
 
@@ -49,24 +49,24 @@ class Health:
         self._asked: float | None = None
         self._ready = self._stopping = self._away = False
 
-    def beat(self) -> None:
+    def record_heartbeat(self) -> None:
         """The event loop turns."""
         self._beat = self._clock()
 
-    def connected(self) -> None:
+    def mark_connected(self) -> None:
         """There is a connection to Redis, and the event loop is about to turn."""
         self._away = False
 
-    def away(self) -> None:
+    def mark_disconnected(self) -> None:
         """The connection is lost: the event loop stands still until there is another."""
         self._away, self._beat = True, None
 
-    def asks(self) -> None:
+    def mark_request_sent(self) -> None:
         """Redis is asked something, beside the event loop."""
         if self._asked is None:
             self._asked = self._clock()
 
-    def answered(self) -> None:
+    def mark_reply_received(self) -> None:
         """Redis answers. An event loop that waited for it has time again until it must turn."""
         if self._silent and self._beat is not None:
             self._beat = self._clock()
@@ -77,19 +77,19 @@ class Health:
         asked = self._asked
         return asked is not None and self._clock() - asked > _SILENT_AFTER
 
-    def ready(self) -> None:
+    def mark_ready(self) -> None:
         """The models are proven, and the pool is up."""
         self._ready = True
 
-    def stopping(self) -> None:
+    def mark_stopping(self) -> None:
         """It was told to stop."""
         self._stopping = True
 
-    def verdict(self) -> Verdict:
+    def status(self) -> HealthStatus:
         """How it is now."""
         still = 0.0 if self._beat is None else self._clock() - self._beat
         silent = self._silent
-        live = still < HUNG_AFTER or silent
+        live = still < HUNG_SECONDS or silent
         if not live:
             why = f"the worker hangs: its event loop has not turned for {still:.0f} s"
         elif self._stopping:
@@ -100,7 +100,9 @@ class Health:
             why = "Redis is away; the worker waits for it" if self._away else "all is well"
             if silent and not self._away:
                 why = "Redis does not answer; the worker waits for it"
-        return Verdict(live=live, ready=live and self._ready and not self._stopping, why=why, pid=os.getpid())
+        return HealthStatus(
+            live=live, ready=live and self._ready and not self._stopping, reason=why, pid=os.getpid()
+        )
 
 
 class HealthFile:
@@ -128,13 +130,13 @@ class HealthFile:
             self._write()
 
     def _run(self) -> None:
-        while not self._stop.wait(WRITE_EVERY):
+        while not self._stop.wait(WRITE_SECONDS):
             self._write()
 
     def _write(self) -> None:
         beside = self._path.with_name(f".{self._path.name}.{self._pid}.{threading.get_ident()}")
         try:
-            beside.write_bytes(msgspec.json.encode(self._health.verdict()))
+            beside.write_bytes(msgspec.json.encode(self._health.status()))
             beside.replace(self._path)
             self._failed = False
         except OSError as error:
@@ -143,17 +145,17 @@ class HealthFile:
             self._failed = True
 
 
-def read(path: Path, now: float) -> Verdict:
+def read_status(path: Path, now: float) -> HealthStatus:
     """What the file of a worker says; `now` is unix seconds. Raises HeadraceError where there is none to read."""
     try:
-        written, verdict = path.stat().st_mtime, msgspec.json.decode(path.read_bytes(), type=Verdict)
+        written, verdict = path.stat().st_mtime, msgspec.json.decode(path.read_bytes(), type=HealthStatus)
     except FileNotFoundError:
         raise HeadraceError(
             f"no worker writes {path}: none runs, or its HEADRACE_HEALTH_FILE is another"
         ) from None
     except (OSError, msgspec.DecodeError) as error:
         raise HeadraceError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if now - written > STALE_AFTER:
+    if now - written > STALE_SECONDS:
         why = f"the worker is stopped, or gone: it has not written {path} for {now - written:.0f} s"
-        return Verdict(live=False, ready=False, why=why, pid=verdict.pid)
+        return HealthStatus(live=False, ready=False, reason=why, pid=verdict.pid)
     return verdict

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import make_wsgi_app
 
 from headrace.errors import SettingError
-from headrace_worker.telemetry.health import Verdict
+from headrace_worker.telemetry.health import HealthStatus
 
 #: Seconds a client may take to ask.
 _PATIENCE = 10.0
@@ -26,9 +26,13 @@ class HttpServer:
     """
 
     def __init__(
-        self, address: str, port: int, registry: CollectorRegistry, verdict: Callable[[], Verdict] | None = None
+        self,
+        address: str,
+        port: int,
+        registry: CollectorRegistry,
+        health_status: Callable[[], HealthStatus] | None = None,
     ) -> None:
-        self._metrics, self._verdict = make_wsgi_app(registry), verdict
+        self._metrics, self._verdict = make_wsgi_app(registry), health_status
         kind: type[_Server] = _Server6 if ":" in address else _Server
         try:
             self._server = make_server(address, port, self._answer, kind, _Handler)
@@ -63,7 +67,7 @@ class HttpServer:
         if path in {"/live", "/ready"} and self._verdict is not None:
             verdict = self._verdict()
             good = verdict.live if path == "/live" else verdict.ready
-            return _text(start, "200 OK" if good else "503 Service Unavailable", verdict.why)
+            return _text(start, "200 OK" if good else "503 Service Unavailable", verdict.reason)
         return _text(start, "404 Not Found", "there is /metrics" + (", /live, /ready" if self._verdict else ""))
 
 

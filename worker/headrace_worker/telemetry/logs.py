@@ -32,14 +32,14 @@ class LogFormat:
         self._secrets = sorted({one for one in secrets if len(one) >= _LEAST}, key=len, reverse=True)
         self.worker = ""
 
-    def begin(self) -> None:
+    def install(self) -> None:
         """Have a form from the start: Celery sets its own handlers once the models are loaded."""
         root = logging.getLogger()
         if not root.handlers:
             root.addHandler(logging.StreamHandler())
-            self.give(root)
+            self.apply_to(root)
 
-    def give(self, *loggers: logging.Logger | None) -> None:
+    def apply_to(self, *loggers: logging.Logger | None) -> None:
         """Let the handlers of these loggers write so."""
         for logger in loggers:
             for handler in logger.handlers if logger is not None else ():
@@ -92,7 +92,7 @@ class LogFormat:
                 return self._struck(str(value))
 
 
-def secrets_of(*urls: str) -> set[str]:
+def find_secrets(*urls: str) -> set[str]:
     """The passwords in URLs, as they stand there and as they are meant, and the key in SENTRY_DSN."""
     found = set()
     for url in (*urls, os.environ.get("SENTRY_DSN", "")):

@@ -35,7 +35,9 @@ class Metric(msgspec.Struct, frozen=True):
 JOBS = Metric(
     "headrace_jobs_total", "counter", "Outcomes published, by what they are.", ("model", "version", "state")
 )
-DEAD = Metric("headrace_dead_letters_total", "counter", "Jobs that became dead letters.", ("model", "reason"))
+DEAD_LETTERS = Metric(
+    "headrace_dead_letters_total", "counter", "Jobs that became dead letters.", ("model", "reason")
+)
 RETRIES = Metric("headrace_retries_total", "counter", "Jobs that met an error worth another run.", ("model",))
 ATTEMPTS = Metric(
     "headrace_attempts_total", "counter", "Runs that did not end their job, told when it ends.", ("model", "cause")
@@ -46,49 +48,51 @@ LEASE_LOSSES = Metric(
 CLAIMS_LOST = Metric(
     "headrace_claims_lost_total", "counter", "Claims whose pool process was lost, by why.", ("cause",)
 )
-WAIT = Metric(
+WAIT_SECONDS = Metric(
     "headrace_wait_seconds",
     "histogram",
     "From submission, or the moment a delayed job was due, to the claim, for each job whose id tells it.",
     ("model",),
     _WAITS,
 )
-BATCHING = Metric(
+BATCH_SECONDS = Metric(
     "headrace_batch_seconds", "histogram", "From the claim to its first batch: opened, checked.", ("model",), _WORK
 )
-PREDICT = Metric(
+PREDICT_SECONDS = Metric(
     "headrace_predict_seconds", "histogram", "A batch's run in its model.", ("model", "version"), _WORK
 )
-PUBLISH = Metric(
+PUBLISH_SECONDS = Metric(
     "headrace_publish_seconds", "histogram", "From the last prediction to the end of the claim.", ("model",), _WORK
 )
-ROWS = Metric("headrace_batch_rows", "histogram", "Instances in a batch.", ("model", "version"), _ROWS)
+BATCH_ROWS = Metric("headrace_batch_rows", "histogram", "Instances in a batch.", ("model", "version"), _ROWS)
 BATCHES = Metric(
     "headrace_batches_total", "counter", "Batches predicted, by why they were cut.", ("model", "version", "cut")
 )
-LOGGED = Metric("headrace_prediction_log_records_total", "counter", "Records of the prediction log.", ("model",))
-LOG_DROPS = Metric(
+LOG_RECORDS = Metric(
+    "headrace_prediction_log_records_total", "counter", "Records of the prediction log.", ("model",)
+)
+LOG_RECORDS_DROPPED = Metric(
     "headrace_prediction_log_dropped_total", "counter", "Records the prediction log could not take.", ("model",)
 )
 
 #: What pool processes tally.
-TALLIED = (
+POOL_METRICS = (
     JOBS,
-    DEAD,
+    DEAD_LETTERS,
     RETRIES,
     ATTEMPTS,
     LEASE_LOSSES,
     CLAIMS_LOST,
-    WAIT,
-    BATCHING,
-    PREDICT,
-    PUBLISH,
-    ROWS,
+    WAIT_SECONDS,
+    BATCH_SECONDS,
+    PREDICT_SECONDS,
+    PUBLISH_SECONDS,
+    BATCH_ROWS,
     BATCHES,
-    LOGGED,
-    LOG_DROPS,
+    LOG_RECORDS,
+    LOG_RECORDS_DROPPED,
 )
-_BY_NAME = {metric.name: metric for metric in TALLIED}
+_BY_NAME = {metric.name: metric for metric in POOL_METRICS}
 
 #: One of a metric's time series: its name and the values of its labels.
 Series = tuple[str, tuple[str, ...]]
@@ -97,57 +101,57 @@ Series = tuple[str, tuple[str, ...]]
 class MetricDelta(msgspec.Struct):
     """Numbers of counters, and of histograms: the sum, then how many fell into each bucket."""
 
-    counts: dict[Series, float] = {}
-    observed: dict[Series, list[float]] = {}
+    counters: dict[Series, float] = {}
+    histograms: dict[Series, list[float]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.counts or self.observed)
+        return bool(self.counters or self.histograms)
 
     def add(self, metric: Metric, labels: tuple[str, ...], number: float = 1) -> None:
         """Count."""
         key = (metric.name, labels)
-        self.counts[key] = self.counts.get(key, 0) + number
+        self.counters[key] = self.counters.get(key, 0) + number
 
     def observe(self, metric: Metric, labels: tuple[str, ...], values: Iterable[float]) -> None:
         """Count values into a histogram; those below 0 as 0."""
-        row = self.observed.get((metric.name, labels))
+        row = self.histograms.get((metric.name, labels))
         if row is None:
-            row = self.observed[metric.name, labels] = [0.0] * (len(metric.buckets) + 2)
+            row = self.histograms[metric.name, labels] = [0.0] * (len(metric.buckets) + 2)
         buckets = metric.buckets
         for value in map(max, repeat(0.0), values):
             row[0] += value
             row[1 + bisect_left(buckets, value)] += 1
 
-    def take(self, other: MetricDelta) -> None:
+    def merge(self, other: MetricDelta) -> None:
         """Add another tally to this one."""
-        for key, number in other.counts.items():
-            self.counts[key] = self.counts.get(key, 0) + number
-        for key, row in other.observed.items():
-            mine = self.observed.get(key)
-            self.observed[key] = row if mine is None else [a + b for a, b in zip(mine, row, strict=True)]
+        for key, number in other.counters.items():
+            self.counters[key] = self.counters.get(key, 0) + number
+        for key, row in other.histograms.items():
+            mine = self.histograms.get(key)
+            self.histograms[key] = row if mine is None else [a + b for a, b in zip(mine, row, strict=True)]
 
     def clear(self) -> None:
         """Begin anew."""
-        self.counts.clear()
-        self.observed.clear()
+        self.counters.clear()
+        self.histograms.clear()
 
-    def parts(self, series: int) -> Iterator[bytes]:
+    def encode_chunks(self, series: int) -> Iterator[bytes]:
         """The tally in messages of so many time series at the most; `read` reads one."""
-        entries = [*self.counts.items(), *self.observed.items()]
+        entries = [*self.counters.items(), *self.histograms.items()]
         for start in range(0, len(entries), series):
             yield _ENCODER.encode(
                 [(name, labels, value) for (name, labels), value in entries[start : start + series]]
             )
 
 
-def read(message: bytes) -> MetricDelta:
+def decode(message: bytes) -> MetricDelta:
     """The tally in a message. Raises msgspec.DecodeError."""
     tally = MetricDelta()
     for name, labels, value in _DECODER.decode(message):
         if isinstance(value, list):
-            tally.observed[name, labels] = value
+            tally.histograms[name, labels] = value
         else:
-            tally.counts[name, labels] = value
+            tally.counters[name, labels] = value
     return tally
 
 
@@ -155,12 +159,12 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[tuple[str, tuple[str, ...], float | list[float]]])
 
 
-def families(tally: MetricDelta) -> Iterator[Family]:
+def metric_families(tally: MetricDelta) -> Iterator[Family]:
     """A tally as prometheus-client shows metrics: all of `TALLIED`, also those without a number yet."""
     by_name: dict[str, list[tuple[tuple[str, ...], float | list[float]]]] = {name: [] for name in _BY_NAME}
-    for (name, labels), number in tally.counts.items():
+    for (name, labels), number in tally.counters.items():
         by_name[name].append((labels, number))
-    for (name, labels), row in tally.observed.items():
+    for (name, labels), row in tally.histograms.items():
         by_name[name].append((labels, row))
     for name, rows in by_name.items():
         metric = _BY_NAME[name]
@@ -170,7 +174,7 @@ def families(tally: MetricDelta) -> Iterator[Family]:
             yield _counter(metric, rows)
 
 
-def gauges(metric: Metric, rows: Iterable[tuple[Sequence[str], float]]) -> GaugeMetricFamily:
+def gauge_family(metric: Metric, rows: Iterable[tuple[Sequence[str], float]]) -> GaugeMetricFamily:
     """A gauge with its time series."""
     family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
     for labels, value in rows:

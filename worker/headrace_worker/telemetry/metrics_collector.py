@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 from headrace.version import __version__
 from headrace.wire.outcome import Reason
 from headrace_worker.telemetry import metrics
-from headrace_worker.telemetry.health import Verdict
-from headrace_worker.telemetry.metrics import Metric, MetricDelta, gauges
+from headrace_worker.telemetry.health import HealthStatus
+from headrace_worker.telemetry.metrics import Metric, MetricDelta, gauge_family
 from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ LARGEST = Metric(
 )
 
 #: All that a worker shows, but for what prometheus-client says of the main process.
-SHOWN = (*metrics.TALLIED, INFO, READY, MODEL, PROCESSES, MEMORY, LARGEST)
+METRICS = (*metrics.POOL_METRICS, INFO, READY, MODEL, PROCESSES, MEMORY, LARGEST)
 
 
 class WorkerCollector(Collector):
@@ -50,7 +50,7 @@ class WorkerCollector(Collector):
         self,
         feed: MetricsPipe,
         models: Registry,
-        verdict: Callable[[], Verdict],
+        verdict: Callable[[], HealthStatus],
         pids: Callable[[], Iterable[int]],
     ) -> None:
         self._feed, self._models, self._verdict, self._pids = feed, models, verdict, pids
@@ -62,17 +62,17 @@ class WorkerCollector(Collector):
     def collect(self) -> Iterator[Family]:
         """All of it, now."""
         states = list(_states(self._models))
-        yield from metrics.families(self._feed.sums(_seed(states)))
-        yield gauges(INFO, [((__version__,), 1)])
-        yield gauges(READY, [((), float(self._verdict().ready))])
-        yield gauges(MODEL, [(state, 1) for state in states])
-        used = [resident(pid) for pid in self._pids()]
-        yield gauges(PROCESSES, [((), len(used))])
-        yield gauges(MEMORY, [((), sum(used))])
-        yield gauges(LARGEST, [((), max(used, default=0))])
+        yield from metrics.metric_families(self._feed.totals(_seed(states)))
+        yield gauge_family(INFO, [((__version__,), 1)])
+        yield gauge_family(READY, [((), float(self._verdict().ready))])
+        yield gauge_family(MODEL, [(state, 1) for state in states])
+        used = [resident_bytes(pid) for pid in self._pids()]
+        yield gauge_family(PROCESSES, [((), len(used))])
+        yield gauge_family(MEMORY, [((), sum(used))])
+        yield gauge_family(LARGEST, [((), max(used, default=0))])
 
 
-def registry(*shown: Collector) -> CollectorRegistry:
+def make_registry(*shown: Collector) -> CollectorRegistry:
     """What is shown, and what prometheus-client says of this process."""
     found = CollectorRegistry()
     ProcessCollector(registry=found)
@@ -94,12 +94,12 @@ def _states(models: Registry) -> Iterator[tuple[str, str, str]]:
 
 def _seed(states: Iterable[tuple[str, str, str]]) -> MetricDelta:
     """Zeros: the first failure is only seen as one more where there was a number before it."""
-    seed = MetricDelta(counts={}, observed={})
+    seed = MetricDelta(counters={}, histograms={})
     for model, version, state in states:
         seed.add(metrics.LEASE_LOSSES, (model,), 0)
         seed.add(metrics.RETRIES, (model,), 0)
         for reason in get_args(Reason):
-            seed.add(metrics.DEAD, (model, reason), 0)
+            seed.add(metrics.DEAD_LETTERS, (model, reason), 0)
         if state == "serving":
             for ended in ("success", "failure"):
                 seed.add(metrics.JOBS, (model, version, ended), 0)
@@ -108,7 +108,7 @@ def _seed(states: Iterable[tuple[str, str, str]]) -> MetricDelta:
     return seed
 
 
-def resident(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     """Bytes of a process that are in memory; 0 for one that has ended, or where no one tells."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]

@@ -13,7 +13,7 @@ import threading
 
 import msgspec
 
-from headrace_worker.telemetry.metrics import MetricDelta, read
+from headrace_worker.telemetry.metrics import MetricDelta, decode
 
 #: Time series in a datagram, and its bytes at the most: far below what a socket takes.
 _SERIES, _BYTES = 100, 64 * 1024
@@ -38,29 +38,29 @@ class MetricsPipe:
         self._here.close()
         self._unsent, self._sending = MetricDelta(), threading.Lock()
 
-    def send(self, tally: MetricDelta) -> None:
+    def send(self, delta: MetricDelta) -> None:
         """Hand a tally on to the main process; any of one that cannot go now goes with the next."""
         if os.getpid() == self._pid:
             with self._lock:
-                self._sums.take(tally)
+                self._sums.merge(delta)
             return
         with self._sending:
-            self._unsent.take(tally)
+            self._unsent.merge(delta)
             kept = MetricDelta()
-            for part in self._unsent.parts(_SERIES):
+            for part in self._unsent.encode_chunks(_SERIES):
                 try:
                     self._there.send(part)
                 except OSError:  # full, or the main process is gone
-                    kept.take(read(part))
+                    kept.merge(decode(part))
             self._unsent = kept
 
-    def sums(self, seed: MetricDelta | None = None) -> MetricDelta:
+    def totals(self, seed: MetricDelta | None = None) -> MetricDelta:
         """All that was ever sent; `seed` adds time series that are there before anything happens."""
-        sums = MetricDelta(counts={}, observed={})
+        sums = MetricDelta(counters={}, histograms={})
         if seed is not None:
-            sums.take(seed)
+            sums.merge(seed)
         with self._lock:
-            sums.take(self._sums)
+            sums.merge(self._sums)
         return sums
 
     def close(self) -> None:
@@ -77,10 +77,10 @@ class MetricsPipe:
                 message = self._here.recv(_BYTES)
                 if not message:
                     return  # closed
-                tally = read(message)
+                tally = decode(message)
             except OSError:
                 return
             except msgspec.DecodeError:
                 continue
             with self._lock:
-                self._sums.take(tally)
+                self._sums.merge(tally)

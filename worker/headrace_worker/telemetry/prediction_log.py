@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from headrace.wire.keys import model_of
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.metrics import MetricDelta
-from headrace_worker.telemetry.prediction_record import Levels, Record, records
+from headrace_worker.telemetry.prediction_record import Levels, Record, make_records
 from headrace_worker.telemetry.prediction_sinks import Sink
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class PredictionLog:
                 self._bytes += size
                 self._changed.notify()
         if not room:
-            self._count(metrics.LOG_DROPS, Counter({model: len(report.published)}))
+            self._count(metrics.LOG_RECORDS_DROPPED, Counter({model: len(report.published)}))
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._run, args=(self._make(report.worker),), name="headrace-predictions", daemon=True
@@ -88,10 +88,10 @@ class PredictionLog:
             found: list[Record] = []
             try:
                 if report is not None:
-                    found = list(records(report, self._wanted))
+                    found = list(make_records(report, self._wanted))
                     if found:
                         sink.write(found)
-                        self._count(metrics.LOGGED, Counter(record.model for record in found))
+                        self._count(metrics.LOG_RECORDS, Counter(record.model for record in found))
                 elif ending:
                     sink.close()
                     return
@@ -109,7 +109,7 @@ class PredictionLog:
         lost = Counter(record.model for record in found)
         if report is not None and not found:
             lost[model_of(report.claim.lease.queue) or ""] += len(report.published or ())
-        self._count(metrics.LOG_DROPS, lost)
+        self._count(metrics.LOG_RECORDS_DROPPED, lost)
         now = time.monotonic()
         if now - self._said > _SAY_EVERY:
             self._said = now
@@ -117,7 +117,7 @@ class PredictionLog:
             log.warning("the prediction log cannot be written: %s", told)
 
     def _count(self, metric: metrics.Metric, numbers: Counter[str]) -> None:
-        tally = MetricDelta(counts={}, observed={})
+        tally = MetricDelta(counters={}, histograms={})
         for model, number in numbers.items():
             tally.add(metric, (model,), number)
         self._send(tally)

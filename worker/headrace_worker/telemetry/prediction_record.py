@@ -79,7 +79,7 @@ class Levels(msgspec.Struct, frozen=True):
         return self.by_model.get(model, self.by_model.get(_OTHERS, 0.0))
 
 
-def levels(setting: str) -> Levels:
+def parse_levels(setting: str) -> Levels:
     """The levels in HEADRACE_PREDICTION_LOG. Raises SettingError."""
     found: dict[str, float | None] = {}
     for part in filter(None, (part.strip() for part in setting.split(","))):
@@ -103,7 +103,7 @@ def _level(word: str) -> float | None:
     )
 
 
-def records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
+def make_records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
     """The records of a claim: one for each job that has its outcome now."""
     queue_model = model_of(report.claim.lease.queue) or ""
     outcomes = {outcome.job: outcome for outcome in report.published or ()}
@@ -158,10 +158,10 @@ def _ran(run: BatchRun, rows: int, method: str) -> dict[str, Any]:
 
 def _payload(contract: Contract, instances: Any, outcome: Outcome) -> dict[str, Any]:
     made = outcome.prediction.predictions if isinstance(outcome, Success) else None
-    return {"instances": redacted(contract, instances), "predictions": made}
+    return {"instances": redact(contract, instances), "predictions": made}
 
 
-def redacted(contract: Contract, instances: list[Instance]) -> list[Any]:
+def redact(contract: Contract, instances: list[Instance]) -> list[Any]:
     """Instances that fit a contract, without the values of what it says is not to be kept."""
     takes = contract.input
     if not isinstance(takes, Named):

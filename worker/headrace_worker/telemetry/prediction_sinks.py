@@ -41,7 +41,7 @@ class Sink(Protocol):
         ...
 
 
-def check(to: str) -> None:
+def check_destination(to: str) -> None:
     """Raises SettingError for a HEADRACE_PREDICTION_LOG_TO that is none, before anything runs."""
     kind, _, folder = to.partition(":")
     if to != "redis" and not (kind in {"file", "parquet"} and folder):
@@ -50,11 +50,11 @@ def check(to: str) -> None:
         raise SettingError("Parquet files need pyarrow: pip install 'headrace-worker[parquet]'")
 
 
-def sink_of(settings: WorkerSettings, connect: Callable[[], redis.Redis], worker: str) -> Sink:
+def make_sink(settings: WorkerSettings, connect: Callable[[], redis.Redis], worker: str) -> Sink:
     """The sink that the settings ask for, for one process of a worker."""
     kind, _, folder = settings.prediction_log_to.partition(":")
     if kind == "redis":
-        return Stream(connect(), Keys(settings.key_prefix), settings.prediction_log_records)
+        return RedisStream(connect(), Keys(settings.key_prefix), settings.prediction_log_records)
     if kind == "parquet":
         return ParquetFiles(Folder(Path(folder), worker, ".parquet", settings.prediction_log_bytes))
     return LineFiles(Folder(Path(folder), worker, ".jsonl", settings.prediction_log_bytes))
@@ -188,7 +188,7 @@ def _cell(value: Any) -> Any:
     return msgspec.json.encode(value).decode() if isinstance(value, list) else value
 
 
-class Stream:
+class RedisStream:
     """A stream in Redis, a record an entry, as JSON in the field `record`; the oldest go."""
 
     def __init__(self, client: redis.Redis, keys: Keys, most: int) -> None:

@@ -25,15 +25,17 @@ from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
 from headrace.wire.keys import Keys, check_model_name, queue_name
 from headrace.wire.message import submitted_at
-from headrace_worker.telemetry.metrics import Metric, gauges
+from headrace_worker.telemetry.metrics import Metric, gauge_family
 from headrace_worker.transport.leases import lease_of
 
 log = logging.getLogger("headrace.exporter")
 
 UP = Metric("headrace_redis_up", "gauge", "Whether Redis answered this scrape.")
 READ = Metric("headrace_exporter_read_seconds", "gauge", "How long Redis took to answer this scrape.")
-READY = Metric("headrace_queue_ready", "gauge", "Jobs that wait for a worker.", ("model", "priority"))
-AGAIN = Metric("headrace_queue_again", "gauge", "Jobs that run again before all others, each alone.", ("model",))
+READY = Metric("headrace_queue_waiting", "gauge", "Jobs that wait for a worker.", ("model", "priority"))
+AGAIN = Metric(
+    "headrace_queue_isolated", "gauge", "Jobs that run again before all others, each alone.", ("model",)
+)
 DELAYED = Metric("headrace_queue_delayed", "gauge", "Jobs whose time has not come.", ("model",))
 LEASED = Metric("headrace_queue_leased", "gauge", "Jobs a worker has taken.", ("model",))
 OLDEST = Metric(
@@ -43,7 +45,7 @@ OLDEST = Metric(
     ("model",),
 )
 CLAIMS = Metric("headrace_leases", "gauge", "Claims under lease.", ("model",))
-LAPSED = Metric("headrace_leases_lapsed", "gauge", "Leases whose time is over and that nobody has swept up.")
+LAPSED = Metric("headrace_leases_expired", "gauge", "Leases whose time is over and that nobody has swept up.")
 DEAD = Metric("headrace_dead_letters", "gauge", "Dead letters kept.")
 DROPPED = Metric(
     "headrace_dead_letters_dropped_total", "counter", "Dead letters dropped: too many, or kept too long."
@@ -54,7 +56,7 @@ REFUSED = Metric(
 )
 
 #: All that the exporter shows.
-SHOWN = (UP, READ, READY, AGAIN, DELAYED, LEASED, OLDEST, CLAIMS, LAPSED, DEAD, DROPPED, WORKERS, REFUSED)
+METRICS = (UP, READ, READY, AGAIN, DELAYED, LEASED, OLDEST, CLAIMS, LAPSED, DEAD, DROPPED, WORKERS, REFUSED)
 
 #: KEYS: lists. Returns the id of the job that is taken next of each, '' where there is none.
 _NEXT = Script("""
@@ -91,8 +93,8 @@ class QueueCollector(Collector):
             if not self._failed:  # once, not at each scrape
                 log.warning("Redis does not answer: %s", type(error).__name__)
             self._failed, found = True, []
-        yield gauges(UP, [((), float(not self._failed))])
-        yield gauges(READ, [((), time.monotonic() - began)])
+        yield gauge_family(UP, [((), float(not self._failed))])
+        yield gauge_family(READ, [((), time.monotonic() - began)])
         yield from found
 
 
@@ -119,9 +121,9 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     measured, ids = rest[-2:] if models else ([], [])
     depths = queues.depths(models, measured, leases)
     yield from _depths(depths)
-    yield gauges(OLDEST, [((model,), age) for model, age in _ages(models, per_list, ids, now_ms / 1000)])
+    yield gauge_family(OLDEST, [((model,), age) for model, age in _ages(models, per_list, ids, now_ms / 1000)])
     yield from _leases(models, leases, now_ms)
-    yield gauges(DEAD, [((), int(dead))])
+    yield gauge_family(DEAD, [((), int(dead))])
     family = CounterMetricFamily(DROPPED.name, DROPPED.help)
     family.add_metric((), int(dropped or 0))
     yield family
@@ -139,12 +141,12 @@ def _lists(keys: Keys, model: str) -> tuple[str, ...]:
 
 
 def _depths(depths: Sequence[QueueDepth]) -> Iterator[Family]:
-    yield gauges(
+    yield gauge_family(
         READY, [((one.model, str(step)), jobs) for one in depths for step, jobs in one.by_priority.items()]
     )
-    yield gauges(AGAIN, [((one.model,), one.isolated) for one in depths])
-    yield gauges(DELAYED, [((one.model,), one.delayed) for one in depths])
-    yield gauges(LEASED, [((one.model,), one.leased) for one in depths])
+    yield gauge_family(AGAIN, [((one.model,), one.isolated) for one in depths])
+    yield gauge_family(DELAYED, [((one.model,), one.delayed) for one in depths])
+    yield gauge_family(LEASED, [((one.model,), one.leased) for one in depths])
 
 
 def _ages(
@@ -165,8 +167,8 @@ def _leases(models: Sequence[str], leases: Sequence[tuple[bytes, float]], now_ms
         if (lease := lease_of(member)) is not None:
             held[lease.queue] += 1
             lapsed += until < now_ms
-    yield gauges(CLAIMS, [((model,), held[queue_name(model)]) for model in models])
-    yield gauges(LAPSED, [((), lapsed)])
+    yield gauge_family(CLAIMS, [((model,), held[queue_name(model)]) for model in models])
+    yield gauge_family(LAPSED, [((), lapsed)])
 
 
 def _versions(said: dict[str, tuple[Any, Any]], now_ms: int) -> Iterator[Family]:
@@ -176,5 +178,5 @@ def _versions(said: dict[str, tuple[Any, Any]], now_ms: int) -> Iterator[Family]
         for one in loaded.loaded(has, now_ms).values():
             workers.update((model, version) for version in one.versions)
         refused += [(model, version) for version in loaded.refused(refuses, now_ms)]
-    yield gauges(WORKERS, workers.items())
-    yield gauges(REFUSED, [(labels, 1) for labels in refused])
+    yield gauge_family(WORKERS, workers.items())
+    yield gauge_family(REFUSED, [(labels, 1) for labels in refused])

@@ -38,7 +38,7 @@ log = logging.getLogger("headrace.worker")
 
 def listeners(environ: Mapping[str, str] = os.environ) -> list[Listener]:
     """Who tells OpenTelemetry of claims, in this process; nobody where it is off."""
-    if not is_on(environ):
+    if not is_enabled(environ):
         return []
     try:
         provider = _provider(environ)
@@ -52,7 +52,7 @@ def listeners(environ: Mapping[str, str] = os.environ) -> list[Listener]:
     return [Traces(provider)]
 
 
-def is_on(environ: Mapping[str, str]) -> bool:
+def is_enabled(environ: Mapping[str, str]) -> bool:
     """Whether OpenTelemetry's own variables ask for traces."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
         return False

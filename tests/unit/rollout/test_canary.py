@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from headrace_worker.rollout.judging import CanaryLimits, verdict
+from headrace_worker.rollout.canary import CanaryLimits, judge
 from headrace_worker.rollout.version_stats import VersionStats
 
-LIMITS = CanaryLimits(jobs=100, failures=0.02, slower=2.0)
+LIMITS = CanaryLimits(min_jobs=100, max_extra_failures=0.02, max_slowdown=2.0)
 
 
 def counted(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> VersionStats:
     one = VersionStats(succeeded=jobs - failed, failed=failed)
-    one.took(seconds, jobs)
+    one.add_duration(seconds, jobs)
     return one
 
 
@@ -36,7 +36,7 @@ def counted(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> VersionStat
     ],
 )
 def test_a_canary_goes_on(canary: VersionStats, production: VersionStats):
-    assert verdict(canary, production, LIMITS) is None
+    assert judge(canary, production, LIMITS) is None
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,6 @@ def test_a_canary_goes_on(canary: VersionStats, production: VersionStats):
     ],
 )
 def test_a_canary_ends_and_says_why(canary: VersionStats, production: VersionStats, said: str):
-    why = verdict(canary, production, LIMITS)
+    why = judge(canary, production, LIMITS)
     assert why is not None
     assert why.startswith(said)
