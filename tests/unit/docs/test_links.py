@@ -7,7 +7,7 @@ import re
 from tests.support import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
-LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?:|#|mailto:)([^)#\s]+)", re.MULTILINE)
 
 
 def test_every_link_between_pages_leads_to_a_file():
