@@ -50,10 +50,10 @@ class JobInspector:
         except ResponseError as error:
             if not is_not_permitted(error):
                 raise
-            return timeline(msgspec.structs.replace(known, looked=False))
+            return timeline(msgspec.structs.replace(known, location_known=False))
         if place is None:  # it may have ended while it was looked for
             known = yield from self._known(job)
-        return timeline(msgspec.structs.replace(known, place=place))
+        return timeline(msgspec.structs.replace(known, location=place))
 
     def _known(self, job: str) -> Operation[JobFacts]:
         keys = self._keys
