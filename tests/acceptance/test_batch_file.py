@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from headrace import Client, ResultTimeout
-from headrace.batch import Predicted, Progress, predict_file, predict_rows
+from headrace.batch import PredictedRow, Progress, predict_file, predict_rows
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
@@ -282,7 +282,7 @@ def test_a_batch_outlives_a_redis_that_is_away_while_it_sends_and_while_it_waits
         given = [{"age": number, "plan": "gold"} for number in range(200)]
         rows = predict_rows(client, "churn", given, rows_per_job=10, in_flight=4, timeout=60)
         server.kill()
-        done: list[Predicted] = []
+        done: list[PredictedRow] = []
         batch = threading.Thread(target=lambda: done.extend(rows))
         batch.start()
         batch.join(0.5)  # it meets the outage, and goes on trying

@@ -1,4 +1,4 @@
-"""`headrace doctor` on queues, workers, models and Flower."""
+"""Tests of `headrace doctor` on queues, workers, models and Flower."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from tests.support.stock_worker import publish_contract
 
 @pytest.fixture
 def url(redis_url: str) -> str:
-    """A Redis with a model's contract, and nobody who serves it."""
+    """Return the URL of a Redis with a model's contract and no worker."""
     publish_contract(redis_url)
     return redis_url
 
 
-def serve(server: redis.Redis, versions: list[str]) -> None:
-    """Say what a worker says of what it has."""
+def publish_worker_status(server: redis.Redis, versions: list[str]) -> None:
+    """Publish the status of a worker that has loaded these versions."""
     execute(server, publish_status(Keys(), "churn", "worker@pod-7", versions, {}))
 
 
-def test_jobs_that_nobody_serves_are_an_error_until_a_worker_is_there(url: str, server: redis.Redis):
+def test_jobs_without_a_worker_are_an_error_until_a_worker_serves_them(url: str, server: redis.Redis):
     with Client(url) as client:
         client.submit("churn", {"age": 41, "plan": "gold"})
-    told = headrace("doctor", "--url", url)
-    assert "service: BREAKS A PROMISE: predict.churn is served by no worker, with 1 job in it" in told.stdout
-    assert told.returncode == 1
-    serve(server, ["1"])
+    result = headrace("doctor", "--url", url)
+    assert "service: error: predict.churn is served by no worker, with 1 job in it" in result.stdout
+    assert result.returncode == 1
+    publish_worker_status(server, ["1"])
     assert "service:" not in headrace("doctor", "--url", url).stdout
 
 
-def test_a_model_whose_version_the_store_has_lost_is_named(redis_url: str, tmp_path: Path):
+def test_a_model_with_a_damaged_version_in_the_store_is_named(redis_url: str, tmp_path: Path):
     hostile_models.add(Store(tmp_path / "models"))
     (tmp_path / "models" / "obedient" / "1" / "manifest.json").write_text("{}")
-    told = headrace("doctor", "--url", redis_url, HEADRACE_MODELS=str(tmp_path / "models"))
-    assert told.returncode == 1
-    assert "worker: BREAKS A PROMISE: obedient@newest is version 1: " in told.stdout
-    assert "Traceback" not in told.stderr
+    result = headrace("doctor", "--url", redis_url, HEADRACE_MODELS=str(tmp_path / "models"))
+    assert result.returncode == 1
+    assert "worker: error: obedient@newest is version 1: " in result.stdout
+    assert "Traceback" not in result.stderr
 
 
-def test_a_user_who_may_not_look_hears_so(url: str, server: redis.Redis):
+def test_a_user_without_permission_learns_what_was_not_checked(url: str, server: redis.Redis):
     server.execute_command("ACL SETUSER short on >pw ~* &* +@all -time")
     try:
-        told = headrace("doctor", "--url", url.replace("redis://", "redis://short:pw@"))
+        result = headrace("doctor", "--url", url.replace("redis://", "redis://short:pw@"))
     finally:
         server.execute_command("ACL DELUSER short")
-    assert "service: cannot be told: queues and workers is not permitted to this user" in told.stdout
+    assert "service: unknown: reading queues and workers is not permitted to this user" in result.stdout
 
 
 @pytest.fixture
 def flower() -> Iterator[tuple[str, dict[str, int]]]:
-    """Something that answers as Flower does, and the status it answers with."""
+    """Start a stand-in for Flower; yields its URL, and a dictionary whose `status` it answers with."""
     answer = {"status": 200}
 
     class Handler(BaseHTTPRequestHandler):
@@ -84,28 +84,28 @@ def flower() -> Iterator[tuple[str, dict[str, int]]]:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "finding"),
     [
-        (200, "flower: mind: Flower is open to whoever reaches"),
+        (200, "flower: warning: Flower is open to anyone who reaches"),
         (401, None),
         (302, None),
-        (502, "flower: BREAKS A PROMISE: Flower is answering 502"),
+        (502, "flower: error: Flower is answering 502"),
     ],
 )
-def test_flower_is_looked_at_as_a_stranger_would(
-    redis_url: str, flower: tuple[str, dict[str, int]], status: int, said: str | None
+def test_flower_is_checked_without_logging_in(
+    redis_url: str, flower: tuple[str, dict[str, int]], status: int, finding: str | None
 ):
-    at, answer = flower
+    flower_url, answer = flower
     answer["status"] = status
-    told = headrace("doctor", "--url", redis_url, "--flower", at).stdout
-    assert (said in told) if said else ("flower:" not in told)
+    output = headrace("doctor", "--url", redis_url, "--flower", flower_url).stdout
+    assert (finding in output) if finding else ("flower:" not in output)
 
 
-def test_a_flower_that_is_away_and_a_url_that_is_none_are_told(redis_url: str):
-    away = headrace("doctor", "--url", redis_url, "--flower", "http://127.0.0.1:1")
-    assert away.returncode == 1
-    assert "not to be reached at http://127.0.0.1:1" in away.stdout
-    none = headrace("doctor", "--url", redis_url, "--flower", "127.0.0.1:5555")
-    assert none.stderr.endswith(
-        "headrace: Flower's URL is http:// or https://, with a host: http://127.0.0.1:5555\n"
+def test_an_unreachable_flower_is_an_error_and_a_wrong_url_is_refused(redis_url: str):
+    unreachable = headrace("doctor", "--url", redis_url, "--flower", "http://127.0.0.1:1")
+    assert unreachable.returncode == 1
+    assert "not reachable at http://127.0.0.1:1" in unreachable.stdout
+    wrong = headrace("doctor", "--url", redis_url, "--flower", "127.0.0.1:5555")
+    assert wrong.stderr.endswith(
+        "headrace: Flower's URL is http:// or https:// with a host, such as http://127.0.0.1:5555\n"
     )

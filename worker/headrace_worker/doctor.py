@@ -12,7 +12,8 @@ from headrace.catalog import aliases
 from headrace.connection import connect, url
 from headrace.connection.commands import execute, run
 from headrace.connection.server_info import read_server_info
-from headrace.doctor.redis import Finding, findings
+from headrace.doctor.finding import Finding
+from headrace.doctor.redis import check_redis
 from headrace.errors import HeadraceError, SettingError
 from headrace.settings import load
 from headrace.wire.keys import Keys
@@ -36,11 +37,11 @@ def _wakeups(client: redis.Redis) -> Iterator[Finding]:
             connection.execute_command("CLIENT", "TRACKING", "OFF")
     except redis.ResponseError:
         yield Finding(
-            level="weakens",
-            directive="CLIENT TRACKING",
+            severity="warning",
+            subject="CLIENT TRACKING",
             actual="not permitted to this user",
             expected="permitted",
-            why="an idle worker hears of a job up to 0.25 s late",
+            reason="an idle worker hears of a job up to 0.25 s late",
             fix="if it is the worker's user: ACL SETUSER <user> +client|tracking +client|id",
         )
 
@@ -55,11 +56,11 @@ def _store(settings: WorkerSettings) -> Iterator[Finding]:
         problem = "" if models else "without a model"
     if problem:
         yield Finding(
-            level="weakens",
-            directive="HEADRACE_MODELS",
+            severity="warning",
+            subject="HEADRACE_MODELS",
             actual=f"{store.title}, {problem}",
             expected="a store that holds a model",
-            why="a worker started here serves nothing",
+            reason="a worker started here serves nothing",
             fix="headrace models add, or set HEADRACE_MODELS to the store",
         )
 
@@ -76,11 +77,11 @@ def _aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]
             for alias, version in named.items():
                 if (problem := _problem(store, model, version)) is not None:
                     yield Finding(
-                        level="breaks",
-                        directive=f"{model}@{alias}",
+                        severity="error",
+                        subject=f"{model}@{alias}",
                         actual=f"version {version}: {problem}",
                         expected=f"a version that {store.title} holds whole",
-                        why="no worker started with this store can serve it",
+                        reason="no worker started with this store can serve it",
                         fix=f"headrace models verify says more; headrace models rollback {model}, or add it again",
                     )
     except (HeadraceError, OSError, redis.ResponseError):
@@ -117,15 +118,15 @@ class RedisCheck:
             return
         self._due = False
         by_sentinel = bool(url.read_address(settings.redis_url).sentinels)
-        found = findings(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel)
-        stops = [one for one in found if one.level == "stops"]
-        if stops and settings.redis_check == "refuse":
+        found = check_redis(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel)
+        critical = [one for one in found if one.severity == "critical"]
+        if critical and settings.redis_check == "refuse":
             raise SettingError(
                 f"{facts.name} at {connect.describe_server(settings)} loses jobs or cannot take them, and "
-                f"HEADRACE_REDIS_CHECK is refuse: {'; '.join(map(str, stops))}"
+                f"HEADRACE_REDIS_CHECK is refuse: {'; '.join(map(str, critical))}"
             )
         for one in found:
-            if one.level == "unknown":
-                log.info("%s", one)
+            if one.severity == "unknown":
+                log.info("%s: %s", one.severity, one)
             else:
-                log.warning("%s", one)
+                log.warning("%s: %s", one.severity, one)

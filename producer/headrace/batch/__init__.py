@@ -10,8 +10,8 @@ it and waits, `out` writes it.
 
 from __future__ import annotations
 
-from headrace.batch.file import Report, predict_file, predict_rows
+from headrace.batch.blocks import PredictedRow
+from headrace.batch.file import BatchReport, predict_file, predict_rows
 from headrace.batch.progress import Progress
-from headrace.batch.window import Predicted
 
-__all__ = ["Predicted", "Progress", "Report", "predict_file", "predict_rows"]
+__all__ = ["BatchReport", "PredictedRow", "Progress", "predict_file", "predict_rows"]

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.batch.flight import Flight
-from headrace.batch.out import (
+from headrace.batch.blocks import PredictedRow
+from headrace.batch.job_window import JobWindow
+from headrace.batch.progress import Progress
+from headrace.batch.reader import Format, Row, Table, checked_row, format_of, open_source, read_table
+from headrace.batch.writers import (
     ERROR,
     PREDICTION,
     CsvWriter,
     JsonWriter,
     Writer,
+    check_target,
     open_target,
     prediction_columns,
-    refuse_target,
 )
-from headrace.batch.progress import Progress
-from headrace.batch.rows import Format, Row, Table, checked, format_of, open_source, read
-from headrace.batch.window import Predicted
 from headrace.catalog.contract import Contract, Named, check_method
 from headrace.errors import InvalidInput
 from headrace.wire.keys import BATCH
@@ -38,7 +38,7 @@ ROWS_PER_JOB = 100
 IN_FLIGHT = 64
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a batch."""
 
     model: str
@@ -61,7 +61,7 @@ def predict_rows(
     in_flight: int = IN_FLIGHT,
     durable: bool = False,
     timeout: float | None = None,
-) -> Iterator[Predicted]:
+) -> Iterator[PredictedRow]:
     """Predict any number of instances, in order, with a bounded number of jobs under way.
 
     Gives a `Predicted` for each instance: its `row` (`line` counts from 1), and `prediction` or `error`. An
@@ -70,7 +70,7 @@ def predict_rows(
     Closing the iterator cancels what has no outcome yet.
     """
     contract = client.contract(model, version)
-    flight = Flight(
+    flight = JobWindow(
         client,
         contract,
         method=check_method(contract, method),
@@ -82,7 +82,7 @@ def predict_rows(
     )
     numbered = enumerate(instances, start=1)
     return flight.predicted(
-        checked(contract, Row(line=number, values={}, instance=instance)) for number, instance in numbered
+        checked_row(contract, Row(line=number, values={}, instance=instance)) for number, instance in numbered
     )
 
 
@@ -104,11 +104,11 @@ def predict_file(
     timeout: float | None = None,
     force: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
-) -> Report:
+) -> BatchReport:
     """Predict the rows of a CSV or JSON lines file, and write them with their predictions in the same order.
 
     `-` is standard input or output; `format` is the format of what has no telling file ending. `columns`
-    names the columns of a list or text, see `headrace.batch.cells`. `durable` is that of `Client.submit`.
+    names the columns of a list or text, see `headrace.batch.columns`. `durable` is that of `Client.submit`.
     `timeout` is in seconds for the whole.
     Rows that fail are written with their error and counted in the report. The target appears when it is
     whole. Raises InvalidInput before anything is enqueued for a file that cannot be read, lacks a column, or
@@ -119,7 +119,7 @@ def predict_file(
     contract = client.contract(model, version)
     chosen = check_method(contract, method)
     kinds = format_of(source, format), format_of(target, format)
-    refuse_target(target, source, force=force)
+    check_target(target, source, force=force)
     if delimiter is None and source.lower().endswith(".tsv"):
         delimiter = "\t"
     rows = failed = end = 0
@@ -131,7 +131,7 @@ def predict_file(
         writer.flush()  # whoever reads our output waits too, and may have what there is
         progress()
 
-    flight = Flight(
+    flight = JobWindow(
         client,
         contract,
         method=chosen,
@@ -143,7 +143,7 @@ def predict_file(
         on_wait=wait,
     )
     with open_source(source) as file:
-        table = read(file, kinds[0], contract, name=source, delimiter=delimiter, chosen=columns)
+        table = read_table(file, kinds[0], contract, name=source, delimiter=delimiter, chosen=columns)
         predictions = prediction_columns(chosen, contract.methods[chosen]) if kinds[1] == "csv" else (PREDICTION,)
         carried, fit = _carried(table, contract, (*predictions, ERROR), same_keys=kinds[1] == "csv")
         with open_target(target) as out, closing(flight.predicted(fit)) as flown:
@@ -157,7 +157,7 @@ def predict_file(
                 rows, failed, end = rows + 1, failed + (done.error is not None), done.row.end
                 progress()
             writer.flush()
-    return Report(
+    return BatchReport(
         model=contract.model,
         version=contract.version,
         method=chosen,

@@ -50,7 +50,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-class Meter:
+class ProgressMeter:
     """Shows progress on a stream. `size` is that of the input in bytes, None where nobody knows."""
 
     def __init__(

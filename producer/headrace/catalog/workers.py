@@ -87,7 +87,7 @@ def publish_status(
     has = msgspec.json.encode({"versions": sorted(versions, key=int), "runtimes": runtimes or {}})
     words: list[str | bytes | int] = [worker, has, int(silent * 1000)]
     for version, why in refused.items():
-        words += [version, msgspec.json.encode({"worker": worker, "why": why})]
+        words += [version, msgspec.json.encode({"worker": worker, "reason": why})]
     return _TELL([keys.loaded(model), keys.refused(model)], words)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from headrace.batch.file import IN_FLIGHT, ROWS_PER_JOB
-from headrace.batch.rows import Format
+from headrace.batch.reader import Format
 from headrace.cli import options
 from headrace.cli.commands import SOME_FAILED
 from headrace.errors import ResultTimeout
@@ -83,16 +83,16 @@ def batch(
     whole; Ctrl-C cancels the jobs that wait and leaves none.
     """
     from headrace.batch import predict_file
-    from headrace.batch.progress import Meter
+    from headrace.batch.progress import ProgressMeter
 
     if as_json and target == "-":
         raise click.UsageError("--json prints the report on standard output, which -o - gives to the rows", ctx)
     delimiter = _DELIMITERS.get(delimiter or "", delimiter)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0 '):
         raise click.UsageError("--delimiter is one character, or `tab`", ctx)
-    meter = Meter(sys.stderr, size=_size(source), terminal=_has_terminal(target))
+    meter = ProgressMeter(sys.stderr, size=_size(source), terminal=_has_terminal(target))
     signal.signal(signal.SIGTERM, _end)
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         try:
             report = predict_file(
                 client,

@@ -16,7 +16,7 @@ from headrace.cli.commands import ERROR
 def cancel(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
     """Cancel each JOB that has no outcome yet. The exit code is 1 if one had, or is not known."""
     late = False
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         for name in jobs:
             job = client.job(name)
             # To cancel an id nobody submitted would end a job that may yet come.

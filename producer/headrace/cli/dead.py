@@ -60,9 +60,9 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 @options.url
 def list_(*, each: bool, as_json: bool, url: str | None, **which: Any) -> None:
     """List dead letters: one line for those that are alike but for numbers and ids, or with --all one for each."""
-    from headrace.cli import dead_shown
+    from headrace.cli import dead_letter_format
 
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         count = client.dead_letters.count()
         if each:
             found = 0
@@ -70,21 +70,21 @@ def list_(*, each: bool, as_json: bool, url: str | None, **which: Any) -> None:
                 if as_json:
                     options.print_json(letter)
                 else:
-                    options.print_line(dead_shown.line(letter))
+                    options.print_line(dead_letter_format.line(letter))
         else:
             storms = client.dead_letters.groups(**which)
             found = sum(storm.count for storm in storms)
-            for line in dead_shown.storm_table(storms) if storms and not as_json else ():
+            for line in dead_letter_format.storm_table(storms) if storms and not as_json else ():
                 options.print_line(line)
             for storm in storms if as_json else ():
                 options.print_json(storm)
     if not found:
         click.echo("no dead letter matches" if count.letters else "no dead letters", err=True)
     else:
-        click.echo(dead_shown.letters(found), err=True)
+        click.echo(dead_letter_format.letters(found), err=True)
     if count.dropped:
         click.echo(
-            f"{dead_shown.letters(count.dropped)} dropped so far, as there were too many or they were too old",
+            f"{dead_letter_format.letters(count.dropped)} dropped so far, by the limits of number and age",
             err=True,
         )
 
@@ -96,15 +96,15 @@ def list_(*, each: bool, as_json: bool, url: str | None, **which: Any) -> None:
 @options.url
 def show(ids: tuple[str, ...], *, payload: bool, as_json: bool, url: str | None) -> None:
     """Show letters with their history: why, where, and what was tried."""
-    from headrace.cli import dead_shown
+    from headrace.cli import dead_letter_format
 
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         for place, name in enumerate(ids):
             kept = client.dead_letters.show(name)
             if as_json:
-                options.print_json(dead_shown.details(kept, payload=payload))
+                options.print_json(dead_letter_format.details(kept, payload=payload))
                 continue
-            for line in ([""] if place else []) + list(dead_shown.page(kept, payload=payload)):
+            for line in ([""] if place else []) + list(dead_letter_format.page(kept, payload=payload)):
                 options.print_line(line)
 
 
@@ -139,7 +139,7 @@ def replay(
     its queue; if it fails again it gets another, with all of its history.
     """
     verb = "would be replayed" if dry_run else "replayed"
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         letters = client.dead_letters
 
         def act(chosen: DeadLetterFilter, every: bool, on_progress: OnProgress) -> BulkResult:
@@ -177,7 +177,7 @@ def purge(
     The outcomes of their jobs stay as long as outcomes do.
     """
     verb = "would be purged" if dry_run else "purged"
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         letters = client.dead_letters
 
         def act(chosen: DeadLetterFilter, every: bool, on_progress: OnProgress) -> BulkResult:
@@ -203,18 +203,20 @@ def export(
 
     The message is in `payload`, as base64: `headrace.wire.dead_letter.decode_exported` reads a line.
     """
-    from headrace.batch.out import open_target, refuse_target
-    from headrace.cli import dead_shown
+    from headrace.batch.writers import check_target, open_target
+    from headrace.cli import dead_letter_format
 
-    refuse_target(target, "-", force=force)
+    check_target(target, "-", force=force)
     chosen = _chosen(ids, which)
     asked, written = dict.fromkeys(chosen["ids"] or ()), 0
-    with options.connect(url) as client, open_target(target) as file:
+    with options.open_client(url) as client, open_target(target) as file:
         for kept in client.dead_letters.export(**chosen):
             file.write(msgspec.json.encode(kept) + b"\n")
             asked.pop(kept.id, None)
             written += 1
-    click.echo(f"{dead_shown.letters(written)} exported" if written else "no dead letter matches", err=True)
+    click.echo(
+        f"{dead_letter_format.letters(written)} exported" if written else "no dead letter matches", err=True
+    )
     _tell_missing(ctx, tuple(asked))
 
 
@@ -233,11 +235,11 @@ def _sweep(
     ask: bool,
 ) -> BulkResult:
     """Replay or purge, after a look at what is meant where it is many; exits with what became of them."""
-    from headrace.cli import dead_shown
+    from headrace.cli import dead_letter_format
     from headrace.dead_letters.filter import parse_filter
 
     sought = parse_filter(chosen)
-    if sought.every != every:
+    if sought.matches_all != every:
         raise click.UsageError("say which letters: by ID, by a filter, or --all for every one, and not both", ctx)
     if ask and sought.ids is None:
         chosen = _agreed(ctx, letters, verb, chosen)
@@ -247,14 +249,14 @@ def _sweep(
     def progress(tally: BulkResult) -> None:
         last[:] = [tally]
         if line.due() is not None:
-            line.show(lambda width: f"{dead_shown.letters(tally.done)} {verb}"[:width])
+            line.show(lambda width: f"{dead_letter_format.letters(tally.done)} {verb}"[:width])
 
     try:
         tally = act(chosen, every, progress)
     except BaseException:
         line.close()
         if last and last[0].done:
-            click.echo(f"stopped: {dead_shown.letters(last[0].done)} {verb}", err=True)
+            click.echo(f"stopped: {dead_letter_format.letters(last[0].done)} {verb}", err=True)
         raise
     line.close()
     return tally
@@ -262,36 +264,36 @@ def _sweep(
 
 def _agreed(ctx: click.Context, letters: DeadLetters, verb: str, chosen: DeadLetterFilter) -> DeadLetterFilter:
     """What is chosen, as far as it was shown and agreed to: letters that die meanwhile are not meant."""
-    from headrace.cli import dead_shown
-    from headrace.dead_letters.filter import moment
+    from headrace.cli import dead_letter_format
+    from headrace.dead_letters.filter import from_unix_ms
 
     storms = letters.groups(**chosen)
     if not storms:
         return chosen
-    many = dead_shown.letters(sum(storm.count for storm in storms))
+    many = dead_letter_format.letters(sum(storm.count for storm in storms))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(f"{many} would be {verb}; where nobody can be asked, say --yes", ctx)
-    for line in dead_shown.storm_table(storms):
+    for line in dead_letter_format.storm_table(storms):
         click.echo(line, err=True)
     if not click.confirm(f"{many} to be {verb}. Go on?", err=True):
         click.echo(f"nothing was {verb}", err=True)
         ctx.exit(ERROR)
-    return {**chosen, "older_than": moment(max(storm.newest_ms for storm in storms))}
+    return {**chosen, "older_than": from_unix_ms(max(storm.newest_ms for storm in storms))}
 
 
 def _tell(ctx: click.Context, tally: BulkResult, verb: str, *, as_json: bool) -> None:
     """Say what a replay or purge has done, and exit with 1 or 3 where that is not all it was to do."""
-    from headrace.cli import dead_shown
+    from headrace.cli import dead_letter_format
 
     if as_json:
         options.print_json(tally)
     if tally == type(tally)():
         click.echo(f"no dead letter matches: nothing was {verb}", err=True)
         return
-    for line in dead_shown.tally(tally, verb):
+    for line in dead_letter_format.tally(tally, verb):
         click.echo(line, err=True)
     _tell_missing(ctx, tally.missing)
-    if tally.no_job or tally.id_in_use:
+    if tally.malformed or tally.id_in_use:
         ctx.exit(SOME_FAILED if tally.done else ERROR)
 
 

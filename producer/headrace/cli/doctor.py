@@ -1,8 +1,9 @@
-"""`headrace doctor`."""
+"""`headrace doctor`: check Redis, the access to it, the running service, Flower and the worker's settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -10,82 +11,83 @@ import msgspec
 
 from headrace.cli import options
 from headrace.cli.commands import ERROR
+from headrace.text import plural
 
 if TYPE_CHECKING:
-    from headrace.doctor.redis import Finding
+    from headrace.doctor.finding import Finding
     from headrace.settings import Settings
-
-_SAYS = {
-    "stops": "STOPS JOBS",
-    "breaks": "BREAKS A PROMISE",
-    "weakens": "mind",
-    "unknown": "cannot be told",
-}
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one object a line.")
-@click.option("--flower", metavar="URL", help="Look at the Flower there too, as a stranger would.")
+@click.option(
+    "--flower", "flower_url", metavar="URL", help="Check the Flower at this URL too, without logging in."
+)
 @options.url
 @click.pass_context
-def doctor(ctx: click.Context, /, *, as_json: bool, flower: str | None, url: str | None) -> None:
-    """Check whether Redis, workers and what is installed here can keep what is promised; say what to do if not.
+def doctor(ctx: click.Context, /, *, as_json: bool, flower_url: str | None, url: str | None) -> None:
+    """Check whether Redis, workers and this installation can keep Headrace's guarantees, and print fixes.
 
-    The exit code is 1 if a promise is broken. What only weakens one, or cannot be told, leaves it at 0.
+    Severities: `critical` (jobs are deleted, or cannot be processed), `error` (a guarantee does not hold),
+    `warning` (a guarantee holds within a limit) and `unknown` (it could not be checked). The exit code is 1 if a
+    finding is critical or an error.
     """
     from headrace.client.common import resolve_settings
-    from headrace.doctor import redis
+    from headrace.doctor.finding import FAILING
 
-    found = list(_examined(resolve_settings(url, None), flower))
-    for subject, one in found:
+    findings = list(_run_checks(resolve_settings(url, None), flower_url))
+    for check, finding in findings:
         if as_json:
-            options.print_json({"subject": subject, **msgspec.to_builtins(one)})
+            options.print_json({"check": check, **msgspec.to_builtins(finding)})
         else:
-            options.print_line(f"{subject}: {_SAYS[one.level]}: {one}")
-    broken = sum(one.level in redis.BROKEN for _, one in found)
-    if any(one.fix.startswith("CONFIG SET") for _, one in found):
+            options.print_line(f"{check}: {finding.severity}: {finding}")
+    errors = sum(finding.severity in FAILING for _, finding in findings)
+    if any(finding.fix.startswith("CONFIG SET") for _, finding in findings):
         click.echo(
-            "what CONFIG SET sets is forgotten at a restart: CONFIG REWRITE keeps it, or redis.conf", err=True
+            "CONFIG SET lasts until Redis restarts: keep it with CONFIG REWRITE, or write it into redis.conf",
+            err=True,
         )
-    click.echo(_verdict(broken, len(found) - broken), err=True)
-    if broken:
+    click.echo(_summary(errors, len(findings) - errors), err=True)
+    if errors:
         ctx.exit(ERROR)
 
 
-def _examined(settings: Settings, flower: str | None) -> Iterator[tuple[str, Finding]]:
-    """Findings and what they are about, as they are made; who is examined is told on standard error."""
-    from functools import partial
+def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[str, Finding]]:
+    """Yield each finding with the name of its check; print what is examined on standard error."""
     from importlib.metadata import entry_points
 
     from headrace.connection import connect, server_info
-    from headrace.connection import url as address
     from headrace.connection.commands import execute, run
-    from headrace.doctor import access, redis, service
-    from headrace.doctor import flower as finding_flower
+    from headrace.connection.url import read_address
+    from headrace.doctor.access import check_access
+    from headrace.doctor.flower import check_flower
+    from headrace.doctor.redis import check_redis
+    from headrace.doctor.service import NOT_PERMITTED, check_service, read_service
     from headrace.wire.keys import Keys
 
     with connect.translate_errors(settings), connect.connect(settings) as client:
-        facts = run(partial(execute, client), server_info.read_server_info())
-        click.echo(f"redis: {facts.name} at {connect.describe_server(settings)}", err=True)
-        where = address.read_address(settings.redis_url)
-        for one in redis.findings(facts, prefix=settings.key_prefix, by_sentinel=bool(where.sentinels)):
-            yield "redis", one
-        for one in access.access(where, run(partial(execute, client), server_info.user())):
-            yield "access", one
-        seen = run(partial(execute, client), service.look(Keys(settings.key_prefix)))
-        for one in service.service(seen) if seen else [service.UNSEEN]:
-            yield "service", one
-        if flower is not None:
-            for one in finding_flower.flower(flower):
-                yield "flower", one
-        # Other distributions add what they need: functions of this connection that give findings.
-        for part in entry_points(group="headrace.doctor"):
-            click.echo(f"{part.name}: {part.dist.name if part.dist else part.value} is installed", err=True)
-            for one in part.load()(client):
-                yield part.name, one
+        ask = partial(execute, client)
+        server = run(ask, server_info.read_server_info())
+        click.echo(f"redis: {server.name} at {connect.describe_server(settings)}", err=True)
+        address = read_address(settings.redis_url)
+        for finding in check_redis(server, prefix=settings.key_prefix, by_sentinel=bool(address.sentinels)):
+            yield "redis", finding
+        for finding in check_access(address, run(ask, server_info.user())):
+            yield "access", finding
+        state = run(ask, read_service(Keys(settings.key_prefix)))
+        for finding in check_service(state) if state else [NOT_PERMITTED]:
+            yield "service", finding
+        if flower_url is not None:
+            for finding in check_flower(flower_url):
+                yield "flower", finding
+        # Other distributions register checks: functions that take this connection and yield findings.
+        for entry in entry_points(group="headrace.doctor"):
+            click.echo(f"{entry.name}: {entry.dist.name if entry.dist else entry.value} is installed", err=True)
+            for finding in entry.load()(client):
+                yield entry.name, finding
 
 
-def _verdict(broken: int, others: int) -> str:
-    if broken:
-        return f"{broken} {'finding breaks' if broken == 1 else 'findings break'} what is promised"
-    return "all that is promised is kept" + (f"; mind the {others} above" if others else "")
+def _summary(errors: int, others: int) -> str:
+    if errors:
+        return f"{plural(errors, 'error')} found: a guarantee does not hold"
+    return "no errors found" + (f"; see the {plural(others, 'finding')} above" if others else "")

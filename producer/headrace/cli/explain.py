@@ -28,7 +28,7 @@ def explain(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url:
     not known.
     """
     unknown = False
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         for name in jobs:
             found = client.job(name).explain()
             unknown |= found.status == "unknown"
@@ -69,6 +69,6 @@ def _when(at_ms: int | None, first: int) -> str:
 
 
 def _clock(ms: int) -> str:
-    from headrace.dead_letters.filter import moment
+    from headrace.dead_letters.filter import from_unix_ms
 
-    return f"{moment(ms):%Y-%m-%d %H:%M:%S}.{ms % 1000:03d}"
+    return f"{from_unix_ms(ms):%Y-%m-%d %H:%M:%S}.{ms % 1000:03d}"

@@ -70,7 +70,7 @@ def priority(default: int) -> Callable[[F], F]:
     )
 
 
-def connect(at: str | None) -> Client:
+def open_client(at: str | None) -> Client:
     """A client of the Redis the command was pointed at."""
     from headrace.client import Client
 
@@ -87,7 +87,7 @@ def print_line(text: str) -> None:
     click.echo(text)
 
 
-def shown(value: Any) -> str:
+def format_prediction(value: Any) -> str:
     """A prediction for people and shells: text as it is, everything else as JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 

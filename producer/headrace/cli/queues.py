@@ -18,7 +18,7 @@ def queues(*, as_json: bool, url: str | None) -> None:
     Beside them: jobs that were lost with what ran them and run AGAIN before all others, jobs whose time has not
     come, and jobs a worker has taken.
     """
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         depths = client.queues()
     if as_json:
         for depth in depths:

@@ -29,7 +29,7 @@ def result(
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     failed = late = 0
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         for name in jobs:
             job = client.job(name)
             if timeout is None and job.status() == "unknown":
@@ -52,7 +52,7 @@ def result(
                     options.print_json({"id": name, **msgspec.to_builtins(prediction)})
                 else:
                     for one in prediction.predictions:
-                        options.print_line(options.shown(one))
+                        options.print_line(options.format_prediction(one))
     if late:
         raise ResultTimeout(f"{late} of {len(jobs)} jobs had no outcome within {timeout:g} s")
     if failed:

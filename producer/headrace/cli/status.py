@@ -13,7 +13,7 @@ from headrace.cli import options
 @options.url
 def status(jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
     """Show where each JOB is: queued, running, success, failure, cancelled, expired, or unknown."""
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         for name in jobs:
             job = client.job(name)
             found = job.status()

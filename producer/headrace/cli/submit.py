@@ -48,7 +48,7 @@ def submit(
     INSTANCES is JSON, a file that holds JSON, or - for standard input: one instance or a list of them.
     """
     value = read_instances(instances)
-    with options.connect(url) as client:
+    with options.open_client(url) as client:
         given = as_list(client.contract(model, version), value)
         job = client.submit(model, instances=given, version=version, id=job_id, metadata=_metadata(meta), **rest)
         if not (wait or timeout):
@@ -62,7 +62,7 @@ def submit(
         options.print_json({"id": job.id, **msgspec.to_builtins(prediction)})
     else:
         for one in prediction.predictions:
-            options.print_line(options.shown(one))
+            options.print_line(options.format_prediction(one))
 
 
 def read_instances(given: str) -> Any:

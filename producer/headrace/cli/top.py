@@ -59,7 +59,7 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
 
 
 def _show(watch: Monitor, where: str, *, screen: bool, once: bool, as_json: bool) -> None:
-    from headrace.cli.top_shown import away, page
+    from headrace.cli.top_format import away, page
     from headrace.errors import BrokerUnavailable
 
     size = shutil.get_terminal_size()

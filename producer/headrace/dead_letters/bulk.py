@@ -23,11 +23,11 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
     done: int = 0
     #: Letters that were replayed or purged before their turn came: by somebody else, or by a try of ours whose
     #: reply was lost.
-    gone: int = 0
+    already_handled: int = 0
     #: Letters whose id has another outcome than this failure, or another job under way: they stay.
     id_in_use: int = 0
     #: Letters of bytes that are no job, which cannot be replayed: they stay.
-    no_job: int = 0
+    malformed: int = 0
     #: The ids asked for of which there is no letter.
     missing: tuple[str, ...] = ()
 
@@ -62,9 +62,9 @@ class BulkOperation:
         before = self.result
         self.result = BulkResult(
             done=before.done + fates.count(LetterResult.DONE),
-            gone=before.gone + fates.count(LetterResult.GONE),
-            id_in_use=before.id_in_use + fates.count(LetterResult.TAKEN),
-            no_job=before.no_job + fates.count(LetterResult.NO_JOB),
+            already_handled=before.already_handled + fates.count(LetterResult.ALREADY_HANDLED),
+            id_in_use=before.id_in_use + fates.count(LetterResult.ID_IN_USE),
+            malformed=before.malformed + fates.count(LetterResult.MALFORMED),
             missing=tuple(self._search.missing),
         )
         if self._rate is None or self.finished:

@@ -45,11 +45,11 @@ class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
     newer_than: timedelta | datetime | None = None
 
     @property
-    def every(self) -> bool:
+    def matches_all(self) -> bool:
         """Whether it is met by every letter."""
         return self == CheckedFilter()
 
-    def span(self, now_ms: int) -> tuple[int, int]:
+    def time_range(self, now_ms: int) -> tuple[int, int]:
         """The first and last moment at which a letter wanted may have died, at the server's moment `now_ms`.
 
         Letters that die from now on are never wanted: one that is replayed and dies again is not met twice.
@@ -104,7 +104,7 @@ def _moment(age: timedelta | datetime, now_ms: int) -> int:
     return now_ms - age // _MILLISECOND
 
 
-def moment(ms: int) -> datetime:
+def from_unix_ms(ms: int) -> datetime:
     """A moment out of unix milliseconds, exact to them."""
     return _EPOCH + ms * _MILLISECOND
 
@@ -112,6 +112,6 @@ def moment(ms: int) -> datetime:
 def require_filter(given: DeadLetterFilter, *, every: bool) -> CheckedFilter:
     """A filter that does not mean every letter by mistake."""
     sought = parse_filter(given)
-    if sought.every and not every:
+    if sought.matches_all and not every:
         raise InvalidInput("say which letters: by `ids`, `model`, `reason`, `error` or age, or `every=True`")
     return sought

@@ -19,7 +19,7 @@ from headrace.connection.commands import Operation, Script
 from headrace.dead_letters import replay
 from headrace.dead_letters.bulk import BulkOperation
 from headrace.dead_letters.filter import DeadLetterFilter, parse_filter, require_filter
-from headrace.dead_letters.replay import LetterResult, Replay
+from headrace.dead_letters.replay import LetterResult, PreparedReplay
 from headrace.dead_letters.search import DeadLetterCursor, MessageCursor, read_letters
 from headrace.errors import InvalidInput, UnknownLetter
 from headrace.settings import Settings
@@ -70,7 +70,7 @@ class DeadLetterOperations:
         """The letters of a filter, with their messages."""
         return MessageCursor(self._keys, self.search(given))
 
-    def show(self, name: str) -> Operation[DeadLetterWithMessage]:
+    def read(self, name: str) -> Operation[DeadLetterWithMessage]:
         """One letter. Raises UnknownLetter."""
         _, whole = yield from read_letters(self._keys, [name])
         if whole[0] is None:
@@ -104,7 +104,9 @@ class DeadLetterOperations:
                     yield from self._contracts.named(model, version, now)
                     checked.add(model)
             if dry_run:
-                return [LetterResult.NO_JOB if one.reason == "malformed" else LetterResult.DONE for one in found]
+                return [
+                    LetterResult.MALFORMED if one.reason == "malformed" else LetterResult.DONE for one in found
+                ]
             return (yield from self._replay(found, version))
 
         return BulkOperation(DeadLetterCursor(self._keys, require_filter(given, every=every)), deal, rate=rate)
@@ -112,17 +114,17 @@ class DeadLetterOperations:
     def _replay(self, found: Sequence[DeadLetter], version: str | None) -> Operation[list[LetterResult]]:
         now_ms, whole = yield from read_letters(self._keys, [one.id for one in found])
         fates: list[LetterResult] = []
-        ready: list[tuple[int, Replay]] = []
+        ready: list[tuple[int, PreparedReplay]] = []
         who = _who()
         for place, (seen, one) in enumerate(zip(found, whole, strict=False)):
-            fates.append(LetterResult.GONE)
+            fates.append(LetterResult.ALREADY_HANDLED)
             if one is None or one.died_ms != seen.died_ms:
                 continue
             try:
-                sent = replay.replay(one, who=who, now_ms=now_ms, version=version, keys=self._job_keys)
+                sent = replay.prepare(one, who=who, now_ms=now_ms, version=version, keys=self._job_keys)
                 ready.append((place, sent))
             except MalformedMessage:
-                fates[place] = LetterResult.NO_JOB
+                fates[place] = LetterResult.MALFORMED
         if ready:
             names, values = replay.call(self._keys, [one for _, one in ready], ttl=self._settings.job_ttl)
             replies = yield _REPLAY(names, values)

@@ -24,12 +24,12 @@ class LetterResult(IntEnum):
     """What became of a letter that was to be replayed or purged."""
 
     #: It was purged, replayed, or replaced by one that died since, before its turn came.
-    GONE = 0
+    ALREADY_HANDLED = 0
     DONE = 1
     #: Its id has another outcome than this failure, or another job under way.
-    TAKEN = 2
+    ID_IN_USE = 2
     #: Its bytes are no job: there is nothing a worker could do with them.
-    NO_JOB = 3
+    MALFORMED = 3
 
 
 #: KEYS: died, dead, dead messages; then result key, record and target list of each letter.
@@ -70,21 +70,21 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BODY = msgspec.json.Decoder(tuple[tuple[msgspec.Raw, ...], dict[str, msgspec.Raw], msgspec.Raw])
 
 
-class Replay(msgspec.Struct, frozen=True, kw_only=True):
+class PreparedReplay(msgspec.Struct, frozen=True, kw_only=True):
     """A letter ready to be sent again."""
 
     letter: DeadLetterWithMessage
     #: The priority its message asks for, and whether it is to run with no other job.
     priority: int
-    alone: bool
-    frame: bytes
+    isolated: bool
+    queued_message: bytes
     #: The record of the job, should it be forgotten; empty where its arguments are no job's.
     record: bytes
 
 
-def replay(
+def prepare(
     letter: DeadLetterWithMessage, *, who: str, now_ms: int, version: str | None, keys: JobKeys | None = None
-) -> Replay:
+) -> PreparedReplay:
     """A letter as it is sent again by `who` at that moment (the server's unix milliseconds).
 
     Its deadline and its delay are dropped: they were about the first time. A job whose signature counts with
@@ -103,28 +103,28 @@ def replay(
     if sealed.eta is not None or sealed.expires is not None or (job and version not in {None, job.version}):
         message = _rewritten(message, job, version, keys)
     history = (*letter.attempts, Attempt(cause=REPLAY, owner=who, at_ms=now_ms, claim_size=0))
-    return Replay(
+    return PreparedReplay(
         letter=letter,
         priority=sealed.priority,
-        alone=runs_alone(history),
-        frame=join_history(history, message),
+        isolated=runs_alone(history),
+        queued_message=join_history(history, message),
         record=record,
     )
 
 
-def call(keys: Keys, replays: Sequence[Replay], *, ttl: int) -> tuple[list[str], list[str | bytes | int]]:
+def call(keys: Keys, replays: Sequence[PreparedReplay], *, ttl: int) -> tuple[list[str], list[str | bytes | int]]:
     """KEYS and ARGV of the script. `ttl` is the seconds a record is kept."""
     names = [keys.dead_times, keys.dead, keys.dead_messages]
     values: list[str | bytes | int] = [ttl]
     for one in replays:
         letter = one.letter
         names += [keys.result(letter.id), keys.job(letter.id), _target(keys, one)]
-        values += [letter.id, letter.died_ms, one.frame, one.record]
+        values += [letter.id, letter.died_ms, one.queued_message, one.record]
     return names, values
 
 
-def _target(keys: Keys, one: Replay) -> str:
-    if one.alone:
+def _target(keys: Keys, one: PreparedReplay) -> str:
+    if one.isolated:
         return keys.isolated(one.letter.queue)
     # Any client may have written any number.
     return keys.lists(one.letter.queue)[step_of(min(max(one.priority, 0), PRIORITY_STEPS[-1]))]

@@ -77,7 +77,7 @@ class DeadLetterCursor:
         """The next letters; sometimes none, though it is not over."""
         if not self._begun:
             seconds, micros = yield Command(("TIME",))
-            self._first, self._last = self._wanted.span(int(seconds) * 1000 + int(micros) // 1000)
+            self._first, self._last = self._wanted.time_range(int(seconds) * 1000 + int(micros) // 1000)
             self._begun = True
             self._from = str(self._first) if self._wanted.ids is None else None
         if not self._ids and self._from is not None:

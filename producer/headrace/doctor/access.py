@@ -1,6 +1,6 @@
-"""Who else can read what goes to Redis, and come in: a pure function of the address and of who we are there.
+"""Checks who can read the traffic to Redis and who can log in, from the address and the current user.
 
-On the machine itself, over a loopback address or a unix socket, there is nothing to find.
+A server on a loopback address or a unix socket has no findings.
 """
 
 from __future__ import annotations
@@ -10,62 +10,64 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from headrace.connection.url import Address
-from headrace.doctor.redis import Finding
+from headrace.doctor.finding import Finding
 
 
-def access(address: Address, user: str | None) -> Iterator[Finding]:
-    """What stands against keeping jobs to oneself. `user` is who Redis says we are, None where it does not."""
+def check_access(address: Address, user: str | None) -> Iterator[Finding]:
+    """Yield the findings about TLS, password and user.
+
+    `user` is the Redis user of this connection, None where the server does not report it.
+    """
     if is_local(address):
         return
     if address.tls is None:
         yield Finding(
-            level="weakens",
-            directive="HEADRACE_REDIS_URL",
+            severity="warning",
+            subject="HEADRACE_REDIS_URL",
             actual=f"without TLS, to {address.where}",
             expected="rediss://",
-            why="whoever is on the way reads instances, predictions and the password",
+            reason="anyone on the network path can read instances, predictions and the password",
             fix="give Redis a certificate (`tls-port`), and write rediss:// with ssl_ca_certs",
         )
     elif str(address.tls.get("ssl_cert_reqs", "required")).lower() in {"none", "0", "cert_none"}:
         yield Finding(
-            level="weakens",
-            directive="ssl_cert_reqs",
+            severity="warning",
+            subject="ssl_cert_reqs",
             actual="none",
             expected="required",
-            why="whoever is on the way can pass for Redis",
-            fix="leave it out of the URL, and name the authority in ssl_ca_certs",
+            reason="anyone on the network path can pose as Redis",
+            fix="remove it from the URL, and name the certificate authority in ssl_ca_certs",
         )
-    options = address.options
-    if not options.get("password"):
+    if not address.options.get("password"):
         yield Finding(
-            level="breaks",
-            directive="requirepass",
-            actual="no password asked for",
+            severity="error",
+            subject="requirepass",
+            actual="not set",
             expected="users with passwords",
-            why="whoever reaches Redis reads, changes and deletes jobs",
-            fix="ACL SETUSER default off, and the users of docs/reference/acl.md",
+            reason="anyone who reaches Redis can read, change and delete jobs",
+            fix="ACL SETUSER default off, and create the users of docs/reference/acl.md",
         )
     elif user == "default":
         yield Finding(
-            level="weakens",
-            directive="ACL",
+            severity="warning",
+            subject="ACL",
             actual="the user `default`",
-            expected="a user of its own for each part",
-            why="a service that is broken into can empty Redis and change its configuration",
-            fix="make the users of docs/reference/acl.md, and name one in the URL",
+            expected="a separate user for each component",
+            reason="an intruder in one service can empty Redis and change its configuration",
+            fix="create the users of docs/reference/acl.md, and name one in the URL",
         )
 
 
 def is_local(address: Address) -> bool:
-    """Whether nothing leaves this machine."""
+    """Return whether the traffic to an address stays on this machine."""
     if address.sentinels:
         return all(is_loopback(host) for host, _ in address.sentinels)
-    parts = urlsplit(address.url)
-    return parts.scheme == "unix" or is_loopback(parts.hostname or "localhost")
+    url = urlsplit(address.url)
+    return url.scheme == "unix" or is_loopback(url.hostname or "localhost")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
+    """Return whether a host name or address is this machine's loopback interface."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whether a Flower lives, and whether it is closed to those who have no business there."""
+"""Checks that Flower answers and that it asks for a password."""
 
 from __future__ import annotations
 
@@ -7,66 +7,66 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from headrace.doctor.access import is_loopback
-from headrace.doctor.redis import Finding
+from headrace.doctor.finding import Finding
 from headrace.errors import SettingError
 
-#: Seconds it may take to answer.
-_PATIENCE = 5.0
+#: Seconds to wait for an answer.
+_TIMEOUT = 5.0
 
 
-def flower(url: str) -> Iterator[Finding]:
-    """What stands against the Flower at that URL, looked at as a stranger would. Raises SettingError."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise SettingError("Flower's URL is http:// or https://, with a host: http://127.0.0.1:5555")
-    shown = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+def check_flower(url: str) -> Iterator[Finding]:
+    """Request Flower's page without credentials, and yield the findings. Raises SettingError for a wrong URL."""
+    parsed = urlsplit(url)
+    if parsed.scheme not in {"http", "https"} or not parsed.hostname:
+        raise SettingError("Flower's URL is http:// or https:// with a host, such as http://127.0.0.1:5555")
+    shown_url = f"{parsed.scheme}://{parsed.hostname}" + (f":{parsed.port}" if parsed.port else "")
     try:
-        status = _status(parts.scheme, parts.hostname, parts.port, parts.path or "/")
+        status = _get_status(parsed.scheme, parsed.hostname, parsed.port, parsed.path or "/")
     except (OSError, http.client.HTTPException) as error:
         yield Finding(
-            level="breaks",
-            directive="Flower",
-            actual=f"not to be reached at {shown} ({type(error).__name__})",
-            expected="an answer",
-            why="nobody sees jobs and dead letters there",
-            fix="headrace flower; or look at its log, and at what is in front of it",
+            severity="error",
+            subject="Flower",
+            actual=f"not reachable at {shown_url} ({type(error).__name__})",
+            expected="reachable",
+            reason="jobs and dead letters cannot be watched there",
+            fix="start it with `headrace flower`, or read its log and the log of the proxy in front of it",
         )
         return
-    local = is_loopback(parts.hostname)
-    if parts.scheme == "http" and not local:
+    is_on_this_machine = is_loopback(parsed.hostname)
+    if parsed.scheme == "http" and not is_on_this_machine:
         yield Finding(
-            level="weakens",
-            directive="Flower",
-            actual=f"without TLS, {shown}",
+            severity="warning",
+            subject="Flower",
+            actual=f"without TLS, at {shown_url}",
             expected="https://",
-            why="whoever is on the way reads its password",
-            fix="put it behind a proxy that speaks TLS, as deploy/ does",
+            reason="anyone on the network path can read its password",
+            fix="put it behind a proxy with TLS, as deploy/ does",
         )
     if status < http.HTTPStatus.MULTIPLE_CHOICES:
         yield Finding(
-            level="weakens" if local else "breaks",
-            directive="Flower",
-            actual=f"open to whoever reaches {shown}",
-            expected="a password",
-            why="whoever opens it sees jobs and workers, and may stop these",
+            severity="warning" if is_on_this_machine else "error",
+            subject="Flower",
+            actual=f"open to anyone who reaches {shown_url}",
+            expected="protected by a password",
+            reason="anyone who opens it can see jobs and workers, and may be able to stop workers",
             fix="give it a password: see `headrace flower --help`",
         )
     elif status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
         yield Finding(
-            level="breaks",
-            directive="Flower",
-            actual=f"answering {status} at {shown}",
+            severity="error",
+            subject="Flower",
+            actual=f"answering {status} at {shown_url}",
             expected="a page, or a request for a password",
-            why="nobody sees jobs and dead letters there",
-            fix="look at its log, and at that of what is in front of it",
+            reason="jobs and dead letters cannot be watched there",
+            fix="read its log and the log of the proxy in front of it",
         )
 
 
-def _status(scheme: str, host: str, port: int | None, path: str) -> int:
-    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, port, timeout=_PATIENCE)
+def _get_status(scheme: str, host: str, port: int | None, path: str) -> int:
+    connection_type = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = connection_type(host, port, timeout=_TIMEOUT)
     try:
-        connection.request("GET", path)  # a redirection, to a page that asks for a password, is not followed
+        connection.request("GET", path)  # redirects, such as to a login page, are not followed
         return connection.getresponse().status
     finally:
         connection.close()

@@ -1,6 +1,6 @@
-"""Whether somebody serves what waits: what queues, workers and aliases say of each other.
+"""Checks that every queue has a worker, every alias a loaded version, and no lease stays expired.
 
-`look` reads, `service` judges: a pure function.
+`read_service` reads the state from Redis; `check_service` is a pure function of it.
 """
 
 from __future__ import annotations
@@ -11,126 +11,129 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from headrace.catalog import aliases, published
-from headrace.catalog import workers as loaded
+from headrace.catalog import workers as statuses
 from headrace.catalog.aliases import Aliases
 from headrace.catalog.workers import LoadError, WorkerStatus
 from headrace.connection.commands import Command, Operation
-from headrace.doctor.redis import Finding
+from headrace.doctor.finding import Finding
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
-from headrace.text import format_duration
+from headrace.text import format_duration, plural
 from headrace.wire.keys import Keys
 
-#: Milliseconds after which a lapsed lease should have been swept: any worker does so each second.
-_SWEPT = 10_000
+#: Milliseconds within which an expired lease is removed while any worker runs: workers look every second.
+_CLEANUP_MS = 10_000
 
-
-#: Of a user who may not look.
-UNSEEN = Finding(
-    level="unknown",
-    directive="queues and workers",
+#: The finding for a user who may not read queues and workers.
+NOT_PERMITTED = Finding(
+    severity="unknown",
+    subject="reading queues and workers",
     actual="not permitted to this user",
     expected="permitted, or checked by another user",
-    why="whether every queue has a worker cannot be told",
-    fix="ask as the operator of docs/reference/acl.md, with --url",
+    reason="it cannot be checked whether every queue has a worker",
+    fix="name the user `operator` of docs/reference/acl.md in --url",
 )
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one model."""
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's queue, aliases and workers."""
 
     queue: QueueDepth
     aliases: Aliases
-    #: By worker, and by version.
+    #: The status of each worker that serves the model, by the worker's name.
     loaded: Mapping[str, WorkerStatus]
+    #: The error of each version that a worker could not load, by version.
     refused: Mapping[str, LoadError]
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of all of them at one moment, the server's unix milliseconds."""
+class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
+    """All models and leases at one moment."""
 
+    #: The server's unix milliseconds.
     now_ms: int
-    models: tuple[Model, ...]
-    #: When each lease lapses.
-    lapses_ms: tuple[int, ...]
+    models: tuple[ServedModel, ...]
+    #: The moment each lease expires, the server's unix milliseconds.
+    lease_expiries_ms: tuple[int, ...]
 
 
-def look(keys: Keys) -> Operation[Service | None]:
-    """What there is to see; None where this user may not."""
+def read_service(keys: Keys) -> Operation[ServiceState | None]:
+    """Read the state of all models and leases. Returns None where this user may not read it."""
     try:
-        return (yield from _look(keys))
+        return (yield from _read_service(keys))
     except ResponseError:
         return None
 
 
-def _look(keys: Keys) -> Operation[Service]:
-    at_seconds, micros = yield Command(("TIME",))
-    now_ms = int(at_seconds) * 1000 + int(micros) // 1000
-    names = published.listed((yield published.every(keys)))
+def _read_service(keys: Keys) -> Operation[ServiceState]:
+    seconds, micros = yield Command(("TIME",))
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    names = yield from published.list_models(keys)
     leases = yield from queues.read_leases(keys)
     models = []
     if names:
-        measured = yield queues.lengths(keys, names)
-        for queue in queues.depths(names, measured, leases):
-            known = aliases.decoded(queue.model, (yield aliases.read_command(keys, queue.model)))
-            has = loaded.loaded((yield loaded.read_loaded(keys, queue.model)), now_ms)
-            not_served = loaded.refused((yield loaded.read_refused(keys, queue.model)), now_ms)
-            models.append(Model(queue=queue, aliases=known, loaded=has, refused=not_served))
-    lapses = tuple(int(at) for _, at in leases)
-    return Service(now_ms=now_ms, models=tuple(models), lapses_ms=lapses)
+        lengths = yield queues.measure_command(keys, names)
+        for depth in queues.decode_depths(names, lengths, leases):
+            model = depth.model
+            model_aliases = aliases.decoded(model, (yield aliases.read_command(keys, model)))
+            loaded = statuses.loaded((yield statuses.read_loaded(keys, model)), now_ms)
+            refused = statuses.refused((yield statuses.read_refused(keys, model)), now_ms)
+            models.append(ServedModel(queue=depth, aliases=model_aliases, loaded=loaded, refused=refused))
+    expiries = tuple(int(expires_ms) for _, expires_ms in leases)
+    return ServiceState(now_ms=now_ms, models=tuple(models), lease_expiries_ms=expiries)
 
 
-def service(seen: Service) -> Iterator[Finding]:
-    """What stands against jobs being served."""
-    for model in seen.models:
-        yield from _workers(model)
-        yield from _versions(model)
-    late = [seen.now_ms - at for at in seen.lapses_ms if seen.now_ms - at > _SWEPT]
-    if late:
+def check_service(state: ServiceState) -> Iterator[Finding]:
+    """Yield the findings about queues, versions and leases."""
+    for model in state.models:
+        yield from _check_workers(model)
+        yield from _check_versions(model)
+    overdue_ms = [state.now_ms - expiry for expiry in state.lease_expiries_ms]
+    overdue_ms = [overdue for overdue in overdue_ms if overdue > _CLEANUP_MS]
+    if overdue_ms:
         yield Finding(
-            level="breaks",
-            directive="headrace:leases",
-            actual=f"{len(late)} lapsed, the first {format_duration(max(late))} ago",
-            expected="none",
-            why="jobs that were lost with their worker wait for any worker to bring them back",
-            fix="start a worker; if one runs, its log says what keeps it",
+            severity="error",
+            subject="headrace:leases",
+            actual=f"holding {plural(len(overdue_ms), 'expired lease')}, the first for "
+            f"{format_duration(max(overdue_ms))}",
+            expected="without expired leases",
+            reason="jobs of lost workers return to their queues only while a worker runs",
+            fix="start a worker; if one runs, its log says why it does not return them",
         )
 
 
-def _workers(model: Model) -> Iterator[Finding]:
+def _check_workers(model: ServedModel) -> Iterator[Finding]:
     if model.loaded:
         return
-    queue = model.queue
-    jobs = queue.waiting + queue.delayed
+    jobs = model.queue.waiting + model.queue.delayed
     yield Finding(
-        level="breaks" if jobs else "weakens",
-        directive=queue.queue,
-        actual=f"served by no worker, with {jobs:,} job{'' if jobs == 1 else 's'} in it",
-        expected="a worker",
-        why="its jobs wait until there is one",
-        fix="headrace worker; if one runs, its log says why it does not serve the model",
+        severity="error" if jobs else "warning",
+        subject=model.queue.queue,
+        actual=f"served by no worker, with {plural(jobs, 'job')} in it",
+        expected="served by a worker",
+        reason="its jobs wait until a worker serves the model",
+        fix="start `headrace worker`; if one runs, its log says why it does not serve the model",
     )
 
 
-def _versions(model: Model) -> Iterator[Finding]:
+def _check_versions(model: ServedModel) -> Iterator[Finding]:
     name = model.queue.model
-    for version, said in model.refused.items():
+    for version, error in model.refused.items():
         yield Finding(
-            level="weakens",
-            directive=f"{name}@{version}",
-            actual=f"refused by {said.worker}: {said.reason}",
+            severity="warning",
+            subject=f"{name}@{version}",
+            actual=f"refused by {error.worker}: {error.reason}",
             expected="loaded",
-            why="it does not serve, whatever points to it",
-            fix=f"mend and add it anew, or headrace models rollback {name}",
+            reason="no job runs on it, not even through an alias",
+            fix=f"correct the model and add it as a new version, or headrace models rollback {name}",
         )
-    there = {version for said in model.loaded.values() for version in said.versions}
-    for alias, points in model.aliases.by_name.items():
-        if model.loaded and points.version not in there and points.version not in model.refused:
+    loaded = {version for status in model.loaded.values() for version in status.versions}
+    for alias, target in model.aliases.by_name.items():
+        if model.loaded and target.version not in loaded and target.version not in model.refused:
             yield Finding(
-                level="breaks",
-                directive=f"{name}@{alias}",
-                actual=f"version {points.version}, which no worker has",
-                expected=f"one of {', '.join(sorted(there, key=int)) or 'none'}",
-                why="jobs that name it, or no version, wait or fail",
-                fix=f"look at the log of a worker; headrace models rollback {name} brings the former one back",
+                severity="error",
+                subject=f"{name}@{alias}",
+                actual=f"version {target.version}, which no worker has loaded",
+                expected=f"one of {', '.join(sorted(loaded, key=int)) or 'no versions'}",
+                reason="jobs that name the alias, or no version, wait or fail",
+                fix=f"read the log of a worker; headrace models rollback {name} restores the previous version",
             )

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError, ResponseError
 from headrace.catalog import published
 from headrace.connection.commands import Operation, Pipeline, Script
 from headrace.inspection.locate import JobLocator, is_not_permitted
-from headrace.inspection.timeline import JobFacts, Timeline, timeline
+from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.wire import dead_letter, execution, outcome
 from headrace.wire.execution import Completion
 from headrace.wire.keys import Keys
@@ -41,8 +41,8 @@ class JobInspector:
     def explain(self, job: str) -> Operation[Timeline]:
         """What became of a job."""
         known = yield from self._known(job)
-        if known.outcome is not None or known.letter is not None:
-            return timeline(known)
+        if known.outcome is not None or known.dead_letter is not None:
+            return build_timeline(known)
         models = [known.record.m] if known.record else (yield from published.list_models(self._keys))
         earliest = known.record.e if known.record else None
         try:
@@ -50,10 +50,10 @@ class JobInspector:
         except ResponseError as error:
             if not is_not_permitted(error):
                 raise
-            return timeline(msgspec.structs.replace(known, location_known=False))
+            return build_timeline(msgspec.structs.replace(known, location_known=False))
         if place is None:  # it may have ended while it was looked for
             known = yield from self._known(job)
-        return timeline(msgspec.structs.replace(known, location=place))
+        return build_timeline(msgspec.structs.replace(known, location=place))
 
     def _known(self, job: str) -> Operation[JobFacts]:
         keys = self._keys
@@ -72,7 +72,7 @@ class JobInspector:
             record=decode_record(record) if record else None,
             outcome=outcome.read(job, stored) if stored else None,
             completion=execution.decode_completion(stored) if stored else Completion(),
-            letter=dead_letter.decode(job, line, int(float(died))) if line and died else None,
+            dead_letter=dead_letter.decode(job, line, int(float(died))) if line and died else None,
         )
 
 

@@ -29,7 +29,7 @@ class JobLocation(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     #: `waiting` in its queue; `again`, to run before all others and alone; `delayed`; `leased` by a worker.
-    where: Literal["waiting", "again", "delayed", "leased"]
+    state: Literal["waiting", "again", "delayed", "leased"]
     #: The runs the job has behind it, oldest first.
     attempts: tuple[Attempt, ...] = ()
     #: Jobs of the queue that are taken before it, of those that wait.
@@ -38,7 +38,7 @@ class JobLocation(msgspec.Struct, frozen=True, kw_only=True):
     due_ms: int | None = None
     #: The lease, and the jobs under it: 1 is alone.
     claim: str | None = None
-    jobs: int = 0
+    claim_size: int = 0
 
 
 # A Lua function: whether a message, or a frame, is that of a job. Its body is base64, or its quotes are escaped.
@@ -116,7 +116,7 @@ class JobLocator:
         for part in range(_PARTS):
             due, head, count = yield _DELAYED([key], [self._job, self._earliest, part * _PART, _PART])
             if due:
-                return JobLocation(model=model, where="delayed", due_ms=int(float(due)), attempts=_attempts(head))
+                return JobLocation(model=model, state="delayed", due_ms=int(float(due)), attempts=_attempts(head))
             if count < _PART:
                 break
         return None
@@ -125,11 +125,11 @@ class JobLocator:
         queue = queue_name(model)
         place, ahead, head = yield from self._in_list(self._keys.isolated(queue), ordered=False)
         if place is not None:
-            return JobLocation(model=model, where="again", ahead=place, attempts=_attempts(head))
+            return JobLocation(model=model, state="again", ahead=place, attempts=_attempts(head))
         for key in self._keys.lists(queue):
             place, length, head = yield from self._in_list(key, ordered=True)
             if place is not None:
-                return JobLocation(model=model, where="waiting", ahead=ahead + place, attempts=_attempts(head))
+                return JobLocation(model=model, state="waiting", ahead=ahead + place, attempts=_attempts(head))
             ahead += length
         return None
 
@@ -159,7 +159,9 @@ class JobLocator:
                 continue
             at, length, head = yield _IN_LIST([self._keys.lease(name)], [self._job, "", 0, -1])
             if at >= 0:
-                return JobLocation(model=model, where="leased", claim=name, jobs=length, attempts=_attempts(head))
+                return JobLocation(
+                    model=model, state="leased", claim=name, claim_size=length, attempts=_attempts(head)
+                )
         return None
 
 

@@ -17,7 +17,7 @@ from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Status, 
 from headrace.wire.record import Record
 
 #: What has happened, and, of a job without an outcome, the last three: where it is now.
-What = Literal[
+StepKind = Literal[
     "submitted",
     "attempt",
     "replayed",
@@ -34,7 +34,7 @@ What = Literal[
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened to a job, or what goes on with it now."""
 
-    kind: What
+    kind: StepKind
     #: The same in words.
     text: str
     #: When, in unix milliseconds; None where nothing tells.
@@ -80,10 +80,10 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     outcome: Outcome | None = None
     completion: Completion = msgspec.field(default_factory=Completion)
-    letter: DeadLetter | None = None
+    dead_letter: DeadLetter | None = None
     location: JobLocation | None = None
     #: Whether it was looked where the job lies, and the user may.
-    location_known: bool = True
+    may_locate: bool = True
 
     @property
     def submitted_ms(self) -> int | None:
@@ -98,15 +98,15 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
         """The runs the job has behind it, but for the one that ended it."""
         if self.completion.execution is not None:
             return self.completion.execution.attempts
-        if self.letter is not None:
-            return self.letter.attempts
+        if self.dead_letter is not None:
+            return self.dead_letter.attempts
         return self.location.attempts if self.location is not None else ()
 
 
-def timeline(known: JobFacts) -> Timeline:
+def build_timeline(known: JobFacts) -> Timeline:
     """The timeline of a job."""
     steps = tuple(_steps(known))
-    record, letter, ended, place = known.record, known.letter, known.outcome, known.location
+    record, letter, ended, place = known.record, known.dead_letter, known.outcome, known.location
     models = (
         ended.prediction.model if isinstance(ended, Success) else None,
         record.m if record else None,
@@ -127,8 +127,8 @@ def _status(known: JobFacts) -> Status:
     if known.outcome is not None:
         return status_of(known.outcome)
     if known.location is not None:
-        return "running" if known.location.where == "leased" else "queued"
-    if known.letter is not None:
+        return "running" if known.location.state == "leased" else "queued"
+    if known.dead_letter is not None:
         return "failure"
     return "unknown" if known.record is None else "queued"
 
@@ -147,8 +147,8 @@ def _steps(known: JobFacts) -> Iterator[Step]:
         yield from _ran(known.completion.execution, known.completion.worker, since)
     if known.outcome is not None:
         yield _ended(known.outcome, known.completion)
-    if known.letter is not None:
-        yield _buried(known.letter, known.job, told=known.outcome is not None)
+    if known.dead_letter is not None:
+        yield _buried(known.dead_letter, known.job, told=known.outcome is not None)
     if known.location is not None and known.outcome is None:
         yield _lies(known.location)
 
@@ -227,9 +227,9 @@ def _buried(letter: DeadLetter, job: str, *, told: bool) -> Step:
 
 
 def _lies(place: JobLocation) -> Step:
-    match place.where:
+    match place.state:
         case "leased":
-            others = place.jobs - 1
+            others = place.claim_size - 1
             said = f"a worker has it, {company(others)} (claim {place.claim})"
             return Step(kind="leased", text=said, claim=place.claim, claim_size=others)
         case "delayed":
@@ -246,9 +246,9 @@ def _note(known: JobFacts) -> str | None:
         if known.completion.execution is None and isinstance(known.outcome, Success | Failure):
             return "its outcome does not tell how it came about: no worker of this version of Headrace wrote it"
         return None
-    if known.location is not None or known.letter is not None:
+    if known.location is not None or known.dead_letter is not None:
         return None
-    if not known.location_known:
+    if not known.may_locate:
         return "it has no outcome; where it lies is not for this Redis user to see"
     if known.record is None:
         return (

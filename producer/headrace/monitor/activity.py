@@ -18,7 +18,7 @@ import msgspec
 from headrace.wire.message import submitted_at
 
 #: Seconds that rates and times are of.
-WINDOW = 10
+WINDOW_SECONDS = 10
 #: Times kept of one model and second.
 _TIMES = 200
 #: Jobs that were started and have not ended, at the most: of those that failed this is what tells the model.
@@ -54,9 +54,9 @@ class ModelActivity(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     #: Jobs a second: successes, failures, runs that will be repeated.
-    succeeded: float
-    failed: float
-    retried: float
+    succeeded_per_second: float
+    failed_per_second: float
+    retried_per_second: float
     #: Milliseconds from submission to prediction that half and 95 % of the jobs took at the most; None where no id
     #: tells when its job was submitted.
     p50_ms: float | None
@@ -70,13 +70,13 @@ class WorkerActivity(msgspec.Struct, frozen=True, kw_only=True):
     #: Whether its heartbeats still come.
     alive: bool
     #: Seconds since the last.
-    last_event: float
+    heartbeat_age_seconds: float
     #: Claims it runs, and has run since it started; the load of its machine over a minute.
-    active: int
-    processed: int
+    active_claims: int
+    processed_claims: int
     load: float | None
     #: Jobs it ended, a second.
-    jobs: float
+    jobs_per_second: float
 
 
 class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ class Activity:
         second = self._second(now)
         for event in events(message):
             if event.type == "task-received":
-                self._begun[event.uuid] = model_in(event.args)
+                self._begun[event.uuid] = model_of_description(event.args)
                 if len(self._begun) > _BEGUN:
                     self._begun.popitem(last=False)
             elif event.type in _ENDS:
@@ -125,7 +125,7 @@ class Activity:
 
     def _ended(self, event: Event, second: _Second) -> None:
         begun = self._begun.pop(event.uuid, "")
-        model = begun or model_in(event.result)
+        model = begun or model_of_description(event.result)
         how = _ENDS[event.type]
         second.ends[model, how] += 1
         second.by_worker[event.hostname] += 1
@@ -152,9 +152,9 @@ class Activity:
         return [
             ModelActivity(
                 model=model,
-                succeeded=ends[model, "succeeded"] / span,
-                failed=ends[model, "failed"] / span,
-                retried=ends[model, "retried"] / span,
+                succeeded_per_second=ends[model, "succeeded"] / span,
+                failed_per_second=ends[model, "failed"] / span,
+                retried_per_second=ends[model, "retried"] / span,
                 p50_ms=_part(times.get(model, []), 0.5),
                 p95_ms=_part(times.get(model, []), 0.95),
             )
@@ -171,11 +171,11 @@ class Activity:
             WorkerActivity(
                 worker=name,
                 alive=now - at <= _SILENT,
-                last_event=now - at,
-                active=beat.active or 0,
-                processed=beat.processed or 0,
+                heartbeat_age_seconds=now - at,
+                active_claims=beat.active or 0,
+                processed_claims=beat.processed or 0,
                 load=beat.loadavg[0] if beat.loadavg else None,
-                jobs=jobs[name] / span,
+                jobs_per_second=jobs[name] / span,
             )
             for name, (at, beat) in sorted(self._workers.items())
         ]
@@ -192,14 +192,14 @@ class Activity:
     def _second(self, now: float) -> _Second:
         if not self._seconds or self._seconds[-1].number != int(now):
             self._seconds.append(_Second(int(now)))
-        while self._seconds[0].number <= now - WINDOW - 1:
+        while self._seconds[0].number <= now - WINDOW_SECONDS - 1:
             self._seconds.popleft()
         return self._seconds[-1]
 
     def _window(self, now: float) -> tuple[list[_Second], float]:
         """The seconds that count, and how many there are: fewer at first."""
-        seconds = [second for second in self._seconds if second.number > now - WINDOW - 1]
-        return seconds, min(max(now - self._since, 1.0), float(WINDOW))
+        seconds = [second for second in self._seconds if second.number > now - WINDOW_SECONDS - 1]
+        return seconds, min(max(now - self._since, 1.0), float(WINDOW_SECONDS))
 
 
 class _Message(msgspec.Struct):
@@ -219,7 +219,7 @@ def events(message: bytes) -> Iterator[Event]:
     yield from found if isinstance(found, list) else [found]
 
 
-def model_in(described: Any) -> str:
+def model_of_description(described: Any) -> str:
     """The model in the few words about a job (`envelope.describe`): `churn@3, 2 instances`."""
     return str(described or "").partition(",")[0].partition("@")[0].strip("'\"")
 

@@ -31,10 +31,10 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be seen at one moment."""
 
     #: Unix seconds.
-    at_seconds: float
+    unix_seconds: float
     queues: tuple[QueueDepth, ...]
     #: Seconds that the job which waits longest has waited, by model.
-    waits: dict[str, float]
+    oldest_wait_seconds: dict[str, float]
     #: None where events may not be listened to.
     models: tuple[ModelActivity, ...] | None
     workers: tuple[WorkerActivity, ...]
@@ -74,9 +74,9 @@ class Monitor:
         now = self._clock()
         queues = self._link.run(depth.read_queues(self._link.keys))
         return Overview(
-            at_seconds=time.time(),
+            unix_seconds=time.time(),
             queues=tuple(queues),
-            waits=self._waits([one.model for one in queues]),
+            oldest_wait_seconds=self._waits([one.model for one in queues]),
             models=None if self._deaf else tuple(self.activity.models(now)),
             workers=tuple(self.activity.workers(now)),
             errors=tuple(self.activity.errors(now)),
@@ -101,8 +101,8 @@ class Monitor:
     def _waits(self, models: list[str]) -> dict[str, float]:
         if not models:
             return {}
-        ids = self._permitted(lambda: self._link.run(_ask(depth.next_ids(self._link.keys, models))))
-        return {} if ids is None else depth.waits(models, ids, utc_now())
+        ids = self._permitted(lambda: self._link.run(_ask(depth.next_jobs_command(self._link.keys, models))))
+        return {} if ids is None else depth.oldest_waits(models, ids, utc_now().timestamp())
 
     def _dead_letters(self) -> int | None:
         count = self._permitted(lambda: self._link.run(_ask(Command(("ZCARD", self._link.keys.dead_times)))))

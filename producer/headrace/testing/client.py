@@ -21,7 +21,7 @@ from headrace.catalog.contract import Contract, Output, check, check_method
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull, ResultTimeout, UnknownModel
 from headrace.inspection.queues import QueueDepth
-from headrace.inspection.timeline import JobFacts, Timeline, timeline
+from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.settings import Settings
 from headrace.submit import enqueue
 from headrace.submit.enqueue import JobEncoder
@@ -293,7 +293,7 @@ class InMemoryJob:
     def explain(self) -> Timeline:
         """What became of the job: its outcome, if it has one."""
         status, ended = self._client.look(self.id)
-        told = timeline(JobFacts(job=self.id, outcome=ended))
+        told = build_timeline(JobFacts(job=self.id, outcome=ended))
         return msgspec.structs.replace(told, status=status, model=self.model, note=None)
 
     def __repr__(self) -> str:

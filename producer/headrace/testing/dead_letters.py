@@ -129,7 +129,7 @@ class InMemoryDeadLetters:
 
     def _found(self, sought: CheckedFilter) -> tuple[tuple[DeadLetterWithMessage, ...], tuple[str, ...]]:
         """The letters of a filter, oldest first, and the ids asked for of which there is none."""
-        first, last = sought.span(_ms(utc_now()))
+        first, last = sought.time_range(_ms(utc_now()))
         ids = self._letters if sought.ids is None else sought.ids
         met = (self._letters[name] for name in ids if name in self._letters)
         found = tuple(one for one in met if first <= one.died_ms <= last and sought.matches(one))

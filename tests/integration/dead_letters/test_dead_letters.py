@@ -140,7 +140,7 @@ def test_a_line_nobody_can_read_is_listed_and_can_be_purged_but_not_replayed(cli
     server.hset(Keys().dead, "a", b"\xff{")
     (met,) = client.dead_letters.list()
     assert (met.id, met.reason, met.error) == ("a", "malformed", "InvalidLetter")
-    assert client.dead_letters.replay(ids=["a"]).no_job == 1
+    assert client.dead_letters.replay(ids=["a"]).malformed == 1
     assert client.dead_letters.purge(ids=["a"]).done == 1
     assert traces(server) == NOTHING
 
@@ -362,8 +362,8 @@ def test_a_replay_never_touches_another_job_of_the_same_id(client: Client, serve
 def test_bytes_that_are_no_job_stay(client: Client, server: redis.Redis):
     name = bury_malformed(server, b"\x00garbage")
     bury(server, letter("a"))
-    assert client.dead_letters.replay(every=True, dry_run=True) == BulkResult(done=1, no_job=1)
-    assert client.dead_letters.replay(every=True) == BulkResult(done=1, no_job=1)
+    assert client.dead_letters.replay(every=True, dry_run=True) == BulkResult(done=1, malformed=1)
+    assert client.dead_letters.replay(every=True) == BulkResult(done=1, malformed=1)
     assert found(client) == [name]
 
 
@@ -419,16 +419,18 @@ def test_a_letter_that_died_again_meanwhile_is_not_the_one_meant(client: Client,
         seen.append(tally)
 
     bury(server, letter("b"), died_ms=ago(50))
-    assert client.dead_letters.replay(model="churn", rate=5, on_progress=die_again) == BulkResult(done=1, gone=1)
+    assert client.dead_letters.replay(model="churn", rate=5, on_progress=die_again) == BulkResult(
+        done=1, already_handled=1
+    )
     assert found(client) == ["b"]
 
 
 def test_a_letter_that_died_again_between_reading_and_replaying_stays(client: Client, server: redis.Redis):
     bury(server, letter("a"), died_ms=ago(60))
-    ready = replay.replay(client.dead_letters.show("a"), who="me", now_ms=ago(0), version=None)
+    ready = replay.prepare(client.dead_letters.show("a"), who="me", now_ms=ago(0), version=None)
     bury(server, letter("a", message="died anew"))
     names, values = replay.call(Keys(), [ready], ttl=60)
-    assert execute(server, Script(replay.SCRIPT)(names, values)) == [LetterResult.GONE]
+    assert execute(server, Script(replay.SCRIPT)(names, values)) == [LetterResult.ALREADY_HANDLED]
     assert client.dead_letters.show("a").message == "died anew"
     assert not server.exists("predict.churn")
 

@@ -98,7 +98,7 @@ def test_bytes_that_are_no_job_become_a_letter_that_holds_them(client: Client, p
     letter = only(client)
     assert (letter.id, letter.reason, letter.model) == (malformed_id(raw), "malformed", None)
     assert client.dead_letters.show(letter.id).payload == raw
-    assert client.dead_letters.replay(every=True).no_job == 1
+    assert client.dead_letters.replay(every=True).malformed == 1
     assert client.dead_letters.purge(reason="malformed").done == 1
     keys = Keys()
     assert not server.exists(keys.dead, keys.dead_messages, keys.dead_times)

@@ -122,18 +122,18 @@ class Places(RuleBasedStateMachine):
             if found.reason == "malformed":
                 continue
             history = [*found.attempts, Attempt(cause="replay", owner="a person", at_ms=1, claim_size=0)]
-            again = replay.Replay(
+            again = replay.PreparedReplay(
                 letter=dead_letter.decode_with_message(found, payload),
                 priority=int(JOB.search(payload)[3]),
-                alone=runs_alone(history),
-                frame=join_history(history, payload),
+                isolated=runs_alone(history),
+                queued_message=join_history(history, payload),
                 record=b"",
             )
             names, values = replay.call(keys, [again], ttl=100)
             if moved_on:  # the letter shown to the person was of an earlier death
                 values[2] = int(died_ms) - 1
             [fate] = self.replay_script(names, values)
-            assert fate == (replay.LetterResult.GONE if moved_on else replay.LetterResult.DONE)
+            assert fate == (replay.LetterResult.ALREADY_HANDLED if moved_on else replay.LetterResult.DONE)
             if not moved_on:
                 self.tried[found.id] = len(history)
                 self.published[found.id] -= 1

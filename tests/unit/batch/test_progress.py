@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from headrace.batch.progress import Meter, Progress, bar, describe
+from headrace.batch.progress import Progress, ProgressMeter, bar, describe
 
 
 class Clock:
@@ -35,7 +35,7 @@ def test_a_bar_fits_its_terminal():
 
 def test_a_terminal_gets_ten_drawings_a_second_on_one_line():
     clock, stream = Clock(), io.StringIO()
-    meter = Meter(stream, size=1000, terminal=True, clock=clock)
+    meter = ProgressMeter(stream, size=1000, terminal=True, clock=clock)
     for _ in range(100):
         clock.now += 0.01
         meter.show(HALF)
@@ -47,7 +47,7 @@ def test_a_terminal_gets_ten_drawings_a_second_on_one_line():
 
 def test_elsewhere_there_is_a_plain_line_every_five_seconds():
     clock, stream = Clock(), io.StringIO()
-    meter = Meter(stream, size=1000, terminal=False, clock=clock)
+    meter = ProgressMeter(stream, size=1000, terminal=False, clock=clock)
     for _ in range(21):
         clock.now += 0.5
         meter.show(HALF)
@@ -58,7 +58,7 @@ def test_elsewhere_there_is_a_plain_line_every_five_seconds():
 
 def test_silence_is_explained_once():
     clock, stream = Clock(), io.StringIO()
-    meter = Meter(stream, size=1000, terminal=False, clock=clock)
+    meter = ProgressMeter(stream, size=1000, terminal=False, clock=clock)
     for _ in range(60):
         clock.now += 1
         meter.show(Progress())

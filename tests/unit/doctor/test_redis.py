@@ -1,4 +1,4 @@
-"""Whether a Redis can keep our promises is told from what it says of itself, each point with its remedy."""
+"""Tests of the findings about a Redis server: what is reported, with which severity and which fix."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from headrace.connection.server_info import DIRECTIVES, ServerInfo
-from headrace.doctor.redis import LEVELS, Finding, findings, worst
+from headrace.doctor.finding import SEVERITIES, Finding, worst_severity
+from headrace.doctor.redis import check_redis
 
+GIGABYTE = 10**9
 GOOD_INFO = {
     "redis_version": "7.0.15",
     "role": "master",
@@ -35,143 +37,159 @@ GOOD_CONFIG = {
 }
 
 
-def facts(config: dict[str, str] | None = None, **info: Any) -> ServerInfo:
-    """Those of a Redis that is as it should be, but for these."""
+def server_info(config: dict[str, str] | None = None, **info: Any) -> ServerInfo:
+    """Return the facts about a well-configured Redis, with these directives and fields of INFO changed."""
     settings = {name.replace("_", "-"): value for name, value in (config or {}).items()}
     return ServerInfo(info={**GOOD_INFO, **info}, config={**GOOD_CONFIG, **settings}, latency=0.2, clock=0.01)
 
 
-def one(facts: ServerInfo, **place: Any) -> Finding:
-    """The only finding there is."""
-    (found,) = findings(facts, **place)
-    return found
+def only_finding(server: ServerInfo, **options: Any) -> Finding:
+    """Return the only finding about a server."""
+    (finding,) = check_redis(server, **options)
+    return finding
 
 
 def replicas(count: int, state: str = "online") -> dict[str, Any]:
     return {"connected_slaves": count, **{f"slave{n}": {"state": state, "lag": 0} for n in range(count)}}
 
 
-def test_a_redis_that_is_as_it_should_be_has_no_findings():
-    assert findings(facts()) == []
-    assert worst([]) is None
+def test_a_well_configured_redis_has_no_findings():
+    assert check_redis(server_info()) == []
+    assert worst_severity([]) is None
     assert set(GOOD_CONFIG) == set(DIRECTIVES)
 
 
 @pytest.mark.parametrize(
-    ("config", "info", "level", "directive", "remedy"),
+    ("config", "info", "severity", "subject", "fix"),
     [
-        ({}, {"redis_version": "6.0.16"}, "stops", "redis_version", "upgrade"),
-        ({}, {"redis_version": 5.0}, "stops", "redis_version", "upgrade"),
-        ({}, {"maxmemory": 10**9, "maxmemory_policy": "allkeys-lru"}, "stops", "maxmemory-policy", "noeviction"),
-        ({}, {"maxmemory": 10**9, "maxmemory_policy": "volatile-ttl"}, "stops", "maxmemory-policy", "noeviction"),
-        ({}, {"maxmemory_policy": "allkeys-lru"}, "weakens", "maxmemory-policy", "noeviction"),
-        ({}, {"maxmemory": 2**20, "used_memory": 2**20}, "breaks", "maxmemory", "CONFIG SET maxmemory 2097152"),
-        ({}, {"maxmemory": 100, "used_memory": 81}, "weakens", "maxmemory", "run more workers"),
-        ({}, {"used_memory": 90, "total_system_memory": 100}, "weakens", "maxmemory", "CONFIG SET maxmemory 80"),
-        ({}, {"connected_clients": 81, "maxclients": 100}, "weakens", "maxclients", "CONFIG SET maxclients 200"),
-        ({}, {"aof_last_write_status": "err"}, "breaks", "aof_last_write_status", "disk"),
-        ({}, {"aof_last_bgrewrite_status": "err"}, "weakens", "aof_last_bgrewrite_status", "disk"),
-        ({"appendfsync": "everysec"}, {}, "weakens", "appendfsync", "CONFIG SET appendfsync always"),
-        ({"appendfsync": "no"}, {}, "breaks", "appendfsync", "CONFIG SET appendfsync always"),
+        ({}, {"redis_version": "6.0.16"}, "critical", "redis_version", "upgrade"),
+        ({}, {"redis_version": 5.0}, "critical", "redis_version", "upgrade"),
+        (
+            {},
+            {"maxmemory": 100, "maxmemory_policy": "allkeys-lru"},
+            "critical",
+            "maxmemory-policy",
+            "noeviction",
+        ),
+        (
+            {},
+            {"maxmemory": 100, "maxmemory_policy": "volatile-ttl"},
+            "critical",
+            "maxmemory-policy",
+            "noeviction",
+        ),
+        ({}, {"maxmemory_policy": "allkeys-lru"}, "warning", "maxmemory-policy", "noeviction"),
+        ({}, {"maxmemory": 2**20, "used_memory": 2**20}, "error", "maxmemory", "CONFIG SET maxmemory 2097152"),
+        ({}, {"maxmemory": 100, "used_memory": 81}, "warning", "maxmemory", "run more workers"),
+        ({}, {"used_memory": 90, "total_system_memory": 100}, "warning", "maxmemory", "CONFIG SET maxmemory 80"),
+        ({}, {"connected_clients": 81, "maxclients": 100}, "warning", "maxclients", "CONFIG SET maxclients 200"),
+        ({}, {"aof_last_write_status": "err"}, "error", "aof_last_write_status", "disk"),
+        ({}, {"aof_last_bgrewrite_status": "err"}, "warning", "aof_last_bgrewrite_status", "disk"),
+        ({"appendfsync": "everysec"}, {}, "warning", "appendfsync", "CONFIG SET appendfsync always"),
+        ({"appendfsync": "no"}, {}, "error", "appendfsync", "CONFIG SET appendfsync always"),
         (
             {"no_appendfsync_on_rewrite": "yes"},
             {},
-            "weakens",
+            "warning",
             "no-appendfsync-on-rewrite",
             "CONFIG SET no-appendfsync-on-rewrite no",
         ),
         (
             {"save": "3600 1"},
             {"rdb_last_bgsave_status": "err"},
-            "breaks",
+            "error",
             "rdb_last_bgsave_status",
             "disk",
         ),
-        ({}, {"role": "slave", "master_host": "db1", "master_port": 6380}, "stops", "role", "db1:6380"),
-        ({}, {"loading": 1}, "breaks", "loading", "wait"),
-        ({}, {"cluster_enabled": 1}, "stops", "cluster-enabled", "HEADRACE_KEY_PREFIX={headrace}:"),
+        ({}, {"role": "slave", "master_host": "db1", "master_port": 6380}, "critical", "role", "db1:6380"),
+        ({}, {"loading": 1}, "error", "loading", "wait"),
+        ({}, {"cluster_enabled": 1}, "critical", "cluster-enabled", "HEADRACE_KEY_PREFIX={headrace}:"),
         (
             {"min_replicas_to_write": "2"},
             replicas(1),
-            "breaks",
+            "error",
             "min-replicas-to-write",
             "bring the replicas back",
         ),
-        ({}, replicas(1), "weakens", "min-replicas-to-write", "CONFIG SET min-replicas-to-write 1"),
+        ({}, replicas(1), "warning", "min-replicas-to-write", "CONFIG SET min-replicas-to-write 1"),
     ],
 )
-def test_what_stands_against_a_promise_is_found_with_its_remedy(
-    config: dict[str, str], info: dict[str, Any], level: str, directive: str, remedy: str
+def test_each_problem_is_reported_with_its_severity_and_fix(
+    config: dict[str, str], info: dict[str, Any], severity: str, subject: str, fix: str
 ):
-    found = one(facts(config, **info))
-    assert (found.level, found.directive) == (level, directive)
-    assert remedy in found.fix
-    assert all((found.actual, found.expected, found.why))
-    assert str(found).startswith(f"{directive} is {found.actual}, should be {found.expected}: ")
+    finding = only_finding(server_info(config, **info))
+    assert (finding.severity, finding.subject) == (severity, subject)
+    assert fix in finding.fix
+    assert all((finding.actual, finding.expected, finding.reason))
+    assert str(finding).startswith(f"{subject} is {finding.actual}, should be {finding.expected}: ")
 
 
 @pytest.mark.parametrize(
-    ("save", "lost"), [("", "every job"), ("3600 1", "last snapshot (`save 3600 1`)"), (None, "if it takes any")]
+    ("save", "loss"),
+    [("", "every job"), ("3600 1", "last snapshot (`save 3600 1`)"), (None, "if it takes snapshots")],
 )
-def test_without_an_append_only_file_it_says_what_a_restart_loses(save: str | None, lost: str):
+def test_without_an_append_only_file_the_finding_names_the_loss_at_a_restart(save: str | None, loss: str):
     config = {name: value for name, value in {**GOOD_CONFIG, "save": save}.items() if value is not None}
-    found = findings(ServerInfo(info={**GOOD_INFO, "aof_enabled": 0}, config=config))
-    assert (found[0].level, found[0].directive) == ("breaks", "appendonly")
-    assert lost in found[0].why
+    findings = check_redis(ServerInfo(info={**GOOD_INFO, "aof_enabled": 0}, config=config))
+    assert (findings[0].severity, findings[0].subject) == ("error", "appendonly")
+    assert loss in findings[0].reason
 
 
-def test_a_failed_snapshot_does_not_matter_where_none_is_asked_for_or_writes_go_on():
-    assert findings(facts({"save": ""}, rdb_last_bgsave_status="err")) == []
-    going_on = {"save": "3600 1", "stop_writes_on_bgsave_error": "no"}
-    assert findings(facts(going_on, rdb_last_bgsave_status="err")) == []
+def test_a_failed_snapshot_is_no_finding_where_snapshots_are_off_or_writes_continue():
+    assert check_redis(server_info({"save": ""}, rdb_last_bgsave_status="err")) == []
+    writes_continue = {"save": "3600 1", "stop_writes_on_bgsave_error": "no"}
+    assert check_redis(server_info(writes_continue, rdb_last_bgsave_status="err")) == []
 
 
-def test_a_replica_still_copying_is_none_to_count_on():
-    assert one(facts({"min_replicas_to_write": "1"}, **replicas(1, "send_bulk"))).level == "breaks"
-    assert findings(facts({"min_replicas_to_write": "1"}, **replicas(1))) == []
+def test_a_replica_that_is_still_copying_does_not_count():
+    assert (
+        only_finding(server_info({"min_replicas_to_write": "1"}, **replicas(1, "send_bulk"))).severity == "error"
+    )
+    assert check_redis(server_info({"min_replicas_to_write": "1"}, **replicas(1))) == []
 
 
-def test_a_key_prefix_with_a_hash_tag_makes_a_cluster_less_bad():
-    assert one(facts(cluster_enabled=1), prefix="{shop}:").level == "breaks"
-    assert one(facts(cluster_enabled=1), prefix="{}:").level == "stops"
+def test_a_key_prefix_with_a_hash_tag_lowers_the_severity_of_a_cluster():
+    assert only_finding(server_info(cluster_enabled=1), prefix="{shop}:").severity == "error"
+    assert only_finding(server_info(cluster_enabled=1), prefix="{}:").severity == "critical"
 
 
-def test_sentinel_without_a_replica_has_nothing_to_fail_over_to():
-    assert one(facts(), by_sentinel=True).directive == "connected_slaves"
-    assert findings(facts({"min_replicas_to_write": "1"}, **replicas(1)), by_sentinel=True) == []
+def test_sentinel_without_a_replica_is_a_finding():
+    assert only_finding(server_info(), by_sentinel=True).subject == "connected_slaves"
+    assert check_redis(server_info({"min_replicas_to_write": "1"}, **replicas(1)), by_sentinel=True) == []
 
 
-def test_distance_and_clocks_are_found():
-    far = ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency=35.0, clock=-3600)
-    assert [found.directive for found in findings(far)] == ["latency", "clock"]
-    assert "behind" in findings(far)[1].actual
-    assert findings(ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency=None, clock=None)) == []
+def test_a_slow_round_trip_and_a_wrong_clock_are_findings():
+    distant = ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency=35.0, clock=-3600)
+    assert [finding.subject for finding in check_redis(distant)] == ["latency", "clock"]
+    assert "behind" in check_redis(distant)[1].actual
+    assert check_redis(ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency=None, clock=None)) == []
 
 
-def test_a_user_who_may_not_read_the_configuration_hears_what_could_not_be_checked():
-    found = findings(ServerInfo(info={**GOOD_INFO, "maxmemory": 1, "maxmemory_policy": "allkeys-lru"}))
-    assert [(one.level, one.directive) for one in found if one.level != "breaks"] == [
-        ("stops", "maxmemory-policy"),
+def test_a_user_without_config_get_learns_which_directives_were_not_checked():
+    findings = check_redis(ServerInfo(info={**GOOD_INFO, "maxmemory": 1, "maxmemory_policy": "allkeys-lru"}))
+    assert [(finding.severity, finding.subject) for finding in findings if finding.severity != "error"] == [
+        ("critical", "maxmemory-policy"),
         ("unknown", "CONFIG GET"),
     ]
-    assert "appendfsync" in found[-1].why
-    without_file = findings(ServerInfo(info={**GOOD_INFO, "aof_enabled": 0}))
-    assert "appendfsync" not in without_file[-1].why
+    assert "appendfsync" in findings[-1].reason
+    without_file = check_redis(ServerInfo(info={**GOOD_INFO, "aof_enabled": 0}))
+    assert "appendfsync" not in without_file[-1].reason
 
 
-def test_a_user_who_may_ask_nothing_hears_that():
-    found = one(ServerInfo(info={}))
-    assert (found.level, found.directive) == ("unknown", "INFO")
+def test_a_user_without_info_gets_the_only_finding_that_nothing_was_checked():
+    finding = only_finding(ServerInfo(info={}))
+    assert (finding.severity, finding.subject) == ("unknown", "INFO")
 
 
-def test_the_worst_comes_first():
-    found = findings(facts({"appendfsync": "everysec"}, role="slave", aof_last_write_status="err"))
-    levels = [one.level for one in found]
-    assert levels == sorted(levels, key=LEVELS.index)
-    assert worst(found) == "stops"
+def test_findings_are_sorted_by_severity():
+    server = server_info({"appendfsync": "everysec"}, role="slave", aof_last_write_status="err")
+    severities = [finding.severity for finding in check_redis(server)]
+    assert severities == sorted(severities, key=SEVERITIES.index)
+    assert worst_severity(check_redis(server)) == "critical"
 
 
 @pytest.mark.parametrize("version", ["7.2.4", "8.0", 8.2, "255.255.255"])
-def test_later_versions_and_valkey_are_welcome(version: Any):
-    assert findings(facts(redis_version=version, valkey_version="8.0.1")) == []
-    assert facts(redis_version=version, valkey_version="8.0.1").name == "Valkey 8.0.1"
+def test_later_versions_and_valkey_have_no_findings(version: Any):
+    server = server_info(redis_version=version, valkey_version="8.0.1")
+    assert check_redis(server) == []
+    assert server.name == "Valkey 8.0.1"

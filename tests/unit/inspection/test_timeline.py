@@ -10,7 +10,7 @@ import pytest
 
 from headrace.cli.explain import page
 from headrace.inspection.locate import JobLocation
-from headrace.inspection.timeline import JobFacts, timeline
+from headrace.inspection.timeline import JobFacts, build_timeline
 from headrace.text import format_duration
 from headrace.wire.attempts import Attempt
 from headrace.wire.execution import Completion, Execution, decode_completion
@@ -38,11 +38,11 @@ RECORD = Record(m="churn", t=SUBMITTED)
 
 
 def lines(known: JobFacts) -> list[str]:
-    return [step.text for step in timeline(known).steps]
+    return [step.text for step in build_timeline(known).steps]
 
 
 def test_a_success_tells_who_claimed_it_with_whom_and_what_predicted():
-    found = timeline(JobFacts(job=JOB, record=RECORD, outcome=SUCCESS, completion=DONE))
+    found = build_timeline(JobFacts(job=JOB, record=RECORD, outcome=SUCCESS, completion=DONE))
     assert (found.status, found.model, found.note) == ("success", "churn", None)
     assert [(step.kind, (step.at_ms or 0) - SUBMITTED, step.text) for step in found.steps] == [
         ("submitted", 0, "submitted"),
@@ -70,13 +70,13 @@ def test_attempts_come_before_the_run_that_ended_the_job():
 
 def test_a_failure_names_its_reason_and_its_dead_letter():
     failure = Failure(job=JOB, reason="permanent", error="ValueError", module="builtins", message="no")
-    told = lines(JobFacts(job=JOB, outcome=failure, completion=DONE, letter=letter(JOB)))
+    told = lines(JobFacts(job=JOB, outcome=failure, completion=DONE, dead_letter=letter(JOB)))
     assert told[-2] == "failed for good (permanent): ValueError: no"
     assert told[-1].startswith("kept as a dead letter; `headrace dead show")
 
 
 def test_a_letter_whose_outcome_is_forgotten_still_tells_the_failure():
-    found = timeline(JobFacts(job="a", letter=letter("a")))
+    found = build_timeline(JobFacts(job="a", dead_letter=letter("a")))
     assert (found.status, found.model) == ("failure", "churn")
     assert "(permanent): ValueError: the model cannot" in found.steps[-1].text
 
@@ -89,7 +89,7 @@ def test_a_letter_whose_outcome_is_forgotten_still_tells_the_failure():
     ],
 )
 def test_what_never_ran_says_why(outcome, status, said):
-    found = timeline(JobFacts(job=JOB, outcome=outcome))
+    found = build_timeline(JobFacts(job=JOB, outcome=outcome))
     assert (found.status, found.steps[-1].text, found.note) == (status, said, None)
 
 
@@ -97,31 +97,31 @@ def test_what_never_ran_says_why(outcome, status, said):
     ("place", "status", "said"),
     [
         (
-            JobLocation(model="churn", where="waiting", ahead=12),
+            JobLocation(model="churn", state="waiting", ahead=12),
             "queued",
             "waits in the queue; 12 jobs ahead of it",
         ),
-        (JobLocation(model="churn", where="waiting", ahead=0), "queued", "waits in the queue; it is the next"),
-        (JobLocation(model="churn", where="delayed", due_ms=SUBMITTED), "queued", "waits until it is due"),
+        (JobLocation(model="churn", state="waiting", ahead=0), "queued", "waits in the queue; it is the next"),
+        (JobLocation(model="churn", state="delayed", due_ms=SUBMITTED), "queued", "waits until it is due"),
         (
-            JobLocation(model="churn", where="again", ahead=1),
+            JobLocation(model="churn", state="again", ahead=1),
             "queued",
             "waits to run again, alone and before others; 1 job ahead of it",
         ),
         (
-            JobLocation(model="churn", where="leased", claim="host/1/2/3", jobs=1),
+            JobLocation(model="churn", state="leased", claim="host/1/2/3", claim_size=1),
             "running",
             "a worker has it, alone (claim host/1/2/3)",
         ),
     ],
 )
 def test_a_job_without_an_outcome_says_where_it_is(place, status, said):
-    found = timeline(JobFacts(job=JOB, record=RECORD, location=place))
+    found = build_timeline(JobFacts(job=JOB, record=RECORD, location=place))
     assert (found.status, found.steps[-1].text) == (status, said)
 
 
 def test_a_job_nobody_knows_is_unknown_and_says_what_to_look_at():
-    found = timeline(JobFacts(job="mine"))
+    found = build_timeline(JobFacts(job="mine"))
     assert (found.status, found.steps) == ("unknown", ())
     assert found.note is not None
     assert "key prefix" in found.note
@@ -154,7 +154,7 @@ def test_times_are_said_as_people_say_them(ms: float, said: str):
 
 def test_a_page_counts_from_the_first_moment_and_prints_no_control_characters():
     failure = Failure(job=JOB, reason="permanent", error="E", module="m", message="\x1b[31mred")
-    told = list(page(timeline(JobFacts(job=JOB, record=RECORD, outcome=failure, completion=DONE))))
+    told = list(page(build_timeline(JobFacts(job=JOB, record=RECORD, outcome=failure, completion=DONE))))
     assert told[0] == f"job {JOB} of churn: failure"
     assert told[1].strip().endswith("  submitted")
     assert told[2].strip().startswith("+0.040 s  claimed")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.monitor.activity import WINDOW, Activity, model_in
+from headrace.monitor.activity import WINDOW_SECONDS, Activity, model_of_description
 from headrace.wire.message import new_id, submitted_at
 
 
@@ -32,10 +32,15 @@ def test_rates_and_times_are_of_the_last_seconds_and_by_model():
         slow = [ended(result="churn@3, 1 instance", took=2.0), ended(result="iris@1, 2 instances")]
         activity.record(message(*good, *slow), second)
     churn, iris = activity.models(14.5)
-    assert (churn.model, churn.succeeded, iris.model, iris.succeeded) == ("churn", 9.0, "iris", 1.0)
+    assert (churn.model, churn.succeeded_per_second, iris.model, iris.succeeded_per_second) == (
+        "churn",
+        9.0,
+        "iris",
+        1.0,
+    )
     assert churn.p50_ms == pytest.approx(40, abs=1)
     assert churn.p95_ms == pytest.approx(2000, abs=1)
-    assert activity.models(14 + 2 * WINDOW) == []
+    assert activity.models(14 + 2 * WINDOW_SECONDS) == []
 
 
 def test_a_failure_is_of_the_model_its_job_was_received_for():
@@ -55,14 +60,14 @@ def test_workers_are_up_while_their_heartbeats_come():
     activity.record(message(beat, group=False), 1)
     activity.record(message(ended(result="churn@3, 1 instance")), 2)
     (worker,) = activity.workers(3)
-    assert (worker.worker, worker.alive, worker.active, worker.processed, worker.load) == (
+    assert (worker.worker, worker.alive, worker.active_claims, worker.processed_claims, worker.load) == (
         "w@host",
         True,
         2,
         7,
         0.5,
     )
-    assert worker.jobs == pytest.approx(1 / 3)
+    assert worker.jobs_per_second == pytest.approx(1 / 3)
     assert not activity.workers(20)[0].alive
     activity.record(message({"type": "worker-offline", "hostname": "w@host"}), 21)
     assert activity.workers(21) == []
@@ -79,6 +84,6 @@ def test_what_is_no_event_is_left_out(garbage: bytes):
 
 
 def test_a_model_is_read_out_of_the_words_about_a_job():
-    assert model_in("churn@3, 2 instances") == "churn"
-    assert model_in("churn, 1 instance") == "churn"
-    assert model_in(None) == ""
+    assert model_of_description("churn@3, 2 instances") == "churn"
+    assert model_of_description("churn, 1 instance") == "churn"
+    assert model_of_description(None) == ""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.dead_letters.replay import replay
+from headrace.dead_letters.replay import prepare
 from headrace.errors import NotTrusted, SettingError
 from headrace.wire.attempts import split_history
 from headrace.wire.dead_letter import DeadLetter, decode_with_message
@@ -129,7 +129,7 @@ def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None
         message="",
     )
     whole = decode_with_message(letter, message)
-    return split_history(replay(whole, who="ann", now_ms=1, version=version, keys=keys).frame)[1]
+    return split_history(prepare(whole, who="ann", now_ms=1, version=version, keys=keys).queued_message)[1]
 
 
 def test_a_replay_that_changes_what_is_signed_signs_it_anew():

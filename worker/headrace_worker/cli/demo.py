@@ -35,7 +35,7 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
 
     from headrace import Client
     from headrace.batch import predict_file
-    from headrace.batch.progress import Meter
+    from headrace.batch.progress import ProgressMeter
     from headrace_worker.local.demo_models import add_demo_models
     from headrace_worker.local.embedded_redis import EmbeddedRedis
     from headrace_worker.local.stack import start_worker
@@ -58,7 +58,7 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
     table.to_csv(source, index=False)
     _say(f"3. Predict {source.name}: {len(table):,} rows with {table.shape[1]} features, through the queue")
     with Client(redis.url) as client:
-        meter = Meter(sys.stderr, size=source.stat().st_size, terminal=sys.stderr.isatty())
+        meter = ProgressMeter(sys.stderr, size=source.stat().st_size, terminal=sys.stderr.isatty())
         report = predict_file(client, _MODEL, source, target, force=True, on_progress=meter.show)
         meter.close()
         _say(f"   {report.rows:,} rows in {report.seconds:.1f} s, {report.failed} failed")

@@ -108,7 +108,7 @@ class DeadLetterList(Page):
         result: BulkResult = await self.in_thread(lambda: self._run_to_the_end(bulk))
         log.info("%s of %d dead letters by %s: %s", action, len(ids), self._user, result)
         done = "replayed" if action == "replay" else "purged"
-        unchanged, missing = result.id_in_use + result.no_job, result.gone + len(result.missing)
+        unchanged, missing = result.id_in_use + result.malformed, result.already_handled + len(result.missing)
         query = f"show_result=1&{done}={result.done}&unchanged={unchanged}&missing={missing}"
         self.redirect(f"{self.reverse_url('dead_letters')}?{query}", status=303)
 

@@ -46,7 +46,10 @@ class Queues(Page):
 
 def queue_page(overview: Overview) -> QueuePage:
     """Return the content of the page for an overview."""
-    finished = {activity.model: activity.succeeded + activity.failed for activity in overview.models or ()}
+    finished = {
+        activity.model: activity.succeeded_per_second + activity.failed_per_second
+        for activity in overview.models or ()
+    }
     queues = []
     for depth in overview.queues:
         rate = None if overview.models is None else finished.get(depth.model, 0.0)
@@ -60,7 +63,7 @@ def queue_page(overview: Overview) -> QueuePage:
                 isolated=depth.isolated,
                 delayed=depth.delayed,
                 leased=depth.leased,
-                oldest_seconds=overview.waits.get(depth.model),
+                oldest_seconds=overview.oldest_wait_seconds.get(depth.model),
                 jobs_per_second=rate,
                 predicted_wait_seconds=predicted_wait,
             )

@@ -8,7 +8,7 @@ from typing import Any
 from celery.events.state import Task
 from flower.events import Events, EventsState
 
-from headrace.monitor.activity import model_in
+from headrace.monitor.activity import model_of_description
 from headrace.wire.keys import TASK
 from headrace.wire.message import submitted_at
 
@@ -44,7 +44,7 @@ class DashboardJob(Task):
     @property
     def model(self) -> str | None:
         """The model; None for an ordinary task."""
-        return model_in(self._description) or None
+        return model_of_description(self._description) or None
 
     @property
     def version(self) -> str | None:

@@ -19,12 +19,11 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from headrace.catalog import workers as loaded
-from headrace.connection.commands import Pipeline, Script, execute, run
+from headrace.connection.commands import Pipeline, execute, run
 from headrace.errors import InvalidInput
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
 from headrace.wire.keys import Keys, check_model_name, queue_name
-from headrace.wire.message import submitted_at
 from headrace_worker.telemetry.metrics import Metric, gauge_family
 from headrace_worker.transport.leases import lease_of
 
@@ -58,16 +57,6 @@ REFUSED = Metric(
 #: All that the exporter shows.
 METRICS = (UP, READ, READY, AGAIN, DELAYED, LEASED, OLDEST, CLAIMS, LAPSED, DEAD, DROPPED, WORKERS, REFUSED)
 
-#: KEYS: lists. Returns the id of the job that is taken next of each, '' where there is none.
-_NEXT = Script("""
-local ids = {}
-for i, key in ipairs(KEYS) do
-  local frame = redis.call('LINDEX', key, -1)
-  ids[i] = frame and string.match(frame, '"id":%s?"([%w_.:-]+)"') or ''
-end
-return ids
-""")
-
 
 class QueueCollector(Collector):
     """Metrics of one Redis. `connect` gives the connection when it is first needed."""
@@ -100,7 +89,6 @@ class QueueCollector(Collector):
 
 def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     models = sorted(_names(execute(client, Pipeline((("SMEMBERS", keys.models),)))[0]))
-    per_list = [(model, key) for model in models for key in _lists(keys, model)]
     asked: list[tuple[Any, ...]] = [
         ("TIME",),
         ("ZCARD", keys.dead_times),
@@ -109,7 +97,10 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     for model in models:
         asked += [loaded.read_loaded(keys, model).args, loaded.read_refused(keys, model).args]
     if models:
-        asked += [queues.lengths(keys, models).with_source, _NEXT([key for _, key in per_list]).with_source]
+        asked += [
+            queues.measure_command(keys, models).with_source,
+            queues.next_jobs_command(keys, models).with_source,
+        ]
     replies = execute(client, Pipeline(tuple(asked)))
     for reply in replies:
         if isinstance(reply, redis.RedisError):
@@ -119,9 +110,10 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     said = {model: (rest[2 * at], rest[2 * at + 1]) for at, model in enumerate(models)}
     measured, ids = rest[-2:] if models else ([], [])
-    depths = queues.depths(models, measured, leases)
+    depths = queues.decode_depths(models, measured, leases)
     yield from _depths(depths)
-    yield gauge_family(OLDEST, [((model,), age) for model, age in _ages(models, per_list, ids, now_ms / 1000)])
+    waits = queues.oldest_waits(models, ids, now_ms / 1000)
+    yield gauge_family(OLDEST, [((model,), waits.get(model, 0.0)) for model in models])
     yield from _leases(models, leases, now_ms)
     yield gauge_family(DEAD, [((), int(dead))])
     family = CounterMetricFamily(DROPPED.name, DROPPED.help)
@@ -136,10 +128,6 @@ def _names(members: Sequence[bytes]) -> Iterator[str]:
             yield check_model_name(member.decode())
 
 
-def _lists(keys: Keys, model: str) -> tuple[str, ...]:
-    return (keys.isolated(queue_name(model)), *keys.lists(queue_name(model)))
-
-
 def _depths(depths: Sequence[QueueDepth]) -> Iterator[Family]:
     yield gauge_family(
         READY, [((one.model, str(step)), jobs) for one in depths for step, jobs in one.by_priority.items()]
@@ -147,17 +135,6 @@ def _depths(depths: Sequence[QueueDepth]) -> Iterator[Family]:
     yield gauge_family(AGAIN, [((one.model,), one.isolated) for one in depths])
     yield gauge_family(DELAYED, [((one.model,), one.delayed) for one in depths])
     yield gauge_family(LEASED, [((one.model,), one.leased) for one in depths])
-
-
-def _ages(
-    models: Sequence[str], per_list: Sequence[tuple[str, str]], ids: Sequence[bytes], now: float
-) -> Iterator[tuple[str, float]]:
-    ages = dict.fromkeys(models, 0.0)
-    for (model, _), job in zip(per_list, ids, strict=True):
-        since = submitted_at(job.decode(errors="replace"))
-        if since is not None:
-            ages[model] = max(ages[model], now - since.timestamp())
-    yield from ages.items()
 
 
 def _leases(models: Sequence[str], leases: Sequence[tuple[bytes, float]], now_ms: int) -> Iterator[Family]:

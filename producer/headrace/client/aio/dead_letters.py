@@ -50,7 +50,7 @@ class AsyncDeadLetters:
 
     async def show(self, id: str) -> DeadLetterWithMessage:  # noqa: A002  # the word users know
         """Return one letter with its message. Raises UnknownLetter."""
-        return await self._session.run(self._operations.show(id))
+        return await self._session.run(self._operations.read(id))
 
     async def export(self, **which: Unpack[DeadLetterFilter]) -> AsyncIterator[DeadLetterWithMessage]:
         """Yield the letters that match a filter, with their messages. Write each with `msgspec.json.encode`."""

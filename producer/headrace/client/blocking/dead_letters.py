@@ -50,7 +50,7 @@ class DeadLetters:
 
     def show(self, id: str) -> DeadLetterWithMessage:  # noqa: A002  # the word users know
         """Return one letter with its message. Raises UnknownLetter."""
-        return self._session.run(self._operations.show(id))
+        return self._session.run(self._operations.read(id))
 
     def export(self, **which: Unpack[DeadLetterFilter]) -> Iterator[DeadLetterWithMessage]:
         """Yield the letters that match a filter, with their messages. Write each with `msgspec.json.encode`."""

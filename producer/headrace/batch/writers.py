@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
-from headrace.batch.window import Predicted
+from headrace.batch.blocks import PredictedRow
 from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
 from headrace.wire.message import new_id
@@ -25,7 +25,7 @@ PREDICTION, ERROR = "prediction", "error"
 class Writer(Protocol):
     """Something rows are written to."""
 
-    def write(self, done: Predicted) -> None:
+    def write(self, done: PredictedRow) -> None:
         """Write a row."""
 
     def flush(self) -> None:
@@ -56,7 +56,7 @@ class CsvWriter:
         self._csv = csv.writer(self._text, delimiter=delimiter, lineterminator="\n")
         self._csv.writerow([*columns, *predictions, ERROR])
 
-    def write(self, done: Predicted) -> None:
+    def write(self, done: PredictedRow) -> None:
         """Write a row."""
         cells = [_text(done.row.values.get(column)) for column in self._columns]
         if done.error is not None:
@@ -86,7 +86,7 @@ class JsonWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
-    def write(self, done: Predicted) -> None:
+    def write(self, done: PredictedRow) -> None:
         """Write a row."""
         row: dict[str, Any] = dict(done.row.values)
         if isinstance(done.row.instance, dict):
@@ -100,7 +100,7 @@ class JsonWriter:
         self._file.flush()
 
 
-def _placed(done: Predicted) -> str:
+def _placed(done: PredictedRow) -> str:
     return f"line {done.row.line}: {done.error}"
 
 
@@ -120,7 +120,7 @@ def _text(value: Any) -> str:
             return str(value)
 
 
-def refuse_target(target: str, source: str, *, force: bool) -> None:
+def check_target(target: str, source: str, *, force: bool) -> None:
     """Raise InvalidInput if the output must not be written there: it exists, is the input, or has no folder."""
     path = Path(target)
     if target == "-":

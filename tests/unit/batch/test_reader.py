@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from headrace.batch.rows import Row, Table, format_of, read
+from headrace.batch.reader import Row, Table, format_of, read_table
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import InvalidInput
 
@@ -25,7 +25,7 @@ SPAM = Contract(model="spam", version="1", input=Text(), methods={"predict": Out
 
 def table(text: str | bytes, kind="csv", contract=CHURN, **options) -> Table:
     data = text.encode() if isinstance(text, str) else text
-    return read(io.BytesIO(data), kind, contract, name="in", **options)
+    return read_table(io.BytesIO(data), kind, contract, name="in", **options)
 
 
 def rows(text: str | bytes, kind="csv", contract=CHURN, **options) -> list[Row]:

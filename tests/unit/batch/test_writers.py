@@ -11,20 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from headrace.batch.out import CsvWriter, JsonWriter, open_target, prediction_columns, refuse_target
-from headrace.batch.rows import Row
-from headrace.batch.window import Predicted
+from headrace.batch.blocks import PredictedRow
+from headrace.batch.reader import Row
+from headrace.batch.writers import CsvWriter, JsonWriter, check_target, open_target, prediction_columns
 from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
 
 
-def done(prediction=None, *, error=None, instance=None, **given) -> Predicted:
-    return Predicted(
+def done(prediction=None, *, error=None, instance=None, **given) -> PredictedRow:
+    return PredictedRow(
         row=Row(line=2, values=given, instance=instance, error=error), prediction=prediction, error=error
     )
 
 
-def as_csv(rows: list[Predicted], columns=("a",), predictions=("prediction",), delimiter=",") -> list[list[str]]:
+def as_csv(
+    rows: list[PredictedRow], columns=("a",), predictions=("prediction",), delimiter=","
+) -> list[list[str]]:
     file = io.BytesIO()
     writer = CsvWriter(file, columns, predictions, delimiter)
     for one in rows:
@@ -133,17 +135,17 @@ def test_the_input_is_never_overwritten_by_whatever_name(tmp_path: Path):
     link.hardlink_to(source)
     for target in (source, link, tmp_path / "." / "in.csv"):
         with pytest.raises(InvalidInput, match="is the input"):
-            refuse_target(str(target), str(source), force=True)
+            check_target(str(target), str(source), force=True)
 
 
 def test_places_that_cannot_be_written_are_refused(tmp_path: Path):
     existing = tmp_path / "out.csv"
     existing.write_text("x")
     with pytest.raises(InvalidInput, match="--force overwrites"):
-        refuse_target(str(existing), "-", force=False)
-    refuse_target(str(existing), "-", force=True)
-    refuse_target("-", "-", force=False)
+        check_target(str(existing), "-", force=False)
+    check_target(str(existing), "-", force=True)
+    check_target("-", "-", force=False)
     with pytest.raises(InvalidInput, match="is a folder"):
-        refuse_target(str(tmp_path), "-", force=True)
+        check_target(str(tmp_path), "-", force=True)
     with pytest.raises(InvalidInput, match="there is no folder"):
-        refuse_target(str(tmp_path / "no" / "out.csv"), "-", force=True)
+        check_target(str(tmp_path / "no" / "out.csv"), "-", force=True)

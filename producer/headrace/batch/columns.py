@@ -33,14 +33,14 @@ _BOOLEANS = {
     "0.0": False,
 }
 
-Reading = Callable[[str], Any]
+CellReader = Callable[[str], Any]
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """How a row of cells becomes an instance. Columns the contract does not know take no part."""
 
     #: Position of each value's cell in the row, and how its text is read, in the contract's order.
-    readings: tuple[tuple[int, Reading], ...]
+    readings: tuple[tuple[int, CellReader], ...]
     #: The features' names; None where instances are lists or texts.
     names: tuple[str, ...] | None = None
     #: The shape of an instance that is a list; () is a text.
@@ -95,7 +95,7 @@ def _named(whose: str, features: Sequence[Feature], header: Sequence[str]) -> Co
     if lacking:
         raise InvalidInput(_lacks(whose, lacking, header))
     return Columns(
-        readings=tuple((position[feature.name], reading_of(feature)) for feature in features),
+        readings=tuple((position[feature.name], cell_reader(feature)) for feature in features),
         names=tuple(feature.name for feature in features),
     )
 
@@ -113,7 +113,7 @@ def _array(contract: Contract, array: Array, header: Sequence[str], chosen: Sequ
         raise InvalidInput(
             "the first line holds values, and a CSV begins with a line of column names; put one before it"
         )
-    read = reading_of(Feature(name="", kind=array.kind, nullable=array.nullable))
+    read = cell_reader(Feature(name="", kind=array.kind, nullable=array.nullable))
     return Columns(readings=tuple((position, read) for position in positions), shape=array.shape)
 
 
@@ -160,7 +160,7 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
     return [_nested(values[start : start + step], shape[1:]) for start in range(0, len(values), step)]
 
 
-def reading_of(feature: Feature) -> Reading:
+def cell_reader(feature: Feature) -> CellReader:
     """How a cell of a feature is read: a function from its text to a number, boolean, string or None."""
     if feature.kind == "category" and feature.categories is not None:
         return _category(feature.categories)
@@ -198,7 +198,7 @@ def _missing(text: str) -> Any:
     return None if text.strip() in _MISSING else text
 
 
-def _category(categories: tuple[str | int | float | bool, ...]) -> Reading:
+def _category(categories: tuple[str | int | float | bool, ...]) -> CellReader:
     known: dict[str, Any] = {}
     for category in categories:
         known.setdefault(str(category), category)
@@ -216,7 +216,7 @@ def _category(categories: tuple[str | int | float | bool, ...]) -> Reading:
     return read
 
 
-_READINGS: dict[Kind, Reading] = {
+_READINGS: dict[Kind, CellReader] = {
     "number": _number,
     "integer": _integer,
     "boolean": _boolean,

@@ -7,22 +7,47 @@ import re
 import msgspec
 import pytest
 
-from headrace.cli.top_shown import away, page
+from headrace.cli.top_format import away, page
 from headrace.inspection.queues import QueueDepth
 from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
 
 SEEN = Overview(
-    at_seconds=0,
+    unix_seconds=0,
     queues=(
         QueueDepth(model="iris", queue="predict.iris", by_priority={0: 0, 3: 0, 6: 0, 9: 0}),
         QueueDepth(model="churn", queue="predict.churn", by_priority={0: 12, 3: 0, 6: 0, 9: 40_000}, leased=256),
     ),
-    waits={"churn": 75.0},
-    models=(ModelActivity(model="churn", succeeded=1234.5, failed=0.5, retried=0, p50_ms=12.34, p95_ms=None),),
+    oldest_wait_seconds={"churn": 75.0},
+    models=(
+        ModelActivity(
+            model="churn",
+            succeeded_per_second=1234.5,
+            failed_per_second=0.5,
+            retried_per_second=0,
+            p50_ms=12.34,
+            p95_ms=None,
+        ),
+    ),
     workers=(
-        WorkerActivity(worker="w@host", alive=True, last_event=0.8, active=2, processed=9, load=1.25, jobs=1234.5),
-        WorkerActivity(worker="v@host", alive=False, last_event=30, active=0, processed=9, load=None, jobs=0),
+        WorkerActivity(
+            worker="w@host",
+            alive=True,
+            heartbeat_age_seconds=0.8,
+            active_claims=2,
+            processed_claims=9,
+            load=1.25,
+            jobs_per_second=1234.5,
+        ),
+        WorkerActivity(
+            worker="v@host",
+            alive=False,
+            heartbeat_age_seconds=30,
+            active_claims=0,
+            processed_claims=9,
+            load=None,
+            jobs_per_second=0,
+        ),
     ),
     errors=(ErrorCount(model="churn", error="ValueError: \x1b[2Jgone", count=5),),
     dead_letters=1,
@@ -72,7 +97,9 @@ def test_who_may_not_listen_or_count_is_told_the_rest():
 
 
 def test_an_empty_redis_says_what_is_missing():
-    nothing = Overview(at_seconds=0, queues=(), waits={}, models=(), workers=(), errors=(), dead_letters=0)
+    nothing = Overview(
+        unix_seconds=0, queues=(), oldest_wait_seconds={}, models=(), workers=(), errors=(), dead_letters=0
+    )
     told = shown(nothing)
     assert "no model has a queue yet: a worker that serves one publishes it" in told
     assert told[-1] == "workers: no worker is heard"

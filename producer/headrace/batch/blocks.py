@@ -1,6 +1,6 @@
 """The rows under way, in the order they will be written: a bounded number of blocks, the oldest first.
 
-A block is the rows of one job. The window knows nothing of clients and clocks; `headrace.batch.flight`
+A block is the rows of one job. The window knows nothing of clients and clocks; `headrace.batch.job_window`
 sends and waits.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.batch.rows import Row, of_row
+from headrace.batch.reader import Row, row_error
 from headrace.catalog.contract import Contract
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 
@@ -19,7 +19,7 @@ from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 BLOCK_BYTES = 256 * 1024
 
 
-class Predicted(msgspec.Struct, frozen=True, kw_only=True):
+class PredictedRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row and its prediction, or the error it has instead."""
 
     row: Row
@@ -27,7 +27,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-def blocks(rows: Iterable[Row], rows_per_job: int) -> Iterator[list[Row]]:
+def split_into_blocks(rows: Iterable[Row], rows_per_job: int) -> Iterator[list[Row]]:
     """The rows in blocks, in order: up to `rows_per_job` and BLOCK_BYTES in each, at least one row."""
     block: list[Row] = []
     size = 0
@@ -49,7 +49,7 @@ def must_split(outcome: Outcome, rows: int) -> bool:
     return rows > 1 and isinstance(outcome, Failure) and outcome.reason not in {"unknown model", "malformed"}
 
 
-def predicted(contract: Contract, block: list[Row], outcome: Outcome | None) -> list[Predicted]:
+def pair_with_outcome(contract: Contract, block: list[Row], outcome: Outcome | None) -> list[PredictedRow]:
     """The rows of a block with what their job ended in; None where no row of the block was fit to be sent."""
     sent = sum(row.error is None for row in block)
     problem = None if outcome is None else _problem(contract, outcome, sent)
@@ -57,7 +57,9 @@ def predicted(contract: Contract, block: list[Row], outcome: Outcome | None) -> 
     done = []
     for row in block:
         error = row.error or problem
-        done.append(Predicted(row=row, error=error) if error else Predicted(row=row, prediction=next(answers)))
+        done.append(
+            PredictedRow(row=row, error=error) if error else PredictedRow(row=row, prediction=next(answers))
+        )
     return done
 
 
@@ -68,7 +70,7 @@ def _problem(contract: Contract, outcome: Outcome, sent: int) -> str | None:
         case Success(prediction=prediction):
             return f"the job was answered with {len(prediction.predictions)} predictions for {sent} instances"
         case Failure():
-            return f"{outcome.reason}: {outcome.error}: {of_row(contract, outcome.message)}"
+            return f"{outcome.reason}: {outcome.error}: {row_error(contract, outcome.message)}"
         case Expired():
             return "the job expired: it was not started before its deadline"
         case Cancelled():

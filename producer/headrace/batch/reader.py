@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from headrace.batch.cells import Columns, match_columns
+from headrace.batch.columns import Columns, match_columns
 from headrace.catalog.contract import Contract, Named, check
 from headrace.errors import InvalidInput
 
@@ -69,7 +69,7 @@ def format_of(path: str, given: Format | None) -> Format:
     return given
 
 
-def read(
+def read_table(
     file: BinaryIO,
     kind: Format,
     contract: Contract,
@@ -194,19 +194,19 @@ def _csv_rows(
             problem = f"the row has {len(cells)} cells, and the file {width} columns"
             yield Row(values=given, error=problem, **where)
         else:
-            yield checked(contract, Row(values=given, instance=columns.instance(cells), **where))
+            yield checked_row(contract, Row(values=given, instance=columns.instance(cells), **where))
 
 
-def checked(contract: Contract, row: Row) -> Row:
+def checked_row(contract: Contract, row: Row) -> Row:
     """The row with its instance as it will be sent, or with the error that keeps it from being sent."""
     try:
         (instance,) = check(contract, [row.instance])
     except InvalidInput as error:
-        return msgspec.structs.replace(row, instance=None, error=of_row(contract, str(error)))
+        return msgspec.structs.replace(row, instance=None, error=row_error(contract, str(error)))
     return row if instance is row.instance else msgspec.structs.replace(row, instance=instance)
 
 
-def of_row(contract: Contract, message: str) -> str:
+def row_error(contract: Contract, message: str) -> str:
     """An error about the only instance of a job, said of a row: without the model and the instance's number."""
     return message.removeprefix(f"{contract.model}@{contract.version}: ").replace("instance 0: ", "")
 
@@ -227,7 +227,7 @@ def _json_rows(lines: _Lines, contract: Contract, chosen: Sequence[str]) -> Iter
         except InvalidInput as error:
             yield Row(values=given, error=str(error), **where)
         else:
-            yield checked(contract, Row(values=given, instance=instance, **where))
+            yield checked_row(contract, Row(values=given, instance=instance, **where))
 
 
 def _json(text: str) -> Any:

@@ -10,7 +10,7 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.options import printable
 from headrace.dead_letters.bulk import BulkResult
-from headrace.dead_letters.filter import moment
+from headrace.dead_letters.filter import from_unix_ms
 from headrace.dead_letters.groups import DeadLetterGroup
 from headrace.errors import InvalidInput
 from headrace.text import plural
@@ -82,12 +82,12 @@ def details(kept: DeadLetterWithMessage, *, payload: bool) -> dict[str, Any]:
 def tally(done: BulkResult, verb: str) -> Iterator[str]:
     """What a replay or purge has done, in lines; `verb` is what it did."""
     yield f"{letters(done.done)} {verb}"
-    if done.no_job:
-        yield f"{letters(done.no_job)} not: their bytes are no job; mend what sends them, then purge them"
+    if done.malformed:
+        yield f"{letters(done.malformed)} not: their bytes are no job; mend what sends them, then purge them"
     if done.id_in_use:
         yield f"{letters(done.id_in_use)} not: the id has another outcome by now, or another job under way"
-    if done.gone:
-        yield f"{letters(done.gone)} not: replayed or purged meanwhile, or dead once more since"
+    if done.already_handled:
+        yield f"{letters(done.already_handled)} not: replayed or purged meanwhile, or dead once more since"
 
 
 def letters(count: int) -> str:
@@ -96,7 +96,7 @@ def letters(count: int) -> str:
 
 
 def _when(ms: int) -> str:
-    return moment(ms).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return from_unix_ms(ms).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _model(one: DeadLetter | DeadLetterGroup) -> str:

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.batch.rows import Row
-from headrace.batch.window import Predicted, blocks, must_split, predicted
+from headrace.batch.blocks import PredictedRow, must_split, pair_with_outcome, split_into_blocks
+from headrace.batch.reader import Row
 from headrace.catalog.contract import Contract
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidInput, NotDurable, QueueFull, ResultTimeout
 from headrace.wire.message import new_id
@@ -28,7 +28,7 @@ _TICK = 1.0
 _REST, _LONGEST_REST = 0.05, 1.0
 
 
-class Flight:
+class JobWindow:
     """The jobs of one batch.
 
     `on_wait` is called about once a second while nothing arrives. `deadline` is a moment of `clock`. Every
@@ -64,7 +64,7 @@ class Flight:
         self._clock = clock
         self._jobs: dict[str, JobHandle] = {}
 
-    def predicted(self, rows: Iterable[Row]) -> Generator[Predicted]:
+    def predicted(self, rows: Iterable[Row]) -> Generator[PredictedRow]:
         """Each row with its prediction or error, in the order of the rows.
 
         Raises ResultTimeout at the deadline and BrokerUnavailable when Redis stays away. However it ends,
@@ -72,7 +72,7 @@ class Flight:
         """
         window: deque[tuple[list[Row], JobHandle | None]] = deque()
         try:
-            for block in blocks(rows, self._rows_per_job):
+            for block in split_into_blocks(rows, self._rows_per_job):
                 if len(window) >= self._in_flight:
                     yield from self._finished(*window.popleft())
                 window.append((block, self._sent(block)))
@@ -92,14 +92,14 @@ class Flight:
             # Rows may each be fit and their job too large; `_finished` sends them one by one.
             return None
 
-    def _finished(self, block: list[Row], job: JobHandle | None) -> list[Predicted]:
+    def _finished(self, block: list[Row], job: JobHandle | None) -> list[PredictedRow]:
         fit = sum(row.error is None for row in block)
         outcome = self._outcome(job) if job else None
         if fit and (outcome is None or must_split(outcome, fit)):
             return self._one_by_one(block)
-        return predicted(self._contract, block, outcome)
+        return pair_with_outcome(self._contract, block, outcome)
 
-    def _one_by_one(self, block: list[Row]) -> list[Predicted]:
+    def _one_by_one(self, block: list[Row]) -> list[PredictedRow]:
         jobs: list[tuple[Row, JobHandle | None, str | None]] = []
         for row in block:
             job, error = None, row.error
@@ -109,12 +109,12 @@ class Flight:
                 except InvalidInput as refused:
                     error = str(refused)
             jobs.append((row, job, error))
-        done: list[Predicted] = []
+        done: list[PredictedRow] = []
         for row, job, error in jobs:
             if job is None:
-                done.append(Predicted(row=row, error=error))
+                done.append(PredictedRow(row=row, error=error))
             else:
-                done += predicted(self._contract, [row], self._outcome(job))
+                done += pair_with_outcome(self._contract, [row], self._outcome(job))
         return done
 
     def _submit(self, instances: list[Any]) -> JobHandle:

@@ -27,7 +27,7 @@ class Column(msgspec.Struct, frozen=True):
 
 def page(seen: Overview, where: str, *, columns: int) -> list[str]:
     """What is seen, as lines no longer than so many columns."""
-    at = datetime.fromtimestamp(seen.at_seconds, UTC).strftime("%H:%M:%S UTC")
+    at = datetime.fromtimestamp(seen.unix_seconds, UTC).strftime("%H:%M:%S UTC")
     lines = [_cut(f"headrace top  {at}  {where}", columns), *_wrapped(_sums(seen), columns), ""]
     lines += _table(_queues(seen), columns, "no model has a queue yet: a worker that serves one publishes it")
     lines.append("")
@@ -50,8 +50,8 @@ def _sums(seen: Overview) -> list[str]:
     delayed = sum(one.delayed for one in seen.queues)
     parts = []
     if seen.models is not None:
-        parts.append(f"{_rate(sum(one.succeeded for one in seen.models))} jobs/s")
-        parts.append(f"{_rate(sum(one.failed for one in seen.models))} failed/s")
+        parts.append(f"{_rate(sum(one.succeeded_per_second for one in seen.models))} jobs/s")
+        parts.append(f"{_rate(sum(one.failed_per_second for one in seen.models))} failed/s")
     parts += [f"{waiting:,} waiting", f"{leased:,} leased", f"{delayed:,} delayed"]
     if seen.dead_letters is not None:
         parts.append(f"{seen.dead_letters:,} dead letter{'' if seen.dead_letters == 1 else 's'}")
@@ -73,7 +73,7 @@ def _queues(seen: Overview) -> list[Column]:
     doing = {one.model: one for one in seen.models or ()}
     queues = sorted(seen.queues, key=lambda one: (-one.waiting - one.leased, one.model))
     active = [doing.get(one.model) for one in queues]
-    waits = [seen.waits.get(one.model) for one in queues]
+    waits = [seen.oldest_wait_seconds.get(one.model) for one in queues]
     return [
         Column("MODEL", [printable(one.model) for one in queues], right=False),
         Column("WAITING", [f"{one.waiting:,}" for one in queues]),
@@ -81,9 +81,9 @@ def _queues(seen: Overview) -> list[Column]:
         Column("LEASED", [f"{one.leased:,}" for one in queues], 3),
         Column("DELAYED", [f"{one.delayed:,}" for one in queues], 6),
         Column("AGAIN", [f"{one.isolated:,}" for one in queues], 8),
-        Column("JOBS/S", [_rate(one.succeeded) if one else "-" for one in active]),
-        Column("FAILED/S", [_rate(one.failed) if one else "-" for one in active], 4),
-        Column("RETRIED/S", [_rate(one.retried) if one else "-" for one in active], 7),
+        Column("JOBS/S", [_rate(one.succeeded_per_second) if one else "-" for one in active]),
+        Column("FAILED/S", [_rate(one.failed_per_second) if one else "-" for one in active], 4),
+        Column("RETRIED/S", [_rate(one.retried_per_second) if one else "-" for one in active], 7),
         Column("P50", [_time(one.p50_ms) if one else "-" for one in active], 5),
         Column("P95", [_time(one.p95_ms) if one else "-" for one in active], 1),
     ]
@@ -94,10 +94,12 @@ def _workers(seen: Overview) -> list[Column]:
     return [
         Column("WORKER", [printable(one.worker) for one in workers], right=False),
         Column("STATE", ["up" if one.alive else "GONE" for one in workers], right=False),
-        Column("CLAIMS", [str(one.active) for one in workers], 1),
-        Column("JOBS/S", [_rate(one.jobs) for one in workers]),
+        Column("CLAIMS", [str(one.active_claims) for one in workers], 1),
+        Column("JOBS/S", [_rate(one.jobs_per_second) for one in workers]),
         Column("LOAD", ["-" if one.load is None else f"{one.load:.1f}" for one in workers], 2),
-        Column("SEEN", [f"{format_duration(1000 * max(0.0, one.last_event))} ago" for one in workers], 3),
+        Column(
+            "SEEN", [f"{format_duration(1000 * max(0.0, one.heartbeat_age_seconds))} ago" for one in workers], 3
+        ),
     ]
 
 
