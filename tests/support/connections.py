@@ -21,7 +21,7 @@ from flower.utils.broker import Broker
 from kombu import pools
 
 from headrace import AsyncClient, Client, JobCancelled, Settings
-from headrace.connection.connect import celery_app
+from headrace.connection.celery import celery_app
 from headrace.wire.keys import queue_name
 from headrace_worker.local.stack import Child
 from tests.support.claim_models import SLEEP

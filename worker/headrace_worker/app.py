@@ -26,7 +26,7 @@ from celery.exceptions import CPendingDeprecationWarning  # noqa: E402
 from celery.utils.log import get_multiprocessing_logger  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
-from headrace.connection import connect  # noqa: E402
+from headrace.connection.celery import celery_app  # noqa: E402
 from headrace_worker.process.dispatch import DirectDispatch, DispatchStep  # noqa: E402
 from headrace_worker.process.health_steps import HealthStep, LoopHealthStep  # noqa: E402
 from headrace_worker.process.pool_replacement import PoolReplacementStep  # noqa: E402
@@ -48,7 +48,7 @@ serving = WorkerService(settings)
 handover = DirectDispatch()
 form = LogFormat(settings.log_format, find_secrets(settings.redis_url))
 
-app = connect.celery_app(settings)
+app = celery_app(settings)
 app.conf.update(
     configuration(app.conf.broker_url),
     # Claims come in a form of their own, which only our transport hands over.

@@ -9,9 +9,11 @@ from functools import partial
 import redis
 
 from headrace.catalog import aliases
-from headrace.connection import connect, url
+from headrace.connection import url
 from headrace.connection.commands import execute, run
+from headrace.connection.errors import unavailable
 from headrace.connection.server_info import read_server_info
+from headrace.connection.url import describe_server
 from headrace.doctor.finding import Finding
 from headrace.doctor.redis import check_redis
 from headrace.errors import HeadraceError, SettingError
@@ -114,7 +116,7 @@ class RedisCheck:
         try:
             facts = run(partial(execute, client), read_server_info())
         except redis.RedisError as error:
-            log.warning("not checked yet: %s", connect.unavailable(error, settings))
+            log.warning("not checked yet: %s", unavailable(error, settings))
             return
         self._due = False
         by_sentinel = bool(url.read_address(settings.redis_url).sentinels)
@@ -122,7 +124,7 @@ class RedisCheck:
         critical = [one for one in found if one.severity == "critical"]
         if critical and settings.redis_check == "refuse":
             raise SettingError(
-                f"{facts.name} at {connect.describe_server(settings)} loses jobs or cannot take them, and "
+                f"{facts.name} at {describe_server(settings)} loses jobs or cannot take them, and "
                 f"HEADRACE_REDIS_CHECK is refuse: {'; '.join(map(str, critical))}"
             )
         for one in found:

@@ -25,7 +25,8 @@ from headrace.batch.writers import (
     open_target,
     prediction_columns,
 )
-from headrace.catalog.contract import Contract, Named, check_method
+from headrace.catalog.contract import Contract, Named
+from headrace.catalog.validation import check_method
 from headrace.errors import InvalidInput
 from headrace.wire.keys import BATCH
 

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 
 from headrace.batch.columns import Columns, match_columns
-from headrace.catalog.contract import Contract, Named, check
+from headrace.catalog.contract import Contract, Named
+from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput
 
 Format = Literal["csv", "jsonl"]
@@ -200,7 +201,7 @@ def _csv_rows(
 def checked_row(contract: Contract, row: Row) -> Row:
     """The row with its instance as it will be sent, or with the error that keeps it from being sent."""
     try:
-        (instance,) = check(contract, [row.instance])
+        (instance,) = check_instances(contract, [row.instance])
     except InvalidInput as error:
         return msgspec.structs.replace(row, instance=None, error=row_error(contract, str(error)))
     return row if instance is row.instance else msgspec.structs.replace(row, instance=instance)

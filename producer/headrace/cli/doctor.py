@@ -56,19 +56,21 @@ def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[st
     """Yield each finding with the name of its check; print what is examined on standard error."""
     from importlib.metadata import entry_points
 
-    from headrace.connection import connect, server_info
+    from headrace.connection import server_info
     from headrace.connection.commands import execute, run
-    from headrace.connection.url import read_address
+    from headrace.connection.connect import connect
+    from headrace.connection.errors import translate_errors
+    from headrace.connection.url import describe_server, read_address
     from headrace.doctor.access import check_access
     from headrace.doctor.flower import check_flower
     from headrace.doctor.redis import check_redis
     from headrace.doctor.service import NOT_PERMITTED, check_service, read_service
     from headrace.wire.keys import Keys
 
-    with connect.translate_errors(settings), connect.connect(settings) as client:
+    with translate_errors(settings), connect(settings) as client:
         ask = partial(execute, client)
         server = run(ask, server_info.read_server_info())
-        click.echo(f"redis: {server.name} at {connect.describe_server(settings)}", err=True)
+        click.echo(f"redis: {server.name} at {describe_server(settings)}", err=True)
         address = read_address(settings.redis_url)
         for finding in check_redis(server, prefix=settings.key_prefix, by_sentinel=bool(address.sentinels)):
             yield "redis", finding

@@ -37,7 +37,7 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
     prediction. Where standard output is no terminal, what is seen is printed again and again.
     """
     from headrace.client.common import resolve_settings
-    from headrace.connection import connect
+    from headrace.connection.url import describe_server
     from headrace.monitor.overview import Monitor
 
     settings = resolve_settings(url, None)
@@ -49,7 +49,7 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
                     # The first look is worth little: nobody was listened to. On a screen it is better than none.
                     if not screen:
                         watch.listen(time.monotonic() + every)
-                    _show(watch, connect.describe_server(settings), screen=screen, once=once, as_json=as_json)
+                    _show(watch, describe_server(settings), screen=screen, once=once, as_json=as_json)
                     if once:
                         return
                     if screen:

@@ -10,20 +10,12 @@ import random
 
 from redis import exceptions
 
-from headrace.connection.connect import is_permanent, is_read_only
+from headrace.connection.errors import is_read_only, is_transient
 
 #: Tries of a Redis that has never answered: its URL may be wrong, and who starts a program wants to hear of it.
 _TRIES = 3
 #: Seconds between tries, at first and at the most; the true rest is a random part of it.
 _FIRST, _LONGEST = 0.05, 0.5
-
-#: What comes of a server that is away, starts, or hands over to another.
-_PASSING = (
-    exceptions.ConnectionError,
-    exceptions.TimeoutError,
-    exceptions.ClusterDownError,
-    exceptions.TryAgainError,
-)
 
 
 class RetryPolicy:
@@ -66,15 +58,3 @@ class RetryPolicy:
         if not self._answered or is_read_only(error):
             return rest if tries < _TRIES else None
         return rest if elapsed + rest < seconds else None
-
-
-def is_transient(error: exceptions.RedisError) -> bool:
-    """Whether it may be gone when the command is sent again."""
-    if is_permanent(error):
-        return False
-    return (
-        isinstance(error, _PASSING)
-        or is_read_only(error)
-        or "NOREPLICAS" in str(error)
-        or str(error).startswith("BUSY ")
-    )

@@ -12,13 +12,16 @@ own are the options `sentinel_username` and `sentinel_password`. An option `ssl_
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
 from redis.connection import parse_url
+from redis.exceptions import RedisError
 
 from headrace.errors import SettingError
+from headrace.settings import Settings
 
 _SCHEMES = ("redis", "rediss", "unix", "sentinel")
 _PORT, _SENTINEL_PORT = 6379, 26379
@@ -91,6 +94,23 @@ def read_address(url: str) -> Address:
         return _by_sentinel(url.strip(";").split(";"))
     _check(url)
     return Address(url=url)
+
+
+def describe_server(settings: Settings) -> str:
+    """Which Redis, for messages: host and port, the path of the socket, or the name and its Sentinels."""
+    return read_address(settings.redis_url).where
+
+
+@contextmanager
+def explain_bad_options(address: Address) -> Iterator[None]:
+    """SettingError for options in the URL that redis-py does not take."""
+    try:
+        yield
+    except (TypeError, ValueError, RedisError):
+        raise SettingError(
+            "the Redis URL has an option redis-py does not take, among "
+            f"{', '.join(address.option_names)}; redis.Redis lists those it does"
+        ) from None
 
 
 def _by_sentinel(urls: list[str]) -> Address:

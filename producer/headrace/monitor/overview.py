@@ -13,8 +13,8 @@ from redis.exceptions import ResponseError
 
 from headrace.client import Session
 from headrace.clock import utc_now
-from headrace.connection import connect
 from headrace.connection.commands import Command, Operation
+from headrace.connection.connect import connect
 from headrace.errors import BrokerUnavailable
 from headrace.inspection import queues as depth
 from headrace.inspection.locate import is_not_permitted
@@ -49,7 +49,7 @@ class Monitor:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
         self._link = Session(settings, check=False)
-        self._redis = connect.connect(settings)
+        self._redis = connect(settings)
         self._pubsub: Any = None
         self._deaf = False
         self.activity = Activity(clock())

@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from headrace.connection.connect import is_permanent, unavailable
+from headrace.connection.errors import is_permanent, unavailable
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.results.inbox import LOOK_AGAIN
 from headrace.results.listener import FIRST_PAUSE, LINGER, LONGEST_PAUSE, PING_AFTER

@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from headrace.connection.connect import is_permanent, unavailable
+from headrace.connection.errors import is_permanent, unavailable
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.results.inbox import LOOK_AGAIN
 from headrace.results.subscriptions import CHUNK, Subscriptions

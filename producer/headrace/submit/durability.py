@@ -17,10 +17,11 @@ from collections.abc import Sequence
 import msgspec
 from redis.exceptions import RedisError
 
-from headrace.connection import connect, server_info
+from headrace.connection import server_info
 from headrace.connection.commands import Operation, Pipeline, Word
+from headrace.connection.errors import unavailable
 from headrace.connection.server_info import ServerInfo
-from headrace.connection.url import read_address
+from headrace.connection.url import describe_server, read_address
 from headrace.errors import NotDurable
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
@@ -102,26 +103,22 @@ def confirm(jobs: Sequence[str], safety: DurabilityGuarantee, keys: Keys, settin
         if refused is not None:
             raise refused
     except RedisError as error:
-        raise _unconfirmed(jobs, str(connect.unavailable(error, settings))) from error
+        raise _unconfirmed(jobs, str(unavailable(error, settings))) from error
     lost = len(jobs) - sum(replies[: len(looks)])
     if lost:
         raise _unconfirmed(
-            jobs, f"Redis at {connect.describe_server(settings)} lost {lost} of them (it restarted or failed over)"
+            jobs, f"Redis at {describe_server(settings)} lost {lost} of them (it restarted or failed over)"
         )
     waited = replies[len(looks) :]
     if safety.replica and waited.pop(0) < 1:
-        raise _unconfirmed(
-            jobs, f"no replica of {connect.describe_server(settings)} had them within {milliseconds} ms"
-        )
+        raise _unconfirmed(jobs, f"no replica of {describe_server(settings)} had them within {milliseconds} ms")
     if safety.disk and waited.pop(0)[0] < 1:
-        raise _unconfirmed(
-            jobs, f"the disk of {connect.describe_server(settings)} had not within {milliseconds} ms"
-        )
+        raise _unconfirmed(jobs, f"the disk of {describe_server(settings)} had not within {milliseconds} ms")
 
 
 def _cannot(settings: Settings, why: str) -> NotDurable:
     return NotDurable(
-        f"Redis at {connect.describe_server(settings)} cannot confirm that a job is safe: {why}. "
+        f"Redis at {describe_server(settings)} cannot confirm that a job is safe: {why}. "
         "Nothing was enqueued; `headrace doctor` says more"
     )
 

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from headrace.catalog.aliases import is_version
-from headrace.catalog.contract import Contract, check, check_method
+from headrace.catalog.contract import Contract
 from headrace.catalog.published import Contracts
+from headrace.catalog.validation import check_instances, check_method
 from headrace.connection.commands import Operation
 from headrace.errors import InvalidInput
 from headrace.submit.options import SubmitOptions
@@ -95,4 +96,4 @@ class Router:
 
 def _fit(contract: Contract, asked: SubmitOptions, instances: list[Any], numbers: Iterable[int]) -> list[Instance]:
     check_method(contract, asked.method)
-    return check(contract, instances, numbers=numbers)
+    return check_instances(contract, instances, numbers=numbers)

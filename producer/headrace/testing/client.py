@@ -17,7 +17,8 @@ from typing import Any, Self, Unpack
 
 import msgspec
 
-from headrace.catalog.contract import Contract, Output, check, check_method
+from headrace.catalog.contract import Contract, Output
+from headrace.catalog.validation import check_instances, check_method
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull, ResultTimeout, UnknownModel
 from headrace.inspection.queues import QueueDepth
@@ -179,7 +180,7 @@ class InMemoryClient:
             return instances
         contract = self.contract(wanted.model, wanted.version)
         check_method(contract, wanted.method)
-        return check(contract, instances)
+        return check_instances(contract, instances)
 
     def _accept(self, wanted: SubmitOptions, jobs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
         most = self._settings.max_job_bytes

@@ -18,8 +18,9 @@ from headrace import BrokerUnavailable, Client, JobCancelled, Settings
 from headrace.catalog.aliases import Alias, Aliases
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish
+from headrace.connection.celery import celery_app
 from headrace.connection.commands import Pipeline, execute
-from headrace.connection.connect import celery_app, connect
+from headrace.connection.connect import connect
 from headrace.wire.keys import Keys
 from headrace_worker.drift.psi import add_commands, measure_drift
 from headrace_worker.local.stack import start_flower

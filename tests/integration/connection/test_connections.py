@@ -12,7 +12,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from headrace import Client, Settings
-from headrace.connection.connect import celery_app
+from headrace.connection.celery import celery_app
 from headrace.errors import BrokerUnavailable
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import configuration

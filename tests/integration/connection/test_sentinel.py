@@ -18,7 +18,7 @@ from kombu import pools
 from redis.sentinel import Sentinel
 
 from headrace import AsyncClient, Client, HeadraceError, Settings
-from headrace.connection.connect import celery_app
+from headrace.connection.celery import celery_app
 from headrace.errors import BrokerUnavailable
 from headrace.wire.keys import TASK
 from tests.support.claim_models import SLEEP, add, held, serving

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from headrace.connection import connect
 from headrace.connection.commands import execute, run
+from headrace.connection.connect import connect
 from headrace.connection.server_info import ServerInfo, read_server_info
 from headrace.doctor.redis import check_redis
 from headrace.settings import Settings
@@ -37,7 +37,7 @@ def doctor(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def read_info(url: str) -> ServerInfo:
-    with connect.connect(Settings(redis_url=url)) as client:
+    with connect(Settings(redis_url=url)) as client:
         return run(partial(execute, client), read_server_info())
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 import redis
 
-from headrace.connection import connect
+from headrace.connection.connect import connect
 from headrace.results import publish
 from headrace.settings import Settings
 from headrace.wire import dead_letter, outcome
@@ -128,7 +128,7 @@ def doing(does: Callable[[], object]) -> Callable[[float], None]:
 
 
 def test_outcomes_are_published_when_redis_comes_back():
-    with EmbeddedRedis() as mortal, connect.connect(Settings(redis_url=mortal.url)) as client:
+    with EmbeddedRedis() as mortal, connect(Settings(redis_url=mortal.url)) as client:
         leases, taken = claim(client, "a")
         mortal.kill()
         assert publish_outcomes(
@@ -139,7 +139,7 @@ def test_outcomes_are_published_when_redis_comes_back():
 
 
 def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
-    with EmbeddedRedis() as mortal, connect.connect(Settings(redis_url=mortal.url)) as client:
+    with EmbeddedRedis() as mortal, connect(Settings(redis_url=mortal.url)) as client:
         leases, taken = claim(client, "a")
 
         def back_and_swept() -> None:
@@ -156,7 +156,7 @@ def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
 
 
 def test_redis_that_stays_away_is_said_after_many_tries():
-    with EmbeddedRedis() as mortal, connect.connect(Settings(redis_url=mortal.url)) as client:
+    with EmbeddedRedis() as mortal, connect(Settings(redis_url=mortal.url)) as client:
         leases, taken = claim(client, "a")
         mortal.kill()
         waited: list[float] = []
@@ -214,7 +214,7 @@ REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_outcomes_are_published_when_redis_takes_writes_again(unwilling: EmbeddedRedis, refusal: str):
     refuse, allow = REFUSALS[refusal]
-    with connect.connect(Settings(redis_url=unwilling.url)) as client, redis.Redis(port=unwilling.port) as admin:
+    with connect(Settings(redis_url=unwilling.url)) as client, redis.Redis(port=unwilling.port) as admin:
         leases, taken = claim(client, refusal)
         waited: list[float] = []
 

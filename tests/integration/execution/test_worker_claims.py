@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from headrace import Client, JobHandle, Settings
-from headrace.connection.connect import celery_app
+from headrace.connection.celery import celery_app
 from headrace.errors import JobFailed
 from headrace.wire import dead_letter
 from headrace.wire.keys import Keys

@@ -12,7 +12,7 @@ from sklearn.dummy import DummyClassifier
 from skops import io as skops
 
 from headrace import Client, Settings
-from headrace.connection.connect import celery_app
+from headrace.connection.celery import celery_app
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package

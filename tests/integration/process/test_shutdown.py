@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from headrace import Client, JobHandle, Settings
-from headrace.connection.connect import celery_app
+from headrace.connection.celery import celery_app
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child

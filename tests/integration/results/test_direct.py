@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from headrace import Client
-from headrace.connection import connect
+from headrace.connection.connect import connect
 from headrace.results.direct import DirectSubscriber
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
@@ -102,7 +102,7 @@ def test_a_line_that_is_cut_costs_no_prediction_and_is_made_anew(
 def test_a_line_that_fell_silent_is_given_up_after_two_predictions(redis_server: EmbeddedRedis):
     with Proxy(redis_server.port) as proxy:
         settings = Settings(redis_url=proxy.url)
-        line = DirectSubscriber(connect.connect(settings), Keys(), settings)
+        line = DirectSubscriber(connect(settings), Keys(), settings)
         assert line.open(5)
         silent = line._connection
         proxy.go_silent()
@@ -117,4 +117,4 @@ def test_a_line_that_fell_silent_is_given_up_after_two_predictions(redis_server:
 
 def test_where_redis_is_away_a_line_says_so_in_the_time_it_is_given():
     nowhere = Settings(redis_url="redis://127.0.0.1:1")
-    assert not DirectSubscriber(connect.connect(nowhere), Keys(), nowhere).open(1)
+    assert not DirectSubscriber(connect(nowhere), Keys(), nowhere).open(1)

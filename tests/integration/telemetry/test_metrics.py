@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace import Client, Settings
-from headrace.connection.connect import celery_app
+from headrace.connection.celery import celery_app
 from headrace.errors import HeadraceError, JobFailed
 from headrace_worker.cli.health import health
 from headrace_worker.local.embedded_redis import EmbeddedRedis

@@ -14,8 +14,8 @@ from headrace import Client, Settings
 from headrace.catalog import workers
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish
-from headrace.connection import connect
 from headrace.connection.commands import execute
+from headrace.connection.connect import connect
 from headrace.wire.keys import Keys
 from headrace_worker.telemetry.queue_metrics import METRICS, QueueCollector
 from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
@@ -30,7 +30,7 @@ def settings(redis_url: str, request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture
 def registry(settings: Settings) -> Iterator[CollectorRegistry]:
-    registry, client = CollectorRegistry(), connect.connect(settings)
+    registry, client = CollectorRegistry(), connect(settings)
     registry.register(QueueCollector(lambda: client, settings.key_prefix))
     yield registry
     client.close()
@@ -114,7 +114,7 @@ def test_all_that_it_shows_is_in_its_list(
 def test_a_redis_that_is_away_is_told_as_such() -> None:
     registry = CollectorRegistry()
     away = Settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
-    registry.register(QueueCollector(lambda: connect.connect(away)))
+    registry.register(QueueCollector(lambda: connect(away)))
     text = generate_latest(registry).decode()
     assert "headrace_redis_up 0.0" in text
     assert "hunter2" not in text

@@ -16,7 +16,7 @@ import redis
 from celery.exceptions import TaskRevokedError
 
 from headrace import Client
-from headrace.connection.connect import celery_app
+from headrace.connection.celery import celery_app
 from headrace.errors import JobExpired, JobFailed
 from headrace.settings import Settings
 from headrace.wire.message import Job, encode

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Output, Text, check, check_method
+from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Output, Text
+from headrace.catalog.validation import check_instances, check_method
 from headrace.errors import InvalidInput
 
 
@@ -27,13 +28,13 @@ def named(**features: Kind) -> Contract:
 
 def refusal(of: Contract, *instances: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
-        check(of, list(instances))
+        check_instances(of, list(instances))
     return str(caught.value)
 
 
 def test_what_fits_is_sent_as_it_is():
     instances = [{"age": 41, "plan": "gold"}, {"age": 4.5, "plan": ""}]
-    assert check(named(age="number", plan="string"), instances) == instances
+    assert check_instances(named(age="number", plan="string"), instances) == instances
 
 
 def test_an_empty_list_is_refused():
@@ -58,7 +59,7 @@ def test_every_problem_says_which_instance_it_is_in():
 
 def test_instances_can_be_counted_as_their_caller_counts_them():
     with pytest.raises(InvalidInput, match="instance 250:"):
-        check(named(age="number"), [{"age": "x"}], numbers=[250])
+        check_instances(named(age="number"), [{"age": "x"}], numbers=[250])
 
 
 def test_five_problems_are_enough():
@@ -80,14 +81,14 @@ def test_a_feature_may_have_any_name():
     names = ["mean radius (cm)", "class", "", "größe", 'size "x"', "a\\b", "line\nbreak", "def", "f0"]
     takes = contract(Named(features=tuple(Feature(name=name, kind="number") for name in names)))
     instance = dict.fromkeys(names, 1.5)
-    assert check(takes, [instance]) == [instance]
+    assert check_instances(takes, [instance]) == [instance]
     assert "is missing" in refusal(takes, {name: 1 for name in names if name != "größe"})
 
 
 def test_missing_values_become_null_where_the_model_takes_them():
     takes = contract(Named(features=(Feature(name="age", kind="number", nullable=True),)))
     for missing in (None, math.nan, np.nan, np.float32("nan"), Decimal("NaN")):
-        assert check(takes, [{"age": missing}]) == [{"age": None}]
+        assert check_instances(takes, [{"age": missing}]) == [{"age": None}]
 
 
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "string", "category"])
@@ -103,11 +104,11 @@ def test_infinity_is_refused_even_where_null_is_taken():
 
 def test_numpy_and_decimal_values_are_numbers():
     for value in (np.float64(2.5), np.float32(2.5), Decimal("2.5")):
-        (checked,) = check(named(x="number"), [{"x": value}])
+        (checked,) = check_instances(named(x="number"), [{"x": value}])
         assert float(checked["x"]) == 2.5
-    assert check(named(x="integer"), [{"x": np.int64(3)}, {"x": 3.0}]) == [{"x": 3}, {"x": 3}]
-    assert check(named(x="boolean"), [{"x": np.bool_(True)}]) == [{"x": True}]
-    assert check(contract(Array(shape=(2, 2))), [np.eye(2)]) == [[[1.0, 0.0], [0.0, 1.0]]]
+    assert check_instances(named(x="integer"), [{"x": np.int64(3)}, {"x": 3.0}]) == [{"x": 3}, {"x": 3}]
+    assert check_instances(named(x="boolean"), [{"x": np.bool_(True)}]) == [{"x": True}]
+    assert check_instances(contract(Array(shape=(2, 2))), [np.eye(2)]) == [[[1.0, 0.0], [0.0, 1.0]]]
 
 
 def test_a_boolean_is_no_number_and_a_number_no_boolean():
@@ -135,13 +136,13 @@ def test_a_category_1_is_not_a_category_true_whichever_was_checked_first():
     ones = contract(Named(features=(Feature(name="x", kind="category", categories=(1, 0)),)))
     truths = contract(Named(features=(Feature(name="x", kind="category", categories=(True, False)),)))
     for takes, good, bad in ((ones, 1, True), (truths, True, 1)):
-        assert check(takes, [{"x": good}]) == [{"x": good}]
+        assert check_instances(takes, [{"x": good}]) == [{"x": good}]
         assert "does not know" in refusal(takes, {"x": bad})
 
 
 def test_an_array_has_its_shape():
     takes = contract(Array(shape=(2, 3)))
-    assert check(takes, [[[1, 2, 3], [4, 5, 6]]]) == [[[1, 2, 3], [4, 5, 6]]]
+    assert check_instances(takes, [[[1, 2, 3], [4, 5, 6]]]) == [[[1, 2, 3], [4, 5, 6]]]
     assert "a list of 2 x 3 values, got a list of 1" in refusal(takes, [[1, 2, 3]])
     assert "at [1]: must be a list of 3 values, got a list of 2" in refusal(takes, [[1, 2, 3], [4, 5]])
 
@@ -237,7 +238,7 @@ def test_what_passes_is_what_a_slow_reading_of_the_contract_lets_pass(features: 
     instance = {feature.name: value for feature, value in zip(features, values, strict=True)}
     fits = all(_takes(feature, instance[feature.name]) for feature in features)
     try:
-        (checked,) = check(contract(Named(features=features)), [instance])
+        (checked,) = check_instances(contract(Named(features=features)), [instance])
     except InvalidInput:
         assert not fits
     else:
@@ -260,7 +261,7 @@ def test_an_array_passes_as_its_values_do(kind: Kind, nullable: bool, length: in
     one = Feature(name="x", kind=kind, nullable=nullable)
     fits = len(values) == length and all(_takes(one, value) for value in values)
     try:
-        check(contract(Array(shape=(length,), kind=kind, nullable=nullable)), [values])
+        check_instances(contract(Array(shape=(length,), kind=kind, nullable=nullable)), [values])
     except InvalidInput:
         assert not fits
     else:

@@ -8,7 +8,8 @@ import pytest
 from kombu.utils.json import dumps
 
 from headrace import Client, Settings
-from headrace.connection.connect import celery_app, connect, connect_async
+from headrace.connection.celery import celery_app
+from headrace.connection.connect import connect, connect_async
 from headrace.connection.url import read_address
 from headrace.errors import SettingError
 

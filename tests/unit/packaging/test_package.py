@@ -43,8 +43,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from headrace.catalog import contract as contracts
 from headrace.catalog.contract import Array, Named, Text
+from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.manifest import Manifest
 from headrace_worker.models.loader import load
@@ -114,7 +114,7 @@ def _plain(output: Any) -> Any:
 def _assert_predicts_as(estimator: Any, taken: Any, folder: Path, instances: Any) -> None:
     """All methods of the loaded version give what the estimator gives for `taken`, for one row and for all."""
     loaded = load(Store(folder / "store"), "model", "1")
-    checked = contracts.check(loaded.contract, instances)
+    checked = check_instances(loaded.contract, instances)
     for method in loaded.manifest.methods:
         with np.errstate(divide="ignore"):  # the logarithm of a probability of 0
             expected = _plain(getattr(estimator, method)(taken))
@@ -243,7 +243,7 @@ def test_categories_are_closed_only_where_an_unseen_one_makes_the_model_fail(
     assert known["sex"] == ("female", "male")
     _assert_predicts_as(estimator, penguins.x, tmp_path, _rows(penguins.x))
     with pytest.raises(InvalidInput, match="category the model does not know"):
-        contracts.check(manifest.contract, [_rows(penguins.x)[0] | {"island": "Atlantis"}])
+        check_instances(manifest.contract, [_rows(penguins.x)[0] | {"island": "Atlantis"}])
 
 
 def test_missing_values_are_allowed_only_where_the_model_takes_them(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from sklearn.datasets import make_classification, make_regression
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from headrace.catalog import contract as contracts
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog.validation import check_instances
 from headrace.errors import ModelError
 from headrace_worker.manifest import Trial
 from headrace_worker.models.loader import load
@@ -62,7 +62,7 @@ EXAMPLE = [
 )
 def test_generated_rows_fit_the_contract_and_are_always_the_same(given_: Any, example: Any) -> None:
     rows = generate(given_, example, 300)
-    assert contracts.check(_contract(given_), rows) == rows
+    assert check_instances(_contract(given_), rows) == rows
     assert rows == generate(given_, example, 300)
 
 

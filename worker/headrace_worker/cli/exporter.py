@@ -9,7 +9,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from headrace.cli import options
-from headrace.connection import connect
+from headrace.connection.connect import connect
 from headrace.settings import Settings, load
 from headrace_worker.telemetry.http_server import HttpServer
 from headrace_worker.telemetry.queue_metrics import QueueCollector
@@ -27,9 +27,9 @@ def exporter(url: str | None, address: str, port: int) -> None:
     settings = load(Settings)
     if url:
         settings = msgspec.structs.replace(settings, redis_url=url)
-    connect.connect(settings).close()  # opens none, but a URL that cannot be is said in one sentence
+    connect(settings).close()  # opens none, but a URL that cannot be is said in one sentence
     registry = CollectorRegistry()
-    registry.register(QueueCollector(lambda: connect.connect(settings), settings.key_prefix))
+    registry.register(QueueCollector(lambda: connect(settings), settings.key_prefix))
     server = HttpServer(address, port, registry)
     click.echo(f"metrics on http://{address}:{server.port}/metrics", err=True)
     threading.Event().wait()

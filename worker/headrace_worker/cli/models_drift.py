@@ -32,8 +32,9 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     Without VERSION it is the one that production points to, else the newest.
     """
     from headrace.catalog import aliases
-    from headrace.connection import connect
     from headrace.connection.commands import execute
+    from headrace.connection.connect import connect
+    from headrace.connection.errors import translate_errors
     from headrace.errors import ModelError
     from headrace.wire.keys import Keys
     from headrace_worker.drift import psi as drifts
@@ -44,7 +45,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     keys = Keys(settings.key_prefix)
     name, _, version = model.partition("@")
     latest = opened.latest(name)
-    with connect.translate_errors(settings), connect.connect(settings) as client:
+    with translate_errors(settings), connect(settings) as client:
         by_name = aliases.decoded(name, execute(client, aliases.read_command(keys, name))).by_name
         serving = by_name[PRODUCTION].version if PRODUCTION in by_name else latest
         manifest = opened.read_manifest(name, version or serving)

@@ -44,14 +44,15 @@ def promoter(store: str | None, url: str | None) -> Iterator[Promoter]:
     """What moves aliases, at the store and the Redis a command was pointed at."""
     import msgspec
 
-    from headrace.connection import connect
+    from headrace.connection.connect import connect
+    from headrace.connection.errors import translate_errors
     from headrace.wire.keys import Keys
     from headrace_worker.rollout.promotion import Promoter
 
     settings = stores.settings(store)
     if url:
         settings = msgspec.structs.replace(settings, redis_url=url)
-    with connect.translate_errors(settings), connect.connect(settings) as client:
+    with translate_errors(settings), connect(settings) as client:
         yield Promoter(
             client,
             Keys(settings.key_prefix),

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 import redis
 
-from headrace.connection import connect
+from headrace.connection.connect import connect
+from headrace.connection.errors import is_permanent, unavailable
 from headrace.errors import ModelError
 from headrace.settings import load
 from headrace_worker.settings import WorkerSettings
@@ -86,10 +87,10 @@ def _check(settings: WorkerSettings) -> None:
         if model:
             store.latest(model)
     store.models()
-    with connect.connect(settings) as client:
+    with connect(settings) as client:
         try:
             client.ping()
         except redis.RedisError as error:
-            if connect.is_permanent(error):
-                raise connect.unavailable(error, settings) from None
-            click.echo(f"headrace: {connect.unavailable(error, settings)}\nheadrace: waiting for it", err=True)
+            if is_permanent(error):
+                raise unavailable(error, settings) from None
+            click.echo(f"headrace: {unavailable(error, settings)}\nheadrace: waiting for it", err=True)

@@ -21,7 +21,7 @@ from functools import partial
 import flower.command
 from flower.views import BaseHandler
 
-from headrace.connection import connect
+from headrace.connection.celery import celery_app
 from headrace.errors import SettingError
 from headrace.settings import load
 from headrace_worker.dashboard.app import Dashboard
@@ -29,7 +29,7 @@ from headrace_worker.dashboard.settings import DashboardSettings
 
 try:
     _settings = load(DashboardSettings)
-    celery = connect.celery_app(_settings)
+    celery = celery_app(_settings)
 except SettingError as error:
     # Celery would print its usage text and a traceback for any other exception.
     raise SystemExit(f"headrace: {error}") from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headrace.catalog import contract
+from headrace.catalog.validation import check_instances, check_method
 from headrace.errors import ModelError, TransientError, UnknownModel
 from headrace.wire.message import Instance, Job
 from headrace.wire.outcome import Expired, Outcome
@@ -79,8 +79,8 @@ def admit(job: Job, registry: Registry, now: datetime) -> Admitted | NotRunnable
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome, not the worker's end
         return failure_of(error, job)
     try:
-        method = contract.check_method(model.contract, job.method)
-        instances = contract.check(model.contract, job.instances)
+        method = check_method(model.contract, job.method)
+        instances = check_instances(model.contract, job.instances)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome, not the worker's end
         return failure_of(error, job)
     return Admitted(job, model, method, instances)

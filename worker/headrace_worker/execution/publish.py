@@ -15,10 +15,11 @@ from types import MappingProxyType
 import msgspec
 import redis
 
+from headrace.connection.errors import is_read_only
 from headrace.wire import outcome as outcomes
 from headrace.wire.outcome import Outcome
 from headrace_worker.execution.settle import ClaimDecisions
-from headrace_worker.transport.leases import Lease, Leases, is_read_only
+from headrace_worker.transport.leases import Lease, Leases
 
 log = logging.getLogger("headrace.claims")
 

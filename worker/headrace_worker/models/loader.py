@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.catalog.contract import Contract, check_method
+from headrace.catalog.contract import Contract
+from headrace.catalog.validation import check_method
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.manifest import Manifest, installed_libraries
@@ -33,7 +34,7 @@ class LoadedModel:
         return self.manifest.contract
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
-        """One JSON-able prediction for each of a batch of instances that passed `headrace.contract.check`."""
+        """Return a JSON-able prediction for each instance. They have passed `headrace.contract.check_instances`."""
         return self._runtime.predict(check_method(self.contract, method), instances)
 
 

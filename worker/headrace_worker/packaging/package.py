@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.catalog import contract as contracts
 from headrace.catalog.contract import Contract
+from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.keys import check_model_name
 from headrace.wire.message import Instance
@@ -289,7 +289,7 @@ def _read_input(path: Path) -> Input:
 
 def _checked(inferred: Contract, instances: Sequence[Instance], title: str = "the example") -> list[Instance]:
     try:
-        return contracts.check(inferred, instances)
+        return check_instances(inferred, instances)
     except InvalidInput as error:
         problem = str(error).removeprefix(f"{inferred.model}@{inferred.version}: ")
         raise ModelError(f"{title} does not fit the contract: {problem}") from None

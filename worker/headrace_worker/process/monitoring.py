@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.connection import connect
+from headrace.connection.connect import connect
 from headrace.errors import SettingError
 from headrace.wire.keys import Keys
 from headrace_worker.drift.collector import PSI, DriftCollector
@@ -60,9 +60,7 @@ class Monitoring:
         self._feed = MetricsPipe()
         shown = WorkerCollector(self._feed, self._models, self.health.status, lambda: list(_pids()))
         quick = msgspec.structs.replace(settings, connect_timeout=_SCRAPED_WITHIN, command_timeout=_SCRAPED_WITHIN)
-        drifted = DriftCollector(
-            self._models, lambda: connect.connect(quick, retries=0), Keys(settings.key_prefix)
-        )
+        drifted = DriftCollector(self._models, lambda: connect(quick, retries=0), Keys(settings.key_prefix))
         try:
             self._http = HttpServer(
                 settings.metrics_address, settings.metrics_port, make_registry(shown, drifted), self.health.status
@@ -82,7 +80,7 @@ class Monitoring:
         return found
 
     def _sink(self, worker: str) -> Sink:
-        return make_sink(self._settings, lambda: connect.connect(self._settings), worker)
+        return make_sink(self._settings, lambda: connect(self._settings), worker)
 
     def _send(self, tally: MetricDelta) -> None:
         if self._feed is not None:

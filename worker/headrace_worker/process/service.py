@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from headrace.catalog import workers
 from headrace.client import Client
-from headrace.connection import connect
 from headrace.connection.commands import execute
+from headrace.connection.connect import connect
 from headrace.errors import HeadraceError, SettingError
 from headrace.wire.keys import Keys, model_of, queue_name
 from headrace.wire.signing import JobKeys, Trust
@@ -106,7 +106,7 @@ class WorkerService:
         if self._client is None or self._client_pid != os.getpid():
             answers = min(self.settings.command_timeout, silent_after(self.settings.lease))
             settings = msgspec.structs.replace(self.settings, command_timeout=answers)
-            self._client, self._client_pid = connect.connect(settings), os.getpid()
+            self._client, self._client_pid = connect(settings), os.getpid()
         return self._client
 
     def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:
@@ -261,7 +261,7 @@ class WorkerService:
         """
         self.runner(app, hostname)
         quick = msgspec.structs.replace(self.settings, connect_timeout=_WARM_WITHIN, command_timeout=_WARM_WITHIN)
-        with contextlib.suppress(redis.RedisError), connect.connect(quick, retries=0) as client:
+        with contextlib.suppress(redis.RedisError), connect(quick, retries=0) as client:
             client.ping()
 
     def run(self, app: Celery[Any], hostname: str, claim: Claim) -> None:

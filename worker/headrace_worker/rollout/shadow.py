@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from headrace.catalog import contract
 from headrace.catalog.aliases import CANARY, SHADOW
+from headrace.catalog.validation import check_instances, check_method
 from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Failure, Success
@@ -86,8 +86,8 @@ class ShadowRunner:
             began = self._clock()
             try:
                 model = self._registry.get(route.model, version)
-                method = contract.check_method(model.contract, part.method)
-                got = model.predict(method, contract.check(model.contract, part.instances))
+                method = check_method(model.contract, part.method)
+                got = model.predict(method, check_instances(model.contract, part.instances))
                 took = self._clock() - began
                 expected = [one for job in part.jobs for one in answered[job.job.id].prediction.predictions]
                 _compare(found, expected, got)

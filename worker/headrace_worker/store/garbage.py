@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from headrace.connection import connect
+from headrace.connection.connect import connect
+from headrace.connection.errors import translate_errors
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
 from headrace_worker.settings import WorkerSettings
@@ -92,7 +93,7 @@ class GarbageCollector:
             self._store.remove_unfinished(Unfinished(model=one.model, name=one.version, size=one.size))
         elif one.remove and one.version in named:
             if contract := withdrawn.get((one.model, one.version)):
-                with connect.connect(self._settings) as redis, connect.translate_errors(self._settings):
+                with connect(self._settings) as redis, translate_errors(self._settings):
                     redis.hset(self._keys.contracts(one.model), one.version, contract)
             return self._found(one.model, one.version, named)
         elif one.remove:
@@ -105,13 +106,13 @@ class GarbageCollector:
         return CollectionItem(model=model, version=version, remove=not why, size=size, reason=why)
 
     def _named(self, model: str) -> dict[str, str]:
-        with connect.connect(self._settings) as redis, connect.translate_errors(self._settings):
+        with connect(self._settings) as redis, translate_errors(self._settings):
             named = references.named(redis, self._keys, model)
         return references.by_letters(self._letters(model)) | named
 
     def _withdraw(self, going: Sequence[CollectionItem]) -> dict[tuple[str, str], bytes]:
         withdrawn: dict[tuple[str, str], bytes] = {}
-        with connect.connect(self._settings) as redis, connect.translate_errors(self._settings):
+        with connect(self._settings) as redis, translate_errors(self._settings):
             for one in going:
                 name = self._keys.contracts(one.model)
                 contract: bytes | None = redis.hget(name, one.version)

@@ -28,6 +28,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.json import loads
 
+from headrace.connection.errors import is_read_only
 from headrace.wire import dead_letter
 from headrace.wire.keys import Keys, model_of
 from headrace_worker.transport import leases, scripts
@@ -233,7 +234,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         return got
 
     def _refused(self, error: redis.ResponseError, wakeup: QueueNotifications) -> None:
-        if leases.is_read_only(error):  # connect anew, to the one that is primary now
+        if is_read_only(error):  # connect anew, to the one that is primary now
             raise redis.ConnectionError(str(error)) from error
         if str(error) != self._refusal:
             self._refusal = str(error)

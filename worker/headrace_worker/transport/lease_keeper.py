@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 import redis
 
+from headrace.connection.errors import is_read_only
 from headrace.wire.attempts import LAPSE
-from headrace_worker.transport.leases import Bounds, Claim, Lease, LeaseKeys, Leases, is_read_only
+from headrace_worker.transport.leases import Bounds, Claim, Lease, LeaseKeys, Leases
 
 log = logging.getLogger("headrace.claims")
 

@@ -200,11 +200,6 @@ def claimed(
     return Claim(lease=lease, frames=frames, check_outcomes=bool(look), at_ms=at_ms, taken_at=monotonic)
 
 
-def is_read_only(error: BaseException) -> bool:
-    """Whether this is a primary no more. Within a script, Redis 6 says so as text."""
-    return isinstance(error, redis.ReadOnlyError) or "READONLY" in str(error)
-
-
 #: The bounds where nothing else is said.
 _USUAL = Bounds()
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from headrace.connection import connect
 from headrace.connection.commands import Command, PendingReply, Pipeline, Pipelined, execute_async
+from headrace.connection.connect import close_idle_async, connect_async
 from headrace.connection.retry import RetryPolicy
 from headrace.results.aio_listener import AsyncOutcomeListener
 from headrace.settings import Settings
@@ -45,7 +45,7 @@ class AsyncConnections:
     """
 
     def __init__(self, settings: Settings, keys: Keys, reply_channel: str) -> None:
-        self._redis = connect.connect_async(settings, retries=0)  # `execute` repeats commands
+        self._redis = connect_async(settings, retries=0)  # `execute` repeats commands
         self._retry_policy = RetryPolicy(settings.command_timeout)
         self.listener = AsyncOutcomeListener(self._redis, keys, settings, reply_channel)
 
@@ -76,7 +76,7 @@ class AsyncConnections:
                 )
                 if delay is None:
                     raise
-                await connect.close_idle_async(self._redis)
+                await close_idle_async(self._redis)
                 await asyncio.sleep(delay)
             else:
                 self._retry_policy.succeeded()

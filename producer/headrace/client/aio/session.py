@@ -9,8 +9,8 @@ from typing import TypeVar
 from headrace.catalog.published import Contracts
 from headrace.client.aio.connections import AsyncConnections
 from headrace.client.common import FINAL_LOOKUP_SECONDS, job_timeout
-from headrace.connection import connect
 from headrace.connection.commands import PipelinedOperation, run_async
+from headrace.connection.errors import translate_errors
 from headrace.inspection.job import JobInspector
 from headrace.settings import Settings
 from headrace.submit.submitter import Submitter
@@ -43,7 +43,7 @@ class AsyncSession:
         While Redis is unreachable, a command is repeated for at most `timeout` seconds; None leaves it to the
         retry policy.
         """
-        with connect.translate_errors(self.settings):
+        with translate_errors(self.settings):
             return await run_async(partial(self.connections.execute, timeout), operation)
 
     async def outcome(self, job: str, timeout: float | None) -> Outcome:

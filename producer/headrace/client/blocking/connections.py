@@ -10,8 +10,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from headrace.connection import connect
 from headrace.connection.commands import Command, PendingReply, Pipeline, Pipelined, execute
+from headrace.connection.connect import close_idle, connect
 from headrace.connection.pipelined import PendingCommand
 from headrace.connection.retry import RetryPolicy
 from headrace.results.direct import DirectSubscriberPool
@@ -29,7 +29,7 @@ class Connections:
     """
 
     def __init__(self, settings: Settings, keys: Keys, reply_channel: str) -> None:
-        self._redis = connect.connect(settings, retries=0)  # `execute` repeats commands
+        self._redis = connect(settings, retries=0)  # `execute` repeats commands
         self._retry_policy = RetryPolicy(settings.command_timeout)
         self.listener = OutcomeListener(self._redis, keys, settings, reply_channel)
         self.direct_subscribers = DirectSubscriberPool(self._redis, keys, settings)
@@ -51,7 +51,7 @@ class Connections:
                 )
                 if delay is None:
                     raise
-                connect.close_idle(self._redis)
+                close_idle(self._redis)
                 time.sleep(delay)
             else:
                 self._retry_policy.succeeded()

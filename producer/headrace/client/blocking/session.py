@@ -10,8 +10,8 @@ from typing import TypeVar
 from headrace.catalog.published import Contracts
 from headrace.client.blocking.connections import Connections
 from headrace.client.common import FINAL_LOOKUP_SECONDS, job_timeout
-from headrace.connection import connect
 from headrace.connection.commands import PipelinedOperation, run
+from headrace.connection.errors import translate_errors
 from headrace.inspection.job import JobInspector
 from headrace.settings import Settings
 from headrace.submit.submitter import Submitter
@@ -44,7 +44,7 @@ class Session:
         While Redis is unreachable, a command is repeated for at most `timeout` seconds; None leaves it to the
         retry policy.
         """
-        with connect.translate_errors(self.settings):
+        with translate_errors(self.settings):
             return run(partial(self.connections.execute, timeout), operation)
 
     def outcome(self, job: str, timeout: float | None) -> Outcome:
