@@ -34,7 +34,7 @@ class LoadedModel:
         return self.manifest.contract
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
-        """Return a JSON-able prediction for each instance. They have passed `headrace.contract.check_instances`."""
+        """Return a JSON-able prediction for each instance; they have passed `check_instances` of the contract."""
         return self._runtime.predict(check_method(self.contract, method), instances)
 
 
