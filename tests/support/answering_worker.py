@@ -87,6 +87,6 @@ class Answering:
 
 def end(client: redis.Redis, *outcomes: Outcome, keys: Keys | None = None, ttl: int = 60) -> list[int]:
     """Publish outcomes as a worker does; which were the first of their job."""
-    names, values = publish.call(keys or Keys(), outcomes, ttl=ttl, now=datetime.now(UTC))
-    replies: list[int] = client.register_script(publish.SCRIPT)(names, values)
+    command = publish.publish_command(keys or Keys(), outcomes, ttl=ttl, now=datetime.now(UTC))
+    replies: list[int] = client.execute_command(*command.with_source)
     return replies

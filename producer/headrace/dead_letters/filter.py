@@ -9,7 +9,7 @@ from typing import TypedDict, get_args
 import msgspec
 
 from headrace.errors import InvalidInput
-from headrace.submit.options import length
+from headrace.submit.options import parse_duration
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.outcome import Reason
 
@@ -92,7 +92,7 @@ def parse_filter(given: DeadLetterFilter) -> CheckedFilter:
 
 def _age(name: str, value: float | timedelta | datetime | None) -> timedelta | datetime | None:
     if not isinstance(value, datetime):
-        return length(name, value)
+        return parse_duration(name, value)
     if value.tzinfo is None:
         raise InvalidInput(f"`{name}` needs a time zone, such as datetime.now(UTC)")
     return value

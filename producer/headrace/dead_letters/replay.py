@@ -36,7 +36,7 @@ class LetterResult(IntEnum):
 #: ARGV: seconds a record is kept; then id, moment it died, frame, and record (or '') of each letter.
 #: Returns a Fate for each. The frame lies in the list before the letter goes: an error between the two keeps it.
 SCRIPT = (
-    publish.STATUS
+    publish.STATUS_FUNCTION
     + """
 -- A full Redis refuses a script whose first write takes memory; and a key of another kind must fail before it.
 redis.call('PERSIST', KEYS[1])
@@ -134,7 +134,7 @@ def _record(job: Job, message: bytes, now_ms: int) -> bytes:
     """The record a submit of this job writes, so that its id stays protected from another input."""
     (_, instances), *_ = _BODY.decode(_body(_OBJECT.decode(message)))
     packer = JobEncoder(msgspec.structs.replace(job, eta=None, expires=None), job.version)
-    return packer.encode(job.id, bytes(instances)).digest + packer.record(now_ms)
+    return packer.encode(job.id, bytes(instances)).digest + packer.encode_record(now_ms)
 
 
 def _rewritten(message: bytes, job: Job | None, version: str | None, keys: JobKeys | None) -> bytes:

@@ -1,12 +1,12 @@
 """`durable=True`: wait until neither a restart of Redis nor a failover can lose the jobs of a call.
 
-Where replicas are connected, one of them must have the jobs, as it may be the next primary; where Sentinels choose
-the primary, there must be one. Where Redis tells when its append-only file is on disk (WAITAOF, from 7.2), it must
-be. What Redis can confirm is found out before anything is enqueued.
+If replicas are connected, one of them must have the jobs, as it may be the next primary; if Sentinels choose the
+primary, there must be a replica. If Redis reports when its append-only file is on disk (WAITAOF, from 7.2), the
+jobs must be there too. The guarantee that Redis can confirm is determined before anything is enqueued.
 
-WAIT and WAITAOF speak of the last write of their own connection. A repeated submit writes nothing, and a
-failover may have come between; so what is waited for is a write of its own, by a script that first sees
-whether Redis knows the jobs: a job's record is written in one step with its message.
+WAIT and WAITAOF confirm the last write of their own connection. But a repeated submit writes nothing, and a
+failover may happen before the confirmation. So a script first counts the records of the jobs that Redis has (a
+record is written in one step with its message), and writes one of them again; that write is then confirmed.
 Source: documentation of WAIT and WAITAOF.
 """
 
@@ -18,7 +18,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from headrace.connection import server_info
-from headrace.connection.commands import Operation, Pipeline, Word
+from headrace.connection.commands import Command, Operation, Pipeline, Script, Word
 from headrace.connection.errors import unavailable
 from headrace.connection.server_info import ServerInfo
 from headrace.connection.url import describe_server, read_address
@@ -26,107 +26,115 @@ from headrace.errors import NotDurable
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 
-#: Records one call of the script looks at.
-_CHUNK = 1000
+#: Records in one call of the script.
+_RECORDS_PER_CALL = 1000
 
-#: The part of the time for a command that Redis may wait: its answer has to come in time too.
-_PART = 0.8
+#: The fraction of the command timeout that Redis may wait: its reply has to arrive within the timeout too.
+_WAIT_FRACTION = 0.8
 
-#: KEYS: records of jobs. Returns how many there are; writes one of them again as it is.
-_SEEN = """
-local seen, last = 0, nil
+_COUNT_RECORDS = Script("""
+local count, last_key, last_record = 0, nil, nil
 for _, key in ipairs(KEYS) do
   local record = redis.call('GET', key)
-  if record then
-    seen = seen + 1
-    last = {key, record}
-  end
+  if record then count, last_key, last_record = count + 1, key, record end
 end
-if last then redis.call('SET', last[1], last[2], 'KEEPTTL') end
-return seen
-"""
+if last_key then redis.call('SET', last_key, last_record, 'KEEPTTL') end
+return count
+""")
+
+
+def _count_records_command(records: Sequence[str]) -> Command:
+    """Return the command that counts the keys of records that exist, and writes one of them again."""
+    return _COUNT_RECORDS(records)
 
 
 class DurabilityGuarantee(msgspec.Struct, frozen=True):
-    """What there is to wait for. Neither: a write is on disk when Redis confirms it."""
+    """The confirmations to wait for. Neither: a write is on disk when Redis replies to it."""
 
-    #: A replica has it.
+    #: A replica has the jobs.
     replica: bool
-    #: Its own append-only file is on disk.
+    #: The append-only file of the primary is on disk.
     disk: bool
 
 
 def available_guarantee(settings: Settings) -> Operation[DurabilityGuarantee]:
-    """What this Redis can confirm. Raises NotDurable, with nothing accepted, where that is nothing."""
-    # With nothing to wait for, these answer at once, or tell that they are not there, or not for this user.
-    info, waits, tells_disk = yield Pipeline((("INFO",), ("WAIT", 0, 1), ("WAITAOF", 0, 0, 1)))
+    """Return the guarantee that this Redis can confirm. Raises NotDurable, with nothing accepted, for none."""
+    # There is nothing to wait for yet: both reply at once, or with an error if unknown or not permitted.
+    info, wait, waitaof = yield Pipeline((("INFO",), ("WAIT", 0, 1), ("WAITAOF", 0, 0, 1)))
     if isinstance(info, RedisError):
-        raise _cannot(settings, "this user may not ask INFO; see its ACL")
-    facts = ServerInfo(info=info)
-    replica = facts.replicas > 0
-    if replica and isinstance(waits, RedisError):
-        raise _cannot(settings, "replicas are connected, and this user may not WAIT for one; see its ACL")
+        raise _no_guarantee(settings, "this user may not run INFO; see its ACL")
+    server = ServerInfo(info=info)
+    replica = server.replicas > 0
+    if replica and isinstance(wait, RedisError):
+        raise _no_guarantee(settings, "replicas are connected, and this user may not WAIT for one; see its ACL")
     if not replica and read_address(settings.redis_url).sentinels:
-        # Its own disk is no help: another may be the primary in a moment. It may itself be one that came back.
-        raise _cannot(settings, "Sentinels choose the primary, and this one has no replica now; wait for one")
-    disk = facts.keeps_file and not isinstance(tells_disk, RedisError)
+        # Its disk does not help: another server may become the primary, and this one may itself have come back.
+        raise _no_guarantee(
+            settings, "Sentinels choose the primary, and this one has no replica now; wait for one"
+        )
+    disk = server.keeps_file and not isinstance(waitaof, RedisError)
     if replica or disk:
         return DurabilityGuarantee(replica, disk)
-    if not facts.keeps_file:
-        raise _cannot(settings, "it has no append-only file and no replica; CONFIG SET appendonly yes")
-    told = yield from server_info.directives("appendfsync", "no-appendfsync-on-rewrite")
-    if told.get("appendfsync") == "always" and told.get("no-appendfsync-on-rewrite") == "no":
+    if not server.keeps_file:
+        raise _no_guarantee(settings, "it has no append-only file and no replica; CONFIG SET appendonly yes")
+    directives = yield from server_info.directives("appendfsync", "no-appendfsync-on-rewrite")
+    if directives.get("appendfsync") == "always" and directives.get("no-appendfsync-on-rewrite") == "no":
         return DurabilityGuarantee(replica=False, disk=False)
-    if not told:
-        raise _cannot(settings, f"{facts.name} has no WAITAOF for this user, who may not read appendfsync either")
-    raise _cannot(
+    if not directives:
+        raise _no_guarantee(
+            settings, f"{server.name} has no WAITAOF for this user, who may not read appendfsync either"
+        )
+    raise _no_guarantee(
         settings,
-        f"{facts.name} does not tell when its append-only file is on disk, which WAITAOF of Redis 7.2 does; "
+        f"{server.name} does not report when its append-only file is on disk, as WAITAOF of Redis 7.2 does; "
         "upgrade it, add a replica, or CONFIG SET appendfsync always",
     )
 
 
-def confirm(jobs: Sequence[str], safety: DurabilityGuarantee, keys: Keys, settings: Settings) -> Operation[None]:
-    """Wait until these jobs, all accepted, are safe. Raises NotDurable where that is not known in time."""
+def confirm(
+    jobs: Sequence[str], guarantee: DurabilityGuarantee, keys: Keys, settings: Settings
+) -> Operation[None]:
+    """Wait until these accepted jobs are safe. Raises NotDurable if Redis does not confirm that in time."""
     records = [keys.job(job) for job in jobs]
-    chunks = [records[at : at + _CHUNK] for at in range(0, len(records), _CHUNK)]
-    milliseconds = int(1000 * _PART * settings.command_timeout)
-    looks: list[tuple[Word, ...]] = [("EVAL", _SEEN, len(chunk), *chunk) for chunk in chunks]
+    milliseconds = int(1000 * _WAIT_FRACTION * settings.command_timeout)
+    counts = [
+        _count_records_command(records[start : start + _RECORDS_PER_CALL]).with_source
+        for start in range(0, len(records), _RECORDS_PER_CALL)
+    ]
     waits: list[tuple[Word, ...]] = []
-    if safety.replica:
+    if guarantee.replica:
         waits.append(("WAIT", 1, milliseconds))
-    if safety.disk:
+    if guarantee.disk:
         waits.append(("WAITAOF", 1, 0, milliseconds))
     try:
-        replies = yield Pipeline((*looks, *waits))
-        refused = next((reply for reply in replies if isinstance(reply, RedisError)), None)
-        if refused is not None:
-            raise refused
+        replies = yield Pipeline((*counts, *waits))
+        refusal = next((reply for reply in replies if isinstance(reply, RedisError)), None)
+        if refusal is not None:
+            raise refusal
     except RedisError as error:
         raise _unconfirmed(jobs, str(unavailable(error, settings))) from error
-    lost = len(jobs) - sum(replies[: len(looks)])
+    server = f"Redis at {describe_server(settings)}"
+    lost = len(jobs) - sum(replies[: len(counts)])
     if lost:
-        raise _unconfirmed(
-            jobs, f"Redis at {describe_server(settings)} lost {lost} of them (it restarted or failed over)"
-        )
-    waited = replies[len(looks) :]
-    if safety.replica and waited.pop(0) < 1:
-        raise _unconfirmed(jobs, f"no replica of {describe_server(settings)} had them within {milliseconds} ms")
-    if safety.disk and waited.pop(0)[0] < 1:
-        raise _unconfirmed(jobs, f"the disk of {describe_server(settings)} had not within {milliseconds} ms")
+        raise _unconfirmed(jobs, f"{server} lost {lost} of them (it restarted or failed over)")
+    confirmations = replies[len(counts) :]
+    if guarantee.replica and confirmations.pop(0) < 1:
+        raise _unconfirmed(jobs, f"no replica of {server} had them within {milliseconds} ms")
+    if guarantee.disk and confirmations.pop(0)[0] < 1:
+        raise _unconfirmed(jobs, f"the append-only file of {server} was not on disk within {milliseconds} ms")
 
 
-def _cannot(settings: Settings, why: str) -> NotDurable:
+def _no_guarantee(settings: Settings, reason: str) -> NotDurable:
     return NotDurable(
-        f"Redis at {describe_server(settings)} cannot confirm that a job is safe: {why}. "
+        f"Redis at {describe_server(settings)} cannot confirm that a job is safe: {reason}. "
         "Nothing was enqueued; `headrace doctor` says more"
     )
 
 
-def _unconfirmed(jobs: Sequence[str], why: str) -> NotDurable:
-    named = f"job {jobs[0]} is" if len(jobs) == 1 else f"{len(jobs):,} jobs are"
+def _unconfirmed(jobs: Sequence[str], reason: str) -> NotDurable:
+    subject = f"job {jobs[0]} is" if len(jobs) == 1 else f"{len(jobs):,} jobs are"
     return NotDurable(
-        f"{named} accepted, but not confirmed to be safe: {why}. Submit again under the same id to be sure: "
+        f"{subject} accepted, but not confirmed to be safe: {reason}. Submit again under the same id to be sure: "
         "it stays one job",
         accepted=tuple(jobs),
     )

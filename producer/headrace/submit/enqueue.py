@@ -1,9 +1,9 @@
-"""Accept jobs: one script decides, for each, whether it is new, known, in conflict, or one too many.
+"""Enqueue jobs: one script decides for each job whether it is new, a repeat, in conflict, or over the limit.
 
-The script is the only way a job of a Headrace producer gets into Redis, so that "same id, one job" and the
-limit of a queue hold against every other producer at the same moment.
+The script is the only way a job of a Headrace producer gets into Redis. So "same id, one job" and the limit of a
+queue hold against every other producer at the same moment.
 
-Beside each job lies its record (`headrace.wire.record`).
+The script also stores a record of each job (`headrace.wire.record`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.connection.commands import Command, Script, Word
 from headrace.errors import InvalidInput
 from headrace.wire import message as envelope
 from headrace.wire.keys import Keys, queue_name, step_of
@@ -22,59 +23,60 @@ from headrace.wire.message import Job
 from headrace.wire.record import DIGEST_BYTES, Record
 from headrace.wire.signing import JobKeys
 
-#: Jobs one call of the script takes: a call should hold Redis for about a millisecond.
-CHUNK = 250
+#: Jobs in one call of the script: a call should hold Redis for about a millisecond.
+JOBS_PER_CALL = 250
 
-#: KEYS: the lists of the queue, highest priority first; then the record of each job.
-#: ARGV: which list (from 1), limit of the queue (0: none), seconds a record is kept, bytes of a digest; then
-#: record and message of each job.
-#: Returns an Accepted for each job. Records compare as text: Lua's strings are bytes.
+#: Call it by `enqueue_command`. Records are compared as text: Lua's strings are bytes.
 SCRIPT = """
-local lists = #KEYS - (#ARGV - 4) / 2
-local target, limit, ttl, digest = KEYS[tonumber(ARGV[1])], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local list_number, queue_limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+local record_ttl, digest_bytes = ARGV[3], tonumber(ARGV[4])
+local jobs = (#ARGV - 4) / 2
+local lists = #KEYS - jobs
 local room = math.huge
-if limit > 0 then
-  room = limit
+if queue_limit > 0 then
+  room = queue_limit
   for i = 1, lists do room = room - redis.call('LLEN', KEYS[i]) end
 end
-local replies, new = {}, {}
-for i = 1, #KEYS - lists do
-  local key, record = KEYS[lists + i], ARGV[3 + 2 * i]
-  if room > #new and redis.call('SET', key, record, 'NX', 'EX', ttl) then
-    new[#new + 1] = ARGV[4 + 2 * i]
-    replies[i] = 0
+local NEW, REPEATED, CONFLICT, FULL = 0, 1, 2, 3
+local replies, new_messages = {}, {}
+for job = 1, jobs do
+  local record_key, record, message = KEYS[lists + job], ARGV[3 + 2 * job], ARGV[4 + 2 * job]
+  if room > #new_messages and redis.call('SET', record_key, record, 'NX', 'EX', record_ttl) then
+    new_messages[#new_messages + 1] = message
+    replies[job] = NEW
   else
-    local known = redis.call('GETRANGE', key, 0, digest - 1)
-    if known == '' then replies[i] = 3
-    elseif known == string.sub(record, 1, digest) then replies[i] = 1
-    else replies[i] = 2 end
+    local stored_digest = redis.call('GETRANGE', record_key, 0, digest_bytes - 1)
+    if stored_digest == '' then replies[job] = FULL
+    elseif stored_digest == string.sub(record, 1, digest_bytes) then replies[job] = REPEATED
+    else replies[job] = CONFLICT end
   end
 end
-if #new > 0 then
-  local pushed = redis.pcall('LPUSH', target, unpack(new))
+if #new_messages > 0 then
+  local pushed = redis.pcall('LPUSH', KEYS[list_number], unpack(new_messages))
   if type(pushed) == 'table' and pushed.err then
-    -- A job that is nowhere must not pass for known when it is submitted again.
-    for i, reply in ipairs(replies) do
-      if reply == 0 then redis.call('EXPIRE', KEYS[lists + i], 0) end
+    -- A job that is in no list must not count as a repeat when it is submitted again.
+    for job, reply in ipairs(replies) do
+      if reply == NEW then redis.call('EXPIRE', KEYS[lists + job], 0) end
     end
     return pushed
   end
 end
 return replies
 """
+_ENQUEUE = Script(SCRIPT)
 
 
-class Accepted(IntEnum):
-    """What became of a job handed in."""
+class EnqueueResult(IntEnum):
+    """The decision of the script about one job."""
 
     NEW = 0
-    KNOWN = 1
+    REPEATED = 1
     CONFLICT = 2
     FULL = 3
 
 
 class EncodedJob(msgspec.Struct, frozen=True, gc=False):
-    """A job ready to be handed in: its message, and the digest that tells a repeat from a conflict."""
+    """A job ready to be enqueued: its message, and the digest that tells a repeat from a conflict."""
 
     job: str
     digest: bytes
@@ -82,50 +84,63 @@ class EncodedJob(msgspec.Struct, frozen=True, gc=False):
 
 
 class JobEncoder:
-    """Packs jobs that differ in id and instances alone: all else of their messages is made once.
+    """Encodes jobs that differ only in id and instances: the rest of their messages is made once.
 
-    `asked` is the version in the caller's words: None, an alias, or a number. `keys` sign them.
+    `template` is one of these jobs. `version` is the version as the caller named it: None, an alias, or a number.
+    `keys` sign the messages.
     """
 
-    def __init__(self, like: Job, asked: str | None, keys: JobKeys | None = None) -> None:
-        self.template = like
-        self._form = envelope.message_template(like, keys)
-        # A repeat is one of what was asked for, whatever an alias pointed to at the time.
-        self._asked = msgspec.json.encode([like.model, asked, like.method])
+    def __init__(self, template: Job, version: str | None, keys: JobKeys | None = None) -> None:
+        self.template = template
+        self._message_template = envelope.message_template(template, keys)
+        # A repeat names the same version, even if an alias has moved since.
+        self._digest_prefix = msgspec.json.encode([template.model, version, template.method])
 
     def encode(self, job: str, instances: bytes) -> EncodedJob:
-        """A job by its id; its instances, as many as `like` has, are given as JSON (`encoded`)."""
-        digest = hashlib.blake2b(self._asked + instances, digest_size=DIGEST_BYTES).digest()
-        return EncodedJob(job, digest, self._form.render(job, instances))
+        """Encode a job with this id. `instances` are as many as the template has, as JSON."""
+        digest = hashlib.blake2b(self._digest_prefix + instances, digest_size=DIGEST_BYTES).digest()
+        return EncodedJob(job, digest, self._message_template.render(job, instances))
 
-    def record(self, now_ms: int | None) -> bytes:
-        """What the records of these jobs hold besides the digest, submitted at that moment (unix milliseconds).
+    def encode_record(self, submitted_ms: int | None) -> bytes:
+        """Encode the record of these jobs, without the digest.
 
-        None where their ids tell it: an eighth of what a waiting job takes beside its message.
+        `submitted_ms` is in unix milliseconds; None if the ids of the jobs hold that time, which saves an eighth
+        of the memory that a waiting job takes beside its message.
         """
-        like = self.template
-        earliest = int(like.eta.timestamp() * 1000) if like.eta else None
-        return msgspec.json.encode(Record(m=like.model, t=now_ms, e=earliest, x=like.metadata))
+        template = self.template
+        eta_ms = int(template.eta.timestamp() * 1000) if template.eta else None
+        return msgspec.json.encode(Record(m=template.model, t=submitted_ms, e=eta_ms, x=template.metadata))
 
 
 def encode_instances_within(instances: Sequence[Any], limit: int) -> bytes:
-    """Instances as JSON. Raises InvalidInput for what JSON cannot hold or what takes over `limit` bytes."""
-    as_json = envelope.encode_instances(instances)
-    if len(as_json) > limit:
+    """Encode instances as JSON. Raises InvalidInput for values that JSON cannot hold, and over `limit` bytes."""
+    encoded = envelope.encode_instances(instances)
+    if len(encoded) > limit:
         raise InvalidInput(
-            f"the job's instances take {len(as_json):,} bytes as JSON, more than the {limit:,} of "
+            f"the job's instances take {len(encoded):,} bytes as JSON, more than the {limit:,} of "
             "HEADRACE_MAX_JOB_BYTES; send fewer or smaller instances in a job"
         )
-    return as_json
+    return encoded
 
 
-def call(
-    keys: Keys, packer: JobEncoder, packed: Sequence[EncodedJob], *, limit: int, ttl: int, now_ms: int | None
-) -> tuple[list[str], list[str | bytes | int]]:
-    """KEYS and ARGV of the script for jobs of one packer, CHUNK at the most."""
-    names = [*keys.lists(queue_name(packer.template.model)), *(keys.job(one.job) for one in packed)]
-    values: list[str | bytes | int] = [step_of(packer.template.priority) + 1, limit, ttl, DIGEST_BYTES]
-    record = packer.record(now_ms)
-    for one in packed:
-        values += (one.digest + record, one.message)
-    return names, values
+def enqueue_command(
+    keys: Keys,
+    encoder: JobEncoder,
+    jobs: Sequence[EncodedJob],
+    *,
+    queue_limit: int,
+    record_ttl: int,
+    submitted_ms: int | None,
+) -> Command:
+    """Return the command that enqueues at most JOBS_PER_CALL jobs of one encoder.
+
+    `queue_limit` is the most jobs the queue may hold, 0 for no limit; `record_ttl` is in seconds; `submitted_ms`
+    as for `JobEncoder.encode_record`. The reply is a list with an `EnqueueResult` for each job.
+    """
+    template = encoder.template
+    names = [*keys.lists(queue_name(template.model)), *(keys.job(job.job) for job in jobs)]
+    arguments: list[Word] = [step_of(template.priority) + 1, queue_limit, record_ttl, DIGEST_BYTES]
+    record = encoder.encode_record(submitted_ms)
+    for job in jobs:
+        arguments += (job.digest + record, job.message)
+    return _ENQUEUE(names, arguments)

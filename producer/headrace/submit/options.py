@@ -1,4 +1,4 @@
-"""The arguments of `submit` as a job: what each may be, and what is wrong with it otherwise."""
+"""The arguments of a submit: their types, their checks, and the job they describe."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from headrace.errors import InvalidInput
 from headrace.wire.keys import check_model_name, split_version
 from headrace.wire.message import Job
 
-#: Bytes a job's metadata may take as JSON: a few words about it, not a second payload.
-_MOST_METADATA = 4096
-#: A year; longer is a mistake of units.
-_LONGEST = timedelta(days=366)
+#: Bytes of a job's metadata as JSON: a few words about the job, not a second payload.
+_MAX_METADATA_BYTES = 4096
+#: A year; a longer time is a mistake of units.
+_MAX_DURATION = timedelta(days=366)
 
 
 class JobOptions(TypedDict, total=False):
-    """What may be asked of a job besides its input."""
+    """The options of a job, besides its input."""
 
-    #: Version of the model, a number as text, or an alias; what serves (`headrace.catalog.aliases`) by default.
+    #: Version of the model, a number as text, or an alias; by default the served one (`headrace.catalog.aliases`).
     version: str | None
     #: Method of the estimator, such as `predict_proba`; the version's own default by default.
     method: str | None
     #: 0 (first, the default) to 9 (last).
     priority: int
-    #: Not started later than this: seconds from now, a timedelta, or a moment with a time zone.
+    #: The job is not started later than this: seconds from now, a timedelta, or a moment with a time zone.
     expires: float | timedelta | datetime | None
-    #: Not started before this: seconds from now, or a timedelta.
+    #: The job is not started before this: seconds from now, or a timedelta.
     delay: float | timedelta | None
-    #: Your own words about the job, text to text; they travel with it. Not for secrets.
+    #: Your own notes about the job, text to text; they travel with it. Not for secrets.
     metadata: Mapping[str, str] | None
     #: Return only when neither a restart of Redis nor a failover can lose the job (`headrace.submit.durability`).
     durable: bool
 
 
 class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of every job of a call."""
+    """The checked options of a call; they hold for all its jobs."""
 
     model: str
     version: str | None
@@ -50,7 +50,7 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None
     durable: bool
 
-    def job(
+    def make_job(
         self,
         job: str,
         version: str | None,
@@ -58,9 +58,10 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
         reply_to: str | None = None,
         trace: dict[str, str] | None = None,
     ) -> Job:
-        """A job of these instances, for the version that was asked for by its number or otherwise.
+        """Return the job with this id for these instances.
 
-        Its outcome is told to an inbox too.
+        `version` is a version's number, or None for the newest. `reply_to` is the reply channel where its outcome
+        is announced too, and `trace` the headers of the trace it belongs to.
         """
         return Job(
             id=job,
@@ -78,112 +79,119 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_options(model: str, options: JobOptions, now: datetime) -> SubmitOptions:
-    """The options of a call at the moment `now`. Raises InvalidInput, and TypeError for an option there is not."""
+    """Check the options of a call made at `now`. Raises InvalidInput, and TypeError for an unknown option."""
     for name in options:
         if name not in JobOptions.__annotations__:
             raise TypeError(f"a job has no option {name!r}; it has {', '.join(JobOptions.__annotations__)}")
     name, version = split_version(model, options.get("version"))
-    expires, eta = _expires(options.get("expires"), now), _start(options.get("delay"), now)
+    expires, eta = _parse_expires(options.get("expires"), now), _parse_delay(options.get("delay"), now)
     if expires and eta and expires <= eta:
         raise InvalidInput("the job would expire before its delay is over; let `expires` be later than `delay`")
     return SubmitOptions(
         model=check_model_name(name),
-        version=_word("version", version, "a number as text or an alias, such as '3' or 'canary'"),
-        method=_word("method", options.get("method"), "a name, such as 'predict_proba'"),
-        priority=_priority(options.get("priority", 0)),
+        version=_parse_text("version", version, "a number as text or an alias, such as '3' or 'canary'"),
+        method=_parse_text("method", options.get("method"), "a name, such as 'predict_proba'"),
+        priority=_parse_priority(options.get("priority", 0)),
         expires=expires,
         eta=eta,
-        metadata=_metadata(options.get("metadata")),
-        durable=_yes_or_no("durable", options.get("durable", False)),
+        metadata=_parse_metadata(options.get("metadata")),
+        durable=_parse_bool("durable", options.get("durable", False)),
     )
 
 
-def _yes_or_no(name: str, value: object) -> bool:
+def _parse_bool(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise InvalidInput(f"`{name}` is True or False, got {_a(value)}")
+        raise InvalidInput(f"`{name}` is True or False, got {_describe(value)}")
     return value
 
 
-def _word(name: str, value: object, wanted: str) -> str | None:
+def _parse_text(name: str, value: object, expected: str) -> str | None:
     if value is not None and not (isinstance(value, str) and 0 < len(value) <= 64):
-        raise InvalidInput(f"`{name}` is {wanted}, got {_a(value)}")
+        raise InvalidInput(f"`{name}` is {expected}, got {_describe(value)}")
     return value
 
 
-def _priority(value: object) -> int:
+def _parse_priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
-        raise InvalidInput(f"`priority` is an integer from 0 (first) to 9 (last), got {_a(value)}")
+        raise InvalidInput(f"`priority` is an integer from 0 (first) to 9 (last), got {_describe(value)}")
     return value
 
 
-def _expires(value: object, now: datetime) -> datetime | None:
+def _parse_expires(value: object, now: datetime) -> datetime | None:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidInput("`expires` needs a time zone, such as datetime.now(UTC) + timedelta(minutes=5)")
         if value <= now:
             raise InvalidInput("`expires` is in the past")
         return value.astimezone(UTC)
-    ahead = length("expires", value)
-    if ahead is None:
+    duration = parse_duration("expires", value)
+    if duration is None:
         return None
-    if not ahead:
+    if not duration:
         raise InvalidInput("`expires` is in the past; it needs more than 0 seconds")
-    return now + ahead
+    return now + duration
 
 
-def _start(value: object, now: datetime) -> datetime | None:
-    ahead = length("delay", value)
-    return now + ahead if ahead else None
+def _parse_delay(value: object, now: datetime) -> datetime | None:
+    duration = parse_duration("delay", value)
+    return now + duration if duration else None
 
 
-def length(name: str, value: object) -> timedelta | None:
-    """A length of time, given in seconds or as it is. Raises InvalidInput naming the option."""
+def parse_duration(name: str, value: object) -> timedelta | None:
+    """Return a duration, a number of seconds or a timedelta, as a timedelta. Raises InvalidInput with its name."""
     if value is None:
         return None
     if isinstance(value, timedelta):
-        given = value
+        duration = value
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        if abs(value) > _LONGEST.total_seconds():
-            raise InvalidInput(f"`{name}` is over a year; it is given in seconds")
-        given = timedelta(seconds=value)
+        if abs(value) > _MAX_DURATION.total_seconds():
+            raise InvalidInput(f"`{name}` is over a year; its unit is seconds")
+        duration = timedelta(seconds=value)
     else:
-        raise InvalidInput(f"`{name}` is a number of seconds or a timedelta, got {_a(value)}")
-    if given < timedelta(0):
+        raise InvalidInput(f"`{name}` is a number of seconds or a timedelta, got {_describe(value)}")
+    if duration < timedelta(0):
         raise InvalidInput(f"`{name}` is negative")
-    if given > _LONGEST:
+    if duration > _MAX_DURATION:
         raise InvalidInput(f"`{name}` is over a year")
-    return given
+    return duration
 
 
-def _metadata(value: object) -> dict[str, str] | None:
+def _parse_metadata(value: object) -> dict[str, str] | None:
     if value is None:
         return None
-    if not isinstance(value, Mapping) or not all(isinstance(part, str) for item in value.items() for part in item):
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for item in value.items() for text in item):
         raise InvalidInput("`metadata` is an object of text to text")
     size = len(msgspec.json.encode(dict(value)))
-    if size > _MOST_METADATA:
-        raise InvalidInput(f"`metadata` takes {size:,} bytes as JSON, more than the {_MOST_METADATA:,} it may")
+    if size > _MAX_METADATA_BYTES:
+        raise InvalidInput(
+            f"`metadata` takes {size:,} bytes as JSON, more than the limit of {_MAX_METADATA_BYTES:,}"
+        )
     return dict(value)
 
 
-def _a(value: object) -> str:
+def _describe(value: object) -> str:
     return repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
 def instances_from(instance: Any, instances: Any) -> list[Any]:
-    """The instances of one job, given one way or the other. A pandas DataFrame is its rows."""
+    """Return the instances of one job: `[instance]`, or `instances`, of which exactly one is not None."""
     if (instance is None) == (instances is None):
         raise InvalidInput("give a job either one instance, or `instances=[...]`")
     return [instance] if instances is None else list(iterate_instances(instances))
 
 
 def iterate_instances(instances: Any) -> Iterable[Any]:
-    """Instances one by one, a list where they are one. Raises InvalidInput for what is no series of instances."""
+    """Return a series of instances: a list for a list or a pandas DataFrame, whose rows are instances.
+
+    Raises InvalidInput for other types that are no series of instances.
+    """
     if type(instances).__module__.startswith("pandas") and hasattr(instances, "columns"):
         rows: list[Any] = instances.to_dict("records")
         return rows
     if isinstance(instances, list):
         return instances
     if isinstance(instances, str | bytes | Mapping) or not isinstance(instances, Iterable):
-        raise InvalidInput(f"`instances` is a list of instances, got {_a(instances)}; for one use `instance`")
+        raise InvalidInput(
+            f"`instances` is a list of instances, got {_describe(instances)}; for one use `instance`"
+        )
     return instances

@@ -1,9 +1,9 @@
-"""Jobs handed in call by call: while Redis takes the ones, the next are packed.
+"""Enqueue the jobs of one submit call by call: while Redis takes the jobs of one call, the next are encoded.
 
-    pack ─> send ─> pack the next ─> read the reply ─> send ─> ...
+    encode ─> send ─> encode the next ─> read the reply ─> send ─> ...
 
-One call at a time is under way, and none is sent before all jobs of the one before are taken: where one is
-refused, the jobs behind it are not enqueued.
+One call at a time is in flight, and the next is sent only if Redis accepted all jobs of the call before it: the
+jobs behind a refused job are not enqueued.
 """
 
 from __future__ import annotations
@@ -11,81 +11,75 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from headrace.connection.commands import Command, Operation, PendingReply, Pipelined, PipelinedOperation, Script
+from headrace.connection.commands import Command, Operation, PendingReply, Pipelined, PipelinedOperation
 from headrace.errors import JobConflict, QueueFull
 from headrace.settings import Settings
-from headrace.submit import enqueue
-from headrace.submit.enqueue import Accepted, EncodedJob, JobEncoder
+from headrace.submit.enqueue import EncodedJob, EnqueueResult, JobEncoder, enqueue_command
 from headrace.wire.keys import Keys, queue_name
-
-_ENQUEUE = Script(enqueue.SCRIPT)
 
 
 class SubmissionPipeline:
-    """The jobs a caller submits together. `now` is None where ids of our own tell when that was."""
+    """The jobs a caller submits together, at `submitted_at`; None if the ids of the jobs hold that time."""
 
-    def __init__(self, keys: Keys, settings: Settings, now: datetime | None) -> None:
+    def __init__(self, keys: Keys, settings: Settings, submitted_at: datetime | None) -> None:
         self._keys, self._settings = keys, settings
-        self._now_ms = int(now.timestamp() * 1000) if now is not None else None
-        self._ahead: tuple[JobEncoder, Sequence[EncodedJob], PendingReply] | None = None
-        #: The ids taken so far.
+        self._submitted_ms = int(submitted_at.timestamp() * 1000) if submitted_at is not None else None
+        self._in_flight: tuple[JobEncoder, Sequence[EncodedJob], PendingReply] | None = None
+        #: The ids of the jobs accepted so far.
         self.accepted: list[str] = []
 
-    def send_one(self, packer: JobEncoder, packed: EncodedJob) -> Operation[None]:
-        """Hand one job in. Raises QueueFull and JobConflict."""
-        self._taken(packer, [packed], (yield self._call(packer, [packed])))
+    def send_one(self, encoder: JobEncoder, job: EncodedJob) -> Operation[None]:
+        """Enqueue one job. Raises QueueFull and JobConflict."""
+        self._check(encoder, [job], (yield self._command(encoder, [job])))
 
-    def send(self, packer: JobEncoder, packed: Sequence[EncodedJob]) -> PipelinedOperation[None]:
-        """Hand jobs in as soon as those before are taken. Raises what is wrong with these, as `settle`."""
-        yield from self.settle()
-        self._ahead = packer, packed, (yield Pipelined(self._call(packer, packed)))
+    def send(self, encoder: JobEncoder, jobs: Sequence[EncodedJob]) -> PipelinedOperation[None]:
+        """Enqueue jobs once those in flight are accepted. Raises as `finish` does for the jobs in flight."""
+        yield from self.finish()
+        self._in_flight = encoder, jobs, (yield Pipelined(self._command(encoder, jobs)))
 
-    def settle(self) -> PipelinedOperation[None]:
-        """Hear what became of those that were sent. Raises QueueFull and JobConflict."""
-        if self._ahead is not None:
-            (packer, packed, sent), self._ahead = self._ahead, None
-            self._taken(packer, packed, (yield sent))
+    def finish(self) -> PipelinedOperation[None]:
+        """Read the reply for the jobs in flight. Raises QueueFull and JobConflict."""
+        if self._in_flight is not None:
+            (encoder, jobs, pending), self._in_flight = self._in_flight, None
+            self._check(encoder, jobs, (yield pending))
 
     def drop(self) -> None:
-        """Hear no more of it: the caller was interrupted."""
-        if self._ahead is not None:
-            self._ahead[2].drop()
+        """Discard the reply for the jobs in flight: the caller was interrupted."""
+        if self._in_flight is not None:
+            self._in_flight[2].drop()
 
-    def _call(self, packer: JobEncoder, packed: Sequence[EncodedJob]) -> Command:
-        settings = self._settings
-        return _ENQUEUE(
-            *enqueue.call(
-                self._keys,
-                packer,
-                packed,
-                limit=settings.queue_limit,
-                ttl=settings.job_ttl,
-                now_ms=self._now_ms,
-            )
+    def _command(self, encoder: JobEncoder, jobs: Sequence[EncodedJob]) -> Command:
+        return enqueue_command(
+            self._keys,
+            encoder,
+            jobs,
+            queue_limit=self._settings.queue_limit,
+            record_ttl=self._settings.job_ttl,
+            submitted_ms=self._submitted_ms,
         )
 
-    def _taken(self, packer: JobEncoder, packed: Sequence[EncodedJob], replies: list[int]) -> None:
-        if not any(replies):
-            self.accepted += [one.job for one in packed]
+    def _check(self, encoder: JobEncoder, jobs: Sequence[EncodedJob], results: list[int]) -> None:
+        if not any(results):  # all are NEW
+            self.accepted += [job.job for job in jobs]
             return
         conflict: str | None = None
         full = False
-        for one, reply in zip(packed, replies, strict=True):
-            match Accepted(reply):
-                case Accepted.NEW | Accepted.KNOWN:
-                    self.accepted.append(one.job)
-                case Accepted.CONFLICT:
-                    conflict = conflict or one.job
-                case Accepted.FULL:
+        for job, result in zip(jobs, results, strict=True):
+            match EnqueueResult(result):
+                case EnqueueResult.NEW | EnqueueResult.REPEATED:
+                    self.accepted.append(job.job)
+                case EnqueueResult.CONFLICT:
+                    conflict = conflict or job.job
+                case EnqueueResult.FULL:
                     full = True
         if conflict is not None:
             raise JobConflict(
-                f"job {conflict} exists and was asked for something else; "
-                "an id belongs to one model, version, method and input"
+                f"job {conflict} exists with another input; "
+                "an id belongs to one model, version, method and input: use another id"
             )
         if full:
             raise QueueFull(
-                f"queue {queue_name(packer.template.model)} holds {self._settings.queue_limit:,} jobs, the limit "
+                f"queue {queue_name(encoder.template.model)} holds {self._settings.queue_limit:,} jobs, the limit "
                 "of HEADRACE_QUEUE_LIMIT; wait, run more workers, or raise it",
                 accepted=tuple(self.accepted),
             )

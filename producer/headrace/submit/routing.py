@@ -1,7 +1,7 @@
-"""Which version each job of a call runs on, and its instances checked against that version's contract.
+"""The version each job of a call runs on, and the check of its instances against that version's contract.
 
-An alias is resolved here, where the job is enqueued: what the job runs on does not change while it waits, is
-delayed or is tried again. A client that does not check (`check=False`) leaves it to the worker that claims.
+An alias is resolved here, where the job is enqueued: the version of a job does not change while it waits, is
+delayed or is retried. A client that does not check (`check=False`) leaves this to the worker that claims the job.
 """
 
 from __future__ import annotations
@@ -25,75 +25,83 @@ from headrace.wire.message import Instance
 class VersionGroup(msgspec.Struct, frozen=True):
     """The jobs of a call that run on one version."""
 
-    #: None is the newest the worker has.
+    #: None is the newest version that the worker has.
     version: str | None
-    #: The places of these jobs in the call.
+    #: The indexes of these jobs in the call.
     indexes: Sequence[int]
-    #: The instance of each, as it is sent.
+    #: The instance of each job, as it is sent.
     instances: list[Instance]
 
 
 class Router:
-    """The plans of one client to route and check."""
+    """The operations that route the jobs of one client and check their instances."""
 
     def __init__(self, contracts: Contracts, *, check: bool) -> None:
         self._contracts = contracts
         self._check = check
 
     def route(
-        self, asked: SubmitOptions, job: str, instances: list[Any], now: datetime
+        self, options: SubmitOptions, job: str, instances: list[Any], now: datetime
     ) -> Operation[tuple[str | None, list[Instance]]]:
-        """The version one job runs on, and its instances. Raises InvalidInput (UnknownModel)."""
-        (version,) = yield from self._versions(asked, [job], now)
-        return version, (yield from self._checked(asked, version, instances, range(len(instances)), now))
+        """Return the version that one job runs on, and its instances as they are sent.
+
+        Raises InvalidInput (UnknownModel).
+        """
+        (version,) = yield from self._versions(options, [job], now)
+        numbers = range(len(instances))
+        return version, (yield from self._check_instances(options, version, instances, numbers, now))
 
     def route_many(
-        self, asked: SubmitOptions, jobs: Sequence[str], instances: list[Any], first: int, now: datetime
+        self, options: SubmitOptions, jobs: Sequence[str], instances: list[Any], first: int, now: datetime
     ) -> Operation[list[VersionGroup]]:
-        """Jobs of an instance each, by version. Raises InvalidInput, which counts the instances from `first`."""
-        versions = yield from self._versions(asked, jobs, now)
-        shares: list[VersionGroup] = []
+        """Group jobs of one instance each by version.
+
+        `first` is the number of the first instance in its call, for errors. Raises InvalidInput (UnknownModel).
+        """
+        versions = yield from self._versions(options, jobs, now)
+        groups: list[VersionGroup] = []
         for version in dict.fromkeys(versions):
-            places = [place for place, of in enumerate(versions) if of == version]
-            given = instances if len(places) == len(instances) else [instances[place] for place in places]
-            numbers = (first + place for place in places)
-            shares.append(
-                VersionGroup(version, places, (yield from self._checked(asked, version, given, numbers, now)))
-            )
-        return shares
+            indexes = [index for index, job_version in enumerate(versions) if job_version == version]
+            members = instances if len(indexes) == len(instances) else [instances[index] for index in indexes]
+            numbers = (first + index for index in indexes)
+            checked = yield from self._check_instances(options, version, members, numbers, now)
+            groups.append(VersionGroup(version, indexes, checked))
+        return groups
 
-    def _versions(self, asked: SubmitOptions, jobs: Sequence[str], now: datetime) -> Operation[list[str | None]]:
-        if not self._check or (asked.version is not None and is_version(asked.version)):
-            return [asked.version] * len(jobs)
-        aliases = yield from self._contracts.aliases(asked.model, now.timestamp())
-        if asked.version is None and aliases.splits:
+    def _versions(self, options: SubmitOptions, jobs: Sequence[str], now: datetime) -> Operation[list[str | None]]:
+        if not self._check or (options.version is not None and is_version(options.version)):
+            return [options.version] * len(jobs)
+        aliases = yield from self._contracts.aliases(options.model, now.timestamp())
+        if options.version is None and aliases.splits:
             return [aliases.version(None, job) for job in jobs]
-        return [aliases.version(asked.version, "")] * len(jobs)
+        return [aliases.version(options.version, "")] * len(jobs)
 
-    def _checked(
+    def _check_instances(
         self,
-        asked: SubmitOptions,
+        options: SubmitOptions,
         version: str | None,
         instances: list[Any],
         numbers: Iterable[int],
         now: datetime,
     ) -> Operation[list[Instance]]:
-        """The instances as they are sent. A contract out of the cache that refuses is read again first."""
+        """Return the instances as they are sent. If a cached contract refuses them, it is read again first."""
         if not instances:
             raise InvalidInput("a job needs at least one instance; the list is empty")
         if not self._check:
             return instances
         moment, numbers = now.timestamp(), list(numbers)
-        contract = yield from self._contracts.get(asked.model, version, moment)
+        contract = yield from self._contracts.get(options.model, version, moment)
         try:
-            return _fit(contract, asked, instances, numbers)
+            return _check_against(contract, options, instances, numbers)
         except InvalidInput:
-            if self._contracts.is_fresh(asked.model, version, moment):
+            if self._contracts.is_fresh(options.model, version, moment):
                 raise
-        contract = yield from self._contracts.get(asked.model, version, moment, again=True)
-        return _fit(contract, asked, instances, numbers)
+        contract = yield from self._contracts.get(options.model, version, moment, again=True)
+        return _check_against(contract, options, instances, numbers)
 
 
-def _fit(contract: Contract, asked: SubmitOptions, instances: list[Any], numbers: Iterable[int]) -> list[Instance]:
-    check_method(contract, asked.method)
+def _check_against(
+    contract: Contract, options: SubmitOptions, instances: list[Any], numbers: Iterable[int]
+) -> list[Instance]:
+    check_method(contract, options.method)
     return check_instances(contract, instances, numbers=numbers)

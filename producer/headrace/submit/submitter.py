@@ -1,6 +1,6 @@
 """Submit jobs: check instances against the contract, encode the jobs, enqueue them, confirm that they are durable.
 
-`Client` and `AsyncClient` run these operations; every decision is made here.
+The blocking client and the asyncio client run these operations; every decision is made here.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ from headrace.catalog.published import Contracts
 from headrace.connection.commands import Operation, PipelinedOperation
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.settings import Settings
-from headrace.submit import durability, enqueue
-from headrace.submit.enqueue import EncodedJob, JobEncoder
+from headrace.submit import durability
+from headrace.submit.enqueue import JOBS_PER_CALL, EncodedJob, JobEncoder, encode_instances_within
 from headrace.submit.options import SubmitOptions
 from headrace.submit.pipeline import SubmissionPipeline
 from headrace.submit.routing import Router
-from headrace.submit.tracing import submitting
+from headrace.submit.tracing import trace_submit
 from headrace.wire.keys import Keys, check_job_id
 from headrace.wire.message import new_id
 from headrace.wire.signing import JobKeys
 
-#: Bytes of messages one call of the enqueueing script takes, beside the `enqueue.CHUNK` jobs.
-_CHUNK_BYTES = 1024 * 1024
+#: Bytes of messages in one call of the enqueue script, besides its limit of JOBS_PER_CALL jobs.
+_BYTES_PER_CALL = 1024 * 1024
 
 
 class Submitter:
-    """Submits the jobs of one client. `contracts` are those the client has read; `inbox` is its own."""
+    """Submits the jobs of one client.
+
+    `contracts` are those the client has read; `reply_channel` is the client's own.
+    """
 
     def __init__(
         self,
@@ -41,109 +44,119 @@ class Submitter:
         contracts: Contracts,
         job_keys: JobKeys | None,
         *,
-        inbox: str,
+        reply_channel: str,
         check: bool,
     ) -> None:
-        self._settings, self._keys, self._job_keys, self._inbox = settings, keys, job_keys, inbox
-        self._routing = Router(contracts, check=check)
+        self._settings, self._keys, self._job_keys, self._reply_channel = settings, keys, job_keys, reply_channel
+        self._router = Router(contracts, check=check)
 
     def submit(
-        self, asked: SubmitOptions, instances: list[Any], job: str | None, now: datetime, inbox: str | None = None
+        self,
+        options: SubmitOptions,
+        instances: list[Any],
+        job: str | None,
+        now: datetime,
+        reply_channel: str | None = None,
     ) -> Operation[str]:
-        """Enqueue one job; its id. Its outcome is told to an inbox, this client's unless another is named."""
-        told = None if job is None else now
+        """Enqueue one job and return its id; None for `job` makes a new id.
+
+        The outcome is also announced on `reply_channel`; None is the client's own.
+        """
+        submitted_at = None if job is None else now
         job = new_id() if job is None else check_job_id(job)
-        version, checked = yield from self._routing.route(asked, job, instances, now)
-        encoded = enqueue.encode_instances_within(checked, self._settings.max_job_bytes)
-        safety = (yield from durability.available_guarantee(self._settings)) if asked.durable else None
-        with submitting(asked.model, 1, job) as trace:
-            like = asked.job(job, version, checked, inbox or self._inbox, trace)
-            packer = JobEncoder(like, asked.version, self._job_keys)
-            yield from SubmissionPipeline(self._keys, self._settings, told).send_one(
-                packer, packer.encode(job, encoded)
-            )
-        if safety is not None:
-            yield from durability.confirm([job], safety, self._keys, self._settings)
+        version, checked = yield from self._router.route(options, job, instances, now)
+        encoded = encode_instances_within(checked, self._settings.max_job_bytes)
+        guarantee = (yield from durability.available_guarantee(self._settings)) if options.durable else None
+        with trace_submit(options.model, 1, job) as trace:
+            template = options.make_job(job, version, checked, reply_channel or self._reply_channel, trace)
+            encoder = JobEncoder(template, options.version, self._job_keys)
+            pipeline = SubmissionPipeline(self._keys, self._settings, submitted_at)
+            yield from pipeline.send_one(encoder, encoder.encode(job, encoded))
+        if guarantee is not None:
+            yield from durability.confirm([job], guarantee, self._keys, self._settings)
         return job
 
     def submit_many(
-        self, asked: SubmitOptions, instances: Iterable[Any], jobs: Iterable[str] | None, now: datetime
+        self, options: SubmitOptions, instances: Iterable[Any], ids: Iterable[str] | None, now: datetime
     ) -> PipelinedOperation[list[str]]:
-        """Enqueue a job for each instance; their ids in order.
+        """Enqueue a job for each instance and return their ids in order; None for `ids` makes new ids.
 
-        A list is checked as a whole before anything is enqueued; of an iterator, each chunk is.
+        A list is checked as a whole before anything is enqueued; an iterator is checked chunk by chunk.
         """
         limit = self._settings.max_job_bytes
-        parts: Iterable[list[Any]] = _chunks(instances)
+        chunks: Iterable[list[Any]] = _chunks(instances)
         if isinstance(instances, list):
-            jobs = _as_many(jobs, len(instances))
-            parts = [instances] if instances else []
-        names, told = _names(jobs), None if jobs is None else now
-        called: list[str] = []
-        submission = SubmissionPipeline(self._keys, self._settings, told)
-        safety = (yield from durability.available_guarantee(self._settings)) if asked.durable else None
+            ids = _check_ids(ids, len(instances))
+            chunks = [instances] if instances else []
+        remaining_ids, submitted_at = _iterate_ids(ids), None if ids is None else now
+        submitted: list[str] = []
+        pipeline = SubmissionPipeline(self._keys, self._settings, submitted_at)
+        guarantee = (yield from durability.available_guarantee(self._settings)) if options.durable else None
         try:
-            for part in parts:
-                ids = list(islice(names, len(part)))
-                if len(ids) < len(part):
+            for chunk in chunks:
+                jobs = list(islice(remaining_ids, len(chunk)))
+                if len(jobs) < len(chunk):
                     raise InvalidInput("there are fewer `ids` than instances")
-                shares = yield from self._routing.route_many(asked, ids, part, len(called), now)
+                groups = yield from self._router.route_many(options, jobs, chunk, len(submitted), now)
+                # All are encoded before the first is sent: an instance that cannot be sent refuses the chunk.
                 encoded = [
-                    [enqueue.encode_instances_within([one], limit) for one in share.instances] for share in shares
+                    [encode_instances_within([instance], limit) for instance in group.instances]
+                    for group in groups
                 ]
-                with submitting(asked.model, len(part)) as trace:
-                    for share, instances_of_it in zip(shares, encoded, strict=True):
-                        like = asked.job("", share.version, [None], self._inbox, trace)
-                        packer = JobEncoder(like, asked.version, self._job_keys)
-                        for packed in _packed(packer, [ids[place] for place in share.indexes], instances_of_it):
-                            yield from submission.send(packer, packed)
-                called += ids
-            yield from submission.settle()
-            if jobs is not None and next(names, None) is not None:
+                with trace_submit(options.model, len(chunk)) as trace:
+                    for group, group_instances in zip(groups, encoded, strict=True):
+                        template = options.make_job("", group.version, [None], self._reply_channel, trace)
+                        encoder = JobEncoder(template, options.version, self._job_keys)
+                        group_jobs = [jobs[index] for index in group.indexes]
+                        for call in _calls(encoder, group_jobs, group_instances):
+                            yield from pipeline.send(encoder, call)
+                submitted += jobs
+            yield from pipeline.finish()
+            if ids is not None and next(remaining_ids, None) is not None:
                 raise InvalidInput("there are more `ids` than instances")
         except (HeadraceError, RedisError) as error:
             with suppress(HeadraceError, RedisError):
-                yield from submission.settle()
-            if submission.accepted:
-                error.add_note(f"{len(submission.accepted)} jobs of the same call were enqueued before")
+                yield from pipeline.finish()
+            if pipeline.accepted:
+                error.add_note(f"{len(pipeline.accepted)} jobs of the same call were enqueued before")
             raise
         finally:
-            submission.drop()
-        if safety is not None and submission.accepted:
-            yield from durability.confirm(submission.accepted, safety, self._keys, self._settings)
-        return called
+            pipeline.drop()
+        if guarantee is not None and pipeline.accepted:
+            yield from durability.confirm(pipeline.accepted, guarantee, self._keys, self._settings)
+        return submitted
 
 
-def _as_many(jobs: Iterable[str] | None, count: int) -> list[str] | None:
-    if jobs is None:
+def _check_ids(ids: Iterable[str] | None, count: int) -> list[str] | None:
+    if ids is None:
         return None
-    names = list(jobs)
-    if len(names) != count:
-        raise InvalidInput(f"there are {len(names)} `ids` for {count} instances")
-    for name in names:
-        check_job_id(name)
-    return names
+    jobs = list(ids)
+    if len(jobs) != count:
+        raise InvalidInput(f"there are {len(jobs)} `ids` for {count} instances")
+    for job in jobs:
+        check_job_id(job)
+    return jobs
 
 
-def _names(jobs: Iterable[str] | None) -> Iterator[str]:
-    return (new_id() for _ in repeat(None)) if jobs is None else (check_job_id(job) for job in jobs)
+def _iterate_ids(ids: Iterable[str] | None) -> Iterator[str]:
+    return (new_id() for _ in repeat(None)) if ids is None else (check_job_id(job) for job in ids)
 
 
 def _chunks(instances: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(instances)
-    while part := list(islice(iterator, enqueue.CHUNK)):
-        yield part
+    while chunk := list(islice(iterator, JOBS_PER_CALL)):
+        yield chunk
 
 
-def _packed(packer: JobEncoder, jobs: Iterable[str], instances: Iterable[bytes]) -> Iterator[list[EncodedJob]]:
-    """Jobs in chunks small enough for one call of the script."""
-    chunk: list[EncodedJob] = []
+def _calls(encoder: JobEncoder, jobs: Iterable[str], instances: Iterable[bytes]) -> Iterator[list[EncodedJob]]:
+    """Encode jobs and yield lists of them that are small enough for one call of the enqueue script."""
+    call: list[EncodedJob] = []
     size = 0
     for job, instance in zip(jobs, instances, strict=True):
-        chunk.append(packer.encode(job, instance))
-        size += len(chunk[-1].message)
-        if len(chunk) >= enqueue.CHUNK or size >= _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+        call.append(encoder.encode(job, instance))
+        size += len(call[-1].message)
+        if len(call) >= JOBS_PER_CALL or size >= _BYTES_PER_CALL:
+            yield call
+            call, size = [], 0
+    if call:
+        yield call

@@ -1,7 +1,7 @@
-"""A submit in the traces of the program that submits: a span, and the headers that carry it with its jobs.
+"""Trace a submit in the program that submits: a span, and the message headers that carry the trace to the worker.
 
-Where the program does not trace, with OpenTelemetry or with Sentry, nothing is imported and nothing is done. A
-trace that is not sampled is not carried: to the worker it is none.
+If the program does not trace, with OpenTelemetry or with Sentry, nothing is imported and nothing is done. A trace
+that is not sampled is not carried to the worker.
 """
 
 from __future__ import annotations
@@ -13,39 +13,43 @@ from typing import Any
 
 from headrace.wire.keys import queue_name
 
-#: Ends a span; is told the name of the error there was.
-_End = Callable[[str | None], None]
-_Begun = tuple[dict[str, str], _End]
+#: Ends a span, with the name of the error that was raised, or None.
+_EndSpan = Callable[[str | None], None]
+#: The message headers of a started span, and the function that ends it.
+_StartedSpan = tuple[dict[str, str], _EndSpan]
 
 
 @contextlib.contextmanager
-def submitting(model: str, jobs: int, job: str | None = None) -> Iterator[dict[str, str] | None]:
-    """Spans around a submit of so many jobs, the job of that id if it is one; yields `Job.trace` for them."""
-    begun = [found for begin in _in_use() if (found := begin(queue_name(model), jobs, job)) is not None]
-    if not begun:
+def trace_submit(model: str, jobs: int, job: str | None = None) -> Iterator[dict[str, str] | None]:
+    """Trace a submit of `jobs` jobs with a span of each tracer in use. Yields their `Job.trace`.
+
+    `job` is the id of a single job.
+    """
+    spans = [span for start in _tracers_in_use() if (span := start(queue_name(model), jobs, job)) is not None]
+    if not spans:
         yield None
         return
-    failed: str | None = None
+    error_name: str | None = None
     try:
-        yield {name: text for headers, _ in begun for name, text in headers.items()} or None
+        yield {name: text for headers, _ in spans for name, text in headers.items()} or None
     except BaseException as error:
-        failed = type(error).__name__
+        error_name = type(error).__name__
         raise
     finally:
-        for _, end in begun:
-            end(failed)
+        for _, end in spans:
+            end(error_name)
 
 
-def _in_use() -> Iterator[Callable[[str, int, str | None], _Begun | None]]:
+def _tracers_in_use() -> Iterator[Callable[[str, int, str | None], _StartedSpan | None]]:
     api = sys.modules.get("opentelemetry.trace")
-    # redis-py imports it where it is installed; the program traces when it has set a provider.
+    # redis-py imports it if it is installed; a program that traces has set a provider.
     if api is not None and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
-        yield _opentelemetry
+        yield _start_opentelemetry_span
     if "sentry_sdk" in sys.modules:
-        yield _sentry
+        yield _start_sentry_span
 
 
-def _opentelemetry(queue: str, jobs: int, job: str | None) -> _Begun | None:
+def _start_opentelemetry_span(queue: str, jobs: int, job: str | None) -> _StartedSpan | None:
     from opentelemetry import propagate, trace
 
     span = trace.get_tracer("headrace").start_span(
@@ -54,18 +58,18 @@ def _opentelemetry(queue: str, jobs: int, job: str | None) -> _Begun | None:
     if not span.is_recording():
         return None
 
-    def end(failed: str | None) -> None:
-        if failed is not None:
-            span.set_status(trace.StatusCode.ERROR, failed)
+    def end(error_name: str | None) -> None:
+        if error_name is not None:
+            span.set_status(trace.StatusCode.ERROR, error_name)
         span.end()
 
     headers: dict[str, str] = {}
-    # It is not the current one: a plan that waits for Redis is left, and other code of the program runs.
+    # Not the current span: while the operation waits for Redis, other code of the program runs.
     propagate.inject(headers, trace.set_span_in_context(span))
     return headers if span.get_span_context().trace_flags.sampled else {}, end
 
 
-def _sentry(queue: str, jobs: int, job: str | None) -> _Begun | None:
+def _start_sentry_span(queue: str, jobs: int, job: str | None) -> _StartedSpan | None:
     import sentry_sdk
 
     parent = sentry_sdk.get_current_span()
@@ -75,8 +79,8 @@ def _sentry(queue: str, jobs: int, job: str | None) -> _Begun | None:
     for name, value in _attributes(queue, jobs, job).items():
         span.set_data(name, value)
 
-    def end(failed: str | None) -> None:
-        span.set_status("ok" if failed is None else "internal_error")
+    def end(error_name: str | None) -> None:
+        span.set_status("ok" if error_name is None else "internal_error")
         span.finish()
 
     baggage = span.to_baggage()
@@ -84,12 +88,12 @@ def _sentry(queue: str, jobs: int, job: str | None) -> _Begun | None:
 
 
 def _attributes(queue: str, jobs: int, job: str | None) -> dict[str, Any]:
-    """What both call it, by OpenTelemetry's conventions for messaging."""
-    found: dict[str, Any] = {
+    """Return the attributes of a span, named by OpenTelemetry's conventions for messaging."""
+    attributes: dict[str, Any] = {
         "messaging.system": "redis",
         "messaging.destination.name": queue,
         "messaging.operation.name": "submit",
         "messaging.operation.type": "send",
         "messaging.batch.message_count": jobs,
     }
-    return found if job is None else {**found, "messaging.message.id": job}
+    return attributes if job is None else {**attributes, "messaging.message.id": job}

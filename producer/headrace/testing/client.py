@@ -24,8 +24,7 @@ from headrace.errors import InvalidInput, JobConflict, QueueFull, ResultTimeout,
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.settings import Settings
-from headrace.submit import enqueue
-from headrace.submit.enqueue import JobEncoder
+from headrace.submit.enqueue import JobEncoder, encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
 from headrace.wire.keys import PRIORITY_STEPS, check_job_id, check_model_name, queue_name, split_version, step_of
@@ -184,9 +183,9 @@ class InMemoryClient:
 
     def _accept(self, wanted: SubmitOptions, jobs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
         most = self._settings.max_job_bytes
-        wants = [wanted.job(name, wanted.version, given) for name, given in jobs]
+        wants = [wanted.make_job(name, wanted.version, given) for name, given in jobs]
         packed = [
-            JobEncoder(job, job.version).encode(job.id, enqueue.encode_instances_within(job.instances, most))
+            JobEncoder(job, job.version).encode(job.id, encode_instances_within(job.instances, most))
             for job in wants
         ]
         accepted: list[str] = []
@@ -194,7 +193,7 @@ class InMemoryClient:
             name = job.id
             known = self._jobs.get(name)
             if known is not None and known[1] != one.digest:
-                raise JobConflict(f"job {name} exists and was asked for something else")
+                raise JobConflict(f"job {name} exists with another input; use another id")
             if known is None:
                 limit = self._settings.queue_limit
                 if limit and self._depth(wanted.model).waiting >= limit:

@@ -92,8 +92,8 @@ def test_a_claim_delivered_twice_is_published_once(server: redis.Redis):
 
 def test_a_job_cancelled_while_it_ran_stays_cancelled_and_its_mates_succeed(server: redis.Redis):
     leases, taken = claim(server, "a", "b")
-    names, values = publish.call(KEYS, [Cancelled(job="a")], ttl=100, now=NOW)
-    server.eval(publish.SCRIPT, len(names), *names, *values)
+    command = publish.publish_command(KEYS, [Cancelled(job="a")], ttl=100, now=NOW)
+    server.execute_command(*command.with_source)
     assert publish_outcomes(leases, taken.lease, settled(success("a"), success("b")), now=NOW, ttl=100) == [
         success("b")
     ]

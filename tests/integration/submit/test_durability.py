@@ -144,7 +144,7 @@ def test_a_disk_that_is_not_written_in_time_leaves_the_job_accepted_and_a_repeat
             assert isinstance(error, NotDurable)
             assert error.accepted == ("one",)
             assert "job one is accepted, but not confirmed" in str(error)
-            assert "the disk of 127.0.0.1" in str(error)
+            assert "the append-only file of Redis at 127.0.0.1" in str(error)
         assert client.llen(QUEUE) == 1
         client.config_set("appendfsync", "always")
         assert (
@@ -186,7 +186,7 @@ def test_a_user_who_may_not_ask_hears_what_is_missing(always: EmbeddedRedis):
         client.execute_command(
             "ACL", "SETUSER", "mute", "on", "nopass", "~*", "&*", "+@all", "-@admin", "-wait", "-config"
         )
-    for user, says in (("plain", "may not ask INFO"), ("mute", None)):
+    for user, says in (("plain", "may not run INFO"), ("mute", None)):
         chosen = Settings(redis_url=always.url.replace("redis://", f"redis://{user}:x@"))
         error = both(chosen, lambda client: client.submit("churn", AGE, durable=True))[0]
         if says is None and error is None:

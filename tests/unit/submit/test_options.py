@@ -16,7 +16,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def test_without_options_a_job_has_the_defaults():
-    job = parse_options("churn", {}, NOW).job("a", None, [1])
+    job = parse_options("churn", {}, NOW).make_job("a", None, [1])
     assert (job.version, job.method, job.priority, job.expires, job.eta, job.metadata) == (
         None,
         None,

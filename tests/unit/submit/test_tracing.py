@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from headrace.submit.tracing import submitting
+from headrace.submit.tracing import trace_submit
 from headrace.wire.message import Job, encode
 from headrace.wire.parsing import parse
 
@@ -53,7 +53,7 @@ def test_a_program_that_does_not_trace_has_no_headers(monkeypatch: pytest.Monkey
 
     for name in ("opentelemetry.trace", "sentry_sdk"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    with submitting("churn", 1, "a") as trace:
+    with trace_submit("churn", 1, "a") as trace:
         assert trace is None
     assert "opentelemetry.trace" not in sys.modules
     assert "sentry_sdk" not in sys.modules

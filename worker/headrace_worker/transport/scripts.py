@@ -8,7 +8,7 @@ of them fails, its jobs are still under their lease. Time is the server's. All k
 
 from __future__ import annotations
 
-from headrace.results.publish import FUNCTION as PUBLISH_FUNCTION
+from headrace.results.publish import PUBLISH_FUNCTION
 
 # KEYS: leases, the new lease, cancelled, the lease that stands while nothing waits; then the five sources of each
 # queue. ARGV: name of the lease, how long it lasts (ms), '1' to take the lowest priority first, the member of the

@@ -31,7 +31,7 @@ class AsyncSession:
         self.job_keys = JobKeys.parse(settings.job_keys)
         self.contracts = Contracts(self.keys, settings.contract_ttl)
         self.submitter = Submitter(
-            settings, self.keys, self.contracts, self.job_keys, inbox=reply_channel, check=check
+            settings, self.keys, self.contracts, self.job_keys, reply_channel=reply_channel, check=check
         )
         self.inspector = JobInspector(self.keys)
         self.connections = AsyncConnections(settings, self.keys, reply_channel)
