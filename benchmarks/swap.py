@@ -31,7 +31,7 @@ from benchmarks import swap_page
 from benchmarks.load import Load
 from benchmarks.machine import commit, machine
 from headrace import Client
-from headrace.catalog import workers
+from headrace.catalog.workers import decode_loaded, read_loaded
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
@@ -211,7 +211,7 @@ def _await_only(url: str, model: str, version: str) -> None:
     deadline = time.monotonic() + KEEP_SECONDS + _PATIENCE
     with redis.Redis.from_url(url) as client:
         while time.monotonic() < deadline:
-            said = workers.loaded(execute(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
+            said = decode_loaded(execute(client, read_loaded(Keys(), model)), int(time.time() * 1000))
             if [one.versions for one in said.values()] == [(version,)]:
                 return
             time.sleep(0.5)

@@ -18,11 +18,11 @@ class Deadline:
         self.timeout = timeout
         self._end = None if timeout is None else time.monotonic() + timeout
 
-    def left(self) -> float | None:
+    def remaining(self) -> float | None:
         """Seconds left, at least 0."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
-    def left_or(self, other: float) -> float:
+    def remaining_or(self, other: float) -> float:
         """Seconds left, `other` at the most."""
-        left = self.left()
+        left = self.remaining()
         return other if left is None else min(left, other)

@@ -18,7 +18,7 @@ from headrace.errors import SettingError
 PREFIX = "HEADRACE_"
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
-S = TypeVar("S", bound=msgspec.Struct)
+SettingsType = TypeVar("SettingsType", bound=msgspec.Struct)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     contract_ttl: Seconds = 10.0
 
 
-def load(kind: type[S], environ: Mapping[str, str] | None = None) -> S:
+def load_settings(kind: type[SettingsType], environ: Mapping[str, str] | None = None) -> SettingsType:
     """The settings of a kind, from the environment. Raises SettingError naming the variable that is wrong."""
     environ = os.environ if environ is None else environ
     given: dict[str, str] = {}

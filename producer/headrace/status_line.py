@@ -21,7 +21,7 @@ class StatusLine:
         self._started = self._shown = clock()
         self._drawn = False
 
-    def due(self) -> float | None:
+    def elapsed_if_due(self) -> float | None:
         """Seconds since the beginning when it is time to show something, else None."""
         now = self._clock()
         if now - self._shown < (_DRAW if self._terminal else _LOG):
@@ -29,20 +29,20 @@ class StatusLine:
         self._shown = now
         return now - self._started
 
-    def show(self, words: Callable[[int | None], str]) -> None:
+    def show(self, make_text: Callable[[int | None], str]) -> None:
         """Show words, made for so many columns of a terminal, or for None where there is no terminal."""
         if not self._terminal:
-            self.say(words(None))
+            self.write_line(make_text(None))
             return
         # Back to the first column, and clear what the former line had more.
-        self._stream.write(f"\r{words(shutil.get_terminal_size().columns)}\x1b[K")
+        self._stream.write(f"\r{make_text(shutil.get_terminal_size().columns)}\x1b[K")
         self._stream.flush()
         self._drawn = True
 
-    def say(self, words: str) -> None:
+    def write_line(self, text: str) -> None:
         """A line that stays."""
         self.close()
-        self._stream.write(words + "\n")
+        self._stream.write(text + "\n")
         self._stream.flush()
 
     def close(self) -> None:

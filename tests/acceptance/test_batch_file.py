@@ -23,7 +23,7 @@ from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.command import headrace
-from tests.support.stock_worker import publish_contract, running
+from tests.support.stock_worker import publish_stock_contract, running
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def _worker(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def url(redis_url: str, _worker: None) -> str:
     """A Redis with a worker that serves `churn`."""
-    publish_contract(redis_url)
+    publish_stock_contract(redis_url)
     return redis_url
 
 
@@ -43,7 +43,7 @@ def url(redis_url: str, _worker: None) -> str:
 def idle(redis_server: EmbeddedRedis) -> Iterator[str]:
     """A Redis (another database of the server) that nobody takes jobs from."""
     url = redis_server.url.removesuffix("/0") + "/1"
-    publish_contract(url)
+    publish_stock_contract(url)
     yield url
     with redis.Redis.from_url(url) as client:
         client.flushdb()
@@ -278,7 +278,7 @@ def test_progress_is_told_row_by_row(url, tmp_path):
 
 def test_a_batch_outlives_a_redis_that_is_away_while_it_sends_and_while_it_waits(tmp_path):
     with EmbeddedRedis() as server, Client(server.url) as client:
-        publish_contract(server.url)
+        publish_stock_contract(server.url)
         given = [{"age": number, "plan": "gold"} for number in range(200)]
         rows = predict_rows(client, "churn", given, rows_per_job=10, in_flight=4, timeout=60)
         server.kill()

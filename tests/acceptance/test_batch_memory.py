@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stock_worker import publish_contract, running
+from tests.support.stock_worker import publish_stock_contract, running
 
 _MEASURED = """
 import resource, sys
@@ -58,7 +58,7 @@ def peak_of(rows: int, url: str, folder: Path) -> float:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_memory_stays_under_150_mb_and_does_not_grow_with_the_rows(redis_url, tmp_path):
-    publish_contract(redis_url)
+    publish_stock_contract(redis_url)
     with running(redis_url, tmp_path / "log"):
         small, large = (peak_of(rows, redis_url, tmp_path) for rows in (100_000, 300_000))
     assert small < 150

@@ -12,13 +12,13 @@ import pytest
 import redis
 
 from headrace.wire.keys import Keys
-from tests.support.stock_worker import publish_contract, running
+from tests.support.stock_worker import publish_stock_contract, running
 from tests.support.terminal import Terminal
 
 
 @pytest.fixture
 def url(redis_url: str) -> Iterator[str]:
-    publish_contract(redis_url)
+    publish_stock_contract(redis_url)
     return redis_url
 
 

@@ -10,7 +10,7 @@ import redis
 
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.command import headrace
-from tests.support.stock_worker import publish_contract, running
+from tests.support.stock_worker import publish_stock_contract, running
 
 GOLD = '{"age": 41, "plan": "gold"}'
 
@@ -24,7 +24,7 @@ def _worker(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def url(redis_url: str, _worker: None) -> str:
     """A Redis with a worker that serves `churn`."""
-    publish_contract(redis_url)
+    publish_stock_contract(redis_url)
     return redis_url
 
 
@@ -32,7 +32,7 @@ def url(redis_url: str, _worker: None) -> str:
 def idle(redis_server: EmbeddedRedis) -> Iterator[str]:
     """A Redis (another database of the server) that nobody takes jobs from."""
     url = redis_server.url.removesuffix("/0") + "/1"
-    publish_contract(url)
+    publish_stock_contract(url)
     yield url
     with redis.Redis.from_url(url) as client:
         client.flushdb()

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from headrace.wire.attempts import split_history
+from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import decode_exported
 from headrace.wire.keys import Keys
 from tests.support.command import headrace
-from tests.support.stock_worker import publish_contract
+from tests.support.stock_worker import publish_stock_contract
 from tests.support.stored_dead_letters import bury, bury_malformed, bury_storm, crashed, letter, message
 from tests.support.terminal import Terminal
 
@@ -23,7 +23,7 @@ SECRET = [{"age": 41, "plan": "a-secret-plan"}]
 def url(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A Redis that nobody takes jobs from."""
     monkeypatch.setenv("HEADRACE_REDIS_URL", redis_url)
-    publish_contract(redis_url)
+    publish_stock_contract(redis_url)
     return redis_url
 
 
@@ -198,7 +198,7 @@ def test_a_replay_to_another_version_and_at_a_rate(url, server):
     began = time.monotonic()
     assert headrace("dead", "replay", "--all", "--yes", "--version", "3", "--rate", "10").returncode == 0
     assert time.monotonic() - began > 0.4
-    body = json.loads(split_history(server.lindex("predict.churn", 0))[1])["body"]
+    body = json.loads(decode_queued_message(server.lindex("predict.churn", 0))[1])["body"]
     assert json.loads(base64.b64decode(body))[1] == {"version": "3"}
 
 

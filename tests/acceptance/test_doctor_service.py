@@ -18,13 +18,13 @@ from headrace.wire.keys import Keys
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
 from tests.support.command import headrace
-from tests.support.stock_worker import publish_contract
+from tests.support.stock_worker import publish_stock_contract
 
 
 @pytest.fixture
 def url(redis_url: str) -> str:
     """Return the URL of a Redis with a model's contract and no worker."""
-    publish_contract(redis_url)
+    publish_stock_contract(redis_url)
     return redis_url
 
 

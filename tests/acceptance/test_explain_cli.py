@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tests.support.command import headrace
-from tests.support.stock_worker import publish_contract
+from tests.support.stock_worker import publish_stock_contract
 
 GOLD = '{"age": 41, "plan": "gold"}'
 
@@ -16,7 +16,7 @@ GOLD = '{"age": 41, "plan": "gold"}'
 @pytest.fixture
 def url(redis_url: str) -> str:
     """A Redis with a queue that nobody takes jobs from."""
-    publish_contract(redis_url)
+    publish_stock_contract(redis_url)
     return redis_url
 
 

@@ -14,8 +14,8 @@ import redis
 import skops.io
 from sklearn.linear_model import LogisticRegression
 
-from headrace.catalog import published
 from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.published import publish_contract
 from headrace.wire.keys import Keys
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -94,7 +94,7 @@ def test_gc_says_what_it_would_free_and_frees_it(
     for _ in range(4):
         add()
     contract = Contract(model="churn", version="2", input=Array(shape=(2,)), methods={"predict": Output(shape=())})
-    published.publish(server, Keys(), contract)
+    publish_contract(server, Keys(), contract)
     done = run("gc", "--keep", 1, "--dry-run", HEADRACE_REDIS_URL=redis_url)
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
         ["would", "remove"],

@@ -65,7 +65,7 @@ def test_json_of_one_look_tells_queues_and_workers(url: str):
 
 def test_a_user_who_may_not_listen_sees_the_queues(url: str):
     with redis.Redis.from_url(url) as server:
-        server.execute_command("ACL SETUSER deaf on >pw ~* +@all resetchannels &headrace:inbox:* -lindex")
+        server.execute_command("ACL SETUSER deaf on >pw ~* +@all resetchannels &headrace:replies:* -lindex")
         try:
             told = headrace(
                 "top", "--once", "--every", "0.1", "--url", url.replace("redis://", "redis://deaf:pw@")

@@ -58,7 +58,7 @@ def collect(arena: Arena) -> Evidence:
     if arena.system.name == "headrace":
         letters = {letter.decode() for letter in arena.server.hkeys("headrace:dead")}
         dead = frozenset(letter for letter in letters if not letter.startswith("malformed-"))
-    there = everything_in(arena.server, ("headrace:dead", "headrace:died"))
+    there = everything_in(arena.server, ("headrace:dead", "headrace:dead:times"))
     return Evidence(
         books=books,
         stored=stored,

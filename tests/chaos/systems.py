@@ -65,7 +65,6 @@ class Headrace:
         "headrace:models",
         "headrace:cancelled",
         "headrace:dead*",
-        "headrace:died",
         # What workers say of their versions: it expires when they have been silent for half a minute.
         "headrace:loaded:*",
         "headrace:refused:*",

@@ -11,13 +11,13 @@ import sys
 import time
 
 from headrace import Client, Settings
-from headrace.settings import load
+from headrace.settings import load_settings
 
 #: Seconds from one to the next.
 EVERY = 0.05
 
 model, seconds, instance = sys.argv[1], float(sys.argv[2]), json.loads(sys.argv[3])
-client = Client(settings=load(Settings))
+client = Client(settings=load_settings(Settings))
 client.predict(model, instance, timeout=60)  # the first also connects
 took, due = [], time.perf_counter()
 until = due + seconds

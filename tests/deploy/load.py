@@ -11,11 +11,11 @@ import time
 from collections import Counter
 
 from headrace import Client, HeadraceError, Settings
-from headrace.settings import load
+from headrace.settings import load_settings
 
 model, seconds = sys.argv[1], float(sys.argv[2])
 instance = json.loads(sys.argv[3])
-client = Client(settings=load(Settings))
+client = Client(settings=load_settings(Settings))
 jobs, refused, ended, until = [], 0, Counter(), time.monotonic() + seconds
 while time.monotonic() < until:
     try:

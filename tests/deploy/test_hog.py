@@ -48,8 +48,8 @@ USABLE = 2.0
 SUBMIT = """
 import sys
 from headrace import Client, Settings
-from headrace.settings import load
-client = Client(settings=load(Settings))
+from headrace.settings import load_settings
+client = Client(settings=load_settings(Settings))
 print(*(client.submit("hog", {"take": deed}).id for deed in sys.argv[1:]))
 """
 

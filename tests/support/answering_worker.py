@@ -15,9 +15,9 @@ import redis
 
 from headrace.catalog.contract import Contract, Feature, Named, Output
 from headrace.results import publish
-from headrace.wire.attempts import split_history
+from headrace.wire.attempts import decode_queued_message
 from headrace.wire.keys import Keys, queue_name
-from headrace.wire.outcome import Outcome, Prediction, Success, encode
+from headrace.wire.outcome import Outcome, Prediction, Success, encode_outcome
 
 CHURN = Contract(
     model="churn",
@@ -65,14 +65,14 @@ class Answering:
                     time.sleep(0.02)
 
     def _end(self, client: redis.Redis, raw: bytes) -> None:
-        message = json.loads(split_history(raw)[1])
+        message = json.loads(decode_queued_message(raw)[1])
         job = message["headers"]["id"]
         (_, instances), _, _ = json.loads(base64.b64decode(message["body"]))
         self.taken.append(job)
         outcome = self._answer(job, instances)
         if end(client, outcome, keys=self._keys, ttl=self._ttl)[0]:
             inbox = self._keys.reply_channel(message["properties"]["reply_to"])
-            client.publish(inbox, encode(outcome, datetime.now(UTC)))
+            client.publish(inbox, encode_outcome(outcome, datetime.now(UTC)))
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -21,7 +21,7 @@ from flower.utils.broker import Broker
 from kombu import pools
 
 from headrace import AsyncClient, Client, JobCancelled, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.wire.keys import queue_name
 from headrace_worker.local.stack import Child
 from tests.support.claim_models import SLEEP
@@ -91,7 +91,7 @@ def submits(settings: Settings) -> None:
 
 def talks_celery(settings: Settings) -> None:
     """What a plain Celery app does: send a job, read its outcome, control the worker, listen to events."""
-    with celery_app(settings) as app:
+    with create_celery_app(settings) as app:
         with listening(app) as seen:
             job = app.send_task("headrace.predict", args=[MODEL, [[5, 0, 0]]], queue=queue_name(MODEL))
             assert job.get(timeout=20)["predictions"] == [10]
@@ -129,7 +129,7 @@ def _told(event: dict[str, Any]) -> tuple[str, str]:
 
 def flower_counts(settings: Settings) -> int:
     """How many jobs Flower's Broker page shows as waiting."""
-    with celery_app(settings) as app, app.connection() as connection:
+    with create_celery_app(settings) as app, app.connection() as connection:
         broker = Broker(
             connection.as_uri(include_password=True),
             broker_options=app.conf.broker_transport_options,

@@ -19,7 +19,7 @@ import redis
 from celery import Celery
 
 from headrace.catalog.contract import Contract, Feature, Named, Output
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.wire.keys import Keys, queue_name
 from tests.support import ROOT
 
@@ -61,9 +61,9 @@ def predict(
     return {"model": model, "version": version or "3", "predictions": predictions}
 
 
-def publish_contract(url: str) -> None:
+def publish_stock_contract(url: str) -> None:
     with redis.Redis.from_url(url) as client:
-        publish(client, Keys(), CONTRACT)
+        publish_contract(client, Keys(), CONTRACT)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,11 @@ from typing import Any
 import msgspec
 import redis
 
-from headrace.wire import outcome
 from headrace.wire.attempts import Attempt
-from headrace.wire.dead_letter import DeadLetter, malformed_id
+from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
 from headrace.wire.keys import Keys
-from headrace.wire.message import Job, encode
-from headrace.wire.outcome import Failure
+from headrace.wire.message import Job, encode_message
+from headrace.wire.outcome import Failure, encode_outcome
 
 INSTANCES = [{"age": 41}]
 
@@ -26,7 +25,7 @@ def crashed(at_ms: int = 1_700_000_000_000, cause: str = "crash") -> Attempt:
 
 def message(name: str, instances: Sequence[Any] = INSTANCES, **options: Any) -> bytes:
     """The message of a job as a producer writes it."""
-    return encode(Job(id=name, **{"model": "churn", "instances": instances, **options}))
+    return encode_message(Job(id=name, **{"model": "churn", "instances": instances, **options}))
 
 
 def letter(name: str = "a", **fields: Any) -> DeadLetter:
@@ -40,7 +39,7 @@ def letter(name: str = "a", **fields: Any) -> DeadLetter:
         "module": "builtins",
         "message": "the model cannot",
         "traceback": "Traceback (most recent call last):\n  File model.py, line 7\nValueError\n",
-        "rows": 1,
+        "instances": 1,
         "worker": "host-1",
     }
     return DeadLetter(id=name, **{**usual, **fields})
@@ -68,7 +67,7 @@ def bury(
             failure = Failure(
                 job=dead.id, reason=dead.reason, error=dead.error, module=dead.module, message=dead.message
             )
-            pipe.set(keys.result(dead.id), outcome.encode(failure, datetime.now(UTC)), ex=ttl)
+            pipe.set(keys.result(dead.id), encode_outcome(failure, datetime.now(UTC)), ex=ttl)
         pipe.execute()
     return dead.id
 
@@ -76,7 +75,7 @@ def bury(
 def bury_malformed(server: redis.Redis, payload: bytes) -> str:
     """Put the letter of bytes that are no job into Redis; its id."""
     dead = letter(
-        malformed_id(payload),
+        malformed_letter_id(payload),
         model=None,
         version=None,
         reason="malformed",
@@ -84,7 +83,7 @@ def bury_malformed(server: redis.Redis, payload: bytes) -> str:
         module="headrace.wire.message",
         message="no Celery message of JSON",
         traceback=None,
-        rows=None,
+        instances=None,
     )
     return bury(server, dead, payload, ended=False)
 

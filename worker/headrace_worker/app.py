@@ -11,13 +11,13 @@ import logging
 import warnings
 from typing import Any
 
-from headrace.settings import load
+from headrace.settings import load_settings
 from headrace.version import __version__
 from headrace_worker.execution import pool_process
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry
 
-settings = load(WorkerSettings)
+settings = load_settings(WorkerSettings)
 pool_process.bound_threads(settings.threads)  # before numpy is imported
 sentry.start(__version__)  # before Celery's worker is imported: see telemetry/sentry.py
 
@@ -26,7 +26,7 @@ from celery.exceptions import CPendingDeprecationWarning  # noqa: E402
 from celery.utils.log import get_multiprocessing_logger  # noqa: E402
 from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
-from headrace.connection.celery import celery_app  # noqa: E402
+from headrace.connection.celery import create_celery_app  # noqa: E402
 from headrace_worker.process.dispatch import DirectDispatch, DispatchStep  # noqa: E402
 from headrace_worker.process.health_steps import HealthStep, LoopHealthStep  # noqa: E402
 from headrace_worker.process.pool_replacement import PoolReplacementStep  # noqa: E402
@@ -48,7 +48,7 @@ serving = WorkerService(settings)
 handover = DirectDispatch()
 form = LogFormat(settings.log_format, find_secrets(settings.redis_url))
 
-app = celery_app(settings)
+app = create_celery_app(settings)
 app.conf.update(
     configuration(app.conf.broker_url),
     # Claims come in a form of their own, which only our transport hands over.

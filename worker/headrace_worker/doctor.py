@@ -8,16 +8,15 @@ from functools import partial
 
 import redis
 
-from headrace.catalog import aliases
-from headrace.connection import url
+from headrace.catalog.aliases import PRODUCTION, decode_aliases, read_aliases
 from headrace.connection.commands import execute, run
-from headrace.connection.errors import unavailable
+from headrace.connection.errors import translate_error
 from headrace.connection.server_info import read_server_info
-from headrace.connection.url import describe_server
+from headrace.connection.url import describe_server, parse_address
 from headrace.doctor.finding import Finding
 from headrace.doctor.redis import check_redis
 from headrace.errors import HeadraceError, SettingError
-from headrace.settings import load
+from headrace.settings import load_settings
 from headrace.wire.keys import Keys
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
@@ -27,7 +26,7 @@ log = logging.getLogger("headrace.redis")
 
 def examine(client: redis.Redis) -> Iterator[Finding]:
     """What stands against the promises on the worker's side, with the settings of this shell."""
-    settings = load(WorkerSettings)
+    settings = load_settings(WorkerSettings)
     yield from _wakeups(client)
     yield from _store(settings)
     yield from _aliases(client, settings)
@@ -72,9 +71,9 @@ def _aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]
     store, keys = Store.from_settings(settings), Keys(settings.key_prefix)
     try:
         for model in store.models():
-            known = aliases.decoded(model, execute(client, aliases.read_command(keys, model)))
+            known = decode_aliases(model, execute(client, read_aliases(keys, model)))
             named = {alias: points.version for alias, points in known.by_name.items()}
-            if aliases.PRODUCTION not in named:
+            if PRODUCTION not in named:
                 named["newest"] = store.latest(model)
             for alias, version in named.items():
                 if (problem := _problem(store, model, version)) is not None:
@@ -116,10 +115,10 @@ class RedisCheck:
         try:
             facts = run(partial(execute, client), read_server_info())
         except redis.RedisError as error:
-            log.warning("not checked yet: %s", unavailable(error, settings))
+            log.warning("not checked yet: %s", translate_error(error, settings))
             return
         self._due = False
-        by_sentinel = bool(url.read_address(settings.redis_url).sentinels)
+        by_sentinel = bool(parse_address(settings.redis_url).sentinels)
         found = check_redis(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel)
         critical = [one for one in found if one.severity == "critical"]
         if critical and settings.redis_check == "refuse":

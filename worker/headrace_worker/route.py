@@ -24,7 +24,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def resolve(self, requested: str | None, job_id: str) -> str | None:
         """The version a job runs on: a number as text. None where nothing serves. Raises UnknownModel."""
-        return Aliases(self.model, self.aliases).version(requested, job_id) or self.newest
+        return Aliases(self.model, self.aliases).resolve(requested, job_id) or self.newest
 
     @property
     def default(self) -> str | None:

@@ -28,7 +28,7 @@ from headrace.batch.writers import (
 from headrace.catalog.contract import Contract, Named
 from headrace.catalog.validation import check_method
 from headrace.errors import InvalidInput
-from headrace.wire.keys import BATCH
+from headrace.wire.keys import BATCH_PRIORITY
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -57,7 +57,7 @@ def predict_rows(
     *,
     version: str | None = None,
     method: str | None = None,
-    priority: int = BATCH,
+    priority: int = BATCH_PRIORITY,
     rows_per_job: int = ROWS_PER_JOB,
     in_flight: int = IN_FLIGHT,
     durable: bool = False,
@@ -95,7 +95,7 @@ def predict_file(
     *,
     version: str | None = None,
     method: str | None = None,
-    priority: int = BATCH,
+    priority: int = BATCH_PRIORITY,
     rows_per_job: int = ROWS_PER_JOB,
     in_flight: int = IN_FLIGHT,
     format: Format | None = None,  # noqa: A002  # the option's name on the command line too

@@ -67,12 +67,12 @@ class ProgressMeter:
 
     def show(self, progress: Progress) -> None:
         """Take note of progress; draws only when it is time to."""
-        seconds = self._line.due()
+        seconds = self._line.elapsed_if_due()
         if seconds is None:
             return
         if not progress.rows and seconds > _SILENCE and not self._warned:
             self._warned = True
-            self._line.say(
+            self._line.write_line(
                 f"nothing came back for {seconds:.0f} s: is a worker serving the model? see `headrace queues`"
             )
         self._line.show(

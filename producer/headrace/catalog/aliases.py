@@ -18,14 +18,14 @@ from typing import Any
 
 import msgspec
 
-from headrace.connection.commands import Command, Script, Word
+from headrace.connection.commands import Argument, Command, Script
 from headrace.errors import InvalidInput, UnknownModel
 from headrace.wire.keys import Keys
 
 PRODUCTION, CANARY, SHADOW, ARRIVING = "production", "canary", "shadow", "arriving"
 
 #: Moves of a model's aliases that are kept.
-HISTORY = 1_000
+HISTORY_LENGTH = 1_000
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
@@ -78,25 +78,25 @@ class Aliases(msgspec.Struct, frozen=True):
     model: str
     by_name: Mapping[str, Alias] = {}
 
-    def version(self, asked: str | None, job: str) -> str | None:
+    def resolve(self, requested: str | None, job: str) -> str | None:
         """The version a job runs on: a number as text; None is the newest. Raises UnknownModel.
 
         A job that asks for nothing goes to the canary by its id, so that it always does or never.
         """
-        if asked is None:
+        if requested is None:
             canary, production = self.by_name.get(CANARY), self.by_name.get(PRODUCTION)
-            if canary is not None and part_of(job) < (canary.share or 0.0):
+            if canary is not None and job_fraction(job) < (canary.share or 0.0):
                 return canary.version
             return production.version if production is not None else None
-        if is_version(asked):
-            return asked
-        if asked in self.by_name:
-            return self.by_name[asked].version
+        if is_version(requested):
+            return requested
+        if requested in self.by_name:
+            return self.by_name[requested].version
         known = ", ".join(sorted(self.by_name)) or "none"
-        raise UnknownModel(f"model {self.model!r} has no alias {asked[:64]!r}; it has {known}")
+        raise UnknownModel(f"model {self.model!r} has no alias {requested[:64]!r}; it has {known}")
 
     @property
-    def splits(self) -> bool:
+    def has_canary(self) -> bool:
         """Whether jobs that ask for nothing run on more than one version."""
         return CANARY in self.by_name
 
@@ -106,7 +106,7 @@ class Aliases(msgspec.Struct, frozen=True):
         return {alias.version for alias in self.by_name.values()}
 
 
-def part_of(job: str) -> float:
+def job_fraction(job: str) -> float:
     """A number from 0 to below 1: always the same for an id, as good as random from one id to the next."""
     return zlib.crc32(job.encode()) / 2**32
 
@@ -126,12 +126,12 @@ def check_alias(alias: object) -> str:
     return alias
 
 
-def read_command(keys: Keys, model: str) -> Command:
+def read_aliases(keys: Keys, model: str) -> Command:
     """The command that reads the aliases of a model; `decoded` reads its reply."""
     return Command(("HGETALL", keys.aliases(model)))
 
 
-def decoded(model: str, reply: Any) -> Aliases:
+def decode_aliases(model: str, reply: Any) -> Aliases:
     """The aliases in a reply to HGETALL. What cannot be read (a newer Headrace wrote it) is left out."""
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     by_name = {}
@@ -143,57 +143,63 @@ def decoded(model: str, reply: Any) -> Aliases:
     return Aliases(model, by_name)
 
 
-def move_call(
+def move_arguments(
     keys: Keys,
     model: str,
     alias: str,
-    now: Alias | None,
-    then: Alias | None,
+    current: Alias | None,
+    target: Alias | None,
     *,
     by: str,
-    why: str,
+    reason: str,
     rollback: bool = False,
-) -> tuple[list[str], list[Word]]:
+) -> tuple[list[str], list[Argument]]:
     """KEYS and ARGV of MOVE: let an alias that points to `now` point to `then`; None is nowhere."""
     move = AliasChange(
         alias=alias,
-        version=then.version if then else None,
-        former=now.version if now else None,
-        share=then.share if then else None,
+        version=target.version if target else None,
+        former=current.version if current else None,
+        share=target.share if target else None,
         rollback=rollback,
         by=by,
-        reason=why,
+        reason=reason,
     )
-    words: list[Word] = [alias, encoded(now), encoded(then), msgspec.json.encode(move), HISTORY]
+    words: list[Argument] = [
+        alias,
+        encode_alias(current),
+        encode_alias(target),
+        msgspec.json.encode(move),
+        HISTORY_LENGTH,
+    ]
     return [keys.aliases(model), keys.alias_history(model)], words
 
 
-def encoded(alias: Alias | None) -> bytes:
+def encode_alias(alias: Alias | None) -> bytes:
     """An alias as it is stored; nothing for None."""
     return b"" if alias is None else msgspec.json.encode(alias)
 
 
-def arriving_command(keys: Keys, model: str, version: str | None) -> Command:
+def set_arriving(keys: Keys, model: str, version: str | None) -> Command:
     """The command that lets workers load a version before an alias points to it; None: no more.
 
     That is no move of the history.
     """
     if version is None:
         return Command(("HDEL", keys.aliases(model), ARRIVING))
-    return Command(("HSET", keys.aliases(model), ARRIVING, encoded(Alias(version=version))))
+    return Command(("HSET", keys.aliases(model), ARRIVING, encode_alias(Alias(version=version))))
 
 
-def history_command(keys: Keys, model: str) -> Command:
+def read_history(keys: Keys, model: str) -> Command:
     """The command that reads the moves of a model's aliases; `moves` reads its reply."""
     return Command(("LRANGE", keys.alias_history(model), 0, -1))
 
 
-def moves(reply: Sequence[bytes]) -> list[AliasChange]:
+def decode_history(reply: Sequence[bytes]) -> list[AliasChange]:
     """The moves in a reply to LRANGE, the newest first."""
     return [_MOVE.decode(stored) for stored in reply]
 
 
-def former_version(history: Sequence[AliasChange], alias: str) -> str | None:
+def find_former_version(history: Sequence[AliasChange], alias: str) -> str | None:
     """Where an alias pointed before it pointed where it does; None if it never did.
 
     A rollback of a rollback goes back further: what was rolled back from is not what one wants to come back to.

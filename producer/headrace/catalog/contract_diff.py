@@ -15,7 +15,7 @@ import msgspec
 from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Output, Text
 
 #: What a change is about.
-About = Literal[
+Subject = Literal[
     "input",
     "feature added",
     "feature removed",
@@ -36,22 +36,22 @@ Value = str | int | float | bool
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One difference between two contracts."""
 
-    about: About
+    subject: Subject
     #: Whether a producer written for the first contract may fail with the second.
     breaking: bool
     #: The change in words.
-    says: str
+    text: str
     #: The feature or the method it is about; None for the input as a whole.
     name: str | None = None
 
 
-def diff(old: Contract, new: Contract) -> tuple[Change, ...]:
+def compare_contracts(old: Contract, new: Contract) -> tuple[Change, ...]:
     """Everything that changes for producers from one contract to another, what breaks them first."""
     found = [*_input(old.input, new.input), *_methods(old, new)]
     return tuple(sorted(found, key=lambda change: not change.breaking))
 
 
-def breaks(changes: Sequence[Change]) -> bool:
+def has_breaking(changes: Sequence[Change]) -> bool:
     """Whether any of them breaks producers."""
     return any(change.breaking for change in changes)
 
@@ -63,13 +63,13 @@ def _input(old: Named | Array | Text, new: Named | Array | Text) -> Iterator[Cha
         case Array(), Array():
             if old.shape != new.shape:
                 says = f"instances are lists of {_size(new.shape)} values, no longer of {_size(old.shape)}"
-                yield Change(about="shape", breaking=True, says=says)
+                yield Change(subject="shape", breaking=True, text=says)
             yield from _values(_whole(old), _whole(new), None)
         case Text(), Text():
             pass
         case _:
             says = f"instances are {_kind_of_input(new)}, no longer {_kind_of_input(old)}"
-            yield Change(about="input", breaking=True, says=says)
+            yield Change(subject="input", breaking=True, text=says)
 
 
 def _features(old: Sequence[Feature], new: Sequence[Feature]) -> Iterator[Change]:
@@ -80,13 +80,13 @@ def _features(old: Sequence[Feature], new: Sequence[Feature]) -> Iterator[Change
         gone.remove(one)
         come.remove(other)
         says = f"feature {one.name!r} seems to be called {other.name!r} now"
-        yield Change(about="feature renamed", name=one.name, breaking=True, says=says)
+        yield Change(subject="feature renamed", name=one.name, breaking=True, text=says)
     for one in gone:
         says = f"feature {one.name!r} is gone; an instance that has it is refused"
-        yield Change(about="feature removed", name=one.name, breaking=True, says=says)
+        yield Change(subject="feature removed", name=one.name, breaking=True, text=says)
     for one in come:
         says = f"feature {one.name!r} ({one.kind}) is new; an instance without it is refused"
-        yield Change(about="feature added", name=one.name, breaking=True, says=says)
+        yield Change(subject="feature added", name=one.name, breaking=True, text=says)
     for one in old:
         if one.name in after:
             yield from _values(one, after[one.name], one.name)
@@ -116,59 +116,59 @@ def _values(old: Feature, new: Feature, name: str | None) -> Iterator[Change]:
     title = "values" if name is None else f"feature {name!r}"
     if old.nullable != new.nullable:
         now = "may be missing (null) now" if new.nullable else "must not be missing (null) any more"
-        yield Change(about="missing values", name=name, breaking=old.nullable, says=f"{title} {now}")
+        yield Change(subject="missing values", name=name, breaking=old.nullable, text=f"{title} {now}")
     if old.kind == new.kind == "category" and old.categories is not None and new.categories is not None:
         yield from _categories(old.categories, new.categories, name, title)
     elif (old.kind, old.categories is None) != (new.kind, new.categories is None):
         breaking = not _takes_all(new, old)
         wider = "refuses some of what it took" if breaking else "takes all it took"
         says = f"{title}: {_described(old)} becomes {_described(new)}, which {wider}"
-        yield Change(about="kind", name=name, breaking=breaking, says=says)
+        yield Change(subject="kind", name=name, breaking=breaking, text=says)
 
 
 def _categories(old: Sequence[Value], new: Sequence[Value], name: str | None, title: str) -> Iterator[Change]:
     if gone := [value for value in old if not _holds(new, value)]:
         says = f"{title} no longer takes {_shown(gone)}"
-        yield Change(about="categories", name=name, breaking=True, says=says)
+        yield Change(subject="categories", name=name, breaking=True, text=says)
     if come := [value for value in new if not _holds(old, value)]:
-        yield Change(about="categories", name=name, breaking=False, says=f"{title} also takes {_shown(come)}")
+        yield Change(subject="categories", name=name, breaking=False, text=f"{title} also takes {_shown(come)}")
 
 
 def _methods(old: Contract, new: Contract) -> Iterator[Change]:
     if old.method != new.method:
         says = f"a job that names no method runs {new.method}, no longer {old.method}"
-        yield Change(about="default method", name=new.method, breaking=True, says=says)
+        yield Change(subject="default method", name=new.method, breaking=True, text=says)
     for name, output in old.methods.items():
         if name not in new.methods:
-            yield Change(about="method removed", name=name, breaking=True, says=f"method {name} is gone")
+            yield Change(subject="method removed", name=name, breaking=True, text=f"method {name} is gone")
         else:
             yield from _outputs(output, new.methods[name], name)
     for name in new.methods:
         if name not in old.methods:
-            yield Change(about="method added", name=name, breaking=False, says=f"method {name} is new")
+            yield Change(subject="method added", name=name, breaking=False, text=f"method {name} is new")
 
 
 def _outputs(old: Output, new: Output, name: str) -> Iterator[Change]:
     if old.shape != new.shape:
         says = f"{name} gives {_form(new.shape)}, no longer {_form(old.shape)}"
-        yield Change(about="output shape", name=name, breaking=True, says=says)
+        yield Change(subject="output shape", name=name, breaking=True, text=says)
     if old.classes is None or new.classes is None:
         if (old.classes is None) != (new.classes is None):
             says = f"{name} gives {_classes(new)}, no longer {_classes(old)}"
-            yield Change(about="classes", name=name, breaking=True, says=says)
+            yield Change(subject="classes", name=name, breaking=True, text=says)
         return
     gone = [value for value in old.classes if not _holds(new.classes, value)]
     come = [value for value in new.classes if not _holds(old.classes, value)]
     if come:
         says = f"{name} knows the classes {_shown(come)} too"
-        yield Change(about="classes", name=name, breaking=True, says=says)
+        yield Change(subject="classes", name=name, breaking=True, text=says)
     if gone:
         # Where each class is a column, those that are left move.
         says = f"{name} no longer knows the classes {_shown(gone)}"
-        yield Change(about="classes", name=name, breaking=new.shape != (), says=says)
+        yield Change(subject="classes", name=name, breaking=new.shape != (), text=says)
     if not come and not gone and old.classes != new.classes and new.shape != ():
         says = f"{name} gives its classes in another order: {_shown(new.classes)}"
-        yield Change(about="classes", name=name, breaking=True, says=says)
+        yield Change(subject="classes", name=name, breaking=True, text=says)
 
 
 #: The sorts of value that JSON has for each kind; 3.0 is an integer.

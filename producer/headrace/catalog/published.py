@@ -38,7 +38,7 @@ return version and redis.call('HGET', KEYS[1], version)
 _CONTRACT = msgspec.json.Decoder(Contract)
 
 
-def publish(redis: redis.Redis, keys: Keys, contract: Contract) -> None:
+def publish_contract(redis: redis.Redis, keys: Keys, contract: Contract) -> None:
     """Make a contract known to producers. The highest version is what a job without one is checked against."""
     execute(
         redis,
@@ -49,27 +49,27 @@ def publish(redis: redis.Redis, keys: Keys, contract: Contract) -> None:
     )
 
 
-def names(redis: redis.Redis, keys: Keys) -> list[str]:
+def fetch_model_names(redis: redis.Redis, keys: Keys) -> list[str]:
     """The models that have a contract, sorted."""
-    return listed(execute(redis, every(keys)))
+    return decode_model_names(execute(redis, read_model_names(keys)))
 
 
-def every(keys: Keys) -> Command:
+def read_model_names(keys: Keys) -> Command:
     """The command that lists the models; `listed` reads its reply."""
     return Command(("SMEMBERS", keys.models))
 
 
-def listed(reply: set[bytes] | list[bytes]) -> list[str]:
+def decode_model_names(reply: set[bytes] | list[bytes]) -> list[str]:
     """The names in a reply to `every`."""
     return sorted(name.decode() for name in reply)
 
 
 def list_models(keys: Keys) -> Operation[list[str]]:
     """List the models that have a contract, sorted."""
-    return listed((yield every(keys)))
+    return decode_model_names((yield read_model_names(keys)))
 
 
-class Contracts:
+class ContractCache:
     """The contracts a producer has read. Safe to use from many threads: an entry is replaced, never changed."""
 
     def __init__(self, keys: Keys, ttl: float) -> None:
@@ -78,13 +78,13 @@ class Contracts:
         self._read: dict[tuple[str, str | None], tuple[float, Contract]] = {}
         self._aliases: dict[str, tuple[float, Aliases]] = {}
 
-    def get(self, model: str, version: str | None, now: float, *, again: bool = False) -> Operation[Contract]:
+    def read(self, model: str, version: str | None, now: float, *, refresh: bool = False) -> Operation[Contract]:
         """The contract of a version, of the newest for None; at most `ttl` seconds old at the moment `now`.
 
         Asks Redis if need be, and always with `again`. Raises UnknownModel.
         """
         at, contract = self._read.get((model, version), (0.0, None))
-        if contract is not None and not again and now - at < self._ttl:
+        if contract is not None and not refresh and now - at < self._ttl:
             return contract
         stored = yield _READ([self._keys.contracts(model)], [version or ""])
         if stored is None:
@@ -94,23 +94,23 @@ class Contracts:
         self._read[model, version] = (now, contract)
         return contract
 
-    def named(self, model: str, version: str | None, now: datetime) -> Operation[Contract]:
+    def resolve(self, model: str, version: str | None, now: datetime) -> Operation[Contract]:
         """Read the contract of a version, by its number or an alias, or of the newest for None."""
         if version is not None and not is_version(version):
-            alias = (yield from self.aliases(model, now.timestamp())).by_name.get(version)
+            alias = (yield from self.read_aliases(model, now.timestamp())).by_name.get(version)
             version = version if alias is None else alias.version
-        return (yield from self.get(model, version, now.timestamp(), again=True))
+        return (yield from self.read(model, version, now.timestamp(), refresh=True))
 
-    def aliases(self, model: str, now: float) -> Operation[Aliases]:
+    def read_aliases(self, model: str, now: float) -> Operation[Aliases]:
         """The model's aliases; at most `ttl` seconds old at the moment `now`."""
         at, known = self._aliases.get(model, (0.0, None))
         if known is not None and now - at < self._ttl:
             return known
-        known = aliases.decoded(model, (yield aliases.read_command(self._keys, model)))
+        known = aliases.decode_aliases(model, (yield aliases.read_aliases(self._keys, model)))
         self._aliases[model] = (now, known)
         return known
 
-    def is_fresh(self, model: str, version: str | None, now: float) -> bool:
+    def was_read_at(self, model: str, version: str | None, now: float) -> bool:
         """Whether the contract was read at this very moment, so that reading again tells nothing new."""
         return self._read.get((model, version), (-1.0,))[0] == now
 

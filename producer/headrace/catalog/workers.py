@@ -15,7 +15,7 @@ from headrace.connection.commands import Command, Script
 from headrace.wire.keys import Keys
 
 #: Seconds after which a worker that says nothing is gone, and in which its hashes go when nobody is left to tell.
-SILENT = 15.0
+STATUS_TTL_SECONDS = 15.0
 
 # KEYS: loaded, refused. ARGV: worker, its entry, milliseconds of silence, then a version and its entry for each
 # that it refuses; the moment is added to all. Entries of those silent, and what cannot be read, are taken away.
@@ -81,11 +81,11 @@ def publish_status(
     refused: Mapping[str, str],
     *,
     runtimes: Mapping[str, str] | None = None,
-    silent: float = SILENT,
+    ttl: float = STATUS_TTL_SECONDS,
 ) -> Command:
     """A worker says what it has of a model, and what it refuses (version -> why). Replaces what it said before."""
     has = msgspec.json.encode({"versions": sorted(versions, key=int), "runtimes": runtimes or {}})
-    words: list[str | bytes | int] = [worker, has, int(silent * 1000)]
+    words: list[str | bytes | int] = [worker, has, int(ttl * 1000)]
     for version, why in refused.items():
         words += [version, msgspec.json.encode({"worker": worker, "reason": why})]
     return _TELL([keys.loaded(model), keys.refused(model)], words)
@@ -106,14 +106,16 @@ def read_refused(keys: Keys, model: str) -> Command:
     return Command(("HGETALL", keys.refused(model)))
 
 
-def loaded(reply: Any, now_ms: int) -> dict[str, WorkerStatus]:
+def decode_loaded(reply: Any, now_ms: int) -> dict[str, WorkerStatus]:
     """What each living worker has, by its name. `now_ms` is the server's clock, unix milliseconds."""
-    return {name: said for name, said in _read(reply, _LOADED) if now_ms - said.at_ms <= SILENT * 1000}
+    return {name: said for name, said in _read(reply, _LOADED) if now_ms - said.at_ms <= STATUS_TTL_SECONDS * 1000}
 
 
-def refused(reply: Any, now_ms: int) -> dict[str, LoadError]:
+def decode_refused(reply: Any, now_ms: int) -> dict[str, LoadError]:
     """Why versions do not serve, by version, as living workers say."""
-    return {name: said for name, said in _read(reply, _REFUSED) if now_ms - said.at_ms <= SILENT * 1000}
+    return {
+        name: said for name, said in _read(reply, _REFUSED) if now_ms - said.at_ms <= STATUS_TTL_SECONDS * 1000
+    }
 
 
 _Said = TypeVar("_Said", WorkerStatus, LoadError)

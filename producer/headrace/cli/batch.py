@@ -15,7 +15,7 @@ from headrace.batch.reader import Format
 from headrace.cli import options
 from headrace.cli.commands import SOME_FAILED
 from headrace.errors import ResultTimeout
-from headrace.wire.keys import BATCH
+from headrace.wire.keys import BATCH_PRIORITY
 
 _DELIMITERS = {"tab": "\t", "\\t": "\t"}
 
@@ -28,7 +28,7 @@ _DELIMITERS = {"tab": "\t", "\\t": "\t"}
 )
 @options.version
 @options.method
-@options.priority(BATCH)
+@options.priority(BATCH_PRIORITY)
 @click.option(
     "--rows-per-job",
     type=click.IntRange(1, 100_000),

@@ -248,7 +248,7 @@ def _sweep(
 
     def progress(tally: BulkResult) -> None:
         last[:] = [tally]
-        if line.due() is not None:
+        if line.elapsed_if_due() is not None:
             line.show(lambda width: f"{dead_letter_format.letters(tally.done)} {verb}"[:width])
 
     try:

@@ -50,7 +50,7 @@ def line(letter: DeadLetter) -> str:
 
 def page(kept: DeadLetterWithMessage, *, payload: bool) -> Iterator[str]:
     """A letter with its history; with `payload` the instances of its job, or the head of bytes that are none."""
-    rows = "" if kept.rows is None else f", {plural(kept.rows, 'instance')}"
+    rows = "" if kept.instances is None else f", {plural(kept.instances, 'instance')}"
     yield f"letter     {printable(kept.id)}"
     yield f"died       {_when(kept.died_ms)} on {printable(kept.worker) or 'an unknown worker'}"
     yield f"job        {printable(_model(kept))}{rows}, from {printable(kept.queue) or 'an unknown queue'}"
@@ -126,6 +126,6 @@ def _payload(kept: DeadLetterWithMessage) -> Iterator[str]:
 
 def _instances(kept: DeadLetterWithMessage) -> Sequence[Any] | None:
     try:
-        return parse(kept.payload).job().instances
+        return parse(kept.payload).to_job().instances
     except (MalformedMessage, InvalidInput):
         return None

@@ -56,11 +56,11 @@ def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[st
     """Yield each finding with the name of its check; print what is examined on standard error."""
     from importlib.metadata import entry_points
 
-    from headrace.connection import server_info
     from headrace.connection.commands import execute, run
     from headrace.connection.connect import connect
     from headrace.connection.errors import translate_errors
-    from headrace.connection.url import describe_server, read_address
+    from headrace.connection.server_info import read_server_info, read_user
+    from headrace.connection.url import describe_server, parse_address
     from headrace.doctor.access import check_access
     from headrace.doctor.flower import check_flower
     from headrace.doctor.redis import check_redis
@@ -69,12 +69,12 @@ def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[st
 
     with translate_errors(settings), connect(settings) as client:
         ask = partial(execute, client)
-        server = run(ask, server_info.read_server_info())
+        server = run(ask, read_server_info())
         click.echo(f"redis: {server.name} at {describe_server(settings)}", err=True)
-        address = read_address(settings.redis_url)
+        address = parse_address(settings.redis_url)
         for finding in check_redis(server, prefix=settings.key_prefix, by_sentinel=bool(address.sentinels)):
             yield "redis", finding
-        for finding in check_access(address, run(ask, server_info.user())):
+        for finding in check_access(address, run(ask, read_user())):
             yield "access", finding
         state = run(ask, read_service(Keys(settings.key_prefix)))
         for finding in check_service(state) if state else [NOT_PERMITTED]:

@@ -12,7 +12,7 @@ import msgspec
 from headrace.catalog.contract import Array, Contract
 from headrace.cli import options
 from headrace.errors import InvalidInput
-from headrace.wire.keys import ONLINE
+from headrace.wire.keys import ONLINE_PRIORITY
 
 
 @click.command()
@@ -20,7 +20,7 @@ from headrace.wire.keys import ONLINE
 @click.argument("instances", default="-")
 @options.version
 @options.method
-@options.priority(ONLINE)
+@options.priority(ONLINE_PRIORITY)
 @click.option("--expires", type=options.SECONDS, help="Seconds after which the job is not started any more.")
 @click.option("--delay", type=options.SECONDS, help="Seconds before which the job is not started.")
 @click.option("--id", "job_id", metavar="ID", help="The job's id; the same id and input twice is one job.")

@@ -9,7 +9,7 @@ import msgspec
 from headrace.dead_letters.bulk import BulkResult
 from headrace.errors import ResultTimeout
 from headrace.inspection.job import JobState
-from headrace.settings import Settings, load
+from headrace.settings import Settings, load_settings
 
 #: Called a few times a second with the result of a replay or purge so far.
 OnProgress = Callable[[BulkResult], None]
@@ -20,7 +20,7 @@ FINAL_LOOKUP_SECONDS = 0.5
 
 def resolve_settings(url: str | None, settings: Settings | None) -> Settings:
     """Return `settings`, or those of the environment for None, with their Redis URL replaced by `url`."""
-    settings = load(Settings) if settings is None else settings
+    settings = load_settings(Settings) if settings is None else settings
     return settings if url is None else msgspec.structs.replace(settings, redis_url=url)
 
 

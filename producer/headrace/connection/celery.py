@@ -7,14 +7,14 @@ from typing import Any
 from celery import Celery
 
 from headrace.connection.sentinel import SentinelOptions
-from headrace.connection.url import explain_bad_options, read_address
+from headrace.connection.url import explain_bad_options, parse_address
 from headrace.settings import Settings
 from headrace.wire.keys import PRIORITY_STEPS
 
 
-def celery_app(settings: Settings) -> Celery:
+def create_celery_app(settings: Settings) -> Celery:
     """A plain Celery app on the same Redis: sends and reads what Headrace does, in Celery's own ways."""
-    address = read_address(settings.redis_url)
+    address = parse_address(settings.redis_url)
     with explain_bad_options(address):
         url, tls = address.celery_url, address.tls
     found: dict[str, Any] = {}

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 T = TypeVar("T")
-Word = str | bytes | int | float
+Argument = str | bytes | int | float
 
 
 class Command(msgspec.Struct, frozen=True):
     """One command to Redis. `source` is the script an EVALSHA runs, for a server that does not have it yet."""
 
-    args: tuple[Word, ...]
+    args: tuple[Argument, ...]
     source: str | None = None
 
     @property
-    def with_source(self) -> tuple[Word, ...]:
+    def with_source(self) -> tuple[Argument, ...]:
         """The command as EVAL: it runs the script and leaves it on the server."""
         return ("EVAL", self.source or "", *self.args[2:])
 
@@ -37,7 +37,7 @@ class Command(msgspec.Struct, frozen=True):
 class Pipeline(msgspec.Struct, frozen=True):
     """Commands that go over one connection, in this order. The reply is a list; an error in it was a refusal."""
 
-    commands: tuple[tuple[Word, ...], ...]
+    commands: tuple[tuple[Argument, ...], ...]
 
 
 class Pipelined(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ Operation = Generator[Command | Pipeline, Any, T]
 #: One that sends commands early, too: a client's link carries it out.
 PipelinedOperation = Generator[Command | Pipeline | Pipelined | PendingReply, Any, T]
 #: What a plan yields.
-Asked = TypeVar("Asked")
+Request = TypeVar("Request")
 
 
 class Script:
@@ -75,7 +75,7 @@ class Script:
         self._source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, keys: Sequence[str], values: Sequence[Word] = ()) -> Command:
+    def __call__(self, keys: Sequence[str], values: Sequence[Argument] = ()) -> Command:
         """The command that runs the script."""
         return Command(("EVALSHA", self._sha, len(keys), *keys, *values), self._source)
 
@@ -110,37 +110,37 @@ async def execute_async(redis: redis.asyncio.Redis, command: Command | Pipeline)
         return await redis.execute_command(*command.with_source)  # type: ignore[no-untyped-call]  # as above
 
 
-def run(ask: Callable[[Asked], Any], plan: Generator[Asked, Any, T]) -> T:
+def run(send: Callable[[Request], Any], operation: Generator[Request, Any, T]) -> T:
     """What the plan decides. Errors of Redis that the plan does not catch reach the caller."""
     from redis.exceptions import RedisError
 
     try:
-        command = next(plan)
+        command = next(operation)
         while True:
             try:
-                reply = ask(command)
+                reply = send(command)
             except RedisError as error:
-                command = plan.throw(error)
+                command = operation.throw(error)
             else:
-                command = plan.send(reply)
+                command = operation.send(reply)
     except StopIteration as decided:
         result: T = decided.value
         return result
 
 
-async def run_async(ask: Callable[[Asked], Awaitable[Any]], plan: Generator[Asked, Any, T]) -> T:
+async def run_async(send: Callable[[Request], Awaitable[Any]], operation: Generator[Request, Any, T]) -> T:
     """`carry_out`, where to ask is to await."""
     from redis.exceptions import RedisError
 
     try:
-        command = next(plan)
+        command = next(operation)
         while True:
             try:
-                reply = await ask(command)
+                reply = await send(command)
             except RedisError as error:
-                command = plan.throw(error)
+                command = operation.throw(error)
             else:
-                command = plan.send(reply)
+                command = operation.send(reply)
     except StopIteration as decided:
         result: T = decided.value
         return result

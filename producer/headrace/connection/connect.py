@@ -16,7 +16,7 @@ from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
 from headrace.connection.sentinel import AsyncSentinelPool, SentinelPool
-from headrace.connection.url import Address, explain_bad_options, read_address
+from headrace.connection.url import Address, explain_bad_options, parse_address
 from headrace.settings import Settings
 
 #: A command is sent this many times more when its connection breaks. Every command of Headrace may be
@@ -36,7 +36,7 @@ _DRIVER = DriverInfo(lib_version=redis.__version__)
 
 def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
     """A pool of connections, bytes in and bytes out, safe for threads and after fork. Opens none yet."""
-    address = read_address(settings.redis_url)
+    address = parse_address(settings.redis_url)
     retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
     options = _options(settings, address) | {"retry": retry}
     with explain_bad_options(address):
@@ -51,7 +51,7 @@ def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
 
 def connect_async(settings: Settings, *, retries: int = _RETRIES) -> redis.asyncio.Redis:
     """`connect`, for asyncio."""
-    address = read_address(settings.redis_url)
+    address = parse_address(settings.redis_url)
     retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
     options = _options(settings, address) | {"retry": retry}
     with explain_bad_options(address):

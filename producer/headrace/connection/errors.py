@@ -9,7 +9,7 @@ from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncNoPrimary
 from redis.sentinel import MasterNotFoundError as NoPrimary
 
-from headrace.connection.url import describe_server, read_address
+from headrace.connection.url import describe_server, parse_address
 from headrace.errors import BrokerUnavailable
 from headrace.settings import Settings
 
@@ -28,7 +28,7 @@ def translate_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except exceptions.RedisError as error:
-        told = unavailable(error, settings)
+        told = translate_error(error, settings)
         for note in getattr(error, "__notes__", ()):
             told.add_note(note)
         raise told from error
@@ -47,10 +47,10 @@ def is_read_only(error: BaseException) -> bool:
     return isinstance(error, exceptions.ReadOnlyError) or "READONLY" in text or "read only replica" in text
 
 
-def unavailable(error: exceptions.RedisError, settings: Settings) -> BrokerUnavailable:
+def translate_error(error: exceptions.RedisError, settings: Settings) -> BrokerUnavailable:
     """What an error of Redis means, where, and what to do. Never tells the password."""
     meaning = _meaning(error)
-    if isinstance(error, exceptions.TimeoutError) and read_address(settings.redis_url).tls:
+    if isinstance(error, exceptions.TimeoutError) and parse_address(settings.redis_url).tls:
         # A plain Redis takes a TLS greeting for the beginning of a command, and waits for the rest.
         meaning = f"cannot be reached over TLS, or {meaning} Does the port speak TLS?"
     return BrokerUnavailable(f"Redis at {describe_server(settings)} {meaning}")

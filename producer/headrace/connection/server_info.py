@@ -37,9 +37,9 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     #: Directives and their values, without those the user may not read.
     config: Mapping[str, str] = {}
     #: Milliseconds a round trip takes.
-    latency: float | None = None
+    latency_ms: float | None = None
     #: Seconds its clock is ahead of ours.
-    clock: float | None = None
+    clock_offset: float | None = None
 
     @property
     def name(self) -> str:
@@ -60,23 +60,23 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.info.get("role", "master") == "master")
 
     @property
-    def keeps_file(self) -> bool:
+    def has_append_only_file(self) -> bool:
         """Whether it writes an append-only file."""
-        return bool(self.number("aof_enabled"))
+        return bool(self.get_number("aof_enabled"))
 
     @property
     def replicas(self) -> int:
         """Replicas that are sent every write as it happens."""
-        named = [self.info.get(f"slave{at}") for at in range(self.number("connected_slaves"))]
+        named = [self.info.get(f"slave{at}") for at in range(self.get_number("connected_slaves"))]
         return sum(isinstance(one, Mapping) and one.get("state") == "online" for one in named)
 
-    def number(self, field: str) -> int:
+    def get_number(self, field: str) -> int:
         """A field of INFO as a number; 0 where there is none."""
         value = self.info.get(field, 0)
         return int(value) if str(value).isdigit() else 0
 
 
-def directives(*names: str) -> Operation[dict[str, str]]:
+def read_directives(*names: str) -> Operation[dict[str, str]]:
     """Directives and their values, without those the user may not read."""
     config: dict[str, str] = {}
     for name in names:
@@ -105,13 +105,13 @@ def read_server_info(
     info = yield from _permitted(Command(("INFO",)), {})
     return ServerInfo(
         info=info,
-        config=(yield from directives(*DIRECTIVES)),
-        latency=1000 * median(trips),
-        clock=None if theirs is None else theirs[0] + theirs[1] / 1e6 - ours,
+        config=(yield from read_directives(*DIRECTIVES)),
+        latency_ms=1000 * median(trips),
+        clock_offset=None if theirs is None else theirs[0] + theirs[1] / 1e6 - ours,
     )
 
 
-def user() -> Operation[str | None]:
+def read_user() -> Operation[str | None]:
     """Who we are to it; None where it does not tell."""
     told = yield from _permitted(Command(("ACL WHOAMI",)), None)
     return None if told is None else _text(told)

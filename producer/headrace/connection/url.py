@@ -40,7 +40,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     sentinel_login: Mapping[str, str] = {}
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """For messages: host and port, or the path of the socket; nothing that is secret."""
         parts = urlsplit(self.url)
         if self.sentinels:
@@ -86,7 +86,7 @@ def _host(name: str) -> str:
     return f"[{name}]" if ":" in name else name
 
 
-def read_address(url: str) -> Address:
+def parse_address(url: str) -> Address:
     """The address a URL names, or SettingError, which says nothing of the URL but its scheme and options."""
     if not isinstance(url, str):
         raise SettingError(f"the Redis URL is a text, got a {type(url).__name__}")
@@ -98,7 +98,7 @@ def read_address(url: str) -> Address:
 
 def describe_server(settings: Settings) -> str:
     """Which Redis, for messages: host and port, the path of the socket, or the name and its Sentinels."""
-    return read_address(settings.redis_url).where
+    return parse_address(settings.redis_url).location
 
 
 @contextmanager

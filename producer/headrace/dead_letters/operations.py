@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.catalog.published import Contracts
+from headrace.catalog.published import ContractCache
 from headrace.connection.commands import Operation, Script
 from headrace.dead_letters import replay
 from headrace.dead_letters.bulk import BulkOperation
@@ -59,7 +59,7 @@ class DeadLetterCount(msgspec.Struct, frozen=True, kw_only=True):
 class DeadLetterOperations:
     """The plans of dead letters, of one client."""
 
-    def __init__(self, settings: Settings, keys: Keys, contracts: Contracts, job_keys: JobKeys | None) -> None:
+    def __init__(self, settings: Settings, keys: Keys, contracts: ContractCache, job_keys: JobKeys | None) -> None:
         self._settings, self._keys, self._contracts, self._job_keys = settings, keys, contracts, job_keys
 
     def search(self, given: DeadLetterFilter) -> DeadLetterCursor:
@@ -101,7 +101,7 @@ class DeadLetterOperations:
         def deal(found: Sequence[DeadLetter]) -> Operation[list[LetterResult]]:
             if version is not None:
                 for model in {one.model for one in found if one.model is not None} - checked:
-                    yield from self._contracts.named(model, version, now)
+                    yield from self._contracts.resolve(model, version, now)
                     checked.add(model)
             if dry_run:
                 return [

@@ -12,12 +12,12 @@ import msgspec
 from headrace.errors import InvalidInput, SettingError
 from headrace.results import publish
 from headrace.submit.enqueue import JobEncoder
-from headrace.wire.attempts import REPLAY, Attempt, join_history, runs_alone
+from headrace.wire.attempts import REPLAY, Attempt, encode_queued_message, must_run_alone
 from headrace.wire.dead_letter import DeadLetterWithMessage
-from headrace.wire.keys import PRIORITY_STEPS, Keys, model_of, step_of
-from headrace.wire.message import Job, describe
+from headrace.wire.keys import PRIORITY_STEPS, Keys, model_name, priority_index
+from headrace.wire.message import Job, describe_job
 from headrace.wire.parsing import MalformedMessage, parse
-from headrace.wire.signing import HEADER, JobKeys
+from headrace.wire.signing import SIGNATURE_HEADER, JobKeys
 
 
 class LetterResult(IntEnum):
@@ -91,11 +91,11 @@ def prepare(
     `keys` is signed anew where that changes what is signed. Raises MalformedMessage, and
     SettingError without the keys.
     """
-    if model_of(letter.queue) is None:
+    if model_name(letter.queue) is None:
         raise MalformedMessage("it comes from no queue of a model")
     sealed = parse(letter.payload)
     try:
-        job = sealed.job()
+        job = sealed.to_job()
         record = _record(job, letter.payload, now_ms)
     except InvalidInput:
         job, record = None, b""
@@ -106,8 +106,8 @@ def prepare(
     return PreparedReplay(
         letter=letter,
         priority=sealed.priority,
-        isolated=runs_alone(history),
-        queued_message=join_history(history, message),
+        isolated=must_run_alone(history),
+        queued_message=encode_queued_message(history, message),
         record=record,
     )
 
@@ -127,7 +127,7 @@ def _target(keys: Keys, one: PreparedReplay) -> str:
     if one.isolated:
         return keys.isolated(one.letter.queue)
     # Any client may have written any number.
-    return keys.lists(one.letter.queue)[step_of(min(max(one.priority, 0), PRIORITY_STEPS[-1]))]
+    return keys.lists(one.letter.queue)[priority_index(min(max(one.priority, 0), PRIORITY_STEPS[-1]))]
 
 
 def _record(job: Job, message: bytes, now_ms: int) -> bytes:
@@ -148,12 +148,12 @@ def _rewritten(message: bytes, job: Job | None, version: str | None, keys: JobKe
         body = msgspec.json.encode((args, {**options, "version": version}, embed))
         encoded = msgspec.json.decode(parts["properties"]).get("body_encoding") == "base64"
         parts["body"] = base64.b64encode(body).decode() if encoded else body.decode()
-        headers["argsrepr"] = describe(job.model, version, len(job.instances))
+        headers["argsrepr"] = describe_job(job.model, version, len(job.instances))
     if signed is not None and job is not None:
         changed = msgspec.structs.replace(
             signed, expires=None, body=msgspec.json.decode(msgspec.json.encode(parts["body"]), type=str)
         )
-        headers[HEADER] = signed.again(changed, job.id, keys)
+        headers[SIGNATURE_HEADER] = signed.again(changed, job.id, keys)
     parts["headers"] = headers
     return msgspec.json.encode(parts)
 
@@ -168,10 +168,10 @@ class _Signed(msgspec.Struct, frozen=True):
     @classmethod
     def from_message(cls, parts: dict[str, Any], headers: dict[str, Any]) -> _Signed | None:
         """That of a message; None where it is not signed."""
-        found = {name: msgspec.json.decode(headers.get(name, b"null")) for name in (HEADER, "expires")}
-        if not isinstance(found[HEADER], str):
+        found = {name: msgspec.json.decode(headers.get(name, b"null")) for name in (SIGNATURE_HEADER, "expires")}
+        if not isinstance(found[SIGNATURE_HEADER], str):
             return None
-        return cls(found[HEADER], found["expires"], msgspec.json.decode(parts["body"], type=str))
+        return cls(found[SIGNATURE_HEADER], found["expires"], msgspec.json.decode(parts["body"], type=str))
 
     def again(self, changed: _Signed, job: str, keys: JobKeys | None) -> str:
         """The signature of the message as it was changed. One that did not count before counts no more after."""
@@ -182,7 +182,7 @@ class _Signed(msgspec.Struct, frozen=True):
                 f"job {job} is signed, and to replay it changes what the signature is over: set HEADRACE_JOB_KEYS "
                 "to the keys of the producers"
             )
-        if keys.refusal(job, self.expires, self.body.encode(), self.signature) is not None:
+        if keys.check(job, self.expires, self.body.encode(), self.signature) is not None:
             return self.signature
         return keys.sign(job, changed.expires, changed.body.encode()).decode()
 

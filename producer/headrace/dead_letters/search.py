@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from headrace.connection.commands import Command, Operation, Script
 from headrace.dead_letters.filter import CheckedFilter
-from headrace.wire import dead_letter as letters
-from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
+from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage, attach_message, decode_letter
 from headrace.wire.keys import Keys
 
 #: Ids one command names, and letters one call of a script deals with: a call should hold Redis for a millisecond.
@@ -99,7 +98,7 @@ class DeadLetterCursor:
                 if self._wanted.ids is not None:
                     self.missing.append(name)
                 continue
-            met = letters.decode(name, line or b"", int(float(died)))
+            met = decode_letter(name, line or b"", int(float(died)))
             if self._first <= met.died_ms <= self._last and self._wanted.matches(met):
                 yield met
 
@@ -136,7 +135,5 @@ def read_letters(keys: Keys, names: Sequence[str]) -> Operation[tuple[int, list[
         if died is None:
             whole.append(None)
         else:
-            whole.append(
-                letters.decode_with_message(letters.decode(name, line or b"", int(float(died))), message or b"")
-            )
+            whole.append(attach_message(decode_letter(name, line or b"", int(float(died))), message or b""))
     return int(now_ms), whole

@@ -24,7 +24,7 @@ def check_access(address: Address, user: str | None) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             subject="HEADRACE_REDIS_URL",
-            actual=f"without TLS, to {address.where}",
+            actual=f"without TLS, to {address.location}",
             expected="rediss://",
             reason="anyone on the network path can read instances, predictions and the password",
             fix="give Redis a certificate (`tls-port`), and write rediss:// with ssl_ca_certs",

@@ -46,7 +46,7 @@ def check_redis(server: ServerInfo, *, prefix: str = "", by_sentinel: bool = Fal
     checks = (_identity, _eviction, _memory, _persistence, _replication, _distance, _unreadable_directives)
     findings = [finding for check in checks for finding in check(server)]
     findings += _cluster(server, prefix)
-    if by_sentinel and not server.number("connected_slaves") and server.is_primary:
+    if by_sentinel and not server.get_number("connected_slaves") and server.is_primary:
         findings.append(
             Finding(
                 severity="warning",
@@ -80,7 +80,7 @@ def _identity(server: ServerInfo) -> Iterator[Finding]:
             reason="a replica refuses writes",
             fix=f"point HEADRACE_REDIS_URL at the primary, {primary}; or make this the primary: REPLICAOF NO ONE",
         )
-    if server.number("loading"):
+    if server.get_number("loading"):
         yield Finding(
             severity="error",
             subject="loading",
@@ -92,7 +92,7 @@ def _identity(server: ServerInfo) -> Iterator[Finding]:
 
 
 def _cluster(server: ServerInfo, prefix: str) -> Iterator[Finding]:
-    if not server.number("cluster_enabled"):
+    if not server.get_number("cluster_enabled"):
         return
     alternative = "use one primary with replicas and Sentinel"
     if _HASH_TAG.search(prefix):
@@ -119,7 +119,7 @@ def _eviction(server: ServerInfo) -> Iterator[Finding]:
     policy = str(server.info.get("maxmemory_policy", "noeviction"))
     if policy == "noeviction":
         return
-    has_limit = server.number("maxmemory") > 0
+    has_limit = server.get_number("maxmemory") > 0
     deleted = (
         "queues with all their jobs, and outcomes"
         if policy.startswith("allkeys")
@@ -137,7 +137,7 @@ def _eviction(server: ServerInfo) -> Iterator[Finding]:
 
 
 def _memory(server: ServerInfo) -> Iterator[Finding]:
-    used, limit, total = (server.number(name) for name in ("used_memory", "maxmemory", "total_system_memory"))
+    used, limit, total = (server.get_number(name) for name in ("used_memory", "maxmemory", "total_system_memory"))
     if limit and used >= _NEARLY_FULL * limit:
         yield Finding(
             severity="error" if used >= limit else "warning",
@@ -156,7 +156,7 @@ def _memory(server: ServerInfo) -> Iterator[Finding]:
             reason="the system kills a Redis that uses all memory; with a limit, Redis only refuses further jobs",
             fix=f"CONFIG SET maxmemory {int(_NEARLY_FULL * total)}",
         )
-    clients, max_clients = server.number("connected_clients"), server.number("maxclients")
+    clients, max_clients = server.get_number("connected_clients"), server.get_number("maxclients")
     if max_clients and clients >= _NEARLY_FULL * max_clients:
         yield Finding(
             severity="warning",
@@ -169,7 +169,7 @@ def _memory(server: ServerInfo) -> Iterator[Finding]:
 
 
 def _persistence(server: ServerInfo) -> Iterator[Finding]:
-    if server.keeps_file:
+    if server.has_append_only_file:
         yield from _append_only_file(server)
     elif "aof_enabled" in server.info:
         save = server.config.get("save")
@@ -263,20 +263,21 @@ def _replication(server: ServerInfo) -> Iterator[Finding]:
 
 
 def _distance(server: ServerInfo) -> Iterator[Finding]:
-    if server.latency is not None and server.latency >= _SLOW_MS:
+    if server.latency_ms is not None and server.latency_ms >= _SLOW_MS:
         yield Finding(
             severity="warning",
             subject="latency",
-            actual=f"{server.latency:.0f} ms a round trip",
+            actual=f"{server.latency_ms:.0f} ms a round trip",
             expected=f"under {_SLOW_MS:.0f} ms",
             reason="every submit and every claim of a worker takes that long",
             fix="move closer to Redis; if it is close, look at `redis-cli --latency` and SLOWLOG GET",
         )
-    if server.clock is not None and abs(server.clock) >= _CLOCK_SKEW_SECONDS:
+    offset = server.clock_offset
+    if offset is not None and abs(offset) >= _CLOCK_SKEW_SECONDS:
         yield Finding(
             severity="warning",
             subject="clock",
-            actual=f"{abs(server.clock):.1f} s {'ahead of' if server.clock > 0 else 'behind'} this machine's",
+            actual=f"{abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} this machine's",
             expected=f"within {_CLOCK_SKEW_SECONDS:.0f} s",
             reason="`expires` and `delay` are computed with the producer's clock and compared with Redis's",
             fix="synchronise both clocks (NTP)",
@@ -285,7 +286,7 @@ def _distance(server: ServerInfo) -> Iterator[Finding]:
 
 def _unreadable_directives(server: ServerInfo) -> Iterator[Finding]:
     unreadable = [name for name in DIRECTIVES if name not in server.config]
-    if not server.keeps_file:
+    if not server.has_append_only_file:
         unreadable = [name for name in unreadable if "appendfsync" not in name]
     if unreadable:
         yield Finding(

@@ -10,10 +10,16 @@ from collections.abc import Iterator, Mapping
 import msgspec
 from redis.exceptions import ResponseError
 
-from headrace.catalog import aliases, published
-from headrace.catalog import workers as statuses
-from headrace.catalog.aliases import Aliases
-from headrace.catalog.workers import LoadError, WorkerStatus
+from headrace.catalog.aliases import Aliases, decode_aliases, read_aliases
+from headrace.catalog.published import list_models
+from headrace.catalog.workers import (
+    LoadError,
+    WorkerStatus,
+    decode_loaded,
+    decode_refused,
+    read_loaded,
+    read_refused,
+)
 from headrace.connection.commands import Command, Operation
 from headrace.doctor.finding import Finding
 from headrace.inspection import queues
@@ -67,16 +73,16 @@ def read_service(keys: Keys) -> Operation[ServiceState | None]:
 def _read_service(keys: Keys) -> Operation[ServiceState]:
     seconds, micros = yield Command(("TIME",))
     now_ms = int(seconds) * 1000 + int(micros) // 1000
-    names = yield from published.list_models(keys)
+    names = yield from list_models(keys)
     leases = yield from queues.read_leases(keys)
     models = []
     if names:
         lengths = yield queues.measure_command(keys, names)
         for depth in queues.decode_depths(names, lengths, leases):
             model = depth.model
-            model_aliases = aliases.decoded(model, (yield aliases.read_command(keys, model)))
-            loaded = statuses.loaded((yield statuses.read_loaded(keys, model)), now_ms)
-            refused = statuses.refused((yield statuses.read_refused(keys, model)), now_ms)
+            model_aliases = decode_aliases(model, (yield read_aliases(keys, model)))
+            loaded = decode_loaded((yield read_loaded(keys, model)), now_ms)
+            refused = decode_refused((yield read_refused(keys, model)), now_ms)
             models.append(ServedModel(queue=depth, aliases=model_aliases, loaded=loaded, refused=refused))
     expiries = tuple(int(expires_ms) for _, expires_ms in leases)
     return ServiceState(now_ms=now_ms, models=tuple(models), lease_expiries_ms=expiries)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 from redis.exceptions import RedisError, ResponseError
 
-from headrace.catalog import published
+from headrace.catalog.published import list_models
 from headrace.connection.commands import Operation, Pipeline, Script
 from headrace.inspection.locate import JobLocator, is_not_permitted
 from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
-from headrace.wire import dead_letter, execution, outcome
-from headrace.wire.execution import Completion
+from headrace.wire.dead_letter import decode_letter
+from headrace.wire.execution import Completion, decode_completion
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Outcome, Status, status_of
+from headrace.wire.outcome import Outcome, Status, decode_or_malformed, outcome_status
 from headrace.wire.record import decode_record
 
 _LOOK = Script("return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}")
@@ -36,15 +36,15 @@ class JobInspector:
     def read_state(self, job: str) -> Operation[JobState]:
         """What is known of a job."""
         stored, record = yield _LOOK([self._keys.result(job), self._keys.job(job)])
-        return job_state(job, stored, decode_record(record).m if record else None)
+        return job_state(job, stored, decode_record(record).model if record else None)
 
     def explain(self, job: str) -> Operation[Timeline]:
         """What became of a job."""
         known = yield from self._known(job)
         if known.outcome is not None or known.dead_letter is not None:
             return build_timeline(known)
-        models = [known.record.m] if known.record else (yield from published.list_models(self._keys))
-        earliest = known.record.e if known.record else None
+        models = [known.record.model] if known.record else (yield from list_models(self._keys))
+        earliest = known.record.not_before_ms if known.record else None
         try:
             place = yield from JobLocator(self._keys, job, known.submitted_ms, earliest).find(models)
         except ResponseError as error:
@@ -70,18 +70,18 @@ class JobInspector:
         return JobFacts(
             job=job,
             record=decode_record(record) if record else None,
-            outcome=outcome.read(job, stored) if stored else None,
-            completion=execution.decode_completion(stored) if stored else Completion(),
-            dead_letter=dead_letter.decode(job, line, int(float(died))) if line and died else None,
+            outcome=decode_or_malformed(job, stored) if stored else None,
+            completion=decode_completion(stored) if stored else Completion(),
+            dead_letter=decode_letter(job, line, int(float(died))) if line and died else None,
         )
 
 
 def job_state(job: str, stored: bytes | None, model: str | None) -> JobState:
     """A job by its result key and the model in its record, None where there is none."""
-    ended = outcome.read(job, stored) if stored else None
+    ended = decode_or_malformed(job, stored) if stored else None
     status: Status = "unknown"
     if ended is not None:
-        status = status_of(ended)
+        status = outcome_status(ended)
     elif stored is not None and b"STARTED" in stored[:64]:
         status = "running"
     elif stored is not None or model is not None:

@@ -14,9 +14,9 @@ import msgspec
 from redis.exceptions import NoPermissionError, ResponseError
 
 from headrace.connection.commands import Command, Operation, Script
-from headrace.wire.attempts import Attempt, split_history
+from headrace.wire.attempts import Attempt, decode_queued_message
 from headrace.wire.keys import Keys, queue_name
-from headrace.wire.message import submitted_at
+from headrace.wire.message import submission_time
 
 #: Jobs one call of a script looks at, so that Redis is held for a millisecond or two; and calls for one list.
 _PART, _PARTS = 500, 20
@@ -99,7 +99,7 @@ class JobLocator:
         self._keys, self._job = keys, job
         at = "" if submitted_ms is None else f"{submitted_ms:012x}"
         # That of the id is its own; many jobs of one call were submitted at the same moment.
-        self._moment = job[:13] if submitted_at(job) else at and f"{at[:8]}-{at[8:]}"
+        self._moment = job[:13] if submission_time(job) else at and f"{at[:8]}-{at[8:]}"
         self._earliest = "-inf" if earliest_ms is None else earliest_ms
 
     def find(self, models: Sequence[str]) -> Operation[JobLocation | None]:
@@ -166,7 +166,7 @@ class JobLocator:
 
 
 def _attempts(head: bytes) -> tuple[Attempt, ...]:
-    return split_history(head)[0]
+    return decode_queued_message(head)[0]
 
 
 def is_not_permitted(error: ResponseError) -> bool:

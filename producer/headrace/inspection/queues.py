@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from headrace.catalog import published
+from headrace.catalog.published import list_models
 from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
-from headrace.wire.message import submitted_at
+from headrace.wire.message import submission_time
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +90,7 @@ def decode_depths(
 
 def read_queues(keys: Keys) -> Operation[list[QueueDepth]]:
     """Measure the queue of every model that has a published contract."""
-    models = yield from published.list_models(keys)
+    models = yield from list_models(keys)
     if not models:
         return []
     lengths = yield measure_command(keys, models)
@@ -137,7 +137,7 @@ def oldest_waits(models: Sequence[str], ids: Sequence[bytes], now_seconds: float
     waits = {}
     for number, model in enumerate(models):
         first = number * _LISTS_PER_QUEUE
-        moments = [submitted_at(job.decode(errors="replace")) for job in ids[first : first + _LISTS_PER_QUEUE]]
+        moments = [submission_time(job.decode(errors="replace")) for job in ids[first : first + _LISTS_PER_QUEUE]]
         submitted = [moment.timestamp() for moment in moments if moment is not None]
         if submitted:
             waits[model] = max(0.0, now_seconds - min(submitted))

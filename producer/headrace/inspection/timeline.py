@@ -9,11 +9,11 @@ import msgspec
 
 from headrace.inspection.locate import JobLocation
 from headrace.text import format_duration, plural
-from headrace.wire.attempts import CRASH, ERROR, LAPSE, REPLAY, TIMEOUT, Attempt
+from headrace.wire.attempts import CRASH, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, TIMEOUT, Attempt
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.execution import Completion, Execution
-from headrace.wire.message import submitted_at
-from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Status, Success, status_of
+from headrace.wire.message import submission_time
+from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Status, Success, outcome_status
 from headrace.wire.record import Record
 
 #: What has happened, and, of a job without an outcome, the last three: where it is now.
@@ -88,9 +88,9 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def submitted_ms(self) -> int | None:
         """When it was submitted, by its producer's clock."""
-        if self.record is not None and self.record.t is not None:
-            return self.record.t
-        moment = submitted_at(self.job)
+        if self.record is not None and self.record.submitted_ms is not None:
+            return self.record.submitted_ms
+        moment = submission_time(self.job)
         return None if moment is None else int(moment.timestamp() * 1000)
 
     @property
@@ -109,7 +109,7 @@ def build_timeline(known: JobFacts) -> Timeline:
     record, letter, ended, place = known.record, known.dead_letter, known.outcome, known.location
     models = (
         ended.prediction.model if isinstance(ended, Success) else None,
-        record.m if record else None,
+        record.model if record else None,
         letter.model if letter else None,
         place.model if place else None,
     )
@@ -119,13 +119,13 @@ def build_timeline(known: JobFacts) -> Timeline:
         model=next((model for model in models if model), None),
         steps=steps,
         note=_note(known),
-        metadata=record.x if record else letter.metadata if letter else None,
+        metadata=record.metadata if record else letter.metadata if letter else None,
     )
 
 
 def _status(known: JobFacts) -> Status:
     if known.outcome is not None:
-        return status_of(known.outcome)
+        return outcome_status(known.outcome)
     if known.location is not None:
         return "running" if known.location.state == "leased" else "queued"
     if known.dead_letter is not None:
@@ -136,7 +136,7 @@ def _status(known: JobFacts) -> Status:
 def _steps(known: JobFacts) -> Iterator[Step]:
     since = known.submitted_ms
     if since is not None:
-        earliest = known.record.e if known.record else None
+        earliest = known.record.not_before_ms if known.record else None
         later = f", not to be started for {format_duration(earliest - since)}" if earliest else ""
         yield Step(kind="submitted", at_ms=since, text=f"submitted{later}", due_ms=earliest)
         since = max(since, earliest or 0)
@@ -160,9 +160,9 @@ def _attempt(attempt: Attempt) -> Step:
     others = attempt.claim_size - 1
     why = {
         CRASH: "its process was lost",
-        LAPSE: "its worker was lost, or cut off",
+        LEASE_EXPIRED: "its worker was lost, or cut off",
         TIMEOUT: "it took longer than its model's limit",
-    }.get(attempt.cause, f"the model raised {attempt.cause.removeprefix(ERROR)}")
+    }.get(attempt.cause, f"the model raised {attempt.cause.removeprefix(ERROR_PREFIX)}")
     return Step(
         kind="attempt",
         at_ms=attempt.at_ms,
@@ -180,21 +180,21 @@ def _ran(run: Execution, worker: str | None, since: int | None) -> Iterator[Step
     yield Step(
         kind="claimed",
         at_ms=run.claimed_ms,
-        text=f"claimed {company(run.jobs - 1)} by {worker or 'a worker'}{after} (claim {run.claim})",
-        claim=run.claim,
+        text=f"claimed {company(run.claim_size - 1)} by {worker or 'a worker'}{after} (claim {run.lease})",
+        claim=run.lease,
         worker=worker,
-        claim_size=run.jobs - 1,
+        claim_size=run.claim_size - 1,
         waited_ms=waited,
     )
     if run.version is not None:
         yield Step(
             kind="predicted",
             at_ms=run.claimed_ms + run.started_ms,
-            text=f"predicted by version {run.version} on {run.runtime}: {run.rows:,} "
-            f"row{'' if run.rows == 1 else 's'} in {format_duration(run.duration_ms)}",
+            text=f"predicted by version {run.version} on {run.runtime}: {run.instances:,} "
+            f"row{'' if run.instances == 1 else 's'} in {format_duration(run.duration_ms)}",
             version=run.version,
             runtime=run.runtime,
-            rows=run.rows,
+            rows=run.instances,
             duration_ms=run.duration_ms,
         )
 
@@ -202,15 +202,15 @@ def _ran(run: Execution, worker: str | None, since: int | None) -> Iterator[Step
 def _ended(outcome: Outcome, ended: Completion) -> Step:
     match outcome:
         case Success():
-            return Step(kind="ended", at_ms=ended.at_ms, text="success: the outcome was published")
+            return Step(kind="ended", at_ms=ended.published_ms, text="success: the outcome was published")
         case Failure():
             said = f"failed for good ({outcome.reason}): {outcome.error}: {outcome.message}"
-            return Step(kind="ended", at_ms=ended.at_ms, text=said, cause=outcome.reason)
+            return Step(kind="ended", at_ms=ended.published_ms, text=said, cause=outcome.reason)
         case Cancelled():
-            return Step(kind="ended", at_ms=ended.at_ms, text="cancelled", cause="cancelled")
+            return Step(kind="ended", at_ms=ended.published_ms, text="cancelled", cause="cancelled")
         case Expired():
             said = "expired: it was not started before its deadline"
-            return Step(kind="ended", at_ms=ended.at_ms, text=said, cause="expired")
+            return Step(kind="ended", at_ms=ended.published_ms, text=said, cause="expired")
 
 
 def _buried(letter: DeadLetter, job: str, *, told: bool) -> Step:

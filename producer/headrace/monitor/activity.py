@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.wire.message import submitted_at
+from headrace.wire.message import submission_time
 
 #: Seconds that rates and times are of.
 WINDOW_SECONDS = 10
@@ -131,7 +131,7 @@ class Activity:
         second.by_worker[event.hostname] += 1
         if how == "failed":
             second.errors[model, str(event.exception or "")] += 1
-        if how == "succeeded" and (submitted := submitted_at(event.uuid)) is not None:
+        if how == "succeeded" and (submitted := submission_time(event.uuid)) is not None:
             # All are counted, some are measured.
             times = second.times.setdefault(model, [])
             took = max(0.0, (event.timestamp - submitted.timestamp()) * 1000)

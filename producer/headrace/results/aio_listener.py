@@ -18,15 +18,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from headrace.connection.errors import is_permanent, unavailable
+from headrace.connection.errors import is_permanent, translate_error
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.results.inbox import LOOK_AGAIN
 from headrace.results.listener import FIRST_PAUSE, LINGER, LONGEST_PAUSE, PING_AFTER
 from headrace.results.subscriptions import Subscriptions
 from headrace.settings import Settings
-from headrace.wire import outcome
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Outcome
+from headrace.wire.outcome import Outcome, decode_by_job, decode_lines
 
 #: How often the task looks at the clock.
 _TICK = 1.0
@@ -201,7 +200,7 @@ class AsyncOutcomeListener:
 
     def _note(self, error: RedisError | OSError) -> None:
         broken = error if isinstance(error, RedisError) else redis.ConnectionError(str(error))
-        self.error = unavailable(broken, self._settings)
+        self.error = translate_error(broken, self._settings)
         if is_permanent(broken):
             self._subscriptions.fail(self.error)
 
@@ -265,13 +264,13 @@ class AsyncOutcomeListener:
     def _take(self, reply: list[Any]) -> None:
         match reply:
             case [b"message", bytes() as channel, bytes() as told] if channel.decode() == self._inbox:
-                self._subscriptions.on_outcome({one.job: one for one in outcome.read_many(told)})
+                self._subscriptions.on_outcome({one.job: one for one in decode_lines(told)})
             case [b"subscribe", bytes() as channel, *_] if channel.decode() == self._inbox:
                 self._subscriptions.inbox.confirmed()
             case [b"subscribe", bytes() as channel, *_]:
                 self._subscriptions.on_subscribed(self._job(channel))
             case [b"message", bytes() as channel, bytes() as stored]:
-                self._subscriptions.on_outcome(outcome.read_all({self._job(channel): stored}))
+                self._subscriptions.on_outcome(decode_by_job({self._job(channel): stored}))
 
     def _job(self, channel: bytes) -> str:
         return channel.decode().removeprefix(self._channel)
@@ -280,4 +279,4 @@ class AsyncOutcomeListener:
         """Take what was stored before its subscription held."""
         if looks := self._subscriptions.next_to_look_at():
             found = await self._client.mget([self._name(job) for job in looks])
-            self._subscriptions.on_outcome(outcome.read_all(dict(zip(looks, found, strict=True))))
+            self._subscriptions.on_outcome(decode_by_job(dict(zip(looks, found, strict=True))))

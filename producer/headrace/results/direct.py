@@ -23,9 +23,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from headrace.settings import Settings
-from headrace.wire import outcome
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Outcome
+from headrace.wire.outcome import Outcome, decode_lines
 
 #: Lines that are kept for who predicts next: as many as threads predict at once, up to here.
 _KEPT = 32
@@ -70,7 +69,7 @@ class DirectSubscriber:
             while (left := end - time.monotonic()) > 0:
                 reply = connection.read_response(timeout=left, disconnect_on_error=False)
                 answered = True
-                for one in outcome.read_many(reply[2]) if reply[0] == b"message" else ():
+                for one in decode_lines(reply[2]) if reply[0] == b"message" else ():
                     if one.job == job:
                         self._doubted = False
                         return one

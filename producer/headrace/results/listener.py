@@ -25,14 +25,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from headrace.connection.errors import is_permanent, unavailable
+from headrace.connection.errors import is_permanent, translate_error
 from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.results.inbox import LOOK_AGAIN
 from headrace.results.subscriptions import CHUNK, Subscriptions
 from headrace.settings import Settings
-from headrace.wire import outcome
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Outcome
+from headrace.wire.outcome import Outcome, decode_by_job, decode_lines
 
 #: Seconds the thread stays when nobody waits.
 LINGER = 10.0
@@ -183,7 +182,7 @@ class OutcomeListener:
     def _note(self, error: RedisError | OSError) -> None:
         broken = error if isinstance(error, RedisError) else redis.ConnectionError(str(error))
         with self._lock:
-            self.error = unavailable(broken, self._settings)
+            self.error = translate_error(broken, self._settings)
             if is_permanent(broken):
                 self._subscriptions.fail(self.error)
 
@@ -270,7 +269,7 @@ class OutcomeListener:
     def _take(self, reply: list[Any]) -> None:
         match reply:
             case [b"message", bytes() as channel, bytes() as told] if channel.decode() == self._inbox:
-                self._end({one.job: one for one in outcome.read_many(told)})
+                self._end({one.job: one for one in decode_lines(told)})
             case [b"subscribe", bytes() as channel, *_] if channel.decode() == self._inbox:
                 with self._lock:
                     self._subscriptions.inbox.confirmed()
@@ -278,7 +277,7 @@ class OutcomeListener:
                 with self._lock:
                     self._subscriptions.on_subscribed(self._job(channel))
             case [b"message", bytes() as channel, bytes() as stored]:
-                self._end(outcome.read_all({self._job(channel): stored}))
+                self._end(decode_by_job({self._job(channel): stored}))
 
     def _job(self, channel: bytes) -> str:
         return channel.decode().removeprefix(self._channel)
@@ -296,7 +295,7 @@ class OutcomeListener:
             self._connection.send_command("UNSUBSCRIBE", *map(self._name, through), check_health=False)
         if looks:
             found = self._client.mget([self._name(job) for job in looks])
-            self._end(outcome.read_all(dict(zip(looks, found, strict=True))))
+            self._end(decode_by_job(dict(zip(looks, found, strict=True))))
         return bool(looks or through)
 
     def _sleep(self) -> None:

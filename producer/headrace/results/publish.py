@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from headrace.connection.commands import Command, Operation, Script, Word
-from headrace.wire import outcome as outcomes
+from headrace.connection.commands import Argument, Command, Operation, Script
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Cancelled, Outcome
+from headrace.wire.outcome import Cancelled, Outcome, decode_or_malformed, encode_outcome
 
 #: Seconds after a cancellation during which workers check whether a job was cancelled before they run it.
 _CANCELLED_SECONDS = 86_400
@@ -71,10 +70,10 @@ def publish_command(keys: Keys, finished: Sequence[Outcome], *, ttl: int, now: d
     The reply is a list: for each outcome, 1 if it was published, 0 if the job had an outcome already.
     """
     names: list[str] = []
-    arguments: list[Word] = [ttl]
+    arguments: list[Argument] = [ttl]
     for outcome in finished:
         names += [keys.result(outcome.job), keys.job(outcome.job)]
-        arguments.append(outcomes.encode(outcome, now))
+        arguments.append(encode_outcome(outcome, now))
     return _PUBLISH(names, arguments)
 
 
@@ -90,4 +89,4 @@ def cancel(keys: Keys, job: str, *, ttl: int, now: datetime) -> Operation[bool]:
         return True
     # Cancelled before, perhaps by this very call, whose reply was lost.
     stored = yield Command(("GET", keys.result(job)))
-    return stored is not None and isinstance(outcomes.read(job, stored), Cancelled)
+    return stored is not None and isinstance(decode_or_malformed(job, stored), Cancelled)

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 import msgspec
 from redis.exceptions import RedisError
 
-from headrace.connection import server_info
-from headrace.connection.commands import Command, Operation, Pipeline, Script, Word
-from headrace.connection.errors import unavailable
-from headrace.connection.server_info import ServerInfo
-from headrace.connection.url import describe_server, read_address
+from headrace.connection.commands import Argument, Command, Operation, Pipeline, Script
+from headrace.connection.errors import translate_error
+from headrace.connection.server_info import ServerInfo, read_directives
+from headrace.connection.url import describe_server, parse_address
 from headrace.errors import NotDurable
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
@@ -67,17 +66,17 @@ def available_guarantee(settings: Settings) -> Operation[DurabilityGuarantee]:
     replica = server.replicas > 0
     if replica and isinstance(wait, RedisError):
         raise _no_guarantee(settings, "replicas are connected, and this user may not WAIT for one; see its ACL")
-    if not replica and read_address(settings.redis_url).sentinels:
+    if not replica and parse_address(settings.redis_url).sentinels:
         # Its disk does not help: another server may become the primary, and this one may itself have come back.
         raise _no_guarantee(
             settings, "Sentinels choose the primary, and this one has no replica now; wait for one"
         )
-    disk = server.keeps_file and not isinstance(waitaof, RedisError)
+    disk = server.has_append_only_file and not isinstance(waitaof, RedisError)
     if replica or disk:
         return DurabilityGuarantee(replica, disk)
-    if not server.keeps_file:
+    if not server.has_append_only_file:
         raise _no_guarantee(settings, "it has no append-only file and no replica; CONFIG SET appendonly yes")
-    directives = yield from server_info.directives("appendfsync", "no-appendfsync-on-rewrite")
+    directives = yield from read_directives("appendfsync", "no-appendfsync-on-rewrite")
     if directives.get("appendfsync") == "always" and directives.get("no-appendfsync-on-rewrite") == "no":
         return DurabilityGuarantee(replica=False, disk=False)
     if not directives:
@@ -101,7 +100,7 @@ def confirm(
         _count_records_command(records[start : start + _RECORDS_PER_CALL]).with_source
         for start in range(0, len(records), _RECORDS_PER_CALL)
     ]
-    waits: list[tuple[Word, ...]] = []
+    waits: list[tuple[Argument, ...]] = []
     if guarantee.replica:
         waits.append(("WAIT", 1, milliseconds))
     if guarantee.disk:
@@ -112,7 +111,7 @@ def confirm(
         if refusal is not None:
             raise refusal
     except RedisError as error:
-        raise _unconfirmed(jobs, str(unavailable(error, settings))) from error
+        raise _unconfirmed(jobs, str(translate_error(error, settings))) from error
     server = f"Redis at {describe_server(settings)}"
     lost = len(jobs) - sum(replies[: len(counts)])
     if lost:

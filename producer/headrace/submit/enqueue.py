@@ -15,11 +15,10 @@ from typing import Any
 
 import msgspec
 
-from headrace.connection.commands import Command, Script, Word
+from headrace.connection.commands import Argument, Command, Script
 from headrace.errors import InvalidInput
-from headrace.wire import message as envelope
-from headrace.wire.keys import Keys, queue_name, step_of
-from headrace.wire.message import Job
+from headrace.wire.keys import Keys, priority_index, queue_name
+from headrace.wire.message import Job, encode_instances, message_template
 from headrace.wire.record import DIGEST_BYTES, Record
 from headrace.wire.signing import JobKeys
 
@@ -92,7 +91,7 @@ class JobEncoder:
 
     def __init__(self, template: Job, version: str | None, keys: JobKeys | None = None) -> None:
         self.template = template
-        self._message_template = envelope.message_template(template, keys)
+        self._message_template = message_template(template, keys)
         # A repeat names the same version, even if an alias has moved since.
         self._digest_prefix = msgspec.json.encode([template.model, version, template.method])
 
@@ -109,12 +108,16 @@ class JobEncoder:
         """
         template = self.template
         eta_ms = int(template.eta.timestamp() * 1000) if template.eta else None
-        return msgspec.json.encode(Record(m=template.model, t=submitted_ms, e=eta_ms, x=template.metadata))
+        return msgspec.json.encode(
+            Record(
+                model=template.model, submitted_ms=submitted_ms, not_before_ms=eta_ms, metadata=template.metadata
+            )
+        )
 
 
 def encode_instances_within(instances: Sequence[Any], limit: int) -> bytes:
     """Encode instances as JSON. Raises InvalidInput for values that JSON cannot hold, and over `limit` bytes."""
-    encoded = envelope.encode_instances(instances)
+    encoded = encode_instances(instances)
     if len(encoded) > limit:
         raise InvalidInput(
             f"the job's instances take {len(encoded):,} bytes as JSON, more than the {limit:,} of "
@@ -139,7 +142,7 @@ def enqueue_command(
     """
     template = encoder.template
     names = [*keys.lists(queue_name(template.model)), *(keys.job(job.job) for job in jobs)]
-    arguments: list[Word] = [step_of(template.priority) + 1, queue_limit, record_ttl, DIGEST_BYTES]
+    arguments: list[Argument] = [priority_index(template.priority) + 1, queue_limit, record_ttl, DIGEST_BYTES]
     record = encoder.encode_record(submitted_ms)
     for job in jobs:
         arguments += (job.digest + record, job.message)

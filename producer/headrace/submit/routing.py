@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.catalog.contract import Contract
-from headrace.catalog.published import Contracts
+from headrace.catalog.published import ContractCache
 from headrace.catalog.validation import check_instances, check_method
 from headrace.connection.commands import Operation
 from headrace.errors import InvalidInput
@@ -36,7 +36,7 @@ class VersionGroup(msgspec.Struct, frozen=True):
 class Router:
     """The operations that route the jobs of one client and check their instances."""
 
-    def __init__(self, contracts: Contracts, *, check: bool) -> None:
+    def __init__(self, contracts: ContractCache, *, check: bool) -> None:
         self._contracts = contracts
         self._check = check
 
@@ -71,10 +71,10 @@ class Router:
     def _versions(self, options: SubmitOptions, jobs: Sequence[str], now: datetime) -> Operation[list[str | None]]:
         if not self._check or (options.version is not None and is_version(options.version)):
             return [options.version] * len(jobs)
-        aliases = yield from self._contracts.aliases(options.model, now.timestamp())
-        if options.version is None and aliases.splits:
-            return [aliases.version(None, job) for job in jobs]
-        return [aliases.version(options.version, "")] * len(jobs)
+        aliases = yield from self._contracts.read_aliases(options.model, now.timestamp())
+        if options.version is None and aliases.has_canary:
+            return [aliases.resolve(None, job) for job in jobs]
+        return [aliases.resolve(options.version, "")] * len(jobs)
 
     def _check_instances(
         self,
@@ -90,13 +90,13 @@ class Router:
         if not self._check:
             return instances
         moment, numbers = now.timestamp(), list(numbers)
-        contract = yield from self._contracts.get(options.model, version, moment)
+        contract = yield from self._contracts.read(options.model, version, moment)
         try:
             return _check_against(contract, options, instances, numbers)
         except InvalidInput:
-            if self._contracts.is_fresh(options.model, version, moment):
+            if self._contracts.was_read_at(options.model, version, moment):
                 raise
-        contract = yield from self._contracts.get(options.model, version, moment, again=True)
+        contract = yield from self._contracts.read(options.model, version, moment, refresh=True)
         return _check_against(contract, options, instances, numbers)
 
 

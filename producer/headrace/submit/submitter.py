@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from headrace.catalog.published import Contracts
+from headrace.catalog.published import ContractCache
 from headrace.connection.commands import Operation, PipelinedOperation
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.settings import Settings
@@ -41,7 +41,7 @@ class Submitter:
         self,
         settings: Settings,
         keys: Keys,
-        contracts: Contracts,
+        contracts: ContractCache,
         job_keys: JobKeys | None,
         *,
         reply_channel: str,

@@ -27,9 +27,16 @@ from headrace.settings import Settings
 from headrace.submit.enqueue import JobEncoder, encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
-from headrace.wire.keys import PRIORITY_STEPS, check_job_id, check_model_name, queue_name, split_version, step_of
+from headrace.wire.keys import (
+    PRIORITY_STEPS,
+    check_job_id,
+    check_model_name,
+    priority_index,
+    queue_name,
+    split_version,
+)
 from headrace.wire.message import Instance, Job, encode_instances, new_id
-from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Status, Success, status_of
+from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Status, Success, outcome_status
 
 #: Instances in, one prediction for each out.
 Answer = Callable[[list[Instance]], Sequence[Any]]
@@ -130,7 +137,7 @@ class InMemoryClient:
     def run(self) -> int:
         """Run the jobs that wait, the first priority first; how many there were."""
         waiting = [job for job, _ in self._jobs.values() if job.id not in self._outcomes]
-        for job in sorted(waiting, key=lambda job: step_of(job.priority)):
+        for job in sorted(waiting, key=lambda job: priority_index(job.priority)):
             self._end(job)
         return len(waiting)
 
@@ -244,14 +251,14 @@ class InMemoryClient:
         by_priority = dict.fromkeys(PRIORITY_STEPS, 0)
         for job, _ in self._jobs.values():
             if job.model == model and job.id not in self._outcomes:
-                by_priority[PRIORITY_STEPS[step_of(job.priority)]] += 1
+                by_priority[PRIORITY_STEPS[priority_index(job.priority)]] += 1
         return QueueDepth(model=model, queue=queue_name(model), by_priority=by_priority)
 
     def look(self, job: str) -> tuple[Status, Outcome | None]:
         """Where a job is; for its handle."""
         ended = self._outcomes.get(job)
         if ended is not None:
-            return status_of(ended), ended
+            return outcome_status(ended), ended
         return ("queued" if job in self._jobs else "unknown"), None
 
     def cancel(self, job: str) -> bool:

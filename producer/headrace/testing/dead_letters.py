@@ -15,11 +15,10 @@ from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_
 from headrace.dead_letters.groups import DeadLetterGroup, DeadLetterGroups
 from headrace.dead_letters.operations import DeadLetterCount, check_version
 from headrace.errors import UnknownLetter
-from headrace.wire import dead_letter as letters
 from headrace.wire.attempts import REPLAY, Attempt
-from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
+from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage, attach_message
 from headrace.wire.keys import queue_name
-from headrace.wire.message import Job, encode
+from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure
 
 _HERE = "in memory"
@@ -45,7 +44,7 @@ class InMemoryDeadLetters:
             error=failure.error,
             module=failure.module,
             message=failure.message,
-            rows=len(job.instances),
+            instances=len(job.instances),
             worker=_HERE,
             died_ms=_ms(utc_now()),
             attempts=self._attempts.get(job.id, ()),
@@ -53,7 +52,7 @@ class InMemoryDeadLetters:
         )
         self._jobs[job.id] = job
         self._letters.pop(job.id, None)
-        self._letters[job.id] = letters.decode_with_message(letter, encode(job))
+        self._letters[job.id] = attach_message(letter, encode_message(job))
 
     def list(self, **which: Unpack[DeadLetterFilter]) -> Iterator[DeadLetter]:
         """As `DeadLetters.list`."""

@@ -16,13 +16,13 @@ import msgspec
 HISTORY_MARK = b"\x01"
 
 #: A run lost with what ran it: whose fault that was is only known of a job that ran alone.
-CRASH, LAPSE, TIMEOUT = "crash", "lapse", "timeout"
+CRASH, LEASE_EXPIRED, TIMEOUT = "crash", "lease_expired", "timeout"
 #: Before the name of the transient error a run ended in: `error:ConnectionResetError`.
-ERROR = "error:"
+ERROR_PREFIX = "error:"
 #: No run: a person sent the job again, and what lies before no longer counts.
 REPLAY = "replay"
 #: No run: the worker that claimed the job could not run it, and gave it back for another that can.
-ELSEWHERE = "elsewhere"
+REQUEUED = "requeued"
 
 _FRAME = re.compile(rb"\x01((?:[^,;\n]+,[^,;\n]*,[0-9]{1,15},[0-9]{1,9};)+)\n")
 _SEPARATORS = re.compile(r"[,;\s]")
@@ -31,7 +31,7 @@ _SEPARATORS = re.compile(r"[,;\s]")
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """A run of a job that did not end it, or a replay."""
 
-    #: `crash`, `lapse`, `timeout`, `error:<name of the exception>`, `replay` or `elsewhere`.
+    #: `crash`, `lease_expired`, `timeout`, `error:<name of the exception>`, `replay` or `requeued`.
     cause: str
     #: Who ran the job, or who sent it again.
     owner: str
@@ -43,16 +43,16 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
 
     @property
-    def lost(self) -> bool:
+    def is_lost(self) -> bool:
         """Whether the run took its process or its owner with it, or more time than it had."""
-        return self.cause in {CRASH, LAPSE, TIMEOUT}
+        return self.cause in {CRASH, LEASE_EXPIRED, TIMEOUT}
 
 
-def split_history(frame: bytes) -> tuple[tuple[Attempt, ...], bytes]:
+def decode_queued_message(queued_message: bytes) -> tuple[tuple[Attempt, ...], bytes]:
     """A frame's attempts, oldest first, and its message. What only looks like a frame is a message."""
-    found = _FRAME.match(frame)
+    found = _FRAME.match(queued_message)
     if found is None:
-        return (), frame
+        return (), queued_message
     parts = (entry.split(",") for entry in found[1].decode(errors="replace").rstrip(";").split(";"))
     attempts = tuple(
         Attempt(
@@ -64,35 +64,35 @@ def split_history(frame: bytes) -> tuple[tuple[Attempt, ...], bytes]:
         )
         for cause, owner, at_ms, company in parts
     )
-    return attempts, frame[found.end() :]
+    return attempts, queued_message[found.end() :]
 
 
-def join_history(attempts: Sequence[Attempt], message: bytes) -> bytes:
+def encode_queued_message(attempts: Sequence[Attempt], message: bytes) -> bytes:
     """The frame of a message with these attempts; the message itself, if there are none."""
     if not attempts:
         return message
     written = "".join(
-        f"{word(_cause(attempt))},{word(attempt.owner)},{attempt.at_ms},{attempt.claim_size};"
+        f"{escape_field(_cause(attempt))},{escape_field(attempt.owner)},{attempt.at_ms},{attempt.claim_size};"
         for attempt in attempts
     )
     return HISTORY_MARK + written.encode(errors="replace") + b"\n" + message
 
 
-def counted_attempts(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+def select_counted(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
     """The attempts that count: runs, since the job was last sent again by a person."""
-    return tuple(attempt for attempt in _since_replay(attempts) if attempt.cause != ELSEWHERE)
+    return tuple(attempt for attempt in _since_replay(attempts) if attempt.cause != REQUEUED)
 
 
-def waited(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+def select_requeues(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
     """The last times, without a run between, that the job was given back for another worker."""
     since = _since_replay(attempts)
-    last = max((place for place, attempt in enumerate(since) if attempt.cause != ELSEWHERE), default=-1)
+    last = max((place for place, attempt in enumerate(since) if attempt.cause != REQUEUED), default=-1)
     return tuple(since[last + 1 :])
 
 
-def kept_version(attempts: Sequence[Attempt]) -> str | None:
+def find_pinned_version(attempts: Sequence[Attempt]) -> str | None:
     """The version the job ran on, where it named none; it keeps it, also where an alias moved meanwhile."""
-    return next((attempt.version for attempt in reversed(counted_attempts(attempts)) if attempt.version), None)
+    return next((attempt.version for attempt in reversed(select_counted(attempts)) if attempt.version), None)
 
 
 def _since_replay(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
@@ -104,11 +104,11 @@ def _cause(attempt: Attempt) -> str:
     return f"{attempt.cause}@{attempt.version}" if attempt.version else attempt.cause
 
 
-def runs_alone(attempts: Sequence[Attempt]) -> bool:
+def must_run_alone(attempts: Sequence[Attempt]) -> bool:
     """Whether the job may have taken a process with it, so that it is to run with no other."""
-    return any(attempt.lost for attempt in attempts)
+    return any(attempt.is_lost for attempt in attempts)
 
 
-def word(text: str) -> str:
+def escape_field(text: str) -> str:
     """A text as it may stand in a frame."""
     return _SEPARATORS.sub("_", text)

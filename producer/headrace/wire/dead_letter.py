@@ -4,7 +4,7 @@ It lies in Redis in three places, so that a listing reads no message:
 
     headrace:dead            hash: letter id -> the letter as one line of JSON (`Letter.encode`)
     headrace:dead:messages   hash: letter id -> the message, byte for byte, without the history before it
-    headrace:died            sorted set: letter id by the moment it died, the server's unix milliseconds
+    headrace:dead:times            sorted set: letter id by the moment it died, the server's unix milliseconds
 
 A letter's id is its job's. A message that is no job has none: its letter is called by `malformed_id`. No
 value of an instance is in the line; the message holds them.
@@ -39,10 +39,10 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     #: Where it was raised, for errors of a model.
     traceback: str | None = None
     #: Instances of the job; None where that cannot be told.
-    rows: int | None = None
+    instances: int | None = None
     #: Host of the worker that ended it.
     worker: str
-    #: The moment it died, unix milliseconds. 0 as it is written: the score in `headrace:died` says it.
+    #: The moment it died, unix milliseconds. 0 as it is written: the score in `headrace:dead:times` says it.
     died_ms: int = 0
     #: The runs that were lost or met an error worth another run, and the replays between them, oldest first.
     attempts: tuple[Attempt, ...] = ()
@@ -65,17 +65,17 @@ _LETTER = msgspec.json.Decoder(DeadLetter)
 _KEPT = msgspec.json.Decoder(DeadLetterWithMessage)
 
 
-def malformed_id(message: bytes) -> str:
+def malformed_letter_id(message: bytes) -> str:
     """What the letter of a message that is no job is called; the same bytes twice are one letter."""
     return f"malformed-{hashlib.sha256(message).hexdigest()[:16]}"
 
 
-def malformed(
+def malformed_letter(
     message: bytes, error: Exception, *, queue: str, worker: str, attempts: tuple[Attempt, ...] = ()
 ) -> DeadLetter:
     """The letter of a message that is no job, for what reading it raised."""
     return DeadLetter(
-        id=malformed_id(message),
+        id=malformed_letter_id(message),
         queue=queue,
         reason="malformed",
         error=type(error).__name__,
@@ -86,7 +86,7 @@ def malformed(
     )
 
 
-def decode(letter: str, line: bytes, died_ms: int) -> DeadLetter:
+def decode_letter(letter: str, line: bytes, died_ms: int) -> DeadLetter:
     """The letter in a line. One that cannot be read, whoever wrote it, is still listed, and can be purged."""
     try:
         found = _LETTER.decode(line)
@@ -103,7 +103,7 @@ def decode(letter: str, line: bytes, died_ms: int) -> DeadLetter:
     return msgspec.structs.replace(found, id=letter, died_ms=died_ms)
 
 
-def decode_with_message(letter: DeadLetter, payload: bytes) -> DeadLetterWithMessage:
+def attach_message(letter: DeadLetter, payload: bytes) -> DeadLetterWithMessage:
     """A letter and its message as one."""
     return DeadLetterWithMessage(payload=payload, **msgspec.structs.asdict(letter))
 

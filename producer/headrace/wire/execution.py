@@ -17,17 +17,17 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The run that ended a job. As JSON it is a list, to be short: what is added to it goes last."""
 
     #: The claim's lease: host, process and number of who claimed.
-    claim: str
+    lease: str
     #: When it was claimed, the server's unix milliseconds, and the jobs in the claim: 1 is alone.
     claimed_ms: int
-    jobs: int
+    claim_size: int
     #: The version that predicted, and its runtime; None where nothing was predicted.
     version: str | None = None
     runtime: str | None = None
     #: Milliseconds from the claim to the predict call of its batch, and those the call took; rows of the batch.
     started_ms: int = 0
     duration_ms: float = 0.0
-    rows: int = 0
+    instances: int = 0
     #: The runs before this one, oldest first.
     attempts: tuple[Attempt, ...] = ()
 
@@ -46,7 +46,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     execution: Execution | None = None
 
     @property
-    def at_ms(self) -> int | None:
+    def published_ms(self) -> int | None:
         """When it was published, in unix milliseconds."""
         try:
             moment = datetime.fromisoformat(self.date_done or "")

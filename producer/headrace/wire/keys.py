@@ -20,7 +20,7 @@ TASK = "headrace.predict"
 PRIORITY_STEPS = (0, 3, 6, 9)
 
 #: Priority of jobs somebody waits for, and of jobs of a file.
-ONLINE, BATCH = 0, 9
+ONLINE_PRIORITY, BATCH_PRIORITY = 0, 9
 
 _QUEUE_PREFIX = "predict."
 _PRIORITY_SEPARATOR = "\x06\x16"
@@ -72,12 +72,12 @@ def queue_name(model: str) -> str:
     return _QUEUE_PREFIX + model
 
 
-def model_of(queue: str) -> str | None:
+def model_name(queue: str) -> str | None:
     """The model a queue belongs to; None for a queue that is not ours."""
     return queue.removeprefix(_QUEUE_PREFIX) if queue.startswith(_QUEUE_PREFIX) else None
 
 
-def step_of(priority: int) -> int:
+def priority_index(priority: int) -> int:
     """The index in PRIORITY_STEPS of the list that holds a priority, rounding down as kombu does."""
     return max(index for index, step in enumerate(PRIORITY_STEPS) if step <= priority)
 
@@ -107,7 +107,7 @@ class Keys(msgspec.Struct, frozen=True):
 
     def reply_channel(self, client: str) -> str:
         """A channel: outcomes of one client's jobs, many to a message, a line each."""
-        return f"{self.prefix}headrace:inbox:{client}"
+        return f"{self.prefix}headrace:replies:{client}"
 
     def contracts(self, model: str) -> str:
         """A hash: version -> contract (JSON), and `latest` -> version."""
@@ -131,7 +131,7 @@ class Keys(msgspec.Struct, frozen=True):
 
     def version_stats(self, model: str, version: str) -> str:
         """A hash: what a version came to while another is tried beside it (counted by workers)."""
-        return f"{self.prefix}headrace:tally:{model}:{version}"
+        return f"{self.prefix}headrace:version-stats:{model}:{version}"
 
     def drift(self, model: str, version: str, hour: int) -> str:
         """A string of 32-bit numbers: the rows of an hour since 1970 in each cell of the version's profile."""
@@ -139,7 +139,7 @@ class Keys(msgspec.Struct, frozen=True):
 
     def isolated(self, queue: str) -> str:
         """A list: frames to run again, each alone."""
-        return f"{self.prefix}headrace:again:{queue}"
+        return f"{self.prefix}headrace:isolated:{queue}"
 
     def delayed(self, queue: str) -> str:
         """A sorted set: frames not to be run before their score (unix milliseconds)."""
@@ -172,7 +172,7 @@ class Keys(msgspec.Struct, frozen=True):
     @property
     def dead_times(self) -> str:
         """A sorted set: letter id by the moment it died (the server's unix milliseconds)."""
-        return f"{self.prefix}headrace:died"
+        return f"{self.prefix}headrace:dead:times"
 
     @property
     def dead_dropped(self) -> str:

@@ -22,7 +22,7 @@ import msgspec
 
 from headrace.errors import InvalidInput
 from headrace.wire.keys import TASK, queue_name
-from headrace.wire.signing import HEADER, JobKeys
+from headrace.wire.signing import SIGNATURE_HEADER, JobKeys
 
 #: One record to predict on: named features, a list of values (nested for images), or a text.
 Instance = dict[str, Any] | list[Any] | str | float
@@ -53,10 +53,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: Headers that carry a trace: those of W3C, and Sentry's. Instrumented Celery clients write the same.
-TRACE = ("traceparent", "tracestate", "sentry-trace", "baggage")
+TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 
 
-class Options(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The keyword arguments of the task."""
 
     version: str | None = None
@@ -81,7 +81,7 @@ _VERSION_7 = (0x7 << 76) | (0x2 << 62)
 _SUBMITTED = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-def submitted_at(job: str) -> datetime | None:
+def submission_time(job: str) -> datetime | None:
     """When the job of that id was submitted, by its submitter's clock; None where the id does not tell."""
     found = _SUBMITTED.fullmatch(job)
     if found is None:
@@ -125,7 +125,7 @@ def _plain(value: Any) -> Any:
 _INSTANCES = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
 
 
-def encode(job: Job, keys: JobKeys | None = None) -> bytes:
+def encode_message(job: Job, keys: JobKeys | None = None) -> bytes:
     """The message of a job, as it is pushed on a list; signed, with keys."""
     return message_template(job, keys).render(job.id, encode_instances(job.instances))
 
@@ -134,10 +134,10 @@ class MessageTemplate(msgspec.Struct, frozen=True):
     """A message, but for the id and the instances of its job: jobs that differ in these alone share it."""
 
     #: The body, up to its instances and from there on.
-    head: bytes
-    tail: bytes
+    body_head: bytes
+    body_tail: bytes
     #: The message, up to its body, and from there on, cut where the id stands.
-    before: bytes
+    before_body: bytes
     between_ids: list[bytes]
     #: What signs the jobs, if anything does, and their deadline: the signature comes first among the headers.
     keys: JobKeys | None = None
@@ -145,13 +145,13 @@ class MessageTemplate(msgspec.Struct, frozen=True):
 
     def render(self, job: str, instances: bytes) -> bytes:
         """The message of a job; its instances are given as JSON."""
-        body = binascii.b2a_base64(self.head + instances + self.tail, newline=False)
+        body = binascii.b2a_base64(self.body_head + instances + self.body_tail, newline=False)
         if self.keys is None:
-            return self.before + body + job.encode().join(self.between_ids)
+            return self.before_body + body + job.encode().join(self.between_ids)
         first, *rest = self.between_ids
-        signature = b'"%b":"%b",' % (HEADER.encode(), self.keys.sign(job, self.expires, body))
+        signature = b'"%b":"%b",' % (SIGNATURE_HEADER.encode(), self.keys.sign(job, self.expires, body))
         first = first.replace(_HEADERS, _HEADERS + signature, 1)
-        return self.before + body + job.encode().join([first, *rest])
+        return self.before_body + body + job.encode().join([first, *rest])
 
 
 def message_template(job: Job, keys: JobKeys | None = None) -> MessageTemplate:
@@ -163,11 +163,11 @@ def message_template(job: Job, keys: JobKeys | None = None) -> MessageTemplate:
 
 
 def _formed(job: Job) -> MessageTemplate:
-    options = Options(version=job.version, method=job.method, metadata=job.metadata)
+    options = TaskOptions(version=job.version, method=job.method, metadata=job.metadata)
     plain = _form(
         job.model,
         msgspec.json.encode(options),
-        describe(job.model, job.version, len(job.instances)),
+        describe_job(job.model, job.version, len(job.instances)),
         job.reply_to or "",
         job.priority,
         _moment_text(job.eta),
@@ -241,7 +241,7 @@ def _form(  # noqa: PLR0917  # all of them are the key of the cache
     return MessageTemplate(head, tail, before, rest.split(_ID_MARK.encode()))
 
 
-def describe(model: str, version: str | None, rows: int) -> str:
+def describe_job(model: str, version: str | None, instances: int) -> str:
     """A job in a few words, without its payload: `churn@3, 2 instances`."""
     named = f"{model}@{version}" if version else model
-    return f"{named}, {rows} instance{'' if rows == 1 else 's'}"
+    return f"{named}, {instances} instance{'' if instances == 1 else 's'}"

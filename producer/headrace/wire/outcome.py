@@ -108,12 +108,14 @@ _STATUS: dict[type[Any], Status] = {
 }
 
 
-def status_of(outcome: Outcome) -> Status:
+def outcome_status(outcome: Outcome) -> Status:
     """The status a job has by its outcome."""
     return _STATUS[type(outcome)]
 
 
-def encode(outcome: Outcome, now: datetime, *, run: msgspec.Raw | None = None, worker: str | None = None) -> bytes:
+def encode_outcome(
+    outcome: Outcome, now: datetime, *, execution: msgspec.Raw | None = None, worker: str | None = None
+) -> bytes:
     """Encode an outcome as Celery stores a result. `run` is its `headrace.wire.execution` record."""
     meta: dict[str, Any] = {
         "status": "SUCCESS",
@@ -135,8 +137,8 @@ def encode(outcome: Outcome, now: datetime, *, run: msgspec.Raw | None = None, w
             word = "expired" if isinstance(outcome, Expired) else "revoked"
             meta["status"] = "REVOKED"
             meta["result"] = _exception("TaskRevokedError", "celery.exceptions", word)
-    if run is not None:
-        meta["execution"], meta["worker"] = run, worker
+    if execution is not None:
+        meta["execution"], meta["worker"] = execution, worker
     return msgspec.json.encode(meta)
 
 
@@ -171,7 +173,7 @@ _CELERY_REASONS: dict[str, Reason] = {
 }
 
 
-def decode(stored: bytes) -> Outcome | None:
+def decode_outcome(stored: bytes) -> Outcome | None:
     """The outcome in a result key; None for a state that is none (STARTED, RETRY)."""
     with suppress(msgspec.ValidationError):  # most are: half the time
         found = _SUCCEEDED.decode(stored)
@@ -212,30 +214,30 @@ def _message(result: Any) -> str:
     return "" if said is None else str(said)
 
 
-def read_many(told: bytes) -> list[Outcome]:
+def decode_lines(told: bytes) -> list[Outcome]:
     """The outcomes in a message to an inbox, a line each. What is none is left out: looking will tell."""
     found: list[Outcome] = []
     for line in told.splitlines():
         with suppress(msgspec.DecodeError, RecursionError):
-            ended = decode(line)
+            ended = decode_outcome(line)
             if ended is not None:
                 found.append(ended)
     return found
 
 
-def read_all(stored: Mapping[str, object]) -> dict[str, Outcome]:
+def decode_by_job(stored: Mapping[str, object]) -> dict[str, Outcome]:
     """The outcomes among what is stored for jobs, by id; what is no bytes is none."""
     return {
         job: ended
         for job, raw in stored.items()
-        if isinstance(raw, bytes) and (ended := read(job, raw)) is not None
+        if isinstance(raw, bytes) and (ended := decode_or_malformed(job, raw)) is not None
     }
 
 
-def read(job: str, stored: bytes) -> Outcome | None:
+def decode_or_malformed(job: str, stored: bytes) -> Outcome | None:
     """`decode`, for what anyone may have stored: a result that is none of Headrace's is a failure."""
     try:
-        return decode(stored)
+        return decode_outcome(stored)
     except (msgspec.DecodeError, RecursionError):
         return Failure(
             job=job,

@@ -20,10 +20,10 @@ import msgspec
 
 from headrace.errors import InvalidInput, NotTrusted
 from headrace.wire.keys import TASK, split_version
-from headrace.wire.message import TRACE, Job, Options
-from headrace.wire.signing import HEADER, Trust
+from headrace.wire.message import TRACE_HEADERS, Job, TaskOptions
+from headrace.wire.signing import SIGNATURE_HEADER, Trust
 
-_NO_OPTIONS = Options()
+_NO_OPTIONS = TaskOptions()
 
 
 class MalformedMessage(ValueError):
@@ -46,11 +46,11 @@ class ParsedMessage(msgspec.Struct, frozen=True):
     #: Why it is not trusted; its arguments were not even read then.
     refusal: str | None = None
 
-    def job(self) -> Job:
+    def to_job(self) -> Job:
         """The job in it. Raises InvalidInput if its arguments are no job's, NotTrusted if it is refused."""
         if self.refusal is not None:
             raise NotTrusted(self.refusal)
-        return from_task(
+        return build_job(
             self.id,
             self.args,
             self.kwargs,
@@ -77,12 +77,14 @@ class _Headers(msgspec.Struct):
     tracestate: Any = None
     sentry_trace: Any = msgspec.field(default=None, name="sentry-trace")
     baggage: Any = None
-    signature: Any = msgspec.field(default=None, name=HEADER)
+    signature: Any = msgspec.field(default=None, name=SIGNATURE_HEADER)
 
     @property
     def trace(self) -> dict[str, str] | None:
         given = (self.traceparent, self.tracestate, self.sentry_trace, self.baggage)
-        found = {name: text for name, text in zip(TRACE, given, strict=True) if isinstance(text, str) and text}
+        found = {
+            name: text for name, text in zip(TRACE_HEADERS, given, strict=True) if isinstance(text, str) and text
+        }
         return found or None
 
 
@@ -134,10 +136,10 @@ def parse(message: bytes, trust: Trust | None = None) -> ParsedMessage:
 
 def _refusal(raw: _Message, trust: Trust) -> str | None:
     headers = raw.headers
-    return trust.refusal(str(headers.id), headers.expires, raw.body.encode(), headers.signature)
+    return trust.check(str(headers.id), headers.expires, raw.body.encode(), headers.signature)
 
 
-def from_task(
+def build_job(
     job: str,
     args: Sequence[Any],
     kwargs: dict[str, Any],
@@ -160,7 +162,7 @@ def from_task(
                 f"got [{', '.join(type(arg).__name__ for arg in args)}]"
             )
     try:
-        options = msgspec.convert(kwargs, Options) if kwargs else _NO_OPTIONS
+        options = msgspec.convert(kwargs, TaskOptions) if kwargs else _NO_OPTIONS
     except msgspec.ValidationError as error:
         raise InvalidInput(f"a job's options are version, method and metadata: {error}") from None
     name, version = split_version(model, options.version)

@@ -15,12 +15,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of a job besides its message, for as long as an id is protected from a second use."""
 
     #: The model.
-    m: str
+    model: str = msgspec.field(name="m")
     #: Submitted, where the id does not tell, and not to be started before: unix milliseconds.
-    t: int | None = None
-    e: int | None = None
+    submitted_ms: int | None = msgspec.field(default=None, name="t")
+    not_before_ms: int | None = msgspec.field(default=None, name="e")
     #: The submitter's metadata.
-    x: dict[str, str] | None = None
+    metadata: dict[str, str] | None = msgspec.field(default=None, name="x")
 
 
 _RECORD = msgspec.json.Decoder(Record)

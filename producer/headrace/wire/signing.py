@@ -16,7 +16,7 @@ import msgspec
 from headrace.errors import SettingError
 
 #: The header of a message that holds the signature.
-HEADER = "headrace-signature"
+SIGNATURE_HEADER = "headrace-signature"
 
 _KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 #: Characters of a secret at the least: 16 random bytes, as base64 has them.
@@ -54,7 +54,7 @@ class JobKeys(msgspec.Struct, frozen=True):
         name, secret = next(iter(self.secrets.items()))
         return name.encode() + b":" + _mac(secret, job, expires, body)
 
-    def refusal(self, job: str, expires: object, body: bytes, signature: object) -> str | None:
+    def check(self, job: str, expires: object, body: bytes, signature: object) -> str | None:
         """Why a signature does not count; None where it does."""
         if not isinstance(signature, str):
             return "the job is not signed"
@@ -75,11 +75,11 @@ class Trust(msgspec.Struct, frozen=True):
     #: Whether a job without a signature is refused.
     required: bool
 
-    def refusal(self, job: str, expires: object, body: bytes, signature: object) -> str | None:
+    def check(self, job: str, expires: object, body: bytes, signature: object) -> str | None:
         """Why a job is not taken; None where it is."""
         if signature is None and not self.required:
             return None
-        return self.keys.refusal(job, expires, body, signature)
+        return self.keys.check(job, expires, body, signature)
 
 
 def _mac(secret: bytes, job: str, expires: str | None, body: bytes) -> bytes:

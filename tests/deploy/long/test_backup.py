@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 CLIENT = """
 import json, sys
 from headrace import Client, Settings
-from headrace.settings import load
-client = Client(settings=load(Settings))
+from headrace.settings import load_settings
+client = Client(settings=load_settings(Settings))
 """
 SUBMIT = CLIENT + "print(*(client.submit('churn', json.loads(sys.argv[1]), delay=d).id for d in (0, 0, 1)))"
 ENDS = CLIENT + "print(*(client.job(id).result(timeout=60).prediction for id in sys.argv[1:]))"

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from headrace import Client
-from headrace.catalog.aliases import MOVE, Alias, encoded, history_command, move_call, moves
+from headrace.catalog.aliases import MOVE, Alias, decode_history, encode_alias, move_arguments, read_history
 from headrace.catalog.contract import Feature, Named
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.connection.commands import execute
 from headrace.errors import InvalidInput, UnknownModel
 from headrace.settings import Settings
@@ -31,20 +31,20 @@ STRICTER = msgspec.structs.replace(
 
 @pytest.fixture
 def client(redis_url: str, server: redis.Redis) -> Iterator[Client]:
-    publish(server, KEYS, CHURN)
-    publish(server, KEYS, STRICTER)
+    publish_contract(server, KEYS, CHURN)
+    publish_contract(server, KEYS, STRICTER)
     point(server, "production", CHURN.version)
     with Client(settings=Settings(redis_url=redis_url, contract_ttl=0)) as client:
         yield client
 
 
 def point(server: redis.Redis, alias: str, version: str, share: float | None = None) -> None:
-    server.hset(KEYS.aliases("churn"), alias, encoded(Alias(version=version, share=share)))
+    server.hset(KEYS.aliases("churn"), alias, encode_alias(Alias(version=version, share=share)))
 
 
 def versions(server: redis.Redis) -> dict[str, str | None]:
     """The version in each message that waits, by job."""
-    jobs = [parse(message).job() for message in server.lrange(queue_name("churn"), 0, -1)]
+    jobs = [parse(message).to_job() for message in server.lrange(queue_name("churn"), 0, -1)]
     return {job.id: job.version for job in jobs}
 
 
@@ -62,7 +62,7 @@ def test_a_job_stays_with_the_version_it_was_enqueued_for(client: Client, server
 
 def test_a_repeated_submit_is_the_same_job_though_production_has_moved(client: Client, server: redis.Redis):
     client.submit("churn", {**AGE}, id="order-1")
-    publish(server, KEYS, msgspec.structs.replace(CHURN, version="10"))
+    publish_contract(server, KEYS, msgspec.structs.replace(CHURN, version="10"))
     point(server, "production", "10")
     client.submit("churn", {**AGE}, id="order-1")
     assert versions(server) == {"order-1": CHURN.version}
@@ -93,13 +93,13 @@ def test_a_job_may_name_a_number_behind_its_model(client: Client, server: redis.
 
 
 def test_a_canary_takes_its_share_and_the_handles_keep_their_order(client: Client, server: redis.Redis):
-    publish(server, KEYS, msgspec.structs.replace(CHURN, version="10"))
+    publish_contract(server, KEYS, msgspec.structs.replace(CHURN, version="10"))
     point(server, "canary", "10", share=0.25)
     instances = [{"age": age} for age in range(800)]
     jobs = client.submit_many("churn", instances)
     ages = {
         job.id: (job.version, job.instances[0]["age"])
-        for job in (parse(message).job() for message in server.lrange(queue_name("churn"), 0, -1))
+        for job in (parse(message).to_job() for message in server.lrange(queue_name("churn"), 0, -1))
     }
     assert [ages[job.id][1] for job in jobs] == list(range(800))
     assert sum(version == "10" for version, _ in ages.values()) / 800 == pytest.approx(0.25, abs=0.08)
@@ -126,9 +126,9 @@ def test_an_alias_is_moved_by_one_person_at_a_time_and_every_move_is_written_dow
     nowhere, first, second = None, Alias(version="1"), Alias(version="2", share=0.1)
     steps = [(nowhere, first, 1), (nowhere, second, 0), (first, second, 1), (second, nowhere, 1)]
     for now, then, done in steps:
-        call = MOVE(*move_call(KEYS, "churn", "canary", now, then, by="ann", why="to see"))
+        call = MOVE(*move_arguments(KEYS, "churn", "canary", now, then, by="ann", reason="to see"))
         assert execute(server, call) == done
-    history = moves(execute(server, history_command(KEYS, "churn")))
+    history = decode_history(execute(server, read_history(KEYS, "churn")))
     assert [(move.former, move.version, move.share) for move in history] == [
         ("2", None, None),
         ("1", "2", 0.1),

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from headrace import AsyncClient, AsyncJobHandle, Client, JobHandle
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.errors import (
     BrokerUnavailable,
     HeadraceError,
@@ -34,7 +34,7 @@ AGE = {"age": 41}
 
 @pytest.fixture
 async def client(redis_url: str, server: redis.Redis) -> AsyncIterator[AsyncClient]:
-    publish(server, Keys(), CHURN)
+    publish_contract(server, Keys(), CHURN)
     async with AsyncClient(redis_url) as client:
         yield client
 

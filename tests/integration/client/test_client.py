@@ -14,7 +14,7 @@ import redis
 
 from headrace import Client
 from headrace.catalog.contract import Feature, Named
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.connection.connect import connect
 from headrace.errors import InvalidInput, JobCancelled, JobConflict, QueueFull, UnknownModel
 from headrace.settings import Settings
@@ -28,7 +28,7 @@ AGE = {"age": 41}
 
 @pytest.fixture
 def client(redis_url: str, server: redis.Redis) -> Iterator[Client]:
-    publish(server, Keys(), CHURN)
+    publish_contract(server, Keys(), CHURN)
     with Client(redis_url) as client:
         yield client
 
@@ -177,7 +177,7 @@ def test_unchecked_jobs_need_no_contract(redis_url: str, server: redis.Redis):
 
 def test_a_contract_that_refuses_is_read_again_first(client: Client, server: redis.Redis):
     client.submit("churn", AGE)
-    publish(
+    publish_contract(
         server,
         Keys(),
         msgspec.structs.replace(CHURN, version="4", input=Named(features=(Feature(name="years", kind="number"),))),
@@ -190,7 +190,7 @@ def test_a_contract_that_refuses_is_read_again_first(client: Client, server: red
 
 def test_a_version_published_late_does_not_become_the_newest(client: Client, server: redis.Redis):
     for version in ("10", "9"):
-        publish(server, Keys(), msgspec.structs.replace(CHURN, version=version))
+        publish_contract(server, Keys(), msgspec.structs.replace(CHURN, version=version))
     assert client.contract("churn").version == "10"
     assert client.contract("churn", "9").version == "9"
 
@@ -270,7 +270,7 @@ def test_without_models_there_are_no_queues(redis_url: str):
 def test_installations_with_prefixes_do_not_meet(redis_url: str, server: redis.Redis):
     settings = Settings(redis_url=redis_url, key_prefix="shop:")
     with connect(settings) as ours:
-        publish(ours, Keys("shop:"), CHURN)
+        publish_contract(ours, Keys("shop:"), CHURN)
     with Client(settings=settings) as client, Answering(redis_url, keys=Keys("shop:")):
         assert client.predict("churn", AGE, timeout=10).prediction == 82
     assert all(name.startswith(b"shop:") for name in server.scan_iter())
@@ -279,8 +279,8 @@ def test_installations_with_prefixes_do_not_meet(redis_url: str, server: redis.R
 def test_a_record_lives_as_long_as_the_settings_say(client: Client, server: redis.Redis):
     job = client.submit("churn", AGE, metadata={"batch": "7"})
     record = decode_record(server.get(Keys().job(job.id)))
-    assert record.m == "churn"
-    assert record.x == {"batch": "7"}
+    assert record.model == "churn"
+    assert record.metadata == {"batch": "7"}
     assert 6 * 86_400 < server.ttl(Keys().job(job.id)) <= 7 * 86_400
     end(server, Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=[1])), ttl=100)
     assert 90 < server.ttl(Keys().job(job.id)) <= 100

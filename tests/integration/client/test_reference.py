@@ -8,7 +8,7 @@ import pytest
 import redis
 
 import headrace
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.submit.options import JobOptions
 from headrace.wire.keys import Keys
 from tests.support import ROOT
@@ -21,7 +21,7 @@ def test_the_examples_run(
     redis_url: str, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("HEADRACE_REDIS_URL", redis_url)
-    publish(server, Keys(), CHURN)
+    publish_contract(server, Keys(), CHURN)
     names: dict[str, object] = {}
     with Answering(redis_url):
         for example in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):

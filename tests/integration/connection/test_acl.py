@@ -17,8 +17,8 @@ from redis.exceptions import NoPermissionError
 from headrace import BrokerUnavailable, Client, JobCancelled, Settings
 from headrace.catalog.aliases import Alias, Aliases
 from headrace.catalog.contract import Array, Contract, Output
-from headrace.catalog.published import publish
-from headrace.connection.celery import celery_app
+from headrace.catalog.published import publish_contract
+from headrace.connection.celery import create_celery_app
 from headrace.connection.commands import Pipeline, execute
 from headrace.connection.connect import connect
 from headrace.wire.keys import Keys
@@ -78,7 +78,10 @@ def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, 
     settings = Settings(redis_url=url("producer", port))
     with serving(url=url("worker", port), models=add(tmp_path), folder=tmp_path) as worker:
         submits(settings)
-        with celery_app(Settings(redis_url=url("celery", port))) as app, Client(settings=settings) as client:
+        with (
+            create_celery_app(Settings(redis_url=url("celery", port))) as app,
+            Client(settings=settings) as client,
+        ):
             job = app.send_task("headrace.predict", args=[MODEL, [[5, 0, 0]]], queue=f"predict.{MODEL}")
             assert job.get(timeout=20)["predictions"] == [10]
             app.backend.client.connection_pool.disconnect()
@@ -89,7 +92,7 @@ def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, 
             assert again.result(timeout=20).prediction == 2
             late = client.submit(MODEL, [1, 0, 0], delay=1)
             assert late.result(timeout=10).prediction == 2
-            with celery_app(Settings(redis_url=f"redis://admin:admin@127.0.0.1:{port}/0")) as control:
+            with create_celery_app(Settings(redis_url=f"redis://admin:admin@127.0.0.1:{port}/0")) as control:
                 assert control.control.inspect(timeout=5, limit=1).ping()
                 assert control.control.revoke([again.id], reply=True, timeout=5)
     assert refused(admin) == []
@@ -118,10 +121,10 @@ def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, 
         ("ZADD", "headrace:leases", "1", "x"),
         ("ZREM", "headrace:leases", "x"),
         ("LRANGE", "headrace:lease:x", "0", "-1"),
-        ("LRANGE", "headrace:again:predict.doubling", "0", "-1"),
-        ("LPUSH", "headrace:again:predict.doubling", "x"),
+        ("LRANGE", "headrace:isolated:predict.doubling", "0", "-1"),
+        ("LPUSH", "headrace:isolated:predict.doubling", "x"),
         ("ZRANGE", "headrace:delayed:predict.doubling", "0", "-1"),
-        ("ZRANGE", "headrace:died", "0", "-1"),
+        ("ZRANGE", "headrace:dead:times", "0", "-1"),
         ("HGET", "headrace:dead", "x"),
         ("HGET", "headrace:dead:messages", "x"),
         ("HSET", "headrace:dead", "x", "x"),
@@ -254,7 +257,7 @@ def test_a_producer_cannot_reach_dead_letters(port: int, admin: redis.Redis) -> 
         ):
             with pytest.raises(BrokerUnavailable, match="does not permit this user"):
                 act()
-    assert admin.zcard("headrace:died") == 1
+    assert admin.zcard("headrace:dead:times") == 1
 
 
 def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, tmp_path: Path) -> None:
@@ -333,7 +336,7 @@ def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, t
 def published(admin: redis.Redis) -> None:
     """A contract of the model, as a worker publishes it."""
     contract = Contract(model=MODEL, version="1", input=Array(shape=(3,)), methods={"predict": Output(shape=())})
-    publish(admin, Keys(), contract)
+    publish_contract(admin, Keys(), contract)
 
 
 def test_what_a_script_wrote_is_there_after_a_restart(tmp_path: Path) -> None:

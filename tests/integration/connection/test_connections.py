@@ -12,7 +12,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from headrace import Client, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.errors import BrokerUnavailable
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import configuration
@@ -109,7 +109,7 @@ def test_tls_with_an_authority_of_ones_own(tls: tuple[str, Path], models: Path, 
 @pytest.mark.parametrize("transport", ["kombu's", "ours"])
 def test_no_certificate_of_an_unknown_authority_is_trusted(tls: tuple[str, Path], transport: str) -> None:
     url = tls[0].partition("?")[0]
-    with celery_app(Settings(redis_url=url)) as app:
+    with create_celery_app(Settings(redis_url=url)) as app:
         if transport == "ours":
             app.conf.update(configuration(app.conf.broker_url))
         with app.connection_for_read() as connection:
@@ -128,7 +128,7 @@ def test_two_installations_on_one_database_see_nothing_of_each_other_and_leave_t
     url = redis_url.removesuffix("/0") + "/3"
     one, other = (Settings(redis_url=url, key_prefix=prefix) for prefix in ("one:", "other_"))
     their_worker = {"url": url, "models": models, "folder": tmp_path, "HEADRACE_KEY_PREFIX": "other_"}
-    with celery_app(other) as app, serving(**their_worker, name="two"):
+    with create_celery_app(other) as app, serving(**their_worker, name="two"):
         with listening(app) as heard, redis.Redis.from_url(url) as third:
             everything_works(one, models, tmp_path, third)
             keys = list(third.scan_iter())
@@ -157,7 +157,7 @@ def test_every_redis_there_is(version: str, models: Path, tmp_path: Path) -> Non
         wait_until(lambda: held(server))
         kill_pool(worker)
         assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(100, 104)]
-        wait_until(lambda: not held(server) and not server.exists("headrace:again:predict.doubling"))
+        wait_until(lambda: not held(server) and not server.exists("headrace:isolated:predict.doubling"))
         client.predict(MODEL, [1, 0, 0], timeout=20)
         assert sorted(_round_trips(client))[4] < POLL_EVERY / 5
 

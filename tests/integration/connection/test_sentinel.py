@@ -18,7 +18,7 @@ from kombu import pools
 from redis.sentinel import Sentinel
 
 from headrace import AsyncClient, Client, HeadraceError, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.errors import BrokerUnavailable
 from headrace.wire.keys import TASK
 from tests.support.claim_models import SLEEP, add, held, serving
@@ -115,7 +115,7 @@ def test_client_and_worker_follow_a_failover_by_themselves(group: Group, tmp_pat
         submits(settings)
         talks_celery(settings)
         assert worker.process.poll() is None
-        with celery_app(settings) as app:
+        with create_celery_app(settings) as app:
             stats = json.dumps(app.control.inspect(timeout=5, limit=1).stats())
         pools.reset()
         told = stats + worker.log.read_text()
@@ -162,7 +162,7 @@ def test_a_sentinel_that_is_gone_is_passed_over(group: Group) -> None:
         began = time.monotonic()
         client.submit(MODEL, [1, 0, 0])
         assert time.monotonic() - began < 2
-    with celery_app(settings) as app:
+    with create_celery_app(settings) as app:
         app.send_task(TASK, args=[MODEL, [[5, 0, 0]]], queue=f"predict.{MODEL}", ignore_result=True)
         assert time.monotonic() - began < 5
         app.backend.client.connection_pool.disconnect()

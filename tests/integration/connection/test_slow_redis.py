@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import redis
 
-from headrace.catalog.workers import loaded, publish_status, read_loaded, read_refused, refused, withdraw_status
+from headrace.catalog.workers import (
+    decode_loaded,
+    decode_refused,
+    publish_status,
+    read_loaded,
+    read_refused,
+    withdraw_status,
+)
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 
@@ -18,8 +25,8 @@ def now_ms(client: redis.Redis) -> int:
 
 def said(client: redis.Redis, model: str = "churn") -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     now = now_ms(client)
-    have = loaded(execute(client, read_loaded(KEYS, model)), now)
-    wrong = refused(execute(client, read_refused(KEYS, model)), now)
+    have = decode_loaded(execute(client, read_loaded(KEYS, model)), now)
+    wrong = decode_refused(execute(client, read_refused(KEYS, model)), now)
     return {name: one.versions for name, one in have.items()}, {name: one.reason for name, one in wrong.items()}
 
 
@@ -43,7 +50,7 @@ def test_who_is_silent_is_dropped_when_another_speaks_and_so_is_what_cannot_be_r
         execute(client, publish_status(KEYS, "churn", "gone", ["1"], {"2": "is broken"}))
         client.hset(KEYS.loaded("churn"), "odd", "no JSON")
         client.hset(KEYS.refused("churn"), "3", "no JSON")
-        execute(client, publish_status(KEYS, "churn", "b", ["1"], {}, silent=-1.0))
+        execute(client, publish_status(KEYS, "churn", "b", ["1"], {}, ttl=-1.0))
         assert list(said(client)[0]) == ["b"]
         assert client.hkeys(KEYS.refused("churn")) == []
         execute(client, withdraw_status(KEYS, "churn", "b"))

@@ -18,9 +18,9 @@ import redis
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from headrace import Client
-from headrace.catalog import published
-from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encoded
+from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encode_alias
 from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.published import publish_contract
 from headrace.catalog.workers import publish_status
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
@@ -209,13 +209,13 @@ def test_the_list_of_dead_letters_is_filtered(page: Page, site: Site):
 
 
 def test_the_models_and_queues_pages_in_dark_and_light_themes(page: Page, site: Site):
-    site.redis.hset(Keys().aliases("obedient"), PRODUCTION, encoded(Alias(version="1")))
+    site.redis.hset(Keys().aliases("obedient"), PRODUCTION, encode_alias(Alias(version="1")))
     run_failing_jobs(site)
     array, methods = Array(shape=(2,)), {"predict": Output(shape=())}
     for model, version in (("churn", "3"), ("churn", "4"), ("fraud", "7")):
-        published.publish(site.redis, Keys(), Contract(model=model, version=version, input=array, methods=methods))
-    site.redis.hset(Keys().aliases("churn"), PRODUCTION, encoded(Alias(version="3")))
-    site.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="4", share=0.1)))
+        publish_contract(site.redis, Keys(), Contract(model=model, version=version, input=array, methods=methods))
+    site.redis.hset(Keys().aliases("churn"), PRODUCTION, encode_alias(Alias(version="3")))
+    site.redis.hset(Keys().aliases("churn"), CANARY, encode_alias(Alias(version="4", share=0.1)))
     refused, runtimes = {"5": "churn@5 fails on its example: KeyError"}, {"3": "treelite", "4": "onnx"}
     for worker in ("worker@pod-7", "worker@pod-8"):
         execute(site.redis, publish_status(Keys(), "churn", worker, ["3", "4"], refused, runtimes=runtimes))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from headrace import Client, JobFailed
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.settings import Settings
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_flower, start_worker
@@ -136,7 +136,7 @@ def test_a_job_with_invalid_input_is_shown(dashboard: Dashboard, client: Client)
 
 
 def test_a_message_without_instances_is_shown(dashboard: Dashboard):
-    app = celery_app(Settings(redis_url=dashboard.redis))
+    app = create_celery_app(Settings(redis_url=dashboard.redis))
     result = app.send_task("headrace.predict", args=[SECRET_TEXT], queue="predict.obedient")
     with pytest.raises(Exception, match="a job's arguments are"):
         result.get(timeout=20)

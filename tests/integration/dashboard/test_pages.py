@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 
-from headrace.catalog import published
-from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encoded
+from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encode_alias
 from headrace.catalog.contract import Array, Contract, Output
+from headrace.catalog.published import publish_contract
 from headrace.catalog.workers import publish_status
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
@@ -114,7 +114,7 @@ def publish(site: Site, model: str = "churn", versions: tuple[str, ...] = ("1", 
         contract = Contract(
             model=model, version=version, input=Array(shape=(2,)), methods={"predict": Output(shape=())}
         )
-        published.publish(site.redis, Keys(), contract)
+        publish_contract(site.redis, Keys(), contract)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -177,7 +177,7 @@ def test_values_from_redis_are_escaped_in_html(acting: Site):
     )
     publish(acting, "churn")
     execute(acting.redis, publish_status(Keys(), "churn", HOSTILE, ["1"], {"2": HOSTILE}))
-    acting.redis.hset(Keys().aliases("churn"), HOSTILE, encoded(Alias(version=HOSTILE)))
+    acting.redis.hset(Keys().aliases("churn"), HOSTILE, encode_alias(Alias(version=HOSTILE)))
     for path in (
         "/dead-letters",
         f"/dead-letters/{urllib.parse.quote(name, safe='')}",
@@ -251,8 +251,8 @@ def test_flowers_api_refuses_to_show_results(read_only: Site):
 
 def test_the_models_page_shows_versions_aliases_and_worker_status(read_only: Site):
     publish(read_only, versions=("1", "2", "10"))
-    read_only.redis.hset(Keys().aliases("churn"), PRODUCTION, encoded(Alias(version="2")))
-    read_only.redis.hset(Keys().aliases("churn"), CANARY, encoded(Alias(version="10", share=0.1)))
+    read_only.redis.hset(Keys().aliases("churn"), PRODUCTION, encode_alias(Alias(version="2")))
+    read_only.redis.hset(Keys().aliases("churn"), CANARY, encode_alias(Alias(version="10", share=0.1)))
     refused, runtimes = {"1": "its example fails"}, {"2": "sklearn", "10": "treelite"}
     execute(read_only.redis, publish_status(Keys(), "churn", "w1@host", ["2", "10"], refused, runtimes=runtimes))
     [model] = read_only.json("/api/models")["models"]

@@ -17,14 +17,14 @@ import pytest
 import redis
 
 from headrace import AsyncClient, BrokerUnavailable, Client, JobConflict, UnknownLetter, UnknownModel
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.connection.commands import Script, execute
 from headrace.dead_letters import replay
 from headrace.dead_letters.bulk import BulkResult
 from headrace.dead_letters.replay import LetterResult
 from headrace.errors import InvalidInput
 from headrace.settings import Settings
-from headrace.wire.attempts import split_history
+from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import decode_exported
 from headrace.wire.keys import Keys
 from tests.support.answering_worker import CHURN, Answering
@@ -45,7 +45,7 @@ NOTHING: dict[str, Any] = {"dead": set(), "messages": set(), "died": set()}
 
 @pytest.fixture
 def client(redis_url: str, server: redis.Redis) -> Iterator[Client]:
-    publish(server, Keys(), CHURN)
+    publish_contract(server, Keys(), CHURN)
     with Client(redis_url) as client:
         yield client
 
@@ -231,7 +231,7 @@ def test_a_replay_puts_the_job_back_whole_and_leaves_nothing_of_the_letter(clien
     bury(server, letter("a"))
     assert client.dead_letters.replay(ids=["a"]) == BulkResult(done=1)
     (frame,) = server.lrange("predict.churn", 0, -1)
-    (attempt,), back = split_history(frame)
+    (attempt,), back = decode_queued_message(frame)
     assert back == message("a")
     assert (attempt.cause, attempt.claim_size) == ("replay", 0)
     assert attempt.at_ms == pytest.approx(time.time() * 1000, abs=60_000)
@@ -251,15 +251,15 @@ def test_a_replay_goes_behind_what_waits(client: Client, server: redis.Redis):
     client.submit("churn", {"age": 1})
     bury(server, letter("a"))
     client.dead_letters.replay(ids=["a"])
-    assert split_history(server.lrange("predict.churn", 0, -1)[0])[1] == message("a")
+    assert decode_queued_message(server.lrange("predict.churn", 0, -1)[0])[1] == message("a")
 
 
-@pytest.mark.parametrize("cause", ["crash", "lapse", "timeout"])
+@pytest.mark.parametrize("cause", ["crash", "lease_expired", "timeout"])
 def test_a_job_that_took_its_process_with_it_is_replayed_alone(client: Client, server: redis.Redis, cause: str):
     bury(server, letter("a", attempts=(crashed(cause=cause),)))
     client.dead_letters.replay(ids=["a"])
-    (frame,) = server.lrange("headrace:again:predict.churn", 0, -1)
-    assert [attempt.cause for attempt in split_history(frame)[0]] == [cause, "replay"]
+    (frame,) = server.lrange("headrace:isolated:predict.churn", 0, -1)
+    assert [attempt.cause for attempt in decode_queued_message(frame)[0]] == [cause, "replay"]
 
 
 def test_a_job_that_met_errors_is_replayed_with_others(client: Client, server: redis.Redis):
@@ -273,19 +273,19 @@ def test_the_deadline_and_the_delay_of_the_first_time_are_dropped(client: Client
     given = message("a", eta=long_ago, expires=long_ago + timedelta(days=1), version="3", metadata={"x": "1"})
     bury(server, letter("a"), given)
     client.dead_letters.replay(ids=["a"])
-    now, then = parts(split_history(server.lindex("predict.churn", 0))[1]), parts(given)
+    now, then = parts(decode_queued_message(server.lindex("predict.churn", 0))[1]), parts(given)
     assert (now["headers"]["eta"], now["headers"]["expires"]) == (None, None)
     then["headers"].update(eta=None, expires=None)
     assert now == then
 
 
 def test_a_replay_to_another_version_changes_nothing_else(client: Client, server: redis.Redis):
-    publish(server, Keys(), msgspec.structs.replace(CHURN, version="4"))
+    publish_contract(server, Keys(), msgspec.structs.replace(CHURN, version="4"))
     instances = [{"age": 41.10000000000001, "name": "Zoë"}]
     given = message("a", instances, version="3", method="predict", metadata={"x": "1"})
     bury(server, letter("a"), given)
     client.dead_letters.replay(ids=["a"], version="4")
-    now, then = parts(split_history(server.lindex("predict.churn", 0))[1]), parts(given)
+    now, then = parts(decode_queued_message(server.lindex("predict.churn", 0))[1]), parts(given)
     body, before = (json.loads(base64.b64decode(one.pop("body"))) for one in (now, then))
     assert body[1] == {"version": "4", "method": "predict", "metadata": {"x": "1"}}
     assert (body[0], body[2]) == (before[0], before[2])
@@ -405,7 +405,7 @@ def test_two_replays_at_once_replay_each_letter_once(client: Client, server: red
         thread.join()
     assert sum(tally.done for tally in tallies) == 600
     waiting = server.lrange("predict.churn", 0, -1)
-    assert len({parts(split_history(frame)[1])["headers"]["id"] for frame in waiting}) == len(waiting)
+    assert len({parts(decode_queued_message(frame)[1])["headers"]["id"] for frame in waiting}) == len(waiting)
     assert traces(server) == NOTHING
 
 
@@ -534,7 +534,7 @@ def test_a_purge_removes_what_it_is_told_to_and_nothing_else(client: Client, ser
 
 
 async def test_asyncio_has_the_same_with_await(redis_url: str, server: redis.Redis):
-    publish(server, Keys(), CHURN)
+    publish_contract(server, Keys(), CHURN)
     for name in ("a", "b"):
         bury(server, letter(name), died_ms=ago(60))
     name = bury_malformed(server, b"garbage")

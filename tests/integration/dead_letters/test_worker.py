@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from headrace import Client, JobFailed
-from headrace.wire.dead_letter import DeadLetter, malformed_id
+from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.claim_models import KILL, add, serving
@@ -55,7 +55,7 @@ def test_a_job_for_a_version_that_comes_later_is_replayed_when_it_is_there(clien
         job.result(timeout=20)
     letter = only(client)
     assert (letter.id, letter.model, letter.queue) == (job.id, MODEL, f"predict.{MODEL}")
-    assert (letter.reason, letter.error, letter.rows) == ("unknown model", "UnknownModel", 1)
+    assert (letter.reason, letter.error, letter.instances) == ("unknown model", "UnknownModel", 1)
     assert letter.metadata == {"by": "billing"}
     assert letter.died_ms == pytest.approx(time.time() * 1000, abs=60_000)
     add(place.folder)
@@ -96,7 +96,7 @@ def test_bytes_that_are_no_job_become_a_letter_that_holds_them(client: Client, p
     server = redis.Redis.from_url(place.url)
     server.lpush(f"predict.{MODEL}", raw)
     letter = only(client)
-    assert (letter.id, letter.reason, letter.model) == (malformed_id(raw), "malformed", None)
+    assert (letter.id, letter.reason, letter.model) == (malformed_letter_id(raw), "malformed", None)
     assert client.dead_letters.show(letter.id).payload == raw
     assert client.dead_letters.replay(every=True).malformed == 1
     assert client.dead_letters.purge(reason="malformed").done == 1

@@ -54,11 +54,11 @@ def test_every_supported_server_has_no_findings_when_well_configured(name: str):
         info = read_info(server.url)
         assert check_redis(info) == []
     assert info.version >= (6, 2)
-    assert info.keeps_file
-    assert info.latency is not None
-    assert info.latency < 1000
-    assert info.clock is not None
-    assert abs(info.clock) < 1
+    assert info.has_append_only_file
+    assert info.latency_ms is not None
+    assert info.latency_ms < 1000
+    assert info.clock_offset is not None
+    assert abs(info.clock_offset) < 1
 
 
 @pytest.mark.parametrize("name", SERVERS)

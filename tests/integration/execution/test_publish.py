@@ -14,10 +14,10 @@ import redis
 from headrace.connection.connect import connect
 from headrace.results import publish
 from headrace.settings import Settings
-from headrace.wire import dead_letter, outcome
+from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys
-from headrace.wire.message import Job, encode
-from headrace.wire.outcome import Cancelled, Outcome, Prediction, Success
+from headrace.wire.message import Job, encode_message
+from headrace.wire.outcome import Cancelled, Outcome, Prediction, Success, decode_outcome
 from headrace.wire.parsing import MalformedMessage
 from headrace_worker.execution.publish import publish_outcomes
 from headrace_worker.execution.settle import ClaimDecisions
@@ -30,7 +30,7 @@ NAMES = LeaseKeys(KEYS)
 
 
 def frame(job: str) -> bytes:
-    return encode(Job(id=job, model="churn", instances=[{"age": 41}]))
+    return encode_message(Job(id=job, model="churn", instances=[{"age": 41}]))
 
 
 def success(job: str, prediction: int = 0) -> Success:
@@ -54,7 +54,7 @@ def settled(*outcomes: Outcome) -> ClaimDecisions:
 
 def stored(server: redis.Redis, job: str) -> Outcome | None:
     raw = server.get(KEYS.result(job))
-    return outcome.decode(raw) if isinstance(raw, bytes) else None
+    return decode_outcome(raw) if isinstance(raw, bytes) else None
 
 
 def keys(server: redis.Redis) -> set[bytes]:
@@ -76,7 +76,7 @@ def test_who_lost_the_lease_publishes_nothing(server: redis.Redis):
     leases, taken = claim(server, "a")
     leases.requeue_isolated(taken.lease, "crash", owner="me")
     before = keys(server)
-    garbage = dead_letter.malformed(b"x", MalformedMessage("no job"), queue="predict.churn", worker="w@host")
+    garbage = malformed_letter(b"x", MalformedMessage("no job"), queue="predict.churn", worker="w@host")
     everything = ClaimDecisions(outcomes={"a": success("a")}, letters=[(garbage, b"x")], delayed=[(1, b"y")])
     assert publish_outcomes(leases, taken.lease, everything, now=NOW, ttl=100) is None
     assert keys(server) == before
@@ -103,7 +103,7 @@ def test_a_job_cancelled_while_it_ran_stays_cancelled_and_its_mates_succeed(serv
 
 def test_what_is_no_job_is_buried_and_what_is_early_waits(server: redis.Redis):
     leases, taken = claim(server, "a")
-    garbage = dead_letter.malformed(b"\x00x", MalformedMessage("no job"), queue="predict.churn", worker="w@host")
+    garbage = malformed_letter(b"\x00x", MalformedMessage("no job"), queue="predict.churn", worker="w@host")
     everything = ClaimDecisions(letters=[(garbage, b"\x00x")], delayed=[(60_000, frame("a"))])
     assert publish_outcomes(leases, taken.lease, everything, now=NOW, ttl=100) == []
     assert server.hgetall(KEYS.dead_messages) == {garbage.id.encode(): b"\x00x"}
@@ -144,7 +144,7 @@ def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
 
         def back_and_swept() -> None:
             mortal.start()
-            Leases(client, NAMES).requeue_isolated(taken.lease, "lapse", owner="another")
+            Leases(client, NAMES).requeue_isolated(taken.lease, "lease_expired", owner="another")
 
         mortal.kill()
         told = publish_outcomes(

@@ -21,9 +21,9 @@ import pytest
 import redis
 
 from headrace import Client, JobHandle, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.errors import JobFailed
-from headrace.wire import dead_letter
+from headrace.wire.dead_letter import DeadLetter, decode_letter
 from headrace.wire.keys import Keys
 from headrace_worker.local.demo_models import add_demo_models, write_instances
 from headrace_worker.local.embedded_redis import EmbeddedRedis
@@ -141,15 +141,15 @@ def waiting(server: redis.Redis, model: str = "doubling") -> int:
 
 def is_clean(server: redis.Redis) -> bool:
     """Nothing waits and nothing is leased."""
-    kept = ("predict.*", "headrace:lease:*", "headrace:again:*", "headrace:delayed:*")
+    kept = ("predict.*", "headrace:lease:*", "headrace:isolated:*", "headrace:delayed:*")
     return not held(server) and not any(list(server.scan_iter(pattern)) for pattern in kept)
 
 
-def letter_of(server: redis.Redis, job: JobHandle) -> dead_letter.DeadLetter:
+def letter_of(server: redis.Redis, job: JobHandle) -> DeadLetter:
     """The dead letter of a job."""
     line = server.hget(KEYS.dead, job.id)
     assert line
-    return dead_letter.decode(job.id, line, 0)
+    return decode_letter(job.id, line, 0)
 
 
 def leases_of(server: redis.Redis, pid: int) -> list[bytes]:
@@ -382,7 +382,7 @@ def test_inspect_shows_claims_but_not_what_is_in_them_and_revoke_cancels_a_job(
     jobs = client.submit_many("single", busy)
     served.running(busy[1:])
     jobs += client.submit_many("single", rest)
-    with celery_app(Settings(redis_url=served.url)) as app:
+    with create_celery_app(Settings(redis_url=served.url)) as app:
         inspect = app.control.inspect(timeout=5, limit=1)
         assert inspect.ping() == {"worker@test": {"ok": "pong"}}
         (active,) = inspect.active().values()
@@ -441,7 +441,7 @@ def test_bytes_that_are_no_job_are_kept_and_harm_nobody(
     assert ends(client.submit_many("doubling", rows)) == doubled(rows)
     wait_until(lambda: is_clean(server))
     assert sorted(server.hvals(KEYS.dead_messages)) == sorted(garbage)
-    assert {dead_letter.decode("", line, 0).reason for line in server.hvals(KEYS.dead)} == {"malformed"}
+    assert {decode_letter("", line, 0).reason for line in server.hvals(KEYS.dead)} == {"malformed"}
 
 
 # --- Redis goes away -----------------------------------------------------------------------------------
@@ -490,7 +490,7 @@ def test_events_tell_of_every_job_of_a_batch(served: Served, client: Client) -> 
         seen.setdefault(event.get("uuid", ""), []).append(event["type"])
         told.set()
 
-    with celery_app(Settings(redis_url=served.url)) as app, app.connection() as connection:
+    with create_celery_app(Settings(redis_url=served.url)) as app, app.connection() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": note})
         with receiver.consumer_context(wakeup=False) as (listening, _, _):
             # It subscribes when it first drains; events are made for those who listen.

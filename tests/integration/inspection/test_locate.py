@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 
 from headrace import AsyncClient, Client
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.inspection.timeline import Timeline
 from headrace.wire.keys import Keys
 from headrace_worker.transport.leases import Claim, ClaimLimits, LeaseKeys, Leases
@@ -26,7 +26,7 @@ QUEUE = "predict.churn"
 
 @pytest.fixture
 def client(redis_url: str, server: redis.Redis):
-    publish(server, KEYS, CHURN)
+    publish_contract(server, KEYS, CHURN)
     with Client(redis_url) as client:
         yield client
 

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from headrace import AsyncClient, Client
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.wire.keys import Keys
 from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
 from tests.support.answering_worker import CHURN
@@ -14,7 +14,7 @@ from tests.support.answering_worker import CHURN
 
 @pytest.fixture
 def client(redis_url: str, server: redis.Redis):
-    publish(server, Keys(), CHURN)
+    publish_contract(server, Keys(), CHURN)
     with Client(redis_url) as client:
         yield client
 

@@ -55,7 +55,7 @@ class Contained:
         return told
 
     def is_clean(self) -> bool:
-        kept = ("predict.*", "headrace:lease:*", "headrace:again:*", "headrace:delayed:*")
+        kept = ("predict.*", "headrace:lease:*", "headrace:isolated:*", "headrace:delayed:*")
         return not held(self.server) and not any(list(self.server.scan_iter(pattern)) for pattern in kept)
 
 

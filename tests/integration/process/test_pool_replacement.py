@@ -18,8 +18,8 @@ import skops.io
 from sklearn.dummy import DummyRegressor
 
 from headrace import Client, JobFailed
-from headrace.catalog import aliases, workers
-from headrace.catalog.aliases import Alias
+from headrace.catalog.aliases import MOVE, Alias, Aliases, decode_aliases, move_arguments, read_aliases
+from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
@@ -70,23 +70,21 @@ class Stack:
         return version
 
     def move(self, model: str, alias: str, version: str | None, *, share: float | None = None) -> None:
-        reply = execute(self.redis, aliases.read_command(KEYS, model))
-        now = aliases.decoded(model, reply).by_name.get(alias)
+        reply = execute(self.redis, read_aliases(KEYS, model))
+        now = decode_aliases(model, reply).by_name.get(alias)
         then = Alias(version=version, share=share) if version else None
-        assert execute(
-            self.redis, aliases.MOVE(*aliases.move_call(KEYS, model, alias, now, then, by="test", why=""))
-        )
+        assert execute(self.redis, MOVE(*move_arguments(KEYS, model, alias, now, then, by="test", reason="")))
 
     def ran_on(self, model: str, **options: Any) -> str:
         return self.client.predict(model, [7.0], timeout=SOON, **options).version
 
     def have(self, model: str) -> set[str]:
         """The versions the worker says it has."""
-        said = workers.loaded(execute(self.redis, workers.read_loaded(KEYS, model)), int(time.time() * 1000))
+        said = decode_loaded(execute(self.redis, read_loaded(KEYS, model)), int(time.time() * 1000))
         return {version for one in said.values() for version in one.versions}
 
     def refuses(self, model: str) -> dict[str, str]:
-        said = workers.refused(execute(self.redis, workers.read_refused(KEYS, model)), int(time.time() * 1000))
+        said = decode_refused(execute(self.redis, read_refused(KEYS, model)), int(time.time() * 1000))
         return {version: one.reason for version, one in said.items()}
 
     def processes(self) -> set[int]:
@@ -185,8 +183,8 @@ def test_jobs_may_name_any_alias_and_the_canary_takes_its_part(stack: Stack) -> 
     wait_until(lambda: stack.have("parted") == {"1", "2", "3"})
     assert stack.ran_on("parted", version="tested") == "3"
     runs = {f"parted-{number}": stack.ran_on("parted", id=f"parted-{number}") for number in range(30)}
-    known = aliases.Aliases("parted", {"production": Alias(version="1"), "canary": Alias(version="2", share=0.5)})
-    assert runs == {job: known.version(None, job) for job in runs}
+    known = Aliases("parted", {"production": Alias(version="1"), "canary": Alias(version="2", share=0.5)})
+    assert runs == {job: known.resolve(None, job) for job in runs}
     with pytest.raises(JobFailed, match="has no alias 'stable'; it has canary, production, tested"):
         stack.ran_on("parted", version="stable")
 

@@ -12,7 +12,7 @@ from sklearn.dummy import DummyClassifier
 from skops import io as skops
 
 from headrace import Client, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
@@ -34,7 +34,7 @@ def celery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Celery[Any]]:
         try:
             with Client(url) as client:
                 client.predict("plain", [0.5], timeout=20)
-            with celery_app(Settings(redis_url=url)) as app:
+            with create_celery_app(Settings(redis_url=url)) as app:
                 yield app
         finally:
             worker.stop()

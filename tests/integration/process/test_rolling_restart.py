@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from headrace import Client, JobFailed
-from headrace.catalog import workers
+from headrace.catalog.workers import decode_loaded, read_loaded
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
@@ -27,7 +27,7 @@ def url() -> Iterator[str]:
 
 def versions_told(url: str, model: str) -> dict[str, tuple[str, ...]]:
     with redis.Redis.from_url(url) as client:
-        said = workers.loaded(execute(client, workers.read_loaded(Keys(), model)), int(time.time() * 1000))
+        said = decode_loaded(execute(client, read_loaded(Keys(), model)), int(time.time() * 1000))
     return {worker.partition("@")[0]: one.versions for worker, one in said.items()}
 
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from headrace import Client, JobHandle, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
@@ -183,7 +183,7 @@ def test_a_signal_to_all_its_processes_lets_them_drain_too(place: Place) -> None
 
 
 def test_a_remote_shutdown_is_bounded_too(place: Place) -> None:
-    with place.serving(drain=1) as worker, celery_app(Settings(redis_url=place.url)) as app:
+    with place.serving(drain=1) as worker, create_celery_app(Settings(redis_url=place.url)) as app:
         place.submit(1, SLEEP, 60)
         place.running()
         ends(worker, 1 + ENDS_WITHIN, app.control.shutdown)

@@ -8,8 +8,7 @@ import threading
 import pytest
 import redis
 
-from headrace.wire import outcome
-from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
+from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success, decode_outcome
 from tests.support.answering_worker import end
 from tests.support.waiting import wait_until
 
@@ -18,7 +17,7 @@ WON = Success(job="a", prediction=Prediction(model="m", version="1", predictions
 
 def test_the_first_of_two_outcomes_is_the_one(server: redis.Redis):
     assert end(server, WON, Cancelled(job="a")) == [1, 0]
-    assert outcome.decode(server.get("celery-task-meta-a")) == WON
+    assert decode_outcome(server.get("celery-task-meta-a")) == WON
 
 
 def test_of_outcomes_that_race_one_is_stored_and_announced(redis_url: str, server: redis.Redis):
@@ -47,9 +46,9 @@ def test_of_outcomes_that_race_one_is_stored_and_announced(redis_url: str, serve
             thread.join()
         (winner,) = [one for one, reply in replies if reply]
         announced = wait_until(lambda: listener.get_message(timeout=1))
-        assert outcome.decode(announced["data"]) == winner
+        assert decode_outcome(announced["data"]) == winner
         assert listener.get_message(timeout=0.1) is None
-    assert outcome.decode(server.get("celery-task-meta-a")) == winner
+    assert decode_outcome(server.get("celery-task-meta-a")) == winner
 
 
 @pytest.mark.parametrize(
@@ -84,4 +83,4 @@ def test_an_outcome_celery_stored_counts_too_however_it_is_spaced(server: redis.
 def test_what_is_no_outcome_gives_way(server: redis.Redis, stored: bytes):
     server.set("celery-task-meta-a", stored)
     assert end(server, WON) == [1]
-    assert outcome.decode(server.get("celery-task-meta-a")) == WON
+    assert decode_outcome(server.get("celery-task-meta-a")) == WON

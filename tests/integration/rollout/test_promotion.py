@@ -13,7 +13,8 @@ import redis
 import skops.io
 from sklearn.dummy import DummyRegressor
 
-from headrace.catalog import aliases, workers
+from headrace.catalog.aliases import ARRIVING, MOVE, Alias, move_arguments
+from headrace.catalog.workers import publish_status
 from headrace.connection.commands import execute
 from headrace.errors import HeadraceError, InvalidInput, ModelError, UnknownModel
 from headrace.wire.keys import Keys
@@ -50,7 +51,7 @@ def worker(server: redis.Redis, *versions: str, name: str = "a", **refused: str)
     """A worker that says what it has."""
     execute(
         server,
-        workers.publish_status(
+        publish_status(
             KEYS, "churn", name, versions, {key.removeprefix("v"): why for key, why in refused.items()}
         ),
     )
@@ -61,7 +62,7 @@ def follows(server: redis.Redis, then: Callable[[], None]) -> threading.Thread:
 
     def follow() -> None:
         deadline = time.monotonic() + 10
-        while not server.hexists(KEYS.aliases("churn"), aliases.ARRIVING):
+        while not server.hexists(KEYS.aliases("churn"), ARRIVING):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         then()
@@ -185,15 +186,15 @@ def test_of_two_who_move_an_alias_at_once_one_is_told(promoter: Promoter, server
     def other() -> None:
         execute(
             server,
-            aliases.MOVE(
-                *aliases.move_call(
+            MOVE(
+                *move_arguments(
                     KEYS,
                     "churn",
                     "production",
-                    aliases.Alias(version="1"),
-                    aliases.Alias(version="3"),
+                    Alias(version="1"),
+                    Alias(version="3"),
                     by="bob@there",
-                    why="",
+                    reason="",
                 )
             ),
         )

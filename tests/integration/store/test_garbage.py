@@ -13,14 +13,14 @@ import pytest
 import redis
 
 from headrace import Client
-from headrace.catalog import published
-from headrace.catalog.aliases import MOVE, Alias, move_call
+from headrace.catalog.aliases import MOVE, Alias, move_arguments
 from headrace.catalog.contract import Contract, Output, Text
+from headrace.catalog.published import publish_contract
 from headrace.connection.commands import execute
 from headrace.errors import BrokerUnavailable, ModelError
-from headrace.wire.attempts import Attempt, join_history
+from headrace.wire.attempts import Attempt, encode_queued_message
 from headrace.wire.keys import Keys
-from headrace.wire.message import Job, encode
+from headrace.wire.message import Job, encode_message
 from headrace_worker import manifest as manifests
 from headrace_worker.manifest import Example, Manifest
 from headrace_worker.settings import WorkerSettings
@@ -81,12 +81,12 @@ def kept(found: list[CollectionItem]) -> dict[str, str]:
 
 
 def message(version: str | None, name: str = "a") -> bytes:
-    return encode(Job(id=name, model="churn", instances=["x"], version=version))
+    return encode_message(Job(id=name, model="churn", instances=["x"], version=version))
 
 
 def point(server: redis.Redis, alias: str, then: str | None, now: str | None = None) -> None:
     before, after = (Alias(version=one) if one else None for one in (now, then))
-    assert execute(server, MOVE(*move_call(KEYS, "churn", alias, before, after, by="anna", why=""))) == 1
+    assert execute(server, MOVE(*move_arguments(KEYS, "churn", alias, before, after, by="anna", reason=""))) == 1
 
 
 def test_the_newest_versions_stay_and_the_others_go(collector: GarbageCollector, store: Store) -> None:
@@ -118,7 +118,7 @@ def test_what_an_alias_names_stays_and_where_a_rollback_goes(
 
 
 def test_the_version_that_serves_stays(collector: GarbageCollector, server: redis.Redis) -> None:
-    published.publish(server, KEYS, contract("3"))  # the newer ones may all be bad
+    publish_contract(server, KEYS, contract("3"))  # the newer ones may all be bad
     assert kept(collector.find_candidates(["churn"], NOW)) == {"3": "serves"}
 
 
@@ -134,7 +134,7 @@ def lies_waiting(server: redis.Redis) -> None:
 
 def runs_again(server: redis.Redis) -> None:
     attempt = Attempt(cause="crash", owner="host", at_ms=1, claim_size=1)
-    server.lpush(KEYS.isolated("predict.churn"), join_history([attempt], message("3")))
+    server.lpush(KEYS.isolated("predict.churn"), encode_queued_message([attempt], message("3")))
 
 
 def is_delayed(server: redis.Redis) -> None:
@@ -167,14 +167,16 @@ def test_other_models_jobs_and_what_is_no_job_say_nothing(
     collector: GarbageCollector, server: redis.Redis
 ) -> None:
     server.lpush(KEYS.lists("predict.churns")[0], message("1"))
-    server.lpush(KEYS.lists("predict.churn")[0], b"no job", b"\x01", encode(Job(id="a", model="x", instances=[])))
+    server.lpush(
+        KEYS.lists("predict.churn")[0], b"no job", b"\x01", encode_message(Job(id="a", model="x", instances=[]))
+    )
     server.lpush("predict.churn", message("2"))  # another installation's
     assert kept(collector.find_candidates(["churn"], NOW)) == {}
 
 
 def test_thousands_of_jobs_of_all_sizes_are_looked_through(server: redis.Redis) -> None:
     name = KEYS.lists("predict.churn")[0]
-    large = encode(Job(id="large", model="churn", instances=["x" * 2_000_000], version="2"))
+    large = encode_message(Job(id="large", model="churn", instances=["x" * 2_000_000], version="2"))
     server.rpush(name, *(message(None, str(number)) for number in range(3000)), large, message("5"))
     assert references.named(server, KEYS, "churn") == {"2": "a job", "5": "a job"}
 
@@ -183,7 +185,7 @@ def test_a_job_that_names_a_version_while_it_goes_keeps_it(
     collector: GarbageCollector, server: redis.Redis, store: Store, settings: WorkerSettings
 ) -> None:
     for version in ("1", "2", "8"):
-        published.publish(server, KEYS, contract(version))
+        publish_contract(server, KEYS, contract(version))
     waited: list[float] = []
 
     def meanwhile(seconds: float) -> None:

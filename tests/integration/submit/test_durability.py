@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from headrace import AsyncClient, Client, HeadraceError, InvalidInput, NotDurable, Settings
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
 from headrace.wire.keys import Keys, queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.acl import users
@@ -282,7 +282,7 @@ def test_the_command_line_has_it(tmp_path: Path):
     (tmp_path / "in.jsonl").write_text('{"age": 1}\n{"age": 2}\n')
     file, out = str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")
     with EmbeddedRedis() as server, admin(server) as client, Answering(server.url):
-        publish(client, Keys(), CHURN)
+        publish_contract(client, Keys(), CHURN)
         submitted = headrace("submit", "churn", '{"age": 4}', "--durable", "--timeout", "10", "--url", server.url)
         assert (submitted.returncode, submitted.stdout) == (0, "8\n"), submitted.stderr
         done = headrace("batch", "churn", file, "-o", out, "--durable", "--url", server.url)

@@ -16,7 +16,7 @@ from celery.events.state import State
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.settings import Settings
 from headrace.wire.message import Job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
@@ -74,7 +74,7 @@ class Heard:
 
 @pytest.fixture(params=["", "team:"], ids=["", "with a key prefix"])
 def app(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
-    app = celery_app(Settings(redis_url=redis_url, key_prefix=request.param))
+    app = create_celery_app(Settings(redis_url=redis_url, key_prefix=request.param))
     yield app
     app.close()
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace import Client, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.errors import HeadraceError, JobFailed
 from headrace_worker.cli.health import health
 from headrace_worker.local.embedded_redis import EmbeddedRedis
@@ -98,7 +98,7 @@ def test_a_worker_is_not_to_be_restarted_while_redis_is_away(tmp_path: Path) -> 
     with EmbeddedRedis("--appendfsync", "no") as server, Client(server.url) as client:
         with (
             serving(url=server.url, models=models, folder=tmp_path, **more),
-            celery_app(Settings(redis_url=server.url)) as app,
+            create_celery_app(Settings(redis_url=server.url)) as app,
         ):
             wait_until(lambda: get(port, "/ready") == (200, "all is well\n"))
             assert app.control.inspect(timeout=5, limit=1).ping()
@@ -123,7 +123,7 @@ def test_a_worker_is_not_to_be_restarted_while_redis_is_silent_and_is_when_it_ha
         serving(
             "--include", "tests.support.hanging_process", url=server.url, models=models, folder=tmp_path, **more
         ),
-        celery_app(Settings(redis_url=server.url)) as app,
+        create_celery_app(Settings(redis_url=server.url)) as app,
     ):
         wait_until(lambda: get(port, "/ready") == (200, "all is well\n"))
         pid = int(asked.info("server")["process_id"])

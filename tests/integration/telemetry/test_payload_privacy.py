@@ -18,7 +18,7 @@ import redis
 from prometheus_client import CollectorRegistry, generate_latest
 
 from headrace import Client, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.connection.connect import connect
 from headrace.errors import JobFailed
 from headrace.wire.keys import Keys
@@ -156,7 +156,7 @@ def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_f
         flower = start_flower(locked, tmp_path, port=shown, **login)
         stack.callback(flower.stop)
         worker = stack.enter_context(serving(*debug, url=locked, models=store.path, folder=tmp_path, **more))
-        app = stack.enter_context(celery_app(settings))
+        app = stack.enter_context(create_celery_app(settings))
         server = stack.enter_context(redis.Redis.from_url(locked))
         client = stack.enter_context(Client(settings=settings))
         events = stack.enter_context(server.pubsub())

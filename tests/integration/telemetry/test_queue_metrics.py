@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace import Client, Settings
-from headrace.catalog import workers
 from headrace.catalog.contract import Array, Contract, Output
-from headrace.catalog.published import publish
+from headrace.catalog.published import publish_contract
+from headrace.catalog.workers import publish_status
 from headrace.connection.commands import execute
 from headrace.connection.connect import connect
 from headrace.wire.keys import Keys
@@ -49,7 +49,9 @@ def samples(registry: CollectorRegistry) -> dict[str, float]:
 def serve(server: redis.Redis, keys: Keys, *models: str) -> None:
     for model in models:
         methods = {"predict": Output(shape=())}
-        publish(server, keys, Contract(model=model, version="1", input=Array(shape=(1,)), methods=methods))
+        publish_contract(
+            server, keys, Contract(model=model, version="1", input=Array(shape=(1,)), methods=methods)
+        )
 
 
 def test_a_redis_without_models_has_nothing_to_tell_but_that(registry: CollectorRegistry) -> None:
@@ -76,8 +78,8 @@ def test_it_tells_what_waits_for_how_long_and_who_has_what(
         "w/1", [ClaimLimits(queue="predict.churn", jobs=2, bytes=10**6)], lasts_ms=0
     )
     server.zadd(keys.delayed("predict.churn"), {b"a frame": 4e12})
-    execute(server, workers.publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
-    execute(server, workers.publish_status(keys, "churn", "w@2", ["2"], {}))
+    execute(server, publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
+    execute(server, publish_status(keys, "churn", "w@2", ["2"], {}))
     bury(server, letter("a"), keys=keys)
     time.sleep(0.05)
     found = samples(registry)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from headrace.wire import dead_letter
-from headrace.wire.attempts import split_history
+from headrace.wire.attempts import decode_queued_message
+from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport.lease_keeper import LeaseKeeper
@@ -189,14 +189,14 @@ def test_a_lapse_tells_whose_claim_it_was_and_how_many_ran(keeper: LeaseKeeper, 
     keeper.watch([QUEUE])
     frames = wait_until(lambda: server.lrange(NAMES.keys.isolated(QUEUE), 0, -1), 5)
     for frame in frames:
-        [attempt], _ = split_history(frame)
-        assert (attempt.cause, attempt.owner, attempt.claim_size) == ("lapse", keeper.owner, 2)
+        [attempt], _ = decode_queued_message(frame)
+        assert (attempt.cause, attempt.owner, attempt.claim_size) == ("lease_expired", keeper.owner, 2)
 
 
 def test_dead_letters_that_are_too_old_are_dropped(redis_url: str, server: redis.Redis) -> None:
     keeper = keeper_on(redis_url, bounds=Bounds(letters=10, seconds=60))
     try:
-        old = dead_letter.malformed(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
+        old = malformed_letter(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
         keeper.commands.store_dead_letters(old, b"\xff", None)
         server.zadd(NAMES.keys.dead_times, {old.id: (time.time() - 61) * 1000})
         keeper.watch([QUEUE])

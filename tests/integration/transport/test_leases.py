@@ -15,12 +15,10 @@ import msgspec
 import pytest
 import redis
 
-from headrace.wire import dead_letter as letter
-from headrace.wire import outcome
-from headrace.wire.attempts import Attempt, join_history, split_history
-from headrace.wire.dead_letter import DeadLetter
+from headrace.wire.attempts import Attempt, decode_queued_message, encode_queued_message
+from headrace.wire.dead_letter import DeadLetter, decode_letter, malformed_letter
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Cancelled, Failure, Success
+from headrace.wire.outcome import Cancelled, Failure, Prediction, Success, encode_outcome
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport.leases import (
     Bounds,
@@ -76,7 +74,7 @@ def take(leases: Leases, name: str = "me/1", jobs: int = 100, **options: object)
 
 def garbage(message: bytes) -> tuple[DeadLetter, bytes]:
     """The letter of a message nobody can read, and the message."""
-    return letter.malformed(message, ValueError("no job"), queue=QUEUE, worker="w@host"), message
+    return malformed_letter(message, ValueError("no job"), queue=QUEUE, worker="w@host"), message
 
 
 def failed(job: str, **more: object) -> tuple[bytes, tuple[DeadLetter, bytes]]:
@@ -84,7 +82,7 @@ def failed(job: str, **more: object) -> tuple[bytes, tuple[DeadLetter, bytes]]:
     told = {"reason": "permanent", "error": "ValueError", "module": "builtins", "message": "no"}
     failure = msgspec.convert({"job": job, **told, **more}, Failure)
     kept = msgspec.convert({"id": job, "queue": QUEUE, "worker": "w@host", **told, **more}, DeadLetter)
-    return outcome.encode(failure, NOW), (kept, f"message of {job}".encode())
+    return encode_outcome(failure, NOW), (kept, f"message of {job}".encode())
 
 
 def buried(db: redis.Redis, names: LeaseKeys) -> dict[str, bytes]:
@@ -120,9 +118,7 @@ def end_of_time(db: redis.Redis, names: LeaseKeys) -> None:
 
 
 def success(job: str) -> bytes:
-    return outcome.encode(
-        Success(job=job, prediction=outcome.Prediction(model="m", version="1", predictions=[0])), NOW
-    )
+    return encode_outcome(Success(job=job, prediction=Prediction(model="m", version="1", predictions=[0])), NOW)
 
 
 # --- claim ---------------------------------------------------------------------------------------------
@@ -298,7 +294,7 @@ def test_publishing_stores_announces_and_ends_the_lease(db: redis.Redis, names: 
 def test_the_first_outcome_of_a_job_stands(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a", b"b")
     lease = take(leases).lease
-    cancelled = outcome.encode(Cancelled(job="a"), NOW)
+    cancelled = encode_outcome(Cancelled(job="a"), NOW)
     db.set(names.keys.result("a"), cancelled)
     assert leases.publish(lease, {"a": success("a"), "b": success("b")}, ttl=100) == [False, True]
     assert db.get(names.keys.result("a")) == cancelled
@@ -350,7 +346,7 @@ def test_publishing_again_after_a_lost_reply_says_the_same(
 ) -> None:
     push(db, names, b"a", b"b")
     lease = take(leases).lease
-    db.set(names.keys.result("b"), outcome.encode(Cancelled(job="b"), NOW))
+    db.set(names.keys.result("b"), encode_outcome(Cancelled(job="b"), NOW))
     outcomes = {"a": success("a"), "b": success("b")}
     assert leases.publish(lease, outcomes, ttl=100) == [True, False]
     assert leases.publish(lease, outcomes, ttl=100) == [True, False]
@@ -360,7 +356,7 @@ def test_whoever_lost_the_lease_can_do_nothing(db: redis.Redis, names: LeaseKeys
     push(db, names, b"a", b"b")
     lost = take(leases).lease
     end_of_time(db, names)
-    assert leases.requeue_isolated(lost, "lapse", owner="me", only_if_lapsed=True) == 2
+    assert leases.requeue_isolated(lost, "lease_expired", owner="me", only_if_lapsed=True) == 2
     before = {key: db.dump(key) for key in db.scan_iter()}
     assert leases.publish(lost, {}, ttl=100, letters=[garbage(b"b")]) is None
     assert leases.publish(lost, {}, ttl=100, delayed=[(1, b"b")]) is None
@@ -412,12 +408,12 @@ def test_a_lapse_writes_the_attempt_down_and_its_jobs_run_alone_and_first(
     first, second = take(leases, "me/2"), take(leases, "me/3")
     for claim, message in ((first, b"a"), (second, hostile)):
         (frame,) = claim.frames
-        assert split_history(frame)[1] == message
-        [attempt], _ = split_history(frame)
+        assert decode_queued_message(frame)[1] == message
+        [attempt], _ = decode_queued_message(frame)
         assert (attempt.cause, attempt.owner, attempt.claim_size) == ("crash", "me", 2)
         assert attempt.at_ms / 1000 == pytest.approx(time.time(), abs=60)
     leases.requeue_isolated(first.lease, "timeout", owner="you")
-    attempts, message = split_history(take(leases, "me/4").frames[0])
+    attempts, message = decode_queued_message(take(leases, "me/4").frames[0])
     assert message == b"a"
     assert [(one.cause, one.owner, one.claim_size) for one in attempts] == [
         ("crash", "me", 2),
@@ -444,7 +440,7 @@ def test_what_only_looks_like_a_frame_stays_whole(
 ) -> None:
     push(db, names, message)
     leases.requeue_isolated(take(leases).lease, "crash", owner="me")
-    attempts, kept = split_history(take(leases, "me/2").frames[0])
+    attempts, kept = decode_queued_message(take(leases, "me/2").frames[0])
     assert kept == message
     assert [attempt.cause for attempt in attempts] == ["crash"]
 
@@ -452,7 +448,7 @@ def test_what_only_looks_like_a_frame_stays_whole(
 def test_an_owner_of_any_name_breaks_no_frame(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
     push(db, names, b"a")
     leases.requeue_isolated(take(leases).lease, "cra;sh", owner="me,\nyou;")
-    [attempt], message = split_history(take(leases, "me/2").frames[0])
+    [attempt], message = decode_queued_message(take(leases, "me/2").frames[0])
     assert (attempt.cause, attempt.owner, message) == ("cra_sh", "me__you_", b"a")
 
 
@@ -460,10 +456,10 @@ def test_only_a_lapsed_lease_is_swept(db: redis.Redis, names: LeaseKeys, leases:
     push(db, names, b"a")
     lease = take(leases).lease
     assert leases.expired() == []
-    assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 0
+    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 0
     end_of_time(db, names)
     assert leases.expired() == [lease]
-    assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 1
+    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 1
     assert leases.expired() == []
 
 
@@ -474,7 +470,7 @@ def test_an_ordinary_message_goes_back_where_it_came_from(
     got = leases.claim("me/1", [ClaimLimits(queue="ordinary")], lasts_ms=LASTS)
     assert isinstance(got, Claim)
     end_of_time(db, names)
-    assert leases.requeue_isolated(got.lease, "lapse", owner="me", only_if_lapsed=True) == 1
+    assert leases.requeue_isolated(got.lease, "lease_expired", owner="me", only_if_lapsed=True) == 1
     assert db.lrange(names.keys.lists("ordinary")[1], 0, -1) == [b"b", b"a"]
 
 
@@ -516,7 +512,7 @@ def test_a_letter_is_kept_with_its_message_and_the_moment(
     assert died_ms == pytest.approx(now_ms(db), abs=5000)
     line = db.hget(names.keys.dead, "a")
     assert b"\n" not in line
-    assert letter.decode("a", line, 0) == kept
+    assert decode_letter("a", line, 0) == kept
     assert db.ttl(names.keys.dead) == db.ttl(names.keys.dead_times) == -1
 
 
@@ -525,7 +521,7 @@ def test_a_job_that_was_cancelled_while_it_failed_is_no_dead_letter(
 ) -> None:
     push(db, names, b"a", b"b")
     (a, kept_a), (b, kept_b) = failed("a"), failed("b")
-    db.set(names.keys.result("a"), outcome.encode(Cancelled(job="a"), NOW))
+    db.set(names.keys.result("a"), encode_outcome(Cancelled(job="a"), NOW))
     published = leases.publish(take(leases).lease, {"a": a, "b": b}, ttl=100, letters=[kept_a, kept_b])
     assert published == [False, True]
     assert set(buried(db, names)) == {"b"}
@@ -537,7 +533,7 @@ def test_a_job_that_dies_again_has_one_letter_the_last(db: redis.Redis, names: L
         stored, kept = failed("a", error=error)
         assert leases.publish(take(leases, name).lease, {"a": stored}, ttl=100, letters=[kept]) == [True]
         db.delete(names.keys.result("a"))  # as a replay does
-    assert letter.decode("a", db.hget(names.keys.dead, "a"), 0).error == "ValueError"
+    assert decode_letter("a", db.hget(names.keys.dead, "a"), 0).error == "ValueError"
     assert len(buried(db, names)) == 1
 
 
@@ -629,7 +625,7 @@ def test_a_delayed_job_goes_to_the_list_of_its_priority(
         (["error:crash"], 3),
         (["replay"], 3),
         (["crash"], None),
-        (["lapse", "replay"], None),
+        (["lease_expired", "replay"], None),
         (["error:OSError", "timeout"], None),
     ],
 )
@@ -637,7 +633,7 @@ def test_a_retry_goes_to_the_list_of_its_priority_unless_it_is_to_run_alone(
     db: redis.Redis, names: LeaseKeys, leases: Leases, causes: list[str], place: int | None
 ) -> None:
     attempts = [Attempt(cause=cause, owner="crash", at_ms=1, claim_size=1) for cause in causes]
-    frame = join_history(attempts, b'{"body": "e30=", "properties": {"priority": 9}, "cause": ";crash,"}')
+    frame = encode_queued_message(attempts, b'{"body": "e30=", "properties": {"priority": 9}, "cause": ";crash,"}')
     db.zadd(names.keys.delayed(QUEUE), {frame: 1})
     assert leases.due(QUEUE) == 1
     target = names.keys.isolated(QUEUE) if place is None else names.keys.lists(QUEUE)[place]
@@ -707,8 +703,8 @@ def life(db: redis.Redis, names: LeaseKeys, leases: Leases) -> Iterator[str]:
     yield "lapsed"
     end_of_time(db, names)
     assert leases.expired() == [lease]
-    yield "lapse"
-    assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 2
+    yield "lease_expired"
+    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 2
     assert db.llen(names.keys.isolated(QUEUE)) == 2
     claim = take(leases, "me/4", jobs=1)
     yield "bury"
@@ -750,7 +746,7 @@ def test_an_empty_lease_that_stood_goes_when_it_lapses_for_the_second_time(
     for left in (10_000, None):
         db.zadd(names.keys.leases, {lease.member: 1 + db.zscore(names.keys.leases, lease.member) % 1})
         assert leases.expired() == [lease]
-        assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 0
+        assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 0
         score = db.zscore(names.keys.leases, lease.member)
         assert score is None if left is None else score - now_ms(db) == pytest.approx(left, abs=500)
 
@@ -762,7 +758,7 @@ def test_what_came_under_a_lease_that_stood_lapses_as_any(
     push(db, names, b"0")
     db.lmove(names.sources(QUEUE)[1], names.lease(lease.name), "RIGHT", "LEFT")
     db.zadd(names.keys.leases, {lease.member: 1.5})
-    assert leases.requeue_isolated(lease, "lapse", owner="me", only_if_lapsed=True) == 1
+    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 1
     assert db.llen(names.keys.isolated(QUEUE)) == 1
     assert not db.exists(names.keys.leases, names.lease(lease.name))
 

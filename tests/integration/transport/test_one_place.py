@@ -25,11 +25,10 @@ from hypothesis.stateful import (
 
 from headrace.dead_letters import replay
 from headrace.results import publish
-from headrace.wire import dead_letter, outcome
-from headrace.wire.attempts import Attempt, join_history, runs_alone, split_history
-from headrace.wire.dead_letter import DeadLetter
+from headrace.wire.attempts import Attempt, decode_queued_message, encode_queued_message, must_run_alone
+from headrace.wire.dead_letter import DeadLetter, attach_message, decode_letter, malformed_letter
 from headrace.wire.keys import PRIORITY_STEPS, Keys
-from headrace.wire.outcome import Cancelled, Failure, Prediction, Success
+from headrace.wire.outcome import Cancelled, Failure, Prediction, Success, decode_outcome, encode_outcome
 from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys, Leases, NothingClaimed, lease_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,7 +39,7 @@ JOB = re.compile(rb'"id": "(\d+)", "garbage": (true|false), "priority": (\d+)')
 
 def success(job: str, owner: str) -> bytes:
     """An outcome no other owner would write."""
-    return outcome.encode(
+    return encode_outcome(
         Success(job=job, prediction=Prediction(model="a", version="1", predictions=[owner])), NOW
     )
 
@@ -48,7 +47,7 @@ def success(job: str, owner: str) -> bytes:
 def failure(job: str, owner: str) -> bytes:
     """The same for one that failed."""
     failed = Failure(job=job, reason="permanent", error="ValueError", module="builtins", message=owner)
-    return outcome.encode(failed, NOW)
+    return encode_outcome(failed, NOW)
 
 
 #: What becomes of a job that was run.
@@ -111,22 +110,22 @@ class Places(RuleBasedStateMachine):
         if jobs:
             job = jobs[place % len(jobs)]
             keys = [self.names.keys.result(job), self.names.keys.job(job)]
-            self.published[job] += self.cancel_script(keys, [100, outcome.encode(Cancelled(job=job), NOW)])[0]
+            self.published[job] += self.cancel_script(keys, [100, encode_outcome(Cancelled(job=job), NOW)])[0]
 
     @rule(first=st.integers(0, 3), moved_on=st.booleans())
     def replay(self, first: int, moved_on: bool) -> None:
         keys = self.names.keys
         for job, died_ms in self.db.zrange(keys.dead_times, first, first, withscores=True):
             payload = self.db.hget(keys.dead_messages, job)
-            found = dead_letter.decode(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
+            found = decode_letter(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
             if found.reason == "malformed":
                 continue
             history = [*found.attempts, Attempt(cause="replay", owner="a person", at_ms=1, claim_size=0)]
             again = replay.PreparedReplay(
-                letter=dead_letter.decode_with_message(found, payload),
+                letter=attach_message(found, payload),
                 priority=int(JOB.search(payload)[3]),
-                isolated=runs_alone(history),
-                queued_message=join_history(history, payload),
+                isolated=must_run_alone(history),
+                queued_message=encode_queued_message(history, payload),
                 record=b"",
             )
             names, values = replay.call(keys, [again], ttl=100)
@@ -227,9 +226,9 @@ class Places(RuleBasedStateMachine):
                     lease.name
                 )  # Redis was not held up for ten seconds and more: it ended the wait
             frames = self.db.lrange(self.names.lease(lease.name), 0, -1)
-            assert self.leases.requeue_isolated(lease, "lapse", owner="another", only_if_lapsed=True) == len(
-                frames
-            )
+            assert self.leases.requeue_isolated(
+                lease, "lease_expired", owner="another", only_if_lapsed=True
+            ) == len(frames)
             self._count(lease, frames)
 
     @rule(queue=st.sampled_from(QUEUES[:2]), later=st.booleans())
@@ -268,22 +267,24 @@ class Places(RuleBasedStateMachine):
         assert set(messages) == set(lines) == {key.decode() for key in self.db.zrange(keys.dead_times, 0, -1)}
         failed = set()
         for key in self.db.scan_iter(keys.result("*")):
-            ended = outcome.decode(self.db.get(key))
+            ended = decode_outcome(self.db.get(key))
             failed |= {ended.job} if isinstance(ended, Failure) else set()
         malformed = {name for name in messages if name.startswith("malformed-")}
         assert set(messages) - malformed == failed
         for name, message in messages.items():
             job = JOB.search(message)[1].decode()
             assert message == self.messages[job]
-            assert len(dead_letter.decode(name, lines[name], 0).attempts) == self.tried[job]
+            assert len(decode_letter(name, lines[name], 0).attempts) == self.tried[job]
 
     @invariant()
     def what_was_ever_lost_waits_apart_from_what_was_not(self) -> None:
         for queue in QUEUES:
             for name in self.names.keys.lists(queue):
-                assert not any(runs_alone(split_history(frame)[0]) for frame in self.db.lrange(name, 0, -1))
+                assert not any(
+                    must_run_alone(decode_queued_message(frame)[0]) for frame in self.db.lrange(name, 0, -1)
+                )
             assert all(
-                runs_alone(split_history(frame)[0])
+                must_run_alone(decode_queued_message(frame)[0])
                 for frame in self.db.lrange(self.names.keys.isolated(queue), 0, -1)
             )
 
@@ -311,7 +312,7 @@ class Places(RuleBasedStateMachine):
         for frame in frames:
             found = JOB.search(frame)
             assert found, frame
-            attempts, message = split_history(frame)
+            attempts, message = decode_queued_message(frame)
             assert message == self.messages[found[1].decode()]
             assert len(attempts) == self.tried[found[1].decode()]
             if (job := found[1].decode()) not in ended:
@@ -329,11 +330,11 @@ class Places(RuleBasedStateMachine):
         delayed: list[tuple[int, bytes]] = []
         retried: list[str] = []
         for frame in claim.frames:
-            attempts, message = split_history(frame)
+            attempts, message = decode_queued_message(frame)
             found = JOB.search(message)
             job = found[1].decode()
             if found[2] == b"true":
-                garbage = dead_letter.malformed(
+                garbage = malformed_letter(
                     message, ValueError(), queue=lease.queue, worker=lease.name, attempts=attempts
                 )
                 letters.append((garbage, message))
@@ -350,7 +351,9 @@ class Places(RuleBasedStateMachine):
                     attempt = Attempt(
                         cause="error:OSError", owner=lease.name, at_ms=1, claim_size=len(claim.frames)
                     )
-                    delayed.append((0 if way == "retry" else 60_000, join_history([*attempts, attempt], message)))
+                    delayed.append(
+                        (0 if way == "retry" else 60_000, encode_queued_message([*attempts, attempt], message))
+                    )
                     retried.append(job)
         got = self.leases.publish(lease, outcomes, ttl=100, letters=letters, delayed=delayed)
         if got is not None and lease.name not in self.ended:

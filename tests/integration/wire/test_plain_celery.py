@@ -16,12 +16,12 @@ import redis
 from celery.exceptions import TaskRevokedError
 
 from headrace import Client
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.errors import JobExpired, JobFailed
 from headrace.settings import Settings
-from headrace.wire.message import Job, encode
+from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success
-from headrace.wire.parsing import from_task
+from headrace.wire.parsing import build_job
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support import ROOT
 from tests.support.answering_worker import Answering, end
@@ -85,13 +85,13 @@ def test_what_a_task_raises_in_a_stock_worker_is_the_jobs_failure(client: Client
 def test_a_stock_worker_heeds_our_deadline(client: Client, celery_url: str):
     late = Job(id="late", model="churn", instances=[{"age": 4}], expires=datetime.now(UTC) - timedelta(seconds=1))
     with redis.Redis.from_url(celery_url) as server:
-        server.lpush("predict.churn", encode(late))
+        server.lpush("predict.churn", encode_message(late))
     with pytest.raises(JobExpired):
         client.job("late").result(timeout=60)
 
 
 def test_a_stock_client_sends_a_job_we_can_read_and_reads_our_outcomes(redis_url: str, server: redis.Redis):
-    app = celery_app(Settings(redis_url=redis_url))
+    app = create_celery_app(Settings(redis_url=redis_url))
     expires = datetime(2040, 1, 1, tzinfo=UTC)
     try:
         sent = app.send_task(
@@ -104,7 +104,7 @@ def test_a_stock_client_sends_a_job_we_can_read_and_reads_our_outcomes(redis_url
         )
         message = json.loads(server.lindex("predict.churn\x06\x169", 0))
         args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
-        job = from_task(
+        job = build_job(
             sent.id, args, kwargs, eta=message["headers"]["eta"], expires=message["headers"]["expires"]
         )
         assert (job.model, job.instances, job.version, job.expires) == ("churn", [{"age": 4}], "3", expires)
@@ -128,7 +128,7 @@ def test_a_stock_client_sends_a_job_we_can_read_and_reads_our_outcomes(redis_url
 
 
 def test_the_snippet_of_the_readme_works_against_a_headrace_worker(redis_url: str):
-    app = celery_app(Settings(redis_url=redis_url))
+    app = create_celery_app(Settings(redis_url=redis_url))
     try:
         with Answering(redis_url):
             sent = app.send_task("headrace.predict", args=["churn", [{"age": 41}]], queue="predict.churn")
@@ -147,7 +147,7 @@ def test_the_snippet_of_the_readme_works_against_a_headrace_worker(redis_url: st
     ],
 )
 def test_the_celery_app_is_on_the_same_redis(url: str, broker: str, tls: object):
-    app = celery_app(Settings(redis_url=url, key_prefix="shop:"))
+    app = create_celery_app(Settings(redis_url=url, key_prefix="shop:"))
     assert app.conf.broker_url == app.conf.result_backend == broker
     assert app.conf.broker_use_ssl == app.conf.redis_backend_use_ssl == tls
     assert app.conf.broker_transport_options["global_keyprefix"] == "shop:"
@@ -159,7 +159,7 @@ def test_the_celery_app_reaches_a_redis_over_a_socket(tmp_path: Path):
     path = tmp_path / "redis.sock"
     with EmbeddedRedis("--unixsocket", str(path)):
         url = f"unix://{path}?db=2"
-        app = celery_app(Settings(redis_url=url, key_prefix="shop:"))
+        app = create_celery_app(Settings(redis_url=url, key_prefix="shop:"))
         try:
             sent = app.send_task("headrace.predict", args=["churn", [{"age": 4}]], queue="predict.churn")
             with redis.Redis.from_url(url) as server:

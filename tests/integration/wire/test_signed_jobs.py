@@ -15,7 +15,7 @@ from headrace.client import Client
 from headrace.errors import HeadraceError, JobFailed
 from headrace.settings import Settings
 from headrace.wire.keys import queue_name
-from headrace.wire.message import Job, encode
+from headrace.wire.message import Job, encode_message
 from headrace.wire.signing import JobKeys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
@@ -67,7 +67,7 @@ def test_other_jobs_fail_and_are_dead_letters_that_say_why(url: str, keys: str):
 
 def test_a_job_changed_on_its_way_never_runs(url: str):
     keys = JobKeys.parse(OLD)
-    message = encode(Job(id="changed", model="churn", instances=[[7.0]]), keys)
+    message = encode_message(Job(id="changed", model="churn", instances=[[7.0]]), keys)
     parts = json.loads(message)
     parts["headers"]["id"] = "another"
     with redis.Redis.from_url(url) as server, client(url, OLD) as one:

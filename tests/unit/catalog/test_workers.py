@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.catalog.workers import SILENT, LoadError, WorkerStatus, loaded, refused
+from headrace.catalog.workers import STATUS_TTL_SECONDS, LoadError, WorkerStatus, decode_loaded, decode_refused
 
 NOW = 1_700_000_000_000
 
@@ -17,24 +17,27 @@ def test_what_living_workers_have_is_told_by_worker():
     reply = hash_of(
         b=WorkerStatus(versions=("2",), at_ms=NOW), a=WorkerStatus(versions=("1", "2"), at_ms=NOW - 1000)
     )
-    assert {name: one.versions for name, one in loaded(reply, NOW).items()} == {"a": ("1", "2"), "b": ("2",)}
+    assert {name: one.versions for name, one in decode_loaded(reply, NOW).items()} == {
+        "a": ("1", "2"),
+        "b": ("2",),
+    }
 
 
 def test_a_worker_that_is_silent_counts_no_more():
-    reply = hash_of(a=WorkerStatus(versions=("1",), at_ms=NOW - int(SILENT * 1000) - 1))
-    assert loaded(reply, NOW) == {}
+    reply = hash_of(a=WorkerStatus(versions=("1",), at_ms=NOW - int(STATUS_TTL_SECONDS * 1000) - 1))
+    assert decode_loaded(reply, NOW) == {}
 
 
 def test_a_refusal_says_who_and_why():
     reply = hash_of(**{"7": LoadError(worker="celery@a", reason="churn@7 has another digest", at_ms=NOW)})
-    assert refused(reply, NOW)["7"].reason == "churn@7 has another digest"
+    assert decode_refused(reply, NOW)["7"].reason == "churn@7 has another digest"
 
 
 def test_what_a_newer_headrace_wrote_is_left_out():
     reply = {b"a": b'{"versions": 3}', b"\xff": b"{}", b"b": b'{"versions": ["1"], "at_ms": %d, "more": 1}' % NOW}
-    assert list(loaded(reply, NOW)) == ["b"]
+    assert list(decode_loaded(reply, NOW)) == ["b"]
 
 
 def test_both_forms_of_a_reply_are_read():
     (pair,) = hash_of(a=WorkerStatus(versions=("1",), at_ms=NOW)).items()
-    assert list(loaded([*pair], NOW)) == ["a"]
+    assert list(decode_loaded([*pair], NOW)) == ["a"]

@@ -8,9 +8,9 @@ import pytest
 from kombu.utils.json import dumps
 
 from headrace import Client, Settings
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.connection.connect import connect, connect_async
-from headrace.connection.url import read_address
+from headrace.connection.url import parse_address
 from headrace.errors import SettingError
 
 SECRET = "s3cret"
@@ -36,25 +36,25 @@ SENTINELS = f"sentinel://me:{SECRET}@a:1;sentinel://b;sentinel://[::1]:3/4?maste
     ],
 )
 def test_a_url_is_read_told_and_written_for_celery(url: str, where: str, celery: str) -> None:
-    address = read_address(url)
-    assert address.where == where
+    address = parse_address(url)
+    assert address.location == where
     assert address.celery_url == celery
     settings = Settings(redis_url=url)
-    assert SECRET not in repr(celery_app(settings).connection())
+    assert SECRET not in repr(create_celery_app(settings).connection())
     connect(settings).close()
     connect_async(settings)
 
 
 def test_tls_is_checked_unless_told_otherwise() -> None:
-    assert read_address("redis://h").tls is None
-    assert read_address("rediss://h").tls == {"ssl_cert_reqs": "required"}
-    assert read_address("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca&ssl_check_hostname=false").tls == {
+    assert parse_address("redis://h").tls is None
+    assert parse_address("rediss://h").tls == {"ssl_cert_reqs": "required"}
+    assert parse_address("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca&ssl_check_hostname=false").tls == {
         "ssl_cert_reqs": "none",
         "ssl_ca_certs": "/ca",
         "ssl_check_hostname": False,
     }
-    assert read_address(SENTINELS).tls is None
-    assert read_address(SENTINELS + "&ssl_ca_certs=/ca").tls == {
+    assert parse_address(SENTINELS).tls is None
+    assert parse_address(SENTINELS + "&ssl_ca_certs=/ca").tls == {
         "ssl_cert_reqs": "required",
         "ssl_ca_certs": "/ca",
     }
@@ -62,8 +62,8 @@ def test_tls_is_checked_unless_told_otherwise() -> None:
 
 def test_sentinels_have_a_login_of_their_own_which_no_one_is_shown() -> None:
     url = f"{SENTINELS.replace(SECRET, 'x')}&sentinel_username=you&sentinel_password={SECRET}"
-    assert read_address(url).sentinel_login == {"username": "you", "password": SECRET}
-    options = celery_app(Settings(redis_url=url)).conf.broker_transport_options
+    assert parse_address(url).sentinel_login == {"username": "you", "password": SECRET}
+    options = create_celery_app(Settings(redis_url=url)).conf.broker_transport_options
     assert options["sentinel_kwargs"]["password"] == SECRET
     assert SECRET not in dumps(options) + repr(options) + str(options)
     assert json.loads(dumps(options))["master_name"] == "jobs"

@@ -40,7 +40,9 @@ GOOD_CONFIG = {
 def server_info(config: dict[str, str] | None = None, **info: Any) -> ServerInfo:
     """Return the facts about a well-configured Redis, with these directives and fields of INFO changed."""
     settings = {name.replace("_", "-"): value for name, value in (config or {}).items()}
-    return ServerInfo(info={**GOOD_INFO, **info}, config={**GOOD_CONFIG, **settings}, latency=0.2, clock=0.01)
+    return ServerInfo(
+        info={**GOOD_INFO, **info}, config={**GOOD_CONFIG, **settings}, latency_ms=0.2, clock_offset=0.01
+    )
 
 
 def only_finding(server: ServerInfo, **options: Any) -> Finding:
@@ -159,10 +161,10 @@ def test_sentinel_without_a_replica_is_a_finding():
 
 
 def test_a_slow_round_trip_and_a_wrong_clock_are_findings():
-    distant = ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency=35.0, clock=-3600)
+    distant = ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency_ms=35.0, clock_offset=-3600)
     assert [finding.subject for finding in check_redis(distant)] == ["latency", "clock"]
     assert "behind" in check_redis(distant)[1].actual
-    assert check_redis(ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency=None, clock=None)) == []
+    assert check_redis(ServerInfo(info=GOOD_INFO, config=GOOD_CONFIG, latency_ms=None, clock_offset=None)) == []
 
 
 def test_a_user_without_config_get_learns_which_directives_were_not_checked():

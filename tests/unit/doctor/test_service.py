@@ -6,7 +6,7 @@ import pytest
 
 from headrace.catalog.aliases import Alias, Aliases
 from headrace.catalog.workers import LoadError, WorkerStatus
-from headrace.connection.url import read_address
+from headrace.connection.url import parse_address
 from headrace.doctor.access import check_access
 from headrace.doctor.service import ServedModel, ServiceState, check_service
 from headrace.inspection.queues import QueueDepth
@@ -31,7 +31,7 @@ NOW = 1_700_000_000_000
     ],
 )
 def test_missing_tls_password_and_user_are_findings(url: str, user: str | None, expected: list[str]):
-    findings = list(check_access(read_address(url), user))
+    findings = list(check_access(parse_address(url), user))
     assert [f"{finding.severity} {finding.subject}" for finding in findings] == expected
     assert "pw" not in " ".join(map(str, findings))
 

@@ -14,10 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput, ModelError, UnknownModel
-from headrace.wire import outcome as outcomes
 from headrace.wire.attempts import Attempt
 from headrace.wire.message import Instance, Job
-from headrace.wire.outcome import Failure
+from headrace.wire.outcome import Failure, encode_outcome
 from headrace_worker.execution.failures import failure_of, given_up
 from headrace_worker.execution.redaction import STRUCK, strike_out
 
@@ -34,7 +33,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
 
 
 def stored(failure: Failure) -> str:
-    return outcomes.encode(failure, datetime.now(UTC)).decode()
+    return encode_outcome(failure, datetime.now(UTC)).decode()
 
 
 # --- what a failure says -----------------------------------------------------------------------------
@@ -106,7 +105,7 @@ def test_a_value_cut_off_with_the_end_of_a_message_is_struck_out_too(before: int
 @pytest.mark.parametrize(
     ("causes", "reason", "error", "message"),
     [
-        (["crash", "lapse"], "crash", "WorkerLostError", "2 times (crash, lapse)"),
+        (["crash", "lease_expired"], "crash", "WorkerLostError", "2 times (crash, lease_expired)"),
         (["crash", "replay", "crash"], "crash", "WorkerLostError", "once (crash)"),
         (["timeout"], "timeout", "TimeLimitExceeded", "more time than it has"),
         (["crash", "error:Throttled"], "attempts exhausted", "Throttled", "2 times (crash, error:Throttled)"),

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.wire.attempts import Attempt, join_history
-from headrace.wire.message import Job, encode
+from headrace.wire.attempts import Attempt, encode_queued_message
+from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure
 from headrace_worker.execution.opening import ParsedClaim, open_claim
 from headrace_worker.manifest import Limits
@@ -22,14 +22,14 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def frame(job: str = "a", **options: Any) -> bytes:
-    return encode(Job(id=job, model="churn", instances=[{"secret": "Xyzzy"}], **options))
+    return encode_message(Job(id=job, model="churn", instances=[{"secret": "Xyzzy"}], **options))
 
 
 def tried(message: bytes, *causes: str, company: int = 1) -> bytes:
     attempts = [
         Attempt(cause=cause, owner="owner/1", at_ms=1_700_000_000_000, claim_size=company) for cause in causes
     ]
-    return join_history(attempts, message)
+    return encode_queued_message(attempts, message)
 
 
 def opened(frames: Sequence[bytes], limits: Limits | None = None) -> ParsedClaim:
@@ -170,10 +170,10 @@ def test_celery_s_moments_without_a_zone_are_utc():
 
 
 def test_a_job_is_tried_until_its_attempts_are_used_up():
-    assert places(opened([tried(frame(), "crash", "lapse")])) == ["job"]
-    failure = only([tried(frame(), "crash", "lapse", "crash")])
+    assert places(opened([tried(frame(), "crash", "lease_expired")])) == ["job"]
+    failure = only([tried(frame(), "crash", "lease_expired", "crash")])
     assert (failure.reason, failure.error) == ("crash", "WorkerLostError")
-    assert "3 times (crash, lapse, crash)" in failure.message
+    assert "3 times (crash, lease_expired, crash)" in failure.message
 
 
 def test_a_job_that_took_too_long_alone_is_given_up_and_one_in_company_is_not():

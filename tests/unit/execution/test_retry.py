@@ -124,10 +124,10 @@ ERROR = "error:ConnectionError"
         (tried((ERROR, 9), (ERROR, 9), (ERROR, 9)), "attempts exhausted"),
         (tried(("crash", 9), "crash"), "again"),
         (tried("crash", "crash", "crash"), "crash"),
-        (tried(("crash", 9), "crash", "lapse"), "crash"),
+        (tried(("crash", 9), "crash", "lease_expired"), "crash"),
         (tried("crash", "crash", ERROR), "attempts exhausted"),
         (tried(*[("crash", 9)] * 5), "again"),
-        (tried(*[("lapse", 9)] * 5, "lapse"), "crash"),
+        (tried(*[("lease_expired", 9)] * 5, "lease_expired"), "crash"),
         (tried("timeout"), "timeout"),
         (tried(("timeout", 2)), "again"),
         (tried(*[("timeout", 2)] * 5), "again"),
@@ -152,7 +152,7 @@ def test_a_model_can_allow_more_runs_or_fewer(most: int):
     assert isinstance(decide(tried(*[ERROR] * (most - 1)), limits, 0.5), Retry)
 
 
-_CAUSES = st.sampled_from(["crash", "lapse", "timeout", ERROR, "replay"])
+_CAUSES = st.sampled_from(["crash", "lease_expired", "timeout", ERROR, "replay"])
 
 
 @given(st.lists(st.tuples(_CAUSES, st.integers(2, 9))), st.integers(1, 4))

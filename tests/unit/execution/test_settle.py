@@ -10,9 +10,9 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.errors import InvalidInput, ModelError, StoreUnavailable, TransientError, UnknownModel
-from headrace.wire.attempts import ELSEWHERE, Attempt, join_history, split_history
-from headrace.wire.dead_letter import DeadLetter, malformed_id
-from headrace.wire.message import Job, encode
+from headrace.wire.attempts import REQUEUED, Attempt, decode_queued_message, encode_queued_message
+from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
+from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
 from headrace.wire.parsing import MalformedMessage
 from headrace_worker.execution.batching import Admitted, NotRunnableHere, admit
@@ -59,7 +59,7 @@ class Settling:
             admitted = admit(one, self._registry, datetime.fromtimestamp(NOW_MS / 1000, UTC))
             assert isinstance(admitted, Admitted)
             result = FailedRun(admitted, result)
-        self._jobs.append((one, join_history(before, encode(one)), result))
+        self._jobs.append((one, encode_queued_message(before, encode_message(one)), result))
         return self
 
     def settled(self) -> ClaimDecisions:
@@ -91,7 +91,7 @@ def test_a_permanent_error_is_a_failure_with_a_letter(registry: Registry):
     assert isinstance(failure, Failure)
     assert (failure.reason, failure.error) == ("permanent", "ValueError")
     [(letter, message)] = settled.letters
-    assert message == encode(failed)
+    assert message == encode_message(failed)
     assert letter == DeadLetter(
         id="a",
         model="obedient",
@@ -102,7 +102,7 @@ def test_a_permanent_error_is_a_failure_with_a_letter(registry: Registry):
         module="builtins",
         message=failure.message,
         traceback=failure.traceback,
-        rows=1,
+        instances=1,
         worker="w@host",
         metadata={"shop": "7"},
     )
@@ -136,9 +136,9 @@ def test_a_transient_error_sends_the_job_back_with_its_attempt(registry: Registr
     assert settled.letters == settled.errors == []
     [(milliseconds, frame)] = settled.delayed
     assert milliseconds == 250
-    assert split_history(frame) == (
+    assert decode_queued_message(frame) == (
         (Attempt(cause="error:TransientError", owner="host/1/ab", at_ms=NOW_MS, claim_size=2, version="1"),),
-        encode(job("a")),
+        encode_message(job("a")),
     )
     assert [(one.id, str(error)) for one, error in settled.retried] == [("a", "away")]
 
@@ -151,8 +151,8 @@ def test_a_job_this_worker_cannot_run_goes_back_uncounted_and_soon(registry: Reg
     assert settled.outcomes == {}
     [(milliseconds, frame)] = settled.delayed
     assert milliseconds == 100
-    [one] = split_history(frame)[0]
-    assert (one.cause, one.claim_size, one.version) == (ELSEWHERE, 0, None)
+    [one] = decode_queued_message(frame)[0]
+    assert (one.cause, one.claim_size, one.version) == (REQUEUED, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ def test_a_job_this_worker_cannot_run_goes_back_uncounted_and_soon(registry: Reg
 def test_a_job_that_no_worker_can_run_is_a_failure_that_says_what_was_missing(
     registry: Registry, error: Exception, seconds: int, reason: str
 ):
-    first = Attempt(cause=ELSEWHERE, owner="other/1/ab", at_ms=NOW_MS - 1000 * seconds, claim_size=0)
+    first = Attempt(cause=REQUEUED, owner="other/1/ab", at_ms=NOW_MS - 1000 * seconds, claim_size=0)
     settled = Settling(registry).add(job("a"), NotRunnableHere(job("a"), error), first).settled()
     failure = settled.outcomes["a"]
     assert isinstance(failure, Failure)
     assert (failure.reason, failure.error) == (reason, type(error).__name__)
     assert failure.message == f"{error}; no worker could run the job in the time it waited for one"
     [(kept, message)] = settled.letters
-    assert ([one.cause for one in kept.attempts], message) == ([ELSEWHERE, ELSEWHERE], encode(job("a")))
+    assert ([one.cause for one in kept.attempts], message) == ([REQUEUED, REQUEUED], encode_message(job("a")))
 
 
 def test_the_last_attempt_tells_its_own_error(registry: Registry):
@@ -188,7 +188,7 @@ def test_the_last_attempt_tells_its_own_error(registry: Registry):
     )
     assert failure.traceback is not None
     [(letter, message)] = settled.letters
-    assert message == encode(job("a"))
+    assert message == encode_message(job("a"))
     assert [one.cause for one in letter.attempts] == ["error:TimeoutError", "crash", "error:ConnectionResetError"]
     assert len(settled.errors) == 1
     assert settled.delayed == []
@@ -199,7 +199,7 @@ def test_when_time_is_up_for_several_all_run_again_at_once(registry: Registry):
     settled = Settling(registry).add(job("a"), time_up).add(job("b"), time_up, attempt("timeout", 9)).settled()
     assert settled.outcomes == {}
     for milliseconds, frame in settled.delayed:
-        attempts, _ = split_history(frame)
+        attempts, _ = decode_queued_message(frame)
         assert milliseconds == 0
         assert (attempts[-1].cause, attempts[-1].claim_size) == ("timeout", 2)
 
@@ -218,14 +218,14 @@ def test_of_two_outcomes_of_one_id_the_first_counts_and_has_the_letter(registry:
     assert only_letter(settled).error == "ValueError"
 
 
-@pytest.mark.parametrize("history", [[], [attempt("lapse")]])
+@pytest.mark.parametrize("history", [[], [attempt("lease_expired")]])
 def test_bytes_that_are_no_job_are_a_letter_without_an_outcome(history: list[Attempt]):
     settler = OutcomeDecider(queue="predict.churn", owner="o", worker="w@host", now_ms=NOW_MS, chance=lambda: 0.5)
-    settler.add_malformed(join_history(history, b"\x00\xff"), MalformedMessage("no Celery message"))
+    settler.add_malformed(encode_queued_message(history, b"\x00\xff"), MalformedMessage("no Celery message"))
     [(letter, message)] = settler.decisions.letters
     assert message == b"\x00\xff"
-    assert letter.id == malformed_id(b"\x00\xff")
-    assert (letter.reason, letter.error, letter.model, letter.rows) == (
+    assert letter.id == malformed_letter_id(b"\x00\xff")
+    assert (letter.reason, letter.error, letter.model, letter.instances) == (
         "malformed",
         "MalformedMessage",
         None,

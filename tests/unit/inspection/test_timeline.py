@@ -14,7 +14,7 @@ from headrace.inspection.timeline import JobFacts, build_timeline
 from headrace.text import format_duration
 from headrace.wire.attempts import Attempt
 from headrace.wire.execution import Completion, Execution, decode_completion
-from headrace.wire.outcome import Cancelled, Expired, Failure, Prediction, Success, decode, encode
+from headrace.wire.outcome import Cancelled, Expired, Failure, Prediction, Success, decode_outcome, encode_outcome
 from headrace.wire.record import Record
 from tests.support.stored_dead_letters import letter
 
@@ -22,19 +22,19 @@ JOB = "0199a2b4-8c00-7000-8000-000000000000"
 SUBMITTED = 0x0199A2B48C00
 SUCCESS = Success(job=JOB, prediction=Prediction(model="churn", version="3", predictions=[0]))
 RUN = Execution(
-    claim="host/12/ab/7",
+    lease="host/12/ab/7",
     claimed_ms=SUBMITTED + 40,
-    jobs=64,
+    claim_size=64,
     version="3",
     runtime="treelite",
     started_ms=2,
     duration_ms=4.2,
-    rows=64,
+    instances=64,
 )
 DONE = Completion(
     date_done=datetime.fromtimestamp((SUBMITTED + 50) / 1000, UTC).isoformat(), worker="w@host", execution=RUN
 )
-RECORD = Record(m="churn", t=SUBMITTED)
+RECORD = Record(model="churn", submitted_ms=SUBMITTED)
 
 
 def lines(known: JobFacts) -> list[str]:
@@ -58,7 +58,7 @@ def test_attempts_come_before_the_run_that_ended_the_job():
         Attempt(cause="crash", owner="host/2", at_ms=SUBMITTED + 20, claim_size=1),
         Attempt(cause="replay", owner="ann@desk", at_ms=SUBMITTED + 30, claim_size=0),
     )
-    run = msgspec.structs.replace(RUN, attempts=tried, jobs=1)
+    run = msgspec.structs.replace(RUN, attempts=tried, claim_size=1)
     told = lines(JobFacts(job=JOB, outcome=SUCCESS, completion=msgspec.structs.replace(DONE, execution=run)))
     assert told[1:5] == [
         "ran with 2 others on host/1, in vain: the model raised ConnectionError",
@@ -128,13 +128,13 @@ def test_a_job_nobody_knows_is_unknown_and_says_what_to_look_at():
 
 
 def test_a_stored_outcome_carries_its_run_and_stays_what_celery_reads():
-    stored = encode(SUCCESS, datetime.fromtimestamp(1, UTC), run=RUN.encode(), worker="w@host")
+    stored = encode_outcome(SUCCESS, datetime.fromtimestamp(1, UTC), execution=RUN.encode(), worker="w@host")
     assert stored.startswith(b'{"status":"SUCCESS"')
-    assert decode(stored) == SUCCESS
+    assert decode_outcome(stored) == SUCCESS
     assert json.loads(stored)["worker"] == "w@host"
     told = decode_completion(stored)
-    assert (told.execution, told.worker, told.at_ms) == (RUN, "w@host", 1000)
-    assert len(stored) - len(encode(SUCCESS, datetime.fromtimestamp(1, UTC))) < 120
+    assert (told.execution, told.worker, told.published_ms) == (RUN, "w@host", 1000)
+    assert len(stored) - len(encode_outcome(SUCCESS, datetime.fromtimestamp(1, UTC))) < 120
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.monitor.activity import WINDOW_SECONDS, Activity, model_of_description
-from headrace.wire.message import new_id, submitted_at
+from headrace.wire.message import new_id, submission_time
 
 
 def message(*events: dict[str, Any], group: bool = True) -> bytes:
@@ -19,7 +19,7 @@ def message(*events: dict[str, Any], group: bool = True) -> bytes:
 
 def ended(kind: str = "task-succeeded", took: float = 0.04, **more: Any) -> dict[str, Any]:
     job = new_id()
-    submitted = submitted_at(job)
+    submitted = submission_time(job)
     assert submitted is not None
     at = submitted.timestamp() + took
     return {"type": kind, "uuid": job, "hostname": "w@host", "timestamp": at, **more}

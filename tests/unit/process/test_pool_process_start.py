@@ -20,10 +20,10 @@ print(names.count(pathlib.Path("/proc/self/comm").read_text()))
 #: Prints what of these a process that prepared has imported. billiard asks by cffi where something has it loaded.
 PREPARED = """
 import sys, cffi
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.settings import Settings
 from headrace_worker.execution import pool_process
-pool_process.prepare(celery_app(Settings()))
+pool_process.prepare(create_celery_app(Settings()))
 print(*({"celery.backends.redis", "pycparser.c_parser"} & set(sys.modules)))
 """
 

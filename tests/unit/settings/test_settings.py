@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import SettingError
-from headrace.settings import Settings, load
+from headrace.settings import Settings, load_settings
 
 
 def test_without_an_environment_everything_has_its_default():
-    assert load(Settings, {}) == Settings()
+    assert load_settings(Settings, {}) == Settings()
 
 
 def test_each_setting_has_a_variable():
     given = {"HEADRACE_REDIS_URL": "redis://h/1", "HEADRACE_KEY_PREFIX": "a:", "HEADRACE_QUEUE_LIMIT": "5"}
-    assert load(Settings, given) == Settings(redis_url="redis://h/1", key_prefix="a:", queue_limit=5)
+    assert load_settings(Settings, given) == Settings(redis_url="redis://h/1", key_prefix="a:", queue_limit=5)
 
 
 def test_redis_url_is_the_fallback_for_headrace_redis_url():
-    assert load(Settings, {"REDIS_URL": "redis://other"}).redis_url == "redis://other"
+    assert load_settings(Settings, {"REDIS_URL": "redis://other"}).redis_url == "redis://other"
     both = {"REDIS_URL": "redis://other", "HEADRACE_REDIS_URL": "redis://ours"}
-    assert load(Settings, both).redis_url == "redis://ours"
+    assert load_settings(Settings, both).redis_url == "redis://ours"
 
 
 def test_an_empty_variable_is_none():
-    assert load(Settings, {"HEADRACE_REDIS_URL": "", "REDIS_URL": ""}) == Settings()
+    assert load_settings(Settings, {"HEADRACE_REDIS_URL": "", "REDIS_URL": ""}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_an_empty_variable_is_none():
 )
 def test_a_value_that_cannot_be_is_refused_by_name(variable: str, value: str):
     with pytest.raises(SettingError, match=variable):
-        load(Settings, {variable: value})
+        load_settings(Settings, {variable: value})
 
 
 def test_a_secret_can_be_in_a_file(tmp_path: Path):
     file = tmp_path / "url"
     file.write_text("redis://:secret@h\n")
-    assert load(Settings, {"HEADRACE_REDIS_URL_FILE": str(file)}).redis_url == "redis://:secret@h"
+    assert load_settings(Settings, {"HEADRACE_REDIS_URL_FILE": str(file)}).redis_url == "redis://:secret@h"
     with pytest.raises(SettingError, match=r"HEADRACE_REDIS_URL_FILE names .*cannot be read"):
-        load(Settings, {"HEADRACE_REDIS_URL_FILE": str(tmp_path / "none")})
+        load_settings(Settings, {"HEADRACE_REDIS_URL_FILE": str(tmp_path / "none")})

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from headrace.submit.tracing import trace_submit
-from headrace.wire.message import Job, encode
+from headrace.wire.message import Job, encode_message
 from headrace.wire.parsing import parse
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -17,35 +17,35 @@ JOB = Job(id="a", model="churn", instances=[{"age": 41}])
 
 
 def traced(trace: dict[str, str] | None) -> bytes:
-    return encode(msgspec.structs.replace(JOB, trace=trace))
+    return encode_message(msgspec.structs.replace(JOB, trace=trace))
 
 
 def test_a_trace_comes_out_as_it_went_in():
-    assert parse(traced(TRACE)).job().trace == TRACE
+    assert parse(traced(TRACE)).to_job().trace == TRACE
     assert json.loads(traced(TRACE))["headers"]["traceparent"] == PARENT
 
 
 @pytest.mark.parametrize("trace", [None, {}])
 def test_without_a_trace_a_message_is_not_a_byte_longer(trace: dict[str, str] | None):
-    assert traced(trace) == encode(JOB)
-    assert parse(traced(trace)).job().trace is None
+    assert traced(trace) == encode_message(JOB)
+    assert parse(traced(trace)).to_job().trace is None
 
 
 def test_a_trace_stays_with_its_own_call():
     traced(TRACE)
-    assert parse(encode(JOB)).job().trace is None
+    assert parse(encode_message(JOB)).to_job().trace is None
 
 
 def test_headers_inside_of_an_instance_are_left_alone():
     job = msgspec.structs.replace(JOB, instances=[{'"headers":{': '"headers":{'}], trace=TRACE)
-    assert parse(encode(job)).job().instances == job.instances
+    assert parse(encode_message(job)).to_job().instances == job.instances
 
 
 @pytest.mark.parametrize("given", [7, None, [], {"a": 1}, ""])
 def test_what_others_write_into_these_headers_is_taken_only_as_text(given: object):
-    message = json.loads(encode(JOB))
+    message = json.loads(encode_message(JOB))
     message["headers"]["traceparent"] = given
-    assert parse(json.dumps(message).encode()).job().trace is None
+    assert parse(json.dumps(message).encode()).to_job().trace is None
 
 
 def test_a_program_that_does_not_trace_has_no_headers(monkeypatch: pytest.MonkeyPatch):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from headrace.wire.attempts import Attempt, join_history
+from headrace.wire.attempts import Attempt, encode_queued_message
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.message import Job, encode
+from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure, Prediction, Success
 from headrace_worker.execution.batching import Admitted, Batch
 from headrace_worker.execution.opening import ParsedClaim
@@ -83,7 +83,7 @@ def success(job: str) -> Success:
 
 def test_a_claim_counts_its_outcomes_waits_batches_and_seconds() -> None:
     jobs = [Job(id=job_id(2), model="churn", instances=[1, 2]), Job(id="own-name", model="churn", instances=[1])]
-    tally = counted(report(*map(encode, jobs), jobs=jobs, outcomes=[success(job.id) for job in jobs]))
+    tally = counted(report(*map(encode_message, jobs), jobs=jobs, outcomes=[success(job.id) for job in jobs]))
     assert tally.counters == {
         ("headrace_jobs_total", ("churn", "3", "success")): 2,
         ("headrace_batches_total", ("churn", "3", "empty")): 1,
@@ -100,14 +100,14 @@ def test_a_claim_counts_its_outcomes_waits_batches_and_seconds() -> None:
 
 def test_a_delayed_job_waits_from_the_moment_it_was_due() -> None:
     job = Job(id=job_id(3600), model="churn", instances=[1], eta=AT - timedelta(seconds=1))
-    tally = counted(report(encode(job), jobs=[job], outcomes=[success(job.id)]))
+    tally = counted(report(encode_message(job), jobs=[job], outcomes=[success(job.id)]))
     assert tally.histograms["headrace_wait_seconds", ("churn",)][0] == pytest.approx(1, abs=0.002)
 
 
 def test_a_clock_that_is_ahead_makes_a_wait_of_nothing() -> None:
     job = Job(id=job_id(-60), model="churn", instances=[1])
     assert (
-        counted(report(encode(job), jobs=[job], outcomes=[success(job.id)])).histograms[
+        counted(report(encode_message(job), jobs=[job], outcomes=[success(job.id)])).histograms[
             "headrace_wait_seconds", ("churn",)
         ][0]
         == 0
@@ -116,7 +116,9 @@ def test_a_clock_that_is_ahead_makes_a_wait_of_nothing() -> None:
 
 def test_what_a_message_says_is_no_label() -> None:
     job = Job(id="x", model='evil"} 1\n', version="9999", instances=[1])
-    frame = join_history([Attempt(cause=f"error:{'E' * 40}", owner="o", at_ms=1, claim_size=1)], encode(job))
+    frame = encode_queued_message(
+        [Attempt(cause=f"error:{'E' * 40}", owner="o", at_ms=1, claim_size=1)], encode_message(job)
+    )
     frame = frame.replace(b"\x01", b"\x01whatever,o,1,1;")
     failure = Failure(job="x", reason="unknown model", error="UnknownModel", module="headrace", message="no")
     letter = DeadLetter(
@@ -141,7 +143,7 @@ def test_what_a_message_says_is_no_label() -> None:
 
 def test_a_lost_lease_is_all_that_is_counted_of_its_claim() -> None:
     job = Job(id="a", model="churn", instances=[1])
-    tally = counted(report(encode(job), jobs=[job], outcomes=[], lost=True))
+    tally = counted(report(encode_message(job), jobs=[job], outcomes=[], lost=True))
     assert (tally.counters, tally.histograms) == ({("headrace_lease_losses_total", ("churn",)): 1}, {})
 
 
@@ -157,13 +159,13 @@ def test_a_lost_lease_is_all_that_is_counted_of_its_claim() -> None:
 )
 def test_a_batch_tells_why_it_holds_no_more(cut: str, frames: int, batches: int, limits: dict[str, int]) -> None:
     jobs = [Job(id=f"j{n}", model="churn", instances=[1]) for n in range(frames)]
-    one = report(*map(encode, jobs), jobs=jobs, outcomes=[], batches=batches, **limits)
+    one = report(*map(encode_message, jobs), jobs=jobs, outcomes=[], batches=batches, **limits)
     assert counted(one, claim_jobs=4).counters == {("headrace_batches_total", ("churn", "3", cut)): batches}
 
 
 def test_a_job_that_runs_alone_is_a_batch_cut_for_that() -> None:
     job = Job(id="a", model="churn", instances=[1])
-    frame = join_history([Attempt(cause="crash", owner="o", at_ms=1, claim_size=3)], encode(job))
+    frame = encode_queued_message([Attempt(cause="crash", owner="o", at_ms=1, claim_size=3)], encode_message(job))
     assert ("headrace_batches_total", ("churn", "3", "alone")) in counted(
         report(frame, jobs=[job], outcomes=[])
     ).counters

@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import SettingError
-from headrace.wire.message import Job, encode
+from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure, Prediction, Success
 from headrace_worker.execution.batching import Admitted, Batch
 from headrace_worker.execution.opening import ParsedClaim
@@ -52,7 +52,7 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> C
         Failure(job=name, reason="bad input", error="InvalidInput", module="headrace", message="no")
         for name in failed
     ]
-    frames = [encode(job) for job in jobs]
+    frames = [encode_message(job) for job in jobs]
     at_ms = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp() * 1000)
     return ClaimReport(
         claim=Claim(

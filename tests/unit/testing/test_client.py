@@ -177,7 +177,7 @@ def test_what_fails_is_a_dead_letter_until_it_is_replayed_or_purged():
     client = InMemoryClient({"churn": churn})
     first, second = client.submit_many("churn", [{"age": 41}, {"age": 42}], ids=["a", "b"], metadata={"x": "1"})
     letter, _ = client.dead_letters.list(model="churn", reason="permanent", error="ValueError")
-    assert (letter.id, letter.message, letter.rows, letter.metadata) == ("a", "not yet", 1, {"x": "1"})
+    assert (letter.id, letter.message, letter.instances, letter.metadata) == ("a", "not yet", 1, {"x": "1"})
     assert [storm.count for storm in client.dead_letters.groups()] == [2]
     assert client.dead_letters.count().letters == 2
     assert client.dead_letters.replay(ids=["a", "nobody"], dry_run=True).missing == ("nobody",)

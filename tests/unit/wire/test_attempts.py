@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.wire.attempts import (
-    ELSEWHERE,
     REPLAY,
+    REQUEUED,
     Attempt,
-    counted_attempts,
-    join_history,
-    kept_version,
-    runs_alone,
-    split_history,
-    waited,
+    decode_queued_message,
+    encode_queued_message,
+    find_pinned_version,
+    must_run_alone,
+    select_counted,
+    select_requeues,
 )
 
 
@@ -39,16 +39,16 @@ _ATTEMPTS = st.lists(
 )
 
 
-@given(_ATTEMPTS, st.binary().filter(lambda message: split_history(message)[1] == message))
+@given(_ATTEMPTS, st.binary().filter(lambda message: decode_queued_message(message)[1] == message))
 def test_what_was_joined_is_split_again(attempts: list[Attempt], message: bytes):
-    assert split_history(join_history(attempts, message)) == (tuple(attempts), message)
+    assert decode_queued_message(encode_queued_message(attempts, message)) == (tuple(attempts), message)
 
 
 @given(st.binary() | st.binary().map(lambda rest: b"\x01crash,me,1,1;" + rest))
 def test_any_bytes_keep_their_message_to_the_byte(frame: bytes):
-    attempts, message = split_history(frame)
+    attempts, message = decode_queued_message(frame)
     assert frame.endswith(message)
-    assert split_history(join_history(attempts, message)) == (attempts, message)
+    assert decode_queued_message(encode_queued_message(attempts, message)) == (attempts, message)
 
 
 @pytest.mark.parametrize(
@@ -69,32 +69,36 @@ def test_any_bytes_keep_their_message_to_the_byte(frame: bytes):
     ],
 )
 def test_what_only_looks_like_a_frame_is_a_message(message: bytes):
-    assert split_history(message) == ((), message)
+    assert decode_queued_message(message) == ((), message)
 
 
 def test_a_history_of_one_is_written_like_this():
     assert (
-        join_history([attempt("error:OSError", 3)], b"{}") == b"\x01error:OSError,host/1/ab,1700000000000,3;\n{}"
+        encode_queued_message([attempt("error:OSError", 3)], b"{}")
+        == b"\x01error:OSError,host/1/ab,1700000000000,3;\n{}"
     )
 
 
 @pytest.mark.parametrize("name", ["a,b", "a;b", "a\nb", "a\rb", "a\x85b", "\ud800"])
 def test_no_name_can_break_the_frame(name: str):
-    attempts, message = split_history(join_history([attempt(f"error:{name}", owner=name)], b"{}"))
+    attempts, message = decode_queued_message(encode_queued_message([attempt(f"error:{name}", owner=name)], b"{}"))
     assert len(attempts) == 1
     assert message == b"{}"
 
 
 def test_a_message_that_is_a_frame_itself_is_kept_whole():
-    inner = join_history([attempt()], b"{}")
-    assert split_history(join_history([attempt("lapse")], inner)) == ((attempt("lapse"),), inner)
+    inner = encode_queued_message([attempt()], b"{}")
+    assert decode_queued_message(encode_queued_message([attempt("lease_expired")], inner)) == (
+        (attempt("lease_expired"),),
+        inner,
+    )
 
 
 def test_what_lies_before_a_replay_no_longer_counts():
-    history = [attempt(), attempt("replay", 0), attempt("lapse"), attempt("replay", 0), attempt("timeout")]
-    assert counted_attempts(history) == (attempt("timeout"),)
-    assert counted_attempts(history[:4]) == ()
-    assert counted_attempts(history[:1]) == (attempt(),)
+    history = [attempt(), attempt("replay", 0), attempt("lease_expired"), attempt("replay", 0), attempt("timeout")]
+    assert select_counted(history) == (attempt("timeout"),)
+    assert select_counted(history[:4]) == ()
+    assert select_counted(history[:1]) == (attempt(),)
 
 
 @pytest.mark.parametrize(
@@ -103,25 +107,25 @@ def test_what_lies_before_a_replay_no_longer_counts():
         ([], False),
         (["error:OSError", "replay"], False),
         (["crash"], True),
-        (["lapse", "replay"], True),
+        (["lease_expired", "replay"], True),
         (["timeout", "error:OSError"], True),
     ],
 )
 def test_a_job_that_was_lost_once_runs_alone(causes: list[str], alone: bool):
-    assert runs_alone([attempt(cause) for cause in causes]) is alone
+    assert must_run_alone([attempt(cause) for cause in causes]) is alone
 
 
 def test_to_be_given_back_for_another_worker_is_no_attempt():
-    given_back = attempt(ELSEWHERE, company=0)
+    given_back = attempt(REQUEUED, company=0)
     attempts = (attempt(), given_back, attempt("error:Busy"), given_back, given_back)
-    assert [one.cause for one in counted_attempts(attempts)] == ["crash", "error:Busy"]
-    assert waited(attempts) == (given_back, given_back)
-    assert waited((*attempts, attempt(REPLAY, company=0))) == ()
+    assert [one.cause for one in select_counted(attempts)] == ["crash", "error:Busy"]
+    assert select_requeues(attempts) == (given_back, given_back)
+    assert select_requeues((*attempts, attempt(REPLAY, company=0))) == ()
 
 
 def test_a_job_keeps_the_version_it_ran_on_until_a_person_sends_it_again():
     ran = msgspec.structs.replace(attempt("error:Busy"), version="7")
-    assert kept_version((ran, attempt())) == "7"
-    assert kept_version(split_history(join_history((ran, attempt()), b"{}"))[0]) == "7"
-    assert kept_version((ran, attempt(REPLAY, company=0))) is None
-    assert kept_version((attempt(),)) is None
+    assert find_pinned_version((ran, attempt())) == "7"
+    assert find_pinned_version(decode_queued_message(encode_queued_message((ran, attempt()), b"{}"))[0]) == "7"
+    assert find_pinned_version((ran, attempt(REPLAY, company=0))) is None
+    assert find_pinned_version((attempt(),)) is None

@@ -9,7 +9,15 @@ import pytest
 from kombu.transport.redis import Channel
 
 from headrace.errors import InvalidInput
-from headrace.wire.keys import Keys, check_job_id, check_model_name, model_of, queue_name, split_version, step_of
+from headrace.wire.keys import (
+    Keys,
+    check_job_id,
+    check_model_name,
+    model_name,
+    priority_index,
+    queue_name,
+    split_version,
+)
 
 
 @pytest.mark.parametrize("name", ["churn", "a", "A-1_b", "9", "x" * 64])
@@ -67,15 +75,15 @@ def test_an_absurdly_long_name_is_not_repeated_whole():
 
 
 def test_the_model_of_its_queue_is_the_model():
-    assert model_of(queue_name("churn")) == "churn"
-    assert model_of("celery") is None
+    assert model_name(queue_name("churn")) == "churn"
+    assert model_name("celery") is None
 
 
 @pytest.mark.parametrize("priority", range(10))
 def test_lists_and_steps_are_kombus(priority: int):
     channel = Channel.__new__(Channel)
     theirs = channel._q_for_pri("predict.churn", channel.priority(priority))
-    assert Keys().lists("predict.churn")[step_of(priority)] == theirs
+    assert Keys().lists("predict.churn")[priority_index(priority)] == theirs
 
 
 def test_keys_stand_under_the_prefix():

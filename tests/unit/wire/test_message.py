@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
-from headrace.wire.message import Job, describe, encode, encode_instances, new_id, submitted_at
-from headrace.wire.parsing import from_task, parse
+from headrace.wire.message import Job, describe_job, encode_instances, encode_message, new_id, submission_time
+from headrace.wire.parsing import build_job, parse
 
 JOB = Job(
     id="job-1",
@@ -34,21 +34,21 @@ JOB = Job(
 
 
 def opened(job: Job) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
-    message = json.loads(encode(job))
+    message = json.loads(encode_message(job))
     args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
     return message, args, kwargs
 
 
 def test_a_version_may_stand_behind_the_model_of_a_plain_task():
-    job = from_task("a", ["churn@7", [1]], {})
+    job = build_job("a", ["churn@7", [1]], {})
     assert (job.model, job.version) == ("churn", "7")
     with pytest.raises(InvalidInput, match="give one of them"):
-        from_task("a", ["churn@7", [1]], {"version": "7"})
+        build_job("a", ["churn@7", [1]], {"version": "7"})
 
 
 def test_a_job_written_is_the_job_read():
     message, args, kwargs = opened(JOB)
-    read = from_task(
+    read = build_job(
         "job-1",
         args,
         kwargs,
@@ -79,14 +79,14 @@ def test_what_logs_and_flower_show_holds_no_value_of_an_instance():
 
 def test_every_job_has_a_delivery_tag_of_its_own():
     jobs = [msgspec.structs.replace(JOB, id=new_id()) for _ in range(100)]
-    tags = {json.loads(encode(job))["properties"]["delivery_tag"] for job in jobs}
+    tags = {json.loads(encode_message(job))["properties"]["delivery_tag"] for job in jobs}
     assert len(tags) == 100
 
 
 def test_an_id_tells_when_its_job_was_submitted():
     before = datetime.now(UTC)
     names = [new_id() for _ in range(1_000)]
-    moments = [submitted_at(name) for name in names]
+    moments = [submission_time(name) for name in names]
     assert len(set(names)) == 1_000
     assert {(uuid.UUID(name).version, uuid.UUID(name).variant) for name in names} == {(7, uuid.RFC_4122)}
     for moment in moments:
@@ -106,17 +106,17 @@ def test_an_id_tells_when_its_job_was_submitted():
     ],
 )
 def test_another_s_id_tells_nothing(name: str):
-    assert submitted_at(name) is None
+    assert submission_time(name) is None
 
 
 def test_jobs_share_a_template_and_nothing_of_their_own():
     other = msgspec.structs.replace(JOB, id="another", instances=[{"age": 1}])
-    assert parse(encode(other)).job() == other
-    assert parse(encode(JOB)).job() == JOB
+    assert parse(encode_message(other)).to_job() == other
+    assert parse(encode_message(JOB)).to_job() == JOB
 
 
 def test_a_job_is_described_in_a_few_words():
-    assert describe("churn", None, 2) == "churn, 2 instances"
+    assert describe_job("churn", None, 2) == "churn, 2 instances"
 
 
 def test_numpy_is_sent_as_numbers_and_lists():
@@ -154,14 +154,14 @@ def test_an_instance_nested_too_deeply_is_refused():
 )
 def test_arguments_that_are_no_jobs_are_refused_without_their_values(args: list[Any]):
     with pytest.raises(InvalidInput, match=r"arguments are \[model, instances\]") as caught:
-        from_task("a", args, {})
+        build_job("a", args, {})
     assert "churn" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kwargs", [{"verion": "3"}, {"version": 3}, {"metadata": {"a": 1}}, {"metadata": "x"}])
 def test_options_that_are_no_jobs_are_refused(kwargs: dict[str, Any]):
     with pytest.raises(InvalidInput, match="options are version, method and metadata"):
-        from_task("a", ["churn", [1]], kwargs)
+        build_job("a", ["churn", [1]], kwargs)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,12 @@ def test_options_that_are_no_jobs_are_refused(kwargs: dict[str, Any]):
     ],
 )
 def test_moments_are_read_as_celery_writes_them(text: str | None, moment: datetime | None):
-    assert from_task("a", ["m", [1]], {}, expires=text).expires == moment
+    assert build_job("a", ["m", [1]], {}, expires=text).expires == moment
 
 
 def test_a_moment_that_is_none_is_refused():
     with pytest.raises(InvalidInput, match="ISO 8601"):
-        from_task("a", ["m", [1]], {}, eta="tomorrow")
+        build_job("a", ["m", [1]], {}, eta="tomorrow")
 
 
 _JSON = st.recursive(

@@ -19,10 +19,10 @@ from headrace.wire.outcome import (
     Prediction,
     Reason,
     Success,
-    decode,
-    encode,
-    read,
-    status_of,
+    decode_or_malformed,
+    decode_outcome,
+    encode_outcome,
+    outcome_status,
 )
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -52,16 +52,16 @@ _OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
 
 @given(outcome=_OUTCOMES)
 def test_an_outcome_stored_is_the_outcome_read(outcome: Outcome):
-    assert decode(encode(outcome, NOW)) == outcome
+    assert decode_outcome(encode_outcome(outcome, NOW)) == outcome
 
 
 def test_the_status_stands_first_where_the_publishing_script_looks_for_it():
-    assert encode(Cancelled(job="a"), NOW).startswith(b'{"status":"REVOKED"')
+    assert encode_outcome(Cancelled(job="a"), NOW).startswith(b'{"status":"REVOKED"')
 
 
 @pytest.mark.parametrize("status", ["STARTED", "RETRY", "PENDING", "RECEIVED"])
 def test_a_state_under_way_is_no_outcome(status: str):
-    assert decode(json.dumps({"status": status, "result": {"pid": 1}, "task_id": "a"}).encode()) is None
+    assert decode_outcome(json.dumps({"status": status, "result": {"pid": 1}, "task_id": "a"}).encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_failure_stored_by_celery_itself_has_a_reason(error: str, reason: str)
         "result": {"exc_type": error, "exc_message": ["it", "broke"], "exc_module": "billiard.exceptions"},
         "traceback": "Traceback ...",
     }
-    failure = decode(json.dumps(stored).encode())
+    failure = decode_outcome(json.dumps(stored).encode())
     assert isinstance(failure, Failure)
     assert (failure.reason, failure.message, failure.traceback) == (reason, "it broke", "Traceback ...")
 
@@ -90,9 +90,9 @@ def test_a_revoke_by_celery_is_a_cancellation_and_an_expiry_is_told_from_it():
         raised = {"exc_type": "TaskRevokedError", "exc_message": [word], "exc_module": "celery.exceptions"}
         return json.dumps({"status": "REVOKED", "task_id": "a", "result": raised}).encode()
 
-    assert decode(stored("revoked")) == Cancelled(job="a")
-    assert decode(stored("terminated")) == Cancelled(job="a")
-    assert decode(stored("expired")) == Expired(job="a")
+    assert decode_outcome(stored("revoked")) == Cancelled(job="a")
+    assert decode_outcome(stored("terminated")) == Cancelled(job="a")
+    assert decode_outcome(stored("expired")) == Expired(job="a")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_revoke_by_celery_is_a_cancellation_and_an_expiry_is_told_from_it():
     ],
 )
 def test_what_is_no_outcome_is_read_as_a_failure_that_says_so(stored: bytes):
-    failure = read("a", stored)
+    failure = decode_or_malformed("a", stored)
     assert isinstance(failure, Failure)
     assert failure.job == "a"
     assert failure.reason == "malformed"
@@ -121,7 +121,8 @@ def test_what_is_no_outcome_is_read_as_a_failure_that_says_so(stored: bytes):
 )
 def test_a_failure_of_any_shape_can_be_read(result: Any):
     assert isinstance(
-        read("a", json.dumps({"status": "FAILURE", "task_id": "a", "result": result}).encode()), Failure
+        decode_or_malformed("a", json.dumps({"status": "FAILURE", "task_id": "a", "result": result}).encode()),
+        Failure,
     )
 
 
@@ -139,7 +140,10 @@ def test_getting_an_outcome_gives_the_prediction_or_raises():
 
 
 def test_every_outcome_has_its_status():
-    assert [status_of(outcome) for outcome in (Cancelled(job="a"), Expired(job="a"))] == ["cancelled", "expired"]
+    assert [outcome_status(outcome) for outcome in (Cancelled(job="a"), Expired(job="a"))] == [
+        "cancelled",
+        "expired",
+    ]
 
 
 def test_the_only_prediction_is_of_a_job_of_one_instance():

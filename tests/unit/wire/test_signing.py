@@ -13,11 +13,11 @@ import pytest
 
 from headrace.dead_letters.replay import prepare
 from headrace.errors import NotTrusted, SettingError
-from headrace.wire.attempts import split_history
-from headrace.wire.dead_letter import DeadLetter, decode_with_message
-from headrace.wire.message import Job, encode
+from headrace.wire.attempts import decode_queued_message
+from headrace.wire.dead_letter import DeadLetter, attach_message
+from headrace.wire.message import Job, encode_message
 from headrace.wire.parsing import parse
-from headrace.wire.signing import HEADER, JobKeys, Trust
+from headrace.wire.signing import SIGNATURE_HEADER, JobKeys, Trust
 
 OLD, NEW = "2026a:" + "a" * 44, "2026b:" + "b" * 44
 KEYS = JobKeys.parse(OLD)
@@ -46,11 +46,11 @@ def other_arguments(parts: dict[str, Any]) -> None:
 
 
 def test_a_signed_job_is_the_job():
-    assert parse(encode(JOB, KEYS), TRUST).job() == JOB
-    assert parse(encode(JOB, KEYS)).job() == JOB
-    assert json.loads(encode(JOB, KEYS))["headers"].pop(HEADER).startswith("2026a:")
-    plain, signed = json.loads(encode(JOB)), json.loads(encode(JOB, KEYS))
-    del signed["headers"][HEADER]
+    assert parse(encode_message(JOB, KEYS), TRUST).to_job() == JOB
+    assert parse(encode_message(JOB, KEYS)).to_job() == JOB
+    assert json.loads(encode_message(JOB, KEYS))["headers"].pop(SIGNATURE_HEADER).startswith("2026a:")
+    plain, signed = json.loads(encode_message(JOB)), json.loads(encode_message(JOB, KEYS))
+    del signed["headers"][SIGNATURE_HEADER]
     assert signed == plain
 
 
@@ -61,39 +61,39 @@ def test_a_signed_job_is_the_job():
         (lambda parts: parts["headers"].update(id="job-2"), "were changed"),
         (lambda parts: parts["headers"].update(expires=None), "were changed"),
         (lambda parts: parts["headers"].update(expires="2031-01-01T00:00:00+00:00"), "were changed"),
-        (lambda parts: parts["headers"].update({HEADER: "2026a:"}), "were changed"),
-        (lambda parts: parts["headers"].update({HEADER: "2026a:é"}), "were changed"),
+        (lambda parts: parts["headers"].update({SIGNATURE_HEADER: "2026a:"}), "were changed"),
+        (lambda parts: parts["headers"].update({SIGNATURE_HEADER: "2026a:é"}), "were changed"),
         (
-            lambda parts: parts["headers"].update({HEADER: "none:" + "x" * 500}),
+            lambda parts: parts["headers"].update({SIGNATURE_HEADER: "none:" + "x" * 500}),
             "a key this worker does not have",
         ),
-        (lambda parts: parts["headers"].update({HEADER: ["2026a"]}), "is not signed"),
-        (lambda parts: parts["headers"].pop(HEADER), "is not signed"),
+        (lambda parts: parts["headers"].update({SIGNATURE_HEADER: ["2026a"]}), "is not signed"),
+        (lambda parts: parts["headers"].pop(SIGNATURE_HEADER), "is not signed"),
         (lambda parts: parts.update(body="no base64, no JSON"), "were changed"),
     ],
 )
 def test_whatever_is_changed_the_job_is_not_read(change: Callable[[dict[str, Any]], None], said: str):
-    sealed = parse(changed(encode(JOB, KEYS), change), TRUST)
+    sealed = parse(changed(encode_message(JOB, KEYS), change), TRUST)
     assert sealed.args == []
     with pytest.raises(NotTrusted, match=said):
-        sealed.job()
+        sealed.to_job()
 
 
 def test_what_is_not_signed_may_be_taken_but_never_what_is_signed_wrongly():
     lenient = Trust(keys=KEYS, required=False)
-    assert parse(encode(JOB), lenient).job() == JOB
+    assert parse(encode_message(JOB), lenient).to_job() == JOB
     with pytest.raises(NotTrusted):
-        parse(changed(encode(JOB, KEYS), other_arguments), lenient).job()
+        parse(changed(encode_message(JOB, KEYS), other_arguments), lenient).to_job()
 
 
 def test_the_first_key_signs_and_every_key_verifies():
     both = JobKeys.parse(f"{NEW}, {OLD}\n")
     assert both is not None
-    assert json.loads(encode(JOB, both))["headers"][HEADER].startswith("2026b:")
+    assert json.loads(encode_message(JOB, both))["headers"][SIGNATURE_HEADER].startswith("2026b:")
     for keys in (KEYS, both):
-        assert parse(encode(JOB, keys), Trust(keys=both, required=True)).job() == JOB
+        assert parse(encode_message(JOB, keys), Trust(keys=both, required=True)).to_job() == JOB
     with pytest.raises(NotTrusted, match="does not have: '2026b'"):
-        parse(encode(JOB, both), TRUST).job()
+        parse(encode_message(JOB, both), TRUST).to_job()
 
 
 @pytest.mark.parametrize(
@@ -128,23 +128,23 @@ def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None
         worker="w",
         message="",
     )
-    whole = decode_with_message(letter, message)
-    return split_history(prepare(whole, who="ann", now_ms=1, version=version, keys=keys).queued_message)[1]
+    whole = attach_message(letter, message)
+    return decode_queued_message(prepare(whole, who="ann", now_ms=1, version=version, keys=keys).queued_message)[1]
 
 
 def test_a_replay_that_changes_what_is_signed_signs_it_anew():
     for version in (None, "4"):
-        job = parse(replayed(encode(JOB, KEYS), version=version), TRUST).job()
+        job = parse(replayed(encode_message(JOB, KEYS), version=version), TRUST).to_job()
         assert job == msgspec.structs.replace(JOB, expires=None, version=version or "3")
     without_deadline = msgspec.structs.replace(JOB, expires=None)
-    assert parse(replayed(encode(without_deadline, KEYS), keys=None), TRUST).job() == without_deadline
+    assert parse(replayed(encode_message(without_deadline, KEYS), keys=None), TRUST).to_job() == without_deadline
     with pytest.raises(SettingError, match="HEADRACE_JOB_KEYS"):
-        replayed(encode(JOB, KEYS), keys=None)
+        replayed(encode_message(JOB, KEYS), keys=None)
 
 
 def test_a_replay_makes_no_job_trusted_that_was_not():
-    forged = changed(encode(JOB, KEYS), other_arguments)
+    forged = changed(encode_message(JOB, KEYS), other_arguments)
     with pytest.raises(NotTrusted):
-        parse(replayed(forged, version="4"), TRUST).job()
+        parse(replayed(forged, version="4"), TRUST).to_job()
     with pytest.raises(NotTrusted):
-        parse(replayed(encode(JOB), version="4"), TRUST).job()
+        parse(replayed(encode_message(JOB), version="4"), TRUST).to_job()

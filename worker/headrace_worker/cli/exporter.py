@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace.cli import options
 from headrace.connection.connect import connect
-from headrace.settings import Settings, load
+from headrace.settings import Settings, load_settings
 from headrace_worker.telemetry.http_server import HttpServer
 from headrace_worker.telemetry.queue_metrics import QueueCollector
 
@@ -24,7 +24,7 @@ def exporter(url: str | None, address: str, port: int) -> None:
 
     One is enough for a Redis; it reads it when it is scraped, and keeps nothing.
     """
-    settings = load(Settings)
+    settings = load_settings(Settings)
     if url:
         settings = msgspec.structs.replace(settings, redis_url=url)
     connect(settings).close()  # opens none, but a URL that cannot be is said in one sentence

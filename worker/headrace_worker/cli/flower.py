@@ -10,7 +10,7 @@ import click
 
 from headrace.connection.connect import connect
 from headrace.errors import HeadraceError
-from headrace.settings import load
+from headrace.settings import load_settings
 from headrace_worker.settings import WorkerSettings
 
 _COLUMNS = "uuid,model,version,instances,state,attempts,received,wait,runtime,worker"
@@ -53,7 +53,7 @@ def flower(  # noqa: PLR0917  # click gives each by its name
         os.environ["HEADRACE_FLOWER_OPEN"] = "true"
     if allow_actions:
         os.environ["HEADRACE_FLOWER_ACTIONS"] = "true"
-    connect(load(WorkerSettings)).close()  # opens none, but a URL that cannot be is said in one sentence
+    connect(load_settings(WorkerSettings)).close()  # opens none, but a URL that cannot be is said in one sentence
     arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker.dashboard", "flower"]
     arguments += [f"--address={address}", f"--port={port}", f"--tasks_columns={_COLUMNS}"]
     arguments += [f"--max_tasks={_MAX_TASKS}", *flower_options]

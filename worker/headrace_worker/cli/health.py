@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from headrace.errors import HeadraceError
-from headrace.settings import load
+from headrace.settings import load_settings
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry.health import read_status
 
@@ -26,7 +26,7 @@ def health(*, ready: bool, path: Path | None) -> None:
 
     A worker that waits for Redis lives. One that hangs does not, and neither does one that is not there.
     """
-    path = path or Path(load(WorkerSettings).health_file)
+    path = path or Path(load_settings(WorkerSettings).health_file)
     if path == Path():
         raise HeadraceError("set HEADRACE_HEALTH_FILE, for the worker too: it says there how it is")
     verdict = read_status(path, time.time())

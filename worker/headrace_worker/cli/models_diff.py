@@ -16,19 +16,19 @@ from headrace_worker.cli import store as stores
 @options.as_json
 def diff(*, model: str, old: str, new: str, store: str | None, as_json: bool) -> None:
     """Say what changes for producers from one VERSION of a model to another, and whether it breaks them."""
-    from headrace.catalog.contract_diff import breaks
-    from headrace.catalog.contract_diff import diff as changes_between
+    from headrace.catalog.contract_diff import compare_contracts as changes_between
+    from headrace.catalog.contract_diff import has_breaking
 
     opened = stores.opened(store)
     changes = changes_between(opened.read_manifest(model, old).contract, opened.read_manifest(model, new).contract)
     breaking = sum(change.breaking for change in changes)
     if as_json:
         options.print_json(
-            {"model": model, "from": old, "to": new, "breaking": breaks(changes), "changes": changes}
+            {"model": model, "from": old, "to": new, "breaking": has_breaking(changes), "changes": changes}
         )
         return
     for change in changes:
-        options.print_line(f"{'breaking' if change.breaking else '':8}  {change.says}")
+        options.print_line(f"{'breaking' if change.breaking else '':8}  {change.text}")
     if not changes:
         click.echo(f"nothing changes for producers from {model}@{old} to {model}@{new}", err=True)
     elif breaking:

@@ -31,7 +31,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     By the population stability index of each feature and prediction: above 0.1 it moved, above 0.25 it drifted.
     Without VERSION it is the one that production points to, else the newest.
     """
-    from headrace.catalog import aliases
+    from headrace.catalog.aliases import decode_aliases, read_aliases
     from headrace.connection.commands import execute
     from headrace.connection.connect import connect
     from headrace.connection.errors import translate_errors
@@ -46,7 +46,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     name, _, version = model.partition("@")
     latest = opened.latest(name)
     with translate_errors(settings), connect(settings) as client:
-        by_name = aliases.decoded(name, execute(client, aliases.read_command(keys, name))).by_name
+        by_name = decode_aliases(name, execute(client, read_aliases(keys, name))).by_name
         serving = by_name[PRODUCTION].version if PRODUCTION in by_name else latest
         manifest = opened.read_manifest(name, version or serving)
         seconds, _ = client.time()

@@ -129,7 +129,7 @@ def promote(
         options.print_json(done)
         return
     for change in done.changes:
-        options.print_line(f"{'breaking' if change.breaking else '':8}  {change.says}")
+        options.print_line(f"{'breaking' if change.breaking else '':8}  {change.text}")
     click.echo(_described(done), err=True)
     if not done.workers:
         click.echo(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from headrace.settings import load
+from headrace.settings import load_settings
 from headrace_worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ option = click.option(
 
 def settings(store: str | None) -> WorkerSettings:
     """The settings of this shell, with the store the command was given."""
-    found = load(WorkerSettings)
+    found = load_settings(WorkerSettings)
     return msgspec.structs.replace(found, models=store) if store else found
 
 

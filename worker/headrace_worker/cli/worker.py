@@ -10,9 +10,9 @@ import click
 import redis
 
 from headrace.connection.connect import connect
-from headrace.connection.errors import is_permanent, unavailable
+from headrace.connection.errors import is_permanent, translate_error
 from headrace.errors import ModelError
-from headrace.settings import load
+from headrace.settings import load_settings
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 
@@ -67,7 +67,7 @@ def worker(  # noqa: PLR0917  # click passes them by name
     for name, value in given.items():
         if value:
             os.environ[name] = value
-    _check(load(WorkerSettings))
+    _check(load_settings(WorkerSettings))
     # A program of its own takes this one's place: signals reach Celery, and its settings are read once.
     arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker"]
     if not sys.stderr.isatty():
@@ -92,5 +92,5 @@ def _check(settings: WorkerSettings) -> None:
             client.ping()
         except redis.RedisError as error:
             if is_permanent(error):
-                raise unavailable(error, settings) from None
-            click.echo(f"headrace: {unavailable(error, settings)}\nheadrace: waiting for it", err=True)
+                raise translate_error(error, settings) from None
+            click.echo(f"headrace: {translate_error(error, settings)}\nheadrace: waiting for it", err=True)

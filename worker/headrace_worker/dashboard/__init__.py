@@ -21,15 +21,15 @@ from functools import partial
 import flower.command
 from flower.views import BaseHandler
 
-from headrace.connection.celery import celery_app
+from headrace.connection.celery import create_celery_app
 from headrace.errors import SettingError
-from headrace.settings import load
+from headrace.settings import load_settings
 from headrace_worker.dashboard.app import Dashboard
 from headrace_worker.dashboard.settings import DashboardSettings
 
 try:
-    _settings = load(DashboardSettings)
-    celery = celery_app(_settings)
+    _settings = load_settings(DashboardSettings)
+    celery = create_celery_app(_settings)
 except SettingError as error:
     # Celery would print its usage text and a traceback for any other exception.
     raise SystemExit(f"headrace: {error}") from None

@@ -12,7 +12,7 @@ from flower.views import tasks as task_views
 from tornado import ioloop, web
 from tornado.template import Loader, Template
 
-from headrace.catalog import published
+from headrace.catalog.published import list_models
 from headrace.client import Session
 from headrace.dead_letters.operations import DeadLetterOperations
 from headrace.wire.keys import queue_name
@@ -88,7 +88,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
 
     def queue_names(self) -> list[str]:
         """Return the queue of every published model."""
-        return [queue_name(model) for model in self.session.run(published.list_models(self.session.keys))]
+        return [queue_name(model) for model in self.session.run(list_models(self.session.keys))]
 
 
 class Metrics(monitor.Metrics):  # type: ignore[misc]  # as above

@@ -12,9 +12,8 @@ from headrace.connection.commands import Command, Operation
 from headrace.dead_letters.bulk import BulkOperation, BulkResult
 from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_filter
 from headrace.errors import InvalidInput, UnknownLetter
-from headrace.wire import dead_letter
-from headrace.wire.attempts import counted_attempts
-from headrace.wire.dead_letter import DeadLetter
+from headrace.wire.attempts import select_counted
+from headrace.wire.dead_letter import DeadLetter, decode_letter
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Reason
 from headrace_worker.dashboard.page import Page, log
@@ -49,7 +48,7 @@ def read_page(keys: Keys, letter_filter: CheckedFilter, start: int) -> Operation
         lines = yield Command(("HMGET", keys.dead, *names))
         for name, died_ms, line in zip(names, scored[1::2], lines, strict=True):
             position += 1
-            letter = dead_letter.decode(name.decode(errors="replace"), line or b"", int(float(died_ms)))
+            letter = decode_letter(name.decode(errors="replace"), line or b"", int(float(died_ms)))
             if letter_filter.matches(letter):
                 matching.append(letter)
             if len(matching) == PAGE_SIZE:
@@ -64,7 +63,7 @@ def read_dead_letter(keys: Keys, name: str) -> Operation[DeadLetter | None]:
     """Read a dead letter by its id, without its message; None where there is none."""
     died_ms = yield Command(("ZSCORE", keys.dead_times, name))
     lines = yield Command(("HMGET", keys.dead, name))
-    return None if died_ms is None else dead_letter.decode(name, lines[0] or b"", int(float(died_ms)))
+    return None if died_ms is None else decode_letter(name, lines[0] or b"", int(float(died_ms)))
 
 
 class DeadLetterList(Page):
@@ -84,7 +83,7 @@ class DeadLetterList(Page):
             count=await self.run_operation(self.application.dead_letters.count()),
             reasons=get_args(Reason),
             start=start,
-            attempt_count=lambda letter: len(counted_attempts(letter.attempts)),
+            attempt_count=lambda letter: len(select_counted(letter.attempts)),
             result={name: self.query_number(name) for name in ("replayed", "purged", "unchanged", "missing")},
             show_result=bool(self.query_text("show_result")),
         )

@@ -6,9 +6,16 @@ from typing import Any
 
 import msgspec
 
-from headrace.catalog import aliases, published, workers
-from headrace.catalog.aliases import PRODUCTION, Alias
-from headrace.catalog.workers import LoadError, WorkerStatus
+from headrace.catalog.aliases import PRODUCTION, Alias, decode_aliases, is_version, read_aliases
+from headrace.catalog.published import decode_model_names, read_model_names
+from headrace.catalog.workers import (
+    LoadError,
+    WorkerStatus,
+    decode_loaded,
+    decode_refused,
+    read_loaded,
+    read_refused,
+)
 from headrace.connection.commands import Command, Operation, Pipeline
 from headrace.wire.keys import Keys
 from headrace_worker.dashboard.page import Page
@@ -48,16 +55,16 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_page(keys: Keys, start: int) -> Operation[ModelPage]:
     """Read a page of the models, sorted by name, from position `start` on."""
-    names = published.listed((yield published.every(keys)))
+    names = decode_model_names((yield read_model_names(keys)))
     seconds, micros = yield Command(("TIME",))
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     models = []
     for name in names[start : start + PAGE_SIZE]:
         commands = (
             Command(("HKEYS", keys.contracts(name))),
-            aliases.read_command(keys, name),
-            workers.read_loaded(keys, name),
-            workers.read_refused(keys, name),
+            read_aliases(keys, name),
+            read_loaded(keys, name),
+            read_refused(keys, name),
         )
         replies = yield Pipeline(tuple(command.args for command in commands))
         models.append(_served_model(name, replies, now_ms))
@@ -68,15 +75,15 @@ def read_page(keys: Keys, start: int) -> Operation[ModelPage]:
 def _served_model(model: str, replies: list[Any], now_ms: int) -> ServedModel:
     # A reply is an error where the Redis user may not read the key: that column stays empty.
     versions, by_alias, loaded, refused = ([] if isinstance(reply, Exception) else reply for reply in replies)
-    numbers = [name.decode() for name in versions if aliases.is_version(name.decode(errors="replace"))]
-    by_worker = workers.loaded(loaded, now_ms)
+    numbers = [name.decode() for name in versions if is_version(name.decode(errors="replace"))]
+    by_worker = decode_loaded(loaded, now_ms)
     return ServedModel(
         model=model,
         versions=tuple(sorted(numbers, key=int, reverse=True)),
-        aliases=dict(aliases.decoded(model, by_alias).by_name),
+        aliases=dict(decode_aliases(model, by_alias).by_name),
         loaded=by_worker,
         runtimes={version: name for status in by_worker.values() for version, name in status.runtimes.items()},
-        refused=workers.refused(refused, now_ms),
+        refused=decode_refused(refused, now_ms),
     )
 
 

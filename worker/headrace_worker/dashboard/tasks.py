@@ -10,7 +10,7 @@ from flower.events import Events, EventsState
 
 from headrace.monitor.activity import model_of_description
 from headrace.wire.keys import TASK
-from headrace.wire.message import submitted_at
+from headrace.wire.message import submission_time
 
 #: Columns that Headrace adds to the Tasks page: field of DashboardJob -> title.
 COLUMNS = {
@@ -67,7 +67,7 @@ class DashboardJob(Task):
     @property
     def wait(self) -> str | None:
         """The time from submission to a worker; None where the job's id holds no time of submission."""
-        submitted = submitted_at(str(self.uuid)) if self.name == TASK else None
+        submitted = submission_time(str(self.uuid)) if self.name == TASK else None
         if submitted is None or self.received is None:
             return None
         seconds = max(0.0, self.received - submitted.timestamp())

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 import redis
 
-from headrace.connection.commands import Pipeline, Word, execute
+from headrace.connection.commands import Argument, Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace_worker.manifest import Manifest
 from headrace_worker.profile import Column, Profile
@@ -47,10 +47,10 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_commands(
     keys: Keys, model: str, version: str, now: datetime, cells: Mapping[int, int]
-) -> tuple[tuple[Word, ...], ...]:
+) -> tuple[tuple[Argument, ...], ...]:
     """The commands that add rows to cells, by the numbers of these, at a moment of the server's clock."""
     key = keys.drift(model, version, _hour(now))
-    adds: list[Word] = [word for cell, rows in cells.items() for word in ("INCRBY", "u32", f"#{cell}", rows)]
+    adds: list[Argument] = [word for cell, rows in cells.items() for word in ("INCRBY", "u32", f"#{cell}", rows)]
     return ("BITFIELD", key, "OVERFLOW", "SAT", *adds), ("EXPIRE", key, (MAX_HOURS + 1) * 3_600)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.errors import InvalidInput, ModelError, UnknownModel
-from headrace.wire.attempts import ERROR, Attempt, counted_attempts
+from headrace.wire.attempts import ERROR_PREFIX, Attempt, select_counted
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure, Reason
 from headrace_worker.execution.redaction import strike_out
@@ -39,7 +39,7 @@ def failure_of(error: BaseException, job: Job) -> Failure:
 
 def given_up(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
     """The failure of a job that is not run again, for what its attempts tell: what ran it cannot say any more."""
-    tried = counted_attempts(attempts)
+    tried = select_counted(attempts)
     causes = ", ".join(attempt.cause for attempt in tried)
     match reason:
         case "timeout":
@@ -52,7 +52,7 @@ def given_up(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
             error, module = "WorkerLostError", "billiard.exceptions"
             message = f"the process that ran the job was lost; it was tried {_times(tried)} ({causes})"
         case _:
-            error, module = tried[-1].cause.removeprefix(ERROR), "headrace"
+            error, module = tried[-1].cause.removeprefix(ERROR_PREFIX), "headrace"
             message = f"the job was tried {_times(tried)} ({causes})"
     return Failure(job=job.id, reason=reason, error=error, module=module, message=message)
 

@@ -9,8 +9,8 @@ import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.errors import InvalidInput
-from headrace.wire.attempts import HISTORY_MARK, kept_version, split_history
-from headrace.wire.keys import model_of
+from headrace.wire.attempts import HISTORY_MARK, decode_queued_message, find_pinned_version
+from headrace.wire.keys import model_name
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure
 from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse
@@ -50,7 +50,7 @@ def open_claim(
     """
     opened = ParsedClaim(jobs=[], frames=[], finished=[], malformed=[], reply_channels={}, not_due=[])
     for frame in frames:
-        attempts, message = split_history(frame) if frame.startswith(HISTORY_MARK) else ((), frame)
+        attempts, message = decode_queued_message(frame) if frame.startswith(HISTORY_MARK) else ((), frame)
         try:
             sealed = parse(message, trust)
         except MalformedMessage as error:
@@ -59,12 +59,12 @@ def open_claim(
         if sealed.reply_to is not None:
             opened.reply_channels[sealed.id] = sealed.reply_to
         try:
-            job = sealed.job()
+            job = sealed.to_job()
         except InvalidInput as error:
             unreadable = _unreadable(sealed, queue)
             opened.finished.append((unreadable, frame, failure_of(error, unreadable)))
             continue
-        if attempts and not (job.version and is_version(job.version)) and (kept := kept_version(attempts)):
+        if attempts and not (job.version and is_version(job.version)) and (kept := find_pinned_version(attempts)):
             job = msgspec.structs.replace(job, version=kept)
         if attempts and isinstance(decision := decide(attempts, limits_of(job), 0.0), GiveUp):
             opened.finished.append((job, frame, given_up(job, attempts, decision.reason)))
@@ -78,6 +78,6 @@ def open_claim(
 
 def _unreadable(sealed: ParsedMessage, queue: str) -> Job:
     # Its arguments may be anything, an instance in place of the model too: only a name that is known is taken.
-    model = model_of(queue)
+    model = model_name(queue)
     known = model and (sealed.refusal is not None or sealed.args[:1] == [model])
     return Job(id=sealed.id, model=model if model and known else "", instances=[])

@@ -16,8 +16,7 @@ import msgspec
 import redis
 
 from headrace.connection.errors import is_read_only
-from headrace.wire import outcome as outcomes
-from headrace.wire.outcome import Outcome
+from headrace.wire.outcome import Outcome, encode_outcome
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.transport.leases import Lease, Leases
 
@@ -48,7 +47,7 @@ def publish_outcomes(
     away, or goes on refusing: full, read-only, loading, or unable to write its disk.
     """
     stored = {
-        job: outcomes.encode(outcome, now, run=runs.get(job), worker=worker)
+        job: encode_outcome(outcome, now, execution=runs.get(job), worker=worker)
         for job, outcome in settled.outcomes.items()
     }
     waits = iter(_BACKOFF)

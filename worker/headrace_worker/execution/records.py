@@ -7,7 +7,7 @@ from itertools import chain
 
 import msgspec
 
-from headrace.wire.attempts import HISTORY_MARK, split_history
+from headrace.wire.attempts import HISTORY_MARK, decode_queued_message
 from headrace.wire.execution import Execution
 from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
@@ -16,7 +16,7 @@ from headrace_worker.transport.leases import Claim
 
 def executions(claim: Claim, opened: ParsedClaim, batches: Sequence[BatchRun]) -> dict[str, msgspec.Raw]:
     """The run of each job that can have an outcome, by its id, as JSON."""
-    bare = Execution(claim=claim.lease.name, claimed_ms=claim.at_ms, jobs=len(claim.frames))
+    bare = Execution(lease=claim.lease.name, claimed_ms=claim.at_ms, claim_size=len(claim.frames))
     given_up = ((job, frame) for job, frame, _ in opened.finished)
     frames = {job.id: frame for job, frame in chain(zip(opened.jobs, opened.frames, strict=True), given_up)}
     found = dict.fromkeys(frames, bare.encode())
@@ -31,7 +31,7 @@ def executions(claim: Claim, opened: ParsedClaim, batches: Sequence[BatchRun]) -
             if tried and admitted.job.id in tried:
                 ran[admitted.job.id] = run
     for job, frame in tried.items():
-        found[job] = msgspec.structs.replace(ran[job], attempts=split_history(frame)[0]).encode()
+        found[job] = msgspec.structs.replace(ran[job], attempts=decode_queued_message(frame)[0]).encode()
     return found
 
 

@@ -19,7 +19,7 @@ import msgspec
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.errors import InvalidInput, StoreUnavailable, TransientError
-from headrace.wire.attempts import ERROR, TIMEOUT, Attempt, counted_attempts, waited
+from headrace.wire.attempts import ERROR_PREFIX, TIMEOUT, Attempt, select_counted, select_requeues
 from headrace.wire.outcome import Reason
 from headrace_worker.execution.failures import reason_of
 from headrace_worker.manifest import Limits
@@ -55,7 +55,7 @@ def cause_of(error: BaseException, limits: Limits) -> str | None:
     if isinstance(error, _NEVER):
         return None
     if isinstance(error, _TRANSIENT) or any(_names(kind) & set(limits.retry_on) for kind in type(error).__mro__):
-        return ERROR + type(error).__name__
+        return ERROR_PREFIX + type(error).__name__
     return None
 
 
@@ -65,15 +65,15 @@ def decide(attempts: Sequence[Attempt], limits: Limits, chance: float) -> Retry 
     `chance` is a random number from 0 to 1. The delay is exponential with full jitter. Source: Marc Brooker,
     "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    tried = counted_attempts(attempts)
+    tried = select_counted(attempts)
     if not tried:
         return Retry(0.0)
     last = tried[-1]
     if last.cause == TIMEOUT and last.claim_size == 1:
         return GiveUp("timeout")
-    if len(tried) >= limits.max_attempts and (last.claim_size == 1 or not last.lost):
-        return GiveUp("crash" if last.lost else "attempts exhausted")
-    if last.lost:
+    if len(tried) >= limits.max_attempts and (last.claim_size == 1 or not last.is_lost):
+        return GiveUp("crash" if last.is_lost else "attempts exhausted")
+    if last.is_lost:
         return Retry(0.0)  # nothing to wait for: it runs alone, where it can harm no other
     doublings = min(len(tried) - 1, 62)  # beyond any delay, and within a float
     return Retry(chance * min(limits.retry_delay_max, limits.retry_delay * 2**doublings))
@@ -84,7 +84,7 @@ def requeue(attempts: Sequence[Attempt], error: BaseException, chance: float) ->
 
     It waits for a worker that can, for a bounded time: longer where only the store is away.
     """
-    times = waited(attempts)
+    times = select_requeues(attempts)
     away = isinstance(error, StoreUnavailable)
     if times[-1].at_ms - times[0].at_ms > 1000 * (_WAIT_FOR_STORE if away else _WAIT_FOR_WORKER):
         return GiveUp("attempts exhausted" if isinstance(error, TransientError) else reason_of(error))

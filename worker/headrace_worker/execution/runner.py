@@ -19,9 +19,8 @@ import msgspec
 import redis
 
 from headrace.errors import HeadraceError
-from headrace.wire import outcome as outcomes
 from headrace.wire.message import Job
-from headrace.wire.outcome import Outcome
+from headrace.wire.outcome import Outcome, decode_outcome
 from headrace.wire.signing import Trust
 from headrace_worker.execution import predict
 from headrace_worker.execution.batching import NotRunnableHere
@@ -149,6 +148,6 @@ class ClaimRunner:
 
 def _is_outcome(raw: bytes) -> bool:
     try:
-        return outcomes.decode(raw) is not None
+        return decode_outcome(raw) is not None
     except (msgspec.DecodeError, RecursionError):
         return False  # something else lies there: whether it may be overwritten is the script's to say

@@ -13,9 +13,8 @@ import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.errors import InvalidInput
-from headrace.wire import dead_letter
-from headrace.wire.attempts import ELSEWHERE, Attempt, join_history, split_history
-from headrace.wire.dead_letter import DeadLetter
+from headrace.wire.attempts import REQUEUED, Attempt, decode_queued_message, encode_queued_message
+from headrace.wire.dead_letter import DeadLetter, malformed_letter
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure, Outcome, Success
 from headrace_worker.execution.batching import Admitted, NotRunnableHere
@@ -74,7 +73,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
         """Settle a job that has its outcome; `version` is that of the model that ran."""
         if self.decisions.outcomes.setdefault(job.id, outcome) is not outcome or not isinstance(outcome, Failure):
             return
-        attempts, message = split_history(frame)
+        attempts, message = decode_queued_message(frame)
         found = DeadLetter(
             id=job.id,
             model=job.model or None,
@@ -85,7 +84,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             module=outcome.module,
             message=outcome.message,
             traceback=outcome.traceback,
-            rows=len(job.instances) or None,
+            instances=len(job.instances) or None,
             worker=self.worker,
             attempts=attempts,
             metadata=job.metadata,
@@ -94,8 +93,8 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
 
     def add_malformed(self, frame: bytes, error: Exception) -> None:
         """Settle bytes that are no job: there is nobody to tell, so they are a letter only."""
-        attempts, message = split_history(frame)
-        found = dead_letter.malformed(message, error, queue=self.queue, worker=self.worker, attempts=attempts)
+        attempts, message = decode_queued_message(frame)
+        found = malformed_letter(message, error, queue=self.queue, worker=self.worker, attempts=attempts)
         self.decisions.letters.append((found, message))
 
     def _raised(self, job: Job, frame: bytes, raised: FailedRun, company: int) -> None:
@@ -103,11 +102,11 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
         manifest = admitted.model.manifest
         failure = None
         if cause := cause_of(error, manifest.limits):
-            before, message = split_history(frame)
+            before, message = decode_queued_message(frame)
             chosen = None if job.version is not None and is_version(job.version) else manifest.version
             attempt = Attempt(cause=cause, owner=self.owner, at_ms=self.now_ms, claim_size=company, version=chosen)
             attempts = (*before, attempt)
-            frame = join_history(attempts, message)
+            frame = encode_queued_message(attempts, message)
             decision = decide(attempts, manifest.limits, self.chance())
             if isinstance(decision, Retry):
                 self.decisions.delayed.append((int(decision.after * 1000), frame))
@@ -119,16 +118,16 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             self.decisions.errors.append((error, admitted))
 
     def _withheld(self, job: Job, frame: bytes, withheld: NotRunnableHere) -> None:
-        before, message = split_history(frame)
-        attempts = (*before, Attempt(cause=ELSEWHERE, owner=self.owner, at_ms=self.now_ms, claim_size=0))
+        before, message = decode_queued_message(frame)
+        attempts = (*before, Attempt(cause=REQUEUED, owner=self.owner, at_ms=self.now_ms, claim_size=0))
         decision = requeue(attempts, withheld.error, self.chance())
         if isinstance(decision, Retry):
-            self.decisions.delayed.append((int(decision.after * 1000), join_history(attempts, message)))
+            self.decisions.delayed.append((int(decision.after * 1000), encode_queued_message(attempts, message)))
             return
         failure = failure_of(withheld.error, job)
         self.add_finished(
             job,
-            join_history(attempts, message),
+            encode_queued_message(attempts, message),
             msgspec.structs.replace(
                 failure,
                 reason=decision.reason,

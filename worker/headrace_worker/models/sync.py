@@ -15,8 +15,16 @@ from functools import partial
 
 import redis
 
-from headrace.catalog import aliases, published, workers
-from headrace.catalog.aliases import Aliases
+from headrace.catalog.aliases import (
+    Aliases,
+    decode_aliases,
+    decode_history,
+    find_former_version,
+    read_aliases,
+    read_history,
+)
+from headrace.catalog.published import publish_contract
+from headrace.catalog.workers import STATUS_TTL_SECONDS, publish_status, withdraw_status
 from headrace.connection.commands import Pipeline, execute
 from headrace.errors import HeadraceError
 from headrace.wire.keys import Keys
@@ -27,7 +35,7 @@ log = logging.getLogger("headrace.models")
 #: Seconds between two looks at the aliases and the store.
 SYNC_SECONDS = 1.0
 #: Seconds between two words to Redis of what is loaded: a few of them before a worker counts as silent.
-_TELL_EVERY = workers.SILENT / 5
+_TELL_EVERY = STATUS_TTL_SECONDS / 5
 #: Seconds a version stays in memory that nothing names any more: jobs that name it may still be waiting.
 KEEP_SECONDS = 60.0
 
@@ -81,10 +89,10 @@ class ModelSync:
         models = self._asked if self._asked is not None else {*self._stored(), *self._registry.models()}
         models = sorted(models)
         try:
-            reads = Pipeline(tuple(aliases.read_command(self._keys, model).args for model in models))
+            reads = Pipeline(tuple(read_aliases(self._keys, model).args for model in models))
             for model, reply in zip(models, execute(self._connect(), reads) if models else (), strict=True):
                 if not isinstance(reply, Exception):
-                    self._aliases[model] = aliases.decoded(model, reply)
+                    self._aliases[model] = decode_aliases(model, reply)
         except redis.RedisError as error:
             log.warning("could not read the aliases, goes on with those last read: %s", error)
         return models
@@ -101,10 +109,10 @@ class ModelSync:
     def _former(self, model: str, alias: str) -> str | None:
         """Where an alias pointed before, as Redis has it."""
         try:
-            moves = aliases.moves(execute(self._connect(), aliases.history_command(self._keys, model)))
+            moves = decode_history(execute(self._connect(), read_history(self._keys, model)))
         except redis.RedisError:
             return None
-        return aliases.former_version(moves, alias)
+        return find_former_version(moves, alias)
 
     def _drop(self) -> None:
         now, unnamed = self._clock(), {}
@@ -138,7 +146,7 @@ class ModelSync:
         client, registry = self._connect(), self._registry
         for contract in registry.contracts():
             if (contract.model, contract.version) not in self._published:
-                published.publish(client, self._keys, contract)
+                publish_contract(client, self._keys, contract)
                 self._published.add((contract.model, contract.version))
                 log.info("serving %s@%s", contract.model, contract.version)
         due = self._clock() - self._told_at >= _TELL_EVERY
@@ -147,7 +155,7 @@ class ModelSync:
             if due or self._told.get(model) != news:
                 execute(
                     client,
-                    workers.publish_status(
+                    publish_status(
                         self._keys,
                         model,
                         worker,
@@ -163,5 +171,5 @@ class ModelSync:
     def withdraw(self, worker: str) -> None:
         """Take back what was said: the worker ends. Raises redis.RedisError."""
         for model in self._told:
-            execute(self._connect(), workers.withdraw_status(self._keys, model, worker))
+            execute(self._connect(), withdraw_status(self._keys, model, worker))
         self._told.clear()

@@ -22,12 +22,12 @@ import redis
 from kombu import Queue
 from threadpoolctl import threadpool_limits
 
-from headrace.catalog import workers
+from headrace.catalog.workers import decode_loaded, read_loaded
 from headrace.client import Client
 from headrace.connection.commands import execute
 from headrace.connection.connect import connect
 from headrace.errors import HeadraceError, SettingError
-from headrace.wire.keys import Keys, model_of, queue_name
+from headrace.wire.keys import Keys, model_name, queue_name
 from headrace.wire.signing import JobKeys, Trust
 from headrace_worker.doctor import RedisCheck
 from headrace_worker.drift.recorder import DriftRecorder
@@ -147,15 +147,15 @@ class WorkerService:
         at, others = self._others.get(model, (0.0, []))
         if time.monotonic() - at > _OTHERS_FOR:
             seconds, micros = self.client.time()
-            reply = execute(self.client, workers.read_loaded(self._keys, model))
-            said = workers.loaded(reply, int(seconds) * 1000 + int(micros) // 1000)
+            reply = execute(self.client, read_loaded(self._keys, model))
+            said = decode_loaded(reply, int(seconds) * 1000 + int(micros) // 1000)
             others = [one.versions for name, one in said.items() if name != self._hostname]
             self._others[model] = (time.monotonic(), others)
         return others
 
     def limits_for(self, queue: str) -> ClaimLimits:
         """What a claim may take of a queue: as much as its model takes in one batch."""
-        model = model_of(queue)
+        model = model_name(queue)
         if model is None:
             return ClaimLimits(queue=queue)
         limits, route = self.registry.limits(model), self.registry.route(model)
@@ -206,7 +206,7 @@ class WorkerService:
     def choose_queues(self, app: Celery[Any], queues: list[str] | None) -> None:
         """Set the queues Celery takes from: those given to it (`-Q`), else those of the models served."""
         if queues is not None:
-            self._asked = [model for queue in queues if (model := model_of(queue))]
+            self._asked = [model for queue in queues if (model := model_name(queue))]
         self._following = ModelSync(self.registry, lambda: self.client, self._keys, self._asked)
         try:
             models = self._asked if self._asked is not None else self.registry.store.models()

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import redis
 
-from headrace.catalog import aliases
-from headrace.catalog.aliases import CANARY, PRODUCTION, Aliases
+from headrace.catalog.aliases import CANARY, MOVE, PRODUCTION, Alias, Aliases, move_arguments
 from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
@@ -81,7 +80,7 @@ class CanaryJudge:
             if why := judge(counted, usual[0] if usual else VersionStats(), self._limits):
                 self._end(model, canary, why)
 
-    def _end(self, model: str, canary: aliases.Alias, why: str) -> None:
-        names, words = aliases.move_call(self._keys, model, CANARY, canary, None, by=BY, why=why, rollback=True)
-        if execute(self._connect(), aliases.MOVE(names, words)):
+    def _end(self, model: str, canary: Alias, why: str) -> None:
+        names, words = move_arguments(self._keys, model, CANARY, canary, None, by=BY, reason=why, rollback=True)
+        if execute(self._connect(), MOVE(names, words)):
             log.error("the canary %s@%s was ended: %s", model, canary.version, why)

@@ -13,10 +13,27 @@ from collections.abc import Callable, Mapping
 import msgspec
 import redis
 
-from headrace.catalog import aliases
-from headrace.catalog import workers as loaded
-from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW, Alias, AliasChange, Aliases
-from headrace.catalog.contract_diff import Change, breaks, diff
+from headrace.catalog.aliases import (
+    ARRIVING,
+    CANARY,
+    MOVE,
+    PRODUCTION,
+    SHADOW,
+    Alias,
+    AliasChange,
+    Aliases,
+    check_alias,
+    decode_aliases,
+    decode_history,
+    find_former_version,
+    is_version,
+    move_arguments,
+    read_aliases,
+    read_history,
+    set_arriving,
+)
+from headrace.catalog.contract_diff import Change, compare_contracts, has_breaking
+from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import Pipeline, execute
 from headrace.errors import HeadraceError, InvalidInput, ModelError
 from headrace.wire.keys import Keys
@@ -72,7 +89,7 @@ class Promoter:
 
     def aliases(self, model: str) -> Aliases:
         """Where the aliases of a model point now."""
-        return aliases.decoded(model, execute(self._client, aliases.read_command(self._keys, model)))
+        return decode_aliases(model, execute(self._client, read_aliases(self._keys, model)))
 
     def check_model_exists(self, model: str) -> None:
         """Raise UnknownModel for a model that the store does not have."""
@@ -80,19 +97,19 @@ class Promoter:
 
     def history(self, model: str) -> list[AliasChange]:
         """The moves of a model's aliases, the newest first."""
-        return aliases.moves(execute(self._client, aliases.history_command(self._keys, model)))
+        return decode_history(execute(self._client, read_history(self._keys, model)))
 
     def status(self, model: str, version: str) -> RolloutStatus:
         """What workers say of a version at this moment."""
         commands = (
             ("TIME",),
-            loaded.read_loaded(self._keys, model).args,
-            loaded.read_refused(self._keys, model).args,
+            read_loaded(self._keys, model).args,
+            read_refused(self._keys, model).args,
         )
         (seconds, micros), have, refused = execute(self._client, Pipeline(commands))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        workers = loaded.loaded(have, now_ms)
-        wrong = loaded.refused(refused, now_ms)
+        workers = decode_loaded(have, now_ms)
+        wrong = decode_refused(refused, now_ms)
         ready = {name for name, one in workers.items() if version in one.versions}
         no = {wrong[version].worker: wrong[version].reason} if version in wrong else {}
         waiting = workers.keys() - ready - no.keys()
@@ -123,7 +140,7 @@ class Promoter:
         serving = now.version if now else self._store.latest(model)
         if serving == version or serving not in self._store.versions(model):
             return ()
-        return diff(
+        return compare_contracts(
             self._store.read_manifest(model, serving).contract, self._store.read_manifest(model, version).contract
         )
 
@@ -148,8 +165,8 @@ class Promoter:
         """
         alias, version = _checked(alias, share), _number(version)
         changes = self.contract_changes(model, version)
-        if breaks(changes) and not force:
-            said = "; ".join(change.says for change in changes if change.breaking)
+        if has_breaking(changes) and not force:
+            said = "; ".join(change.text for change in changes if change.breaking)
             raise ModelError(
                 f"{model}@{version} breaks producers: {said}. Use --force where they are ready for it"
             )
@@ -158,11 +175,11 @@ class Promoter:
         now, then, canary = before.get(alias), Alias(version=version, share=share), before.get(CANARY)
         try:
             if wait:
-                execute(self._client, aliases.arriving_command(self._keys, model, version))
+                execute(self._client, set_arriving(self._keys, model, version))
                 ready = self._await(model, version, wait, on_status)
             self._move(model, alias, now, then, why=reason)
         finally:
-            execute(self._client, aliases.arriving_command(self._keys, model, None))
+            execute(self._client, set_arriving(self._keys, model, None))
         if alias in {CANARY, SHADOW}:  # compared from now on
             tried = {version, *(before[name].version for name in before.keys() & {PRODUCTION})}
             execute(self._client, version_stats.delete_command(self._keys, model, sorted(tried)))
@@ -183,13 +200,13 @@ class Promoter:
 
         Raises HeadraceError where there is nothing to go back to.
         """
-        aliases.check_alias(alias)
+        check_alias(alias)
         now = self.aliases(model).by_name.get(alias)
         if now is None:
             raise HeadraceError(f"model {model} has no alias {alias}: there is nothing to roll back")
         then = None
         if alias not in {CANARY, SHADOW}:
-            former = aliases.former_version(self.history(model), alias)
+            former = find_former_version(self.history(model), alias)
             if former is None:
                 raise HeadraceError(
                     f"{alias} of {model} has pointed to {model}@{now.version} only: promote the version you want"
@@ -202,10 +219,10 @@ class Promoter:
     def _move(
         self, model: str, alias: str, now: Alias | None, then: Alias | None, *, why: str, rollback: bool = False
     ) -> None:
-        names, words = aliases.move_call(
-            self._keys, model, alias, now, then, by=self._by, why=why, rollback=rollback
+        names, words = move_arguments(
+            self._keys, model, alias, now, then, by=self._by, reason=why, rollback=rollback
         )
-        if not execute(self._client, aliases.MOVE(names, words)):
+        if not execute(self._client, MOVE(names, words)):
             raise HeadraceError(f"somebody else moved {alias} of {model} meanwhile: look at it, and try again")
 
     def _await(
@@ -230,16 +247,16 @@ class Promoter:
 
 
 def _checked(alias: str, share: float | None) -> str:
-    if alias == aliases.ARRIVING:
+    if alias == ARRIVING:
         raise InvalidInput(f"{alias} is the name Headrace itself uses while workers load a version; take another")
     if (alias == CANARY) != (share is not None):
         raise InvalidInput("a canary has a share of the jobs, and nothing else has: --canary 10%")
     if share is not None and not 0 < share <= 1:
         raise InvalidInput(f"a canary takes more than 0% and at most 100% of the jobs, not {share:.4%}")
-    return aliases.check_alias(alias)
+    return check_alias(alias)
 
 
 def _number(version: str) -> str:
-    if not aliases.is_version(version):
+    if not is_version(version):
         raise InvalidInput(f"a version is a number, as `headrace models list` shows it; got {version[:40]!r}")
     return version

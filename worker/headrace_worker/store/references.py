@@ -7,10 +7,16 @@ from typing import Any
 
 import redis
 
-from headrace.catalog import aliases
+from headrace.catalog.aliases import (
+    decode_aliases,
+    decode_history,
+    find_former_version,
+    read_aliases,
+    read_history,
+)
 from headrace.connection.commands import execute
 from headrace.errors import InvalidInput, ModelError
-from headrace.wire.attempts import split_history
+from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys, queue_name
 from headrace.wire.parsing import MalformedMessage, parse
@@ -33,12 +39,12 @@ def named(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
 
 
 def _by_aliases(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
-    reply = execute(client, aliases.read_command(keys, model))
-    now = aliases.decoded(model, reply).by_name
+    reply = execute(client, read_aliases(keys, model))
+    now = decode_aliases(model, reply).by_name
     if len(now) < len(reply):
         raise ModelError(f"an alias of {model} cannot be read: a newer Headrace may have set it; upgrade this one")
-    moves = aliases.moves(execute(client, aliases.history_command(keys, model)))
-    former = {name: aliases.former_version(moves, name) for name in now}
+    moves = decode_history(execute(client, read_history(keys, model)))
+    former = {name: find_former_version(moves, name) for name in now}
     return {
         **{version: f"a rollback of {name} goes to it" for name, version in former.items() if version},
         **{alias.version: f"the alias {name}" for name, alias in now.items()},
@@ -62,7 +68,7 @@ def by_letters(letters: Iterable[DeadLetter]) -> dict[str, str]:
 
 def _version(frame: bytes) -> str | None:
     try:
-        return parse(split_history(frame)[1]).job().version
+        return parse(decode_queued_message(frame)[1]).to_job().version
     except (MalformedMessage, InvalidInput):
         return None  # it will be a dead letter, and nobody's job
 

@@ -6,10 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from headrace.wire.attempts import CRASH, ELSEWHERE, ERROR, HISTORY_MARK, LAPSE, REPLAY, TIMEOUT, split_history
-from headrace.wire.keys import model_of
-from headrace.wire.message import submitted_at
-from headrace.wire.outcome import Success, status_of
+from headrace.wire.attempts import (
+    CRASH,
+    ERROR_PREFIX,
+    HISTORY_MARK,
+    LEASE_EXPIRED,
+    REPLAY,
+    REQUEUED,
+    TIMEOUT,
+    decode_queued_message,
+)
+from headrace.wire.keys import model_name
+from headrace.wire.message import submission_time
+from headrace.wire.outcome import Success, outcome_status
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.metrics import MetricDelta
 
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
     from headrace_worker.execution.report import ClaimReport
 
 #: The causes of attempts by which they are counted: what a frame says may be anything.
-_CAUSES = {CRASH, LAPSE, TIMEOUT, REPLAY, ELSEWHERE}
+_CAUSES = {CRASH, LEASE_EXPIRED, TIMEOUT, REPLAY, REQUEUED}
 
 
 class ClaimMetrics:
@@ -36,7 +45,7 @@ class ClaimMetrics:
 
 def count_claim(report: ClaimReport, tally: MetricDelta, *, claim_jobs: int) -> None:
     """Add a claim to a tally. `claim_jobs` is the number of jobs a claim takes at the most."""
-    model = model_of(report.claim.lease.queue)
+    model = model_name(report.claim.lease.queue)
     if model is None:
         return
     if report.published is None:
@@ -64,7 +73,7 @@ def _outcomes(report: ClaimReport, tally: MetricDelta, model: str) -> None:
         if versions is None:
             versions = _ran(report)
         name, version = versions.get(outcome.job, (model, ""))
-        kinds[name, version, status_of(outcome)] += 1
+        kinds[name, version, outcome_status(outcome)] += 1
     for labels, number in kinds.items():
         tally.add(metrics.JOBS, labels, number)
     if report.settled.letters:
@@ -91,16 +100,16 @@ def _causes(report: ClaimReport) -> Iterator[str]:
     frames += zip(opened.jobs, opened.frames, strict=True)
     for job, frame in frames:
         if frame.startswith(HISTORY_MARK) and job.id in ended:
-            for attempt in split_history(frame)[0]:
+            for attempt in decode_queued_message(frame)[0]:
                 cause = attempt.cause
-                yield cause if cause in _CAUSES else "error" if cause.startswith(ERROR) else "other"
+                yield cause if cause in _CAUSES else "error" if cause.startswith(ERROR_PREFIX) else "other"
 
 
 def _waits(report: ClaimReport) -> Iterator[float]:
     """Seconds that jobs waited until they were claimed, as far as their ids tell when they were submitted."""
     claimed = report.moment(report.claim.taken_at)
     for job, frame in zip(report.opened.jobs, report.opened.frames, strict=True):
-        since = submitted_at(job.id)
+        since = submission_time(job.id)
         if since is None or frame.startswith(HISTORY_MARK):
             continue
         if job.eta is not None and job.eta > since:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import redis
 
-from headrace.wire.attempts import HISTORY_MARK, counted_attempts, split_history
+from headrace.wire.attempts import HISTORY_MARK, decode_queued_message, select_counted
 from headrace.wire.keys import TASK
-from headrace.wire.message import Job, describe
+from headrace.wire.message import Job, describe_job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 from headrace_worker.execution.failures import failure_of
 
@@ -86,11 +86,11 @@ class Events:
                     "type": "task-received",
                     "uuid": job.id,
                     "name": TASK,
-                    "args": describe(job.model, job.version, len(job.instances)),
+                    "args": describe_job(job.model, job.version, len(job.instances)),
                     "kwargs": "{}",
                     "root_id": job.id,
                     "parent_id": None,
-                    "retries": len(counted_attempts(split_history(frame)[0]))
+                    "retries": len(select_counted(decode_queued_message(frame)[0]))
                     if frame.startswith(HISTORY_MARK)
                     else 0,
                     "eta": None,
@@ -128,7 +128,7 @@ class Events:
     def _end(self, outcome: Outcome, seconds: float, version: str | None) -> dict[str, Any]:
         match outcome:
             case Success(prediction=made):
-                result = describe(made.model, made.version, len(made.predictions))
+                result = describe_job(made.model, made.version, len(made.predictions))
                 return {"type": "task-succeeded", "uuid": outcome.job, "result": result, "runtime": seconds}
             case Failure():
                 said = f"{outcome.error}: {outcome.message}"

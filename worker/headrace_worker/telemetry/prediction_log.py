@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from headrace.wire.keys import model_of
+from headrace.wire.keys import model_name
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.metrics import MetricDelta
 from headrace_worker.telemetry.prediction_record import Levels, Record, make_records
@@ -53,7 +53,7 @@ class PredictionLog:
 
     def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
-        model = model_of(report.claim.lease.queue)
+        model = model_name(report.claim.lease.queue)
         if model is None or not report.published or not self._wanted.keeps(model):
             return
         size = sum(map(len, report.claim.frames))
@@ -108,7 +108,7 @@ class PredictionLog:
     def _fail(self, error: Exception, found: list[Record], report: ClaimReport | None) -> None:
         lost = Counter(record.model for record in found)
         if report is not None and not found:
-            lost[model_of(report.claim.lease.queue) or ""] += len(report.published or ())
+            lost[model_name(report.claim.lease.queue) or ""] += len(report.published or ())
         self._count(metrics.LOG_RECORDS_DROPPED, lost)
         now = time.monotonic()
         if now - self._said > _SAY_EVERY:

@@ -11,10 +11,10 @@ import msgspec
 
 from headrace.catalog.contract import Contract, Named
 from headrace.errors import SettingError
-from headrace.wire.attempts import HISTORY_MARK, split_history
-from headrace.wire.keys import model_of
-from headrace.wire.message import Instance, submitted_at
-from headrace.wire.outcome import Failure, Outcome, Status, Success, status_of
+from headrace.wire.attempts import HISTORY_MARK, decode_queued_message
+from headrace.wire.keys import model_name
+from headrace.wire.message import Instance, submission_time
+from headrace.wire.outcome import Failure, Outcome, Status, Success, outcome_status
 
 if TYPE_CHECKING:
     from headrace_worker.execution.predict import BatchRun
@@ -105,7 +105,7 @@ def _level(word: str) -> float | None:
 
 def make_records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
     """The records of a claim: one for each job that has its outcome now."""
-    queue_model = model_of(report.claim.lease.queue) or ""
+    queue_model = model_name(report.claim.lease.queue) or ""
     outcomes = {outcome.job: outcome for outcome in report.published or ()}
     runs = {admitted.job.id: (run, admitted) for run in report.batches for admitted in run.batch.jobs}
     rows = {id(run): sum(len(one.instances) for one in run.batch.jobs) for run in report.batches}
@@ -122,17 +122,17 @@ def make_records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
         whole = wanted.whole(model, job.id)
         if whole is None:
             continue
-        since = submitted_at(job.id)
+        since = submission_time(job.id)
         if since is not None and job.eta is not None:
             since = max(since, job.eta)
         yield Record(
             at_ms=at_ms,
             job=job.id,
             model=model,
-            state=status_of(outcome),
+            state=outcome_status(outcome),
             worker=report.worker,
             claim=report.claim.lease.name,
-            attempt=1 + (len(split_history(frame)[0]) if frame.startswith(HISTORY_MARK) else 0),
+            attempt=1 + (len(decode_queued_message(frame)[0]) if frame.startswith(HISTORY_MARK) else 0),
             rows=len(job.instances),
             wait_ms=None if since is None else max(0, round((claimed - since).total_seconds() * 1000)),
             **_ended(outcome),

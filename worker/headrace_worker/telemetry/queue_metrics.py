@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from headrace.catalog import workers as loaded
+from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import Pipeline, execute, run
 from headrace.errors import InvalidInput
 from headrace.inspection import queues
@@ -95,7 +95,7 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
         ("GET", keys.dead_dropped),
     ]
     for model in models:
-        asked += [loaded.read_loaded(keys, model).args, loaded.read_refused(keys, model).args]
+        asked += [read_loaded(keys, model).args, read_refused(keys, model).args]
     if models:
         asked += [
             queues.measure_command(keys, models).with_source,
@@ -152,8 +152,8 @@ def _versions(said: dict[str, tuple[Any, Any]], now_ms: int) -> Iterator[Family]
     workers: Counter[tuple[str, str]] = Counter()
     refused: list[tuple[str, str]] = []
     for model, (has, refuses) in said.items():
-        for one in loaded.loaded(has, now_ms).values():
+        for one in decode_loaded(has, now_ms).values():
             workers.update((model, version) for version in one.versions)
-        refused += [(model, version) for version in loaded.refused(refuses, now_ms)]
+        refused += [(model, version) for version in decode_refused(refuses, now_ms)]
     yield gauge_family(WORKERS, workers.items())
     yield gauge_family(REFUSED, [(labels, 1) for labels in refused])

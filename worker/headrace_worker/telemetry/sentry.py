@@ -22,7 +22,7 @@ from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.utils import BadDsn
 
 from headrace.errors import SettingError
-from headrace.wire.attempts import split_history
+from headrace.wire.attempts import decode_queued_message
 from headrace_worker.execution.redaction import strike_out
 from headrace_worker.telemetry.sentry_queue import QueueSpans
 from headrace_worker.transport.message import CLAIM_TASK
@@ -157,7 +157,7 @@ def _send(error: BaseException, failed: Sequence[Admitted], report: ClaimReport)
         scope.set_tag("headrace.model", manifest.name)
         scope.set_tag("headrace.version", manifest.version)
         scope.set_tag("headrace.job", job.id)
-        scope.set_tag("headrace.attempt", str(len(split_history(frame)[0]) + 1))
+        scope.set_tag("headrace.attempt", str(len(decode_queued_message(frame)[0]) + 1))
         _name([admitted.job.id for admitted in failed])
         scope.fingerprint = ["{{ default }}", manifest.name, manifest.version]
 

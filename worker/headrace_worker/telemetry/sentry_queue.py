@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import sentry_sdk
 
-from headrace.wire.attempts import split_history
-from headrace.wire.message import submitted_at
+from headrace.wire.attempts import decode_queued_message
+from headrace.wire.message import submission_time
 from headrace.wire.outcome import Failure
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class QueueSpans:
 
 def _send(job: Job, frame: bytes, report: ClaimReport, *, failed: bool) -> None:
     queue, claimed = report.claim.lease.queue, report.claim.at_ms / 1000
-    attempts, message = split_history(frame)
+    attempts, message = decode_queued_message(frame)
     status = "internal_error" if failed else "ok"
     with sentry_sdk.isolation_scope() as scope:
         carried = scope.continue_trace(
@@ -61,7 +61,7 @@ def _send(job: Job, frame: bytes, report: ClaimReport, *, failed: bool) -> None:
         span.set_data("messaging.message.id", job.id)
         span.set_data("messaging.message.body.size", len(message))
         span.set_data("messaging.message.retry.count", len(attempts))
-        if (submitted := submitted_at(job.id)) is not None:
+        if (submitted := submission_time(job.id)) is not None:
             # Milliseconds. Who submits has a clock of its own.
             waited = claimed - submitted.timestamp()
             span.set_data("messaging.message.receive.latency", max(0.0, 1000 * waited))

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 
 from headrace.version import __version__
-from headrace.wire.attempts import split_history
-from headrace.wire.message import submitted_at
-from headrace.wire.outcome import Failure, status_of
+from headrace.wire.attempts import decode_queued_message
+from headrace.wire.message import submission_time
+from headrace.wire.outcome import Failure, outcome_status
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -129,7 +129,7 @@ class Traces:
     def _wait(self, job: Job, context: Any, report: ClaimReport) -> None:
         claimed = report.moment(report.claim.taken_at)
         # Who submits has a clock of its own.
-        began = min(submitted_at(job.id) or claimed, claimed)
+        began = min(submission_time(job.id) or claimed, claimed)
         queue = report.claim.lease.queue
         span = self._tracer.start_span(
             f"wait {queue}",
@@ -140,7 +140,7 @@ class Traces:
         span.end(_ns(claimed))
 
     def _process(self, job: Job, frame: bytes, context: Any, batch: Span | None, report: ClaimReport) -> Span:
-        queue, (attempts, message) = report.claim.lease.queue, split_history(frame)
+        queue, (attempts, message) = report.claim.lease.queue, decode_queued_message(frame)
         span = self._tracer.start_span(
             f"process {queue}",
             context=context,
@@ -169,7 +169,7 @@ class Traces:
             span.set_attribute("headrace.outcome", "runs again")
             span.set_status(error, type(again).__name__)
         elif outcome is not None:
-            span.set_attribute("headrace.outcome", status_of(outcome))
+            span.set_attribute("headrace.outcome", outcome_status(outcome))
             if isinstance(outcome, Failure):
                 # Not its message: it may be long, and the log and the dead letter have it.
                 span.set_attribute("error.type", outcome.error)

@@ -29,8 +29,8 @@ from kombu.transport import virtual
 from kombu.utils.json import loads
 
 from headrace.connection.errors import is_read_only
-from headrace.wire import dead_letter
-from headrace.wire.keys import Keys, model_of
+from headrace.wire.dead_letter import malformed_letter
+from headrace.wire.keys import Keys, model_name
 from headrace_worker.transport import leases, scripts
 from headrace_worker.transport.blocking_claim import BlockingClaim
 from headrace_worker.transport.lease_keeper import silent_after
@@ -293,7 +293,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
                 "a message of %s is no Celery message; it is a dead letter now", lease.queue
             )
             worker = self.keeper.owner.partition("/")[0]
-            malformed = dead_letter.malformed(frame, error, queue=lease.queue, worker=worker)
+            malformed = malformed_letter(frame, error, queue=lease.queue, worker=worker)
             self.keeper.commands.store_dead_letters(malformed, frame, lease if leased else None)
             return None
         if leased:
@@ -379,7 +379,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     def _watch_queues(self) -> None:
         queues = self.active_queues
         if not self._without_ack.issuperset(queues):  # a consumer of replies has no lease to renew
-            self.keeper.watch(queue for queue in queues if model_of(queue))
+            self.keeper.watch(queue for queue in queues if model_name(queue))
         if self._wakeup:
             self._wakeup.watch(self.names, queues)
 

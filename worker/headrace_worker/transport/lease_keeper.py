@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 import redis
 
 from headrace.connection.errors import is_read_only
-from headrace.wire.attempts import LAPSE
+from headrace.wire.attempts import LEASE_EXPIRED
 from headrace_worker.transport.leases import Bounds, Claim, Lease, LeaseKeys, Leases
 
 log = logging.getLogger("headrace.claims")
@@ -249,7 +249,7 @@ class LeaseKeeper:
         if lapsed and commands.up_for() * 1000 < self.lasts_ms:
             lapsed = []
         for lease in lapsed:
-            if count := commands.requeue_isolated(lease, LAPSE, owner=lease.owner, only_if_lapsed=True):
+            if count := commands.requeue_isolated(lease, LEASE_EXPIRED, owner=lease.owner, only_if_lapsed=True):
                 # It was ended without a word, or cut off: a worker that is told to stop puts its claims back.
                 log.error("the owner of a claim of %s was lost: %d jobs run again, alone", lease.queue, count)
         for queue in self._queues:

@@ -30,9 +30,9 @@ from typing import Any
 import msgspec
 import redis
 
-from headrace.wire.attempts import word
+from headrace.wire.attempts import escape_field
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.keys import PRIORITY_STEPS, Keys, model_of
+from headrace.wire.keys import PRIORITY_STEPS, Keys, model_name
 from headrace_worker.route import Route
 from headrace_worker.transport import scripts
 
@@ -93,7 +93,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def of_jobs(self) -> bool:
         """Whether it holds jobs, and not the message of an ordinary task."""
-        return model_of(self.queue) is not None
+        return model_name(self.queue) is not None
 
     @property
     def owner(self) -> str:
@@ -340,7 +340,9 @@ class Leases:
         if not lease.of_jobs:
             return self.release(lease, only_if_lapsed=only_if_lapsed, delivered=True)
         names = [*self._of(lease), self._names.keys.isolated(lease.queue)]
-        return int(self._lapse(names, [lease.member, int(only_if_lapsed), f"{word(cause)},{word(owner)}"]))
+        return int(
+            self._lapse(names, [lease.member, int(only_if_lapsed), f"{escape_field(cause)},{escape_field(owner)}"])
+        )
 
     def expired(self, most: int = 100) -> list[Lease]:
         """Leases whose time is over, whoever owned them."""

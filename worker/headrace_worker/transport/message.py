@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from kombu import serialization
 
-from headrace.wire.keys import model_of
+from headrace.wire.keys import model_name
 from headrace_worker.transport.leases import Claim
 
 #: The Celery task that runs a claim.
@@ -47,7 +47,7 @@ def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, Non
             "eta": None,
             "expires": None,
             "timelimit": [*time_limits],
-            "argsrepr": f"{model_of(queue)}, {jobs} job{'' if jobs == 1 else 's'}",
+            "argsrepr": f"{model_name(queue)}, {jobs} job{'' if jobs == 1 else 's'}",
             "kwargsrepr": "{}",
             "origin": None,
             "ignore_result": True,

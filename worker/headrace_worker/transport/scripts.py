@@ -321,7 +321,8 @@ redis.call('PERSIST', KEYS[1])
 for _, frame in ipairs(due) do
   local tried = ''
   if string.byte(frame) == 1 then tried = ';' .. (string.match(frame, '^\\1([^\\n]*)\\n') or '') end
-  if string.find(tried, ';crash,') or string.find(tried, ';lapse,') or string.find(tried, ';timeout[@,]') then
+  local lost = string.find(tried, ';crash,') or string.find(tried, ';lease_expired,')
+  if lost or string.find(tried, ';timeout[@,]') then
     redis.call('LPUSH', KEYS[2], frame)
   else
     local priority = tonumber(string.match(frame, '"priority":%s*(%d+)') or '0')

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from headrace.catalog import published
 from headrace.catalog.contract import Contract
+from headrace.catalog.published import list_models
 from headrace.client.aio.dead_letters import AsyncDeadLetters
 from headrace.client.aio.job import AsyncJobHandle
 from headrace.client.aio.predict import submit_and_receive
@@ -104,9 +104,9 @@ class AsyncClient:
         else:
             job = check_job_id(id)
             operation = self._session.submitter.submit(parsed, job_instances, job, now)
-            await self._session.run(operation, deadline.left())
+            await self._session.run(operation, deadline.remaining())
         if outcome is None:
-            outcome = await self._session.outcome(job, deadline.left())
+            outcome = await self._session.outcome(job, deadline.remaining())
         return outcome.get()
 
     def as_completed(
@@ -131,7 +131,7 @@ class AsyncClient:
         own = in_bulk({job.id for job in unfinished.values() if job.own})
         async with self._session.listener.subscribe(unfinished, own=own) as subscription:
             while unfinished:
-                arrived = await subscription.next(deadline.left())
+                arrived = await subscription.next(deadline.remaining())
                 if arrived is None:
                     if self._session.listener.error is not None:
                         raise self._session.listener.error
@@ -148,11 +148,11 @@ class AsyncClient:
     async def contract(self, model: str, version: str | None = None) -> Contract:
         """Return the contract of a version of a model; of the newest for None. Raises UnknownModel."""
         name, version = split_version(model, version)
-        return await self._session.run(self._session.contracts.named(check_model_name(name), version, utc_now()))
+        return await self._session.run(self._session.contracts.resolve(check_model_name(name), version, utc_now()))
 
     async def models(self) -> list[str]:
         """Return the names of the models with a published contract, sorted."""
-        return await self._session.run(published.list_models(self._session.keys))
+        return await self._session.run(list_models(self._session.keys))
 
     async def queues(self) -> list[QueueDepth]:
         """Return the depth of the queue of each of these models."""

@@ -6,7 +6,7 @@ from headrace.client.aio.session import AsyncSession
 from headrace.clock import utc_now
 from headrace.inspection.timeline import Timeline
 from headrace.results import publish
-from headrace.wire.outcome import Outcome, Prediction, Status, status_of
+from headrace.wire.outcome import Outcome, Prediction, Status, outcome_status
 
 
 class AsyncJobHandle:
@@ -44,7 +44,7 @@ class AsyncJobHandle:
             self.model = self.model or state.model
             self._outcome = state.outcome
             return state.status
-        return status_of(self._outcome)
+        return outcome_status(self._outcome)
 
     async def done(self) -> bool:
         """Return True if the job has its outcome."""

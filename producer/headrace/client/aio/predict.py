@@ -23,7 +23,7 @@ async def submit_and_receive(
     """
     job = new_id()
     async with session.listener.subscribe([job], look=False, own=[job]) as subscription:
-        ready = await subscription.ready(deadline.left_or(session.settings.connect_timeout))
-        await session.run(session.submitter.submit(options, instances, job, now), deadline.left())
-        arrived = await subscription.next(deadline.left_or(SOON)) if ready else None
+        ready = await subscription.ready(deadline.remaining_or(session.settings.connect_timeout))
+        await session.run(session.submitter.submit(options, instances, job, now), deadline.remaining())
+        arrived = await subscription.next(deadline.remaining_or(SOON)) if ready else None
     return job, None if arrived is None else arrived[1]

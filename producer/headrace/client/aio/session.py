@@ -6,7 +6,7 @@ import uuid
 from functools import partial
 from typing import TypeVar
 
-from headrace.catalog.published import Contracts
+from headrace.catalog.published import ContractCache
 from headrace.client.aio.connections import AsyncConnections
 from headrace.client.common import FINAL_LOOKUP_SECONDS, job_timeout
 from headrace.connection.commands import PipelinedOperation, run_async
@@ -29,7 +29,7 @@ class AsyncSession:
         self.settings = settings
         self.keys = Keys(settings.key_prefix)
         self.job_keys = JobKeys.parse(settings.job_keys)
-        self.contracts = Contracts(self.keys, settings.contract_ttl)
+        self.contracts = ContractCache(self.keys, settings.contract_ttl)
         self.submitter = Submitter(
             settings, self.keys, self.contracts, self.job_keys, reply_channel=reply_channel, check=check
         )

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from headrace.catalog import published
 from headrace.catalog.contract import Contract
+from headrace.catalog.published import list_models
 from headrace.client.blocking.dead_letters import DeadLetters
 from headrace.client.blocking.job import JobHandle
 from headrace.client.blocking.predict import submit_and_receive
@@ -105,9 +105,9 @@ class Client:
         else:
             job = check_job_id(id)
             operation = self._session.submitter.submit(parsed, job_instances, job, now)
-            self._session.run(operation, deadline.left())
+            self._session.run(operation, deadline.remaining())
         if outcome is None:
-            outcome = self._session.outcome(job, deadline.left())
+            outcome = self._session.outcome(job, deadline.remaining())
         return outcome.get()
 
     def as_completed(self, jobs: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:
@@ -130,7 +130,7 @@ class Client:
         own = in_bulk({job.id for job in unfinished.values() if job.own})
         with self._session.listener.subscribe(unfinished, own=own) as subscription:
             while unfinished:
-                arrived = subscription.next(deadline.left())
+                arrived = subscription.next(deadline.remaining())
                 if arrived is None:
                     if self._session.listener.error is not None:
                         raise self._session.listener.error
@@ -147,11 +147,11 @@ class Client:
     def contract(self, model: str, version: str | None = None) -> Contract:
         """Return the contract of a version of a model; of the newest for None. Raises UnknownModel."""
         name, version = split_version(model, version)
-        return self._session.run(self._session.contracts.named(check_model_name(name), version, utc_now()))
+        return self._session.run(self._session.contracts.resolve(check_model_name(name), version, utc_now()))
 
     def models(self) -> list[str]:
         """Return the names of the models with a published contract, sorted."""
-        return self._session.run(published.list_models(self._session.keys))
+        return self._session.run(list_models(self._session.keys))
 
     def queues(self) -> list[QueueDepth]:
         """Return the depth of the queue of each of these models."""

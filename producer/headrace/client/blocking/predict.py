@@ -17,7 +17,9 @@ def submit_and_receive(
 ) -> tuple[str, Outcome | None]:
     """Submit a job under a new id. Return the id, and the outcome, None if it does not arrive soon."""
     with session.connections.direct_subscribers.acquire() as subscriber:
-        reply_channel = subscriber.reply_channel if subscriber.open(deadline.left()) else None
-        job = session.run(session.submitter.submit(options, instances, None, now, reply_channel), deadline.left())
-        outcome = subscriber.receive(job, deadline.left_or(SOON)) if reply_channel else None
+        reply_channel = subscriber.reply_channel if subscriber.open(deadline.remaining()) else None
+        job = session.run(
+            session.submitter.submit(options, instances, None, now, reply_channel), deadline.remaining()
+        )
+        outcome = subscriber.receive(job, deadline.remaining_or(SOON)) if reply_channel else None
     return job, outcome
