@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import redis
 
+from headrace.connection.server_time import decode_server_time
 from headrace.wire.attempts import Attempt
 from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
 from headrace.wire.keys import Keys
@@ -57,8 +58,7 @@ def bury(
 ) -> str:
     """Put a letter into Redis, died now unless said otherwise, and its failure as the job's outcome; its id."""
     keys = keys or Keys()
-    seconds, micros = server.time()
-    moment = died_ms if died_ms is not None else seconds * 1000 + micros // 1000
+    moment = died_ms if died_ms is not None else decode_server_time(server.time())
     with server.pipeline() as pipe:
         pipe.hset(keys.dead, dead.id, dead.encode())
         pipe.hset(keys.dead_messages, dead.id, message(dead.id) if payload is None else payload)

@@ -15,6 +15,7 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from headrace.connection.commands import Command, Operation
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 
 #: Directives the promises hang on that INFO does not tell.
 DIRECTIVES = (
@@ -100,14 +101,14 @@ def read_server_info(
         yield Command(("PING",))
         trips.append(ticks() - began)
     before = wall()
-    theirs = yield from _permitted(Command(("TIME",)), None)
-    ours = (before + wall()) / 2
+    reply = yield from _permitted(READ_SERVER_TIME, None)
+    here = (before + wall()) / 2
     info = yield from _permitted(Command(("INFO",)), {})
     return ServerInfo(
         info=info,
         config=(yield from read_directives(*DIRECTIVES)),
         latency_ms=1000 * median(trips),
-        clock_offset=None if theirs is None else theirs[0] + theirs[1] / 1e6 - ours,
+        clock_offset=None if reply is None else decode_server_time(reply) / 1000 - here,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from headrace.connection.commands import Command, Operation, Script
+from headrace.connection.commands import Operation, Script
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.dead_letters.filter import CheckedFilter
 from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage, attach_message, decode_letter
 from headrace.wire.keys import Keys
@@ -75,8 +76,8 @@ class DeadLetterCursor:
     def next(self) -> Operation[list[DeadLetter]]:
         """The next letters; sometimes none, though it is not over."""
         if not self._begun:
-            seconds, micros = yield Command(("TIME",))
-            self._first, self._last = self._wanted.time_range(int(seconds) * 1000 + int(micros) // 1000)
+            now_ms = decode_server_time((yield READ_SERVER_TIME))
+            self._first, self._last = self._wanted.time_range(now_ms)
             self._begun = True
             self._from = str(self._first) if self._wanted.ids is None else None
         if not self._ids and self._from is not None:

@@ -20,7 +20,8 @@ from headrace.catalog.workers import (
     read_loaded,
     read_refused,
 )
-from headrace.connection.commands import Command, Operation
+from headrace.connection.commands import Operation
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.doctor.finding import Finding
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -71,8 +72,7 @@ def read_service(keys: Keys) -> Operation[ServiceState | None]:
 
 
 def _read_service(keys: Keys) -> Operation[ServiceState]:
-    seconds, micros = yield Command(("TIME",))
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    now_ms = decode_server_time((yield READ_SERVER_TIME))
     names = yield from list_models(keys)
     leases = yield from queues.read_leases(keys)
     models = []

@@ -13,18 +13,14 @@ from headrace.catalog.workers import (
     withdraw_status,
 )
 from headrace.connection.commands import execute
+from headrace.connection.server_time import decode_server_time
 from headrace.wire.keys import Keys
 
 KEYS = Keys("loaded-test:")
 
 
-def now_ms(client: redis.Redis) -> int:
-    seconds, micros = client.time()
-    return int(seconds) * 1000 + int(micros) // 1000
-
-
 def said(client: redis.Redis, model: str = "churn") -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    now = now_ms(client)
+    now = decode_server_time(client.time())
     have = decode_loaded(execute(client, read_loaded(KEYS, model)), now)
     wrong = decode_refused(execute(client, read_refused(KEYS, model)), now)
     return {name: one.versions for name, one in have.items()}, {name: one.reason for name, one in wrong.items()}

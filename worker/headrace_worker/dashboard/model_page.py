@@ -17,6 +17,7 @@ from headrace.catalog.workers import (
     read_refused,
 )
 from headrace.connection.commands import Command, Operation, Pipeline
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys
 from headrace_worker.dashboard.page import Page
 
@@ -56,8 +57,7 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 def read_page(keys: Keys, start: int) -> Operation[ModelPage]:
     """Read a page of the models, sorted by name, from position `start` on."""
     names = decode_model_names((yield read_model_names(keys)))
-    seconds, micros = yield Command(("TIME",))
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    now_ms = decode_server_time((yield READ_SERVER_TIME))
     models = []
     for name in names[start : start + PAGE_SIZE]:
         commands = (

@@ -26,6 +26,7 @@ from headrace.catalog.workers import decode_loaded, read_loaded
 from headrace.client import Client
 from headrace.connection.commands import execute
 from headrace.connection.connect import connect
+from headrace.connection.server_time import decode_server_time
 from headrace.errors import HeadraceError, SettingError
 from headrace.wire.keys import Keys, model_name, queue_name
 from headrace.wire.signing import JobKeys, Trust
@@ -146,9 +147,9 @@ class WorkerService:
         """The versions that each other worker has of a model."""
         at, others = self._others.get(model, (0.0, []))
         if time.monotonic() - at > _OTHERS_FOR:
-            seconds, micros = self.client.time()
+            now_ms = decode_server_time(self.client.time())
             reply = execute(self.client, read_loaded(self._keys, model))
-            said = decode_loaded(reply, int(seconds) * 1000 + int(micros) // 1000)
+            said = decode_loaded(reply, now_ms)
             others = [one.versions for name, one in said.items() if name != self._hostname]
             self._others[model] = (time.monotonic(), others)
         return others

@@ -35,6 +35,7 @@ from headrace.catalog.aliases import (
 from headrace.catalog.contract_diff import Change, compare_contracts, has_breaking
 from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import Pipeline, execute
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.errors import HeadraceError, InvalidInput, ModelError
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
@@ -102,12 +103,12 @@ class Promoter:
     def status(self, model: str, version: str) -> RolloutStatus:
         """What workers say of a version at this moment."""
         commands = (
-            ("TIME",),
+            READ_SERVER_TIME.args,
             read_loaded(self._keys, model).args,
             read_refused(self._keys, model).args,
         )
-        (seconds, micros), have, refused = execute(self._client, Pipeline(commands))
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        time_reply, have, refused = execute(self._client, Pipeline(commands))
+        now_ms = decode_server_time(time_reply)
         workers = decode_loaded(have, now_ms)
         wrong = decode_refused(refused, now_ms)
         ready = {name for name, one in workers.items() if version in one.versions}

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import Pipeline, execute, run
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.errors import InvalidInput
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -90,7 +91,7 @@ class QueueCollector(Collector):
 def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     models = sorted(_names(execute(client, Pipeline((("SMEMBERS", keys.models),)))[0]))
     asked: list[tuple[Any, ...]] = [
-        ("TIME",),
+        READ_SERVER_TIME.args,
         ("ZCARD", keys.dead_times),
         ("GET", keys.dead_dropped),
     ]
@@ -105,9 +106,9 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     for reply in replies:
         if isinstance(reply, redis.RedisError):
             raise reply
-    (seconds, micros), dead, dropped, *rest = replies
+    time_reply, dead, dropped, *rest = replies
     leases = run(partial(execute, client), queues.read_leases(keys))
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    now_ms = decode_server_time(time_reply)
     said = {model: (rest[2 * at], rest[2 * at + 1]) for at, model in enumerate(models)}
     measured, ids = rest[-2:] if models else ([], [])
     depths = queues.decode_depths(models, measured, leases)

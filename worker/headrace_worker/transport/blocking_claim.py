@@ -24,6 +24,7 @@ from typing import Any
 
 import redis
 
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys
 from headrace_worker.transport.notifications import POLL_EVERY
 
@@ -97,7 +98,7 @@ class BlockingClaim:
             ("ZSCORE", self._names.keys.leases, lease.member),
             ("LLEN", self.source),
             ("EXISTS", self._names.keys.cancelled),
-            ("TIME",),
+            READ_SERVER_TIME.args,
         ]
 
     def read(self, connection: Any) -> Claim | None:
@@ -112,10 +113,10 @@ class BlockingClaim:
         if errors := [reply for reply in replies if isinstance(reply, redis.ResponseError)]:
             self._refused(errors[0])
             return None
-        frame, stood, others, look, (seconds, micros) = replies
+        frame, stood, others, look, time_reply = replies
         if frame is None or stood is None or others or self.lease is None:
             return None
-        at_ms = int(seconds) * 1000 + int(micros) // 1000
+        at_ms = decode_server_time(time_reply)
         return Claim(
             lease=self.lease, frames=[frame], check_outcomes=bool(look), at_ms=at_ms, taken_at=time.monotonic()
         )

@@ -30,6 +30,7 @@ from typing import Any
 import msgspec
 import redis
 
+from headrace.connection.server_time import decode_server_time
 from headrace.wire.attempts import escape_field
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import PRIORITY_STEPS, Keys, model_name
@@ -288,11 +289,11 @@ class Leases:
         if lease is not None:
             self.publish(lease, {}, ttl=1, letters=[(letter, message)])
             return
-        keys, (seconds, micros) = self._names.keys, self._client.time()
+        keys, now_ms = self._names.keys, decode_server_time(self._client.time())
         with self._client.pipeline() as pipe:
             pipe.hset(keys.dead_messages, letter.id, message)
             pipe.hset(keys.dead, letter.id, letter.encode())
-            pipe.zadd(keys.dead_times, {letter.id: seconds * 1000 + micros // 1000})
+            pipe.zadd(keys.dead_times, {letter.id: now_ms})
             pipe.execute()
 
     def bound(self, most: int = 1000) -> int:
