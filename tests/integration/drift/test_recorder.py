@@ -18,13 +18,10 @@ from headrace.wire.outcome import Failure, Prediction, Success
 from headrace_worker.drift.collector import DriftCollector
 from headrace_worker.drift.psi import ColumnDrift, add_commands, measure_drift
 from headrace_worker.drift.recorder import DriftRecorder
-from headrace_worker.execution.batching import Admitted, Batch
-from headrace_worker.execution.opening import ParsedClaim
-from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.report import ClaimReport
-from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.profile import Profile, build_profile
 from headrace_worker.transport.leases import Claim, Lease
+from tests.support.claim_reports import batch_run, claim_report, claimed_job
 
 KEYS = Keys("drift-test:")
 AT = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
@@ -50,24 +47,15 @@ def report(*rows: float, served: Any = None, method: str = "predict", lost: bool
         else Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=["a"]))
         for job in jobs
     }
-    admitted = [Admitted(job, served, method, job.instances) for job in jobs]
     now = time.monotonic()
-    return ClaimReport(
-        claim=Claim(
-            lease=Lease(name="w/1", queue="predict.churn", origins=()),
-            frames=(),
-            at_ms=int(AT.timestamp() * 1000),
-            taken_at=now,
-        ),
-        worker="w@here",
-        opened=ParsedClaim(jobs=jobs, frames=[], finished=[], malformed=[], reply_channels={}, not_due=[]),
-        batches=[BatchRun(batch=Batch(served, method, admitted), started_at=now, finished_at=now)],
-        settled=ClaimDecisions(outcomes=outcomes),
-        published=None if lost else list(outcomes.values()),
-        started_at=now,
-        predicted_at=now,
-        published_at=now,
+    claim = Claim(
+        lease=Lease(name="w/1", queue="predict.churn", origins=()),
+        frames=(),
+        at_ms=int(AT.timestamp() * 1000),
+        taken_at=now,
     )
+    run = batch_run(map(claimed_job, jobs), served, method=method, started_at=now, finished_at=now)
+    return claim_report(claim, [run], outcomes=outcomes.values(), lease_lost=lost, times=(now, now, now))
 
 
 @pytest.fixture

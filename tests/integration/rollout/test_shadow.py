@@ -16,16 +16,13 @@ from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job
 from headrace.wire.outcome import Prediction, Success
-from headrace_worker.execution.batching import Admitted, Batch
-from headrace_worker.execution.opening import ParsedClaim
-from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.report import ClaimReport
-from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.shadow import ShadowRunner
 from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.route import Route
 from headrace_worker.transport.leases import Claim, Lease
+from tests.support.claim_reports import batch_run, claim_report, claimed_job
 
 KEYS = Keys("shadow-test:")
 
@@ -41,30 +38,20 @@ def model(version: str, predict: Callable[..., Any] = lambda _method, rows: [1.0
 
 def report(**aliases: Alias) -> ClaimReport:
     """A claim of three jobs that version 1 answered, and one that version 2 did."""
-    batches, outcomes = [], {}
+    batch_runs, outcomes = [], {}
     now = time.monotonic()
     for version, count in (("1", 3), ("2", 1)):
-        jobs = [Job(id=f"v{version}-{place}", model="churn", instances=[[7.0]]) for place in range(count)]
-        served = model(version)
-        batch = Batch(served, "predict", [Admitted(job, served, "predict", job.instances) for job in jobs])
-        batches.append(BatchRun(batch=batch, started_at=now - 1, finished_at=now))
+        jobs = [Job(id=f"v{version}-{number}", model="churn", instances=[[7.0]]) for number in range(count)]
+        claimed = [claimed_job(job) for job in jobs]
+        batch_runs.append(batch_run(claimed, model(version), started_at=now - 1, finished_at=now))
         prediction = Prediction(model="churn", version=version, predictions=[1.0])
         outcomes |= {job.id: Success(job=job.id, prediction=prediction) for job in jobs}
-    return ClaimReport(
-        claim=Claim(
-            lease=Lease(name="w/1", queue="predict.churn", origins=()),
-            frames=(),
-            route=Route(model="churn", aliases={"production": Alias(version="1"), **aliases}),
-        ),
-        worker="w@here",
-        opened=ParsedClaim(jobs=[], frames=[], finished=[], malformed=[], reply_channels={}, not_due=[]),
-        batches=batches,
-        settled=ClaimDecisions(outcomes=outcomes),
-        published=list(outcomes.values()),
-        started_at=now - 1,
-        predicted_at=now,
-        published_at=now,
+    claim = Claim(
+        lease=Lease(name="w/1", queue="predict.churn", origins=()),
+        frames=(),
+        route=Route(model="churn", aliases={"production": Alias(version="1"), **aliases}),
     )
+    return claim_report(claim, batch_runs, outcomes=outcomes.values(), times=(now - 1, now, now))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,12 +20,13 @@ from headrace.connection.celery import create_celery_app
 from headrace.settings import Settings
 from headrace.wire.message import Job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
-from headrace_worker.execution.opening import ParsedClaim
+from headrace_worker.execution.claimed_job import ClaimedJob, FailedRun
 from headrace_worker.execution.report import ClaimReport
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.telemetry.events import Events
 from headrace_worker.transport.leases import Claim, Lease
+from tests.support.claim_reports import batch_run, claim_report, claimed_job
 from tests.support.stored_dead_letters import letter
 
 #: What every event has, whoever sent it.
@@ -87,34 +88,32 @@ def events(app: Celery, server: redis.Redis) -> Events:
     )
 
 
-def jobs(*names: str, **options: Any) -> list[Job]:
-    return [Job(id=name, model="churn", instances=[{"secret": "Xyzzy"}] * 2, **options) for name in names]
+def jobs(*names: str, **options: Any) -> list[ClaimedJob]:
+    return [
+        claimed_job(Job(id=name, model="churn", instances=[{"secret": "Xyzzy"}] * 2, **options)) for name in names
+    ]
 
 
 def report(
-    *outcomes: Outcome, published: bool = True, retried: tuple[Job, ...] = (), seconds: float = 0.1
+    *outcomes: Outcome, published: bool = True, retried: Sequence[ClaimedJob] = (), seconds: float = 0.1
 ) -> ClaimReport:
     """Of a claim that ended now, after so many seconds."""
     now = time.monotonic()
-    return ClaimReport(
-        claim=Claim(
-            lease=Lease(name="w:1", queue="headrace.churn", origins=()),
-            frames=[],
-            at_ms=time.time_ns() // 1_000_000,
-            taken_at=now,
-        ),
-        worker="worker@here",
-        opened=ParsedClaim(jobs=[], frames=[], finished=[], malformed=[], reply_channels={}, not_due=[]),
-        batches=[],
-        settled=ClaimDecisions(
+    claim = Claim(
+        lease=Lease(name="w:1", queue="headrace.churn", origins=()),
+        frames=[],
+        at_ms=time.time_ns() // 1_000_000,
+        taken_at=now,
+    )
+    return claim_report(
+        claim,
+        outcomes=outcomes if published else (),
+        decisions=ClaimDecisions(
             outcomes={outcome.job: outcome for outcome in outcomes},
-            retried=[(job, ValueError("no")) for job in retried],
-            letters=[(letter(one.job), b"") for one in outcomes if isinstance(one, Failure)],
+            retried=[FailedRun(admitted, ValueError("no")) for admitted in batch_run(retried, None).batch.jobs],
+            letters=[(letter(failure.job), b"") for failure in outcomes if isinstance(failure, Failure)],
         ),
-        published=outcomes if published else [],
-        started_at=now - seconds,
-        predicted_at=now,
-        published_at=now,
+        times=(now - seconds, now, now),
     )
 
 

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.wire.message import Job
-from headrace.wire.outcome import Expired, Failure
-from headrace_worker.execution.batching import Admitted, admit, batches
+from headrace.wire.outcome import Expired, Failure, Outcome
+from headrace_worker.execution.batching import admit, batches
+from headrace_worker.execution.claimed_job import Admitted, NotRunnableHere
 from headrace_worker.models.registry import Registry
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
+from tests.support.claim_reports import claimed_job
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MOST = 10
@@ -36,13 +38,17 @@ def job(name: str = "a", *, model: str = "obedient", rows: int = 1, **options: A
 
 
 def admitted(registry: Registry, jobs: list[Job]) -> list[Admitted]:
-    found = [admit(one, registry, NOW) for one in jobs]
-    assert all(isinstance(one, Admitted) for one in found)
-    return found  # type: ignore[return-value]  # as the line above says
+    results = [admitted_or_not(registry, job) for job in jobs]
+    assert all(isinstance(result, Admitted) for result in results)
+    return results  # type: ignore[return-value]  # as the line above says
+
+
+def admitted_or_not(registry: Registry, job: Job) -> Admitted | NotRunnableHere | Outcome:
+    return admit(claimed_job(job), registry, NOW)
 
 
 def ids(registry: Registry, jobs: list[Job]) -> list[list[str]]:
-    return [[one.job.id for one in batch.jobs] for batch in batches(admitted(registry, jobs))]
+    return [[admitted.claimed.job.id for admitted in batch.jobs] for batch in batches(admitted(registry, jobs))]
 
 
 def test_jobs_of_one_version_and_method_are_one_batch(registry: Registry):
@@ -80,11 +86,11 @@ def test_every_job_is_in_one_batch_and_no_batch_of_several_is_too_large(registry
 
 @pytest.mark.parametrize("ago", [0, 1, 3600])
 def test_a_job_whose_deadline_has_come_expires(registry: Registry, ago: float):
-    assert admit(job(expires=NOW - timedelta(seconds=ago)), registry, NOW) == Expired(job="a")
+    assert admitted_or_not(registry, job(expires=NOW - timedelta(seconds=ago))) == Expired(job="a")
 
 
 def test_a_job_with_time_left_runs(registry: Registry):
-    assert isinstance(admit(job(expires=NOW + timedelta(milliseconds=1)), registry, NOW), Admitted)
+    assert isinstance(admitted_or_not(registry, job(expires=NOW + timedelta(milliseconds=1))), Admitted)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,7 @@ def test_a_job_with_time_left_runs(registry: Registry):
 def test_a_job_nobody_can_run_fails_and_says_why(
     registry: Registry, options: dict[str, Any], reason: str, said: str
 ):
-    failure = admit(job(**options), registry, NOW)
+    failure = admitted_or_not(registry, job(**options))
     assert isinstance(failure, Failure)
     assert failure.reason == reason
     assert failure.message.startswith(said.partition(".*")[0]), failure.message
@@ -131,7 +137,7 @@ def test_a_job_nobody_can_run_fails_and_says_why(
     ],
 )
 def test_an_instance_that_does_not_fit_fails_its_job_without_being_repeated(registry: Registry, instance: Any):
-    failure = admit(Job(id="a", model="obedient", instances=[instance]), registry, NOW)
+    failure = admitted_or_not(registry, Job(id="a", model="obedient", instances=[instance]))
     assert isinstance(failure, Failure)
     assert failure.reason == "bad input"
     assert failure.message.startswith("obedient@2: instance 0")

@@ -49,7 +49,6 @@ def message(args: Any, kwargs: Any = None, **headers: Any) -> bytes:
 
 
 def places(claim: ParsedClaim) -> list[str]:
-    assert len(claim.jobs) == len(claim.frames)
     return [
         *["job"] * len(claim.jobs),
         *["ended"] * len(claim.finished),
@@ -61,16 +60,23 @@ def places(claim: ParsedClaim) -> list[str]:
 def only(frames: Sequence[bytes], limits: Limits | None = None) -> Failure:
     claim = opened(frames, limits)
     assert places(claim) == ["ended"]
-    [(_, frame_, failure)] = claim.finished
-    assert [frame_] == frames
-    return failure
+    [result] = claim.finished
+    assert encode_queued_message(result.claimed.attempts, result.claimed.message) == frames[0]
+    assert isinstance(result.value, Failure)
+    return result.value
 
 
-def test_jobs_are_read_in_their_order_and_keep_their_frames():
-    frames = [frame("a"), tried(frame("b"), "crash"), frame("c")]
-    claim = opened(frames)
-    assert [job.id for job in claim.jobs] == ["a", "b", "c"]
-    assert claim.frames == frames
+def test_jobs_are_read_in_their_order_and_keep_their_messages_and_attempts():
+    claim = opened([frame("a"), tried(frame("b"), "crash"), frame("c")])
+    assert [claimed.job.id for claimed in claim.jobs] == ["a", "b", "c"]
+    assert [claimed.message for claimed in claim.jobs] == [frame("a"), frame("b"), frame("c")]
+    assert [[attempt.cause for attempt in claimed.attempts] for claimed in claim.jobs] == [[], ["crash"], []]
+
+
+def test_a_job_has_the_reply_channel_of_the_client_that_waits():
+    channel = "0123456789abcdef" * 2
+    waited_for, not_waited_for = opened([frame("a", reply_to=channel), frame("b")]).jobs
+    assert (waited_for.reply_channel, not_waited_for.reply_channel) == (channel, None)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +107,9 @@ def test_jobs_are_read_in_their_order_and_keep_their_frames():
 )
 def test_what_is_no_job_is_kept_whole_and_stops_no_other(garbage: bytes):
     claim = opened([frame("a"), garbage, frame("b")])
-    assert [job.id for job in claim.jobs] == ["a", "b"]
-    assert [kept for kept, _ in claim.malformed] == [garbage]
+    assert [claimed.job.id for claimed in claim.jobs] == ["a", "b"]
+    [malformed] = claim.malformed
+    assert encode_queued_message(malformed.attempts, malformed.message) == garbage
 
 
 @given(st.lists(st.binary() | st.binary().map(lambda tail: b"\x01" + tail) | st.just(frame()), max_size=8))
@@ -194,8 +201,8 @@ def test_the_limits_are_those_of_the_job_s_model():
 
     crashed = [tried(frame(name), "crash") for name in ("a", "b")]
     claim = open_claim(crashed, "predict.churn", NOW, limits_of)
-    assert [job.id for job in claim.jobs] == ["b"]
-    assert [job.id for job, _, _ in claim.finished] == ["a"]
+    assert [claimed.job.id for claimed in claim.jobs] == ["b"]
+    assert [result.claimed.job.id for result in claim.finished] == ["a"]
 
 
 def test_nobody_is_asked_for_the_limits_of_a_job_that_runs_for_the_first_time():
@@ -209,5 +216,5 @@ def test_nobody_is_asked_for_the_limits_of_a_job_that_runs_for_the_first_time():
     ("args", "model"), [(["churn"], "churn"), (["Xyzzy"], ""), ([], ""), ([["churn"]], ""), ([{"a": 1}], "")]
 )
 def test_only_a_name_that_is_known_is_taken_out_of_wrong_arguments(args: Any, model: str):
-    [(job, _, _)] = opened([message(args)]).finished
-    assert job.model == model
+    [result] = opened([message(args)]).finished
+    assert result.claimed.job.model == model

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from headrace.wire.message import Job
 from headrace.wire.outcome import Expired, Outcome, Success
 from headrace_worker.execution import predict
-from headrace_worker.execution.predict import FailedRun
+from headrace_worker.execution.claimed_job import FailedRun, NotRunnableHere
 from headrace_worker.models.registry import Registry
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
+from tests.support.claim_reports import claimed_job
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 MOST = 64
@@ -39,13 +40,24 @@ def job(name: str, *do: str, size: float = 1.0, **options: Any) -> Job:
     return Job(id=name, model="obedient", instances=instances, **options)
 
 
-def run(registry: Registry, jobs: list[Job]) -> list[Outcome | FailedRun]:
+Value = Outcome | FailedRun | NotRunnableHere
+
+
+def run(registry: Registry, jobs: list[Job]) -> list[Value]:
     hostile_models.calls.clear()
-    results, _ = predict.run(jobs, registry, NOW)
-    return results
+    claimed_jobs = [claimed_job(job) for job in jobs]
+    results, batch_runs = predict.run(claimed_jobs, registry, NOW)
+    assert all(result.claimed is claimed for result, claimed in zip(results, claimed_jobs, strict=True))
+    for result in results:
+        if result.batch_run is not None:
+            assert result.batch_run in batch_runs
+            assert result.admitted in result.batch_run.batch.jobs
+        else:
+            assert result.admitted is None
+    return [result.value for result in results]
 
 
-def sizes(results: list[Outcome | FailedRun]) -> list[Any]:
+def sizes(results: list[Value]) -> list[Any]:
     """The predictions, and the name of the error where there are none."""
     told: list[Any] = []
     for one in results:
@@ -136,7 +148,7 @@ def test_two_jobs_of_one_id_get_an_outcome_each(registry: Registry):
 def test_an_error_is_told_with_its_job_and_model(registry: Registry):
     [_, raised] = run(registry, [job("a"), job("b", "raise")])
     assert isinstance(raised, FailedRun)
-    assert raised.admitted.job.id == "b"
+    assert raised.admitted.claimed.job.id == "b"
     assert raised.admitted.model.manifest.title == "obedient@1"
 
 

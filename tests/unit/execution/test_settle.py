@@ -10,19 +10,21 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.errors import InvalidInput, ModelError, StoreUnavailable, TransientError, UnknownModel
-from headrace.wire.attempts import REQUEUED, Attempt, decode_queued_message, encode_queued_message
+from headrace.wire.attempts import REQUEUED, Attempt, decode_queued_message
 from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
 from headrace.wire.parsing import MalformedMessage
-from headrace_worker.execution.batching import Admitted, NotRunnableHere, admit
-from headrace_worker.execution.predict import FailedRun
+from headrace_worker.execution.batching import admit
+from headrace_worker.execution.claimed_job import Admitted, FailedRun, JobResult, NotRunnableHere
+from headrace_worker.execution.opening import MalformedEntry
 from headrace_worker.execution.settle import ClaimDecisions, OutcomeDecider
 from headrace_worker.manifest import Limits
 from headrace_worker.models.registry import Registry
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
+from tests.support.claim_reports import claimed_job
 
 NOW_MS = 1_900_000_000_000
 
@@ -49,22 +51,25 @@ class Settling:
 
     def __init__(self, registry: Registry, *, chance: float = 0.5) -> None:
         self._registry = registry
-        self._jobs: list[tuple[Job, bytes, Outcome | FailedRun | NotRunnableHere]] = []
+        self._results: list[JobResult] = []
         self._settler = OutcomeDecider(
             queue="predict.obedient", owner="host/1/ab", worker="w@host", now_ms=NOW_MS, chance=lambda: chance
         )
 
     def add(self, one: Job, result: Outcome | NotRunnableHere | BaseException, *before: Attempt) -> Settling:
+        claimed = claimed_job(one, *before)
+        value: Outcome | NotRunnableHere | FailedRun
         if isinstance(result, BaseException):
-            admitted = admit(one, self._registry, datetime.fromtimestamp(NOW_MS / 1000, UTC))
+            admitted = admit(claimed, self._registry, datetime.fromtimestamp(NOW_MS / 1000, UTC))
             assert isinstance(admitted, Admitted)
-            result = FailedRun(admitted, result)
-        self._jobs.append((one, encode_queued_message(before, encode_message(one)), result))
+            value = FailedRun(admitted, result)
+        else:
+            value = result
+        self._results.append(JobResult(claimed, value))
         return self
 
     def settled(self) -> ClaimDecisions:
-        jobs, frames, results = zip(*self._jobs, strict=True)
-        self._settler.add_results(jobs, frames, results)
+        self._settler.add_results(self._results)
         return self._settler.decisions
 
 
@@ -107,7 +112,8 @@ def test_a_permanent_error_is_a_failure_with_a_letter(registry: Registry):
         metadata={"shop": "7"},
     )
     assert b"Xyzzy" not in letter.encode()
-    assert [(type(error), admitted.job.id) for error, admitted in settled.errors] == [(ValueError, "a")]
+    [failed_run] = settled.model_errors
+    assert (type(failed_run.error), failed_run.admitted.claimed.job.id) == (ValueError, "a")
     assert settled.delayed == settled.retried == []
 
 
@@ -118,7 +124,7 @@ def test_a_letter_tells_the_version_that_ran(registry: Registry):
 def test_bad_input_found_by_the_model_is_no_error_of_the_model(registry: Registry):
     settled = Settling(registry).add(job("a"), InvalidInput("instance 0 has no age")).settled()
     assert only_letter(settled).reason == "bad input"
-    assert settled.errors == []
+    assert settled.model_errors == []
 
 
 def test_a_job_that_was_not_admitted_is_a_letter_with_what_it_asked_for(registry: Registry):
@@ -133,20 +139,18 @@ def test_a_transient_error_sends_the_job_back_with_its_attempt(registry: Registr
     settling = Settling(registry, chance=0.25).add(job("a"), TransientError("away")).add(job("b"), success("b"))
     settled = settling.settled()
     assert list(settled.outcomes) == ["b"]
-    assert settled.letters == settled.errors == []
+    assert settled.letters == settled.model_errors == []
     [(milliseconds, frame)] = settled.delayed
     assert milliseconds == 250
     assert decode_queued_message(frame) == (
         (Attempt(cause="error:TransientError", owner="host/1/ab", at_ms=NOW_MS, claim_size=2, version="1"),),
         encode_message(job("a")),
     )
-    assert [(one.id, str(error)) for one, error in settled.retried] == [("a", "away")]
+    assert [(run.admitted.claimed.job.id, str(run.error)) for run in settled.retried] == [("a", "away")]
 
 
 def test_a_job_this_worker_cannot_run_goes_back_uncounted_and_soon(registry: Registry):
-    settling = Settling(registry, chance=1.0).add(
-        job("a"), NotRunnableHere(job("a"), UnknownModel("no version '9'"))
-    )
+    settling = Settling(registry, chance=1.0).add(job("a"), NotRunnableHere(UnknownModel("no version '9'")))
     settled = settling.settled()
     assert settled.outcomes == {}
     [(milliseconds, frame)] = settled.delayed
@@ -167,7 +171,7 @@ def test_a_job_that_no_worker_can_run_is_a_failure_that_says_what_was_missing(
     registry: Registry, error: Exception, seconds: int, reason: str
 ):
     first = Attempt(cause=REQUEUED, owner="other/1/ab", at_ms=NOW_MS - 1000 * seconds, claim_size=0)
-    settled = Settling(registry).add(job("a"), NotRunnableHere(job("a"), error), first).settled()
+    settled = Settling(registry).add(job("a"), NotRunnableHere(error), first).settled()
     failure = settled.outcomes["a"]
     assert isinstance(failure, Failure)
     assert (failure.reason, failure.error) == (reason, type(error).__name__)
@@ -190,7 +194,7 @@ def test_the_last_attempt_tells_its_own_error(registry: Registry):
     [(letter, message)] = settled.letters
     assert message == encode_message(job("a"))
     assert [one.cause for one in letter.attempts] == ["error:TimeoutError", "crash", "error:ConnectionResetError"]
-    assert len(settled.errors) == 1
+    assert len(settled.model_errors) == 1
     assert settled.delayed == []
 
 
@@ -221,7 +225,7 @@ def test_of_two_outcomes_of_one_id_the_first_counts_and_has_the_letter(registry:
 @pytest.mark.parametrize("history", [[], [attempt("lease_expired")]])
 def test_bytes_that_are_no_job_are_a_letter_without_an_outcome(history: list[Attempt]):
     settler = OutcomeDecider(queue="predict.churn", owner="o", worker="w@host", now_ms=NOW_MS, chance=lambda: 0.5)
-    settler.add_malformed(encode_queued_message(history, b"\x00\xff"), MalformedMessage("no Celery message"))
+    settler.add_malformed([MalformedEntry(b"\x00\xff", tuple(history), MalformedMessage("no Celery message"))])
     [(letter, message)] = settler.decisions.letters
     assert message == b"\x00\xff"
     assert letter.id == malformed_letter_id(b"\x00\xff")

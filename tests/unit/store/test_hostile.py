@@ -31,6 +31,7 @@ from headrace_worker.packaging.package import package
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store import store as stores
 from headrace_worker.store.store import Store
+from tests.support.claim_reports import claimed_job
 
 X, Y = make_classification(50, 5, random_state=0)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -52,7 +53,7 @@ def outcome(store: Store, model: str, version: str | None = None) -> Failure:
     """What a job from any Celery client ends in."""
     registry = Registry(store, WorkerSettings(models=str(store.path)))
     job = Job(id="a", model=model, version=version, instances=[X[0].tolist()])
-    ended = admit(job, registry, NOW)
+    ended = admit(claimed_job(job), registry, NOW)
     assert isinstance(ended, Failure)
     assert len(ended.message) < 1000
     return ended

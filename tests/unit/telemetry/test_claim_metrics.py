@@ -14,9 +14,6 @@ from headrace.wire.attempts import Attempt, encode_queued_message
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure, Prediction, Success
-from headrace_worker.execution.batching import Admitted, Batch
-from headrace_worker.execution.opening import ParsedClaim
-from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.report import ClaimReport
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.manifest import Limits
@@ -25,6 +22,7 @@ from headrace_worker.telemetry.claim_metrics import count_claim
 from headrace_worker.telemetry.metrics import MetricDelta, decode
 from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 from headrace_worker.transport.leases import Claim, Lease
+from tests.support.claim_reports import batch_run, claim_report, claimed_job
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -48,26 +46,25 @@ def report(
     lost: bool = False,
     **limits: Any,
 ) -> ClaimReport:
+    claimed = [claimed_job(job, queued_message=frame) for job, frame in zip(jobs, frames, strict=True)]
+    claim = Claim(
+        lease=Lease(name="w/1", queue="predict.churn", origins=()),
+        frames=frames,
+        at_ms=int(AT.timestamp() * 1000),
+        taken_at=100.0,
+    )
     served = model(**limits)
-    admitted = [Admitted(job, served, "predict", job.instances) for job in jobs]
-    return ClaimReport(
-        claim=Claim(
-            lease=Lease(name="w/1", queue="predict.churn", origins=()),
-            frames=frames,
-            at_ms=int(AT.timestamp() * 1000),
-            taken_at=100.0,
-        ),
-        worker="w@here",
-        opened=ParsedClaim(
-            jobs=jobs, frames=list(frames), finished=[], malformed=[], reply_channels={}, not_due=[]
-        ),
-        batches=[BatchRun(batch=Batch(served, "predict", admitted), started_at=100.25, finished_at=100.75)]
-        * batches,
-        settled=ClaimDecisions(letters=[(letter, b"") for letter in letters]),
-        published=None if lost else outcomes,
-        started_at=100.125,
-        predicted_at=100.75,
-        published_at=101.0,
+    return claim_report(
+        claim,
+        [
+            batch_run(claimed[number::batches], served, started_at=100.25, finished_at=100.75)
+            for number in range(batches)
+        ],
+        not_run=[] if batches else claimed,
+        outcomes=outcomes,
+        decisions=ClaimDecisions(letters=[(letter, b"") for letter in letters]),
+        lease_lost=lost,
+        times=(100.125, 100.75, 101.0),
     )
 
 

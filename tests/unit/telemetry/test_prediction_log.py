@@ -19,11 +19,7 @@ from headrace.catalog.contract import Array, Contract, Feature, Named, Output, T
 from headrace.errors import SettingError
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure, Prediction, Success
-from headrace_worker.execution.batching import Admitted, Batch
-from headrace_worker.execution.opening import ParsedClaim
-from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.report import ClaimReport
-from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry.metrics import LOG_RECORDS, LOG_RECORDS_DROPPED, MetricDelta
 from headrace_worker.telemetry.prediction_log import PredictionLog
@@ -31,6 +27,7 @@ from headrace_worker.telemetry.prediction_record import Levels, Record, make_rec
 from headrace_worker.telemetry.prediction_sinks import COLUMNS, Folder, LineFiles, ParquetFiles, check_destination
 from headrace_worker.transport.leases import Claim, Lease
 from tests.support import ROOT
+from tests.support.claim_reports import batch_run, claim_report, claimed_job
 
 TAKES = Named(features=(Feature(name="age", kind="number"), Feature(name="name", kind="string", redact=True)))
 
@@ -44,7 +41,7 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> C
     jobs = [Job(id=name, model=model, instances=[{"age": 41, "name": "Xyzzy"}]) for name in (*names, *failed)]
     manifest = SimpleNamespace(name=model, version="3", runtime="sklearn")
     served: Any = SimpleNamespace(manifest=manifest, contract=contract())
-    admitted = [Admitted(job, served, "predict", job.instances) for job in jobs if job.id in names]
+    claimed = [claimed_job(job) for job in jobs]
     outcomes: list[Any] = [
         Success(job=name, prediction=Prediction(model=model, version="3", predictions=[0.5])) for name in names
     ]
@@ -52,22 +49,18 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> C
         Failure(job=name, reason="bad input", error="InvalidInput", module="headrace", message="no")
         for name in failed
     ]
-    frames = [encode_message(job) for job in jobs]
     at_ms = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp() * 1000)
-    return ClaimReport(
-        claim=Claim(
-            lease=Lease(name="w/1", queue=f"predict.{model}", origins=()), frames=frames, at_ms=at_ms, taken_at=0.0
+    return claim_report(
+        Claim(
+            lease=Lease(name="w/1", queue=f"predict.{model}", origins=()),
+            frames=[encode_message(job) for job in jobs],
+            at_ms=at_ms,
+            taken_at=0.0,
         ),
-        worker="w@here",
-        opened=ParsedClaim(jobs=jobs, frames=frames, finished=[], malformed=[], reply_channels={}, not_due=[]),
-        batches=[BatchRun(batch=Batch(served, "predict", admitted), started_at=0.0, finished_at=0.01)]
-        if admitted
-        else [],
-        settled=ClaimDecisions(),
-        published=outcomes,
-        started_at=0.0,
-        predicted_at=0.01,
-        published_at=0.02,
+        [batch_run(claimed[: len(names)], served, finished_at=0.01)] if names else [],
+        not_run=claimed[len(names) :],
+        outcomes=outcomes,
+        times=(0.0, 0.01, 0.02),
     )
 
 

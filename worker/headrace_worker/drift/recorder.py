@@ -49,11 +49,11 @@ class DriftRecorder:
         """A claim has ended."""
         if report.published is None:
             return
-        for batch in (ran.batch for ran in report.batches):
+        for batch in (ran.batch for ran in report.batch_runs):
             cells = self._cells_of(batch.model)
             if cells is None or batch.method != cells.method or self._left <= 0:
                 continue
-            self._count(batch, cells, report.settled.outcomes, report.moment(report.published_at))
+            self._count(batch, cells, report.decisions.outcomes, report.moment(report.published_at))
 
     def _count(self, batch: Batch, cells: CellLocator, outcomes: Mapping[str, Outcome], now: datetime) -> None:
         rows = list(_rows(batch, outcomes))
@@ -104,6 +104,6 @@ class DriftRecorder:
 def _rows(batch: Batch, outcomes: Mapping[str, Outcome]) -> Iterator[tuple[Any, Any]]:
     """Each instance that was predicted, with its prediction."""
     for admitted in batch.jobs:
-        outcome = outcomes.get(admitted.job.id)
+        outcome = outcomes.get(admitted.claimed.job.id)
         if isinstance(outcome, Success):
             yield from zip(admitted.instances, outcome.prediction.predictions, strict=False)

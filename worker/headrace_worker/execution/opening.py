@@ -1,4 +1,4 @@
-"""The messages of a claim, read and sorted: what can run, what has ended already, and what goes elsewhere."""
+"""Read the messages of a claim, and sort them: jobs to run, jobs that end without running, and other messages."""
 
 from __future__ import annotations
 
@@ -9,75 +9,82 @@ import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.errors import InvalidInput
-from headrace.wire.attempts import HISTORY_MARK, decode_queued_message, find_pinned_version
+from headrace.wire.attempts import HISTORY_MARK, Attempt, decode_queued_message, find_pinned_version
 from headrace.wire.keys import model_name
 from headrace.wire.message import Job
-from headrace.wire.outcome import Failure
 from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse
 from headrace.wire.signing import Trust
+from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.execution.failures import failure_of, given_up
 from headrace_worker.execution.retry import GiveUp, decide
 from headrace_worker.manifest import Limits
 
 
-class ParsedClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """A claim, sorted: what can run, what has ended already, and what goes elsewhere. All with their frames."""
+class MalformedEntry(msgspec.Struct, frozen=True):
+    """A message that holds no job."""
 
-    jobs: list[Job]
-    #: The frames of these jobs, in the same order.
-    frames: list[bytes]
-    #: Jobs that end without running: their arguments are no job's, or they were tried often enough.
-    finished: list[tuple[Job, bytes, Failure]]
-    #: Messages that are no job at all, and why.
-    malformed: list[tuple[bytes, MalformedMessage]]
-    #: The inbox of the client that waits, by job id.
-    reply_channels: dict[str, str]
-    #: Jobs whose time has not come: milliseconds until then.
-    not_due: list[tuple[int, bytes]]
+    #: Its bytes, without a history.
+    message: bytes
+    attempts: tuple[Attempt, ...]
+    error: MalformedMessage
+
+
+class ParsedClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """The messages of a claim, sorted."""
+
+    #: The jobs to run, in the order of the claim.
+    jobs: list[ClaimedJob] = []
+    #: Jobs that fail without running: their arguments are invalid, or their attempts are used up.
+    finished: list[JobResult] = []
+    malformed: list[MalformedEntry] = []
+    #: Jobs whose `eta` has not come: milliseconds until then, and the queued message, with its history.
+    not_due: list[tuple[int, bytes]] = []
 
 
 def open_claim(
-    frames: Sequence[bytes],
+    queued_messages: Sequence[bytes],
     queue: str,
     now: datetime,
     limits_of: Callable[[Job], Limits],
     trust: Trust | None = None,
 ) -> ParsedClaim:
-    """Read the messages of a claim. Reads nothing twice and raises nothing.
+    """Parse each message of a claim once, and sort the results. Raises nothing.
 
-    `limits_of` is asked for the limits of the model of a job that was tried before; `trust` says whose jobs are
-    taken, without it all are.
+    `limits_of` returns the limits of a job's model; it is called for jobs with earlier attempts only. `trust`
+    decides which signatures are accepted; without it, every job is.
     """
-    opened = ParsedClaim(jobs=[], frames=[], finished=[], malformed=[], reply_channels={}, not_due=[])
-    for frame in frames:
-        attempts, message = decode_queued_message(frame) if frame.startswith(HISTORY_MARK) else ((), frame)
+    parsed = ParsedClaim()
+    for queued_message in queued_messages:
+        has_history = queued_message.startswith(HISTORY_MARK)
+        attempts, message = decode_queued_message(queued_message) if has_history else ((), queued_message)
         try:
-            sealed = parse(message, trust)
+            parsed_message = parse(message, trust)
         except MalformedMessage as error:
-            opened.malformed.append((frame, error))
+            parsed.malformed.append(MalformedEntry(message, attempts, error))
             continue
-        if sealed.reply_to is not None:
-            opened.reply_channels[sealed.id] = sealed.reply_to
+        reply_channel = parsed_message.reply_to
         try:
-            job = sealed.to_job()
+            job = parsed_message.to_job()
         except InvalidInput as error:
-            unreadable = _unreadable(sealed, queue)
-            opened.finished.append((unreadable, frame, failure_of(error, unreadable)))
+            job = _job_without_arguments(parsed_message, queue)
+            claimed = ClaimedJob(job, message, attempts, reply_channel)
+            parsed.finished.append(JobResult(claimed, failure_of(error, job)))
             continue
-        if attempts and not (job.version and is_version(job.version)) and (kept := find_pinned_version(attempts)):
-            job = msgspec.structs.replace(job, version=kept)
+        if attempts and not (job.version and is_version(job.version)):
+            job = msgspec.structs.replace(job, version=find_pinned_version(attempts) or job.version)
+        claimed = ClaimedJob(job, message, attempts, reply_channel)
         if attempts and isinstance(decision := decide(attempts, limits_of(job), 0.0), GiveUp):
-            opened.finished.append((job, frame, given_up(job, attempts, decision.reason)))
+            parsed.finished.append(JobResult(claimed, given_up(job, attempts, decision.reason)))
         elif job.eta is not None and job.eta > now:
-            opened.not_due.append((int((job.eta - now).total_seconds() * 1000) + 1, frame))
+            parsed.not_due.append((int((job.eta - now).total_seconds() * 1000) + 1, queued_message))
         else:
-            opened.jobs.append(job)
-            opened.frames.append(frame)
-    return opened
+            parsed.jobs.append(claimed)
+    return parsed
 
 
-def _unreadable(sealed: ParsedMessage, queue: str) -> Job:
-    # Its arguments may be anything, an instance in place of the model too: only a name that is known is taken.
+def _job_without_arguments(message: ParsedMessage, queue: str) -> Job:
+    # Invalid arguments may be anything, for instance an instance in place of the model. The model's name is taken
+    # from them only if it is the queue's.
     model = model_name(queue)
-    known = model and (sealed.refusal is not None or sealed.args[:1] == [model])
-    return Job(id=sealed.id, model=model if model and known else "", instances=[])
+    is_named = model and (message.refusal is not None or message.args[:1] == [model])
+    return Job(id=message.id, model=model if model and is_named else "", instances=[])

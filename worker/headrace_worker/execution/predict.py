@@ -1,93 +1,101 @@
-"""A job's way through a pool process: admit, batch, predict, and when a batch fails, find the guilty job.
+"""Admit the jobs of a claim, batch them, predict, and when a batch fails, find the failing job.
 
-    claim ─> [admit ─> batches ─> predict] ─> settle ─> deliver
+    open ─> [admit ─> batches ─> predict] ─> settle ─> publish
 
-How the jobs got here (`claim`), whether a failed one runs again (`settle`) and how their outcomes leave
-(`deliver`) are not known in this file.
+This file does not know how jobs are claimed (`opening`), whether a failed job runs again (`settle`), or how
+outcomes are published (`publish`).
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from headrace.wire.message import Job
 from headrace.wire.outcome import Outcome, Prediction, Success
-from headrace_worker.execution.batching import Admitted, Batch, NotRunnableHere, admit, batches
+from headrace_worker.execution.batching import Batch, admit, batches
+from headrace_worker.execution.claimed_job import Admitted, ClaimedJob, FailedRun, JobResult, NotRunnableHere
 from headrace_worker.execution.pool_process import interruptible, is_short_of_memory
 
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
 
 
-class FailedRun(msgspec.Struct, frozen=True):
-    """A job's run ended in an error: its model's own, or its time was up."""
-
-    admitted: Admitted
-    error: BaseException
-
-
 class BatchRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch that was predicted, with the further calls that looked for a guilty job in it."""
+    """The run of a batch, with the further predict calls that searched it for a failing job."""
 
     batch: Batch
-    #: When it began and ended: this machine's monotonic clock, in seconds.
+    #: This machine's monotonic clock, in seconds.
     started_at: float
     finished_at: float
 
+    @property
+    def duration(self) -> float:
+        """Seconds from start to end."""
+        return self.finished_at - self.started_at
 
-def run(
-    jobs: Sequence[Job], registry: Registry, now: datetime
-) -> tuple[list[Outcome | FailedRun | NotRunnableHere], list[BatchRun]]:
-    """One result for each job, in their order, and the batches that ran.
 
-    What a job or a model does is its result, never raised. But MemoryError is, where one of several jobs has left
-    the process no memory to find out which one it was.
+def run(jobs: Sequence[ClaimedJob], registry: Registry, now: datetime) -> tuple[list[JobResult], list[BatchRun]]:
+    """Run the jobs of a claim. Return a result for each, in their order, and the batches that ran.
+
+    An error of a job or a model is that job's result and is not raised. Only MemoryError is, if too little memory
+    remains to find out which of several jobs used it.
     """
-    results: dict[int, Outcome | FailedRun | NotRunnableHere] = {}
-    places: dict[int, int] = {}
+    #: By the id() of a ClaimedJob: two jobs of a claim may have the same job id.
+    values: dict[int, Outcome | FailedRun | NotRunnableHere] = {}
     ready: list[Admitted] = []
-    ran: list[BatchRun] = []
-    for place, job in enumerate(jobs):
-        admitted = admit(job, registry, now)
+    batch_runs: list[BatchRun] = []
+    for claimed in jobs:
+        admitted = admit(claimed, registry, now)
         if isinstance(admitted, Admitted):
-            places[id(admitted)] = place
             ready.append(admitted)
         else:
-            results[place] = admitted
+            values[id(claimed)] = admitted
     try:
         with interruptible():
             for batch in batches(ready):
-                began = time.monotonic()
+                started_at = time.monotonic()
                 try:
-                    for done, result in _run(batch, alone=len(jobs) == 1):
-                        results[places[id(done)]] = result
+                    for admitted, value in _run(batch, alone=len(jobs) == 1):
+                        values[id(admitted.claimed)] = value
                 finally:
-                    ran.append(BatchRun(batch=batch, started_at=began, finished_at=time.monotonic()))
+                    batch_runs.append(BatchRun(batch=batch, started_at=started_at, finished_at=time.monotonic()))
     except SoftTimeLimitExceeded as error:
-        # Of the whole claim: there is no time left to look for the one who took it.
+        # The limit is that of the whole claim: no time remains to find the job that used it up.
         for admitted in ready:
-            results.setdefault(places[id(admitted)], FailedRun(admitted, error))
-    return [results[place] for place in range(len(jobs))], ran
+            values.setdefault(id(admitted.claimed), FailedRun(admitted, error))
+    return _results(jobs, values, batch_runs), batch_runs
+
+
+def _results(
+    jobs: Sequence[ClaimedJob],
+    values: Mapping[int, Outcome | FailedRun | NotRunnableHere],
+    batch_runs: Sequence[BatchRun],
+) -> list[JobResult]:
+    ran = {
+        id(admitted.claimed): JobResult(admitted.claimed, values[id(admitted.claimed)], admitted, batch_run)
+        for batch_run in batch_runs
+        for admitted in batch_run.batch.jobs
+    }
+    return [ran.get(id(claimed)) or JobResult(claimed, values[id(claimed)]) for claimed in jobs]
 
 
 def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | FailedRun]]:
-    """Predict a batch. One that fails is split until the guilty job stands alone.
+    """Predict a batch. Split a batch that fails until the failing job is alone.
 
-    One guilty job among n costs at most 2 log2(n) + 1 calls. Raises SoftTimeLimitExceeded, and MemoryError.
+    One failing job among n costs at most 2 log2(n) + 1 calls. Raises SoftTimeLimitExceeded, and MemoryError.
     """
     try:
         predictions = _predict(batch)
     except SoftTimeLimitExceeded:
         raise
     except BaseException as error:  # a model may raise anything, KeyboardInterrupt too
-        traceback.clear_frames(error.__traceback__)  # what the call has made is gone before the next is made
+        traceback.clear_frames(error.__traceback__)  # free what this call made before the next call
         if isinstance(error, MemoryError) and not alone and is_short_of_memory():
             raise
         if len(batch.jobs) == 1:
@@ -96,30 +104,28 @@ def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | Fai
     else:
         yield from _successes(batch, predictions)
         return
-    for half in batch.halves():  # out of the error's reach: what it holds would be held all the while
+    for half in batch.halves():  # outside of the except block, which would keep the error and its frames alive
         yield from _run(half, alone=alone)
 
 
 def _successes(batch: Batch, predictions: list[Any]) -> Iterator[tuple[Admitted, Success]]:
-    start = 0
+    version, start = batch.model.manifest.version, 0
     for admitted in batch.jobs:
-        end = start + len(admitted.instances)
-        prediction = Prediction(
-            model=admitted.job.model, version=batch.model.manifest.version, predictions=predictions[start:end]
-        )
+        job, end = admitted.claimed.job, start + len(admitted.instances)
+        prediction = Prediction(model=job.model, version=version, predictions=predictions[start:end])
         start = end
-        yield admitted, Success(job=admitted.job.id, prediction=prediction)
+        yield admitted, Success(job=job.id, prediction=prediction)
 
 
 def _predict(batch: Batch) -> list[Any]:
-    """The predictions of a batch, in slices where a single job is larger than a batch may be."""
-    instances, most = batch.instances, batch.model.manifest.limits.max_batch_instances
+    """Return the predictions of a batch. A single job larger than a batch is predicted in slices."""
+    instances, batch_size = batch.instances, batch.model.manifest.limits.max_batch_instances
     predictions: list[Any] = []
-    for start in range(0, len(instances), most):
-        predictions += batch.model.predict(batch.method, instances[start : start + most])
+    for start in range(0, len(instances), batch_size):
+        predictions += batch.model.predict(batch.method, instances[start : start + batch_size])
     if len(predictions) != len(instances):
         raise RuntimeError(
-            f"{batch.model.manifest.name}@{batch.model.manifest.version} gave {len(predictions)} predictions "
-            f"for {len(instances)} instances: a model must give one for each"
+            f"{batch.model.manifest.name}@{batch.model.manifest.version} returned {len(predictions)} predictions "
+            f"for {len(instances)} instances; a model must return one for each"
         )
     return predictions

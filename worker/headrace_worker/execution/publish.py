@@ -29,12 +29,12 @@ _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0)
 def publish_outcomes(
     leases: Leases,
     lease: Lease,
-    settled: ClaimDecisions,
+    decisions: ClaimDecisions,
     *,
     now: datetime,
     ttl: int,
-    inboxes: Mapping[str, str] = MappingProxyType({}),
-    runs: Mapping[str, msgspec.Raw] = MappingProxyType({}),
+    reply_channels: Mapping[str, str] = MappingProxyType({}),
+    executions: Mapping[str, msgspec.Raw] = MappingProxyType({}),
     worker: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Outcome] | None:
@@ -47,14 +47,19 @@ def publish_outcomes(
     away, or goes on refusing: full, read-only, loading, or unable to write its disk.
     """
     stored = {
-        job: encode_outcome(outcome, now, execution=runs.get(job), worker=worker)
-        for job, outcome in settled.outcomes.items()
+        job: encode_outcome(outcome, now, execution=executions.get(job), worker=worker)
+        for job, outcome in decisions.outcomes.items()
     }
     waits = iter(_BACKOFF)
     while True:
         try:
             replies = leases.publish(
-                lease, stored, ttl=ttl, inboxes=inboxes, letters=settled.letters, delayed=settled.delayed
+                lease,
+                stored,
+                ttl=ttl,
+                inboxes=reply_channels,
+                letters=decisions.letters,
+                delayed=decisions.delayed,
             )
             break
         except redis.RedisError as error:
@@ -70,4 +75,4 @@ def publish_outcomes(
             sleep(wait)
     if replies is None:
         return None
-    return [outcome for outcome, first in zip(settled.outcomes.values(), replies, strict=True) if first]
+    return [outcome for outcome, first in zip(decisions.outcomes.values(), replies, strict=True) if first]

@@ -1,47 +1,42 @@
-"""How each job of a claim came to its outcome, as it is stored beside the outcome (`headrace.wire.execution`)."""
+"""The `Execution` of each job of a claim, which is stored beside its outcome (`headrace.wire.execution`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable
 
 import msgspec
 
-from headrace.wire.attempts import HISTORY_MARK, decode_queued_message
 from headrace.wire.execution import Execution
-from headrace_worker.execution.opening import ParsedClaim
+from headrace_worker.execution.claimed_job import JobResult
 from headrace_worker.execution.predict import BatchRun
 from headrace_worker.transport.leases import Claim
 
 
-def executions(claim: Claim, opened: ParsedClaim, batches: Sequence[BatchRun]) -> dict[str, msgspec.Raw]:
-    """The run of each job that can have an outcome, by its id, as JSON."""
-    bare = Execution(lease=claim.lease.name, claimed_ms=claim.at_ms, claim_size=len(claim.frames))
-    given_up = ((job, frame) for job, frame, _ in opened.finished)
-    frames = {job.id: frame for job, frame in chain(zip(opened.jobs, opened.frames, strict=True), given_up)}
-    found = dict.fromkeys(frames, bare.encode())
-    # Those of a batch share all but the attempts, which few have.
-    tried = {job: frame for job, frame in frames.items() if frame.startswith(HISTORY_MARK)}
-    ran = dict.fromkeys(tried, bare)
-    for one in batches:
-        run = _run(bare, claim, one)
-        as_json = run.encode()
-        for admitted in one.batch.jobs:
-            found[admitted.job.id] = as_json
-            if tried and admitted.job.id in tried:
-                ran[admitted.job.id] = run
-    for job, frame in tried.items():
-        found[job] = msgspec.structs.replace(ran[job], attempts=decode_queued_message(frame)[0]).encode()
-    return found
+def executions(claim: Claim, results: Iterable[JobResult]) -> dict[str, msgspec.Raw]:
+    """Return each job's execution as JSON, by job id."""
+    without_run = Execution(lease=claim.lease.name, claimed_ms=claim.at_ms, claim_size=len(claim.frames))
+    # The jobs of a batch share the execution, unless they have earlier attempts, which few have.
+    by_run: dict[int, tuple[Execution, msgspec.Raw]] = {id(None): (without_run, without_run.encode())}
+    encoded: dict[str, msgspec.Raw] = {}
+    for result in results:
+        batch_run, claimed = result.batch_run, result.claimed
+        if batch_run is not None and id(batch_run) not in by_run:
+            execution = _of_batch(without_run, claim, batch_run)
+            by_run[id(batch_run)] = execution, execution.encode()
+        execution, as_json = by_run[id(batch_run)]
+        if claimed.attempts:
+            as_json = msgspec.structs.replace(execution, attempts=claimed.attempts).encode()
+        encoded[claimed.job.id] = as_json
+    return encoded
 
 
-def _run(bare: Execution, claim: Claim, one: BatchRun) -> Execution:
-    manifest = one.batch.model.manifest
+def _of_batch(execution: Execution, claim: Claim, batch_run: BatchRun) -> Execution:
+    manifest = batch_run.batch.model.manifest
     return msgspec.structs.replace(
-        bare,
+        execution,
         version=manifest.version,
         runtime=manifest.runtime,
-        started_ms=max(0, round((one.started_at - claim.taken_at) * 1000)),
-        duration_ms=round((one.finished_at - one.started_at) * 1000, 1),
-        rows=sum(len(admitted.instances) for admitted in one.batch.jobs),
+        started_ms=max(0, round((batch_run.started_at - claim.taken_at) * 1000)),
+        duration_ms=round(batch_run.duration * 1000, 1),
+        instances=batch_run.batch.instance_count,
     )

@@ -1,6 +1,6 @@
-"""The record of a claim: all there is to tell of it once it has ended, to events, metrics, traces and the rest.
+"""The report of a claim that ran to its end, and the listeners that receive it: events, metrics, traces, logs.
 
-Whoever wants to know of jobs is a `Listener`. What it does is news of a job, never a reason to lose one.
+A listener only reports. No job depends on it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from headrace.wire.message import Job
 from headrace.wire.outcome import Outcome
+from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.settle import ClaimDecisions
@@ -20,43 +20,48 @@ from headrace_worker.transport.leases import Claim
 
 
 class ClaimReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A claim that was run to its end. It holds payloads: who tells of it leaves them out."""
+    """A claim that was run to its end.
+
+    It holds payloads. A listener must not pass them on unless a setting allows it.
+    """
 
     claim: Claim
     #: The worker's name, as Celery has it.
     worker: str
-    opened: ParsedClaim
-    #: In the order they were predicted.
-    batches: Sequence[BatchRun]
-    settled: ClaimDecisions
-    #: The outcomes that count; None when the lease was lost and none does.
+    parsed: ParsedClaim
+    #: The results of `parsed.jobs`, in the same order. `parsed.finished` has those of the jobs that did not run.
+    results: Sequence[JobResult]
+    #: In the order in which they were predicted.
+    batch_runs: Sequence[BatchRun]
+    decisions: ClaimDecisions
+    #: The outcomes that were stored; None if the lease had expired and none was.
     published: Sequence[Outcome] | None
-    #: When the messages were opened, the last batch had ended, and all was published: this machine's monotonic
-    #: clock, in seconds. `moment` tells what the server's clock says then.
+    #: When the claim was opened, when the last batch ended, and when all was published: this machine's monotonic
+    #: clock, in seconds.
     started_at: float
     predicted_at: float
     published_at: float
 
     def moment(self, monotonic: float) -> datetime:
-        """What the server's clock says at one of the moments above."""
+        """Return the server's time at a reading of this machine's monotonic clock."""
         return self.claim.moment(monotonic)
 
 
 class Listener(Protocol):
-    """Is told of every claim that a pool process has run to its end."""
+    """A receiver of the reports of this pool process."""
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended. What it raises is logged, and costs no job."""
+        """Handle the end of a claim. An exception is logged, and affects no job."""
         ...
 
 
 class ProgressListener(Listener, Protocol):
-    """Is told of a claim while it runs, too."""
+    """A listener that also follows a claim while it runs."""
 
     def on_claim_received(self, jobs: int) -> None:
-        """A claim of this many messages has arrived in the pool process."""
+        """Handle the arrival of a claim of `jobs` messages in the pool process."""
         ...
 
-    def on_jobs_started(self, jobs: Sequence[Job], now: datetime, frames: Sequence[bytes] = ()) -> None:
-        """These jobs are about to run. `frames` are their messages, with the attempts they have behind them."""
+    def on_jobs_started(self, jobs: Sequence[ClaimedJob], now: datetime) -> None:
+        """Handle the start of these jobs."""
         ...

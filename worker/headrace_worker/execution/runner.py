@@ -20,10 +20,10 @@ import redis
 
 from headrace.errors import HeadraceError
 from headrace.wire.message import Job
-from headrace.wire.outcome import Outcome, decode_outcome
+from headrace.wire.outcome import decode_outcome
 from headrace.wire.signing import Trust
 from headrace_worker.execution import predict
-from headrace_worker.execution.batching import NotRunnableHere
+from headrace_worker.execution.claimed_job import JobResult
 from headrace_worker.execution.opening import ParsedClaim, open_claim
 from headrace_worker.execution.publish import publish_outcomes
 from headrace_worker.execution.records import executions
@@ -60,67 +60,67 @@ class ClaimRunner:
         self._listeners = [events, *listeners] if events else listeners
 
     def run(self, claim: Claim) -> None:
-        """Run a claim to its end. Raises redis.RedisError when Redis stays away."""
-        began = time.monotonic()
-        now = claim.moment(began)
+        """Run a claim to its end. Raises redis.RedisError if Redis stays unreachable."""
+        started_at = time.monotonic()
+        now = claim.moment(started_at)
         if self._events:
             self._events.on_claim_received(len(claim.frames))
-        opened = open_claim(claim.frames, claim.lease.queue, now, self._limits_of, self._trust)
+        parsed = open_claim(claim.frames, claim.lease.queue, now, self._limits_of, self._trust)
         if claim.check_outcomes:
-            self._drop_ended(opened)
+            self._drop_finished(parsed)
         if self._events:
-            self._events.on_jobs_started(opened.jobs, now, opened.frames)
-        results, batches = predict.run(opened.jobs, self._registry, now)
-        predicted = time.monotonic()
-        now = claim.moment(predicted)
-        settled = self._settle(claim, opened, results, now)
+            self._events.on_jobs_started(parsed.jobs, now)
+        results, batch_runs = predict.run(parsed.jobs, self._registry, now)
+        predicted_at = time.monotonic()
+        now = claim.moment(predicted_at)
+        decisions = self._decide(claim, parsed, results, now)
+        all_results = [*parsed.finished, *results]
         published = publish_outcomes(
             self._leases,
             claim.lease,
-            settled,
+            decisions,
             now=now,
             ttl=self._ttl,
-            inboxes=opened.reply_channels,
-            runs=executions(claim, opened, batches),
+            reply_channels={
+                result.claimed.job.id: result.claimed.reply_channel
+                for result in all_results
+                if result.claimed.reply_channel is not None
+            },
+            executions=executions(claim, all_results),
             worker=self._worker,
         )
-        self._tell(
+        self._report(
             ClaimReport(
                 claim=claim,
                 worker=self._worker,
-                opened=opened,
-                batches=batches,
-                settled=settled,
+                parsed=parsed,
+                results=results,
+                batch_runs=batch_runs,
+                decisions=decisions,
                 published=published,
-                started_at=began,
-                predicted_at=predicted,
+                started_at=started_at,
+                predicted_at=predicted_at,
                 published_at=time.monotonic(),
             )
         )
 
-    def _settle(
-        self,
-        claim: Claim,
-        opened: ParsedClaim,
-        results: Sequence[Outcome | predict.FailedRun | NotRunnableHere],
-        now: datetime,
+    def _decide(
+        self, claim: Claim, parsed: ParsedClaim, results: Sequence[JobResult], now: datetime
     ) -> ClaimDecisions:
-        settler = OutcomeDecider(
+        decider = OutcomeDecider(
             queue=claim.lease.queue,
             owner=claim.lease.owner,
             worker=self._worker,
             now_ms=int(now.timestamp() * 1000),
             chance=random.random,
         )
-        for job, frame, failure in opened.finished:
-            settler.add_finished(job, frame, failure)
-        for frame, why in opened.malformed:
-            settler.add_malformed(frame, why)
-        settler.decisions.delayed.extend(opened.not_due)
-        settler.add_results(opened.jobs, opened.frames, results)
-        return settler.decisions
+        decider.add_results(parsed.finished)
+        decider.add_malformed(parsed.malformed)
+        decider.add_not_due(parsed.not_due)
+        decider.add_results(results)
+        return decider.decisions
 
-    def _tell(self, report: ClaimReport) -> None:
+    def _report(self, report: ClaimReport) -> None:
         for listener in self._listeners:
             try:
                 listener.on_claim_finished(report)
@@ -136,14 +136,16 @@ class ClaimRunner:
         except (HeadraceError, OSError):
             return Limits()
 
-    def _drop_ended(self, opened: ParsedClaim) -> None:
-        """Leave out the jobs that have an outcome: one that was cancelled while it waited is not run."""
-        if not opened.jobs:
+    def _drop_finished(self, parsed: ParsedClaim) -> None:
+        """Leave out the jobs that have an outcome: a job that was cancelled while it waited does not run."""
+        if not parsed.jobs:
             return
-        stored: list[bytes | None] = self._client.mget([self._result_key(job.id) for job in opened.jobs])  # type: ignore[assignment]  # bytes
-        waiting = [place for place, raw in enumerate(stored) if raw is None or not _is_outcome(raw)]
-        opened.jobs[:] = [opened.jobs[place] for place in waiting]
-        opened.frames[:] = [opened.frames[place] for place in waiting]
+        stored: list[bytes | None] = self._client.mget([self._result_key(job.job.id) for job in parsed.jobs])  # type: ignore[assignment]  # bytes
+        parsed.jobs[:] = [
+            claimed
+            for claimed, raw in zip(parsed.jobs, stored, strict=True)
+            if raw is None or not _is_outcome(raw)
+        ]
 
 
 def _is_outcome(raw: bytes) -> bool:

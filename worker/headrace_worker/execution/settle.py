@@ -1,80 +1,124 @@
-"""What becomes of each job of a claim: an outcome, with a dead letter if it is a failure, or another run.
+"""Decide what becomes of each job of a claim: an outcome, with a dead letter if it is a failure, or another run.
 
-    predict ─> [settle] ─> deliver
+    predict ─> [settle] ─> publish
 
-A pure decision: the clock and the chance are arguments, and what is decided happens in `deliver`.
+The decisions are pure: the time and the random numbers are arguments, and `publish` carries the decisions out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.errors import InvalidInput
-from headrace.wire.attempts import REQUEUED, Attempt, decode_queued_message, encode_queued_message
+from headrace.wire.attempts import REQUEUED, Attempt, encode_queued_message
 from headrace.wire.dead_letter import DeadLetter, malformed_letter
-from headrace.wire.message import Job
 from headrace.wire.outcome import Failure, Outcome, Success
-from headrace_worker.execution.batching import Admitted, NotRunnableHere
+from headrace_worker.execution.claimed_job import ClaimedJob, FailedRun, JobResult, NotRunnableHere
 from headrace_worker.execution.failures import failure_of
-from headrace_worker.execution.predict import FailedRun
+from headrace_worker.execution.opening import MalformedEntry
 from headrace_worker.execution.retry import Retry, cause_of, decide, requeue
 
 
 class ClaimDecisions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where everything of a claim goes."""
+    """What is to be published for a claim, and what listeners report of it."""
 
-    #: By job id. Of two outcomes of one id the first counts.
+    #: By job id. If two jobs of the claim have the same id, the first outcome counts.
     outcomes: dict[str, Outcome] = {}
     #: The dead letters, each with its message.
     letters: list[tuple[DeadLetter, bytes]] = []
-    #: Frames that wait in Redis, for so many milliseconds.
+    #: Queued messages that return to the queue later: milliseconds until then, and the message with its history.
     delayed: list[tuple[int, bytes]] = []
-    #: The errors that ended a job, for Sentry; bad input is no error of a model.
-    errors: list[tuple[BaseException, Admitted]] = []
-    #: The jobs that run again, and what their run ended in, for events.
-    retried: list[tuple[Job, BaseException]] = []
+    #: The failed runs that ended their jobs because of the model: invalid input is not among them.
+    model_errors: list[FailedRun] = []
+    #: The failed runs whose jobs run again.
+    retried: list[FailedRun] = []
 
 
 class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
-    """Settles the jobs of one claim."""
+    """Collects the decisions for the jobs of one claim."""
 
-    #: The queue they came from, who ran them, and on which host.
     queue: str
+    #: The process that owns the claim, and the worker's name.
     owner: str
     worker: str
-    #: The moment, the server's unix milliseconds; and random numbers from 0 to 1.
+    #: The server's unix milliseconds.
     now_ms: int
+    #: Returns random numbers from 0 to 1.
     chance: Callable[[], float]
     decisions: ClaimDecisions = msgspec.field(default_factory=ClaimDecisions)
 
-    def add_results(
-        self,
-        jobs: Iterable[Job],
-        frames: Iterable[bytes],
-        results: Iterable[Outcome | FailedRun | NotRunnableHere],
-    ) -> None:
-        """Settle what was run: the jobs, their frames and their results, in the same order."""
+    def add_results(self, results: Sequence[JobResult]) -> None:
+        """Decide for each result of jobs that ran together, or of jobs that finished without running."""
         outcomes = self.decisions.outcomes
-        results = list(results)
-        for job, frame, result in zip(jobs, frames, results, strict=True):
-            if type(result) is Success:
-                outcomes.setdefault(job.id, result)
-            elif isinstance(result, FailedRun):
-                self._raised(job, frame, result, company=len(results))
-            elif isinstance(result, NotRunnableHere):
-                self._withheld(job, frame, result)
+        for result in results:
+            value = result.value
+            if type(value) is Success:
+                outcomes.setdefault(value.job, value)
+            elif isinstance(value, FailedRun):
+                self._retry_or_fail(value, claim_size=len(results))
+            elif isinstance(value, NotRunnableHere):
+                self._requeue_or_fail(result.claimed, value.error)
             else:
-                self.add_finished(job, frame, result)
+                self._finish(result.claimed, value, result.claimed.attempts)
 
-    def add_finished(self, job: Job, frame: bytes, outcome: Outcome, *, version: str | None = None) -> None:
-        """Settle a job that has its outcome; `version` is that of the model that ran."""
+    def add_malformed(self, entries: Iterable[MalformedEntry]) -> None:
+        """Make messages that hold no job dead letters. They have no outcome: no job id, no client to tell."""
+        for entry in entries:
+            letter = malformed_letter(
+                entry.message, entry.error, queue=self.queue, worker=self.worker, attempts=entry.attempts
+            )
+            self.decisions.letters.append((letter, entry.message))
+
+    def add_not_due(self, delayed: Iterable[tuple[int, bytes]]) -> None:
+        """Delay queued messages whose time has not come, by milliseconds, as they are."""
+        self.decisions.delayed.extend(delayed)
+
+    def _retry_or_fail(self, failed: FailedRun, claim_size: int) -> None:
+        claimed, error, manifest = failed.admitted.claimed, failed.error, failed.admitted.model.manifest
+        job, attempts = claimed.job, claimed.attempts
+        failure = None
+        if cause := cause_of(error, manifest.limits):
+            chosen = None if job.version is not None and is_version(job.version) else manifest.version
+            attempts = (
+                *attempts,
+                Attempt(cause=cause, owner=self.owner, at_ms=self.now_ms, claim_size=claim_size, version=chosen),
+            )
+            decision = decide(attempts, manifest.limits, self.chance())
+            if isinstance(decision, Retry):
+                self._delay(claimed, attempts, decision)
+                self.decisions.retried.append(failed)
+                return
+            failure = msgspec.structs.replace(failure_of(error, job), reason=decision.reason)
+        self._finish(claimed, failure or failure_of(error, job), attempts, version=manifest.version)
+        if not isinstance(error, InvalidInput):
+            self.decisions.model_errors.append(failed)
+
+    def _requeue_or_fail(self, claimed: ClaimedJob, error: Exception) -> None:
+        attempt = Attempt(cause=REQUEUED, owner=self.owner, at_ms=self.now_ms, claim_size=0)
+        attempts = (*claimed.attempts, attempt)
+        decision = requeue(attempts, error, self.chance())
+        if isinstance(decision, Retry):
+            self._delay(claimed, attempts, decision)
+            return
+        failure = failure_of(error, claimed.job)
+        message = f"{failure.message}; no worker could run the job in the time it waited for one"
+        self._finish(claimed, msgspec.structs.replace(failure, reason=decision.reason, message=message), attempts)
+
+    def _delay(self, claimed: ClaimedJob, attempts: Sequence[Attempt], decision: Retry) -> None:
+        queued_message = encode_queued_message(attempts, claimed.message)
+        self.decisions.delayed.append((int(decision.after * 1000), queued_message))
+
+    def _finish(
+        self, claimed: ClaimedJob, outcome: Outcome, attempts: tuple[Attempt, ...], version: str | None = None
+    ) -> None:
+        """Record a job's outcome, and a dead letter for a failure. `version` is the version that ran, if any."""
+        job = claimed.job
         if self.decisions.outcomes.setdefault(job.id, outcome) is not outcome or not isinstance(outcome, Failure):
             return
-        attempts, message = decode_queued_message(frame)
-        found = DeadLetter(
+        letter = DeadLetter(
             id=job.id,
             model=job.model or None,
             version=version or job.version,
@@ -89,48 +133,4 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             attempts=attempts,
             metadata=job.metadata,
         )
-        self.decisions.letters.append((found, message))
-
-    def add_malformed(self, frame: bytes, error: Exception) -> None:
-        """Settle bytes that are no job: there is nobody to tell, so they are a letter only."""
-        attempts, message = decode_queued_message(frame)
-        found = malformed_letter(message, error, queue=self.queue, worker=self.worker, attempts=attempts)
-        self.decisions.letters.append((found, message))
-
-    def _raised(self, job: Job, frame: bytes, raised: FailedRun, company: int) -> None:
-        error, admitted = raised.error, raised.admitted
-        manifest = admitted.model.manifest
-        failure = None
-        if cause := cause_of(error, manifest.limits):
-            before, message = decode_queued_message(frame)
-            chosen = None if job.version is not None and is_version(job.version) else manifest.version
-            attempt = Attempt(cause=cause, owner=self.owner, at_ms=self.now_ms, claim_size=company, version=chosen)
-            attempts = (*before, attempt)
-            frame = encode_queued_message(attempts, message)
-            decision = decide(attempts, manifest.limits, self.chance())
-            if isinstance(decision, Retry):
-                self.decisions.delayed.append((int(decision.after * 1000), frame))
-                self.decisions.retried.append((job, error))
-                return
-            failure = msgspec.structs.replace(failure_of(error, job), reason=decision.reason)
-        self.add_finished(job, frame, failure or failure_of(error, job), version=manifest.version)
-        if not isinstance(error, InvalidInput):
-            self.decisions.errors.append((error, admitted))
-
-    def _withheld(self, job: Job, frame: bytes, withheld: NotRunnableHere) -> None:
-        before, message = decode_queued_message(frame)
-        attempts = (*before, Attempt(cause=REQUEUED, owner=self.owner, at_ms=self.now_ms, claim_size=0))
-        decision = requeue(attempts, withheld.error, self.chance())
-        if isinstance(decision, Retry):
-            self.decisions.delayed.append((int(decision.after * 1000), encode_queued_message(attempts, message)))
-            return
-        failure = failure_of(withheld.error, job)
-        self.add_finished(
-            job,
-            encode_queued_message(attempts, message),
-            msgspec.structs.replace(
-                failure,
-                reason=decision.reason,
-                message=f"{failure.message}; no worker could run the job in the time it waited for one",
-            ),
-        )
+        self.decisions.letters.append((letter, claimed.message))

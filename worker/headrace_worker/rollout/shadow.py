@@ -71,11 +71,11 @@ class ShadowRunner:
 
         What a canary answered, or a version that a job named, is nothing to compare it with.
         """
-        self._allowance += sum(batch.finished_at - batch.started_at for batch in report.batches)
+        self._allowance += sum(batch_run.duration for batch_run in report.batch_runs)
         self._allowance = min(self._allowance, 10 * _ALLOWANCE)
         answered = {outcome.job: outcome for outcome in report.published or () if isinstance(outcome, Success)}
         rows = 0
-        for batch in (ran.batch for ran in report.batches):
+        for batch in (ran.batch for ran in report.batch_runs):
             part = _answered(batch, answered, _MOST_ROWS - rows)
             if batch.model.manifest.version != route.default or route.default == version or not part.jobs:
                 continue
@@ -89,7 +89,9 @@ class ShadowRunner:
                 method = check_method(model.contract, part.method)
                 got = model.predict(method, check_instances(model.contract, part.instances))
                 took = self._clock() - began
-                expected = [one for job in part.jobs for one in answered[job.job.id].prediction.predictions]
+                expected = [
+                    one for job in part.jobs for one in answered[job.claimed.job.id].prediction.predictions
+                ]
                 _compare(found, expected, got)
             except BaseException as error:  # noqa: BLE001  # a model may raise anything; its jobs have been answered
                 found.failed += len(part.jobs)
@@ -103,21 +105,23 @@ class ShadowRunner:
 def count(report: ClaimReport) -> dict[str, VersionStats]:
     """What each version that ran in a claim came to."""
     found: dict[str, VersionStats] = {}
-    retried = {job.id for job, _ in report.settled.retried}
-    for ran in report.batches:
+    retried = {failed.admitted.claimed.job.id for failed in report.decisions.retried}
+    for ran in report.batch_runs:
         version = ran.batch.model.manifest.version
         one = found.setdefault(version, VersionStats())
         good = bad = 0
         for job in ran.batch.jobs:
-            outcome = report.settled.outcomes.get(job.job.id)
+            outcome = report.decisions.outcomes.get(job.claimed.job.id)
             good += isinstance(outcome, Success)
-            bad += job.job.id in retried or (isinstance(outcome, Failure) and outcome.reason in _ITS_OWN)
+            bad += job.claimed.job.id in retried or (isinstance(outcome, Failure) and outcome.reason in _ITS_OWN)
         one.succeeded += good
         one.failed += bad
-        one.add_duration(ran.finished_at - ran.started_at, good + bad)
-    for given_up, _, failure in report.opened.finished:  # before it ran again: it had taken its process with it
-        if given_up.version is not None and failure.reason in _ITS_OWN:
-            found.setdefault(given_up.version, VersionStats()).failed += 1
+        one.add_duration(ran.duration, good + bad)
+    # Jobs whose attempts are used up end before they run again: their last attempt crashed the process.
+    for result in report.parsed.finished:
+        named, failure = result.claimed.job.version, result.value
+        if named is not None and isinstance(failure, Failure) and failure.reason in _ITS_OWN:
+            found.setdefault(named, VersionStats()).failed += 1
     return found
 
 
@@ -127,7 +131,7 @@ def _answered(batch: Batch, answered: dict[str, Success], rows: int) -> Batch:
     def within() -> Iterator[bool]:
         left = rows
         for job in batch.jobs:
-            fits = job.job.id in answered and len(job.instances) <= left
+            fits = job.claimed.job.id in answered and len(job.instances) <= left
             left -= len(job.instances) if fits else 0
             yield fits
 

@@ -25,23 +25,23 @@ class ClaimLog:
         if report.published is None:
             log.warning(
                 "the lease of %d jobs of %s was lost; they run elsewhere",
-                len(report.opened.jobs),
+                len(report.parsed.jobs),
                 queue,
                 extra=about,
             )
             return
-        if malformed := report.opened.malformed:
+        if malformed := report.parsed.malformed:
             log.error(
                 "%d messages of %s are no jobs; they are dead letters now", len(malformed), queue, extra=about
             )
-        if retried := report.settled.retried:
-            errors = sorted({type(error).__name__ for _, error in retried})
-            named = _named([job.id for job, _ in retried])
+        if retried := report.decisions.retried:
+            errors = sorted({type(failed.error).__name__ for failed in retried})
+            named = _named([failed.admitted.claimed.job.id for failed in retried])
             log.warning(
                 "%d jobs of %s run again, after %s", len(retried), queue, ", ".join(errors), extra=about | named
             )
         published = {outcome.job for outcome in report.published}
-        for letters in _alike([letter for letter, _ in report.settled.letters if letter.id in published]):
+        for letters in _alike([letter for letter, _ in report.decisions.letters if letter.id in published]):
             first = letters[0]
             log.warning(
                 "%d jobs of %s failed (%s): %s",

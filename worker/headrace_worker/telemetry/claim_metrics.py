@@ -6,16 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from headrace.wire.attempts import (
-    CRASH,
-    ERROR_PREFIX,
-    HISTORY_MARK,
-    LEASE_EXPIRED,
-    REPLAY,
-    REQUEUED,
-    TIMEOUT,
-    decode_queued_message,
-)
+from headrace.wire.attempts import CRASH, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, REQUEUED, TIMEOUT
 from headrace.wire.keys import model_name
 from headrace.wire.message import submission_time
 from headrace.wire.outcome import Success, outcome_status
@@ -52,7 +43,7 @@ def count_claim(report: ClaimReport, tally: MetricDelta, *, claim_jobs: int) -> 
         tally.add(metrics.LEASE_LOSSES, (model,))
         return
     _outcomes(report, tally, model)
-    if retried := len(report.settled.retried):
+    if retried := len(report.decisions.retried):
         tally.add(metrics.RETRIES, (model,), retried)
     for cause, number in Counter(_causes(report)).items():
         tally.add(metrics.ATTEMPTS, (model, cause), number)
@@ -76,9 +67,9 @@ def _outcomes(report: ClaimReport, tally: MetricDelta, model: str) -> None:
         kinds[name, version, outcome_status(outcome)] += 1
     for labels, number in kinds.items():
         tally.add(metrics.JOBS, labels, number)
-    if report.settled.letters:
+    if report.decisions.letters:
         ended = {outcome.job for outcome in published}
-        for letter, _ in report.settled.letters:
+        for letter, _ in report.decisions.letters:
             if letter.reason == "malformed" or letter.id in ended:
                 tally.add(metrics.DEAD_LETTERS, (model, letter.reason))
 
@@ -86,21 +77,19 @@ def _outcomes(report: ClaimReport, tally: MetricDelta, model: str) -> None:
 def _ran(report: ClaimReport) -> dict[str, tuple[str, str]]:
     """Model and version of the jobs that ran."""
     return {
-        admitted.job.id: (run.batch.model.manifest.name, run.batch.model.manifest.version)
-        for run in report.batches
-        for admitted in run.batch.jobs
+        result.claimed.job.id: (manifest.name, manifest.version)
+        for result in report.results
+        if result.admitted is not None
+        for manifest in (result.admitted.model.manifest,)
     }
 
 
 def _causes(report: ClaimReport) -> Iterator[str]:
     """Why the runs that jobs had behind them did not end them, for jobs that have ended now."""
     ended = {outcome.job for outcome in report.published or ()}
-    opened = report.opened
-    frames = [(job, frame) for job, frame, _ in opened.finished]
-    frames += zip(opened.jobs, opened.frames, strict=True)
-    for job, frame in frames:
-        if frame.startswith(HISTORY_MARK) and job.id in ended:
-            for attempt in decode_queued_message(frame)[0]:
+    for result in (*report.parsed.finished, *report.results):
+        if result.claimed.attempts and result.claimed.job.id in ended:
+            for attempt in result.claimed.attempts:
                 cause = attempt.cause
                 yield cause if cause in _CAUSES else "error" if cause.startswith(ERROR_PREFIX) else "other"
 
@@ -108,9 +97,10 @@ def _causes(report: ClaimReport) -> Iterator[str]:
 def _waits(report: ClaimReport) -> Iterator[float]:
     """Seconds that jobs waited until they were claimed, as far as their ids tell when they were submitted."""
     claimed = report.moment(report.claim.taken_at)
-    for job, frame in zip(report.opened.jobs, report.opened.frames, strict=True):
+    for entry in report.parsed.jobs:
+        job = entry.job
         since = submission_time(job.id)
-        if since is None or frame.startswith(HISTORY_MARK):
+        if since is None or entry.attempts:
             continue
         if job.eta is not None and job.eta > since:
             since = job.eta
@@ -118,14 +108,14 @@ def _waits(report: ClaimReport) -> Iterator[float]:
 
 
 def _batches(report: ClaimReport, tally: MetricDelta, model: str, claim_jobs: int) -> None:
-    if not report.batches:
+    if not report.batch_runs:
         return
-    tally.observe(metrics.BATCH_SECONDS, (model,), [report.batches[0].started_at - report.claim.taken_at])
-    for run in report.batches:
+    tally.observe(metrics.BATCH_SECONDS, (model,), [report.batch_runs[0].started_at - report.claim.taken_at])
+    for run in report.batch_runs:
         manifest = run.batch.model.manifest
         labels = (manifest.name, manifest.version)
-        rows = sum(len(admitted.instances) for admitted in run.batch.jobs)
-        tally.observe(metrics.PREDICT_SECONDS, labels, [run.finished_at - run.started_at])
+        rows = run.batch.instance_count
+        tally.observe(metrics.PREDICT_SECONDS, labels, [run.duration])
         tally.observe(metrics.BATCH_ROWS, labels, [rows])
         tally.add(metrics.BATCHES, (*labels, batch_cut(report, run.batch, rows, claim_jobs)))
 
@@ -135,10 +125,10 @@ def batch_cut(report: ClaimReport, batch: Batch, rows: int, claim_jobs: int) -> 
     frames, limits = report.claim.frames, batch.model.manifest.limits
     if rows >= limits.max_batch_instances:
         return "rows"
-    if len(frames) == 1 and frames[0].startswith(HISTORY_MARK):
+    if len(frames) == 1 and report.parsed.jobs[0].attempts:
         return "alone"
     if len(frames) >= min(claim_jobs, limits.max_batch_instances):
-        return "jobs" if len(report.batches) == 1 else "mixed"
+        return "jobs" if len(report.batch_runs) == 1 else "mixed"
     if sum(map(len, frames)) >= limits.max_batch_bytes:
         return "bytes"
-    return "empty" if len(report.batches) == 1 else "mixed"
+    return "empty" if len(report.batch_runs) == 1 else "mixed"

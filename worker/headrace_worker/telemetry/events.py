@@ -17,19 +17,19 @@ import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import redis
 
-from headrace.wire.attempts import HISTORY_MARK, decode_queued_message, select_counted
+from headrace.wire.attempts import select_counted
 from headrace.wire.keys import TASK
-from headrace.wire.message import Job, describe_job
+from headrace.wire.message import describe_job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 from headrace_worker.execution.failures import failure_of
 
 if TYPE_CHECKING:
+    from headrace_worker.execution.claimed_job import ClaimedJob
     from headrace_worker.execution.report import ClaimReport
 
 #: For fewer jobs it is not asked whether anyone listens: the answer would take as long as the events.
@@ -70,15 +70,16 @@ class Events:
         if self._asked:
             self._publish(b"[]")
 
-    def on_jobs_started(self, jobs: Sequence[Job], now: datetime, frames: Sequence[bytes] = ()) -> None:
-        """Jobs were received and started. Their frames, in the same order, tell how often they ran before."""
+    def on_jobs_started(self, jobs: Sequence[ClaimedJob], now: datetime) -> None:
+        """Publish that these jobs were received and started."""
         if self._asked:
             self._read_reply()
             self._anyone = self._listeners > 0
         if not self._anyone:
             return
         events: list[dict[str, Any]] = []
-        for job, frame in zip(jobs, frames or repeat(b""), strict=False):
+        for claimed in jobs:
+            job = claimed.job
             if not self._shown(job.id):
                 continue
             events += [
@@ -90,9 +91,7 @@ class Events:
                     "kwargs": "{}",
                     "root_id": job.id,
                     "parent_id": None,
-                    "retries": len(select_counted(decode_queued_message(frame)[0]))
-                    if frame.startswith(HISTORY_MARK)
-                    else 0,
+                    "retries": len(select_counted(claimed.attempts)) if claimed.attempts else 0,
                     "eta": None,
                     "expires": job.expires and job.expires.isoformat(),
                 },
@@ -107,14 +106,18 @@ class Events:
         """
         if report.published is None or not (self._anyone or self._is_old_news):
             return  # of a claim that ran for long, who came meanwhile hears the end
-        settled, now = report.settled, report.moment(report.predicted_at)
-        stands: dict[str, Outcome] = {job: Cancelled(job=job) for job in settled.outcomes}
+        decisions, now = report.decisions, report.moment(report.predicted_at)
+        stands: dict[str, Outcome] = {job: Cancelled(job=job) for job in decisions.outcomes}
         stands.update((outcome.job, outcome) for outcome in report.published)
         seconds = report.predicted_at - report.started_at
         # Celery's event of a failure has no place for what ran; a field more harms nobody.
-        ran = {letter.id: letter.version for letter, _ in settled.letters}
+        ran = {letter.id: letter.version for letter, _ in decisions.letters}
         events = [self._end(stands[job], seconds, ran.get(job)) for job in stands if self._shown(job)]
-        events += [_retry(failure_of(error, job)) for job, error in settled.retried if self._shown(job.id)]
+        events += [
+            _retry(failure_of(failed.error, job))
+            for failed in decisions.retried
+            if self._shown((job := failed.admitted.claimed.job).id)
+        ]
         self._send(events, now)
 
     @property

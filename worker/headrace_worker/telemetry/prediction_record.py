@@ -11,7 +11,6 @@ import msgspec
 
 from headrace.catalog.contract import Contract, Named
 from headrace.errors import SettingError
-from headrace.wire.attempts import HISTORY_MARK, decode_queued_message
 from headrace.wire.keys import model_name
 from headrace.wire.message import Instance, submission_time
 from headrace.wire.outcome import Failure, Outcome, Status, Success, outcome_status
@@ -107,18 +106,15 @@ def make_records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
     """The records of a claim: one for each job that has its outcome now."""
     queue_model = model_name(report.claim.lease.queue) or ""
     outcomes = {outcome.job: outcome for outcome in report.published or ()}
-    runs = {admitted.job.id: (run, admitted) for run in report.batches for admitted in run.batch.jobs}
-    rows = {id(run): sum(len(one.instances) for one in run.batch.jobs) for run in report.batches}
+    rows = {id(run): run.batch.instance_count for run in report.batch_runs}
     at_ms = int(report.moment(report.published_at).timestamp() * 1000)
     claimed = report.moment(report.claim.taken_at)
-    opened = report.opened
-    frames = [*zip(opened.jobs, opened.frames, strict=True), *((job, frame) for job, frame, _ in opened.finished)]
-    for job, frame in frames:
+    for result in (*report.results, *report.parsed.finished):
+        job, run, admitted = result.claimed.job, result.batch_run, result.admitted
         outcome = outcomes.pop(job.id, None)
         if outcome is None:
             continue
-        ran = runs.get(job.id)
-        model = ran[0].batch.model.manifest.name if ran else queue_model
+        model = run.batch.model.manifest.name if run else queue_model
         whole = wanted.whole(model, job.id)
         if whole is None:
             continue
@@ -132,12 +128,12 @@ def make_records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
             state=outcome_status(outcome),
             worker=report.worker,
             claim=report.claim.lease.name,
-            attempt=1 + (len(decode_queued_message(frame)[0]) if frame.startswith(HISTORY_MARK) else 0),
+            attempt=1 + len(result.claimed.attempts),
             rows=len(job.instances),
             wait_ms=None if since is None else max(0, round((claimed - since).total_seconds() * 1000)),
             **_ended(outcome),
-            **(_ran(ran[0], rows[id(ran[0])], ran[1].method) if ran else {}),
-            **(_payload(ran[0].batch.model.contract, ran[1].instances, outcome) if whole and ran else {}),
+            **(_ran(run, rows[id(run)]) if run else {}),
+            **(_payload(admitted.model.contract, admitted.instances, outcome) if whole and admitted else {}),
         )
 
 
@@ -145,13 +141,13 @@ def _ended(outcome: Outcome) -> dict[str, Any]:
     return {"reason": outcome.reason, "error": outcome.error} if isinstance(outcome, Failure) else {}
 
 
-def _ran(run: BatchRun, rows: int, method: str) -> dict[str, Any]:
+def _ran(run: BatchRun, rows: int) -> dict[str, Any]:
     manifest = run.batch.model.manifest
     return {
         "version": manifest.version,
         "runtime": manifest.runtime,
-        "method": method,
-        "predict_ms": round((run.finished_at - run.started_at) * 1000, 3),
+        "method": run.batch.method,
+        "predict_ms": round(run.duration * 1000, 3),
         "batch_rows": rows,
     }
 

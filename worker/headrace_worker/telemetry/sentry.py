@@ -22,7 +22,6 @@ from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.utils import BadDsn
 
 from headrace.errors import SettingError
-from headrace.wire.attempts import decode_queued_message
 from headrace_worker.execution.redaction import strike_out
 from headrace_worker.telemetry.sentry_queue import QueueSpans
 from headrace_worker.transport.message import CLAIM_TASK
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint, MonitorConfig, SamplingContext
 
     from headrace.wire.dead_letter import DeadLetter
-    from headrace_worker.execution.batching import Admitted
+    from headrace_worker.execution.claimed_job import FailedRun
     from headrace_worker.execution.report import ClaimReport, Listener
 
 #: Ids of jobs that an event names.
@@ -124,22 +123,20 @@ class Errors:
         """A claim has ended."""
         if report.published is None:
             return
-        for error, failed in _alike(report.settled.errors):
-            _send(error, failed, report)
-        told = {admitted.job.id for _, admitted in report.settled.errors}
-        for letters in _given_up(report.settled.letters, told):
+        for failed in _alike(report.decisions.model_errors):
+            _send(failed)
+        told = {failed.admitted.claimed.job.id for failed in report.decisions.model_errors}
+        for letters in _given_up(report.decisions.letters, told):
             _say_given_up(letters)
 
 
-def _alike(
-    errors: Sequence[tuple[BaseException, Admitted]],
-) -> Iterator[tuple[BaseException, list[Admitted]]]:
-    """The errors of a claim, one of each kind, with the jobs that failed so."""
-    kinds: dict[Any, tuple[BaseException, list[Admitted]]] = {}
-    for error, admitted in errors:
-        manifest = admitted.model.manifest
-        kind = (type(error), manifest.name, manifest.version, _raised_at(error))
-        kinds.setdefault(kind, (error, []))[1].append(admitted)
+def _alike(failed_runs: Sequence[FailedRun]) -> Iterator[list[FailedRun]]:
+    """The failed runs of a claim, grouped by model, version and error."""
+    kinds: dict[Any, list[FailedRun]] = {}
+    for failed in failed_runs:
+        manifest = failed.admitted.model.manifest
+        kind = (type(failed.error), manifest.name, manifest.version, _raised_at(failed.error))
+        kinds.setdefault(kind, []).append(failed)
     yield from kinds.values()
 
 
@@ -150,15 +147,16 @@ def _raised_at(error: BaseException) -> tuple[str, int] | None:
     return None if found is None else (found.tb_frame.f_code.co_filename, found.tb_lineno)
 
 
-def _send(error: BaseException, failed: Sequence[Admitted], report: ClaimReport) -> None:
-    job, manifest = failed[0].job, failed[0].model.manifest
-    frame = next(frame for one, frame in zip(report.opened.jobs, report.opened.frames, strict=True) if one is job)
+def _send(failed_runs: Sequence[FailedRun]) -> None:
+    admitted = failed_runs[0].admitted
+    claimed, manifest = admitted.claimed, admitted.model.manifest
+    job = claimed.job
     with sentry_sdk.new_scope() as scope:
         scope.set_tag("headrace.model", manifest.name)
         scope.set_tag("headrace.version", manifest.version)
         scope.set_tag("headrace.job", job.id)
-        scope.set_tag("headrace.attempt", str(len(decode_queued_message(frame)[0]) + 1))
-        _name([admitted.job.id for admitted in failed])
+        scope.set_tag("headrace.attempt", str(len(claimed.attempts) + 1))
+        _name([failed.admitted.claimed.job.id for failed in failed_runs])
         scope.fingerprint = ["{{ default }}", manifest.name, manifest.version]
 
         def strike(event: Event, hint: Hint) -> Event:  # noqa: ARG001  # Sentry's signature
@@ -167,7 +165,7 @@ def _send(error: BaseException, failed: Sequence[Admitted], report: ClaimReport)
             return event
 
         scope.add_event_processor(strike)
-        sentry_sdk.capture_exception(error)
+        sentry_sdk.capture_exception(failed_runs[0].error)
 
 
 def _given_up(letters: Sequence[tuple[DeadLetter, bytes]], told: set[str]) -> Iterator[list[DeadLetter]]:

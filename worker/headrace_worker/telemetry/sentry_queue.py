@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import sentry_sdk
 
-from headrace.wire.attempts import decode_queued_message
 from headrace.wire.message import submission_time
 from headrace.wire.outcome import Failure
 
 if TYPE_CHECKING:
     from headrace.wire.message import Job
+    from headrace_worker.execution.claimed_job import ClaimedJob
     from headrace_worker.execution.report import ClaimReport
 
 
@@ -33,10 +33,10 @@ class QueueSpans:
         if report.published is None:
             return
         failed = {outcome.job for outcome in report.published if isinstance(outcome, Failure)}
-        failed |= {job.id for job, _ in report.settled.retried}
-        for job, frame in zip(report.opened.jobs, report.opened.frames, strict=True):
-            if self._wanted(job):
-                _send(job, frame, report, failed=job.id in failed)
+        failed |= {retried.admitted.claimed.job.id for retried in report.decisions.retried}
+        for claimed in report.parsed.jobs:
+            if self._wanted(claimed.job):
+                _send(claimed, report, failed=claimed.job.id in failed)
 
     def _wanted(self, job: Job) -> bool:
         said = (job.trace or {}).get("sentry-trace", "")
@@ -45,9 +45,8 @@ class QueueSpans:
         return self._rate > 0 and self._chance() < self._rate
 
 
-def _send(job: Job, frame: bytes, report: ClaimReport, *, failed: bool) -> None:
-    queue, claimed = report.claim.lease.queue, report.claim.at_ms / 1000
-    attempts, message = decode_queued_message(frame)
+def _send(claimed: ClaimedJob, report: ClaimReport, *, failed: bool) -> None:
+    job, queue, claimed_at = claimed.job, report.claim.lease.queue, report.claim.at_ms / 1000
     status = "internal_error" if failed else "ok"
     with sentry_sdk.isolation_scope() as scope:
         carried = scope.continue_trace(
@@ -55,15 +54,15 @@ def _send(job: Job, frame: bytes, report: ClaimReport, *, failed: bool) -> None:
         )
         carried.sampled, carried.start_timestamp = True, report.moment(report.claim.taken_at)
         transaction = sentry_sdk.start_transaction(carried)
-        span = transaction.start_child(op="queue.process", name=queue, start_timestamp=claimed)
+        span = transaction.start_child(op="queue.process", name=queue, start_timestamp=claimed_at)
         span.set_data("messaging.system", "redis")
         span.set_data("messaging.destination.name", queue)
         span.set_data("messaging.message.id", job.id)
-        span.set_data("messaging.message.body.size", len(message))
-        span.set_data("messaging.message.retry.count", len(attempts))
+        span.set_data("messaging.message.body.size", len(claimed.message))
+        span.set_data("messaging.message.retry.count", len(claimed.attempts))
         if (submitted := submission_time(job.id)) is not None:
             # Milliseconds. Who submits has a clock of its own.
-            waited = claimed - submitted.timestamp()
+            waited = claimed_at - submitted.timestamp()
             span.set_data("messaging.message.receive.latency", max(0.0, 1000 * waited))
         for one in (span, transaction):
             one.set_status(status)

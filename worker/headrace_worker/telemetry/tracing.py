@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 
 from headrace.version import __version__
-from headrace.wire.attempts import decode_queued_message
 from headrace.wire.message import submission_time
 from headrace.wire.outcome import Failure, outcome_status
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from headrace.wire.message import Job
     from headrace.wire.outcome import Outcome
+    from headrace_worker.execution.claimed_job import ClaimedJob
     from headrace_worker.execution.predict import BatchRun
     from headrace_worker.execution.report import ClaimReport, Listener
 
@@ -83,23 +83,28 @@ class Traces:
 
     def on_claim_finished(self, report: ClaimReport) -> None:
         """A claim has ended."""
-        traced = {job.id: context for job in report.opened.jobs if (context := self._context(job)) is not None}
+        traced = {
+            claimed.job.id: context
+            for claimed in report.parsed.jobs
+            if (context := self._context(claimed.job)) is not None
+        }
         if not traced or report.published is None:
             return
         batches: dict[str, Span] = {}
-        for run in report.batches:
-            if any(admitted.job.id in traced for admitted in run.batch.jobs):
+        for run in report.batch_runs:
+            if any(admitted.claimed.job.id in traced for admitted in run.batch.jobs):
                 span = self._batch(run, report)
-                batches.update((admitted.job.id, span) for admitted in run.batch.jobs)
+                batches.update((admitted.claimed.job.id, span) for admitted in run.batch.jobs)
         ends: dict[str, Outcome] = {outcome.job: outcome for outcome in report.published}
-        again = {job.id: error for job, error in report.settled.retried}
-        for job, frame in zip(report.opened.jobs, report.opened.frames, strict=True):
+        again = {failed.admitted.claimed.job.id: failed.error for failed in report.decisions.retried}
+        for claimed in report.parsed.jobs:
+            job = claimed.job
             if job.id in traced:
                 self._wait(job, traced[job.id], report)
-                process = self._process(job, frame, traced[job.id], batches.get(job.id), report)
+                process = self._process(claimed, traced[job.id], batches.get(job.id), report)
                 self._end(process, ends.get(job.id), again.get(job.id), report)
-        for run in report.batches:
-            if (predicted := batches.get(run.batch.jobs[0].job.id)) is not None:
+        for run in report.batch_runs:
+            if (predicted := batches.get(run.batch.jobs[0].claimed.job.id)) is not None:
                 predicted.end(_ns(report.moment(run.finished_at)))
 
     def _context(self, job: Job) -> Any:
@@ -122,7 +127,7 @@ class Traces:
                 "headrace.runtime": manifest.runtime,
                 "headrace.claim": report.claim.lease.name,
                 "headrace.jobs": len(run.batch.jobs),
-                "headrace.rows": sum(len(admitted.instances) for admitted in run.batch.jobs),
+                "headrace.rows": run.batch.instance_count,
             },
         )
 
@@ -139,8 +144,8 @@ class Traces:
         )
         span.end(_ns(claimed))
 
-    def _process(self, job: Job, frame: bytes, context: Any, batch: Span | None, report: ClaimReport) -> Span:
-        queue, (attempts, message) = report.claim.lease.queue, decode_queued_message(frame)
+    def _process(self, claimed: ClaimedJob, context: Any, batch: Span | None, report: ClaimReport) -> Span:
+        queue, job = report.claim.lease.queue, claimed.job
         span = self._tracer.start_span(
             f"process {queue}",
             context=context,
@@ -153,9 +158,9 @@ class Traces:
                 "messaging.operation.name": "process",
                 "messaging.operation.type": "process",
                 "messaging.message.id": job.id,
-                "messaging.message.body.size": len(message),
+                "messaging.message.body.size": len(claimed.message),
                 "headrace.model": job.model,
-                "headrace.attempt": len(attempts) + 1,
+                "headrace.attempt": len(claimed.attempts) + 1,
                 "headrace.worker": report.worker,
             },
         )
