@@ -1,4 +1,4 @@
-"""`headrace explain`."""
+"""`headrace explain`: print the history of jobs."""
 
 from __future__ import annotations
 
@@ -22,53 +22,53 @@ if TYPE_CHECKING:
 @options.url
 @click.pass_context
 def explain(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
-    """Tell what became of each JOB: submitted, claimed, predicted, tried again, ended; or where it waits.
+    """Print the history of each JOB: submission, attempts, claim, prediction and outcome, or where it waits.
 
-    Moments are UTC; of a job that has not ended, the last line says what goes on. The exit code is 1 if a job is
-    not known.
+    Times are UTC. For a job without an outcome, the last line is its present place. The exit code is 1 if a job is
+    unknown.
     """
-    unknown = False
+    any_unknown = False
     with options.open_client(url) as client:
-        for name in jobs:
-            found = client.job(name).explain()
-            unknown |= found.status == "unknown"
+        for job in jobs:
+            timeline = client.job(job).explain()
+            any_unknown |= timeline.status == "unknown"
             if as_json:
-                options.print_json(msgspec.to_builtins(found))
+                options.print_json(msgspec.to_builtins(timeline))
             else:
-                for line in page(found):
+                for line in format_timeline(timeline):
                     options.print_line(line)
-    if unknown:
+    if any_unknown:
         ctx.exit(ERROR)
 
 
-def page(found: Timeline) -> Iterator[str]:
-    """A timeline in lines: the first step with its moment, the others by the seconds since."""
-    of = f" of {found.model}" if found.model else ""
-    yield f"job {found.job}{of}: {found.status}"
-    moments = [step.at_ms for step in found.steps if step.at_ms is not None]
-    for step in found.steps:
-        yield f"  {_when(step.at_ms, moments[0] if moments else 0)}  {printable(_said(step))}"
-    for name, value in (found.metadata or {}).items():
+def format_timeline(timeline: Timeline) -> Iterator[str]:
+    """Yield a timeline as lines: the first step with its moment, the others with the seconds since the first."""
+    model = f" of {timeline.model}" if timeline.model else ""
+    yield f"job {timeline.job}{model}: {timeline.status}"
+    moments = [step.at_ms for step in timeline.steps if step.at_ms is not None]
+    for step in timeline.steps:
+        yield f"  {_format_time(step.at_ms, moments[0] if moments else 0)}  {printable(_format_step(step))}"
+    for name, value in (timeline.metadata or {}).items():
         yield f"  metadata: {printable(f'{name}={value}')}"
-    if found.note:
-        yield f"  {found.note}"
+    if timeline.note:
+        yield f"  {timeline.note}"
 
 
-def _said(step: Step) -> str:
+def _format_step(step: Step) -> str:
     if step.kind == "delayed" and step.due_ms is not None:
-        return f"{step.text}: {_clock(step.due_ms)}"
+        return f"delayed until {_format_moment(step.due_ms)}"
     return step.text
 
 
-def _when(at_ms: int | None, first: int) -> str:
+def _format_time(at_ms: int | None, first_ms: int) -> str:
     if at_ms is None:
         return "now".rjust(23)
-    if at_ms == first:
-        return _clock(at_ms)
-    return f"{(at_ms - first) / 1000:+.3f} s".rjust(23)
+    if at_ms == first_ms:
+        return _format_moment(at_ms)
+    return f"{(at_ms - first_ms) / 1000:+.3f} s".rjust(23)
 
 
-def _clock(ms: int) -> str:
+def _format_moment(unix_ms: int) -> str:
     from headrace.dead_letters.filter import from_unix_ms
 
-    return f"{from_unix_ms(ms):%Y-%m-%d %H:%M:%S}.{ms % 1000:03d}"
+    return f"{from_unix_ms(unix_ms):%Y-%m-%d %H:%M:%S}.{unix_ms % 1000:03d}"

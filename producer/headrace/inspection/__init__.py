@@ -1,1 +1,7 @@
-"""Where a job is and what became of it. Reads only."""
+"""Reads the state of jobs and queues from Redis. Changes nothing.
+
+job.py        the state of a job, and everything Redis holds about it
+locate.py     finds a job without an outcome in its queue or under a lease
+timeline.py   the history of a job as a sequence of steps
+queues.py     the depth of each queue, and the longest wait
+"""

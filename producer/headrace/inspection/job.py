@@ -1,4 +1,4 @@
-"""Where a job is, and what became of it."""
+"""The state of a job and its history, read from Redis."""
 
 from __future__ import annotations
 
@@ -15,47 +15,50 @@ from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, Status, decode_or_malformed, outcome_status
 from headrace.wire.record import decode_record
 
-_LOOK = Script("return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}")
+#: KEYS: result key, record. Returns both values.
+_READ_STATE = Script("return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}")
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
-    """What Redis knows of a job at one moment."""
+    """The status of a job at one moment, with its outcome if there is one."""
 
     job: str
+    #: None where the job has no record.
     model: str | None
     status: Status
     outcome: Outcome | None
 
 
 class JobInspector:
-    """Looks jobs up. Reads only."""
+    """Operations that read the state and the history of a job."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
     def read_state(self, job: str) -> Operation[JobState]:
-        """What is known of a job."""
-        stored, record = yield _LOOK([self._keys.result(job), self._keys.job(job)])
-        return job_state(job, stored, decode_record(record).model if record else None)
+        """Read the status of a job, and its outcome."""
+        stored, record = yield _READ_STATE([self._keys.result(job), self._keys.job(job)])
+        return decode_state(job, stored, decode_record(record).model if record else None)
 
     def explain(self, job: str) -> Operation[Timeline]:
-        """What became of a job."""
-        known = yield from self._known(job)
-        if known.outcome is not None or known.dead_letter is not None:
-            return build_timeline(known)
-        models = [known.record.model] if known.record else (yield from list_models(self._keys))
-        earliest = known.record.not_before_ms if known.record else None
+        """Read the history of a job; where it has no outcome, search for it in the queues and leases."""
+        facts = yield from self._read_facts(job)
+        if facts.outcome is not None or facts.dead_letter is not None:
+            return build_timeline(facts)
+        models = [facts.record.model] if facts.record else (yield from list_models(self._keys))
+        earliest_ms = facts.record.not_before_ms if facts.record else None
+        locator = JobLocator(self._keys, job, facts.submitted_ms, earliest_ms)
         try:
-            place = yield from JobLocator(self._keys, job, known.submitted_ms, earliest).find(models)
+            location = yield from locator.find(models)
         except ResponseError as error:
             if not is_not_permitted(error):
                 raise
-            return build_timeline(msgspec.structs.replace(known, location_known=False))
-        if place is None:  # it may have ended while it was looked for
-            known = yield from self._known(job)
-        return build_timeline(msgspec.structs.replace(known, location=place))
+            return build_timeline(msgspec.structs.replace(facts, may_locate=False))
+        if location is None:  # it may have finished during the search
+            facts = yield from self._read_facts(job)
+        return build_timeline(msgspec.structs.replace(facts, location=location))
 
-    def _known(self, job: str) -> Operation[JobFacts]:
+    def _read_facts(self, job: str) -> Operation[JobFacts]:
         keys = self._keys
         commands = (
             ("GET", keys.result(job)),
@@ -63,8 +66,8 @@ class JobInspector:
             ("HGET", keys.dead, job),
             ("ZSCORE", keys.dead_times, job),
         )
-        # What this user may not read is not told.
-        stored, record, line, died = (
+        # A value this user may not read is treated as missing.
+        stored, record, letter, died_ms = (
             None if isinstance(reply, RedisError) else reply for reply in (yield Pipeline(commands))
         )
         return JobFacts(
@@ -72,18 +75,18 @@ class JobInspector:
             record=decode_record(record) if record else None,
             outcome=decode_or_malformed(job, stored) if stored else None,
             completion=decode_completion(stored) if stored else Completion(),
-            dead_letter=decode_letter(job, line, int(float(died))) if line and died else None,
+            dead_letter=decode_letter(job, letter, int(float(died_ms))) if letter and died_ms else None,
         )
 
 
-def job_state(job: str, stored: bytes | None, model: str | None) -> JobState:
-    """A job by its result key and the model in its record, None where there is none."""
-    ended = decode_or_malformed(job, stored) if stored else None
+def decode_state(job: str, stored: bytes | None, model: str | None) -> JobState:
+    """Return the state of a job from its result key and from the model in its record; None where there is none."""
+    finished = decode_or_malformed(job, stored) if stored else None
     status: Status = "unknown"
-    if ended is not None:
-        status = outcome_status(ended)
+    if finished is not None:
+        status = outcome_status(finished)
     elif stored is not None and b"STARTED" in stored[:64]:
         status = "running"
     elif stored is not None or model is not None:
         status = "queued"
-    return JobState(job=job, model=model, status=status, outcome=ended)
+    return JobState(job=job, model=model, status=status, outcome=finished)

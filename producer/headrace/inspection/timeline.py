@@ -1,4 +1,4 @@
-"""What became of a job: its timeline, a pure function of what Redis holds of it."""
+"""The history of a job as a sequence of steps, a pure function of what Redis holds about the job."""
 
 from __future__ import annotations
 
@@ -9,85 +9,87 @@ import msgspec
 
 from headrace.inspection.locate import JobLocation
 from headrace.text import format_duration, plural
-from headrace.wire.attempts import CRASH, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, TIMEOUT, Attempt
+from headrace.wire.attempts import CRASH, REQUEUED, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, TIMEOUT, Attempt
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.execution import Completion, Execution
 from headrace.wire.message import submission_time
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Status, Success, outcome_status
 from headrace.wire.record import Record
 
-#: What has happened, and, of a job without an outcome, the last three: where it is now.
+#: What happened to the job. The last four say where a job without an outcome is now.
 StepKind = Literal[
     "submitted",
     "attempt",
+    "requeued",
     "replayed",
     "claimed",
     "predicted",
-    "ended",
+    "outcome",
     "dead letter",
     "waiting",
+    "isolated",
     "delayed",
     "leased",
 ]
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that happened to a job, or what goes on with it now."""
+    """One event in the history of a job, or its present place."""
 
     kind: StepKind
-    #: The same in words.
+    #: The step as a sentence.
     text: str
-    #: When, in unix milliseconds; None where nothing tells.
+    #: The moment, unix milliseconds; None where it is unknown, and for the present place.
     at_ms: int | None = None
-    #: The lease of a claim (host, process and number of who claimed), the worker's name, and how many other jobs
-    #: were claimed together with this one.
+    #: The lease of the claim (host, process and number), the worker's name, and the jobs in the claim: 1 is alone.
     claim: str | None = None
     worker: str | None = None
     claim_size: int | None = None
-    #: Milliseconds since it was submitted, sent again or lost, up to its claim.
+    #: Milliseconds from the submission, replay or last attempt to the claim.
     waited_ms: int | None = None
     version: str | None = None
     runtime: str | None = None
-    #: Rows of the batch, and milliseconds its predict call took.
-    rows: int | None = None
+    #: Instances in the batch of the predict call, and milliseconds the call took.
+    instances: int | None = None
     duration_ms: float | None = None
-    #: Why an attempt was none that counts (`headrace.wire.attempts`), or why a job failed.
+    #: The cause of an attempt (`headrace.wire.attempts`), or the reason of a failure.
     cause: str | None = None
-    #: Jobs of the queue that are taken before this one.
+    #: Jobs of the queue that are claimed before this one.
     ahead: int | None = None
-    #: When a delayed job is due, in unix milliseconds.
+    #: The moment a delayed job is due, unix milliseconds.
     due_ms: int | None = None
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's way, from its submission to its outcome, or to where it is now."""
+    """The history of a job, from its submission to its outcome or its present place."""
 
     job: str
     status: Status
-    #: None where nothing tells.
+    #: None where nothing names it.
     model: str | None = None
-    #: Oldest first. The last says what goes on now, of a job without an outcome.
+    #: Oldest first. For a job without an outcome, the last is its present place.
     steps: tuple[Step, ...] = ()
-    #: What the steps leave open, in a sentence.
+    #: A sentence about what is missing in the steps; None where nothing is.
     note: str | None = None
     metadata: dict[str, str] | None = None
 
 
 class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that Redis holds of a job."""
+    """Everything Redis holds about a job."""
 
     job: str
     record: Record | None = None
     outcome: Outcome | None = None
     completion: Completion = msgspec.field(default_factory=Completion)
     dead_letter: DeadLetter | None = None
+    #: None where the job was not searched for, or not found.
     location: JobLocation | None = None
-    #: Whether it was looked where the job lies, and the user may.
+    #: False where the Redis user may not search the queues.
     may_locate: bool = True
 
     @property
     def submitted_ms(self) -> int | None:
-        """When it was submitted, by its producer's clock."""
+        """The moment of submission, unix milliseconds of the producer's clock; None where it is unknown."""
         if self.record is not None and self.record.submitted_ms is not None:
             return self.record.submitted_ms
         moment = submission_time(self.job)
@@ -95,7 +97,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """The runs the job has behind it, but for the one that ended it."""
+        """The attempts before the execution that finished the job, oldest first."""
         if self.completion.execution is not None:
             return self.completion.execution.attempts
         if self.dead_letter is not None:
@@ -103,170 +105,167 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
         return self.location.attempts if self.location is not None else ()
 
 
-def build_timeline(known: JobFacts) -> Timeline:
-    """The timeline of a job."""
-    steps = tuple(_steps(known))
-    record, letter, ended, place = known.record, known.dead_letter, known.outcome, known.location
+def build_timeline(facts: JobFacts) -> Timeline:
+    """Return the timeline of a job."""
+    record, letter, outcome, location = facts.record, facts.dead_letter, facts.outcome, facts.location
     models = (
-        ended.prediction.model if isinstance(ended, Success) else None,
+        outcome.prediction.model if isinstance(outcome, Success) else None,
         record.model if record else None,
         letter.model if letter else None,
-        place.model if place else None,
+        location.model if location else None,
     )
     return Timeline(
-        job=known.job,
-        status=_status(known),
+        job=facts.job,
+        status=_status(facts),
         model=next((model for model in models if model), None),
-        steps=steps,
-        note=_note(known),
+        steps=tuple(_steps(facts)),
+        note=_note(facts),
         metadata=record.metadata if record else letter.metadata if letter else None,
     )
 
 
-def _status(known: JobFacts) -> Status:
-    if known.outcome is not None:
-        return outcome_status(known.outcome)
-    if known.location is not None:
-        return "running" if known.location.state == "leased" else "queued"
-    if known.dead_letter is not None:
+def _status(facts: JobFacts) -> Status:
+    if facts.outcome is not None:
+        return outcome_status(facts.outcome)
+    if facts.location is not None:
+        return "running" if facts.location.state == "leased" else "queued"
+    if facts.dead_letter is not None:
         return "failure"
-    return "unknown" if known.record is None else "queued"
+    return "unknown" if facts.record is None else "queued"
 
 
-def _steps(known: JobFacts) -> Iterator[Step]:
-    since = known.submitted_ms
-    if since is not None:
-        earliest = known.record.not_before_ms if known.record else None
-        later = f", not to be started for {format_duration(earliest - since)}" if earliest else ""
-        yield Step(kind="submitted", at_ms=since, text=f"submitted{later}", due_ms=earliest)
-        since = max(since, earliest or 0)
-    for attempt in known.attempts:
-        yield _attempt(attempt)
-        since = attempt.at_ms
-    if known.completion.execution is not None:
-        yield from _ran(known.completion.execution, known.completion.worker, since)
-    if known.outcome is not None:
-        yield _ended(known.outcome, known.completion)
-    if known.dead_letter is not None:
-        yield _buried(known.dead_letter, known.job, told=known.outcome is not None)
-    if known.location is not None and known.outcome is None:
-        yield _lies(known.location)
+def _steps(facts: JobFacts) -> Iterator[Step]:
+    waiting_since_ms = facts.submitted_ms
+    if waiting_since_ms is not None:
+        earliest_ms = facts.record.not_before_ms if facts.record else None
+        delay = f" with a delay of {format_duration(earliest_ms - waiting_since_ms)}" if earliest_ms else ""
+        yield Step(kind="submitted", at_ms=waiting_since_ms, text=f"submitted{delay}", due_ms=earliest_ms)
+        waiting_since_ms = max(waiting_since_ms, earliest_ms or 0)
+    for attempt in facts.attempts:
+        yield _attempt_step(attempt)
+        waiting_since_ms = attempt.at_ms
+    if facts.completion.execution is not None:
+        yield from _execution_steps(facts.completion.execution, facts.completion.worker, waiting_since_ms)
+    if facts.outcome is not None:
+        yield _outcome_step(facts.outcome, facts.completion)
+    if facts.dead_letter is not None:
+        yield _dead_letter_step(facts.dead_letter, facts.job, with_error=facts.outcome is None)
+    if facts.location is not None and facts.outcome is None:
+        yield _location_step(facts.location)
 
 
-def _attempt(attempt: Attempt) -> Step:
+def _attempt_step(attempt: Attempt) -> Step:
     if attempt.cause == REPLAY:
-        said = f"sent again by {attempt.owner}"
-        return Step(kind="replayed", at_ms=attempt.at_ms, text=said)
-    others = attempt.claim_size - 1
-    why = {
+        return Step(kind="replayed", at_ms=attempt.at_ms, text=f"replayed by {attempt.owner}")
+    if attempt.cause == REQUEUED:
+        text = f"requeued by {attempt.owner}, which could not run it"
+        return Step(kind="requeued", at_ms=attempt.at_ms, text=text, worker=attempt.owner, cause=attempt.cause)
+    reason = {
         CRASH: "its process was lost",
-        LEASE_EXPIRED: "its worker was lost, or cut off",
-        TIMEOUT: "it took longer than its model's limit",
+        LEASE_EXPIRED: "its lease expired, as the worker was lost or disconnected",
+        TIMEOUT: "it exceeded its model's time limit",
     }.get(attempt.cause, f"the model raised {attempt.cause.removeprefix(ERROR_PREFIX)}")
     return Step(
         kind="attempt",
         at_ms=attempt.at_ms,
-        text=f"ran {company(others)} on {attempt.owner}, in vain: {why}",
+        text=f"attempt on {attempt.owner} {with_others(attempt.claim_size)} failed: {reason}",
         worker=attempt.owner,
-        claim_size=others,
+        claim_size=attempt.claim_size,
         cause=attempt.cause,
     )
 
 
-def _ran(run: Execution, worker: str | None, since: int | None) -> Iterator[Step]:
-    # Who submits has a clock of its own.
-    waited = None if since is None else max(0, run.claimed_ms - since)
-    after = "" if waited is None else f" after a wait of {format_duration(waited)}"
+def _execution_steps(execution: Execution, worker: str | None, waiting_since_ms: int | None) -> Iterator[Step]:
+    # The producer's clock may be ahead of the server's.
+    waited_ms = None if waiting_since_ms is None else max(0, execution.claimed_ms - waiting_since_ms)
+    wait = "" if waited_ms is None else f" after a wait of {format_duration(waited_ms)}"
     yield Step(
         kind="claimed",
-        at_ms=run.claimed_ms,
-        text=f"claimed {company(run.claim_size - 1)} by {worker or 'a worker'}{after} (claim {run.lease})",
-        claim=run.lease,
+        at_ms=execution.claimed_ms,
+        text=f"claimed by {worker or 'a worker'} {with_others(execution.claim_size)}{wait} (claim {execution.lease})",
+        claim=execution.lease,
         worker=worker,
-        claim_size=run.claim_size - 1,
-        waited_ms=waited,
+        claim_size=execution.claim_size,
+        waited_ms=waited_ms,
     )
-    if run.version is not None:
+    if execution.version is not None:
         yield Step(
             kind="predicted",
-            at_ms=run.claimed_ms + run.started_ms,
-            text=f"predicted by version {run.version} on {run.runtime}: {run.instances:,} "
-            f"row{'' if run.instances == 1 else 's'} in {format_duration(run.duration_ms)}",
-            version=run.version,
-            runtime=run.runtime,
-            rows=run.instances,
-            duration_ms=run.duration_ms,
+            at_ms=execution.claimed_ms + execution.started_ms,
+            text=f"predicted by version {execution.version} on {execution.runtime}: "
+            f"{plural(execution.instances, 'instance')} in {format_duration(execution.duration_ms)}",
+            version=execution.version,
+            runtime=execution.runtime,
+            instances=execution.instances,
+            duration_ms=execution.duration_ms,
         )
 
 
-def _ended(outcome: Outcome, ended: Completion) -> Step:
+def _outcome_step(outcome: Outcome, completion: Completion) -> Step:
     match outcome:
         case Success():
-            return Step(kind="ended", at_ms=ended.published_ms, text="success: the outcome was published")
+            return Step(kind="outcome", at_ms=completion.published_ms, text="success: the outcome was published")
         case Failure():
-            said = f"failed for good ({outcome.reason}): {outcome.error}: {outcome.message}"
-            return Step(kind="ended", at_ms=ended.published_ms, text=said, cause=outcome.reason)
+            text = f"failed ({outcome.reason}): {outcome.error}: {outcome.message}"
+            return Step(kind="outcome", at_ms=completion.published_ms, text=text, cause=outcome.reason)
         case Cancelled():
-            return Step(kind="ended", at_ms=ended.published_ms, text="cancelled", cause="cancelled")
+            return Step(kind="outcome", at_ms=completion.published_ms, text="cancelled", cause="cancelled")
         case Expired():
-            said = "expired: it was not started before its deadline"
-            return Step(kind="ended", at_ms=ended.published_ms, text=said, cause="expired")
+            text = "expired: it was not started before its deadline"
+            return Step(kind="outcome", at_ms=completion.published_ms, text=text, cause="expired")
 
 
-def _buried(letter: DeadLetter, job: str, *, told: bool) -> Step:
-    why = "" if told else f" ({letter.reason}): {letter.error}: {letter.message}"
+def _dead_letter_step(letter: DeadLetter, job: str, *, with_error: bool) -> Step:
+    error = f" ({letter.reason}): {letter.error}: {letter.message}" if with_error else ""
     return Step(
         kind="dead letter",
         at_ms=letter.died_ms,
-        text=f"kept as a dead letter{why}; `headrace dead show {job}` tells more, `headrace dead replay {job}` "
-        "sends it again",
+        text=f"stored as a dead letter{error}; `headrace dead show {job}` prints it, `headrace dead replay {job}` "
+        "runs the job again",
         worker=letter.worker,
         version=letter.version,
         cause=letter.reason,
     )
 
 
-def _lies(place: JobLocation) -> Step:
-    match place.state:
+def _location_step(location: JobLocation) -> Step:
+    match location.state:
         case "leased":
-            others = place.claim_size - 1
-            said = f"a worker has it, {company(others)} (claim {place.claim})"
-            return Step(kind="leased", text=said, claim=place.claim, claim_size=others)
+            text = f"claimed by a worker {with_others(location.claim_size)} (claim {location.claim})"
+            return Step(kind="leased", text=text, claim=location.claim, claim_size=location.claim_size)
         case "delayed":
-            return Step(kind="delayed", text="waits until it is due", due_ms=place.due_ms)
-        case "again":
-            said = f"waits to run again, alone and before others; {ahead(place.ahead)}"
-            return Step(kind="waiting", text=said, ahead=place.ahead)
+            return Step(kind="delayed", text="delayed until it is due", due_ms=location.due_ms)
+        case "isolated":
+            text = f"waits to run alone, before other jobs; {_ahead(location.ahead)}"
+            return Step(kind="isolated", text=text, ahead=location.ahead)
         case "waiting":
-            return Step(kind="waiting", text=f"waits in the queue; {ahead(place.ahead)}", ahead=place.ahead)
+            text = f"waits in the queue; {_ahead(location.ahead)}"
+            return Step(kind="waiting", text=text, ahead=location.ahead)
 
 
-def _note(known: JobFacts) -> str | None:
-    if known.outcome is not None:
-        if known.completion.execution is None and isinstance(known.outcome, Success | Failure):
-            return "its outcome does not tell how it came about: no worker of this version of Headrace wrote it"
+def _note(facts: JobFacts) -> str | None:
+    if facts.outcome is not None:
+        if facts.completion.execution is None and isinstance(facts.outcome, Success | Failure):
+            return (
+                "the outcome has no record of the execution: a plain Celery worker or an older Headrace wrote it"
+            )
         return None
-    if known.location is not None or known.dead_letter is not None:
+    if facts.location is not None or facts.dead_letter is not None:
         return None
-    if not known.may_locate:
-        return "it has no outcome; where it lies is not for this Redis user to see"
-    if known.record is None:
+    if not facts.may_locate:
+        return "it has no outcome, and this Redis user may not search the queues for it"
+    if facts.record is None:
         return (
-            "Redis knows no such job: its outcome is forgotten (HEADRACE_RESULT_TTL), or the id, the Redis URL or "
+            "Redis has no such job: its outcome has expired (HEADRACE_RESULT_TTL), or the id, the Redis URL or "
             "the key prefix is wrong"
         )
-    return "it has no outcome, and was seen nowhere: it is deep in its queue, or just moved; ask again"
+    return "it has no outcome and was not found: it is deep in its queue, or moved during the search; ask again"
 
 
-def company(others: int) -> str:
-    """With how many other jobs one ran."""
-    if others <= 0:
-        return "alone"
-    return f"with {others:,} other{'' if others == 1 else 's'}"
+def with_others(claim_size: int) -> str:
+    """Return `alone`, or `with 2 other jobs` for a claim of three jobs."""
+    return "alone" if claim_size <= 1 else f"with {plural(claim_size - 1, 'other job')}"
 
 
-def ahead(jobs: int | None) -> str:
-    """How many jobs go before one."""
-    if not jobs:
-        return "it is the next"
-    return f"{plural(jobs, 'job')} ahead of it"
+def _ahead(jobs: int | None) -> str:
+    return f"{plural(jobs, 'job')} ahead of it" if jobs else "it is the next"

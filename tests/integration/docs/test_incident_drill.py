@@ -184,7 +184,7 @@ def test_a_version_that_fails_is_seen_everywhere_rolled_back_and_its_jobs_are_re
         wait_until(lambda: client.predict("churn", YOUNG, timeout=SOON).version == "1")
         assert client.predict("churn", OLD, timeout=SOON).version == "1"
         assert not fires(stage.folder, before, during, after := stage.jobs_total(), after)
-        assert "sent again by" in stage.operator("explain", min(failed))
+        assert "replayed by" in stage.operator("explain", min(failed))
 
     # It is told as it was done.
     told = re.findall(r"^\$ operator (.+)$", PAGE.read_text(), re.MULTILINE)

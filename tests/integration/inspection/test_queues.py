@@ -1,4 +1,4 @@
-"""How much waits, and how much is under way."""
+"""Tests of the depths of queues: waiting, isolated, delayed and leased jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def client(redis_url: str, server: redis.Redis):
         yield client
 
 
-def test_jobs_that_run_again_wait_and_delayed_ones_do_not(client: Client, server: redis.Redis):
+def test_isolated_jobs_count_as_waiting_and_delayed_jobs_do_not(client: Client, server: redis.Redis):
     keys = Keys()
     client.submit("churn", {"age": 1}, priority=9)
     server.rpush(keys.isolated("predict.churn"), "frame", "frame")
@@ -29,22 +29,22 @@ def test_jobs_that_run_again_wait_and_delayed_ones_do_not(client: Client, server
     assert (depth.isolated, depth.waiting, depth.delayed, depth.leased) == (2, 3, 1, 0)
 
 
-def test_jobs_a_worker_has_taken_are_counted_by_queue(client: Client, server: redis.Redis):
+def test_claimed_jobs_are_counted_by_queue(client: Client, server: redis.Redis):
     for priority in (0, 0, 9):
         client.submit("churn", {"age": 1}, priority=priority)
-    ask = ClaimLimits(queue="predict.churn", jobs=8, bytes=10**6)
-    Leases(server, LeaseKeys(Keys())).claim("owner-1", [ask], lasts_ms=60_000)
+    limits = ClaimLimits(queue="predict.churn", jobs=8, bytes=10**6)
+    Leases(server, LeaseKeys(Keys())).claim("owner-1", [limits], lasts_ms=60_000)
     (depth,) = client.queues()
     assert (depth.waiting, depth.leased) == (0, 3)
 
 
-def test_a_lease_nobody_can_read_counts_for_nothing(client: Client, server: redis.Redis):
+def test_a_malformed_lease_counts_no_jobs(client: Client, server: redis.Redis):
     server.zadd(Keys().leases, {b"\xff": 1, "a#b": 2, "a#1,x#predict.churn": 3, "a##predict.churn": 4})
     (depth,) = client.queues()
     assert depth.leased == 0
 
 
-async def test_asyncio_counts_the_same(client: Client, server: redis.Redis, redis_url: str):
+async def test_the_asyncio_client_returns_the_same_depths(client: Client, server: redis.Redis, redis_url: str):
     server.rpush(Keys().isolated("predict.churn"), "frame")
     async with AsyncClient(redis_url) as other:
         assert await other.queues() == client.queues()
