@@ -38,8 +38,8 @@ class JobLocation(msgspec.Struct, frozen=True, kw_only=True):
     ahead: int | None = None
     #: The moment a delayed job is due, unix milliseconds.
     due_ms: int | None = None
-    #: The name of the lease, and the number of jobs under it: 1 is alone.
-    claim: str | None = None
+    #: The name of the lease of its claim, and the number of jobs under it: 1 is alone.
+    lease: str | None = None
     claim_size: int = 0
 
 
@@ -182,7 +182,7 @@ class JobLocator:
                 return JobLocation(
                     model=model,
                     state="leased",
-                    claim=name,
+                    lease=name,
                     claim_size=length,
                     attempts=_decode_attempts(history),
                 )

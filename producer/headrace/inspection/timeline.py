@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.inspection.locate import JobLocation
 from headrace.text import format_duration, plural
-from headrace.wire.attempts import CRASH, REQUEUED, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, TIMEOUT, Attempt
+from headrace.wire.attempts import CRASH, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, REQUEUED, TIMEOUT, Attempt
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.execution import Completion, Execution
 from headrace.wire.message import submission_time
@@ -42,7 +42,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: The moment, unix milliseconds; None where it is unknown, and for the present place.
     at_ms: int | None = None
     #: The lease of the claim (host, process and number), the worker's name, and the jobs in the claim: 1 is alone.
-    claim: str | None = None
+    lease: str | None = None
     worker: str | None = None
     claim_size: int | None = None
     #: Milliseconds from the submission, replay or last attempt to the claim.
@@ -179,11 +179,12 @@ def _execution_steps(execution: Execution, worker: str | None, waiting_since_ms:
     # The producer's clock may be ahead of the server's.
     waited_ms = None if waiting_since_ms is None else max(0, execution.claimed_ms - waiting_since_ms)
     wait = "" if waited_ms is None else f" after a wait of {format_duration(waited_ms)}"
+    others = with_others(execution.claim_size)
     yield Step(
         kind="claimed",
         at_ms=execution.claimed_ms,
-        text=f"claimed by {worker or 'a worker'} {with_others(execution.claim_size)}{wait} (claim {execution.lease})",
-        claim=execution.lease,
+        text=f"claimed by {worker or 'a worker'} {others}{wait} (lease {execution.lease})",
+        lease=execution.lease,
         worker=worker,
         claim_size=execution.claim_size,
         waited_ms=waited_ms,
@@ -231,8 +232,8 @@ def _dead_letter_step(letter: DeadLetter, job: str, *, with_error: bool) -> Step
 def _location_step(location: JobLocation) -> Step:
     match location.state:
         case "leased":
-            text = f"claimed by a worker {with_others(location.claim_size)} (claim {location.claim})"
-            return Step(kind="leased", text=text, claim=location.claim, claim_size=location.claim_size)
+            text = f"claimed by a worker {with_others(location.claim_size)} (lease {location.lease})"
+            return Step(kind="leased", text=text, lease=location.lease, claim_size=location.claim_size)
         case "delayed":
             return Step(kind="delayed", text="delayed until it is due", due_ms=location.due_ms)
         case "isolated":

@@ -74,7 +74,7 @@ def test_a_claimed_job_is_running_and_a_job_of_a_lost_worker_is_isolated(client:
     leases, claim = claim_jobs(server, 3)
     timeline = job.explain()
     assert timeline.status == "running"
-    assert timeline.steps[-1].text == "claimed by a worker with 2 other jobs (claim host/1/ab/1)"
+    assert timeline.steps[-1].text == "claimed by a worker with 2 other jobs (lease host/1/ab/1)"
     leases.requeue_isolated(claim.lease, "crash", owner="host/1/ab")
     timeline = job.explain()
     assert [step.kind for step in timeline.steps] == ["submitted", "attempt", "isolated"]

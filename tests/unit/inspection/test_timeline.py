@@ -48,7 +48,7 @@ def test_a_success_names_the_claim_its_size_the_wait_and_the_prediction():
     assert (timeline.status, timeline.model, timeline.note) == ("success", "churn", None)
     assert [(step.kind, (step.at_ms or 0) - SUBMITTED, step.text) for step in timeline.steps] == [
         ("submitted", 0, "submitted"),
-        ("claimed", 40, "claimed by w@host with 63 other jobs after a wait of 40 ms (claim host/12/ab/7)"),
+        ("claimed", 40, "claimed by w@host with 63 other jobs after a wait of 40 ms (lease host/12/ab/7)"),
         ("predicted", 42, "predicted by version 3 on treelite: 64 instances in 4.2 ms"),
         ("outcome", 50, "success: the outcome was published"),
     ]
@@ -69,7 +69,7 @@ def test_attempts_come_before_the_execution_that_finished_the_job():
         "attempt on host/2 alone failed: its process was lost",
         "requeued by host/3, which could not run it",
         "replayed by ann@desk",
-        "claimed by w@host alone after a wait of 10 ms (claim host/12/ab/7)",
+        "claimed by w@host alone after a wait of 10 ms (lease host/12/ab/7)",
     ]
 
 
@@ -114,9 +114,9 @@ def test_a_job_that_never_ran_names_its_outcome(outcome, status, text):
             "waits to run alone, before other jobs; 1 job ahead of it",
         ),
         (
-            JobLocation(model="churn", state="leased", claim="host/1/2/3", claim_size=1),
+            JobLocation(model="churn", state="leased", lease="host/1/2/3", claim_size=1),
             "running",
-            "claimed by a worker alone (claim host/1/2/3)",
+            "claimed by a worker alone (lease host/1/2/3)",
         ),
     ],
 )
