@@ -151,7 +151,7 @@ def test_a_version_is_signed_and_required_to_be(
     assert made.returncode == 0, made.stderr
     worker = "release.key" if kind else "release.pub"
     assert f"HEADRACE_MODEL_KEYS={worker}" in made.stderr
-    assert "release.key is there already" in run("keys", "new", "release", *kind).stderr
+    assert "release.key exists already" in run("keys", "new", "release", *kind).stderr
     add("--sign-key", "release.key")
     add()
     settings = {"HEADRACE_MODEL_KEYS": worker, "HEADRACE_REQUIRE_SIGNATURE": "true"}

@@ -1,4 +1,4 @@
-"""An S3 of this machine, in memory: moto behind a web server, one request at a time."""
+"""A local S3 server for tests: moto in memory, behind a web server that handles one request at a time."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pytest
 
 BUCKET = "models"
 
-#: A server that is away is away at once.
-IMPATIENT = {"connect_timeout": 1, "read_timeout": 5, "retries": {"max_attempts": 1}}
+#: Client options that make requests to a stopped server fail at once.
+SHORT_TIMEOUTS = {"connect_timeout": 1, "read_timeout": 5, "retries": {"max_attempts": 1}}
 
 
 class S3:
-    """A server that can be away for a while, and heedless of conditions, as some are."""
+    """A server that can be stopped for a while, and can ignore conditional writes as some servers do."""
 
     def __init__(self) -> None:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         self._app = DomainDispatcherApplication(create_backend_app)
         self.port = 0
-        self.heeds_conditions, self.stopped = True, True
+        self.conditional_writes, self.stopped = True, True
         self.start()
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a client needs to reach it, and no other S3."""
+        """The environment that makes a client use this server only."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
             "AWS_ACCESS_KEY_ID": "testing",
@@ -39,35 +39,37 @@ class S3:
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "FSSPEC_S3": json.dumps({"config_kwargs": IMPATIENT}),
+            "FSSPEC_S3": json.dumps({"config_kwargs": SHORT_TIMEOUTS}),
         }
 
-    def _answer(self, environ: dict[str, Any], start_response: Any) -> Any:
-        if not self.heeds_conditions:
+    def _respond(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if not self.conditional_writes:
             environ.pop("HTTP_IF_NONE_MATCH", None)
         return self._app(environ, start_response)
 
     def start(self) -> None:
-        """Answer, on the same port as before."""
+        """Start, on the same port as before."""
         from werkzeug.serving import WSGIRequestHandler, make_server
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        # moto looks whether an object is there and then writes it: two threads would fall between.
-        self._server = make_server("127.0.0.1", self.port, self._answer, False, request_handler=WSGIRequestHandler)
+        # moto checks a condition and then writes, without a lock: with two threads both could succeed.
+        self._server = make_server(
+            "127.0.0.1", self.port, self._respond, False, request_handler=WSGIRequestHandler
+        )
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         self.stopped = False
 
     def stop(self) -> None:
-        """Be away; what it holds stays."""
+        """Stop; the stored objects remain."""
         self.stopped = True
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=10)
 
     def empty(self) -> None:
-        """Hold the bucket and nothing else."""
+        """Remove all objects, and create an empty bucket."""
         from moto.s3.models import s3_backends
 
         for account in list(s3_backends):
@@ -78,7 +80,7 @@ class S3:
 
 @contextmanager
 def s3_server() -> Iterator[S3]:
-    """A server, until the tests that use it are done."""
+    """Run a server."""
     server = S3()
     try:
         yield server
@@ -95,15 +97,15 @@ def s3_of_module() -> Iterator[S3]:
 
 @pytest.fixture
 def s3(s3_of_module: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """An empty S3 that this process talks to."""
+    """Return the server, emptied, with this process configured to use it."""
     import fsspec
 
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name, value in s3_of_module.environ.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": IMPATIENT})
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": SHORT_TIMEOUTS})
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     s3_of_module.empty()
-    s3_of_module.heeds_conditions = True
+    s3_of_module.conditional_writes = True
     return s3_of_module

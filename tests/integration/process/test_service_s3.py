@@ -50,12 +50,12 @@ def test_versions_of_s3_are_served_and_served_on_while_it_is_away(
         wait_until(lambda: server.hget("headrace:contracts:churn", "latest") == b"2")
         s3.stop()
         try:
-            wait_until(lambda: "is away" in worker.log.read_text())
+            wait_until(lambda: "is unavailable" in worker.log.read_text())
             assert answers() == 2.0
             with serving(url=redis_url, models=URL, folder=tmp_path, name="second", **settings) as second:
                 worker.stop()
                 assert answers() == 2.0
-                assert second.log.read_text().count("is away") == 1
+                assert second.log.read_text().count("is unavailable") == 1
                 s3.start()
                 add(tmp_path, 3.0)
                 wait_until(lambda: answers() == 3.0)
@@ -82,7 +82,7 @@ def test_a_worker_without_store_or_cache_says_so_and_ends(s3: S3, redis_url: str
                 timeout=60,
             )
             assert done.returncode == 1, done.stderr
-            assert done.stderr.splitlines()[-1].startswith(f"headrace: the model store {URL} is away")
+            assert done.stderr.splitlines()[-1].startswith(f"headrace: the model store {URL} is unavailable")
     finally:
         s3.start()
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from headrace.catalog.contract import Array, Feature, Named
 from headrace.errors import ModelError
 from headrace_worker.models.loader import load
-from headrace_worker.packaging.mlflow import read_folder
+from headrace_worker.packaging.mlflow import read_mlflow_model
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
@@ -133,7 +133,7 @@ def test_a_tensor_is_a_list_of_its_shape(folder: Path) -> None:
     described = DESCRIBED.format(file="model.pkl")
     signature = f"signature:\n  inputs: '{json.dumps(inputs)}'\n"
     (folder / "MLmodel").write_text(described[: described.index("signature:")] + signature)
-    assert read_folder(folder).signature == Array(shape=(30,))
+    assert read_mlflow_model(folder).signature == Array(shape=(30,))
 
 
 def _described(tmp_path: Path, text: str) -> Path:
@@ -163,9 +163,9 @@ def _described(tmp_path: Path, text: str) -> Path:
 )
 def test_a_folder_that_cannot_be_read_is_an_error_that_says_why(text: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=why):
-        read_folder(_described(tmp_path, text))
+        read_mlflow_model(_described(tmp_path, text))
 
 
 def test_a_folder_without_a_description_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no MLmodel"):
-        read_folder(tmp_path)
+        read_mlflow_model(tmp_path)

@@ -24,8 +24,8 @@ from headrace_worker.manifest import Trial
 from headrace_worker.models.loader import load
 from headrace_worker.packaging.infer import infer
 from headrace_worker.packaging.package import package
-from headrace_worker.packaging.sample_rows import generate
-from headrace_worker.packaging.trials import Reference, attempt, measure, quickest, refer
+from headrace_worker.packaging.sample_rows import generate_instances
+from headrace_worker.packaging.trials import Reference, build_reference, choose_fastest, measure, run_trial
 from headrace_worker.parity import TOLERANCE, compare_predictions
 from headrace_worker.store.store import Store
 
@@ -61,13 +61,13 @@ EXAMPLE = [
     ],
 )
 def test_generated_rows_fit_the_contract_and_are_always_the_same(given_: Any, example: Any) -> None:
-    rows = generate(given_, example, 300)
+    rows = generate_instances(given_, example, 300)
     assert check_instances(_contract(given_), rows) == rows
-    assert rows == generate(given_, example, 300)
+    assert rows == generate_instances(given_, example, 300)
 
 
 def test_generated_rows_reach_a_little_beyond_the_example_and_hold_what_was_never_seen() -> None:
-    rows = generate(NAMED, [*EXAMPLE, EXAMPLE[0] | {"age": 30.5}], 1_000)
+    rows = generate_instances(NAMED, [*EXAMPLE, EXAMPLE[0] | {"age": 30.5}], 1_000)
     ages = [row["age"] for row in rows if row["age"] is not None]
     assert 18.9 < min(ages) < 20
     assert 30.5 < max(ages) < 31.6
@@ -107,13 +107,13 @@ def test_a_runtime_that_differs_or_fails_is_refused_with_the_reason() -> None:
     def failing(method: str, instances: Sequence[Any]) -> list[Any]:
         raise ValueError("a value of an instance")
 
-    assert attempt("odd", wrong, _reference()).refused == "predict differs from scikit-learn's for 2 of 3 rows"
-    assert attempt("odd", failing, _reference()).refused == "predict fails: ValueError"
+    assert run_trial("odd", wrong, _reference()).refused == "predict differs from scikit-learn's for 2 of 3 rows"
+    assert run_trial("odd", failing, _reference()).refused == "predict fails: ValueError"
 
 
 def test_a_difference_with_missing_values_only_is_said_to_be_one() -> None:
     reference = Reference([[None], [1.0]], {"predict": [1, 1]}, "predict")
-    found = attempt("odd", lambda method, rows: [0 if row == [None] else 1 for row in rows], reference)
+    found = run_trial("odd", lambda method, rows: [0 if row == [None] else 1 for row in rows], reference)
     assert found.refused.endswith("for 1 of 2 rows, all with missing values, which the contract allows")
 
 
@@ -145,7 +145,7 @@ def _trial(name: str, *milliseconds: float, refused: str = "") -> Trial:
     ],
 )
 def test_the_quickest_that_passed_is_kept_if_it_is_worth_it(others: list[Trial], kept: str) -> None:
-    found = quickest([_trial("sklearn", 1, 2, 10), *others])
+    found = choose_fastest([_trial("sklearn", 1, 2, 10), *others])
     assert found is not None
     assert found.runtime == kept
 
@@ -160,7 +160,7 @@ def test_rows_that_scikit_learn_refuses_are_not_compared() -> None:
     estimator = Picky().fit(X, Y)
     small = [row for row in X.tolist() if row[0] <= 1]
     contract = infer(estimator, small, model="m", given=Array(shape=(6,)))
-    reference = refer(estimator, contract, small)
+    reference = build_reference(estimator, contract, small)
     assert len(reference.rows) > len(small) + 100
     assert max(row[0] for row in reference.rows) <= 1
 

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from headrace.catalog.contract import Array, Text
-from headrace_worker.runtimes.forest import quick_methods
+from headrace_worker.runtimes.forest import build_fast_methods
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
@@ -46,7 +46,7 @@ WORDS = np.array(["low", "middle", "high"])
 )
 def test_it_gives_the_same_bits(forest: Any, table: Any, answers: Any) -> None:
     forest.fit(table, answers)
-    quick = quick_methods(forest)
+    quick = build_fast_methods(forest)
     assert "predict" in quick
     for method, call in quick.items():
         with np.errstate(divide="ignore"):
@@ -64,12 +64,12 @@ def test_it_gives_the_same_bits(forest: Any, table: Any, answers: Any) -> None:
     ],
 )
 def test_what_is_no_forest_of_one_output_is_left_alone(estimator: BaseEstimator) -> None:
-    assert quick_methods(estimator) == {}
+    assert build_fast_methods(estimator) == {}
 
 
 def test_what_is_no_plain_row_is_left_to_scikit_learn() -> None:
     forest = RandomForestClassifier(5, random_state=0).fit(X, Y)
-    quick = quick_methods(forest)
+    quick = build_fast_methods(forest)
     assert np.array_equal(quick["predict_proba"](sparse.csr_array(X)), forest.predict_proba(X))
     for bad, why in (
         (np.full((1, 6), 1e300), "too large for dtype"),
@@ -83,7 +83,7 @@ def test_what_is_no_plain_row_is_left_to_scikit_learn() -> None:
 def test_a_forest_with_a_tree_of_more_features_than_it_has_is_left_alone() -> None:
     forest = RandomForestClassifier(2).fit(X, Y)
     forest.estimators_[0].tree_ = RandomForestClassifier(1).fit(np.hstack([X, X]), Y).estimators_[0].tree_
-    assert quick_methods(forest) == {}
+    assert build_fast_methods(forest) == {}
 
 
 def test_a_worker_calls_it_and_a_person_who_packages_does_not() -> None:
@@ -113,4 +113,4 @@ def test_texts_reach_a_forest_through_its_pipeline() -> None:
 def test_a_frame_reaches_a_forest_as_one() -> None:
     table = pd.DataFrame(X, columns=list("abcdef"))
     forest = RandomForestClassifier(5, random_state=0).fit(table, Y)
-    assert np.array_equal(quick_methods(forest)["predict_proba"](table), forest.predict_proba(table))
+    assert np.array_equal(build_fast_methods(forest)["predict_proba"](table), forest.predict_proba(table))

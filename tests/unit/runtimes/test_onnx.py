@@ -26,8 +26,8 @@ from headrace.catalog.contract import Array, Feature, Named, Text
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.models.loader import load
 from headrace_worker.packaging.package import package
-from headrace_worker.runtimes.onnx import OnnxRuntime, input_of, open_session, refuse_files_outside
-from headrace_worker.runtimes.predictions import plain
+from headrace_worker.runtimes.onnx import OnnxRuntime, infer_input, open_session, refuse_external_tensors
+from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.store.store import Store
 from tests.support.runtime_loading import loaded
 
@@ -140,7 +140,7 @@ def _sum(shape: list[Any]) -> bytes:
 
 def _runtime(data: bytes, instances: list[Any]) -> OnnxRuntime:
     session = open_session(data, "m.onnx")
-    return OnnxRuntime(session, input_of(session, instances, "m.onnx"))
+    return OnnxRuntime(session, infer_input(session, instances, "m.onnx"))
 
 
 def test_a_file_of_one_input_takes_lists_or_objects() -> None:
@@ -148,7 +148,7 @@ def test_a_file_of_one_input_takes_lists_or_objects() -> None:
     assert _runtime(data, [[1.0, 2.0, 3.0]]).predict("predict", [[1.0, 2.0, 3.0], [4, 5, 6]]) == [6.0, 15.0]
     rows = [{"a": 1.0, "b": 2.0, "c": 3.0}]
     assert _runtime(data, rows).predict("predict", rows) == [6.0]
-    assert input_of(open_session(data, "m"), rows, "m") == Named(
+    assert infer_input(open_session(data, "m"), rows, "m") == Named(
         features=tuple(Feature(name=name, kind="number") for name in "abc")
     )
 
@@ -176,7 +176,7 @@ def test_a_file_of_texts_takes_texts() -> None:
     )
     runtime = _runtime(data, ["some words"])
     assert runtime.predict("predict", ["a b", "c"]) == ["a b", "c"]
-    assert input_of(open_session(data, "m"), ["some words"], "m") == Text()
+    assert infer_input(open_session(data, "m"), ["some words"], "m") == Text()
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_a_file_that_reads_other_files_is_refused() -> None:
     graph = helper.make_graph([node], "graph", [_info("x", [None, 3])], [_info("y", [None, 1])], [outside])
     data = helper.make_model(graph).SerializeToString()
     with pytest.raises(ModelError, match="in other files"):
-        refuse_files_outside(data, "m.onnx")
-    refuse_files_outside(_sum([None, 3]), "m.onnx")
+        refuse_external_tensors(data, "m.onnx")
+    refuse_external_tensors(_sum([None, 3]), "m.onnx")
 
 
 def test_an_onnx_file_is_packaged_and_serves(tmp_path: Path) -> None:
@@ -230,4 +230,4 @@ def test_objects_of_probabilities_become_lists_in_the_order_of_their_classes() -
     data = to_onnx(estimator, X[:1].astype(np.float32)).SerializeToString()  # with its usual ZipMap
     rows = X[:5].tolist()
     got = _runtime(data, rows).predict("predict_proba", rows)
-    assert np.allclose(got, plain(estimator.predict_proba(X[:5]), 5), 1e-6)
+    assert np.allclose(got, to_predictions(estimator.predict_proba(X[:5]), 5), 1e-6)

@@ -13,7 +13,7 @@ import pytest
 from headrace.errors import ModelError, UnknownModel
 from headrace_worker.models.loader import load
 from headrace_worker.packaging.package import package
-from headrace_worker.runtimes.python import PythonRuntime, is_factory, is_trusted, make
+from headrace_worker.runtimes.python import PythonRuntime, create_model, is_factory, is_trusted
 from headrace_worker.store.store import Store
 
 MODULE = """
@@ -118,7 +118,7 @@ def test_changed_data_is_not_loaded(folder: Path) -> None:
 )
 def test_a_factory_that_makes_no_model_is_an_error(folder: Path, factory: str, why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        make(factory, b"")
+        create_model(factory, b"")
 
 
 def test_a_model_that_gives_too_few_predictions_is_not_packaged(folder: Path) -> None:

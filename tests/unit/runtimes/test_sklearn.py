@@ -26,8 +26,8 @@ from headrace.catalog.contract import Array, Contract, Feature, Named, Output, T
 from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.packaging.infer import infer
-from headrace_worker.runtimes.estimator_tree import categories, describe, parts
-from headrace_worker.runtimes.predictions import plain
+from headrace_worker.runtimes.estimator_tree import describe, find_categories, iter_estimators
+from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 RANDOM = np.random.default_rng(0)
@@ -131,7 +131,7 @@ def test_own_estimators_of_numbers_are_spared_the_names() -> None:
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME, Y)
     expected = fitted.predict_proba(FRAME)
     runtime = SklearnRuntime(fitted, _features(a="number", b="number", c="number"), own=True)
-    assert not any("feature_names_in_" in vars(part) for part in parts(fitted))
+    assert not any("feature_names_in_" in vars(part) for part in iter_estimators(fitted))
     # The order in memory is another, and with it the last digit of a sum.
     np.testing.assert_allclose(runtime.predict("predict_proba", FRAME.to_dict("records")), expected, rtol=1e-13)
 
@@ -185,7 +185,7 @@ def test_an_estimator_that_is_not_the_runtimes_own_is_left_alone() -> None:
     ],
 )
 def test_every_kind_of_output_becomes_plain_lists(output: Any, expected: Any) -> None:
-    got = plain(output, 2)
+    got = to_predictions(output, 2)
     assert got == expected
     assert json.loads(json.dumps(got, allow_nan=False)) == expected
 
@@ -193,12 +193,12 @@ def test_every_kind_of_output_becomes_plain_lists(output: Any, expected: Any) ->
 @pytest.mark.parametrize("output", [np.zeros(3), np.float64(1), 1, None, [], "ab"])
 def test_output_that_is_not_one_for_each_instance_is_the_models_fault(output: Any) -> None:
     with pytest.raises(ModelError, match="it must give one for each"):
-        plain(output, 2)
+        to_predictions(output, 2)
 
 
 def test_parts_are_found_however_deep() -> None:
     forest = RandomForestClassifier(3, random_state=0).fit(X, Y)
-    names = [type(part).__name__ for part in parts(make_pipeline(StandardScaler(), forest))]
+    names = [type(part).__name__ for part in iter_estimators(make_pipeline(StandardScaler(), forest))]
     assert sorted(set(names)) == ["DecisionTreeClassifier", "Pipeline", "RandomForestClassifier", "StandardScaler"]
     assert describe(make_pipeline(StandardScaler(), forest)) == "Pipeline(StandardScaler, RandomForestClassifier)"
 
@@ -207,7 +207,7 @@ def test_categories_are_followed_to_the_column_they_come_from() -> None:
     table = pd.DataFrame({"x": [1.0, 2.0, 3.0], "s": ["a", "b", "a"], "t": ["c", "c", "d"]})
     inner = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
     estimator = make_pipeline(make_column_transformer((inner, ["t", "s"]), remainder="drop")).fit(table)
-    assert categories(estimator, list(table)) == {"t": ["c", "d"], "s": ["a", "b"]}
+    assert find_categories(estimator, list(table)) == {"t": ["c", "d"], "s": ["a", "b"]}
 
 
 # The slow way round: whatever passes the check of a contract, the runtime takes.

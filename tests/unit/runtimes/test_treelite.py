@@ -27,7 +27,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from headrace.catalog.contract import Array, Feature, Named
 from headrace.errors import InvalidInput, ModelError
-from headrace_worker.runtimes.predictions import plain
+from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.runtimes.treelite import TreeliteRuntime
 from tests.support.runtime_loading import loaded
 
@@ -82,7 +82,7 @@ def test_a_classifier_gives_the_same_classes_and_probabilities(estimator: Any, t
             assert np.allclose(runtime.predict(method, rows), getattr(estimator, method)(table), 1e-12, 1e-14)
     if hasattr(estimator, "predict_log_proba"):
         with np.errstate(divide="ignore"):
-            expected = plain(estimator.predict_log_proba(table), len(table))
+            expected = to_predictions(estimator.predict_log_proba(table), len(table))
         got = runtime.predict("predict_log_proba", rows)
         assert [[value is None for value in row] for row in got] == [[v is None for v in row] for row in expected]
 

@@ -1,4 +1,4 @@
-"""Bytes that pretend to be a model: each is refused with a sentence, none runs code."""
+"""Bytes that are not a valid model: each is refused with a clear error, and none runs code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from headrace.errors import ModelError
 from headrace_worker.store import artifact
-from headrace_worker.store.artifact import newer_than
+from headrace_worker.store.artifact import is_newer
 from headrace_worker.store.trusted_types import TRUSTED
 
 X, Y = make_classification(50, 5, random_state=0)
@@ -35,12 +35,12 @@ CAP = 10_000_000
 
 
 def _load(data: bytes, *, trust_pickle: bool = False, max_bytes: int = CAP) -> Any:
-    form = artifact.format_of(data, "m")
+    form = artifact.detect_format(data, "m")
     return artifact.load(data, form, "m", max_bytes=max_bytes, trust_pickle=trust_pickle)
 
 
-def _edited(data: bytes, edit: Callable[[str], str]) -> bytes:
-    """A skops file with its schema changed."""
+def _edit_schema(data: bytes, edit: Callable[[str], str]) -> bytes:
+    """Return a copy of a skops file with an edited schema."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(buffer, "w") as target:
         for member in source.infolist():
@@ -62,7 +62,7 @@ def _zip(*, packed: bool = True, **members: bytes) -> bytes:
     [b"", b"hello", b"\x00" * 100, b'{"a": 1}', b"a,b\n1,2\n", bytes(range(255, 0, -1))],
     ids=["empty", "text", "zeros", "json", "csv", "noise"],
 )
-def test_a_file_that_is_no_model_is_refused(data: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(data: bytes) -> None:
     with pytest.raises(ModelError, match="m is no model file: neither skops"):
         _load(data)
 
@@ -82,7 +82,7 @@ def test_a_file_that_is_no_model_is_refused(data: bytes) -> None:
         skops.io.dumps(LogisticRegression().fit(X, Y))[:-200],
     ],
 )
-def test_a_zip_that_is_no_skops_file_is_refused(data: bytes) -> None:
+def test_a_zip_that_is_not_a_skops_file_is_refused(data: bytes) -> None:
     with pytest.raises(ModelError, match=r"^m "):
         _load(data)
 
@@ -91,7 +91,7 @@ def test_a_zip_that_is_no_skops_file_is_refused(data: bytes) -> None:
     ("value", "kind"),
     [({"a": 1}, "dict"), ([1, 2], "list"), (np.arange(3), "ndarray"), ("text", "str"), (len, "builtin")],
 )
-def test_a_file_that_holds_something_else_is_refused(value: Any, kind: str) -> None:
+def test_a_file_that_holds_no_estimator_is_refused(value: Any, kind: str) -> None:
     with pytest.raises(ModelError, match=f"m holds a {kind}"):
         _load(pickle.dumps(value), trust_pickle=True)
     if kind not in {"builtin"}:
@@ -100,7 +100,7 @@ def test_a_file_that_holds_something_else_is_refused(value: Any, kind: str) -> N
 
 
 class _Bomb:
-    """Runs code when unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -109,7 +109,7 @@ class _Bomb:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_runs_nothing_unless_trusted(tmp_path: Path) -> None:
+def test_a_pickle_runs_nothing_unless_it_is_trusted(tmp_path: Path) -> None:
     for data in (pickle.dumps(_Bomb(tmp_path / "ran")), pickle.dumps(_Bomb(tmp_path / "ran"), protocol=2)):
         with pytest.raises(ModelError, match="m is a pickle, and reading a pickle runs whatever code is in it"):
             _load(data)
@@ -117,18 +117,18 @@ def test_a_pickle_runs_nothing_unless_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compress", [0, "zlib", "gzip", "bz2", "xz", "lzma"])
-def test_joblib_files_are_known_however_they_are_compressed(compress: Any) -> None:
+def test_joblib_files_are_detected_with_any_compression(compress: Any) -> None:
     buffer = io.BytesIO()
     joblib.dump(LogisticRegression().fit(X, Y), buffer, compress=compress)
     assert isinstance(_load(buffer.getvalue(), trust_pickle=True), LogisticRegression)
 
 
-def test_a_damaged_pickle_is_told() -> None:
+def test_a_damaged_pickle_is_reported() -> None:
     with pytest.raises(ModelError, match="m cannot be loaded"):
         _load(pickle.dumps(LogisticRegression().fit(X, Y))[:-30], trust_pickle=True)
 
 
-def test_a_pickle_of_a_class_that_is_not_here_is_told() -> None:
+def test_a_pickle_of_a_class_that_is_not_installed_is_reported() -> None:
     data = b"\x80\x04c__main__\nMyTransformer\n."
     with pytest.raises(ModelError, match="needs something defined in the script or notebook"):
         _load(data, trust_pickle=True)
@@ -136,7 +136,7 @@ def test_a_pickle_of_a_class_that_is_not_here_is_told() -> None:
         _load(b"\x80\x04cno_such_module\nModel\n.", trust_pickle=True)
 
 
-def test_an_untrusted_type_is_named_with_what_to_do() -> None:
+def test_the_error_names_an_untrusted_type_and_the_remedy() -> None:
     model = make_pipeline(FunctionTransformer(np.gradient, kw_args={"axis": 1}), LogisticRegression()).fit(X, Y)
     with pytest.raises(ModelError, match=r"m needs numpy.gradient, which is not on the list.*--trust-pickle"):
         _load(skops.io.dumps(model))
@@ -148,7 +148,7 @@ def test_an_untrusted_type_is_named_with_what_to_do() -> None:
 def test_a_forged_function_is_never_called_or_imported(function: str) -> None:
     module, name = function.split(".")
     honest = skops.io.dumps(FunctionTransformer(np.reshape).fit(X))
-    forged = _edited(
+    forged = _edit_schema(
         honest,
         lambda schema: schema.replace('"__class__": "reshape"', f'"__class__": "{name}"').replace(
             '"__module__": "numpy",\n      "__loader__": "FunctionNode"',
@@ -160,7 +160,7 @@ def test_a_forged_function_is_never_called_or_imported(function: str) -> None:
         _load(forged)
 
 
-def test_the_trusted_list_names_no_way_to_run_code_or_reach_files() -> None:
+def test_no_trusted_type_runs_code_or_reads_files() -> None:
     assert len(set(TRUSTED)) == len(TRUSTED)
     for name in TRUSTED:
         assert name.split(".")[0] in {"functools", "numpy", "scipy", "sklearn"}
@@ -176,13 +176,13 @@ def test_a_file_that_unpacks_beyond_the_cap_is_not_unpacked() -> None:
         _load(bomb)
 
 
-def test_an_archive_within_the_archive_is_counted_too() -> None:
+def test_a_nested_archive_counts_towards_the_unpacked_size() -> None:
     inner = io.BytesIO()
     sparse.save_npz(inner, sparse.csr_matrix(np.zeros((1, 1_000_000)) + 1), compressed=True)
     with pytest.raises(ModelError, match=r"m unpacks to \d\d,\d{3},\d{3} bytes"):
         _load(_zip(packed=False, schema_json=b"{}", a_npz=inner.getvalue()))
     packed_twice = _zip(schema_json=b"{}", a_npz=_zip(packed=False, x_npy=b"0" * 5_000_000))
-    with pytest.raises(ModelError, match="packed again"):
+    with pytest.raises(ModelError, match="compressed twice"):
         _load(packed_twice)
 
 
@@ -201,11 +201,11 @@ def test_an_array_that_claims_more_than_it_holds_is_refused() -> None:
         _load(buffer.getvalue())
 
 
-def test_a_model_of_a_newer_scikit_learn_is_refused_by_both_versions() -> None:
+def test_a_model_of_a_newer_scikit_learn_is_refused_in_both_formats() -> None:
     import sklearn
 
     model = LogisticRegression().fit(X, Y)
-    newer = _edited(skops.io.dumps(model), lambda schema: schema.replace(sklearn.__version__, "99.1.0"))
+    newer = _edit_schema(skops.io.dumps(model), lambda schema: schema.replace(sklearn.__version__, "99.1.0"))
     with pytest.raises(ModelError, match=r"made by scikit-learn 99.1.0, newer than the \d+\.\d+\.\d+ here"):
         _load(newer)
     old, new = sklearn.__version__.encode(), b"99.1." + b"0" * (len(sklearn.__version__) - 5)
@@ -213,20 +213,20 @@ def test_a_model_of_a_newer_scikit_learn_is_refused_by_both_versions() -> None:
         _load(pickle.dumps(model).replace(old, new), trust_pickle=True)
 
 
-def test_a_model_of_an_older_scikit_learn_is_left_to_its_example() -> None:
+def test_a_model_of_an_older_scikit_learn_is_loaded() -> None:
     import sklearn
 
-    older = _edited(
+    older = _edit_schema(
         skops.io.dumps(LogisticRegression().fit(X, Y)), lambda schema: schema.replace(sklearn.__version__, "1.2.0")
     )
     assert isinstance(_load(older), LogisticRegression)
 
 
-def test_versions_compare_as_numbers() -> None:
-    assert newer_than("1.10.0", "1.9.1")
-    assert not newer_than("1.9.9", "1.9.1")
-    assert not newer_than("1.9.dev0", "1.9.1")
-    assert not newer_than("unknown", "1.9.1")
+def test_library_versions_are_compared_as_numbers() -> None:
+    assert is_newer("1.10.0", "1.9.1")
+    assert not is_newer("1.9.9", "1.9.1")
+    assert not is_newer("1.9.dev0", "1.9.1")
+    assert not is_newer("unknown", "1.9.1")
 
 
 @pytest.mark.parametrize(
@@ -238,12 +238,12 @@ def test_versions_compare_as_numbers() -> None:
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_forests_boosting_and_neighbours_need_no_trust(model: Any) -> None:
+def test_forests_boosting_and_neighbours_load_from_skops(model: Any) -> None:
     loaded = _load(artifact.dump(model, "skops"))
     assert (loaded.predict_proba(X) == model.predict_proba(X)).all()
 
 
-def _forest_with(**changed: int) -> bytes:
+def _damaged_forest(**changed: int) -> bytes:
     model = RandomForestClassifier(2, random_state=0).fit(X, Y)
     tree = model.estimators_[0].tree_
     state = tree.__getstate__()
@@ -256,7 +256,7 @@ def _forest_with(**changed: int) -> bytes:
 @pytest.mark.parametrize("changed", [{"feature": 9999}, {"left_child": 10**6}, {"right_child": 0}])
 def test_a_tree_that_points_outside_of_itself_is_refused(changed: dict[str, int]) -> None:
     with pytest.raises(ModelError, match=r"holds a tree whose nodes point outside of it|cannot be loaded"):
-        _load(_forest_with(**changed))
+        _load(_damaged_forest(**changed))
 
 
 @pytest.mark.parametrize("changed", [{"feature_idx": 9999}, {"left": 10**6}, {"right": 0}])
@@ -269,7 +269,7 @@ def test_a_boosted_tree_that_points_outside_of_itself_is_refused(changed: dict[s
         _load(artifact.dump(model, "skops"))
 
 
-def test_random_damage_is_told_and_never_a_crash() -> None:
+def test_random_damage_is_reported_and_never_a_crash() -> None:
     data = skops.io.dumps(RandomForestClassifier(2, random_state=0).fit(X, Y))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         schema = json.loads(archive.read("schema.json"))
@@ -278,7 +278,7 @@ def test_random_damage_is_told_and_never_a_crash() -> None:
         broken = json.loads(json.dumps(schema))
         _break(broken, random)
         with contextlib.suppress(ModelError):
-            _load(_edited(data, lambda _, broken=broken: json.dumps(broken)))
+            _load(_edit_schema(data, lambda _, broken=broken: json.dumps(broken)))
 
 
 def _break(value: Any, random: np.random.Generator) -> None:
@@ -293,29 +293,30 @@ def _break(value: Any, random: np.random.Generator) -> None:
             return
 
 
-def test_other_threads_have_their_turns_while_a_large_model_is_loaded() -> None:
+def test_other_threads_run_while_a_large_model_is_loaded() -> None:
     model = LogisticRegression().fit(X, Y)
     model.ballast_ = np.random.default_rng(0).random(6 * 1024**2)
     data = skops.io.dumps(model)
 
     def longest_wait() -> float:
-        """The longest that another thread waited, of the time that the load took."""
-        ended, waits = threading.Event(), []
+        """Return the longest wait of another thread during a load, as a fraction of the load's duration."""
+        is_loaded, waits = threading.Event(), []
 
-        def look_on() -> None:
+        def measure_waits() -> None:
             last = time.monotonic()
-            while not ended.wait(0.0005):
+            while not is_loaded.wait(0.0005):
                 waits.append(time.monotonic() - last)
                 last = time.monotonic()
 
-        thread = threading.Thread(target=look_on)
+        thread = threading.Thread(target=measure_waits)
         thread.start()
-        began = time.monotonic()
+        started = time.monotonic()
         _load(data, max_bytes=10 * CAP)
-        took = time.monotonic() - began
-        ended.set()
+        duration = time.monotonic() - started
+        is_loaded.set()
         thread.join()
-        return max(waits) / took
+        return max(waits) / duration
 
-    # A copy in one piece is a third of the load or more; on a busy machine, the best of several tells.
+    # A copy without pauses would take a third of the load or more. The best of several loads counts, because the
+    # machine may be busy.
     assert min(longest_wait() for _ in range(8)) < 0.12

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import ModelError
-from headrace_worker.store.cache import Cache, CachedFile
+from headrace_worker.store.cache import Cache, VersionListing
 
 
 def digest(data: bytes) -> str:
@@ -19,28 +19,28 @@ def digest(data: bytes) -> str:
 
 def test_an_artifact_is_kept_by_its_digest(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", max_bytes=100)
-    assert cache.artifact(digest(b"model"), 10) is None
+    assert cache.read_artifact(digest(b"model"), 10) is None
     cache.put_artifact(digest(b"model"), b"model")
-    assert cache.artifact(digest(b"model"), 10) == b"model"
-    assert cache.artifact(digest(b"model"), 4) is None
-    assert cache.artifact(digest(b"model"), 5) == b"model"
+    assert cache.read_artifact(digest(b"model"), 10) == b"model"
+    assert cache.read_artifact(digest(b"model"), 4) is None
+    assert cache.read_artifact(digest(b"model"), 5) == b"model"
 
 
-def test_what_was_changed_is_dropped(tmp_path: Path) -> None:
+def test_a_changed_artifact_is_dropped(tmp_path: Path) -> None:
     cache = Cache(tmp_path, max_bytes=100)
     cache.put_artifact(digest(b"model"), b"model")
     (tmp_path / "artifacts" / digest(b"model")).write_bytes(b"modem")
-    assert cache.artifact(digest(b"model"), 10) is None
+    assert cache.read_artifact(digest(b"model"), 10) is None
     assert not list((tmp_path / "artifacts").iterdir())
 
 
-def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+def test_the_least_recently_used_artifact_is_dropped_first(tmp_path: Path) -> None:
     cache = Cache(tmp_path, max_bytes=25)
     names = [digest(bytes([number]) * 10) for number in range(3)]
     for number, name in enumerate(names[:2]):
         cache.put_artifact(name, bytes([number]) * 10)
         os.utime(tmp_path / "artifacts" / name, (number, number))
-    assert cache.artifact(names[0], 10)  # used now
+    assert cache.read_artifact(names[0], 10)  # marks it as recently used
     cache.put_artifact(names[2], bytes([2]) * 10)
     assert {path.name for path in (tmp_path / "artifacts").iterdir()} == {names[0], names[2]}
 
@@ -51,44 +51,44 @@ def test_an_artifact_larger_than_the_cache_is_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_halves_that_were_left_behind_are_cleared_away(tmp_path: Path) -> None:
+def test_old_temporary_files_are_removed(tmp_path: Path) -> None:
     cache = Cache(tmp_path, max_bytes=100)
     cache.put_artifact(digest(b"a"), b"a")
-    old, new = tmp_path / "artifacts/.left", tmp_path / "artifacts/.writing"
+    old, new = tmp_path / "artifacts/.old", tmp_path / "artifacts/.writing"
     for path in (old, new):
-        path.write_bytes(b"half")
+        path.write_bytes(b"incomplete")
     os.utime(old, (time.time() - 7200,) * 2)
     cache.put_artifact(digest(b"b"), b"b")
     assert not old.exists()
     assert new.exists()
 
 
-def test_a_cache_is_its_owner_s(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_a_cache(tmp_path: Path) -> None:
     Cache(tmp_path / "cache", max_bytes=100).put_artifact(digest(b"a"), b"a")
     assert stat.S_IMODE((tmp_path / "cache/artifacts").stat().st_mode) == 0o700
 
 
 def test_a_cache_that_cannot_be_written_names_its_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ModelError, match=r"cannot be written: .*; set HEADRACE_MODEL_CACHE to a folder that can"):
+    with pytest.raises(ModelError, match=r"cannot be written: .*; set HEADRACE_MODEL_CACHE to a writable folder"):
         Cache(tmp_path / "file", max_bytes=100).put_artifact(digest(b"a"), b"a")
 
 
-def test_many_at_once_read_whole_artifacts_while_others_are_dropped(tmp_path: Path) -> None:
-    datas = [bytes([number]) * 1000 for number in range(6)]
-    wrong: list[int] = []
+def test_many_threads_read_complete_artifacts_while_others_are_dropped(tmp_path: Path) -> None:
+    artifacts = [bytes([number]) * 1000 for number in range(6)]
+    wrong: list[bytes] = []
 
-    def use(who: int) -> None:
+    def use(thread: int) -> None:
         cache = Cache(tmp_path, max_bytes=2500)
         for turn in range(60):
-            data = datas[(who + turn) % len(datas)]
-            found = cache.artifact(digest(data), 1000)
-            if found is None:
+            data = artifacts[(thread + turn) % len(artifacts)]
+            cached = cache.read_artifact(digest(data), 1000)
+            if cached is None:
                 cache.put_artifact(digest(data), data)
-            elif found != data:
-                wrong.append(turn)
+            elif cached != data:
+                wrong.append(cached)
 
-    threads = [threading.Thread(target=use, args=(who,)) for who in range(6)]
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -98,15 +98,15 @@ def test_many_at_once_read_whole_artifacts_while_others_are_dropped(tmp_path: Pa
     assert sum(path.stat().st_size for path in (tmp_path / "artifacts").iterdir()) <= 2500
 
 
-def test_what_a_store_had_is_remembered_and_what_it_has_no_more_forgotten(tmp_path: Path) -> None:
-    known = Cache(tmp_path, max_bytes=100).open("s3://models/a")
-    assert known.cached_versions() is None
-    known.put("churn", "1", "manifest.json", b"{}")
-    known.put("churn", "2", "manifest.json", b"{}")
-    known.keep_versions(CachedFile(read_at=1.0, versions={"churn": ["2"]}))
-    assert known.cached_versions() == CachedFile(read_at=1.0, versions={"churn": ["2"]})
-    assert known.read("churn", "1", "manifest.json") is None
-    assert known.read("churn", "2", "manifest.json") == b"{}"
-    assert Cache(tmp_path, max_bytes=100).open("s3://models/b").cached_versions() is None
+def test_a_listing_is_cached_and_removed_versions_are_dropped(tmp_path: Path) -> None:
+    store = Cache(tmp_path, max_bytes=100).open("s3://models/a")
+    assert store.read_listing() is None
+    store.put("churn", "1", "manifest.json", b"{}")
+    store.put("churn", "2", "manifest.json", b"{}")
+    store.put_listing(VersionListing(read_at=1.0, versions={"churn": ["2"]}))
+    assert store.read_listing() == VersionListing(read_at=1.0, versions={"churn": ["2"]})
+    assert store.read("churn", "1", "manifest.json") is None
+    assert store.read("churn", "2", "manifest.json") == b"{}"
+    assert Cache(tmp_path, max_bytes=100).open("s3://models/b").read_listing() is None
     (tmp_path / "stores").rglob("versions.json").__next__().write_text("{")
-    assert known.cached_versions() is None
+    assert store.read_listing() is None

@@ -1,4 +1,4 @@
-"""What a message may name, and what a store may hold: neither leads out of the store, nor past its limits."""
+"""Names in a message, and files in a store, lead neither out of the store nor past its limits."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "models")
 
 
-def outcome(store: Store, model: str, version: str | None = None) -> Failure:
-    """What a job from any Celery client ends in."""
+def run_job(store: Store, model: str, version: str | None = None) -> Failure:
+    """Return the failure of a job that names this model and version."""
     registry = Registry(store, WorkerSettings(models=str(store.path)))
     job = Job(id="a", model=model, version=version, instances=[X[0].tolist()])
-    ended = admit(claimed_job(job), registry, NOW)
-    assert isinstance(ended, Failure)
-    assert len(ended.message) < 1000
-    return ended
+    failure = admit(claimed_job(job), registry, NOW)
+    assert isinstance(failure, Failure)
+    assert len(failure.message) < 1000
+    return failure
 
 
 MODELS = [
@@ -97,7 +97,7 @@ VERSIONS = [
     "./1",
     "file:///etc/passwd",
     "s3://bucket/1",
-    "\u0661",  # a digit, but none of ours
+    "\u0661",  # a digit, but not an ASCII digit
     "\uff11",
     "\u00b9",
     DIGITS,
@@ -106,14 +106,14 @@ VERSIONS = [
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_name_leads_out_of_the_store(store: Store, model: str) -> None:
-    assert outcome(store, model).reason == "bad input"
+    assert run_job(store, model).reason == "bad input"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_no_version_leads_out_of_the_store(store: Store, version: str) -> None:
-    ended = outcome(store, "churn", version)
-    assert ended.reason == "unknown model"
-    assert "it has" in ended.message  # which versions, or, of what is no number, which aliases
+    failure = run_job(store, "churn", version)
+    assert failure.reason == "unknown model"
+    assert "it has" in failure.message  # the versions, or the aliases if the name is not a number
 
 
 def test_the_store_follows_no_name_in_a_manifest(store: Store) -> None:
@@ -121,13 +121,13 @@ def test_the_store_follows_no_name_in_a_manifest(store: Store) -> None:
     for change in ({"format": "../../../secret"}, {"runtime": "../x"}, {"name": "../churn"}, {"version": "../1"}):
         read = msgspec.json.decode(path.read_bytes())
         path.with_name("manifest.json").write_bytes(msgspec.json.encode(read | change))
-        with pytest.raises(ModelError, match=r"the manifest of churn@1 (cannot be read|is that of)"):
+        with pytest.raises(ModelError, match=r"the manifest of churn@1 (cannot be read|names)"):
             store.read_artifact("churn", "1", max_bytes=1_000_000)
         path.write_bytes(msgspec.json.encode(read))
 
 
-def put(store: Store, artifact: bytes, **fields: Any) -> None:
-    """A version as somebody forges it: all that it says of its artifact is true."""
+def add_forged(store: Store, artifact: bytes, **fields: Any) -> None:
+    """Add a forged version whose manifest describes its artifact correctly."""
     store.add(
         Manifest(
             **{
@@ -159,13 +159,13 @@ def zipped(**members: bytes) -> bytes:
 
 
 def test_a_zip_bomb_in_the_store_is_not_unpacked(store: Store) -> None:
-    put(store, zipped(schema_json=b" " * 50_000_000))
+    add_forged(store, zipped(schema_json=b" " * 50_000_000))
     with pytest.raises(ModelError, match=r"forged@1 unpacks to 50,000,000 bytes, more than the 1,000,000"):
         load(store, "forged", "1", max_bytes=1_000_000)
 
 
-def test_an_array_of_terabytes_in_the_store_is_not_made(store: Store) -> None:
-    """The header of a .npy file claims what its few bytes do not hold."""
+def test_an_array_of_terabytes_in_the_store_is_not_allocated(store: Store) -> None:
+    """The header of the .npy file names a shape that its few bytes do not hold."""
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
     header = header.ljust(117) + b"\n"
     array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
@@ -178,31 +178,31 @@ def test_an_array_of_terabytes_in_the_store_is_not_made(store: Store) -> None:
         "protocol": 2,
         "_skops_version": "0.16",
     }
-    put(store, zipped(schema_json=json.dumps(schema).encode(), a_npy=array))
+    add_forged(store, zipped(schema_json=json.dumps(schema).encode(), a_npy=array))
     with pytest.raises(ModelError, match=r"forged@1 (cannot be loaded|needs more memory)"):
         load(store, "forged", "1", max_bytes=10_000_000)
 
 
-class Runs:
+class RunsCode:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("ran",)
 
 
-def test_a_pickle_in_the_store_is_not_read_whatever_it_calls_itself(
+def test_a_pickle_in_the_store_is_not_read_whatever_format_its_manifest_names(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for number, form in enumerate(("joblib", "skops"), start=1):
-        put(store, pickle.dumps(Runs()), format=form)
+        add_forged(store, pickle.dumps(RunsCode()), format=form)
         with pytest.raises(ModelError, match=f"forged@{number} "):
             load(store, "forged", str(number))
     assert not Path("ran").exists()
 
 
 def test_a_manifest_is_read_up_to_its_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "_MOST_MANIFEST", 10_000)
+    monkeypatch.setattr(stores, "_MAX_MANIFEST_BYTES", 10_000)
     with (store.path / "churn/1/manifest.json").open("r+b") as file:
-        file.truncate(1 << 40)  # a terabyte of nothing
+        file.truncate(1 << 40)  # a terabyte, none of it on disk
     with pytest.raises(ModelError, match="the manifest of churn@1 takes more than 10,000 bytes"):
         store.read_manifest("churn", "1")
 
@@ -214,7 +214,7 @@ def test_an_artifact_is_read_up_to_its_limit_whatever_its_manifest_says(store: S
         store.read_artifact("churn", "1", max_bytes=100_000)
 
 
-def test_links_and_pipes_in_the_store_are_no_versions(store: Store, tmp_path: Path) -> None:
+def test_symbolic_links_in_the_store_are_not_versions(store: Store, tmp_path: Path) -> None:
     (store.path / "churn/1x").symlink_to(tmp_path / "secret/churn/1")
     (store.path / "..x").symlink_to(tmp_path / "secret/churn")
     assert store.versions("churn") == ["1"]

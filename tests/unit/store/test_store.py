@@ -52,7 +52,7 @@ def test_versions_sort_as_numbers(store: Store) -> None:
     assert store.latest("churn") == "11"
 
 
-def test_what_is_added_is_read_back_whole(store: Store) -> None:
+def test_an_added_version_is_read_back_unchanged(store: Store) -> None:
     added = store.add(_manifest(), DATA)
     assert store.read_manifest("churn", "1") == added
     assert added.contract.version == "1"
@@ -66,14 +66,14 @@ def test_a_manifest_is_readable_by_people(store: Store) -> None:
     assert sorted(path.name for path in (store.path / "churn/1").iterdir()) == ["artifact.skops", "manifest.json"]
 
 
-def test_a_store_that_is_not_there_is_empty(store: Store) -> None:
+def test_a_store_that_does_not_exist_is_empty(store: Store) -> None:
     assert store.models() == []
     assert store.versions("churn") == []
     with pytest.raises(UnknownModel, match="it is empty; `headrace models add` adds one"):
         store.latest("churn")
 
 
-def test_an_unknown_model_is_met_with_the_near_name(store: Store) -> None:
+def test_the_error_for_an_unknown_model_suggests_a_similar_name(store: Store) -> None:
     store.add(_manifest("churn"), DATA)
     with pytest.raises(UnknownModel, match=r"no model 'chrun' in .*; did you mean 'churn'"):
         store.read_manifest("chrun", "1")
@@ -82,7 +82,7 @@ def test_an_unknown_model_is_met_with_the_near_name(store: Store) -> None:
 
 
 @pytest.mark.parametrize("version", ["2", "0", "01", "-1", "latest", "", "1/../1", "../churn/1", "x" * 999])
-def test_an_unknown_version_is_met_with_those_there_are(store: Store, version: str) -> None:
+def test_the_error_for_an_unknown_version_lists_the_versions(store: Store, version: str) -> None:
     store.add(_manifest(), DATA)
     with pytest.raises(UnknownModel, match=r"churn has no version .*; it has 1"):
         store.read_manifest("churn", version)
@@ -90,14 +90,14 @@ def test_an_unknown_version_is_met_with_those_there_are(store: Store, version: s
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".hidden", "a b", "ä", "x" * 65])
 def test_a_name_that_could_leave_the_store_is_refused(store: Store, name: str) -> None:
-    for ask in (store.versions, store.latest, lambda name: store.add(_manifest(name), DATA)):
+    for operation in (store.versions, store.latest, lambda name: store.add(_manifest(name), DATA)):
         with pytest.raises(InvalidInput, match="a model's name"):
-            ask(name)
+            operation(name)
 
 
-def test_half_written_versions_and_strangers_are_invisible(store: Store) -> None:
+def test_unfinished_versions_and_other_files_are_invisible(store: Store) -> None:
     store.add(_manifest(), DATA)
-    (store.path / "churn/.adding-left-by-a-crash").mkdir()
+    (store.path / "churn/.adding-before-a-crash").mkdir()
     (store.path / "churn/notes").mkdir()
     (store.path / ".git").mkdir()
     (store.path / "README.md").write_text("models")
@@ -124,15 +124,15 @@ def test_many_writers_at_once_get_a_number_each(store: Store) -> None:
     assert sorted(int(path.name) for path in (store.path / "churn").iterdir()) == list(range(1, 17))
 
 
-def test_a_version_is_never_written_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_is_never_overwritten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add(_manifest(), DATA)
-    # A second writer that looked before the first was done wants number 1 too.
+    # A second writer that listed the versions before the first finished wants number 1 too.
     monkeypatch.setattr(store, "versions", lambda _: [])
     assert store.add(_manifest(data=b"other"), b"other").version == "2"
     assert (store.path / "churn/1/artifact.skops").read_bytes() == DATA
 
 
-def test_a_failed_add_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_add_removes_its_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: Path, __: Path) -> Path:
         raise OSError(28, "No space left on device")
 
@@ -149,28 +149,28 @@ def test_a_store_that_is_a_file_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"name": 1}', "\xff", "[" * 100_000])
-def test_a_damaged_manifest_is_told(store: Store, text: str) -> None:
+def test_a_damaged_manifest_is_reported(store: Store, text: str) -> None:
     store.add(_manifest(), DATA)
     (store.path / "churn/1/manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match="the manifest of churn@1 cannot be read"):
         store.read_manifest("churn", "1")
 
 
-def test_a_manifest_that_is_gone_is_told(store: Store) -> None:
+def test_a_missing_manifest_is_reported(store: Store) -> None:
     store.add(_manifest(), DATA)
     (store.path / "churn/1/manifest.json").unlink()
     with pytest.raises(ModelError, match=r"churn@1 cannot be read: .*manifest.json: No such file"):
         store.read_manifest("churn", "1")
 
 
-def test_a_version_copied_by_hand_is_told(store: Store) -> None:
+def test_a_version_copied_by_hand_is_reported(store: Store) -> None:
     store.add(_manifest(), DATA)
     (store.path / "churn/1").rename(store.path / "churn/7")
-    with pytest.raises(ModelError, match="the manifest of churn@7 is that of churn@1"):
+    with pytest.raises(ModelError, match="the manifest of churn@7 names churn@1"):
         store.read_manifest("churn", "7")
 
 
-def test_an_artifact_over_the_cap_is_not_read(store: Store) -> None:
+def test_an_artifact_over_the_limit_is_not_read(store: Store) -> None:
     store.add(_manifest(), DATA)
     with pytest.raises(ModelError, match="churn@1 takes 20 bytes, more than the 10 of HEADRACE_MAX_MODEL_BYTES"):
         store.read_artifact("churn", "1", max_bytes=10)
@@ -182,15 +182,15 @@ def test_a_file_url_is_a_folder(store: Store) -> None:
     assert Store(f"file://{store.path}").path == store.path
 
 
-def test_a_url_needs_what_speaks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_needs_a_package_that_supports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"the model store nosuch://x cannot be used: ValueError"):
         Store("nosuch://user:secret@x").models()
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    with pytest.raises(ModelError, match=r"no folder: pip install 'headrace-worker\[s3\]'"):
+    with pytest.raises(ModelError, match=r"not a folder: pip install 'headrace-worker\[s3\]'"):
         Store("s3://models").models()
 
 
-def test_a_mounted_folder_that_does_not_answer_is_away_and_not_bad(
+def test_a_mounted_folder_that_does_not_answer_is_unavailable(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.add(_manifest(), DATA)
@@ -207,17 +207,17 @@ def test_a_mounted_folder_that_does_not_answer_is_away_and_not_bad(
         store.models()
 
 
-def test_a_removed_version_is_gone_at_once_and_as_a_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_version_disappears_in_one_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         store.add(_manifest(), DATA)
     assert store.size("churn", "1") > len(DATA)
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", lambda _: None)  # a kill after the first step
+        patch.setattr(shutil, "rmtree", lambda _: None)  # as if killed after the first step
         store.remove("churn", "1")
     assert store.versions("churn") == ["2"]
     with pytest.raises(UnknownModel):
         store.remove("churn", "1")
-    (left,) = store.list_unfinished(datetime.now(UTC) + timedelta(minutes=1))
-    assert left.size > len(DATA)
-    store.remove_unfinished(left)
+    (unfinished,) = store.list_unfinished(datetime.now(UTC) + timedelta(minutes=1))
+    assert unfinished.size > len(DATA)
+    store.remove_unfinished(unfinished)
     assert [path.name for path in (store.path / "churn").iterdir()] == ["2"]

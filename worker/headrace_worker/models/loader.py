@@ -91,7 +91,7 @@ def verify_and_load(
 
 def _check_libraries(manifest: Manifest) -> None:
     made, here = manifest.libraries.get("scikit-learn", "0"), installed_libraries()["scikit-learn"]
-    if artifact.newer_than(made, here):
+    if artifact.is_newer(made, here):
         raise ModelError(
             f"{manifest.title} was packaged with scikit-learn {made}, newer than the {here} here; "
             "upgrade the worker's scikit-learn"

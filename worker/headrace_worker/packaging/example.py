@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import ModelError
-from headrace_worker.runtimes.estimator_tree import categories
+from headrace_worker.runtimes.estimator_tree import find_categories
 from headrace_worker.store.folder import read_capped
 
 #: Bytes an example's file may take: it is a sample, not the training data.
@@ -83,7 +83,7 @@ def _from_csv(text: str, title: str, estimator: Any) -> list[Any]:
     cells = list(zip(*rows, strict=True))
     if len(header) == 1 and _takes_texts(estimator):
         return list(cells[0])
-    known = categories(estimator, list(getattr(estimator, "feature_names_in_", header)))
+    known = find_categories(estimator, list(getattr(estimator, "feature_names_in_", header)))
     columns = [_typed(column, known.get(name)) for name, column in zip(header, cells, strict=True)]
     return [dict(zip(header, row, strict=True)) for row in zip(*columns, strict=True)]
 

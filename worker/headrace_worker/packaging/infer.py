@@ -18,7 +18,7 @@ from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Out
 from headrace.errors import ModelError
 from headrace.text import nearest_name
 from headrace.wire.message import Instance
-from headrace_worker.runtimes.estimator_tree import categories
+from headrace_worker.runtimes.estimator_tree import find_categories
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 #: Methods a contract may offer, the likeliest default first. Each gives one prediction for each row.
@@ -37,7 +37,7 @@ _TRIALS = 256
 Input = Named | Array | Text
 
 
-def as_instances(estimator: Any, example: Sequence[Any]) -> list[Instance]:
+def to_instances(estimator: Any, example: Sequence[Any]) -> list[Instance]:
     """The example in the form of jobs: rows of an estimator that knows names become objects.
 
     Raises ModelError where the example does not fit the names.
@@ -75,7 +75,7 @@ def infer(
     outputs, expected = infer_methods(estimator, plain, instances, method)
     first = next(iter(outputs))
     if given is None:
-        tried = try_out(estimator, plain, instances, first)
+        tried = widen_input(estimator, plain, instances, first)
         # Columns that may hold a null have another type; that must change no prediction.
         if infer_methods(estimator, tried, instances, first) == (outputs, expected):
             plain = tried
@@ -97,7 +97,7 @@ def infer_input(estimator: Any, instances: Sequence[Any]) -> Input:
     return Array(shape=shape[1:], kind=_kind(values), nullable=None in values)
 
 
-def try_out(estimator: Any, given: Input, instances: Sequence[Instance], method: str) -> Input:
+def widen_input(estimator: Any, given: Input, instances: Sequence[Instance], method: str) -> Input:
     """The input with what the estimator was found to take: nulls, and categories it has not seen."""
 
     def passes(trial: Input, rows: Sequence[Instance]) -> bool:
@@ -182,7 +182,7 @@ def _named(estimator: Any, instances: Sequence[dict[str, Any]]) -> Named:
                 f"instance {number} of the example has other features than the rest: {_listed(sorted(unlike))}; "
                 "a missing value is null"
             )
-    known = categories(estimator, names)
+    known = find_categories(estimator, names)
     features = []
     for name in names:
         values = [instance.get(name) for instance in instances]
@@ -232,7 +232,7 @@ def _try_named(
 
     nullable = {feature.name for feature in _which(open_ones, takes_null)}
 
-    known = categories(estimator, [feature.name for feature in given.features])
+    known = find_categories(estimator, [feature.name for feature in given.features])
     encoded = [feature for feature in given.features if _unseen(known.get(feature.name)) is not None]
 
     def takes_unseen(some: Sequence[Feature]) -> bool:

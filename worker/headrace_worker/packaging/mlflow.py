@@ -28,7 +28,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-class Folder(NamedTuple):
+class MlflowModel(NamedTuple):
     """What an MLflow folder holds."""
 
     file: Path
@@ -36,7 +36,7 @@ class Folder(NamedTuple):
     example: Path | None
 
 
-def read_folder(folder: Path) -> Folder:
+def read_mlflow_model(folder: Path) -> MlflowModel:
     """What is in an MLflow model folder. Raises ModelError."""
     title = f"{folder.name}/{_DESCRIPTION}"
     if not (folder / _DESCRIPTION).is_file():
@@ -55,7 +55,7 @@ def read_folder(folder: Path) -> Folder:
     file = (entry.get(key) if isinstance(entry, dict) else None) or usual
     saved = described.get("saved_input_example_info")
     example = saved.get("artifact_path") if isinstance(saved, dict) else None
-    return Folder(
+    return MlflowModel(
         _inside(folder, file, title),
         _given(described.get("signature"), title),
         _inside(folder, example, title) if example and (folder / str(example)).is_file() else None,

@@ -29,10 +29,10 @@ from headrace_worker.packaging import infer
 from headrace_worker.packaging.example import read_example
 from headrace_worker.packaging.infer import Input
 from headrace_worker.packaging.source import Source, read_source
-from headrace_worker.packaging.trials import attempt, quickest, refer
+from headrace_worker.packaging.trials import build_reference, choose_fastest, run_trial
 from headrace_worker.profile import LEAST_ROWS, build_profile, sampled
 from headrace_worker.runtimes.estimator_tree import describe
-from headrace_worker.runtimes.python import PythonRuntime, make
+from headrace_worker.runtimes.python import PythonRuntime, create_model
 from headrace_worker.store import artifact
 from headrace_worker.store.folder import read_capped
 from headrace_worker.store.store import Store
@@ -103,7 +103,7 @@ def _of_estimator(
     source: Source, instances: Sequence[Any], given: Input | None, *, name: str, method: str | None
 ) -> Manifest:
     estimator = source.estimator
-    rows = infer.as_instances(estimator, instances)
+    rows = infer.to_instances(estimator, instances)
     inferred = infer.infer(estimator, rows, model=name, method=method, given=given)
     rows = _checked(inferred, rows)[:_KEPT]
     _, expected = infer.infer_methods(estimator, inferred.input, rows, inferred.method)
@@ -116,15 +116,15 @@ def _of_no_estimator(
     """The manifest of what only its own runtime can execute: its contract is what comes of the example."""
     assert source.data is not None  # noqa: S101  # such a source is its bytes
     if source.runtime == "python":
-        model = PythonRuntime(make(source.factory, source.data))
+        model = PythonRuntime(create_model(source.factory, source.data))
         found, title = given or infer.infer_input(None, instances), model.title
         predict, methods = model.predict, list(model.methods)
     else:
-        from headrace_worker.runtimes.onnx import OnnxRuntime, input_of, open_session, refuse_files_outside
+        from headrace_worker.runtimes.onnx import OnnxRuntime, infer_input, open_session, refuse_external_tensors
 
-        refuse_files_outside(source.data, source.title)
+        refuse_external_tensors(source.data, source.title)
         session = open_session(source.data, source.title)
-        found, title = given or input_of(session, instances, source.title), "ONNX"
+        found, title = given or infer_input(session, instances, source.title), "ONNX"
         onnx = OnnxRuntime(session, found)
         predict, methods = onnx.predict, list(onnx.methods)
     if method is not None:
@@ -154,7 +154,7 @@ def _profiled(version: _Version, estimator: Any, example: Sequence[Any], sample:
         if sample is None:
             return manifest
         raise ModelError(f"{sample.name} holds {len(given)} instances; a profile needs {LEAST_ROWS} or more")
-    rows = sampled(infer.as_instances(estimator, given))
+    rows = sampled(infer.to_instances(estimator, given))
     title = f"the sample {sample.name}" if sample else "the example"
     instances = _checked(contract, rows, title)
     try:
@@ -209,9 +209,9 @@ def _tried(usual: _Version, estimator: Any, runtime: str, *, max_bytes: int, tru
     Raises ModelError where the one asked for cannot run it as scikit-learn does.
     """
     contract = usual.manifest.contract
-    reference = refer(estimator, contract, usual.manifest.example.instances)
+    reference = build_reference(estimator, contract, usual.manifest.example.instances)
     versions: dict[str, _Version] = {"sklearn": usual}
-    trials: list[Trial] = [attempt("sklearn", usual.loaded.predict, reference)]
+    trials: list[Trial] = [run_trial("sklearn", usual.loaded.predict, reference)]
     for name in [runtime] if runtime != AUTO else runtimes.runtime_names():
         if name in {"sklearn", "python"} and runtime == AUTO:
             continue
@@ -220,8 +220,8 @@ def _tried(usual: _Version, estimator: Any, runtime: str, *, max_bytes: int, tru
         except ModelError as error:
             trials.append(Trial(runtime=name, refused=str(error)))
         else:
-            trials.append(attempt(name, versions[name].loaded.predict, reference))
-    chosen = (quickest(trials) or trials[0]) if runtime == AUTO else trials[-1]
+            trials.append(run_trial(name, versions[name].loaded.predict, reference))
+    chosen = (choose_fastest(trials) or trials[0]) if runtime == AUTO else trials[-1]
     if chosen.refused:
         raise ModelError(f"the runtime {chosen.runtime} cannot run the model: {chosen.refused}")
     version = versions[chosen.runtime]

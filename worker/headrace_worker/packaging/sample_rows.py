@@ -19,7 +19,7 @@ _OUTSIDE = 0.1
 _UNSEEN = "a category that was never seen"
 
 
-def generate(given: Named | Array | Text, instances: Sequence[Any], count: int) -> list[Instance]:
+def generate_instances(given: Named | Array | Text, instances: Sequence[Any], count: int) -> list[Instance]:
     """As many rows that fit a contract, like those of the example; no promise that a model takes them."""
     chance = random.Random(7)  # noqa: S311  # trials, not secrets
     match given:

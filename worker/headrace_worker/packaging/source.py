@@ -43,7 +43,7 @@ def read_source(model: str | Path, *, data: Path | None, max_bytes: int, trust_p
     path = Path(model)
     if not path.is_dir():
         return _read_file(path, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    found = mlflow.read_folder(path)
+    found = mlflow.read_mlflow_model(path)
     inside = _read_file(found.file, max_bytes=max_bytes, trust_pickle=trust_pickle)
     return msgspec.structs.replace(inside, signature=found.signature, example=found.example)
 
@@ -52,7 +52,7 @@ def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:
     data = read_capped(path, path.name, max_bytes)
     if path.suffix.lower() == ".onnx":
         return Source(title=path.name, format="onnx", data=data, runtime="onnx")
-    form = artifact.format_of(data, path.name)
+    form = artifact.detect_format(data, path.name)
     if form == "joblib" and not trust_pickle:
         raise ModelError(
             f"{path.name} is a pickle, and reading a pickle runs whatever code is in it; if you trust its maker, "

@@ -14,7 +14,7 @@ from headrace.catalog.contract import Contract
 from headrace.errors import HeadraceError
 from headrace.wire.message import Instance
 from headrace_worker.manifest import Trial
-from headrace_worker.packaging.sample_rows import generate
+from headrace_worker.packaging.sample_rows import generate_instances
 from headrace_worker.parity import compare_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
@@ -38,7 +38,7 @@ class Reference(NamedTuple):
     method: str
 
 
-def refer(estimator: Any, contract: Contract, instances: Sequence[Instance]) -> Reference:
+def build_reference(estimator: Any, contract: Contract, instances: Sequence[Instance]) -> Reference:
     """Rows to compare runtimes on: the example's, and generated ones, as many as scikit-learn is quick for."""
     plain = SklearnRuntime(estimator, contract.input)
 
@@ -53,21 +53,25 @@ def refer(estimator: Any, contract: Contract, instances: Sequence[Instance]) -> 
     predict(instances)
     each = (time.perf_counter() - began) / len(instances)
     count = max(_FEWEST_ROWS, min(_ROWS, int(_SECONDS / each)))
-    rows = [*instances, *_taken(predict, generate(contract.input, instances, count))]
+    rows = [*instances, *_accepted_instances(predict, generate_instances(contract.input, instances, count))]
     return Reference(rows, predict(rows), contract.method)
 
 
-def _taken(predict: Callable[[Sequence[Instance]], Any], rows: list[Instance]) -> list[Instance]:
+def _accepted_instances(predict: Callable[[Sequence[Instance]], Any], rows: list[Instance]) -> list[Instance]:
     """The rows that scikit-learn takes; those it refuses are found by halving."""
     try:
         predict(rows)
     except Exception:  # noqa: BLE001  # an estimator may refuse a value with any error
         middle = len(rows) // 2
-        return _taken(predict, rows[:middle]) + _taken(predict, rows[middle:]) if middle else []
+        return (
+            _accepted_instances(predict, rows[:middle]) + _accepted_instances(predict, rows[middle:])
+            if middle
+            else []
+        )
     return rows
 
 
-def attempt(runtime: str, predict: Predict, reference: Reference) -> Trial:
+def run_trial(runtime: str, predict: Predict, reference: Reference) -> Trial:
     """Compare what a runtime predicts, and measure it."""
     difference = 0.0
     for method, expected in reference.expected.items():
@@ -117,7 +121,7 @@ def measure(
     return found
 
 
-def quickest(trials: Sequence[Trial]) -> Trial | None:
+def choose_fastest(trials: Sequence[Trial]) -> Trial | None:
     """The trial to keep: of those not refused the quickest, or scikit-learn's where none is worth more."""
     passed = [trial for trial in trials if not trial.refused]
     usual = next((trial for trial in passed if trial.runtime == "sklearn"), None)

@@ -11,7 +11,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 
-def parts(estimator: Any) -> Iterator[Any]:
+def iter_estimators(estimator: Any) -> Iterator[Any]:
     """The estimator and every estimator within it, each once, fitted ones and templates alike."""
     seen: set[int] = set()
     waiting = [estimator]
@@ -31,7 +31,7 @@ def parts(estimator: Any) -> Iterator[Any]:
             waiting.extend(item for item in value if not isinstance(item, str | int | float))
 
 
-def split(estimator: Any) -> tuple[Callable[[Any], Any], Any]:
+def split_pipeline(estimator: Any) -> tuple[Callable[[Any], Any], Any]:
     """What the steps of a pipeline before its last one make of the input, and the last one, which predicts.
 
     An estimator that is no pipeline is its own last step.
@@ -49,7 +49,7 @@ def split(estimator: Any) -> tuple[Callable[[Any], Any], Any]:
     return transformed, estimator
 
 
-def categories(estimator: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
+def find_categories(estimator: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
     """The categories that encoders know, by the input column they encode, missing values included.
 
     Follows columns as long as they can be followed by place: through ColumnTransformer, FeatureUnion, meta
@@ -59,7 +59,7 @@ def categories(estimator: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
         return _of_transformers(estimator, columns)
     if isinstance(estimator, Pipeline):
         for _, step in estimator.steps:
-            if found := categories(step, columns):
+            if found := find_categories(step, columns):
                 return found
         return {}
     known = getattr(estimator, "categories_", None)
@@ -67,7 +67,7 @@ def categories(estimator: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
         return {} if len(known) != len(columns) else dict(zip(columns, map(_plain_list, known), strict=True))
     found = {}
     for inner in _inner(estimator):
-        found.update(categories(inner, columns))
+        found.update(find_categories(inner, columns))
     return found
 
 
@@ -92,7 +92,7 @@ def _of_transformers(transformer: ColumnTransformer, columns: Sequence[str]) -> 
         # An example's columns may be fewer than those the estimator was fitted with.
         given = [columns[place] for place in places.get(name, []) if place < len(columns)]
         if isinstance(inner, BaseEstimator) and given:
-            found.update(categories(inner, given))
+            found.update(find_categories(inner, given))
     return found
 
 

@@ -18,15 +18,15 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
-from headrace_worker.runtimes.estimator_tree import split
+from headrace_worker.runtimes.estimator_tree import split_pipeline
 
 _CLASSIFIERS = (RandomForestClassifier, ExtraTreesClassifier)
 _REGRESSORS = (RandomForestRegressor, ExtraTreesRegressor)
 
 
-def quick_methods(estimator: Any) -> dict[str, Callable[[Any], Any]]:
+def build_fast_methods(estimator: Any) -> dict[str, Callable[[Any], Any]]:
     """Methods that can be had quicker, by name: those of a forest, or of a pipeline that ends in one."""
-    before, forest = split(estimator)
+    before, forest = split_pipeline(estimator)
     if type(forest) not in {*_CLASSIFIERS, *_REGRESSORS} or forest.n_outputs_ != 1:
         return {}
     trees = [tree.tree_ for tree in forest.estimators_]

@@ -19,14 +19,14 @@ from sklearn.pipeline import Pipeline
 
 from headrace.catalog.contract import Array, Feature, Named, Text
 from headrace.errors import InvalidInput
-from headrace_worker.runtimes.estimator_tree import parts
+from headrace_worker.runtimes.estimator_tree import iter_estimators
 
 _Column = npt.NDArray[Any]
 #: Makes of a batch of instances what the estimator takes.
-Stack = Callable[[Sequence[Any]], Any]
+Stacker = Callable[[Sequence[Any]], Any]
 
 
-def stack_for(estimator: Any, given: Named | Array | Text) -> Stack:
+def make_stacker(estimator: Any, given: Named | Array | Text) -> Stacker:
     """What makes of instances that fit the contract what an estimator takes."""
     match given:
         case Named():
@@ -34,24 +34,24 @@ def stack_for(estimator: Any, given: Named | Array | Text) -> Stack:
         case Array():
             dtype = _dtype(given.kind, nullable=given.nullable)
             missing = _missing(estimator)
-            return lambda instances: array(instances, dtype, missing)
+            return lambda instances: to_array(instances, dtype, missing)
         case Text():
             return list
 
 
-def numbers_for(given: Named | Array | Text) -> Stack | None:
+def make_number_stacker(given: Named | Array | Text) -> Stacker | None:
     """What makes a float64 array of instances, missing values as NaN; None where not all are numbers."""
     match given:
-        case Named(features=features) if all(map(is_number, features)):
+        case Named(features=features) if all(map(is_numeric, features)):
             pick = _picker([feature.name for feature in features])
-            return lambda instances: array(list(map(pick, instances)), np.float64, None)
+            return lambda instances: to_array(list(map(pick, instances)), np.float64, None)
         case Array(kind=kind) if kind not in {"string", "category"}:
-            return lambda instances: array(instances, np.float64, None)
+            return lambda instances: to_array(instances, np.float64, None)
         case _:
             return None
 
 
-def singles(numbers: Any) -> Any:
+def to_float32(numbers: Any) -> Any:
     """An array of numbers as float32. Raises InvalidInput where one is too large for that."""
     try:
         with np.errstate(over="raise"):
@@ -62,33 +62,33 @@ def singles(numbers: Any) -> Any:
         ) from None
 
 
-def is_number(feature: Feature) -> bool:
+def is_numeric(feature: Feature) -> bool:
     """Whether a feature holds numbers or truth values, and nothing else."""
     if feature.kind == "category":
         return feature.categories is not None and not any(isinstance(value, str) for value in feature.categories)
     return feature.kind != "string"
 
 
-def _stack_named(estimator: Any, given: Named) -> Stack:
+def _stack_named(estimator: Any, given: Named) -> Stacker:
     names = [feature.name for feature in given.features]
     first = _first_step(estimator)
     if isinstance(first, DictVectorizer):
         return lambda rows: [{name: row[name] for name in names if row[name] is not None} for row in rows]
     missing = _missing(estimator)
-    dtypes = [dtype_of(feature) for feature in given.features]
+    dtypes = [column_dtype(feature) for feature in given.features]
     pick = _picker(names)
     numbers = all(dtype is np.float64 for dtype in dtypes)
     # What tells neither names nor a number of features may need either; a frame has both.
     if hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_"):
         common = np.float64 if all(dtype is not np.object_ for dtype in dtypes) else np.object_
-        return lambda rows: array(list(map(pick, rows)), common, missing)
+        return lambda rows: to_array(list(map(pick, rows)), common, missing)
     index = pd.Index(names, dtype=object)
     if numbers:
-        return lambda rows: pd.DataFrame(array(list(map(pick, rows)), np.float64, missing), columns=index)
+        return lambda rows: pd.DataFrame(to_array(list(map(pick, rows)), np.float64, missing), columns=index)
 
     def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         columns = zip(*map(pick, rows), strict=True)
-        arrays = [array(column, dtype, missing) for column, dtype in zip(columns, dtypes, strict=True)]
+        arrays = [to_array(column, dtype, missing) for column, dtype in zip(columns, dtypes, strict=True)]
         # A Series keeps objects as objects; a bare array of texts becomes pandas' own type, whose missing
         # value is not the one an estimator may have been fitted with.
         columned = {
@@ -109,7 +109,7 @@ def _picker(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     return itemgetter(*names)
 
 
-def array(values: Sequence[Any], dtype: Any, missing: float | None) -> _Column:
+def to_array(values: Sequence[Any], dtype: Any, missing: float | None) -> _Column:
     """An array of values; None in numbers is NaN."""
     if dtype is np.object_:
         whole = np.array(values, dtype=object)
@@ -126,7 +126,7 @@ def array(values: Sequence[Any], dtype: Any, missing: float | None) -> _Column:
             raise InvalidInput("a number is too large for a 64-bit float") from None
 
 
-def dtype_of(feature: Feature) -> Any:
+def column_dtype(feature: Feature) -> Any:
     """The type of the column that a feature becomes."""
     if feature.kind == "category" and feature.categories:
         kinds = {type(category) for category in feature.categories}
@@ -151,7 +151,7 @@ def _dtype(kind: str, *, nullable: bool) -> Any:
 
 def _missing(estimator: Any) -> float | None:
     """How a missing value among objects is written: NaN, unless the estimator was fitted on None."""
-    for part in parts(estimator):
+    for part in iter_estimators(estimator):
         if getattr(part, "missing_values", math.nan) is None:
             return None
         known = getattr(part, "categories_", None)

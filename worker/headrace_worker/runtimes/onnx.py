@@ -20,9 +20,9 @@ from headrace.catalog.contract import Array, Feature, Kind, Named, Text
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import VerifiedVersion
-from headrace_worker.runtimes.estimator_tree import parts, split
-from headrace_worker.runtimes.input_arrays import numbers_for, singles
-from headrace_worker.runtimes.predictions import plain
+from headrace_worker.runtimes.estimator_tree import iter_estimators, split_pipeline
+from headrace_worker.runtimes.input_arrays import make_number_stacker, to_float32
+from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 #: Where a file says which of its outputs is whose method's; ours do.
@@ -59,8 +59,8 @@ class OnnxRuntime:
         others: SklearnRuntime | None = None,
     ) -> None:
         self._session, self._others = session, others
-        self._feed = feed_for(session, given)
-        self.methods = methods_of(session)
+        self._feed = make_feeder(session, given)
+        self.methods = output_names(session)
 
     @classmethod
     def explain_rejection(cls, estimator: Any, given: Named | Array | Text) -> str:
@@ -75,7 +75,7 @@ class OnnxRuntime:
     def compile(cls, estimator: Any, given: Named | Array | Text) -> bytes:
         """An ONNX file that computes what the estimator does. Raises ModelError where skl2onnx makes none."""
         # Trees compare in 32 bits; with 64, they would send other rows left than scikit-learn does.
-        trees = any(isinstance(part, BaseDecisionTree) for part in parts(estimator))
+        trees = any(isinstance(part, BaseDecisionTree) for part in iter_estimators(estimator))
         said = ""
         for doubles in (False,) if trees else (True, False):
             try:
@@ -94,7 +94,7 @@ class OnnxRuntime:
         session = open_session(version.compiled or version.artifact, manifest.title)
         given = manifest.contract.input
         others = None
-        if set(manifest.methods) - set(methods_of(session)):
+        if set(manifest.methods) - set(output_names(session)):
             others = SklearnRuntime(version.estimator(), given, own=True)
         return cls(session, given, others)
 
@@ -109,7 +109,7 @@ class OnnxRuntime:
             output = np.array([[row[name] for name in sorted(row)] for row in output])
         if output.shape == (len(instances), 1) and method != "transform":
             output = output[:, 0]
-        return plain(output, len(instances))
+        return to_predictions(output, len(instances))
 
 
 def open_session(data: bytes, title: str) -> onnxruntime.InferenceSession:
@@ -127,7 +127,7 @@ def open_session(data: bytes, title: str) -> onnxruntime.InferenceSession:
         raise ModelError(f"{title} is no model ONNX Runtime can run: {_short(error)}") from error
 
 
-def refuse_files_outside(data: bytes, title: str) -> None:
+def refuse_external_tensors(data: bytes, title: str) -> None:
     """Refuse a model whose tensors lie in other files: it could name any file of a machine that loads it.
 
     Raises ModelError.
@@ -150,7 +150,7 @@ def refuse_files_outside(data: bytes, title: str) -> None:
             raise ModelError(f"{title} keeps tensors in other files; save it as one (`onnx.save_model` does)")
 
 
-def methods_of(session: onnxruntime.InferenceSession) -> dict[str, str]:
+def output_names(session: onnxruntime.InferenceSession) -> dict[str, str]:
     """The outputs of a session, by the method each answers; the default one first.
 
     As the file says, if it is ours; else the first output is `predict`, one named `...proba...` is
@@ -167,7 +167,9 @@ def methods_of(session: onnxruntime.InferenceSession) -> dict[str, str]:
     return methods
 
 
-def input_of(session: onnxruntime.InferenceSession, instances: Sequence[Any], title: str) -> Named | Array | Text:
+def infer_input(
+    session: onnxruntime.InferenceSession, instances: Sequence[Any], title: str
+) -> Named | Array | Text:
     """The input of a contract that a session's inputs stand for; the example says what they leave open.
 
     Raises ModelError where instances cannot be made into them.
@@ -209,7 +211,7 @@ def _feature(one: Any, instances: Sequence[Any], title: str) -> Feature:
     return Feature(name=one.name, kind=_KINDS[one.type], nullable=missing and one.type in _FLOATS)
 
 
-def feed_for(
+def make_feeder(
     session: onnxruntime.InferenceSession, given: Named | Array | Text
 ) -> Callable[[Sequence[Any]], dict[str, Any]]:
     """What makes the inputs of a session of a batch of instances. Raises ModelError where they are not alike."""
@@ -217,7 +219,7 @@ def feed_for(
     for one in inputs:
         if one.type not in _TYPES:
             raise ModelError(f"the input {one.name!r} is a {one.type}, which instances cannot be made into")
-    numbers = numbers_for(given)
+    numbers = make_number_stacker(given)
     if len(inputs) == 1 and isinstance(given, Text):
         name, shape = inputs[0].name, _inner_shape(inputs[0])
         return lambda texts: {name: np.array(texts, dtype=object).reshape(-1, *shape)}
@@ -257,7 +259,7 @@ def _column(values: list[Any], kind: str) -> Any:
 
 
 def _cast(numbers: Any, kind: str) -> Any:
-    return singles(numbers) if kind == "tensor(float)" else np.ascontiguousarray(numbers, dtype=_TYPES[kind])
+    return to_float32(numbers) if kind == "tensor(float)" else np.ascontiguousarray(numbers, dtype=_TYPES[kind])
 
 
 def _is_column(one: Any, given: Named | Array | Text) -> bool:
@@ -273,7 +275,7 @@ def _convert(estimator: Any, given: Named | Array | Text, *, doubles: bool) -> b
     from onnx.helper import set_model_props
     from skl2onnx import convert_sklearn
 
-    _, last = split(estimator)
+    _, last = split_pipeline(estimator)
     options = {id(last): {"zipmap": False}} if is_classifier(last) else None
     types = list(_initial_types(estimator, given, doubles=doubles))
     model = convert_sklearn(estimator, initial_types=types, options=options)
@@ -306,8 +308,8 @@ def _initial_types(estimator: Any, given: Named | Array | Text, *, doubles: bool
             tensor = StringTensorType if kind in {"string", "category"} else floats
             yield "rows", tensor([None, *shape])
         case Named(features=features):
-            if numbers_for(given) is not None and not any(
-                isinstance(part, ColumnTransformer) for part in parts(estimator)
+            if make_number_stacker(given) is not None and not any(
+                isinstance(part, ColumnTransformer) for part in iter_estimators(estimator)
             ):
                 yield "rows", floats([None, len(features)])
                 return

@@ -19,7 +19,7 @@ from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import VerifiedVersion
-from headrace_worker.runtimes.predictions import plain, plain_value
+from headrace_worker.runtimes.predictions import to_json_value, to_predictions
 
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -45,7 +45,7 @@ class PythonRuntime:
     @classmethod
     def load(cls, version: VerifiedVersion) -> Self:
         """What the factory of a version makes, with its artifact loaded. Raises ModelError."""
-        return cls(make(version.manifest.factory, version.artifact))
+        return cls(create_model(version.manifest.factory, version.artifact))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -61,14 +61,14 @@ class PythonRuntime:
         """One prediction for each instance. Raises what the object raises, and ModelError for too few or many."""
         output = self._model.predict(method, list(instances))
         if not isinstance(output, list | tuple):
-            return plain(output, len(instances))
+            return to_predictions(output, len(instances))
         if len(output) != len(instances):
             got = f"{len(output)} predictions for {len(instances)} instances"
             raise ModelError(f"the model gave {got}; it must give one for each")
-        return [plain_value(value) for value in output]
+        return [to_json_value(value) for value in output]
 
 
-def make(factory: str, data: bytes) -> Any:
+def create_model(factory: str, data: bytes) -> Any:
     """Call a factory, and let what it makes load the artifact. Raises ModelError."""
     if not is_factory(factory):
         raise ModelError(f"{factory[:64]!r} is no module:factory")

@@ -13,10 +13,10 @@ from sklearn.preprocessing import FunctionTransformer
 from headrace.catalog.contract import Array, Named, Text
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import VerifiedVersion
-from headrace_worker.runtimes.estimator_tree import parts
-from headrace_worker.runtimes.forest import quick_methods
-from headrace_worker.runtimes.input_arrays import dtype_of, stack_for
-from headrace_worker.runtimes.predictions import plain
+from headrace_worker.runtimes.estimator_tree import iter_estimators
+from headrace_worker.runtimes.forest import build_fast_methods
+from headrace_worker.runtimes.input_arrays import column_dtype, make_stacker
+from headrace_worker.runtimes.predictions import to_predictions
 
 
 class SklearnRuntime:
@@ -34,8 +34,8 @@ class SklearnRuntime:
         self._estimator = estimator
         if own and isinstance(given, Named) and _array_serves(estimator, given):
             _forget_names(estimator)
-        self._stack = stack_for(estimator, given)
-        self._quick: dict[str, Callable[[Any], Any]] = quick_methods(estimator) if own else {}
+        self._stack = make_stacker(estimator, given)
+        self._quick: dict[str, Callable[[Any], Any]] = build_fast_methods(estimator) if own else {}
 
     @classmethod
     def explain_rejection(cls, estimator: Any, given: Named | Array | Text) -> str:  # noqa: ARG003  # a runtime's signature
@@ -58,7 +58,7 @@ class SklearnRuntime:
         # Overflow is the answer to extreme input; it comes out as null, not as a warning for each batch.
         with np.errstate(all="ignore"):
             output = (self._quick.get(method) or getattr(self._estimator, method))(stacked)
-        return plain(output, len(instances))
+        return to_predictions(output, len(instances))
 
 
 def _array_serves(estimator: Any, given: Named) -> bool:
@@ -67,7 +67,7 @@ def _array_serves(estimator: Any, given: Named) -> bool:
     They are where all features are numbers and every part is scikit-learn's own and takes columns by place:
     such a part makes an array of a frame before it does anything else.
     """
-    if not all(dtype_of(feature) is np.float64 for feature in given.features):
+    if not all(column_dtype(feature) is np.float64 for feature in given.features):
         return False
     if not hasattr(estimator, "n_features_in_") or estimator.n_features_in_ != len(given.features):
         return False
@@ -75,10 +75,10 @@ def _array_serves(estimator: Any, given: Named) -> bool:
         type(part).__module__.startswith("sklearn.")
         and not isinstance(part, ColumnTransformer | FunctionTransformer | DictVectorizer)
         and not vars(part).get("_sklearn_output_config")
-        for part in parts(estimator)
+        for part in iter_estimators(estimator)
     )
 
 
 def _forget_names(estimator: Any) -> None:
-    for part in parts(estimator):
+    for part in iter_estimators(estimator):
         vars(part).pop("feature_names_in_", None)

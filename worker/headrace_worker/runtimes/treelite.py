@@ -31,9 +31,9 @@ from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import VerifiedVersion
-from headrace_worker.runtimes.estimator_tree import split
-from headrace_worker.runtimes.input_arrays import numbers_for, singles, stack_for
-from headrace_worker.runtimes.predictions import plain
+from headrace_worker.runtimes.estimator_tree import split_pipeline
+from headrace_worker.runtimes.input_arrays import make_number_stacker, make_stacker, to_float32
+from headrace_worker.runtimes.predictions import to_predictions
 
 _FORESTS = (RandomForestClassifier, ExtraTreesClassifier)
 _CLASSIFIERS = (*_FORESTS, GradientBoostingClassifier, HistGradientBoostingClassifier)
@@ -77,7 +77,7 @@ class TreeliteRuntime:
     @classmethod
     def explain_rejection(cls, estimator: Any, given: Named | Array | Text) -> str:
         """It executes forests and boosted trees of one output, also as the last step of a pipeline."""
-        _, last = split(estimator)
+        _, last = split_pipeline(estimator)
         if type(last) not in {*_CLASSIFIERS, *_REGRESSORS}:
             return f"it executes ensembles of trees; {type(last).__name__} is none it knows"
         if getattr(last, "n_outputs_", 1) != 1:
@@ -85,14 +85,14 @@ class TreeliteRuntime:
         if (categorical := getattr(last, "is_categorical_", None)) is not None and categorical.any():
             # treelite sends categories that were never seen elsewhere than scikit-learn does.
             return "it does not execute histogram gradient boosting with categorical features"
-        if last is estimator and numbers_for(given) is None:
+        if last is estimator and make_number_stacker(given) is None:
             return "it takes numbers only; encode texts in a pipeline before the trees"
         return ""
 
     @classmethod
     def compile(cls, estimator: Any, given: Named | Array | Text) -> bytes:  # noqa: ARG003  # a runtime's signature
         """The trees as treelite stores them, after a line that says what to do with them."""
-        _, last = split(estimator)
+        _, last = split_pipeline(estimator)
         head = _Head(
             singles=not isinstance(last, _HISTOGRAM),
             kind=_kind(last),
@@ -122,9 +122,9 @@ class TreeliteRuntime:
         _check_trees(model, head, title)
         if head.steps:
             estimator = version.estimator()
-            stack, (before, _) = stack_for(estimator, given), split(estimator)
+            stack, (before, _) = make_stacker(estimator, given), split_pipeline(estimator)
             return cls(head, model, lambda instances: _dense(before(stack(instances))))
-        numbers = numbers_for(given)
+        numbers = make_number_stacker(given)
         if numbers is None:
             raise ModelError(f"{title} cannot be run by treelite: its contract takes more than numbers")
         return cls(head, model, numbers)
@@ -134,7 +134,7 @@ class TreeliteRuntime:
         with np.errstate(all="ignore"):
             taken = self._stack(instances)
             rows = (
-                singles(taken).astype(np.float64)
+                to_float32(taken).astype(np.float64)
                 if self._head.singles
                 else np.asarray(taken, np.float64, order="C")
             )
@@ -142,7 +142,7 @@ class TreeliteRuntime:
                 raise ModelError(
                     f"the trees take {self._head.features} features, and were given rows of another size"
                 )
-            return plain(self._run(method, rows), len(instances))
+            return to_predictions(self._run(method, rows), len(instances))
 
     def _run(self, method: str, rows: Any) -> Any:
         kind = self._head.kind

@@ -1,1 +1,14 @@
-"""The model store: immutable, signed versions in a folder or at a URL."""
+"""The model store: immutable, numbered and signed versions of models, in a folder or at a URL.
+
+store           add, read, verify, sign and remove versions
+backend         what a backend must offer: files by model, version and name
+folder          the backend for a folder
+remote          the backend for a URL (S3 and whatever else fsspec supports)
+cache           copies of a remote store's files on this machine
+signing         keys, and signatures of manifests
+artifact        an estimator to bytes (skops, joblib) and back
+trusted_types   the types a skops file may hold
+chunks          read, hash and write large bytes in chunks
+garbage         find and remove old versions that are not in use
+references      find the versions that aliases, jobs and dead letters refer to
+"""

@@ -1,8 +1,8 @@
-"""From an estimator to bytes and back, without trusting the bytes more than they deserve.
+"""Convert an estimator to bytes and back; the bytes may come from an attacker.
 
-skops stores data, and names of types that must be on a list (`headrace_worker.store.trusted_types`). A pickle,
-which joblib's files are too, stores instructions: reading one runs them, so it is read only where a person
-said that it may be.
+skops stores data, and the names of types, which must be on a list (`headrace_worker.store.trusted_types`). A
+pickle stores instructions, and reading it runs them; joblib files are pickles too. A pickle is therefore read only
+if a person has allowed it.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from headrace.errors import ModelError
 from headrace_worker.manifest import Format
-from headrace_worker.runtimes.estimator_tree import parts
+from headrace_worker.runtimes.estimator_tree import iter_estimators
 from headrace_worker.store import chunks
 from headrace_worker.store.chunks import ThrottledFile
 from headrace_worker.store.trusted_types import TRUSTED
 
-#: How a pickle begins (protocol 2 and later), as it is or compressed by joblib: zlib, gzip, bz2, xz, lzma, lz4.
-_PICKLES = (b"\x80", b"\x78", b"\x1f\x8b", b"BZ", b"\xfd7zXZ", b"\x5d\x00", b"\x04\x22\x4d\x18")
-_ZIP = b"PK\x03\x04"
+#: The first bytes of a pickle (protocol 2 and later), plain or compressed: zlib, gzip, bz2, xz, lzma, lz4.
+_PICKLE_PREFIXES = (b"\x80", b"\x78", b"\x1f\x8b", b"BZ", b"\xfd7zXZ", b"\x5d\x00", b"\x04\x22\x4d\x18")
+_ZIP_PREFIX = b"PK\x03\x04"
 
 
-def format_of(data: bytes, title: str) -> Format:
-    """What a file is, by its first bytes. Raises ModelError for what is neither skops nor pickle."""
-    if data.startswith(_ZIP):
+def detect_format(data: bytes, title: str) -> Format:
+    """Detect a file's format by its first bytes. Raises ModelError if it is neither skops nor a pickle."""
+    if data.startswith(_ZIP_PREFIX):
         return "skops"
-    if data.startswith(_PICKLES):
+    if data.startswith(_PICKLE_PREFIXES):
         return "joblib"
     raise ModelError(f"{title} is no model file: neither skops (`skops.io.dump`) nor joblib nor pickle")
 
 
 def dump(estimator: Any, form: Format) -> bytes:
-    """The bytes of an estimator. Raises ModelError for one that skops cannot store."""
+    """Convert an estimator to bytes. Raises ModelError if skops cannot store it."""
     if form == "skops":
         try:
             data: bytes = skops.io.dumps(estimator)
         except Exception as error:
-            raise ModelError(f"skops cannot store this model: {_short(error)}") from error
+            raise ModelError(f"skops cannot store this model: {_shorten(error)}") from error
         return data
     buffer = io.BytesIO()
     joblib.dump(estimator, buffer)
@@ -59,10 +59,10 @@ def dump(estimator: Any, form: Format) -> bytes:
 
 
 def load(data: bytes, form: Format, title: str, *, max_bytes: int, trust_pickle: bool) -> Any:
-    """The estimator in some bytes. Raises ModelError saying what is wrong with them, and what to do."""
+    """Read an estimator from bytes. Raises ModelError, whose message says what is wrong and what to do."""
     if form == "joblib" and not trust_pickle:
         raise ModelError(f"{title} is a pickle, and reading a pickle runs whatever code is in it")
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", InconsistentVersionWarning)
         try:
@@ -72,11 +72,12 @@ def load(data: bytes, form: Format, title: str, *, max_bytes: int, trust_pickle:
         except MemoryError:
             raise ModelError(f"{title} needs more memory than there is") from None
         except Exception as error:
-            raise ModelError(f"{title} cannot be loaded: {_cause(error)}{_newer(said)}") from error
-    if newer := _newer(said):
+            newer = _describe_newer_library(caught)
+            raise ModelError(f"{title} cannot be loaded: {_describe_cause(error)}{newer}") from error
+    if newer := _describe_newer_library(caught):
         raise ModelError(f"{title} cannot be served{newer}")
     if not isinstance(estimator, BaseEstimator):
-        raise ModelError(f"{title} holds a {type(estimator).__name__}, which is no scikit-learn estimator")
+        raise ModelError(f"{title} holds a {type(estimator).__name__}, which is not a scikit-learn estimator")
     if form == "skops":
         _check_trees(estimator, title)
     return estimator
@@ -92,7 +93,7 @@ def _load_skops(data: bytes, title: str, max_bytes: int) -> Any:
         with _as_file(data) as file:
             return skops.io.load(file, trusted=TRUSTED)
     except UntrustedTypesFoundException:
-        # The exception's own text advises to trust what the file asks for; we name it and advise better.
+        # The exception's own text advises to trust all types in the file. This message names them instead.
         names = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED))
         raise ModelError(
             f"{title} needs {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}, which "
@@ -102,7 +103,7 @@ def _load_skops(data: bytes, title: str, max_bytes: int) -> Any:
 
 
 def _as_file(data: bytes) -> BinaryIO:
-    """The bytes as a file in memory, of which a copy is read without Python's lock: a worker's loop needs it."""
+    """Return a file in memory with the data. Reading it releases Python's lock, unlike reading a BytesIO."""
     if not hasattr(os, "memfd_create"):
         return io.BytesIO(data)
     file = io.BufferedRandom(ThrottledFile(os.memfd_create("headrace-model", os.MFD_CLOEXEC), "r+b"))
@@ -112,68 +113,68 @@ def _as_file(data: bytes) -> BinaryIO:
 
 
 def _unpacked_size(data: bytes, title: str) -> int:
-    """The bytes a skops file takes when unpacked, with the archives within it (sparse matrices are such)."""
+    """Return a skops file's unpacked size in bytes, including nested archives, which hold sparse matrices."""
     total = 0
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if "schema.json" not in archive.namelist():
-                raise ModelError(f"{title} is no model file: a zip archive, but not one of skops")
+                raise ModelError(f"{title} is no model file: it is a zip archive, but not one of skops")
             for member in archive.infolist():
                 total += member.file_size
                 if member.filename.endswith(".npz"):
                     if member.file_size > len(data):
-                        raise ModelError(f"{title} holds an archive within an archive that is packed again")
+                        raise ModelError(f"{title} holds a nested archive that is compressed twice")
                     with zipfile.ZipFile(io.BytesIO(archive.read(member))) as inner:
                         total += sum(array.file_size for array in inner.infolist())
                 if member.filename.endswith((".npy", ".npz")):
                     continue
                 if member.filename != "schema.json":
-                    raise ModelError(f"{title} holds {member.filename[:64]!r}, which is nothing of a skops file")
+                    raise ModelError(f"{title} holds {member.filename[:64]!r}, which is not part of a skops file")
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as error:
         raise ModelError(f"{title} is a damaged archive: {error}") from None
     return total
 
 
 def _check_trees(estimator: Any, title: str) -> None:
-    """Refuse trees whose nodes point outside of them: scikit-learn follows them without a look.
+    """Raise ModelError for a tree whose nodes point outside of it, because scikit-learn does not check them.
 
-    A child's number is larger than its parent's in every tree scikit-learn grows, so a walk always ends.
+    A child's number must be larger than its parent's, as in every tree scikit-learn grows, so that a walk ends.
     """
-    for tree, features in _trees(estimator):
+    for tree, features in _iter_trees(estimator):
         if isinstance(tree, Tree):
             left, right, feature = tree.children_left, tree.children_right, tree.feature
             inner = left != -1
-            good = (right[~inner] == -1).all()
+            is_valid = (right[~inner] == -1).all()
         else:
             nodes = tree.nodes
             left, right, feature = (nodes[name].astype(np.int64) for name in ("left", "right", "feature_idx"))
             inner = nodes["is_leaf"] == 0
             categorical = nodes[inner & (nodes["is_categorical"] != 0)]
-            good = (categorical["bitset_idx"] < len(tree.raw_left_cat_bitsets)).all()
-        own = np.arange(len(left))[inner]
+            is_valid = (categorical["bitset_idx"] < len(tree.raw_left_cat_bitsets)).all()
+        parents = np.arange(len(left))[inner]
         for child in (left[inner], right[inner]):
-            good = good and ((child > own) & (child < len(left))).all()
-        if not (len(left) and good and ((feature[inner] >= 0) & (feature[inner] < features)).all()):
+            is_valid = is_valid and ((child > parents) & (child < len(left))).all()
+        if not (len(left) and is_valid and ((feature[inner] >= 0) & (feature[inner] < features)).all()):
             raise ModelError(
                 f"{title} holds a tree whose nodes point outside of it; the file is damaged or forged"
             )
 
 
-def _trees(estimator: Any) -> Iterator[tuple[Any, int]]:
-    """Every tree, with the number of features its estimator takes."""
-    for part in parts(estimator):
-        inside = vars(part)
-        if isinstance(inside.get("tree_"), Tree):
-            yield inside["tree_"], min(inside["tree_"].n_features, part.n_features_in_)
-        for row in inside.get("_predictors", ()):
-            yield from ((tree, part.n_features_in_) for tree in row if isinstance(tree, TreePredictor))
+def _iter_trees(estimator: Any) -> Iterator[tuple[Any, int]]:
+    """Yield every tree within an estimator, with the number of features that the tree's estimator takes."""
+    for inner in iter_estimators(estimator):
+        attributes = vars(inner)
+        if isinstance(attributes.get("tree_"), Tree):
+            yield attributes["tree_"], min(attributes["tree_"].n_features, inner.n_features_in_)
+        for row in attributes.get("_predictors", ()):
+            yield from ((tree, inner.n_features_in_) for tree in row if isinstance(tree, TreePredictor))
 
 
-def _newer(said: list[warnings.WarningMessage]) -> str:
-    """A clause that says which newer scikit-learn made the model; empty where none did."""
-    for warning in said:
+def _describe_newer_library(caught: list[warnings.WarningMessage]) -> str:
+    """Return a clause that names the newer scikit-learn a model was made with; empty if it was not newer."""
+    for warning in caught:
         message = warning.message
-        if isinstance(message, InconsistentVersionWarning) and newer_than(
+        if isinstance(message, InconsistentVersionWarning) and is_newer(
             message.original_sklearn_version, message.current_sklearn_version
         ):
             return (
@@ -183,30 +184,30 @@ def _newer(said: list[warnings.WarningMessage]) -> str:
     return ""
 
 
-def newer_than(one: str, other: str) -> bool:
-    """Whether a version of a library is newer than another, by its first two numbers."""
-    return _numbers(one) > _numbers(other)
+def is_newer(version: str, other: str) -> bool:
+    """Decide whether a library version is newer than another, by their first two numbers."""
+    return _first_numbers(version) > _first_numbers(other)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
+def _first_numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(text) if text.isdigit() else 0 for text in version.split(".")[:2])
 
 
-def _cause(error: Exception) -> str:
+def _describe_cause(error: Exception) -> str:
     match error:
         case ModuleNotFoundError():
             return f"it needs the module {error.name!r}, which is not installed here"
         case AttributeError() if "__main__" in str(error):
             return (
                 "it needs something defined in the script or notebook that trained it "
-                f"({_short(error)}); move that into a module and install it here"
+                f"({_shorten(error)}); move that into a module and install it here"
             )
         case json.JSONDecodeError() | UnicodeDecodeError():
-            return "its schema is no JSON"
+            return "its schema is not JSON"
         case _:
-            return f"{type(error).__name__}: {_short(error)}"
+            return f"{type(error).__name__}: {_shorten(error)}"
 
 
-def _short(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:200] + " ..."

@@ -1,4 +1,4 @@
-"""Where a model store is: a folder, or something remote. What both can do, without knowing what a model is."""
+"""The protocol of a store's backend, which holds files by model, version and name and does not interpret them."""
 
 from __future__ import annotations
 
@@ -9,64 +9,76 @@ from typing import Protocol
 
 import msgspec
 
-#: The small files of a version, by name, for the number it has got; in the order they are to be written.
-Rest = Callable[[str], Mapping[str, bytes]]
+#: Returns the small files of a version by name, in the order to write them. Its argument is the version's number.
+SmallFiles = Callable[[str], Mapping[str, bytes]]
 
-#: The file without which a version is not there; so it is the last to be written, and the first to be removed.
-MANIFEST = "manifest.json"
+#: A version exists if and only if it has this file: the last one written and the first one removed.
+MANIFEST_NAME = "manifest.json"
 
-#: A version's number, as the name of its folder.
-NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+#: The number of a version, which is also the name of its folder.
+VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
-class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version that was never finished left behind."""
+class UnfinishedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of a version whose writer never finished, or that was not removed completely."""
 
     model: str
-    #: Its name in the model's folder.
+    #: The name of its folder within the model's folder.
     name: str
-    #: Bytes it takes.
+    #: Total size of its files, in bytes.
     size: int
 
 
 class StoreBackend(Protocol):
-    """Files of versions, by model, number and name.
+    """Files of versions, by model, version number and file name.
 
-    Every method raises StoreUnavailable where the place is away, ModelError where it cannot be read or written.
+    Every method raises StoreUnavailable if the storage does not answer, and ModelError if it cannot be read or
+    written.
     """
 
     @property
     def title(self) -> str:
-        """Where it is, for people: without a password."""
+        """The location, for people. It contains no password."""
 
     def versions(self) -> Mapping[str, list[str]]:
-        """The numbers there are, by model, in no order. Of a place that is away, those that were there last."""
+        """Return the version numbers of each model, unsorted.
 
-    def read(
-        self, model: str, version: str, name: str, *, most: int, digest: str | None = None, fresh: bool = False
-    ) -> bytes:
-        """A file of a version: no more than `most` bytes and one. Raises FileNotFoundError.
-
-        What has the SHA-256 `digest` may come from elsewhere. With `fresh`, nothing remembered is trusted.
+        A cached backend whose storage is unavailable returns the numbers it last saw.
         """
 
-    def publish(self, model: str, artifacts: Mapping[str, bytes], rest: Rest) -> str:
-        """Store a new version under the next number, which is returned. It is there as a whole or not at all.
+    def read(
+        self,
+        model: str,
+        version: str,
+        name: str,
+        *,
+        max_bytes: int,
+        digest: str | None = None,
+        fresh: bool = False,
+    ) -> bytes:
+        """Return at most `max_bytes` + 1 bytes of a file: the additional byte shows that the file is too large.
 
-        `artifacts` are its large files, by name; `rest` gives the others once the number is known.
+        `digest` is the file's expected SHA-256; a cached file with that digest may be returned. `fresh` bypasses
+        the cache. Raises FileNotFoundError.
+        """
+
+    def publish(self, model: str, artifacts: Mapping[str, bytes], small_files: SmallFiles) -> str:
+        """Store a version under the next free number and return that number. Readers see all of it or nothing.
+
+        `artifacts` are its large files by name. `small_files` returns the others once the number is known.
         """
 
     def put(self, model: str, version: str, name: str, data: bytes) -> None:
         """Add a file to a version."""
 
     def size(self, model: str, version: str) -> int:
-        """Bytes a version takes."""
+        """Return the total size of a version's files, in bytes."""
 
     def remove(self, model: str, version: str) -> None:
-        """Remove a version. It is gone as a whole before its parts are."""
+        """Remove a version. It stops being visible before its files are removed."""
 
-    def unfinished(self, before: datetime) -> list[Unfinished]:
-        """What was begun before that moment and never became a version."""
+    def list_unfinished(self, before: datetime) -> list[UnfinishedVersion]:
+        """Return the unfinished versions that were last written before that time."""
 
-    def clear(self, leftover: Unfinished) -> None:
-        """Remove a leftover."""
+    def remove_unfinished(self, unfinished: UnfinishedVersion) -> None:
+        """Remove the files of an unfinished version."""

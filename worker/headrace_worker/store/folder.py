@@ -1,11 +1,11 @@
-"""A model store in a folder of this machine, or of a file system it has mounted.
+"""The backend for a folder of this machine, or of a file system it has mounted.
 
     <folder>/<model>/<version>/manifest.json
                                artifact.skops ...
 
-A version is written into a folder of another name, made durable, and then renamed to its number in one
-step: who reads the store sees all of a version or nothing. Two writers that want the same number meet at
-the rename, which one of them loses and takes the next number.
+A version is written into a temporary folder, flushed to disk, and then renamed to its number in one step, so
+readers see all of a version or nothing. If two writers want the same number, the rename of one fails and that
+writer takes the next number.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pathlib import Path
 
 from headrace.errors import ModelError, StoreUnavailable
 from headrace_worker.store import chunks
-from headrace_worker.store.backend import NUMBER, Rest, Unfinished
+from headrace_worker.store.backend import VERSION_NUMBER, SmallFiles, UnfinishedVersion
 
-#: They begin with a dot, so that they are neither a model's name nor a number.
-_UNFINISHED, _REMOVED = ".adding-", ".removing-"
-#: The number is taken; what a rename onto a folder that is not empty may say.
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
-#: A file system that is mounted from elsewhere and does not answer now.
-_AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+#: Prefixes of temporary folders. The dot keeps them apart from names of models and from version numbers.
+_ADDING, _REMOVING = ".adding-", ".removing-"
+#: Errors of a rename onto a folder that is not empty: the number is in use.
+_NUMBER_IN_USE = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+#: Errors of a mounted file system that does not answer at the moment.
+_UNAVAILABLE = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 
-class Folder:
-    """The versions in a folder. It need not exist until something is added."""
+class FolderBackend:
+    """The versions in a folder, which is created when the first version is added."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,12 +43,12 @@ class Folder:
         return str(self.path)
 
     def versions(self) -> dict[str, list[str]]:
-        """The numbers there are, by model."""
-        return {model: found for model in self._entries(self.path) if (found := self.numbers(model))}
+        """Return the version numbers of each model that has a version."""
+        return {model: numbers for model in self._entries(self.path) if (numbers := self.numbers(model))}
 
     def numbers(self, model: str) -> list[str]:
-        """The numbers of one model."""
-        return [name for name in self._entries(self.path / model) if NUMBER.fullmatch(name)]
+        """Return the version numbers of one model."""
+        return [name for name in self._entries(self.path / model) if VERSION_NUMBER.fullmatch(name)]
 
     def read(
         self,
@@ -56,108 +56,100 @@ class Folder:
         version: str,
         name: str,
         *,
-        most: int,
-        digest: str | None = None,  # noqa: ARG002  # the file itself is as near as anything else
-        fresh: bool = False,  # noqa: ARG002  # nothing is remembered
+        max_bytes: int,
+        digest: str | None = None,  # noqa: ARG002  # a folder has no cache
+        fresh: bool = False,  # noqa: ARG002  # a folder has no cache
     ) -> bytes:
-        """A file of a version: no more than `most` bytes and one."""
+        """Return at most `max_bytes` + 1 bytes of a file."""
         path = self.path / model / version / name
         try:
-            return read_up_to(path, most)
+            return read_up_to(path, max_bytes)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _error(error, f"{model}@{version} cannot be read: {path}") from None
+            raise _translated(error, f"{model}@{version} cannot be read: {path}") from None
 
-    def publish(self, model: str, artifacts: Mapping[str, bytes], rest: Rest) -> str:
-        """Store a new version under the next number."""
+    def publish(self, model: str, artifacts: Mapping[str, bytes], small_files: SmallFiles) -> str:
+        """Store a version under the next free number and return that number."""
         folder = self.path / model
-        with _told(f"the model store {self.path} cannot be written"):
+        with _translate_errors(f"the model store {self.path} cannot be written"):
             folder.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
+            temporary = Path(tempfile.mkdtemp(prefix=_ADDING, dir=folder))
         try:
-            with _told(f"{model} cannot be written to {self.path}"):
+            with _translate_errors(f"{model} cannot be written to {self.path}"):
                 for name, data in artifacts.items():
-                    _write(unfinished / name, data)
-                unfinished.chmod(0o755)
-                return self._number(model, unfinished, rest)
+                    _write(temporary / name, data)
+                temporary.chmod(0o755)
+                return self._rename_to_next_number(model, temporary, small_files)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
-    def _number(self, model: str, unfinished: Path, rest: Rest) -> str:
+    def _rename_to_next_number(self, model: str, temporary: Path, small_files: SmallFiles) -> str:
         number = max(map(int, self.numbers(model)), default=0) + 1
         while True:
-            for name, data in rest(str(number)).items():
-                _write(unfinished / name, data)
-            _sync(unfinished)
+            for name, data in small_files(str(number)).items():
+                _write(temporary / name, data)
+            _sync_folder(temporary)
             try:
-                unfinished.rename(self.path / model / str(number))
+                temporary.rename(self.path / model / str(number))
             except OSError as error:
-                if error.errno not in _TAKEN:
+                if error.errno not in _NUMBER_IN_USE:
                     raise
                 number += 1
             else:
-                _sync(self.path / model)
+                _sync_folder(self.path / model)
                 return str(number)
 
     def put(self, model: str, version: str, name: str, data: bytes) -> None:
         """Add a file to a version."""
         folder = self.path / model / version
-        with _told(f"{folder} cannot be written to"):
-            unfinished = folder / f"{_UNFINISHED}{os.getpid()}-{name}"
-            _write(unfinished, data)
-            unfinished.replace(folder / name)
-            _sync(folder)
+        with _translate_errors(f"{folder} cannot be written to"):
+            temporary = folder / f"{_ADDING}{os.getpid()}-{name}"
+            _write(temporary, data)
+            temporary.replace(folder / name)
+            _sync_folder(folder)
 
     def size(self, model: str, version: str) -> int:
-        """Bytes a version takes."""
-        return _size(self.path / model / version)
+        """Return the total size of a version's files, in bytes."""
+        return _folder_size(self.path / model / version)
 
     def remove(self, model: str, version: str) -> None:
         """Remove a version."""
         folder = self.path / model
-        with _told(f"{folder / version} cannot be removed"):
-            aside = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder))
+        with _translate_errors(f"{folder / version} cannot be removed"):
+            temporary = Path(tempfile.mkdtemp(prefix=_REMOVING, dir=folder))
             try:
-                (folder / version).rename(aside / version)
+                (folder / version).rename(temporary / version)
             except FileNotFoundError:
-                pass  # somebody else was quicker
+                pass  # another process has removed it
             finally:
-                shutil.rmtree(aside)
+                shutil.rmtree(temporary)
 
-    def unfinished(self, before: datetime) -> list[Unfinished]:
-        """What was begun before that moment and never became a version, or was not wholly removed."""
-        found = []
+    def list_unfinished(self, before: datetime) -> list[UnfinishedVersion]:
+        """Return the temporary folders that were last changed before that time."""
+        unfinished = []
         for model in self._entries(self.path):
             for name in self._entries(self.path / model):
                 path = self.path / model / name
-                if name.startswith((_UNFINISHED, _REMOVED)) and _changed(path) < before:
-                    found.append(Unfinished(model=model, name=name, size=_size(path)))
-        return found
+                if name.startswith((_ADDING, _REMOVING)) and _modified_at(path) < before:
+                    unfinished.append(UnfinishedVersion(model=model, name=name, size=_folder_size(path)))
+        return unfinished
 
-    def clear(self, leftover: Unfinished) -> None:
-        """Remove a leftover."""
-        shutil.rmtree(self.path / leftover.model / leftover.name, ignore_errors=True)
+    def remove_unfinished(self, unfinished: UnfinishedVersion) -> None:
+        """Remove a temporary folder."""
+        shutil.rmtree(self.path / unfinished.model / unfinished.name, ignore_errors=True)
 
     def _entries(self, folder: Path) -> list[str]:
         try:
-            return sorted(os.listdir(folder))  # noqa: PTH208  # names are what is wanted, and this is asked often
+            return sorted(os.listdir(folder))  # noqa: PTH208  # called often, and only names are needed
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise _error(error, f"the model store {folder} cannot be read") from None
-
-
-@contextmanager
-def _told(problem: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _error(error, problem) from None
+            raise _translated(error, f"the model store {folder} cannot be read") from None
 
 
 def read_capped(path: Path, title: str, max_bytes: int) -> bytes:
-    """The bytes of a file, once, if they are no more than `max_bytes`. Raises ModelError."""
+    """Return the content of a file. Raises ModelError if it cannot be read or is larger than `max_bytes`."""
     try:
         data = read_up_to(path, max_bytes)
         size = max(len(data), path.stat().st_size) if len(data) > max_bytes else len(data)
@@ -168,31 +160,41 @@ def read_capped(path: Path, title: str, max_bytes: int) -> bytes:
 
 
 def check_size(size: int, title: str, max_bytes: int) -> None:
-    """Raise ModelError for something larger than it may be."""
+    """Raise ModelError if a size in bytes exceeds the limit."""
     if size > max_bytes:
         raise ModelError(f"{title} takes {size:,} bytes, more than the {max_bytes:,} of HEADRACE_MAX_MODEL_BYTES")
 
 
-def read_up_to(path: Path, most: int) -> bytes:
-    """The bytes of a file, `most` and one more at the most, whatever its size is said to be. Raises OSError."""
+def read_up_to(path: Path, max_bytes: int) -> bytes:
+    """Return at most `max_bytes` + 1 bytes of a file. Raises OSError.
+
+    The size the file system reports is not used: the file may grow, or be a pipe.
+    """
     with path.open("rb") as file:
-        # The file may grow, or be a pipe.
-        return chunks.read(file, most + 1)
+        return chunks.read(file, max_bytes + 1)
 
 
-def _error(error: OSError, problem: str) -> ModelError | StoreUnavailable:
-    kind = StoreUnavailable if error.errno in _AWAY else ModelError
+@contextmanager
+def _translate_errors(problem: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _translated(error, problem) from None
+
+
+def _translated(error: OSError, problem: str) -> ModelError | StoreUnavailable:
+    kind = StoreUnavailable if error.errno in _UNAVAILABLE else ModelError
     return kind(f"{problem}: {error.strerror}")
 
 
-def _changed(path: Path) -> datetime:
+def _modified_at(path: Path) -> datetime:
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError:
-        return datetime.max.replace(tzinfo=UTC)  # it is gone by now
+        return datetime.max.replace(tzinfo=UTC)  # it has been removed since
 
 
-def _size(folder: Path) -> int:
+def _folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -203,7 +205,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Which versions of a model somebody needs, as Redis has it: aliases, jobs in flight, dead letters."""
+"""Find the versions of a model that Redis refers to: by aliases, by jobs in flight, and by dead letters."""
 
 from __future__ import annotations
 
@@ -22,73 +22,73 @@ from headrace.wire.keys import Keys, queue_name
 from headrace.wire.parsing import MalformedMessage, parse
 from headrace_worker.transport.leases import LeaseKeys, lease_of
 
-#: Messages read at once, at the most; and bytes of them beyond which fewer are.
-_MOST, _BYTES = 1000, 1024 * 1024
+#: The largest number of messages in one reply, and the bytes of a reply beyond which the next asks for fewer.
+_PAGE_MESSAGES, _PAGE_BYTES = 1000, 1024 * 1024
 
 
-def named(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
-    """The versions that an alias or a job in flight names, or that run jobs which name none; and what names them.
+def find_versions_in_use(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
+    """Return the versions that serve, or that an alias or a job in flight names, with a phrase that says which.
 
-    Raises redis.RedisError, and ModelError where an alias cannot be read: then nothing is known.
+    Raises redis.RedisError, and ModelError if an alias cannot be read, because its version would be missing.
     """
-    found = _by_jobs(client, keys, model)
+    versions = _find_by_jobs(client, keys, model)
     latest: bytes | None = client.hget(keys.contracts(model), "latest")  # type: ignore[assignment]  # bytes
     if latest:
-        found[latest.decode()] = "serves"
-    return found | _by_aliases(client, keys, model)
+        versions[latest.decode()] = "serves"
+    return versions | _find_by_aliases(client, keys, model)
 
 
-def _by_aliases(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
+def find_versions_of_dead_letters(dead_letters: Iterable[DeadLetter]) -> dict[str, str]:
+    """Return the versions that dead letters ran on or asked for, because a replay may ask for them again."""
+    return {letter.version: f"the dead letter {letter.id}" for letter in dead_letters if letter.version}
+
+
+def _find_by_aliases(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
     reply = execute(client, read_aliases(keys, model))
-    now = decode_aliases(model, reply).by_name
-    if len(now) < len(reply):
+    current = decode_aliases(model, reply).by_name
+    if len(current) < len(reply):
         raise ModelError(f"an alias of {model} cannot be read: a newer Headrace may have set it; upgrade this one")
     moves = decode_history(execute(client, read_history(keys, model)))
-    former = {name: find_former_version(moves, name) for name in now}
+    former = {name: find_former_version(moves, name) for name in current}
     return {
-        **{version: f"a rollback of {name} goes to it" for name, version in former.items() if version},
-        **{alias.version: f"the alias {name}" for name, alias in now.items()},
+        **{version: f"the rollback target of {name}" for name, version in former.items() if version},
+        **{alias.version: f"the alias {name}" for name, alias in current.items()},
     }
 
 
-def _by_jobs(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    # A job that moves against the walk, from a lease to its queue, is met the second time.
+def _find_by_jobs(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
+    versions: dict[str, str] = {}
+    # A job may move from a lease back to its queue while both are read. The second pass sees it.
     for _ in range(2):
-        for frame in _frames(client, keys, queue_name(model)):
-            if version := _version(frame):
-                found[version] = "a job"
-    return found
+        for queued_message in _iter_messages(client, keys, queue_name(model)):
+            if version := _version_of(queued_message):
+                versions[version] = "a job"
+    return versions
 
 
-def by_letters(letters: Iterable[DeadLetter]) -> dict[str, str]:
-    """Return the versions that dead letters ran on or asked for: a replay may ask for them again."""
-    return {letter.version: f"the dead letter {letter.id}" for letter in letters if letter.version}
-
-
-def _version(frame: bytes) -> str | None:
+def _version_of(queued_message: bytes) -> str | None:
     try:
-        return parse(decode_queued_message(frame)[1]).to_job().version
+        return parse(decode_queued_message(queued_message)[1]).to_job().version
     except (MalformedMessage, InvalidInput):
-        return None  # it will be a dead letter, and nobody's job
+        return None  # it will become a dead letter, and does not run
 
 
-def _frames(client: redis.Redis, keys: Keys, queue: str) -> Iterator[bytes]:
-    """Every message of a queue, in the order of a job's way: waiting, to run again or later, and leased."""
-    for name in (*keys.lists(queue), keys.isolated(queue)):
-        yield from _pages(client.lrange, name)
-    yield from _pages(client.zrange, keys.delayed(queue))
+def _iter_messages(client: redis.Redis, keys: Keys, queue: str) -> Iterator[bytes]:
+    """Yield every message of a queue in the order in which a job moves: waiting, isolated, delayed, leased."""
+    for key in (*keys.lists(queue), keys.isolated(queue)):
+        yield from _iter_pages(client.lrange, key)
+    yield from _iter_pages(client.zrange, keys.delayed(queue))
     members: list[bytes] = client.zrange(keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
     for member in members:
         lease = lease_of(member)
         if lease is not None and lease.queue == queue:
-            yield from _pages(client.lrange, LeaseKeys(keys).lease(lease.name))
+            yield from _iter_pages(client.lrange, LeaseKeys(keys).lease(lease.name))
 
 
-def _pages(read: Any, name: str) -> Iterator[bytes]:
-    # What is pushed meanwhile comes in at the left, and what was read is only met again.
-    start, many = 0, 1
-    while frames := read(name, start, start + many - 1):
-        yield from frames
-        start += len(frames)
-        many = min(_MOST, 2 * many) if sum(map(len, frames)) < _BYTES else max(1, many // 2)
+def _iter_pages(read: Any, key: str) -> Iterator[bytes]:
+    # New messages are pushed on the left, so a message may be read twice, but none is skipped.
+    start, count = 0, 1
+    while page := read(key, start, start + count - 1):
+        yield from page
+        start += len(page)
+        count = min(_PAGE_MESSAGES, 2 * count) if sum(map(len, page)) < _PAGE_BYTES else max(1, count // 2)

@@ -1,29 +1,29 @@
-"""Types an artifact may hold besides those skops trusts by itself: the insides of scikit-learn's estimators.
+"""Types that a skops file may hold in addition to those skops trusts by default: internals of scikit-learn.
 
-Curated by hand, a family at a time. Nothing gets here because a file asks for it: what is on this list does no
-more than hold numbers, or compute with them. skops leaves trees out since their nodes may point anywhere;
-`headrace_worker.store.artifact` looks at the nodes itself.
+The list is curated by hand, a family of estimators at a time, and never extended because a file needs a type. Each
+type only holds numbers or computes with them. skops does not trust trees because their nodes may point anywhere;
+`headrace_worker.store.artifact` checks the nodes itself.
 """
 
 from __future__ import annotations
 
 
-def _of(module: str, names: str) -> tuple[str, ...]:
+def _qualified(module: str, names: str) -> tuple[str, ...]:
     return tuple(f"{module}.{name}" for name in names.split())
 
 
 _TREES = (
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    # Histogram gradient boosting on a frame with categories; a partial calls nothing but what is trusted too.
+    # Histogram gradient boosting on a frame with categories. A partial may only call a trusted function.
     "functools.partial",
     "sklearn.utils.validation.check_array",
 )
 
-# Not PyFuncDistance: it calls what it holds.
+# Without PyFuncDistance, which calls any function it holds.
 _NEIGHBOURS = (
-    *_of("sklearn.neighbors._kd_tree", "KDTree KDTree32 KDTree64"),
-    *_of("sklearn.neighbors._ball_tree", "BallTree BallTree32 BallTree64"),
+    *_qualified("sklearn.neighbors._kd_tree", "KDTree KDTree32 KDTree64"),
+    *_qualified("sklearn.neighbors._ball_tree", "BallTree BallTree32 BallTree64"),
     *(
         f"sklearn.metrics._dist_metrics.{name}{bits}"
         for bits in (32, 64)
@@ -39,7 +39,7 @@ _NEIGHBOURS = (
 
 _GAUSSIAN_PROCESSES = (
     "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-    *_of(
+    *_qualified(
         "sklearn.gaussian_process.kernels",
         "CompoundKernel ConstantKernel DotProduct ExpSineSquared Exponentiation Matern PairwiseKernel Product RBF "
         "RationalQuadratic Sum WhiteKernel",
@@ -47,39 +47,39 @@ _GAUSSIAN_PROCESSES = (
 )
 
 _LINEAR = (
-    *_of("sklearn._loss.loss", "HalfTweedieLoss HalfTweedieLossIdentity"),
-    *_of(
+    *_qualified("sklearn._loss.loss", "HalfTweedieLoss HalfTweedieLossIdentity"),
+    *_qualified(
         "sklearn.linear_model._sgd_fast",
         "EpsilonInsensitive Hinge ModifiedHuber SquaredEpsilonInsensitive SquaredHinge",
     ),
 )
 
 _META = (
-    *_of("sklearn.calibration", "_CalibratedClassifier _SigmoidCalibration"),
-    *_of("sklearn.cluster._bisect_k_means", "_BisectingTree"),
-    *_of("sklearn.cluster._kmeans", "_kmeans_single_elkan _kmeans_single_lloyd"),
-    *_of("sklearn.compose._column_transformer", "_RemainderColsList make_column_selector"),
-    *_of("sklearn.multiclass", "_ConstantPredictor"),
-    *_of("sklearn.neural_network._stochastic_optimizers", "AdamOptimizer SGDOptimizer"),
-    *_of("sklearn.utils._bunch", "Bunch"),
+    *_qualified("sklearn.calibration", "_CalibratedClassifier _SigmoidCalibration"),
+    *_qualified("sklearn.cluster._bisect_k_means", "_BisectingTree"),
+    *_qualified("sklearn.cluster._kmeans", "_kmeans_single_elkan _kmeans_single_lloyd"),
+    *_qualified("sklearn.compose._column_transformer", "_RemainderColsList make_column_selector"),
+    *_qualified("sklearn.multiclass", "_ConstantPredictor"),
+    *_qualified("sklearn.neural_network._stochastic_optimizers", "AdamOptimizer SGDOptimizer"),
+    *_qualified("sklearn.utils._bunch", "Bunch"),
 )
 
-# What a search keeps of how it searched.
+# Attributes of a fitted search, such as its scorer and its splits.
 _SEARCH = (
-    *_of("sklearn.metrics._scorer", "_MultimetricScorer _PassthroughScorer _Scorer"),
-    *_of("sklearn.model_selection._search_successive_halving", "HalvingGridSearchCV HalvingRandomSearchCV"),
-    *_of(
+    *_qualified("sklearn.metrics._scorer", "_MultimetricScorer _PassthroughScorer _Scorer"),
+    *_qualified("sklearn.model_selection._search_successive_halving", "HalvingGridSearchCV HalvingRandomSearchCV"),
+    *_qualified(
         "sklearn.model_selection._split",
         "GroupKFold KFold RepeatedKFold RepeatedStratifiedKFold ShuffleSplit StratifiedGroupKFold StratifiedKFold "
         "StratifiedShuffleSplit TimeSeriesSplit",
     ),
-    *_of(
+    *_qualified(
         "sklearn.metrics._classification",
         "accuracy_score balanced_accuracy_score brier_score_loss f1_score jaccard_score log_loss "
         "matthews_corrcoef precision_score recall_score",
     ),
-    *_of("sklearn.metrics._ranking", "average_precision_score roc_auc_score top_k_accuracy_score"),
-    *_of(
+    *_qualified("sklearn.metrics._ranking", "average_precision_score roc_auc_score top_k_accuracy_score"),
+    *_qualified(
         "sklearn.metrics._regression",
         "explained_variance_score max_error mean_absolute_error mean_absolute_percentage_error mean_squared_error "
         "mean_squared_log_error median_absolute_error r2_score root_mean_squared_error "
@@ -88,12 +88,14 @@ _SEARCH = (
 )
 
 _FEATURE_SELECTION = (
-    *_of("sklearn.feature_selection._univariate_selection", "chi2 f_classif f_oneway f_regression r_regression"),
-    *_of("sklearn.feature_selection._mutual_info", "mutual_info_classif mutual_info_regression"),
+    *_qualified(
+        "sklearn.feature_selection._univariate_selection", "chi2 f_classif f_oneway f_regression r_regression"
+    ),
+    *_qualified("sklearn.feature_selection._mutual_info", "mutual_info_classif mutual_info_regression"),
 )
 
-# Functions people give to FunctionTransformer (ufuncs, as numpy.log1p, skops trusts by itself).
-_FUNCTIONS = _of(
+# Functions for FunctionTransformer. skops trusts ufuncs such as numpy.log1p by default.
+_FUNCTIONS = _qualified(
     "numpy",
     "around asarray clip cumsum diff dtype expand_dims fliplr flipud max mean median min nan_to_num ravel reshape "
     "round squeeze std sum swapaxes transpose",
@@ -110,7 +112,7 @@ _NUMERIC = (
     ),
 )
 
-#: Names as skops spells them: the module and the type or function.
+#: Qualified names of types and functions, as skops writes them.
 TRUSTED: tuple[str, ...] = (
     *_TREES,
     *_NEIGHBOURS,
