@@ -1,1 +1,10 @@
-"""From a published outcome to the caller that waits for it."""
+"""From a published outcome to the caller that waits for it.
+
+- `publish.py`: the script that stores and announces the first outcome of a job; `cancel`.
+- `subscriptions.py`: the channels a connection subscribes to, and the waiters for each job.
+- `reply_channel.py`: the jobs that are announced together on a client's reply channel.
+- `listener_state.py`: the decisions of a listener, without I/O: commands, replies, pings, reconnects.
+- `listener.py`: the listener of a blocking client, a thread.
+- `aio_listener.py`: the listener of an asyncio client, a task.
+- `direct.py`: direct subscribers, for the quick outcomes of a blocking `predict`.
+"""

@@ -1,10 +1,10 @@
-"""The quick way to one job's outcome: who predicts listens to Redis itself, with no other thread between.
+"""The quickest way to one job's outcome: the thread that predicts subscribes to a reply channel itself.
 
-    predict ─> open ─> submit ─> hear ─> outcome
-                                   └─ not soon, or the line is cut: wait as for any job
+    predict ─> open ─> submit ─> receive ─> outcome
+                                   └─ not soon, or the connection is lost: wait on the outcome listener
 
-The waiting thread (`waiting`) tells thousands of waiters over one connection. For one job that is soon done, to be
-told by another thread takes longer than all else that a client does.
+The listener's thread serves thousands of waiting callers over one connection. For one job that finishes soon, the
+switch from that thread to the caller takes longer than everything else that a client does.
 """
 
 from __future__ import annotations
@@ -26,99 +26,104 @@ from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, decode_lines
 
-#: Lines that are kept for who predicts next: as many as threads predict at once, up to here.
-_KEPT = 32
+#: Idle subscribers that are kept for the next predictions.
+_MAX_IDLE = 32
 
 
 class DirectSubscriber:
-    """A connection that listens to an inbox of its own. One thread uses it at a time."""
+    """A connection that is subscribed to a reply channel of its own. One thread uses it at a time."""
 
     def __init__(self, client: redis.Redis, keys: Keys, settings: Settings) -> None:
         self.reply_channel = uuid.uuid4().hex
         self._client, self._settings = client, settings
         self._channel = keys.reply_channel(self.reply_channel)
         self._connection: Any = None
-        #: Nothing was heard the last time: the connection may have been lost without a word.
-        self._doubted = False
+        #: True if the last wait received nothing: the connection may be lost without an error.
+        self._is_suspect = False
 
-    def open(self, within: float | None) -> bool:
-        """Listen from now on, within so many seconds; False where Redis lets us not, or is away."""
+    def open(self, timeout: float | None) -> bool:
+        """Subscribe within `timeout` seconds. Return False if Redis is unreachable or refuses."""
         try:
             if self._connection is None:
-                self._connect(within)
-            elif self._doubted:
+                self._connect(timeout)
+            elif self._is_suspect:
                 self._connection.send_command("PING", check_health=False)
         except (RedisError, OSError):
             self.close()
             return False
         return True
 
-    def _connect(self, within: float | None) -> None:
+    def _connect(self, timeout: float | None) -> None:
         settings, pool = self._settings, self._client.connection_pool
-        most = settings.connect_timeout if within is None else min(settings.connect_timeout, max(within, 0.001))
-        options = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": most, "socket_timeout": most}
+        limit = settings.connect_timeout
+        if timeout is not None:
+            limit = min(limit, max(timeout, 0.001))
+        options = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": limit, "socket_timeout": limit}
         self._connection = pool.connection_class(**pool.connection_kwargs | options)
         self._connection.connect()
         self._connection.send_command("SUBSCRIBE", self._channel, check_health=False)
         self._connection.read_response()
 
     def receive(self, job: str, seconds: float) -> Outcome | None:
-        """The outcome of a job, if it is told within so many seconds. What is told of others is old news."""
+        """Wait for the outcome of a job, `seconds` at most; None if it does not arrive.
+
+        Outcomes of other jobs are of predictions that did not wait long enough; they are ignored.
+        """
         connection, end, answered = self._connection, time.monotonic() + seconds, False
         try:
-            while (left := end - time.monotonic()) > 0:
-                reply = connection.read_response(timeout=left, disconnect_on_error=False)
+            while (remaining := end - time.monotonic()) > 0:
+                reply = connection.read_response(timeout=remaining, disconnect_on_error=False)
                 answered = True
-                for one in decode_lines(reply[2]) if reply[0] == b"message" else ():
-                    if one.job == job:
-                        self._doubted = False
-                        return one
+                for outcome in decode_lines(reply[2]) if reply[0] == b"message" else ():
+                    if outcome.job == job:
+                        self._is_suspect = False
+                        return outcome
         except redis.TimeoutError:
             pass
         except (RedisError, OSError):
             self.close()
             return None
-        if self._doubted and not answered:  # not even the PING
+        if self._is_suspect and not answered:  # not even the PING
             self.close()
-        self._doubted = True
+        self._is_suspect = True
         return None
 
     def close(self) -> None:
-        """Hang up."""
-        connection, self._connection, self._doubted = self._connection, None, False
+        """Close the connection. The next `open` connects again."""
+        connection, self._connection, self._is_suspect = self._connection, None, False
         if connection is not None:
             with suppress(RedisError, OSError):
                 connection.disconnect()
 
 
 class DirectSubscriberPool:
-    """The lines of a client. Safe for threads, and after fork."""
+    """The direct subscribers of a client. Safe for threads, and after fork."""
 
     def __init__(self, client: redis.Redis, keys: Keys, settings: Settings) -> None:
-        self._made_of = (client, keys, settings)
-        self._idle: deque[DirectSubscriber] = deque(maxlen=_KEPT)
+        self._subscriber_arguments = client, keys, settings
+        self._idle: deque[DirectSubscriber] = deque(maxlen=_MAX_IDLE)
         self._pid = os.getpid()
 
     @contextmanager
     def acquire(self) -> Iterator[DirectSubscriber]:
-        """A line for this thread, as long as the block lasts."""
-        if self._pid != os.getpid():  # what the parent process hears is not for us
+        """Lend a subscriber to this thread for the time of the block."""
+        if self._pid != os.getpid():  # these connections belong to the parent process
             self.close()
             self._pid = os.getpid()
         try:
-            line = self._idle.pop()  # the last one used: its memory is warm
+            subscriber = self._idle.pop()  # the last one used: its memory is warm
         except IndexError:
-            line = DirectSubscriber(*self._made_of)
+            subscriber = DirectSubscriber(*self._subscriber_arguments)
         try:
-            yield line
+            yield subscriber
         finally:
-            if len(self._idle) < _KEPT:
-                self._idle.append(line)
+            if len(self._idle) < _MAX_IDLE:
+                self._idle.append(subscriber)
             else:
-                line.close()
+                subscriber.close()
 
     def close(self) -> None:
-        """Hang up those that are idle."""
+        """Close the idle subscribers."""
         with suppress(IndexError):
             while True:
                 self._idle.pop().close()

@@ -1,7 +1,7 @@
-"""Which result channels to listen to, and who waits for what: the bookkeeping of waiting, without I/O.
+"""The result channels that one connection subscribes to, and the waiters for each job: bookkeeping without I/O.
 
-An outcome can be stored just before its channel is subscribed to, so each job is looked at once after its
-subscription is confirmed; and after a reconnect every job is, for what was announced while nobody listened.
+An outcome can be stored just before its channel is subscribed to. So the stored outcome of a job is fetched once
+after its subscription is confirmed, and those of all jobs after a reconnect.
 """
 
 from __future__ import annotations
@@ -11,154 +11,155 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from headrace.errors import HeadraceError
-from headrace.results.inbox import ReplyChannel
+from headrace.results.reply_channel import ReplyChannel
 from headrace.wire.outcome import Outcome
 
-#: Channels one SUBSCRIBE names; also the confirmations to be outstanding before more are asked for: Redis
-#: closes a connection that leaves 8 to 32 MB of replies unread.
-CHUNK = 1000
+#: Channels in one SUBSCRIBE, and jobs in one MGET. No further SUBSCRIBE is sent while this many confirmations are
+#: outstanding: Redis closes a connection that leaves 8 to 32 MB of replies unread.
+JOBS_PER_COMMAND = 1000
 
 
-class Watcher(Protocol):
-    """Somebody who waits for outcomes."""
+class Waiter(Protocol):
+    """A caller that waits for the outcomes of jobs."""
 
-    #: The jobs still waited for.
+    #: The jobs without an outcome yet.
     jobs: set[str]
-    #: Those of them that are told of in the client's inbox; the others have a channel each.
+    #: The jobs that are announced on the client's reply channel; the others have a channel each.
     own: set[str]
-    #: False for jobs that are submitted only after their subscription is confirmed.
-    look: bool
+    #: False if the jobs are submitted only after their subscription is confirmed: no outcome is stored before.
+    fetch_stored: bool
 
     def on_subscribed(self, job: str) -> None:
-        """From now on no announcement of the job is missed."""
+        """Handle that no announcement of the job is missed from now on."""
 
-    def on_outcome(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Jobs have their outcomes."""
+    def on_outcomes(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Handle the outcomes of some of the jobs."""
 
     def on_error(self, error: HeadraceError) -> None:
-        """There is no use in waiting on."""
+        """Handle that no further outcome will arrive."""
 
 
 class _Channel:
-    __slots__ = ("look", "pending", "watchers")
+    """The result channel of one job."""
+
+    __slots__ = ("fetch_stored", "unconfirmed", "waiters")
 
     def __init__(self) -> None:
-        self.watchers: list[Watcher] = []
-        self.pending = 0
-        self.look = False
+        self.waiters: list[Waiter] = []
+        #: SUBSCRIBE commands for the channel, sent or to be sent, without a confirmation yet.
+        self.unconfirmed = 0
+        self.fetch_stored = False
 
 
 class Subscriptions:
-    """The channels of one connection. A job whose last watcher leaves is unsubscribed from."""
+    """The channels of one connection. A job is unsubscribed from when its last waiter leaves."""
 
     def __init__(self) -> None:
         self._channels: dict[str, _Channel] = {}
         self._to_subscribe: deque[str] = deque()
-        self._to_look: set[str] = set()
-        self._idle: set[str] = set()
+        self._to_fetch: set[str] = set()
+        self._to_unsubscribe: set[str] = set()
         self._outstanding = 0
-        self.inbox = ReplyChannel()
+        self.reply_channel = ReplyChannel()
 
     def __len__(self) -> int:
-        return len(self._channels) + len(self.inbox)
+        return len(self._channels) + len(self.reply_channel)
 
     @property
     def has_work(self) -> bool:
-        """Whether there is something to ask Redis for."""
-        return bool(self._to_subscribe or self._to_look or self._idle or self.inbox.has_work)
+        """True if there is a command to send to Redis."""
+        return bool(self._to_subscribe or self._to_fetch or self._to_unsubscribe or self.reply_channel.has_work)
 
-    def add(self, watcher: Watcher) -> None:
-        """Begin to wait."""
-        self.inbox.add(watcher)
-        for job in watcher.jobs - watcher.own:
+    def add(self, waiter: Waiter) -> None:
+        """Add a waiter to its jobs."""
+        self.reply_channel.add(waiter)
+        for job in waiter.jobs - waiter.own:
             channel = self._channels.setdefault(job, _Channel())
-            channel.watchers.append(watcher)
-            channel.look = channel.look or watcher.look
-            # Also where another watcher has the channel already: the reply says from when it holds for us.
-            channel.pending += 1
+            channel.waiters.append(waiter)
+            channel.fetch_stored = channel.fetch_stored or waiter.fetch_stored
+            # Also if the channel is subscribed to already: the waiter needs a confirmation of its own.
+            channel.unconfirmed += 1
             self._to_subscribe.append(job)
-            self._idle.discard(job)
+            self._to_unsubscribe.discard(job)
 
-    def remove(self, watcher: Watcher) -> None:
-        """End the waiting of one that has not had all its outcomes."""
-        self.inbox.remove(watcher)
-        for job in watcher.jobs - watcher.own:
+    def remove(self, waiter: Waiter) -> None:
+        """Remove a waiter from those of its jobs that have no outcome yet."""
+        self.reply_channel.remove(waiter)
+        for job in waiter.jobs - waiter.own:
             channel = self._channels.get(job)
-            if channel is not None and watcher in channel.watchers:
-                channel.watchers.remove(watcher)
-                self._leave(job, channel)
+            if channel is not None and waiter in channel.waiters:
+                channel.waiters.remove(waiter)
+                self._unsubscribe_if_unused(job, channel)
 
     def on_subscribed(self, job: str) -> None:
-        """Redis has confirmed a subscription."""
+        """Handle Redis's confirmation of a subscription."""
         self._outstanding = max(0, self._outstanding - 1)
         channel = self._channels.get(job)
         if channel is None:
             return
-        channel.pending = max(0, channel.pending - 1)
-        if channel.pending:
+        channel.unconfirmed = max(0, channel.unconfirmed - 1)
+        if channel.unconfirmed:
             return
-        if channel.watchers and channel.look:
-            self._to_look.add(job)
-        for watcher in channel.watchers:
-            watcher.on_subscribed(job)
-        self._leave(job, channel)
+        if channel.waiters and channel.fetch_stored:
+            self._to_fetch.add(job)
+        for waiter in channel.waiters:
+            waiter.on_subscribed(job)
+        self._unsubscribe_if_unused(job, channel)
 
-    def on_outcome(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Outcomes were announced, or found."""
-        self.inbox.on_outcome(outcomes)
+    def on_outcomes(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Pass outcomes, announced or fetched, to the waiters of their jobs."""
+        self.reply_channel.on_outcomes(outcomes)
         for job in self._channels.keys() & outcomes.keys():
             channel = self._channels[job]
-            watchers, channel.watchers = channel.watchers, []
-            for watcher in watchers:
-                watcher.on_outcome({job: outcomes[job]})
-            self._leave(job, channel)
+            waiters, channel.waiters = channel.waiters, []
+            for waiter in waiters:
+                waiter.on_outcomes({job: outcomes[job]})
+            self._unsubscribe_if_unused(job, channel)
 
-    def _leave(self, job: str, channel: _Channel) -> None:
-        if not channel.watchers and not channel.pending:
-            self._idle.add(job)
+    def _unsubscribe_if_unused(self, job: str, channel: _Channel) -> None:
+        if not channel.waiters and not channel.unconfirmed:
+            self._to_unsubscribe.add(job)
 
-    def next_to_subscribe(self) -> list[str]:
-        """Jobs to subscribe to now, in one command; empty while enough are outstanding."""
-        if self._outstanding >= CHUNK or not self._to_subscribe:
+    def next_subscribe(self) -> list[str]:
+        """Return the jobs for one SUBSCRIBE now; empty while too many confirmations are outstanding."""
+        if self._outstanding >= JOBS_PER_COMMAND or not self._to_subscribe:
             return []
-        jobs = [self._to_subscribe.popleft() for _ in range(min(CHUNK, len(self._to_subscribe)))]
+        jobs = [self._to_subscribe.popleft() for _ in range(min(JOBS_PER_COMMAND, len(self._to_subscribe)))]
         self._outstanding += len(jobs)
         return jobs
 
-    def next_to_look_at(self) -> list[str]:
-        """Jobs whose outcome may be stored already, in one command."""
-        jobs = [self._to_look.pop() for _ in range(min(CHUNK, len(self._to_look)))]
-        waited = [job for job in jobs if (channel := self._channels.get(job)) and channel.watchers]
-        return waited + self.inbox.next_to_look_at(CHUNK - len(waited))
+    def next_fetch(self) -> list[str]:
+        """Return the jobs for one MGET: their outcomes may be stored already."""
+        jobs = [self._to_fetch.pop() for _ in range(min(JOBS_PER_COMMAND, len(self._to_fetch)))]
+        waited_for = [job for job in jobs if (channel := self._channels.get(job)) and channel.waiters]
+        return waited_for + self.reply_channel.next_fetch(JOBS_PER_COMMAND - len(waited_for))
 
-    def next_to_unsubscribe(self) -> list[str]:
-        """Jobs nobody waits for any more, in one command."""
-        jobs = [self._idle.pop() for _ in range(min(CHUNK, len(self._idle)))]
+    def next_unsubscribe(self) -> list[str]:
+        """Return the jobs for one UNSUBSCRIBE: they have no waiter left."""
+        jobs = [self._to_unsubscribe.pop() for _ in range(min(JOBS_PER_COMMAND, len(self._to_unsubscribe)))]
         for job in jobs:
             del self._channels[job]
         return jobs
 
     def start_over(self) -> None:
-        """A new connection: it is subscribed to nothing, and anything may have happened meanwhile."""
-        self._channels = {job: channel for job, channel in self._channels.items() if channel.watchers}
+        """Start over on a new connection: it is subscribed to nothing, and outcomes may have been missed."""
+        self._channels = {job: channel for job, channel in self._channels.items() if channel.waiters}
         for channel in self._channels.values():
-            channel.pending = 1
-            channel.look = True
+            channel.unconfirmed = 1
+            channel.fetch_stored = True
         self._to_subscribe = deque(self._channels)
-        self._to_look = set()
-        self._idle = set()
+        self._to_fetch = set()
+        self._to_unsubscribe = set()
         self._outstanding = 0
-        self.inbox.start_over()
+        self.reply_channel.start_over()
 
     def fail(self, error: HeadraceError) -> None:
-        """End all waiting."""
-        for watcher in self._watchers():
-            watcher.on_error(error)
-        self.inbox.fail(error)
+        """End all waits with an error."""
+        for waiter in self._waiters():
+            waiter.on_error(error)
+        self.reply_channel.fail(error)
         self._channels.clear()
         self.start_over()
 
-    def _watchers(self) -> Iterable[Watcher]:
-        return {
-            id(watcher): watcher for channel in self._channels.values() for watcher in channel.watchers
-        }.values()
+    def _waiters(self) -> Iterable[Waiter]:
+        return {id(waiter): waiter for channel in self._channels.values() for waiter in channel.waiters}.values()

@@ -21,7 +21,7 @@ from headrace.errors import (
     ResultTimeout,
     UnknownModel,
 )
-from headrace.results import aio_listener
+from headrace.results import aio_listener, listener_state
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, Prediction, Success
@@ -184,13 +184,13 @@ async def test_a_wait_outlives_a_crash_of_redis():
 async def test_the_task_ends_when_nobody_waits_and_another_begins(
     client: AsyncClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(aio_listener, "LINGER", 0.05)
-    monkeypatch.setattr(aio_listener, "_TICK", 0.02)
+    monkeypatch.setattr(listener_state, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(aio_listener, "_TICK_SECONDS", 0.02)
     with Answering(redis_url):
         for _ in range(3):
             assert (await client.predict("churn", AGE, timeout=10)).prediction == 82
             await wait_until_async(
-                lambda: "headrace-waiting" not in {task.get_name() for task in asyncio.all_tasks()}
+                lambda: "headrace-listener" not in {task.get_name() for task in asyncio.all_tasks()}
             )
 
 
@@ -198,7 +198,7 @@ async def test_closing_a_client_ends_the_waits_of_other_tasks(client: AsyncClien
     task = asyncio.create_task(client.job("a").result(timeout=30))
     await wait_until_async(lambda: listened_to(server) == 1)
     await client.close()
-    with pytest.raises(HeadraceError, match="closed while this waited"):
+    with pytest.raises(HeadraceError, match="closed while this call waited"):
         await task
     with pytest.raises(HeadraceError, match="closed"):
         await client.job("a").result(timeout=1)

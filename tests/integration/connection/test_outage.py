@@ -312,8 +312,8 @@ def test_connections_that_fell_silent_cost_one_wait_however_many_there_were(
 def test_a_wait_on_a_connection_that_fell_silent_finds_the_outcome(
     server: EmbeddedRedis, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("headrace.results.listener.PING_AFTER", 0.3)
-    monkeypatch.setattr("headrace.results.listener._TICK", 0.05)
+    monkeypatch.setattr("headrace.results.listener_state.PING_SECONDS", 0.3)
+    monkeypatch.setattr("headrace.results.listener._TICK_SECONDS", 0.05)
     with Proxy(server.port) as proxy, Client(settings=settings(proxy.url, 0.5), check=False) as client:
         job = client.submit("churn", AGE)
         with meanwhile(proxy.go_silent, lambda: answer(server.url), after=0.3):

@@ -40,7 +40,7 @@ def listeners(server: redis.Redis) -> list[str]:
 def test_a_prediction_that_is_soon_there_needs_no_other_thread(client: Client, redis_url: str):
     with Answering(redis_url):
         assert [predicted(client, age) for age in range(20)] == [2 * age for age in range(20)]
-    assert "headrace-waiting" not in {thread.name for thread in threading.enumerate()}
+    assert "headrace-listener" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_thread_after_another_uses_the_same_line_and_threads_at_once_have_their_own(

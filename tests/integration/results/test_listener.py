@@ -16,7 +16,7 @@ import redis
 
 from headrace import Client, JobHandle
 from headrace.errors import BrokerUnavailable, HeadraceError, JobExpired, JobFailed, ResultTimeout
-from headrace.results import listener
+from headrace.results import listener, listener_state
 from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.answering_worker import Answering, end
@@ -145,7 +145,7 @@ def test_a_waiter_that_gave_up_leaves_no_subscription(client: Client, server: re
         with pytest.raises(ResultTimeout):
             client.job(f"j{number}").result(timeout=0.02)
     wait_until(lambda: not listened_to(server))
-    wait_until(lambda: not client._session.listener._subscriptions)
+    wait_until(lambda: not client._session.listener._state.subscriptions)
 
 
 def test_an_iteration_left_early_leaves_no_subscription(client: Client, server: redis.Redis):
@@ -225,7 +225,7 @@ def test_many_threads_wait_on_one_client(client: Client, server: redis.Redis, re
         for thread in threads:
             thread.join()
     assert results == {number: [2 * (number + step) for step in range(20)] for number in range(16)}
-    assert [thread.name for thread in threading.enumerate()].count("headrace-waiting") == 1
+    assert [thread.name for thread in threading.enumerate()].count("headrace-listener") == 1
 
 
 def test_several_waiters_of_one_job_all_hear_of_it(client: Client, server: redis.Redis):
@@ -318,19 +318,19 @@ def test_a_redis_that_stays_away_is_told_when_time_is_up(own_server: EmbeddedRed
 def test_the_thread_ends_when_nobody_waits_and_another_begins(
     client: Client, redis_url: str, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(listener, "LINGER", 0.05)
-    monkeypatch.setattr(listener, "_TICK", 0.02)
+    monkeypatch.setattr(listener_state, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(listener, "_TICK_SECONDS", 0.02)
     with Answering(redis_url):
         for _ in range(3):
             assert client.predict("churn", AGE, timeout=10).prediction == 82
-            wait_until(lambda: "headrace-waiting" not in [thread.name for thread in threading.enumerate()])
+            wait_until(lambda: "headrace-listener" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_a_silent_connection_is_asked_and_given_up(
     client: Client, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(listener, "PING_AFTER", 0.05)
-    monkeypatch.setattr(listener, "_TICK", 0.02)
+    monkeypatch.setattr(listener_state, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(listener, "_TICK_SECONDS", 0.02)
     thread = threading.Thread(target=lambda: client.job("a").result(timeout=20))
     thread.start()
     wait_until(lambda: listened_to(server) == {"a"})
@@ -356,11 +356,11 @@ def test_closing_a_client_ends_the_waits_of_other_threads(redis_url: str, server
     wait_until(lambda: listened_to(server) == {"a"})
     client.close()
     thread.join(timeout=10)
-    assert [str(error) for error in errors] == ["the client was closed while this waited"]
+    assert [str(error) for error in errors] == ["the client was closed while this call waited"]
     client.close()
     with pytest.raises(HeadraceError, match="closed"):
         client.job("a").result(timeout=1)
-    assert "headrace-waiting" not in [thread.name for thread in threading.enumerate()]
+    assert "headrace-listener" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_client_works_on_both_sides_of_a_fork(redis_url: str, server: redis.Redis):

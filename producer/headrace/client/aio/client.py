@@ -16,7 +16,7 @@ from headrace.client.common import jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
-from headrace.results.inbox import in_bulk
+from headrace.results.reply_channel import bulk_jobs
 from headrace.settings import Settings
 from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
 from headrace.wire.keys import check_job_id, check_model_name, split_version
@@ -128,7 +128,7 @@ class AsyncClient:
                 duplicates.setdefault(job.id, []).append(job)
             else:
                 unfinished[job.id] = job
-        own = in_bulk({job.id for job in unfinished.values() if job.own})
+        own = bulk_jobs({job.id for job in unfinished.values() if job.own})
         async with self._session.listener.subscribe(unfinished, own=own) as subscription:
             while unfinished:
                 arrived = await subscription.next(deadline.remaining())

@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace.client.aio.session import AsyncSession
 from headrace.clock import Deadline
-from headrace.results.inbox import SOON
+from headrace.results.reply_channel import SINGLE_WAIT_SECONDS
 from headrace.submit.options import SubmitOptions
 from headrace.wire.message import new_id
 from headrace.wire.outcome import Outcome
@@ -22,8 +22,8 @@ async def submit_and_receive(
     needed.
     """
     job = new_id()
-    async with session.listener.subscribe([job], look=False, own=[job]) as subscription:
+    async with session.listener.subscribe([job], own=[job], fetch_stored=False) as subscription:
         ready = await subscription.ready(deadline.remaining_or(session.settings.connect_timeout))
         await session.run(session.submitter.submit(options, instances, job, now), deadline.remaining())
-        arrived = await subscription.next(deadline.remaining_or(SOON)) if ready else None
+        arrived = await subscription.next(deadline.remaining_or(SINGLE_WAIT_SECONDS)) if ready else None
     return job, None if arrived is None else arrived[1]

@@ -7,7 +7,7 @@ from typing import Any
 
 from headrace.client.blocking.session import Session
 from headrace.clock import Deadline
-from headrace.results.inbox import SOON
+from headrace.results.reply_channel import SINGLE_WAIT_SECONDS
 from headrace.submit.options import SubmitOptions
 from headrace.wire.outcome import Outcome
 
@@ -21,5 +21,5 @@ def submit_and_receive(
         job = session.run(
             session.submitter.submit(options, instances, None, now, reply_channel), deadline.remaining()
         )
-        outcome = subscriber.receive(job, deadline.remaining_or(SOON)) if reply_channel else None
+        outcome = subscriber.receive(job, deadline.remaining_or(SINGLE_WAIT_SECONDS)) if reply_channel else None
     return job, outcome
