@@ -67,6 +67,10 @@ ARGS ?=
 test: $(VENV)/.develops ## All tests but the long ones
 	$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
 
+.PHONY: test-quick
+test-quick: $(VENV)/.develops ## The unit tests, in less than a minute
+	$(BIN)/pytest --numprocesses auto tests/unit $(ARGS)
+
 .PHONY: test-long
 test-long: $(VENV)/.develops ## The tests that take minutes
 	$(BIN)/pytest -m long --ignore tests/packaging --ignore tests/deploy $(ARGS)
@@ -131,12 +135,12 @@ bench: $(VENV)/.runs ## Measure Headrace beside its peers, and write docs/benchm
 	$(BIN)/python -m benchmarks --docs $(ARGS)
 
 .PHONY: bench-swap
-bench-swap: $(VENV)/.runs ## Measure what a new version costs a busy worker, and write docs/swapping.md (5 minutes)
-	$(BIN)/python -m benchmarks.swap --docs $(ARGS)
+bench-swap: $(VENV)/.runs ## Measure the cost of a new version to a busy worker, and write docs/swapping.md (5 minutes)
+	$(BIN)/python -m benchmarks.pool_replacement --docs $(ARGS)
 
 .PHONY: bench-short
-bench-short: $(VENV)/.runs ## The same with small sizes and few peers: that it runs, not what it says
-	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey --more fast,depth,pools,telling \
+bench-short: $(VENV)/.runs ## Run the benchmarks with small sizes and few peers, to test them (3 minutes)
+	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey --more fast,depths,pools,telemetry \
 		--out benchmarks/results/short.json $(ARGS)
 
 # --- keep ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print the tables, write the JSON, and with --docs the page and its chart."""
+"""`python -m benchmarks`: measure, print tables, write JSON; with --docs also the page and its chart."""
 
 from __future__ import annotations
 
@@ -15,79 +15,81 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import models, report
-from benchmarks.alone import Alone
-from benchmarks.compare import PROCESSES, Comparison
-from benchmarks.environments import NoEnvironment, interpreter
+from benchmarks.comparison import PROCESSES, Comparison
+from benchmarks.environments import EnvironmentFailed, interpreter
+from benchmarks.headrace_only import HeadraceOnly
 from benchmarks.machine import commit, machine
-from benchmarks.roster import ROSTER, Entry
-from benchmarks.server import Server
+from benchmarks.peers.registry import PEERS, PeerEntry
+from benchmarks.redis_server import RedisServer
 from benchmarks.sizes import LONG, SHORT, Sizes
-from benchmarks.targets import judged
-from benchmarks.telling import Telling
+from benchmarks.targets import evaluate
+from benchmarks.telemetry_cost import TelemetryCost
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import until_interrupted
 
 _ROOT = Path(__file__).parent.parent
 _PAGE, _CHART = _ROOT / "docs" / "benchmarks.md", _ROOT / "docs" / "benchmarks.svg"
-_MORE = ("fast", "depth", "pools", "telling", "durable")
-#: Whose numbers are also taken with every write on disk before it is confirmed.
+_MORE = ("fast", "depths", "pools", "telemetry", "durable")
+#: Peers that are also measured with every write on disk before it is confirmed.
 _DURABLE = ("headrace", "celery-tuned", "celery")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = [entry.name for entry in ROSTER]
+    names = [entry.name for entry in PEERS]
     parser.add_argument(
-        "--short", action="store_true", help="small sizes: to see that all is well, not to compare"
+        "--short", action="store_true", help="small sizes: tests the suite; the numbers are not comparable"
     )
-    parser.add_argument("--peers", default=",".join(known), help=f"which, with commas; of {', '.join(known)}")
-    parser.add_argument("--more", default=",".join(_MORE), help=f"what else to measure: of {', '.join(_MORE)}")
+    parser.add_argument("--peers", default=",".join(names), help=f"comma-separated: {', '.join(names)}")
+    parser.add_argument("--more", default=",".join(_MORE), help=f"further measurements: {', '.join(_MORE)}")
     parser.add_argument("--rounds", type=int, help="turns of every peer")
-    parser.add_argument("--seconds", type=float, help="about what one run takes")
-    parser.add_argument("--deepest", type=int, help="jobs waiting in the deepest queue")
+    parser.add_argument("--seconds", type=float, help="approximate duration of one run")
+    parser.add_argument("--deepest", type=int, help="waiting jobs in the deepest queue")
     parser.add_argument("--out", type=Path, default=_ROOT / "benchmarks" / "results" / "latest.json")
-    parser.add_argument("--docs", action="store_true", help="write the results into docs/benchmarks.md too")
+    parser.add_argument("--docs", action="store_true", help="also write the results into docs/benchmarks.md")
     parser.add_argument(
         "--environment",
         action="append",
         default=[],
         metavar="NAME=PYTHON",
-        help="take this interpreter for the environment NAME instead of making one",
+        help="use this interpreter for the environment NAME instead of creating it",
     )
-    given = parser.parse_args()
-    if unknown := set(_listed(given.peers)) - set(known):
-        parser.error(f"no peer is called {', '.join(sorted(unknown))}; they are {', '.join(known)}")
-    return given
+    arguments = parser.parse_args()
+    if unknown := set(_names(arguments.peers)) - set(names):
+        parser.error(f"unknown peers {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    return arguments
 
 
-def _listed(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def _sizes(given: argparse.Namespace) -> Sizes:
-    sizes = SHORT if given.short else LONG
+def _sizes(arguments: argparse.Namespace) -> Sizes:
+    sizes = SHORT if arguments.short else LONG
     return sizes._replace(
-        rounds=given.rounds or sizes.rounds,
-        seconds=given.seconds or sizes.seconds,
-        depths=(sizes.depths[0], given.deepest or sizes.depths[1]),
+        rounds=arguments.rounds or sizes.rounds,
+        seconds=arguments.seconds or sizes.seconds,
+        depths=(sizes.depths[0], arguments.deepest or sizes.depths[1]),
     )
 
 
-def measure(entries: list[Entry], more: list[str], sizes: Sizes, environments: dict[str, str]) -> dict[str, Any]:
-    """Everything, on a Redis of its own."""
+def measure(
+    entries: list[PeerEntry], more: list[str], sizes: Sizes, environments: dict[str, str]
+) -> dict[str, Any]:
+    """Run all measurements on an embedded Redis; `environments` are interpreters by name of the environment."""
     load = os.getloadavg()[0]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
-        at = stack.enter_context(EmbeddedRedis())
-        server = Server(at.url)
+        redis = stack.enter_context(EmbeddedRedis())
+        server = RedisServer(redis.url)
         stack.callback(server.close)
         print("fitting the models", file=sys.stderr)
         models.make(folder, fast="fast" in more or any(entry.name == "headrace-fast" for entry in entries))
-        own = Alone(server, folder, sizes)
-        server.sync("everysec")
+        headrace_only = HeadraceOnly(server, folder, sizes)
+        server.set_fsync("everysec")
         comparison = Comparison(server, folder, sizes, environments)
         comparison.run(entries)
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             "date": datetime.now(UTC).date().isoformat(),
             "commit": commit(),
             "machine": machine(load),
@@ -96,24 +98,25 @@ def measure(entries: list[Entry], more: list[str], sizes: Sizes, environments: d
             "processes": PROCESSES,
             "sizes": sizes._asdict(),
             "peers": comparison.results(entries),
-            "left_out": comparison.absent(entries),
-            "in_process": own.in_process(),
+            "left_out": comparison.reasons(entries),
+            "in_process": headrace_only.in_process(),
         }
         if "fast" in more:
-            found["fast_trip"] = own.fast_trip()
-        if "depth" in more:
-            found["depth"] = own.depth()
+            results["fast_round_trip_ms"] = headrace_only.fast_round_trip()
+        if "depths" in more:
+            results["depths"] = headrace_only.depths()
         if "pools" in more:
-            found["pools"] = own.pools()
-        if "telling" in more:
-            found["telling"] = Telling(server, folder, sizes).run()
+            results["pools"] = headrace_only.pools()
+        if "telemetry" in more:
+            results["telemetry_cost"] = TelemetryCost(server, folder, sizes).run()
         if "durable" in more:
-            server.sync("always")
+            server.set_fsync("always")
+            durable_entries = [entry for entry in entries if entry.name in _DURABLE]
             durable = Comparison(server, folder, sizes, environments)
-            durable.run(sure := [entry for entry in entries if entry.name in _DURABLE])
-            found["durable"] = durable.results(sure)
-    found["targets"] = judged(found)
-    return found
+            durable.run(durable_entries)
+            results["durable"] = durable.results(durable_entries)
+    results["targets"] = evaluate(results)
+    return results
 
 
 def _draw(results: Path, environments: dict[str, str]) -> None:
@@ -123,24 +126,24 @@ def _draw(results: Path, environments: dict[str, str]) -> None:
 
 
 def main() -> int:
-    """The command."""
-    given = _arguments()
-    environments = dict(pair.split("=", 1) for pair in given.environment)
-    chosen = _listed(given.peers)
-    entries = [entry for entry in ROSTER if entry.name in chosen]
+    """Run the command; return its exit code."""
+    arguments = _arguments()
+    environments = dict(pair.split("=", 1) for pair in arguments.environment)
+    peers = _names(arguments.peers)
+    entries = [entry for entry in PEERS if entry.name in peers]
     with until_interrupted():
-        found = measure(entries, _listed(given.more), _sizes(given), environments)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(report.terminal(found))
-    print(f"\nwritten to {given.out}", file=sys.stderr)
-    if given.docs:
+        results = measure(entries, _names(arguments.more), _sizes(arguments), environments)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(report.terminal(results))
+    print(f"\nwrote {arguments.out}", file=sys.stderr)
+    if arguments.docs:
         try:
-            _draw(given.out, environments)
-        except (NoEnvironment, subprocess.SubprocessError) as error:
+            _draw(arguments.out, environments)
+        except (EnvironmentFailed, subprocess.SubprocessError) as error:
             print(f"no chart: {error}", file=sys.stderr)
-        report.write_into(_PAGE, found, _CHART.name)
-        print(f"written into {_PAGE}", file=sys.stderr)
+        report.write_into(_PAGE, results, _CHART.name)
+        print(f"wrote {_PAGE}", file=sys.stderr)
     return 0
 
 

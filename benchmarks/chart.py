@@ -1,4 +1,4 @@
-"""The chart of docs/benchmarks.md: `python -m benchmarks.chart RESULTS.json CHART.svg`, where matplotlib is."""
+"""The chart of docs/benchmarks.md: `python -m benchmarks.chart RESULTS.json CHART.svg`; needs matplotlib."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("svg")
-from matplotlib import pyplot as plt  # after the choice of how to draw
+from matplotlib import pyplot as plt  # after the backend is chosen
 
-_OURS, _THEIRS = "#1f6f8b", "#b8b8b8"
+_HEADRACE_COLOR, _PEER_COLOR = "#1f6f8b", "#b8b8b8"
 _PANELS = {
     "logistic": "logistic regression",
     "forest": "random forest, 100 trees",
@@ -20,22 +20,22 @@ _PANELS = {
 }
 
 
-def draw(found: dict[str, Any], file: Path) -> None:
-    """A panel for each model, a bar for each peer."""
-    # The same results make the same file.
+def draw(results: dict[str, Any], file: Path) -> None:
+    """Draw a panel for each model with a bar for each peer."""
+    # A fixed salt, so that the same results give the same file.
     plt.rcParams |= {"svg.hashsalt": "headrace", "font.size": 9, "svg.fonttype": "none"}
-    figure, axes = plt.subplots(1, len(_PANELS), figsize=(12, 0.9 + 0.32 * len(found["peers"])))
+    figure, axes = plt.subplots(1, len(_PANELS), figsize=(12, 0.9 + 0.32 * len(results["peers"])))
     for axis, (model, title) in zip(axes, _PANELS.items(), strict=True):
-        rows = sorted(found["peers"], key=lambda row: row["jobs_per_second"][model])
+        rows = sorted(results["peers"], key=lambda row: row["jobs_per_second"][model])
         rates = [row["jobs_per_second"][model] for row in rows]
-        ours = [_OURS if row["name"].startswith("headrace") else _THEIRS for row in rows]
-        bars = axis.barh([row["title"] for row in rows], rates, color=ours)
+        colors = [_HEADRACE_COLOR if row["name"].startswith("headrace") else _PEER_COLOR for row in rows]
+        bars = axis.barh([row["title"] for row in rows], rates, color=colors)
         axis.bar_label(bars, [f" {rate:,.0f}" for rate in rates])
         axis.set_title(title, loc="left")
         axis.set_xlim(0, max(rates) * 1.25)
         axis.set_xticks([])
         axis.spines[["top", "right", "bottom"]].set_visible(False)
-    figure.supxlabel("jobs a second, end to end, single-row jobs, two worker processes", fontsize=9)
+    figure.supxlabel("jobs per second, end to end, single-row jobs, two worker processes", fontsize=9)
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
 

@@ -1,4 +1,4 @@
-"""The virtual environments of the peers: made once, each from one file of requirements/."""
+"""The virtual environments of the peers: created once, each from a file of requirements/."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-_HERE = Path(__file__).parent
-#: Beside the checkout's own environment.
-FOLDER = _HERE.parent / ".venv-bench"
-#: All peers run the estimators of the scikit-learn that Headrace runs.
+_BENCHMARKS = Path(__file__).parent
+#: The folder of the environments, in the root of the repository.
+FOLDER = _BENCHMARKS.parent / ".venv-bench"
+#: Distributions that have Headrace's version in every environment, so that all run the same estimators.
 _SHARED = ("scikit-learn", "joblib")
 _INSTALL_SECONDS = 600
 
 
-class NoEnvironment(Exception):
-    """Why the peers of an environment are left out."""
+class EnvironmentFailed(Exception):
+    """The reason why the peers of an environment are left out."""
 
 
 def interpreter(name: str, *, python: str | None = None) -> Path:
-    """The interpreter of an environment, made if it is not there yet. Raises NoEnvironment.
+    """Return the interpreter of an environment, and create the environment where it is missing or outdated.
 
-    `python` makes it instead of the interpreter that runs the suite.
+    `python` creates it; None is the interpreter that runs the suite. Raises EnvironmentFailed.
     """
-    wanted = _HERE / "requirements" / f"{name}.txt"
+    requirements = _BENCHMARKS / "requirements" / f"{name}.txt"
     shared = [f"{distribution}=={version(distribution)}" for distribution in _SHARED]
-    state = hashlib.sha256(wanted.read_bytes() + " ".join([*shared, python or ""]).encode()).hexdigest()
+    state = hashlib.sha256(requirements.read_bytes() + " ".join([*shared, python or ""]).encode()).hexdigest()
     folder = FOLDER / name
-    mark, made = folder / "headrace-bench", folder / "bin" / "python"
-    if mark.exists() and mark.read_text() == state:
-        return made
-    print(f"making the environment {name} of the peers (once)", file=sys.stderr)
+    state_file, executable = folder / "headrace-bench", folder / "bin" / "python"
+    if state_file.exists() and state_file.read_text() == state:
+        return executable
+    print(f"creating the environment {name} for peers (once)", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     _run(python or sys.executable, "-m", "venv", str(folder))
-    _run(str(made), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "-r", str(wanted), *shared)
-    mark.write_text(state)
-    return made
+    install = ("--quiet", "--disable-pip-version-check", "install", "-r", str(requirements), *shared)
+    _run(str(executable), "-m", "pip", *install)
+    state_file.write_text(state)
+    return executable
 
 
-def newer_python(at_least: tuple[int, int]) -> str | None:
-    """A Python on PATH that is new enough and runs."""
-    if sys.version_info >= at_least:
+def newer_python(minimum: tuple[int, int]) -> str | None:
+    """Return a working Python of at least that version, from PATH; None where there is none."""
+    if sys.version_info >= minimum:
         return sys.executable
-    for minor in range(at_least[1] + 3, at_least[1] - 1, -1):
-        found = shutil.which(f"python3.{minor}")
-        # A shim of a version manager may stand for a Python that is not there.
-        if (
-            found
-            and subprocess.run([found, "-c", ""], capture_output=True, timeout=20, check=False).returncode == 0
-        ):
-            return found
+    for minor in range(minimum[1] + 3, minimum[1] - 1, -1):
+        candidate = shutil.which(f"python3.{minor}")
+        # A version manager may have a shim for a Python that is not installed.
+        if candidate:
+            trial = subprocess.run([candidate, "-c", ""], capture_output=True, timeout=20, check=False)
+            if trial.returncode == 0:
+                return candidate
     return None
 
 
@@ -60,7 +60,7 @@ def _run(*command: str) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise NoEnvironment(f"its environment was not made within {_INSTALL_SECONDS} s") from None
+        raise EnvironmentFailed(f"its environment was not created within {_INSTALL_SECONDS} s") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise NoEnvironment(f"its environment cannot be made here: {said[-1] if said else 'pip failed'}")
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise EnvironmentFailed(f"its environment cannot be created: {lines[-1] if lines else 'pip failed'}")

@@ -1,27 +1,37 @@
-"""Clients that ask a model, each one job at a time, while a context lasts; and how long each job took."""
+"""Clients that keep a model busy, each with one job at a time, and record the time of every job."""
 
 from __future__ import annotations
 
 import statistics
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from headrace import Client
 
-#: Seconds a client waits for an answer, and a measurement for a version.
-_PATIENCE = 60.0
-#: Answers that are looked at to tell which versions answer now.
-_LAST = 50
+#: Seconds to wait for a prediction, and for a version to answer.
+_TIMEOUT = 60.0
+#: Number of latest answers that show which versions answer now.
+_RECENT = 50
+
+
+class Answer(NamedTuple):
+    """A job that succeeded."""
+
+    #: Time of submission, by `time.monotonic`.
+    submitted: float
+    seconds: float
+    #: The version that predicted.
+    version: str
 
 
 class Load:
-    """Clients in threads of this process."""
+    """Clients in threads of this process, while the context lasts; `pause` is in seconds between two jobs."""
 
     def __init__(self, url: str, model: str, row: list[float], *, clients: int, pause: float) -> None:
         self._url, self._model, self._row, self._pause = url, model, row, pause
-        #: When each job was sent, seconds it took, and the version that answered.
-        self.answers: list[tuple[float, float, str]] = []
+        self.answers: list[Answer] = []
         self.failures: list[str] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -39,40 +49,43 @@ class Load:
     def _run(self) -> None:
         with Client(self._url) as client:
             while not self._stop.wait(self._pause):
-                began = time.monotonic()
+                submitted = time.monotonic()
                 try:
-                    version = client.predict(self._model, self._row, timeout=_PATIENCE).version
-                except Exception as error:  # noqa: BLE001  # reported
+                    version = client.predict(self._model, self._row, timeout=_TIMEOUT).version
+                except Exception as error:  # noqa: BLE001  # counted in the results
                     self.failures.append(f"{type(error).__name__}: {error}")
                 else:
-                    self.answers.append((began, time.monotonic() - began, version))
+                    self.answers.append(Answer(submitted, time.monotonic() - submitted, version))
 
-    def await_version(self, version: str) -> None:
-        """Wait until a job ran on the version. Raises TimeoutError."""
-        self._await(version, lambda ran: version in ran)
+    def wait_for_version(self, version: str) -> None:
+        """Wait until the version has answered a job. Raises TimeoutError."""
+        self._wait(version, lambda versions: version in versions)
 
-    def await_only(self, version: str) -> None:
-        """Wait until the last jobs all ran on it. Raises TimeoutError."""
-        self._await(version, lambda ran: ran == {version})
+    def wait_for_only(self, version: str) -> None:
+        """Wait until the version has answered all recent jobs. Raises TimeoutError."""
+        self._wait(version, lambda versions: versions == {version})
 
-    def _await(self, version: str, holds: Any) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while not holds({ran for _, _, ran in self.answers[-_LAST:]}):
+    def _wait(self, version: str, condition: Callable[[set[str]], bool]) -> None:
+        deadline = time.monotonic() + _TIMEOUT
+        while not condition({answer.version for answer in self.answers[-_RECENT:]}):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._model}@{version} does not answer; {self.failures[-1:]}")
+                raise TimeoutError(f"{self._model}@{version} does not answer; last failure: {self.failures[-1:]}")
             time.sleep(0.005)
 
-    def slower(self, start: float, end: float, milliseconds: float) -> float:
-        """The part of the jobs sent in a time that took longer than that."""
-        took = [1000 * seconds for began, seconds, _ in self.answers if start <= began < end]
-        return sum(one > milliseconds for one in took) / len(took)
+    def share_slower(self, start: float, end: float, milliseconds: float) -> float:
+        """Return the share of the jobs submitted in a period that took longer than `milliseconds`."""
+        durations = self._durations_ms(start, end)
+        return sum(duration > milliseconds for duration in durations) / len(durations)
 
     def latencies(self, start: float, end: float) -> dict[str, Any]:
-        """Milliseconds of the jobs sent in a time: median, 99th percentile and longest."""
-        took = sorted(1000 * seconds for began, seconds, _ in self.answers if start <= began < end)
+        """Return count, p50, p99 and maximum, in milliseconds, of the jobs submitted in a period."""
+        durations = sorted(self._durations_ms(start, end))
         return {
-            "jobs": len(took),
-            "p50": statistics.median(took),
-            "p99": statistics.quantiles(took, n=100)[98],
-            "max": took[-1],
+            "jobs": len(durations),
+            "p50": statistics.median(durations),
+            "p99": statistics.quantiles(durations, n=100)[98],
+            "max": durations[-1],
         }
+
+    def _durations_ms(self, start: float, end: float) -> list[float]:
+        return [1000 * answer.seconds for answer in self.answers if start <= answer.submitted < end]

@@ -1,4 +1,4 @@
-"""Where something was measured: the machine, and the commit."""
+"""The machine and the commit of a measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROOT = Path(__file__).parent.parent
 
 
 def machine(load: float) -> dict[str, Any]:
-    """Processor, cores, memory and system, beside the load before it all began."""
+    """Describe the machine; `load` is the load average before the measurements."""
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": _processor(),
@@ -33,9 +33,9 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """The commit that is checked out, `-dirty` where files were changed."""
-    asked = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
+    """Return the checked-out commit, with `-dirty` where files differ from it; "unknown" without git."""
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
     try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -1,6 +1,6 @@
-"""The models and rows every peer runs: made here, once for a run, from the same seed.
+"""The models and rows of the benchmarks, created once for each run from a fixed seed.
 
-As joblib files for the peers, and as versions in two Headrace stores made from the same estimators.
+The same estimators are written as joblib files for the peers, and as versions in Headrace model stores.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from sklearn.svm import SVC
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
-#: The models the peers run, and what the tables call them.
+#: Models that all peers run: name -> title in the tables.
 TITLES = {
     "logistic": "logistic regression",
     "forest": "random forest, 100 trees",
     "boosting": "histogram gradient boosting",
 }
-#: A model bound by CPU, for the comparison of one and two pool processes: nearly every row of its training is
-#: a support vector, and each is compared with each row to predict.
-BOUND = "vectors"
+#: A CPU-bound model for the comparison of one and two pool processes: a prediction compares the row with nearly
+#: every training row, since nearly all of them are support vectors.
+CPU_BOUND = "vectors"
 FEATURES = 30
-#: The store whose versions scikit-learn itself runs, and that whose versions run in the quickest runtime found.
+#: Model stores in the folder: versions that scikit-learn runs, and versions in their fastest runtime.
 STORE, FAST_STORE = "store", "fast"
 METHOD = "predict_proba"
 
 
 def make(folder: Path, *, fast: bool) -> None:
-    """Fit the models and write them, the rows to predict and a Headrace store, or two, into the folder."""
+    """Fit the models; write them, the rows and a model store into the folder, and with `fast` a second store."""
     table, classes = make_classification(4_000, FEATURES, n_informative=12, random_state=7)
     train, rows = table[:3_000], table[3_000:]
     fitted: dict[str, Any] = {
@@ -51,13 +51,12 @@ def make(folder: Path, *, fast: bool) -> None:
         _add(folder, name, estimator, METHOD)
         if fast:
             _add(folder, name, estimator, METHOD, store=FAST_STORE, runtime="auto")
-    bound = SVC(gamma=0.5).fit(*_noise(6_000))
-    _add(folder, BOUND, bound, "predict")
+    _add(folder, CPU_BOUND, SVC(gamma=0.5).fit(*_noise(6_000)), "predict")
 
 
 def _noise(count: int) -> tuple[Any, Any]:
-    chance = np.random.default_rng(7)
-    return chance.normal(size=(count, FEATURES)), chance.integers(0, 2, count)
+    generator = np.random.default_rng(7)
+    return generator.normal(size=(count, FEATURES)), generator.integers(0, 2, count)
 
 
 def _add(

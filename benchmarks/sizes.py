@@ -1,4 +1,4 @@
-"""How much is measured: the long form for the documentation, the short one to see that all is well."""
+"""The sizes of the measurements: long ones for the documentation, short ones to test the suite."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from typing import NamedTuple
 
 
 class Sizes(NamedTuple):
-    """What a run takes; times are in seconds."""
+    """The size of each measurement; durations are in seconds."""
 
-    #: Every peer has its turn so often, one after the other; the tables show medians.
+    #: Turns of every peer; the tables show medians over them.
     rounds: int
-    #: What one run of jobs, one measurement of submitting and one of idle round trips take, about.
+    #: Approximate duration of one run of jobs, of one measurement of submission, and of one of idle round trips.
     seconds: float
-    #: Round trips at the most.
+    #: Maximum number of round trips.
     round_trips: int
-    #: Jobs waiting, at the least and at the most.
+    #: Waiting jobs in the shallow and in the deep queue.
     depths: tuple[int, int]
-    #: How long each depth is kept up before it is measured, and while it is. Filling the deep queue leaves Redis
-    #: about to double its table of keys, which it does at each power of two: that is over before.
-    depth_warm: float
+    #: How long a depth is held before it is measured, and while it is. Redis doubles its table of keys soon after
+    #: a deep queue is filled, as at each power of two; the warm-up is long enough for that.
+    depth_warm_up: float
     depth_seconds: float
-    #: Jobs enqueued beforehand, for one pool process and for two.
+    #: Jobs that are enqueued before one and two pool processes are measured.
     pool_jobs: int
-    #: Turns of a worker that tells of its jobs, and of one that does not: what differs by some percent takes more.
-    telling_turns: int
+    #: Turns of each telemetry mode: a difference of a few percent needs many.
+    telemetry_turns: int
 
 
 LONG = Sizes(3, 4.0, 300, (1_000, 1_000_000), 10.0, 10.0, 4_000, 7)

@@ -1,22 +1,21 @@
-"""Tables as plain text and as Markdown, and the place on a page that is written by a program."""
+"""Tables as plain text and as Markdown, and the generated section of a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-#: The head, and the rows.
+#: Rows of cells; the first row is the header.
 Table = list[list[str]]
 
 
-def aligned(table: Table) -> str:
-    """In columns, the head underlined."""
+def as_text(table: Table) -> str:
+    """Format a table as text columns, with a ruled header."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = []
     for number, row in enumerate(table):
         cells = [
-            cell.ljust(width) if not at else cell.rjust(width)
-            for at, (cell, width) in enumerate(_zip(row, widths))
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
         if number == 0:
@@ -24,25 +23,21 @@ def aligned(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _zip(row: Sequence[str], widths: Sequence[int]) -> list[tuple[str, int]]:
-    return list(zip(row, widths, strict=True))
+def as_markdown(table: Table) -> str:
+    """Format a table as Markdown; columns are right-aligned where all their cells are numbers."""
+    header, *rows = table
+    rule = ["---", *("---:" for _ in header[1:])] if _is_numeric(rows) else ["---" for _ in header]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
 
 
-def piped(table: Table) -> str:
-    """In Markdown; a table of numbers has them on the right."""
-    head, *rows = table
-    ruled = ["---", *("---:" for _ in head[1:])] if _is_numbers(rows) else ["---" for _ in head]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ruled, *rows])
-
-
-def _is_numbers(rows: Table) -> bool:
+def _is_numeric(rows: Table) -> bool:
     return bool(rows) and all(cell[:1].isdigit() or not cell for row in rows for cell in row[1:])
 
 
-def put_between(page: Path, begin: str, end: str, text: str) -> None:
-    """Put the text between two marks of a page, in place of what is there. Raises ValueError without marks."""
-    before, first, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, last, after = rest.partition(end)
-    if not (first and last):
-        raise ValueError(f"{page} lacks the marks between which results belong")
+def replace_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace the text between two marks of a page. Raises ValueError where a mark is missing."""
+    before, begin_mark, tail = page.read_text(encoding="utf-8").partition(begin)
+    _, end_mark, after = tail.partition(end)
+    if not (begin_mark and end_mark):
+        raise ValueError(f"{page} lacks the marks {begin} and {end}, between which results are written")
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

@@ -1,204 +1,211 @@
-"""What was asked for, and what was measured: one row for each number that the project holds itself to."""
+"""The targets of the project: required numbers beside measured ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks.roster import OURS
+from benchmarks.peers.registry import HEADRACE_VARIANTS
 
-#: The variations of Celery: "plain Celery", not "a peer" of the comparison with the best.
+#: The two configurations of plain Celery.
 _CELERY = ("celery", "celery-tuned")
 
 
-class Target(NamedTuple):
-    """A number that is asked for."""
-
-    what: str
-    #: What is asked for, in words.
-    asked: str
-    #: The number measured; raises KeyError, or is None, where what it is made of was not measured.
-    measured: Callable[[Results], float | None]
-    good: Callable[[float], bool]
-    shown: str = "{:.1f} x"
-
-
 class Results:
-    """Results as `latest.json` holds them, asked by name."""
+    """Results in the form of `latest.json`, with access by name."""
 
-    def __init__(self, found: dict[str, Any]) -> None:
-        self.found = found
-        self.peers: dict[str, Any] = {row["name"]: row for row in found["peers"]}
+    def __init__(self, results: dict[str, Any]) -> None:
+        self.data = results
+        self.peers: dict[str, Any] = {row["name"]: row for row in results["peers"]}
 
     def rate(self, name: str, model: str) -> float:
-        """Jobs a second."""
+        """Return a peer's jobs per second."""
         return float(self.peers[name]["jobs_per_second"][model])
 
-    def plain(self, model: str) -> float:
-        """Celery's jobs a second, the better of its two."""
+    def celery_rate(self, model: str) -> float:
+        """Return plain Celery's jobs per second in its better configuration."""
         return max(self.rate(name, model) for name in _CELERY if name in self.peers)
 
-    def best(self, model: str) -> float:
-        """The best peer's jobs a second."""
-        return max(row["jobs_per_second"][model] for name, row in self.peers.items() if name not in OURS)
+    def best_rate(self, model: str) -> float:
+        """Return the jobs per second of the best peer."""
+        return max(
+            row["jobs_per_second"][model] for name, row in self.peers.items() if name not in HEADRACE_VARIANTS
+        )
 
-    def trip(self, name: str, which: str) -> float:
-        """Milliseconds of an idle round trip."""
-        return float(self.peers[name]["round_trip_ms"][which])
+    def round_trip(self, name: str, percentile: str) -> float:
+        """Return a peer's idle round trip in milliseconds; `percentile` is p50 or p99."""
+        return float(self.peers[name]["round_trip_ms"][percentile])
+
+    def submit_rate(self, name: str, kind: str) -> float:
+        """Return a peer's submissions per second; `kind` is single or bulk."""
+        return float(self.peers[name]["submits_per_second"][kind])
+
+    def redis_cpu(self, name: str) -> float:
+        """Return the CPU time of Redis for a job of a peer, in microseconds."""
+        return float(self.peers[name]["redis_cpu_us"]["logistic"])
+
+    def depth_ratio(self) -> float:
+        """Return the throughput with the deep queue, relative to the shallow one."""
+        shallow, deep = self.data["depths"]
+        return float(deep["jobs_per_second"] / shallow["jobs_per_second"])
+
+    def memory_overhead(self) -> float:
+        """Return the bytes of Redis memory for a job beyond its message, in the deepest queue."""
+        # The fixed memory of Redis itself does not count in a deep queue.
+        deepest = self.data["depths"][-1]
+        return float(deepest["memory_bytes"] - deepest["message_bytes"])
+
+    def telemetry_cost(self, mode: str) -> float:
+        """Return the percentage of throughput that telemetry costs in a mode."""
+        return 100 * (1 - float(self.data["telemetry_cost"]["share_of_off"][mode]))
 
 
-def _depths(results: Results) -> float:
-    shallow, deep = results.found["depth"]
-    return float(deep["jobs_per_second"] / shallow["jobs_per_second"])
+class Target(NamedTuple):
+    """A number that the project requires."""
 
-
-def _overhead(results: Results) -> float:
-    """Of the deepest queue: what Redis takes for itself counts for nothing there."""
-    deepest = results.found["depth"][-1]
-    return float(deepest["memory"] - deepest["message"])
-
-
-def _cost(results: Results, way: str) -> float:
-    """Percent of the jobs a second."""
-    return 100 * (1 - float(results.found["telling"]["of_off"][way]))
+    title: str
+    #: The requirement in words.
+    required: str
+    #: Returns the measured number; raises KeyError or ValueError where it was not measured.
+    measure: Callable[[Results], float]
+    is_met: Callable[[float], bool]
+    format: str = "{:.1f} x"
 
 
 TARGETS = (
     Target(
-        "jobs/s, logistic regression, against the best plain Celery",
-        "15 x",
-        lambda r: r.rate("headrace", "logistic") / r.plain("logistic"),
-        lambda x: x >= 15,
+        "jobs/s, logistic regression, relative to the best plain Celery",
+        "at least 15 x",
+        lambda results: results.rate("headrace", "logistic") / results.celery_rate("logistic"),
+        lambda value: value >= 15,
     ),
     Target(
-        "jobs/s, logistic regression, against the best peer",
-        "5 x",
-        lambda r: r.rate("headrace", "logistic") / r.best("logistic"),
-        lambda x: x >= 5,
+        "jobs/s, logistic regression, relative to the best peer",
+        "at least 5 x",
+        lambda results: results.rate("headrace", "logistic") / results.best_rate("logistic"),
+        lambda value: value >= 5,
     ),
     Target(
-        "jobs/s, random forest, against the best peer",
-        "30 x",
-        lambda r: r.rate("headrace", "forest") / r.best("forest"),
-        lambda x: x >= 30,
+        "jobs/s, random forest, relative to the best peer",
+        "at least 30 x",
+        lambda results: results.rate("headrace", "forest") / results.best_rate("forest"),
+        lambda value: value >= 30,
     ),
     Target(
-        "jobs/s, random forest in a fast runtime, against the best peer",
-        "45 x",
-        lambda r: r.rate("headrace-fast", "forest") / r.best("forest"),
-        lambda x: x >= 45,
+        "jobs/s, random forest in a fast runtime, relative to the best peer",
+        "at least 45 x",
+        lambda results: results.rate("headrace-fast", "forest") / results.best_rate("forest"),
+        lambda value: value >= 45,
     ),
     Target(
-        "idle round trip p50, random forest in a fast runtime, of one predict in scikit-learn, in process",
+        "idle round trip p50, random forest in a fast runtime, relative to one in-process scikit-learn predict",
         "less than 1 x",
-        lambda r: r.found["fast_trip"]["p50"] / r.found["in_process"]["forest"]["p50_ms"],
-        lambda x: x < 1,
+        lambda results: results.data["fast_round_trip_ms"]["p50"] / results.data["in_process"]["forest"]["p50_ms"],
+        lambda value: value < 1,
         "{:.2f} x",
     ),
     Target(
-        "submit_many against Celery's `delay`",
-        "10 x",
-        lambda r: (
-            r.peers["headrace"]["submits_per_second"]["many"] / r.peers["celery"]["submits_per_second"]["one"]
-        ),
-        lambda x: x >= 10,
+        "`submit_many`, relative to Celery's `delay`",
+        "at least 10 x",
+        lambda results: results.submit_rate("headrace", "bulk") / results.submit_rate("celery", "single"),
+        lambda value: value >= 10,
     ),
     Target(
-        "submit against Celery's `delay`",
-        "3 x",
-        lambda r: (
-            r.peers["headrace"]["submits_per_second"]["one"] / r.peers["celery"]["submits_per_second"]["one"]
-        ),
-        lambda x: x >= 3,
+        "`submit`, relative to Celery's `delay`",
+        "at least 3 x",
+        lambda results: results.submit_rate("headrace", "single") / results.submit_rate("celery", "single"),
+        lambda value: value >= 3,
     ),
     Target(
-        "idle round trip p50, of plain Celery's",
-        "at most 0.4 x, the goal a third",
-        lambda r: r.trip("headrace", "p50") / r.trip("celery", "p50"),
-        lambda x: x <= 0.4,
+        "idle round trip p50, relative to plain Celery",
+        "at most 0.4 x; goal: a third",
+        lambda results: results.round_trip("headrace", "p50") / results.round_trip("celery", "p50"),
+        lambda value: value <= 0.4,
         "{:.2f} x",
     ),
     Target(
-        "idle round trip p50, above predict in process",
+        "idle round trip p50, beyond in-process prediction",
         "at most 2.5 ms",
-        lambda r: r.trip("headrace", "p50") - r.found["in_process"]["logistic"]["p50_ms"],
-        lambda x: x <= 2.5,
+        lambda results: results.round_trip("headrace", "p50") - results.data["in_process"]["logistic"]["p50_ms"],
+        lambda value: value <= 2.5,
         "{:.2f} ms",
     ),
     Target(
-        "idle round trip p99, of its p50",
+        "idle round trip p99, relative to its p50",
         "at most 3 x",
-        lambda r: r.trip("headrace", "p99") / r.trip("headrace", "p50"),
-        lambda x: x <= 3,
+        lambda results: results.round_trip("headrace", "p99") / results.round_trip("headrace", "p50"),
+        lambda value: value <= 3,
     ),
     Target(
-        "CPU for a job in Redis, of plain Celery's",
+        "CPU time of Redis for a job, relative to plain Celery",
         "at most 1 x",
-        lambda r: r.peers["headrace"]["redis_cpu_us"]["logistic"] / r.peers["celery"]["redis_cpu_us"]["logistic"],
-        lambda x: x <= 1,
+        lambda results: results.redis_cpu("headrace") / results.redis_cpu("celery"),
+        lambda value: value <= 1,
         "{:.2f} x",
     ),
     Target(
-        "throughput with the deepest queue, of that with the shallowest",
+        "throughput with the deepest queue, relative to the shallowest",
         "at least 0.9 x",
-        _depths,
-        lambda x: x >= 0.9,
+        lambda results: results.depth_ratio(),
+        lambda value: value >= 0.9,
         "{:.2f} x",
     ),
     Target(
         "Redis memory for a waiting job, beyond its message",
         "at most 250 bytes",
-        _overhead,
-        lambda x: x <= 250,
+        lambda results: results.memory_overhead(),
+        lambda value: value <= 250,
         "{:.0f} bytes",
     ),
     Target(
-        "two pool processes against one, a model bound by CPU",
-        "1.6 x",
-        lambda r: r.found["pools"]["two"] / r.found["pools"]["one"],
-        lambda x: x >= 1.6,
+        "two pool processes relative to one, CPU-bound model",
+        "at least 1.6 x",
+        lambda results: results.data["pools"]["two"] / results.data["pools"]["one"],
+        lambda value: value >= 1.6,
         "{:.2f} x",
     ),
     Target(
-        "what telling every event to a listener costs of the jobs/s",
+        "throughput lost by sending every event to a subscriber",
         "at most 25 %",
-        lambda r: 100 * (1 - r.rate("headrace-watched", "logistic") / r.rate("headrace", "logistic")),
-        lambda x: x <= 25,
+        lambda results: (
+            100 * (1 - results.rate("headrace-watched", "logistic") / results.rate("headrace", "logistic"))
+        ),
+        lambda value: value <= 25,
         "{:.0f} %",
     ),
     Target(
-        "what events, metrics, health, Sentry and OpenTelemetry cost together of the jobs/s",
+        "throughput lost by events, metrics, health, Sentry and OpenTelemetry together",
         "at most 15 %",
-        lambda r: _cost(r, "on"),
-        lambda x: x <= 15,
+        lambda results: results.telemetry_cost("on"),
+        lambda value: value <= 15,
         "{:.0f} %",
     ),
     Target(
-        "the same with the full prediction log to files",
+        "the same, with the full prediction log to files",
         "at most 30 %",
-        lambda r: _cost(r, "logged"),
-        lambda x: x <= 30,
+        lambda results: results.telemetry_cost("logged"),
+        lambda value: value <= 30,
         "{:.0f} %",
     ),
 )
 
 
-def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each target with what was measured, and whether that is good; both None where it was not measured."""
-    results = Results(found)
+def evaluate(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each target; `measured` and `met` are None where its number was not measured."""
+    lookup = Results(results)
     rows = []
     for target in TARGETS:
         try:
-            value = target.measured(results)
+            value = target.measure(lookup)
         except (KeyError, ValueError):
             value = None
         rows.append(
             {
-                "what": target.what,
-                "asked": target.asked,
+                "target": target.title,
+                "required": target.required,
                 "measured": value,
-                "shown": "not measured" if value is None else target.shown.format(value),
-                "good": None if value is None else target.good(value),
+                "text": "not measured" if value is None else target.format.format(value),
+                "met": None if value is None else target.is_met(value),
             }
         )
     return rows

@@ -1,4 +1,4 @@
-"""arq."""
+"""The peer arq."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from arq import create_pool
 from arq.connections import RedisSettings
 
-from benchmarks.peer import PATIENCE, URL, AsyncPeer, Row, poll, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, AsyncPeer, Row, poll_interval, predict_row
 
 
 async def predict(_: dict[str, Any], model: str, row: Row) -> list[float]:
@@ -29,14 +29,14 @@ class Client(AsyncPeer):
     def workers(self, processes: int) -> list[list[str]]:
         return [["-m", "arq", f"{__name__}.WorkerSettings"]] * processes
 
-    async def open_async(self) -> None:
+    async def connect_async(self) -> None:
         self.redis = await create_pool(RedisSettings.from_dsn(URL))
 
     async def submit_async(self, model: str, row: Row) -> Any:
         return await self.redis.enqueue_job("predict", model, row)
 
     async def collect_async(self, jobs: Sequence[Any]) -> list[list[float]]:
-        return [await job.result(timeout=PATIENCE, poll_delay=poll(jobs)) for job in jobs]
+        return [await job.result(timeout=RESULT_TIMEOUT, poll_delay=poll_interval(jobs)) for job in jobs]
 
     async def close_async(self) -> None:
         await self.redis.aclose()

@@ -1,4 +1,4 @@
-"""Plain Celery, as its first steps set it up."""
+"""The peer Celery, configured as in its first steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from benchmarks.peer import PATIENCE, URL, Peer, Row, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, Peer, Row, predict_row
 
 app = Celery("bench", broker=URL, backend=URL)
 app.conf.broker_connection_retry_on_startup = True
@@ -30,4 +30,4 @@ class Client(Peer):
         return predict.delay(model, row)
 
     def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
-        return [job.get(timeout=PATIENCE) for job in jobs]
+        return [job.get(timeout=RESULT_TIMEOUT) for job in jobs]

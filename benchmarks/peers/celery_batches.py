@@ -1,4 +1,4 @@
-"""celery-batches: Celery tasks that get many messages at once."""
+"""The peer celery-batches: Celery tasks that receive many messages in one call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 from celery_batches import Batches
 
-from benchmarks.peer import PATIENCE, URL, Peer, Row, estimator
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, Peer, Row, estimator
 
 app = Celery("bench", broker=URL, backend=URL)
 app.conf.broker_connection_retry_on_startup = True
@@ -20,9 +20,9 @@ def predict(requests: Sequence[Any]) -> None:
     by_model: dict[str, list[Any]] = {}
     for request in requests:
         by_model.setdefault(request.args[0], []).append(request)
-    for model, asked in by_model.items():
-        chances = estimator(model).predict_proba([request.args[1] for request in asked]).tolist()
-        for request, row in zip(asked, chances, strict=True):
+    for model, same_model in by_model.items():
+        probabilities = estimator(model).predict_proba([request.args[1] for request in same_model]).tolist()
+        for request, row in zip(same_model, probabilities, strict=True):
             app.backend.mark_as_done(request.id, row, request=request)
 
 
@@ -39,4 +39,4 @@ class Client(Peer):
         return predict.delay(model, row)
 
     def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
-        return [job.get(timeout=PATIENCE) for job in jobs]
+        return [job.get(timeout=RESULT_TIMEOUT) for job in jobs]

@@ -1,4 +1,4 @@
-"""Plain Celery, tuned for throughput: batched publishes, a deep prefetch, nothing kept that is not needed."""
+"""The peer Celery, tuned for throughput: batched publishes, a deep prefetch, unneeded features off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from benchmarks.peer import PATIENCE, URL, Peer, Row, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, Peer, Row, predict_row
 
 app = Celery("bench", broker=URL, backend=URL)
 app.conf.update(
@@ -49,4 +49,4 @@ class Client(Peer):
             ]
 
     def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
-        return [job.get(timeout=PATIENCE) for job in jobs]
+        return [job.get(timeout=RESULT_TIMEOUT) for job in jobs]

@@ -1,4 +1,4 @@
-"""dramatiq, with its Redis broker and results."""
+"""The peer dramatiq, with its Redis broker and result backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from benchmarks.peer import PATIENCE, URL, Peer, Row, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, Peer, Row, predict_row
 
 broker = RedisBroker(url=URL)
 broker.add_middleware(Results(backend=RedisBackend(url=URL)))
@@ -24,7 +24,7 @@ def predict(model: str, row: Row) -> list[float]:
 
 class Client(Peer):
     distributions = ("dramatiq", "redis")
-    settings = "one thread a process: predicting holds the interpreter's lock"
+    settings = "one thread per process, since prediction holds the interpreter lock"
 
     def workers(self, processes: int) -> list[list[str]]:
         return [["-m", "dramatiq", __name__, "--processes", str(processes), "--threads", "1"]]
@@ -33,4 +33,4 @@ class Client(Peer):
         return predict.send(model, row)
 
     def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
-        return [job.get_result(block=True, timeout=PATIENCE * 1000) for job in jobs]
+        return [job.get_result(block=True, timeout=RESULT_TIMEOUT * 1000) for job in jobs]

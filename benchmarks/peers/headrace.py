@@ -1,4 +1,4 @@
-"""Headrace, with all its promises on."""
+"""Headrace with its default settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.models import STORE
-from benchmarks.peer import MODELS, PATIENCE, URL, Peer, Row
+from benchmarks.peers.base import MODELS, RESULT_TIMEOUT, URL, Peer, Row
 from headrace import Client as HeadraceClient
 
 
@@ -25,8 +25,8 @@ class Client(Peer):
         self.client = HeadraceClient(URL)
 
     def wait_until_ready(self) -> None:
-        # Producers check against a contract, which the worker publishes when its models are loaded.
-        deadline = time.monotonic() + PATIENCE
+        # A producer checks input against the contract, which the worker publishes once its models are loaded.
+        deadline = time.monotonic() + RESULT_TIMEOUT
         while not self.client.models():
             if time.monotonic() > deadline:
                 raise TimeoutError("the worker published no contract")
@@ -39,13 +39,13 @@ class Client(Peer):
         return list(self.client.submit_many(model, list(rows)))
 
     def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
-        for _ in self.client.as_completed(jobs, timeout=PATIENCE):
+        for _ in self.client.as_completed(jobs, timeout=RESULT_TIMEOUT):
             pass
         return [job.result().prediction for job in jobs]
 
     def round_trip(self, model: str, row: Row) -> list[float]:
-        chances: list[float] = self.client.predict(model, row, timeout=PATIENCE).prediction
-        return chances
+        probabilities: list[float] = self.client.predict(model, row, timeout=RESULT_TIMEOUT).prediction
+        return probabilities
 
     def close(self) -> None:
         self.client.close()

@@ -1,10 +1,10 @@
-"""Headrace with each model in the runtime that `models add --runtime auto` keeps for it."""
+"""Headrace with each model in the runtime that `models add --runtime auto` selects."""
 
 from __future__ import annotations
 
 from benchmarks.models import FAST_STORE
-from benchmarks.peer import MODELS
 from benchmarks.peers import headrace
+from benchmarks.peers.base import MODELS
 
 
 class Client(headrace.Client):

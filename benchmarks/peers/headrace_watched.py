@@ -1,14 +1,14 @@
-"""Headrace with somebody who listens to the events of every job, as Flower does."""
+"""Headrace with a subscriber to the events of every job, as Flower is."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-from benchmarks.peer import URL
 from benchmarks.peers import headrace
+from benchmarks.peers.base import URL
 
-#: Takes what comes and throws it away: the cost of making and sending events, not that of a dashboard.
+#: A program that reads all events and drops them: it shows the cost of sending events, without a dashboard's.
 LISTENER = """
 import sys, redis
 listener = redis.Redis.from_url(sys.argv[1]).pubsub()
@@ -21,7 +21,7 @@ while sock.recv(1 << 20): pass
 
 
 class Client(headrace.Client):
-    settings = "defaults, and a client that listens to all events"
+    settings = "defaults, and a subscriber to all events"
 
     def connect(self) -> None:
         super().connect()

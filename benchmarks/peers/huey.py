@@ -1,4 +1,4 @@
-"""huey."""
+"""The peer huey."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from huey import RedisHuey
 
-from benchmarks.peer import PATIENCE, URL, Peer, Row, poll, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, Peer, Row, poll_interval, predict_row
 
 huey = RedisHuey("bench", url=URL)
 
@@ -29,4 +29,4 @@ class Client(Peer):
         return predict(model, row)
 
     def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
-        return [job.get(blocking=True, timeout=PATIENCE, max_delay=poll(jobs)) for job in jobs]
+        return [job.get(blocking=True, timeout=RESULT_TIMEOUT, max_delay=poll_interval(jobs)) for job in jobs]

@@ -1,4 +1,4 @@
-"""mayu, whose core is Rust."""
+"""The peer mayu, which has a core in Rust."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mayu import App
 
-from benchmarks.peer import PATIENCE, URL, Peer, Row, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, Peer, Row, predict_row
 
 app = App(broker=URL, result_ttl=3600)
 
@@ -19,7 +19,7 @@ def predict(model: str, row: Row) -> list[float]:
 
 class Client(Peer):
     distributions = ("mayu",)
-    settings = "process mode, as the interpreter has its lock"
+    settings = "process mode, because of the interpreter lock"
 
     def workers(self, processes: int) -> list[list[str]]:
         command = ["-m", "mayu", "worker", f"{__name__}:app", "--mode", "process"]
@@ -29,4 +29,4 @@ class Client(Peer):
         return predict.delay(model, row)
 
     def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
-        return [job.result(timeout=PATIENCE) for job in jobs]
+        return [job.result(timeout=RESULT_TIMEOUT) for job in jobs]

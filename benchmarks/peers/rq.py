@@ -1,4 +1,4 @@
-"""RQ, with workers that do not fork for each job."""
+"""The peer RQ, with workers that do not fork for each job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from redis import Redis
 from rq import Queue
 
-from benchmarks.peer import PATIENCE, URL, Peer, Row, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, Peer, Row, predict_row
 
 
 class Client(Peer):
@@ -36,7 +36,7 @@ class Client(Peer):
         return jobs
 
     def collect(self, jobs: Sequence[Any]) -> list[list[float]]:
-        return [job.latest_result(timeout=PATIENCE).return_value for job in jobs]
+        return [job.latest_result(timeout=RESULT_TIMEOUT).return_value for job in jobs]
 
     def close(self) -> None:
         self.redis.close()

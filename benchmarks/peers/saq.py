@@ -1,4 +1,4 @@
-"""saq."""
+"""The peer saq."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from saq import Queue
 
-from benchmarks.peer import PATIENCE, URL, AsyncPeer, Row, poll, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, AsyncPeer, Row, poll_interval, predict_row
 
 queue = Queue.from_url(URL)
 
@@ -27,27 +27,27 @@ class Client(AsyncPeer):
     def workers(self, processes: int) -> list[list[str]]:
         return [["-m", "saq", f"{__name__}.settings", "--workers", str(processes), "--quiet"]]
 
-    async def open_async(self) -> None:
+    async def connect_async(self) -> None:
         await queue.connect()
 
     async def submit_async(self, model: str, row: Row) -> Any:
-        return await queue.enqueue("predict", model=model, row=row, timeout=PATIENCE)
+        return await queue.enqueue("predict", model=model, row=row, timeout=RESULT_TIMEOUT)
 
     async def collect_async(self, jobs: Sequence[Any]) -> list[list[float]]:
         results: dict[str, list[float]] = {}
         waiting = [job.key for job in jobs]
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(RESULT_TIMEOUT):
             while waiting:
-                # In order of submission, so looking at the first is enough to know whether any is there.
+                # Jobs run in the order of submission, so the first 500 hold every new result.
                 for job in await queue.jobs(waiting[:500]):
                     if job is not None and job.completed:
                         if job.error:
                             raise RuntimeError(job.error)
                         results[job.key] = job.result
-                left = [key for key in waiting if key not in results]
-                if len(left) == len(waiting):
-                    await asyncio.sleep(poll(jobs))
-                waiting = left
+                remaining = [key for key in waiting if key not in results]
+                if len(remaining) == len(waiting):
+                    await asyncio.sleep(poll_interval(jobs))
+                waiting = remaining
         return [results[job.key] for job in jobs]
 
     async def close_async(self) -> None:

@@ -1,4 +1,4 @@
-"""streaq."""
+"""The peer streaq."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from streaq import Worker
 
-from benchmarks.peer import PATIENCE, URL, AsyncPeer, Row, poll, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, AsyncPeer, Row, poll_interval, predict_row
 
 worker: Worker[None] = Worker(redis_url=URL)
 
@@ -25,7 +25,7 @@ class Client(AsyncPeer):
     def workers(self, processes: int) -> list[list[str]]:
         return [["-m", "streaq", "run", f"{__name__}:worker", "--workers", str(processes)]]
 
-    async def open_async(self) -> None:
+    async def connect_async(self) -> None:
         await worker.__aenter__()
 
     async def submit_async(self, model: str, row: Row) -> Any:
@@ -34,27 +34,27 @@ class Client(AsyncPeer):
     async def submit_many_async(self, model: str, rows: Sequence[Row]) -> list[Any]:
         jobs: list[Any] = []
         for start in range(0, len(rows), 500):
-            part = [predict.enqueue(model, row) for row in rows[start : start + 500]]
-            await worker.enqueue_many(part)
-            jobs += part
+            tasks = [predict.enqueue(model, row) for row in rows[start : start + 500]]
+            await worker.enqueue_many(tasks)
+            jobs += tasks
         return jobs
 
     async def collect_async(self, jobs: Sequence[Any]) -> list[list[float]]:
         if len(jobs) == 1:
-            return [(await jobs[0].result(PATIENCE)).result]
-        # `Task.result` takes a tenth of a second for its subscription alone: read what it would.
+            return [(await jobs[0].result(RESULT_TIMEOUT)).result]
+        # `Task.result` spends 0.1 s on its subscription alone, so read the stored results instead.
         results: dict[str, list[float]] = {}
         waiting = [job.id for job in jobs]
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(RESULT_TIMEOUT):
             while waiting:
                 stored = await worker.redis.mget([worker.results_key + name for name in waiting[:500]])
                 for name, raw in zip(waiting, stored, strict=False):
                     if raw is not None:
                         results[name] = (await worker.deserialize(raw))["r"]
-                left = [name for name in waiting if name not in results]
-                if len(left) == len(waiting):
-                    await asyncio.sleep(poll(jobs))
-                waiting = left
+                remaining = [name for name in waiting if name not in results]
+                if len(remaining) == len(waiting):
+                    await asyncio.sleep(poll_interval(jobs))
+                waiting = remaining
         return [results[job.id] for job in jobs]
 
     async def close_async(self) -> None:

@@ -1,4 +1,4 @@
-"""taskiq, on Redis streams."""
+"""The peer taskiq, with Redis streams."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-from benchmarks.peer import PATIENCE, URL, AsyncPeer, Row, poll, predict_row
+from benchmarks.peers.base import RESULT_TIMEOUT, URL, AsyncPeer, Row, poll_interval, predict_row
 
 broker = RedisStreamBroker(url=URL).with_result_backend(RedisAsyncResultBackend(redis_url=URL))
 
@@ -25,14 +25,16 @@ class Client(AsyncPeer):
         command = ["-m", "taskiq", "worker", f"{__name__}:broker", "--workers", str(processes)]
         return [[*command, "--log-level", "WARNING"]]
 
-    async def open_async(self) -> None:
+    async def connect_async(self) -> None:
         await broker.startup()
 
     async def submit_async(self, model: str, row: Row) -> Any:
         return await predict.kiq(model, row)
 
     async def collect_async(self, jobs: Sequence[Any]) -> list[list[float]]:
-        results = [await job.wait_result(check_interval=poll(jobs), timeout=PATIENCE) for job in jobs]
+        results = [
+            await job.wait_result(check_interval=poll_interval(jobs), timeout=RESULT_TIMEOUT) for job in jobs
+        ]
         return [result.return_value for result in results]
 
     async def close_async(self) -> None:

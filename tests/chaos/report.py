@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import Table, aligned, piped, put_between
+from benchmarks.tables import Table, as_markdown, as_text, replace_between
 from tests.chaos.verdict import percentile
 
 _BEGIN, _END = "<!-- from here to the end mark: written by `make chaos` -->", "<!-- the end of what is written -->"
@@ -98,9 +98,9 @@ def machine(found: dict[str, Any]) -> str:
 
 def terminal(found: dict[str, Any]) -> str:
     """All of it as plain text."""
-    parts = [machine(found), aligned(ours(found))]
+    parts = [machine(found), as_text(ours(found))]
     if len(table := beside(found)) > 1:
-        parts.append(aligned(table))
+        parts.append(as_text(table))
     for title, lines in (("left out", left_out(found)), ("BROKEN", broken(found))):
         if lines:
             parts.append("\n".join([f"{title}:", *(f"  {line}" for line in lines)]))
@@ -112,11 +112,11 @@ def markdown(found: dict[str, Any]) -> str:
     parts = [
         machine(found),
         "### Headrace",
-        piped(ours(found)),
+        as_markdown(ours(found)),
         "### Stock Celery beside it",
-        piped(beside(found)),
+        as_markdown(beside(found)),
         "### What is done",
-        piped(what(found)),
+        as_markdown(what(found)),
     ]
     for title, lines in (("Left out", left_out(found)), ("Broken", broken(found))):
         if lines:
@@ -126,4 +126,4 @@ def markdown(found: dict[str, Any]) -> str:
 
 def write_into(page: Path, found: dict[str, Any]) -> None:
     """Put the results between the marks of a page."""
-    put_between(page, _BEGIN, _END, markdown(found))
+    replace_between(page, _BEGIN, _END, markdown(found))
