@@ -139,7 +139,7 @@ def test_the_metric_is_read_now_and_then_and_stays_while_redis_is_away(client: r
     served: Any = SimpleNamespace(
         models=lambda: ["churn"],
         route=lambda _model: SimpleNamespace(versions={"3"}),
-        loaded=lambda _model: ("2", "3"),
+        loaded_versions=lambda _model: ("2", "3"),
         get=lambda _model, _version: model(),
     )
     shown = DriftCollector(served, connect, KEYS, clock=lambda: now)

@@ -201,7 +201,7 @@ def test_of_two_who_move_an_alias_at_once_one_is_told(promoter: Promoter, server
         worker(server, "1", "2")
 
     thread = follows(server, other)
-    with pytest.raises(HeadraceError, match="somebody else moved production of churn"):
+    with pytest.raises(HeadraceError, match="production of churn was changed by somebody else"):
         promoter.promote("churn", "2", wait=10)
     thread.join()
     assert points(promoter) == {"production": "3"}

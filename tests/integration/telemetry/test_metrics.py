@@ -1,4 +1,4 @@
-"""A worker tells its numbers and its health, those of all its pool processes together, also when some end."""
+"""The metrics and the health of a running worker: those of all its pool processes together, also when some end."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.support.waiting import wait_until
 
 
 def get(port: int, path: str) -> tuple[int, str]:
+    """Return the status and the body of a page of the worker."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
             return reply.status, reply.read().decode()
@@ -36,23 +37,23 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def sample(port: int, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that have these labels."""
+    """Return the sum of a metric's samples that have these labels."""
     _, text = get(port, "/metrics")
     return sum(
-        one.value
+        sample.value
         for family in text_string_to_metric_families(text)
-        for one in family.samples
-        if one.name == name and labels.items() <= one.labels.items()
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
     )
 
 
-def test_a_worker_tells_what_its_pool_processes_did_and_how_it_is(
+def test_a_worker_shows_the_totals_of_its_pool_processes_and_its_health(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, file = free_port(), tmp_path / "health"
     models = add(tmp_path, max_attempts=1)
-    more = {"HEADRACE_METRICS_PORT": str(port), "HEADRACE_HEALTH_FILE": str(file)}
-    with serving(url=redis_url, models=models, folder=tmp_path, **more) as worker, Client(redis_url) as client:
+    environ = {"HEADRACE_METRICS_PORT": str(port), "HEADRACE_HEALTH_FILE": str(file)}
+    with serving(url=redis_url, models=models, folder=tmp_path, **environ) as worker, Client(redis_url) as client:
         wait_until(lambda: get(port, "/ready") == (200, "all is well\n"))
         assert sample(port, "headrace_jobs_total") == 0
         jobs = client.submit_many("doubling", [[n, NOTHING, 0] for n in range(300)])
@@ -83,27 +84,27 @@ def test_a_worker_tells_what_its_pool_processes_did_and_how_it_is(
         assert CliRunner().invoke(health, ["--ready"]).output == "all is well\n"
         pid = msgspec.json.decode(file.read_bytes())["pid"]
         os.kill(worker.process.pid, signal.SIGSTOP)
-        os.utime(file, (0, 0))  # as if that were long ago
-        told = CliRunner().invoke(health).exception
+        os.utime(file, (0, 0))  # as if it had not been written for long
+        error = CliRunner().invoke(health).exception
         os.kill(worker.process.pid, signal.SIGCONT)
-        assert isinstance(told, HeadraceError)
-        assert "stopped, or gone" in str(told)
+        assert isinstance(error, HeadraceError)
+        assert "stopped or has ended" in str(error)
         assert pid == worker.process.pid
     assert not file.exists()
 
 
-def test_a_worker_is_not_to_be_restarted_while_redis_is_away(tmp_path: Path) -> None:
+def test_a_worker_stays_live_while_redis_is_unreachable(tmp_path: Path) -> None:
     port, models = free_port(), add(tmp_path)
-    more = {"HEADRACE_METRICS_PORT": str(port)}
+    environ = {"HEADRACE_METRICS_PORT": str(port)}
     with EmbeddedRedis("--appendfsync", "no") as server, Client(server.url) as client:
         with (
-            serving(url=server.url, models=models, folder=tmp_path, **more),
+            serving(url=server.url, models=models, folder=tmp_path, **environ),
             create_celery_app(Settings(redis_url=server.url)) as app,
         ):
             wait_until(lambda: get(port, "/ready") == (200, "all is well\n"))
             assert app.control.inspect(timeout=5, limit=1).ping()
             server.kill()
-            wait_until(lambda: get(port, "/live") == (200, "Redis is away; the worker waits for it\n"), 30)
+            wait_until(lambda: get(port, "/live") == (200, "Redis is unreachable; the worker waits for it\n"), 30)
             assert get(port, "/ready")[0] == 200
             server.start()
             wait_until(lambda: get(port, "/ready") == (200, "all is well\n"), 30)
@@ -113,25 +114,25 @@ def test_a_worker_is_not_to_be_restarted_while_redis_is_away(tmp_path: Path) -> 
             get(port, "/live")
 
 
-def test_a_worker_is_not_to_be_restarted_while_redis_is_silent_and_is_when_it_hangs(tmp_path: Path) -> None:
+def test_a_worker_stays_live_while_redis_does_not_answer_and_is_not_live_when_it_hangs(tmp_path: Path) -> None:
     port, file, models = free_port(), tmp_path / "health", add(tmp_path)
-    more = {"HEADRACE_METRICS_PORT": str(port), "HEADRACE_HEALTH_FILE": str(file)}
+    environ = {"HEADRACE_METRICS_PORT": str(port), "HEADRACE_HEALTH_FILE": str(file)}
     with (
         EmbeddedRedis("--appendfsync", "no") as server,
         Client(server.url) as client,
-        redis.Redis.from_url(server.url) as asked,
+        redis.Redis.from_url(server.url) as admin,
         serving(
-            "--include", "tests.support.hanging_process", url=server.url, models=models, folder=tmp_path, **more
+            "--include", "tests.support.hanging_process", url=server.url, models=models, folder=tmp_path, **environ
         ),
         create_celery_app(Settings(redis_url=server.url)) as app,
     ):
         wait_until(lambda: get(port, "/ready") == (200, "all is well\n"))
-        pid = int(asked.info("server")["process_id"])
+        pid = int(admin.info("server")["process_id"])
         os.kill(pid, signal.SIGSTOP)
         try:
             wait_until(lambda: get(port, "/live") == (200, "Redis does not answer; the worker waits for it\n"))
-            until = time.monotonic() + 12  # more than twice what its event loop may stand still
-            while time.monotonic() < until:
+            end = time.monotonic() + 12  # more than twice the seconds after which an event loop counts as hung
+            while time.monotonic() < end:
                 assert get(port, "/live")[0] == get(port, "/ready")[0] == 200
                 time.sleep(0.2)
         finally:

@@ -1,4 +1,4 @@
-"""When a canary ends by itself."""
+"""The limits at which a canary is ended."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from headrace_worker.rollout.version_stats import VersionStats
 LIMITS = CanaryLimits(min_jobs=100, max_extra_failures=0.02, max_slowdown=2.0)
 
 
-def counted(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> VersionStats:
-    one = VersionStats(succeeded=jobs - failed, failed=failed)
-    one.add_duration(seconds, jobs)
-    return one
+def stats(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> VersionStats:
+    result = VersionStats(succeeded=jobs - failed, failed=failed)
+    result.add_duration(seconds, jobs)
+    return result
 
 
 @pytest.mark.parametrize(
     ("canary", "production"),
     [
-        (counted(99, failed=99), counted(1_000)),
-        (counted(100, failed=2), counted(1_000)),
-        (counted(100, failed=12), counted(1_000, failed=100)),
-        (counted(100, seconds=0.018), counted(1_000)),
-        (counted(100, seconds=9.0), counted(99)),
-        (counted(100, seconds=9.0), VersionStats()),
+        (stats(99, failed=99), stats(1_000)),
+        (stats(100, failed=2), stats(1_000)),
+        (stats(100, failed=12), stats(1_000, failed=100)),
+        (stats(100, seconds=0.018), stats(1_000)),
+        (stats(100, seconds=9.0), stats(99)),
+        (stats(100, seconds=9.0), VersionStats()),
     ],
     ids=[
         "too few jobs",
@@ -35,24 +35,24 @@ def counted(jobs: int, *, failed: int = 0, seconds: float = 0.01) -> VersionStat
         "no production",
     ],
 )
-def test_a_canary_goes_on(canary: VersionStats, production: VersionStats):
+def test_a_canary_continues(canary: VersionStats, production: VersionStats):
     assert judge(canary, production, LIMITS) is None
 
 
 @pytest.mark.parametrize(
-    ("canary", "production", "said"),
+    ("canary", "production", "expected"),
     [
-        (counted(100, failed=3), counted(1_000), "3.0% of its 100 jobs failed, of production's 0.0%"),
+        (stats(100, failed=3), stats(1_000), "3.0% of its 100 jobs failed, 0.0% of production's"),
         (
-            counted(100, failed=13),
-            counted(1_000, failed=100),
-            "13.0% of its 100 jobs failed, of production's 10.0%",
+            stats(100, failed=13),
+            stats(1_000, failed=100),
+            "13.0% of its 100 jobs failed, 10.0% of production's",
         ),
-        (counted(100, failed=3), VersionStats(), "3.0% of its 100 jobs failed"),
-        (counted(1_000, seconds=0.05), counted(1_000), "its p99 is "),
+        (stats(100, failed=3), VersionStats(), "3.0% of its 100 jobs failed"),
+        (stats(1_000, seconds=0.05), stats(1_000), "its p99 is "),
     ],
 )
-def test_a_canary_ends_and_says_why(canary: VersionStats, production: VersionStats, said: str):
-    why = judge(canary, production, LIMITS)
-    assert why is not None
-    assert why.startswith(said)
+def test_a_canary_ends_with_a_reason(canary: VersionStats, production: VersionStats, expected: str):
+    reason = judge(canary, production, LIMITS)
+    assert reason is not None
+    assert reason.startswith(expected)

@@ -1,4 +1,4 @@
-"""What is counted of a version is read back, and its times are told to a bucket."""
+"""The statistics of a version: they are read back as written, and durations are exact to a bucket."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import pytest
 from headrace_worker.rollout.version_stats import VersionStats, bucket_of, decode_stats
 
 
-def test_the_time_a_part_of_the_jobs_was_within_is_told_to_a_fifth():
-    one = VersionStats()
-    one.add_duration(0.001, 98)
-    one.add_duration(0.1, 2)
-    assert one.quantile_seconds(0.5) == pytest.approx(0.001, rel=0.2)
-    assert one.quantile_seconds(0.98) == pytest.approx(0.001, rel=0.2)
-    assert one.quantile_seconds(0.99) == pytest.approx(0.1, rel=0.2)
-    assert one.quantile_seconds(0.99) >= 0.1
+def test_a_quantile_of_the_durations_is_exact_to_a_fifth():
+    stats = VersionStats()
+    stats.add_duration(0.001, 98)
+    stats.add_duration(0.1, 2)
+    assert stats.quantile_seconds(0.5) == pytest.approx(0.001, rel=0.2)
+    assert stats.quantile_seconds(0.98) == pytest.approx(0.001, rel=0.2)
+    assert stats.quantile_seconds(0.99) == pytest.approx(0.1, rel=0.2)
+    assert stats.quantile_seconds(0.99) >= 0.1
     assert VersionStats().quantile_seconds(0.99) is None
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 1e-9, 1e-6, 0.01, 1.0, 1e9])
-def test_every_time_has_a_bucket(seconds: float):
+def test_every_duration_has_a_bucket(seconds: float):
     assert 0 <= bucket_of(seconds) <= 160
 
 
-def test_a_tally_is_read_whichever_form_the_reply_has_and_whatever_else_is_in_it():
+def test_statistics_are_read_from_both_forms_of_a_reply_and_unknown_fields_are_ignored():
     stored = {
         b"succeeded": b"98",
         b"failed": b"2",

@@ -1,4 +1,4 @@
-"""A worker lives while its event loop turns, or while it waits for Redis; what is stopped says nothing."""
+"""The health of a worker: live while its event loop turns or Redis keeps it waiting; a stale file is not live."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def health(clock: Clock) -> Health:
 
 
 def live_ready(health: Health) -> tuple[bool, bool]:
-    verdict = health.status()
-    return verdict.live, verdict.ready
+    status = health.status()
+    return status.live, status.ready
 
 
-def test_a_worker_that_loads_models_for_an_hour_lives_and_is_not_ready(health: Health, clock: Clock) -> None:
+def test_a_worker_that_loads_models_for_an_hour_is_live_and_not_ready(health: Health, clock: Clock) -> None:
     clock.now = 3600
     assert live_ready(health) == (True, False)
     assert "starts" in health.status().reason
@@ -46,7 +46,7 @@ def test_a_worker_is_ready_once_its_models_are(health: Health) -> None:
     assert live_ready(health) == (True, True)
 
 
-def test_a_worker_whose_event_loop_stands_still_hangs(health: Health, clock: Clock) -> None:
+def test_a_worker_whose_event_loop_does_not_turn_hangs(health: Health, clock: Clock) -> None:
     health.mark_ready()
     health.record_heartbeat()
     clock.now = HUNG_SECONDS - 1
@@ -56,18 +56,16 @@ def test_a_worker_whose_event_loop_stands_still_hangs(health: Health, clock: Clo
     assert "hangs" in health.status().reason
 
 
-def test_a_worker_that_waits_for_redis_is_not_to_be_restarted(health: Health, clock: Clock) -> None:
+def test_a_worker_without_a_connection_to_redis_stays_live(health: Health, clock: Clock) -> None:
     health.mark_ready()
     health.record_heartbeat()
     health.mark_disconnected()
     clock.now = 10 * HUNG_SECONDS
     assert live_ready(health) == (True, True)
-    assert "Redis is away" in health.status().reason
+    assert "Redis is unreachable" in health.status().reason
 
 
-def test_a_worker_that_waits_for_a_redis_that_fell_silent_is_not_to_be_restarted(
-    health: Health, clock: Clock
-) -> None:
+def test_a_worker_stays_live_while_redis_does_not_answer(health: Health, clock: Clock) -> None:
     health.mark_ready()
     health.record_heartbeat()
     health.mark_request_sent()
@@ -76,12 +74,12 @@ def test_a_worker_that_waits_for_a_redis_that_fell_silent_is_not_to_be_restarted
     assert live_ready(health) == (True, True)
     assert "Redis does not answer" in health.status().reason
     health.mark_reply_received()
-    assert health.status().reason == "all is well"  # its event loop has time again
+    assert health.status().reason == "all is well"  # the event loop has its full time again
     clock.now += HUNG_SECONDS + 1
     assert live_ready(health) == (False, False)
 
 
-def test_an_event_loop_that_hangs_while_redis_answers_hangs(health: Health, clock: Clock) -> None:
+def test_an_event_loop_that_does_not_turn_while_redis_answers_hangs(health: Health, clock: Clock) -> None:
     health.mark_ready()
     health.record_heartbeat()
     for _ in range(40):
@@ -93,36 +91,37 @@ def test_an_event_loop_that_hangs_while_redis_answers_hangs(health: Health, cloc
     assert "hangs" in health.status().reason
 
 
-def test_a_worker_that_is_told_to_stop_takes_no_more(health: Health) -> None:
+def test_a_worker_that_is_shutting_down_is_live_and_not_ready(health: Health) -> None:
     health.mark_ready()
     health.mark_stopping()
     assert live_ready(health) == (True, False)
+    assert "shutting down" in health.status().reason
 
 
-def test_the_file_says_what_the_worker_says(health: Health, tmp_path: Path) -> None:
+def test_the_file_has_the_status_of_the_worker(health: Health, tmp_path: Path) -> None:
     path = tmp_path / "health"
     file = HealthFile(str(path), health)
     file.start()
     assert not read_status(path, path.stat().st_mtime).ready
     health.mark_ready()
     file.update()
-    verdict = read_status(path, path.stat().st_mtime)
-    assert (verdict.ready, verdict.pid) == (True, os.getpid())
-    gone = read_status(path, path.stat().st_mtime + STALE_SECONDS + 1)
-    assert (gone.live, gone.ready) == (False, False)
+    status = read_status(path, path.stat().st_mtime)
+    assert (status.ready, status.pid) == (True, os.getpid())
+    stale = read_status(path, path.stat().st_mtime + STALE_SECONDS + 1)
+    assert (stale.live, stale.ready) == (False, False)
     file.remove()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(HeadraceError, match="no worker writes"):
+    with pytest.raises(HeadraceError, match="there is no health file"):
         read_status(path, 0)
 
 
-def test_a_file_of_something_else_is_said_to_be_that(tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_refused(tmp_path: Path) -> None:
     (tmp_path / "health").write_text("hello")
     with pytest.raises(HeadraceError, match="cannot be read"):
         read_status(tmp_path / "health", 0)
 
 
-def test_a_folder_that_takes_no_file_stops_no_worker(
+def test_a_file_that_cannot_be_written_is_logged_once_and_raises_nothing(
     health: Health, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = HealthFile(str(tmp_path / "no" / "health"), health)

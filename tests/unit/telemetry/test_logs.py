@@ -1,4 +1,4 @@
-"""Log lines are JSON on a service and text on a terminal, say what they are about, and hold no secret."""
+"""The format of log lines: JSON for a service, text on a terminal, with fields and without secrets."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ class Terminal(io.StringIO):
         return True
 
 
-def written(form: LogFormat, *args: Any, stream: io.StringIO | None = None, **extra: Any) -> str:
+def format_line(log_format: LogFormat, *args: Any, stream: io.StringIO | None = None, **extra: Any) -> str:
+    """Log a warning with these arguments and extra fields, and return the line. Without fields it has an error."""
     stream = stream if stream is not None else io.StringIO()
     logger = logging.Logger("celery.worker")
     logger.addHandler(logging.StreamHandler(stream))
-    form.apply_to(logger)
-    error = ConnectionError("redis://:hunter2@redis:6379/0 is away")
+    log_format.apply_to(logger)
+    error = ConnectionError("redis://:hunter2@redis:6379/0 is unreachable")
     logger.warning(*args, extra=extra or None, exc_info=None if extra else error)
     return stream.getvalue()
 
 
-def test_a_line_of_anyone_s_is_an_object_of_json_with_its_fields() -> None:
-    form = LogFormat()
-    form.worker = "w@here"
-    line = written(form, "%d jobs failed", 3, queue="predict.churn", jobs=["a", "b"])
-    told = json.loads(line)
+def test_a_line_of_any_logger_is_a_json_object_with_its_fields() -> None:
+    log_format = LogFormat()
+    log_format.worker = "w@here"
+    line = format_line(log_format, "%d jobs failed", 3, queue="predict.churn", jobs=["a", "b"])
+    fields = json.loads(line)
     assert line.count("\n") == 1
-    assert told.pop("timestamp").endswith("Z")
-    assert told == {
+    assert fields.pop("timestamp").endswith("Z")
+    assert fields == {
         "event": "3 jobs failed",
         "level": "warning",
         "logger": "celery.worker",
@@ -44,23 +45,23 @@ def test_a_line_of_anyone_s_is_an_object_of_json_with_its_fields() -> None:
     }
 
 
-def test_a_line_on_a_terminal_is_for_people() -> None:
-    line = written(LogFormat(), "gone\nhome", stream=Terminal(), queue="predict.churn")
-    assert "gone" in line
+def test_a_line_on_a_terminal_is_coloured_text() -> None:
+    line = format_line(LogFormat(), "two\nlines", stream=Terminal(), queue="predict.churn")
+    assert "two" in line
     assert "\x1b[" in line
-    with pytest.raises(ValueError):  # noqa: PT011  # any will do: it is no JSON
+    with pytest.raises(ValueError):  # noqa: PT011  # any message will do: it is not JSON
         json.loads(line)
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-def test_the_form_can_be_chosen(form: Any) -> None:
-    assert written(LogFormat(form), "x", a=1).startswith("{") == (form == "json")
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_the_style_can_be_set(style: Any) -> None:
+    assert format_line(LogFormat(style), "x", a=1).startswith("{") == (style == "json")
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-def test_passwords_are_struck_from_lines_fields_and_tracebacks(form: Any) -> None:
-    made = LogFormat(form, find_secrets("redis://:s%2Fcret@redis/0;rediss://me:other@two:1/0"))
-    line = written(made, "at %s", "rediss://me:xyz@there:1/0, s/cret, s%2Fcret, other")
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_passwords_are_masked_in_messages_fields_and_tracebacks(style: Any) -> None:
+    log_format = LogFormat(style, find_secrets("redis://:s%2Fcret@redis/0;rediss://me:other@two:1/0"))
+    line = format_line(log_format, "at %s", "rediss://me:xyz@there:1/0, s/cret, s%2Fcret, other")
     assert "ConnectionError" in line
     assert "me:***@there" in line
     for secret in ("hunter2", "xyz", "s/cret", "s%2Fcret", "other"):
@@ -72,5 +73,5 @@ def test_the_key_of_a_dsn_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_secrets() == {"0123456789abcdef"}
 
 
-def test_what_celery_adds_of_a_task_s_arguments_is_left_out() -> None:
-    assert "Xyzzy" not in written(LogFormat(), "Task received", data={"args": "Xyzzy"})
+def test_the_arguments_of_a_task_that_celery_adds_are_left_out() -> None:
+    assert "Xyzzy" not in format_line(LogFormat(), "Task received", data={"args": "Xyzzy"})

@@ -24,7 +24,13 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry.metrics import LOG_RECORDS, LOG_RECORDS_DROPPED, MetricDelta
 from headrace_worker.telemetry.prediction_log import PredictionLog
 from headrace_worker.telemetry.prediction_record import Levels, Record, make_records, parse_levels, redact
-from headrace_worker.telemetry.prediction_sinks import COLUMNS, Folder, LineFiles, ParquetFiles, check_destination
+from headrace_worker.telemetry.prediction_sinks import (
+    COLUMNS,
+    LineFiles,
+    LogFolder,
+    ParquetFiles,
+    check_destination,
+)
 from headrace_worker.transport.leases import Claim, Lease
 from tests.support import ROOT
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
@@ -121,8 +127,8 @@ def many(count: int = 3) -> list[Record]:
     return kept("full", report(*(f"j{n}" for n in range(count))))
 
 
-def folder(path: Path, suffix: str, most: int = 10**9) -> Folder:
-    return Folder(path / "log", "celery@host/../x", suffix, most)
+def folder(path: Path, suffix: str, most: int = 10**9) -> LogFolder:
+    return LogFolder(path / "log", "celery@host/../x", suffix, most)
 
 
 def test_lines_can_be_read_as_they_are_written(tmp_path: Path) -> None:
@@ -138,7 +144,7 @@ def test_lines_can_be_read_as_they_are_written(tmp_path: Path) -> None:
 
 
 def test_files_of_lines_roll_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace_worker.telemetry.prediction_sinks._FILE_BYTES", 1)
+    monkeypatch.setattr("headrace_worker.telemetry.prediction_sinks._LINE_FILE_BYTES", 1)
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "notes.txt").write_text("mine")
     size = len(msgspec.json.encode(many(1)[0])) + 1

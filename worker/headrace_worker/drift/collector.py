@@ -1,4 +1,4 @@
-"""The drift of the versions a worker serves, as a metric. Every worker shows the same: it is read from Redis."""
+"""The drift of the versions a worker serves, as a metric read from Redis: every worker shows the same."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ log = logging.getLogger("headrace.models")
 PSI = Metric(
     "headrace_drift_psi",
     "gauge",
-    "Population stability index of a day's jobs against the version's profile; all workers show the same.",
+    "Population stability index of the last 24 hours against the version's profile; the same from every worker.",
     ("model", "version", "column_kind", "name"),
 )
 
-#: Seconds for which what was read is shown again.
-_GOOD_FOR = 30.0
+#: Seconds for which the last numbers are shown before Redis is read again.
+_CACHE_SECONDS = 30.0
 
 
 class DriftCollector(Collector):
-    """Reads when it is asked, and not again for a while. Shows what it read last while Redis is away."""
+    """The collector of the drift metric. It shows the last numbers while Redis is unreachable."""
 
     def __init__(
         self,
@@ -47,26 +47,29 @@ class DriftCollector(Collector):
         self._models, self._connect, self._keys, self._clock = models, connect, keys, clock
         self._client: redis.Redis | None = None
         self._lock = threading.Lock()
-        self._read_at = -_GOOD_FOR
-        self._rows: list[tuple[tuple[str, ...], float]] = []
+        self._read_at = -_CACHE_SECONDS
+        self._series: list[tuple[tuple[str, ...], float]] = []
 
     def describe(self) -> Iterable[Family]:
-        """Nothing: to register must not wait for Redis."""
+        """Return nothing: registration must not wait for Redis."""
         return ()
 
     def collect(self) -> Iterator[Family]:
-        """The index of each column that enough rows were counted of."""
+        """Yield the index of each column for which enough rows were counted."""
         with self._lock:
-            if self._clock() - self._read_at >= _GOOD_FOR:
+            if self._clock() - self._read_at >= _CACHE_SECONDS:
                 self._read_at = self._clock()
                 try:
-                    self._rows = list(self._read())
+                    self._series = list(self._read())
                 except redis.RedisError as error:
-                    log.warning("could not read what was counted for drift: %s", type(error).__name__)
-            yield gauge_family(PSI, self._rows)
+                    log.warning(
+                        "cannot read drift counts from Redis (%s); /metrics shows the last ones",
+                        type(error).__name__,
+                    )
+            yield gauge_family(PSI, self._series)
 
     def _read(self) -> Iterator[tuple[tuple[str, ...], float]]:
-        manifests = [one for one in self._serving() if one.profile is not None]
+        manifests = [manifest for manifest in self._serving_manifests() if manifest.profile is not None]
         if not manifests:
             return
         if self._client is None:
@@ -74,11 +77,11 @@ class DriftCollector(Collector):
         seconds, _ = self._client.time()
         now = datetime.fromtimestamp(int(seconds), UTC)
         for manifest in manifests:
-            for one in measure_drift(self._client, self._keys, manifest, now) or ():
-                if one.psi is not None:
-                    yield (manifest.name, manifest.version, one.column_kind, one.name), one.psi
+            for column in measure_drift(self._client, self._keys, manifest, now) or ():
+                if column.psi is not None:
+                    yield (manifest.name, manifest.version, column.column_kind, column.name), column.psi
 
-    def _serving(self) -> Iterator[Manifest]:
+    def _serving_manifests(self) -> Iterator[Manifest]:
         for model in self._models.models():
             route = self._models.route(model)
             for version in self._models.loaded_versions(model):

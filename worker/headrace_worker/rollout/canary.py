@@ -1,4 +1,7 @@
-"""End canaries that fail or are slow: each worker looks, and the first to see it moves the alias, in one step."""
+"""The judgement of canaries: every worker compares a canary with production, and ends one that fails or is slow.
+
+The first worker to decide so removes the alias, in one atomic step.
+"""
 
 from __future__ import annotations
 
@@ -17,43 +20,45 @@ from headrace_worker.rollout.version_stats import VersionStats
 
 log = logging.getLogger("headrace.models")
 
-#: Seconds between two looks at a canary.
-_LOOK_EVERY = 2.0
-#: Who ended it, in the history.
+#: Seconds between two checks of the canaries.
+_CHECK_SECONDS = 2.0
+#: The author of the change in the history of the alias.
 BY = "headrace"
 
 
 class CanaryLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """When a canary ends by itself."""
+    """The limits beyond which a canary is ended."""
 
-    #: Jobs of the canary before it is judged.
+    #: Jobs the canary has run before it is judged.
     min_jobs: int
-    #: How much more of its jobs may fail than of production's: a part of them, from 0 to 1.
+    #: The share of its jobs, from 0 to 1, that may fail in addition to production's share.
     max_extra_failures: float
-    #: How many times production's p99 its own may be.
+    #: The factor by which its p99 may exceed production's.
     max_slowdown: float
 
 
 def judge(canary: VersionStats, production: VersionStats, limits: CanaryLimits) -> str | None:
-    """Why the canary ends, for the history of the alias; None while it goes on.
+    """Decide whether a canary ends. Return the reason, for the history of the alias, or None if it continues.
 
-    Production is compared with where it has run as many jobs; else a canary is judged by its failures alone.
+    Production is compared only if it has run as many jobs; otherwise the canary is judged by its failures alone.
     """
     if canary.jobs < limits.min_jobs:
         return None
-    has_run = production.jobs >= limits.min_jobs
-    usual = production.failure_rate if has_run else 0.0
-    if canary.failure_rate > usual + limits.max_extra_failures:
-        beside = f", of production's {usual:.1%}" if has_run else ""
-        return f"{canary.failure_rate:.1%} of its {canary.jobs:,} jobs failed{beside}"
-    its, others = canary.quantile_seconds(0.99), production.quantile_seconds(0.99)
-    if has_run and its is not None and others is not None and its > limits.max_slowdown * others:
-        return f"its p99 is {1_000 * its:.3g} ms, production's {1_000 * others:.3g} ms"
+    comparable = production.jobs >= limits.min_jobs
+    expected_rate = production.failure_rate if comparable else 0.0
+    if canary.failure_rate > expected_rate + limits.max_extra_failures:
+        comparison = f", {expected_rate:.1%} of production's" if comparable else ""
+        return f"{canary.failure_rate:.1%} of its {canary.jobs:,} jobs failed{comparison}"
+    p99, production_p99 = canary.quantile_seconds(0.99), production.quantile_seconds(0.99)
+    if not comparable or p99 is None or production_p99 is None:
+        return None
+    if p99 > limits.max_slowdown * production_p99:
+        return f"its p99 is {1_000 * p99:.3g} ms, production's {1_000 * production_p99:.3g} ms"
     return None
 
 
 class CanaryJudge:
-    """The canaries of the models of one worker."""
+    """The judge of the canaries of one worker's models. `connect` returns the connection to Redis."""
 
     def __init__(
         self,
@@ -63,24 +68,25 @@ class CanaryJudge:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect, self._keys, self._limits, self._clock = connect, keys, limits, clock
-        self._looked = 0.0
+        self._checked_at = 0.0
 
-    def check(self, of: Mapping[str, Aliases]) -> None:
-        """Judge the canaries among these aliases, by model. Raises redis.RedisError."""
-        if self._clock() - self._looked < _LOOK_EVERY:
+    def check(self, aliases_by_model: Mapping[str, Aliases]) -> None:
+        """Judge the canaries among these aliases, at most every few seconds. Raises redis.RedisError."""
+        if self._clock() - self._checked_at < _CHECK_SECONDS:
             return
-        self._looked = self._clock()
-        for model, known in of.items():
-            canary, production = known.by_name.get(CANARY), known.by_name.get(PRODUCTION)
+        self._checked_at = self._clock()
+        for model, model_aliases in aliases_by_model.items():
+            canary, production = model_aliases.by_name.get(CANARY), model_aliases.by_name.get(PRODUCTION)
             if canary is None or canary == production:
                 continue
             versions = [alias.version for alias in (canary, production) if alias is not None]
             reads = tuple(version_stats.read_command(self._keys, model, version).args for version in versions)
-            counted, *usual = map(version_stats.decode_stats, execute(self._connect(), Pipeline(reads)))
-            if why := judge(counted, usual[0] if usual else VersionStats(), self._limits):
-                self._end(model, canary, why)
+            canary_stats, *others = map(version_stats.decode_stats, execute(self._connect(), Pipeline(reads)))
+            production_stats = others[0] if others else VersionStats()
+            if reason := judge(canary_stats, production_stats, self._limits):
+                self._end(model, canary, reason)
 
-    def _end(self, model: str, canary: Alias, why: str) -> None:
-        names, words = move_arguments(self._keys, model, CANARY, canary, None, by=BY, reason=why, rollback=True)
-        if execute(self._connect(), MOVE(names, words)):
-            log.error("the canary %s@%s was ended: %s", model, canary.version, why)
+    def _end(self, model: str, canary: Alias, reason: str) -> None:
+        keys, values = move_arguments(self._keys, model, CANARY, canary, None, by=BY, reason=reason, rollback=True)
+        if execute(self._connect(), MOVE(keys, values)):
+            log.error("ended the canary %s@%s and removed its alias: %s", model, canary.version, reason)

@@ -1,8 +1,8 @@
-"""Let an alias of a model point to another version, and back: checked, loaded by workers, then moved in one step.
+"""Promotion and rollback: an alias of a model is moved to another version, in one step after all checks.
 
-    check the store ──> compare contracts ──> `arriving`: workers load it ──> move
+    verify the store ──> compare contracts ──> alias `arriving`: workers load the version ──> move the alias
 
-Nothing has changed for any job until the last step, so whatever is wrong with a version is found before.
+No job is affected before the last step, so a faulty version is found before it serves.
 """
 
 from __future__ import annotations
@@ -42,36 +42,38 @@ from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.store.store import Store
 
-#: Seconds between two looks at what workers say.
-_LOOK_EVERY = 0.2
+#: Seconds between two reads of the workers' status.
+_POLL_SECONDS = 0.2
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """An alias as it was moved."""
+    """The result of moving an alias."""
 
     model: str
     alias: str
-    #: Where it points now, and where it pointed; None is nowhere.
+    #: The versions the alias points to now and pointed to before; None is none.
     version: str | None
     former: str | None
+    #: The share of the jobs a canary takes, above 0 and up to 1; None for other aliases.
     share: float | None = None
-    #: What changes for producers, from the version that served them before.
+    #: The changes for producers, compared with the version that served them before.
     changes: tuple[Change, ...] = ()
-    #: The workers that had the version in memory when it was moved.
+    #: The workers that had the version in memory when the alias was moved.
     workers: tuple[str, ...] = ()
 
 
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the workers that serve a model say of one version."""
+    """The state of one version at the workers that serve its model, by name of worker."""
 
-    #: Those that have it, those that do not yet, and why some will not.
+    #: Workers that have the version in memory, and those that have not loaded it yet.
     ready: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
+    #: Workers that refuse the version, with the reason.
     refused: Mapping[str, str] = {}
 
 
 class Promoter:
-    """Moves the aliases of models. `by` is who does it, as the history shows it; `max_bytes` a model's bound."""
+    """The operations that move aliases. `by` is the author for the history; `max_bytes` bounds a model's size."""
 
     def __init__(
         self,
@@ -89,37 +91,37 @@ class Promoter:
         self._clock, self._sleep = clock, sleep
 
     def aliases(self, model: str) -> Aliases:
-        """Where the aliases of a model point now."""
+        """Return the aliases of a model."""
         return decode_aliases(model, execute(self._client, read_aliases(self._keys, model)))
 
     def check_model_exists(self, model: str) -> None:
-        """Raise UnknownModel for a model that the store does not have."""
+        """Raise UnknownModel if the store does not have the model."""
         self._store.latest(model)
 
     def history(self, model: str) -> list[AliasChange]:
-        """The moves of a model's aliases, the newest first."""
+        """Return the changes of a model's aliases, the newest first."""
         return decode_history(execute(self._client, read_history(self._keys, model)))
 
     def status(self, model: str, version: str) -> RolloutStatus:
-        """What workers say of a version at this moment."""
+        """Return the state of a version at the workers now."""
         commands = (
             READ_SERVER_TIME.args,
             read_loaded(self._keys, model).args,
             read_refused(self._keys, model).args,
         )
-        time_reply, have, refused = execute(self._client, Pipeline(commands))
+        time_reply, loaded_reply, refused_reply = execute(self._client, Pipeline(commands))
         now_ms = decode_server_time(time_reply)
-        workers = decode_loaded(have, now_ms)
-        wrong = decode_refused(refused, now_ms)
-        ready = {name for name, one in workers.items() if version in one.versions}
-        no = {wrong[version].worker: wrong[version].reason} if version in wrong else {}
-        waiting = workers.keys() - ready - no.keys()
-        return RolloutStatus(ready=tuple(sorted(ready)), pending=tuple(sorted(waiting)), refused=no)
+        statuses = decode_loaded(loaded_reply, now_ms)
+        load_error = decode_refused(refused_reply, now_ms).get(version)
+        ready = {name for name, status in statuses.items() if version in status.versions}
+        refused = {} if load_error is None else {load_error.worker: load_error.reason}
+        pending = statuses.keys() - ready - refused.keys()
+        return RolloutStatus(ready=tuple(sorted(ready)), pending=tuple(sorted(pending)), refused=refused)
 
     def compare_versions(self, model: str) -> list[tuple[str, str, VersionStats]]:
-        """What production, canary and shadow came to: alias, version, tally. Those that there are."""
+        """Return alias, version and statistics of production, canary and shadow, as far as the aliases exist."""
         by_name = self.aliases(model).by_name
-        found = [(name, by_name[name].version) for name in (PRODUCTION, CANARY, SHADOW) if name in by_name]
+        versions = [(name, by_name[name].version) for name in (PRODUCTION, CANARY, SHADOW) if name in by_name]
         return [
             (
                 name,
@@ -128,17 +130,17 @@ class Promoter:
                     execute(self._client, version_stats.read_command(self._keys, model, version))
                 ),
             )
-            for name, version in found
+            for name, version in versions
         ]
 
     def contract_changes(self, model: str, version: str) -> tuple[Change, ...]:
-        """What changes for producers from the version that jobs run on now to this one. Checks its files too.
+        """Return the changes for producers between the version that serves now and this one, and verify its files.
 
-        Raises UnknownModel, or ModelError where it must not serve.
+        Raises UnknownModel, or ModelError if the version must not serve.
         """
         self._store.verify(model, version, max_bytes=self._max_bytes)
-        now = self.aliases(model).by_name.get(PRODUCTION)
-        serving = now.version if now else self._store.latest(model)
+        production = self.aliases(model).by_name.get(PRODUCTION)
+        serving = production.version if production else self._store.latest(model)
         if serving == version or serving not in self._store.versions(model):
             return ()
         return compare_contracts(
@@ -157,107 +159,122 @@ class Promoter:
         wait: float = 60.0,
         on_status: Callable[[RolloutStatus], None] = lambda _: None,
     ) -> Promotion:
-        """Let an alias point to a version, once every worker that serves the model has it in memory.
+        """Point an alias to a version, once every worker that serves the model has the version in memory.
 
-        `share` is the part of the jobs a canary takes; `force` promotes what breaks producers; `wait` is the
-        seconds workers may take, 0 to move at once; `tell` hears what they say meanwhile. A canary that becomes
-        production is no canary any more. Raises ModelError where a worker refuses the version, and HeadraceError
-        where the alias was moved meanwhile or a worker did not load it in time: then nothing has changed.
+        `share` is the share of the jobs a canary takes. `force` promotes a version that breaks producers. `wait`
+        is the seconds workers may take to load it, 0 to move the alias at once; `on_status` is called with their
+        state meanwhile. A canary that is promoted to production stops being the canary.
+
+        Raises ModelError if a worker refuses the version, and HeadraceError if a worker does not load it in time
+        or the alias was changed meanwhile; then nothing has changed.
         """
-        alias, version = _checked(alias, share), _number(version)
+        _check_alias(alias, share)
+        _check_version(version)
         changes = self.contract_changes(model, version)
         if has_breaking(changes) and not force:
-            said = "; ".join(change.text for change in changes if change.breaking)
+            breaking = "; ".join(change.text for change in changes if change.breaking)
             raise ModelError(
-                f"{model}@{version} breaks producers: {said}. Use --force where they are ready for it"
+                f"{model}@{version} breaks producers: {breaking}. Use --force if the producers are ready for it"
             )
         ready: tuple[str, ...] = ()
-        before = self.aliases(model).by_name
-        now, then, canary = before.get(alias), Alias(version=version, share=share), before.get(CANARY)
+        by_name = self.aliases(model).by_name
+        before, after, canary = by_name.get(alias), Alias(version=version, share=share), by_name.get(CANARY)
         try:
             if wait:
                 execute(self._client, set_arriving(self._keys, model, version))
-                ready = self._await(model, version, wait, on_status)
-            self._move(model, alias, now, then, why=reason)
+                ready = self._wait_for_workers(model, version, wait, on_status)
+            self._move(model, alias, before, after, reason=reason)
         finally:
             execute(self._client, set_arriving(self._keys, model, None))
-        if alias in {CANARY, SHADOW}:  # compared from now on
-            tried = {version, *(before[name].version for name in before.keys() & {PRODUCTION})}
+        if alias in {CANARY, SHADOW}:  # the comparison starts with this promotion
+            tried = {version, *(by_name[name].version for name in by_name.keys() & {PRODUCTION})}
             execute(self._client, version_stats.delete_command(self._keys, model, sorted(tried)))
         if alias == PRODUCTION and canary is not None and canary.version == version:
-            self._move(model, CANARY, canary, None, why="promoted to production")
+            self._move(model, CANARY, canary, None, reason="promoted to production")
         return Promotion(
             model=model,
             alias=alias,
             version=version,
-            former=now.version if now else None,
+            former=before.version if before else None,
             share=share,
             changes=changes,
             workers=ready,
         )
 
     def rollback(self, model: str, *, alias: str = PRODUCTION, reason: str = "") -> Promotion:
-        """Let an alias point where it pointed before; a canary and a shadow are taken away. Waits for nobody.
+        """Point an alias to the version it pointed to before; remove a canary or a shadow. Waits for no worker.
 
-        Raises HeadraceError where there is nothing to go back to.
+        Raises HeadraceError if there is no former version.
         """
         check_alias(alias)
-        now = self.aliases(model).by_name.get(alias)
-        if now is None:
+        before = self.aliases(model).by_name.get(alias)
+        if before is None:
             raise HeadraceError(f"model {model} has no alias {alias}: there is nothing to roll back")
-        then = None
+        after = None
         if alias not in {CANARY, SHADOW}:
             former = find_former_version(self.history(model), alias)
             if former is None:
                 raise HeadraceError(
-                    f"{alias} of {model} has pointed to {model}@{now.version} only: promote the version you want"
+                    f"{alias} of {model} has pointed to {model}@{before.version} only: "
+                    "promote the version you want"
                 )
             self._store.verify(model, former, max_bytes=self._max_bytes)
-            then = Alias(version=former)
-        self._move(model, alias, now, then, why=reason, rollback=True)
-        return Promotion(model=model, alias=alias, version=then.version if then else None, former=now.version)
+            after = Alias(version=former)
+        self._move(model, alias, before, after, reason=reason, rollback=True)
+        return Promotion(model=model, alias=alias, version=after.version if after else None, former=before.version)
 
     def _move(
-        self, model: str, alias: str, now: Alias | None, then: Alias | None, *, why: str, rollback: bool = False
+        self,
+        model: str,
+        alias: str,
+        before: Alias | None,
+        after: Alias | None,
+        *,
+        reason: str,
+        rollback: bool = False,
     ) -> None:
-        names, words = move_arguments(
-            self._keys, model, alias, now, then, by=self._by, reason=why, rollback=rollback
+        keys, values = move_arguments(
+            self._keys, model, alias, before, after, by=self._by, reason=reason, rollback=rollback
         )
-        if not execute(self._client, MOVE(names, words)):
-            raise HeadraceError(f"somebody else moved {alias} of {model} meanwhile: look at it, and try again")
+        if not execute(self._client, MOVE(keys, values)):
+            raise HeadraceError(
+                f"{alias} of {model} was changed by somebody else meanwhile: "
+                f"see `headrace models history {model}`, and try again"
+            )
 
-    def _await(
-        self, model: str, version: str, seconds: float, tell: Callable[[RolloutStatus], None]
+    def _wait_for_workers(
+        self, model: str, version: str, seconds: float, on_status: Callable[[RolloutStatus], None]
     ) -> tuple[str, ...]:
-        """The workers that have the version in memory: all there are."""
+        """Wait until every worker that serves the model has the version in memory, and return their names."""
         end = self._clock() + seconds
         while True:
-            said = self.status(model, version)
-            tell(said)
-            if said.refused:
-                told = "; ".join(f"{worker}: {why}" for worker, why in said.refused.items())
-                raise ModelError(f"{model}@{version} does not serve, and nothing was changed. {told}")
-            if not said.pending:
-                return said.ready
+            status = self.status(model, version)
+            on_status(status)
+            if status.refused:
+                reasons = "; ".join(f"{worker}: {reason}" for worker, reason in status.refused.items())
+                raise ModelError(f"{model}@{version} does not serve, and nothing was changed. {reasons}")
+            if not status.pending:
+                return status.ready
             if self._clock() >= end:
                 raise HeadraceError(
-                    f"{', '.join(said.pending)} had not loaded {model}@{version} after {seconds:g} s; nothing was "
-                    "changed. Look at their logs, or promote with --no-wait"
+                    f"{', '.join(status.pending)} had not loaded {model}@{version} after {seconds:g} s; nothing "
+                    "was changed. Look at the logs of these workers, or promote with --no-wait"
                 )
-            self._sleep(_LOOK_EVERY)
+            self._sleep(_POLL_SECONDS)
 
 
-def _checked(alias: str, share: float | None) -> str:
+def _check_alias(alias: str, share: float | None) -> None:
+    """Raise InvalidInput if the alias cannot be promoted, or does not go with this share."""
+    check_alias(alias)
     if alias == ARRIVING:
-        raise InvalidInput(f"{alias} is the name Headrace itself uses while workers load a version; take another")
+        raise InvalidInput(f"{alias} is reserved for a version that workers are loading; use another alias")
     if (alias == CANARY) != (share is not None):
-        raise InvalidInput("a canary has a share of the jobs, and nothing else has: --canary 10%")
+        raise InvalidInput("a canary needs a share of the jobs, and no other alias has one: --canary 10%")
     if share is not None and not 0 < share <= 1:
         raise InvalidInput(f"a canary takes more than 0% and at most 100% of the jobs, not {share:.4%}")
-    return check_alias(alias)
 
 
-def _number(version: str) -> str:
+def _check_version(version: str) -> None:
+    """Raise InvalidInput if this is not the number of a version."""
     if not is_version(version):
         raise InvalidInput(f"a version is a number, as `headrace models list` shows it; got {version[:40]!r}")
-    return version

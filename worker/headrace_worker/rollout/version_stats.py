@@ -1,7 +1,7 @@
-"""What is counted of a version while another one is tried beside it: jobs, failures, times, differences.
+"""The statistics of a version while another one is tried beside it: jobs, failures, durations and differences.
 
-A hash for each version, in Redis for a week, of bounded size: times are counted in buckets, each a fifth wider
-than the one before.
+Redis holds a hash for each version, for a week after the last job. Durations are counted in exponential buckets,
+so the hash has a bounded size.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import msgspec
 from headrace.connection.commands import Command, Script
 from headrace.wire.keys import Keys
 
-#: Seconds a tally is kept after the last job was counted.
-_KEPT = 7 * 86_400
-#: Buckets of time begin at a microsecond; so many of them for a doubling.
-_FIRST, _FOR_A_DOUBLING = 1e-6, 4
-_MOST_BUCKETS = 160
+#: Seconds the hash of a version is kept after the last job.
+_TTL_SECONDS = 7 * 86_400
+#: The upper end of the first bucket in seconds, the buckets for each doubling, and the number of the last bucket.
+_FIRST_SECONDS, _BUCKETS_PER_DOUBLING, _LAST_BUCKET = 1e-6, 4, 160
 
-#: KEYS: the tally. ARGV: seconds it is kept, the largest difference, then fields and what is added to each.
+#: KEYS: the hash. ARGV: seconds it is kept, the largest difference, then pairs of a field and the number to add.
 _ADD = Script("""
-for place = 3, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[place], ARGV[place + 1]) end
+for i = 3, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end
 local largest = tonumber(redis.call('HGET', KEYS[1], 'largest_difference') or '0')
 if tonumber(ARGV[2]) > largest then redis.call('HSET', KEYS[1], 'largest_difference', ARGV[2]) end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
@@ -32,88 +31,92 @@ return 1
 
 
 class VersionStats(msgspec.Struct, kw_only=True):
-    """What was counted of one version. Jobs of a shadow are those it ran beside."""
+    """The statistics of one version. The jobs of a shadow are those it ran beside production."""
 
-    #: Jobs that succeeded, and that ended in a failure or a retry for what the version did.
+    #: Jobs that succeeded, and jobs that failed or are retried because of the version.
     succeeded: int = 0
     failed: int = 0
-    #: Jobs by the bucket of the time their batch took to predict.
+    #: Jobs by the bucket of the seconds their batch took to predict.
     jobs_by_bucket: dict[int, int] = {}
-    #: Predictions compared with those of the version that answered, and how many were not alike: another class, or
-    #: a number further off than `parity` allows.
+    #: Predictions of a shadow compared with production's, and those that differ: another class, or a number
+    #: further off than the tolerance of `parity`.
     compared: int = 0
     differing: int = 0
-    #: The sum of the differences of numbers, and the largest.
+    #: The sum of the differences between numbers, and the largest difference.
     difference_sum: float = 0.0
     largest_difference: float = 0.0
-    #: Claims that a shadow did not run beside, not to take more time than the version that answers.
+    #: Batches a shadow did not run, because it had used up its time.
     skipped: int = 0
 
     @property
     def jobs(self) -> int:
-        """All that were counted."""
+        """The jobs counted."""
         return self.succeeded + self.failed
 
     @property
     def failure_rate(self) -> float:
-        """The part of the jobs that failed, from 0 to 1; 0 where there were none."""
+        """The share of jobs that failed, from 0 to 1; 0 without jobs."""
         return self.failed / self.jobs if self.jobs else 0.0
 
-    def quantile_seconds(self, part: float) -> float | None:
-        """The time that a part of the jobs (0.99) was within: the upper end of its bucket. None where none ran."""
-        wanted, seen = part * sum(self.jobs_by_bucket.values()), 0
+    def quantile_seconds(self, fraction: float) -> float | None:
+        """Return the seconds within which a fraction of the jobs was predicted, such as 0.99.
+
+        It is the upper end of a bucket; None without jobs.
+        """
+        required, counted = fraction * sum(self.jobs_by_bucket.values()), 0
         for bucket, jobs in sorted(self.jobs_by_bucket.items()):
-            seen += jobs
-            if seen >= wanted:
-                return _FIRST * 2 ** ((bucket + 1) / _FOR_A_DOUBLING)
+            counted += jobs
+            if counted >= required:
+                return _FIRST_SECONDS * 2 ** ((bucket + 1) / _BUCKETS_PER_DOUBLING)
         return None
 
     def add_duration(self, seconds: float, jobs: int) -> None:
-        """Count jobs whose batch took so long."""
+        """Count jobs whose batch took these seconds to predict."""
         bucket = bucket_of(seconds)
         self.jobs_by_bucket[bucket] = self.jobs_by_bucket.get(bucket, 0) + jobs
 
 
 def bucket_of(seconds: float) -> int:
-    """The number of the bucket of a time."""
-    if seconds <= _FIRST:
+    """Return the number of the bucket of a duration."""
+    if seconds <= _FIRST_SECONDS:
         return 0
-    return min(_MOST_BUCKETS, int(math.log2(seconds / _FIRST) * _FOR_A_DOUBLING))
+    return min(_LAST_BUCKET, int(math.log2(seconds / _FIRST_SECONDS) * _BUCKETS_PER_DOUBLING))
 
 
-def add_command(keys: Keys, model: str, version: str, tally: VersionStats) -> Command:
-    """The command that adds what a claim came to."""
-    counted: dict[str, float] = {
-        **{name: getattr(tally, name) for name in _SUMS},
-        **{f"t{bucket}": jobs for bucket, jobs in tally.jobs_by_bucket.items()},
+def add_command(keys: Keys, model: str, version: str, stats: VersionStats) -> Command:
+    """Return the command that adds statistics to those of a version in Redis."""
+    numbers: dict[str, float] = {
+        **{name: getattr(stats, name) for name in _SUMS},
+        **{f"t{bucket}": jobs for bucket, jobs in stats.jobs_by_bucket.items()},
     }
-    words = [word for name, number in counted.items() if number for word in (name, number)]
-    return _ADD([keys.version_stats(model, version)], [_KEPT, tally.largest_difference, *words])
+    additions = [arg for name, number in numbers.items() if number for arg in (name, number)]
+    return _ADD([keys.version_stats(model, version)], [_TTL_SECONDS, stats.largest_difference, *additions])
 
 
 def delete_command(keys: Keys, model: str, versions: Iterable[str]) -> Command:
-    """The command that begins the tallies of versions anew."""
+    """Return the command that deletes the statistics of versions."""
     return Command(("DEL", *(keys.version_stats(model, version) for version in versions)))
 
 
 def read_command(keys: Keys, model: str, version: str) -> Command:
-    """The command that reads a tally; `decoded` reads its reply."""
+    """Return the command that reads the statistics of a version; `decode_stats` reads its reply."""
     return Command(("HGETALL", keys.version_stats(model, version)))
 
 
 def decode_stats(reply: Any) -> VersionStats:
-    """The tally in a reply to HGETALL. Fields of a newer Headrace are left out."""
+    """Return the statistics in a reply to HGETALL. Unknown fields, of a newer Headrace, are ignored."""
     pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    tally = VersionStats()
+    stats = VersionStats()
     for name, number in ((name.decode(), float(stored)) for name, stored in pairs):
         if name in _FLOATS:
-            setattr(tally, name, number)
+            setattr(stats, name, number)
         elif name in _SUMS:
-            setattr(tally, name, int(number))
+            setattr(stats, name, int(number))
         elif name[:1] == "t" and name[1:].isdigit():
-            tally.jobs_by_bucket[int(name[1:])] = int(number)
-    return tally
+            stats.jobs_by_bucket[int(name[1:])] = int(number)
+    return stats
 
 
+#: The fields that `_ADD` adds to, and those that are floats.
 _SUMS = ("succeeded", "failed", "compared", "differing", "difference_sum", "skipped")
 _FLOATS = ("difference_sum", "largest_difference")

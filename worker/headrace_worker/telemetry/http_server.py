@@ -1,4 +1,4 @@
-"""Metrics and health over HTTP: `/metrics`, `/live` and `/ready`, to be read, nothing else."""
+"""A read-only HTTP server for `/metrics`, `/live` and `/ready`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from prometheus_client.exposition import make_wsgi_app
 from headrace.errors import SettingError
 from headrace_worker.telemetry.health import HealthStatus
 
-#: Seconds a client may take to ask.
-_PATIENCE = 10.0
+#: Seconds a client may take to send its request.
+_REQUEST_SECONDS = 10.0
 
 
 class HttpServer:
-    """Listens from the moment it is made; answers in threads of its own. Raises SettingError where it cannot.
+    """The server; it listens from its construction on and answers each request in a thread.
 
-    `verdict` says how the worker is; without one there is no `/live` and no `/ready`.
+    `health_status` returns the worker's health; without it there is no `/live` and no `/ready`.
+    Raises SettingError if the address or the port cannot be used.
     """
 
     def __init__(
@@ -32,14 +33,14 @@ class HttpServer:
         registry: CollectorRegistry,
         health_status: Callable[[], HealthStatus] | None = None,
     ) -> None:
-        self._metrics, self._verdict = make_wsgi_app(registry), health_status
-        kind: type[_Server] = _Server6 if ":" in address else _Server
+        self._metrics, self._health_status = make_wsgi_app(registry), health_status
+        server_class: type[_Server] = _Server6 if ":" in address else _Server
         try:
-            self._server = make_server(address, port, self._answer, kind, _Handler)
+            self._server = make_server(address, port, self._answer, server_class, _Handler)
         except OSError as error:
             raise SettingError(
-                f"cannot listen on {address}, port {port}: {error.strerror or error}; "
-                "see HEADRACE_METRICS_ADDRESS and HEADRACE_METRICS_PORT; of the exporter, --address and --port"
+                f"cannot listen on {address}, port {port}: {error.strerror or error}; change "
+                "HEADRACE_METRICS_ADDRESS and HEADRACE_METRICS_PORT, or for the exporter --address and --port"
             ) from None
         threading.Thread(target=self._server.serve_forever, name="headrace-http", daemon=True).start()
 
@@ -49,30 +50,31 @@ class HttpServer:
         return int(self._server.server_port)
 
     def after_fork(self) -> None:
-        """In a pool process: the port is the main one's."""
+        """Close the socket in a pool process; the main process keeps listening."""
         self._server.socket.close()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
-            return _text(start, "405 Method Not Allowed", "only GET")
+            return _text(start, "405 Method Not Allowed", "only GET and HEAD are allowed")
         path = environ["PATH_INFO"]
         if path == "/metrics":
-            found: Iterable[bytes] = self._metrics(environ, start)
-            return found
-        if path in {"/live", "/ready"} and self._verdict is not None:
-            verdict = self._verdict()
-            good = verdict.live if path == "/live" else verdict.ready
-            return _text(start, "200 OK" if good else "503 Service Unavailable", verdict.reason)
-        return _text(start, "404 Not Found", "there is /metrics" + (", /live, /ready" if self._verdict else ""))
+            body: Iterable[bytes] = self._metrics(environ, start)
+            return body
+        if path in {"/live", "/ready"} and self._health_status is not None:
+            health = self._health_status()
+            passed = health.live if path == "/live" else health.ready
+            return _text(start, "200 OK" if passed else "503 Service Unavailable", health.reason)
+        paths = "/metrics, /live and /ready" if self._health_status else "/metrics"
+        return _text(start, "404 Not Found", f"not found; see {paths}")
 
 
-def _text(start: Callable[..., Any], status: str, said: str) -> Iterable[bytes]:
-    body = f"{said}\n".encode()
+def _text(start: Callable[..., Any], status: str, text: str) -> Iterable[bytes]:
+    body = f"{text}\n".encode()
     start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
     return [body]
 
@@ -81,7 +83,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        # Not the base class's: it asks for the machine's name, which may take long.
+        # Replaces the base class's method, which looks up the machine's name; that may take long.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -94,7 +96,7 @@ class _Server6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _PATIENCE
+    timeout = _REQUEST_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
-        """A scrape is no news."""
+        """Log nothing: a line for each scrape would fill the log."""

@@ -1,7 +1,7 @@
-"""The form of log lines, Celery's own too: JSON on a service, readable on a terminal, and no secret in either.
+"""The format of log lines, Celery's included: JSON for a service, text on a terminal, without secrets.
 
-A line has `timestamp`, `level`, `logger`, `event` (a sentence) and `worker`; what is known of it besides, such as
-`queue`, `claim`, `job`, `model`, `version` and `attempt`, stands in fields of its own.
+A line has `timestamp`, `level`, `logger`, `event` (a sentence) and `worker`. Further facts, such as `queue`,
+`claim`, `job`, `model`, `version` and `attempt`, are fields of their own.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-#: What stands where a secret stood.
-STRUCK = "***"
-#: A password in a URL, wherever one is quoted.
-_IN_URL = re.compile(r"(?<=://)([^\s/@:'\"]*):[^\s/@'\"]+@")
-#: A shorter secret is a part of too many words; in a URL it is struck all the same.
-_LEAST = 4
+#: The replacement of a secret.
+MASK = "***"
+#: A password in any URL that a line quotes.
+_URL_PASSWORD = re.compile(r"(?<=://)([^\s/@:'\"]*):[^\s/@'\"]+@")
+#: Characters of the shortest secret that is masked everywhere: a shorter one would match inside ordinary words.
+#: In a URL it is masked all the same.
+_MIN_SECRET_CHARS = 4
 
 
 class LogFormat:
-    """How this worker's lines look. `secrets` are struck wherever they stand; `worker` may be told later."""
+    """The log format of one worker. `secrets` are masked wherever they appear; `worker` may be set later."""
 
-    def __init__(self, form: Literal["auto", "json", "text"] = "auto", secrets: Iterable[str] = ()) -> None:
-        self._form = form
-        self._secrets = sorted({one for one in secrets if len(one) >= _LEAST}, key=len, reverse=True)
+    def __init__(self, style: Literal["auto", "json", "text"] = "auto", secrets: Iterable[str] = ()) -> None:
+        self._style = style
+        masked = {secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS}
+        self._secrets = sorted(masked, key=len, reverse=True)
         self.worker = ""
 
     def install(self) -> None:
-        """Have a form from the start: Celery sets its own handlers once the models are loaded."""
+        """Format the root logger now; Celery adds its own handlers only after the models are loaded."""
         root = logging.getLogger()
         if not root.handlers:
             root.addHandler(logging.StreamHandler())
             self.apply_to(root)
 
     def apply_to(self, *loggers: logging.Logger | None) -> None:
-        """Let the handlers of these loggers write so."""
+        """Set this format on every handler of these loggers; None is skipped."""
         for logger in loggers:
             for handler in logger.handlers if logger is not None else ():
                 stream = getattr(handler, "stream", None)
@@ -48,60 +50,65 @@ class LogFormat:
                 handler.setFormatter(self._formatter(terminal))
 
     def _formatter(self, terminal: bool) -> logging.Formatter:
-        text = terminal if self._form == "auto" else self._form == "text"
-        ends: list[Processor] = [
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
-            self._strike,
+        text = terminal if self._style == "auto" else self._style == "text"
+        renderer: Processor = (
             structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=0)
             if text
-            else structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
-        ]
+            else structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+        )
         return structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder(),
-                self._about,
+                self._set_worker,
             ],
-            processors=ends,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                self._mask_fields,
+                renderer,
+            ],
         )
 
-    def _about(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        # Celery gives its lines fields of its own, arguments of tasks among them.
+    def _set_worker(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        # Celery adds a field `data` to its lines, with the arguments of tasks in it.
         if "data" in event and isinstance(event["data"], dict):
             del event["data"]
         event["worker"] = self.worker
         return event
 
-    def _strike(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {name: self._struck(value) for name, value in event.items()}
+    def _mask_fields(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: self._mask(value) for name, value in event.items()}
 
-    def _struck(self, value: Any) -> Any:
+    def _mask(self, value: Any) -> Any:
         match value:
             case str():
                 for secret in self._secrets:
-                    value = value.replace(secret, STRUCK)
-                return _IN_URL.sub(rf"\1:{STRUCK}@", value)
+                    value = value.replace(secret, MASK)
+                return _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
             case bool() | int() | float() | None:
                 return value
             case list() | tuple():
-                return [self._struck(one) for one in value]
+                return [self._mask(element) for element in value]
             case _:
-                return self._struck(str(value))
+                return self._mask(str(value))
 
 
 def find_secrets(*urls: str) -> set[str]:
-    """The passwords in URLs, as they stand there and as they are meant, and the key in SENTRY_DSN."""
-    found = set()
-    for url in (*urls, os.environ.get("SENTRY_DSN", "")):
-        for part in url.split(";"):
+    """Return the passwords in these URLs, quoted and unquoted, and the key in SENTRY_DSN.
+
+    An argument may hold several URLs, separated by semicolons.
+    """
+    secrets = set()
+    for urls_text in (*urls, os.environ.get("SENTRY_DSN", "")):
+        for url in urls_text.split(";"):
             try:
-                parts = urlsplit(part)
+                parsed = urlsplit(url)
             except ValueError:
                 continue
-            for secret in (parts.password, parts.username if url.startswith("http") else None):
+            for secret in (parsed.password, parsed.username if urls_text.startswith("http") else None):
                 if secret:
-                    found |= {secret, unquote(secret)}
-    return found
+                    secrets |= {secret, unquote(secret)}
+    return secrets

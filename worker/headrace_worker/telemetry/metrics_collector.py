@@ -1,4 +1,4 @@
-"""What a worker shows on `/metrics`: the sums of its pool processes, its models, its memory."""
+"""The metrics of a worker's `/metrics`: the totals of its pool processes, its models and its memory."""
 
 from __future__ import annotations
 
@@ -21,68 +21,68 @@ from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
 
-INFO = Metric("headrace_worker_info", "gauge", "1, with the version of Headrace.", ("headrace",))
-READY = Metric("headrace_worker_ready", "gauge", "Whether the worker is ready: its models are proven.")
-MODEL = Metric(
+INFO = Metric("headrace_worker_info", "gauge", "1, with the version of Headrace as a label.", ("headrace",))
+READY = Metric("headrace_worker_ready", "gauge", "1 if the worker is ready: its models are loaded and proven.")
+MODEL_STATE = Metric(
     "headrace_model_state",
     "gauge",
-    "1 for each version in the state it is in: serving, loaded or refused.",
+    "1 for each version in its state: serving, loaded or refused.",
     ("model", "version", "state"),
 )
-PROCESSES = Metric("headrace_pool_processes", "gauge", "Pool processes there are.")
-MEMORY = Metric(
+POOL_PROCESSES = Metric("headrace_pool_processes", "gauge", "Pool processes that run.")
+POOL_MEMORY = Metric(
     "headrace_pool_resident_bytes",
     "gauge",
-    "Resident memory of all pool processes, what they share counted for each.",
+    "Resident memory of all pool processes; memory they share counts once for each.",
 )
-LARGEST = Metric(
-    "headrace_pool_largest_resident_bytes", "gauge", "Resident memory of the pool process that has the most."
+LARGEST_PROCESS = Metric(
+    "headrace_pool_largest_resident_bytes", "gauge", "Resident memory of the largest pool process."
 )
 
-#: All that a worker shows, but for what prometheus-client says of the main process.
-METRICS = (*metrics.POOL_METRICS, INFO, READY, MODEL, PROCESSES, MEMORY, LARGEST)
+#: Every metric of a worker, except those of prometheus-client and of drift.
+METRICS = (*metrics.POOL_METRICS, INFO, READY, MODEL_STATE, POOL_PROCESSES, POOL_MEMORY, LARGEST_PROCESS)
 
 
 class WorkerCollector(Collector):
-    """A worker's metrics, made when they are asked for. `pids` are those of its pool processes."""
+    """The collector of a worker's metrics. `pids` returns the ids of its pool processes."""
 
     def __init__(
         self,
-        feed: MetricsPipe,
+        pipe: MetricsPipe,
         models: Registry,
-        verdict: Callable[[], HealthStatus],
+        health_status: Callable[[], HealthStatus],
         pids: Callable[[], Iterable[int]],
     ) -> None:
-        self._feed, self._models, self._verdict, self._pids = feed, models, verdict, pids
+        self._pipe, self._models, self._health_status, self._pids = pipe, models, health_status, pids
 
     def describe(self) -> Iterable[Family]:
-        """Nothing: to register must not look at models that are not loaded yet."""
+        """Return nothing: registration must not need models that are not loaded yet."""
         return ()
 
     def collect(self) -> Iterator[Family]:
-        """All of it, now."""
-        states = list(_states(self._models))
-        yield from metrics.metric_families(self._feed.totals(_seed(states)))
+        """Yield every metric with its numbers now."""
+        states = list(_model_states(self._models))
+        yield from metrics.metric_families(self._pipe.totals(_zeros(states)))
         yield gauge_family(INFO, [((__version__,), 1)])
-        yield gauge_family(READY, [((), float(self._verdict().ready))])
-        yield gauge_family(MODEL, [(state, 1) for state in states])
-        used = [resident_bytes(pid) for pid in self._pids()]
-        yield gauge_family(PROCESSES, [((), len(used))])
-        yield gauge_family(MEMORY, [((), sum(used))])
-        yield gauge_family(LARGEST, [((), max(used, default=0))])
+        yield gauge_family(READY, [((), float(self._health_status().ready))])
+        yield gauge_family(MODEL_STATE, [(state, 1) for state in states])
+        memory = [resident_bytes(pid) for pid in self._pids()]
+        yield gauge_family(POOL_PROCESSES, [((), len(memory))])
+        yield gauge_family(POOL_MEMORY, [((), sum(memory))])
+        yield gauge_family(LARGEST_PROCESS, [((), max(memory, default=0))])
 
 
-def make_registry(*shown: Collector) -> CollectorRegistry:
-    """What is shown, and what prometheus-client says of this process."""
-    found = CollectorRegistry()
-    ProcessCollector(registry=found)
-    GCCollector(registry=found)
-    for one in shown:
-        found.register(one)
-    return found
+def make_registry(*collectors: Collector) -> CollectorRegistry:
+    """Return a registry of these collectors and prometheus-client's own for this process."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    for collector in collectors:
+        registry.register(collector)
+    return registry
 
 
-def _states(models: Registry) -> Iterator[tuple[str, str, str]]:
+def _model_states(models: Registry) -> Iterator[tuple[str, str, str]]:
     for model in models.models():
         route = models.route(model)
         serving = route.versions if route is not None else set()
@@ -92,24 +92,24 @@ def _states(models: Registry) -> Iterator[tuple[str, str, str]]:
             yield model, version, "refused"
 
 
-def _seed(states: Iterable[tuple[str, str, str]]) -> MetricDelta:
-    """Zeros: the first failure is only seen as one more where there was a number before it."""
-    seed = MetricDelta(counters={}, histograms={})
+def _zeros(states: Iterable[tuple[str, str, str]]) -> MetricDelta:
+    """Return counters at 0 for the models: Prometheus sees a first increase only after an earlier sample."""
+    zeros = MetricDelta(counters={}, histograms={})
     for model, version, state in states:
-        seed.add(metrics.LEASE_LOSSES, (model,), 0)
-        seed.add(metrics.RETRIES, (model,), 0)
+        zeros.add(metrics.LEASE_LOSSES, (model,), 0)
+        zeros.add(metrics.RETRIES, (model,), 0)
         for reason in get_args(Reason):
-            seed.add(metrics.DEAD_LETTERS, (model, reason), 0)
+            zeros.add(metrics.DEAD_LETTERS, (model, reason), 0)
         if state == "serving":
-            for ended in ("success", "failure"):
-                seed.add(metrics.JOBS, (model, version, ended), 0)
+            for outcome in ("success", "failure"):
+                zeros.add(metrics.JOBS, (model, version, outcome), 0)
     for cause in ("crash", "timeout"):
-        seed.add(metrics.CLAIMS_LOST, (cause,), 0)
-    return seed
+        zeros.add(metrics.CLAIMS_LOST, (cause,), 0)
+    return zeros
 
 
 def resident_bytes(pid: int) -> int:
-    """Bytes of a process that are in memory; 0 for one that has ended, or where no one tells."""
+    """Return the resident memory of a process in bytes; 0 if it has ended or the system has no /proc."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
     except (OSError, IndexError):

@@ -1,6 +1,7 @@
-"""What Redis tells of queues, leases, dead letters and models, as metrics. Read when asked for, nothing kept.
+"""The exporter's metrics of one Redis: queues, leases, dead letters and models.
 
-Few round trips a scrape: the names of the models, the leases, and everything else of all of them.
+Each scrape reads Redis in a few round trips and nothing is kept: the names of the models, then everything about
+them, then the leases.
 """
 
 from __future__ import annotations
@@ -30,37 +31,58 @@ from headrace_worker.transport.leases import lease_of
 
 log = logging.getLogger("headrace.exporter")
 
-UP = Metric("headrace_redis_up", "gauge", "Whether Redis answered this scrape.")
-READ = Metric("headrace_exporter_read_seconds", "gauge", "How long Redis took to answer this scrape.")
-READY = Metric("headrace_queue_waiting", "gauge", "Jobs that wait for a worker.", ("model", "priority"))
-AGAIN = Metric(
-    "headrace_queue_isolated", "gauge", "Jobs that run again before all others, each alone.", ("model",)
-)
-DELAYED = Metric("headrace_queue_delayed", "gauge", "Jobs whose time has not come.", ("model",))
-LEASED = Metric("headrace_queue_leased", "gauge", "Jobs a worker has taken.", ("model",))
-OLDEST = Metric(
-    "headrace_queue_oldest_seconds",
+UP = Metric("headrace_redis_up", "gauge", "1 if Redis answered this scrape.")
+READ_SECONDS = Metric("headrace_exporter_read_seconds", "gauge", "Seconds Redis took to answer this scrape.")
+WAITING = Metric("headrace_queue_waiting", "gauge", "Jobs that wait for a worker.", ("model", "priority"))
+ISOLATED = Metric(
+    "headrace_queue_isolated",
     "gauge",
-    "Age of the job that waits longest, as far as its id tells; 0 where none waits.",
+    "Jobs whose process or worker was lost; they run before all others, each alone.",
     ("model",),
 )
-CLAIMS = Metric("headrace_leases", "gauge", "Claims under lease.", ("model",))
-LAPSED = Metric("headrace_leases_expired", "gauge", "Leases whose time is over and that nobody has swept up.")
-DEAD = Metric("headrace_dead_letters", "gauge", "Dead letters kept.")
+DELAYED = Metric("headrace_queue_delayed", "gauge", "Jobs that are not due yet.", ("model",))
+LEASED = Metric("headrace_queue_leased", "gauge", "Jobs that a worker has claimed.", ("model",))
+OLDEST_SECONDS = Metric(
+    "headrace_queue_oldest_seconds",
+    "gauge",
+    "Age of the oldest waiting job whose id contains its submission time; 0 if none waits.",
+    ("model",),
+)
+LEASES = Metric("headrace_leases", "gauge", "Claims under lease.", ("model",))
+EXPIRED = Metric(
+    "headrace_leases_expired", "gauge", "Leases that have expired and whose jobs are not requeued yet."
+)
+DEAD_LETTERS = Metric("headrace_dead_letters", "gauge", "Dead letters stored.")
 DROPPED = Metric(
-    "headrace_dead_letters_dropped_total", "counter", "Dead letters dropped: too many, or kept too long."
+    "headrace_dead_letters_dropped_total",
+    "counter",
+    "Dead letters dropped because there were too many or they were too old.",
 )
 WORKERS = Metric("headrace_model_workers", "gauge", "Workers that have a version in memory.", ("model", "version"))
 REFUSED = Metric(
     "headrace_model_refused", "gauge", "1 for each version that workers refuse to serve.", ("model", "version")
 )
 
-#: All that the exporter shows.
-METRICS = (UP, READ, READY, AGAIN, DELAYED, LEASED, OLDEST, CLAIMS, LAPSED, DEAD, DROPPED, WORKERS, REFUSED)
+#: Every metric of the exporter.
+METRICS = (
+    UP,
+    READ_SECONDS,
+    WAITING,
+    ISOLATED,
+    DELAYED,
+    LEASED,
+    OLDEST_SECONDS,
+    LEASES,
+    EXPIRED,
+    DEAD_LETTERS,
+    DROPPED,
+    WORKERS,
+    REFUSED,
+)
 
 
 class QueueCollector(Collector):
-    """Metrics of one Redis. `connect` gives the connection when it is first needed."""
+    """The collector of one Redis's metrics. `connect` returns the connection, at the first scrape."""
 
     def __init__(self, connect: Callable[[], redis.Redis], prefix: str = "") -> None:
         self._connect, self._keys = connect, Keys(prefix)
@@ -68,93 +90,99 @@ class QueueCollector(Collector):
         self._failed = False
 
     def describe(self) -> Sequence[Family]:
-        """Nothing: to register must not wait for Redis."""
+        """Return nothing: registration must not wait for Redis."""
         return ()
 
     def collect(self) -> Iterator[Family]:
-        """All of it, now; only that Redis is not up where it does not answer."""
-        began = time.monotonic()
+        """Yield every metric with its numbers now; if Redis does not answer, only that it is not up."""
+        started = time.monotonic()
+        families: list[Family] = []
         try:
             if self._client is None:
                 self._client = self._connect()
-            found = list(_read(self._client, self._keys))
+            families = list(_read(self._client, self._keys))
             self._failed = False
         except redis.RedisError as error:
             if not self._failed:  # once, not at each scrape
-                log.warning("Redis does not answer: %s", type(error).__name__)
-            self._failed, found = True, []
+                log.warning(
+                    "Redis does not answer (%s); the exporter shows headrace_redis_up 0 until it does",
+                    type(error).__name__,
+                )
+            self._failed = True
         yield gauge_family(UP, [((), float(not self._failed))])
-        yield gauge_family(READ, [((), time.monotonic() - began)])
-        yield from found
+        yield gauge_family(READ_SECONDS, [((), time.monotonic() - started)])
+        yield from families
 
 
 def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
-    models = sorted(_names(execute(client, Pipeline((("SMEMBERS", keys.models),)))[0]))
-    asked: list[tuple[Any, ...]] = [
+    models = sorted(_model_names(execute(client, Pipeline((("SMEMBERS", keys.models),)))[0]))
+    commands: list[tuple[Any, ...]] = [
         READ_SERVER_TIME.args,
         ("ZCARD", keys.dead_times),
         ("GET", keys.dead_dropped),
     ]
     for model in models:
-        asked += [read_loaded(keys, model).args, read_refused(keys, model).args]
+        commands += [read_loaded(keys, model).args, read_refused(keys, model).args]
     if models:
-        asked += [
+        commands += [
             queues.measure_command(keys, models).with_source,
             queues.next_jobs_command(keys, models).with_source,
         ]
-    replies = execute(client, Pipeline(tuple(asked)))
+    replies = execute(client, Pipeline(tuple(commands)))
     for reply in replies:
         if isinstance(reply, redis.RedisError):
             raise reply
-    time_reply, dead, dropped, *rest = replies
+    time_reply, dead_letters, dropped, *by_model = replies
     leases = run(partial(execute, client), queues.read_leases(keys))
     now_ms = decode_server_time(time_reply)
-    said = {model: (rest[2 * at], rest[2 * at + 1]) for at, model in enumerate(models)}
-    measured, ids = rest[-2:] if models else ([], [])
-    depths = queues.decode_depths(models, measured, leases)
-    yield from _depths(depths)
-    waits = queues.oldest_waits(models, ids, now_ms / 1000)
-    yield gauge_family(OLDEST, [((model,), waits.get(model, 0.0)) for model in models])
+    loaded, refused = by_model[0 : 2 * len(models) : 2], by_model[1 : 2 * len(models) : 2]
+    lengths, next_jobs = by_model[-2:] if models else ([], [])
+    yield from _depths(queues.decode_depths(models, lengths, leases))
+    waits = queues.oldest_waits(models, next_jobs, now_ms / 1000)
+    yield gauge_family(OLDEST_SECONDS, [((model,), waits.get(model, 0.0)) for model in models])
     yield from _leases(models, leases, now_ms)
-    yield gauge_family(DEAD, [((), int(dead))])
+    yield gauge_family(DEAD_LETTERS, [((), int(dead_letters))])
     family = CounterMetricFamily(DROPPED.name, DROPPED.help)
     family.add_metric((), int(dropped or 0))
     yield family
-    yield from _versions(said, now_ms)
+    yield from _versions(models, loaded, refused, now_ms)
 
 
-def _names(members: Sequence[bytes]) -> Iterator[str]:
+def _model_names(members: Sequence[bytes]) -> Iterator[str]:
     for member in members:
-        with suppress(InvalidInput, UnicodeDecodeError):  # what is no name of a model is no label
+        with suppress(InvalidInput, UnicodeDecodeError):  # only the name of a model may become a label
             yield check_model_name(member.decode())
 
 
 def _depths(depths: Sequence[QueueDepth]) -> Iterator[Family]:
     yield gauge_family(
-        READY, [((one.model, str(step)), jobs) for one in depths for step, jobs in one.by_priority.items()]
+        WAITING, [((depth.model, str(step)), jobs) for depth in depths for step, jobs in depth.by_priority.items()]
     )
-    yield gauge_family(AGAIN, [((one.model,), one.isolated) for one in depths])
-    yield gauge_family(DELAYED, [((one.model,), one.delayed) for one in depths])
-    yield gauge_family(LEASED, [((one.model,), one.leased) for one in depths])
+    yield gauge_family(ISOLATED, [((depth.model,), depth.isolated) for depth in depths])
+    yield gauge_family(DELAYED, [((depth.model,), depth.delayed) for depth in depths])
+    yield gauge_family(LEASED, [((depth.model,), depth.leased) for depth in depths])
 
 
 def _leases(models: Sequence[str], leases: Sequence[tuple[bytes, float]], now_ms: int) -> Iterator[Family]:
-    held: Counter[str] = Counter()
-    lapsed = 0
-    for member, until in leases:
+    by_queue: Counter[str] = Counter()
+    expired = 0
+    for member, expires_ms in leases:
         if (lease := lease_of(member)) is not None:
-            held[lease.queue] += 1
-            lapsed += until < now_ms
-    yield gauge_family(CLAIMS, [((model,), held[queue_name(model)]) for model in models])
-    yield gauge_family(LAPSED, [((), lapsed)])
+            by_queue[lease.queue] += 1
+            expired += expires_ms < now_ms
+    yield gauge_family(LEASES, [((model,), by_queue[queue_name(model)]) for model in models])
+    yield gauge_family(EXPIRED, [((), expired)])
 
 
-def _versions(said: dict[str, tuple[Any, Any]], now_ms: int) -> Iterator[Family]:
-    workers: Counter[tuple[str, str]] = Counter()
-    refused: list[tuple[str, str]] = []
-    for model, (has, refuses) in said.items():
-        for one in decode_loaded(has, now_ms).values():
-            workers.update((model, version) for version in one.versions)
-        refused += [(model, version) for version in decode_refused(refuses, now_ms)]
-    yield gauge_family(WORKERS, workers.items())
-    yield gauge_family(REFUSED, [(labels, 1) for labels in refused])
+def _versions(
+    models: Sequence[str], loaded: Sequence[Any], refused: Sequence[Any], now_ms: int
+) -> Iterator[Family]:
+    """Yield the metrics of versions. `loaded` and `refused` are replies of Redis, in the order of the models."""
+    counts: Counter[tuple[str, str]] = Counter()
+    refusals: list[tuple[str, str]] = []
+    for model, loaded_reply, refused_reply in zip(models, loaded, refused, strict=True):
+        for status in decode_loaded(loaded_reply, now_ms).values():
+            counts.update((model, version) for version in status.versions)
+        refusals += [(model, version) for version in decode_refused(refused_reply, now_ms)]
+    yield gauge_family(WORKERS, counts.items())
+    yield gauge_family(REFUSED, [(labels, 1) for labels in refusals])
