@@ -1,5 +1,17 @@
-"""A client without Redis, for the tests of programs that use Headrace."""
+"""A client without Redis, for the tests of programs that use Headrace.
 
-from headrace.testing.client import Answer, InMemoryClient, InMemoryJob
+    from headrace.testing import InMemoryClient
+
+    client = InMemoryClient({"churn": lambda instances: [0 for _ in instances]})
+    assert client.predict("churn", {"age": 41}).prediction == 0
+    assert client.submitted[0].instances == [{"age": 41}]
+
+- `client.py`: `InMemoryClient`, with the methods of `headrace.Client`; it refuses the same input.
+- `job.py`: `InMemoryJob`, with the methods of `headrace.JobHandle`.
+- `dead_letters.py`: `InMemoryDeadLetters`, behind `client.dead_letters`.
+"""
+
+from headrace.testing.client import Answer, InMemoryClient
+from headrace.testing.job import InMemoryJob
 
 __all__ = ["Answer", "InMemoryClient", "InMemoryJob"]

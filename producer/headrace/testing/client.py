@@ -1,13 +1,4 @@
-"""A client without Redis, for the tests of programs that use Headrace.
-
-    from headrace.testing import InMemoryClient
-
-    client = InMemoryClient({"churn": lambda instances: [0 for _ in instances]})
-    assert client.predict("churn", {"age": 41}).prediction == 0
-    assert client.submitted[0].instances == [{"age": 41}]
-
-It has the methods of `headrace.Client`, and refuses what that one refuses.
-"""
+"""`InMemoryClient`: the methods of `headrace.Client` without Redis; `headrace.testing` shows its use."""
 
 from __future__ import annotations
 
@@ -20,13 +11,13 @@ import msgspec
 from headrace.catalog.contract import Contract, Output
 from headrace.catalog.validation import check_instances, check_method
 from headrace.clock import utc_now
-from headrace.errors import InvalidInput, JobConflict, QueueFull, ResultTimeout, UnknownModel
+from headrace.errors import InvalidInput, JobConflict, QueueFull, UnknownModel
 from headrace.inspection.queues import QueueDepth
-from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.settings import Settings
 from headrace.submit.enqueue import JobEncoder, encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
+from headrace.testing.job import InMemoryJob
 from headrace.wire.keys import (
     PRIORITY_STEPS,
     check_job_id,
@@ -38,17 +29,17 @@ from headrace.wire.keys import (
 from headrace.wire.message import Instance, Job, encode_instances, new_id
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Status, Success, outcome_status
 
-#: Instances in, one prediction for each out.
+#: A function of a list of instances that returns a prediction for each.
 Answer = Callable[[list[Instance]], Sequence[Any]]
 
 
 class InMemoryClient:
-    """Models given as functions, as contracts, or both; jobs run when submitted, or when told.
+    """A client whose models are functions, contracts, or both.
 
-    `models` maps a name to a function of a list of instances that returns a prediction for each; or to a
-    Contract, whose predictions are all its first class, or 0. `contracts` are those of models given as
-    functions; instances are checked where there is one. What a function raises is the job's failure. With
-    `at_once=False` jobs wait until `run()`. Delays are not waited for. `submitted` lists every job.
+    `models` maps a model's name to its function (`Answer`), or to a Contract; the latter predicts its first class,
+    or 0, for every instance. `contracts` are those of the models that are functions: instances are checked against
+    them. An exception of a function is the failure of the job. Jobs run when they are submitted; with
+    `at_once=False`, when `run()` is called. Delays are ignored. `submitted` lists every job.
     """
 
     def __init__(
@@ -59,22 +50,22 @@ class InMemoryClient:
         settings: Settings | None = None,
         at_once: bool = True,
     ) -> None:
-        #: Every job, in the order it was submitted.
+        #: Every job, in the order of submission.
         self.submitted: list[Job] = []
         self._settings = settings or Settings()
         self._at_once = at_once
-        #: Every job accepted, and the digest of what was asked.
+        #: Every accepted job by id, with the digest of its input.
         self._jobs: dict[str, tuple[Job, bytes]] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._answers: dict[str, Answer] = {}
         self._contracts: dict[str, Contract] = {contract.model: contract for contract in contracts}
         #: As `Client.dead_letters`.
-        self.dead_letters = InMemoryDeadLetters(self._run_again)
+        self.dead_letters = InMemoryDeadLetters(self._replay)
         for name, model in models.items():
             check_model_name(name)
             if isinstance(model, Contract):
                 self._contracts[name] = model
-                self._answers[name] = _placeholder(model.methods[model.method])
+                self._answers[name] = _constant_answer(model.methods[model.method])
             else:
                 self._answers[name] = model
 
@@ -87,10 +78,10 @@ class InMemoryClient:
         id: str | None = None,  # noqa: A002  # the word users know
         **options: Unpack[JobOptions],
     ) -> InMemoryJob:
-        """As `Client.submit`."""
-        wanted = parse_options(model, options, utc_now())
-        checked = self._checked(wanted, instances_from(instance, instances))
-        return self._accept(wanted, [(check_job_id(id) if id is not None else new_id(), checked)])[0]
+        """Submit a job; see `Client.submit`."""
+        parsed = parse_options(model, options, utc_now())
+        checked = self._check_instances(parsed, instances_from(instance, instances))
+        return self._accept(parsed, [(check_job_id(id) if id is not None else new_id(), checked)])[0]
 
     def submit_many(
         self,
@@ -100,14 +91,17 @@ class InMemoryClient:
         ids: Iterable[str] | None = None,
         **options: Unpack[JobOptions],
     ) -> list[InMemoryJob]:
-        """As `Client.submit_many`; an iterator is read to its end before anything is enqueued."""
-        wanted = parse_options(model, options, utc_now())
-        given = list(iterate_instances(instances))
-        checked = self._checked(wanted, given) if given else []
-        names = [new_id() for _ in given] if ids is None else [check_job_id(name) for name in ids]
-        if len(names) != len(checked):
-            raise InvalidInput(f"there are {len(names)} `ids` for {len(checked)} instances")
-        return self._accept(wanted, [(name, [one]) for name, one in zip(names, checked, strict=True)])
+        """Submit a job for each instance; see `Client.submit_many`.
+
+        An iterator is read to its end before anything is enqueued.
+        """
+        parsed = parse_options(model, options, utc_now())
+        unchecked = list(iterate_instances(instances))
+        checked = self._check_instances(parsed, unchecked) if unchecked else []
+        jobs = [new_id() for _ in checked] if ids is None else [check_job_id(job) for job in ids]
+        if len(jobs) != len(checked):
+            raise InvalidInput(f"there are {len(jobs)} `ids` for {len(checked)} instances")
+        return self._accept(parsed, [(job, [instance]) for job, instance in zip(jobs, checked, strict=True)])
 
     def predict(
         self,
@@ -119,53 +113,53 @@ class InMemoryClient:
         id: str | None = None,  # noqa: A002  # as above
         **options: Unpack[JobOptions],
     ) -> Prediction:
-        """As `Client.predict`."""
+        """Submit a job and return its prediction; see `Client.predict`."""
         return self.submit(model, instance, instances=instances, id=id, **options).result(timeout)
 
     def as_completed(self, jobs: Iterable[InMemoryJob], timeout: float | None = None) -> Iterator[InMemoryJob]:
-        """As `Client.as_completed`; ResultTimeout is raised without a wait."""
-        waiting = []
+        """Yield finished jobs, then raise ResultTimeout at once if there are others; see `Client.as_completed`."""
+        unfinished = []
         for job in jobs:
             if job.done():
                 yield job
             else:
-                waiting.append(job)
-        for job in waiting:
+                unfinished.append(job)
+        for job in unfinished:
             job.outcome(timeout)
             yield job
 
     def run(self) -> int:
-        """Run the jobs that wait, the first priority first; how many there were."""
+        """Run the waiting jobs, priority 0 first, and return their number."""
         waiting = [job for job, _ in self._jobs.values() if job.id not in self._outcomes]
         for job in sorted(waiting, key=lambda job: priority_index(job.priority)):
-            self._end(job)
+            self._finish(job)
         return len(waiting)
 
     def job(self, id: str) -> InMemoryJob:  # noqa: A002  # as above
-        """As `Client.job`."""
-        known = self._jobs.get(check_job_id(id))
-        return InMemoryJob(self, id, known[0].model if known else None)
+        """Return the handle of a job by its id; see `Client.job`."""
+        accepted = self._jobs.get(check_job_id(id))
+        return InMemoryJob(self, id, accepted[0].model if accepted else None)
 
     def contract(self, model: str, version: str | None = None) -> Contract:
-        """As `Client.contract`."""
+        """Return the contract of a model; see `Client.contract`."""
         model, version = split_version(model, version)
         contract = self._contracts.get(check_model_name(model))
         if contract is None:
-            raise UnknownModel(f"no model {model!r} is published. Known: {', '.join(self.models()) or 'none'}")
+            raise self._unknown_model(model)
         if version not in {None, contract.version}:
             raise UnknownModel(f"model {model!r} has no version {version!r}; it has {contract.version}")
         return contract
 
     def models(self) -> list[str]:
-        """The models of this client, sorted."""
+        """Return the names of the models of this client, sorted."""
         return sorted(self._answers)
 
     def queues(self) -> list[QueueDepth]:
-        """As `Client.queues`."""
-        return [self._depth(model) for model in self.models()]
+        """Return the depth of the queue of each model; see `Client.queues`."""
+        return [self._queue_depth(model) for model in self.models()]
 
     def close(self) -> None:
-        """As `Client.close`; there is nothing to close."""
+        """Do nothing: there is no connection to close."""
 
     def __enter__(self) -> Self:
         return self
@@ -175,56 +169,59 @@ class InMemoryClient:
     ) -> None:
         self.close()
 
-    def _checked(self, wanted: SubmitOptions, instances: list[Any]) -> list[Instance]:
+    def _unknown_model(self, model: str) -> UnknownModel:
+        return UnknownModel(f"no model {model!r} is published. Known: {', '.join(self.models()) or 'none'}")
+
+    def _check_instances(self, options: SubmitOptions, instances: list[Any]) -> list[Instance]:
         if not instances:
             raise InvalidInput("a job needs at least one instance; the list is empty")
-        if wanted.model not in self._answers:
-            raise UnknownModel(
-                f"no model {wanted.model!r} is published. Known: {', '.join(self.models()) or 'none'}"
-            )
-        if wanted.model not in self._contracts:
+        if options.model not in self._answers:
+            raise self._unknown_model(options.model)
+        if options.model not in self._contracts:
             return instances
-        contract = self.contract(wanted.model, wanted.version)
-        check_method(contract, wanted.method)
+        contract = self.contract(options.model, options.version)
+        check_method(contract, options.method)
         return check_instances(contract, instances)
 
-    def _accept(self, wanted: SubmitOptions, jobs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
-        most = self._settings.max_job_bytes
-        wants = [wanted.make_job(name, wanted.version, given) for name, given in jobs]
-        packed = [
-            JobEncoder(job, job.version).encode(job.id, encode_instances_within(job.instances, most))
-            for job in wants
-        ]
+    def _accept(self, options: SubmitOptions, inputs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
+        """Accept jobs, each of an id and its instances, in order. Raises JobConflict and QueueFull."""
+        # All are encoded before the first is accepted: instances that cannot be sent refuse the whole call.
+        jobs = [options.make_job(name, options.version, instances) for name, instances in inputs]
+        digests = [self._digest(job) for job in jobs]
         accepted: list[str] = []
-        for job, one in zip(wants, packed, strict=True):
-            name = job.id
-            known = self._jobs.get(name)
-            if known is not None and known[1] != one.digest:
-                raise JobConflict(f"job {name} exists with another input; use another id")
-            if known is None:
+        for job, digest in zip(jobs, digests, strict=True):
+            earlier = self._jobs.get(job.id)
+            if earlier is not None and earlier[1] != digest:
+                raise JobConflict(f"job {job.id} exists with another input; use another id")
+            if earlier is None:
                 limit = self._settings.queue_limit
-                if limit and self._depth(wanted.model).waiting >= limit:
+                if limit and self._queue_depth(job.model).waiting >= limit:
                     raise QueueFull(
-                        f"queue {queue_name(wanted.model)} holds {limit:,} jobs, its limit", tuple(accepted)
+                        f"queue {queue_name(job.model)} holds {limit:,} jobs, its limit", tuple(accepted)
                     )
-                self._jobs[name] = (job, one.digest)
+                self._jobs[job.id] = (job, digest)
                 self.submitted.append(job)
                 if self._at_once:
-                    self._end(job)
-            accepted.append(name)
-        return [InMemoryJob(self, name, wanted.model) for name in accepted]
+                    self._finish(job)
+            accepted.append(job.id)
+        return [InMemoryJob(self, name, options.model) for name in accepted]
 
-    def _end(self, job: Job) -> None:
-        """Run a job; what fails is a dead letter too."""
+    def _digest(self, job: Job) -> bytes:
+        instances = encode_instances_within(job.instances, self._settings.max_job_bytes)
+        return JobEncoder(job, job.version).encode(job.id, instances).digest
+
+    def _finish(self, job: Job) -> None:
+        """Run a job and store its outcome, and a dead letter if it fails."""
         outcome = self._outcomes[job.id] = self._run(job)
         if isinstance(outcome, Failure):
             self.dead_letters.store(job, outcome, self._version(job))
 
-    def _run_again(self, job: Job) -> None:
+    def _replay(self, job: Job) -> None:
+        """Enqueue the job of a dead letter again, which may have another version now."""
         self._jobs[job.id] = (job, self._jobs[job.id][1])
         del self._outcomes[job.id]
         if self._at_once:
-            self._end(job)
+            self._finish(job)
 
     def _version(self, job: Job) -> str:
         contract = self._contracts.get(job.model)
@@ -234,8 +231,8 @@ class InMemoryClient:
         if job.expires is not None and job.expires <= utc_now():
             return Expired(job=job.id)
         try:
-            predictions = _predictions(self._answers[job.model], job.instances)
-        except Exception as error:  # noqa: BLE001  # whatever a model raises is its job's failure
+            predictions = _predict(self._answers[job.model], job.instances)
+        except Exception as error:  # noqa: BLE001  # every exception of a model is the failure of its job
             return Failure(
                 job=job.id,
                 reason="bad input" if isinstance(error, InvalidInput) else "permanent",
@@ -247,79 +244,38 @@ class InMemoryClient:
             job=job.id, prediction=Prediction(model=job.model, version=self._version(job), predictions=predictions)
         )
 
-    def _depth(self, model: str) -> QueueDepth:
+    def _queue_depth(self, model: str) -> QueueDepth:
         by_priority = dict.fromkeys(PRIORITY_STEPS, 0)
         for job, _ in self._jobs.values():
             if job.model == model and job.id not in self._outcomes:
                 by_priority[PRIORITY_STEPS[priority_index(job.priority)]] += 1
         return QueueDepth(model=model, queue=queue_name(model), by_priority=by_priority)
 
-    def look(self, job: str) -> tuple[Status, Outcome | None]:
-        """Where a job is; for its handle."""
-        ended = self._outcomes.get(job)
-        if ended is not None:
-            return outcome_status(ended), ended
+    def read_state(self, job: str) -> tuple[Status, Outcome | None]:
+        """Return the status and outcome of a job, for its handle."""
+        outcome = self._outcomes.get(job)
+        if outcome is not None:
+            return outcome_status(outcome), outcome
         return ("queued" if job in self._jobs else "unknown"), None
 
     def cancel(self, job: str) -> bool:
-        """As `JobHandle.cancel`; for the handle."""
+        """Cancel a job, for its handle; see `JobHandle.cancel`."""
         return isinstance(self._outcomes.setdefault(job, Cancelled(job=job)), Cancelled)
 
 
-class InMemoryJob:
-    """A job of an InMemoryClient, as `headrace.JobHandle`. It never waits."""
-
-    def __init__(self, client: InMemoryClient, job: str, model: str | None) -> None:
-        self.id = job
-        self.model = model
-        self._client = client
-
-    def status(self) -> Status:
-        """Where the job is."""
-        return self._client.look(self.id)[0]
-
-    def done(self) -> bool:
-        """Whether the job has its outcome."""
-        return self._client.look(self.id)[1] is not None
-
-    def outcome(self, timeout: float | None = None) -> Outcome:  # noqa: ARG002  # the signature of JobHandle
-        """The outcome; ResultTimeout where there is none yet."""
-        status, ended = self._client.look(self.id)
-        if ended is None:
-            raise ResultTimeout(f"job {self.id} has no outcome; it is {status}: call `run()` of the client first")
-        return ended
-
-    def result(self, timeout: float | None = None) -> Prediction:
-        """The prediction, or the error the job ended in."""
-        return self.outcome(timeout).get()
-
-    def cancel(self) -> bool:
-        """Cancel the job; True if it is cancelled, False if it has another outcome already."""
-        return self._client.cancel(self.id)
-
-    def explain(self) -> Timeline:
-        """What became of the job: its outcome, if it has one."""
-        status, ended = self._client.look(self.id)
-        told = build_timeline(JobFacts(job=self.id, outcome=ended))
-        return msgspec.structs.replace(told, status=status, model=self.model, note=None)
-
-    def __repr__(self) -> str:
-        return f"<InMemoryJob {self.id}{f' of {self.model}' if self.model else ''}>"
-
-
-def _predictions(answer: Answer, given: Sequence[Instance]) -> list[Any]:
-    # What the worker sees: instances that have been JSON, and predictions that will be.
-    instances = msgspec.json.decode(encode_instances(given))
+def _predict(answer: Answer, sent: Sequence[Instance]) -> list[Any]:
+    # As on the way to a worker and back, instances and predictions are JSON in between.
+    instances = msgspec.json.decode(encode_instances(sent))
     predictions: list[Any] = msgspec.json.decode(encode_instances(list(answer(instances))))
     if len(predictions) != len(instances):
         raise ValueError(f"{len(predictions)} predictions for {len(instances)} instances")
     return predictions
 
 
-def _placeholder(output: Output) -> Answer:
-    def one(shape: tuple[int, ...]) -> Any:
+def _constant_answer(output: Output) -> Answer:
+    def constant(shape: tuple[int, ...]) -> Any:
         if shape:
-            return [one(shape[1:]) for _ in range(shape[0])]
+            return [constant(shape[1:]) for _ in range(shape[0])]
         return output.classes[0] if output.classes and not output.shape else 0
 
-    return lambda instances: [one(output.shape) for _ in instances]
+    return lambda instances: [constant(output.shape) for _ in instances]

@@ -21,20 +21,21 @@ from headrace.wire.keys import queue_name
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure
 
-_HERE = "in memory"
+#: The name of the worker in dead letters and replays.
+_WORKER = "in memory"
 
 
 class InMemoryDeadLetters:
-    """As `headrace.client.dead_letters.DeadLetters`; a rate is not kept."""
+    """Dead letters with the methods of `headrace.client.DeadLetters`. `replay_job` enqueues a letter's job."""
 
-    def __init__(self, run_again: Callable[[Job], None]) -> None:
-        self._run_again = run_again
+    def __init__(self, replay_job: Callable[[Job], None]) -> None:
+        self._replay_job = replay_job
         self._letters: dict[str, DeadLetterWithMessage] = {}
         self._jobs: dict[str, Job] = {}
         self._attempts: dict[str, tuple[Attempt, ...]] = {}
 
     def store(self, job: Job, failure: Failure, version: str) -> None:
-        """Keep a job that failed for good; for the client."""
+        """Store a job that failed for good, for the client."""
         letter = DeadLetter(
             id=job.id,
             model=job.model,
@@ -45,59 +46,62 @@ class InMemoryDeadLetters:
             module=failure.module,
             message=failure.message,
             instances=len(job.instances),
-            worker=_HERE,
-            died_ms=_ms(utc_now()),
+            worker=_WORKER,
+            died_ms=_unix_ms(utc_now()),
             attempts=self._attempts.get(job.id, ()),
             metadata=job.metadata,
         )
         self._jobs[job.id] = job
-        self._letters.pop(job.id, None)
+        self._letters.pop(job.id, None)  # so that the letter is stored behind the others
         self._letters[job.id] = attach_message(letter, encode_message(job))
 
     def list(self, **which: Unpack[DeadLetterFilter]) -> Iterator[DeadLetter]:
-        """As `DeadLetters.list`."""
-        return iter(self._found(parse_filter(which))[0])
+        """Yield the letters that match a filter; see `DeadLetters.list`."""
+        return iter(self._select(parse_filter(which))[0])
 
     def groups(self, **which: Unpack[DeadLetterFilter]) -> tuple[DeadLetterGroup, ...]:
-        """As `DeadLetters.storms`."""
-        storms = DeadLetterGroups()
-        storms.add(self._found(parse_filter(which))[0])
-        return storms.largest()
+        """Count letters by their common features; see `DeadLetters.groups`."""
+        groups = DeadLetterGroups()
+        groups.add(self._select(parse_filter(which))[0])
+        return groups.largest()
 
     def count(self) -> DeadLetterCount:
-        """As `DeadLetters.count`; none is ever dropped."""
+        """Return how many letters are stored; none is ever dropped."""
         return DeadLetterCount(letters=len(self._letters), dropped=0)
 
     def show(self, id: str) -> DeadLetterWithMessage:  # noqa: A002  # the word users know
-        """As `DeadLetters.show`."""
+        """Return one letter; see `DeadLetters.show`."""
         if id not in self._letters:
             raise UnknownLetter(f"there is no dead letter {id}; it may have been replayed or purged")
         return self._letters[id]
 
     def export(self, **which: Unpack[DeadLetterFilter]) -> Iterator[DeadLetterWithMessage]:
-        """As `DeadLetters.export`."""
-        return iter(self._found(parse_filter(which))[0])
+        """Yield the letters that match a filter, with their messages; see `DeadLetters.export`."""
+        return iter(self._select(parse_filter(which))[0])
 
     def replay(
         self,
         *,
         version: str | None = None,
-        rate: float | None = None,  # noqa: ARG002  # there is nobody to be spared
+        rate: float | None = None,  # noqa: ARG002  # ignored: no Redis is to be spared
         dry_run: bool = False,
         every: bool = False,
         on_progress: OnProgress | None = None,
         **which: Unpack[DeadLetterFilter],
     ) -> BulkResult:
-        """As `DeadLetters.replay`: the job runs again at once, or at the next `run()` of the client."""
+        """Replay letters; see `DeadLetters.replay`.
+
+        Their jobs run at once, or at the next `run()` of the client.
+        """
         version = check_version(version)
 
-        def again(letter: DeadLetterWithMessage) -> None:
-            by = Attempt(cause=REPLAY, owner=_HERE, at_ms=_ms(utc_now()), claim_size=0)
-            self._attempts[letter.id] = (*letter.attempts, by)
+        def replay_letter(letter: DeadLetterWithMessage) -> None:
+            replay = Attempt(cause=REPLAY, owner=_WORKER, at_ms=_unix_ms(utc_now()), claim_size=0)
+            self._attempts[letter.id] = (*letter.attempts, replay)
             job = msgspec.structs.replace(self._jobs[letter.id], eta=None, expires=None)
-            self._run_again(job if version is None else msgspec.structs.replace(job, version=version))
+            self._replay_job(job if version is None else msgspec.structs.replace(job, version=version))
 
-        return self._sweep(require_filter(which, every=every), again, dry_run, on_progress)
+        return self._apply(replay_letter, require_filter(which, every=every), dry_run, on_progress)
 
     def purge(
         self,
@@ -107,33 +111,37 @@ class InMemoryDeadLetters:
         on_progress: OnProgress | None = None,
         **which: Unpack[DeadLetterFilter],
     ) -> BulkResult:
-        """As `DeadLetters.purge`."""
-        return self._sweep(require_filter(which, every=every), lambda _: None, dry_run, on_progress)
+        """Remove letters for good; see `DeadLetters.purge`."""
+        return self._apply(lambda _: None, require_filter(which, every=every), dry_run, on_progress)
 
-    def _sweep(
+    def _apply(
         self,
-        sought: CheckedFilter,
-        deal: Callable[[DeadLetterWithMessage], None],
+        handle: Callable[[DeadLetterWithMessage], None],
+        conditions: CheckedFilter,
         dry_run: bool,
         on_progress: OnProgress | None,
     ) -> BulkResult:
-        found, missing = self._found(sought)
-        tally = BulkResult(done=len(found), missing=missing)
-        for letter in () if dry_run else found:
-            del self._letters[letter.id]
-            deal(letter)
+        """Remove the letters that match, and call `handle` with each."""
+        selected, missing = self._select(conditions)
+        result = BulkResult(done=len(selected), missing=missing)
+        if not dry_run:
+            for letter in selected:
+                del self._letters[letter.id]
+                handle(letter)
         if on_progress is not None:
-            on_progress(tally)
-        return tally
+            on_progress(result)
+        return result
 
-    def _found(self, sought: CheckedFilter) -> tuple[tuple[DeadLetterWithMessage, ...], tuple[str, ...]]:
-        """The letters of a filter, oldest first, and the ids asked for of which there is none."""
-        first, last = sought.time_range(_ms(utc_now()))
-        ids = self._letters if sought.ids is None else sought.ids
-        met = (self._letters[name] for name in ids if name in self._letters)
-        found = tuple(one for one in met if first <= one.died_ms <= last and sought.matches(one))
-        return found, tuple(name for name in ids if name not in self._letters)
+    def _select(self, conditions: CheckedFilter) -> tuple[tuple[DeadLetterWithMessage, ...], tuple[str, ...]]:
+        """Return the letters that match, oldest first, and the ids in the filter that have no letter."""
+        first, last = conditions.time_range(_unix_ms(utc_now()))
+        ids = tuple(self._letters) if conditions.ids is None else conditions.ids
+        candidates = [self._letters[name] for name in ids if name in self._letters]
+        selected = tuple(
+            letter for letter in candidates if first <= letter.died_ms <= last and conditions.matches(letter)
+        )
+        return selected, tuple(name for name in ids if name not in self._letters)
 
 
-def _ms(moment: datetime) -> int:
+def _unix_ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
