@@ -16,7 +16,6 @@ from headrace.inspection import queues
 from headrace.submit import enqueue
 from headrace.wire.keys import Keys, queue_name
 from headrace_worker.transport import scripts
-from headrace_worker.transport.leases import LeaseKeys
 from tests.chaos import model, stock
 from tests.chaos.workers import Worker
 
@@ -56,7 +55,7 @@ class Headrace:
     ends = hashlib.sha1(scripts.PUBLISH.encode(), usedforsecurity=False).hexdigest().encode()
     submits = hashlib.sha1(enqueue.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
 
-    _keys, _names = Keys(), LeaseKeys(Keys())
+    _keys = Keys()
     _queues = tuple(map(queue_name, (model.MODEL, model.ALONE)))
     _kept = (
         *_COMMON,
@@ -85,7 +84,7 @@ class Headrace:
     def waiting(self, server: redis.Redis) -> int:
         with server.pipeline(transaction=False) as pipe:
             for queue in self._queues:
-                for key in self._names.sources(queue):
+                for key in self._keys.sources(queue):
                     pipe.llen(key)
                 pipe.zcard(self._keys.delayed(queue))
             lengths = sum(pipe.execute())
@@ -104,7 +103,7 @@ class Headrace:
         frames: list[bytes] = []
         for member in _members(server.zrange(self._keys.leases, 0, -1)):
             if f"/{worker.pid}/".encode() in member:
-                frames += _members(server.lrange(self._names.lease(member.decode().split("#")[0]), 0, -1))
+                frames += _members(server.lrange(self._keys.lease(member.decode().split("#")[0]), 0, -1))
         return frames
 
 

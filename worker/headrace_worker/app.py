@@ -40,7 +40,7 @@ from headrace_worker.process.supervision import (  # noqa: E402
     revoke_cancels,
 )
 from headrace_worker.telemetry.logs import LogFormat, find_secrets  # noqa: E402
-from headrace_worker.transport import Hook, configuration, silent_after  # noqa: E402
+from headrace_worker.transport import Hook, broker_settings, silence_timeout  # noqa: E402
 from headrace_worker.transport.leases import Claim  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 
@@ -50,7 +50,7 @@ form = LogFormat(settings.log_format, find_secrets(settings.redis_url))
 
 app = create_celery_app(settings)
 app.conf.update(
-    configuration(app.conf.broker_url),
+    broker_settings(app.conf.broker_url),
     # Claims come in a form of their own, which only our transport hands over.
     accept_content=["json", SERIALIZER],
     # A claim is acknowledged when its jobs have their outcomes, and taken when a process is free to run it.
@@ -67,11 +67,11 @@ app.conf.update(
 app.conf.broker_transport_options.update(
     limits_for=Hook(serving.limits_for),
     share_keeper=Hook(serving.keeper_for),
-    handed_over=Hook(handover.write),
+    on_delivered=Hook(handover.write),
     lease_seconds=settings.lease,
     release_on_close=False,
     # What Celery itself sends, a heartbeat for one, would wait for ever on a half-open connection.
-    socket_timeout=min(settings.command_timeout, silent_after(settings.lease)),
+    socket_timeout=min(settings.command_timeout, silence_timeout(settings.lease)),
 )
 app.steps["consumer"].update({ReleaseDropped, HealthStep})
 DispatchStep.handover = handover

@@ -141,6 +141,10 @@ class Keys(msgspec.Struct, frozen=True):
         """A list: frames to run again, each alone."""
         return f"{self.prefix}headrace:isolated:{queue}"
 
+    def sources(self, queue: str) -> tuple[str, ...]:
+        """The lists that a claim takes a queue's jobs from: those to run alone, then the others by priority."""
+        return (self.isolated(queue), *self.lists(queue))
+
     def delayed(self, queue: str) -> str:
         """A sorted set: frames not to be run before their score (unix milliseconds)."""
         return f"{self.prefix}headrace:delayed:{queue}"

@@ -32,7 +32,7 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.garbage import GarbageCollector
 from headrace_worker.store.store import Store
 from headrace_worker.telemetry.queue_metrics import QueueCollector
-from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
+from headrace_worker.transport.leases import ClaimLimits, Leases
 from tests.support.acl import users
 from tests.support.claim_models import SLEEP, add, held, serving
 from tests.support.connections import MODEL, free_port, kill_pool, started, submits
@@ -212,9 +212,7 @@ def test_an_operator_sees_where_a_job_lies_and_a_producer_only_that_it_waits(
             "it has no outcome; where it lies is not for this Redis user to see",
         )
         with redis.Redis.from_url(url("worker", port)) as worker:
-            Leases(worker, LeaseKeys(Keys())).claim(
-                "w/1", [ClaimLimits(queue="predict.doubling")], lasts_ms=60_000
-            )
+            Leases(worker, Keys()).claim("w/1", [ClaimLimits(queue="predict.doubling")], lease_ms=60_000)
         assert operator.job(job.id).explain().steps[-1].kind == "leased"
 
 

@@ -15,7 +15,7 @@ from headrace import Client, Settings
 from headrace.connection.celery import create_celery_app
 from headrace.errors import BrokerUnavailable
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.transport import configuration
+from headrace_worker.transport import broker_settings
 from headrace_worker.transport.notifications import POLL_EVERY
 from tests.support.claim_models import SLEEP, add, held, serving
 from tests.support.connections import (
@@ -111,7 +111,7 @@ def test_no_certificate_of_an_unknown_authority_is_trusted(tls: tuple[str, Path]
     url = tls[0].partition("?")[0]
     with create_celery_app(Settings(redis_url=url)) as app:
         if transport == "ours":
-            app.conf.update(configuration(app.conf.broker_url))
+            app.conf.update(broker_settings(app.conf.broker_url))
         with app.connection_for_read() as connection:
             assert connection.transport_cls == ("headrace" if transport == "ours" else "rediss")
             with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):

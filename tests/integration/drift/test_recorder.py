@@ -50,9 +50,9 @@ def report(*rows: float, served: Any = None, method: str = "predict", lost: bool
     now = time.monotonic()
     claim = Claim(
         lease=Lease(name="w/1", queue="predict.churn", origins=()),
-        frames=(),
-        at_ms=int(AT.timestamp() * 1000),
-        taken_at=now,
+        queued_messages=(),
+        claimed_ms=int(AT.timestamp() * 1000),
+        claimed_monotonic=now,
     )
     run = batch_run(map(claimed_job, jobs), served, method=method, started_at=now, finished_at=now)
     return claim_report(claim, [run], outcomes=outcomes.values(), lease_lost=lost, times=(now, now, now))

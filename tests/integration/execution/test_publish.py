@@ -22,11 +22,10 @@ from headrace.wire.parsing import MalformedMessage
 from headrace_worker.execution.publish import publish_outcomes
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.transport.leases import Claim, ClaimLimits, LeaseKeys, Leases
+from headrace_worker.transport.leases import Claim, ClaimLimits, Leases
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEYS = Keys()
-NAMES = LeaseKeys(KEYS)
 
 
 def frame(job: str) -> bytes:
@@ -41,10 +40,10 @@ def claim(server: redis.Redis, *jobs: str, lasts_ms: int = 60_000) -> tuple[Leas
     """The jobs, put on the queue and claimed."""
     for job in jobs:
         server.lpush("predict.churn", frame(job))
-    leases = Leases(server, NAMES)
-    taken = leases.claim("me/1", [ClaimLimits(queue="predict.churn", jobs=100, bytes=10**6)], lasts_ms=lasts_ms)
+    leases = Leases(server, KEYS)
+    taken = leases.claim("me/1", [ClaimLimits(queue="predict.churn", jobs=100, bytes=10**6)], lease_ms=lasts_ms)
     assert isinstance(taken, Claim)
-    assert len(taken.frames) == len(jobs)
+    assert len(taken.queued_messages) == len(jobs)
     return leases, taken
 
 
@@ -144,7 +143,7 @@ def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
 
         def back_and_swept() -> None:
             mortal.start()
-            Leases(client, NAMES).requeue_isolated(taken.lease, "lease_expired", owner="another")
+            Leases(client, KEYS).requeue_isolated(taken.lease, "lease_expired", owner="another")
 
         mortal.kill()
         told = publish_outcomes(

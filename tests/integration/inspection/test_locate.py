@@ -15,7 +15,7 @@ from headrace import AsyncClient, Client
 from headrace.catalog.published import publish_contract
 from headrace.inspection.timeline import Timeline
 from headrace.wire.keys import Keys
-from headrace_worker.transport.leases import Claim, ClaimLimits, LeaseKeys, Leases
+from headrace_worker.transport.leases import Claim, ClaimLimits, Leases
 from tests.support.answering_worker import CHURN
 from tests.support.claim_models import AWAY, KILL, NOTHING, add, serving
 from tests.support.stored_dead_letters import bury, letter
@@ -36,8 +36,8 @@ def explain(client: Client, job: str) -> Timeline:
 
 
 def claim_jobs(server: redis.Redis, jobs: int) -> tuple[Leases, Claim]:
-    leases = Leases(server, LeaseKeys(KEYS))
-    claim = leases.claim("host/1/ab/1", [ClaimLimits(queue=QUEUE, jobs=jobs, bytes=10**6)], lasts_ms=60_000)
+    leases = Leases(server, KEYS)
+    claim = leases.claim("host/1/ab/1", [ClaimLimits(queue=QUEUE, jobs=jobs, bytes=10**6)], lease_ms=60_000)
     assert isinstance(claim, Claim)
     return leases, claim
 
@@ -87,7 +87,7 @@ def test_a_delayed_job_has_the_moment_it_is_due(client: Client, server: redis.Re
     assert job.explain().steps[-1].kind == "waiting"  # until a worker has claimed it
     _, claim = claim_jobs(server, 1)
     due = int(time.time() * 1000) + 3_600_000
-    server.zadd(KEYS.delayed(QUEUE), {claim.frames[0]: due, b"other": due - 1})
+    server.zadd(KEYS.delayed(QUEUE), {claim.queued_messages[0]: due, b"other": due - 1})
     server.delete(KEYS.lease(claim.lease.name))
     last = job.explain().steps[-1]
     assert (last.kind, last.due_ms) == ("delayed", due)

@@ -8,7 +8,7 @@ import redis
 from headrace import AsyncClient, Client
 from headrace.catalog.published import publish_contract
 from headrace.wire.keys import Keys
-from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
+from headrace_worker.transport.leases import ClaimLimits, Leases
 from tests.support.answering_worker import CHURN
 
 
@@ -33,7 +33,7 @@ def test_claimed_jobs_are_counted_by_queue(client: Client, server: redis.Redis):
     for priority in (0, 0, 9):
         client.submit("churn", {"age": 1}, priority=priority)
     limits = ClaimLimits(queue="predict.churn", jobs=8, bytes=10**6)
-    Leases(server, LeaseKeys(Keys())).claim("owner-1", [limits], lasts_ms=60_000)
+    Leases(server, Keys()).claim("owner-1", [limits], lease_ms=60_000)
     (depth,) = client.queues()
     assert (depth.waiting, depth.leased) == (0, 3)
 

@@ -165,5 +165,5 @@ def test_a_model_has_its_own_limits_or_those_of_the_worker(tmp_path: Path) -> No
     assert place.registry.preload() == {}
     limits = {model: place.limits_for(f"predict.{model}").time_limits for model in place.registry.store.models()}
     assert limits == {"free": (7, None), "soft": (7, 5), "late": (7, None), "both": (10, 9)}
-    claim = Claim(lease=Lease(name="me/1", queue="predict.soft", origins=((1, 1),)), frames=[b"{}"])
+    claim = Claim(lease=Lease(name="me/1", queue="predict.soft", origins=((1, 1),)), queued_messages=[b"{}"])
     assert claim_message(claim, limits["soft"])["headers"]["timelimit"] == [7, 5]

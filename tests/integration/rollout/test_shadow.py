@@ -48,7 +48,7 @@ def report(**aliases: Alias) -> ClaimReport:
         outcomes |= {job.id: Success(job=job.id, prediction=prediction) for job in jobs}
     claim = Claim(
         lease=Lease(name="w/1", queue="predict.churn", origins=()),
-        frames=(),
+        queued_messages=(),
         route=Route(model="churn", aliases={"production": Alias(version="1"), **aliases}),
     )
     return claim_report(claim, batch_runs, outcomes=outcomes.values(), times=(now - 1, now, now))

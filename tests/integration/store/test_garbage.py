@@ -27,7 +27,7 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.store import references
 from headrace_worker.store.garbage import CollectionItem, GarbageCollector, select_old
 from headrace_worker.store.store import Store
-from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
+from headrace_worker.transport.leases import ClaimLimits, Leases
 from tests.support.stored_dead_letters import bury, letter
 
 KEYS = Keys("shop:")
@@ -145,8 +145,8 @@ def put_delayed(server: redis.Redis) -> None:
 
 def put_leased(server: redis.Redis) -> None:
     server.lpush(KEYS.lists("predict.churn")[0], message("3"))
-    leases = Leases(server, LeaseKeys(KEYS))
-    leases.claim("host/1/a", [ClaimLimits(queue="predict.churn", jobs=10, bytes=10_000)], lasts_ms=60_000)
+    leases = Leases(server, KEYS)
+    leases.claim("host/1/a", [ClaimLimits(queue="predict.churn", jobs=10, bytes=10_000)], lease_ms=60_000)
     assert not server.llen(KEYS.lists("predict.churn")[0])
 
 

@@ -101,9 +101,9 @@ def report(
     now = time.monotonic()
     claim = Claim(
         lease=Lease(name="w:1", queue="headrace.churn", origins=()),
-        frames=[],
-        at_ms=time.time_ns() // 1_000_000,
-        taken_at=now,
+        queued_messages=[],
+        claimed_ms=time.time_ns() // 1_000_000,
+        claimed_monotonic=now,
     )
     return claim_report(
         claim,

@@ -18,7 +18,7 @@ from headrace.connection.commands import execute
 from headrace.connection.connect import connect
 from headrace.wire.keys import Keys
 from headrace_worker.telemetry.queue_metrics import METRICS, QueueCollector
-from headrace_worker.transport.leases import ClaimLimits, LeaseKeys, Leases
+from headrace_worker.transport.leases import ClaimLimits, Leases
 from tests.support.connections import free_port
 from tests.support.stored_dead_letters import bury, letter
 
@@ -74,9 +74,7 @@ def test_it_tells_what_waits_for_how_long_and_who_has_what(
     with Client(settings=settings) as client:
         client.submit_many("churn", [[n] for n in range(5)])
         client.submit_many("churn", [[n] for n in range(3)], priority=9)
-    Leases(server, LeaseKeys(keys)).claim(
-        "w/1", [ClaimLimits(queue="predict.churn", jobs=2, bytes=10**6)], lasts_ms=0
-    )
+    Leases(server, keys).claim("w/1", [ClaimLimits(queue="predict.churn", jobs=2, bytes=10**6)], lease_ms=0)
     server.zadd(keys.delayed("predict.churn"), {b"a frame": 4e12})
     execute(server, publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
     execute(server, publish_status(keys, "churn", "w@2", ["2"], {}))

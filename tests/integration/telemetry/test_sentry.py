@@ -19,7 +19,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.store.store import Store
-from headrace_worker.transport.leases import Claim, ClaimLimits, LeaseKeys, Leases
+from headrace_worker.transport.leases import Claim, ClaimLimits, Leases
 from tests.support import hostile_models
 from tests.support.sentry_endpoint import Sentry
 from tests.support.waiting import wait_until
@@ -165,10 +165,10 @@ def test_a_crash_and_the_job_given_up_for_it_are_reported(client: Client, sentry
 
 def test_a_lease_whose_owner_was_lost_is_reported(client: Client, url: str, sentry: Sentry):
     with redis.Redis.from_url(url) as server:
-        leases = Leases(server, LeaseKeys(Keys()))
+        leases = Leases(server, Keys())
         server.lpush(Keys().lists("predict.obedient")[0], b"")  # so that there is something to take
         while not isinstance(
-            claimed := leases.claim("lost/1", [ClaimLimits(queue="predict.obedient")], lasts_ms=1), Claim
+            claimed := leases.claim("lost/1", [ClaimLimits(queue="predict.obedient")], lease_ms=1), Claim
         ):
             server.lpush(Keys().lists("predict.obedient")[0], b"")  # the worker was quicker
     assert claimed.lease.owner == "lost"

@@ -19,7 +19,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
 from headrace_worker.transport.blocking_claim import BlockingClaim
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys, Leases
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, Leases
 from headrace_worker.transport.notifications import POLL_EVERY
 from tests.support.claim_models import SLEEP, add, serving
 from tests.support.waiting import wait_until
@@ -201,23 +201,22 @@ def test_a_redis_that_forbids_to_wait_wakes_workers_as_before(
 
 
 def test_a_job_under_a_lease_that_was_taken_away_is_claimed_and_not_run_without(server: redis.Redis) -> None:
-    names = LeaseKeys(KEYS)
     standing, numbers, asks = (
-        BlockingClaim(names, lasts=10),
+        BlockingClaim(KEYS, lasts=10),
         itertools.count(1),
         [ClaimLimits(queue="predict.doubling")],
     )
     for _ in range(2):
         lease = Lease(name="me/0", queue="predict.doubling", origins=((1, 1),))
-        standing.record_claim(Claim(lease=lease, frames=[b""]))
+        standing.record_claim(Claim(lease=lease, queued_messages=[b""]))
     lease = standing.offered(asks, lambda: f"me/{next(numbers)}")
     assert lease
     server.lpush("predict.doubling", b"job")
     connection = server.connection_pool.get_connection()
     connection.send_packed_command(connection.pack_commands(standing.commands(lease)))  # it was never in `leases`
     assert standing.read(connection) is None
-    got = Leases(server, names).claim("me/9", asks, lasts_ms=1000, standing=standing.offered(asks, str))
+    got = Leases(server, KEYS).claim("me/9", asks, lease_ms=1000, parked=standing.offered(asks, str))
     assert isinstance(got, Claim)
-    assert got.frames == [b"job"]
+    assert got.queued_messages == [b"job"]
     assert server.zrange(KEYS.leases, 0, -1) == [got.lease.member.encode()]
     server.connection_pool.release(connection)

@@ -15,15 +15,17 @@ from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport.lease_keeper import LeaseKeeper
-from headrace_worker.transport.leases import Bounds, Claim, ClaimLimits, LeaseKeys
+from headrace_worker.transport.leases import Claim, ClaimLimits, DeadLetterLimits
 from tests.support.waiting import wait_until
 
 QUEUE = "predict.churn"
-NAMES = LeaseKeys(Keys())
+KEYS = Keys()
 
 
-def keeper_on(url: str, lasts: float = 1.0, bounds: Bounds | None = None) -> LeaseKeeper:
-    return LeaseKeeper(lambda: redis.Redis.from_url(url), NAMES, lasts=lasts, bounds=bounds or Bounds())
+def keeper_on(url: str, lasts: float = 1.0, bounds: DeadLetterLimits | None = None) -> LeaseKeeper:
+    return LeaseKeeper(
+        lambda: redis.Redis.from_url(url), KEYS, lease_seconds=lasts, bounds=bounds or DeadLetterLimits()
+    )
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def keeper(redis_url: str) -> Iterator[LeaseKeeper]:
 def claim(keeper: LeaseKeeper, server: redis.Redis, *frames: bytes, queue: str = QUEUE) -> Claim:
     server.lpush(queue, *frames)
     got = keeper.commands.claim(
-        keeper.next_name(), [ClaimLimits(queue=queue, jobs=9, bytes=9999)], lasts_ms=keeper.lasts_ms
+        keeper.next_name(), [ClaimLimits(queue=queue, jobs=9, bytes=9999)], lease_ms=keeper.lease_ms
     )
     assert isinstance(got, Claim)
     return got
@@ -46,18 +48,18 @@ def test_a_lease_held_is_renewed_and_one_let_go_is_not(keeper: LeaseKeeper, serv
     keeper.watch([QUEUE])
     held, other = claim(keeper, server, b"a"), claim(keeper, server, b"b")
     keeper.hold(held)
-    wait_until(lambda: server.lrange(NAMES.keys.isolated(QUEUE), 0, -1), 5)
-    assert server.zscore(NAMES.keys.leases, held.lease.member)
-    assert not server.zscore(NAMES.keys.leases, other.lease.member)
-    assert server.llen(NAMES.keys.isolated(QUEUE)) == 1
+    wait_until(lambda: server.lrange(KEYS.isolated(QUEUE), 0, -1), 5)
+    assert server.zscore(KEYS.leases, held.lease.member)
+    assert not server.zscore(KEYS.leases, other.lease.member)
+    assert server.llen(KEYS.isolated(QUEUE)) == 1
 
 
 def test_a_claim_that_reached_nobody_goes_back_uncounted(keeper: LeaseKeeper, server: redis.Redis) -> None:
     keeper.watch([QUEUE])
     lost = claim(keeper, server, b"a", b"b")
-    keeper.adopt_orphans(lost.lease.name)
+    keeper.adopt_orphan(lost.lease.name)
     wait_until(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 5)
-    assert not server.exists(NAMES.keys.isolated(QUEUE))
+    assert not server.exists(KEYS.isolated(QUEUE))
 
 
 def test_a_lost_reply_that_comes_to_light_only_later_goes_back_too(
@@ -65,10 +67,10 @@ def test_a_lost_reply_that_comes_to_light_only_later_goes_back_too(
 ) -> None:
     keeper.watch([QUEUE])
     name = f"{keeper.owner}/late"
-    keeper.adopt_orphans(name)
+    keeper.adopt_orphan(name)
     time.sleep(0.4)  # the keeper has looked, and found nothing
     server.lpush(QUEUE, b"a")
-    keeper.commands.claim(name, [ClaimLimits(queue=QUEUE)], lasts_ms=60_000)
+    keeper.commands.claim(name, [ClaimLimits(queue=QUEUE)], lease_ms=60_000)
     wait_until(lambda: server.lrange(QUEUE, 0, -1) == [b"a"], 5)
 
 
@@ -126,8 +128,8 @@ def test_after_redis_was_away_the_living_renew_before_anything_counts_as_lost() 
                 time.sleep(1.5)  # longer than a lease
                 own.start()
                 time.sleep(1.5)
-                assert server.zcard(NAMES.keys.leases) == 2
-                assert not server.exists(NAMES.keys.isolated(QUEUE))
+                assert server.zcard(KEYS.leases) == 2
+                assert not server.exists(KEYS.isolated(QUEUE))
         finally:
             one.close()
             two.close()
@@ -142,12 +144,12 @@ def test_a_claim_that_cannot_be_put_back_now_is_put_back_uncounted_when_redis_an
             held = claim(keeper, server, b"a", b"b")
             keeper.hold(held)
             own.kill()
-            (keeper.release if stopped == "released" else keeper.discard)(held.lease.name)
+            (keeper.requeue if stopped == "released" else keeper.discard)(held.lease.name)
             assert len(keeper) == 0
             time.sleep(1.5)  # longer than the lease
             own.start()
             wait_until(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 10)
-            assert not server.exists(NAMES.keys.isolated(QUEUE), NAMES.keys.leases)
+            assert not server.exists(KEYS.isolated(QUEUE), KEYS.leases)
         finally:
             keeper.close()
 
@@ -157,12 +159,12 @@ def test_a_keeper_that_comes_after_a_restart_of_redis_lets_a_lease_pass_before_i
         before, after = keeper_on(own.url, lasts=4.0), keeper_on(own.url, lasts=4.0)
         try:
             lost = claim(before, server, b"a")
-            server.zadd(NAMES.keys.leases, {lost.lease.member: 1})
+            server.zadd(KEYS.leases, {lost.lease.member: 1})
             own.kill()
             own.start()
             began = time.monotonic()
             after.watch([QUEUE])
-            wait_until(lambda: server.exists(NAMES.keys.isolated(QUEUE)), 10)
+            wait_until(lambda: server.exists(KEYS.isolated(QUEUE)), 10)
             assert time.monotonic() - began > 2.5
             assert time.monotonic() - began < 4 + 2
         finally:
@@ -177,31 +179,31 @@ def test_where_redis_does_not_say_how_long_it_runs_lost_leases_are_swept_all_the
     try:
         keeper.watch([QUEUE])
         lost = claim(keeper, server, b"a")
-        server.zadd(NAMES.keys.leases, {lost.lease.member: 1})
-        wait_until(lambda: server.exists(NAMES.keys.isolated(QUEUE)), 5)
+        server.zadd(KEYS.leases, {lost.lease.member: 1})
+        wait_until(lambda: server.exists(KEYS.isolated(QUEUE)), 5)
     finally:
         server.execute_command("ACL", "SETUSER", "default", "+info")
 
 
 def test_a_lapse_tells_whose_claim_it_was_and_how_many_ran(keeper: LeaseKeeper, server: redis.Redis) -> None:
     lost = claim(keeper, server, b"a", b"b")
-    server.zadd(NAMES.keys.leases, {lost.lease.member: 1})
+    server.zadd(KEYS.leases, {lost.lease.member: 1})
     keeper.watch([QUEUE])
-    frames = wait_until(lambda: server.lrange(NAMES.keys.isolated(QUEUE), 0, -1), 5)
+    frames = wait_until(lambda: server.lrange(KEYS.isolated(QUEUE), 0, -1), 5)
     for frame in frames:
         [attempt], _ = decode_queued_message(frame)
         assert (attempt.cause, attempt.owner, attempt.claim_size) == ("lease_expired", keeper.owner, 2)
 
 
 def test_dead_letters_that_are_too_old_are_dropped(redis_url: str, server: redis.Redis) -> None:
-    keeper = keeper_on(redis_url, bounds=Bounds(letters=10, seconds=60))
+    keeper = keeper_on(redis_url, bounds=DeadLetterLimits(max_count=10, max_age_seconds=60))
     try:
         old = malformed_letter(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
-        keeper.commands.store_dead_letters(old, b"\xff", None)
-        server.zadd(NAMES.keys.dead_times, {old.id: (time.time() - 61) * 1000})
+        keeper.commands.store_dead_letter(old, b"\xff", None)
+        server.zadd(KEYS.dead_times, {old.id: (time.time() - 61) * 1000})
         keeper.watch([QUEUE])
-        wait_until(lambda: not server.exists(NAMES.keys.dead, NAMES.keys.dead_messages, NAMES.keys.dead_times), 5)
-        assert server.get(NAMES.keys.dead_dropped) == b"1"
+        wait_until(lambda: not server.exists(KEYS.dead, KEYS.dead_messages, KEYS.dead_times), 5)
+        assert server.get(KEYS.dead_dropped) == b"1"
     finally:
         keeper.close()
 
@@ -216,7 +218,7 @@ def test_a_keeper_leaves_a_primary_that_is_none_any_more(redis_url: str, server:
         server.replicaof("127.0.0.1", "1")
         wait_until(lambda: not before & _connections(server, "keeper"), 5)
         server.replicaof("NO", "ONE")
-        wait_until(lambda: server.zscore(NAMES.keys.leases, _only(server)) / 1000 > time.time() + 0.5, 5)
+        wait_until(lambda: server.zscore(KEYS.leases, _only(server)) / 1000 > time.time() + 0.5, 5)
     finally:
         server.replicaof("NO", "ONE")
         keeper.close()
@@ -227,5 +229,5 @@ def _connections(server: redis.Redis, name: str) -> set[str]:
 
 
 def _only(server: redis.Redis) -> bytes:
-    [member] = server.zrange(NAMES.keys.leases, 0, -1)
+    [member] = server.zrange(KEYS.leases, 0, -1)
     return bytes(member)

@@ -21,14 +21,13 @@ from headrace.wire.keys import Keys
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success, encode_outcome
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport.leases import (
-    Bounds,
     Claim,
     ClaimLimits,
+    DeadLetterLimits,
     Lease,
-    LeaseKeys,
     Leases,
     NothingClaimed,
-    lease_of,
+    parse_lease,
 )
 from tests.support.redis_servers import SERVERS, find
 
@@ -52,22 +51,22 @@ def db(any_redis: EmbeddedRedis) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(params=["", "{apart}:"])
-def names(request: pytest.FixtureRequest) -> LeaseKeys:
-    return LeaseKeys(Keys(request.param))
+def keys(request: pytest.FixtureRequest) -> Keys:
+    return Keys(request.param)
 
 
 @pytest.fixture
-def leases(db: redis.Redis, names: LeaseKeys) -> Leases:
-    return Leases(db, names)
+def leases(db: redis.Redis, keys: Keys) -> Leases:
+    return Leases(db, keys)
 
 
-def push(db: redis.Redis, names: LeaseKeys, *frames: bytes, priority: int = 0, queue: str = QUEUE) -> None:
+def push(db: redis.Redis, keys: Keys, *frames: bytes, priority: int = 0, queue: str = QUEUE) -> None:
     """As a producer does."""
-    db.lpush(names.keys.lists(queue)[priority // 3], *frames)
+    db.lpush(keys.lists(queue)[priority // 3], *frames)
 
 
 def take(leases: Leases, name: str = "me/1", jobs: int = 100, **options: object) -> Claim:
-    got = leases.claim(name, [ClaimLimits(queue=QUEUE, jobs=jobs, bytes=1 << 30)], lasts_ms=LASTS, **options)
+    got = leases.claim(name, [ClaimLimits(queue=QUEUE, jobs=jobs, bytes=1 << 30)], lease_ms=LASTS, **options)
     assert isinstance(got, Claim)
     return got
 
@@ -85,18 +84,18 @@ def failed(job: str, **more: object) -> tuple[bytes, tuple[DeadLetter, bytes]]:
     return encode_outcome(failure, NOW), (kept, f"message of {job}".encode())
 
 
-def buried(db: redis.Redis, names: LeaseKeys) -> dict[str, bytes]:
+def buried(db: redis.Redis, keys: Keys) -> dict[str, bytes]:
     """The messages of the dead letters, by letter id; each has its line and its moment."""
-    messages = db.hgetall(names.keys.dead_messages)
-    assert set(messages) == set(db.hkeys(names.keys.dead)) == set(db.zrange(names.keys.dead_times, 0, -1))
+    messages = db.hgetall(keys.dead_messages)
+    assert set(messages) == set(db.hkeys(keys.dead)) == set(db.zrange(keys.dead_times, 0, -1))
     return {key.decode(): message for key, message in messages.items()}
 
 
 def standing(leases: Leases, name: str = "me/0") -> Lease:
     """A lease that stands at the first list, as nothing waits."""
     lease = Lease(name=name, queue=QUEUE, origins=((1, 1),))
-    got = leases.claim("me/n", [ClaimLimits(queue=QUEUE)], lasts_ms=LASTS, standing=lease)
-    assert got == NothingClaimed((), stands=True)
+    got = leases.claim("me/n", [ClaimLimits(queue=QUEUE)], lease_ms=LASTS, parked=lease)
+    assert got == NothingClaimed((), parked=True)
     return lease
 
 
@@ -106,15 +105,15 @@ def now_ms(db: redis.Redis) -> float:
 
 
 def nothing(leases: Leases, name: str = "me/n") -> bool:
-    got = leases.claim(name, [ClaimLimits(queue=QUEUE, jobs=100, bytes=1 << 30)], lasts_ms=LASTS)
+    got = leases.claim(name, [ClaimLimits(queue=QUEUE, jobs=100, bytes=1 << 30)], lease_ms=LASTS)
     return isinstance(got, NothingClaimed)
 
 
-def end_of_time(db: redis.Redis, names: LeaseKeys) -> None:
+def end_of_time(db: redis.Redis, keys: Keys) -> None:
     """Every lease has lapsed, also in a full Redis."""
     let_lapse = db.register_script("redis.call('PERSIST', KEYS[1]) redis.call('ZADD', KEYS[1], 1, ARGV[1])")
-    for member in db.zrange(names.keys.leases, 0, -1):
-        let_lapse([names.keys.leases], [member])
+    for member in db.zrange(keys.leases, 0, -1):
+        let_lapse([keys.leases], [member])
 
 
 def success(job: str) -> bytes:
@@ -124,94 +123,92 @@ def success(job: str) -> bytes:
 # --- claim ---------------------------------------------------------------------------------------------
 
 
-def test_frames_come_back_to_the_byte(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
+def test_frames_come_back_to_the_byte(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     frames = [b"{}", b"\x00\x01\xff\n\r\n", b"\x01", b"\x01\n", b"$-1\r\n", b" ", bytes(range(256)) * 4]
-    push(db, names, *frames)
+    push(db, keys, *frames)
     claim = take(leases)
-    assert list(claim.frames) == frames
-    assert db.lrange(names.lease("me/1"), 0, -1) == frames
+    assert list(claim.queued_messages) == frames
+    assert db.lrange(keys.lease("me/1"), 0, -1) == frames
 
 
-def test_an_empty_message_is_claimed_like_any_other(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"", b"a", b"")
-    assert list(take(leases).frames) == [b"", b"a", b""]
+def test_an_empty_message_is_claimed_like_any_other(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"", b"a", b"")
+    assert list(take(leases).queued_messages) == [b"", b"a", b""]
 
 
 def test_the_lowest_number_of_priority_goes_first_and_order_is_kept_within(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+    db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
     for priority in (9, 3, 0, 6):
-        push(db, names, *(b"%d-%d" % (priority, n) for n in range(2)), priority=priority)
+        push(db, keys, *(b"%d-%d" % (priority, n) for n in range(2)), priority=priority)
     claim = take(leases)
-    assert list(claim.frames) == [b"0-0", b"0-1", b"3-0", b"3-1", b"6-0", b"6-1", b"9-0", b"9-1"]
+    assert list(claim.queued_messages) == [b"0-0", b"0-1", b"3-0", b"3-1", b"6-0", b"6-1", b"9-0", b"9-1"]
     assert claim.lease.origins == ((1, 2), (2, 2), (3, 2), (4, 2))
 
 
-def test_a_claim_can_begin_with_the_lowest_priority(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"urgent")
-    push(db, names, b"file", priority=9)
-    assert list(take(leases, jobs=1, lowest_first=True).frames) == [b"file"]
+def test_a_claim_can_begin_with_the_lowest_priority(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"urgent")
+    push(db, keys, b"file", priority=9)
+    assert list(take(leases, jobs=1, lowest_first=True).queued_messages) == [b"file"]
 
 
-def test_the_first_queue_asked_for_goes_first(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a", queue="predict.a")
-    push(db, names, b"b", queue="predict.b")
-    got = leases.claim("me/1", [ClaimLimits(queue="predict.b"), ClaimLimits(queue="predict.a")], lasts_ms=LASTS)
+def test_the_first_queue_asked_for_goes_first(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", queue="predict.a")
+    push(db, keys, b"b", queue="predict.b")
+    got = leases.claim("me/1", [ClaimLimits(queue="predict.b"), ClaimLimits(queue="predict.a")], lease_ms=LASTS)
     assert isinstance(got, Claim)
-    assert (got.lease.queue, list(got.frames)) == ("predict.b", [b"b"])
+    assert (got.lease.queue, list(got.queued_messages)) == ("predict.b", [b"b"])
 
 
 def test_an_urgent_job_of_the_second_queue_goes_before_a_lesser_one_of_the_first(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+    db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
-    push(db, names, b"a", queue="predict.a", priority=9)
-    push(db, names, b"b", queue="predict.b")
-    got = leases.claim("me/1", [ClaimLimits(queue="predict.a"), ClaimLimits(queue="predict.b")], lasts_ms=LASTS)
+    push(db, keys, b"a", queue="predict.a", priority=9)
+    push(db, keys, b"b", queue="predict.b")
+    got = leases.claim("me/1", [ClaimLimits(queue="predict.a"), ClaimLimits(queue="predict.b")], lease_ms=LASTS)
     assert isinstance(got, Claim)
-    assert list(got.frames) == [b"b"]
+    assert list(got.queued_messages) == [b"b"]
 
 
-def test_no_more_jobs_are_taken_than_asked_for(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
+def test_no_more_jobs_are_taken_than_asked_for(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     frames = [b"%d" % n for n in range(3500)]
-    push(db, names, *frames)
+    push(db, keys, *frames)
     claim = take(leases, jobs=3000)
-    assert list(claim.frames) == frames[:3000]
-    assert db.llen(names.lease("me/1")) == 3000
-    assert leases.release(claim.lease) == 3000
-    assert db.lrange(names.keys.lists(QUEUE)[0], 0, -1) == frames[::-1]
+    assert list(claim.queued_messages) == frames[:3000]
+    assert db.llen(keys.lease("me/1")) == 3000
+    assert leases.requeue(claim.lease) == 3000
+    assert db.lrange(keys.lists(QUEUE)[0], 0, -1) == frames[::-1]
 
 
-def test_bytes_bound_a_claim_but_one_job_is_always_taken(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    push(db, names, *[b"x" * 1000] * 10)
-    got = leases.claim("me/1", [ClaimLimits(queue=QUEUE, jobs=100, bytes=2500)], lasts_ms=LASTS)
+def test_bytes_bound_a_claim_but_one_job_is_always_taken(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, *[b"x" * 1000] * 10)
+    got = leases.claim("me/1", [ClaimLimits(queue=QUEUE, jobs=100, bytes=2500)], lease_ms=LASTS)
     assert isinstance(got, Claim)
-    assert len(got.frames) == 3
-    got = leases.claim("me/2", [ClaimLimits(queue=QUEUE, jobs=100, bytes=1)], lasts_ms=LASTS)
+    assert len(got.queued_messages) == 3
+    got = leases.claim("me/2", [ClaimLimits(queue=QUEUE, jobs=100, bytes=1)], lease_ms=LASTS)
     assert isinstance(got, Claim)
-    assert len(got.frames) == 1
+    assert len(got.queued_messages) == 1
 
 
-def test_a_queue_left_to_fill_is_held_until_it_is_full(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
+def test_a_queue_left_to_fill_is_held_until_it_is_full(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     asks = [ClaimLimits(queue=QUEUE, jobs=3, bytes=1 << 20, full_only=True), ClaimLimits(queue="predict.other")]
-    assert leases.claim("me/1", asks, lasts_ms=LASTS) == NothingClaimed(())
-    push(db, names, b"1")
-    push(db, names, b"2", priority=9)
-    assert leases.claim("me/2", asks, lasts_ms=LASTS) == NothingClaimed((QUEUE,))
-    push(db, names, b"other", queue="predict.other")
-    got = leases.claim("me/3", asks, lasts_ms=LASTS)
+    assert leases.claim("me/1", asks, lease_ms=LASTS) == NothingClaimed(())
+    push(db, keys, b"1")
+    push(db, keys, b"2", priority=9)
+    assert leases.claim("me/2", asks, lease_ms=LASTS) == NothingClaimed((QUEUE,))
+    push(db, keys, b"other", queue="predict.other")
+    got = leases.claim("me/3", asks, lease_ms=LASTS)
     assert isinstance(got, Claim)
     assert got.lease.queue == "predict.other"
-    push(db, names, b"3")
-    got = leases.claim("me/4", asks, lasts_ms=LASTS)
+    push(db, keys, b"3")
+    got = leases.claim("me/4", asks, lease_ms=LASTS)
     assert isinstance(got, Claim)
-    assert list(got.frames) == [b"1", b"3", b"2"]
+    assert list(got.queued_messages) == [b"1", b"3", b"2"]
 
 
-def test_without_a_lease_nothing_is_kept(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a", queue="ordinary")
-    got = leases.claim("me/1", [ClaimLimits(queue="ordinary", leased=False)], lasts_ms=LASTS)
+def test_without_a_lease_nothing_is_kept(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", queue="ordinary")
+    got = leases.claim("me/1", [ClaimLimits(queue="ordinary", leased=False)], lease_ms=LASTS)
     assert isinstance(got, Claim)
     assert list(db.scan_iter()) == []
 
@@ -221,91 +218,87 @@ def test_a_claim_that_finds_nothing_leaves_nothing(db: redis.Redis, leases: Leas
     assert list(db.scan_iter()) == []
 
 
-def test_a_claim_says_whether_a_job_was_cancelled_lately(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    push(db, names, b"a", b"b")
+def test_a_claim_says_whether_a_job_was_cancelled_lately(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", b"b")
     assert not take(leases, jobs=1).check_outcomes
-    db.set(names.keys.cancelled, 1)
+    db.set(keys.cancelled, 1)
     assert take(leases, "me/2").check_outcomes
 
 
-def test_a_key_of_another_kind_stops_no_claim_that_has_popped(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    push(db, names, b"a")
-    db.set(names.keys.lists(QUEUE)[2], "in the way")
-    assert list(take(leases).frames) == [b"a"]
-    assert db.lrange(names.lease("me/1"), 0, -1) == [b"a"]
+def test_a_key_of_another_kind_stops_no_claim_that_has_popped(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
+    db.set(keys.lists(QUEUE)[2], "in the way")
+    assert list(take(leases).queued_messages) == [b"a"]
+    assert db.lrange(keys.lease("me/1"), 0, -1) == [b"a"]
 
 
-def test_where_leases_cannot_be_kept_nothing_is_popped(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a")
-    db.set(names.keys.leases, "in the way")
+def test_where_leases_cannot_be_kept_nothing_is_popped(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
+    db.set(keys.leases, "in the way")
     with pytest.raises(redis.ResponseError):
         take(leases)
-    assert db.llen(names.keys.lists(QUEUE)[0]) == 1
+    assert db.llen(keys.lists(QUEUE)[0]) == 1
 
 
 # --- renew, publish, finish ----------------------------------------------------------------------------
 
 
 def test_renewal_moves_the_moment_a_lease_lapses_and_names_the_lost(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+    db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
-    push(db, names, b"a")
+    push(db, keys, b"a")
     lease = take(leases).lease
     other = Lease(name="me/2", queue=QUEUE, origins=((1, 1),))
-    db.zadd(names.keys.leases, {lease.member: 1})
-    assert leases.renew([lease, other], lasts_ms=5000) == [other]
+    db.zadd(keys.leases, {lease.member: 1})
+    assert leases.renew([lease, other], lease_ms=5000) == [other]
     seconds, micros = db.time()
-    score = db.zscore(names.keys.leases, lease.member)
+    score = db.zscore(keys.leases, lease.member)
     assert score == pytest.approx(seconds * 1000 + micros / 1000 + 5000, abs=1000)
-    assert db.zscore(names.keys.leases, other.member) is None
+    assert db.zscore(keys.leases, other.member) is None
 
 
-def test_publishing_stores_announces_and_ends_the_lease(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a", b"b", b"no job", b"early")
+def test_publishing_stores_announces_and_ends_the_lease(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", b"b", b"no job", b"early")
     lease = take(leases).lease
-    db.hset(names.keys.job("a"), "model", "churn")
+    db.hset(keys.job("a"), "model", "churn")
     with db.pubsub(ignore_subscribe_messages=True) as heard:
-        heard.subscribe(names.keys.result("a"))
+        heard.subscribe(keys.result("a"))
         heard.get_message(timeout=1)
         got = leases.publish(
             lease,
             {"a": success("a"), "b": success("b")},
             ttl=100,
-            letters=[garbage(b"no job")],
+            dead_letters=[garbage(b"no job")],
             delayed=[(60_000, b"early")],
         )
         assert got == [True, True]
         message = heard.get_message(timeout=5)
         assert message is not None
         assert message["data"] == success("a")
-    assert db.get(names.keys.result("b")) == success("b")
-    assert 0 < db.ttl(names.keys.result("a")) <= 100
-    assert 0 < db.ttl(names.keys.job("a")) <= 100
-    assert list(buried(db, names).values()) == [b"no job"]
-    assert db.zrange(names.keys.delayed(QUEUE), 0, -1) == [b"early"]
-    assert db.zscore(names.keys.delayed(QUEUE), b"early") == pytest.approx(now_ms(db) + 60_000, abs=5000)
-    assert db.exists(names.keys.leases, names.lease("me/1")) == 0
+    assert db.get(keys.result("b")) == success("b")
+    assert 0 < db.ttl(keys.result("a")) <= 100
+    assert 0 < db.ttl(keys.job("a")) <= 100
+    assert list(buried(db, keys).values()) == [b"no job"]
+    assert db.zrange(keys.delayed(QUEUE), 0, -1) == [b"early"]
+    assert db.zscore(keys.delayed(QUEUE), b"early") == pytest.approx(now_ms(db) + 60_000, abs=5000)
+    assert db.exists(keys.leases, keys.lease("me/1")) == 0
 
 
-def test_the_first_outcome_of_a_job_stands(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a", b"b")
+def test_the_first_outcome_of_a_job_stands(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", b"b")
     lease = take(leases).lease
     cancelled = encode_outcome(Cancelled(job="a"), NOW)
-    db.set(names.keys.result("a"), cancelled)
+    db.set(keys.result("a"), cancelled)
     assert leases.publish(lease, {"a": success("a"), "b": success("b")}, ttl=100) == [False, True]
-    assert db.get(names.keys.result("a")) == cancelled
+    assert db.get(keys.result("a")) == cancelled
 
 
 def test_a_key_of_another_kind_in_the_place_of_one_outcome_does_not_lose_the_rest(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+    db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
-    push(db, names, b"a", b"b")
+    push(db, keys, b"a", b"b")
     lease = take(leases).lease
-    db.lpush(names.keys.result("a"), "in the way")
+    db.lpush(keys.result("a"), "in the way")
     assert leases.publish(lease, {"a": success("a"), "b": success("b")}, ttl=100) == [True, True]
 
 
@@ -320,56 +313,57 @@ def test_a_key_of_another_kind_in_the_place_of_one_outcome_does_not_lose_the_res
     ids=["dead", "messages", "died", "delayed"],
 )
 def test_publishing_that_fails_half_way_leaves_the_jobs_under_their_lease_and_loses_no_letter(
-    db: redis.Redis, names: LeaseKeys, leases: Leases, in_the_way: Callable[[Keys], str]
+    db: redis.Redis, keys: Keys, leases: Leases, in_the_way: Callable[[Keys], str]
 ) -> None:
-    push(db, names, b"a", b"no job")
+    push(db, keys, b"a", b"no job")
     lease = take(leases).lease
     stored, kept = failed("a")
-    db.set(in_the_way(names.keys), "in the way")
+    db.set(in_the_way(keys), "in the way")
 
     def publish() -> list[bool] | None:
         letters = [kept, garbage(b"no job")]
-        return leases.publish(lease, {"a": stored}, ttl=100, letters=letters, delayed=[(60_000, b"later")])
+        return leases.publish(lease, {"a": stored}, ttl=100, dead_letters=letters, delayed=[(60_000, b"later")])
 
     with pytest.raises(redis.ResponseError):
         publish()
-    assert db.lrange(names.lease("me/1"), 0, -1) == [b"a", b"no job"]
-    assert leases.renew([lease], lasts_ms=LASTS) == []
-    db.delete(in_the_way(names.keys))
+    assert db.lrange(keys.lease("me/1"), 0, -1) == [b"a", b"no job"]
+    assert leases.renew([lease], lease_ms=LASTS) == []
+    db.delete(in_the_way(keys))
     assert publish() is not None
-    assert set(buried(db, names)) == {"a", garbage(b"no job")[0].id}
-    assert db.zrange(names.keys.delayed(QUEUE), 0, -1) == [b"later"]
+    assert set(buried(db, keys)) == {"a", garbage(b"no job")[0].id}
+    assert db.zrange(keys.delayed(QUEUE), 0, -1) == [b"later"]
 
 
-def test_publishing_again_after_a_lost_reply_says_the_same(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    push(db, names, b"a", b"b")
+def test_publishing_again_after_a_lost_reply_says_the_same(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", b"b")
     lease = take(leases).lease
-    db.set(names.keys.result("b"), encode_outcome(Cancelled(job="b"), NOW))
+    db.set(keys.result("b"), encode_outcome(Cancelled(job="b"), NOW))
     outcomes = {"a": success("a"), "b": success("b")}
     assert leases.publish(lease, outcomes, ttl=100) == [True, False]
     assert leases.publish(lease, outcomes, ttl=100) == [True, False]
 
 
-def test_whoever_lost_the_lease_can_do_nothing(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a", b"b")
+def test_whoever_lost_the_lease_can_do_nothing(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", b"b")
     lost = take(leases).lease
-    end_of_time(db, names)
-    assert leases.requeue_isolated(lost, "lease_expired", owner="me", only_if_lapsed=True) == 2
+    end_of_time(db, keys)
+    assert leases.requeue_isolated(lost, "lease_expired", owner="me", only_if_expired=True) == 2
     before = {key: db.dump(key) for key in db.scan_iter()}
-    assert leases.publish(lost, {}, ttl=100, letters=[garbage(b"b")]) is None
+    assert leases.publish(lost, {}, ttl=100, dead_letters=[garbage(b"b")]) is None
     assert leases.publish(lost, {}, ttl=100, delayed=[(1, b"b")]) is None
-    assert leases.publish(lost, {"a": success("a")}, ttl=100, letters=[garbage(b"b")], delayed=[(1, b"b")]) is None
+    assert (
+        leases.publish(lost, {"a": success("a")}, ttl=100, dead_letters=[garbage(b"b")], delayed=[(1, b"b")])
+        is None
+    )
     assert not leases.finish(lost)
-    assert not leases.release(lost)
+    assert not leases.requeue(lost)
     assert not leases.requeue_isolated(lost, "crash", owner="me")
-    assert leases.renew([lost], lasts_ms=LASTS) == [lost]
+    assert leases.renew([lost], lease_ms=LASTS) == [lost]
     assert {key: db.dump(key) for key in db.scan_iter()} == before
 
 
-def test_a_finished_message_is_gone(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a")
+def test_a_finished_message_is_gone(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
     lease = take(leases).lease
     assert leases.finish(lease)
     assert not leases.finish(lease)
@@ -379,47 +373,47 @@ def test_a_finished_message_is_gone(db: redis.Redis, names: LeaseKeys, leases: L
 # --- release, lapse, lapsed ----------------------------------------------------------------------------
 
 
-def test_release_puts_everything_back_exactly(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
+def test_release_puts_everything_back_exactly(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     for priority in (0, 3, 6, 9):
-        push(db, names, *(b"%d-%d" % (priority, n) for n in range(3)), priority=priority)
+        push(db, keys, *(b"%d-%d" % (priority, n) for n in range(3)), priority=priority)
     before = {key: db.lrange(key, 0, -1) for key in db.scan_iter()}
     lease = take(leases, jobs=8).lease
-    assert leases.release(lease) == 8
+    assert leases.requeue(lease) == 8
     assert {key: db.lrange(key, 0, -1) for key in db.scan_iter()} == before
 
 
-def test_release_of_a_job_that_was_tried_keeps_it_apart(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a", b"b")
+def test_release_of_a_job_that_was_tried_keeps_it_apart(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", b"b")
     leases.requeue_isolated(take(leases).lease, "crash", owner="me")
-    before = db.lrange(names.keys.isolated(QUEUE), 0, -1)
+    before = db.lrange(keys.isolated(QUEUE), 0, -1)
     claim = take(leases)
-    assert len(claim.frames) == 1
-    leases.release(claim.lease)
-    assert db.lrange(names.keys.isolated(QUEUE), 0, -1) == before
+    assert len(claim.queued_messages) == 1
+    leases.requeue(claim.lease)
+    assert db.lrange(keys.isolated(QUEUE), 0, -1) == before
 
 
 def test_a_lapse_writes_the_attempt_down_and_its_jobs_run_alone_and_first(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+    db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
     hostile = b"\x00\xff\n\x01"
-    push(db, names, b"a", hostile)
+    push(db, keys, b"a", hostile)
     assert leases.requeue_isolated(take(leases).lease, "crash", owner="me") == 2
-    push(db, names, b"fresh")
+    push(db, keys, b"fresh")
     first, second = take(leases, "me/2"), take(leases, "me/3")
     for claim, message in ((first, b"a"), (second, hostile)):
-        (frame,) = claim.frames
+        (frame,) = claim.queued_messages
         assert decode_queued_message(frame)[1] == message
         [attempt], _ = decode_queued_message(frame)
         assert (attempt.cause, attempt.owner, attempt.claim_size) == ("crash", "me", 2)
         assert attempt.at_ms / 1000 == pytest.approx(time.time(), abs=60)
     leases.requeue_isolated(first.lease, "timeout", owner="you")
-    attempts, message = decode_queued_message(take(leases, "me/4").frames[0])
+    attempts, message = decode_queued_message(take(leases, "me/4").queued_messages[0])
     assert message == b"a"
     assert [(one.cause, one.owner, one.claim_size) for one in attempts] == [
         ("crash", "me", 2),
         ("timeout", "you", 1),
     ]
-    assert list(take(leases, "me/5").frames) == [b"fresh"]
+    assert list(take(leases, "me/5").queued_messages) == [b"fresh"]
 
 
 @pytest.mark.parametrize(
@@ -436,172 +430,164 @@ def test_a_lapse_writes_the_attempt_down_and_its_jobs_run_alone_and_first(
     ],
 )
 def test_what_only_looks_like_a_frame_stays_whole(
-    db: redis.Redis, names: LeaseKeys, leases: Leases, message: bytes
+    db: redis.Redis, keys: Keys, leases: Leases, message: bytes
 ) -> None:
-    push(db, names, message)
+    push(db, keys, message)
     leases.requeue_isolated(take(leases).lease, "crash", owner="me")
-    attempts, kept = decode_queued_message(take(leases, "me/2").frames[0])
+    attempts, kept = decode_queued_message(take(leases, "me/2").queued_messages[0])
     assert kept == message
     assert [attempt.cause for attempt in attempts] == ["crash"]
 
 
-def test_an_owner_of_any_name_breaks_no_frame(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a")
+def test_an_owner_of_any_name_breaks_no_frame(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
     leases.requeue_isolated(take(leases).lease, "cra;sh", owner="me,\nyou;")
-    [attempt], message = decode_queued_message(take(leases, "me/2").frames[0])
+    [attempt], message = decode_queued_message(take(leases, "me/2").queued_messages[0])
     assert (attempt.cause, attempt.owner, message) == ("cra_sh", "me__you_", b"a")
 
 
-def test_only_a_lapsed_lease_is_swept(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    push(db, names, b"a")
+def test_only_a_lapsed_lease_is_swept(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
     lease = take(leases).lease
     assert leases.expired() == []
-    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 0
-    end_of_time(db, names)
+    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 0
+    end_of_time(db, keys)
     assert leases.expired() == [lease]
-    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 1
+    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 1
     assert leases.expired() == []
 
 
-def test_an_ordinary_message_goes_back_where_it_came_from(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    push(db, names, b"a", b"b", queue="ordinary", priority=3)
-    got = leases.claim("me/1", [ClaimLimits(queue="ordinary")], lasts_ms=LASTS)
+def test_an_ordinary_message_goes_back_where_it_came_from(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", b"b", queue="ordinary", priority=3)
+    got = leases.claim("me/1", [ClaimLimits(queue="ordinary")], lease_ms=LASTS)
     assert isinstance(got, Claim)
-    end_of_time(db, names)
-    assert leases.requeue_isolated(got.lease, "lease_expired", owner="me", only_if_lapsed=True) == 1
-    assert db.lrange(names.keys.lists("ordinary")[1], 0, -1) == [b"b", b"a"]
+    end_of_time(db, keys)
+    assert leases.requeue_isolated(got.lease, "lease_expired", owner="me", only_if_expired=True) == 1
+    assert db.lrange(keys.lists("ordinary")[1], 0, -1) == [b"b", b"a"]
 
 
 def test_a_lapse_that_fails_half_way_leaves_the_jobs_under_their_lease(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+    db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
-    push(db, names, b"a")
+    push(db, keys, b"a")
     lease = take(leases).lease
-    db.set(names.keys.isolated(QUEUE), "in the way")
+    db.set(keys.isolated(QUEUE), "in the way")
     with pytest.raises(redis.ResponseError):
         leases.requeue_isolated(lease, "crash", owner="me")
-    assert leases.named({"me/1"}) == [lease]
-    assert db.lrange(names.lease("me/1"), 0, -1) == [b"a"]
+    assert leases.find({"me/1"}) == [lease]
+    assert db.lrange(keys.lease("me/1"), 0, -1) == [b"a"]
 
 
-def test_what_others_wrote_among_the_leases_is_passed_over(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    db.zadd(names.keys.leases, {b"\xff": 1, b"a#b": 1, b"a#b#c": 1, b"a#1#c": 1, b"a#1,2#d": 1})
+def test_what_others_wrote_among_the_leases_is_passed_over(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    db.zadd(keys.leases, {b"\xff": 1, b"a#b": 1, b"a#b#c": 1, b"a#1#c": 1, b"a#1,2#d": 1})
     assert [lease.queue for lease in leases.expired()] == ["d"]
 
 
 def test_a_lease_can_be_told_from_its_member() -> None:
     lease = Lease(name="host/1/ab/7", queue="predict.a#b", origins=((0, 1), (4, 22)))
-    assert lease_of(lease.member.encode()) == lease
+    assert parse_lease(lease.member.encode()) == lease
 
 
 # --- dead letters ---------------------------------------------------------------------------------------
 
 
-def test_a_letter_is_kept_with_its_message_and_the_moment(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    push(db, names, b"a")
+def test_a_letter_is_kept_with_its_message_and_the_moment(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
     stored, (kept, message) = failed("a", metadata={"shop": "7"})
-    assert leases.publish(take(leases).lease, {"a": stored}, ttl=100, letters=[(kept, message)]) == [True]
-    assert buried(db, names) == {"a": message}
-    died_ms = db.zscore(names.keys.dead_times, "a")
+    assert leases.publish(take(leases).lease, {"a": stored}, ttl=100, dead_letters=[(kept, message)]) == [True]
+    assert buried(db, keys) == {"a": message}
+    died_ms = db.zscore(keys.dead_times, "a")
     assert died_ms == pytest.approx(now_ms(db), abs=5000)
-    line = db.hget(names.keys.dead, "a")
+    line = db.hget(keys.dead, "a")
     assert b"\n" not in line
     assert decode_letter("a", line, 0) == kept
-    assert db.ttl(names.keys.dead) == db.ttl(names.keys.dead_times) == -1
+    assert db.ttl(keys.dead) == db.ttl(keys.dead_times) == -1
 
 
 def test_a_job_that_was_cancelled_while_it_failed_is_no_dead_letter(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+    db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
-    push(db, names, b"a", b"b")
+    push(db, keys, b"a", b"b")
     (a, kept_a), (b, kept_b) = failed("a"), failed("b")
-    db.set(names.keys.result("a"), encode_outcome(Cancelled(job="a"), NOW))
-    published = leases.publish(take(leases).lease, {"a": a, "b": b}, ttl=100, letters=[kept_a, kept_b])
+    db.set(keys.result("a"), encode_outcome(Cancelled(job="a"), NOW))
+    published = leases.publish(take(leases).lease, {"a": a, "b": b}, ttl=100, dead_letters=[kept_a, kept_b])
     assert published == [False, True]
-    assert set(buried(db, names)) == {"b"}
+    assert set(buried(db, keys)) == {"b"}
 
 
-def test_a_job_that_dies_again_has_one_letter_the_last(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
+def test_a_job_that_dies_again_has_one_letter_the_last(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     for name, error in (("me/1", "KeyError"), ("me/2", "ValueError")):
-        push(db, names, b"a")
+        push(db, keys, b"a")
         stored, kept = failed("a", error=error)
-        assert leases.publish(take(leases, name).lease, {"a": stored}, ttl=100, letters=[kept]) == [True]
-        db.delete(names.keys.result("a"))  # as a replay does
-    assert decode_letter("a", db.hget(names.keys.dead, "a"), 0).error == "ValueError"
-    assert len(buried(db, names)) == 1
+        assert leases.publish(take(leases, name).lease, {"a": stored}, ttl=100, dead_letters=[kept]) == [True]
+        db.delete(keys.result("a"))  # as a replay does
+    assert decode_letter("a", db.hget(keys.dead, "a"), 0).error == "ValueError"
+    assert len(buried(db, keys)) == 1
 
 
 @pytest.mark.parametrize("what", ["retries", "letters", "both"])
 def test_a_claim_without_outcomes_asked_again_says_the_same_and_does_nothing_twice(
-    db: redis.Redis, names: LeaseKeys, leases: Leases, what: str
+    db: redis.Redis, keys: Keys, leases: Leases, what: str
 ) -> None:
-    push(db, names, b"a", b"\xff")
+    push(db, keys, b"a", b"\xff")
     lease = take(leases).lease
     letters = [] if what == "retries" else [garbage(b"\xff")]
     delayed = [] if what == "letters" else [(60_000, b"\x01error:OSError,me,1,1;\na")]
 
     def publish() -> list[bool] | None:
-        return leases.publish(lease, {}, ttl=100, letters=letters, delayed=delayed)
+        return leases.publish(lease, {}, ttl=100, dead_letters=letters, delayed=delayed)
 
     assert publish() == []
     before = {key: db.dump(key) for key in db.scan_iter()}
     assert publish() == []
     assert {key: db.dump(key) for key in db.scan_iter()} == before
-    db.delete(names.keys.dead, names.keys.dead_messages, names.keys.dead_times, names.keys.delayed(QUEUE))
+    db.delete(keys.dead, keys.dead_messages, keys.dead_times, keys.delayed(QUEUE))
     assert publish() is None  # replayed, purged or run since: nothing comes back
     assert list(db.scan_iter()) == []
 
 
 def test_no_more_letters_are_kept_than_allowed_and_the_oldest_go_first(
-    db: redis.Redis, names: LeaseKeys, caplog: pytest.LogCaptureFixture
+    db: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    leases = Leases(db, names, Bounds(letters=5, seconds=3600))
+    leases = Leases(db, keys, DeadLetterLimits(max_count=5, max_age_seconds=3600))
     for number in range(4):
-        push(db, names, b"a", b"b")
+        push(db, keys, b"a", b"b")
         pair = [failed(f"{number}{letter}") for letter in "ab"]
         outcomes = {kept.id: stored for stored, (kept, _) in pair}
         letters = [kept for _, kept in pair]
         with caplog.at_level("WARNING", "headrace.claims"):
-            leases.publish(take(leases, f"me/{number}").lease, outcomes, ttl=100, letters=letters)
+            leases.publish(take(leases, f"me/{number}").lease, outcomes, ttl=100, dead_letters=letters)
         for one in "ab":  # each claim is a moment later than the one before
-            db.zincrby(names.keys.dead_times, number - 100, f"{number}{one}")
-    assert set(buried(db, names)) == {"1b", "2a", "2b", "3a", "3b"}
-    assert db.get(names.keys.dead_dropped) == b"3"
+            db.zincrby(keys.dead_times, number - 100, f"{number}{one}")
+    assert set(buried(db, keys)) == {"1b", "2a", "2b", "3a", "3b"}
+    assert db.get(keys.dead_dropped) == b"3"
     assert "dropped the 1 oldest dead letters" in caplog.text
 
 
-def test_a_storm_larger_than_what_is_kept_leaves_no_more_than_that(db: redis.Redis, names: LeaseKeys) -> None:
-    leases = Leases(db, names, Bounds(letters=10, seconds=3600))
-    push(db, names, *(b"%d" % number for number in range(500)))
+def test_a_storm_larger_than_what_is_kept_leaves_no_more_than_that(db: redis.Redis, keys: Keys) -> None:
+    leases = Leases(db, keys, DeadLetterLimits(max_count=10, max_age_seconds=3600))
+    push(db, keys, *(b"%d" % number for number in range(500)))
     storm = [failed(str(number)) for number in range(500)]
     outcomes = {kept.id: stored for stored, (kept, _) in storm}
-    leases.publish(take(leases, jobs=500).lease, outcomes, ttl=100, letters=[kept for _, kept in storm])
-    assert len(buried(db, names)) == 10
-    assert db.get(names.keys.dead_dropped) == b"490"
+    leases.publish(take(leases, jobs=500).lease, outcomes, ttl=100, dead_letters=[kept for _, kept in storm])
+    assert len(buried(db, keys)) == 10
+    assert db.get(keys.dead_dropped) == b"490"
 
 
-def test_letters_too_old_or_too_many_are_dropped_by_and_by(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    push(db, names, b"a")
+def test_letters_too_old_or_too_many_are_dropped_by_and_by(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
     letters = [garbage(b"%d" % number) for number in range(20)]
-    leases.publish(take(leases).lease, {}, ttl=1, letters=letters)
-    assert leases.bound() == 0
+    leases.publish(take(leases).lease, {}, ttl=1, dead_letters=letters)
+    assert leases.trim_dead_letters() == 0
     for kept, _ in letters[:12]:
-        db.zadd(names.keys.dead_times, {kept.id: now_ms(db) - 31 * 86_400_000})
-    assert leases.bound(most=10) == 10
-    assert leases.bound(most=10) == 2
-    assert leases.bound(most=10) == 0
-    assert set(buried(db, names).values()) == {b"%d" % number for number in range(12, 20)}
-    assert Leases(db, names, Bounds(letters=3, seconds=3600)).bound() == 5
-    assert len(buried(db, names)) == 3
-    assert db.get(names.keys.dead_dropped) == b"17"
+        db.zadd(keys.dead_times, {kept.id: now_ms(db) - 31 * 86_400_000})
+    assert leases.trim_dead_letters(limit=10) == 10
+    assert leases.trim_dead_letters(limit=10) == 2
+    assert leases.trim_dead_letters(limit=10) == 0
+    assert set(buried(db, keys).values()) == {b"%d" % number for number in range(12, 20)}
+    assert Leases(db, keys, DeadLetterLimits(max_count=3, max_age_seconds=3600)).trim_dead_letters() == 5
+    assert len(buried(db, keys)) == 3
+    assert db.get(keys.dead_dropped) == b"17"
 
 
 # --- delayed ----------------------------------------------------------------------------------
@@ -609,13 +595,13 @@ def test_letters_too_old_or_too_many_are_dropped_by_and_by(
 
 @pytest.mark.parametrize(("priority", "place"), [(0, 0), (2, 0), (3, 1), (8, 2), (9, 3), (99, 3)])
 def test_a_delayed_job_goes_to_the_list_of_its_priority(
-    db: redis.Redis, names: LeaseKeys, leases: Leases, priority: int, place: int
+    db: redis.Redis, keys: Keys, leases: Leases, priority: int, place: int
 ) -> None:
     frame = json.dumps({"body": "e30=", "properties": {"priority": priority}}).encode()
-    db.zadd(names.keys.delayed(QUEUE), {frame: 1})
-    assert leases.due(QUEUE) == 1
-    assert db.lrange(names.keys.lists(QUEUE)[place], 0, -1) == [frame]
-    assert db.exists(names.keys.delayed(QUEUE)) == 0
+    db.zadd(keys.delayed(QUEUE), {frame: 1})
+    assert leases.move_due(QUEUE) == 1
+    assert db.lrange(keys.lists(QUEUE)[place], 0, -1) == [frame]
+    assert db.exists(keys.delayed(QUEUE)) == 0
 
 
 @pytest.mark.parametrize(
@@ -630,109 +616,101 @@ def test_a_delayed_job_goes_to_the_list_of_its_priority(
     ],
 )
 def test_a_retry_goes_to_the_list_of_its_priority_unless_it_is_to_run_alone(
-    db: redis.Redis, names: LeaseKeys, leases: Leases, causes: list[str], place: int | None
+    db: redis.Redis, keys: Keys, leases: Leases, causes: list[str], place: int | None
 ) -> None:
     attempts = [Attempt(cause=cause, owner="crash", at_ms=1, claim_size=1) for cause in causes]
     frame = encode_queued_message(attempts, b'{"body": "e30=", "properties": {"priority": 9}, "cause": ";crash,"}')
-    db.zadd(names.keys.delayed(QUEUE), {frame: 1})
-    assert leases.due(QUEUE) == 1
-    target = names.keys.isolated(QUEUE) if place is None else names.keys.lists(QUEUE)[place]
+    db.zadd(keys.delayed(QUEUE), {frame: 1})
+    assert leases.move_due(QUEUE) == 1
+    target = keys.isolated(QUEUE) if place is None else keys.lists(QUEUE)[place]
     assert db.lrange(target, 0, -1) == [frame]
 
 
-def test_a_due_job_that_has_no_place_to_go_stays_where_it_is(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    db.zadd(names.keys.delayed(QUEUE), {b"a": 1})
-    db.set(names.keys.lists(QUEUE)[0], "in the way")
+def test_a_due_job_that_has_no_place_to_go_stays_where_it_is(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    db.zadd(keys.delayed(QUEUE), {b"a": 1})
+    db.set(keys.lists(QUEUE)[0], "in the way")
     with pytest.raises(redis.ResponseError):
-        leases.due(QUEUE)
-    assert db.zrange(names.keys.delayed(QUEUE), 0, -1) == [b"a"]
+        leases.move_due(QUEUE)
+    assert db.zrange(keys.delayed(QUEUE), 0, -1) == [b"a"]
 
 
-def test_only_what_is_due_leaves_and_no_more_than_asked_for(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
+def test_only_what_is_due_leaves_and_no_more_than_asked_for(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     late = (time.time() + 3600) * 1000
-    db.zadd(names.keys.delayed(QUEUE), {b"1": 1, b"2": 2, b"3": 3, b"later": late})
-    assert leases.due(QUEUE, most=2) == 2
-    assert leases.due(QUEUE, most=2) == 1
-    assert leases.due(QUEUE, most=2) == 0
-    assert list(take(leases).frames) == [b"1", b"2", b"3"]
+    db.zadd(keys.delayed(QUEUE), {b"1": 1, b"2": 2, b"3": 3, b"later": late})
+    assert leases.move_due(QUEUE, limit=2) == 2
+    assert leases.move_due(QUEUE, limit=2) == 1
+    assert leases.move_due(QUEUE, limit=2) == 0
+    assert list(take(leases).queued_messages) == [b"1", b"2", b"3"]
 
 
-def test_what_nobody_can_read_is_buried_and_its_lease_ends(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    push(db, names, b"\xff")
-    leases.store_dead_letters(*garbage(b"\xff"), take(leases).lease)
-    leases.store_dead_letters(*garbage(b"\xfe"), None)
-    assert set(buried(db, names).values()) == {b"\xfe", b"\xff"}
-    assert db.zscore(names.keys.dead_times, garbage(b"\xfe")[0].id) == pytest.approx(now_ms(db), abs=5000)
-    assert db.exists(names.keys.leases, names.lease("me/1")) == 0
+def test_what_nobody_can_read_is_buried_and_its_lease_ends(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"\xff")
+    leases.store_dead_letter(*garbage(b"\xff"), take(leases).lease)
+    leases.store_dead_letter(*garbage(b"\xfe"), None)
+    assert set(buried(db, keys).values()) == {b"\xfe", b"\xff"}
+    assert db.zscore(keys.dead_times, garbage(b"\xfe")[0].id) == pytest.approx(now_ms(db), abs=5000)
+    assert db.exists(keys.leases, keys.lease("me/1")) == 0
 
 
 # --- Redis in a bad state ------------------------------------------------------------------------------
 
 
-def life(db: redis.Redis, names: LeaseKeys, leases: Leases) -> Iterator[str]:
+def life(db: redis.Redis, keys: Keys, leases: Leases) -> Iterator[str]:
     """Each step of a claim's life, once, with what must be so after it."""
     stood = standing(leases)
-    push(db, names, *(b"%d" % n for n in range(6)))
-    db.lmove(names.sources(QUEUE)[1], names.lease(stood.name), "RIGHT", "LEFT")
-    db.zadd(names.keys.delayed(QUEUE), {b"due": 1})
+    push(db, keys, *(b"%d" % n for n in range(6)))
+    db.lmove(keys.sources(QUEUE)[1], keys.lease(stood.name), "RIGHT", "LEFT")
+    db.zadd(keys.delayed(QUEUE), {b"due": 1})
     yield "claim"
-    leases.claim("me/1", [ClaimLimits(queue=QUEUE, jobs=2, bytes=1 << 20)], lasts_ms=LASTS, standing=stood)
+    leases.claim("me/1", [ClaimLimits(queue=QUEUE, jobs=2, bytes=1 << 20)], lease_ms=LASTS, parked=stood)
     lease = Lease(name="me/1", queue=QUEUE, origins=((1, 1), (1, 1)))
-    assert db.lrange(names.lease("me/1"), 0, -1) == [b"0", b"1"]
-    assert db.zrange(names.keys.leases, 0, -1) == [lease.member.encode()]
-    assert not db.exists(names.lease(stood.name))
+    assert db.lrange(keys.lease("me/1"), 0, -1) == [b"0", b"1"]
+    assert db.zrange(keys.leases, 0, -1) == [lease.member.encode()]
+    assert not db.exists(keys.lease(stood.name))
     yield "renew"
-    assert leases.renew([lease], lasts_ms=LASTS) == []
+    assert leases.renew([lease], lease_ms=LASTS) == []
     yield "publish"
     stored, kept = failed("0")
     letters = [kept, garbage(b"1" * 5000)]
     delayed = [(10**12, b"later" * 1000)]
-    assert leases.publish(lease, {"0": stored}, ttl=10, letters=letters, delayed=delayed) == [True]
-    assert len(buried(db, names)) == 2
-    assert db.zcard(names.keys.delayed(QUEUE)) == 2
+    assert leases.publish(lease, {"0": stored}, ttl=10, dead_letters=letters, delayed=delayed) == [True]
+    assert len(buried(db, keys)) == 2
+    assert db.zcard(keys.delayed(QUEUE)) == 2
     lease = take(leases, "me/2", jobs=2).lease
     yield "release"
-    assert leases.release(lease) == 2
+    assert leases.requeue(lease) == 2
     lease = take(leases, "me/3", jobs=2).lease
     yield "lapsed"
-    end_of_time(db, names)
+    end_of_time(db, keys)
     assert leases.expired() == [lease]
     yield "lease_expired"
-    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 2
-    assert db.llen(names.keys.isolated(QUEUE)) == 2
+    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 2
+    assert db.llen(keys.isolated(QUEUE)) == 2
     claim = take(leases, "me/4", jobs=1)
     yield "bury"
-    leases.store_dead_letters(*garbage(claim.frames[0]), claim.lease)
+    leases.store_dead_letter(*garbage(claim.queued_messages[0]), claim.lease)
     yield "bound"
-    assert Leases(db, names, Bounds(letters=1, seconds=100)).bound() == 2
+    assert Leases(db, keys, DeadLetterLimits(max_count=1, max_age_seconds=100)).trim_dead_letters() == 2
     yield "due"
-    assert leases.due(QUEUE) == 1
+    assert leases.move_due(QUEUE) == 1
     lease = take(leases, "me/5", jobs=1).lease
     yield "finish"
     assert leases.finish(lease)
 
 
-def test_scripts_that_redis_has_forgotten_are_sent_again(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
-    for _ in life(db, names, leases):
+def test_scripts_that_redis_has_forgotten_are_sent_again(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    for _ in life(db, keys, leases):
         db.script_flush()
 
 
-def test_a_full_redis_can_be_drained_and_loses_nothing(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
-    steps = life(db, names, leases)
+def test_a_full_redis_can_be_drained_and_loses_nothing(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    steps = life(db, keys, leases)
     next(steps)
     db.set("ballast", b"x" * (8 << 20))
     db.config_set("maxmemory", "1mb")
     try:
         with pytest.raises(redis.exceptions.OutOfMemoryError):
-            push(db, names, b"one more")
+            push(db, keys, b"one more")
         for _ in steps:
             pass
     finally:
@@ -740,34 +718,32 @@ def test_a_full_redis_can_be_drained_and_loses_nothing(db: redis.Redis, names: L
 
 
 def test_an_empty_lease_that_stood_goes_when_it_lapses_for_the_second_time(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
+    db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
     lease = standing(leases)
     for left in (10_000, None):
-        db.zadd(names.keys.leases, {lease.member: 1 + db.zscore(names.keys.leases, lease.member) % 1})
+        db.zadd(keys.leases, {lease.member: 1 + db.zscore(keys.leases, lease.member) % 1})
         assert leases.expired() == [lease]
-        assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 0
-        score = db.zscore(names.keys.leases, lease.member)
+        assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 0
+        score = db.zscore(keys.leases, lease.member)
         assert score is None if left is None else score - now_ms(db) == pytest.approx(left, abs=500)
 
 
-def test_what_came_under_a_lease_that_stood_lapses_as_any(
-    db: redis.Redis, names: LeaseKeys, leases: Leases
-) -> None:
+def test_what_came_under_a_lease_that_stood_lapses_as_any(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     lease = standing(leases)
-    push(db, names, b"0")
-    db.lmove(names.sources(QUEUE)[1], names.lease(lease.name), "RIGHT", "LEFT")
-    db.zadd(names.keys.leases, {lease.member: 1.5})
-    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_lapsed=True) == 1
-    assert db.llen(names.keys.isolated(QUEUE)) == 1
-    assert not db.exists(names.keys.leases, names.lease(lease.name))
+    push(db, keys, b"0")
+    db.lmove(keys.sources(QUEUE)[1], keys.lease(lease.name), "RIGHT", "LEFT")
+    db.zadd(keys.leases, {lease.member: 1.5})
+    assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 1
+    assert db.llen(keys.isolated(QUEUE)) == 1
+    assert not db.exists(keys.leases, keys.lease(lease.name))
 
 
-def test_every_key_a_script_touches_is_declared(db: redis.Redis, names: LeaseKeys, leases: Leases) -> None:
+def test_every_key_a_script_touches_is_declared(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     declared: set[str] = set()
     touched: list[tuple[str, str]] = []
     with db.monitor() as monitor:
-        done = threading.Thread(target=lambda: (list(life(db, names, leases)), db.echo("the end")))
+        done = threading.Thread(target=lambda: (list(life(db, keys, leases)), db.echo("the end")))
         done.start()
         for seen in monitor.listen():
             words = seen["command"].split(" ")
@@ -782,20 +758,18 @@ def test_every_key_a_script_touches_is_declared(db: redis.Redis, names: LeaseKey
     assert len(touched) > 30
 
 
-def test_a_user_confined_to_our_keys_can_do_it_all(
-    db: redis.Redis, any_redis: EmbeddedRedis, names: LeaseKeys
-) -> None:
-    ours = [f"~{names.keys.prefix}{key}" for key in ("predict.*", "headrace:*", "celery-task-meta-*")]
-    channels = ["resetchannels", f"&{names.keys.prefix}celery-task-meta-*"]
+def test_a_user_confined_to_our_keys_can_do_it_all(db: redis.Redis, any_redis: EmbeddedRedis, keys: Keys) -> None:
+    ours = [f"~{keys.prefix}{key}" for key in ("predict.*", "headrace:*", "celery-task-meta-*")]
+    channels = ["resetchannels", f"&{keys.prefix}celery-task-meta-*"]
     rules = ["reset", "on", ">secret", "+@all", "-@admin", *ours, *channels]
     db.execute_command("ACL", "SETUSER", "worker", *rules)
     with redis.Redis(port=any_redis.port, username="worker", password="secret") as confined:
-        for _ in life(confined, names, Leases(confined, names)):
+        for _ in life(confined, keys, Leases(confined, keys)):
             pass
 
 
 def test_the_scripts_run_in_cluster_mode_where_the_prefix_is_a_hash_tag() -> None:
-    names = LeaseKeys(Keys("{one-slot}:"))
+    keys = Keys("{one-slot}:")
     with (
         EmbeddedRedis("--cluster-enabled", "yes", server=find("falkordb"), port=_port_for_a_cluster()) as cluster,
         redis.Redis.from_url(cluster.url) as node,
@@ -804,7 +778,7 @@ def test_the_scripts_run_in_cluster_mode_where_the_prefix_is_a_hash_tag() -> Non
         deadline = time.monotonic() + 20
         while node.execute_command("CLUSTER INFO")["cluster_state"] != "ok" and time.monotonic() < deadline:
             time.sleep(0.02)
-        for _ in life(node, names, Leases(node, names)):
+        for _ in life(node, keys, Leases(node, keys)):
             pass
 
 

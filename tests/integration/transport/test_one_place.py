@@ -29,7 +29,7 @@ from headrace.wire.attempts import Attempt, decode_queued_message, encode_queued
 from headrace.wire.dead_letter import DeadLetter, attach_message, decode_letter, malformed_letter
 from headrace.wire.keys import PRIORITY_STEPS, Keys
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success, decode_outcome, encode_outcome
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys, Leases, NothingClaimed, lease_of
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, Leases, NothingClaimed, parse_lease
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUES = ("predict.a", "predict.b", "ordinary")
@@ -64,12 +64,12 @@ class Places(RuleBasedStateMachine):
     stale: Bundle[Claim] = Bundle("stale")
 
     db: redis.Redis
-    names: LeaseKeys
+    keys: Keys
 
     def __init__(self) -> None:
         super().__init__()
         self.db.flushall()
-        self.leases = Leases(self.db, self.names)
+        self.leases = Leases(self.db, self.keys)
         self.cancel_script = self.db.register_script(publish.SCRIPT)
         self.replay_script = self.db.register_script(replay.SCRIPT)
         self.numbers = itertools.count(1)
@@ -99,7 +99,7 @@ class Places(RuleBasedStateMachine):
         for _ in range(count):
             job = str(next(self.numbers))
             frame = f'{{"id": "{job}", "garbage": {str(garbage).lower()}, "priority": {priority}}}\n\x00'.encode()
-            self.db.lpush(self.names.keys.lists(queue)[PRIORITY_STEPS.index(priority)], frame)
+            self.db.lpush(self.keys.lists(queue)[PRIORITY_STEPS.index(priority)], frame)
             self.accepted[job], self.messages[job] = queue, frame
             if garbage:
                 self.garbage.add(job)
@@ -109,12 +109,12 @@ class Places(RuleBasedStateMachine):
         jobs = [job for job, queue in self.accepted.items() if queue != "ordinary" and job not in self.garbage]
         if jobs:
             job = jobs[place % len(jobs)]
-            keys = [self.names.keys.result(job), self.names.keys.job(job)]
+            keys = [self.keys.result(job), self.keys.job(job)]
             self.published[job] += self.cancel_script(keys, [100, encode_outcome(Cancelled(job=job), NOW)])[0]
 
     @rule(first=st.integers(0, 3), moved_on=st.booleans())
     def replay(self, first: int, moved_on: bool) -> None:
-        keys = self.names.keys
+        keys = self.keys
         for job, died_ms in self.db.zrange(keys.dead_times, first, first, withscores=True):
             payload = self.db.hget(keys.dead_messages, job)
             found = decode_letter(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
@@ -149,7 +149,7 @@ class Places(RuleBasedStateMachine):
     )
     def claim(self, queues: list[str], jobs: int, size: int, lowest: bool, full: bool) -> object:
         asks = [ClaimLimits(queue=queue, jobs=jobs, bytes=size, full_only=full) for queue in queues]
-        got = self.leases.claim(f"owner/{next(self.numbers)}", asks, lasts_ms=LASTS, lowest_first=lowest)
+        got = self.leases.claim(f"owner/{next(self.numbers)}", asks, lease_ms=LASTS, lowest_first=lowest)
         return got if isinstance(got, Claim) else multiple()
 
     @rule(target=waits, queue=st.sampled_from(QUEUES[:2]), source=st.integers(1, 4))
@@ -157,11 +157,11 @@ class Places(RuleBasedStateMachine):
         """Nothing waits, as it seems to one who asks for a full batch: its lease stands, and it waits at Redis."""
         standing = Lease(name=f"owner/{next(self.numbers)}", queue=queue, origins=((source, 1),))
         ask = ClaimLimits(queue=queue, jobs=1000, full_only=True)
-        if self.db.exists(self.names.keys.isolated(queue)):
+        if self.db.exists(self.keys.isolated(queue)):
             return multiple()
-        got = self.leases.claim(f"owner/{next(self.numbers)}", [ask], lasts_ms=LASTS, standing=standing)
+        got = self.leases.claim(f"owner/{next(self.numbers)}", [ask], lease_ms=LASTS, parked=standing)
         assert isinstance(got, NothingClaimed)
-        assert got.stands
+        assert got.parked
         self.waiting.add(standing.name)
         return standing
 
@@ -171,25 +171,25 @@ class Places(RuleBasedStateMachine):
         if lease.name not in self.waiting:
             return multiple()
         self.waiting.discard(lease.name)
-        source = self.names.sources(lease.queue)[lease.origins[0][0]]
-        frame = self.db.lmove(source, self.names.lease(lease.name), "RIGHT", "LEFT")
+        source = self.keys.sources(lease.queue)[lease.origins[0][0]]
+        frame = self.db.lmove(source, self.keys.lease(lease.name), "RIGHT", "LEFT")
         if not told and frame is None:
-            self.leases.release(lease)  # by its owner, who knows that the wait is over
+            self.leases.requeue(lease)  # by its owner, who knows that the wait is over
         if not told:
-            return Claim(lease=lease, frames=[frame]) if frame else multiple()
+            return Claim(lease=lease, queued_messages=[frame]) if frame else multiple()
         asks = [ClaimLimits(queue=queue, jobs=jobs, bytes=1 << 20) for queue in QUEUES]
         name = f"owner/{next(self.numbers)}"
-        got = self.leases.claim(name, asks, lasts_ms=LASTS, standing=lease)
-        assert self.db.zscore(self.names.keys.leases, lease.member) is None or isinstance(got, NothingClaimed)
+        got = self.leases.claim(name, asks, lease_ms=LASTS, parked=lease)
+        assert self.db.zscore(self.keys.leases, lease.member) is None or isinstance(got, NothingClaimed)
         if isinstance(got, NothingClaimed):
-            self.leases.release(lease)
+            self.leases.requeue(lease)
             return multiple()
-        assert frame is None or got.frames[0] == frame
+        assert frame is None or got.queued_messages[0] == frame
         return got
 
     @rule(claim=claims)
     def renew(self, claim: Claim) -> None:
-        self.leases.renew([claim.lease], lasts_ms=LASTS)
+        self.leases.renew([claim.lease], lease_ms=LASTS)
 
     @rule(target=stale, claim=consumes(claims), fates=FATES)
     def finish(self, claim: Claim, fates: list[str]) -> Claim:
@@ -199,44 +199,44 @@ class Places(RuleBasedStateMachine):
     @rule(target=stale, claim=consumes(claims), crashed=st.booleans())
     def leave(self, claim: Claim, crashed: bool) -> Claim:
         if not crashed:
-            self.leases.release(claim.lease)
+            self.leases.requeue(claim.lease)
         elif self.leases.requeue_isolated(claim.lease, "crash", owner="me"):
-            self._count(claim.lease, claim.frames)
+            self._count(claim.lease, claim.queued_messages)
         return claim
 
     @rule(claim=stale, fates=FATES)
     def come_back_too_late(self, claim: Claim, fates: list[str]) -> None:
         before = self._state()
         self._end(claim, fates)
-        assert not self.leases.release(claim.lease)
+        assert not self.leases.requeue(claim.lease)
         assert not self.leases.requeue_isolated(claim.lease, "crash", owner="me")
-        assert self.leases.renew([claim.lease], lasts_ms=LASTS) == [claim.lease]
+        assert self.leases.renew([claim.lease], lease_ms=LASTS) == [claim.lease]
         assert self._state() == before
 
     # --- time and keepers
 
     @rule(lapsed=st.integers(0, 3))
     def sweep(self, lapsed: int) -> None:
-        members = self.db.zrange(self.names.keys.leases, 0, lapsed - 1, withscores=True) if lapsed else ()
+        members = self.db.zrange(self.keys.leases, 0, lapsed - 1, withscores=True) if lapsed else ()
         for member, score in members:
-            self.db.zadd(self.names.keys.leases, {member: 1 + score % 1})
+            self.db.zadd(self.keys.leases, {member: 1 + score % 1})
         for lease in self.leases.expired():
-            if self.db.zscore(self.names.keys.leases, lease.member) % 1 == 0.25:
+            if self.db.zscore(self.keys.leases, lease.member) % 1 == 0.25:
                 self.waiting.discard(
                     lease.name
                 )  # Redis was not held up for ten seconds and more: it ended the wait
-            frames = self.db.lrange(self.names.lease(lease.name), 0, -1)
+            frames = self.db.lrange(self.keys.lease(lease.name), 0, -1)
             assert self.leases.requeue_isolated(
-                lease, "lease_expired", owner="another", only_if_lapsed=True
+                lease, "lease_expired", owner="another", only_if_expired=True
             ) == len(frames)
             self._count(lease, frames)
 
     @rule(queue=st.sampled_from(QUEUES[:2]), later=st.booleans())
     def delayed_jobs_are_due(self, queue: str, later: bool) -> None:
-        delayed = self.names.keys.delayed(queue)
+        delayed = self.keys.delayed(queue)
         for frame in self.db.zrange(delayed, 0, -1) if later else ():
             self.db.zadd(delayed, {frame: 1})
-        self.leases.due(queue, most=3)
+        self.leases.move_due(queue, limit=3)
 
     @rule()
     def redis_forgets_its_scripts(self) -> None:
@@ -253,15 +253,15 @@ class Places(RuleBasedStateMachine):
 
     @invariant()
     def every_lease_has_its_list_and_every_list_its_lease(self) -> None:
-        scores = self.db.zrange(self.names.keys.leases, 0, -1, withscores=True)
-        standing = {lease_of(member).name for member, score in scores if score % 1}
-        leased = {lease_of(member).name for member, _ in scores}
-        lists = {key.decode().partition(":lease:")[2] for key in self.db.scan_iter(self.names.lease("*"))}
+        scores = self.db.zrange(self.keys.leases, 0, -1, withscores=True)
+        standing = {parse_lease(member).name for member, score in scores if score % 1}
+        leased = {parse_lease(member).name for member, _ in scores}
+        lists = {key.decode().partition(":lease:")[2] for key in self.db.scan_iter(self.keys.lease("*"))}
         assert leased - standing <= lists <= leased
 
     @invariant()
     def the_dead_letters_are_the_failures_and_what_is_no_job(self) -> None:
-        keys = self.names.keys
+        keys = self.keys
         messages = {key.decode(): message for key, message in self.db.hgetall(keys.dead_messages).items()}
         lines = {key.decode(): line for key, line in self.db.hgetall(keys.dead).items()}
         assert set(messages) == set(lines) == {key.decode() for key in self.db.zrange(keys.dead_times, 0, -1)}
@@ -279,33 +279,33 @@ class Places(RuleBasedStateMachine):
     @invariant()
     def what_was_ever_lost_waits_apart_from_what_was_not(self) -> None:
         for queue in QUEUES:
-            for name in self.names.keys.lists(queue):
+            for name in self.keys.lists(queue):
                 assert not any(
                     must_run_alone(decode_queued_message(frame)[0]) for frame in self.db.lrange(name, 0, -1)
                 )
             assert all(
                 must_run_alone(decode_queued_message(frame)[0])
-                for frame in self.db.lrange(self.names.keys.isolated(queue), 0, -1)
+                for frame in self.db.lrange(self.keys.isolated(queue), 0, -1)
             )
 
     def _count(self, lease: Lease, frames: Iterable[bytes]) -> None:
         """A run in vain of everything in a claim."""
-        if lease.of_jobs:
+        if lease.holds_jobs:
             self.tried.update(JOB.search(frame)[1].decode() for frame in frames)
 
     def _places(self) -> Iterator[tuple[str, str]]:
         """Every job found, and where. A job with an outcome may wait on: it will not run, nor end again."""
-        ended = {key.decode().rpartition("-")[2] for key in self.db.scan_iter(self.names.keys.result("*"))}
+        ended = {key.decode().rpartition("-")[2] for key in self.db.scan_iter(self.keys.result("*"))}
         yield from ((job, "ended") for job in ended | self.done)
         for key in self.db.scan_iter("*headrace:lease:*"):
             yield from self._frames(key, self.db.lrange(key, 0, -1), ended)
-        dead = self.db.hgetall(self.names.keys.dead_messages)
+        dead = self.db.hgetall(self.keys.dead_messages)
         malformed = [message for name, message in dead.items() if name.startswith(b"malformed-")]
         yield from ((JOB.search(message)[1].decode(), "malformed") for message in malformed)
         for queue in QUEUES:
-            for name in self.names.sources(queue):
+            for name in self.keys.sources(queue):
                 yield from self._frames(name.encode(), self.db.lrange(name, 0, -1), ended)
-            name = self.names.keys.delayed(queue)
+            name = self.keys.delayed(queue)
             yield from self._frames(name.encode(), self.db.zrange(name, 0, -1), ended)
 
     def _frames(self, key: bytes, frames: list[bytes], ended: set[str]) -> Iterator[tuple[str, str]]:
@@ -321,15 +321,15 @@ class Places(RuleBasedStateMachine):
     def _end(self, claim: Claim, fates: list[str]) -> None:
         """End a claim as a pool process does: what is no job is buried, the jobs go the ways of their fates."""
         lease, ways = claim.lease, itertools.cycle(fates)
-        if not lease.of_jobs:
+        if not lease.holds_jobs:
             if self.leases.finish(lease):
-                self.done.update(JOB.search(frame)[1].decode() for frame in claim.frames)
+                self.done.update(JOB.search(frame)[1].decode() for frame in claim.queued_messages)
             return
         outcomes: dict[str, bytes] = {}
         letters: list[tuple[DeadLetter, bytes]] = []
         delayed: list[tuple[int, bytes]] = []
         retried: list[str] = []
-        for frame in claim.frames:
+        for frame in claim.queued_messages:
             attempts, message = decode_queued_message(frame)
             found = JOB.search(message)
             job = found[1].decode()
@@ -349,13 +349,13 @@ class Places(RuleBasedStateMachine):
                     delayed.append((0, frame))
                 case way:
                     attempt = Attempt(
-                        cause="error:OSError", owner=lease.name, at_ms=1, claim_size=len(claim.frames)
+                        cause="error:OSError", owner=lease.name, at_ms=1, claim_size=len(claim.queued_messages)
                     )
                     delayed.append(
                         (0 if way == "retry" else 60_000, encode_queued_message([*attempts, attempt], message))
                     )
                     retried.append(job)
-        got = self.leases.publish(lease, outcomes, ttl=100, letters=letters, delayed=delayed)
+        got = self.leases.publish(lease, outcomes, ttl=100, dead_letters=letters, delayed=delayed)
         if got is not None and lease.name not in self.ended:
             self.ended.add(lease.name)
             self.published.update(job for job, first in zip(outcomes, got, strict=True) if first)
@@ -384,7 +384,7 @@ class Places(RuleBasedStateMachine):
 @pytest.mark.parametrize("examples", [12, pytest.param(150, marks=pytest.mark.long)])
 def test_every_job_is_in_exactly_one_place(redis_url: str, examples: int) -> None:
     with redis.Redis.from_url(redis_url) as db:
-        here = type("Here", (Places,), {"db": db, "names": LeaseKeys(Keys("apart:"))})
+        here = type("Here", (Places,), {"db": db, "keys": Keys("apart:")})
         run_state_machine_as_test(
             here,
             settings=settings(max_examples=examples, stateful_step_count=60, deadline=None),

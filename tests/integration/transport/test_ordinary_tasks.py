@@ -203,13 +203,13 @@ def test_a_message_whose_consumer_was_lost_says_that_it_was_delivered_before(
 ) -> None:
     send(connection, "first", "second")
     server.lpush("simple", b"no message")
-    names = connection.default_channel.names
-    lost = Leases(server, names)
+    keys = connection.default_channel.keys
+    lost = Leases(server, keys)
     for number in range(3):
-        lost.claim(f"gone/1/x/{number}", [ClaimLimits(queue="simple")], lasts_ms=1)
+        lost.claim(f"gone/1/x/{number}", [ClaimLimits(queue="simple")], lease_ms=1)
     time.sleep(0.01)
     for lease in lost.expired():
-        assert lost.requeue_isolated(lease, "lease_expired", owner="other", only_if_lapsed=True) == 1
+        assert lost.requeue_isolated(lease, "lease_expired", owner="other", only_if_expired=True) == 1
     assert b"no message" in server.lrange("simple", 0, -1)
     server.lrem("simple", 1, b"no message")
     again = received(connection, 2)

@@ -49,9 +49,9 @@ def report(
     claimed = [claimed_job(job, queued_message=frame) for job, frame in zip(jobs, frames, strict=True)]
     claim = Claim(
         lease=Lease(name="w/1", queue="predict.churn", origins=()),
-        frames=frames,
-        at_ms=int(AT.timestamp() * 1000),
-        taken_at=100.0,
+        queued_messages=frames,
+        claimed_ms=int(AT.timestamp() * 1000),
+        claimed_monotonic=100.0,
     )
     served = model(**limits)
     return claim_report(

@@ -59,9 +59,9 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> C
     return claim_report(
         Claim(
             lease=Lease(name="w/1", queue=f"predict.{model}", origins=()),
-            frames=[encode_message(job) for job in jobs],
-            at_ms=at_ms,
-            taken_at=0.0,
+            queued_messages=[encode_message(job) for job in jobs],
+            claimed_ms=at_ms,
+            claimed_monotonic=0.0,
         ),
         [batch_run(claimed[: len(names)], served, finished_at=0.01)] if names else [],
         not_run=claimed[len(names) :],
@@ -248,7 +248,7 @@ def test_a_sink_that_hangs_blocks_nothing_and_what_finds_no_room_is_counted(
 
     sink = Hanging()
     one = report(*(f"j{n}" for n in range(10)))
-    log = running(sink, sent, most_bytes=sum(map(len, one.claim.frames)) * 3)
+    log = running(sink, sent, most_bytes=sum(map(len, one.claim.queued_messages)) * 3)
     began = time.monotonic()
     for _ in range(10):
         log.on_claim_finished(one)

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.wire.keys import Keys
 from headrace_worker.transport.blocking_claim import BlockingClaim
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease
 
 CHURN, FRAUD = ClaimLimits(queue="predict.churn"), ClaimLimits(queue="predict.fraud")
 
@@ -23,11 +23,11 @@ def names() -> Callable[[], str]:
 
 @pytest.fixture
 def standing() -> BlockingClaim:
-    return BlockingClaim(LeaseKeys(Keys()), lasts=10)
+    return BlockingClaim(Keys(), lasts=10)
 
 
 def claimed(queue: str, *origins: tuple[int, int]) -> Claim:
-    return Claim(lease=Lease(name="host/1/x/0", queue=queue, origins=origins), frames=[b""])
+    return Claim(lease=Lease(name="host/1/x/0", queue=queue, origins=origins), queued_messages=[b""])
 
 
 def test_a_lease_stands_where_the_last_two_claims_came_from(
@@ -81,7 +81,7 @@ def test_none_stands_for_what_was_lost_and_for_ordinary_tasks(
 
 
 def test_a_wait_begins_only_while_nobody_can_have_taken_the_lease_away(names: Callable[[], str]) -> None:
-    standing = BlockingClaim(LeaseKeys(Keys()), lasts=0.1)
+    standing = BlockingClaim(Keys(), lasts=0.1)
     for _ in range(2):
         standing.record_claim(claimed("predict.churn", (1, 1)))
     lease = standing.offered([CHURN], names)

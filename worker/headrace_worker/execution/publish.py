@@ -57,8 +57,8 @@ def publish_outcomes(
                 lease,
                 stored,
                 ttl=ttl,
-                inboxes=reply_channels,
-                letters=decisions.letters,
+                clients=reply_channels,
+                dead_letters=decisions.letters,
                 delayed=decisions.delayed,
             )
             break

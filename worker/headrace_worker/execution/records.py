@@ -14,7 +14,9 @@ from headrace_worker.transport.leases import Claim
 
 def executions(claim: Claim, results: Iterable[JobResult]) -> dict[str, msgspec.Raw]:
     """Return each job's execution as JSON, by job id."""
-    without_run = Execution(lease=claim.lease.name, claimed_ms=claim.at_ms, claim_size=len(claim.frames))
+    without_run = Execution(
+        lease=claim.lease.name, claimed_ms=claim.claimed_ms, claim_size=len(claim.queued_messages)
+    )
     # The jobs of a batch share the execution, unless they have earlier attempts, which few have.
     by_run: dict[int, tuple[Execution, msgspec.Raw]] = {id(None): (without_run, without_run.encode())}
     encoded: dict[str, msgspec.Raw] = {}
@@ -36,7 +38,7 @@ def _of_batch(execution: Execution, claim: Claim, batch_run: BatchRun) -> Execut
         execution,
         version=manifest.version,
         runtime=manifest.runtime,
-        started_ms=max(0, round((batch_run.started_at - claim.taken_at) * 1000)),
+        started_ms=max(0, round((batch_run.started_at - claim.claimed_monotonic) * 1000)),
         duration_ms=round(batch_run.duration * 1000, 1),
         instances=batch_run.batch.instance_count,
     )

@@ -44,7 +44,7 @@ class ClaimReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def moment(self, monotonic: float) -> datetime:
         """Return the server's time at a reading of this machine's monotonic clock."""
-        return self.claim.moment(monotonic)
+        return self.claim.server_time(monotonic)
 
 
 class Listener(Protocol):

@@ -62,17 +62,17 @@ class ClaimRunner:
     def run(self, claim: Claim) -> None:
         """Run a claim to its end. Raises redis.RedisError if Redis stays unreachable."""
         started_at = time.monotonic()
-        now = claim.moment(started_at)
+        now = claim.server_time(started_at)
         if self._events:
-            self._events.on_claim_received(len(claim.frames))
-        parsed = open_claim(claim.frames, claim.lease.queue, now, self._limits_of, self._trust)
+            self._events.on_claim_received(len(claim.queued_messages))
+        parsed = open_claim(claim.queued_messages, claim.lease.queue, now, self._limits_of, self._trust)
         if claim.check_outcomes:
             self._drop_finished(parsed)
         if self._events:
             self._events.on_jobs_started(parsed.jobs, now)
         results, batch_runs = predict.run(parsed.jobs, self._registry, now)
         predicted_at = time.monotonic()
-        now = claim.moment(predicted_at)
+        now = claim.server_time(predicted_at)
         decisions = self._decide(claim, parsed, results, now)
         all_results = [*parsed.finished, *results]
         published = publish_outcomes(

@@ -46,8 +46,8 @@ from headrace_worker.store.store import Store
 from headrace_worker.telemetry import sentry, tracing
 from headrace_worker.telemetry.claim_log import ClaimLog
 from headrace_worker.telemetry.events import Events
-from headrace_worker.transport import ClaimingChannel, LeaseKeeper, make_keeper, silent_after
-from headrace_worker.transport.leases import Bounds, Claim, ClaimLimits, LeaseKeys, Leases
+from headrace_worker.transport import ClaimingChannel, LeaseKeeper, make_keeper, silence_timeout
+from headrace_worker.transport.leases import Claim, ClaimLimits, DeadLetterLimits, Leases
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -96,7 +96,9 @@ class WorkerService:
         self._others: dict[str, tuple[float, list[tuple[str, ...]]]] = {}
         self._main_pid = os.getpid()
         self._check = RedisCheck(settings)
-        self._bounds = Bounds(letters=settings.dead_letters_max, seconds=settings.dead_letters_ttl)
+        self._bounds = DeadLetterLimits(
+            max_count=settings.dead_letters_max, max_age_seconds=settings.dead_letters_ttl
+        )
         self._keeper: LeaseKeeper | None = None
         self._runner: ClaimRunner | None = None
         self._stopping = threading.Lock()
@@ -105,7 +107,7 @@ class WorkerService:
     def client(self) -> redis.Redis:
         """Connections to Redis, for the process that asks: a pool process has its own."""
         if self._client is None or self._client_pid != os.getpid():
-            answers = min(self.settings.command_timeout, silent_after(self.settings.lease))
+            answers = min(self.settings.command_timeout, silence_timeout(self.settings.lease))
             settings = msgspec.structs.replace(self.settings, command_timeout=answers)
             self._client, self._client_pid = connect(settings), os.getpid()
         return self._client
@@ -125,7 +127,7 @@ class WorkerService:
             )
             self._runner = ClaimRunner(
                 client,
-                Leases(client, LeaseKeys(keys), self._bounds),
+                Leases(client, keys, self._bounds),
                 self.registry,
                 worker=hostname,
                 result_key=keys.result,
@@ -177,8 +179,8 @@ class WorkerService:
         """The keeper of this worker's leases: one, whatever becomes of connections."""
         if self._keeper is None:
             self._keeper = make_keeper(channel, self._bounds)
-            self._keeper.swept = sentry.check_in
-            self._keeper.asks, self._keeper.answered = (
+            self._keeper.on_swept = sentry.check_in
+            self._keeper.on_request, self._keeper.on_reply = (
                 self.watch.health.mark_request_sent,
                 self.watch.health.mark_reply_received,
             )

@@ -131,7 +131,7 @@ class ReleaseDropped(bootsteps.StartStopStep):
         begun = {request.message.delivery_tag for request in state.active_requests}
         for name in keeper.names:
             if name not in begun:
-                keeper.adopt_orphans(name)
+                keeper.adopt_orphan(name)
 
 
 def _watch_processes_again(consumer: Consumer) -> None:

@@ -20,7 +20,7 @@ from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys, queue_name
 from headrace.wire.parsing import MalformedMessage, parse
-from headrace_worker.transport.leases import LeaseKeys, lease_of
+from headrace_worker.transport.leases import parse_lease
 
 #: The largest number of messages in one reply, and the bytes of a reply beyond which the next asks for fewer.
 _PAGE_MESSAGES, _PAGE_BYTES = 1000, 1024 * 1024
@@ -80,9 +80,9 @@ def _iter_messages(client: redis.Redis, keys: Keys, queue: str) -> Iterator[byte
     yield from _iter_pages(client.zrange, keys.delayed(queue))
     members: list[bytes] = client.zrange(keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
     for member in members:
-        lease = lease_of(member)
+        lease = parse_lease(member)
         if lease is not None and lease.queue == queue:
-            yield from _iter_pages(client.lrange, LeaseKeys(keys).lease(lease.name))
+            yield from _iter_pages(client.lrange, keys.lease(lease.name))
 
 
 def _iter_pages(read: Any, key: str) -> Iterator[bytes]:

@@ -96,7 +96,7 @@ def _causes(report: ClaimReport) -> Iterator[str]:
 
 def _waits(report: ClaimReport) -> Iterator[float]:
     """Seconds that jobs waited until they were claimed, as far as their ids tell when they were submitted."""
-    claimed = report.moment(report.claim.taken_at)
+    claimed = report.moment(report.claim.claimed_monotonic)
     for entry in report.parsed.jobs:
         job = entry.job
         since = submission_time(job.id)
@@ -110,7 +110,9 @@ def _waits(report: ClaimReport) -> Iterator[float]:
 def _batches(report: ClaimReport, tally: MetricDelta, model: str, claim_jobs: int) -> None:
     if not report.batch_runs:
         return
-    tally.observe(metrics.BATCH_SECONDS, (model,), [report.batch_runs[0].started_at - report.claim.taken_at])
+    tally.observe(
+        metrics.BATCH_SECONDS, (model,), [report.batch_runs[0].started_at - report.claim.claimed_monotonic]
+    )
     for run in report.batch_runs:
         manifest = run.batch.model.manifest
         labels = (manifest.name, manifest.version)
@@ -122,7 +124,7 @@ def _batches(report: ClaimReport, tally: MetricDelta, model: str, claim_jobs: in
 
 def batch_cut(report: ClaimReport, batch: Batch, rows: int, claim_jobs: int) -> str:
     """Why a batch holds no more: `rows`, `bytes`, `jobs`, `alone`, `mixed`, or `empty`: nothing more waited."""
-    frames, limits = report.claim.frames, batch.model.manifest.limits
+    frames, limits = report.claim.queued_messages, batch.model.manifest.limits
     if rows >= limits.max_batch_instances:
         return "rows"
     if len(frames) == 1 and report.parsed.jobs[0].attempts:

@@ -56,7 +56,7 @@ class PredictionLog:
         model = model_name(report.claim.lease.queue)
         if model is None or not report.published or not self._wanted.keeps(model):
             return
-        size = sum(map(len, report.claim.frames))
+        size = sum(map(len, report.claim.queued_messages))
         with self._changed:
             if room := self._bytes + size <= self._most or not self._line:
                 self._line.append((report, size))

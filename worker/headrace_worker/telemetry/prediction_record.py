@@ -108,7 +108,7 @@ def make_records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
     outcomes = {outcome.job: outcome for outcome in report.published or ()}
     rows = {id(run): run.batch.instance_count for run in report.batch_runs}
     at_ms = int(report.moment(report.published_at).timestamp() * 1000)
-    claimed = report.moment(report.claim.taken_at)
+    claimed = report.moment(report.claim.claimed_monotonic)
     for result in (*report.results, *report.parsed.finished):
         job, run, admitted = result.claimed.job, result.batch_run, result.admitted
         outcome = outcomes.pop(job.id, None)

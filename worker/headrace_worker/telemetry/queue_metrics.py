@@ -27,7 +27,7 @@ from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
 from headrace.wire.keys import Keys, check_model_name, queue_name
 from headrace_worker.telemetry.metrics import Metric, gauge_family
-from headrace_worker.transport.leases import lease_of
+from headrace_worker.transport.leases import parse_lease
 
 log = logging.getLogger("headrace.exporter")
 
@@ -167,7 +167,7 @@ def _leases(models: Sequence[str], leases: Sequence[tuple[bytes, float]], now_ms
     by_queue: Counter[str] = Counter()
     expired = 0
     for member, expires_ms in leases:
-        if (lease := lease_of(member)) is not None:
+        if (lease := parse_lease(member)) is not None:
             by_queue[lease.queue] += 1
             expired += expires_ms < now_ms
     yield gauge_family(LEASES, [((model,), by_queue[queue_name(model)]) for model in models])

@@ -46,13 +46,13 @@ class QueueSpans:
 
 
 def _send(claimed: ClaimedJob, report: ClaimReport, *, failed: bool) -> None:
-    job, queue, claimed_at = claimed.job, report.claim.lease.queue, report.claim.at_ms / 1000
+    job, queue, claimed_at = claimed.job, report.claim.lease.queue, report.claim.claimed_ms / 1000
     status = "internal_error" if failed else "ok"
     with sentry_sdk.isolation_scope() as scope:
         carried = scope.continue_trace(
             job.trace or {}, op="queue.task", name=queue, source="task", origin="auto.queue"
         )
-        carried.sampled, carried.start_timestamp = True, report.moment(report.claim.taken_at)
+        carried.sampled, carried.start_timestamp = True, report.moment(report.claim.claimed_monotonic)
         transaction = sentry_sdk.start_transaction(carried)
         span = transaction.start_child(op="queue.process", name=queue, start_timestamp=claimed_at)
         span.set_data("messaging.system", "redis")

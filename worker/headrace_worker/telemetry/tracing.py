@@ -132,7 +132,7 @@ class Traces:
         )
 
     def _wait(self, job: Job, context: Any, report: ClaimReport) -> None:
-        claimed = report.moment(report.claim.taken_at)
+        claimed = report.moment(report.claim.claimed_monotonic)
         # Who submits has a clock of its own.
         began = min(submission_time(job.id) or claimed, claimed)
         queue = report.claim.lease.queue
@@ -150,7 +150,7 @@ class Traces:
             f"process {queue}",
             context=context,
             kind=self._api.SpanKind.CONSUMER,
-            start_time=_ns(report.moment(report.claim.taken_at)),
+            start_time=_ns(report.moment(report.claim.claimed_monotonic)),
             links=[] if batch is None else [self._api.Link(batch.get_span_context())],
             attributes={
                 "messaging.system": "redis",

@@ -24,8 +24,8 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport.redis import MultiChannelPoller
 
 from headrace_worker.transport.channel import Channel, ClaimingChannel, SentinelChannel
-from headrace_worker.transport.lease_keeper import LeaseKeeper, silent_after
-from headrace_worker.transport.leases import Bounds
+from headrace_worker.transport.lease_keeper import LeaseKeeper, silence_timeout
+from headrace_worker.transport.leases import DeadLetterLimits
 from headrace_worker.transport.notifications import POLL_EVERY
 
 __all__ = [
@@ -36,9 +36,9 @@ __all__ = [
     "SentinelChannel",
     "SentinelTransport",
     "Transport",
-    "configuration",
+    "broker_settings",
     "make_keeper",
-    "silent_after",
+    "silence_timeout",
 ]
 
 
@@ -201,7 +201,7 @@ class Hook:
         return self._call.__qualname__
 
 
-def configuration(broker_url: str) -> dict[str, Any]:
+def broker_settings(broker_url: str) -> dict[str, Any]:
     """Celery's settings that choose this transport for a broker's URL, in kombu's words."""
     if broker_url.startswith("redis+socket:"):
         # With such a URL kombu goes by its scheme, whatever transport was chosen.
@@ -216,16 +216,16 @@ def _around(urls: Iterable[str]) -> Iterator[str]:
     return itertools.cycle(url.replace("sentinel:", f"{_SENTINEL_ALIAS}:", 1) for url in urls)
 
 
-def make_keeper(channel: ClaimingChannel, bounds: Bounds | None = None) -> LeaseKeeper:
+def make_keeper(channel: ClaimingChannel, bounds: DeadLetterLimits | None = None) -> LeaseKeeper:
     """A keeper on connections of its own, to the Redis of a channel; `bounds` are those of dead letters."""
     pool = channel._get_pool()  # noqa: SLF001  # kombu's way to a pool with the channel's parameters
     # A renewal that waits for ever on a silent connection is no renewal.
-    pool.connection_kwargs["socket_timeout"] = silent_after(channel.lease_seconds)
+    pool.connection_kwargs["socket_timeout"] = silence_timeout(channel.lease_seconds)
     return LeaseKeeper(
         lambda: redis.Redis(connection_pool=pool),
-        channel.names,
-        lasts=channel.lease_seconds,
-        bounds=bounds or Bounds(),
+        channel.keys,
+        lease_seconds=channel.lease_seconds,
+        bounds=bounds or DeadLetterLimits(),
     )
 
 

@@ -25,7 +25,8 @@ from typing import Any
 import redis
 
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys
+from headrace.wire.keys import Keys
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease
 from headrace_worker.transport.notifications import POLL_EVERY
 
 log = logging.getLogger("headrace.claims")
@@ -37,8 +38,8 @@ _PAUSE = 60.0
 class BlockingClaim:
     """The lease of one channel that stands while nothing waits. Moments are of a monotonic clock, in seconds."""
 
-    def __init__(self, names: LeaseKeys, lasts: float) -> None:
-        self._names, self._lasts = names, lasts
+    def __init__(self, keys: Keys, lasts: float) -> None:
+        self._keys, self._lasts = keys, lasts
         #: It may be in `leases`, and hold a job, from when it is offered until a claim finds jobs.
         self.lease: Lease | None = None
         #: Until when a wait may begin: nobody has seen that the lease lapsed, and taken it away.
@@ -67,7 +68,7 @@ class BlockingClaim:
         source, _ = claim.lease.origins[0]
         place = (claim.lease.queue, source)
         # What was lost with its process runs alone, and is not waited for.
-        self._twice = bool(source) and claim.lease.of_jobs and place == self._place
+        self._twice = bool(source) and claim.lease.holds_jobs and place == self._place
         self._place = place
         self.drop()
 
@@ -89,15 +90,15 @@ class BlockingClaim:
         """The list at which the lease stands."""
         if self.lease is None:
             return None
-        return self._names.sources(self.lease.queue)[self.lease.origins[0][0]]
+        return self._keys.sources(self.lease.queue)[self.lease.origins[0][0]]
 
     def commands(self, lease: Lease) -> list[Sequence[Any]]:
         """What to send to wait. All are answered when a job has come, or none has in time."""
         return [
-            ("BLMOVE", self.source, self._names.lease(lease.name), "RIGHT", "LEFT", POLL_EVERY),
-            ("ZSCORE", self._names.keys.leases, lease.member),
+            ("BLMOVE", self.source, self._keys.lease(lease.name), "RIGHT", "LEFT", POLL_EVERY),
+            ("ZSCORE", self._keys.leases, lease.member),
             ("LLEN", self.source),
-            ("EXISTS", self._names.keys.cancelled),
+            ("EXISTS", self._keys.cancelled),
             READ_SERVER_TIME.args,
         ]
 
@@ -118,7 +119,11 @@ class BlockingClaim:
             return None
         at_ms = decode_server_time(time_reply)
         return Claim(
-            lease=self.lease, frames=[frame], check_outcomes=bool(look), at_ms=at_ms, taken_at=time.monotonic()
+            lease=self.lease,
+            queued_messages=[frame],
+            check_outcomes=bool(look),
+            claimed_ms=at_ms,
+            claimed_monotonic=time.monotonic(),
         )
 
     def _refused(self, error: redis.ResponseError) -> None:

@@ -33,8 +33,8 @@ from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys, model_name
 from headrace_worker.transport import leases, scripts
 from headrace_worker.transport.blocking_claim import BlockingClaim
-from headrace_worker.transport.lease_keeper import silent_after
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, LeaseKeys, NothingClaimed
+from headrace_worker.transport.lease_keeper import silence_timeout
+from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, NothingClaimed
 from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.notifications import QueueNotifications
 
@@ -43,7 +43,7 @@ log = logging.getLogger("headrace.claims")
 #: One claim in this many takes the lowest priority first: file batches are never starved.
 _LOWEST_EVERY = 10
 #: What kombu sets on a channel from the transport options, besides its own.
-OPTIONS = ("lease_seconds", "limits_for", "release_on_close", "handed_over")
+OPTIONS = ("lease_seconds", "limits_for", "release_on_close", "on_delivered")
 
 
 def one_by_one(queue: str) -> ClaimLimits:
@@ -82,7 +82,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         if cause := getattr(message, "cause", None):
             keeper.requeue_isolated(delivery_tag, cause)
         elif requeue:
-            keeper.release(delivery_tag, behind=True)
+            keeper.requeue(delivery_tag, behind=True)
         else:
             keeper.discard(delivery_tag)
         super().ack(delivery_tag)
@@ -99,7 +99,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     limits_for: Callable[[str], ClaimLimits] = staticmethod(one_by_one)
     release_on_close: bool = True
     #: Another: called when a claim was handed to Celery, which has put it before its pool.
-    handed_over: Callable[[], None] = staticmethod(lambda: None)
+    on_delivered: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._wakeup: QueueNotifications | None = None
@@ -114,9 +114,9 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         #: When (monotonic) a queue that is left to fill up has waited long enough.
         self._filling: dict[str, float] = {}
         super().__init__(*args, **kwargs)
-        self.names = LeaseKeys(Keys(self.global_keyprefix))
+        self.keys = Keys(self.global_keyprefix)
         self.keeper = self.connection.keeper_for(self)
-        self._standing = BlockingClaim(self.names, self.lease_seconds)
+        self._standing = BlockingClaim(self.keys, self.lease_seconds)
 
     # --- the claim, sent and read ------------------------------------------------------------------
 
@@ -139,10 +139,10 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         standing = self._standing.offered(asks, self.keeper.next_name) if wakeup.may_sleep else None
         name = self.keeper.next_name()
         keys, values = leases.claim_call(
-            self.names,
+            self.keys,
             name,
             asks,
-            lasts_ms=self.keeper.lasts_ms,
+            lease_ms=self.keeper.lease_ms,
             lowest_first=next(self._claims) % _LOWEST_EVERY == 0,
             standing=standing,
         )
@@ -160,7 +160,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         if self._wakeup is None or not self._wakeup.belongs_to(connection):
             self._drop_wakeup()
             self._wakeup = QueueNotifications(self, connection)
-            self._wakeup.watch(self.names, self.active_queues)
+            self._wakeup.watch(self.keys, self.active_queues)
         return self._wakeup
 
     def _asks(self, now: float) -> list[ClaimLimits]:
@@ -186,7 +186,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
                 self._brpop_start()  # claim now: the loop's next turn takes a while to come
             raise Empty
         self._queue_cycle.rotate(got.lease.queue)
-        if got.lease.of_jobs:
+        if got.lease.holds_jobs:
             self._hand_over(got)
         else:
             self._hand_over_ordinary(got)
@@ -218,8 +218,8 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         got = leases.claimed(reply, sent.name, sent.asks, time.monotonic())
         sent.wakeup.record_claim(isinstance(got, Claim))
         if isinstance(got, NothingClaimed):
-            self._standing.is_parked(got.stands, self._brpop_sent_at)
-            self._let_fill(got.queues, {ask.queue: ask for ask in sent.asks})
+            self._standing.is_parked(got.parked, self._brpop_sent_at)
+            self._let_fill(got.filling, {ask.queue: ask for ask in sent.asks})
         else:
             self._standing.record_claim(got)
             self._filling.pop(got.lease.queue, None)
@@ -246,15 +246,15 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         if (sent := self._sent) is not None and connection is self._in_poll:
             self._sent = None
             if lease := self._standing.drop():
-                self.keeper.adopt_orphans(lease.name, sent.wakeup.client_id)
+                self.keeper.adopt_orphan(lease.name, sent.wakeup.client_id)
             if not sent.waits:
-                self.keeper.adopt_orphans(sent.name)
+                self.keeper.adopt_orphan(sent.name)
         super()._on_connection_disconnect(connection)
 
     def drop_if_silent(self) -> None:
         """Give up a connection that does not answer."""
         connection = self._in_poll
-        patience = silent_after(self.lease_seconds)
+        patience = silence_timeout(self.lease_seconds)
         if connection and time.monotonic() - self._brpop_sent_at > patience:
             sock = connection._sock  # noqa: SLF001  # as kombu does
             if sock is not None and not kombu_redis._socket_readable(sock):  # noqa: SLF001  # kombu's own check
@@ -274,7 +274,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         ask = self.limits_for(claim.lease.queue)
         message = claim_message(msgspec.structs.replace(claim, route=ask.route), ask.time_limits)
         self.connection._deliver(message, claim.lease.queue)  # noqa: SLF001  # as kombu does
-        self.handed_over()
+        self.on_delivered()
 
     def _hand_over_ordinary(self, claim: Claim) -> None:
         message = self._ordinary(claim)
@@ -283,7 +283,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
 
     def _ordinary(self, claim: Claim, no_ack: bool | None = None) -> dict[str, Any] | None:
         """An ordinary task's message as it is, but for its delivery tag; None for what is no message."""
-        lease, frame = claim.lease, claim.frames[0]
+        lease, frame = claim.lease, claim.queued_messages[0]
         leased = not (lease.queue in self._without_ack if no_ack is None else no_ack)
         try:
             message: dict[str, Any] = loads(frame.decode())
@@ -294,7 +294,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             )
             worker = self.keeper.owner.partition("/")[0]
             malformed = malformed_letter(frame, error, queue=lease.queue, worker=worker)
-            self.keeper.commands.store_dead_letters(malformed, frame, lease if leased else None)
+            self.keeper.commands.store_dead_letter(malformed, frame, lease if leased else None)
             return None
         if leased:
             self.keeper.hold(claim)
@@ -372,21 +372,21 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             self._end_wait()
             with contextlib.suppress(Empty, *self.connection_errors):
                 if isinstance(got := self._read_sent(), Claim):
-                    self.keeper.adopt_orphans(got.lease.name)
+                    self.keeper.adopt_orphan(got.lease.name)
         if lease := self._standing.drop():
-            self.keeper.adopt_orphans(lease.name)
+            self.keeper.adopt_orphan(lease.name)
 
     def _watch_queues(self) -> None:
         queues = self.active_queues
         if not self._without_ack.issuperset(queues):  # a consumer of replies has no lease to renew
             self.keeper.watch(queue for queue in queues if model_name(queue))
         if self._wakeup:
-            self._wakeup.watch(self.names, queues)
+            self._wakeup.watch(self.keys, queues)
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """One message of an ordinary queue, or None."""
         ask = ClaimLimits(queue=queue, leased=not no_ack)
-        got = self.keeper.commands.claim(self.keeper.next_name(), [ask], lasts_ms=self.keeper.lasts_ms)
+        got = self.keeper.commands.claim(self.keeper.next_name(), [ask], lease_ms=self.keeper.lease_ms)
         payload = None if isinstance(got, NothingClaimed) else self._ordinary(got, no_ack)
         if payload is None:
             return None
@@ -396,7 +396,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         return message
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: ARG002  # kombu's signature
-        self.keeper.release(message.delivery_tag)
+        self.keeper.requeue(message.delivery_tag)
 
     def close(self) -> None:
         """Close the channel; unfinished messages go back unless the owner of the transport sees to them."""

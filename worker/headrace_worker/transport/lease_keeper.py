@@ -21,7 +21,8 @@ import redis
 
 from headrace.connection.errors import is_read_only
 from headrace.wire.attempts import LEASE_EXPIRED
-from headrace_worker.transport.leases import Bounds, Claim, Lease, LeaseKeys, Leases
+from headrace.wire.keys import Keys
+from headrace_worker.transport.leases import Claim, DeadLetterLimits, Lease, Leases
 
 log = logging.getLogger("headrace.claims")
 
@@ -31,7 +32,7 @@ _RENEW_AT = 1 / 3
 _SWEEP_EVERY, _BOUND_EVERY = 1.0, 60.0
 
 
-def silent_after(lasts: float) -> float:
+def silence_timeout(lasts: float) -> float:
     """Seconds without a reply after which a connection is dead to a worker whose leases last so long.
 
     Redis answers at once. A renewal needs its second try before the lease lapses, and outcomes theirs soon.
@@ -45,18 +46,18 @@ class LeaseKeeper:
     def __init__(
         self,
         connect: Callable[[], redis.Redis],
-        names: LeaseKeys,
+        keys: Keys,
         *,
-        lasts: float,
-        bounds: Bounds,
+        lease_seconds: float,
+        bounds: DeadLetterLimits,
     ) -> None:
-        self.lasts_ms = int(lasts * 1000)
+        self.lease_ms = int(lease_seconds * 1000)
         #: Called once a minute, while sweeping goes well.
-        self.swept: Callable[[], None] = lambda: None
+        self.on_swept: Callable[[], None] = lambda: None
         #: Called before Redis is asked something, and once it has answered, each about every second.
-        self.asks: Callable[[], None] = lambda: None
-        self.answered: Callable[[], None] = lambda: None
-        self._connect, self._names, self._bounds = connect, names, bounds
+        self.on_request: Callable[[], None] = lambda: None
+        self.on_reply: Callable[[], None] = lambda: None
+        self._connect, self._keys, self._bounds = connect, keys, bounds
         self._queues: tuple[str, ...] = ()
         self._begin()
 
@@ -112,28 +113,28 @@ class LeaseKeeper:
 
     def acknowledge(self, name: str) -> None:
         """Done with. The lease of an ordinary message ends here; that of jobs ended when they were published."""
-        if (lease := self._held.pop(name, None)) and not lease.of_jobs:
+        if (lease := self._held.pop(name, None)) and not lease.holds_jobs:
             self.commands.finish(lease)
 
     def discard(self, name: str) -> None:
         """Not wanted. An ordinary message is gone; jobs are not: they go back."""
         if lease := self._held.pop(name, None):
-            if lease.of_jobs:
-                self._release(lease)
+            if lease.holds_jobs:
+                self._requeue(lease)
             else:
                 self.commands.finish(lease)
 
-    def release(self, name: str, *, behind: bool = False) -> None:
+    def requeue(self, name: str, *, behind: bool = False) -> None:
         """Put the claim's messages back where they came from; an ordinary one may go behind what waits there."""
         if lease := self._held.pop(name, None):
-            self._release(lease, behind=behind)
+            self._requeue(lease, behind=behind)
 
-    def _release(self, lease: Lease, *, behind: bool = False) -> None:
+    def _requeue(self, lease: Lease, *, behind: bool = False) -> None:
         try:
-            self.commands.release(lease, delivered=True, behind=behind)
+            self.commands.requeue(lease, delivered=True, behind=behind)
         except redis.RedisError as error:
             log.warning("could not put a claim of %s back, will do so when Redis answers: %s", lease.queue, error)
-            self.adopt_orphans(lease.name)
+            self.adopt_orphan(lease.name)
 
     def requeue_isolated(self, name: str, cause: str) -> None:
         """The process that ran the claim was lost: its jobs run again, each alone."""
@@ -141,13 +142,13 @@ class LeaseKeeper:
             count = self.commands.requeue_isolated(lease, cause, owner=self.owner)
             log.warning("%s: %d jobs of %s go back, to run alone", cause, count, lease.queue)
 
-    def adopt_orphans(self, name: str, waits: int = 0) -> None:
+    def adopt_orphan(self, name: str, waits: int = 0) -> None:
         """Nobody runs this claim, if it was ever made: give it back, uncounted, as soon as Redis answers.
 
         `waits` is the connection, by its id at Redis, whose wait may yet fill a lease that stands.
         """
         self._held.pop(name, None)
-        self._strays[name] = (time.monotonic() + self.lasts_ms / 1000, waits)
+        self._strays[name] = (time.monotonic() + self.lease_ms / 1000, waits)
         self._hurry.set()
 
     def close(self) -> int:
@@ -165,8 +166,8 @@ class LeaseKeeper:
         names = {*held, *strays}
         try:
             names = held | self._certain(self.commands, strays)
-            leases = self.commands.named(names) if names else []
-            return sum(self.commands.release(lease, delivered=lease.name in held) > 0 for lease in leases)
+            leases = self.commands.find(names) if names else []
+            return sum(self.commands.requeue(lease, delivered=lease.name in held) > 0 for lease in leases)
         except redis.RedisError as error:
             log.warning("could not put %d claims back, they run elsewhere when they lapse: %s", len(names), error)
             return 0
@@ -179,11 +180,11 @@ class LeaseKeeper:
         """Commands on connections of the keeper's own."""
         if self._client is None:
             self._client = self._connect()
-            self._leases = Leases(self._client, self._names, self._bounds)
+            self._leases = Leases(self._client, self._keys, self._bounds)
         return self._leases
 
     def _run(self, commands: Leases) -> None:
-        renew_every = self.lasts_ms / 1000 * _RENEW_AT
+        renew_every = self.lease_ms / 1000 * _RENEW_AT
         tick = min(_SWEEP_EVERY, renew_every)
         renew_at, sweep_from, failed = time.monotonic() + renew_every, 0.0, False
         bound_at = 0.0
@@ -193,7 +194,7 @@ class LeaseKeeper:
             if self._closed:
                 return
             now = time.monotonic()
-            self.asks()
+            self.on_request()
             try:
                 if now >= renew_at:
                     renew_at = now + renew_every
@@ -203,14 +204,14 @@ class LeaseKeeper:
                     self._sweep(commands)
                 if now >= bound_at:
                     bound_at = now + _BOUND_EVERY
-                    commands.bound()
-                    self.swept()
-                self.answered()
+                    commands.trim_dead_letters()
+                    self.on_swept()
+                self.on_reply()
                 failed = False
             except Exception as error:  # noqa: BLE001  # whatever it was: without renewals every lease is lost
                 log.warning("could not renew or sweep leases, will try again: %s", error)
                 if isinstance(error, redis.ResponseError):
-                    self.answered()
+                    self.on_reply()
                 # Redis was away for everyone. Let all who live renew, before what is left counts as lost.
                 renew_at, sweep_from = now, now + renew_every + tick
                 if is_read_only(error):
@@ -221,7 +222,7 @@ class LeaseKeeper:
 
     def _renew(self, commands: Leases) -> None:
         held = list(self._held.values())
-        lost = {lease.name: lease for lease in commands.renew(held, lasts_ms=self.lasts_ms)} if held else {}
+        lost = {lease.name: lease for lease in commands.renew(held, lease_ms=self.lease_ms)} if held else {}
         # The lease of a claim that has just been published is missing too, until its message is acknowledged.
         for name in self._missing & lost.keys() & self._held.keys():
             log.warning("lost the lease of a claim of %s; its jobs run elsewhere", lost[name].queue)
@@ -231,8 +232,8 @@ class LeaseKeeper:
     def _give_back(self, commands: Leases, now: float) -> None:
         strays = dict(self._strays)
         names = self._certain(commands, strays)
-        for lease in commands.named(names) if names else ():
-            log.info("a claim of %s reached nobody; %d messages go back", lease.queue, commands.release(lease))
+        for lease in commands.find(names) if names else ():
+            log.info("a claim of %s reached nobody; %d messages go back", lease.queue, commands.requeue(lease))
         for name, (until, _) in strays.items():
             if until < now or name not in names:
                 self._strays.pop(name, None)
@@ -246,12 +247,12 @@ class LeaseKeeper:
         lapsed = commands.expired()
         # Redis was away for everyone, also if this worker started later and never saw it: leases have lapsed whose
         # owners live, and come to renew them.
-        if lapsed and commands.up_for() * 1000 < self.lasts_ms:
+        if lapsed and commands.uptime_seconds() * 1000 < self.lease_ms:
             lapsed = []
         for lease in lapsed:
-            if count := commands.requeue_isolated(lease, LEASE_EXPIRED, owner=lease.owner, only_if_lapsed=True):
+            if count := commands.requeue_isolated(lease, LEASE_EXPIRED, owner=lease.owner, only_if_expired=True):
                 # It was ended without a word, or cut off: a worker that is told to stop puts its claims back.
                 log.error("the owner of a claim of %s was lost: %d jobs run again, alone", lease.queue, count)
         for queue in self._queues:
-            while commands.due(queue):
+            while commands.move_due(queue):
                 pass

@@ -31,7 +31,7 @@ def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, Non
     `time_limits` are seconds, the hard limit and the soft one: Celery's pool enforces them.
     """
     name, queue = claim.lease.name, claim.lease.queue
-    jobs = len(claim.frames)
+    jobs = len(claim.queued_messages)
     return {
         "body": _ENCODER.encode(claim),
         "content-type": CONTENT_TYPE,

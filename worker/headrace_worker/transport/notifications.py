@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 if TYPE_CHECKING:
+    from headrace.wire.keys import Keys
     from headrace_worker.transport.channel import ClaimingChannel
-    from headrace_worker.transport.leases import LeaseKeys
 
 log = logging.getLogger("headrace.claims")
 
@@ -92,11 +92,9 @@ class QueueNotifications:
         """Whether this was made for the socket a connection has now."""
         return self._sock is not None and connection._sock is self._sock  # noqa: SLF001
 
-    def watch(self, names: LeaseKeys, queues: Iterable[str]) -> None:
+    def watch(self, keys: Keys, queues: Iterable[str]) -> None:
         """Set the queues whose lists wake us."""
-        prefixes = covering(
-            [key for queue in queues for key in (names.keys.prefix + queue, names.keys.isolated(queue))]
-        )
+        prefixes = covering([key for queue in queues for key in (keys.prefix + queue, keys.isolated(queue))])
         if prefixes != self._prefixes:
             self._prefixes = prefixes
             self._tracking = self._wanted = self.asleep = False
