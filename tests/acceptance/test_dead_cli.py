@@ -13,7 +13,14 @@ from headrace.wire.dead_letter import decode_exported
 from headrace.wire.keys import Keys
 from tests.support.command import headrace
 from tests.support.stock_worker import publish_stock_contract
-from tests.support.stored_dead_letters import bury, bury_malformed, bury_storm, crashed, letter, message
+from tests.support.stored_dead_letters import (
+    crashed_attempt,
+    make_letter,
+    make_message,
+    store_group,
+    store_letter,
+    store_malformed,
+)
 from tests.support.terminal import Terminal
 
 SECRET = [{"age": 41, "plan": "a-secret-plan"}]
@@ -41,8 +48,8 @@ def test_no_letters_are_told_on_stderr(url):
 
 
 def test_a_storm_is_a_line_with_its_count_and_an_example(url, server):
-    bury_storm(server, 10_000, died_ms=1767323045678)
-    bury(server, letter("x", reason="crash", error="WorkerLostError"))
+    store_group(server, 10_000, died_ms=1767323045678)
+    store_letter(server, make_letter("x", reason="crash", error="WorkerLostError"))
     server.set(Keys().dead_dropped, 1234)
     shown = headrace("dead", "list")
     assert shown.returncode == 0
@@ -63,7 +70,7 @@ def test_a_storm_is_a_line_with_its_count_and_an_example(url, server):
 
 
 def test_the_list_as_json_says_the_same(url, server):
-    bury_storm(server, 3, died_ms=1767323045678)
+    store_group(server, 3, died_ms=1767323045678)
     (storm,) = map(json.loads, headrace("dead", "list", "--json").stdout.splitlines())
     assert (storm["count"], storm["oldest_ms"], storm["newest_ms"]) == (3, 1767323045678, 1767323045680)
     each = [json.loads(line) for line in headrace("dead", "list", "--all", "--json").stdout.splitlines()]
@@ -72,8 +79,10 @@ def test_the_list_as_json_says_the_same(url, server):
 
 
 def test_the_list_is_filtered(url, server):
-    bury(server, letter("old", model="churn"), died_ms=ago(7200))
-    bury(server, letter("new", model="fraud", reason="bad input", error="InvalidInput"), died_ms=ago(2))
+    store_letter(server, make_letter("old", model="churn"), died_ms=ago(7200))
+    store_letter(
+        server, make_letter("new", model="fraud", reason="bad input", error="InvalidInput"), died_ms=ago(2)
+    )
     for arguments, found in (
         (["--model", "churn"], ["old"]),
         (["--reason", "bad input"], ["new"]),
@@ -88,9 +97,9 @@ def test_the_list_is_filtered(url, server):
 
 
 def test_a_letter_is_shown_with_its_history_and_without_its_payload(url, server):
-    attempts = (crashed(1767323045678), crashed(1767323045678, "error:TimeoutError"))
-    dead = letter("a", attempts=attempts, metadata={"by": "billing"})
-    bury(server, dead, message("a", SECRET), died_ms=1767323049999)
+    attempts = (crashed_attempt(1767323045678), crashed_attempt(1767323045678, "error:TimeoutError"))
+    dead = make_letter("a", attempts=attempts, metadata={"by": "billing"})
+    store_letter(server, dead, make_message("a", SECRET), died_ms=1767323049999)
     shown = headrace("dead", "show", "a")
     assert shown.returncode == 0
     for line in (
@@ -106,22 +115,22 @@ def test_a_letter_is_shown_with_its_history_and_without_its_payload(url, server)
     ):
         assert line in shown.stdout.splitlines()
     as_json = headrace("dead", "show", "a", "--json").stdout
-    assert json.loads(as_json)["payload_bytes"] == len(message("a", SECRET))
+    assert json.loads(as_json)["payload_bytes"] == len(make_message("a", SECRET))
     for said in (shown.stdout, as_json, headrace("dead", "list").stdout, headrace("dead", "list", "--all").stdout):
         assert "secret" not in said
         assert base64.b64encode(b"secret").decode()[:6] not in said
 
 
 def test_the_payload_is_shown_when_asked_for(url, server):
-    bury(server, letter("a"), message("a", SECRET))
+    store_letter(server, make_letter("a"), make_message("a", SECRET))
     assert '  {"age":41,"plan":"a-secret-plan"}' in headrace("dead", "show", "a", "--payload").stdout
     as_json = json.loads(headrace("dead", "show", "a", "--payload", "--json").stdout)
     assert as_json["instances"] == SECRET
-    assert base64.b64decode(as_json["payload"]) == message("a", SECRET)
+    assert base64.b64decode(as_json["payload"]) == make_message("a", SECRET)
 
 
 def test_of_bytes_that_are_no_job_a_head_is_shown_when_asked_for(url, server):
-    name = bury_malformed(server, b"\x00\x1b[31m" + b"x" * 100_000)
+    name = store_malformed(server, b"\x00\x1b[31m" + b"x" * 100_000)
     plain = headrace("dead", "show", name)
     assert "message    100,006 bytes" in plain.stdout
     assert "payload" not in plain.stdout
@@ -132,9 +141,11 @@ def test_of_bytes_that_are_no_job_a_head_is_shown_when_asked_for(url, server):
 
 def test_what_others_wrote_cannot_write_to_the_terminal(url, server):
     evil = "\x1b[2J\r\nfake\u202e"
-    bury(
+    store_letter(
         server,
-        letter(f"a{evil}", error=f"E{evil}", message=evil, worker=evil, traceback=evil, metadata={evil: evil}),
+        make_letter(
+            f"a{evil}", error=f"E{evil}", message=evil, worker=evil, traceback=evil, metadata={evil: evil}
+        ),
     )
     for arguments in (["list"], ["list", "--all"], ["show", f"a{evil}", "--payload"]):
         shown = headrace("dead", *arguments)
@@ -144,7 +155,7 @@ def test_what_others_wrote_cannot_write_to_the_terminal(url, server):
 
 
 def test_several_letters_are_shown_until_one_is_not_there(url, server):
-    bury(server, letter("a"))
+    store_letter(server, make_letter("a"))
     shown = headrace("dead", "show", "a", "nobody")
     assert shown.returncode == 1
     assert shown.stdout.startswith("letter     a\n")
@@ -158,7 +169,7 @@ def test_several_letters_are_shown_until_one_is_not_there(url, server):
 
 def test_letters_are_replayed_by_id(url, server):
     for name in ("a", "b"):
-        bury(server, letter(name))
+        store_letter(server, make_letter(name))
     done = headrace("dead", "replay", "a", "--json")
     assert (done.returncode, done.stderr) == (0, "1 dead letter replayed\n")
     assert json.loads(done.stdout) == {"done": 1, "gone": 0, "taken": 0, "no_job": 0, "missing": []}
@@ -166,8 +177,8 @@ def test_letters_are_replayed_by_id(url, server):
 
 
 def test_letters_are_replayed_by_what_they_have_in_common(url, server):
-    bury(server, letter("a", reason="crash"))
-    bury(server, letter("b"))
+    store_letter(server, make_letter("a", reason="crash"))
+    store_letter(server, make_letter("b"))
     done = headrace("dead", "replay", "--reason", "crash", "--yes")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "1 dead letter replayed\n")
     assert server.zrange(Keys().dead_times, 0, -1) == [b"b"]
@@ -175,7 +186,7 @@ def test_letters_are_replayed_by_what_they_have_in_common(url, server):
 
 def test_ids_are_read_from_standard_input(url, server):
     for name in ("a", "b", "c"):
-        bury(server, letter(name))
+        store_letter(server, make_letter(name))
     done = headrace("dead", "purge", "-", stdin="a\n\n  b\n")
     assert (done.returncode, done.stderr) == (0, "2 dead letters purged\n")
     assert headrace("dead", "purge", "-", stdin="").stderr == "no dead letter matches: nothing was purged\n"
@@ -183,7 +194,7 @@ def test_ids_are_read_from_standard_input(url, server):
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(url, server):
-    bury(server, letter("a"))
+    store_letter(server, make_letter("a"))
     for verb in ("replay", "purge"):
         done = headrace("dead", verb, "--all", "--dry-run")
         assert (done.returncode, done.stderr) == (0, f"1 dead letter would be {verb.rstrip('e')}ed\n")
@@ -192,7 +203,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(url, server):
 
 def test_a_replay_to_another_version_and_at_a_rate(url, server):
     for number in range(6):
-        bury(server, letter(f"n{number}"), message(f"n{number}", version="2"))
+        store_letter(server, make_letter(f"n{number}"), make_message(f"n{number}", version="2"))
     refused = headrace("dead", "replay", "--all", "--yes", "--version", "9")
     assert (refused.returncode, refused.stderr) == (1, "headrace: model 'churn' has no version '9'; it has 3\n")
     began = time.monotonic()
@@ -203,7 +214,7 @@ def test_a_replay_to_another_version_and_at_a_rate(url, server):
 
 
 def test_nothing_to_replay_or_purge_is_said_so(url, server):
-    bury(server, letter("a"))
+    store_letter(server, make_letter("a"))
     for verb, done in (("replay", "replayed"), ("purge", "purged")):
         for more in ([], ["--yes"]):
             shown = headrace("dead", verb, "--model", "nobody", *more)
@@ -211,7 +222,7 @@ def test_nothing_to_replay_or_purge_is_said_so(url, server):
 
 
 def test_an_id_that_is_not_there_is_an_error(url, server):
-    bury(server, letter("a"))
+    store_letter(server, make_letter("a"))
     for verb, done in (("replay", "replayed"), ("purge", "purged")):
         shown = headrace("dead", verb, "nobody")
         assert shown.returncode == 1
@@ -219,14 +230,14 @@ def test_an_id_that_is_not_there_is_an_error(url, server):
 
 
 def test_letters_that_cannot_be_replayed_exit_3_beside_others_and_1_alone(url, server):
-    name = bury_malformed(server, b"garbage")
-    bury(server, letter("a"))
+    name = store_malformed(server, b"garbage")
+    store_letter(server, make_letter("a"))
     some = headrace("dead", "replay", "--all", "--yes")
     assert some.returncode == 3
     assert some.stderr.splitlines()[0] == "1 dead letter replayed"
     assert "their bytes are no job" in some.stderr
     assert headrace("dead", "replay", name).returncode == 1
-    bury(server, letter("b"), ended=False)
+    store_letter(server, make_letter("b"), ended=False)
     headrace("submit", "churn", '{"age": 1, "plan": "x"}', "--id", "b")
     taken = headrace("dead", "replay", "b")
     assert taken.returncode == 1
@@ -248,7 +259,7 @@ def test_letters_that_cannot_be_replayed_exit_3_beside_others_and_1_alone(url, s
     ids=str,
 )
 def test_many_letters_are_never_meant_by_mistake(url, server, verb, arguments, says):
-    bury(server, letter("a"))
+    store_letter(server, make_letter("a"))
     shown = headrace("dead", verb, *arguments)
     assert shown.returncode == 2
     assert says in shown.stderr
@@ -258,12 +269,12 @@ def test_many_letters_are_never_meant_by_mistake(url, server, verb, arguments, s
 
 def test_a_person_is_shown_what_is_meant_and_asked(url, server):
     for number in range(3):
-        bury(server, letter(f"n{number}"))
+        store_letter(server, make_letter(f"n{number}"))
     asked = Terminal("dead", "purge", "--model", "churn", "--url", url)
     shown = asked.read(until="Go on?")
     assert "NEWEST" in shown
     assert "3 dead letters to be purged" in shown
-    bury(server, letter("later"), died_ms=ago(0))
+    store_letter(server, make_letter("later"), died_ms=ago(0))
     asked.type(b"y\n")
     assert "3 dead letters purged" in asked.read()
     assert asked.process.wait(20) == 0
@@ -271,7 +282,7 @@ def test_a_person_is_shown_what_is_meant_and_asked(url, server):
 
 
 def test_who_says_no_has_nothing_done(url, server):
-    bury(server, letter("a"))
+    store_letter(server, make_letter("a"))
     asked = Terminal("dead", "replay", "--all", "--url", url)
     asked.read(until="Go on?")
     asked.type(b"n\n")
@@ -282,7 +293,7 @@ def test_who_says_no_has_nothing_done(url, server):
 
 def test_a_slow_replay_shows_how_far_it_is_and_can_be_stopped(url, server):
     for number in range(100):
-        bury(server, letter(f"n{number}"))
+        store_letter(server, make_letter(f"n{number}"))
     slow = Terminal("dead", "replay", "--all", "--yes", "--rate", "5", "--url", url)
     slow.read(until="3 dead letters replayed")
     slow.type(b"\x03")
@@ -297,13 +308,13 @@ def test_a_slow_replay_shows_how_far_it_is_and_can_be_stopped(url, server):
 
 
 def test_an_export_holds_everything(url, server, tmp_path):
-    bury(server, letter("a"), message("a", SECRET))
-    name = bury_malformed(server, b"\x00\xffgarbage")
+    store_letter(server, make_letter("a"), make_message("a", SECRET))
+    name = store_malformed(server, b"\x00\xffgarbage")
     out = tmp_path / "dead.jsonl"
     done = headrace("dead", "export", "-o", str(out))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "2 dead letters exported\n")
     first, second = (decode_exported(line) for line in out.read_text().splitlines())
-    assert first.payload == message("a", SECRET)
+    assert first.payload == make_message("a", SECRET)
     assert (second.id, second.payload) == (name, b"\x00\xffgarbage")
     assert headrace("dead", "export").stdout == out.read_text()
     assert headrace("dead", "export", "a").stdout == out.read_text().splitlines()[0] + "\n"
@@ -315,7 +326,7 @@ def test_an_export_does_not_overwrite_and_says_what_is_missing(url, server, tmp_
     out.write_text("mine")
     assert headrace("dead", "export", "-o", str(out)).returncode == 1
     assert out.read_text() == "mine"
-    bury(server, letter("a"))
+    store_letter(server, make_letter("a"))
     missing = headrace("dead", "export", "a", "nobody", "-o", str(out), "--force")
     assert missing.returncode == 1
     assert missing.stderr == "1 dead letter exported\nthere is no dead letter nobody\n"
@@ -323,7 +334,7 @@ def test_an_export_does_not_overwrite_and_says_what_is_missing(url, server, tmp_
 
 
 def test_what_is_exported_can_be_read_as_the_page_says(url, server):
-    bury(server, letter("a"), message("a", SECRET))
+    store_letter(server, make_letter("a"), make_message("a", SECRET))
     line = json.loads(headrace("dead", "export").stdout)
     wire = json.loads(base64.b64decode(line["payload"]))
     (model, instances), _, _ = json.loads(base64.b64decode(wire["body"]))

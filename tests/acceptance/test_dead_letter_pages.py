@@ -29,7 +29,13 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
-from tests.support.stored_dead_letters import bury, bury_malformed, crashed, letter, message
+from tests.support.stored_dead_letters import (
+    crashed_attempt,
+    make_letter,
+    make_message,
+    store_letter,
+    store_malformed,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOW_TO, REFERENCE = DOCS / "how-to" / "handle-dead-letters.md", DOCS / "reference" / "dead-letters.md"
@@ -69,12 +75,14 @@ class Place:
             instances = [{"age": 41, "plan": "gold"}]
             for number in range(40):
                 name = f"order-{4672 + number}"
-                dead = letter(name, version="1", message=f"column {number} is of the wrong kind")
-                bury(server, dead, message(name, instances))
-            bury(
-                server, letter("old", reason="crash", error="WorkerLostError", attempts=(crashed(),)), died_ms=week
+                dead = make_letter(name, version="1", message=f"column {number} is of the wrong kind")
+                store_letter(server, dead, make_message(name, instances))
+            store_letter(
+                server,
+                make_letter("old", reason="crash", error="WorkerLostError", attempts=(crashed_attempt(),)),
+                died_ms=week,
             )
-            bury_malformed(server, b"\x00garbage")
+            store_malformed(server, b"\x00garbage")
 
 
 @pytest.fixture

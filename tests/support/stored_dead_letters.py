@@ -19,17 +19,17 @@ from headrace.wire.outcome import Failure, encode_outcome
 INSTANCES = [{"age": 41}]
 
 
-def crashed(at_ms: int = 1_700_000_000_000, cause: str = "crash") -> Attempt:
+def crashed_attempt(at_ms: int = 1_700_000_000_000, cause: str = "crash") -> Attempt:
     """A run that took its process with it."""
     return Attempt(cause=cause, owner="host-1", at_ms=at_ms, claim_size=1)
 
 
-def message(name: str, instances: Sequence[Any] = INSTANCES, **options: Any) -> bytes:
+def make_message(name: str, instances: Sequence[Any] = INSTANCES, **options: Any) -> bytes:
     """The message of a job as a producer writes it."""
     return encode_message(Job(id=name, **{"model": "churn", "instances": instances, **options}))
 
 
-def letter(name: str = "a", **fields: Any) -> DeadLetter:
+def make_letter(name: str = "a", **fields: Any) -> DeadLetter:
     """A letter of a model's own error, but for the fields given."""
     usual: dict[str, Any] = {
         "model": "churn",
@@ -46,7 +46,7 @@ def letter(name: str = "a", **fields: Any) -> DeadLetter:
     return DeadLetter(id=name, **{**usual, **fields})
 
 
-def bury(
+def store_letter(
     server: redis.Redis,
     dead: DeadLetter,
     payload: bytes | None = None,
@@ -61,7 +61,7 @@ def bury(
     moment = died_ms if died_ms is not None else decode_server_time(server.time())
     with server.pipeline() as pipe:
         pipe.hset(keys.dead, dead.id, dead.encode())
-        pipe.hset(keys.dead_messages, dead.id, message(dead.id) if payload is None else payload)
+        pipe.hset(keys.dead_messages, dead.id, make_message(dead.id) if payload is None else payload)
         pipe.zadd(keys.dead_times, {dead.id: moment})
         if ended:
             failure = Failure(
@@ -72,9 +72,9 @@ def bury(
     return dead.id
 
 
-def bury_malformed(server: redis.Redis, payload: bytes) -> str:
+def store_malformed(server: redis.Redis, payload: bytes) -> str:
     """Put the letter of bytes that are no job into Redis; its id."""
-    dead = letter(
+    dead = make_letter(
         malformed_letter_id(payload),
         model=None,
         version=None,
@@ -85,10 +85,10 @@ def bury_malformed(server: redis.Redis, payload: bytes) -> str:
         traceback=None,
         instances=None,
     )
-    return bury(server, dead, payload, ended=False)
+    return store_letter(server, dead, payload, ended=False)
 
 
-def bury_storm(server: redis.Redis, count: int, *, died_ms: int, **fields: Any) -> None:
+def store_group(server: redis.Redis, count: int, *, died_ms: int, **fields: Any) -> None:
     """Many letters alike but for a number, one each millisecond."""
     keys = Keys()
     for first in range(0, count, 1000):
@@ -96,14 +96,14 @@ def bury_storm(server: redis.Redis, count: int, *, died_ms: int, **fields: Any) 
         with server.pipeline(transaction=False) as pipe:
             for number in names:
                 name = f"storm-{number}"
-                dead = letter(name, message=f"row {number} of {name} cannot be", **fields)
+                dead = make_letter(name, message=f"row {number} of {name} cannot be", **fields)
                 pipe.hset(keys.dead, name, dead.encode())
-                pipe.hset(keys.dead_messages, name, message(name))
+                pipe.hset(keys.dead_messages, name, make_message(name))
                 pipe.zadd(keys.dead_times, {name: died_ms + number})
             pipe.execute()
 
 
-def traces(server: redis.Redis) -> dict[str, Any]:
+def stored_ids(server: redis.Redis) -> dict[str, Any]:
     """What is left of letters in Redis."""
     keys = Keys()
     return {
@@ -113,7 +113,7 @@ def traces(server: redis.Redis) -> dict[str, Any]:
     }
 
 
-def parts(raw: bytes) -> dict[str, Any]:
+def decode_parts(raw: bytes) -> dict[str, Any]:
     """A message as a dictionary."""
     found: dict[str, Any] = msgspec.json.decode(raw)
     return found

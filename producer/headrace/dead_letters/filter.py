@@ -1,4 +1,4 @@
-"""Which dead letters are meant: by id, model, reason, error and age."""
+"""The filter of dead letters: by id, model, reason, error and age."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class DeadLetterFilter(TypedDict, total=False):
-    """What letters must have in common; all of it that is given. None is as good as not given."""
+    """The conditions that a letter must meet, all of them. None is the same as no condition."""
 
-    #: These, and no others.
+    #: The ids of the letters.
     ids: Iterable[str] | None
     #: The name of the model.
     model: str | None
@@ -28,14 +28,14 @@ class DeadLetterFilter(TypedDict, total=False):
     reason: str | None
     #: The name of the exception, `ValueError`, or with its module, `sklearn.exceptions.NotFittedError`.
     error: str | None
-    #: Died so long ago or longer: seconds, a timedelta, or the moment, with a time zone.
+    #: The least age, in seconds or as a timedelta; or the latest moment of death, with a time zone.
     older_than: float | timedelta | datetime | None
-    #: Died so long ago or less.
+    #: The greatest age, in seconds or as a timedelta; or the earliest moment of death, with a time zone.
     newer_than: float | timedelta | datetime | None
 
 
 class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """A filter that has been checked."""
+    """A filter whose conditions have been checked."""
 
     ids: tuple[str, ...] | None = None
     model: str | None = None
@@ -46,20 +46,21 @@ class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def matches_all(self) -> bool:
-        """Whether it is met by every letter."""
+        """True for a filter without conditions."""
         return self == CheckedFilter()
 
     def time_range(self, now_ms: int) -> tuple[int, int]:
-        """The first and last moment at which a letter wanted may have died, at the server's moment `now_ms`.
+        """Return the first and last moment at which a matching letter died; all times are unix milliseconds.
 
-        Letters that die from now on are never wanted: one that is replayed and dies again is not met twice.
+        `now_ms` is the server's time. Letters that die later do not match: an operation does not meet a letter
+        twice whose job it replayed and that failed again.
         """
-        first = 0 if self.newer_than is None else _moment(self.newer_than, now_ms)
-        last = now_ms if self.older_than is None else _moment(self.older_than, now_ms)
+        first = 0 if self.newer_than is None else _age_limit_ms(self.newer_than, now_ms)
+        last = now_ms if self.older_than is None else _age_limit_ms(self.older_than, now_ms)
         return first, min(last, now_ms)
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Whether a letter has what is wanted, its id and age aside."""
+        """Return whether a letter meets the conditions on model, reason and error."""
         return (
             (self.model is None or letter.model == self.model)
             and (self.reason is None or letter.reason == self.reason)
@@ -67,30 +68,43 @@ class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def parse_filter(given: DeadLetterFilter) -> CheckedFilter:
-    """A filter as it is used. Raises InvalidInput, and TypeError for a condition there is not."""
-    for name in given:
+def parse_filter(conditions: DeadLetterFilter) -> CheckedFilter:
+    """Check a filter. Raises InvalidInput for a wrong value, and TypeError for an unknown condition."""
+    for name in conditions:
         if name not in DeadLetterFilter.__annotations__:
             raise TypeError(
-                f"no letters are found by {name!r}, but by {', '.join(DeadLetterFilter.__annotations__)}"
+                f"dead letters have no condition {name!r}, but {', '.join(DeadLetterFilter.__annotations__)}"
             )
-    reason = given.get("reason")
+    reason = conditions.get("reason")
     if reason is not None and reason not in get_args(Reason):
         raise InvalidInput(f"`reason` is one of {', '.join(get_args(Reason))}")
-    ids = given.get("ids")
+    ids = conditions.get("ids")
     if isinstance(ids, str | bytes):
-        raise InvalidInput("`ids` is a list of ids; for one letter give a list of one")
+        raise InvalidInput("`ids` is a list of ids; for a single letter, pass a list of one id")
     return CheckedFilter(
         ids=None if ids is None else tuple(dict.fromkeys(ids)),
-        model=given.get("model"),
+        model=conditions.get("model"),
         reason=reason,
-        error=given.get("error"),
-        older_than=_age("older_than", given.get("older_than")),
-        newer_than=_age("newer_than", given.get("newer_than")),
+        error=conditions.get("error"),
+        older_than=_parse_age("older_than", conditions.get("older_than")),
+        newer_than=_parse_age("newer_than", conditions.get("newer_than")),
     )
 
 
-def _age(name: str, value: float | timedelta | datetime | None) -> timedelta | datetime | None:
+def require_filter(conditions: DeadLetterFilter, *, every: bool) -> CheckedFilter:
+    """Check a filter. Raises InvalidInput for a filter without conditions unless `every` is true."""
+    checked = parse_filter(conditions)
+    if checked.matches_all and not every:
+        raise InvalidInput("say which letters: by `ids`, `model`, `reason`, `error` or age, or `every=True`")
+    return checked
+
+
+def from_unix_ms(unix_ms: int) -> datetime:
+    """Return a moment from unix milliseconds, without rounding."""
+    return _EPOCH + unix_ms * _MILLISECOND
+
+
+def _parse_age(name: str, value: float | timedelta | datetime | None) -> timedelta | datetime | None:
     if not isinstance(value, datetime):
         return parse_duration(name, value)
     if value.tzinfo is None:
@@ -98,20 +112,7 @@ def _age(name: str, value: float | timedelta | datetime | None) -> timedelta | d
     return value
 
 
-def _moment(age: timedelta | datetime, now_ms: int) -> int:
+def _age_limit_ms(age: timedelta | datetime, now_ms: int) -> int:
     if isinstance(age, datetime):
         return (age - _EPOCH) // _MILLISECOND
     return now_ms - age // _MILLISECOND
-
-
-def from_unix_ms(ms: int) -> datetime:
-    """A moment out of unix milliseconds, exact to them."""
-    return _EPOCH + ms * _MILLISECOND
-
-
-def require_filter(given: DeadLetterFilter, *, every: bool) -> CheckedFilter:
-    """A filter that does not mean every letter by mistake."""
-    sought = parse_filter(given)
-    if sought.matches_all and not every:
-        raise InvalidInput("say which letters: by `ids`, `model`, `reason`, `error` or age, or `every=True`")
-    return sought

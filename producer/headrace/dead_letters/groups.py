@@ -1,4 +1,4 @@
-"""Dead letters that are alike: one line for ten thousand with one cause."""
+"""Groups of dead letters with one cause: letters whose messages differ only in numbers and ids."""
 
 from __future__ import annotations
 
@@ -10,79 +10,80 @@ import msgspec
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.outcome import Reason
 
-#: Numbers, and ids as programs make them: what differs between letters of one cause.
-_STRUCK = re.compile(
+#: Numbers and generated ids, which differ between the messages of one cause.
+_VARIABLE = re.compile(
     r"\b(?:0x)?(?=[a-f-]*[0-9])[0-9a-f]{8}[0-9a-f-]*\b|\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE
 )
-_STRUCK_AS = "#"
+_PLACEHOLDER = "#"
 #: Characters of a message that are compared.
-_COMPARED = 300
-#: Storms told apart. In more than that, letters are alike by all but their message.
-_MOST = 10_000
+_COMPARED_CHARACTERS = 300
+#: Groups with a message of their own. Beyond this number, letters are grouped by everything but their message.
+_MAX_GROUPS = 10_000
 
-_Kind = tuple[str | None, str | None, Reason, str, str]
+_GroupKey = tuple[str | None, str | None, Reason, str, str]
 
 
 class DeadLetterGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Letters of one model, version, reason and error, whose messages differ in numbers and ids at most."""
+    """Letters with the same model, version, reason and error, whose messages differ only in numbers and ids."""
 
     count: int
     model: str | None
     version: str | None
     reason: Reason
     error: str
-    #: What they say, with `#` for each number and id; empty where they say too many different things.
+    #: The common message, with `#` for each number and id; empty for a group of different messages (_MAX_GROUPS).
     message: str
     #: When the first and the last of them died, unix milliseconds.
     oldest_ms: int
     newest_ms: int
-    #: The id of the last.
+    #: The id of the newest letter.
     example: str
 
 
 class DeadLetterGroups:
-    """Letters sorted into storms one by one, in memory that does not grow with their number."""
+    """Counts letters by group; its memory does not grow with their number."""
 
     def __init__(self) -> None:
-        self._kinds: dict[_Kind, list[int]] = {}
-        self._examples: dict[_Kind, str] = {}
+        #: Count, oldest and newest moment of each group.
+        self._counts: dict[_GroupKey, list[int]] = {}
+        self._examples: dict[_GroupKey, str] = {}
 
     def add(self, letters: Iterable[DeadLetter]) -> None:
-        """Count letters in."""
+        """Count letters."""
         for letter in letters:
-            kind = self._kind(letter)
-            found = self._kinds.setdefault(kind, [0, letter.died_ms, letter.died_ms])
-            found[0] += 1
-            found[1] = min(found[1], letter.died_ms)
-            if letter.died_ms >= found[2]:
-                found[2] = letter.died_ms
-                self._examples[kind] = letter.id
+            key = self._key(letter)
+            counts = self._counts.setdefault(key, [0, letter.died_ms, letter.died_ms])
+            counts[0] += 1
+            counts[1] = min(counts[1], letter.died_ms)
+            if letter.died_ms >= counts[2]:
+                counts[2] = letter.died_ms
+                self._examples[key] = letter.id
 
-    def _kind(self, letter: DeadLetter) -> _Kind:
-        kind = (letter.model, letter.version, letter.reason, letter.error, normalise_message(letter))
-        if kind not in self._kinds and len(self._kinds) >= _MOST:
-            return (*kind[:4], "")
-        return kind
+    def _key(self, letter: DeadLetter) -> _GroupKey:
+        key = (letter.model, letter.version, letter.reason, letter.error, normalise_message(letter))
+        if key not in self._counts and len(self._counts) >= _MAX_GROUPS:
+            return (*key[:4], "")
+        return key
 
     def largest(self) -> tuple[DeadLetterGroup, ...]:
-        """The storms, the largest first, and of equals the newest."""
-        storms = (
+        """Return the groups, the largest first; among equal ones the newest first."""
+        groups = (
             DeadLetterGroup(
                 count=count,
-                model=kind[0],
-                version=kind[1],
-                reason=kind[2],
-                error=kind[3],
-                message=kind[4],
-                oldest_ms=oldest,
-                newest_ms=newest,
-                example=self._examples[kind],
+                model=model,
+                version=version,
+                reason=reason,
+                error=error,
+                message=message,
+                oldest_ms=oldest_ms,
+                newest_ms=newest_ms,
+                example=self._examples[(model, version, reason, error, message)],
             )
-            for kind, (count, oldest, newest) in self._kinds.items()
+            for (model, version, reason, error, message), (count, oldest_ms, newest_ms) in self._counts.items()
         )
-        return tuple(sorted(storms, key=lambda storm: (-storm.count, -storm.newest_ms, storm.example)))
+        return tuple(sorted(groups, key=lambda group: (-group.count, -group.newest_ms, group.example)))
 
 
 def normalise_message(letter: DeadLetter) -> str:
-    """What a letter says, without the numbers and ids that tell it from others like it."""
-    return _STRUCK.sub(_STRUCK_AS, letter.message[:_COMPARED])
+    """Return the beginning of a letter's message with `#` in place of each number and id."""
+    return _VARIABLE.sub(_PLACEHOLDER, letter.message[:_COMPARED_CHARACTERS])

@@ -37,7 +37,7 @@ from tests.support.acl import users
 from tests.support.claim_models import SLEEP, add, held, serving
 from tests.support.connections import MODEL, free_port, kill_pool, started, submits
 from tests.support.redis_servers import find
-from tests.support.stored_dead_letters import bury, crashed, letter
+from tests.support.stored_dead_letters import crashed_attempt, make_letter, store_letter
 from tests.support.waiting import wait_until
 
 #: redis-py tells its name and version where it may; a worker looks at what Redis promises at its start.
@@ -181,8 +181,8 @@ def test_an_operator_does_all_there_is_to_do_with_dead_letters(port: int, admin:
     published(admin)
     admin_raw = redis.Redis(port=port, username="admin", password="admin")
     with admin_raw, Client(settings=Settings(redis_url=url("operator", port))) as client:
-        for name, attempts in (("a", ()), ("b", (crashed(),)), ("c", ())):
-            bury(admin_raw, letter(name, attempts=attempts, model=MODEL, queue=f"predict.{MODEL}"))
+        for name, attempts in (("a", ()), ("b", (crashed_attempt(),)), ("c", ())):
+            store_letter(admin_raw, make_letter(name, attempts=attempts, model=MODEL, queue=f"predict.{MODEL}"))
         dead = client.dead_letters
         assert [storm.count for storm in dead.groups()] == [3]
         assert [one.id for one in dead.export()] == ["a", "b", "c"]
@@ -245,7 +245,7 @@ def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
 def test_a_producer_cannot_reach_dead_letters(port: int, admin: redis.Redis) -> None:
     published(admin)
     with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
-        bury(admin_raw, letter("a"))
+        store_letter(admin_raw, make_letter("a"))
     with Client(settings=Settings(redis_url=url("producer", port))) as client:
         for act in (
             lambda: list(client.dead_letters.list()),
@@ -264,7 +264,7 @@ def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, t
     for _ in range(2):
         add(tmp_path)
     with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
-        bury(admin_raw, letter("a", model=MODEL, version="2", queue=f"predict.{MODEL}"))
+        store_letter(admin_raw, make_letter("a", model=MODEL, version="2", queue=f"predict.{MODEL}"))
     settings = WorkerSettings(redis_url=url("worker", port), contract_ttl=0.01)
     with Client(settings=settings) as client:
         collector = GarbageCollector(
@@ -313,7 +313,7 @@ def test_a_reader_of_metrics_may_not(command: tuple[str, ...], port: int, admin:
 def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, tmp_path: Path) -> None:
     published(admin)
     with redis.Redis(port=port, username="admin", password="admin") as raw:
-        bury(raw, letter("a"))
+        store_letter(raw, make_letter("a"))
     web = free_port()
     flower = start_flower(url("flower", port), tmp_path, port=web, HEADRACE_FLOWER_ACTIONS="true")
     try:

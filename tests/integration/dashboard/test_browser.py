@@ -28,7 +28,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_flower, start_worker
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
-from tests.support.stored_dead_letters import bury, letter
+from tests.support.stored_dead_letters import make_letter, store_letter
 from tests.support.waiting import wait_until
 
 USER, PASSWORD = "ann", "s3cret"
@@ -184,8 +184,10 @@ def test_selected_dead_letters_are_purged_after_a_confirmation(page: Page, site:
 
 def test_long_names_do_not_widen_the_table(page: Page, site: Site):
     purge_all(site)
-    bury(site.redis, letter("i" * 70, model="model-of-a-name-" * 3, error="E" * 60, message="m" * 400))
-    bury(site.redis, letter("short"))
+    store_letter(
+        site.redis, make_letter("i" * 70, model="model-of-a-name-" * 3, error="E" * 60, message="m" * 400)
+    )
+    store_letter(site.redis, make_letter("short"))
     page.goto("/dead-letters")
     assert fits(page)
     for row in page.locator("#dead-letters-table tbody tr").all():

@@ -25,7 +25,13 @@ from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_flower
-from tests.support.stored_dead_letters import bury, bury_malformed, crashed, letter, traces
+from tests.support.stored_dead_letters import (
+    crashed_attempt,
+    make_letter,
+    store_letter,
+    store_malformed,
+    stored_ids,
+)
 
 LOGIN = "ann:s3cret"
 HOSTILE = "<script>document.title = 'owned'</script>"
@@ -134,7 +140,10 @@ def test_empty_pages_say_so(read_only: Site, path: str):
 def test_dead_letters_are_listed_newest_first_and_can_be_filtered(read_only: Site):
     for number in range(60):
         error = "KeyError" if number % 2 else "ValueError"
-        bury(read_only.redis, letter(f"job-{number:02}", error=error, model="churn" if number < 50 else "fraud"))
+        store_letter(
+            read_only.redis,
+            make_letter(f"job-{number:02}", error=error, model="churn" if number < 50 else "fraud"),
+        )
     first = read_only.json("/api/dead-letters")
     assert [letter["id"] for letter in first["dead_letters"]][:2] == ["job-59", "job-58"]
     last = read_only.json(f"/api/dead-letters?start={first['next']}")
@@ -148,7 +157,10 @@ def test_dead_letters_are_listed_newest_first_and_can_be_filtered(read_only: Sit
 
 
 def test_a_dead_letter_page_shows_the_history_and_no_payload(read_only: Site):
-    bury(read_only.redis, letter("a", attempts=(crashed(), crashed(cause="error:ConnectionResetError"))))
+    store_letter(
+        read_only.redis,
+        make_letter("a", attempts=(crashed_attempt(), crashed_attempt(cause="error:ConnectionResetError"))),
+    )
     _, page = read_only.request("/dead-letters/a")
     assert "crash" in page
     assert "error:ConnectionResetError" in page
@@ -161,9 +173,9 @@ def test_a_dead_letter_page_shows_the_history_and_no_payload(read_only: Site):
 
 def test_values_from_redis_are_escaped_in_html(acting: Site):
     name = "x'\"><img src=x onerror=alert(1)>/%2e%2e"
-    bury(
+    store_letter(
         acting.redis,
-        letter(
+        make_letter(
             name,
             error=HOSTILE,
             message=HOSTILE,
@@ -172,7 +184,7 @@ def test_values_from_redis_are_escaped_in_html(acting: Site):
             model=HOSTILE,
             queue=HOSTILE,
             metadata={HOSTILE: HOSTILE},
-            attempts=(crashed(cause=f"error:{HOSTILE}"),),
+            attempts=(crashed_attempt(cause=f"error:{HOSTILE}"),),
         ),
     )
     publish(acting, "churn")
@@ -192,20 +204,20 @@ def test_values_from_redis_are_escaped_in_html(acting: Site):
 
 
 def test_a_form_replays_and_purges(acting: Site):
-    bury(acting.redis, letter("a"))
-    bury(acting.redis, letter("b"))
-    bury(acting.redis, letter("c"))
-    malformed = bury_malformed(acting.redis, b"no job")
+    store_letter(acting.redis, make_letter("a"))
+    store_letter(acting.redis, make_letter("b"))
+    store_letter(acting.redis, make_letter("c"))
+    malformed = store_malformed(acting.redis, b"no job")
     status, page = acting.submit_form(id=["a", malformed, "gone"], action="replay")
     assert status == 200
     assert all(text in page for text in ("1 replayed.", "1 unchanged", "1 no longer there"))
     assert acting.redis.llen("predict.churn") == 1
     assert "1 purged." in acting.submit_form(id=["b"], action="purge")[1]
-    assert traces(acting.redis)["died"] == {b"c", malformed.encode()}
+    assert stored_ids(acting.redis)["died"] == {b"c", malformed.encode()}
 
 
 def test_an_invalid_form_is_refused_with_a_reason_and_changes_nothing(acting: Site):
-    bury(acting.redis, letter("a"))
+    store_letter(acting.redis, make_letter("a"))
     for fields, reason in (
         ({"action": "replay"}, "select dead letters first"),
         ({"action": "burn", "id": "a"}, "replay or purge"),
@@ -214,11 +226,11 @@ def test_an_invalid_form_is_refused_with_a_reason_and_changes_nothing(acting: Si
         status, page = acting.submit_form(**fields)
         assert (status, reason in page) == (400, True), page
     assert acting.submit_form(action="replay", id="a", version="9")[0] == 404  # the model has no version 9
-    assert traces(acting.redis)["died"] == {b"a"}
+    assert stored_ids(acting.redis)["died"] == {b"a"}
 
 
 def test_a_form_of_another_site_is_refused(acting: Site):
-    bury(acting.redis, letter("a"))
+    store_letter(acting.redis, make_letter("a"))
     form = {"id": "a", "action": "purge"}
     assert acting.request("/dead-letters", form=form)[0] == 403
     jar = CookieJar()
@@ -226,11 +238,11 @@ def test_a_form_of_another_site_is_refused(acting: Site):
     form["_xsrf"] = re.search(r'name="_xsrf" value="([^"]+)"', page)[1]  # type: ignore[index]  # it is there
     headers = {"Sec-Fetch-Site": "cross-site"}
     assert acting.request("/dead-letters", form=form, jar=jar, headers=headers)[0] == 403
-    assert traces(acting.redis)["died"] == {b"a"}
+    assert stored_ids(acting.redis)["died"] == {b"a"}
 
 
 def test_read_only_mode_shows_no_button_and_refuses_the_form(read_only: Site, acting: Site):
-    bury(acting.redis, letter("a"))
+    store_letter(acting.redis, make_letter("a"))
     for path in ("/dead-letters", "/dead-letters/a"):
         assert 'name="action"' not in read_only.request(path)[1]
     jar = CookieJar()
@@ -240,7 +252,7 @@ def test_read_only_mode_shows_no_button_and_refuses_the_form(read_only: Site, ac
     status, page = read_only.request("/dead-letters", form=form, jar=jar)
     assert (status, "--allow-actions" in page) == (403, True)
     assert read_only.request("/api/worker/shutdown/w", form={})[0] == 403
-    assert traces(acting.redis)["died"] == {b"a"}
+    assert stored_ids(acting.redis)["died"] == {b"a"}
 
 
 def test_flowers_api_refuses_to_show_results(read_only: Site):

@@ -15,7 +15,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.connections import free_port
 from tests.support.redis_servers import SERVERS, find
-from tests.support.stored_dead_letters import bury, bury_malformed, crashed, letter
+from tests.support.stored_dead_letters import crashed_attempt, make_letter, store_letter, store_malformed
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -34,9 +34,9 @@ def db(running: EmbeddedRedis) -> Iterator[redis.Redis]:
 def story(url: str, db: redis.Redis, keys: Keys) -> None:
     """Everything there is to do with letters."""
     long_ago = int(time.time() * 1000) - 60_000
-    bury(db, letter("a"), keys=keys, died_ms=long_ago)
-    bury(db, letter("b", attempts=(crashed(),)), keys=keys)
-    bury(db, letter("c"), keys=keys)
+    store_letter(db, make_letter("a"), keys=keys, died_ms=long_ago)
+    store_letter(db, make_letter("b", attempts=(crashed_attempt(),)), keys=keys)
+    store_letter(db, make_letter("c"), keys=keys)
     with Client(settings=Settings(redis_url=url, key_prefix=keys.prefix)) as client:
         dead = client.dead_letters
         assert [one.id for one in dead.list()] == ["a", "b", "c"]
@@ -56,8 +56,8 @@ def test_letters_are_found_replayed_and_purged(running: EmbeddedRedis, db: redis
 
 def test_a_full_redis_takes_replays_and_purges(running: EmbeddedRedis, db: redis.Redis):
     for name in ("a", "b"):
-        bury(db, letter(name))
-    bury_malformed(db, b"garbage")
+        store_letter(db, make_letter(name))
+    store_malformed(db, b"garbage")
     db.config_set("maxmemory", 1)
     try:
         with Client(running.url) as client:
@@ -70,7 +70,7 @@ def test_a_full_redis_takes_replays_and_purges(running: EmbeddedRedis, db: redis
 
 @pytest.mark.parametrize("key", [Keys().dead, Keys().dead_messages, "predict.churn", Keys().job("a")])
 def test_a_key_of_another_kind_loses_no_letter(running: EmbeddedRedis, db: redis.Redis, key: str):
-    bury(db, letter("a"))
+    store_letter(db, make_letter("a"))
     stored = db.dump(key) if db.exists(key) else None
     db.delete(key)
     db.zadd(key, {"x": 1})

@@ -18,7 +18,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.transport.leases import Claim, ClaimLimits, Leases
 from tests.support.answering_worker import CHURN
 from tests.support.claim_models import AWAY, KILL, NOTHING, add, serving
-from tests.support.stored_dead_letters import bury, letter
+from tests.support.stored_dead_letters import make_letter, store_letter
 
 KEYS = Keys()
 QUEUE = "predict.churn"
@@ -120,7 +120,7 @@ def test_a_user_who_may_not_search_queues_gets_a_note(client: Client, server: re
 
 
 def test_a_dead_letter_has_its_history(client: Client, server: redis.Redis):
-    name = bury(server, letter("a"))
+    name = store_letter(server, make_letter("a"))
     assert [step.kind for step in explain(client, name).steps] == ["outcome", "dead letter"]
 
 

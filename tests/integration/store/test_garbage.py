@@ -28,7 +28,7 @@ from headrace_worker.store import references
 from headrace_worker.store.garbage import CollectionItem, GarbageCollector, select_old
 from headrace_worker.store.store import Store
 from headrace_worker.transport.leases import ClaimLimits, Leases
-from tests.support.stored_dead_letters import bury, letter
+from tests.support.stored_dead_letters import make_letter, store_letter
 
 KEYS = Keys("shop:")
 DATA = b"the bytes of a model"
@@ -151,7 +151,7 @@ def put_leased(server: redis.Redis) -> None:
 
 
 def put_dead(server: redis.Redis) -> None:
-    bury(server, letter("a", version="3"), keys=KEYS)
+    store_letter(server, make_letter("a", version="3"), keys=KEYS)
 
 
 @pytest.mark.parametrize("put_job", [put_waiting, put_isolated, put_delayed, put_leased, put_dead])

@@ -27,7 +27,7 @@ from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.telemetry.events import Events
 from headrace_worker.transport.leases import Claim, Lease
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
-from tests.support.stored_dead_letters import letter
+from tests.support.stored_dead_letters import make_letter
 
 #: What every event has, whoever sent it.
 ABOUT = {"type", "hostname", "utcoffset", "pid", "clock", "timestamp", "local_received"}
@@ -111,7 +111,7 @@ def report(
         decisions=ClaimDecisions(
             outcomes={outcome.job: outcome for outcome in outcomes},
             retried=[FailedRun(admitted, ValueError("no")) for admitted in batch_run(retried, None).batch.jobs],
-            letters=[(letter(failure.job), b"") for failure in outcomes if isinstance(failure, Failure)],
+            letters=[(make_letter(failure.job), b"") for failure in outcomes if isinstance(failure, Failure)],
         ),
         times=(now - seconds, now, now),
     )

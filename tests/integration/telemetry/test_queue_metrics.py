@@ -20,7 +20,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.telemetry.queue_metrics import METRICS, QueueCollector
 from headrace_worker.transport.leases import ClaimLimits, Leases
 from tests.support.connections import free_port
-from tests.support.stored_dead_letters import bury, letter
+from tests.support.stored_dead_letters import make_letter, store_letter
 
 
 @pytest.fixture(params=["", "team:"], ids=["", "with a key prefix"])
@@ -78,7 +78,7 @@ def test_it_tells_what_waits_for_how_long_and_who_has_what(
     server.zadd(keys.delayed("predict.churn"), {b"a frame": 4e12})
     execute(server, publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
     execute(server, publish_status(keys, "churn", "w@2", ["2"], {}))
-    bury(server, letter("a"), keys=keys)
+    store_letter(server, make_letter("a"), keys=keys)
     time.sleep(0.05)
     found = samples(registry)
     assert 0.05 <= found.pop("queue_oldest_seconds{churn}") < 20

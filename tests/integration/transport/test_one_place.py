@@ -23,7 +23,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from headrace.dead_letters import replay
+from headrace.connection.commands import execute
+from headrace.dead_letters.replay import PreparedReplay
+from headrace.dead_letters.scripts import LetterResult, replay_command
 from headrace.results import publish
 from headrace.wire.attempts import Attempt, decode_queued_message, encode_queued_message, must_run_alone
 from headrace.wire.dead_letter import DeadLetter, attach_message, decode_letter, malformed_letter
@@ -71,7 +73,6 @@ class Places(RuleBasedStateMachine):
         self.db.flushall()
         self.leases = Leases(self.db, self.keys)
         self.cancel_script = self.db.register_script(publish.SCRIPT)
-        self.replay_script = self.db.register_script(replay.SCRIPT)
         self.numbers = itertools.count(1)
         #: The queue and the message of every job.
         self.accepted: dict[str, str] = {}
@@ -117,22 +118,20 @@ class Places(RuleBasedStateMachine):
         keys = self.keys
         for job, died_ms in self.db.zrange(keys.dead_times, first, first, withscores=True):
             payload = self.db.hget(keys.dead_messages, job)
-            found = decode_letter(job.decode(), self.db.hget(keys.dead, job), int(died_ms))
+            # A letter that was read too early has the moment of an earlier death.
+            found = decode_letter(job.decode(), self.db.hget(keys.dead, job), int(died_ms) - moved_on)
             if found.reason == "malformed":
                 continue
             history = [*found.attempts, Attempt(cause="replay", owner="a person", at_ms=1, claim_size=0)]
-            again = replay.PreparedReplay(
+            prepared = PreparedReplay(
                 letter=attach_message(found, payload),
                 priority=int(JOB.search(payload)[3]),
                 isolated=must_run_alone(history),
                 queued_message=encode_queued_message(history, payload),
                 record=b"",
             )
-            names, values = replay.call(keys, [again], ttl=100)
-            if moved_on:  # the letter shown to the person was of an earlier death
-                values[2] = int(died_ms) - 1
-            [fate] = self.replay_script(names, values)
-            assert fate == (replay.LetterResult.ALREADY_HANDLED if moved_on else replay.LetterResult.DONE)
+            [result] = execute(self.db, replay_command(keys, [prepared], record_ttl=100))
+            assert result == (LetterResult.ALREADY_HANDLED if moved_on else LetterResult.DONE)
             if not moved_on:
                 self.tried[found.id] = len(history)
                 self.published[found.id] -= 1

@@ -11,7 +11,7 @@ from headrace.client import AsyncDeadLetters, DeadLetters
 from headrace.dead_letters import groups
 from headrace.dead_letters.groups import DeadLetterGroups, normalise_message
 from headrace.testing.dead_letters import InMemoryDeadLetters
-from tests.support.stored_dead_letters import letter
+from tests.support.stored_dead_letters import make_letter
 
 
 @pytest.mark.parametrize(
@@ -28,22 +28,24 @@ from tests.support.stored_dead_letters import letter
     ],
 )
 def test_numbers_and_ids_are_struck(says: str, compared: str):
-    assert normalise_message(letter(message=says)) == compared
+    assert normalise_message(make_letter(message=says)) == compared
 
 
 def test_long_messages_are_compared_by_their_beginning():
-    assert normalise_message(letter(message="x" * 400 + "1")) == normalise_message(letter(message="x" * 400 + "y"))
+    assert normalise_message(make_letter(message="x" * 400 + "1")) == normalise_message(
+        make_letter(message="x" * 400 + "y")
+    )
 
 
 def test_a_message_made_to_be_slow_is_not():
-    normalise_message(letter(message="a-" * 150))
-    normalise_message(letter(message="0x" * 150))
-    normalise_message(letter(message="1." * 150 + "e"))
+    normalise_message(make_letter(message="a-" * 150))
+    normalise_message(make_letter(message="0x" * 150))
+    normalise_message(make_letter(message="1." * 150 + "e"))
 
 
 def test_the_largest_storm_comes_first_and_of_equals_the_newest():
     found = DeadLetterGroups()
-    found.add(letter(str(number), message=says, died_ms=number) for number, says in enumerate("abcba"))
+    found.add(make_letter(str(number), message=says, died_ms=number) for number, says in enumerate("abcba"))
     assert [(one.message, one.count, one.example) for one in found.largest()] == [
         ("a", 2, "4"),
         ("b", 2, "3"),
@@ -53,18 +55,18 @@ def test_the_largest_storm_comes_first_and_of_equals_the_newest():
 
 def test_the_example_is_the_newest_whatever_their_order():
     found = DeadLetterGroups()
-    found.add(letter(str(died), died_ms=died) for died in (5, 9, 7))
+    found.add(make_letter(str(died), died_ms=died) for died in (5, 9, 7))
     (storm,) = found.largest()
     assert (storm.example, storm.oldest_ms, storm.newest_ms) == ("9", 5, 9)
 
 
 def test_storms_without_end_take_memory_with_an_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(groups, "_MOST", 100)
+    monkeypatch.setattr(groups, "_MAX_GROUPS", 100)
     found = DeadLetterGroups()
     words = str.maketrans("0123456789", "abcdefghij")
     tracemalloc.start()
     try:
-        found.add(letter(str(number), message=str(number).translate(words)) for number in range(20_000))
+        found.add(make_letter(str(number), message=str(number).translate(words)) for number in range(20_000))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -16,7 +16,7 @@ from headrace.wire.attempts import Attempt
 from headrace.wire.execution import Completion, Execution, decode_completion
 from headrace.wire.outcome import Cancelled, Expired, Failure, Prediction, Success, decode_outcome, encode_outcome
 from headrace.wire.record import Record
-from tests.support.stored_dead_letters import letter
+from tests.support.stored_dead_letters import make_letter
 
 JOB = "0199a2b4-8c00-7000-8000-000000000000"
 SUBMITTED = 0x0199A2B48C00
@@ -75,13 +75,13 @@ def test_attempts_come_before_the_execution_that_finished_the_job():
 
 def test_a_failure_names_its_reason_and_its_dead_letter():
     failure = Failure(job=JOB, reason="permanent", error="ValueError", module="builtins", message="no")
-    steps = texts(JobFacts(job=JOB, outcome=failure, completion=COMPLETION, dead_letter=letter(JOB)))
+    steps = texts(JobFacts(job=JOB, outcome=failure, completion=COMPLETION, dead_letter=make_letter(JOB)))
     assert steps[-2] == "failed (permanent): ValueError: no"
     assert steps[-1].startswith("stored as a dead letter; `headrace dead show")
 
 
 def test_a_dead_letter_whose_outcome_has_expired_still_names_the_failure():
-    timeline = build_timeline(JobFacts(job="a", dead_letter=letter("a")))
+    timeline = build_timeline(JobFacts(job="a", dead_letter=make_letter("a")))
     assert (timeline.status, timeline.model) == ("failure", "churn")
     assert "(permanent): ValueError: the model cannot" in timeline.steps[-1].text
 

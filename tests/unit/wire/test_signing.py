@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.dead_letters.replay import prepare
+from headrace.dead_letters.replay import prepare_replay
 from headrace.errors import NotTrusted, SettingError
 from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import DeadLetter, attach_message
@@ -129,7 +129,9 @@ def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None
         message="",
     )
     whole = attach_message(letter, message)
-    return decode_queued_message(prepare(whole, who="ann", now_ms=1, version=version, keys=keys).queued_message)[1]
+    return decode_queued_message(
+        prepare_replay(whole, replayed_by="ann", now_ms=1, version=version, keys=keys).queued_message
+    )[1]
 
 
 def test_a_replay_that_changes_what_is_signed_signs_it_anew():
