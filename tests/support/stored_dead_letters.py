@@ -81,7 +81,7 @@ def store_malformed(server: redis.Redis, payload: bytes) -> str:
         reason="malformed",
         error="MalformedMessage",
         module="headrace.wire.message",
-        message="no Celery message of JSON",
+        message="not a Celery message in JSON",
         traceback=None,
         instances=None,
     )

@@ -18,7 +18,7 @@ import msgspec
 from headrace.connection.commands import Argument, Command, Script
 from headrace.errors import InvalidInput
 from headrace.wire.keys import Keys, priority_index, queue_name
-from headrace.wire.message import Job, encode_instances, message_template
+from headrace.wire.message import Job, build_template, encode_instances
 from headrace.wire.record import DIGEST_BYTES, Record
 from headrace.wire.signing import JobKeys
 
@@ -91,7 +91,7 @@ class JobEncoder:
 
     def __init__(self, template: Job, version: str | None, keys: JobKeys | None = None) -> None:
         self.template = template
-        self._message_template = message_template(template, keys)
+        self._message_template = build_template(template, keys)
         # A repeat names the same version, even if an alias has moved since.
         self._digest_prefix = msgspec.json.encode([template.model, version, template.method])
 

@@ -1,8 +1,9 @@
-"""The runs a job has behind it, as they travel with its message.
+"""A queued message: the message of a job, and before it the attempts to run the job so far.
 
-A message is never rewritten. One that ran and goes back travels as a frame: the byte 1, for each run
-`cause,owner,milliseconds,company;`, a newline, and the message as it was. A frame without history is the message.
-Where the worker chose the version, the cause is `cause@version`: the next run is of the same one.
+A message is never rewritten. When a job goes back to its queue after an attempt, its queued message is the byte 1,
+`cause,owner,milliseconds,claim_size;` for each attempt, a newline, and the message. Where the worker chose the
+version, the cause is `cause@version`: the next attempt runs the same version. Without attempts, the queued message
+is the message itself.
 """
 
 from __future__ import annotations
@@ -12,103 +13,108 @@ from collections.abc import Sequence
 
 import msgspec
 
-#: The byte a frame with a history begins with; a message, being JSON, never does.
+#: The first byte of a queued message with attempts. A message never begins with it, as it is JSON.
 HISTORY_MARK = b"\x01"
 
-#: A run lost with what ran it: whose fault that was is only known of a job that ran alone.
+#: Causes of an attempt that ended without its worker's doing: the process died, the lease expired, the time limit
+#: was exceeded. Unless the job ran alone, any job of the claim may be the one that failed.
 CRASH, LEASE_EXPIRED, TIMEOUT = "crash", "lease_expired", "timeout"
-#: Before the name of the transient error a run ended in: `error:ConnectionResetError`.
+#: The start of the cause of an attempt that met a transient error: `error:ConnectionResetError`.
 ERROR_PREFIX = "error:"
-#: No run: a person sent the job again, and what lies before no longer counts.
+#: The cause of an entry that is no attempt: an operator replayed the job. Earlier attempts do not count.
 REPLAY = "replay"
-#: No run: the worker that claimed the job could not run it, and gave it back for another that can.
+#: The cause of an entry that is no attempt: the worker could not run the job, and requeued it for another worker.
 REQUEUED = "requeued"
 
-_FRAME = re.compile(rb"\x01((?:[^,;\n]+,[^,;\n]*,[0-9]{1,15},[0-9]{1,9};)+)\n")
+_QUEUED_MESSAGE = re.compile(rb"\x01((?:[^,;\n]+,[^,;\n]*,[0-9]{1,15},[0-9]{1,9};)+)\n")
 _SEPARATORS = re.compile(r"[,;\s]")
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of a job that did not end it, or a replay."""
+    """An attempt that did not end the job, a replay, or a requeue."""
 
     #: `crash`, `lease_expired`, `timeout`, `error:<name of the exception>`, `replay` or `requeued`.
     cause: str
-    #: Who ran the job, or who sent it again.
+    #: The owner of the lease the job ran under; of a replay, the user and host that replayed the job.
     owner: str
-    #: When the run ended: unix milliseconds, the server's clock.
+    #: The end of the attempt: unix milliseconds, the server's clock.
     at_ms: int
-    #: Jobs in the claim that ran; 1 is alone. 0 for a replay, which is no run.
+    #: Jobs in the claim that ran. 1: the job ran alone. 0: a replay, nothing ran.
     claim_size: int
-    #: The version that ran, where the job named none: it keeps it.
+    #: The version that ran, if the job names none. The next attempt runs the same version.
     version: str | None = None
 
     @property
     def is_lost(self) -> bool:
-        """Whether the run took its process or its owner with it, or more time than it had."""
+        """True if the attempt ended in a crash, an expired lease or a timeout."""
         return self.cause in {CRASH, LEASE_EXPIRED, TIMEOUT}
 
 
 def decode_queued_message(queued_message: bytes) -> tuple[tuple[Attempt, ...], bytes]:
-    """A frame's attempts, oldest first, and its message. What only looks like a frame is a message."""
-    found = _FRAME.match(queued_message)
-    if found is None:
+    """Return the attempts in a queued message, oldest first, and the message.
+
+    Bytes that begin with HISTORY_MARK but hold no valid attempts are a message as a whole.
+    """
+    match = _QUEUED_MESSAGE.match(queued_message)
+    if match is None:
         return (), queued_message
-    parts = (entry.split(",") for entry in found[1].decode(errors="replace").rstrip(";").split(";"))
+    entries = (entry.split(",") for entry in match[1].decode(errors="replace").rstrip(";").split(";"))
     attempts = tuple(
         Attempt(
             cause=cause.partition("@")[0],
             owner=owner,
             at_ms=int(at_ms),
-            claim_size=int(company),
+            claim_size=int(claim_size),
             version=cause.partition("@")[2] or None,
         )
-        for cause, owner, at_ms, company in parts
+        for cause, owner, at_ms, claim_size in entries
     )
-    return attempts, queued_message[found.end() :]
+    return attempts, queued_message[match.end() :]
 
 
 def encode_queued_message(attempts: Sequence[Attempt], message: bytes) -> bytes:
-    """The frame of a message with these attempts; the message itself, if there are none."""
+    """Return the queued message of a message with these attempts; the message itself if there are none."""
     if not attempts:
         return message
-    written = "".join(
-        f"{escape_field(_cause(attempt))},{escape_field(attempt.owner)},{attempt.at_ms},{attempt.claim_size};"
-        for attempt in attempts
-    )
-    return HISTORY_MARK + written.encode(errors="replace") + b"\n" + message
+    history = "".join(map(_encode_attempt, attempts))
+    return HISTORY_MARK + history.encode(errors="replace") + b"\n" + message
 
 
 def select_counted(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """The attempts that count: runs, since the job was last sent again by a person."""
+    """Return the attempts that count against the limit: those since the last replay, without requeues."""
     return tuple(attempt for attempt in _since_replay(attempts) if attempt.cause != REQUEUED)
 
 
 def select_requeues(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """The last times, without a run between, that the job was given back for another worker."""
-    since = _since_replay(attempts)
-    last = max((place for place, attempt in enumerate(since) if attempt.cause != REQUEUED), default=-1)
-    return tuple(since[last + 1 :])
+    """Return the requeues since the last attempt or replay."""
+    recent = _since_replay(attempts)
+    last = max((index for index, attempt in enumerate(recent) if attempt.cause != REQUEUED), default=-1)
+    return tuple(recent[last + 1 :])
 
 
 def find_pinned_version(attempts: Sequence[Attempt]) -> str | None:
-    """The version the job ran on, where it named none; it keeps it, also where an alias moved meanwhile."""
+    """Return the version that a job without a version ran on, or None if it did not run.
+
+    The job stays on that version, even if an alias has moved since.
+    """
     return next((attempt.version for attempt in reversed(select_counted(attempts)) if attempt.version), None)
 
 
-def _since_replay(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
-    last = max((place for place, attempt in enumerate(attempts) if attempt.cause == REPLAY), default=-1)
-    return attempts[last + 1 :]
-
-
-def _cause(attempt: Attempt) -> str:
-    return f"{attempt.cause}@{attempt.version}" if attempt.version else attempt.cause
-
-
 def must_run_alone(attempts: Sequence[Attempt]) -> bool:
-    """Whether the job may have taken a process with it, so that it is to run with no other."""
+    """Decide whether a job must run alone, as it may have crashed or blocked a process."""
     return any(attempt.is_lost for attempt in attempts)
 
 
 def escape_field(text: str) -> str:
-    """A text as it may stand in a frame."""
+    """Return a text that is safe as a field of an attempt: separators and white space become `_`."""
     return _SEPARATORS.sub("_", text)
+
+
+def _since_replay(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
+    last = max((index for index, attempt in enumerate(attempts) if attempt.cause == REPLAY), default=-1)
+    return attempts[last + 1 :]
+
+
+def _encode_attempt(attempt: Attempt) -> str:
+    cause = f"{attempt.cause}@{attempt.version}" if attempt.version else attempt.cause
+    return f"{escape_field(cause)},{escape_field(attempt.owner)},{attempt.at_ms},{attempt.claim_size};"

@@ -1,13 +1,13 @@
-"""A dead letter: a job that failed for good, kept whole with its history until it is replayed or purged.
+"""A dead letter: a job that failed for good, kept with its message and attempts until it is replayed or purged.
 
-It lies in Redis in three places, so that a listing reads no message:
+It is stored under three keys, so that listing dead letters reads no messages:
 
-    headrace:dead            hash: letter id -> the letter as one line of JSON (`Letter.encode`)
-    headrace:dead:messages   hash: letter id -> the message, byte for byte, without the history before it
-    headrace:dead:times            sorted set: letter id by the moment it died, the server's unix milliseconds
+    headrace:dead            hash: letter id -> the letter as a line of JSON (`DeadLetter.encode`)
+    headrace:dead:messages   hash: letter id -> the message, byte for byte, without the attempts before it
+    headrace:dead:times      sorted set: letter id by the moment the job failed, the server's unix milliseconds
 
-A letter's id is its job's. A message that is no job has none: its letter is called by `malformed_id`. No
-value of an instance is in the line; the message holds them.
+The id of a letter is the id of its job. A malformed message has no job id: `malformed_letter_id` makes one.
+The line holds no value of an instance; only the message does.
 """
 
 from __future__ import annotations
@@ -22,58 +22,58 @@ from headrace.wire.outcome import Reason
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that failed for good: what failed, why, where, and what was tried."""
+    """A job that failed for good: what failed, where, for which reason, and after which attempts."""
 
     id: str
-    #: None where the message is none of a job, or its arguments name no model.
+    #: None: the message is malformed, or its arguments name no model.
     model: str | None = None
-    #: The version that ran, or that was asked for; None where neither is known.
+    #: The version that ran, or else the version the job names.
     version: str | None = None
-    #: The queue the job came from, and goes back to.
+    #: The queue the job came from; a replay puts it there.
     queue: str
     reason: Reason
-    #: Name and module of the exception, and its message, without a value of an instance.
+    #: Name and module of the exception, and its message, without values of instances.
     error: str
     module: str
     message: str
-    #: Where it was raised, for errors of a model.
+    #: The traceback of an error of the model.
     traceback: str | None = None
-    #: Instances of the job; None where that cannot be told.
+    #: The number of instances; None if it is unknown.
     instances: int | None = None
-    #: Host of the worker that ended it.
+    #: Host of the worker that ended the job.
     worker: str
-    #: The moment it died, unix milliseconds. 0 as it is written: the score in `headrace:dead:times` says it.
+    #: The moment the job failed, unix milliseconds. It is 0 in the line: `headrace:dead:times` holds the moment.
     died_ms: int = 0
-    #: The runs that were lost or met an error worth another run, and the replays between them, oldest first.
+    #: The lost attempts, the attempts that met a transient error, and the replays; oldest first.
     attempts: tuple[Attempt, ...] = ()
-    #: The submitter's metadata.
+    #: Text pairs of the submitter's own.
     metadata: dict[str, str] | None = None
 
     def encode(self) -> bytes:
-        """The letter as a line of JSON, without the newline."""
+        """Return the letter as a line of JSON, without a newline."""
         return msgspec.json.encode(self)
 
 
 class DeadLetterWithMessage(DeadLetter, frozen=True, kw_only=True):
-    """A letter with its message; as JSON it is what `headrace dead export` writes, a line each."""
+    """A dead letter with its message. `headrace dead export` writes its JSON, a line each."""
 
-    #: The message as it lay in the queue, byte for byte; base64 in JSON.
+    #: The message as it was in the queue, byte for byte; base64 in JSON.
     payload: bytes
 
 
 _LETTER = msgspec.json.Decoder(DeadLetter)
-_KEPT = msgspec.json.Decoder(DeadLetterWithMessage)
+_EXPORTED_LETTER = msgspec.json.Decoder(DeadLetterWithMessage)
 
 
 def malformed_letter_id(message: bytes) -> str:
-    """What the letter of a message that is no job is called; the same bytes twice are one letter."""
+    """Return the letter id of a malformed message; equal messages have equal ids."""
     return f"malformed-{hashlib.sha256(message).hexdigest()[:16]}"
 
 
 def malformed_letter(
     message: bytes, error: Exception, *, queue: str, worker: str, attempts: tuple[Attempt, ...] = ()
 ) -> DeadLetter:
-    """The letter of a message that is no job, for what reading it raised."""
+    """Return the dead letter of a malformed message. `error` is what parsing it raised."""
     return DeadLetter(
         id=malformed_letter_id(message),
         queue=queue,
@@ -86,31 +86,31 @@ def malformed_letter(
     )
 
 
-def decode_letter(letter: str, line: bytes, died_ms: int) -> DeadLetter:
-    """The letter in a line. One that cannot be read, whoever wrote it, is still listed, and can be purged."""
+def decode_letter(letter_id: str, line: bytes, died_ms: int) -> DeadLetter:
+    """Decode the letter in a line. A line that is no letter becomes a letter too, so that it can be purged."""
     try:
-        found = _LETTER.decode(line)
+        letter = _LETTER.decode(line)
     except (msgspec.DecodeError, RecursionError):
-        found = DeadLetter(
-            id=letter,
+        letter = DeadLetter(
+            id=letter_id,
             queue="",
             reason="malformed",
             error="InvalidLetter",
             module="headrace",
-            message="what is stored as this letter is none of Headrace",
+            message="the line stored as this dead letter was not written by Headrace",
             worker="",
         )
-    return msgspec.structs.replace(found, id=letter, died_ms=died_ms)
+    return msgspec.structs.replace(letter, id=letter_id, died_ms=died_ms)
 
 
 def attach_message(letter: DeadLetter, payload: bytes) -> DeadLetterWithMessage:
-    """A letter and its message as one."""
+    """Return a letter with its message attached."""
     return DeadLetterWithMessage(payload=payload, **msgspec.structs.asdict(letter))
 
 
 def decode_exported(line: bytes | str) -> DeadLetterWithMessage:
-    """The letter in a line of an export. Raises InvalidInput."""
+    """Decode a line of `headrace dead export`. Raises InvalidInput."""
     try:
-        return _KEPT.decode(line)
+        return _EXPORTED_LETTER.decode(line)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInput(f"this line is no exported dead letter: {error}") from None
+        raise InvalidInput(f"the line is not an exported dead letter: {error}") from None

@@ -1,7 +1,7 @@
-"""How a job came to its outcome: kept beside the outcome, so that it can be told of any job at any time.
+"""The execution that led to an outcome, stored with the outcome so that a job can be explained later.
 
-It is written with the outcome, in the same step, and costs no round trip: some hundred bytes a job. Celery's
-clients ignore it, but for `worker`, which is their `AsyncResult.worker`.
+It is written in the same step as the outcome and costs no round trip, but some hundred bytes a job. Celery's
+clients ignore it, except `worker`, which is their `AsyncResult.worker`.
 """
 
 from __future__ import annotations
@@ -14,54 +14,56 @@ from headrace.wire.attempts import Attempt
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """The run that ended a job. As JSON it is a list, to be short: what is added to it goes last."""
+    """The attempt that ended a job. In JSON it is a list, which is short; new fields go last."""
 
-    #: The claim's lease: host, process and number of who claimed.
+    #: The name of the claim's lease: host, process and number of its owner.
     lease: str
-    #: When it was claimed, the server's unix milliseconds, and the jobs in the claim: 1 is alone.
+    #: The moment of the claim: unix milliseconds, the server's clock.
     claimed_ms: int
+    #: Jobs in the claim. 1: the job ran alone.
     claim_size: int
-    #: The version that predicted, and its runtime; None where nothing was predicted.
+    #: The version that predicted, and its runtime. None: nothing was predicted.
     version: str | None = None
     runtime: str | None = None
-    #: Milliseconds from the claim to the predict call of its batch, and those the call took; rows of the batch.
+    #: Milliseconds from the claim to the start of the predict call, and the duration of the call.
     started_ms: int = 0
     duration_ms: float = 0.0
+    #: Instances in the predict call, which are those of all jobs of the batch.
     instances: int = 0
-    #: The runs before this one, oldest first.
+    #: The attempts before this one, oldest first.
     attempts: tuple[Attempt, ...] = ()
 
     def encode(self) -> msgspec.Raw:
-        """The run as JSON."""
+        """Return the execution as JSON."""
         return msgspec.Raw(msgspec.json.encode(self))
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stored outcome tells besides the outcome."""
+    """The fields of a stored outcome that tell how the job was completed."""
 
-    #: When it was published, ISO 8601.
+    #: The time of publishing, ISO 8601.
     date_done: str | None = None
-    #: The worker's name, as Celery has it.
+    #: The name of the worker, as Celery knows it.
     worker: str | None = None
     execution: Execution | None = None
 
     @property
     def published_ms(self) -> int | None:
-        """When it was published, in unix milliseconds."""
+        """The time of publishing, unix milliseconds; None if it is missing or no ISO 8601."""
         try:
             moment = datetime.fromisoformat(self.date_done or "")
         except ValueError:
             return None
-        # Celery leaves the zone out when it means UTC.
+        # Celery writes no time zone for UTC.
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-_ENDED = msgspec.json.Decoder(Completion)
+_COMPLETION = msgspec.json.Decoder(Completion)
 
 
 def decode_completion(stored: bytes) -> Completion:
-    """How a job came to the outcome that is stored; nothing where no worker of ours wrote it."""
+    """Return the completion in a stored outcome; an empty one if no worker of Headrace stored it."""
     try:
-        return _ENDED.decode(stored)
+        return _COMPLETION.decode(stored)
     except (msgspec.DecodeError, RecursionError):
         return Completion()

@@ -1,7 +1,7 @@
-"""The names of every queue, key, channel and task.
+"""Names of queues, keys, channels and the Celery task.
 
-A queue is kombu's Redis layout: four lists, one for each priority step, pushed on the left and taken from
-the right. The list of priority 0 bears the plain name of the queue.
+A queue has kombu's Redis layout: four lists, one for each priority step. Jobs are pushed on the left and taken
+from the right. The list of priority 0 has the plain name of the queue.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import msgspec
 
 from headrace.errors import InvalidInput
 
-#: The Celery task every job is a message to.
+#: The Celery task that every job is a message to.
 TASK = "headrace.predict"
 
-#: kombu rounds a priority down to one of these; 0 is taken first.
+#: kombu rounds a priority down to one of these steps. Jobs of step 0 are taken first.
 PRIORITY_STEPS = (0, 3, 6, 9)
 
-#: Priority of jobs somebody waits for, and of jobs of a file.
+#: Priority of jobs whose caller waits, and of jobs of a file.
 ONLINE_PRIORITY, BATCH_PRIORITY = 0, 9
 
 _QUEUE_PREFIX = "predict."
@@ -29,116 +29,123 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
 def check_model_name(model: object) -> str:
-    """The name itself, or InvalidInput: a name is a part of queue names, key names and paths."""
+    """Return the name of a model if it is valid as a part of queue names, key names and paths.
+
+    Raises InvalidInput otherwise.
+    """
     if not isinstance(model, str) or not _MODEL_NAME.fullmatch(model):
         raise InvalidInput(
             "a model's name is 1 to 64 letters, digits, '-' or '_', the first a letter or digit; "
-            f"got {_shown(model)}"
+            f"got {_abbreviate(model)}"
         )
     return model
 
 
 def split_version(model: Any, version: Any = None) -> tuple[Any, Any]:
-    """A model's name and its version, a number or an alias, which may stand behind the name: `churn@7`.
+    """Return a model's name and its version, which may be written behind the name: `churn@7`.
 
-    Neither is checked. Raises InvalidInput where a version stands there and beside it, or none behind the `@`.
+    The version is a number or an alias. Neither name nor version is checked. Raises InvalidInput if the version
+    is given twice, or if nothing follows the `@`.
     """
     if not isinstance(model, str) or "@" not in model:
         return model, version
-    name, _, behind = model.partition("@")
+    name, _, suffix = model.partition("@")
     if version is not None:
-        raise InvalidInput(f"{_shown(model)} names a version, and `version` does too; give one of them")
-    if not behind:
-        raise InvalidInput(f"{_shown(model)} names no version behind the '@', a number or an alias")
-    return name, behind
+        raise InvalidInput(f"{_abbreviate(model)} names a version, and so does `version`; give one of them")
+    if not suffix:
+        raise InvalidInput(f"{_abbreviate(model)} has no version behind the '@'; write a number or an alias there")
+    return name, suffix
 
 
 def check_job_id(job: object) -> str:
-    """The id itself, or InvalidInput."""
+    """Return the id of a job if it is valid. Raises InvalidInput otherwise."""
     if not isinstance(job, str) or not _JOB_ID.fullmatch(job):
         raise InvalidInput(
             "a job's id is 1 to 128 letters, digits, '-', '_', '.' or ':', the first a letter or digit; "
-            f"got {_shown(job)}"
+            f"got {_abbreviate(job)}"
         )
     return job
 
 
-def _shown(value: object) -> str:
+def _abbreviate(value: object) -> str:
     return repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def queue_name(model: str) -> str:
-    """The queue a model's jobs wait in, as Celery and kombu know it (`-Q predict.churn`)."""
+    """Return the name of a model's queue, as Celery and kombu know it (`-Q predict.churn`)."""
     return _QUEUE_PREFIX + model
 
 
 def model_name(queue: str) -> str | None:
-    """The model a queue belongs to; None for a queue that is not ours."""
+    """Return the model that a queue belongs to, or None if it is no queue of Headrace."""
     return queue.removeprefix(_QUEUE_PREFIX) if queue.startswith(_QUEUE_PREFIX) else None
 
 
 def priority_index(priority: int) -> int:
-    """The index in PRIORITY_STEPS of the list that holds a priority, rounding down as kombu does."""
+    """Return the index in PRIORITY_STEPS of the list for a priority, rounding down as kombu does."""
     return max(index for index, step in enumerate(PRIORITY_STEPS) if step <= priority)
 
 
 class Keys(msgspec.Struct, frozen=True):
-    """Names of keys and channels in Redis, under the prefix of this installation (kombu's `global_keyprefix`)."""
+    """Names of keys and channels in Redis, under the prefix of an installation (kombu's `global_keyprefix`)."""
 
     prefix: str = ""
 
     def lists(self, queue: str) -> tuple[str, ...]:
-        """The lists of a queue, highest priority first."""
+        """Return the lists of a queue, highest priority first."""
         name = self.prefix + queue
         return tuple(name if step == 0 else f"{name}{_PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS)
 
     def job(self, job: str) -> str:
-        """A string: what is known of a job besides its message (`headrace.submit.enqueue`).
+        """Return the key of a job's record (`headrace.wire.record`), a string.
 
-        A UUID's dashes are left out: a name of 44 bytes takes 16 less of Redis' memory than one of 45.
+        The dashes of a UUID are left out: a key of 44 bytes takes 16 bytes less memory than a key of 45.
         """
         if len(job) == 36 and job[8] == job[13] == job[18] == job[23] == "-":
             job = job[:8] + job[9:13] + job[14:18] + job[19:23] + job[24:]
         return f"{self.prefix}headrace:id:{job}"
 
     def result(self, job: str) -> str:
-        """Celery's result key, a string; also the channel its arrival is published on."""
+        """Return Celery's result key of a job, a string; also the channel on which its outcome is announced."""
         return f"{self.prefix}celery-task-meta-{job}"
 
     def reply_channel(self, client: str) -> str:
-        """A channel: outcomes of one client's jobs, many to a message, a line each."""
+        """Return the channel of one client. A message on it holds outcomes of the client's jobs, one a line."""
         return f"{self.prefix}headrace:replies:{client}"
 
     def contracts(self, model: str) -> str:
-        """A hash: version -> contract (JSON), and `latest` -> version."""
+        """Return the key of a model's contracts, a hash: version -> contract (JSON), and `latest` -> version."""
         return f"{self.prefix}headrace:contracts:{model}"
 
     def aliases(self, model: str) -> str:
-        """A hash: alias -> where it points (`headrace.catalog.aliases`)."""
+        """Return the key of a model's aliases, a hash: alias -> `headrace.catalog.aliases.Alias`."""
         return f"{self.prefix}headrace:aliases:{model}"
 
     def alias_history(self, model: str) -> str:
-        """A list: the moves of the model's aliases, the newest first."""
+        """Return the key of the changes of a model's aliases, a list with the newest first."""
         return f"{self.prefix}headrace:alias-history:{model}"
 
     def loaded(self, model: str) -> str:
-        """A hash: worker -> the versions it has in memory (`headrace.catalog.workers`)."""
+        """Return the key of the versions workers have loaded, a hash: worker -> `catalog.workers.WorkerStatus`."""
         return f"{self.prefix}headrace:loaded:{model}"
 
     def refused(self, model: str) -> str:
-        """A hash: version -> which worker will not serve it, and why (`headrace.catalog.workers`)."""
+        """Return the key of the versions workers refuse, a hash: version -> `catalog.workers.LoadError`."""
         return f"{self.prefix}headrace:refused:{model}"
 
     def version_stats(self, model: str, version: str) -> str:
-        """A hash: what a version came to while another is tried beside it (counted by workers)."""
+        """Return the key of a version's statistics during a canary or shadow rollout, a hash."""
         return f"{self.prefix}headrace:version-stats:{model}:{version}"
 
     def drift(self, model: str, version: str, hour: int) -> str:
-        """A string of 32-bit numbers: the rows of an hour since 1970 in each cell of the version's profile."""
+        """Return the key of a version's drift counts, a string of 32-bit numbers.
+
+        `hour` is counted from 1970. There is a number for each cell of the version's profile.
+        """
         return f"{self.prefix}headrace:drift:{model}:{version}:{hour}"
 
     def isolated(self, queue: str) -> str:
-        """A list: frames to run again, each alone."""
+        """Return the key of the queued messages that run first and alone, a list."""
         return f"{self.prefix}headrace:isolated:{queue}"
 
     def sources(self, queue: str) -> tuple[str, ...]:
@@ -146,49 +153,49 @@ class Keys(msgspec.Struct, frozen=True):
         return (self.isolated(queue), *self.lists(queue))
 
     def delayed(self, queue: str) -> str:
-        """A sorted set: frames not to be run before their score (unix milliseconds)."""
+        """Return the key of the queued messages that are not due yet, a sorted set by unix milliseconds."""
         return f"{self.prefix}headrace:delayed:{queue}"
 
     def lease(self, name: str) -> str:
-        """A list: the frames of a claim, under the name of its lease."""
+        """Return the key of the queued messages of a claim, a list. `name` is the name of its lease."""
         return f"{self.prefix}headrace:lease:{name}"
 
     @property
     def leases(self) -> str:
-        """A sorted set: every lease, by the moment (server's milliseconds) it lapses."""
+        """The key of all leases, a sorted set by the moment they expire: unix milliseconds, the server's clock."""
         return f"{self.prefix}headrace:leases"
 
     @property
     def prediction_log(self) -> str:
-        """A stream: the prediction log, a record (JSON) an entry, where a setting asks for it."""
+        """The key of the prediction log, a stream with a record (JSON) an entry, if a setting asks for it."""
         return f"{self.prefix}headrace:predictions"
 
     @property
     def dead(self) -> str:
-        """A hash: letter id -> dead letter, as a line of JSON (`headrace.wire.dead_letter`)."""
+        """The key of the dead letters, a hash: letter id -> line of JSON (`headrace.wire.dead_letter`)."""
         return f"{self.prefix}headrace:dead"
 
     @property
     def dead_messages(self) -> str:
-        """A hash: letter id -> the message of the dead letter, byte for byte."""
+        """The key of the dead letters' messages, a hash: letter id -> message, byte for byte."""
         return f"{self.prefix}headrace:dead:messages"
 
     @property
     def dead_times(self) -> str:
-        """A sorted set: letter id by the moment it died (the server's unix milliseconds)."""
+        """The key of the dead letters' times, a sorted set: letter id by unix milliseconds, the server's clock."""
         return f"{self.prefix}headrace:dead:times"
 
     @property
     def dead_dropped(self) -> str:
-        """A string: how many dead letters were dropped because there were too many or they were too old."""
+        """The key of the number of dead letters dropped because they were too many or too old, a string."""
         return f"{self.prefix}headrace:dead:dropped"
 
     @property
     def cancelled(self) -> str:
-        """A string that is there while some job was cancelled lately: workers then look before they predict."""
+        """The key that exists after a job was cancelled. Workers then look for outcomes before they predict."""
         return f"{self.prefix}headrace:cancelled"
 
     @property
     def models(self) -> str:
-        """A set: the names of the models that have a contract published."""
+        """The key of the names of models with a published contract, a set."""
         return f"{self.prefix}headrace:models"

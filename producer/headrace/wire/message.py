@@ -1,8 +1,8 @@
-"""The job as a message: what a job is, and how it lies in Redis.
+"""A job, and how it is written as a message.
 
-On the wire a job is a Celery protocol-2 message in kombu's Redis envelope, as `Celery.send_task` writes it less
-the optional headers that say nothing of a job (stamps, nesting, its place in a group): any Celery client can send
-one, and any Celery tool can read one. Sources: Celery's "Message Protocol" page; `kombu.transport.virtual.base`.
+On the wire a job is a Celery protocol-2 message in kombu's Redis envelope, as `Celery.send_task` writes it,
+without the optional headers that mean nothing for a job (stamps, nesting, groups). So any Celery client can send
+a job, and any Celery tool can read it. Sources: Celery's "Message Protocol" page; `kombu.transport.virtual.base`.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from headrace.errors import InvalidInput
 from headrace.wire.keys import TASK, queue_name
 from headrace.wire.signing import SIGNATURE_HEADER, JobKeys
 
-#: One record to predict on: named features, a list of values (nested for images), or a text.
+#: A record to predict on: named features, a list of values (nested for images), or a text.
 Instance = dict[str, Any] | list[Any] | str | float
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to one model: 1..N instances, an id, options."""
+    """A request to a model: an id, one or more instances, and options."""
 
     id: str
     model: str
     instances: Sequence[Instance]
-    #: Version of the model, a number as text; None takes the newest the worker serves.
+    #: Version of the model: a number as text, or an alias. None: see `headrace.catalog.aliases`.
     version: str | None = None
-    #: Method of the estimator; None takes the version's default.
+    #: Method of the estimator. None: the default method of the version.
     method: str | None = None
-    #: 0 (first) to 9 (last).
+    #: From 0 (first) to 9 (last).
     priority: int = 0
-    #: Not started after this moment.
+    #: The job is not started after this moment.
     expires: datetime | None = None
-    #: Not started before this moment.
+    #: The job is not started before this moment.
     eta: datetime | None = None
-    #: The inbox of the client that submitted it (`Keys.inbox`).
+    #: The client whose reply channel gets the outcome (`Keys.reply_channel`).
     reply_to: str | None = None
-    #: The submitter's own words about the job; they travel with it and come back with its status.
+    #: Text pairs of the submitter's own. They are stored with the job and shown with its status.
     metadata: dict[str, str] | None = None
-    #: The trace it belongs to, as headers of the message (TRACE); None where it belongs to none.
+    #: The trace of the job, as headers of the message (TRACE_HEADERS).
     trace: dict[str, str] | None = None
 
 
-#: Headers that carry a trace: those of W3C, and Sentry's. Instrumented Celery clients write the same.
+#: Headers that carry a trace: W3C's and Sentry's. Instrumented Celery clients write the same headers.
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 
 
 class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The keyword arguments of the task."""
+    """The keyword arguments of the Celery task."""
 
     version: str | None = None
     method: str | None = None
@@ -69,38 +69,38 @@ _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 def new_id() -> str:
-    """A fresh job id: a UUID of version 7, so that it tells when the job was submitted without a byte more."""
-    chance = int.from_bytes(os.urandom(10), "big") & _NO_VERSION | _VERSION_7
-    text = f"{time.time_ns() // 1_000_000:012x}{chance:020x}"
+    """Return a new job id: a UUID of version 7, which holds the time of submission."""
+    random_bits = int.from_bytes(os.urandom(10), "big") & _VERSION_MASK | _VERSION_7
+    text = f"{time.time_ns() // 1_000_000:012x}{random_bits:020x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-# The bits in which RFC 9562 has a UUID tell its version and variant; its last 80 here.
-_NO_VERSION = ~((0xF << 76) | (0x3 << 62))
+# The bits of RFC 9562 for a UUID's version and variant, among the last 80 bits of the UUID.
+_VERSION_MASK = ~((0xF << 76) | (0x3 << 62))
 _VERSION_7 = (0x7 << 76) | (0x2 << 62)
-_SUBMITTED = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_UUID_7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def submission_time(job: str) -> datetime | None:
-    """When the job of that id was submitted, by its submitter's clock; None where the id does not tell."""
-    found = _SUBMITTED.fullmatch(job)
-    if found is None:
+    """Return the time of submission in a job id, by the submitter's clock, or None if the id holds none."""
+    match = _UUID_7.fullmatch(job)
+    if match is None:
         return None
     try:
-        return datetime.fromtimestamp(int(found[1] + found[2], 16) / 1000, UTC)
-    except (ValueError, OverflowError):  # somebody's own id, of a year beyond 9999
+        return datetime.fromtimestamp(int(match[1] + match[2], 16) / 1000, UTC)
+    except (ValueError, OverflowError):  # an id that the submitter made, with a year beyond 9999
         return None
 
 
 def encode_instances(instances: Sequence[Any]) -> bytes:
-    """Instances as JSON. numpy scalars and arrays become numbers and lists; NaN becomes null.
+    """Return instances as JSON. numpy scalars and arrays become numbers and lists; NaN becomes null.
 
-    Raises InvalidInput for what JSON cannot hold.
+    Raises InvalidInput for a value that JSON cannot represent.
     """
     try:
         encoded = _INSTANCES.encode(instances)
-        # A Decimal that is not finite comes out as no JSON; a text may well hold the word. A letter is found
-        # faster than a word, and numbers have neither.
+        # A Decimal that is not finite is encoded as NaN or Infinity, which is no JSON; a text may hold the same
+        # word. The search for a single letter comes first, as it is faster.
         if (b"N" in encoded or b"I" in encoded) and (b"NaN" in encoded or b"Infinity" in encoded):
             msgspec.json.decode(encoded)
         return encoded
@@ -114,85 +114,89 @@ def encode_instances(instances: Sequence[Any]) -> bytes:
         raise InvalidInput(f"an instance cannot be sent as JSON: {error}") from None
 
 
-def _plain(value: Any) -> Any:
-    # numpy scalars and arrays, without importing numpy: the client stays light.
+def _encode_numpy(value: Any) -> Any:
+    # numpy is not imported, so that importing the client stays quick.
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is no JSON value; convert it to a number, string, list or object")
 
 
-# A Decimal, as databases give them, is a number, not a text.
-_INSTANCES = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
+# A Decimal, the type of many database columns, is encoded as a number.
+_INSTANCES = msgspec.json.Encoder(enc_hook=_encode_numpy, decimal_format="number")
 
 
 def encode_message(job: Job, keys: JobKeys | None = None) -> bytes:
-    """The message of a job, as it is pushed on a list; signed, with keys."""
-    return message_template(job, keys).render(job.id, encode_instances(job.instances))
+    """Return the message of a job as it is pushed on a list; signed if there are keys."""
+    return build_template(job, keys).render(job.id, encode_instances(job.instances))
 
 
 class MessageTemplate(msgspec.Struct, frozen=True):
-    """A message, but for the id and the instances of its job: jobs that differ in these alone share it."""
+    """A message without the id and the instances of its job; jobs that differ only in these share a template."""
 
-    #: The body, up to its instances and from there on.
+    #: The body before and after the instances.
     body_head: bytes
     body_tail: bytes
-    #: The message, up to its body, and from there on, cut where the id stands.
+    #: The message before its body.
     before_body: bytes
+    #: The message after its body, cut wherever the id of the job belongs.
     between_ids: list[bytes]
-    #: What signs the jobs, if anything does, and their deadline: the signature comes first among the headers.
+    #: The keys that sign the jobs, if there are any, and the deadline that is signed.
     keys: JobKeys | None = None
     expires: str | None = None
 
     def render(self, job: str, instances: bytes) -> bytes:
-        """The message of a job; its instances are given as JSON."""
+        """Return the message of a job. `instances` are JSON."""
         body = binascii.b2a_base64(self.body_head + instances + self.body_tail, newline=False)
         if self.keys is None:
             return self.before_body + body + job.encode().join(self.between_ids)
         first, *rest = self.between_ids
         signature = b'"%b":"%b",' % (SIGNATURE_HEADER.encode(), self.keys.sign(job, self.expires, body))
-        first = first.replace(_HEADERS, _HEADERS + signature, 1)
+        first = first.replace(_HEADERS_START, _HEADERS_START + signature, 1)
         return self.before_body + body + job.encode().join([first, *rest])
 
 
-def message_template(job: Job, keys: JobKeys | None = None) -> MessageTemplate:
-    """The form of jobs like this one, signed with keys where there are any."""
-    plain = _formed(job)
+def build_template(job: Job, keys: JobKeys | None = None) -> MessageTemplate:
+    """Return the template of jobs with the same model, options and number of instances as `job`.
+
+    With keys, it signs the messages.
+    """
+    template = _unsigned_template(job)
     if keys is None:
-        return plain
-    return msgspec.structs.replace(plain, keys=keys, expires=_moment_text(job.expires))
+        return template
+    return msgspec.structs.replace(template, keys=keys, expires=_to_iso(job.expires))
 
 
-def _formed(job: Job) -> MessageTemplate:
+def _unsigned_template(job: Job) -> MessageTemplate:
     options = TaskOptions(version=job.version, method=job.method, metadata=job.metadata)
-    plain = _form(
+    template = _cached_template(
         job.model,
         msgspec.json.encode(options),
         describe_job(job.model, job.version, len(job.instances)),
         job.reply_to or "",
         job.priority,
-        _moment_text(job.eta),
-        _moment_text(job.expires),
+        _to_iso(job.eta),
+        _to_iso(job.expires),
     )
     if not job.trace:
-        return plain
-    # Another for each call, so that it is in no form that is kept.
-    first, *rest = plain.between_ids
-    headers = _HEADERS + msgspec.json.encode(job.trace)[1:-1] + b","
-    return msgspec.structs.replace(plain, between_ids=[first.replace(_HEADERS, headers, 1), *rest])
+        return template
+    # Each call has a trace of its own, so the trace is no part of the cached template.
+    first, *rest = template.between_ids
+    headers = _HEADERS_START + msgspec.json.encode(job.trace)[1:-1] + b","
+    return msgspec.structs.replace(template, between_ids=[first.replace(_HEADERS_START, headers, 1), *rest])
 
 
-def _moment_text(moment: datetime | None) -> str | None:
+def _to_iso(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat() if moment is not None else None
 
 
-#: How the headers begin in a form.
-_HEADERS = b'"headers":{'
-#: Stand in a form where a job's own body and id belong. Nobody can have guessed them.
+#: The start of the headers in a template.
+_HEADERS_START = b'"headers":{'
+#: Placeholders for the body and the id of a job. They are random, so no job can contain them.
 _BODY_MARK, _ID_MARK = uuid.uuid4().hex, uuid.uuid4().hex
 
 
 @lru_cache(maxsize=256)
-def _form(  # noqa: PLR0917  # all of them are the key of the cache
+def _cached_template(  # noqa: PLR0917  # all parameters together are the key of the cache
     model: str,
     options: bytes,
     description: str,
@@ -219,7 +223,7 @@ def _form(  # noqa: PLR0917  # all of them are the key of the cache
                 "timelimit": [None, None],
                 "root_id": _ID_MARK,
                 "parent_id": None,
-                # What Flower and the logs show of the arguments: never the instances themselves.
+                # Flower and the logs show this in place of the arguments: it holds no instances.
                 "argsrepr": description,
                 "kwargsrepr": "{}",
                 "origin": _ORIGIN,
@@ -232,16 +236,16 @@ def _form(  # noqa: PLR0917  # all of them are the key of the cache
                 "delivery_info": {"exchange": "", "routing_key": queue_name(model)},
                 "priority": priority,
                 "body_encoding": "base64",
-                # Of a message, not of a job, to kombu; but a job has one message.
+                # kombu wants an id of the message. A job has only one message, so the job's id serves.
                 "delivery_tag": _ID_MARK,
             },
         }
     )
-    before, rest = message.split(_BODY_MARK.encode())
-    return MessageTemplate(head, tail, before, rest.split(_ID_MARK.encode()))
+    before_body, after_body = message.split(_BODY_MARK.encode())
+    return MessageTemplate(head, tail, before_body, after_body.split(_ID_MARK.encode()))
 
 
 def describe_job(model: str, version: str | None, instances: int) -> str:
-    """A job in a few words, without its payload: `churn@3, 2 instances`."""
-    named = f"{model}@{version}" if version else model
-    return f"{named}, {instances} instance{'' if instances == 1 else 's'}"
+    """Return a short description of a job, without its payload: `churn@3, 2 instances`."""
+    target = f"{model}@{version}" if version else model
+    return f"{target}, {instances} instance{'' if instances == 1 else 's'}"

@@ -1,7 +1,8 @@
-"""What a job ends in, exactly once: Success, Failure, Cancelled or Expired, in Celery's stored JSON form.
+"""The outcome of a job: Success, Failure, Cancelled or Expired. A job has exactly one.
 
-Stored under Celery's result key, so `AsyncResult(id).get()` of any Celery client returns the success or
-raises the failure. Celery ignores two further fields: `reason`, and `execution` (see `headrace.wire.execution`).
+An outcome is stored under Celery's result key in Celery's JSON form, so `AsyncResult(id).get()` of any Celery
+client returns the success or raises the failure. Celery ignores the two fields that Headrace adds: `reason`, and
+`execution` (see `headrace.wire.execution`).
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import msgspec
 
 from headrace.errors import JobCancelled, JobExpired, JobFailed
 
-#: Why a job failed. Decides nothing by itself; it is what people filter by.
+#: The class of a failure, by which dead letters are filtered.
 Reason = Literal["bad input", "permanent", "attempts exhausted", "crash", "timeout", "malformed", "unknown model"]
 
-#: Where a job is.
+#: The status of a job.
 Status = Literal["queued", "running", "success", "failure", "cancelled", "expired", "unknown"]
 
 
-# There may be a hundred thousand at once, and none of them refers to itself: the cycle collector need not look.
+# A client may hold a hundred thousand predictions. They have no reference cycles, so the collector skips them.
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a model answered: one prediction for each instance, in their order."""
+    """The answer of a model: a prediction for each instance of the job, in the order of the instances."""
 
     model: str
     version: str
@@ -32,25 +33,25 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def prediction(self) -> Any:
-        """The only prediction, of a job of one instance."""
+        """The only prediction of a job with one instance. Raises ValueError for other jobs."""
         if len(self.predictions) != 1:
             raise ValueError(f"the job had {len(self.predictions)} instances; read `predictions`")
         return self.predictions[0]
 
 
 class Success(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The model answered."""
+    """The outcome of a job that the model predicted."""
 
     job: str
     prediction: Prediction
 
     def get(self) -> Prediction:
-        """The prediction."""
+        """Return the prediction."""
         return self.prediction
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """The job failed for good."""
+    """The outcome of a job that failed for good."""
 
     job: str
     reason: Reason
@@ -58,11 +59,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     module: str
     message: str
-    #: Where it was raised, for errors of a model; None where the message says all.
+    #: The traceback of an error of the model; None for other errors.
     traceback: str | None = None
 
     def get(self) -> Prediction:
-        """Raises JobFailed."""
+        """Raise JobFailed."""
         raise JobFailed(
             f"job {self.job} failed ({self.reason}): {self.error}: {self.message}",
             job=self.job,
@@ -72,24 +73,24 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
-    """The job was cancelled before it had another outcome."""
+    """The outcome of a job that was cancelled before it had another outcome."""
 
     job: str
 
     def get(self) -> Prediction:
-        """Raises JobCancelled."""
+        """Raise JobCancelled."""
         raise JobCancelled(
             f"job {self.job} was cancelled", job=self.job, reason="cancelled", error="TaskRevokedError"
         )
 
 
 class Expired(msgspec.Struct, frozen=True, kw_only=True):
-    """The job was not started before its deadline."""
+    """The outcome of a job that was not started before its deadline."""
 
     job: str
 
     def get(self) -> Prediction:
-        """Raises JobExpired."""
+        """Raise JobExpired."""
         raise JobExpired(
             f"job {self.job} expired: it was not started before its deadline",
             job=self.job,
@@ -109,14 +110,17 @@ _STATUS: dict[type[Any], Status] = {
 
 
 def outcome_status(outcome: Outcome) -> Status:
-    """The status a job has by its outcome."""
+    """Return the status of a job with this outcome."""
     return _STATUS[type(outcome)]
 
 
 def encode_outcome(
     outcome: Outcome, now: datetime, *, execution: msgspec.Raw | None = None, worker: str | None = None
 ) -> bytes:
-    """Encode an outcome as Celery stores a result. `run` is its `headrace.wire.execution` record."""
+    """Return an outcome in the form in which Celery stores a result.
+
+    `execution` is the encoded `headrace.wire.execution.Execution`, `worker` the name of the worker.
+    """
     meta: dict[str, Any] = {
         "status": "SUCCESS",
         "result": None,
@@ -134,9 +138,9 @@ def encode_outcome(
             meta["traceback"] = outcome.traceback
             meta["reason"] = outcome.reason
         case Cancelled() | Expired():
-            word = "expired" if isinstance(outcome, Expired) else "revoked"
+            message = "expired" if isinstance(outcome, Expired) else "revoked"
             meta["status"] = "REVOKED"
-            meta["result"] = _exception("TaskRevokedError", "celery.exceptions", word)
+            meta["result"] = _exception("TaskRevokedError", "celery.exceptions", message)
     if execution is not None:
         meta["execution"], meta["worker"] = execution, worker
     return msgspec.json.encode(meta)
@@ -154,16 +158,16 @@ class _Stored(msgspec.Struct):
     reason: str | None = None
 
 
-class _Succeeded(msgspec.Struct, gc=False):
+class _StoredSuccess(msgspec.Struct, gc=False):
     status: Literal["SUCCESS"]
     task_id: str
     result: Prediction
 
 
 _STORED = msgspec.json.Decoder(_Stored)
-_SUCCEEDED = msgspec.json.Decoder(_Succeeded)
+_STORED_SUCCESS = msgspec.json.Decoder(_StoredSuccess)
 
-# What Celery itself stores when a pool process dies or runs too long.
+# The errors that Celery itself stores when a pool process dies or exceeds a time limit.
 _CELERY_REASONS: dict[str, Reason] = {
     "WorkerLostError": "crash",
     "Terminated": "crash",
@@ -174,10 +178,14 @@ _CELERY_REASONS: dict[str, Reason] = {
 
 
 def decode_outcome(stored: bytes) -> Outcome | None:
-    """The outcome in a result key; None for a state that is none (STARTED, RETRY)."""
-    with suppress(msgspec.ValidationError):  # most are: half the time
-        found = _SUCCEEDED.decode(stored)
-        return Success(job=found.task_id, prediction=found.result)
+    """Decode the value of a result key; return None for a state that is no outcome (STARTED, RETRY).
+
+    Raises msgspec.DecodeError for a value that neither Headrace nor Celery stored.
+    """
+    # Most outcomes are successes, and decoding these into their own type takes half the time.
+    with suppress(msgspec.ValidationError):
+        success = _STORED_SUCCESS.decode(stored)
+        return Success(job=success.task_id, prediction=success.result)
     meta = _STORED.decode(stored)
     match meta.status:
         case "SUCCESS":
@@ -208,34 +216,37 @@ def _failure(meta: _Stored) -> Failure:
 
 
 def _message(result: Any) -> str:
-    said = result.get("exc_message") if isinstance(result, dict) else result
-    if isinstance(said, list | tuple):
-        return " ".join(str(part) for part in said)
-    return "" if said is None else str(said)
+    message = result.get("exc_message") if isinstance(result, dict) else result
+    if isinstance(message, list | tuple):
+        return " ".join(map(str, message))
+    return "" if message is None else str(message)
 
 
-def decode_lines(told: bytes) -> list[Outcome]:
-    """The outcomes in a message to an inbox, a line each. What is none is left out: looking will tell."""
-    found: list[Outcome] = []
-    for line in told.splitlines():
+def decode_lines(message: bytes) -> list[Outcome]:
+    """Return the outcomes in a message on a reply channel, one a line.
+
+    Invalid lines are skipped: the client also reads the result keys of its jobs.
+    """
+    outcomes: list[Outcome] = []
+    for line in message.splitlines():
         with suppress(msgspec.DecodeError, RecursionError):
-            ended = decode_outcome(line)
-            if ended is not None:
-                found.append(ended)
-    return found
+            outcome = decode_outcome(line)
+            if outcome is not None:
+                outcomes.append(outcome)
+    return outcomes
 
 
 def decode_by_job(stored: Mapping[str, object]) -> dict[str, Outcome]:
-    """The outcomes among what is stored for jobs, by id; what is no bytes is none."""
+    """Return the outcomes among the values of result keys, by job id. A value that is not bytes is skipped."""
     return {
-        job: ended
-        for job, raw in stored.items()
-        if isinstance(raw, bytes) and (ended := decode_or_malformed(job, raw)) is not None
+        job: outcome
+        for job, value in stored.items()
+        if isinstance(value, bytes) and (outcome := decode_or_malformed(job, value)) is not None
     }
 
 
 def decode_or_malformed(job: str, stored: bytes) -> Outcome | None:
-    """`decode`, for what anyone may have stored: a result that is none of Headrace's is a failure."""
+    """Decode the value of a result key as `decode_outcome`; an invalid value becomes a failure of the job."""
     try:
         return decode_outcome(stored)
     except (msgspec.DecodeError, RecursionError):

@@ -1,10 +1,8 @@
-"""A message opened: which job it carries, whichever Celery client wrote it.
+"""Parsing of a message, whichever Celery client wrote it, in two steps.
 
-    bytes ─> unseal ─> Sealed ─> job
-                 │         └─ InvalidInput, NotTrusted: a failure of that job
-                 └─ MalformedMessage: there is nobody to tell
-
-In two steps, as a message may be that of a job whose arguments are none: its failure is told under its id.
+bytes ─> parse ─> ParsedMessage ─> to_job ─> Job
+           │                          └─ InvalidInput, NotTrusted: the job fails, and its id is known
+           └─ MalformedMessage: there is no id to store an outcome under
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ _NO_OPTIONS = TaskOptions()
 
 
 class MalformedMessage(ValueError):
-    """The bytes are no message of a job: there is no id an outcome could be stored under."""
+    """The bytes are not the message of a job, so there is no id to store an outcome under."""
 
 
 class ParsedMessage(msgspec.Struct, frozen=True):
-    """A message opened, its arguments not looked at yet."""
+    """A message whose arguments are not checked yet."""
 
     id: str
     args: Sequence[Any]
@@ -39,15 +37,15 @@ class ParsedMessage(msgspec.Struct, frozen=True):
     eta: Any
     expires: Any
     priority: int
-    #: The inbox of the client that submitted it, where it has one.
+    #: The client whose reply channel gets the outcome; None for a plain Celery client.
     reply_to: str | None
-    #: The trace it belongs to, where it belongs to one.
+    #: The trace of the job, as headers of the message.
     trace: dict[str, str] | None = None
-    #: Why it is not trusted; its arguments were not even read then.
+    #: The reason why the job is not trusted. Then the arguments were not read.
     refusal: str | None = None
 
     def to_job(self) -> Job:
-        """The job in it. Raises InvalidInput if its arguments are no job's, NotTrusted if it is refused."""
+        """Return the job. Raises InvalidInput for invalid arguments, NotTrusted for a job that is not trusted."""
         if self.refusal is not None:
             raise NotTrusted(self.refusal)
         return build_job(
@@ -68,7 +66,7 @@ class _Properties(msgspec.Struct):
 
 
 class _Headers(msgspec.Struct):
-    # What else stands there is not even read: a quarter of what opening a message costs.
+    # Other headers are not decoded, which saves a quarter of the time to parse a message.
     id: Any = None
     task: Any = None
     eta: Any = None
@@ -81,11 +79,9 @@ class _Headers(msgspec.Struct):
 
     @property
     def trace(self) -> dict[str, str] | None:
-        given = (self.traceparent, self.tracestate, self.sentry_trace, self.baggage)
-        found = {
-            name: text for name, text in zip(TRACE_HEADERS, given, strict=True) if isinstance(text, str) and text
-        }
-        return found or None
+        values = (self.traceparent, self.tracestate, self.sentry_trace, self.baggage)
+        named = zip(TRACE_HEADERS, values, strict=True)
+        return {name: text for name, text in named if isinstance(text, str) and text} or None
 
 
 class _Message(msgspec.Struct):
@@ -94,20 +90,20 @@ class _Message(msgspec.Struct):
     properties: _Properties
 
 
-_INBOX = re.compile("[0-9a-f]{32}")
+_CLIENT_ID = re.compile("[0-9a-f]{32}")
 _MESSAGE = msgspec.json.Decoder(_Message)
 _BODY = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], Any])
 
 
 @lru_cache(maxsize=1024)
-def _is_inbox(reply_to: str) -> bool:
-    return _INBOX.fullmatch(reply_to) is not None
+def _is_client_id(reply_to: str) -> bool:
+    return _CLIENT_ID.fullmatch(reply_to) is not None
 
 
 def parse(message: bytes, trust: Trust | None = None) -> ParsedMessage:
-    """Open a message as it lies in Redis, whichever Celery client wrote it. Raises MalformedMessage.
+    """Parse a message as it is in Redis. Raises MalformedMessage.
 
-    `trust` says whose jobs are taken; without it all are.
+    `trust` decides which jobs are trusted; without it, all are.
     """
     refusal = None
     try:
@@ -120,15 +116,16 @@ def parse(message: bytes, trust: Trust | None = None) -> ParsedMessage:
         else:
             args, kwargs = [], {}
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise MalformedMessage(f"no Celery message of JSON: {error}") from None
+        raise MalformedMessage(f"not a Celery message in JSON: {error}") from None
     headers = raw.headers
     job = headers.id
     if headers.task != TASK or not isinstance(job, str) or not job:
-        raise MalformedMessage(f"no message of the task {TASK} with an id")
-    inbox = raw.properties.reply_to
-    # Celery's own clients write something else there.
-    reply_to = inbox if inbox and _is_inbox(inbox) else None
-    # Asked here, as few have one.
+        raise MalformedMessage(f"not a message of the task {TASK} with an id")
+    reply_to = raw.properties.reply_to
+    # Celery's own clients write another id there, with dashes.
+    if not reply_to or not _is_client_id(reply_to):
+        reply_to = None
+    # Few messages have a trace, so the property is read only for those.
     trace = headers.trace if headers.traceparent is not None or headers.sentry_trace is not None else None
     priority = raw.properties.priority or 0
     return ParsedMessage(job, args, kwargs, headers.eta, headers.expires, priority, reply_to, trace, refusal)
@@ -149,9 +146,9 @@ def build_job(
     priority: int = 0,
     trace: dict[str, str] | None = None,
 ) -> Job:
-    """The job a Celery message carries, whoever sent it. Raises InvalidInput if its arguments are no job's.
+    """Return the job that the arguments of a Celery task describe. Raises InvalidInput for invalid arguments.
 
-    `eta` and `expires` are the message's headers of these names: ISO 8601 texts, or None.
+    `eta` and `expires` are the headers of the message: ISO 8601 texts, or None.
     """
     match args:
         case [str() as model, list() as instances]:
@@ -174,18 +171,18 @@ def build_job(
         method=options.method,
         metadata=options.metadata,
         priority=priority,
-        expires=_moment(expires),
-        eta=_moment(eta),
+        expires=_parse_moment(expires),
+        eta=_parse_moment(eta),
         trace=trace,
     )
 
 
-def _moment(text: Any) -> datetime | None:
+def _parse_moment(text: Any) -> datetime | None:
     if not isinstance(text, str):
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput("a job's eta and expires are ISO 8601 moments") from None
-    # Celery leaves the zone out when it means UTC.
+    # Celery writes no time zone for UTC.
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

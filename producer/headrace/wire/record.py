@@ -1,4 +1,4 @@
-"""The record of a job: what Redis keeps of a job besides its message, for as long as its id is protected.
+"""The record of a job: what Redis holds of a job besides its message while the job's id is protected.
 
 The record (`Keys.job`) is a string: a digest of the submitted arguments, and a `Record` as JSON.
 """
@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import msgspec
 
-#: Bytes of the digest a record begins with.
+#: Length of the digest at the start of a record, in bytes.
 DIGEST_BYTES = 12
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a job besides its message, for as long as an id is protected from a second use."""
+    """The JSON part of a record. Its names are short, as there may be millions of records."""
 
-    #: The model.
     model: str = msgspec.field(name="m")
-    #: Submitted, where the id does not tell, and not to be started before: unix milliseconds.
+    #: The time of submission, unix milliseconds. None: the id of the job holds it.
     submitted_ms: int | None = msgspec.field(default=None, name="t")
+    #: The job is not started before this moment, unix milliseconds.
     not_before_ms: int | None = msgspec.field(default=None, name="e")
-    #: The submitter's metadata.
+    #: Text pairs of the submitter's own.
     metadata: dict[str, str] | None = msgspec.field(default=None, name="x")
 
 

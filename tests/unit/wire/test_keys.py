@@ -52,9 +52,9 @@ def test_a_version_may_stand_behind_the_name(given: tuple[Any, Any], split: tupl
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("churn@7", "8"), "'churn@7' names a version, and `version` does too; give one of them"),
+        (("churn@7", "8"), "'churn@7' names a version, and so does `version`; give one of them"),
         (("churn@7", "7"), "give one of them"),
-        (("churn@", None), "'churn@' names no version behind the '@'"),
+        (("churn@", None), "'churn@' has no version behind the '@'"),
     ],
 )
 def test_a_version_given_twice_or_left_out_is_refused(given: tuple[Any, Any], said: str):
