@@ -1,4 +1,4 @@
-"""A worker in a thread for tests of the client: takes jobs off the lists and publishes an outcome for each."""
+"""A worker in a thread for tests of the client: it pops jobs off their lists and publishes their outcomes."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ CHURN = Contract(
 )
 
 
-def doubled(job: str, instances: list[Any]) -> Outcome:
-    """Twice the age of each instance."""
+def double_age(job: str, instances: list[Any]) -> Outcome:
+    """Predict twice the age of each instance."""
     predictions = [2 * instance["age"] for instance in instances]
     return Success(job=job, prediction=Prediction(model="churn", version="3", predictions=predictions))
 
 
-class Answering:
-    """Answers jobs while the block lasts. Goes on when Redis goes away and comes back."""
+class AnsweringWorker:
+    """Answers jobs for the time of the block, also after an outage of Redis."""
 
     def __init__(
         self,
         url: str,
         *,
-        answer: Callable[[str, list[Any]], Outcome] = doubled,
+        answer: Callable[[str, list[Any]], Outcome] = double_age,
         model: str = "churn",
         keys: Keys | None = None,
         ttl: int = 60,
     ) -> None:
-        self.taken: list[str] = []
+        #: The ids of the jobs popped so far.
+        self.received: list[str] = []
         self._url = url
         self._answer = answer
         self._keys = keys or Keys()
@@ -58,21 +59,21 @@ class Answering:
         with redis.Redis.from_url(self._url, client_name="answering") as client:
             while not self._stop.is_set():
                 try:
-                    taken = client.brpop(self._lists, timeout=0.1)
-                    if taken is not None:
-                        self._end(client, taken[1])
+                    item = client.brpop(self._lists, timeout=0.1)
+                    if item is not None:
+                        self._answer_job(client, item[1])
                 except redis.RedisError:
                     time.sleep(0.02)
 
-    def _end(self, client: redis.Redis, raw: bytes) -> None:
-        message = json.loads(decode_queued_message(raw)[1])
+    def _answer_job(self, client: redis.Redis, queued_message: bytes) -> None:
+        message = json.loads(decode_queued_message(queued_message)[1])
         job = message["headers"]["id"]
         (_, instances), _, _ = json.loads(base64.b64decode(message["body"]))
-        self.taken.append(job)
+        self.received.append(job)
         outcome = self._answer(job, instances)
-        if end(client, outcome, keys=self._keys, ttl=self._ttl)[0]:
-            inbox = self._keys.reply_channel(message["properties"]["reply_to"])
-            client.publish(inbox, encode_outcome(outcome, datetime.now(UTC)))
+        if publish_outcomes(client, outcome, keys=self._keys, ttl=self._ttl)[0]:
+            reply_channel = self._keys.reply_channel(message["properties"]["reply_to"])
+            client.publish(reply_channel, encode_outcome(outcome, datetime.now(UTC)))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -85,8 +86,21 @@ class Answering:
         self._thread.join()
 
 
-def end(client: redis.Redis, *outcomes: Outcome, keys: Keys | None = None, ttl: int = 60) -> list[int]:
-    """Publish outcomes as a worker does; which were the first of their job."""
+def publish_outcomes(
+    client: redis.Redis, *outcomes: Outcome, keys: Keys | None = None, ttl: int = 60
+) -> list[int]:
+    """Publish outcomes as a worker does. Return 1 for each that was the first of its job, else 0."""
     command = publish.publish_command(keys or Keys(), outcomes, ttl=ttl, now=datetime.now(UTC))
     replies: list[int] = client.execute_command(*command.with_source)
     return replies
+
+
+def success(job: str) -> Outcome:
+    """Return an outcome whose prediction is the id of its job."""
+    return Success(job=job, prediction=Prediction(model="churn", version="3", predictions=[job]))
+
+
+def subscribed_jobs(server: redis.Redis) -> set[str]:
+    """Return the ids of the jobs whose result channel some client is subscribed to."""
+    names = server.pubsub_channels("celery-task-meta-*")
+    return {name.decode().removeprefix("celery-task-meta-") for name in names}

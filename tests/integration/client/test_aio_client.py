@@ -1,4 +1,4 @@
-"""The asynchronous client does what the other does: the same checks, promises and errors, with await."""
+"""The asyncio client has the checks, promises and errors of the blocking client."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ from headrace.errors import (
 from headrace.results import aio_listener, listener_state
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Outcome, Prediction, Success
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from tests.support.answering_worker import CHURN, Answering, end
+from tests.support.answering_worker import (
+    CHURN,
+    AnsweringWorker,
+    publish_outcomes,
+    subscribed_jobs,
+    success,
+)
 from tests.support.waiting import wait_until_async
 
 AGE = {"age": 41}
@@ -39,24 +44,16 @@ async def client(redis_url: str, server: redis.Redis) -> AsyncIterator[AsyncClie
         yield client
 
 
-def success(job: str) -> Outcome:
-    return Success(job=job, prediction=Prediction(model="churn", version="3", predictions=[job]))
-
-
-def listened_to(server: redis.Redis) -> int:
-    return len(server.pubsub_channels("celery-task-meta-*"))
-
-
 async def test_a_prediction_comes_back(client: AsyncClient, redis_url: str):
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         assert (await client.predict("churn", AGE, timeout=10)).prediction == 82
         job = await client.submit("churn", instances=[{"age": 1}, {"age": 2}])
         assert (await job.result(timeout=10)).predictions == [2, 4]
         assert (await job.status(), await job.done()) == ("success", True)
 
 
-async def test_predict_takes_no_look_for_a_fresh_id(client: AsyncClient, server: redis.Redis, redis_url: str):
-    with Answering(redis_url):
+async def test_predict_fetches_nothing_for_a_new_id(client: AsyncClient, server: redis.Redis, redis_url: str):
+    with AnsweringWorker(redis_url):
         await client.predict("churn", AGE, timeout=10)
         server.config_resetstat()
         for _ in range(10):
@@ -66,11 +63,11 @@ async def test_predict_takes_no_look_for_a_fresh_id(client: AsyncClient, server:
     assert "cmdstat_subscribe" not in stats
 
 
-async def test_predict_with_an_id_finds_the_outcome_that_is_there(client: AsyncClient, redis_url: str):
-    with Answering(redis_url) as worker:
+async def test_predict_with_an_id_returns_the_stored_outcome(client: AsyncClient, redis_url: str):
+    with AnsweringWorker(redis_url) as worker:
         for _ in range(2):
             assert (await client.predict("churn", AGE, id="order-1", timeout=10)).prediction == 82
-    assert worker.taken == ["order-1"]
+    assert worker.received == ["order-1"]
 
 
 async def test_thousands_of_jobs_are_waited_for_on_one_connection(
@@ -78,7 +75,7 @@ async def test_thousands_of_jobs_are_waited_for_on_one_connection(
 ):
     jobs = await client.submit_many("churn", [{"age": number} for number in range(1500)])
     server.config_resetstat()
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         done = [job async for job in client.as_completed(jobs, timeout=60)]
     assert {job.id: (await job.result()).prediction for job in done} == {
         job.id: 2 * n for n, job in enumerate(jobs)
@@ -86,15 +83,15 @@ async def test_thousands_of_jobs_are_waited_for_on_one_connection(
     stats = server.info("commandstats")
     assert stats["cmdstat_subscribe"]["calls"] <= 10
     assert stats["cmdstat_mget"]["calls"] < 150
-    await wait_until_async(lambda: listened_to(server) == 0)
+    await wait_until_async(lambda: not subscribed_jobs(server))
 
 
 async def test_many_tasks_wait_on_one_client(client: AsyncClient, redis_url: str):
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         predictions = await asyncio.gather(
             *(client.predict("churn", {"age": number}, timeout=30) for number in range(100))
         )
-    assert [one.prediction for one in predictions] == [2 * number for number in range(100)]
+    assert [prediction.prediction for prediction in predictions] == [2 * number for number in range(100)]
 
 
 async def test_bad_input_is_refused_before_anything_is_enqueued(client: AsyncClient, server: redis.Redis):
@@ -105,7 +102,7 @@ async def test_bad_input_is_refused_before_anything_is_enqueued(client: AsyncCli
     with pytest.raises(UnknownModel, match="did you mean 'churn'"):
         await client.predict("chrun", AGE)
     assert server.llen("predict.churn") == 0
-    await wait_until_async(lambda: listened_to(server) == 0)
+    await wait_until_async(lambda: not subscribed_jobs(server))
 
 
 async def test_the_same_id_is_one_job_and_other_input_a_conflict(client: AsyncClient, server: redis.Redis):
@@ -115,7 +112,7 @@ async def test_the_same_id_is_one_job_and_other_input_a_conflict(client: AsyncCl
         await client.submit("churn", {"age": 1}, id="a")
 
 
-async def test_a_full_queue_tells_what_it_took(redis_url: str):
+async def test_a_full_queue_lists_the_accepted_jobs(redis_url: str):
     async with AsyncClient(settings=Settings(redis_url=redis_url, queue_limit=2), check=False) as client:
         with pytest.raises(QueueFull) as caught:
             await client.submit_many("churn", [AGE] * 3, ids=["a", "b", "c"])
@@ -129,64 +126,64 @@ async def test_a_job_is_cancelled(client: AsyncClient):
         await job.result(timeout=10)
 
 
-async def test_when_time_is_up_the_error_says_what_to_look_at(client: AsyncClient, server: redis.Redis):
+async def test_the_error_of_a_timeout_says_what_to_check(client: AsyncClient, server: redis.Redis):
     job = await client.submit("churn", AGE)
     with pytest.raises(ResultTimeout, match="it is queued: is a worker running"):
         await job.result(timeout=0.05)
     with pytest.raises(ResultTimeout, match="1 of 1 jobs"):
-        _ = [one async for one in client.as_completed([job], timeout=0.05)]
-    end(server, success(job.id))
+        _ = [job async for job in client.as_completed([job], timeout=0.05)]
+    publish_outcomes(server, success(job.id))
     assert (await job.result(timeout=0)).prediction == job.id
-    await wait_until_async(lambda: listened_to(server) == 0)
+    await wait_until_async(lambda: not subscribed_jobs(server))
 
 
 async def test_a_task_cancelled_while_it_waits_leaves_no_subscription(client: AsyncClient, server: redis.Redis):
     task = asyncio.create_task(client.job("a").result())
-    await wait_until_async(lambda: listened_to(server) == 1)
+    await wait_until_async(lambda: len(subscribed_jobs(server)) == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await wait_until_async(lambda: listened_to(server) == 0)
+    await wait_until_async(lambda: not subscribed_jobs(server))
 
 
 async def test_a_cut_connection_loses_no_outcome(client: AsyncClient, server: redis.Redis):
     names = [f"j{number}" for number in range(200)]
 
     async def publish_all() -> None:
-        await wait_until_async(lambda: listened_to(server) == 200)
+        await wait_until_async(lambda: len(subscribed_jobs(server)) == 200)
         for number, name in enumerate(names):
             if number % 50 == 0:
                 server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
                 await asyncio.sleep(0.01)
-            end(server, success(name))
+            publish_outcomes(server, success(name))
 
-    publishing = asyncio.create_task(publish_all())
+    task = asyncio.create_task(publish_all())
     done = [job.id async for job in client.as_completed([client.job(name) for name in names], timeout=30)]
     assert set(done) == set(names)
-    await publishing
+    await task
 
 
-async def test_a_wait_outlives_a_crash_of_redis():
-    with EmbeddedRedis() as own:
-        async with AsyncClient(own.url, check=False) as client:
+async def test_a_wait_survives_a_crash_of_redis():
+    with EmbeddedRedis() as own_server:
+        async with AsyncClient(own_server.url, check=False) as client:
             job = await client.submit("churn", AGE)
             task = asyncio.create_task(job.result(timeout=60))
-            with redis.Redis.from_url(own.url) as server:
-                await wait_until_async(lambda: listened_to(server) == 1)
-            await asyncio.to_thread(own.kill)
+            with redis.Redis.from_url(own_server.url) as server:
+                await wait_until_async(lambda: len(subscribed_jobs(server)) == 1)
+            await asyncio.to_thread(own_server.kill)
             with pytest.raises(BrokerUnavailable, match="cannot be reached"):
                 await client.job("b").result(timeout=0.5)
-            await asyncio.to_thread(own.start)
-            with Answering(own.url):
+            await asyncio.to_thread(own_server.start)
+            with AnsweringWorker(own_server.url):
                 assert (await task).prediction == 82
 
 
-async def test_the_task_ends_when_nobody_waits_and_another_begins(
+async def test_the_task_ends_without_waiters_and_the_next_wait_starts_another(
     client: AsyncClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(listener_state, "LINGER_SECONDS", 0.05)
     monkeypatch.setattr(aio_listener, "_TICK_SECONDS", 0.02)
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         for _ in range(3):
             assert (await client.predict("churn", AGE, timeout=10)).prediction == 82
             await wait_until_async(
@@ -196,7 +193,7 @@ async def test_the_task_ends_when_nobody_waits_and_another_begins(
 
 async def test_closing_a_client_ends_the_waits_of_other_tasks(client: AsyncClient, server: redis.Redis):
     task = asyncio.create_task(client.job("a").result(timeout=30))
-    await wait_until_async(lambda: listened_to(server) == 1)
+    await wait_until_async(lambda: len(subscribed_jobs(server)) == 1)
     await client.close()
     with pytest.raises(HeadraceError, match="closed while this call waited"):
         await task
@@ -204,17 +201,17 @@ async def test_closing_a_client_ends_the_waits_of_other_tasks(client: AsyncClien
         await client.job("a").result(timeout=1)
 
 
-async def test_models_queues_and_contracts_can_be_asked_for(client: AsyncClient):
+async def test_models_queues_and_contracts_are_listed(client: AsyncClient):
     await client.submit_many("churn", iter([AGE, AGE]), priority=9)
     assert await client.models() == ["churn"]
     assert (await client.contract("churn")) == CHURN
     assert [depth.by_priority[9] for depth in await client.queues()] == [2]
 
 
-@pytest.mark.parametrize(("one", "other"), [(Client, AsyncClient), (JobHandle, AsyncJobHandle)])
-def test_both_clients_have_the_same_methods_with_the_same_parameters(one: type, other: type):
-    for name, method in inspect.getmembers(one, inspect.isfunction):
+@pytest.mark.parametrize(("blocking", "aio"), [(Client, AsyncClient), (JobHandle, AsyncJobHandle)])
+def test_both_clients_have_the_same_methods_with_the_same_parameters(blocking: type, aio: type):
+    for name, method in inspect.getmembers(blocking, inspect.isfunction):
         if not name.startswith("_"):
-            assert list(inspect.signature(getattr(other, name)).parameters) == list(
+            assert list(inspect.signature(getattr(aio, name)).parameters) == list(
                 inspect.signature(method).parameters
             ), name

@@ -1,4 +1,4 @@
-"""Jobs are put on the queue once, whole and checked, or not at all."""
+"""Jobs are enqueued once, whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Prediction, Success
 from headrace.wire.record import decode_record
-from tests.support.answering_worker import CHURN, Answering, end
+from tests.support.answering_worker import CHURN, AnsweringWorker, publish_outcomes
 
 AGE = {"age": 41}
 
@@ -41,7 +41,7 @@ def calls(server: redis.Redis, command: str) -> int:
     return int(server.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
 
 
-def test_a_job_submitted_waits_in_the_queue_of_its_model(client: Client, server: redis.Redis):
+def test_a_submitted_job_waits_in_the_queue_of_its_model(client: Client, server: redis.Redis):
     job = client.submit("churn", AGE)
     (message,) = waiting(server)
     assert message["headers"]["id"] == job.id
@@ -80,7 +80,7 @@ def test_submit_is_one_round_trip(client: Client, server: redis.Redis):
     assert calls(server, "eval") == calls(server, "hgetall") == calls(server, "script|load") == 0
 
 
-def test_a_server_that_forgot_the_scripts_learns_them_again(client: Client, server: redis.Redis):
+def test_a_script_that_the_server_no_longer_has_is_sent_again(client: Client, server: redis.Redis):
     client.submit("churn", AGE)
     server.script_flush()
     client.submit("churn", AGE)
@@ -90,7 +90,7 @@ def test_a_server_that_forgot_the_scripts_learns_them_again(client: Client, serv
 @pytest.mark.parametrize(
     ("priority", "name"), [(0, ""), (2, ""), (3, "\x06\x163"), (8, "\x06\x166"), (9, "\x06\x169")]
 )
-def test_a_priority_is_kombus_list(client: Client, server: redis.Redis, priority: int, name: str):
+def test_a_priority_selects_kombus_list(client: Client, server: redis.Redis, priority: int, name: str):
     client.submit("churn", AGE, priority=priority)
     assert server.llen("predict.churn" + name) == 1
 
@@ -101,7 +101,7 @@ def test_jobs_of_one_call_keep_their_order(client: Client, server: redis.Redis):
     assert waiting_ids[::-1] == [job.id for job in jobs]
 
 
-def test_jobs_of_one_call_may_have_ids_of_their_own(client: Client, server: redis.Redis):
+def test_jobs_of_one_call_may_have_ids_of_the_caller(client: Client, server: redis.Redis):
     for _ in range(2):
         jobs = client.submit_many("churn", iter([AGE, AGE]), ids=iter(["a", "b"]), priority=9)
     assert [job.id for job in jobs] == ["a", "b"]
@@ -109,7 +109,7 @@ def test_jobs_of_one_call_may_have_ids_of_their_own(client: Client, server: redi
 
 
 @pytest.mark.parametrize("ids", [["a"], ["a", "b", "c"]])
-def test_as_many_ids_as_instances(client: Client, server: redis.Redis, ids: list[str]):
+def test_a_call_needs_as_many_ids_as_instances(client: Client, server: redis.Redis, ids: list[str]):
     with pytest.raises(InvalidInput, match="2 instances"):
         client.submit_many("churn", [AGE, AGE], ids=ids)
     assert waiting(server) == []
@@ -117,27 +117,27 @@ def test_as_many_ids_as_instances(client: Client, server: redis.Redis, ids: list
         client.submit_many("churn", iter([AGE, AGE]), ids=iter(ids))
 
 
-def test_no_instances_are_no_jobs(client: Client):
+def test_a_call_without_instances_makes_no_jobs(client: Client):
     assert client.submit_many("churn", []) == []
     assert client.submit_many("churn", iter(())) == []
     with pytest.raises(InvalidInput, match="at least one"):
         client.submit("churn", instances=[])
 
 
-def test_one_bad_instance_in_a_list_means_nothing_is_enqueued(client: Client, server: redis.Redis):
+def test_nothing_of_a_list_with_a_bad_instance_is_enqueued(client: Client, server: redis.Redis):
     with pytest.raises(InvalidInput, match="instance 999: feature 'age'"):
         client.submit_many("churn", [AGE] * 999 + [{"age": "x"}])
     assert waiting(server) == []
 
 
-def test_of_an_iterator_the_chunks_before_a_bad_instance_are_enqueued(client: Client, server: redis.Redis):
+def test_the_chunks_of_an_iterator_before_a_bad_instance_are_enqueued(client: Client, server: redis.Redis):
     with pytest.raises(InvalidInput, match="instance 999:") as caught:
         client.submit_many("churn", iter([AGE] * 999 + [{"age": "x"}]))
     assert len(waiting(server)) == 750
     assert caught.value.__notes__ == ["750 jobs of the same call were enqueued before"]
 
 
-def test_a_job_too_large_is_refused_before_anything_is_enqueued(redis_url: str, server: redis.Redis):
+def test_an_oversized_job_is_refused_before_anything_is_enqueued(redis_url: str, server: redis.Redis):
     with Client(settings=Settings(redis_url=redis_url, max_job_bytes=1000), check=False) as client:
         for submit in (
             lambda big: client.submit("churn", big),
@@ -148,7 +148,7 @@ def test_a_job_too_large_is_refused_before_anything_is_enqueued(redis_url: str, 
     assert waiting(server) == []
 
 
-def test_large_jobs_are_sent_a_few_at_a_time(redis_url: str, server: redis.Redis):
+def test_large_jobs_are_sent_in_several_calls(redis_url: str, server: redis.Redis):
     with Client(redis_url, check=False) as client:
         server.config_resetstat()
         client.submit_many("churn", [["x" * 500_000]] * 6)
@@ -156,7 +156,7 @@ def test_large_jobs_are_sent_a_few_at_a_time(redis_url: str, server: redis.Redis
     assert len(waiting(server)) == 6
 
 
-def test_an_unknown_model_is_refused_with_the_one_meant(client: Client, server: redis.Redis):
+def test_an_unknown_model_is_refused_with_a_suggestion(client: Client, server: redis.Redis):
     with pytest.raises(UnknownModel, match="did you mean 'churn'"):
         client.submit("chrun", AGE)
     with pytest.raises(UnknownModel, match="has no version '9'; it has 3"):
@@ -195,7 +195,7 @@ def test_a_version_published_late_does_not_become_the_newest(client: Client, ser
     assert client.contract("churn", "9").version == "9"
 
 
-def test_a_contract_is_read_once_in_a_while(client: Client, server: redis.Redis):
+def test_a_contract_is_cached(client: Client, server: redis.Redis):
     client.submit("churn", AGE)
     server.config_resetstat()
     client.submit_many("churn", iter([AGE] * 1000))
@@ -208,13 +208,13 @@ def test_a_contract_that_cannot_be_read_says_so(client: Client, server: redis.Re
         client.submit("churn", AGE)
 
 
-def test_a_full_queue_refuses_and_tells_what_it_took(redis_url: str, server: redis.Redis):
+def test_a_full_queue_refuses_jobs_and_lists_the_accepted(redis_url: str, server: redis.Redis):
     settings = Settings(redis_url=redis_url, queue_limit=300)
     with Client(settings=settings, check=False) as client:
         with pytest.raises(QueueFull, match=r"predict\.churn holds 300 jobs.*HEADRACE_QUEUE_LIMIT") as caught:
             client.submit_many("churn", [AGE] * 1000, ids=[f"j{number}" for number in range(1000)])
         assert caught.value.accepted == tuple(f"j{number}" for number in range(300))
-        assert client.submit("churn", AGE, id="j7").id == "j7", "a known job is no new one"
+        assert client.submit("churn", AGE, id="j7").id == "j7", "a repeated job takes no room"
         with pytest.raises(QueueFull):
             client.submit("churn", AGE, priority=9)
         client.submit("other", AGE)
@@ -224,16 +224,16 @@ def test_a_full_queue_refuses_and_tells_what_it_took(redis_url: str, server: red
 def test_a_cancelled_job_stays_cancelled(client: Client, server: redis.Redis):
     job = client.submit("churn", AGE)
     assert job.cancel()
-    assert job.cancel(), "again is no error"
-    late = Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=[1]))
-    assert end(server, late) == [0]
+    assert job.cancel(), "a second cancellation is no error"
+    prediction = Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=[1]))
+    assert publish_outcomes(server, prediction) == [0]
     assert job.status() == "cancelled"
     with pytest.raises(JobCancelled):
         job.result(timeout=5)
 
 
 def test_a_job_with_an_outcome_cannot_be_cancelled(client: Client, redis_url: str):
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         job = client.submit("churn", AGE)
         job.result(timeout=10)
     assert not client.job(job.id).cancel()
@@ -241,19 +241,21 @@ def test_a_job_with_an_outcome_cannot_be_cancelled(client: Client, redis_url: st
 
 
 def test_the_status_of_a_job_follows_it(client: Client, server: redis.Redis):
-    assert client.job("nobody-knows").status() == "unknown"
+    assert client.job("never-submitted").status() == "unknown"
     job = client.submit("churn", AGE, delay=timedelta(hours=1))
-    known = client.job(job.id)
-    assert (known.model, known.status(), known.model) == (None, "queued", "churn")
+    handle = client.job(job.id)
+    assert (handle.model, handle.status(), handle.model) == (None, "queued", "churn")
     server.set(f"celery-task-meta-{job.id}", b'{"status": "STARTED", "result": {"pid": 1}, "task_id": "x"}')
     assert job.status() == "running"
     assert not job.done()
-    end(server, Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=[1])))
+    publish_outcomes(
+        server, Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=[1]))
+    )
     assert job.status() == "success"
     assert job.done()
 
 
-def test_depths_are_told_by_model_and_priority(client: Client):
+def test_queue_depths_are_by_model_and_priority(client: Client):
     client.submit_many("churn", [AGE] * 3)
     client.submit("churn", AGE, priority=9)
     (depth,) = client.queues()
@@ -267,11 +269,11 @@ def test_without_models_there_are_no_queues(redis_url: str):
         assert client.queues() == []
 
 
-def test_installations_with_prefixes_do_not_meet(redis_url: str, server: redis.Redis):
+def test_installations_with_different_prefixes_are_separate(redis_url: str, server: redis.Redis):
     settings = Settings(redis_url=redis_url, key_prefix="shop:")
-    with connect(settings) as ours:
-        publish_contract(ours, Keys("shop:"), CHURN)
-    with Client(settings=settings) as client, Answering(redis_url, keys=Keys("shop:")):
+    with connect(settings) as prefixed:
+        publish_contract(prefixed, Keys("shop:"), CHURN)
+    with Client(settings=settings) as client, AnsweringWorker(redis_url, keys=Keys("shop:")):
         assert client.predict("churn", AGE, timeout=10).prediction == 82
     assert all(name.startswith(b"shop:") for name in server.scan_iter())
 
@@ -282,19 +284,21 @@ def test_a_record_lives_as_long_as_the_settings_say(client: Client, server: redi
     assert record.model == "churn"
     assert record.metadata == {"batch": "7"}
     assert 6 * 86_400 < server.ttl(Keys().job(job.id)) <= 7 * 86_400
-    end(server, Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=[1])), ttl=100)
+    publish_outcomes(
+        server, Success(job=job.id, prediction=Prediction(model="churn", version="3", predictions=[1])), ttl=100
+    )
     assert 90 < server.ttl(Keys().job(job.id)) <= 100
     assert 90 < server.ttl(f"celery-task-meta-{job.id}") <= 100
 
 
 def test_every_key_of_a_job_expires(client: Client, server: redis.Redis, redis_url: str):
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         client.predict("churn", AGE, timeout=10)
     for key in server.scan_iter():
         assert key in {b"headrace:models", b"headrace:contracts:churn"} or server.ttl(key) > 0, key
 
 
-def test_the_environment_names_the_redis_and_an_argument_goes_before_it(
+def test_the_environment_names_the_redis_and_an_argument_overrides_it(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HEADRACE_REDIS_URL", redis_url)

@@ -1,4 +1,4 @@
-"""What goes wrong with Redis is told in a sentence: where, what, and what to do; never the password."""
+"""An error of Redis reaches the user as a sentence: where, what, and what to do; never the password."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 SECRET = "s3cret-Pa55"
 
 
-def told(url: str, **settings: object) -> str:
-    """What both clients say, which is the same, of a submit to this Redis."""
-    chosen = Settings(redis_url=url, **settings)  # type: ignore[arg-type]  # what a test chooses
-    with Client(settings=chosen, check=False) as client, pytest.raises(BrokerUnavailable) as caught:
+def error_of(url: str, **settings: object) -> str:
+    """Return the error of a submit to this Redis, which is the same for both clients."""
+    all_settings = Settings(redis_url=url, **settings)  # type: ignore[arg-type]  # the test chooses them
+    with Client(settings=all_settings, check=False) as client, pytest.raises(BrokerUnavailable) as caught:
         client.submit("churn", [1])
 
-    async def ask() -> str:
-        async with AsyncClient(settings=chosen, check=False) as client:
-            with pytest.raises(BrokerUnavailable) as also:
+    async def submit() -> str:
+        async with AsyncClient(settings=all_settings, check=False) as client:
+            with pytest.raises(BrokerUnavailable) as caught_async:
                 await client.submit("churn", [1])
-        return str(also.value)
+        return str(caught_async.value)
 
-    said = str(caught.value)
-    assert asyncio.run(ask()).partition("(")[0] == said.partition("(")[0]
-    assert SECRET not in said
-    return said
+    message = str(caught.value)
+    assert asyncio.run(submit()).partition("(")[0] == message.partition("(")[0]
+    assert SECRET not in message
+    return message
 
 
 @pytest.fixture(scope="module")
@@ -53,33 +53,35 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_redis_that_is_down_is_named():
+def test_the_error_names_a_redis_that_is_down():
     port = free_port()
-    began = time.monotonic()
-    assert f"Redis at 127.0.0.1:{port} cannot be reached" in told(f"redis://:{SECRET}@127.0.0.1:{port}")
-    assert time.monotonic() - began < 10
+    start = time.monotonic()
+    assert f"Redis at 127.0.0.1:{port} cannot be reached" in error_of(f"redis://:{SECRET}@127.0.0.1:{port}")
+    assert time.monotonic() - start < 10
 
 
-def test_a_host_that_is_none_is_named():
-    assert "Redis at no-such-host.invalid:6379 cannot be reached" in told("redis://no-such-host.invalid")
+def test_the_error_names_a_host_that_does_not_exist():
+    assert "Redis at no-such-host.invalid:6379 cannot be reached" in error_of("redis://no-such-host.invalid")
 
 
-def test_a_socket_that_is_none_is_named(tmp_path: Path):
-    assert f"Redis at {tmp_path}/none.sock cannot be reached" in told(f"unix://{tmp_path}/none.sock")
+def test_the_error_names_a_socket_that_does_not_exist(tmp_path: Path):
+    assert f"Redis at {tmp_path}/none.sock cannot be reached" in error_of(f"unix://{tmp_path}/none.sock")
 
 
-def test_a_wrong_password_is_told_without_it(guarded_server: EmbeddedRedis):
-    said = told(f"redis://:{SECRET}-wrong@127.0.0.1:{guarded_server.port}/0")
-    assert "refuses the user or password" in said
+def test_the_error_of_a_wrong_password_does_not_hold_it(guarded_server: EmbeddedRedis):
+    message = error_of(f"redis://:{SECRET}-wrong@127.0.0.1:{guarded_server.port}/0")
+    assert "refuses the user or password" in message
 
 
-def test_a_missing_password_and_a_wrong_user_are_told(guarded_server: EmbeddedRedis):
-    assert "refuses the user or password" in told(guarded_server.url)
-    assert "refuses the user or password" in told(f"redis://someone:{SECRET}@127.0.0.1:{guarded_server.port}/0")
+def test_a_missing_password_and_a_wrong_user_are_errors(guarded_server: EmbeddedRedis):
+    assert "refuses the user or password" in error_of(guarded_server.url)
+    assert "refuses the user or password" in error_of(
+        f"redis://someone:{SECRET}@127.0.0.1:{guarded_server.port}/0"
+    )
 
 
-def test_a_password_that_is_not_asked_for_is_told(redis_url: str):
-    assert "asks for no password" in told(redis_url.replace("redis://", f"redis://:{SECRET}@"))
+def test_a_password_that_redis_does_not_require_is_an_error(redis_url: str):
+    assert "asks for no password" in error_of(redis_url.replace("redis://", f"redis://:{SECRET}@"))
 
 
 def test_the_right_password_works(guarded_server: EmbeddedRedis):
@@ -87,49 +89,51 @@ def test_the_right_password_works(guarded_server: EmbeddedRedis):
         assert client.submit("churn", [1]).status() == "queued"
 
 
-def test_a_user_without_permission_is_told_what_is_missing(guarded_server: EmbeddedRedis):
+def test_the_error_says_which_permission_a_user_lacks(guarded_server: EmbeddedRedis):
     with redis.Redis(port=guarded_server.port, password=SECRET) as admin:
         admin.acl_setuser(
             "limited", enabled=True, passwords=[f"+{SECRET}"], keys=["other:*"], categories=["+@all"]
         )
-    said = told(f"redis://limited:{SECRET}@127.0.0.1:{guarded_server.port}/0")
-    assert "does not permit this user" in said
+    message = error_of(f"redis://limited:{SECRET}@127.0.0.1:{guarded_server.port}/0")
+    assert "does not permit this user" in message
 
 
-def test_a_user_without_the_channels_hears_it_instead_of_waiting(guarded_server: EmbeddedRedis):
+def test_a_user_without_permission_for_the_channels_gets_an_error_instead_of_waiting(
+    guarded_server: EmbeddedRedis,
+):
     with redis.Redis(port=guarded_server.port, password=SECRET) as admin:
         admin.execute_command(
-            "ACL", "SETUSER", "deaf", "reset", "on", f">{SECRET}", "~*", "+@all", "resetchannels"
+            "ACL", "SETUSER", "no-channels", "reset", "on", f">{SECRET}", "~*", "+@all", "resetchannels"
         )
-    url = f"redis://deaf:{SECRET}@127.0.0.1:{guarded_server.port}/0"
+    url = f"redis://no-channels:{SECRET}@127.0.0.1:{guarded_server.port}/0"
     with Client(url, check=False) as client, pytest.raises(BrokerUnavailable, match="does not permit"):
         client.job("a").result(timeout=30)
 
 
 def test_a_redis_without_memory_refuses_the_job():
     with EmbeddedRedis("--maxmemory", "1") as server:
-        said = told(server.url)
-    assert "has no memory left" in said
+        message = error_of(server.url)
+    assert "has no memory left" in message
 
 
-def test_a_replica_is_told_from_a_primary(redis_server: EmbeddedRedis):
+def test_a_replica_is_an_error(redis_server: EmbeddedRedis):
     with EmbeddedRedis("--replicaof", "127.0.0.1", str(redis_server.port)) as replica:
-        assert "read-only replica" in told(replica.url)
+        assert "read-only replica" in error_of(replica.url)
 
 
-def test_a_redis_out_of_connections_is_told(guarded_server: EmbeddedRedis):
+def test_a_redis_out_of_connections_is_an_error(guarded_server: EmbeddedRedis):
     with redis.Redis(port=guarded_server.port, password=SECRET) as admin:
-        before = admin.config_get("maxclients")["maxclients"]
+        limit = admin.config_get("maxclients")["maxclients"]
         admin.config_set("maxclients", 1)
         try:
-            assert "maxclients" in told(f"redis://:{SECRET}@127.0.0.1:{guarded_server.port}/0")
+            assert "maxclients" in error_of(f"redis://:{SECRET}@127.0.0.1:{guarded_server.port}/0")
         finally:
-            admin.config_set("maxclients", before)
+            admin.config_set("maxclients", limit)
 
 
 @contextmanager
 def answering_with(reply: bytes | None) -> Iterator[int]:
-    """A server that gives one answer to everything, or none."""
+    """A server that replies to everything with `reply`; to nothing, if it is None."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stop = threading.Event()
         listener.settimeout(0.05)
@@ -167,19 +171,19 @@ def answering_with(reply: bytes | None) -> Iterator[int]:
             thread.join()
 
 
-def test_a_redis_that_loads_its_data_is_told():
+def test_a_redis_that_loads_its_data_is_an_error():
     with answering_with(b"-LOADING Redis is loading the dataset in memory\r\n") as port:
-        assert "still loading" in told(f"redis://127.0.0.1:{port}")
+        assert "still loading" in error_of(f"redis://127.0.0.1:{port}")
 
 
-def test_a_silent_redis_is_told():
+def test_a_silent_redis_is_an_error():
     with answering_with(None) as port:
-        said = told(f"redis://127.0.0.1:{port}", command_timeout=0.2, connect_timeout=0.2)
-    assert "does not answer in time" in said
+        message = error_of(f"redis://127.0.0.1:{port}", command_timeout=0.2, connect_timeout=0.2)
+    assert "does not answer in time" in message
 
 
-def test_a_plain_port_spoken_to_with_tls_is_told(redis_server: EmbeddedRedis):
-    assert "cannot be reached over TLS" in told(
+def test_tls_to_a_plain_port_is_an_error(redis_server: EmbeddedRedis):
+    assert "cannot be reached over TLS" in error_of(
         f"rediss://127.0.0.1:{redis_server.port}/0", connect_timeout=0.3, command_timeout=0.3
     )
 
@@ -202,12 +206,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def over_tls(port: int, certificate: Path) -> Iterator[int]:
-    """A port that speaks TLS and passes everything on to another."""
+    """A port that speaks TLS and forwards everything to another port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
 
     async def main() -> None:
-        async def passed_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        async def forward(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             try:
                 while data := await source.read(65536):
                     sink.write(data)
@@ -218,8 +222,8 @@ def over_tls(port: int, certificate: Path) -> Iterator[int]:
                 sink.close()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            back, forth = await asyncio.open_connection("127.0.0.1", port)
-            await asyncio.gather(passed_on(reader, forth), passed_on(back, writer))
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(forward(reader, server_writer), forward(server_reader, writer))
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
         ports.append(server.sockets[0].getsockname()[1])
@@ -242,23 +246,23 @@ def over_tls(port: int, certificate: Path) -> Iterator[int]:
 
 
 def test_jobs_are_submitted_and_waited_for_over_tls(redis_url: str, server: redis.Redis, certificate: Path):
-    from tests.support.answering_worker import Answering
+    from tests.support.answering_worker import AnsweringWorker
 
     with over_tls(int(redis_url.rpartition(":")[2].partition("/")[0]), certificate) as port:
         url = f"rediss://localhost:{port}/0?ssl_ca_certs={certificate / 'cert.pem'}"
-        with Client(url, check=False) as client, Answering(redis_url):
+        with Client(url, check=False) as client, AnsweringWorker(redis_url):
             assert client.predict("churn", {"age": 4}, timeout=20).prediction == 8
             jobs = client.submit_many("churn", [{"age": age} for age in range(200)])
             assert len(list(client.as_completed(jobs, timeout=20))) == 200
 
 
-def test_a_certificate_nobody_vouches_for_is_told(redis_server: EmbeddedRedis, certificate: Path):
+def test_an_untrusted_certificate_is_an_error(redis_server: EmbeddedRedis, certificate: Path):
     with over_tls(redis_server.port, certificate) as port:
-        assert "cannot be reached over TLS" in told(f"rediss://localhost:{port}/0")
+        assert "cannot be reached over TLS" in error_of(f"rediss://localhost:{port}/0")
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("http://h", "must begin with redis://"),
         ("", "must begin with redis://"),
@@ -275,11 +279,11 @@ def test_a_certificate_nobody_vouches_for_is_told(redis_server: EmbeddedRedis, c
         (7, "is a text"),
     ],
 )
-def test_a_url_that_cannot_be_is_refused_when_the_client_is_made(url: str, said: str):
+def test_an_impossible_url_is_refused_when_the_client_is_made(url: str, message: str):
     for kind in (Client, AsyncClient):
-        with pytest.raises(SettingError, match=said) as caught:
+        with pytest.raises(SettingError, match=message) as caught:
             kind(url)
-        if "option" not in said:
+        if "option" not in message:
             assert SECRET not in str(caught.value)
 
 

@@ -12,7 +12,7 @@ from headrace.catalog.published import publish_contract
 from headrace.submit.options import JobOptions
 from headrace.wire.keys import Keys
 from tests.support import ROOT
-from tests.support.answering_worker import CHURN, Answering
+from tests.support.answering_worker import CHURN, AnsweringWorker
 
 PAGE = (ROOT / "docs" / "reference" / "client.md").read_text(encoding="utf-8")
 
@@ -23,21 +23,21 @@ def test_the_examples_run(
     monkeypatch.setenv("HEADRACE_REDIS_URL", redis_url)
     publish_contract(server, Keys(), CHURN)
     names: dict[str, object] = {}
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         for example in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
             exec(example, names)
     client = names["client"]
     assert isinstance(client, headrace.Client)
     client.close()
-    told = capsys.readouterr().out
-    assert told.startswith("82\n")
-    assert told.endswith("[36, 82, 146]\n")
+    output = capsys.readouterr().out
+    assert output.startswith("82\n")
+    assert output.endswith("[36, 82, 146]\n")
 
 
-#: No client raises these.
-OF_WORKERS = {"ModelError", "StoreUnavailable", "TransientError"}
+#: Errors that no client raises.
+WORKER_ERRORS = {"ModelError", "StoreUnavailable", "TransientError"}
 
 
-def test_every_option_and_error_is_told():
-    for name in {*JobOptions.__annotations__, *headrace.errors.__all__} - OF_WORKERS:
+def test_the_page_lists_every_option_and_error():
+    for name in {*JobOptions.__annotations__, *headrace.errors.__all__} - WORKER_ERRORS:
         assert f"`{name}`" in PAGE or f"headrace.{name}" in PAGE, name

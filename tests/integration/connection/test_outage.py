@@ -19,7 +19,7 @@ from headrace import AsyncClient, BrokerUnavailable, Client, Settings
 from headrace.wire.keys import queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.chaos.proxy import Proxy
-from tests.support.answering_worker import Answering
+from tests.support.answering_worker import AnsweringWorker
 from tests.support.faults import repeatedly
 from tests.support.redis_servers import SERVERS, find
 from tests.support.waiting import wait_until
@@ -167,7 +167,7 @@ def test_predictions_outlast_the_killing_of_every_connection(server: EmbeddedRed
 
     with (
         Client(settings=settings(server.url), check=False) as client,
-        Answering(server.url),
+        AnsweringWorker(server.url),
         repeatedly(kill, every=0.2),
     ):
         began = time.monotonic()
@@ -322,9 +322,9 @@ def test_a_wait_on_a_connection_that_fell_silent_finds_the_outcome(
 
 def answer(url: str) -> None:
     """Answer the job that waits."""
-    with Answering(url) as worker:
+    with AnsweringWorker(url) as worker:
         deadline = time.monotonic() + 10
-        while not worker.taken and time.monotonic() < deadline:
+        while not worker.received and time.monotonic() < deadline:
             time.sleep(0.01)
 
 

@@ -27,7 +27,7 @@ from headrace.settings import Settings
 from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import decode_exported
 from headrace.wire.keys import Keys
-from tests.support.answering_worker import CHURN, Answering
+from tests.support.answering_worker import CHURN, AnsweringWorker
 from tests.support.stored_dead_letters import (
     INSTANCES,
     crashed_attempt,
@@ -314,7 +314,7 @@ def test_the_outcome_of_the_replay_is_the_outcome_of_the_job(client: Client, ser
     answers: list[Any] = []
     waiter = threading.Thread(target=lambda: answers.append(client.job("a").result(timeout=20).prediction))
     waiter.start()
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         waiter.join()
     assert answers == [82]
     assert client.job("a").status() == "success"
@@ -325,7 +325,7 @@ def test_the_submitter_who_waits_again_hears_of_the_replay(client: Client, serve
     for job in jobs:
         store_letter(server, make_letter(job.id), server.rpop("predict.churn"))
     client.dead_letters.replay(model="churn")
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         assert {job.result().prediction for job in client.as_completed(jobs, timeout=20)} == {82}
 
 
@@ -351,7 +351,7 @@ def test_an_id_is_protected_again_after_a_replay(client: Client, server: redis.R
 
 def test_a_replay_never_touches_another_job_of_the_same_id(client: Client, server: redis.Redis, redis_url: str):
     store_letter(server, make_letter("a"), ended=False)
-    with Answering(redis_url):
+    with AnsweringWorker(redis_url):
         client.submit("churn", {"age": 1}, id="a").result(timeout=20)
     assert client.dead_letters.replay(ids=["a"]) == BulkResult(id_in_use=1)
     assert client.job("a").result().prediction == 2

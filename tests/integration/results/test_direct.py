@@ -1,4 +1,4 @@
-"""The quick way to one outcome: who predicts hears of it itself, and misses nothing when that line is cut."""
+"""A direct subscriber receives the outcome of a prediction; without its connection, the listener does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.chaos.proxy import Proxy
-from tests.support.answering_worker import Answering, doubled
+from tests.support.answering_worker import AnsweringWorker, double_age
 from tests.support.waiting import wait_until
 
 
@@ -27,94 +27,94 @@ def client(redis_url: str) -> Iterator[Client]:
         yield client
 
 
-def predicted(client: Client, age: int) -> int:
+def predict(client: Client, age: int) -> int:
     prediction: int = client.predict("churn", {"age": age}, timeout=20).prediction
     return prediction
 
 
-def listeners(server: redis.Redis) -> list[str]:
-    """The addresses of those who listen to a channel of their own."""
-    return [one["addr"] for one in server.client_list(_type="pubsub")]
+def subscribers(server: redis.Redis) -> list[str]:
+    """Return the addresses of all connections with a subscription."""
+    return [connection["addr"] for connection in server.client_list(_type="pubsub")]
 
 
-def test_a_prediction_that_is_soon_there_needs_no_other_thread(client: Client, redis_url: str):
-    with Answering(redis_url):
-        assert [predicted(client, age) for age in range(20)] == [2 * age for age in range(20)]
+def test_a_quick_prediction_needs_no_other_thread(client: Client, redis_url: str):
+    with AnsweringWorker(redis_url):
+        assert [predict(client, age) for age in range(20)] == [2 * age for age in range(20)]
     assert "headrace-listener" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_thread_after_another_uses_the_same_line_and_threads_at_once_have_their_own(
+def test_threads_in_turn_share_a_subscriber_and_threads_at_once_have_one_each(
     client: Client, redis_url: str, server: redis.Redis
 ):
-    together = threading.Barrier(4)
+    barrier = threading.Barrier(4)
 
     def slowly(job: str, instances: list[dict[str, int]]) -> Outcome:
         time.sleep(0.005)
-        return doubled(job, instances)
+        return double_age(job, instances)
 
-    def in_company(age: int) -> None:
-        together.wait(10)
-        found[age] = predicted(client, age)
+    def predict_together(age: int) -> None:
+        barrier.wait(10)
+        predictions[age] = predict(client, age)
 
-    with Answering(redis_url, answer=slowly):
+    with AnsweringWorker(redis_url, answer=slowly):
         for age in range(5):
-            one = threading.Thread(target=predicted, args=(client, age))
-            one.start()
-            one.join()
-        assert len(listeners(server)) == 1
-        found: dict[int, int] = {}
-        several = [threading.Thread(target=in_company, args=(age,)) for age in range(4)]
-        for one in several:
-            one.start()
-        for one in several:
-            one.join()
-    assert found == {age: 2 * age for age in range(4)}
-    assert 1 < len(listeners(server)) <= 4
+            thread = threading.Thread(target=predict, args=(client, age))
+            thread.start()
+            thread.join()
+        assert len(subscribers(server)) == 1
+        predictions: dict[int, int] = {}
+        threads = [threading.Thread(target=predict_together, args=(age,)) for age in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert predictions == {age: 2 * age for age in range(4)}
+    assert 1 < len(subscribers(server)) <= 4
     client.close()
-    wait_until(lambda: not listeners(server))
+    wait_until(lambda: not subscribers(server))
 
 
-def test_a_slow_prediction_is_waited_for_as_any_job_and_its_news_mixed_up_with_no_other(
+def test_the_outcome_of_a_slow_prediction_arrives_by_the_listener_and_is_not_taken_for_a_later_one(
     client: Client, redis_url: str
 ):
     def sometimes_slow(job: str, instances: list[dict[str, int]]) -> Outcome:
         if instances[0]["age"] % 3 == 0:
-            time.sleep(0.08)  # longer than it listens
-        return doubled(job, instances)
+            time.sleep(0.08)  # longer than SINGLE_WAIT_SECONDS
+        return double_age(job, instances)
 
-    with Answering(redis_url, answer=sometimes_slow):
-        assert [predicted(client, age) for age in range(12)] == [2 * age for age in range(12)]
+    with AnsweringWorker(redis_url, answer=sometimes_slow):
+        assert [predict(client, age) for age in range(12)] == [2 * age for age in range(12)]
 
 
-def test_a_line_that_is_cut_costs_no_prediction_and_is_made_anew(
+def test_a_lost_connection_loses_no_prediction_and_is_replaced(
     client: Client, redis_url: str, server: redis.Redis
 ):
-    with Answering(redis_url):
-        assert predicted(client, 1) == 2
-        (former,) = listeners(server)
-        server.client_kill_filter(addr=former)
-        wait_until(lambda: not listeners(server))
-        assert predicted(client, 2) == 4
-        assert predicted(client, 3) == 6
-        assert former not in listeners(server)
+    with AnsweringWorker(redis_url):
+        assert predict(client, 1) == 2
+        (killed,) = subscribers(server)
+        server.client_kill_filter(addr=killed)
+        wait_until(lambda: not subscribers(server))
+        assert predict(client, 2) == 4
+        assert predict(client, 3) == 6
+        assert killed not in subscribers(server)
 
 
-def test_a_line_that_fell_silent_is_given_up_after_two_predictions(redis_server: EmbeddedRedis):
+def test_a_silent_connection_is_replaced_after_two_predictions(redis_server: EmbeddedRedis):
     with Proxy(redis_server.port) as proxy:
         settings = Settings(redis_url=proxy.url)
-        line = DirectSubscriber(connect(settings), Keys(), settings)
-        assert line.open(5)
-        silent = line._connection
+        subscriber = DirectSubscriber(connect(settings), Keys(), settings)
+        assert subscriber.open(5)
+        silent_connection = subscriber._connection
         proxy.go_silent()
         for _ in range(2):
-            assert line.open(5)
-            assert line._connection is silent
-            assert line.receive("a", 0.05) is None
-        assert line.open(5)
-        assert line._connection not in {silent, None}
-        line.close()
+            assert subscriber.open(5)
+            assert subscriber._connection is silent_connection
+            assert subscriber.receive("a", 0.05) is None
+        assert subscriber.open(5)
+        assert subscriber._connection not in {silent_connection, None}
+        subscriber.close()
 
 
-def test_where_redis_is_away_a_line_says_so_in_the_time_it_is_given():
-    nowhere = Settings(redis_url="redis://127.0.0.1:1")
-    assert not DirectSubscriber(connect(nowhere), Keys(), nowhere).open(1)
+def test_a_subscriber_does_not_open_without_redis():
+    settings = Settings(redis_url="redis://127.0.0.1:1")
+    assert not DirectSubscriber(connect(settings), Keys(), settings).open(1)

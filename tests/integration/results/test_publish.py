@@ -9,20 +9,20 @@ import pytest
 import redis
 
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success, decode_outcome
-from tests.support.answering_worker import end
+from tests.support.answering_worker import publish_outcomes
 from tests.support.waiting import wait_until
 
-WON = Success(job="a", prediction=Prediction(model="m", version="1", predictions=[1]))
+SUCCESS = Success(job="a", prediction=Prediction(model="m", version="1", predictions=[1]))
 
 
-def test_the_first_of_two_outcomes_is_the_one(server: redis.Redis):
-    assert end(server, WON, Cancelled(job="a")) == [1, 0]
-    assert decode_outcome(server.get("celery-task-meta-a")) == WON
+def test_the_first_of_two_outcomes_is_stored(server: redis.Redis):
+    assert publish_outcomes(server, SUCCESS, Cancelled(job="a")) == [1, 0]
+    assert decode_outcome(server.get("celery-task-meta-a")) == SUCCESS
 
 
-def test_of_outcomes_that_race_one_is_stored_and_announced(redis_url: str, server: redis.Redis):
+def test_one_of_several_racing_outcomes_is_stored_and_announced(redis_url: str, server: redis.Redis):
     outcomes: list[Outcome] = [
-        WON,
+        SUCCESS,
         Cancelled(job="a"),
         Expired(job="a"),
         Failure(job="a", reason="crash", error="E", module="m", message="x"),
@@ -30,21 +30,21 @@ def test_of_outcomes_that_race_one_is_stored_and_announced(redis_url: str, serve
     replies: list[tuple[Outcome, int]] = []
     barrier = threading.Barrier(len(outcomes) * 4)
 
-    def publish(one: Outcome) -> None:
+    def publish(outcome: Outcome) -> None:
         with redis.Redis.from_url(redis_url) as client:
             client.ping()
             barrier.wait(timeout=10)
-            replies.append((one, end(client, one)[0]))
+            replies.append((outcome, publish_outcomes(client, outcome)[0]))
 
     with server.pubsub() as listener:
         listener.subscribe("celery-task-meta-a")
         assert wait_until(lambda: listener.get_message(timeout=1))["type"] == "subscribe"
-        threads = [threading.Thread(target=publish, args=(one,)) for one in outcomes * 4]
+        threads = [threading.Thread(target=publish, args=(outcome,)) for outcome in outcomes * 4]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        (winner,) = [one for one, reply in replies if reply]
+        (winner,) = [outcome for outcome, reply in replies if reply]
         announced = wait_until(lambda: listener.get_message(timeout=1))
         assert decode_outcome(announced["data"]) == winner
         assert listener.get_message(timeout=0.1) is None
@@ -60,9 +60,9 @@ def test_of_outcomes_that_race_one_is_stored_and_announced(redis_url: str, serve
         json.dumps({"task_id": "a", "result": "x" * 200, "status": "SUCCESS"}).encode(),
     ],
 )
-def test_an_outcome_celery_stored_counts_too_however_it_is_spaced(server: redis.Redis, stored: bytes):
+def test_an_outcome_stored_by_celery_counts_in_any_formatting(server: redis.Redis, stored: bytes):
     server.set("celery-task-meta-a", stored)
-    assert end(server, WON) == [0]
+    assert publish_outcomes(server, SUCCESS) == [0]
     assert server.get("celery-task-meta-a") == stored
 
 
@@ -80,7 +80,7 @@ def test_an_outcome_celery_stored_counts_too_however_it_is_spaced(server: redis.
         b"",
     ],
 )
-def test_what_is_no_outcome_gives_way(server: redis.Redis, stored: bytes):
+def test_a_stored_value_that_is_no_outcome_is_overwritten(server: redis.Redis, stored: bytes):
     server.set("celery-task-meta-a", stored)
-    assert end(server, WON) == [1]
-    assert decode_outcome(server.get("celery-task-meta-a")) == WON
+    assert publish_outcomes(server, SUCCESS) == [1]
+    assert decode_outcome(server.get("celery-task-meta-a")) == SUCCESS

@@ -24,7 +24,7 @@ from headrace.wire.outcome import Cancelled, Failure, Prediction, Success
 from headrace.wire.parsing import build_job
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support import ROOT
-from tests.support.answering_worker import Answering, end
+from tests.support.answering_worker import AnsweringWorker, publish_outcomes
 
 
 @pytest.fixture(scope="module")
@@ -109,18 +109,20 @@ def test_a_stock_client_sends_a_job_we_can_read_and_reads_our_outcomes(redis_url
         )
         assert (job.model, job.instances, job.version, job.expires) == ("churn", [{"age": 4}], "3", expires)
 
-        end(server, Success(job=sent.id, prediction=Prediction(model="churn", version="3", predictions=[8])))
+        publish_outcomes(
+            server, Success(job=sent.id, prediction=Prediction(model="churn", version="3", predictions=[8]))
+        )
         assert sent.get(timeout=10) == {"model": "churn", "version": "3", "predictions": [8]}
 
         failed = app.send_task("headrace.predict", args=["churn", [{"age": 4}]], queue="predict.churn")
-        end(
+        publish_outcomes(
             server, Failure(job=failed.id, reason="permanent", error="ValueError", module="builtins", message="no")
         )
         with pytest.raises(ValueError, match="no"):
             failed.get(timeout=10)
 
         cancelled = app.send_task("headrace.predict", args=["churn", [{"age": 4}]], queue="predict.churn")
-        end(server, Cancelled(job=cancelled.id))
+        publish_outcomes(server, Cancelled(job=cancelled.id))
         with pytest.raises(TaskRevokedError):
             cancelled.get(timeout=10)
     finally:
@@ -130,7 +132,7 @@ def test_a_stock_client_sends_a_job_we_can_read_and_reads_our_outcomes(redis_url
 def test_the_snippet_of_the_readme_works_against_a_headrace_worker(redis_url: str):
     app = create_celery_app(Settings(redis_url=redis_url))
     try:
-        with Answering(redis_url):
+        with AnsweringWorker(redis_url):
             sent = app.send_task("headrace.predict", args=["churn", [{"age": 41}]], queue="predict.churn")
             assert sent.get(timeout=20)["predictions"] == [82]
     finally:

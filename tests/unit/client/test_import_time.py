@@ -1,4 +1,4 @@
-"""`import headrace` costs milliseconds and brings nothing; a client brings no Celery."""
+"""`import headrace` takes milliseconds and imports nothing heavy; a client imports no Celery."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ import headrace
 HEAVY = ("redis", "celery", "kombu", "numpy", "pandas", "sklearn", "flower", "asyncio", "click")
 
 
-def loaded_after(code: str) -> set[str]:
+def modules_after(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint(*sys.modules)"
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
-    return {name.partition(".")[0] for name in told.stdout.split()}
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    return {name.partition(".")[0] for name in process.stdout.split()}
 
 
 def test_importing_headrace_imports_nothing_heavy():
-    assert loaded_after("import headrace").isdisjoint(HEAVY)
+    assert modules_after("import headrace").isdisjoint(HEAVY)
 
 
 def test_a_client_imports_neither_celery_nor_numpy():
-    loaded = loaded_after("import headrace; headrace.Client('redis://127.0.0.1:1', check=False)")
+    loaded = modules_after("import headrace; headrace.Client('redis://127.0.0.1:1', check=False)")
     assert loaded.isdisjoint({"celery", "kombu", "numpy", "sklearn"})
 
 
 def test_importing_headrace_is_quick():
-    script = "import time; began = time.perf_counter(); import headrace; print(time.perf_counter() - began)"
-    took = min(
+    script = "import time; start = time.perf_counter(); import headrace; print(time.perf_counter() - start)"
+    seconds = min(
         float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60).stdout)
         for _ in range(3)
     )
-    assert took < 0.15
+    assert seconds < 0.15
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_can_be_imported():
     for name in headrace.__all__:
         assert getattr(headrace, name).__name__ == name
     assert set(headrace.__all__) <= set(dir(headrace))

@@ -39,7 +39,7 @@ def test_a_delay_is_seconds_or_a_timedelta(delay: Any):
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("version", 3, "a number as text"),
         ("version", "", "a number as text"),
@@ -66,8 +66,8 @@ def test_a_delay_is_seconds_or_a_timedelta(delay: Any):
         ("metadata", {"a": "x" * 5000}, "bytes as JSON"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused(option: str, value: Any, said: str):
-    with pytest.raises(InvalidInput, match=said):
+def test_an_impossible_option_is_refused(option: str, value: Any, message: str):
+    with pytest.raises(InvalidInput, match=message):
         parse_options("churn", {option: value}, NOW)  # type: ignore[misc]  # the mistake under test
 
 
@@ -76,12 +76,12 @@ def test_a_job_cannot_expire_before_its_delay_is_over():
         parse_options("churn", {"delay": 60, "expires": 30}, NOW)
 
 
-def test_an_option_there_is_not_is_a_type_error_that_lists_them():
+def test_an_unknown_option_is_a_type_error_that_lists_all_options():
     with pytest.raises(TypeError, match="no option 'verion'; it has version, method"):
         parse_options("churn", {"verion": "3"}, NOW)  # type: ignore[typeddict-unknown-key]  # the mistake under test
 
 
-def test_a_job_has_one_instance_or_a_list_of_them():
+def test_a_job_has_one_instance_or_a_list_of_instances():
     assert instances_from({"a": 1}, None) == [{"a": 1}]
     assert instances_from(None, ({"a": number} for number in range(2))) == [{"a": 0}, {"a": 1}]
     for instance, instances in ((None, None), ({"a": 1}, [{"a": 1}])):
@@ -94,6 +94,6 @@ def test_the_rows_of_a_data_frame_are_instances():
 
 
 @pytest.mark.parametrize("instances", ["text", b"bytes", {"a": 1}, 7, object()])
-def test_what_is_no_series_of_instances_is_refused(instances: Any):
+def test_a_value_that_is_no_series_of_instances_is_refused(instances: Any):
     with pytest.raises(InvalidInput, match="is a list of instances"):
         iterate_instances(instances)

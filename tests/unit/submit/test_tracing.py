@@ -1,4 +1,4 @@
-"""A trace travels with a job in the headers of its message, and costs nothing where there is none."""
+"""A trace travels with a job in the headers of its message; a job without a trace costs nothing more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def traced(trace: dict[str, str] | None) -> bytes:
     return encode_message(msgspec.structs.replace(JOB, trace=trace))
 
 
-def test_a_trace_comes_out_as_it_went_in():
+def test_a_trace_survives_encoding_and_parsing():
     assert parse(traced(TRACE)).to_job().trace == TRACE
     assert json.loads(traced(TRACE))["headers"]["traceparent"] == PARENT
 
@@ -31,20 +31,20 @@ def test_without_a_trace_a_message_is_not_a_byte_longer(trace: dict[str, str] | 
     assert parse(traced(trace)).to_job().trace is None
 
 
-def test_a_trace_stays_with_its_own_call():
+def test_a_trace_is_not_carried_over_to_the_next_message():
     traced(TRACE)
     assert parse(encode_message(JOB)).to_job().trace is None
 
 
-def test_headers_inside_of_an_instance_are_left_alone():
+def test_headers_inside_of_an_instance_are_not_changed():
     job = msgspec.structs.replace(JOB, instances=[{'"headers":{': '"headers":{'}], trace=TRACE)
     assert parse(encode_message(job)).to_job().instances == job.instances
 
 
-@pytest.mark.parametrize("given", [7, None, [], {"a": 1}, ""])
-def test_what_others_write_into_these_headers_is_taken_only_as_text(given: object):
+@pytest.mark.parametrize("value", [7, None, [], {"a": 1}, ""])
+def test_a_trace_header_that_is_no_text_is_ignored(value: object):
     message = json.loads(encode_message(JOB))
-    message["headers"]["traceparent"] = given
+    message["headers"]["traceparent"] = value
     assert parse(json.dumps(message).encode()).to_job().trace is None
 
 

@@ -1,4 +1,4 @@
-"""The in-memory client refuses what the real one refuses, and its jobs end as theirs do."""
+"""The in-memory client has the methods, checks and outcomes of the real client."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CHURN = Contract(
 )
 
 
-def old(instances: list[Any]) -> list[int]:
+def over_40(instances: list[Any]) -> list[int]:
     return [int(instance["age"] > 40) for instance in instances]
 
 
 def test_a_model_is_a_function():
-    client = InMemoryClient({"churn": old})
+    client = InMemoryClient({"churn": over_40})
     assert client.predict("churn", {"age": 41}).predictions == [1]
     job = client.submit("churn", instances=[{"age": 1}, {"age": 50}])
     assert (job.status(), job.done(), job.result().predictions) == ("success", True, [0, 1])
@@ -55,23 +55,23 @@ def test_a_model_is_a_contract_that_is_checked():
 
 
 def test_a_function_may_have_a_contract_too():
-    client = InMemoryClient({"churn": old}, contracts=[CHURN])
+    client = InMemoryClient({"churn": over_40}, contracts=[CHURN])
     assert client.predict("churn", {"age": 41}).prediction == 1
     with pytest.raises(InvalidInput):
         client.predict("churn", {"agee": 41})
 
 
 def test_a_contract_of_arrays_predicts_in_its_shape():
-    takes = Contract(model="m", version="1", input=Array(shape=(2,)), methods={"predict": Output(shape=(3,))})
-    assert InMemoryClient({"m": takes}).predict("m", [1, 2]).prediction == [0, 0, 0]
+    contract = Contract(model="m", version="1", input=Array(shape=(2,)), methods={"predict": Output(shape=(3,))})
+    assert InMemoryClient({"m": contract}).predict("m", [1, 2]).prediction == [0, 0, 0]
 
 
 def test_an_unknown_model_is_refused():
     with pytest.raises(UnknownModel, match="Known: churn"):
-        InMemoryClient({"churn": old}).submit("chrun", {"age": 1})
+        InMemoryClient({"churn": over_40}).submit("chrun", {"age": 1})
 
 
-def test_what_the_function_raises_is_the_jobs_failure():
+def test_an_exception_of_the_function_is_the_failure_of_the_job():
     def broken(instances: list[Any]) -> list[int]:
         raise MemoryError("too much")
 
@@ -81,13 +81,13 @@ def test_what_the_function_raises_is_the_jobs_failure():
         job.result()
 
 
-def test_a_prediction_too_few_is_a_failure():
+def test_a_missing_prediction_is_a_failure():
     with pytest.raises(JobFailed, match="0 predictions for 1"):
         InMemoryClient({"churn": lambda instances: []}).predict("churn", {"age": 1})
 
 
 def test_the_same_id_is_one_job_and_other_input_a_conflict():
-    client = InMemoryClient({"churn": old})
+    client = InMemoryClient({"churn": over_40})
     for _ in range(2):
         client.submit("churn", {"age": 1}, id="a")
     assert len(client.submitted) == 1
@@ -95,82 +95,82 @@ def test_the_same_id_is_one_job_and_other_input_a_conflict():
         client.submit("churn", {"age": 2}, id="a")
 
 
-def test_jobs_wait_until_told_the_first_priority_first():
-    seen: list[int] = []
+def test_jobs_wait_for_run_which_takes_priority_0_first():
+    run: list[int] = []
 
-    def watched(instances: list[Any]) -> list[int]:
-        seen.extend(instance["n"] for instance in instances)
+    def record(instances: list[Any]) -> list[int]:
+        run.extend(instance["n"] for instance in instances)
         return [0]
 
-    client = InMemoryClient({"m": watched}, at_once=False)
-    late = client.submit("m", {"n": 2}, priority=9)
+    client = InMemoryClient({"m": record}, at_once=False)
+    low_priority = client.submit("m", {"n": 2}, priority=9)
     client.submit("m", {"n": 1})
     assert [depth.waiting for depth in client.queues()] == [2]
     with pytest.raises(ResultTimeout, match=r"call `run\(\)`"):
-        late.result(timeout=60)
+        low_priority.result(timeout=60)
     assert client.run() == 2
-    assert seen == [1, 2]
+    assert run == [1, 2]
     assert client.run() == 0
 
 
 def test_a_job_can_be_cancelled_until_it_has_an_outcome():
-    client = InMemoryClient({"churn": old}, at_once=False)
+    client = InMemoryClient({"churn": over_40}, at_once=False)
     job = client.submit("churn", {"age": 1})
     assert job.cancel()
     assert client.run() == 0
     with pytest.raises(JobCancelled):
         job.result()
-    done = InMemoryClient({"churn": old}).submit("churn", {"age": 1})
+    done = InMemoryClient({"churn": over_40}).submit("churn", {"age": 1})
     assert not done.cancel()
 
 
 def test_a_job_can_expire():
-    client = InMemoryClient({"churn": old}, at_once=False)
+    client = InMemoryClient({"churn": over_40}, at_once=False)
     job = client.submit("churn", {"age": 1}, expires=1e-6)
     client.run()
     with pytest.raises(JobExpired):
         job.result()
 
 
-def test_a_full_queue_tells_what_was_accepted():
-    client = InMemoryClient({"churn": old}, at_once=False, settings=Settings(queue_limit=2))
+def test_a_full_queue_lists_the_accepted_jobs():
+    client = InMemoryClient({"churn": over_40}, at_once=False, settings=Settings(queue_limit=2))
     with pytest.raises(QueueFull) as caught:
         client.submit_many("churn", [{"age": 1}] * 3, ids=["a", "b", "c"])
     assert caught.value.accepted == ("a", "b")
 
 
-def test_jobs_come_as_completed():
-    client = InMemoryClient({"churn": old})
+def test_as_completed_yields_finished_jobs():
+    client = InMemoryClient({"churn": over_40})
     jobs = client.submit_many("churn", [{"age": age} for age in (1, 50)])
     assert [job.result().prediction for job in client.as_completed(jobs, timeout=1)] == [0, 1]
 
 
-def test_the_model_gets_what_a_worker_would():
-    seen: list[Any] = []
+def test_the_model_receives_instances_as_decoded_from_json():
+    received: list[Any] = []
 
-    def watched(instances: list[Any]) -> list[int]:
-        seen.extend(instances)
+    def record(instances: list[Any]) -> list[int]:
+        received.extend(instances)
         return [0]
 
-    InMemoryClient({"m": watched}).predict("m", {"x": float("nan"), "y": (1, 2)})
-    assert seen == [{"x": None, "y": [1, 2]}]
+    InMemoryClient({"m": record}).predict("m", {"x": float("nan"), "y": (1, 2)})
+    assert received == [{"x": None, "y": [1, 2]}]
 
 
 @pytest.mark.parametrize(("real", "memory"), [(Client, InMemoryClient), (JobHandle, InMemoryJob)])
-def test_every_public_method_of_the_real_one_is_here_with_its_parameters(real: type, memory: type):
+def test_every_public_method_of_the_real_client_exists_with_its_parameters(real: type, memory: type):
     for name, method in inspect.getmembers(real, inspect.isfunction):
         if name.startswith("_") or name == "set_outcome":
             continue
         assert hasattr(memory, name), name
-        theirs = inspect.signature(method).parameters
-        assert list(inspect.signature(getattr(memory, name)).parameters) == list(theirs), name
+        parameters = inspect.signature(method).parameters
+        assert list(inspect.signature(getattr(memory, name)).parameters) == list(parameters), name
 
 
-def test_what_fails_is_a_dead_letter_until_it_is_replayed_or_purged():
-    mended = []
+def test_a_failed_job_is_a_dead_letter_until_it_is_replayed_or_purged():
+    fixed = []
 
     def churn(instances):
-        if not mended:
+        if not fixed:
             raise ValueError("not yet")
         return [1 for _ in instances]
 
@@ -178,17 +178,17 @@ def test_what_fails_is_a_dead_letter_until_it_is_replayed_or_purged():
     first, second = client.submit_many("churn", [{"age": 41}, {"age": 42}], ids=["a", "b"], metadata={"x": "1"})
     letter, _ = client.dead_letters.list(model="churn", reason="permanent", error="ValueError")
     assert (letter.id, letter.message, letter.instances, letter.metadata) == ("a", "not yet", 1, {"x": "1"})
-    assert [storm.count for storm in client.dead_letters.groups()] == [2]
+    assert [group.count for group in client.dead_letters.groups()] == [2]
     assert client.dead_letters.count().letters == 2
-    assert client.dead_letters.replay(ids=["a", "nobody"], dry_run=True).missing == ("nobody",)
+    assert client.dead_letters.replay(ids=["a", "never-failed"], dry_run=True).missing == ("never-failed",)
     client.dead_letters.replay(ids=["a"])
     assert [attempt.cause for attempt in client.dead_letters.show("a").attempts] == ["replay"]
-    mended.append(True)
-    seen = []
-    assert client.dead_letters.replay(ids=["a"], version="4", on_progress=seen.append).done == 1
-    assert seen[0].done == 1
+    fixed.append(True)
+    progress = []
+    assert client.dead_letters.replay(ids=["a"], version="4", on_progress=progress.append).done == 1
+    assert progress[0].done == 1
     assert (first.result().version, second.status()) == ("4", "failure")
-    assert [kept.id for kept in client.dead_letters.export()] == ["b"]
+    assert [letter.id for letter in client.dead_letters.export()] == ["b"]
     with pytest.raises(InvalidInput, match="say which letters"):
         client.dead_letters.purge()
     assert client.dead_letters.purge(every=True).done == 1
@@ -196,7 +196,7 @@ def test_what_fails_is_a_dead_letter_until_it_is_replayed_or_purged():
         client.dead_letters.show("b")
 
 
-def test_a_replay_waits_for_run_where_jobs_do():
+def test_a_replayed_job_waits_for_run_if_jobs_do():
     answers = [ValueError("once"), [7]]
 
     def churn(_):
