@@ -1,1 +1,13 @@
-"""Redis: where it is, how to talk to it, and what its errors mean."""
+"""Redis: where it is, how commands are sent to it, and what its errors mean.
+
+- `url.py`: the address in the settings' URL, read and checked.
+- `connect.py`: pools of connections, for threads and for asyncio.
+- `sentinel.py`: pools that find the primary by Sentinel.
+- `celery.py`: a plain Celery app on the same Redis.
+- `errors.py`: errors of Redis: which are transient, and what each means to a person.
+- `retry.py`: how long a client repeats a command that failed.
+- `commands.py`: commands, scripts and operations, run over a blocking or an asynchronous connection.
+- `pipelined.py`: a command that is sent before its reply is read.
+- `server_info.py`: version, configuration, replicas, latency and clock of a server.
+- `server_time.py`: the clock of the server.
+"""

@@ -13,13 +13,13 @@ from headrace.wire.keys import PRIORITY_STEPS
 
 
 def create_celery_app(settings: Settings) -> Celery:
-    """A plain Celery app on the same Redis: sends and reads what Headrace does, in Celery's own ways."""
+    """Create a Celery app that sends jobs and reads outcomes in Celery's own ways."""
     address = parse_address(settings.redis_url)
     with explain_bad_options(address):
         url, tls = address.celery_url, address.tls
-    found: dict[str, Any] = {}
+    sentinel: dict[str, Any] = {}
     if address.sentinels:
-        found = {"master_name": address.master_name, "sentinel_kwargs": SentinelOptions(address)}
+        sentinel = {"master_name": address.master_name, "sentinel_kwargs": SentinelOptions(address)}
     app = Celery("headrace", broker=url, backend=url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -35,10 +35,10 @@ def create_celery_app(settings: Settings) -> Celery:
             "priority_steps": list(PRIORITY_STEPS),
             "queue_order_strategy": "priority",
             "socket_connect_timeout": settings.connect_timeout,
-            **found,
+            **sentinel,
         },
         result_backend_transport_options=(
-            ({"global_keyprefix": settings.key_prefix} if settings.key_prefix else {}) | found
+            ({"global_keyprefix": settings.key_prefix} if settings.key_prefix else {}) | sentinel
         ),
     )
     return app

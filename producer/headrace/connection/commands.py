@@ -1,8 +1,8 @@
-"""A decision that needs Redis, written once for threads and for asyncio.
+"""Commands to Redis, and operations: a decision that needs Redis, written once for threads and for asyncio.
 
-A plan is a generator: it yields the commands it wants answered and returns what it decided. `carry_out`
-answers it over a blocking connection, `carry_out_async` over an asynchronous one; nothing else differs
-between `Client` and `AsyncClient`. An error of Redis is raised in the plan, where the command was yielded.
+An operation is a generator. It yields commands, is sent their replies, and returns its result. `run` executes it
+over a blocking connection, `run_async` over an asynchronous one. An error of Redis is raised in the operation,
+where it yielded the command.
 """
 
 from __future__ import annotations
@@ -23,71 +23,71 @@ Argument = str | bytes | int | float
 
 
 class Command(msgspec.Struct, frozen=True):
-    """One command to Redis. `source` is the script an EVALSHA runs, for a server that does not have it yet."""
+    """A command to Redis. `source` is the script of an EVALSHA, in case the server does not have it yet."""
 
     args: tuple[Argument, ...]
     source: str | None = None
 
     @property
     def with_source(self) -> tuple[Argument, ...]:
-        """The command as EVAL: it runs the script and leaves it on the server."""
+        """The command as EVAL, which runs the script and loads it into the server."""
         return ("EVAL", self.source or "", *self.args[2:])
 
 
 class Pipeline(msgspec.Struct, frozen=True):
-    """Commands that go over one connection, in this order. The reply is a list; an error in it was a refusal."""
+    """Commands sent together over one connection. The reply is the list of replies; an error is in its place."""
 
     commands: tuple[tuple[Argument, ...], ...]
 
 
 class Pipelined(msgspec.Struct, frozen=True):
-    """A command that is sent while the plan goes on. The reply is `Sent`; the reply to that is the command's."""
+    """A command that is sent while the operation goes on. The reply is a PendingReply, to be yielded later."""
 
     command: Command
 
 
 class PendingReply(ABC):
-    """A command whose reply has not been read. To be yielded once, or dropped."""
+    """The reply to a command that was sent and not read yet. Yield it once, or drop it."""
 
     command: Command
 
     @abstractmethod
     def reply(self) -> Any:
-        """The reply, or what to await for it."""
+        """Return the reply, or an awaitable of it."""
 
     @abstractmethod
     def drop(self) -> None:
-        """Do without the reply. The command may have been carried out."""
+        """Give up the reply. Redis may have run the command."""
 
 
-#: Yields commands, is sent their replies, returns what it decided.
+#: Yields commands, is sent their replies, and returns a result.
 Operation = Generator[Command | Pipeline, Any, T]
-#: One that sends commands early, too: a client's link carries it out.
+#: An operation that also sends commands ahead of reading their replies. A client's session runs it.
 PipelinedOperation = Generator[Command | Pipeline | Pipelined | PendingReply, Any, T]
-#: What a plan yields.
+#: What an operation yields.
 Request = TypeVar("Request")
 
 
 class Script:
-    """A Lua script. A call of it is one round trip, but for the first to a server that never saw it."""
+    """A Lua script. A call is one round trip; the first call on a server that lacks the script is two."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, keys: Sequence[str], values: Sequence[Argument] = ()) -> Command:
-        """The command that runs the script."""
+        """Return the command that runs the script with these KEYS and ARGV."""
         return Command(("EVALSHA", self._sha, len(keys), *keys, *values), self._source)
 
 
 def execute(redis: redis.Redis, command: Command | Pipeline) -> Any:
-    """The reply to a command, or those to several."""
+    """Send a command or a pipeline and return the reply."""
     from redis.exceptions import NoScriptError
 
     if isinstance(command, Pipeline):
         with redis.pipeline(transaction=False) as pipeline:
-            for words in command.commands:
-                pipeline.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py gives it no types
+            for args in command.commands:
+                pipeline.execute_command(*args)  # type: ignore[no-untyped-call]  # redis-py has no type for it
             return pipeline.execute(raise_on_error=False)
     try:
         return redis.execute_command(*command.args)  # type: ignore[no-untyped-call]  # as above
@@ -96,13 +96,13 @@ def execute(redis: redis.Redis, command: Command | Pipeline) -> Any:
 
 
 async def execute_async(redis: redis.asyncio.Redis, command: Command | Pipeline) -> Any:
-    """`ask` over an asynchronous connection."""
+    """Send a command or a pipeline over an asynchronous connection and return the reply."""
     from redis.exceptions import NoScriptError
 
     if isinstance(command, Pipeline):
         async with redis.pipeline(transaction=False) as pipeline:
-            for words in command.commands:
-                pipeline.execute_command(*words)
+            for args in command.commands:
+                pipeline.execute_command(*args)
             return await pipeline.execute(raise_on_error=False)
     try:
         return await redis.execute_command(*command.args)  # type: ignore[no-untyped-call]  # as above
@@ -111,36 +111,39 @@ async def execute_async(redis: redis.asyncio.Redis, command: Command | Pipeline)
 
 
 def run(send: Callable[[Request], Any], operation: Generator[Request, Any, T]) -> T:
-    """What the plan decides. Errors of Redis that the plan does not catch reach the caller."""
+    """Run an operation and return its result. `send` returns the reply to a request.
+
+    Raises redis.RedisError if the operation does not handle it.
+    """
     from redis.exceptions import RedisError
 
     try:
-        command = next(operation)
+        request = next(operation)
         while True:
             try:
-                reply = send(command)
+                reply = send(request)
             except RedisError as error:
-                command = operation.throw(error)
+                request = operation.throw(error)
             else:
-                command = operation.send(reply)
-    except StopIteration as decided:
-        result: T = decided.value
+                request = operation.send(reply)
+    except StopIteration as stop:
+        result: T = stop.value
         return result
 
 
 async def run_async(send: Callable[[Request], Awaitable[Any]], operation: Generator[Request, Any, T]) -> T:
-    """`carry_out`, where to ask is to await."""
+    """Run an operation as `run`, with a `send` that returns an awaitable of the reply."""
     from redis.exceptions import RedisError
 
     try:
-        command = next(operation)
+        request = next(operation)
         while True:
             try:
-                reply = await send(command)
+                reply = await send(request)
             except RedisError as error:
-                command = operation.throw(error)
+                request = operation.throw(error)
             else:
-                command = operation.send(reply)
-    except StopIteration as decided:
-        result: T = decided.value
+                request = operation.send(reply)
+    except StopIteration as stop:
+        result: T = stop.value
         return result

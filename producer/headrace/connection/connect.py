@@ -1,4 +1,4 @@
-"""Connections to Redis, and what its errors mean to a person."""
+"""Pools of connections to Redis, for threads and for asyncio."""
 
 from __future__ import annotations
 
@@ -19,26 +19,29 @@ from headrace.connection.sentinel import AsyncSentinelPool, SentinelPool
 from headrace.connection.url import Address, explain_bad_options, parse_address
 from headrace.settings import Settings
 
-#: A command is sent this many times more when its connection breaks. Every command of Headrace may be
-#: repeated: see `headrace.connection.retry`, by which clients repeat theirs for longer.
+#: How often a command is repeated when its connection breaks. Every command of Headrace may be repeated; clients
+#: pass 0 and repeat theirs for longer, see `headrace.connection.retry`.
 _RETRIES = 2
-#: Seconds between those, at first and at the most.
+#: Seconds between the repetitions: the first and the longest pause.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
-#: A connection unused for this many seconds is tried with a PING before it is trusted again.
-_HEALTH_CHECK = 30
+#: A connection that was idle for this many seconds is tested with PING before it is used.
+_HEALTH_CHECK_SECONDS = 30
 
-#: Connections one client opens at the most (`max_connections` in the URL); who needs one more waits for it.
-_CONNECTIONS = 50
+#: Most connections of one client (`max_connections` in the URL). Another caller waits until one is free.
+_MAX_CONNECTIONS = 50
 
-#: What connections say of themselves. Made once: redis-py else reads its package's metadata for each of them.
+#: The client's name and version for CLIENT SETINFO. redis-py would read package metadata for each connection.
 _DRIVER = DriverInfo(lib_version=redis.__version__)
 
 
 def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
-    """A pool of connections, bytes in and bytes out, safe for threads and after fork. Opens none yet."""
+    """Create a client with a pool of connections, none of them opened yet. Replies are bytes.
+
+    The client is safe for threads and after fork. Raises SettingError for a URL that cannot be used.
+    """
     address = parse_address(settings.redis_url)
     retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
-    options = _options(settings, address) | {"retry": retry}
+    options = _pool_options(settings, address) | {"retry": retry}
     with explain_bad_options(address):
         pool = (
             SentinelPool(address, **options)
@@ -50,10 +53,10 @@ def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
 
 
 def connect_async(settings: Settings, *, retries: int = _RETRIES) -> redis.asyncio.Redis:
-    """`connect`, for asyncio."""
+    """Create a client as `connect`, for asyncio."""
     address = parse_address(settings.redis_url)
     retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
-    options = _options(settings, address) | {"retry": retry}
+    options = _pool_options(settings, address) | {"retry": retry}
     with explain_bad_options(address):
         pool = (
             AsyncSentinelPool(address, **options)
@@ -65,34 +68,34 @@ def connect_async(settings: Settings, *, retries: int = _RETRIES) -> redis.async
 
 
 def close_idle(client: redis.Redis) -> None:
-    """Close the connections nobody uses, which may be as dead as one that was found to be. Safe for threads."""
+    """Close the idle connections: after one was found broken, the others may be broken too. Safe for threads."""
     pool: Any = client.connection_pool
     idle: Queue[Any] = pool.pool
-    taken = []
-    # Out of the pool first: redis-py's own way closes one that another thread has just taken.
+    connections = []
+    # Connections leave the pool before they are closed: redis-py's own method may close one in use by a thread.
     with suppress(Empty):
         while True:
-            taken.append(idle.get_nowait())
-    for connection in reversed(taken):
+            connections.append(idle.get_nowait())
+    for connection in reversed(connections):
         if connection is not None:
             connection.disconnect()
         idle.put_nowait(connection)
 
 
 async def close_idle_async(client: redis.asyncio.Redis) -> None:
-    """`drop_idle`, for asyncio."""
+    """Close the idle connections, for asyncio."""
     with suppress(exceptions.RedisError, OSError):
         await client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _options(settings: Settings, address: Address) -> dict[str, Any]:
+def _pool_options(settings: Settings, address: Address) -> dict[str, Any]:
     options: dict[str, Any] = {
         "socket_connect_timeout": settings.connect_timeout,
         "socket_timeout": settings.command_timeout,
-        "health_check_interval": _HEALTH_CHECK,
-        "max_connections": _CONNECTIONS,
+        "health_check_interval": _HEALTH_CHECK_SECONDS,
+        "max_connections": _MAX_CONNECTIONS,
         "timeout": settings.command_timeout,
-        # Announcements come as plain replies, and the handshake is one step shorter than RESP3's.
+        # With RESP2, messages on channels are plain replies, and the handshake is one step shorter.
         "protocol": 2,
         "driver_info": _DRIVER,
     }

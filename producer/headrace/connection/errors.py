@@ -1,4 +1,4 @@
-"""The errors of Redis: which of them pass, and what each means to a person."""
+"""Errors of Redis: which of them are transient, and what each means to a person."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis import exceptions
-from redis.asyncio.sentinel import MasterNotFoundError as AsyncNoPrimary
-from redis.sentinel import MasterNotFoundError as NoPrimary
+from redis.asyncio.sentinel import MasterNotFoundError as AsyncPrimaryNotFound
+from redis.sentinel import MasterNotFoundError as PrimaryNotFound
 
 from headrace.connection.url import describe_server, parse_address
 from headrace.errors import BrokerUnavailable
 from headrace.settings import Settings
 
-#: What comes of a server that is away, starts, or hands over to another.
-_PASSING = (
+#: Errors of a server that is down, is starting, or fails over.
+_TRANSIENT_ERRORS = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.ClusterDownError,
@@ -22,91 +22,103 @@ _PASSING = (
 )
 
 
-@contextmanager
-def translate_errors(settings: Settings) -> Iterator[None]:
-    """Errors of Redis leave the block as BrokerUnavailable, with what was noted of them."""
-    try:
-        yield
-    except exceptions.RedisError as error:
-        told = translate_error(error, settings)
-        for note in getattr(error, "__notes__", ()):
-            told.add_note(note)
-        raise told from error
-
-
 def is_permanent(error: exceptions.RedisError) -> bool:
-    """Whether trying again helps nobody: Redis refuses us, it is not away."""
+    """Decide whether Redis refuses the user, so that repeating the command is no use."""
     return isinstance(
         error, exceptions.AuthenticationError | exceptions.AuthorizationError | exceptions.NoPermissionError
     )
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether a replica speaks. Inside a script errors come as text, without a class of their own."""
+    """Decide whether the error is that of a read-only replica. Errors inside a script are known by their text."""
     text = str(error)
     return isinstance(error, exceptions.ReadOnlyError) or "READONLY" in text or "read only replica" in text
 
 
+def is_transient(error: exceptions.RedisError) -> bool:
+    """Decide whether the same command may succeed later."""
+    if is_permanent(error):
+        return False
+    return (
+        isinstance(error, _TRANSIENT_ERRORS)
+        or is_read_only(error)
+        or "NOREPLICAS" in str(error)
+        or str(error).startswith("BUSY ")
+    )
+
+
+@contextmanager
+def translate_errors(settings: Settings) -> Iterator[None]:
+    """Turn errors of Redis in the block into BrokerUnavailable, and keep their notes."""
+    try:
+        yield
+    except exceptions.RedisError as error:
+        translated = translate_error(error, settings)
+        for note in getattr(error, "__notes__", ()):
+            translated.add_note(note)
+        raise translated from error
+
+
 def translate_error(error: exceptions.RedisError, settings: Settings) -> BrokerUnavailable:
-    """What an error of Redis means, where, and what to do. Never tells the password."""
-    meaning = _meaning(error)
+    """Return the error that says what an error of Redis means, on which server, and what to do.
+
+    It never shows the password.
+    """
+    meaning = _explain(error)
     if isinstance(error, exceptions.TimeoutError) and parse_address(settings.redis_url).tls:
-        # A plain Redis takes a TLS greeting for the beginning of a command, and waits for the rest.
+        # A Redis without TLS takes the TLS handshake for the start of a command, and waits for the rest.
         meaning = f"cannot be reached over TLS, or {meaning} Does the port speak TLS?"
     return BrokerUnavailable(f"Redis at {describe_server(settings)} {meaning}")
 
 
-def _meaning(error: exceptions.RedisError) -> str:
+_BAD_LOGIN = "refuses the user or password; check HEADRACE_REDIS_URL (in the URL, `redis://USER:PASSWORD@HOST`)"
+_NO_MEMORY = "has no memory left for another job (maxmemory); run more workers, or give it more"
+
+
+def _explain(error: exceptions.RedisError) -> str:
     text = str(error)
     match error:
         case exceptions.AuthenticationError() | exceptions.AuthorizationError():
             if "no password" in text or "without any password" in text:
                 return "asks for no password but the URL has one; remove it, or set `requirepass` there"
-            return (
-                "refuses the user or password; check HEADRACE_REDIS_URL (in the URL, `redis://USER:PASSWORD@HOST`)"
-            )
+            return _BAD_LOGIN
         case exceptions.NoPermissionError():
             return f"does not permit this user a command, key or channel: {text}; see its ACL"
         case exceptions.BusyLoadingError():
             return "is still loading its data; try again in a moment"
         case exceptions.OutOfMemoryError():
-            return _FULL
+            return _NO_MEMORY
         case _ if is_read_only(error):
             return "is a read-only replica; point HEADRACE_REDIS_URL at the primary"
         case exceptions.TimeoutError():
             return "does not answer in time; is it overloaded, or is something between dropping packets?"
-        case NoPrimary() | AsyncNoPrimary():
+        case PrimaryNotFound() | AsyncPrimaryNotFound():
             return "has no primary now: no Sentinel names one that is up; do they run, and is master_name right?"
         case exceptions.ConnectionError():
-            return _unreachable(text)
+            return _explain_connection_error(text)
         case exceptions.ResponseError():
-            return _refusal(text)
+            return _explain_refusal(text)
         case _:
             return f"failed: {type(error).__name__}: {text}"
 
 
-_REFUSED = "refuses the user or password; check HEADRACE_REDIS_URL (in the URL, `redis://USER:PASSWORD@HOST`)"
-_FULL = "has no memory left for another job (maxmemory); run more workers, or give it more"
-
-
-def _unreachable(text: str) -> str:
+def _explain_connection_error(text: str) -> str:
     if "No connection available" in text:
         return "has not answered the commands under way, and no connection is left for this one"
     if "max number of clients" in text:
         return "has no connection left (maxclients); close some, or raise it"
     if "SSL" in text or "certificate" in text:
-        return (
-            f"cannot be reached over TLS ({_tidy(text)}); check rediss://, the port, and ssl_ca_certs in the URL"
-        )
-    return f"cannot be reached ({_tidy(text)}); is it running, and is HEADRACE_REDIS_URL right?"
+        problem = _on_one_line(text)
+        return f"cannot be reached over TLS ({problem}); check rediss://, the port, and ssl_ca_certs in the URL"
+    return f"cannot be reached ({_on_one_line(text)}); is it running, and is HEADRACE_REDIS_URL right?"
 
 
-def _refusal(text: str) -> str:
-    # Inside a script these come as text, without a class of their own.
+def _explain_refusal(text: str) -> str:
+    # Errors inside a script have no class of their own, only the text.
     if "OOM" in text or "maxmemory" in text:
-        return _FULL
+        return _NO_MEMORY
     if "unauthenticated" in text:
-        return _REFUSED
+        return _BAD_LOGIN
     if "NOPERM" in text or "ACL" in text or "user executing the script" in text:
         return f"does not permit this user a command, key or channel: {text}; see its ACL"
     if "MISCONF" in text:
@@ -118,22 +130,10 @@ def _refusal(text: str) -> str:
     if text.startswith("BUSY "):
         return "runs a script that does not end; SCRIPT KILL ends it, and SLOWLOG GET names it"
     if "WRONGTYPE" in text:
-        return f"holds something else under a name of Headrace's: {text}; set HEADRACE_KEY_PREFIX to be apart"
+        return f"has a key of another program with a name of Headrace: {text}; set another HEADRACE_KEY_PREFIX"
     return f"refused a command: {text}"
 
 
-def _tidy(text: str) -> str:
-    """redis-py's words on one line, without the full stop."""
+def _on_one_line(text: str) -> str:
+    """Return an error text of redis-py on one line, without the full stop."""
     return " ".join(text.split()).rstrip(".")
-
-
-def is_transient(error: exceptions.RedisError) -> bool:
-    """Whether it may be gone when the command is sent again."""
-    if is_permanent(error):
-        return False
-    return (
-        isinstance(error, _PASSING)
-        or is_read_only(error)
-        or "NOREPLICAS" in str(error)
-        or str(error).startswith("BUSY ")
-    )

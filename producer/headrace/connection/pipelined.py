@@ -1,4 +1,4 @@
-"""A command that is sent before its reply is asked for: the blocking client's way. asyncio has tasks for it."""
+"""A command that is sent before its reply is read, for blocking clients. asyncio clients use tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from headrace.connection.commands import Command, PendingReply
 
 
 class PendingCommand(PendingReply):
-    """A command on its way, over a connection that serves nothing else until the reply is read."""
+    """A command sent over a connection of its own, which returns to the pool when the reply is read."""
 
     def __init__(self, client: redis.Redis, command: Command) -> None:
         self.command = command
         self._pool = client.connection_pool
         self._connection: Any = None
-        #: Why it could not be sent.
+        #: The error that sending the command raised.
         self._error: RedisError | None = None
         try:
             self._connection = self._pool.get_connection()
@@ -27,7 +27,7 @@ class PendingCommand(PendingReply):
             self.drop()
 
     def reply(self) -> Any:
-        """The reply, to be read once. Raises RedisError, also for why it was not sent."""
+        """Read the reply; call it once. Raises RedisError, also if the command could not be sent."""
         if self._error is not None:
             raise self._error
         connection = self._connection
@@ -38,21 +38,21 @@ class PendingCommand(PendingReply):
                 connection.send_command(*self.command.with_source)
                 reply = connection.read_response()
         except ResponseError:
-            self._give_back()
+            self._release()
             raise
         except BaseException:
             self.drop()
             raise
-        self._give_back()
+        self._release()
         return reply
 
     def drop(self) -> None:
-        """Do without the reply."""
+        """Give up the reply and close the connection."""
         if self._connection is not None:
             self._connection.disconnect()
-        self._give_back()
+        self._release()
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.release(connection)

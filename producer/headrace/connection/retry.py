@@ -1,7 +1,7 @@
-"""How long a command is sent again while Redis is away: a decision, made without I/O.
+"""The decision how long a client repeats a failed command, made without I/O.
 
-Every command of Headrace may be repeated: a job's record makes a repeated submit one job, and the first
-outcome of a job wins. So a lost reply, a cut connection and a restart need not reach the caller.
+Every command of Headrace may be repeated: a job's record makes a repeated submit one job, and the first outcome of
+a job wins. So a lost reply, a broken connection and a restart of Redis need not reach the caller.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import random
 
 from redis import exceptions
 
+from headrace.clock import exponential_delay
 from headrace.connection.errors import is_read_only, is_transient
 
-#: Tries of a Redis that has never answered: its URL may be wrong, and who starts a program wants to hear of it.
-_TRIES = 3
-#: Seconds between tries, at first and at the most; the true rest is a random part of it.
-_FIRST, _LONGEST = 0.05, 0.5
+#: Most tries while Redis has never answered. The URL may be wrong, and the caller should soon learn it.
+_MAX_FIRST_TRIES = 3
+#: Seconds between tries: the first and the longest delay, before jitter.
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 
 
 class RetryPolicy:
-    """That of one client with its Redis. Safe for threads.
+    """The retry policy of one client's Redis. Safe for threads.
 
-    A Redis that has answered before is waited for, `seconds` for each command: a restart or a failover takes
-    as long. One that never did, or takes no writes as it is a replica, has a few tries in quick succession.
+    A command to a Redis that has answered before is repeated for `seconds`, as long as a restart or a failover
+    takes. If Redis has never answered, or is a read-only replica, there are a few tries in quick succession.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._answered = False
+        self._has_answered = False
 
     def succeeded(self) -> None:
-        """Redis has answered."""
-        self._answered = True
+        """Note that Redis has answered."""
+        self._has_answered = True
 
     def next_delay(
         self,
@@ -42,19 +43,21 @@ class RetryPolicy:
         timeout: float | None = None,
         jitter: float | None = None,
     ) -> float | None:
-        """Seconds to rest before the command is sent again; None to give up.
+        """Return the seconds to wait before the next try, or None to give up.
 
-        It has failed `tries` times, the last with `error`, and was first sent `since` seconds ago; its caller
-        has `within` seconds for it, where that is less than ours. `part` is a random number from 0 to 1.
+        The command failed `tries` times, the last time with `error`, and was first sent `elapsed` seconds ago.
+        `timeout` is the caller's time for the command in seconds; None means no limit. `jitter` is a number from
+        0 to 1 by which the delay is multiplied; None takes a random one.
         """
         seconds = self._seconds if timeout is None else min(self._seconds, timeout)
         if isinstance(error, exceptions.TimeoutError):
-            # The connection may be dead without our knowing; a fresh one tells. It has taken its time already.
+            # The connection may be broken unnoticed, so one more try over a new connection is made. There is no
+            # delay, as the timeout has passed already.
             return 0.0 if tries == 1 and (timeout is None or elapsed < timeout) else None
         if not is_transient(error):
             return None
-        longest = min(_LONGEST, _FIRST * 2 ** min(tries - 1, 10))
-        rest = longest * (random.random() if jitter is None else jitter)  # noqa: S311  # spreads tries, no secret
-        if not self._answered or is_read_only(error):
-            return rest if tries < _TRIES else None
-        return rest if elapsed + rest < seconds else None
+        longest = exponential_delay(tries, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
+        delay = longest * (random.random() if jitter is None else jitter)  # noqa: S311  # spreads tries, no secret
+        if not self._has_answered or is_read_only(error):
+            return delay if tries < _MAX_FIRST_TRIES else None
+        return delay if elapsed + delay < seconds else None

@@ -1,4 +1,4 @@
-"""Redis found by Sentinel: pools whose connections go to whichever server is the primary when they are made."""
+"""Redis found by Sentinel: pools whose new connections go to the server that is the primary at that moment."""
 
 from __future__ import annotations
 
@@ -13,66 +13,71 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from headrace.connection.url import Address
 
-#: Seconds after which a Sentinel that has not answered is passed over for the next.
-_ANSWERS_WITHIN = 1.0
+#: Seconds after which a Sentinel that has not replied is skipped for the next.
+_SENTINEL_TIMEOUT_SECONDS = 1.0
 
 
 class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Connections to the primary; who needs one too many waits for it. `options` are those of redis-py's pools."""
+    """A bounded pool of connections to the primary. `options` are those of redis-py's pools."""
 
     def __init__(self, address: Address, **options: Any) -> None:
-        sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py gives it no types
+        sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no type for it
             address.sentinels, sentinel_kwargs=sentinel_options(address)
         )
         super().__init__(  # type: ignore[no-untyped-call]  # as above
-            address.master_name, sentinels, **(options | _of_primary(address))
+            address.master_name, sentinels, **(options | _primary_options(address))
         )
 
     def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close the connections, and with the last of them those to the Sentinels."""
+        """Close the idle connections; with `inuse_connections`, all of them and those to the Sentinels."""
         super().disconnect(inuse_connections)
         if inuse_connections:
             self.sentinel_manager.close()
 
 
 class AsyncSentinelPool(AsyncSentinelConnectionPool, AsyncBlockingConnectionPool):
-    """`SentinelPool`, for asyncio."""
+    """`SentinelPool` for asyncio."""
 
     def __init__(self, address: Address, **options: Any) -> None:
         sentinels = AsyncSentinel(  # type: ignore[no-untyped-call]  # as above
             address.sentinels, sentinel_kwargs=sentinel_options(address)
         )
         super().__init__(  # type: ignore[no-untyped-call]  # as above
-            address.master_name, sentinels, **(options | _of_primary(address))
+            address.master_name, sentinels, **(options | _primary_options(address))
         )
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        """As `SentinelPool.disconnect`."""
+        """Close connections as `SentinelPool.disconnect`."""
         await super().disconnect(inuse_connections)
         if inuse_connections:
             await self.sentinel_manager.aclose()
 
 
-def _of_primary(address: Address) -> dict[str, Any]:
-    """What the URL says of connections to the primary: all but where it is, which the Sentinels say."""
-    places = {"host", "port", "connection_class"}
-    return {"ssl": bool(address.tls)} | {n: value for n, value in address.options.items() if n not in places}
+def _primary_options(address: Address) -> dict[str, Any]:
+    """Return the URL's options for connections to the primary, without its host and port."""
+    located_by_sentinel = {"host", "port", "connection_class"}
+    options = {name: value for name, value in address.options.items() if name not in located_by_sentinel}
+    return {"ssl": bool(address.tls)} | options
 
 
 def sentinel_options(address: Address) -> dict[str, Any]:
-    """Arguments of redis-py's connections to the Sentinels: quick to give up one, as there are others."""
-    once = {"socket_connect_timeout": _ANSWERS_WITHIN, "socket_timeout": _ANSWERS_WITHIN, "retry": None}
-    return {**once, **address.sentinel_login, **({"ssl": True, **address.tls} if address.tls else {})}
+    """Return redis-py's options for connections to the Sentinels. Timeouts are short, as there are others."""
+    timeouts = {
+        "socket_connect_timeout": _SENTINEL_TIMEOUT_SECONDS,
+        "socket_timeout": _SENTINEL_TIMEOUT_SECONDS,
+        "retry": None,
+    }
+    return {**timeouts, **address.sentinel_login, **({"ssl": True, **address.tls} if address.tls else {})}
 
 
 class SentinelOptions(UserDict[str, Any]):
-    """`sentinel_options` for kombu and Celery, which show options to who asks, as `celery inspect` does."""
+    """`sentinel_options` for kombu and Celery, which print options (`celery inspect`): this prints names only."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(sentinel_options(address))
 
     def __json__(self) -> list[str]:
-        """The names alone; kombu's encoder asks for this."""
+        """Return the names, without values. kombu's JSON encoder calls this."""
         return list(self)
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""What a Redis tells of itself: its version, its directives, how far away it is.
+"""Facts about a Redis server: its version, configuration, replicas, latency and clock.
 
-Whether that is good enough is `headrace.doctor.redis`'s to say; what `submit(durable=True)` can wait for,
-`headrace.submit.durability`'s.
+`headrace.doctor.redis` judges them. `headrace.submit.durability` derives from them what `submit(durable=True)` can
+wait for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from headrace.connection.commands import Command, Operation
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 
-#: Directives the promises hang on that INFO does not tell.
+#: Directives that Headrace's guarantees depend on and that INFO does not show.
 DIRECTIVES = (
     "appendfsync",
     "no-appendfsync-on-rewrite",
@@ -26,105 +26,105 @@ DIRECTIVES = (
     "min-replicas-to-write",
 )
 
-#: Round trips that are measured; the median of them counts.
-_TRIPS = 5
+#: Number of round trips that are measured for the latency, which is their median.
+_ROUND_TRIPS = 5
 
 
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a Redis tells of itself."""
+    """Facts about a Redis server."""
 
-    #: The fields of INFO; empty where the user may not ask.
+    #: The fields of INFO; empty if the user may not run it.
     info: Mapping[str, Any]
     #: Directives and their values, without those the user may not read.
     config: Mapping[str, str] = {}
-    #: Milliseconds a round trip takes.
+    #: Milliseconds of a round trip.
     latency_ms: float | None = None
-    #: Seconds its clock is ahead of ours.
+    #: Seconds by which the server's clock is ahead of this machine's.
     clock_offset: float | None = None
 
     @property
     def name(self) -> str:
-        """`Redis 7.0.15`, `Valkey 8.0.1`; for messages."""
+        """Product and version for messages: `Redis 7.0.15`, `Valkey 8.0.1`."""
         if "valkey_version" in self.info:
             return f"Valkey {self.info['valkey_version']}"
         return f"Redis {self.info.get('redis_version', 'of an unknown version')}"
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The version of Redis it is, or is compatible with (every Valkey says 7.2); () where unknown."""
-        parts = str(self.info.get("redis_version", "")).split(".")
-        return tuple(int(part) for part in parts if part.isdigit())
+        """The version of Redis, or the one it is compatible with (7.2 for every Valkey); () if unknown."""
+        numbers = str(self.info.get("redis_version", "")).split(".")
+        return tuple(int(number) for number in numbers if number.isdigit())
 
     @property
     def is_primary(self) -> bool:
-        """Whether it takes writes; also where it does not tell."""
+        """True if the server takes writes, or does not tell."""
         return bool(self.info.get("role", "master") == "master")
 
     @property
     def has_append_only_file(self) -> bool:
-        """Whether it writes an append-only file."""
+        """True if the server writes an append-only file."""
         return bool(self.get_number("aof_enabled"))
 
     @property
     def replicas(self) -> int:
-        """Replicas that are sent every write as it happens."""
-        named = [self.info.get(f"slave{at}") for at in range(self.get_number("connected_slaves"))]
-        return sum(isinstance(one, Mapping) and one.get("state") == "online" for one in named)
+        """The number of replicas that receive every write as it happens."""
+        replicas = [self.info.get(f"slave{index}") for index in range(self.get_number("connected_slaves"))]
+        return sum(isinstance(replica, Mapping) and replica.get("state") == "online" for replica in replicas)
 
     def get_number(self, field: str) -> int:
-        """A field of INFO as a number; 0 where there is none."""
+        """Return a field of INFO as a number; 0 if it is missing."""
         value = self.info.get(field, 0)
         return int(value) if str(value).isdigit() else 0
 
 
 def read_directives(*names: str) -> Operation[dict[str, str]]:
-    """Directives and their values, without those the user may not read."""
+    """Read directives and their values, without those the user may not read."""
     config: dict[str, str] = {}
     for name in names:
-        # One by one: several in one command are for Redis 7, and one refused would refuse them all.
-        told = yield from _permitted(Command(("CONFIG GET", name)), {})
-        config |= {_text(name): _text(value) for name, value in told.items()}
+        # A command each: only Redis 7 takes several, and one refused directive would refuse them all.
+        values = yield from _read_if_permitted(Command(("CONFIG GET", name)), {})
+        config |= {_to_text(name): _to_text(value) for name, value in values.items()}
     return config
 
 
 def read_server_info(
-    wall: Callable[[], float] = time.time, ticks: Callable[[], float] = time.perf_counter
+    wall_clock: Callable[[], float] = time.time, stopwatch: Callable[[], float] = time.perf_counter
 ) -> Operation[ServerInfo]:
-    """All that can be told of it, also how far away it is and what its clock says.
+    """Read all facts about the server.
 
-    `wall` is our clock in unix seconds, `ticks` one that measures.
+    `wall_clock` returns this machine's unix time in seconds; `stopwatch` returns seconds for measuring durations.
     """
-    yield Command(("PING",))  # the first also opens the connection
-    trips = []
-    for _ in range(_TRIPS):
-        began = ticks()
+    yield Command(("PING",))  # the first command also opens the connection
+    round_trips = []
+    for _ in range(_ROUND_TRIPS):
+        started = stopwatch()
         yield Command(("PING",))
-        trips.append(ticks() - began)
-    before = wall()
-    reply = yield from _permitted(READ_SERVER_TIME, None)
-    here = (before + wall()) / 2
-    info = yield from _permitted(Command(("INFO",)), {})
+        round_trips.append(stopwatch() - started)
+    before = wall_clock()
+    server_time = yield from _read_if_permitted(READ_SERVER_TIME, None)
+    local_time = (before + wall_clock()) / 2
+    info = yield from _read_if_permitted(Command(("INFO",)), {})
     return ServerInfo(
         info=info,
         config=(yield from read_directives(*DIRECTIVES)),
-        latency_ms=1000 * median(trips),
-        clock_offset=None if reply is None else decode_server_time(reply) / 1000 - here,
+        latency_ms=1000 * median(round_trips),
+        clock_offset=None if server_time is None else decode_server_time(server_time) / 1000 - local_time,
     )
 
 
 def read_user() -> Operation[str | None]:
-    """Who we are to it; None where it does not tell."""
-    told = yield from _permitted(Command(("ACL WHOAMI",)), None)
-    return None if told is None else _text(told)
+    """Read the name of the user that the connection has; None if the server does not tell."""
+    user = yield from _read_if_permitted(Command(("ACL WHOAMI",)), None)
+    return None if user is None else _to_text(user)
 
 
-def _permitted(command: Command, otherwise: Any) -> Operation[Any]:
-    """The reply, or what stands for it where the command is not permitted, or not there (as a managed CONFIG)."""
+def _read_if_permitted(command: Command, otherwise: Any) -> Operation[Any]:
+    """Return the reply, or `otherwise` if the command is not permitted or missing, as on a managed Redis."""
     try:
         return (yield command)
     except ResponseError:
         return otherwise
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,12 +1,13 @@
-"""Where Redis is: the URL of the settings, read and checked.
+"""The address of Redis: the URL of the settings, read and checked.
 
     redis://[USER:PASSWORD@]HOST[:6379][/DATABASE]
-    rediss://...                                     the same over TLS; ssl_ca_certs=FILE and the like as options
+    rediss://...                                     the same over TLS, with options like ssl_ca_certs=FILE
     unix://[USER:PASSWORD@]/path/to.sock[?db=DATABASE]
     sentinel://[USER:PASSWORD@]HOST[:26379];sentinel://HOST[:26379]/DATABASE?master_name=NAME
 
-Options after the `?` are redis-py's. Of `sentinel://`, user and password are those of Redis; the Sentinels'
-own are the options `sentinel_username` and `sentinel_password`. An option `ssl_...` there means TLS to all.
+Options after the `?` are redis-py's. In a `sentinel://` URL, user and password are those of Redis; those of the
+Sentinels are the options `sentinel_username` and `sentinel_password`. An option `ssl_...` there turns on TLS, both
+to Redis and to the Sentinels.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ _PORT, _SENTINEL_PORT = 6379, 26379
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """One Redis, or the Sentinels that know which one it is."""
+    """The address of a Redis, or of the Sentinels that know the primary."""
 
-    #: For redis-py. With Sentinels it names the first of them in place of Redis.
+    #: The URL for redis-py. With Sentinels, its host and port are those of the first Sentinel.
     url: str
-    #: Host and port of each.
+    #: Host and port of each Sentinel.
     sentinels: tuple[tuple[str, int], ...] = ()
-    #: What the Sentinels call it.
+    #: The name under which the Sentinels know the primary.
     master_name: str = ""
-    #: The Sentinels' own user and password.
+    #: User and password of the Sentinels.
     sentinel_login: Mapping[str, str] = {}
 
     @property
     def location(self) -> str:
-        """For messages: host and port, or the path of the socket; nothing that is secret."""
+        """Host and port, or the path of the socket, for messages. It holds no secret."""
         parts = urlsplit(self.url)
         if self.sentinels:
             hosts = ", ".join(f"{host}:{port}" for host, port in self.sentinels)
@@ -55,55 +56,56 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the URL says, as arguments of redis-py's connections. Raises ValueError for a wrong option."""
-        return dict(parse_url(self.url))  # type: ignore[no-untyped-call]  # redis-py gives it no types
+        """The URL as arguments of redis-py's connections. Raises ValueError for an invalid option."""
+        return dict(parse_url(self.url))  # type: ignore[no-untyped-call]  # redis-py has no type for it
 
     @property
     def tls(self) -> dict[str, Any] | None:
         """The options of TLS, `ssl_cert_reqs` always among them; None without TLS."""
         if urlsplit(self.url).scheme != "rediss":
             return None
-        given = {name: value for name, value in self.options.items() if name.startswith("ssl_")}
-        return {"ssl_cert_reqs": "required", **given}
+        options = {name: value for name, value in self.options.items() if name.startswith("ssl_")}
+        return {"ssl_cert_reqs": "required", **options}
 
     @property
     def celery_url(self) -> str:
-        """The same place in the words of kombu and Celery, which take TLS and the master's name elsewhere."""
+        """The address as a URL for kombu and Celery, which take TLS options and `master_name` as settings."""
         parts, options = urlsplit(self.url), self.options
         user, password = (quote(options.get(name) or "", safe="") for name in ("username", "password"))
         login = f"{user}:{password}@" if user or password else ""
         database = options.get("db", 0)
         if self.sentinels:
-            # Each in full: kombu turns from one to the next.
-            return ";".join(f"sentinel://{login}{_host(host)}:{port}/{database}" for host, port in self.sentinels)
+            # kombu tries one complete URL after the other.
+            hosts = [f"{_bracket_ipv6(host)}:{port}" for host, port in self.sentinels]
+            return ";".join(f"sentinel://{login}{host}/{database}" for host in hosts)
         if parts.scheme == "unix":
             return f"redis+socket://{login}{quote(options['path'])}?virtual_host={database}"
         host, port = options.get("host", "localhost"), options.get("port", _PORT)
-        return f"{parts.scheme}://{login}{_host(host)}:{port}/{database}"
+        return f"{parts.scheme}://{login}{_bracket_ipv6(host)}:{port}/{database}"
 
 
-def _host(name: str) -> str:
-    return f"[{name}]" if ":" in name else name
+def _bracket_ipv6(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def parse_address(url: str) -> Address:
-    """The address a URL names, or SettingError, which says nothing of the URL but its scheme and options."""
+    """Return the address in a URL. Raises SettingError, which shows only the scheme and options of the URL."""
     if not isinstance(url, str):
-        raise SettingError(f"the Redis URL is a text, got a {type(url).__name__}")
+        raise SettingError(f"the Redis URL must be a text, got a {type(url).__name__}")
     if url.startswith("sentinel:"):
-        return _by_sentinel(url.strip(";").split(";"))
-    _check(url)
+        return _parse_sentinel_address(url.strip(";").split(";"))
+    _check_url(url)
     return Address(url=url)
 
 
 def describe_server(settings: Settings) -> str:
-    """Which Redis, for messages: host and port, the path of the socket, or the name and its Sentinels."""
+    """Return the server for messages: host and port, the path of the socket, or the name and its Sentinels."""
     return parse_address(settings.redis_url).location
 
 
 @contextmanager
 def explain_bad_options(address: Address) -> Iterator[None]:
-    """SettingError for options in the URL that redis-py does not take."""
+    """Turn redis-py's errors about options of the URL into SettingError."""
     try:
         yield
     except (TypeError, ValueError, RedisError):
@@ -113,13 +115,13 @@ def explain_bad_options(address: Address) -> Iterator[None]:
         ) from None
 
 
-def _by_sentinel(urls: list[str]) -> Address:
+def _parse_sentinel_address(urls: list[str]) -> Address:
     for url in urls:
         if not url.startswith("sentinel://") or "," in url.rpartition("@")[2].partition("?")[0]:
             raise SettingError(
                 "each Sentinel is written out: sentinel://HOST1:26379;sentinel://HOST2:26379/0?master_name=NAME"
             )
-        _check(url)
+        _check_url(url)
     first, last = urlsplit(urls[0]), urlsplit(urls[-1])
     options = dict(parse_qsl(last.query))
     name = options.pop("master_name", "")
@@ -129,26 +131,28 @@ def _by_sentinel(urls: list[str]) -> Address:
             "`sentinel monitor NAME ...`"
         )
     login = {
-        ours: options.pop(f"sentinel_{ours}") for ours in ("username", "password") if f"sentinel_{ours}" in options
+        option: options.pop(f"sentinel_{option}")
+        for option in ("username", "password")
+        if f"sentinel_{option}" in options
     }
-    secured = any(option.startswith("ssl_") for option in options)
+    has_tls = any(option.startswith("ssl_") for option in options)
     return Address(
         url=first._replace(
-            scheme="rediss" if secured else "redis", path=last.path, query=urlencode(options)
+            scheme="rediss" if has_tls else "redis", path=last.path, query=urlencode(options)
         ).geturl(),
-        sentinels=tuple(_hosts(urls)),
+        sentinels=tuple(_sentinel_hosts(urls)),
         master_name=name,
         sentinel_login=login,
     )
 
 
-def _hosts(urls: list[str]) -> Iterator[tuple[str, int]]:
+def _sentinel_hosts(urls: list[str]) -> Iterator[tuple[str, int]]:
     for url in urls:
         parts = urlsplit(url)
         yield parts.hostname or "localhost", parts.port or _SENTINEL_PORT
 
 
-def _check(url: str) -> None:
+def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -168,7 +172,7 @@ def _check(url: str) -> None:
     database = parts.path.strip("/") if parts.scheme != "unix" else dict(parse_qsl(parts.query)).get("db", "")
     if database and not (database.isascii() and database.isdigit()):
         raise SettingError(
-            "the Redis URL ends in something that is no database number; write redis://HOST:6379/0, and in a "
+            "the Redis URL does not end in a database number; write redis://HOST:6379/0, and in a "
             "password / as %2F, # as %23, @ as %40"
         )
     if parts.scheme != "unix" and not host and parts.netloc:

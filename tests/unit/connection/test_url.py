@@ -75,7 +75,7 @@ def test_sentinels_have_a_login_of_their_own_which_no_one_is_shown() -> None:
         (f"sentinel://:{SECRET}@a;sentinel://b/0", r"end it in \?master_name=NAME"),
         (f"sentinel://:{SECRET}@a;b:26379/0?master_name=x", "each Sentinel is written out"),
         (f"sentinel://:{SECRET}@a,b:26379/0?master_name=x", "each Sentinel is written out"),
-        (f"sentinel://:{SECRET}@a/zero?master_name=x", "no database number"),
+        (f"sentinel://:{SECRET}@a/zero?master_name=x", "not end in a database number"),
         (f"sentinel://:{SECRET}@a:b?master_name=x", "no usable host and port"),
         (f"sentinel://:{SECRET}#@a?master_name=x", "in a password, write"),
         (f"sentinel://:{SECRET}@[a?master_name=x", "no usable host and port"),

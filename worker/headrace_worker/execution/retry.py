@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import msgspec
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from headrace.clock import exponential_delay
 from headrace.errors import InvalidInput, StoreUnavailable, TransientError
 from headrace.wire.attempts import ERROR_PREFIX, TIMEOUT, Attempt, select_counted, select_requeues
 from headrace.wire.outcome import Reason
@@ -75,8 +76,8 @@ def decide(attempts: Sequence[Attempt], limits: Limits, chance: float) -> Retry 
         return GiveUp("crash" if last.is_lost else "attempts exhausted")
     if last.is_lost:
         return Retry(0.0)  # nothing to wait for: it runs alone, where it can harm no other
-    doublings = min(len(tried) - 1, 62)  # beyond any delay, and within a float
-    return Retry(chance * min(limits.retry_delay_max, limits.retry_delay * 2**doublings))
+    longest = exponential_delay(len(tried), first=limits.retry_delay, longest=limits.retry_delay_max)
+    return Retry(chance * longest)
 
 
 def requeue(attempts: Sequence[Attempt], error: BaseException, chance: float) -> Retry | GiveUp:
@@ -88,8 +89,8 @@ def requeue(attempts: Sequence[Attempt], error: BaseException, chance: float) ->
     away = isinstance(error, StoreUnavailable)
     if times[-1].at_ms - times[0].at_ms > 1000 * (_WAIT_FOR_STORE if away else _WAIT_FOR_WORKER):
         return GiveUp("attempts exhausted" if isinstance(error, TransientError) else reason_of(error))
-    doublings = min(len(times) - 1, 62)
-    return Retry((0.5 + chance / 2) * min(_GIVE_BACK_MAX, _GIVE_BACK * 2**doublings))
+    longest = exponential_delay(len(times), first=_GIVE_BACK, longest=_GIVE_BACK_MAX)
+    return Retry((0.5 + chance / 2) * longest)
 
 
 def _names(kind: type) -> set[str]:
