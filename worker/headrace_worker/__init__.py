@@ -1,4 +1,21 @@
-"""Celery workers that claim prediction jobs and run scikit-learn models: `celery -A headrace_worker worker`."""
+"""Celery workers that claim prediction jobs and run scikit-learn models: `celery -A headrace_worker worker`.
+
+app          the Celery app: settings, steps and signals of the worker
+settings     the worker's settings: those of the client, and its own
+manifest     a version's manifest: digest, runtime, contract, limits, example
+profile      the distribution of a version's training data, to measure drift against
+route        the versions that a model's jobs run on, by alias
+parity       compare two predictions
+doctor       the worker's part of `headrace doctor`, and its check of Redis at the start
+
+cli, dashboard, local       the faces: commands, Flower pages, and a worker with its own Redis
+process                     the worker as a Celery process
+drift, rollout, telemetry   what is recorded of claims: distributions, canaries and shadows, metrics and logs
+execution                   a claim in a pool process, from its messages to its outcomes
+packaging, models, store    versions: make them, load them, keep them
+runtimes                    how a version's model is loaded and called
+transport                   the kombu transport: claims, leases, wake-up
+"""
 
 from __future__ import annotations
 
@@ -6,15 +23,15 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    # Where Celery's `-A headrace_worker` looks for the app. Made on demand: importing a part of the worker
-    # (the model store, say) should not read settings or start Sentry.
+    # Celery's `-A headrace_worker` looks for the app here. It is made on demand: importing another module of the
+    # worker, for instance the model store, must not read settings or start Sentry.
     if name == "celery":
         from headrace.errors import SettingError
 
         try:
             from headrace_worker.app import app
         except SettingError as error:
-            # Celery would show its usage and a traceback; SystemExit passes through it.
+            # Celery would print its usage and a traceback. SystemExit passes through it.
             raise SystemExit(f"headrace: {error}") from None
         return app
     raise AttributeError(f"module 'headrace_worker' has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """The worker's Celery app: `celery -A headrace_worker worker`.
 
-Celery supervises the pool, remote control and time limits. It takes jobs through our transport, a claim at a
-time, and runs one task: `headrace.claim`. A job's own way is in `claim`, `batching`, `predict`, `deliver`.
+Celery supervises the pool, the time limits and remote control. It receives claims through Headrace's transport and
+runs each as one task, `headrace.claim`. `execution` runs the jobs of a claim; `process` adapts Celery to claims.
 """
 
 from __future__ import annotations
@@ -37,53 +37,53 @@ from headrace_worker.process.supervision import (  # noqa: E402
     PruneTimers,
     ReapLostProcesses,
     ReleaseDropped,
-    revoke_cancels,
+    cancel_on_revoke,
 )
 from headrace_worker.telemetry.logs import LogFormat, find_secrets  # noqa: E402
 from headrace_worker.transport import Hook, broker_settings, silence_timeout  # noqa: E402
 from headrace_worker.transport.leases import Claim  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 
-serving = WorkerService(settings)
-handover = DirectDispatch()
-form = LogFormat(settings.log_format, find_secrets(settings.redis_url))
+service = WorkerService(settings)
+dispatch = DirectDispatch()
+log_format = LogFormat(settings.log_format, find_secrets(settings.redis_url))
 
 app = create_celery_app(settings)
 app.conf.update(
     broker_settings(app.conf.broker_url),
-    # Claims come in a form of their own, which only our transport hands over.
+    # Claims have a serialisation of their own, which only Headrace's transport delivers.
     accept_content=["json", SERIALIZER],
-    # A claim is acknowledged when its jobs have their outcomes, and taken when a process is free to run it.
+    # Acknowledge a claim when its jobs have their outcomes; claim when a process is free to run the claim.
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,
-    # What runs when the connection is lost runs on, and takes its place in the pool: the transport counts it.
+    # A claim that runs when the connection is lost goes on, and occupies its process: the transport counts it.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_enable_prefetch_count_reduction=False,
-    # A Redis that is full, a replica, or cannot write its disk refuses what a worker declares when it connects.
+    # A Redis that is full, read-only or unable to write its disk refuses the declarations of a connecting worker.
     broker_channel_error_retry=True,
     worker_max_memory_per_child=pool_process.recycle_at(settings.memory_limit),
 )
 app.conf.broker_transport_options.update(
-    limits_for=Hook(serving.limits_for),
-    share_keeper=Hook(serving.keeper_for),
-    on_delivered=Hook(handover.write),
+    limits_for=Hook(service.limits_for),
+    share_keeper=Hook(service.keeper_for),
+    on_delivered=Hook(dispatch.write),
     lease_seconds=settings.lease,
     release_on_close=False,
-    # What Celery itself sends, a heartbeat for one, would wait for ever on a half-open connection.
+    # Celery's own commands, for instance a heartbeat, would wait without end on a half-open connection.
     socket_timeout=min(settings.command_timeout, silence_timeout(settings.lease)),
 )
 app.steps["consumer"].update({ReleaseDropped, HealthStep})
-DispatchStep.handover = handover
-ReleaseDropped.keeper = serving.keeper
+DispatchStep.dispatch = dispatch
+ReleaseDropped.lease_keeper = service.lease_keeper
 app.steps["worker"].update(
     {PruneTimers, DispatchStep, ReapLostProcesses, LoopHealthStep, Shutdown, PoolReplacementStep}
 )
-HealthStep.health = LoopHealthStep.health = serving.watch.health
-ClaimRequest.lost = staticmethod(serving.watch.lost)
-PoolReplacementStep.swap = serving.swap
-Shutdown.drain, Shutdown.release = settings.drain, serving.stop
-revoke_cancels(serving.cancel)
+HealthStep.health = LoopHealthStep.health = service.monitoring.health
+ClaimRequest.on_lost = staticmethod(service.monitoring.count_lost_claim)
+PoolReplacementStep.pool_replacement = service.pool_replacement
+Shutdown.drain, Shutdown.release = settings.drain, service.stop
+cancel_on_revoke(service.cancel)
 
 
 @app.task(
@@ -98,64 +98,63 @@ revoke_cancels(serving.cancel)
 )
 def claim(self: Task[Any, Any], claimed: Claim) -> None:
     """Run the jobs of a claim."""
-    serving.run(app, str(self.request.hostname), claimed)
+    service.pool_child.run(app, str(self.request.hostname), claimed)
 
 
 @signals.celeryd_init.connect(weak=False)
 def _choose_queues(sender: str, options: dict[str, Any], **_: Any) -> None:
-    form.worker = str(sender)
-    given = options.get("queues")
-    serving.choose_queues(app, given.split(",") if isinstance(given, str) else given or None)
+    log_format.worker = str(sender)
+    queues = options.get("queues")
+    service.choose_queues(app, queues.split(",") if isinstance(queues, str) else queues or None)
 
 
 @signals.worker_init.connect(weak=False)
 def _load_models(**_: Any) -> None:
-    # Celery warns, at every lost connection, of a setting that is chosen above.
+    # At every lost connection, Celery warns of a setting that is set above.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
-    form.install()
-    serving.watch.start()
-    atexit.register(serving.watch.stop)
+    log_format.install()
+    service.monitoring.start()
+    atexit.register(service.monitoring.stop)
     pool_process.prepare(app)
-    serving.load()
-    atexit.register(serving.stop)  # however the worker ends: Celery tells of no cold shutdown
+    service.load_models()
+    atexit.register(service.stop)  # Celery sends no signal at a cold shutdown
 
 
 @signals.worker_process_init.connect(weak=False)
 def _start_pool_process(**_: Any) -> None:
-    serving.after_fork()
-    serving.watch.after_fork()
-    serving.warm_up(app, form.worker)
+    service.pool_child.after_fork()
+    service.pool_child.warm_up(app, log_format.worker)
 
 
 @signals.worker_process_shutdown.connect(weak=False)
 def _end_pool_process(**_: Any) -> None:
-    serving.watch.process_ends()
+    service.monitoring.close_prediction_log()
 
 
 @signals.worker_ready.connect(weak=False)
 def _announce(sender: Consumer, **_: Any) -> None:
-    serving.announce(sender)
-    serving.watch.ready()
+    service.announce(sender)
+    service.monitoring.mark_ready()
 
 
 @signals.worker_shutting_down.connect(weak=False)
-def _say_stopping(**_: Any) -> None:
-    serving.watch.stopping()
+def _mark_stopping(**_: Any) -> None:
+    service.monitoring.mark_stopping()
 
 
 @signals.worker_shutdown.connect(weak=False)
-def _give_back(**_: Any) -> None:
-    serving.stop()
+def _release_claims(**_: Any) -> None:
+    service.stop()
 
 
 @signals.after_setup_logger.connect(weak=False)
-def _form_log(logger: logging.Logger, **_: Any) -> None:
-    form.apply_to(logger, get_multiprocessing_logger())
-    # A line for each claim received and succeeded tells nothing that events do not.
+def _format_log(logger: logging.Logger, **_: Any) -> None:
+    log_format.apply_to(logger, get_multiprocessing_logger())
+    # Celery logs two lines for each claim, which say less than the events do.
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @signals.after_setup_task_logger.connect(weak=False)
-def _form_task_log(logger: logging.Logger, **_: Any) -> None:
-    form.apply_to(logger)
+def _format_task_log(logger: logging.Logger, **_: Any) -> None:
+    log_format.apply_to(logger)

@@ -78,7 +78,7 @@ def test_a_worker_shows_the_totals_of_its_pool_processes_and_its_health(
 
         _, text = get(port, "/metrics")
         shown = {family.name for family in text_string_to_metric_families(text)}
-        assert {metric.name.removesuffix("_total") for metric in monitoring.SHOWN} <= shown
+        assert {metric.name.removesuffix("_total") for metric in monitoring.METRICS} <= shown
 
         monkeypatch.setenv("HEADRACE_HEALTH_FILE", str(file))
         assert CliRunner().invoke(health, ["--ready"]).output == "all is well\n"

@@ -1,4 +1,4 @@
-"""A claim goes to its pool process at once."""
+"""A claim is written to its pool process at once."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from headrace_worker.process.dispatch import DirectDispatch
 
 
 def test_a_free_process_has_a_claim_before_the_loop_turns():
-    hub, ran = Hub(), []
+    hub, results = Hub(), []
     pool = AsynPool(processes=1, threads=False)
-    handover = DirectDispatch()
+    dispatch = DirectDispatch()
     try:
         pool.register_with_event_loop(hub)
         loop, deadline = hub.create_loop(), time.monotonic() + 10
         while not pool._all_inqueues:  # until the process says that it is ready
             assert time.monotonic() < deadline
             next(loop)
-        handover.for_pool(pool, hub)
+        dispatch.attach(pool, hub)
         for _ in range(2):
-            pool.apply_async(os.getppid, callback=ran.append)
-            handover.write()
-        assert len(pool.outbound_buffer) == 1  # one process takes one
-        while len(ran) < 2:
+            pool.apply_async(os.getppid, callback=results.append)
+            dispatch.write()
+        assert len(pool.outbound_buffer) == 1  # a process receives one claim at a time
+        while len(results) < 2:
             assert time.monotonic() < deadline
             next(loop)
     finally:
         pool.terminate()
         pool.join()
         hub.close()
-    assert ran == [os.getpid()] * 2
+    assert results == [os.getpid()] * 2

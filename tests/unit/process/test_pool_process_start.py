@@ -1,4 +1,4 @@
-"""What a pool process would start and import is not there to start, or there before the fork."""
+"""A pool process starts no threads of libraries, and needs to import nothing that the main process can import."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import sys
 
 import pytest
 
-#: Prints how many threads bear the name of the process when all libraries of a worker are loaded, as those of
-#: BLAS do. Arrow's allocator has one too, under a name of its own.
-LOADED = """
+#: Prints the number of threads that have the name of the process when all libraries of a worker are loaded. The
+#: threads of BLAS have that name; the thread of Arrow's allocator has a name of its own.
+COUNT_THREADS = """
 import pathlib
 import headrace_worker.app
 import numpy, scipy.linalg
 names = [task.read_text() for task in pathlib.Path("/proc/self/task").glob("*/comm")]
 print(names.count(pathlib.Path("/proc/self/comm").read_text()))
 """
-#: Prints what of these a process that prepared has imported. billiard asks by cffi where something has it loaded.
-PREPARED = """
+#: Prints the modules, out of two, that prepare() has imported. billiard uses cffi if something has imported it.
+LIST_MODULES = """
 import sys, cffi
 from headrace.connection.celery import create_celery_app
 from headrace.settings import Settings
@@ -28,7 +28,7 @@ print(*({"celery.backends.redis", "pycparser.c_parser"} & set(sys.modules)))
 """
 
 
-def printed(code: str) -> list[str]:
+def words_printed_by(code: str) -> list[str]:
     environ = {name: text for name, text in os.environ.items() if not name.endswith("_NUM_THREADS")}
     command = [sys.executable, "-c", code]
     return subprocess.check_output(command, env=environ, text=True, timeout=60).split()
@@ -36,8 +36,8 @@ def printed(code: str) -> list[str]:
 
 @pytest.mark.skipif(os.cpu_count() == 1, reason="with one core no library starts threads")
 def test_libraries_start_no_threads_in_a_worker():
-    assert printed(LOADED) == ["1"]
+    assert words_printed_by(COUNT_THREADS) == ["1"]
 
 
-def test_what_each_pool_process_would_import_is_imported_before():
-    assert set(printed(PREPARED)) == {"celery.backends.redis", "pycparser.c_parser"}
+def test_the_main_process_imports_what_each_pool_process_would_import():
+    assert set(words_printed_by(LIST_MODULES)) == {"celery.backends.redis", "pycparser.c_parser"}

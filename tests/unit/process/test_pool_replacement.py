@@ -1,4 +1,4 @@
-"""How the event loop ends a free pool process, on a pool that only looks like Celery's."""
+"""How the event loop ends a free pool process, on a stand-in for Celery's pool."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from headrace_worker.process.pool_replacement import PoolReplacement
 
 
 class Process(SimpleNamespace):
-    """A pool process that says that it is ready."""
+    """A pool process that is ready."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(inqW_fd=number, pid=number, ended=False)
+        super().__init__(inqW_fd=number, pid=number, has_ended=False)
 
     __hash__ = object.__hash__
 
     def terminate_controlled(self) -> None:
-        self.ended = True
+        self.has_ended = True
 
 
 class Pool:
-    """As much of Celery's pool as a swap touches."""
+    """The attributes of Celery's pool that a replacement uses."""
 
     def __init__(self, processes: int) -> None:
         self._state = 0
@@ -39,8 +39,8 @@ class Pool:
         self._processes += count
 
     def maintain_pool(self) -> None:
-        """As Celery does: what a process that ended has left to say is waited for, then one is forked."""
-        for process in [process for process in self._pool if process.ended]:
+        """As Celery does: wait for the last output of each process that ended, then fork another."""
+        for process in [process for process in self._pool if process.has_ended]:
             self.process_flush_queues(process)
             self._pool.remove(process)
         while len(self._pool) < self._processes:
@@ -50,35 +50,35 @@ class Pool:
         self.flushed.append(process)
 
 
-def swapped(pool: Pool, swap: PoolReplacement) -> None:
-    swap.for_pool(pool)
-    swap.begin()
+def replace_processes(pool: Pool, replacement: PoolReplacement) -> None:
+    replacement.attach(pool)
+    replacement.begin()
     for _ in range(10):
-        swap.step()
+        replacement.step()
         pool.maintain_pool()
-    assert swap.wait(0)
+    assert replacement.wait(0)
 
 
-def test_all_are_replaced_and_none_that_was_ended_free_is_waited_for() -> None:
-    pool, swap = Pool(3), PoolReplacement()
-    swap.spare_the_loop(pool)
+def test_all_processes_are_replaced_without_waiting_for_output_of_idle_processes() -> None:
+    pool, replacement = Pool(3), PoolReplacement()
+    replacement.skip_flush_of_idle_processes(pool)
     before = list(pool._pool)
-    swapped(pool, swap)
+    replace_processes(pool, replacement)
     assert len(pool._pool) == 3
     assert not set(pool._pool) & set(before)
     assert pool.flushed == []
 
 
-def test_what_a_process_that_ended_by_itself_has_to_say_is_waited_for() -> None:
-    pool, swap = Pool(2), PoolReplacement()
-    swap.spare_the_loop(pool)
-    swapped(pool, swap)
+def test_the_output_of_a_process_that_ended_by_itself_is_waited_for() -> None:
+    pool, replacement = Pool(2), PoolReplacement()
+    replacement.skip_flush_of_idle_processes(pool)
+    replace_processes(pool, replacement)
     lost = pool._pool[0]
-    lost.ended = True
+    lost.has_ended = True
     pool.maintain_pool()
     assert pool.flushed == [lost]
 
 
-def test_a_pool_of_another_kind_is_left_alone() -> None:
-    PoolReplacement().spare_the_loop(None)
-    PoolReplacement().spare_the_loop(SimpleNamespace())
+def test_a_pool_of_another_kind_is_not_changed() -> None:
+    PoolReplacement().skip_flush_of_idle_processes(None)
+    PoolReplacement().skip_flush_of_idle_processes(SimpleNamespace())

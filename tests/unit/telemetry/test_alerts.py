@@ -18,7 +18,7 @@ from tests.support import ROOT
 DEPLOY = ROOT / "deploy"
 ALERTS, TESTS = DEPLOY / "prometheus" / "alerts.yml", DEPLOY / "prometheus" / "alerts_test.yml"
 DASHBOARD = DEPLOY / "grafana" / "headrace.json"
-METRICS = (*monitoring.SHOWN, *queue_metrics.METRICS)
+METRICS = (*monitoring.METRICS, *queue_metrics.METRICS)
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 

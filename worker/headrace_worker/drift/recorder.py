@@ -53,7 +53,7 @@ class DriftRecorder:
             cells = self._cells_of(batch.model)
             if cells is None or batch.method != cells.method or self._left <= 0:
                 continue
-            self._count(batch, cells, report.decisions.outcomes, report.moment(report.published_at))
+            self._count(batch, cells, report.decisions.outcomes, report.server_time(report.published_at))
 
     def _count(self, batch: Batch, cells: CellLocator, outcomes: Mapping[str, Outcome], now: datetime) -> None:
         rows = list(_rows(batch, outcomes))

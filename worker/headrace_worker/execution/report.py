@@ -42,7 +42,7 @@ class ClaimReport(msgspec.Struct, frozen=True, kw_only=True):
     predicted_at: float
     published_at: float
 
-    def moment(self, monotonic: float) -> datetime:
+    def server_time(self, monotonic: float) -> datetime:
         """Return the server's time at a reading of this machine's monotonic clock."""
         return self.claim.server_time(monotonic)
 

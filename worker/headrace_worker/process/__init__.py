@@ -1,1 +1,15 @@
-"""The Celery worker: start-up, supervision of pool processes, replacement of the pool, shutdown."""
+"""The worker as a Celery process: its start, its pool processes and their supervision, its shutdown.
+
+service             one worker: wires the others together for the Celery app (`headrace_worker.app`)
+startup             the main process's start: choose queues, check settings, load and prove models
+pool_child          a pool process: isolate it, make its claim runner, run claims
+model_follower      the thread that follows the store, replaces the pool and publishes what is served
+monitoring          metrics, health and prediction log of one worker
+redis_client        one Redis client for each process
+fork_memory         the main process's memory before it forks
+dispatch            write a claim to a free pool process at once
+pool_replacement    replace the pool processes one by one, between claims
+supervision         lost and slow pool processes, lost connections, revoked jobs
+health_steps        report connection and event loop to the worker's health
+shutdown            stop in bounded time, without losing a job
+"""

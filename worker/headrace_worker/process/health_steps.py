@@ -1,4 +1,4 @@
-"""How a worker's health knows of its connection and its event loop: steps of Celery's blueprints."""
+"""Steps of Celery's blueprints that report the connection and the event loop to the worker's health."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from celery import bootsteps
 
 from headrace_worker.telemetry.health import Health
 
-#: Seconds between two signs of life of the event loop.
-_BEAT_EVERY = 1.0
+#: Seconds between two heartbeats of the event loop.
+_HEARTBEAT_SECONDS = 1.0
 
 
 class HealthStep(bootsteps.StartStopStep):
-    """The consumer's step that knows of the connection. Set by the app: the `health`."""
+    """The step of the consumer's blueprint that reports the connection. The app sets `health`."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     health = Health()
 
     def start(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """The connection is there."""
+        """Report that the worker is connected to Redis."""
         self.health.mark_connected()
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """The connection is lost, or the worker ends."""
+        """Report that the connection is lost, or that the worker ends."""
         self.health.mark_disconnected()
 
 
 class LoopHealthStep(bootsteps.StartStopStep):
-    """The worker's step that feels whether its event loop turns. Set by the app: the `health`."""
+    """The step of the worker's blueprint that reports that the event loop turns. The app sets `health`."""
 
     requires = ("celery.worker.components:Pool",)
     health = Health()
@@ -36,9 +36,9 @@ class LoopHealthStep(bootsteps.StartStopStep):
     pool: Any = None
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """The event loop begins, or begins anew after a lost connection."""
+        """Start the heartbeat. Celery calls this when its event loop starts and after a lost connection."""
         pool = getattr(worker.pool, "_pool", None)
-        if hasattr(pool, "_all_inqueues"):  # in another pool, jobs run in the loop, for as long as they like
+        if hasattr(pool, "_all_inqueues"):  # in any other pool, jobs run in the event loop and may hold it up
             type(self).pool = pool
             self.health.record_heartbeat()
-            hub.call_repeatedly(_BEAT_EVERY, self.health.record_heartbeat)
+            hub.call_repeatedly(_HEARTBEAT_SECONDS, self.health.record_heartbeat)

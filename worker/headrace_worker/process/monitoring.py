@@ -1,4 +1,4 @@
-"""What watches a worker besides its jobs: metrics, health, and where they are told. The app connects it."""
+"""Monitoring of one worker: its metrics, its health and its prediction log, started and stopped with it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.connection.connect import connect
-from headrace.errors import SettingError
 from headrace.wire.keys import Keys
 from headrace_worker.drift.collector import PSI, DriftCollector
 from headrace_worker.process.health_steps import LoopHealthStep
+from headrace_worker.process.startup import exit_on_error
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import metrics, metrics_collector
 from headrace_worker.telemetry.claim_metrics import ClaimMetrics
@@ -29,98 +29,98 @@ if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
 
 #: Every metric of a worker, except those of prometheus-client about the main process.
-SHOWN = (*metrics_collector.METRICS, PSI)
+METRICS = (*metrics_collector.METRICS, PSI)
 
 #: Seconds for which a scrape waits for Redis.
-_SCRAPED_WITHIN = 1.0
+_SCRAPE_TIMEOUT = 1.0
 
 
 class Monitoring:
-    """Metrics and health of one worker."""
+    """Metrics, health and prediction log of one worker. Raises SettingError if their settings are invalid."""
 
     def __init__(self, settings: WorkerSettings, models: Registry) -> None:
         self._settings, self._models = settings, models
         self.health = Health()
-        self._feed: MetricsPipe | None = None
-        self._http: HttpServer | None = None
-        self._file: HealthFile | None = None
-        self._wanted = parse_levels(settings.prediction_log)
-        self._predictions: PredictionLog | None = None
-        if self._wanted.by_model:
+        self._metrics_pipe: MetricsPipe | None = None
+        self._http_server: HttpServer | None = None
+        self._health_file: HealthFile | None = None
+        self._levels = parse_levels(settings.prediction_log)
+        self._prediction_log: PredictionLog | None = None
+        if self._levels.by_model:
             check_destination(settings.prediction_log_to)
 
     def start(self) -> None:
-        """The main process starts: be heard before the models are loaded. Exits where that cannot be."""
+        """Write the health file and serve metrics, before the models are loaded. Exit if the port is in use."""
         settings = self._settings
         if settings.health_file:
-            self._file = HealthFile(settings.health_file, self.health)
-            self._file.start()
+            self._health_file = HealthFile(settings.health_file, self.health)
+            self._health_file.start()
         if not settings.metrics_port:
             return
-        self._feed = MetricsPipe()
-        shown = WorkerCollector(self._feed, self._models, self.health.status, lambda: list(_pids()))
-        quick = msgspec.structs.replace(settings, connect_timeout=_SCRAPED_WITHIN, command_timeout=_SCRAPED_WITHIN)
-        drifted = DriftCollector(self._models, lambda: connect(quick, retries=0), Keys(settings.key_prefix))
-        try:
-            self._http = HttpServer(
-                settings.metrics_address, settings.metrics_port, make_registry(shown, drifted), self.health.status
+        self._metrics_pipe = MetricsPipe()
+        collector = WorkerCollector(self._metrics_pipe, self._models, self.health.status, lambda: list(_pids()))
+        quick = msgspec.structs.replace(settings, connect_timeout=_SCRAPE_TIMEOUT, command_timeout=_SCRAPE_TIMEOUT)
+        drift = DriftCollector(self._models, lambda: connect(quick, retries=0), Keys(settings.key_prefix))
+        with exit_on_error():
+            self._http_server = HttpServer(
+                settings.metrics_address,
+                settings.metrics_port,
+                make_registry(collector, drift),
+                self.health.status,
             )
-        except SettingError as error:
-            # Of a signal's receiver, Celery minds nothing less.
-            raise SystemExit(f"headrace: {error}") from None
 
     def listeners(self) -> list[Listener]:
-        """Who is to be told of claims in this process."""
-        found: list[Listener] = []
-        if self._feed is not None:
-            found.append(ClaimMetrics(self._feed.send, claim_jobs=self._settings.claim_jobs))
-        if self._wanted.by_model:
-            self._predictions = PredictionLog(self._wanted, self._sink, self._send)
-            found.append(self._predictions)
-        return found
+        """Return new listeners for the claims of this process."""
+        listeners: list[Listener] = []
+        if self._metrics_pipe is not None:
+            listeners.append(ClaimMetrics(self._metrics_pipe.send, claim_jobs=self._settings.claim_jobs))
+        if self._levels.by_model:
+            self._prediction_log = PredictionLog(self._levels, self._make_sink, self._send)
+            listeners.append(self._prediction_log)
+        return listeners
 
-    def _sink(self, worker: str) -> Sink:
+    def _make_sink(self, worker: str) -> Sink:
         return make_sink(self._settings, lambda: connect(self._settings), worker)
 
-    def _send(self, tally: MetricDelta) -> None:
-        if self._feed is not None:
-            self._feed.send(tally)
+    def _send(self, delta: MetricDelta) -> None:
+        if self._metrics_pipe is not None:
+            self._metrics_pipe.send(delta)
 
-    def process_ends(self) -> None:
-        """A process that runs claims ends in good order."""
-        if self._predictions is not None:
-            self._predictions.close()
+    def close_prediction_log(self) -> None:
+        """Write what the prediction log still holds: a process that ran claims ends."""
+        if self._prediction_log is not None:
+            self._prediction_log.close()
 
     def after_fork(self) -> None:
-        """In a pool process: what listens and reads is the main one's."""
-        if self._feed is not None:
-            self._feed.after_fork()
-        if self._http is not None:
-            self._http.after_fork()
+        """Close, in a pool process, what belongs to the main process: its HTTP server, and its end of the pipe."""
+        if self._metrics_pipe is not None:
+            self._metrics_pipe.after_fork()
+        if self._http_server is not None:
+            self._http_server.after_fork()
 
-    def ready(self) -> None:
-        """The worker is ready."""
+    def mark_ready(self) -> None:
+        """Report that the worker is ready."""
         self.health.mark_ready()
-        if self._file is not None:
-            self._file.update()
+        if self._health_file is not None:
+            self._health_file.update()
 
-    def stopping(self) -> None:
-        """The worker was told to stop."""
+    def mark_stopping(self) -> None:
+        """Report that the worker was told to stop."""
         self.health.mark_stopping()
-        if self._file is not None:
-            self._file.update()
+        if self._health_file is not None:
+            self._health_file.update()
 
     def stop(self) -> None:
-        """The worker ends."""
-        self.process_ends()
-        if self._file is not None:
-            self._file.remove()
+        """Close the prediction log and remove the health file: the worker ends."""
+        self.close_prediction_log()
+        if self._health_file is not None:
+            self._health_file.remove()
 
-    def lost(self, cause: str) -> None:
-        """A claim's pool process was lost, or took too long."""
-        tally = MetricDelta(counters={}, histograms={})
-        tally.add(metrics.CLAIMS_LOST, (cause,))
-        self._send(tally)
+    def count_lost_claim(self, cause: str) -> None:
+        """Count a claim whose pool process was lost or killed, by its cause: `crash` or `timeout`."""
+        delta = MetricDelta(counters={}, histograms={})
+        delta.add(metrics.CLAIMS_LOST, (cause,))
+        self._send(delta)
 
 
 def _pids() -> Iterator[int]:

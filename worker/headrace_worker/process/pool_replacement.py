@@ -1,10 +1,9 @@
-"""Replace the pool processes one by one, between claims, by forks of the main process as it is now.
+"""Replace the pool processes one by one, between claims, by forks of the main process in its present state.
 
-    begin ──> one process more ──> [a free old one ends ──> a new one is forked] ... ──> the last ends ──> done
+    begin ──> one extra process ──> [a free old one ends ──> a new one is forked] ... ──> the last ends ──> done
 
-A process is forked with all that the main process has loaded, so that they share its memory; that is also how a
-new version reaches them. There is one process more meanwhile, so that no job waits for a fork. An old process
-that runs a claim runs it to its end.
+A fork shares the memory of all that the main process has loaded; that is also how a new version reaches the pool.
+An extra process runs meanwhile, so that no job waits for a fork. An old process ends after its present claim.
 """
 
 from __future__ import annotations
@@ -16,84 +15,85 @@ from celery import bootsteps
 
 
 class PoolReplacement:
-    """Replaces the processes of one pool. `begin` and `wait` are for any thread, `turn` for the event loop."""
+    """The replacement of a pool's processes. Any thread calls `begin` and `wait`, the event loop `step`."""
 
     def __init__(self) -> None:
         self._pool: Any = None
-        self._asked = False
+        self._requested = False
         self._old: list[Any] = []
-        #: Whether there is one process more than there should be.
-        self._spare = False
-        self._leaving: Any = None
+        self._has_extra_process = False
+        #: The old process that was told to end last, while it may still be running.
+        self._ending: Any = None
         self._done = threading.Event()
         self._done.set()
 
-    def for_pool(self, pool: Any) -> None:
-        """Say which pool: Celery's of processes that its event loop drives, or None where there is none."""
+    def attach(self, pool: Any) -> None:
+        """Set the pool: Celery's pool of processes that its event loop drives, or None for any other."""
         self._pool = pool
 
-    def spare_the_loop(self, pool: Any) -> None:
-        """Wait for no last words of a process that was ended free: Celery does, for 0.02 s of its event loop."""
+    def skip_flush_of_idle_processes(self, pool: Any) -> None:
+        """Stop Celery from waiting for the last output of a process that ended idle: 0.02 s of its event loop."""
         flush = getattr(pool, "process_flush_queues", None)
 
-        def flush_others(process: Any) -> None:
-            if flush is not None and process is not self._leaving:
+        def flush_unless_idle(process: Any) -> None:
+            if flush is not None and process is not self._ending:
                 flush(process)
 
         if pool is not None:
-            pool.process_flush_queues = flush_others
+            pool.process_flush_queues = flush_unless_idle
 
     def begin(self) -> None:
-        """Replace every process there is when the event loop next turns."""
+        """Request that every present process is replaced, from the next turn of the event loop on."""
         if self._pool is not None:
             self._done.clear()
-            self._asked = True
+            self._requested = True
 
-    def wait(self, seconds: float) -> bool:
-        """Whether all are replaced, within that time: one may run a claim for long."""
-        return self._done.wait(seconds)
+    def wait(self, timeout: float) -> bool:
+        """Wait until all processes are replaced. Return False after `timeout` seconds: a claim may run longer."""
+        return self._done.wait(timeout)
 
     def step(self) -> None:
-        """Do what can be done now; called whenever the event loop turns."""
+        """Do what can be done now. The event loop calls this on each turn."""
         if self._done.is_set():
             return
         pool = self._pool
-        if pool._state != 0 or pool._worker_handler._state != 0:  # noqa: SLF001  # it ends: billiard has no public word for it
+        if pool._state != 0 or pool._worker_handler._state != 0:  # noqa: SLF001  # the pool closes; billiard has no public name for it
             self._finish()
             return
-        if self._asked:
-            self._asked, self._old = False, list(pool._pool)  # noqa: SLF001  # nor for its processes
-            if not self._spare:
-                self._spare = True
+        if self._requested:
+            self._requested, self._old = False, list(pool._pool)  # noqa: SLF001  # nor for its processes
+            if not self._has_extra_process:
+                self._has_extra_process = True
                 pool.grow(1)
                 pool.maintain_pool()
         self._old = [process for process in self._old if process in pool._pool]  # noqa: SLF001  # as above
-        if self._leaving in pool._pool or not _is_whole(pool):  # noqa: SLF001  # as above
+        if self._ending in pool._pool or not _is_complete(pool):  # noqa: SLF001  # as above
             return
-        self._leaving = None
+        self._ending = None
         if free := next((process for process in self._old or pool._pool if _is_free(pool, process)), None):  # noqa: SLF001
             if len(self._old) <= 1:
                 self._finish()
             _end(pool, free)
-            self._leaving = free
+            self._ending = free
 
     def _finish(self) -> None:
-        if self._spare:
-            self._spare = False
+        if self._has_extra_process:
+            self._has_extra_process = False
             self._pool._processes -= 1  # noqa: SLF001  # as `Pool.shrink` does, which chooses the process itself
             self._pool._putlock.shrink()  # noqa: SLF001  # as above
         self._old = []
         self._done.set()
 
 
-def _is_whole(pool: Any) -> bool:
-    """Whether every process is there and has said that it is ready."""
+def _is_complete(pool: Any) -> bool:
+    """Return True if no process is missing and each has reported that it is ready."""
     processes = pool._pool  # noqa: SLF001  # as above
-    return len(processes) >= pool._processes and all(one.inqW_fd in pool._all_inqueues for one in processes)  # noqa: SLF001
+    all_ready = all(process.inqW_fd in pool._all_inqueues for process in processes)  # noqa: SLF001  # as above
+    return len(processes) >= pool._processes and all_ready  # noqa: SLF001  # as above
 
 
 def _is_free(pool: Any, process: Any) -> bool:
-    """Whether no claim runs in it, or is on its way to it."""
+    """Return True if the process neither runs a claim nor is about to receive one."""
     fd = process.inqW_fd
     if fd in pool._busy_workers or fd in pool._active_writes:  # noqa: SLF001  # as above
         return False
@@ -104,22 +104,22 @@ def _is_free(pool: Any, process: Any) -> bool:
 
 
 def _end(pool: Any, process: Any) -> None:
-    pool._busy_workers.add(process.inqW_fd)  # noqa: SLF001  # so that no claim is sent to it any more
+    pool._busy_workers.add(process.inqW_fd)  # noqa: SLF001  # so that no further claim is sent to it
     process.terminate_controlled()
 
 
 class PoolReplacementStep(bootsteps.StartStopStep):
-    """The worker's step that swaps. Set by the app: the `swap`."""
+    """The step of the worker's blueprint that drives the replacement. The app sets `pool_replacement`."""
 
     requires = ("celery.worker.components:Pool",)
-    swap = PoolReplacement()
+    pool_replacement = PoolReplacement()
 
     def start(self, worker: Any) -> None:
-        """The pool has started, and its event loop has not."""
-        self.swap.spare_the_loop(getattr(worker.pool, "_pool", None))
+        """Prepare the pool, which has started; its event loop has not."""
+        self.pool_replacement.skip_flush_of_idle_processes(getattr(worker.pool, "_pool", None))
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """The event loop begins, or begins anew after a lost connection."""
+        """Attach the pool. Celery calls this when its event loop starts and after a lost connection."""
         pool = getattr(worker.pool, "_pool", None)
-        self.swap.for_pool(pool if hasattr(pool, "_all_inqueues") else None)
-        hub.on_tick.add(self.swap.step)
+        self.pool_replacement.attach(pool if hasattr(pool, "_all_inqueues") else None)
+        hub.on_tick.add(self.pool_replacement.step)

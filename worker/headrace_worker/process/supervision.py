@@ -1,4 +1,4 @@
-"""How Celery supervises claims: pool processes that are lost or take too long, lost connections, revoked jobs."""
+"""Adapt Celery's supervision to claims: lost and slow pool processes, lost connections, revoked jobs."""
 
 from __future__ import annotations
 
@@ -24,48 +24,50 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headrace.claims")
 
-#: Seconds between two looks for lost pool processes.
-_LOOK_EVERY = 0.2
-#: Seconds for which the event loop keeps timers that were cancelled.
-_FORGET_EVERY = 1.0
+#: Seconds between two searches for lost pool processes.
+_REAP_SECONDS = 0.2
+#: Seconds between two removals of cancelled timers.
+_PRUNE_SECONDS = 1.0
 
 
-def is_stopping() -> bool:
-    """Whether this worker stops at once: that its processes are lost is its own doing."""
+def is_cold_shutdown() -> bool:
+    """Return True during a cold shutdown, when lost pool processes are expected."""
     return bool(state.should_terminate)
 
 
 class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
-    """Celery's request for a claim. Whatever ends the process, the jobs go back; this tells them why.
+    """Celery's request for a claim. Whatever ends the process, the claim's jobs are requeued.
 
-    With a cause they have been tried, and each runs alone. Without one (this worker is told to stop, or Redis
-    stayed away) they go back as they were.
+    With a cause (`crash` or `timeout`) they count as tried, and each runs isolated. Without a cause (this worker
+    shuts down, or Redis stayed unreachable) they are requeued unchanged.
     """
 
-    #: Set by the app: told of a claim whose process was lost or took too long, with the cause.
-    lost: Callable[[str], None] = staticmethod(lambda _cause: None)
+    #: Called with the cause when a claim's process was lost or exceeded its time limit. The app sets it.
+    on_lost: Callable[[str], None] = staticmethod(lambda _cause: None)
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
-        """What `celery inspect` shows: the model and how many jobs, never what is in them."""
+        """Return what `celery inspect` shows: the model and the number of jobs, never their content."""
         return dict(super().info(safe=True))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """A time limit passed. Of the hard one, `on_failure` has heard first."""
+        """Log that the soft time limit passed. For the hard one, `on_failure` has run already."""
         if soft:
             log.warning("%s: interrupted after %g s", self.argsrepr, timeout)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """The pool process was lost, took too long, or the claim raised."""
+        """Requeue the claim's jobs: its process was lost or took too long, or the claim raised."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
-        if not is_stopping() and not isinstance(error, redis.RedisError):
+        if not is_cold_shutdown() and not isinstance(error, redis.RedisError):
             self.message.cause = "timeout" if isinstance(error, TimeLimitExceeded) else "crash"
         if not isinstance(error, WorkerLostError | TimeLimitExceeded | MemoryError):
             return super().on_failure(exc_info, send_failed_event, return_ok)
-        # To Celery this is the end of a task, a MemoryError even that of the worker. Here it is that of a process.
-        if not is_stopping():
-            log.error("%s: %s", self.argsrepr, _told(error))
-            self.lost(self.message.cause)
-        if not isinstance(error, WorkerLostError):  # it computes on, or has no memory for the next claim
+        # Celery would end the task, and for a MemoryError the worker. Here, only the pool process ends.
+        if not is_cold_shutdown():
+            log.error("%s: %s", self.argsrepr, _describe(error))
+            self.on_lost(self.message.cause)
+        if not isinstance(
+            error, WorkerLostError
+        ):  # the process still computes, or has no memory for another claim
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
         state.task_ready(self)
@@ -73,7 +75,7 @@ class ClaimRequest(Request):  # type: ignore[misc]  # Celery has no types here
         return None
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     match error:
         case TimeLimitExceeded(args=(seconds, *_)):
             return f"killed after {seconds:g} s"
@@ -84,77 +86,77 @@ def _told(error: Exception) -> str:
 
 
 class ReapLostProcesses(bootsteps.StartStopStep):
-    """Notice lost pool processes soon.
+    """The step of the worker's blueprint that finds lost pool processes soon.
 
-    Celery looks for them when one has closed its files, which is a moment before it has ended; if it looks too
-    soon, it does so again after 5 s, and the jobs hang until then.
+    Celery searches when a process has closed its files, which is a moment before it has ended. If it searches too
+    early, its next search is 5 s later, and the process's jobs wait until then.
     """
 
     requires = ("celery.worker.components:Pool",)
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """The event loop begins, or begins anew after a lost connection."""
+        """Start the timer. Celery calls this when its event loop starts and after a lost connection."""
         if maintain := getattr(worker.pool, "maintain_pool", None):
-            hub.call_repeatedly(_LOOK_EVERY, maintain)
+            hub.call_repeatedly(_REAP_SECONDS, maintain)
 
 
 class PruneTimers(bootsteps.StartStopStep):
-    """Drop timers that were cancelled.
+    """The step of the worker's blueprint that removes cancelled timers from the event loop.
 
-    Celery has one for the time limit of each claim, and kombu keeps it until that has passed: half a kilobyte for
-    each claim of the last hour (celery/celery#5200).
+    Celery starts a timer for the time limit of each claim, and kombu keeps a cancelled timer until it is due: half
+    a kilobyte for each claim of the last hour (celery/celery#5200).
     """
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """The event loop begins, or begins anew after a lost connection."""
-        hub.call_repeatedly(_FORGET_EVERY, _forget_cancelled, hub.timer)
+        """Start the timer. Celery calls this when its event loop starts and after a lost connection."""
+        hub.call_repeatedly(_PRUNE_SECONDS, _remove_cancelled, hub.timer)
 
 
-def _forget_cancelled(timer: Any) -> None:
-    queue = timer._queue  # noqa: SLF001  # kombu has no word for it; its loop holds this list
-    queue[:] = [one for one in queue if not one.entry.canceled]
+def _remove_cancelled(timer: Any) -> None:
+    queue = timer._queue  # noqa: SLF001  # kombu has no public name for it; its loop holds this list
+    queue[:] = [scheduled for scheduled in queue if not scheduled.entry.canceled]
     heapq.heapify(queue)
 
 
 class ReleaseDropped(bootsteps.StartStopStep):
-    """After a lost connection: what Celery dropped with it goes back to its queue."""
+    """The step of the consumer's blueprint that requeues claims that Celery dropped with a lost connection."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
-    #: Set by the app: the keeper of this worker's leases, if it has one yet.
-    keeper: Callable[[], LeaseKeeper | None] = staticmethod(lambda: None)
+    #: Returns the keeper of this worker's leases, None if it has none yet. The app sets it.
+    lease_keeper: Callable[[], LeaseKeeper | None] = staticmethod(lambda: None)
 
     def start(self, parent: Consumer) -> None:
-        """The connection is there again, and nothing is consumed yet."""
-        _watch_processes_again(parent)
-        if (keeper := self.keeper()) is None:
+        """Requeue them: the connection is restored, and nothing is consumed yet."""
+        _watch_all_processes(parent)
+        if (keeper := self.lease_keeper()) is None:
             return
-        begun = {request.message.delivery_tag for request in state.active_requests}
+        running = {request.message.delivery_tag for request in state.active_requests}
         for name in keeper.names:
-            if name not in begun:
+            if name not in running:
                 keeper.adopt_orphan(name)
 
 
-def _watch_processes_again(consumer: Consumer) -> None:
-    # When two pool processes end at once, Celery may take the second event for one of a process just started,
-    # whose file descriptor has the same number. It watches that process no more, and fails on it, and for good,
-    # when it next joins an event loop: now. Without the attribute it begins to watch anew.
+def _watch_all_processes(consumer: Consumer) -> None:
+    # When two pool processes end at once, Celery may attribute the second event to a process it has just started,
+    # whose file descriptor has the same number. It no longer watches that process, and fails on it when it next
+    # joins an event loop, which is now. Without the attribute it starts to watch the process.
     for process in getattr(getattr(consumer.pool, "_pool", None), "_pool", ()):
         if getattr(process, "_sentinel_poll", ...) is None:
             del process._sentinel_poll  # noqa: SLF001
 
 
-def revoke_cancels(cancel: Callable[[Sequence[str]], None]) -> None:
-    """Let `celery control revoke ID` cancel jobs too, wherever they wait."""
+def cancel_on_revoke(cancel: Callable[[Sequence[str]], None]) -> None:
+    """Make `celery control revoke ID` cancel jobs as well, in whatever queue they wait."""
 
     @control.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")  # type: ignore[untyped-decorator]  # Celery's
     def revoke(of_worker: Any, task_id: Any, terminate: bool = False, **options: Any) -> Any:
         """Cancel jobs and revoke tasks by id."""
-        ids = [str(one) for one in maybe_list(task_id) or []]
+        ids = [str(each) for each in maybe_list(task_id) or []]
         cancel(ids)
-        if terminate:  # an ordinary task; a job's batch-mates are not ended for its sake
-            return _revoke(of_worker, ids, terminate=True, **options)
+        if terminate:  # for an ordinary task; for a job it would also end the other jobs of its claim
+            return _celery_revoke(of_worker, ids, terminate=True, **options)
         state.revoked.update(ids)
         return {"ok": f"cancelled, or flagged as revoked: {', '.join(ids)}"}
 
 
-_revoke = control.revoke
+_celery_revoke = control.revoke

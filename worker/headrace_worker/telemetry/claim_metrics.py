@@ -96,7 +96,7 @@ def _causes(report: ClaimReport) -> Iterator[str]:
 
 def _waits(report: ClaimReport) -> Iterator[float]:
     """Seconds that jobs waited until they were claimed, as far as their ids tell when they were submitted."""
-    claimed = report.moment(report.claim.claimed_monotonic)
+    claimed = report.server_time(report.claim.claimed_monotonic)
     for entry in report.parsed.jobs:
         job = entry.job
         since = submission_time(job.id)

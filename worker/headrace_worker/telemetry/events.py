@@ -106,7 +106,7 @@ class Events:
         """
         if report.published is None or not (self._anyone or self._is_old_news):
             return  # of a claim that ran for long, who came meanwhile hears the end
-        decisions, now = report.decisions, report.moment(report.predicted_at)
+        decisions, now = report.decisions, report.server_time(report.predicted_at)
         stands: dict[str, Outcome] = {job: Cancelled(job=job) for job in decisions.outcomes}
         stands.update((outcome.job, outcome) for outcome in report.published)
         seconds = report.predicted_at - report.started_at

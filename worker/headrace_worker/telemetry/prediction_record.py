@@ -107,8 +107,8 @@ def make_records(report: ClaimReport, wanted: Levels) -> Iterator[Record]:
     queue_model = model_name(report.claim.lease.queue) or ""
     outcomes = {outcome.job: outcome for outcome in report.published or ()}
     rows = {id(run): run.batch.instance_count for run in report.batch_runs}
-    at_ms = int(report.moment(report.published_at).timestamp() * 1000)
-    claimed = report.moment(report.claim.claimed_monotonic)
+    at_ms = int(report.server_time(report.published_at).timestamp() * 1000)
+    claimed = report.server_time(report.claim.claimed_monotonic)
     for result in (*report.results, *report.parsed.finished):
         job, run, admitted = result.claimed.job, result.batch_run, result.admitted
         outcome = outcomes.pop(job.id, None)

@@ -52,7 +52,7 @@ def _send(claimed: ClaimedJob, report: ClaimReport, *, failed: bool) -> None:
         carried = scope.continue_trace(
             job.trace or {}, op="queue.task", name=queue, source="task", origin="auto.queue"
         )
-        carried.sampled, carried.start_timestamp = True, report.moment(report.claim.claimed_monotonic)
+        carried.sampled, carried.start_timestamp = True, report.server_time(report.claim.claimed_monotonic)
         transaction = sentry_sdk.start_transaction(carried)
         span = transaction.start_child(op="queue.process", name=queue, start_timestamp=claimed_at)
         span.set_data("messaging.system", "redis")
@@ -66,7 +66,7 @@ def _send(claimed: ClaimedJob, report: ClaimReport, *, failed: bool) -> None:
             span.set_data("messaging.message.receive.latency", max(0.0, 1000 * waited))
         for one in (span, transaction):
             one.set_status(status)
-        ended = report.moment(report.published_at)
+        ended = report.server_time(report.published_at)
         span.finish(end_timestamp=ended)
         transaction.set_tag("headrace.model", job.model)
         transaction.finish(end_timestamp=ended)

@@ -105,7 +105,7 @@ class Traces:
                 self._end(process, ends.get(job.id), again.get(job.id), report)
         for run in report.batch_runs:
             if (predicted := batches.get(run.batch.jobs[0].claimed.job.id)) is not None:
-                predicted.end(_ns(report.moment(run.finished_at)))
+                predicted.end(_ns(report.server_time(run.finished_at)))
 
     def _context(self, job: Job) -> Any:
         """The context of a job's submit; None where it is not traced."""
@@ -120,7 +120,7 @@ class Traces:
         return self._tracer.start_span(
             f"predict {manifest.name}",
             context=self._root,
-            start_time=_ns(report.moment(run.started_at)),
+            start_time=_ns(report.server_time(run.started_at)),
             attributes={
                 "headrace.model": manifest.name,
                 "headrace.version": manifest.version,
@@ -132,7 +132,7 @@ class Traces:
         )
 
     def _wait(self, job: Job, context: Any, report: ClaimReport) -> None:
-        claimed = report.moment(report.claim.claimed_monotonic)
+        claimed = report.server_time(report.claim.claimed_monotonic)
         # Who submits has a clock of its own.
         began = min(submission_time(job.id) or claimed, claimed)
         queue = report.claim.lease.queue
@@ -150,7 +150,7 @@ class Traces:
             f"process {queue}",
             context=context,
             kind=self._api.SpanKind.CONSUMER,
-            start_time=_ns(report.moment(report.claim.claimed_monotonic)),
+            start_time=_ns(report.server_time(report.claim.claimed_monotonic)),
             links=[] if batch is None else [self._api.Link(batch.get_span_context())],
             attributes={
                 "messaging.system": "redis",
@@ -179,7 +179,7 @@ class Traces:
                 # Not its message: it may be long, and the log and the dead letter have it.
                 span.set_attribute("error.type", outcome.error)
                 span.set_status(error, outcome.reason)
-        span.end(_ns(report.moment(report.published_at)))
+        span.end(_ns(report.server_time(report.published_at)))
 
 
 def _ns(moment: datetime) -> int:

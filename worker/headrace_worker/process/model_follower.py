@@ -1,0 +1,110 @@
+"""The thread of the main process that follows the aliases and the store while the worker runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import redis
+from threadpoolctl import threadpool_limits
+
+from headrace.errors import HeadraceError
+from headrace.wire.keys import queue_name
+from headrace_worker.models.registry import Registry
+from headrace_worker.models.sync import SYNC_SECONDS, ModelSync
+from headrace_worker.process import fork_memory
+from headrace_worker.process.pool_replacement import PoolReplacement
+from headrace_worker.rollout.canary import CanaryJudge
+
+if TYPE_CHECKING:
+    from celery.worker.consumer.consumer import Consumer
+
+log = logging.getLogger("headrace.worker")
+
+#: Seconds between two steps that each stop the event loop for milliseconds, so that it can serve waiting jobs.
+_PAUSE_SECONDS = 0.05
+#: Seconds to wait for the replacement of the pool; a process that runs a long claim is replaced later.
+_REPLACEMENT_TIMEOUT = 10.0
+#: Seconds that this thread may hold the interpreter while the event loop waits; Python's default is 0.005.
+_SWITCH_INTERVAL = 0.0005
+
+
+class ModelFollower:
+    """Loads what the aliases and the store name, replaces the pool, and publishes what the worker serves.
+
+    A thread, because loading takes seconds and Celery's event loop must go on. `threads` is the number of threads
+    that libraries may use. With `adds_queues`, the worker consumes from the queues of models added to the store.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        model_sync: ModelSync,
+        canary_judge: CanaryJudge,
+        pool_replacement: PoolReplacement,
+        *,
+        threads: int,
+        adds_queues: bool,
+    ) -> None:
+        self._registry, self.model_sync = registry, model_sync
+        self._canary_judge, self._pool_replacement = canary_judge, pool_replacement
+        self._threads, self._adds_queues = threads, adds_queues
+        self._hostname = ""
+        #: The models and versions that were in memory when the pool was forked.
+        self._forked_with: frozenset[tuple[str, str]] = frozenset()
+        self._stop = threading.Event()
+
+    def start(self, consumer: Consumer) -> None:
+        """Publish what the worker serves, and follow the aliases and the store from now on."""
+        self._hostname = str(consumer.hostname)
+        self.model_sync.sync()
+        self._forked_with = self.model_sync.loaded_versions()
+        self._report()
+        threading.Thread(target=self._run, args=(consumer,), name="headrace-models", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop following."""
+        self._stop.set()
+
+    def withdraw(self) -> None:
+        """Delete what was published: the worker ends. Raises redis.RedisError."""
+        self.model_sync.withdraw(self._hostname)
+
+    def _run(self, consumer: Consumer) -> None:
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        while not self._stop.wait(SYNC_SECONDS):
+            try:
+                self.model_sync.sync()
+                self._replace_pool_if_changed()
+                if self._adds_queues:
+                    self._add_queues(consumer)
+            except (HeadraceError, OSError) as error:
+                log.warning("cannot read the model store; the next attempt is in %g s: %s", SYNC_SECONDS, error)
+            self._report()
+
+    def _replace_pool_if_changed(self) -> None:
+        loaded = self.model_sync.loaded_versions()
+        if loaded == self._forked_with:
+            return
+        self._forked_with = loaded
+        threadpool_limits(self._threads)  # a new version may have imported further libraries
+        fork_memory.freeze_heap()
+        self._stop.wait(_PAUSE_SECONDS)
+        self._pool_replacement.begin()
+        self._pool_replacement.wait(_REPLACEMENT_TIMEOUT)
+
+    def _add_queues(self, consumer: Consumer) -> None:
+        for queue in map(queue_name, self._registry.models()):
+            if queue not in consumer.app.amqp.queues.consume_from:
+                consumer.call_soon(consumer.add_task_queue, queue)
+
+    def _report(self) -> None:
+        try:
+            self.model_sync.report(self._hostname)
+            self._canary_judge.check(self.model_sync.aliases)
+        except redis.RedisError as error:
+            log.warning(
+                "cannot publish what the worker serves; the next attempt is in %g s: %s", SYNC_SECONDS, error
+            )
