@@ -1,4 +1,4 @@
-"""Load what a runtime makes of an estimator, as a worker does after it has compared digests. For tests."""
+"""Load an estimator into a runtime as a worker does after it has verified digests. For tests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from headrace_worker.manifest import Example, Manifest
 from headrace_worker.runtimes import VerifiedVersion
 
 
-def loaded(
-    runtime: Any, estimator: Any, given: Named | Array | Text, *methods: str, compiled: bytes | None = None
+def load_runtime(
+    runtime: Any,
+    estimator: Any,
+    input_schema: Named | Array | Text,
+    *methods: str,
+    compiled: bytes | None = None,
 ) -> Any:
-    """The runtime with a version whose contract has these methods; those of the runtime where none is named."""
-    assert compiled is not None or runtime.explain_rejection(estimator, given) == ""
-    data = runtime.compile(estimator, given) if compiled is None else compiled
+    """Compile and load a version whose contract has these methods. `compiled` replaces the compiled bytes."""
+    assert compiled is not None or runtime.explain_rejection(estimator, input_schema) == ""
+    data = runtime.compile(estimator, input_schema) if compiled is None else compiled
     outputs = {method: Output(shape=()) for method in methods}
     manifest = Manifest(
         name="model",
@@ -26,7 +30,7 @@ def loaded(
         sha256="",
         size=0,
         libraries={},
-        contract=Contract(model="model", version="1", input=given, methods=outputs),
+        contract=Contract(model="model", version="1", input=input_schema, methods=outputs),
         example=Example(instances=[], expected={}),
     )
     return runtime.load(VerifiedVersion(manifest, b"", data, lambda: estimator))

@@ -1,59 +1,59 @@
-"""Whether a runtime predicts as scikit-learn does: classes are equal, numbers close."""
+"""Compare a runtime's predictions with scikit-learn's: classes must be equal, numbers close."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-#: How far a number may be from scikit-learn's, as a part of the largest number the method gave. 32-bit floats
-#: have seven digits, and some are lost in sums.
+#: The largest accepted difference of a number to scikit-learn's, relative to the largest number the method
+#: predicted. 32-bit floats have seven digits, and sums lose one or two of them.
 TOLERANCE = 1e-5
 
 
 class Parity(NamedTuple):
-    """What a comparison found."""
+    """The result of a comparison."""
 
-    #: The largest difference of two numbers, among predictions that are alike otherwise.
+    #: The largest difference of two numbers, among predictions that are equal otherwise.
     difference: float
-    #: The places of predictions that are not those expected.
+    #: The indexes of the predictions that differ from those expected.
     mismatches: tuple[int, ...]
 
 
-def compare_predictions(expected: Sequence[Any], got: Sequence[Any]) -> Parity:
-    """Compare predictions of one method, one by one: numbers within the tolerance, all else exactly."""
-    floats = [abs(number) for prediction in expected for number in _floats(prediction)]
+def compare_predictions(expected: Sequence[Any], actual: Sequence[Any]) -> Parity:
+    """Compare the predictions of one method: numbers within the tolerance, everything else exactly."""
+    floats = [abs(number) for prediction in expected for number in _iter_floats(prediction)]
     allowed = TOLERANCE * max(floats, default=0.0)
-    largest, wrong = 0.0, []
-    for place in range(max(len(expected), len(got))):
-        both = place < len(expected) and place < len(got)
-        difference = max_difference(expected[place], got[place]) if both else None
+    largest, mismatches = 0.0, []
+    for index in range(max(len(expected), len(actual))):
+        has_both = index < len(expected) and index < len(actual)
+        difference = max_difference(expected[index], actual[index]) if has_both else None
         if difference is None or difference > allowed:
-            wrong.append(place)
+            mismatches.append(index)
         if difference is not None:
             largest = max(largest, difference)
-    return Parity(largest, tuple(wrong))
+    return Parity(largest, tuple(mismatches))
 
 
-def _floats(prediction: Any) -> Iterator[float]:
+def _iter_floats(prediction: Any) -> Iterator[float]:
     if isinstance(prediction, list):
-        for inner in prediction:
-            yield from _floats(inner)
+        for item in prediction:
+            yield from _iter_floats(item)
     elif isinstance(prediction, float):
         yield prediction
 
 
-def max_difference(expected: Any, got: Any) -> float | None:
-    """The largest difference of two numbers in two predictions; None where they differ in anything else."""
-    if isinstance(expected, list) and isinstance(got, list):
-        if len(expected) != len(got):
+def max_difference(expected: Any, actual: Any) -> float | None:
+    """Return the largest difference of two numbers in two predictions; None if they differ in anything else."""
+    if isinstance(expected, list) and isinstance(actual, list):
+        if len(expected) != len(actual):
             return None
         largest = 0.0
-        for one, other in zip(expected, got, strict=True):
-            difference = max_difference(one, other)
+        for expected_item, actual_item in zip(expected, actual, strict=True):
+            difference = max_difference(expected_item, actual_item)
             if difference is None:
                 return None
             largest = max(largest, difference)
         return largest
-    if isinstance(expected, float) and isinstance(got, float):
-        return abs(expected - got)
-    return 0.0 if expected == got and type(expected) is type(got) else None
+    if isinstance(expected, float) and isinstance(actual, float):
+        return abs(expected - actual)
+    return 0.0 if expected == actual and type(expected) is type(actual) else None

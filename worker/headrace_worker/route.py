@@ -1,4 +1,4 @@
-"""Where a worker's jobs of one model go: its main process follows the aliases, and each claim tells the pool."""
+"""The routing of a model's jobs to versions within one worker. Its main process sends it with each claim."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from headrace.catalog.aliases import PRODUCTION, Alias, Aliases
 class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The versions that jobs of one model run on in one worker.
 
-    Not always where the aliases point in Redis: where a version is not fit to serve, the former one serves on.
+    They may differ from the aliases in Redis: if a version must not serve, the alias's former version continues.
     """
 
     model: str
     aliases: Mapping[str, Alias] = {}
-    #: What a job that names nothing runs on where there is no production alias; None where there is.
+    #: The version for jobs without one if there is no production alias; else None.
     newest: str | None = None
-    #: The versions the main process has in memory or is about to have: its pool processes will have them too.
+    #: The versions that the main process has in memory or is loading. New pool processes will have them.
     ready: tuple[str, ...] = ()
 
     def resolve(self, requested: str | None, job_id: str) -> str | None:
-        """The version a job runs on: a number as text. None where nothing serves. Raises UnknownModel."""
+        """Return the version that a job runs on, a number as text; None if nothing serves.
+
+        `requested` is the version or alias the job names, None for none. Raises UnknownModel for an unknown alias.
+        """
         return Aliases(self.model, self.aliases).resolve(requested, job_id) or self.newest
 
     @property
     def default(self) -> str | None:
-        """The version of jobs that name nothing, but for what the canary takes of them."""
+        """The version for jobs that name none, apart from the canary's share of them. None if nothing serves."""
         production = self.aliases.get(PRODUCTION)
         return production.version if production is not None else self.newest
 
     @property
     def versions(self) -> set[str]:
-        """All versions that jobs may be sent to by it."""
+        """All versions that jobs may run on."""
         return {alias.version for alias in self.aliases.values()} | ({self.newest} if self.newest else set())

@@ -123,7 +123,7 @@ def test_every_guilty_job_fails_and_no_other(registry: Registry, told: list[str]
 def test_a_model_that_gives_too_few_predictions_fails_in_words(registry: Registry):
     [raised] = run(registry, [job("a", "give too few", "predict")])
     assert isinstance(raised, FailedRun)
-    assert str(raised.error) == "the model gave 1 predictions for 2 instances; it must give one for each"
+    assert str(raised.error) == "the model returned 1 predictions for 2 instances; it must return one for each"
 
 
 def test_outcomes_keep_the_order_of_jobs_that_never_ran(registry: Registry):

@@ -1,4 +1,4 @@
-"""Loading and serving: digest, libraries and example decide; the newest version that passes serves."""
+"""A version is loaded if its digest, libraries and example are right; the newest such version serves."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _add(store: Store, estimator: Any = None, name: str = "churn") -> None:
 def _edit(store: Store, version: str, change: Any) -> None:
     """Change the manifest of a version on disk."""
     path = store.path / "churn" / version / "manifest.json"
-    read = msgspec.json.decode(path.read_bytes())
-    change(read)
-    path.write_bytes(msgspec.json.encode(read))
+    manifest = msgspec.json.decode(path.read_bytes())
+    change(manifest)
+    path.write_bytes(msgspec.json.encode(manifest))
 
 
-def _spoil(store: Store, version: str) -> None:
+def _damage(store: Store, version: str) -> None:
     path = store.path / "churn" / version / "artifact.skops"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -57,54 +57,61 @@ def _spoil(store: Store, version: str) -> None:
 
 def test_a_version_with_one_bit_changed_never_serves(store: Store) -> None:
     _add(store)
-    _spoil(store, "1")
+    _damage(store, "1")
     with pytest.raises(ModelError, match="churn@1 has another digest than its manifest says"):
         load(store, "churn", "1")
 
 
-def test_a_version_that_predicts_otherwise_than_its_example_never_serves(store: Store) -> None:
+def test_a_version_with_other_predictions_for_its_example_never_serves(store: Store) -> None:
     _add(store)
-    _edit(store, "1", lambda read: read["example"]["expected"]["predict_proba"][0].reverse())
+    _edit(store, "1", lambda manifest: manifest["example"]["expected"]["predict_proba"][0].reverse())
     with pytest.raises(ModelError, match=r"churn@1 gives other predictions for its example.*: predict_proba"):
         load(store, "churn", "1")
 
 
 def test_a_version_that_fails_on_its_example_never_serves(store: Store) -> None:
     _add(store)
-    _edit(store, "1", lambda read: read["example"].update(instances=[[1.0]]))
+    _edit(store, "1", lambda manifest: manifest["example"].update(instances=[[1.0]]))
     with pytest.raises(ModelError, match="churn@1 fails on its own example: predict: ValueError"):
         load(store, "churn", "1")
 
 
 def test_a_version_with_a_method_the_estimator_lacks_never_serves(store: Store) -> None:
     _add(store)
-    _edit(store, "1", lambda read: read["contract"]["methods"].update(shout={"shape": []}))
-    with pytest.raises(ModelError, match="churn@1 fails on its own example: shout: AttributeError"):
+    _edit(store, "1", lambda manifest: manifest["contract"]["methods"].update(unknown={"shape": []}))
+    with pytest.raises(ModelError, match="churn@1 fails on its own example: unknown: AttributeError"):
         load(store, "churn", "1")
 
 
 def test_a_version_packaged_with_a_newer_scikit_learn_never_serves(store: Store) -> None:
     _add(store)
-    _edit(store, "1", lambda read: read["libraries"].update({"scikit-learn": "99.0.0"}))
+    _edit(store, "1", lambda manifest: manifest["libraries"].update({"scikit-learn": "99.0.0"}))
     with pytest.raises(ModelError, match=r"churn@1 was packaged with scikit-learn 99.0.0, newer than the"):
         load(store, "churn", "1")
 
 
-def test_a_version_over_the_size_cap_is_not_read(store: Store) -> None:
+def test_a_version_over_the_size_limit_is_not_read(store: Store) -> None:
     _add(store)
     registry = Registry(store, WorkerSettings(max_model_bytes=100))
     with pytest.raises(ModelError, match="more than the 100 of HEADRACE_MAX_MODEL_BYTES"):
         registry.get("churn")
 
 
-def test_predictions_compare_exactly_but_for_rounding() -> None:
+def test_predictions_are_compared_exactly_except_for_rounding() -> None:
     assert is_same_prediction([["a", 1, 0.5, None]], [["a", 1, 0.5 + 1e-9, None]])
     assert is_same_prediction([1.0], [1])
-    for expected, got in [("a", "b"), (1, True), (0.5, 0.50001), (None, 0.0), ([1.0], [1.0, 2.0]), ([1.0], 1.0)]:
-        assert not is_same_prediction(expected, got)
+    for expected, actual in [
+        ("a", "b"),
+        (1, True),
+        (0.5, 0.50001),
+        (None, 0.0),
+        ([1.0], [1.0, 2.0]),
+        ([1.0], 1.0),
+    ]:
+        assert not is_same_prediction(expected, actual)
 
 
-def test_the_newest_version_serves_and_older_ones_can_be_asked_for(store: Store) -> None:
+def test_the_newest_version_serves_and_jobs_may_name_older_ones(store: Store) -> None:
     _add(store)
     _add(store, DummyClassifier().fit(X, Y))
     registry = Registry(store)
@@ -113,7 +120,7 @@ def test_the_newest_version_serves_and_older_ones_can_be_asked_for(store: Store)
     assert registry.get("churn", "1") is registry.get("churn", "1")
 
 
-def test_unknown_models_and_versions_are_told(store: Store) -> None:
+def test_unknown_models_and_versions_are_reported(store: Store) -> None:
     _add(store)
     registry = Registry(store)
     with pytest.raises(UnknownModel, match="did you mean 'churn'"):
@@ -122,7 +129,7 @@ def test_unknown_models_and_versions_are_told(store: Store) -> None:
         registry.get("churn", "9")
 
 
-def test_a_version_added_later_serves_when_the_worker_looks_again(store: Store) -> None:
+def test_a_version_added_later_serves_after_the_next_sync(store: Store) -> None:
     _add(store)
     registry = Registry(store)
     assert registry.get("churn").manifest.version == "1"
@@ -140,14 +147,14 @@ def test_a_model_added_later_is_served_at_once(store: Store) -> None:
     assert registry.get("churn").manifest.version == "1"
 
 
-def test_a_bad_newest_version_is_logged_once_and_the_former_serves_on(
+def test_a_bad_newest_version_is_logged_once_and_the_former_version_serves(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     _add(store)
     registry = Registry(store)
     assert registry.get("churn").manifest.version == "1"
     _add(store)
-    _spoil(store, "2")
+    _damage(store, "2")
     with caplog.at_level(logging.ERROR, logger="headrace.models"):
         for _ in range(5):
             registry.serve(Aliases("churn"))
@@ -159,7 +166,7 @@ def test_a_bad_newest_version_is_logged_once_and_the_former_serves_on(
     assert [contract.version for contract in registry.contracts()] == ["1"]
 
 
-def test_a_store_that_goes_away_does_not_stop_what_serves(store: Store) -> None:
+def test_a_version_in_memory_serves_without_the_store(store: Store) -> None:
     _add(store)
     registry = Registry(store)
     served = registry.get("churn")
@@ -186,11 +193,11 @@ def three(store: Store) -> Store:
     return store
 
 
-def test_jobs_run_on_what_the_aliases_name_and_not_on_the_newest(three: Store) -> None:
+def test_jobs_run_on_the_versions_that_aliases_name_and_not_on_the_newest(three: Store) -> None:
     registry = Registry(three)
     route = registry.serve(_aliases(production="1", tested="2"))
     assert route.versions == {"1", "2"}
-    assert registry.loaded_versions("churn") == ("1", "2")  # the newest is not even loaded
+    assert registry.loaded_versions("churn") == ("1", "2")  # the newest is not loaded
     assert registry.get("churn").manifest.version == "1"
     assert registry.get("churn", "tested").manifest.version == "2"
     assert registry.get("churn", "3").manifest.version == "3"
@@ -198,16 +205,16 @@ def test_jobs_run_on_what_the_aliases_name_and_not_on_the_newest(three: Store) -
         registry.get("churn", "stable")
 
 
-def test_the_canary_takes_its_share_by_the_id_of_the_job(three: Store) -> None:
+def test_the_canary_gets_its_share_of_jobs_by_their_ids(three: Store) -> None:
     registry = Registry(three)
     registry.serve(_aliases(production="1", canary="2"))
-    ran = {registry.get("churn", None, f"job-{number}").manifest.version for number in range(40)}
-    assert ran == {"1", "2"}
+    versions = {registry.get("churn", None, f"job-{number}").manifest.version for number in range(40)}
+    assert versions == {"1", "2"}
     assert registry.get("churn", None, "job-1") is registry.get("churn", None, "job-1")
 
 
-def test_an_alias_that_is_moved_to_a_bad_version_stands_for_the_former_one(three: Store) -> None:
-    _spoil(three, "3")
+def test_an_alias_moved_to_a_bad_version_keeps_its_former_version(three: Store) -> None:
+    _damage(three, "3")
     registry = Registry(three)
     registry.serve(_aliases(production="2", canary="2"))
     route = registry.serve(_aliases(production="3", canary="3"))
@@ -215,14 +222,16 @@ def test_an_alias_that_is_moved_to_a_bad_version_stands_for_the_former_one(three
     assert list(registry.refused("churn")) == ["3"]
 
 
-def test_a_worker_that_starts_with_a_bad_version_in_production_serves_what_was_there_before(three: Store) -> None:
-    _spoil(three, "3")
+def test_a_worker_that_starts_with_a_bad_version_in_production_serves_the_former_one(three: Store) -> None:
+    _damage(three, "3")
     registry = Registry(three)
     assert registry.serve(_aliases(production="3"), {"production": "1"}.get).default == "1"
-    assert Registry(three).serve(_aliases(production="3")).default == "2"  # nobody knows: the newest that loads
+    assert (
+        Registry(three).serve(_aliases(production="3")).default == "2"
+    )  # without a former version, the newest that loads
 
 
-def test_a_version_that_is_dropped_is_loaded_again_when_a_job_names_it(three: Store) -> None:
+def test_a_dropped_version_is_loaded_again_for_a_job_that_names_it(three: Store) -> None:
     registry = Registry(three)
     registry.serve(_aliases(production="2", tested="1"))
     registry.serve(_aliases(production="2"))
@@ -231,26 +240,26 @@ def test_a_version_that_is_dropped_is_loaded_again_when_a_job_names_it(three: St
     assert registry.get("churn", "1").manifest.version == "1"
 
 
-def test_a_pool_process_goes_by_the_main_one_as_far_as_it_has_the_versions(three: Store) -> None:
+def test_a_pool_process_applies_a_route_if_it_has_the_versions(three: Store) -> None:
     process = Registry(three)
     process.serve(_aliases(production="1", tested="2"))
     process.apply_route(Route(model="churn", aliases={"production": Alias(version="2")}, ready=("1", "2")))
     assert process.get("churn").manifest.version == "2"
     process.apply_route(Route(model="churn", aliases={"production": Alias(version="3")}, ready=("2", "3")))
-    assert process.get("churn").manifest.version == "2"  # until it is replaced
+    assert process.get("churn").manifest.version == "2"  # until the process is replaced
     with pytest.raises(NotLoadedYet, match="churn@3 is not in the memory of this process yet"):
         process.get("churn", "3")
 
 
-def test_a_pool_process_that_never_had_the_model_leaves_it_to_its_successor(store: Store) -> None:
+def test_a_pool_process_without_the_model_does_not_load_an_announced_version(store: Store) -> None:
     process = Registry(store)
     process.apply_route(Route(model="churn", newest="1", ready=("1",)))
     with pytest.raises(NotLoadedYet):
         process.get("churn")
 
 
-def test_what_is_refused_here_may_run_where_another_worker_has_it(three: Store) -> None:
-    _spoil(three, "3")
+def test_a_refused_version_is_runnable_elsewhere_if_another_worker_has_it(three: Store) -> None:
+    _damage(three, "3")
     registry = Registry(three)
     registry.serve(_aliases(production="2"))
     with pytest.raises(ModelError):
@@ -258,15 +267,15 @@ def test_what_is_refused_here_may_run_where_another_worker_has_it(three: Store) 
     assert not registry.is_runnable_elsewhere("churn", "3")
     registry.other_workers = lambda _model: [("2",)]
     assert not registry.is_runnable_elsewhere("churn", "3")
-    assert registry.is_runnable_elsewhere("churn", "9")  # not in our store; perhaps in theirs
+    assert registry.is_runnable_elsewhere("churn", "9")  # not in this store, but perhaps in another worker's
     registry.other_workers = lambda _model: [("2",), ("2", "3")]
     assert registry.is_runnable_elsewhere("churn", "3")
 
 
-def test_preload_loads_what_can_and_tells_what_cannot(store: Store) -> None:
+def test_preload_serves_models_and_returns_errors(store: Store) -> None:
     _add(store)
     _add(store, name="penguins")
-    _spoil(store, "1")
+    _damage(store, "1")
     registry = Registry(store)
     failures = registry.preload()
     assert list(failures) == ["churn"]

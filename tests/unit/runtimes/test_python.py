@@ -1,4 +1,4 @@
-"""The Python runtime: a factory of a module, which runs only where the settings name that module."""
+"""The Python runtime: a module's factory, which runs only if the settings name the module."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def _add(folder: Path, factory: str = "acme.models:Weighted", **more: Any) -> Any:
-    more.setdefault("data", folder / "weights.json")
-    return package(Store(folder / "store"), factory, name="weighted", example=folder / "example.json", **more)
+def _add(folder: Path, factory: str = "acme.models:Weighted", **options: Any) -> Any:
+    options.setdefault("data", folder / "weights.json")
+    return package(Store(folder / "store"), factory, name="weighted", example=folder / "example.json", **options)
 
 
 def test_a_factory_is_packaged_with_its_data_and_predicts(folder: Path) -> None:
@@ -83,7 +83,7 @@ def test_another_method_can_be_the_default(folder: Path) -> None:
         _add(folder, method="guess")
 
 
-def test_nothing_of_a_module_runs_that_the_settings_do_not_name(folder: Path) -> None:
+def test_no_code_runs_of_a_module_that_the_settings_do_not_name(folder: Path) -> None:
     _add(folder)
     (folder / "ran").unlink(missing_ok=True)
     (folder / "acme" / "ran").unlink()
@@ -94,7 +94,7 @@ def test_nothing_of_a_module_runs_that_the_settings_do_not_name(folder: Path) ->
 
 
 @pytest.mark.parametrize("modules", ["acme", "acme.models", "other, acme.models"])
-def test_a_module_is_trusted_by_its_name_or_that_of_one_around_it(modules: str) -> None:
+def test_a_module_is_trusted_by_its_name_or_its_package(modules: str) -> None:
     assert is_trusted("acme.models:Weighted", modules)
 
 
@@ -106,27 +106,27 @@ def test_changed_data_is_not_loaded(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("factory", "why"),
+    ("factory", "error"),
     [
         ("acme.models:failing", "RuntimeError: no GPU here"),
         ("acme.models:Nobody", "no attribute 'Nobody'"),
         ("acme.nothing:Weighted", "no module acme.nothing"),
-        ("acme.models:Mute", "has no `predict`"),
+        ("acme.models:Mute", "has no method `predict`"),
         ("acme.models:Weighted", "JSONDecodeError"),
         ("../acme:Weighted", "is no module:factory"),
     ],
 )
-def test_a_factory_that_makes_no_model_is_an_error(folder: Path, factory: str, why: str) -> None:
-    with pytest.raises(ModelError, match=why):
+def test_a_factory_that_returns_no_model_is_an_error(folder: Path, factory: str, error: str) -> None:
+    with pytest.raises(ModelError, match=error):
         create_model(factory, b"")
 
 
-def test_a_model_that_gives_too_few_predictions_is_not_packaged(folder: Path) -> None:
+def test_a_model_that_returns_too_few_predictions_is_not_packaged(folder: Path) -> None:
     with pytest.raises(ModelError, match="1 predictions for 2 instances"):
         _add(folder, "acme.models:Short", data=None)
 
 
-def test_what_is_neither_a_file_nor_a_factory_is_an_error(folder: Path) -> None:
+def test_only_a_file_or_a_factory_can_be_packaged(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"nothing\.skops"):
         _add(folder, str(folder / "nothing.skops"), data=None)
     with pytest.raises(ModelError, match="only a module:factory"):
@@ -139,11 +139,11 @@ def test_what_is_neither_a_file_nor_a_factory_is_an_error(folder: Path) -> None:
     ("text", "expected"),
     [("a:b", True), ("a.b:c.d", True), ("a", False), ("a:b()", False), ("C:\\model.skops", False), ("a:", False)],
 )
-def test_a_factory_has_the_form_of_one(text: str, expected: bool) -> None:
+def test_a_factory_has_the_form_module_colon_name(text: str, expected: bool) -> None:
     assert is_factory(text) is expected
 
 
-def test_arrays_and_lists_of_arrays_become_plain() -> None:
+def test_arrays_and_lists_of_arrays_become_lists() -> None:
     class Model:
         def predict(self, method: str, instances: list[Any]) -> Any:
             outputs = {"array": np.array([1.0, np.nan]), "arrays": [np.eye(2), np.eye(2)]}

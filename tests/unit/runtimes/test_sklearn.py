@@ -1,4 +1,4 @@
-"""The scikit-learn runtime: what estimators get for a batch of instances, and what their output becomes."""
+"""The scikit-learn runtime: the input that estimators get for a batch, and the predictions of their output."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ FRAME = pd.DataFrame(X, columns=NAMES)
 
 
 class _Spy(BaseEstimator):
-    """Keeps what it is given."""
+    """An estimator that remembers its input."""
 
-    def predict(self, taken: Any) -> Any:
-        self.taken = taken
-        return np.zeros(len(taken))
+    def predict(self, data: Any) -> Any:
+        self.data = data
+        return np.zeros(len(data))
 
 
-def _given_to(given: Named | Array | Text, instances: list[Any], **fitted: Any) -> Any:
+def _input_for(input_schema: Named | Array | Text, instances: list[Any], **attributes: Any) -> Any:
+    """Return the input that an estimator with these fitted attributes gets for instances."""
     spy = _Spy()
-    vars(spy).update(fitted)
-    SklearnRuntime(spy, given).predict("predict", instances)
-    return spy.taken
+    vars(spy).update(attributes)
+    SklearnRuntime(spy, input_schema).predict("predict", instances)
+    return spy.data
 
 
 def _features(**kinds: Any) -> Named:
@@ -61,7 +62,7 @@ def _features(**kinds: Any) -> Named:
 
 
 def test_a_frame_has_the_columns_of_the_contract_and_the_types_of_pandas() -> None:
-    frame = _given_to(
+    frame = _input_for(
         _features(n="number?", i="integer", j="integer?", b="boolean", s="string?", c="category"),
         [
             {"s": None, "c": 1, "b": True, "i": 1, "j": None, "n": 1},
@@ -76,63 +77,63 @@ def test_a_frame_has_the_columns_of_the_contract_and_the_types_of_pandas() -> No
 
 
 def test_a_frame_of_one_text_column_holds_texts() -> None:
-    assert _given_to(_features(text="string"), [{"text": "a b"}]).iloc[0, 0] == "a b"
+    assert _input_for(_features(text="string"), [{"text": "a b"}]).iloc[0, 0] == "a b"
 
 
 def test_categories_that_are_numbers_make_a_column_of_numbers() -> None:
     whole = Feature(name="w", kind="category", categories=(1, 2))
-    holed = Feature(name="h", kind="category", categories=(1, 2), nullable=True)
-    truth = Feature(name="t", kind="category", categories=(True, False))
-    frame = _given_to(Named(features=(whole, holed, truth)), [{"w": 1, "h": None, "t": True}])
+    nullable = Feature(name="h", kind="category", categories=(1, 2), nullable=True)
+    boolean = Feature(name="t", kind="category", categories=(True, False))
+    frame = _input_for(Named(features=(whole, nullable, boolean)), [{"w": 1, "h": None, "t": True}])
     assert [str(dtype) for dtype in frame.dtypes] == ["int64", "float64", "bool"]
 
 
 def test_an_estimator_fitted_on_arrays_gets_an_array_in_the_order_of_the_contract() -> None:
-    taken = _given_to(_features(b="number", a="number?"), [{"a": None, "b": 2}], n_features_in_=2)
-    assert isinstance(taken, np.ndarray)
-    assert taken[0, 0] == 2.0
-    assert math.isnan(taken[0, 1])
-    mixed = _given_to(_features(a="number", b="string"), [{"a": 1.5, "b": "x"}], n_features_in_=2)
+    data = _input_for(_features(b="number", a="number?"), [{"a": None, "b": 2}], n_features_in_=2)
+    assert isinstance(data, np.ndarray)
+    assert data[0, 0] == 2.0
+    assert math.isnan(data[0, 1])
+    mixed = _input_for(_features(a="number", b="string"), [{"a": 1.5, "b": "x"}], n_features_in_=2)
     assert mixed.tolist() == [[1.5, "x"]]
 
 
 def test_arrays_keep_their_shape_and_kind() -> None:
-    taken = _given_to(Array(shape=(2, 2), nullable=True), [[[1, 2], [3, None]]])
-    assert taken.shape == (1, 2, 2)
-    assert math.isnan(taken[0, 1, 1])
-    assert _given_to(Array(shape=(1,), kind="integer"), [[1]]).dtype == np.int64
-    assert _given_to(Array(shape=(1,), kind="string"), [["a"]]).tolist() == [["a"]]
-    assert _given_to(Array(shape=()), [1.5, 2]).tolist() == [1.5, 2.0]
+    data = _input_for(Array(shape=(2, 2), nullable=True), [[[1, 2], [3, None]]])
+    assert data.shape == (1, 2, 2)
+    assert math.isnan(data[0, 1, 1])
+    assert _input_for(Array(shape=(1,), kind="integer"), [[1]]).dtype == np.int64
+    assert _input_for(Array(shape=(1,), kind="string"), [["a"]]).tolist() == [["a"]]
+    assert _input_for(Array(shape=()), [1.5, 2]).tolist() == [1.5, 2.0]
 
 
-def test_integers_beyond_64_bits_become_floats_or_bad_input() -> None:
-    assert _given_to(Array(shape=(1,), kind="integer"), [[2**80]]).tolist() == [[float(2**80)]]
+def test_integers_beyond_64_bits_become_floats_or_are_refused() -> None:
+    assert _input_for(Array(shape=(1,), kind="integer"), [[2**80]]).tolist() == [[float(2**80)]]
     with pytest.raises(InvalidInput, match="too large for a 64-bit float"):
-        _given_to(Array(shape=(1,), kind="integer"), [[10**400]])
+        _input_for(Array(shape=(1,), kind="integer"), [[10**400]])
 
 
-def test_missing_values_are_written_as_the_estimator_was_fitted() -> None:
-    for fitted, written in ((None, None), (np.nan, "nan")):
-        table = pd.DataFrame({"s": pd.Series(["a", fitted, "b"] * 5, dtype=object)})
+def test_missing_values_have_the_form_the_estimator_was_fitted_with() -> None:
+    for missing in (None, np.nan):
+        table = pd.DataFrame({"s": pd.Series(["a", missing, "b"] * 5, dtype=object)})
         estimator = make_pipeline(
-            SimpleImputer(missing_values=fitted, strategy="constant", fill_value="none"), OneHotEncoder()
+            SimpleImputer(missing_values=missing, strategy="constant", fill_value="none"), OneHotEncoder()
         ).fit(table)
         runtime = SklearnRuntime(estimator, _features(s="string?"))
-        assert runtime.predict("transform", [{"s": None}]) == [[0.0, 0.0, 1.0]], written
+        assert runtime.predict("transform", [{"s": None}]) == [[0.0, 0.0, 1.0]], missing
 
 
-def test_dictionaries_reach_a_vectorizer_as_they_are() -> None:
+def test_a_vectorizer_gets_dictionaries_without_missing_values() -> None:
     estimator = make_pipeline(DictVectorizer(), LogisticRegression()).fit([{"a": 1.0}, {"b": "x"}] * 5, [0, 1] * 5)
     runtime = SklearnRuntime(estimator, _features(a="number?", b="string?"))
     assert runtime.predict("predict", [{"a": 1.0, "b": None}, {"a": None, "b": "x"}]) == [0, 1]
 
 
-def test_own_estimators_of_numbers_are_spared_the_names() -> None:
+def test_feature_names_are_removed_from_an_own_estimator_of_numbers() -> None:
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME, Y)
     expected = fitted.predict_proba(FRAME)
     runtime = SklearnRuntime(fitted, _features(a="number", b="number", c="number"), own=True)
-    assert not any("feature_names_in_" in vars(part) for part in iter_estimators(fitted))
-    # The order in memory is another, and with it the last digit of a sum.
+    assert not any("feature_names_in_" in vars(inner) for inner in iter_estimators(fitted))
+    # The array has another order in memory, which may change the last digit of a sum.
     np.testing.assert_allclose(runtime.predict("predict_proba", FRAME.to_dict("records")), expected, rtol=1e-13)
 
 
@@ -145,7 +146,7 @@ def test_own_estimators_of_numbers_are_spared_the_names() -> None:
     ],
     ids=["columns by name", "function", "frames between steps"],
 )
-def test_names_stay_where_something_may_look_at_them(estimator: Any) -> None:
+def test_feature_names_stay_if_an_inner_estimator_may_use_them(estimator: Any) -> None:
     estimator.fit(FRAME, Y)
     expected = estimator.predict_proba(FRAME).tolist()
     runtime = SklearnRuntime(estimator, _features(a="number", b="number", c="number"), own=True)
@@ -153,7 +154,7 @@ def test_names_stay_where_something_may_look_at_them(estimator: Any) -> None:
     assert hasattr(estimator, "feature_names_in_")
 
 
-def test_an_estimator_that_is_not_the_runtimes_own_is_left_alone() -> None:
+def test_an_estimator_that_the_runtime_does_not_own_is_not_changed() -> None:
     estimator = LogisticRegression().fit(FRAME, Y)
     SklearnRuntime(estimator, _features(a="number", b="number", c="number")).predict(
         "predict", FRAME.to_dict("records")
@@ -184,38 +185,38 @@ def test_an_estimator_that_is_not_the_runtimes_own_is_left_alone() -> None:
         ([np.array([1, 2]), np.array([3, 4])], [[1, 2], [3, 4]]),
     ],
 )
-def test_every_kind_of_output_becomes_plain_lists(output: Any, expected: Any) -> None:
-    got = to_predictions(output, 2)
-    assert got == expected
-    assert json.loads(json.dumps(got, allow_nan=False)) == expected
+def test_every_kind_of_output_becomes_lists(output: Any, expected: Any) -> None:
+    predictions = to_predictions(output, 2)
+    assert predictions == expected
+    assert json.loads(json.dumps(predictions, allow_nan=False)) == expected
 
 
 @pytest.mark.parametrize("output", [np.zeros(3), np.float64(1), 1, None, [], "ab"])
-def test_output_that_is_not_one_for_each_instance_is_the_models_fault(output: Any) -> None:
-    with pytest.raises(ModelError, match="it must give one for each"):
+def test_output_must_hold_one_prediction_for_each_instance(output: Any) -> None:
+    with pytest.raises(ModelError, match="it must return one"):
         to_predictions(output, 2)
 
 
-def test_parts_are_found_however_deep() -> None:
+def test_inner_estimators_are_found_at_any_depth() -> None:
     forest = RandomForestClassifier(3, random_state=0).fit(X, Y)
-    names = [type(part).__name__ for part in iter_estimators(make_pipeline(StandardScaler(), forest))]
+    names = [type(inner).__name__ for inner in iter_estimators(make_pipeline(StandardScaler(), forest))]
     assert sorted(set(names)) == ["DecisionTreeClassifier", "Pipeline", "RandomForestClassifier", "StandardScaler"]
     assert describe(make_pipeline(StandardScaler(), forest)) == "Pipeline(StandardScaler, RandomForestClassifier)"
 
 
-def test_categories_are_followed_to_the_column_they_come_from() -> None:
+def test_categories_are_found_by_their_input_column() -> None:
     table = pd.DataFrame({"x": [1.0, 2.0, 3.0], "s": ["a", "b", "a"], "t": ["c", "c", "d"]})
     inner = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
     estimator = make_pipeline(make_column_transformer((inner, ["t", "s"]), remainder="drop")).fit(table)
     assert find_categories(estimator, list(table)) == {"t": ["c", "d"], "s": ["a", "b"]}
 
 
-# The slow way round: whatever passes the check of a contract, the runtime takes.
+# Property test: the runtime accepts all instances that pass the check of a contract.
 
 _MIXED = pd.DataFrame(
     {
         "number": X[:, 0],
-        "holed": np.where(X[:, 1] > 1, np.nan, X[:, 1]),
+        "with_gaps": np.where(X[:, 1] > 1, np.nan, X[:, 1]),
         "code": RANDOM.integers(0, 3, 40),
         "text": np.array(["red", "green", None], dtype=object)[RANDOM.integers(0, 3, 40)],
         "words": np.array(["some words", "other words"])[RANDOM.integers(0, 2, 40)],
@@ -224,10 +225,10 @@ _MIXED = pd.DataFrame(
 )
 
 
-def _mixed(unknown: str) -> Any:
+def _fit_mixed(unknown: str) -> Any:
     return make_pipeline(
         make_column_transformer(
-            (make_pipeline(SimpleImputer(), StandardScaler()), ["number", "holed"]),
+            (make_pipeline(SimpleImputer(), StandardScaler()), ["number", "with_gaps"]),
             (
                 make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown=unknown)),
                 ["text"],
@@ -248,8 +249,8 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 FUZZED: dict[str, tuple[Any, list[Any]]] = {
-    "open categories": (_mixed("ignore"), _rows(_MIXED)),
-    "closed categories": (_mixed("error"), _rows(_MIXED)),
+    "open categories": (_fit_mixed("ignore"), _rows(_MIXED)),
+    "closed categories": (_fit_mixed("error"), _rows(_MIXED)),
     "numbers of a frame": (LogisticRegression().fit(FRAME, Y), _rows(FRAME)),
     "numbers of an array": (make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y), X.tolist()),
     "boosting": (HistGradientBoostingClassifier(max_iter=2).fit(X, Y), X.tolist()),
@@ -257,7 +258,7 @@ FUZZED: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-def _values(feature: Feature) -> st.SearchStrategy[Any]:
+def _strategy(feature: Feature) -> st.SearchStrategy[Any]:
     kinds: dict[str, st.SearchStrategy[Any]] = {
         "number": st.floats(-1e100, 1e100) | st.integers(-(2**70), 2**70),
         "integer": st.integers(-(2**70), 2**70),
@@ -268,13 +269,13 @@ def _values(feature: Feature) -> st.SearchStrategy[Any]:
     return kinds[feature.kind] | st.none() if feature.nullable else kinds[feature.kind]
 
 
-def _instances(given: Named | Array | Text) -> st.SearchStrategy[Any]:
-    match given:
+def _instances(input_schema: Named | Array | Text) -> st.SearchStrategy[Any]:
+    match input_schema:
         case Named():
-            return st.fixed_dictionaries({feature.name: _values(feature) for feature in given.features})
+            return st.fixed_dictionaries({feature.name: _strategy(feature) for feature in input_schema.features})
         case Array():
-            value = _values(Feature(name="", kind=given.kind, nullable=given.nullable))
-            return st.lists(value, min_size=given.shape[0], max_size=given.shape[0])
+            value = _strategy(Feature(name="", kind=input_schema.kind, nullable=input_schema.nullable))
+            return st.lists(value, min_size=input_schema.shape[0], max_size=input_schema.shape[0])
         case Text():
             return st.text()
 
@@ -282,7 +283,7 @@ def _instances(given: Named | Array | Text) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize("kind", FUZZED)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_what_passes_the_check_never_crashes_the_runtime(kind: str, data: st.DataObject) -> None:
+def test_instances_that_pass_the_check_never_crash_the_runtime(kind: str, data: st.DataObject) -> None:
     estimator, _ = FUZZED[kind]
     contract = CONTRACTS[kind]
     instances = data.draw(st.lists(_instances(contract.input), min_size=1, max_size=4))
@@ -294,15 +295,15 @@ def test_what_passes_the_check_never_crashes_the_runtime(kind: str, data: st.Dat
         json.dumps(predictions, allow_nan=False)
 
 
-def _inferred(kind: str) -> Contract:
+def _infer(kind: str) -> Contract:
     estimator, example = FUZZED[kind]
     return infer(estimator, example, model=kind.replace(" ", "-"))
 
 
-CONTRACTS = {kind: _inferred(kind) for kind in FUZZED}
+CONTRACTS = {kind: _infer(kind) for kind in FUZZED}
 
 
-def test_the_contracts_fuzzed_above_are_those_meant() -> None:
+def test_the_contracts_of_the_property_test_are_as_intended() -> None:
     closed, open_ = CONTRACTS["closed categories"].input, CONTRACTS["open categories"].input
     assert isinstance(closed, Named)
     assert isinstance(open_, Named)

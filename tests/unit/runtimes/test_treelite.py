@@ -1,4 +1,4 @@
-"""treelite predicts as scikit-learn does, for every ensemble it says it takes."""
+"""treelite's predictions equal scikit-learn's for every ensemble that it supports."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from headrace.catalog.contract import Array, Feature, Named
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.runtimes.treelite import TreeliteRuntime
-from tests.support.runtime_loading import loaded
+from tests.support.runtime_loading import load_runtime
 
 X, Y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
 X2, Y2 = make_classification(300, 6, n_informative=4, random_state=1)
 R, T = make_regression(300, 6, random_state=0)
-HOLES = X.copy()
-HOLES[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+X_WITH_GAPS = X.copy()
+X_WITH_GAPS[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
 WORDS = np.array(["low", "middle", "high"])
 ROWS = Array(shape=(6,), nullable=True)
 
 CLASSIFIERS: list[tuple[Any, Any, Any]] = [
     (RandomForestClassifier(20, random_state=0), X, Y),
     (RandomForestClassifier(20, random_state=0), X, WORDS[Y]),
-    (RandomForestClassifier(20, random_state=0), HOLES, Y),
+    (RandomForestClassifier(20, random_state=0), X_WITH_GAPS, Y),
     (RandomForestClassifier(20, random_state=0), X2, Y2.astype(bool)),
     (ExtraTreesClassifier(20, random_state=0), X, Y),
-    (ExtraTreesClassifier(20, random_state=0), HOLES, Y),
+    (ExtraTreesClassifier(20, random_state=0), X_WITH_GAPS, Y),
     (GradientBoostingClassifier(n_estimators=20), X, Y),
     (GradientBoostingClassifier(n_estimators=20), X2, Y2),
     (GradientBoostingClassifier(n_estimators=20, loss="exponential"), X2, Y2),
@@ -53,12 +53,12 @@ CLASSIFIERS: list[tuple[Any, Any, Any]] = [
     (GradientBoostingClassifier(n_estimators=100, n_iter_no_change=2), X2, Y2),
     (HistGradientBoostingClassifier(max_iter=20), X, WORDS[Y]),
     (HistGradientBoostingClassifier(max_iter=20), X2, Y2),
-    (HistGradientBoostingClassifier(max_iter=20), HOLES, Y),
+    (HistGradientBoostingClassifier(max_iter=20), X_WITH_GAPS, Y),
 ]
 REGRESSORS: list[tuple[Any, Any, Any]] = [
     (RandomForestRegressor(20, random_state=0), R, T),
     (RandomForestRegressor(20, criterion="poisson", random_state=0), R, abs(T) + 1),
-    (ExtraTreesRegressor(20, random_state=0), HOLES, T),
+    (ExtraTreesRegressor(20, random_state=0), X_WITH_GAPS, T),
     *((GradientBoostingRegressor(loss=loss, n_estimators=20), R, T) for loss in ("squared_error", "huber")),
     *(
         (HistGradientBoostingRegressor(loss=loss, max_iter=20), R, abs(T) + 1)
@@ -72,9 +72,11 @@ def _rows(table: Any) -> list[list[float | None]]:
 
 
 @pytest.mark.parametrize(("estimator", "table", "classes"), CLASSIFIERS, ids=lambda value: str(value)[:60])
-def test_a_classifier_gives_the_same_classes_and_probabilities(estimator: Any, table: Any, classes: Any) -> None:
+def test_a_classifier_predicts_the_same_classes_and_probabilities(
+    estimator: Any, table: Any, classes: Any
+) -> None:
     estimator.fit(table, classes)
-    runtime = loaded(TreeliteRuntime, estimator, ROWS)
+    runtime = load_runtime(TreeliteRuntime, estimator, ROWS)
     rows = _rows(table)
     assert runtime.predict("predict", rows) == estimator.predict(table).tolist()
     for method in ("predict_proba", "decision_function"):
@@ -83,40 +85,41 @@ def test_a_classifier_gives_the_same_classes_and_probabilities(estimator: Any, t
     if hasattr(estimator, "predict_log_proba"):
         with np.errstate(divide="ignore"):
             expected = to_predictions(estimator.predict_log_proba(table), len(table))
-        got = runtime.predict("predict_log_proba", rows)
-        assert [[value is None for value in row] for row in got] == [[v is None for v in row] for row in expected]
+        actual = runtime.predict("predict_log_proba", rows)
+        is_null = [[value is None for value in row] for row in actual]
+        assert is_null == [[value is None for value in row] for row in expected]
 
 
 @pytest.mark.parametrize(("estimator", "table", "values"), REGRESSORS, ids=lambda value: str(value)[:60])
-def test_a_regressor_gives_the_same_values(estimator: Any, table: Any, values: Any) -> None:
+def test_a_regressor_predicts_the_same_values(estimator: Any, table: Any, values: Any) -> None:
     estimator.fit(table, values)
-    runtime = loaded(TreeliteRuntime, estimator, ROWS)
+    runtime = load_runtime(TreeliteRuntime, estimator, ROWS)
     assert np.allclose(runtime.predict("predict", _rows(table)), estimator.predict(table), 1e-12, 1e-12)
 
 
-def test_a_forest_gives_the_same_bits() -> None:
+def test_a_forest_predicts_the_same_bits() -> None:
     estimator = RandomForestClassifier(50, random_state=0).fit(X, Y)
-    runtime = loaded(TreeliteRuntime, estimator, ROWS)
+    runtime = load_runtime(TreeliteRuntime, estimator, ROWS)
     assert runtime.predict("predict_proba", _rows(X)) == estimator.predict_proba(X).tolist()
 
 
-def test_the_steps_of_a_pipeline_before_the_trees_stay_those_of_scikit_learn() -> None:
+def test_the_pipeline_steps_before_the_trees_are_run_by_scikit_learn() -> None:
     table = pd.DataFrame({"age": X[:, 0], "plan": WORDS[Y]})
     estimator = make_pipeline(
         make_column_transformer((StandardScaler(), ["age"]), (OneHotEncoder(), ["plan"])),
         HistGradientBoostingClassifier(max_iter=5),
     ).fit(table, Y)
-    given = Named(features=(Feature(name="age", kind="number"), Feature(name="plan", kind="string")))
-    runtime = loaded(TreeliteRuntime, estimator, given)
+    schema = Named(features=(Feature(name="age", kind="number"), Feature(name="plan", kind="string")))
+    runtime = load_runtime(TreeliteRuntime, estimator, schema)
     rows = table.to_dict("records")
     assert np.allclose(runtime.predict("predict_proba", rows), estimator.predict_proba(table), 1e-12)
 
 
 @pytest.mark.parametrize(
-    ("estimator", "why"),
+    ("estimator", "reason"),
     [
-        (LogisticRegression().fit(X, Y), "LogisticRegression is none it knows"),
-        (DecisionTreeClassifier().fit(X, Y), "DecisionTreeClassifier is none it knows"),
+        (LogisticRegression().fit(X, Y), "does not support LogisticRegression"),
+        (DecisionTreeClassifier().fit(X, Y), "does not support DecisionTreeClassifier"),
         (RandomForestRegressor(2).fit(R, np.column_stack([T, T])), "one output"),
         (
             HistGradientBoostingClassifier(categorical_features=[0], max_iter=2).fit(
@@ -126,18 +129,18 @@ def test_the_steps_of_a_pipeline_before_the_trees_stay_those_of_scikit_learn() -
         ),
     ],
 )
-def test_what_it_does_not_take_it_says_so(estimator: Any, why: str) -> None:
-    assert why in TreeliteRuntime.explain_rejection(estimator, ROWS)
+def test_unsupported_estimators_are_rejected_with_the_reason(estimator: Any, reason: str) -> None:
+    assert reason in TreeliteRuntime.explain_rejection(estimator, ROWS)
 
 
-def test_trees_of_texts_are_not_taken() -> None:
+def test_trees_of_texts_are_rejected() -> None:
     estimator = RandomForestClassifier(2).fit(X[:, :1], Y)
-    given = Named(features=(Feature(name="plan", kind="string"),))
-    assert "numbers only" in TreeliteRuntime.explain_rejection(estimator, given)
+    schema = Named(features=(Feature(name="plan", kind="string"),))
+    assert "numbers only" in TreeliteRuntime.explain_rejection(estimator, schema)
 
 
 def test_a_number_too_large_for_the_trees_is_invalid_input() -> None:
-    runtime = loaded(TreeliteRuntime, RandomForestRegressor(2).fit(R, T), ROWS)
+    runtime = load_runtime(TreeliteRuntime, RandomForestRegressor(2).fit(R, T), ROWS)
     with pytest.raises(InvalidInput, match="32-bit"):
         runtime.predict("predict", [[1e300, 0, 0, 0, 0, 0]])
     with pytest.raises(InvalidInput, match="64-bit"):
@@ -152,12 +155,12 @@ def test_damaged_bytes_are_refused() -> None:
     assert fewer != good
     for damaged in (b"", b"\n", line, line + b"\n", line + b"\n" + trees[: len(trees) // 2], trees, fewer):
         with pytest.raises(ModelError):
-            loaded(TreeliteRuntime, estimator, ROWS, compiled=damaged)
+            load_runtime(TreeliteRuntime, estimator, ROWS, compiled=damaged)
 
 
 def test_it_predicts_in_a_forked_process() -> None:
     estimator = RandomForestClassifier(50, random_state=0).fit(X, Y)
-    runtime = loaded(TreeliteRuntime, estimator, ROWS)
+    runtime = load_runtime(TreeliteRuntime, estimator, ROWS)
     expected = runtime.predict("predict", _rows(X))
     child = os.fork()
     if child == 0:

@@ -1,1 +1,6 @@
-"""A model's way from a file to a batch's predictions: package -> store -> registry -> loader."""
+"""The model versions in a process's memory: loaded, verified, served and dropped.
+
+loader    load a version: verify its bytes and run its example
+registry  the loaded versions, and the version each job runs on
+sync      load the versions that aliases name, and report them in Redis
+"""

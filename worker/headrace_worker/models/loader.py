@@ -1,4 +1,4 @@
-"""Load a version: verify its bytes, make the estimator of those very bytes, and let the example prove it."""
+"""Load a version: verify its bytes, load the model from the same bytes, and run its example."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from headrace.wire.message import Instance
 from headrace_worker.manifest import Manifest, installed_libraries
 from headrace_worker.parity import compare_predictions
 from headrace_worker.runtimes import Runtime, VerifiedVersion, find_runtime
+from headrace_worker.runtimes.predictions import check_count
 from headrace_worker.runtimes.python import is_trusted
 from headrace_worker.store import artifact
 from headrace_worker.store.store import Store, check_digest
 
-#: How far a number may be from the example's: another machine's linear algebra adds in another order.
-_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
+#: The tolerances for numbers of the example: linear algebra on another machine may add in another order.
+_RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 1e-6, 1e-9
 
 
 class LoadedModel:
-    """A version that has been verified and proven, ready to predict."""
+    """A version whose bytes were verified and whose example gave the expected predictions."""
 
     def __init__(self, manifest: Manifest, runtime: Runtime) -> None:
         self.manifest = manifest
@@ -30,12 +31,17 @@ class LoadedModel:
 
     @property
     def contract(self) -> Contract:
-        """What the version takes and gives."""
+        """The input and output of the version."""
         return self.manifest.contract
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
-        """Return a JSON-able prediction for each instance; they have passed `check_instances` of the contract."""
-        return self._runtime.predict(check_method(self.contract, method), instances)
+        """Return a JSON-able prediction for each instance; they have passed `check_instances` of the contract.
+
+        Raises the model's errors, and ModelError unless it returns one prediction for each instance.
+        """
+        predictions = self._runtime.predict(check_method(self.contract, method), instances)
+        check_count(len(predictions), len(instances))
+        return predictions
 
 
 def load(
@@ -47,21 +53,21 @@ def load(
     trust_pickle: bool = False,
     trust_modules: str = "",
 ) -> LoadedModel:
-    """A version of the store, verified and proven.
+    """Load a version from the store, and verify it.
 
-    Raises UnknownModel for one that is not there, ModelError for one that must not serve.
+    Raises UnknownModel if it does not exist, and ModelError if it must not serve.
     """
     manifest = store.read_manifest(model, version)
     _check_libraries(manifest)
     if manifest.factory and not is_trusted(manifest.factory, trust_modules):
         raise ModelError(
-            f"{manifest.title} is made by {manifest.factory}, which runs code of that module; "
-            "name the module in HEADRACE_TRUST_MODULES where whoever writes the model store is trusted with it"
+            f"{manifest.title} is made by {manifest.factory}, which runs code of that module; if you trust "
+            "everyone who can write to the model store, name the module in HEADRACE_TRUST_MODULES"
         )
     if manifest.format == "joblib" and not trust_pickle:
         raise ModelError(
-            f"{manifest.title} is stored as joblib, and loading it runs whatever code is in it; "
-            "set HEADRACE_TRUST_PICKLE=true where whoever writes the model store is trusted"
+            f"{manifest.title} is stored as joblib, and loading it runs whatever code is in it; if you trust "
+            "everyone who can write to the model store, set HEADRACE_TRUST_PICKLE=true"
         )
     data = store.read_artifact(model, version, max_bytes=max_bytes)
     compiled = store.read_compiled(model, version, max_bytes=max_bytes) if manifest.compiled else b""
@@ -71,7 +77,10 @@ def load(
 def verify_and_load(
     manifest: Manifest, data: bytes, compiled: bytes = b"", *, max_bytes: int, trust_pickle: bool
 ) -> LoadedModel:
-    """The model in an artifact's bytes, once their digests and the example say that it is what was packaged."""
+    """Load a model from its bytes after comparing their digests with the manifest, and run its example.
+
+    Raises ModelError.
+    """
     check_digest(manifest.title, data, manifest.sha256)
     if manifest.compiled is not None:
         check_digest(manifest.title, compiled, manifest.compiled.sha256)
@@ -79,7 +88,7 @@ def verify_and_load(
     def estimator() -> Any:
         form, title = manifest.format, manifest.title
         if form in {"onnx", "data"}:
-            raise ModelError(f"{title} holds no estimator, which its runtime {manifest.runtime} asks for")
+            raise ModelError(f"{title} holds no estimator, and its runtime {manifest.runtime} needs one")
         return artifact.load(data, form, title, max_bytes=max_bytes, trust_pickle=trust_pickle)
 
     runtime = find_runtime(manifest.runtime).load(VerifiedVersion(manifest, data, compiled, estimator))
@@ -90,10 +99,10 @@ def verify_and_load(
 
 
 def _check_libraries(manifest: Manifest) -> None:
-    made, here = manifest.libraries.get("scikit-learn", "0"), installed_libraries()["scikit-learn"]
-    if artifact.is_newer(made, here):
+    packaged, installed = manifest.libraries.get("scikit-learn", "0"), installed_libraries()["scikit-learn"]
+    if artifact.is_newer(packaged, installed):
         raise ModelError(
-            f"{manifest.title} was packaged with scikit-learn {made}, newer than the {here} here; "
+            f"{manifest.title} was packaged with scikit-learn {packaged}, newer than the {installed} here; "
             "upgrade the worker's scikit-learn"
         )
 
@@ -101,29 +110,31 @@ def _check_libraries(manifest: Manifest) -> None:
 def _run_example(loaded: LoadedModel, method: str) -> None:
     manifest = loaded.manifest
     try:
-        got = loaded.predict(method, manifest.example.instances)
+        predictions = loaded.predict(method, manifest.example.instances)
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(f"{manifest.title} fails on its own example: {method}: {type(error).__name__}") from error
     expected = manifest.example.expected.get(method, [])
-    # Another runtime may compute with 32-bit floats, and is compared as it was when it was chosen.
-    if not (
-        is_same_prediction(expected, got)
-        if manifest.runtime == "sklearn"
-        else not compare_predictions(expected, got).mismatches
-    ):
+    if manifest.runtime == "sklearn":
+        is_same = is_same_prediction(expected, predictions)
+    else:  # it may compute with 32-bit floats, and is compared as in the trial when the version was packaged
+        is_same = not compare_predictions(expected, predictions).mismatches
+    if not is_same:
         raise ModelError(
             f"{manifest.title} gives other predictions for its example than when it was packaged: {method}; "
             "train and package it with the libraries the worker has"
         )
 
 
-def is_same_prediction(expected: Any, got: Any) -> bool:
-    """Whether two predictions are equal: classes and integers exactly, other numbers to 6 digits."""
+def is_same_prediction(expected: Any, actual: Any) -> bool:
+    """Compare two predictions: classes and integers exactly, other numbers to 6 digits."""
     if isinstance(expected, list):
-        return isinstance(got, list) and len(got) == len(expected) and all(map(is_same_prediction, expected, got))
-    if isinstance(expected, float) or isinstance(got, float):
-        numbers = isinstance(expected, int | float) and isinstance(got, int | float)
-        return numbers and math.isclose(expected, got, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
-    return bool(expected == got and type(expected) is type(got))
+        if not isinstance(actual, list) or len(actual) != len(expected):
+            return False
+        return all(map(is_same_prediction, expected, actual))
+    if isinstance(expected, float) or isinstance(actual, float):
+        if not isinstance(expected, int | float) or not isinstance(actual, int | float):
+            return False
+        return math.isclose(expected, actual, rel_tol=_RELATIVE_TOLERANCE, abs_tol=_ABSOLUTE_TOLERANCE)
+    return bool(expected == actual and type(expected) is type(actual))

@@ -1,7 +1,8 @@
-"""The versions a process has in memory, which of them serve, and which are refused.
+"""The versions in a process's memory, the versions that serve, and the versions that were refused.
 
-The worker's main process loads (`following`); its pool processes are forked from it with all that it has, and are
-told with each claim where jobs go. They load by themselves only what a job names and no alias does.
+The worker's main process loads versions (`sync`). Its pool processes are forked from it with all that it has
+loaded, and each claim carries the route of its model. A pool process only loads a version itself if a job names
+it and no alias does.
 """
 
 from __future__ import annotations
@@ -25,117 +26,122 @@ log = logging.getLogger("headrace.models")
 
 
 class NotLoadedYet(TransientError):
-    """The worker has the version, or is loading it, and will soon have replaced this pool process."""
+    """The worker's main process has the version or is loading it, and will soon replace this pool process."""
 
 
-def _nowhere(_alias: str) -> str | None:
+def _no_former_version(_alias: str) -> str | None:
     return None
 
 
 class Registry:
-    """Loaded versions. Any thread may ask; one loads at a time. A version that is refused is tried once."""
+    """The loaded versions. Any thread may call it; one version is loaded at a time.
+
+    A version that was refused is not loaded again.
+    """
 
     def __init__(self, store: Store, settings: WorkerSettings | None = None) -> None:
         self.store = store
         self._settings = settings or WorkerSettings()
         self._lock = threading.RLock()
-        # Of these, inner mappings and sequences are replaced, never changed: other threads read them.
+        # The inner mappings are replaced and never changed, because other threads read them without the lock.
         self._loaded: dict[str, Mapping[str, LoadedModel]] = {}
         self._refused: dict[str, Mapping[str, str]] = {}
         self._routes: dict[str, Route] = {}
-        #: The versions that other workers have of a model; set in a pool process. Raises redis.RedisError.
+        #: Returns the versions of a model that each other worker has. Set in a pool process. Raises
+        #: redis.RedisError.
         self.other_workers: Callable[[str], Sequence[tuple[str, ...]]] = lambda _model: ()
-        #: What the main process has said it has or will have, in a pool process.
-        self._promised: dict[str, Route] = {}
+        #: In a pool process: the last route of each model that the main process has sent.
+        self._announced: dict[str, Route] = {}
 
-    # --- what a job runs on ------------------------------------------------------------------------
+    # --- the version of a job ----------------------------------------------------------------------
 
     def get(self, model: str, version: str | None = None, job: str = "") -> LoadedModel:
-        """The version that a job runs on which asks for a version, an alias or nothing.
+        """Return the version that a job runs on, given the version or alias it names; None for none.
 
-        Raises UnknownModel where the store has none, ModelError where it must not serve, StoreUnavailable where
-        it is not in memory and the store is away, NotLoadedYet in a pool process that is about to be replaced.
+        Raises UnknownModel if the store does not have it, ModelError if it must not serve, StoreUnavailable if it
+        is not in memory and the store does not answer, and NotLoadedYet in a pool process that will be replaced.
         """
-        number = version if version is not None and is_version(version) else self._routed(model, version, job)
-        if number is None:  # nobody has looked for the model yet
+        number = version if version is not None and is_version(version) else self._resolve(model, version, job)
+        if number is None:  # the model has no route yet
             number = self.serve(Aliases(model)).resolve(version, job) or ""
         if loaded := self._loaded.get(model, {}).get(number):
             return loaded
-        if model in self._promised and number in self._promised[model].ready:
+        if model in self._announced and number in self._announced[model].ready:
             raise NotLoadedYet(f"{model}@{number} is not in the memory of this process yet")
         return self._load(model, number)
 
     def is_runnable_elsewhere(self, model: str, version: str | None) -> bool:
-        """Whether another worker has the version, or may know a model, version or alias that we do not."""
+        """Decide whether another worker has the version, or may know a model or alias that this one does not."""
         others = self.other_workers(model)
         if version in self.refused(model):
             return any(version in versions for versions in others)
         return bool(others)
 
-    def _routed(self, model: str, asked: str | None, job: str) -> str | None:
-        """The number of the version an alias or nothing stands for; None where that is not known."""
-        route = self._routes.get(model) or self._promised.get(model)
-        return route.resolve(asked, job) if route is not None else None
+    def _resolve(self, model: str, requested: str | None, job: str) -> str | None:
+        """Return the number of the version for an alias or for None; None if the model has no route."""
+        route = self._routes.get(model) or self._announced.get(model)
+        return route.resolve(requested, job) if route is not None else None
 
-    # --- the main process --------------------------------------------------------------------------
+    # --- in the main process -----------------------------------------------------------------------
 
-    def serve(self, aliases: Aliases, former: Callable[[str], str | None] = _nowhere) -> Route:
-        """Load what the aliases of a model name, and let jobs go there from now on.
+    def serve(self, aliases: Aliases, former_version: Callable[[str], str | None] = _no_former_version) -> Route:
+        """Load the versions that a model's aliases name, and route jobs to them from now on.
 
-        Where a version cannot serve, its alias stands for what it stood for before, or for `former(alias)`; a
-        canary or shadow for nothing. Without a production alias the newest version that loads serves. Raises
-        UnknownModel, ModelError or StoreUnavailable where nothing serves.
+        If a version cannot serve, its alias keeps the version it had, or gets `former_version(alias)`; a canary or
+        shadow is dropped. Without a production alias, the newest version that loads serves. Raises UnknownModel,
+        ModelError or StoreUnavailable if no version serves.
         """
         model = aliases.model
         with self._lock:
             before = self._routes.get(model, Route(model=model))
             self._announce(before, aliases.versions)
-            found: dict[str, Alias] = {}
+            serving: dict[str, Alias] = {}
             for name, alias in aliases.by_name.items():
-                version = self._first(model, [alias.version])
+                version = self._try_load(model, alias.version)
                 if version is None and name not in {ARRIVING, CANARY, SHADOW}:
-                    known = [before.aliases[name].version] if name in before.aliases else []
-                    version = self._first(model, known or [one for one in [former(name)] if one])
+                    former = before.aliases[name].version if name in before.aliases else former_version(name)
+                    version = self._try_load(model, former)
                 if version is not None:
-                    found[name] = msgspec.structs.replace(alias, version=version)
-            newest = None if PRODUCTION in found else self._newest(model, before)
-            route = Route(model=model, aliases=found, newest=newest, ready=self.loaded_versions(model))
+                    serving[name] = msgspec.structs.replace(alias, version=version)
+            newest = None if PRODUCTION in serving else self._load_newest(model, before)
+            route = Route(model=model, aliases=serving, newest=newest, ready=self.loaded_versions(model))
             self._routes[model] = route
             return route
 
     def _announce(self, before: Route, versions: Iterable[str]) -> None:
-        """Let pool processes leave to us what takes a while to load."""
+        """Add versions that are about to load to the route, so that pool processes do not load them as well."""
         model = before.model
-        coming = set(versions) - set(self._refused.get(model, ())) - set(before.ready)
-        if coming and before.versions:
-            self._routes[model] = msgspec.structs.replace(before, ready=(*before.ready, *coming))
+        loading = set(versions) - set(self._refused.get(model, ())) - set(before.ready)
+        if loading and before.versions:
+            self._routes[model] = msgspec.structs.replace(before, ready=(*before.ready, *loading))
 
-    def _first(self, model: str, versions: Sequence[str]) -> str | None:
-        for version in versions:
-            try:
-                return self._load(model, version).manifest.version
-            except (HeadraceError, OSError):
-                continue
-        return None
+    def _try_load(self, model: str, version: str | None) -> str | None:
+        """Load a version, and return its number; None if there is none to load, or it cannot be loaded."""
+        if not version:
+            return None
+        try:
+            return self._load(model, version).manifest.version
+        except (HeadraceError, OSError):
+            return None
 
-    def _newest(self, model: str, before: Route) -> str:
+    def _load_newest(self, model: str, before: Route) -> str:
         try:
             versions = self.store.versions(model) or [self.store.latest(model)]
         except (HeadraceError, OSError):
-            # A store out of reach, or a model taken out of it, is no reason to stop serving what is in memory.
+            # The store does not answer, or no longer has the model. A version in memory continues to serve.
             if not (before.default and before.default in self.loaded_versions(model)):
                 raise
             return before.default
-        refused: HeadraceError | None = None
+        first_error: HeadraceError | None = None
         for version in reversed(versions):
             try:
                 return self._load(model, version).manifest.version
             except (ModelError, StoreUnavailable) as error:
-                refused = refused or error
-        raise refused or ModelError(f"no version of {model} can be loaded")
+                first_error = first_error or error
+        raise first_error or ModelError(f"no version of {model} can be loaded")
 
     def preload(self, names: Iterable[str] | None = None) -> dict[str, HeadraceError]:
-        """Serve the newest version of each model, of all by default; returns what went wrong, by model."""
+        """Serve the newest version of each of these models, or of all, and return the errors by model."""
         failures: dict[str, HeadraceError] = {}
         for name in self.store.models() if names is None else names:
             try:
@@ -145,50 +151,50 @@ class Registry:
         return failures
 
     def drop(self, model: str, version: str) -> None:
-        """Forget a version that nothing names; a job that asks for it all the same has it loaded again."""
+        """Remove a version from memory. If a job asks for it later, it is loaded again."""
         with self._lock:
-            kept = {number: one for number, one in self._loaded.get(model, {}).items() if number != version}
-            self._loaded[model] = kept
+            loaded_versions = self._loaded.get(model, {})
+            remaining = {number: loaded for number, loaded in loaded_versions.items() if number != version}
+            self._loaded[model] = remaining
             if route := self._routes.get(model):
-                self._routes[model] = msgspec.structs.replace(route, ready=tuple(kept))
+                self._routes[model] = msgspec.structs.replace(route, ready=tuple(remaining))
 
-    # --- a pool process ----------------------------------------------------------------------------
+    # --- in a pool process -------------------------------------------------------------------------
 
     def after_fork(self) -> None:
-        """Begin in a process just forked: another thread of the main one may have held the lock."""
+        """Replace the lock in a forked process: another thread of the main process may have held it."""
         self._lock = threading.RLock()
 
     def apply_route(self, route: Route) -> None:
-        """Go by what the main process says, as far as this process has the versions for it."""
-        known = self._loaded.get(route.model, {})
-        if route.versions <= known.keys():
+        """Use the route that the main process sent, if this process has all its versions in memory."""
+        if route.versions <= self._loaded.get(route.model, {}).keys():
             self._routes[route.model] = route
-        self._promised[route.model] = route
+        self._announced[route.model] = route
 
-    # --- what there is -----------------------------------------------------------------------------
+    # --- in any process ----------------------------------------------------------------------------
 
     def route(self, model: str) -> Route | None:
-        """Where jobs of a model go; None for one that is not served."""
+        """Return the route of a model's jobs; None if the model is not served."""
         return self._routes.get(model)
 
     def models(self) -> list[str]:
-        """The models that are served, sorted."""
+        """Return the models that are served, sorted."""
         return sorted(self._routes)
 
     def loaded_versions(self, model: str) -> tuple[str, ...]:
-        """The versions of a model in memory, oldest first."""
+        """Return the versions of a model in memory, oldest first."""
         return tuple(sorted(self._loaded.get(model, {}), key=int))
 
     def runtimes(self, model: str) -> Mapping[str, str]:
-        """What executes each version of a model in memory."""
-        return {version: one.manifest.runtime for version, one in self._loaded.get(model, {}).items()}
+        """Return the runtime of each version of a model in memory."""
+        return {version: loaded.manifest.runtime for version, loaded in self._loaded.get(model, {}).items()}
 
     def refused(self, model: str) -> Mapping[str, str]:
-        """The versions of a model that must not serve, and why."""
+        """Return the versions of a model that must not serve, and the reasons."""
         return self._refused.get(model, {})
 
     def contracts(self, model: str | None = None) -> list[Contract]:
-        """The contracts of what serves, of all models by default."""
+        """Return the contracts of the versions that serve, of one model or of all."""
         routes = [self._routes[name] for name in ([model] if model else self.models())]
         return [
             self._loaded[route.model][version].contract
@@ -198,7 +204,7 @@ class Registry:
         ]
 
     def limits(self, model: str) -> Limits:
-        """The limits of the version that serves; the usual ones for a model that is not loaded yet."""
+        """Return the limits of the version that serves; the default limits if the model is not loaded."""
         route = self._routes.get(model)
         serving = self._loaded.get(model, {}).get(route.default or "") if route else None
         return serving.manifest.limits if serving is not None else Limits()
@@ -207,8 +213,8 @@ class Registry:
         with self._lock:
             if loaded := self._loaded.get(model, {}).get(version):
                 return loaded
-            if why := self.refused(model).get(version):
-                raise ModelError(why)
+            if reason := self.refused(model).get(version):
+                raise ModelError(reason)
             settings = self._settings
             try:
                 loaded = load(

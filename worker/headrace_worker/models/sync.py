@@ -1,9 +1,10 @@
-"""Follow the aliases and the store: the worker's main process loads what they name, and drops what nothing names.
+"""Keep the main process's models in line with the aliases and the store: load what they name, drop the rest.
 
-    look ──> serve (load, verify, prove) ──> the pool is swapped ──> told in Redis: contracts, loaded, refused
-     each second, in a thread: Celery's loop answers meanwhile
+    sync ──> serve (load, verify, run the example) ──> the pool is replaced ──> report to Redis
+     each second, in a thread, so that Celery's loop is not blocked
 
-What changes is in memory before any job is sent to it, and what is bad never serves (`registry`).
+A version is in memory before any job is routed to it, and a version that must not serve never gets a job
+(`registry`).
 """
 
 from __future__ import annotations
@@ -32,18 +33,19 @@ from headrace_worker.models.registry import Registry
 
 log = logging.getLogger("headrace.models")
 
-#: Seconds between two looks at the aliases and the store.
+#: Seconds between two reads of the aliases and the store.
 SYNC_SECONDS = 1.0
-#: Seconds between two words to Redis of what is loaded: a few of them before a worker counts as silent.
-_TELL_EVERY = STATUS_TTL_SECONDS / 5
-#: Seconds a version stays in memory that nothing names any more: jobs that name it may still be waiting.
+#: Seconds between two reports to Redis. Several reports may be lost before a worker's status expires.
+_REPORT_SECONDS = STATUS_TTL_SECONDS / 5
+#: Seconds that a version stays in memory after the last alias stopped naming it: waiting jobs may still name it.
 KEEP_SECONDS = 60.0
 
 
 class ModelSync:
-    """What one worker knows of the aliases of its models, and what it has told of them.
+    """The aliases of one worker's models as last read, and what the worker has reported about its models.
 
-    `asked` are the models it serves, None for all of the store; `connect` gives the Redis connection.
+    `models` are the models it serves, None for all of the store. `connect` returns the Redis connection. `keep` is
+    how many seconds a version stays in memory that no alias names any more.
     """
 
     def __init__(
@@ -51,70 +53,74 @@ class ModelSync:
         registry: Registry,
         connect: Callable[[], redis.Redis],
         keys: Keys,
-        asked: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
         *,
         keep: float = KEEP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._registry, self._connect, self._keys, self._asked = registry, connect, keys, asked
+        self._registry, self._connect, self._keys, self._models = registry, connect, keys, models
         self._keep, self._clock = keep, clock
         self._aliases: dict[str, Aliases] = {}
-        #: Versions in memory that nothing names, and since when.
+        #: The versions in memory that no alias names, and since when.
         self._unnamed: dict[tuple[str, str], float] = {}
-        self._said: dict[str, str] = {}
+        #: The error that was last logged for each model that is not served.
+        self._logged_errors: dict[str, str] = {}
         self._published: set[tuple[str, str]] = set()
-        self._told: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        self._told_at = 0.0
+        #: The versions loaded and refused of each model, as last reported.
+        self._reported: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._reported_at = 0.0
 
     def sync(self) -> dict[str, HeadraceError]:
-        """Read the aliases and load what they name; returns what went wrong, by model. Raises HeadraceError.
+        """Read the aliases, load the versions they name, and return the errors by model. Raises HeadraceError.
 
-        Without Redis, the aliases are those last read.
+        If Redis does not answer, the aliases that were last read are used.
         """
-        wrong: dict[str, HeadraceError] = {}
-        for model in self._models():
+        errors: dict[str, HeadraceError] = {}
+        for model in self._read_aliases():
             try:
-                self._registry.serve(self._aliases.get(model, Aliases(model)), partial(self._former, model))
-                self._said.pop(model, None)
+                aliases = self._aliases.get(model, Aliases(model))
+                self._registry.serve(aliases, partial(self._read_former_version, model))
+                self._logged_errors.pop(model, None)
             except HeadraceError as error:
-                wrong[model] = error
-                if self._said.get(model) != str(error):  # once, not each second
-                    self._said[model] = str(error)
+                errors[model] = error
+                if self._logged_errors.get(model) != str(error):  # logged once, not each second
+                    self._logged_errors[model] = str(error)
                     log.error("model %s is not served: %s", model, error)  # noqa: TRY400  # the message says all
-        self._drop()
-        return wrong
+        self._drop_unnamed()
+        return errors
 
-    def _models(self) -> list[str]:
-        # A model that was taken out of the store is served on while it is in memory.
-        models = self._asked if self._asked is not None else {*self._stored(), *self._registry.models()}
-        models = sorted(models)
+    def _read_aliases(self) -> list[str]:
+        """Read the aliases of all models that this worker serves, and return the models, sorted."""
+        # A model that was removed from the store is served as long as it is in memory.
+        stored = self._models if self._models is not None else {*self._stored_models(), *self._registry.models()}
+        models = sorted(stored)
         try:
             reads = Pipeline(tuple(read_aliases(self._keys, model).args for model in models))
             for model, reply in zip(models, execute(self._connect(), reads) if models else (), strict=True):
                 if not isinstance(reply, Exception):
                     self._aliases[model] = decode_aliases(model, reply)
         except redis.RedisError as error:
-            log.warning("could not read the aliases, goes on with those last read: %s", error)
+            log.warning("the aliases cannot be read from Redis; the last ones read stay in force: %s", error)
         return models
 
-    def _stored(self) -> list[str]:
+    def _stored_models(self) -> list[str]:
         try:
             return self._registry.store.models()
         except (HeadraceError, OSError) as error:
             if not self._registry.models():
                 raise
-            log.warning("could not look for models: %s", error)
+            log.warning("the model store cannot be listed; the models in memory continue to serve: %s", error)
             return []
 
-    def _former(self, model: str, alias: str) -> str | None:
-        """Where an alias pointed before, as Redis has it."""
+    def _read_former_version(self, model: str, alias: str) -> str | None:
+        """Return the version that an alias named before, from its history in Redis; None if unknown."""
         try:
             moves = decode_history(execute(self._connect(), read_history(self._keys, model)))
         except redis.RedisError:
             return None
         return find_former_version(moves, alias)
 
-    def _drop(self) -> None:
+    def _drop_unnamed(self) -> None:
         now, unnamed = self._clock(), {}
         for model in self._registry.models():
             route = self._registry.route(model)
@@ -126,50 +132,44 @@ class ModelSync:
                 if now - since > self._keep:
                     self._registry.drop(model, version)
                     del unnamed[model, version]
-                    log.info("dropped %s@%s: nothing names it", model, version)
+                    log.info("dropped %s@%s from memory: no alias names it", model, version)
         self._unnamed = unnamed
 
     @property
     def aliases(self) -> Mapping[str, Aliases]:
-        """The aliases of each model, as they were last read."""
+        """The aliases of each model, as last read."""
         return self._aliases
 
     def loaded_versions(self) -> frozenset[tuple[str, str]]:
-        """The models and versions in memory: when these change, the pool processes are to be forked anew."""
+        """Return the models and versions in memory. When they change, the pool processes must be replaced."""
         registry = self._registry
         return frozenset(
             (model, version) for model in registry.models() for version in registry.loaded_versions(model)
         )
 
     def report(self, worker: str) -> None:
-        """Publish the contracts that are new, and say what is loaded and refused. Raises redis.RedisError."""
+        """Publish new contracts, and report the versions loaded and refused if they changed or a report is due.
+
+        Raises redis.RedisError.
+        """
         client, registry = self._connect(), self._registry
         for contract in registry.contracts():
             if (contract.model, contract.version) not in self._published:
                 publish_contract(client, self._keys, contract)
                 self._published.add((contract.model, contract.version))
                 log.info("serving %s@%s", contract.model, contract.version)
-        due = self._clock() - self._told_at >= _TELL_EVERY
-        for model in {*registry.models(), *self._said}:
-            news = (registry.loaded_versions(model), tuple(registry.refused(model)))
-            if due or self._told.get(model) != news:
-                execute(
-                    client,
-                    publish_status(
-                        self._keys,
-                        model,
-                        worker,
-                        news[0],
-                        registry.refused(model),
-                        runtimes=registry.runtimes(model),
-                    ),
-                )
-                self._told[model] = news
-        if due:
-            self._told_at = self._clock()
+        is_due = self._clock() - self._reported_at >= _REPORT_SECONDS
+        for model in {*registry.models(), *self._logged_errors}:
+            versions, refused = registry.loaded_versions(model), registry.refused(model)
+            if is_due or self._reported.get(model) != (versions, tuple(refused)):
+                runtimes = registry.runtimes(model)
+                execute(client, publish_status(self._keys, model, worker, versions, refused, runtimes=runtimes))
+                self._reported[model] = versions, tuple(refused)
+        if is_due:
+            self._reported_at = self._clock()
 
     def withdraw(self, worker: str) -> None:
-        """Take back what was said: the worker ends. Raises redis.RedisError."""
-        for model in self._told:
+        """Remove the worker's reports from Redis when it shuts down. Raises redis.RedisError."""
+        for model in self._reported:
             execute(self._connect(), withdraw_status(self._keys, model, worker))
-        self._told.clear()
+        self._reported.clear()

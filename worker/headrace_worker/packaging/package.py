@@ -30,7 +30,7 @@ from headrace_worker.packaging.example import read_example
 from headrace_worker.packaging.infer import Input
 from headrace_worker.packaging.source import Source, read_source
 from headrace_worker.packaging.trials import build_reference, choose_fastest, run_trial
-from headrace_worker.profile import LEAST_ROWS, build_profile, sampled
+from headrace_worker.profile import MIN_ROWS, build_profile, select_rows
 from headrace_worker.runtimes.estimator_tree import describe
 from headrace_worker.runtimes.python import PythonRuntime, create_model
 from headrace_worker.store import artifact
@@ -120,7 +120,8 @@ def _of_no_estimator(
         found, title = given or infer.infer_input(None, instances), model.title
         predict, methods = model.predict, list(model.methods)
     else:
-        from headrace_worker.runtimes.onnx import OnnxRuntime, infer_input, open_session, refuse_external_tensors
+        from headrace_worker.runtimes.onnx import OnnxRuntime, open_session, refuse_external_tensors
+        from headrace_worker.runtimes.onnx_inputs import infer_input
 
         refuse_external_tensors(source.data, source.title)
         session = open_session(source.data, source.title)
@@ -150,11 +151,11 @@ def _profiled(version: _Version, estimator: Any, example: Sequence[Any], sample:
     """The manifest with a profile of the sample, or of the example where that is large enough."""
     manifest, contract = version.manifest, version.loaded.contract
     given = read_example(sample, estimator) if sample else example
-    if len(given) < LEAST_ROWS:
+    if len(given) < MIN_ROWS:
         if sample is None:
             return manifest
-        raise ModelError(f"{sample.name} holds {len(given)} instances; a profile needs {LEAST_ROWS} or more")
-    rows = sampled(infer.to_instances(estimator, given))
+        raise ModelError(f"{sample.name} holds {len(given)} instances; a profile needs {MIN_ROWS} or more")
+    rows = select_rows(infer.to_instances(estimator, given))
     title = f"the sample {sample.name}" if sample else "the example"
     instances = _checked(contract, rows, title)
     try:

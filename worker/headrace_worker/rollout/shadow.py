@@ -139,8 +139,6 @@ def _answered(batch: Batch, answered: dict[str, Success], rows: int) -> Batch:
 
 
 def _compare(found: VersionStats, expected: list[object], got: list[object]) -> None:
-    if len(got) != len(expected):
-        raise ValueError("a model must give one prediction for each instance")
     for one, other in zip(expected, got, strict=True):
         difference = max_difference(one, other)
         found.compared += 1

@@ -1,8 +1,19 @@
-"""What executes a version of a model: scikit-learn, treelite, ONNX Runtime, a Python callable, or another's.
+"""Runtimes, which execute versions of models: scikit-learn, treelite, ONNX Runtime, or a Python object.
 
-A runtime is a class, found by its name among the entry points of the group `headrace.runtimes`; that is how
-other distributions add theirs. A distribution that needs more for a runtime than it brings has an extra of
-the runtime's name: `headrace-worker[treelite]`.
+A runtime is a class, found by its name among the entry points of the group `headrace.runtimes`, so other
+distributions can add theirs. If a runtime needs more packages than its distribution installs, the distribution has
+an extra with the runtime's name: `headrace-worker[treelite]`.
+
+sklearn          a fitted estimator's methods
+treelite         an ensemble of trees, compiled
+onnx             an ONNX file, or an estimator converted to ONNX
+onnx_inputs      instances to the inputs of an ONNX file, and its input schema
+onnx_conversion  an estimator to an ONNX file
+python           an object made by `module:factory`
+forest           faster methods for forests within scikit-learn
+input_arrays     instances to frames, arrays and lists
+predictions      a model's output to JSON-able predictions
+estimator_tree   the estimators within an estimator
 """
 
 from __future__ import annotations
@@ -16,65 +27,70 @@ from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.manifest import Manifest
 
-GROUP = "headrace.runtimes"
+#: The group of the runtimes' entry points.
+ENTRY_POINT_GROUP = "headrace.runtimes"
 
-Input = Named | Array | Text
+#: The input of a contract, which says what an instance looks like.
+InputSchema = Named | Array | Text
 
 
 class VerifiedVersion(NamedTuple):
-    """A version as a runtime gets it: its bytes have the digests that its manifest names."""
+    """A version for a runtime to load. Its bytes match the digests in its manifest."""
 
     manifest: Manifest
     #: The model as it was added.
     artifact: bytes
-    #: What `Runtime.compile` made of it; empty where the runtime compiles nothing.
+    #: The result of `Runtime.compile`; empty if the runtime compiles nothing.
     compiled: bytes
-    #: Makes the estimator of the artifact, anew each time. Raises ModelError.
+    #: Returns a new estimator, read from the artifact. Raises ModelError.
     estimator: Callable[[], Any]
 
 
 class Runtime(Protocol):
-    """Executes one version. Nothing calls it from two threads at once.
+    """The execution of one version. It is never called from two threads at once.
 
-    It is loaded in a worker's main process and used in processes that were forked from it. So it takes one
-    thread, and keeps nothing that a fork breaks: no pool of threads, no connection.
+    It is loaded in a worker's main process and used in processes forked from that one. So it must use one thread,
+    and hold nothing that does not survive a fork, such as a thread pool or a connection.
     """
 
-    #: The distributions whose versions a manifest records.
+    #: The distributions whose versions are recorded in a manifest.
     libraries: ClassVar[tuple[str, ...]]
 
     @classmethod
-    def explain_rejection(cls, estimator: Any, given: Input) -> str:
-        """Why it cannot execute an estimator that takes such instances; empty where it may be able to."""
+    def explain_rejection(cls, estimator: Any, input_schema: InputSchema) -> str:
+        """Return the reason why it cannot execute an estimator with such instances; empty if it may be able to."""
         ...
 
     @classmethod
-    def compile(cls, estimator: Any, given: Input) -> bytes:
-        """What `load` needs besides the artifact; may be empty. Whatever error it raises is shown as a reason."""
+    def compile(cls, estimator: Any, input_schema: InputSchema) -> bytes:
+        """Return the bytes that `load` needs besides the artifact; empty if it needs none.
+
+        Any error it raises is shown to the user as the reason why the runtime cannot be used.
+        """
         ...
 
     @classmethod
     def load(cls, version: VerifiedVersion) -> Self:
-        """A version, ready to predict. Raises ModelError."""
+        """Return a runtime that is ready to predict with a version. Raises ModelError."""
         ...
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
-        """One JSON-able prediction for each of a batch of instances that fit the contract, in their order."""
+        """Return a JSON-able prediction for each instance, in their order. The instances fit the contract."""
         ...
 
 
 def runtime_names() -> list[str]:
-    """The names of the runtimes there are, whether or not what they need is installed; sorted."""
-    return sorted({found.name for found in metadata.entry_points(group=GROUP)})
+    """Return the names of all registered runtimes, sorted; the packages they need may be missing."""
+    return sorted({entry_point.name for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP)})
 
 
 def find_runtime(name: str) -> type[Runtime]:
-    """A runtime by its name. Raises ModelError where there is none, or what it needs is not installed."""
-    for found in metadata.entry_points(group=GROUP, name=name):
+    """Return a runtime by its name. Raises ModelError if it does not exist, or a package it needs is missing."""
+    for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP, name=name):
         try:
-            runtime: type[Runtime] = found.load()
+            runtime: type[Runtime] = entry_point.load()
         except ModuleNotFoundError as error:
-            extra = f"{found.dist.name}[{name}]" if found.dist else name
+            extra = f"{entry_point.dist.name}[{name}]" if entry_point.dist else name
             raise ModelError(
                 f"the runtime {name} needs {error.name}, which is not installed here; pip install '{extra}'"
             ) from None

@@ -1,4 +1,4 @@
-"""Look inside a fitted estimator: the estimators it is made of, and the categories its encoders know."""
+"""Inspect a fitted estimator: the estimators within it, and the categories its encoders know."""
 
 from __future__ import annotations
 
@@ -12,99 +12,101 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 
 
 def iter_estimators(estimator: Any) -> Iterator[Any]:
-    """The estimator and every estimator within it, each once, fitted ones and templates alike."""
-    seen: set[int] = set()
-    waiting = [estimator]
-    while waiting:
-        value = waiting.pop()
-        if id(value) in seen:
+    """Yield the estimator and every estimator within it once, both fitted ones and templates."""
+    visited: set[int] = set()
+    pending = [estimator]
+    while pending:
+        value = pending.pop()
+        if id(value) in visited:
             continue
         if isinstance(value, BaseEstimator):
-            seen.add(id(value))
+            visited.add(id(value))
             yield value
-            waiting.extend(vars(value).values())
+            pending.extend(vars(value).values())
         elif isinstance(value, Mapping):
-            seen.add(id(value))
-            waiting.extend(value.values())
+            visited.add(id(value))
+            pending.extend(value.values())
         elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
-            seen.add(id(value))
-            waiting.extend(item for item in value if not isinstance(item, str | int | float))
+            visited.add(id(value))
+            pending.extend(item for item in value if not isinstance(item, str | int | float))
 
 
 def split_pipeline(estimator: Any) -> tuple[Callable[[Any], Any], Any]:
-    """What the steps of a pipeline before its last one make of the input, and the last one, which predicts.
+    """Return a function that runs all steps of a pipeline but the last, and the last step, which predicts.
 
-    An estimator that is no pipeline is its own last step.
+    For an estimator that is not a pipeline, the function returns its input, and the last step is the estimator.
     """
-    before: list[Any] = []
-    while type(estimator) is Pipeline:  # others may do more than run their steps
+    transformers: list[Any] = []
+    while type(estimator) is Pipeline:  # a subclass may do more than run its steps
         *earlier, (_, estimator) = estimator.steps
-        before += [step for _, step in earlier if step not in (None, "passthrough")]
+        transformers += [step for _, step in earlier if step not in (None, "passthrough")]
 
-    def transformed(taken: Any) -> Any:
-        for step in before:
-            taken = step.transform(taken)
-        return taken
+    def transform(data: Any) -> Any:
+        for transformer in transformers:
+            data = transformer.transform(data)
+        return data
 
-    return transformed, estimator
+    return transform, estimator
 
 
 def find_categories(estimator: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The categories that encoders know, by the input column they encode, missing values included.
+    """Return the categories that encoders know, including missing values, by the input column they encode.
 
-    Follows columns as long as they can be followed by place: through ColumnTransformer, FeatureUnion, meta
-    estimators, and steps that give as many columns as they take, such as an imputer.
+    A column is followed by its position through ColumnTransformer, FeatureUnion, meta-estimators, and steps that
+    return as many columns as they take, such as an imputer.
     """
     if isinstance(estimator, ColumnTransformer):
-        return _of_transformers(estimator, columns)
+        return _find_in_column_transformer(estimator, columns)
     if isinstance(estimator, Pipeline):
         for _, step in estimator.steps:
-            if found := find_categories(step, columns):
-                return found
+            if categories := find_categories(step, columns):
+                return categories
         return {}
-    known = getattr(estimator, "categories_", None)
-    if isinstance(known, list):
-        return {} if len(known) != len(columns) else dict(zip(columns, map(_plain_list, known), strict=True))
-    found = {}
-    for inner in _inner(estimator):
-        found.update(find_categories(inner, columns))
-    return found
+    encoded = getattr(estimator, "categories_", None)
+    if isinstance(encoded, list):
+        return {} if len(encoded) != len(columns) else dict(zip(columns, map(_to_list, encoded), strict=True))
+    categories = {}
+    for inner in _iter_same_input(estimator):
+        categories.update(find_categories(inner, columns))
+    return categories
 
 
-def _inner(estimator: Any) -> Iterator[Any]:
-    """The fitted estimators that see the same columns as the estimator around them."""
+def _iter_same_input(estimator: Any) -> Iterator[Any]:
+    """Yield the fitted estimators within an estimator that receive the same columns as it does."""
     if isinstance(estimator, FeatureUnion):
         yield from (transformer for _, transformer in estimator.transformer_list)
     for name in ("best_estimator_", "estimator_", "_preprocessor", "regressor_"):
         inner = getattr(estimator, name, None)
         if isinstance(inner, BaseEstimator):
             yield inner
-    several = getattr(estimator, "estimators_", None)
-    # An ensemble of trees has hundreds, of one kind, with nothing in them to find.
-    if isinstance(several, list) and not hasattr(estimator, "max_features"):
-        yield from (inner for inner in several if isinstance(inner, BaseEstimator))
+    members = getattr(estimator, "estimators_", None)
+    # An ensemble of trees has hundreds of members, none of which has an encoder.
+    if isinstance(members, list) and not hasattr(estimator, "max_features"):
+        yield from (inner for inner in members if isinstance(inner, BaseEstimator))
 
 
-def _of_transformers(transformer: ColumnTransformer, columns: Sequence[str]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    places: Mapping[str, list[int]] = getattr(transformer, "_transformer_to_input_indices", {})
-    for name, inner, _ in getattr(transformer, "transformers_", []):
-        # An example's columns may be fewer than those the estimator was fitted with.
-        given = [columns[place] for place in places.get(name, []) if place < len(columns)]
-        if isinstance(inner, BaseEstimator) and given:
-            found.update(find_categories(inner, given))
-    return found
+def _find_in_column_transformer(
+    column_transformer: ColumnTransformer, columns: Sequence[str]
+) -> dict[str, list[Any]]:
+    categories: dict[str, list[Any]] = {}
+    indexes: Mapping[str, list[int]] = getattr(column_transformer, "_transformer_to_input_indices", {})
+    for name, transformer, _ in getattr(column_transformer, "transformers_", []):
+        # An example may have fewer columns than the estimator was fitted with.
+        selected = [columns[index] for index in indexes.get(name, []) if index < len(columns)]
+        if isinstance(transformer, BaseEstimator) and selected:
+            categories.update(find_categories(transformer, selected))
+    return categories
 
 
-def _plain_list(known: Any) -> list[Any]:
-    listed: list[Any] = np.asarray(known).tolist()
-    return listed
+def _to_list(values: Any) -> list[Any]:
+    converted: list[Any] = np.asarray(values).tolist()
+    return converted
 
 
 def describe(estimator: Any) -> str:
-    """The classes an estimator is made of, for people: `Pipeline(StandardScaler, LogisticRegression)`."""
+    """Name an estimator's class and its steps, for people: `Pipeline(StandardScaler, LogisticRegression)`."""
     name = type(estimator).__name__
     if isinstance(estimator, Pipeline):
-        inner = [describe(step) for _, step in estimator.steps if isinstance(step, BaseEstimator)]
-        return f"{name}({', '.join(inner)})"
+        steps = [describe(step) for _, step in estimator.steps if isinstance(step, BaseEstimator)]
+        return f"{name}({', '.join(steps)})"
     return name

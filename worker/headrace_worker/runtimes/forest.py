@@ -1,7 +1,7 @@
-"""A forest's trees, asked one after the other, without what scikit-learn does around each of them.
+"""Faster methods for forests: the trees predict one after another, without scikit-learn's checks for each tree.
 
-The same sums in the same order, so the same bits. Measured with 100 trees: 0.4 ms for a row instead of 15,
-1 ms for 64 rows instead of 23, 8 ms for 1,024 instead of 37.
+The sums are computed in the same order, so the results are equal to the bit. Measured with 100 trees: 0.4 ms for
+one row instead of 15, 1 ms for 64 rows instead of 23, 8 ms for 1,024 rows instead of 37.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ _REGRESSORS = (RandomForestRegressor, ExtraTreesRegressor)
 
 
 def build_fast_methods(estimator: Any) -> dict[str, Callable[[Any], Any]]:
-    """Methods that can be had quicker, by name: those of a forest, or of a pipeline that ends in one."""
-    before, forest = split_pipeline(estimator)
+    """Return faster equivalents of an estimator's methods, by name.
+
+    The result is empty unless the estimator is a forest, or a pipeline that ends in one.
+    """
+    transform, forest = split_pipeline(estimator)
     if type(forest) not in {*_CLASSIFIERS, *_REGRESSORS} or forest.n_outputs_ != 1:
         return {}
     trees = [tree.tree_ for tree in forest.estimators_]
     if any(tree.n_features != forest.n_features_in_ for tree in trees):
         return {}
-    nan_is_fine = forest.__sklearn_tags__().input_tags.allow_nan
+    allows_nan = forest.__sklearn_tags__().input_tags.allow_nan
 
-    def rows_for_trees(taken: Any) -> Any:
-        """The rows as trees take them; None where only scikit-learn can say what is to be done with them."""
-        if sparse.issparse(taken):
+    def as_tree_input(data: Any) -> Any:
+        """Convert data to the array that trees read. Return None for data that scikit-learn must handle."""
+        if sparse.issparse(data):
             return None
-        rows = np.asarray(taken, dtype=np.float32, order="C")
-        # A tree reads the features it splits on without a look at how many there are.
+        rows = np.asarray(data, dtype=np.float32, order="C")
+        # A tree reads features by their index and does not check how many there are.
         if rows.ndim != 2 or rows.shape[1] != forest.n_features_in_:
             return None
-        return rows if not (np.isinf(rows) if nan_is_fine else ~np.isfinite(rows)).any() else None
+        return rows if not (np.isinf(rows) if allows_nan else ~np.isfinite(rows)).any() else None
 
     def mean(rows: Any) -> Any:
         total = trees[0].predict(rows)
@@ -51,20 +54,20 @@ def build_fast_methods(estimator: Any) -> dict[str, Callable[[Any], Any]]:
         total /= len(trees)
         return total
 
-    def probabilities(taken: Any) -> Any:
-        transformed = before(taken)
-        rows = rows_for_trees(transformed)
+    def predict_proba(data: Any) -> Any:
+        transformed = transform(data)
+        rows = as_tree_input(transformed)
         return forest.predict_proba(transformed) if rows is None else mean(rows)
 
-    def values(taken: Any) -> Any:
-        transformed = before(taken)
-        rows = rows_for_trees(transformed)
+    def predict_values(data: Any) -> Any:
+        transformed = transform(data)
+        rows = as_tree_input(transformed)
         return forest.predict(transformed) if rows is None else mean(rows)[:, 0]
 
     if isinstance(forest, _REGRESSORS):
-        return {"predict": values}
+        return {"predict": predict_values}
     return {
-        "predict": lambda taken: forest.classes_.take(np.argmax(probabilities(taken), axis=1), axis=0),
-        "predict_proba": probabilities,
-        "predict_log_proba": lambda taken: np.log(probabilities(taken)),
+        "predict": lambda data: forest.classes_.take(np.argmax(predict_proba(data), axis=1), axis=0),
+        "predict_proba": predict_proba,
+        "predict_log_proba": lambda data: np.log(predict_proba(data)),
     }

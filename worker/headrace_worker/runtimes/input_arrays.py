@@ -1,7 +1,7 @@
-"""Instances as estimators take them: frames, arrays, or lists of texts.
+"""Convert instances to what estimators take: frames, arrays, or lists of texts.
 
-Frames and arrays are built by column, with the types pandas gives columns it reads from a file: numbers are
-float64 with NaN where missing, texts are objects with NaN where missing. That is what estimators were fitted on.
+Frames and arrays are built by column, with the types that pandas uses for columns read from a file, because
+estimators were fitted on these: numbers are float64, texts are objects, and a missing value is NaN in both.
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ from sklearn.pipeline import Pipeline
 
 from headrace.catalog.contract import Array, Feature, Named, Text
 from headrace.errors import InvalidInput
+from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.estimator_tree import iter_estimators
 
-_Column = npt.NDArray[Any]
-#: Makes of a batch of instances what the estimator takes.
+#: Converts a batch of instances to an estimator's input.
 Stacker = Callable[[Sequence[Any]], Any]
 
 
-def make_stacker(estimator: Any, given: Named | Array | Text) -> Stacker:
-    """What makes of instances that fit the contract what an estimator takes."""
-    match given:
+def make_stacker(estimator: Any, input_schema: InputSchema) -> Stacker:
+    """Return a function that converts instances which fit the schema to the estimator's input."""
+    match input_schema:
         case Named():
-            return _stack_named(estimator, given)
+            return _make_named_stacker(estimator, input_schema)
         case Array():
-            dtype = _dtype(given.kind, nullable=given.nullable)
-            missing = _missing(estimator)
+            dtype = _dtype(input_schema.kind, nullable=input_schema.nullable)
+            missing = _missing_value(estimator)
             return lambda instances: to_array(instances, dtype, missing)
         case Text():
             return list
 
 
-def make_number_stacker(given: Named | Array | Text) -> Stacker | None:
-    """What makes a float64 array of instances, missing values as NaN; None where not all are numbers."""
-    match given:
+def make_number_stacker(input_schema: InputSchema) -> Stacker | None:
+    """Return a function that converts instances to a float64 array with NaN for missing values.
+
+    Return None if not all values are numbers.
+    """
+    match input_schema:
         case Named(features=features) if all(map(is_numeric, features)):
-            pick = _picker([feature.name for feature in features])
+            pick = _make_picker([feature.name for feature in features])
             return lambda instances: to_array(list(map(pick, instances)), np.float64, None)
         case Array(kind=kind) if kind not in {"string", "category"}:
             return lambda instances: to_array(instances, np.float64, None)
@@ -52,7 +55,7 @@ def make_number_stacker(given: Named | Array | Text) -> Stacker | None:
 
 
 def to_float32(numbers: Any) -> Any:
-    """An array of numbers as float32. Raises InvalidInput where one is too large for that."""
+    """Convert numbers to a float32 array. Raises InvalidInput if one is too large for that type."""
     try:
         with np.errstate(over="raise"):
             return np.asarray(numbers, dtype=np.float32, order="C")
@@ -63,63 +66,66 @@ def to_float32(numbers: Any) -> Any:
 
 
 def is_numeric(feature: Feature) -> bool:
-    """Whether a feature holds numbers or truth values, and nothing else."""
+    """Decide whether a feature holds only numbers or booleans."""
     if feature.kind == "category":
         return feature.categories is not None and not any(isinstance(value, str) for value in feature.categories)
     return feature.kind != "string"
 
 
-def _stack_named(estimator: Any, given: Named) -> Stacker:
-    names = [feature.name for feature in given.features]
-    first = _first_step(estimator)
-    if isinstance(first, DictVectorizer):
-        return lambda rows: [{name: row[name] for name in names if row[name] is not None} for row in rows]
-    missing = _missing(estimator)
-    dtypes = [column_dtype(feature) for feature in given.features]
-    pick = _picker(names)
-    numbers = all(dtype is np.float64 for dtype in dtypes)
-    # What tells neither names nor a number of features may need either; a frame has both.
+def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
+    names = [feature.name for feature in input_schema.features]
+    if isinstance(_first_step(estimator), DictVectorizer):
+        return lambda instances: [
+            {name: instance[name] for name in names if instance[name] is not None} for instance in instances
+        ]
+    missing = _missing_value(estimator)
+    dtypes = [column_dtype(feature) for feature in input_schema.features]
+    pick = _make_picker(names)
+    # An estimator without either attribute may need the names or only their number; a frame has both.
     if hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_"):
         common = np.float64 if all(dtype is not np.object_ for dtype in dtypes) else np.object_
-        return lambda rows: to_array(list(map(pick, rows)), common, missing)
+        return lambda instances: to_array(list(map(pick, instances)), common, missing)
     index = pd.Index(names, dtype=object)
-    if numbers:
-        return lambda rows: pd.DataFrame(to_array(list(map(pick, rows)), np.float64, missing), columns=index)
+    if all(dtype is np.float64 for dtype in dtypes):
+        return lambda instances: pd.DataFrame(
+            to_array(list(map(pick, instances)), np.float64, missing), columns=index
+        )
 
-    def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-        columns = zip(*map(pick, rows), strict=True)
+    def build_frame(instances: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+        columns = zip(*map(pick, instances), strict=True)
         arrays = [to_array(column, dtype, missing) for column, dtype in zip(columns, dtypes, strict=True)]
-        # A Series keeps objects as objects; a bare array of texts becomes pandas' own type, whose missing
-        # value is not the one an estimator may have been fitted with.
-        columned = {
-            place: pd.Series(array, dtype=object) if array.dtype == object else array
-            for place, array in enumerate(arrays)
+        # A Series of objects stays one. pandas would convert a bare array of texts to its own string type, whose
+        # missing value is not the one the estimator may have been fitted with.
+        series = {
+            number: pd.Series(array, dtype=object) if array.dtype == object else array
+            for number, array in enumerate(arrays)
         }
-        made = pd.DataFrame(columned, copy=False)
-        made.columns = index
-        return made
+        frame = pd.DataFrame(series, copy=False)
+        frame.columns = index
+        return frame
 
-    return frame
+    return build_frame
 
 
-def _picker(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+def _make_picker(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function that returns the values of these names as a tuple."""
     if len(names) == 1:
-        only = names[0]
-        return lambda row: (row[only],)
+        (name,) = names
+        return lambda instance: (instance[name],)
     return itemgetter(*names)
 
 
-def to_array(values: Sequence[Any], dtype: Any, missing: float | None) -> _Column:
-    """An array of values; None in numbers is NaN."""
+def to_array(values: Sequence[Any], dtype: Any, missing: float | None) -> npt.NDArray[Any]:
+    """Convert values to an array. None becomes NaN among numbers, and `missing` among objects."""
     if dtype is np.object_:
-        whole = np.array(values, dtype=object)
+        array = np.array(values, dtype=object)
         if missing is not None:
-            whole[np.equal(whole, None)] = missing  # type: ignore[call-overload]  # None is an object too
-        return whole
+            array[np.equal(array, None)] = missing  # type: ignore[call-overload]  # None is an object too
+        return array
     try:
         return np.array(values, dtype=dtype)
     except OverflowError:
-        # JSON's integers have no bound, those of arrays have.
+        # JSON has integers of any size, arrays do not.
         try:
             return np.array(values, dtype=np.float64)
         except OverflowError:
@@ -127,7 +133,7 @@ def to_array(values: Sequence[Any], dtype: Any, missing: float | None) -> _Colum
 
 
 def column_dtype(feature: Feature) -> Any:
-    """The type of the column that a feature becomes."""
+    """Return the type of the column for a feature."""
     if feature.kind == "category" and feature.categories:
         kinds = {type(category) for category in feature.categories}
         if kinds == {bool}:
@@ -149,13 +155,13 @@ def _dtype(kind: str, *, nullable: bool) -> Any:
             return np.object_
 
 
-def _missing(estimator: Any) -> float | None:
-    """How a missing value among objects is written: NaN, unless the estimator was fitted on None."""
-    for part in iter_estimators(estimator):
-        if getattr(part, "missing_values", math.nan) is None:
+def _missing_value(estimator: Any) -> float | None:
+    """Return the missing value for columns of objects: NaN, or None if the estimator was fitted on None."""
+    for inner in iter_estimators(estimator):
+        if getattr(inner, "missing_values", math.nan) is None:
             return None
-        known = getattr(part, "categories_", None)
-        if isinstance(known, list) and any(value is None for listed in known for value in listed):
+        columns = getattr(inner, "categories_", None)
+        if isinstance(columns, list) and any(value is None for categories in columns for value in categories):
             return None
     return math.nan
 

@@ -1,4 +1,4 @@
-"""What a model returned as a list of JSON-able predictions."""
+"""Convert a model's output to a list of JSON-able predictions, one for each instance."""
 
 from __future__ import annotations
 
@@ -13,33 +13,44 @@ from scipy import sparse
 from headrace.errors import ModelError
 
 
-def to_predictions(output: Any, rows: int) -> list[Any]:
-    """What an estimator returned as a list of one JSON-able prediction for each row; NaN and infinity are null.
+def check_count(predictions: int, instances: int) -> None:
+    """Raise ModelError unless there are as many predictions as instances."""
+    if predictions != instances:
+        raise ModelError(
+            f"the model returned {predictions} predictions for {instances} instances; it must return one for each"
+        )
 
-    An array of shape (rows, ...) becomes nested lists; a list of arrays, one for each output of a multi-output
-    classifier, is turned around; sparse matrices and frames are made dense.
+
+def to_predictions(output: Any, instances: int) -> list[Any]:
+    """Convert an estimator's output for a number of instances to predictions; NaN and infinity become null.
+
+    An array of shape (instances, ...) becomes nested lists. A list of arrays, one for each output of a
+    multi-output classifier, is transposed. Sparse matrices and frames become dense. Raises ModelError unless
+    there is one prediction for each instance.
     """
-    if isinstance(output, list | tuple) and output and all(_is_block(block, rows) for block in output):
-        return [list(row) for row in zip(*(to_predictions(block, rows) for block in output), strict=True)]
+    if isinstance(output, list | tuple) and output and all(_is_block(block, instances) for block in output):
+        return [list(row) for row in zip(*(to_predictions(block, instances) for block in output), strict=True)]
     if sparse.issparse(output):
         output = output.toarray()
     elif hasattr(output, "to_numpy"):
         output = output.to_numpy()
     array = np.asarray(output)
-    if array.ndim == 0 or len(array) != rows:
-        got = f"{len(array)} predictions" if array.ndim else "a single value"
-        raise ModelError(f"the model gave {got} for {rows} instances; it must give one for each")
-    listed: list[Any] = array.tolist()
-    clean = array.dtype.kind in "iubU" or (array.dtype.kind == "f" and bool(np.isfinite(array).all()))
-    return listed if clean else [to_json_value(value) for value in listed]
+    if array.ndim == 0:
+        raise ModelError(
+            f"the model returned a single value for {instances} instances; it must return one prediction for each"
+        )
+    check_count(len(array), instances)
+    predictions: list[Any] = array.tolist()
+    is_plain = array.dtype.kind in "iubU" or (array.dtype.kind == "f" and bool(np.isfinite(array).all()))
+    return predictions if is_plain else [to_json_value(value) for value in predictions]
 
 
-def _is_block(block: Any, rows: int) -> bool:
-    return isinstance(block, np.ndarray) and block.ndim == 2 and len(block) == rows
+def _is_block(block: Any, instances: int) -> bool:
+    return isinstance(block, np.ndarray) and block.ndim == 2 and len(block) == instances
 
 
 def to_json_value(value: Any) -> Any:
-    """A value as JSON knows it; None for what is missing or infinite."""
+    """Convert a value to one that JSON has; None for a missing or infinite value."""
     if isinstance(value, list | tuple):
         return [to_json_value(item) for item in value]
     if isinstance(value, np.generic):

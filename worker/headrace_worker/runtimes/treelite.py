@@ -1,8 +1,8 @@
-"""treelite: an ensemble of trees walked in C++, many times quicker for few rows, with the bits of scikit-learn.
+"""The runtime for treelite: it walks an ensemble's trees in C++, many times faster for few rows.
 
-What scikit-learn does around the trees is done here as it does it: rows are rounded to float32 before a forest
-or gradient boosting compares them, and classes are found from the same sums. In a pipeline, the steps before
-the ensemble stay scikit-learn's.
+The results are equal to scikit-learn's to the bit, because everything around the trees is done in the same way:
+rows are rounded to float32 before a forest or gradient boosting compares them, and classes are derived from the
+same sums. In a pipeline, the steps before the ensemble are run by scikit-learn.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 
-from headrace.catalog.contract import Array, Named, Text
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
-from headrace_worker.runtimes import VerifiedVersion
+from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import split_pipeline
 from headrace_worker.runtimes.input_arrays import make_number_stacker, make_stacker, to_float32
 from headrace_worker.runtimes.predictions import to_predictions
@@ -43,30 +42,32 @@ _REGRESSORS = (
     GradientBoostingRegressor,
     HistGradientBoostingRegressor,
 )
-_HISTOGRAM = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+_HISTOGRAM_BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 
-#: A thread more would be one that a fork leaves behind.
+#: Threads to predict with. Further threads would not survive a fork.
 _THREADS = 1
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be known of an ensemble besides its trees; the first line of what is compiled, as JSON."""
+    """The facts about an ensemble that its trees do not contain. Stored as JSON in the first compiled line."""
 
-    #: Rows are rounded to float32 first.
-    singles: bool
-    #: How predictions come of the trees' sums: the mean of probabilities, boosting with a score for each class,
-    #: with one score that is the second class above zero, the same at zero too; or numbers.
+    #: Whether rows are rounded to float32 first.
+    float32: bool
+    #: The meaning of the trees' sums: the mean of probabilities ("forest"), a score for each class ("scores"), one
+    #: score that means the second class if above zero ("score") or if not below it ("score or zero"), or the
+    #: predicted numbers.
     kind: Literal["forest", "scores", "score", "score or zero", "numbers"]
     classes: tuple[Any, ...] = ()
-    #: What a score is multiplied by before it becomes a probability.
+    #: The factor of a score before it is converted to a probability.
     scale: float = 1.0
+    #: The number of features.
     features: int
-    #: There are steps before the ensemble.
+    #: Whether a pipeline has steps before the ensemble.
     steps: bool
 
 
 class TreeliteRuntime:
-    """Runs a compiled ensemble, and the steps before it."""
+    """A runtime around a compiled ensemble, and the pipeline steps before it."""
 
     libraries: ClassVar[tuple[str, ...]] = ("treelite",)
 
@@ -75,34 +76,34 @@ class TreeliteRuntime:
         self._classes = np.array(head.classes) if head.classes else None
 
     @classmethod
-    def explain_rejection(cls, estimator: Any, given: Named | Array | Text) -> str:
-        """It executes forests and boosted trees of one output, also as the last step of a pipeline."""
+    def explain_rejection(cls, estimator: Any, input_schema: InputSchema) -> str:
+        """Return the reason unless it is a forest, or boosted trees, of one output; a pipeline may end in one."""
         _, last = split_pipeline(estimator)
         if type(last) not in {*_CLASSIFIERS, *_REGRESSORS}:
-            return f"it executes ensembles of trees; {type(last).__name__} is none it knows"
+            return f"it executes ensembles of trees, and does not support {type(last).__name__}"
         if getattr(last, "n_outputs_", 1) != 1:
             return "it executes ensembles of one output"
         if (categorical := getattr(last, "is_categorical_", None)) is not None and categorical.any():
-            # treelite sends categories that were never seen elsewhere than scikit-learn does.
+            # For an unseen category treelite takes another branch than scikit-learn.
             return "it does not execute histogram gradient boosting with categorical features"
-        if last is estimator and make_number_stacker(given) is None:
+        if last is estimator and make_number_stacker(input_schema) is None:
             return "it takes numbers only; encode texts in a pipeline before the trees"
         return ""
 
     @classmethod
-    def compile(cls, estimator: Any, given: Named | Array | Text) -> bytes:  # noqa: ARG003  # a runtime's signature
-        """The trees as treelite stores them, after a line that says what to do with them."""
+    def compile(cls, estimator: Any, input_schema: InputSchema) -> bytes:  # noqa: ARG003  # see Runtime
+        """Return a line with the facts about the ensemble, followed by its trees in treelite's format."""
         _, last = split_pipeline(estimator)
         head = _Head(
-            singles=not isinstance(last, _HISTOGRAM),
+            float32=not isinstance(last, _HISTOGRAM_BOOSTING),
             kind=_kind(last),
             classes=tuple(last.classes_.tolist()) if isinstance(last, _CLASSIFIERS) else (),
             scale=2.0 if getattr(last, "loss", "") == "exponential" else 1.0,
             features=last.n_features_in_,
             steps=last is not estimator,
         )
-        if not isinstance(last, _HISTOGRAM):
-            # treelite reads as many trees as the parameter says; early stopping leaves fewer.
+        if not isinstance(last, _HISTOGRAM_BOOSTING):
+            # treelite reads the number of trees from the parameter, but early stopping leaves fewer.
             last = copy.copy(last)
             last.n_estimators = len(last.estimators_)
         trees: bytes = treelite.sklearn.import_model(last).serialize_bytes()
@@ -110,37 +111,40 @@ class TreeliteRuntime:
 
     @classmethod
     def load(cls, version: VerifiedVersion) -> Self:
-        """The compiled ensemble of a version; the estimator too, where steps come before. Raises ModelError."""
-        title, given = version.manifest.title, version.manifest.contract.input
+        """Load the compiled ensemble of a version, and its estimator if a pipeline has steps before it.
+
+        Raises ModelError.
+        """
+        title, input_schema = version.manifest.title, version.manifest.contract.input
         line, _, trees = version.compiled.partition(b"\n")
         try:
             head = msgspec.json.decode(line, type=_Head)
             model = treelite.Model.deserialize_bytes(trees)
         except (msgspec.DecodeError, treelite.TreeliteError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise ModelError(f"{title} cannot be loaded by treelite: {said}") from None
+            message = " ".join(str(error).split())[:200]
+            raise ModelError(f"{title} cannot be loaded by treelite: {message}") from None
         _check_trees(model, head, title)
         if head.steps:
             estimator = version.estimator()
-            stack, (before, _) = make_stacker(estimator, given), split_pipeline(estimator)
-            return cls(head, model, lambda instances: _dense(before(stack(instances))))
-        numbers = make_number_stacker(given)
-        if numbers is None:
-            raise ModelError(f"{title} cannot be run by treelite: its contract takes more than numbers")
-        return cls(head, model, numbers)
+            stack, (transform, _) = make_stacker(estimator, input_schema), split_pipeline(estimator)
+            return cls(head, model, lambda instances: _to_dense(transform(stack(instances))))
+        stack_numbers = make_number_stacker(input_schema)
+        if stack_numbers is None:
+            raise ModelError(f"{title} cannot be run by treelite: its contract has values that are not numbers")
+        return cls(head, model, stack_numbers)
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
-        """One prediction for each instance. Raises InvalidInput, and ModelError for a method trees do not have."""
+        """Return a prediction for each instance. Raises InvalidInput, and ModelError for an unsupported method."""
         with np.errstate(all="ignore"):
-            taken = self._stack(instances)
+            data = self._stack(instances)
             rows = (
-                to_float32(taken).astype(np.float64)
-                if self._head.singles
-                else np.asarray(taken, np.float64, order="C")
+                to_float32(data).astype(np.float64)
+                if self._head.float32
+                else np.asarray(data, np.float64, order="C")
             )
             if rows.ndim != 2 or rows.shape[1] != self._head.features:
                 raise ModelError(
-                    f"the trees take {self._head.features} features, and were given rows of another size"
+                    f"the trees take {self._head.features} features, and the rows have another number"
                 )
             return to_predictions(self._run(method, rows), len(instances))
 
@@ -150,7 +154,7 @@ class TreeliteRuntime:
             case "predict" if kind == "numbers":
                 return self._sums(rows)[:, 0]
             case "predict" if self._classes is not None:
-                return self._classes[self._places(rows)]
+                return self._classes[self._class_indexes(rows)]
             case "predict_proba" if kind != "numbers":
                 return self._probabilities(rows)
             case "predict_log_proba" if kind != "numbers":
@@ -161,8 +165,8 @@ class TreeliteRuntime:
             case _:
                 raise ModelError(f"treelite has no {method} for this model")
 
-    def _places(self, rows: Any) -> Any:
-        """The place of each row's class among the classes."""
+    def _class_indexes(self, rows: Any) -> Any:
+        """Return the index of each row's predicted class."""
         match self._head.kind:
             case "forest":
                 return np.argmax(self._sums(rows), axis=1)
@@ -180,35 +184,38 @@ class TreeliteRuntime:
             case "scores":
                 return softmax(self._sums(rows, raw=True), axis=1)
             case _:
-                # Not treelite's own, which computes in float32 and does not know every loss.
-                second = expit(self._head.scale * self._sums(rows, raw=True)[:, 0])
-                return np.column_stack([1 - second, second])
+                # treelite's own conversion computes in float32 and does not support every loss.
+                second_class = expit(self._head.scale * self._sums(rows, raw=True)[:, 0])
+                return np.column_stack([1 - second_class, second_class])
 
     def _sums(self, rows: Any, *, raw: bool = False) -> Any:
         return treelite.gtil.predict(self._trees, rows, nthread=_THREADS, pred_margin=raw)[:, 0, :]
 
 
 def _check_trees(model: treelite.Model, head: _Head, title: str) -> None:
-    """Refuse trees whose nodes point outside of them, or at features that rows do not have.
+    """Raise ModelError for trees whose nodes point outside of them, or at features that rows do not have.
 
-    treelite follows them without a look. A child's number is larger than its parent's in all it stores.
+    treelite does not check them. A child's number must be larger than its parent's, as in all trees treelite
+    stores.
     """
     header = model.get_header_accessor()
-    good = model.num_feature == head.features
+    is_valid = model.num_feature == head.features
     columns = int(np.prod(np.asarray(header.get_field("leaf_vector_shape"), dtype=int)))
     for number in range(model.num_tree):
         field = model.get_tree_accessor(number).get_field
         left, right, feature = field("cleft"), field("cright"), field("split_index")
         inner = left != -1
-        own = np.arange(len(left))[inner]
-        good = good and len(left) > 0 and not field("has_categorical_split").any()
-        good = good and bool(((feature[inner] >= 0) & (feature[inner] < head.features)).all())
+        parents = np.arange(len(left))[inner]
+        is_valid = is_valid and len(left) > 0 and not field("has_categorical_split").any()
+        is_valid = is_valid and bool(((feature[inner] >= 0) & (feature[inner] < head.features)).all())
         for child in (left[inner], right[inner]):
-            good = good and bool(((child > own) & (child < len(left))).all())
+            is_valid = is_valid and bool(((child > parents) & (child < len(left))).all())
         if columns > 1:
             begin, end = field("leaf_vector_begin")[~inner], field("leaf_vector_end")[~inner]
-            good = good and bool((end - begin == columns).all() and (end <= len(field("leaf_vector"))).all())
-    if not good:
+            is_valid = is_valid and bool(
+                (end - begin == columns).all() and (end <= len(field("leaf_vector"))).all()
+            )
+    if not is_valid:
         raise ModelError(f"{title} holds a tree whose nodes point outside of it; the file is damaged or forged")
 
 
@@ -219,8 +226,8 @@ def _kind(last: Any) -> Any:
         return "numbers"
     if len(last.classes_) > 2:
         return "scores"
-    return "score" if isinstance(last, _HISTOGRAM) else "score or zero"
+    return "score" if isinstance(last, _HISTOGRAM_BOOSTING) else "score or zero"
 
 
-def _dense(taken: Any) -> Any:
-    return taken.toarray() if sparse.issparse(taken) else taken
+def _to_dense(data: Any) -> Any:
+    return data.toarray() if sparse.issparse(data) else data
