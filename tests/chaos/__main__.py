@@ -30,15 +30,15 @@ _HERE = Path(__file__).parent
 
 def main() -> int:
     """Play what was asked for; 0 when all promises held."""
-    asked = _arguments()
+    arguments = _arguments()
     began = time.monotonic()
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "date": date.today().isoformat(),
         "commit": commit(),
         "machine": machine(os.getloadavg()[0]),
         "redis": redis_version(),
         "celery": version("celery"),
-        "seed": asked.seed,
+        "seed": arguments.seed,
         "played": [],
         "left_out": [],
         "failed": [],
@@ -48,17 +48,17 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder,
         Nursery(Path(folder)) as nursery,
     ):
-        for number in asked.scenarios or sorted(SCENARIOS):
-            for system in asked.systems:
-                _play(SCENARIOS[number], system, asked, nursery, found)
-    found["minutes"] = (time.monotonic() - began) / 60
-    print(f"\n{report.terminal(found)}")
-    if asked.out:
-        asked.out.parent.mkdir(exist_ok=True)
-        asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if asked.docs:
-        report.write_into(ROOT / "docs" / "reliability.md", found)
-    return 1 if report.broken(found) else 0
+        for number in arguments.scenarios or sorted(SCENARIOS):
+            for system in arguments.systems:
+                _play(SCENARIOS[number], system, arguments, nursery, results)
+    results["minutes"] = (time.monotonic() - began) / 60
+    print(f"\n{report.terminal(results)}")
+    if arguments.out:
+        arguments.out.parent.mkdir(exist_ok=True)
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if arguments.docs:
+        report.write_into(ROOT / "docs" / "reliability.md", results)
+    return 1 if report.broken(results) else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -74,32 +74,34 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _play(one: Scenario, system: str, asked: argparse.Namespace, nursery: Nursery, found: dict[str, Any]) -> None:
-    times = getattr(one, asked.size) if system == "headrace" else one.control
+def _play(
+    scenario: Scenario, system: str, arguments: argparse.Namespace, nursery: Nursery, results: dict[str, Any]
+) -> None:
+    times = getattr(scenario, arguments.size) if system == "headrace" else scenario.control
     if not times:
         return
-    print(f"{one.number:2} {one.title}, {system}: ", end="", flush=True)
-    about = {"number": one.number, "title": one.title}
+    print(f"{scenario.number:2} {scenario.title}, {system}: ", end="", flush=True)
+    about = {"number": scenario.number, "title": scenario.title}
     try:
-        played = play(one, system, asked.size, nursery, asked.seed)
+        played = play(scenario, system, arguments.size, nursery, arguments.seed)
     except LeftOut as reason:
         print(f"left out: {reason}")
-        found["left_out"].append(about | {"reason": str(reason)})
+        results["left_out"].append(about | {"reason": str(reason)})
     except Exception as error:  # noqa: BLE001  # the others are played all the same, and this one counts as failed
         traceback.print_exc()
         if system == "headrace":
-            found["failed"].append(about | {"reason": f"{type(error).__name__}: {error}"})
+            results["failed"].append(about | {"reason": f"{type(error).__name__}: {error}"})
         else:
-            found["left_out"].append(about | {"reason": f"with {system}: {type(error).__name__}: {error}"})
+            results["left_out"].append(about | {"reason": f"with {system}: {type(error).__name__}: {error}"})
     else:
         print(_in_a_line(played))
-        found["played"].append(msgspec.to_builtins(played))
+        results["played"].append(msgspec.to_builtins(played))
 
 
 def _in_a_line(played: Played) -> str:
     verdict = played.verdict
-    told = f"{played.seconds:.0f} s, {verdict.confirmed:,} confirmed, {verdict.lost + verdict.stuck} lost"
-    return f"{told}; {'; '.join(verdict.broken) or 'all held'}"
+    summary = f"{played.seconds:.0f} s, {verdict.confirmed:,} confirmed, {verdict.lost + verdict.stuck} lost"
+    return f"{summary}; {'; '.join(verdict.broken) or 'all held'}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Where a scenario plays: a Redis of its own, a proxy before it, workers, a producer under load, and a witness.
+"""The environment of a scenario: a Redis, a proxy in front of it, workers, a producer under load, and a witness.
 
-Everything in it is a real process. It all ends with the `with` block, whatever happens.
+All of them are real processes. They end with the `with` block, whatever happens.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LOAD_JOBS, _OWN_JOBS = 1_000_000, 10_000_000
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """What a scenario asks of the place it is played in."""
+    """The environment that a scenario needs."""
 
     #: Seconds a lease lasts.
     lease: float = 2.0
@@ -65,16 +65,16 @@ class Arena:
         self.lease, self.times = ground.lease, times
         self.chance = random.Random(seed)
         self.workers: list[Worker] = []
-        self.blows: list[evidence.Blow] = []
+        self.kills: list[evidence.Kill] = []
         #: Moments (monotonic) when Redis was back.
-        self.back: list[float] = []
+        self.redis_returns: list[float] = []
         self.notes: list[str] = []
         #: What a scenario finds broken beside the master check.
         self.broken: list[str] = []
         #: Jobs nothing was promised of but that this Redis has them.
         self.may_lose: frozenset[str] = frozenset()
         #: Seconds all jobs may take to end when the scenario is over.
-        self.settles = _SETTLES[system.name]
+        self.settle_seconds = _SETTLES[system.name]
         self.runs_file = folder / "runs"
         #: Where the append-only file lies, and what models may fill.
         self.redis_folder, self.scratch = folder / "redis", folder / "scratch"
@@ -88,10 +88,10 @@ class Arena:
 
     @property
     def url(self) -> str:
-        """How workers and producers find Redis."""
+        """The URL of Redis for workers and producers."""
         return self.sentinels.url if self.ground.sentinels else self.redis.url
 
-    # --- what a scenario does ------------------------------------------------------------------------
+    # --- actions of a scenario ------------------------------------------------------------------------
 
     def start_workers(self, count: int, *, through_proxy: bool = False, **environ: str) -> list[Worker]:
         """Start workers and wait until they are ready; more settings for them in `environ`."""
@@ -142,28 +142,31 @@ class Arena:
     def kill(self, worker: Worker) -> None:
         """SIGKILL a worker's processes, and note what it held."""
         worker.kill()
-        self.blow(self.held(worker))
+        self.record_kill(self.held(worker))
         self.workers.remove(worker)
 
-    def blow(self, held: frozenset[str]) -> None:
-        """Something was done just now to what holds these jobs."""
-        self.blows.append(evidence.Blow(time.monotonic(), held))
+    def record_kill(self, held: frozenset[str]) -> None:
+        """Record that the process which holds these jobs was harmed just now."""
+        self.kills.append(evidence.Kill(time.monotonic(), held))
 
     def held(self, worker: Worker) -> frozenset[str]:
-        """The jobs a worker has claimed, or begun where the system does not say, without an outcome."""
+        """Return the jobs without an outcome that a worker has claimed.
+
+        If the system does not record claims, these are the jobs that the worker has started.
+        """
         frames = self.system.held(self.server, worker)
-        jobs = {found[1].decode() for frame in frames if (found := evidence.ID.search(frame))}
+        jobs = {match[1].decode() for frame in frames if (match := evidence.ID.search(frame))}
         if self.system.name != "headrace":
             jobs = {run.job for run in self.runs() if run.pid in worker.pool}
-        return frozenset(job for job in jobs if job not in self.witness.heard)
+        return frozenset(job for job in jobs if job not in self.witness.published)
 
     @contextlib.contextmanager
     def load(
         self, rate: float = 80, longest: float = 0.03, *, through_proxy: bool = False, **more: Any
     ) -> Iterator[None]:
-        """So many jobs a second are submitted while the block runs, each of `longest` seconds at the most.
+        """Submit `rate` jobs per second while the block runs; each takes up to `longest` seconds.
 
-        `more` as in producer.Order. Two may run at once.
+        `more` is as in producer.Order. Two loads may run at once.
         """
         number = next(self._loads)
         path = self.folder / f"producer-{number}.ledger"
@@ -210,9 +213,9 @@ class Arena:
         """New jobs of one's own."""
         return [Job(number=next(self._numbers), **more) for _ in range(count)]
 
-    def wait(self, condition: Any, what: str, seconds: float = 30.0) -> Any:
-        """What the condition gives once it is true. Raises TimeoutError."""
-        return wait_until(condition, seconds, what)
+    def wait(self, condition: Any, description: str, seconds: float = 30.0) -> Any:
+        """Wait until the condition holds, and return its value. Raises TimeoutError."""
+        return wait_until(condition, seconds, description)
 
     def can_wait(self, condition: Any, seconds: float) -> bool:
         """Wait until the condition is true; whether it was in that time."""
@@ -221,25 +224,27 @@ class Arena:
         except TimeoutError:
             return False
 
-    def expect(self, holds: bool, what: str) -> None:
+    def expect(self, holds: bool, description: str) -> None:
         """A promise of this scenario alone; where it does not hold, the scenario fails with these words."""
         if not holds:
-            self.broken.append(what)
+            self.broken.append(description)
 
     def runs(self) -> list[Run]:
         """Every run the models wrote down."""
         if not self.runs_file.exists():
             return []
         whole, _, _ = self.runs_file.read_text().rpartition("\n")
-        found = []
+        runs = []
         for line in whole.splitlines():
-            pid, at, *rows = line.split()
-            found += [Run(int(pid), float(at), job) for job in dict.fromkeys(id_of(float(row)) for row in rows)]
-        return [run for run in found if run.job != id_of(0)]  # the example, which proves the model
+            pid, started, *rows = line.split()
+            runs += [
+                Run(int(pid), float(started), job) for job in dict.fromkeys(id_of(float(row)) for row in rows)
+            ]
+        return [run for run in runs if run.job != id_of(0)]  # the example, which proves the model
 
     @property
     def submits_raised(self) -> int:
-        """How many submits raised."""
+        """The number of submits that raised."""
         return sum(ledger.read(self.folder).raised.values())
 
     def outcome(self, job: str) -> dict[str, Any] | None:
@@ -252,7 +257,7 @@ class Arena:
         logs = sorted(self.folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs[-6:])
 
-    # --- when it is over -------------------------------------------------------------------------------
+    # --- end of a scenario ---------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """Wait until nothing waits, and nothing more ends."""
@@ -311,11 +316,11 @@ class Arena:
 
 def redis_version() -> str:
     """The version of the redis-server that scenarios are played with."""
-    told = subprocess.run([find_redis(), "--version"], capture_output=True, text=True, timeout=10).stdout
-    version = re.search(r"v=([\d.]+)", told)
+    output = subprocess.run([find_redis(), "--version"], capture_output=True, text=True, timeout=10).stdout
+    version = re.search(r"v=([\d.]+)", output)
     return version[1] if version else "0"
 
 
 def _debugging() -> list[str]:
-    """What lets DEBUG SLEEP be sent, from Redis 7 on; before, it may be."""
+    """Return the options that permit DEBUG SLEEP, which Redis 7 and later forbid by default."""
     return ["--enable-debug-command", "local"] if int(redis_version().split(".")[0]) >= 7 else []

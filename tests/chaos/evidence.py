@@ -1,4 +1,4 @@
-"""What is found in an arena when a scenario is over, for the master check."""
+"""The evidence that an arena holds when a scenario is over, for the final check."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ ID = re.compile(rb'"id": ?"(job-\d+)"')
 _STILL = 3.0
 
 
-class Blow(msgspec.Struct, frozen=True):
-    """Something done to a worker, when (monotonic), and the jobs it held."""
+class Kill(msgspec.Struct, frozen=True):
+    """A fault of a worker: its monotonic time, and the jobs the worker held."""
 
-    at: float
+    killed_at: float
     held: frozenset[str]
 
 
 def settle(arena: Arena) -> None:
-    """Wait until nothing waits, and nothing more ends."""
-    end, still, count = time.monotonic() + arena.settles, 0.0, -1
+    """Wait until no job waits, and no further outcome is published."""
+    end, still, count = time.monotonic() + arena.settle_seconds, 0.0, -1
     while time.monotonic() < end:
-        if arena.system.waiting(arena.server) or len(arena.witness.heard) != count:
-            still, count = time.monotonic(), len(arena.witness.heard)
+        if arena.system.waiting(arena.server) or len(arena.witness.published) != count:
+            still, count = time.monotonic(), len(arena.witness.published)
         elif (
-            set(ledger.read(arena.folder).confirmed) <= set(arena.witness.heard)
+            set(ledger.read(arena.folder).confirmed) <= set(arena.witness.published)
             or time.monotonic() - still > _STILL
         ):
             return
@@ -45,49 +45,49 @@ def settle(arena: Arena) -> None:
 
 
 def collect(arena: Arena) -> Evidence:
-    """What became of all jobs, and what is left in Redis."""
-    books = ledger.read(arena.folder)
-    jobs = sorted(books.asked)
+    """Collect the outcomes of all jobs, and the keys left in Redis."""
+    ledgers = ledger.read(arena.folder)
+    jobs = sorted(ledgers.submitted)
     stored = {
         key.decode().removeprefix(RESULT): raw
-        for part in _chunks([RESULT.encode() + job.encode() for job in jobs])
-        for key, raw in zip(part, arena.server.mget(part), strict=True)
+        for key_chunk in _chunks([RESULT.encode() + job.encode() for job in jobs])
+        for key, raw in zip(key_chunk, arena.server.mget(key_chunk), strict=True)
         if raw is not None
     }
     dead = None
     if arena.system.name == "headrace":
         letters = {letter.decode() for letter in arena.server.hkeys("headrace:dead")}
         dead = frozenset(letter for letter in letters if not letter.startswith("malformed-"))
-    there = everything_in(arena.server, ("headrace:dead", "headrace:dead:times"))
+    remaining = everything_in(arena.server, ("headrace:dead", "headrace:dead:times"))
     return Evidence(
-        books=books,
+        ledgers=ledgers,
         stored=stored,
-        heard=arena.witness.heard,
+        published=arena.witness.published,
         runs=arena.runs(),
         stored_twice=stored_twice(arena.redis_folder),
         dead=dead,
-        still_there=frozenset(job.decode() for job in ID.findall(there)),
+        still_there=frozenset(job.decode() for job in ID.findall(remaining)),
         leftovers=arena.system.leftovers(arena.server),
-        recovery=recoveries(arena.blows, arena.witness.heard),
-        resumed=[arena.witness.first_after(moment) or arena.settles for moment in arena.back],
+        recovery=recoveries(arena.kills, arena.witness.published),
+        resumed=[arena.witness.first_after(moment) or arena.settle_seconds for moment in arena.redis_returns],
         lease=arena.lease,
         may_lose=arena.may_lose,
         may_repeat=arena.ground.sentinels,
     )
 
 
-def recoveries(blows: Sequence[Blow], heard: Mapping[str, Sequence[float]]) -> list[float]:
-    """Seconds from each blow to the outcome of the last job its victim held.
+def recoveries(kills: Sequence[Kill], published: Mapping[str, Sequence[float]]) -> list[float]:
+    """Return the seconds from each kill to the outcome of the last job of its victim.
 
-    A job that a later victim held again is measured from that blow: by then it had run elsewhere.
+    A job that a later victim held again is measured from that later kill.
     """
-    last: dict[str, int] = {job: number for number, blow in enumerate(blows) for job in blow.held}
-    found = []
-    for number, blow in enumerate(blows):
-        times = [heard[job][0] for job in blow.held if last[job] == number and heard.get(job)]
+    last: dict[str, int] = {job: number for number, kill in enumerate(kills) for job in kill.held}
+    seconds = []
+    for number, kill in enumerate(kills):
+        times = [published[job][0] for job in kill.held if last[job] == number and published.get(job)]
         if times:
-            found.append(max(0.0, max(times) - blow.at))
-    return found
+            seconds.append(max(0.0, max(times) - kill.killed_at))
+    return seconds
 
 
 def _chunks(keys: list[bytes], size: int = 1000) -> Iterator[list[bytes]]:

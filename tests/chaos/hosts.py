@@ -27,7 +27,7 @@ def worker_stopped(arena: Arena) -> None:
             victim = arena.chance.choice(arena.ready)
             arena.wait(lambda victim=victim: arena.held(victim), "a claim")
             victim.signal_all(signal.SIGSTOP)
-            arena.blow(arena.held(victim))
+            arena.record_kill(arena.held(victim))
             time.sleep(2 * arena.lease)
             victim.signal_all(signal.SIGCONT)
             time.sleep(1)

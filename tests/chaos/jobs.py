@@ -40,11 +40,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def rows(self) -> list[list[float]]:
         first = self.number * MOST_ROWS
-        return [[first + place, self.do, self.amount / self.count] for place in range(self.count)]
+        return [[first + index, self.do, self.amount / self.count] for index in range(self.count)]
 
     @property
     def is_plain(self) -> bool:
-        """Whether it may be submitted together with others."""
+        """True if the job may be submitted in one call with others."""
         return (
             self.count == 1
             and self.model == model.MODEL
@@ -58,12 +58,12 @@ def id_of(row: float) -> str:
 
 
 def is_right(job: str, predictions: list[Any]) -> bool:
-    """Whether these are the predictions of this job and no other."""
+    """Check that these are the predictions of this job and no other."""
     first = int(job.removeprefix(PREFIX)) * MOST_ROWS
-    return predictions == [2 * (first + place) for place in range(len(predictions))]
+    return predictions == [2 * (first + index) for index in range(len(predictions))]
 
 
-def some(number: int, chance: random.Random, *, mixed: bool, longest: float) -> Job:
+def random_job(number: int, chance: random.Random, *, mixed: bool, longest: float) -> Job:
     """A job as producers send them: most are plain, and of every other kind there are some."""
     amount = chance.uniform(0, longest)
     kind = chance.random() if mixed else 1.0

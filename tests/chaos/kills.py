@@ -64,7 +64,7 @@ def kill_pool_process(arena: Arena) -> None:
     running = arena.wait(lambda: running_now(arena), "a run")
     pid = arena.chance.choice(sorted(running))
     os.kill(pid, signal.SIGKILL)
-    arena.blow(frozenset(running[pid]))
+    arena.record_kill(frozenset(running[pid]))
 
 
 def running_now(arena: Arena) -> dict[int, set[str]]:
@@ -72,7 +72,7 @@ def running_now(arena: Arena) -> dict[int, set[str]]:
     pids = {pid for worker in arena.ready for pid in children(worker.pid)}
     running: dict[int, set[str]] = {}
     for run in arena.runs():
-        if run.pid in pids and run.job not in arena.witness.heard:
+        if run.pid in pids and run.job not in arena.witness.published:
             running.setdefault(run.pid, set()).add(run.job)
     return running
 

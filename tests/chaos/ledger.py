@@ -1,4 +1,4 @@
-"""What was asked and confirmed, written down outside Redis: JSON lines, each on disk before it counts.
+"""The record of submitted and confirmed jobs outside Redis: JSON lines, each on disk before it counts.
 
 `asked` is written before a submit, `confirmed` when it returned, `raised` when it raised. A job that was asked for
 and never confirmed may or may not have reached Redis; what was promised of it is one outcome at most.
@@ -22,7 +22,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     do: Do
     ids: list[str]
-    at: float
+    written_at: float
     #: Seconds, as the submit was told.
     delay: float = 0.0
     expires: float = 0.0
@@ -39,7 +39,7 @@ class Ledger:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, do: Do, ids: Sequence[str], **more: float | bool | str) -> None:
-        line = Line(do=do, ids=list(ids), at=time.monotonic(), **more)  # type: ignore[arg-type]
+        line = Line(do=do, ids=list(ids), written_at=time.monotonic(), **more)  # type: ignore[arg-type]
         os.write(self._file, msgspec.json.encode(line) + b"\n")
         os.fsync(self._file)
 
@@ -47,10 +47,10 @@ class Ledger:
         os.close(self._file)
 
 
-class Books(msgspec.Struct):
+class LedgerContents(msgspec.Struct):
     """All ledgers of a scenario, read."""
 
-    asked: dict[str, Line] = msgspec.field(default_factory=dict)
+    submitted: dict[str, Line] = msgspec.field(default_factory=dict)
     #: When each was confirmed first.
     confirmed: dict[str, float] = msgspec.field(default_factory=dict)
     cancelled: set[str] = msgspec.field(default_factory=set)
@@ -58,9 +58,9 @@ class Books(msgspec.Struct):
     raised: dict[str, int] = msgspec.field(default_factory=dict)
 
 
-def read(folder: Path) -> Books:
-    """What the ledgers of a folder say. The last line of a producer that was killed may be cut: it is none."""
-    books = Books()
+def read(folder: Path) -> LedgerContents:
+    """Read the ledgers of a folder. An incomplete last line, of a producer that was killed, is ignored."""
+    books = LedgerContents()
     for path in sorted(folder.glob("*.ledger")):
         whole, _, _ = path.read_bytes().rpartition(b"\n")
         for raw in whole.splitlines():
@@ -69,9 +69,9 @@ def read(folder: Path) -> Books:
                 books.raised[line.error] = books.raised.get(line.error, 0) + 1
             for job in line.ids:
                 if line.do == "asked":
-                    books.asked.setdefault(job, line)
+                    books.submitted.setdefault(job, line)
                 elif line.do == "confirmed":
-                    books.confirmed.setdefault(job, line.at)
+                    books.confirmed.setdefault(job, line.written_at)
                 elif line.do == "cancelled":
                     books.cancelled.add(job)
     return books

@@ -42,10 +42,10 @@ WORDS = {
 RUNS, SCRATCH = "CHAOS_RUNS", "CHAOS_SCRATCH"
 
 
-class Told(RegressorMixin, BaseEstimator):
+class ObedientEstimator(RegressorMixin, BaseEstimator):
     """The estimator."""
 
-    def fit(self, rows: Any, _: Any = None) -> Told:
+    def fit(self, rows: Any, _: Any = None) -> ObedientEstimator:
         self.n_features_in_ = len(rows[0])
         return self
 
@@ -101,10 +101,10 @@ def _obey(do: int, amount: float) -> None:
 def add_models(folder: Path, *, rows: int = 32, **limits: Any) -> Path:
     """Package both into a store in the folder, batches of so many rows; returns the store's path."""
     file, example = folder / "told.joblib", folder / "told.json"
-    joblib.dump(Told().fit([[0.0, 0.0, 0.0]]), file)
+    joblib.dump(ObedientEstimator().fit([[0.0, 0.0, 0.0]]), file)
     example.write_text("[[0, 0, 0]]")
     store = Store(folder / "models")
-    for name, most in ((MODEL, rows), (ALONE, 1)):
-        given = Limits(max_batch_instances=most, **limits)
-        package(store, file, name=name, example=example, trust_pickle=True, limits=given)
+    for name, max_instances in ((MODEL, rows), (ALONE, 1)):
+        model_limits = Limits(max_batch_instances=max_instances, **limits)
+        package(store, file, name=name, example=example, trust_pickle=True, limits=model_limits)
     return store.path

@@ -18,7 +18,7 @@ def half_open(arena: Arena) -> None:
             held = frozenset(job for worker in arena.ready for job in arena.held(worker))
             arena.proxy.go_silent()
             moment = time.monotonic()
-            arena.blow(held)
+            arena.record_kill(held)
             if not arena.can_wait(lambda moment=moment: arena.witness.first_after(moment + 1), 20):
                 arena.notes.append("no work went on for 20 s")
                 break

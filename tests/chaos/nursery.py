@@ -63,8 +63,8 @@ def _become(order: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
-    for file, place in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(file, place)
+    for file, descriptor in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(file, descriptor)
     os.environ.update(order["environ"])
     signal.set_wakeup_fd(-1)
     sys.argv = order["argv"]

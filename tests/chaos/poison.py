@@ -46,8 +46,8 @@ def _poisoned_batch(arena: Arena, do: int, reason: str, amount: float = 0) -> No
     (poison,) = arena.jobs(1, do=do, amount=amount)
     arena.submit([*mates[:16], poison, *mates[16:]])
     ours = arena.system.name == "headrace"
-    arena.settles = 60 if ours else _CIRCLES
-    arena.can_wait(lambda: all(arena.outcome(job.id) for job in (poison, *mates)), arena.settles)
+    arena.settle_seconds = 60 if ours else _CIRCLES
+    arena.can_wait(lambda: all(arena.outcome(job.id) for job in (poison, *mates)), arena.settle_seconds)
     runs = sum(run.job == poison.id for run in arena.runs())
     arena.notes.append(f"{model.WORDS[do]} ran {runs} times")
     if ours:
@@ -70,12 +70,12 @@ def garbage(arena: Arena) -> None:
                 arena.server.lpush(queue, raw)
                 pushed += 1
             time.sleep(1)
-    arena.settles = 60 if ours else _CIRCLES
+    arena.settle_seconds = 60 if ours else _CIRCLES
     arena.settle()
-    kept = arena.server.hlen("headrace:dead") - _failed(arena) if ours else arena.system.waiting(arena.server)
-    arena.notes.append(f"{pushed} pushed, {kept} kept")
+    dead = arena.server.hlen("headrace:dead") - _failed(arena) if ours else arena.system.waiting(arena.server)
+    arena.notes.append(f"{pushed} pushed, {dead} kept")
     if ours:
-        arena.expect(kept == pushed, f"of {pushed} pieces of garbage {kept} are dead letters")
+        arena.expect(dead == pushed, f"of {pushed} pieces of garbage {dead} are dead letters")
         arena.expect(worker.lives, "the worker ended")
 
 
@@ -118,13 +118,13 @@ def death_at_each_step(arena: Arena) -> None:
             victims = [(arena.folder / f"died-{whom}-{step}", whom) for whom in ("self", "main", "all")]
             started = [
                 arena.start_worker(
-                    include="tests.integration.crash_points", CRASH_AT=step, CRASH_WHOM=whom, CRASH_FILE=str(file)
+                    include="tests.support.crash_points", CRASH_AT=step, CRASH_WHOM=whom, CRASH_FILE=str(file)
                 )
                 for file, whom in victims
             ]
             for (file, whom), worker in zip(victims, started, strict=True):
                 arena.expect(arena.can_wait(file.exists, 20), f"nobody died at {step} ({whom})")
-                arena.blow(arena.held(worker))
+                arena.record_kill(arena.held(worker))
             for worker in started:
                 arena.kill(worker)
     arena.notes.append(f"{3 * len(STEPS)} deaths, and of the worker each happened to")

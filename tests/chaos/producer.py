@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 
 from headrace import Client, HeadraceError
-from tests.chaos.jobs import Job, some
+from tests.chaos.jobs import Job, random_job
 from tests.chaos.ledger import Ledger
 
 #: Seconds for which a producer told to stop tries to have confirmed what it asked for.
@@ -29,7 +29,7 @@ _TICK = 0.1
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to produce."""
+    """The parameters of a producer process."""
 
     system: str
     url: str
@@ -46,7 +46,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Link(Protocol):
-    """How jobs reach a system. `send` returns when they are confirmed, and raises otherwise."""
+    """A connection to the system under test. `send` returns when the jobs are confirmed, and raises otherwise."""
 
     errors: tuple[type[Exception], ...]
 
@@ -143,33 +143,33 @@ class Producer:
 
 def main(order: Order) -> None:
     """Produce until SIGTERM."""
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    stop_requested = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop_requested.set())
     producer, chance = Producer(link(order.system, order.url), Path(order.ledger)), random.Random(order.seed)
-    number, owed, again = order.first, 0.0, list[list[Job]]()
-    while not told.is_set():
+    number, owed, unconfirmed = order.first, 0.0, list[list[Job]]()
+    while not stop_requested.is_set():
         owed += order.rate * _TICK
-        jobs = [some(number + n, chance, mixed=order.mixed, longest=order.longest) for n in range(int(owed))]
+        jobs = [random_job(number + n, chance, mixed=order.mixed, longest=order.longest) for n in range(int(owed))]
         number, owed = number + len(jobs), owed - len(jobs)
         submits = [[job] for job in jobs if not job.is_plain]
         plain = [job for job in jobs if job.is_plain]
         # Half of the plain ones go one by one, half together; durable ones together, as each submit has to wait.
         single, together = ([], plain) if order.durable else (plain[::2], plain[1::2])
         submits += [[job] for job in single] + ([together] if together else [])
-        again = _submit(producer, again + submits, durable=order.durable)
-        told.wait(_TICK)
+        unconfirmed = _submit(producer, unconfirmed + submits, durable=order.durable)
+        stop_requested.wait(_TICK)
     end = time.monotonic() + PATIENCE
-    while again and time.monotonic() < end:
+    while unconfirmed and time.monotonic() < end:
         time.sleep(_TICK)
-        again = _submit(producer, again, durable=order.durable)
+        unconfirmed = _submit(producer, unconfirmed, durable=order.durable)
     producer.close()
 
 
 def _submit(producer: Producer, waiting: list[list[Job]], *, durable: bool) -> list[list[Job]]:
     """Submit all; returns what was not confirmed. After the first that raised, the rest waits for its turn."""
-    for place, jobs in enumerate(waiting):
+    for index, jobs in enumerate(waiting):
         if not producer.submit(jobs, durable=durable):
-            return waiting[place:]
+            return waiting[index:]
     return []
 
 

@@ -64,8 +64,8 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refuses = False
         self._delay = (0.0, b"")
-        self._wanted: list[_Loss] = []
-        self._told = threading.Condition()
+        self._pending_losses: list[_Loss] = []
+        self._lost_changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-proxy", daemon=True)
 
@@ -83,11 +83,11 @@ class Proxy:
             self._refuses = self._refuses or refuse
             return sum(self._reset(pair) for pair in list(self._pairs))
 
-        return self._do(cut)
+        return self._call_in_loop(cut)
 
     def accept(self) -> None:
         """Take new connections again."""
-        self._do(lambda: setattr(self, "_refuses", False))
+        self._call_in_loop(lambda: setattr(self, "_refuses", False))
 
     def go_silent(self) -> int:
         """From now on nothing passes on the connections there are, and nobody is told: no FIN, no RST.
@@ -101,7 +101,7 @@ class Proxy:
                 pair.flows.clear()
             return len(flowing)
 
-        return self._do(silence)
+        return self._call_in_loop(silence)
 
     def lose_reply(self, to: bytes, *, then: Literal["cut", "silent"] = "cut", at_least: int = 0) -> None:
         """The next request with these bytes in it reaches the server, its reply nobody: then the end.
@@ -109,28 +109,28 @@ class Proxy:
         Shorter replies than `at_least` bytes pass, and the next such request is waited for. Called several times,
         so many replies are lost, each on the next such request.
         """
-        self._do(lambda: self._wanted.append(_Loss(to, then, at_least)))
+        self._call_in_loop(lambda: self._pending_losses.append(_Loss(to, then, at_least)))
 
     def wait_lost(self, count: int = 1, timeout: float = 10.0) -> bool:
         """Wait until so many replies were lost; whether they were."""
-        with self._told:
-            return self._told.wait_for(lambda: self.lost >= count, timeout)
+        with self._lost_changed:
+            return self._lost_changed.wait_for(lambda: self.lost >= count, timeout)
 
-    def delay(self, seconds: float, of: bytes = b"") -> None:
+    def delay(self, seconds: float, marker: bytes = b"") -> None:
         """Hold what passes, in each direction, for so long; 0 ends it.
 
         Only on connections that began with a request with the bytes `of` in it, if any are given.
         """
-        self._do(lambda: setattr(self, "_delay", (seconds, of)))
+        self._call_in_loop(lambda: setattr(self, "_delay", (seconds, marker)))
 
     @property
     def connections(self) -> int:
-        """How many connections there are, silent ones too."""
-        return self._do(lambda: len(self._pairs))
+        """The number of connections, with silent ones."""
+        return self._call_in_loop(lambda: len(self._pairs))
 
     # --- how it is done --------------------------------------------------------------------------------
 
-    def _do(self, call: Callable[[], T]) -> T:
+    def _call_in_loop(self, call: Callable[[], T]) -> T:
         async def done() -> T:
             return call()
 
@@ -158,7 +158,7 @@ class Proxy:
         with self._ends(pair):
             while data := await reader.read(_CHUNK):
                 await self._hold(pair)
-                self._look(pair, data)
+                self._inspect_request(pair, data)
                 pair.server.write(data)
                 await pair.server.drain()
 
@@ -171,41 +171,41 @@ class Proxy:
                     self._lose(pair, loss)
                     continue
                 if loss is not None:
-                    self._wanted.insert(0, loss)
+                    self._pending_losses.insert(0, loss)
                 pair.client.write(data)
                 await pair.client.drain()
 
     async def _hold(self, pair: _Pair) -> None:
         await pair.flows.wait()
-        seconds, of = self._delay
-        if seconds and of in pair.head:
+        seconds, marker = self._delay
+        if seconds and marker in pair.head:
             await asyncio.sleep(seconds)
 
-    def _look(self, pair: _Pair, data: bytes) -> None:
+    def _inspect_request(self, pair: _Pair, data: bytes) -> None:
         """See who this is, and whether the reply to this is one to lose."""
         if len(pair.head) < _HEAD:
             pair.head += data[:_HEAD]
-        if not self._wanted:
+        if not self._pending_losses:
             pair.tail = b""
             return
-        loss = self._wanted[0]
-        seen = pair.tail + data
-        if loss.to in seen:
-            pair.loses = self._wanted.pop(0)
-            seen = b""
-        pair.tail = seen[-len(loss.to) :]
+        loss = self._pending_losses[0]
+        received = pair.tail + data
+        if loss.to in received:
+            pair.loses = self._pending_losses.pop(0)
+            received = b""
+        pair.tail = received[-len(loss.to) :]
 
     def _lose(self, pair: _Pair, loss: _Loss) -> None:
         pair.flows.clear()
-        with self._told:
+        with self._lost_changed:
             self.lost += 1
-            self._told.notify_all()
+            self._lost_changed.notify_all()
         if loss.then == "cut":
             self._reset(pair)
 
     @contextlib.contextmanager
     def _ends(self, pair: _Pair) -> Iterator[None]:
-        """When one half ends, in whatever way, so does the other."""
+        """Close both halves of a connection when one of them ends."""
         try:
             yield
         except OSError:

@@ -15,17 +15,17 @@ _HEAD = ["", "scenario", "confirmed", "success", "dead", "cancelled", "expired",
 _HEAD += ["recovery p50 / p99 / max, s", "goes on after, s", "held"]
 
 
-def ours(found: dict[str, Any]) -> Table:
-    """Headrace, a row a scenario."""
+def headrace_table(results: dict[str, Any]) -> Table:
+    """Build the table of Headrace, with a row for each scenario."""
     rows = [_HEAD]
-    for one in _of(found, "headrace"):
-        verdict = one["verdict"]
+    for played in played_with(results, "headrace"):
+        verdict = played["verdict"]
         counts = [verdict[name] for name in ("confirmed", "succeeded", "dead", "cancelled", "expired")]
         lost = verdict["lost"] + verdict["stuck"]
         rows.append(
             [
-                str(one["number"]),
-                one["title"],
+                str(played["number"]),
+                played["title"],
                 *(f"{count:,}" for count in (*counts, lost, verdict["twice"], verdict["ran_again"])),
                 _recovery(verdict["recovery"]),
                 f"{max(verdict['resumed']):.1f}" if verdict["resumed"] else "",
@@ -35,33 +35,41 @@ def ours(found: dict[str, Any]) -> Table:
     return rows
 
 
-def beside(found: dict[str, Any]) -> Table:
-    """Stock Celery beside Headrace, where it was played with both."""
+def comparison_table(results: dict[str, Any]) -> Table:
+    """Build the table of scenarios that ran with both systems."""
     rows = [["", "scenario", "", "confirmed", "lost", "no end in sight", "published twice", "ran again", "noted"]]
-    own = {one["number"]: one for one in _of(found, "headrace")}
-    for control in _of(found, "celery"):
-        for one, title in ((own.get(control["number"]), "Headrace"), (control, "stock Celery")):
-            if one is None:
+    own = {played["number"]: played for played in played_with(results, "headrace")}
+    for control in played_with(results, "celery"):
+        for played, title in ((own.get(control["number"]), "Headrace"), (control, "stock Celery")):
+            if played is None:
                 continue
-            verdict = one["verdict"]
+            verdict = played["verdict"]
             counts = [verdict[name] for name in ("confirmed", "lost", "stuck", "twice", "ran_again")]
-            shown = [f"{count:,}" for count in counts]
+            formatted = [f"{count:,}" for count in counts]
             rows.append(
-                [str(one["number"]), one["title"], f"{title}, {one['times']} x", *shown, "; ".join(one["notes"])]
+                [
+                    str(played["number"]),
+                    played["title"],
+                    f"{title}, {played['times']} x",
+                    *formatted,
+                    "; ".join(played["notes"]),
+                ]
             )
     return rows
 
 
-def what(found: dict[str, Any]) -> Table:
-    """What is done in each scenario, and what it noted."""
-    rows = [["", "what is done", "times", "noted"]]
-    for one in _of(found, "headrace"):
-        rows.append([str(one["number"]), one["about"], str(one["times"]), "; ".join(one["notes"])])
+def description_table(results: dict[str, Any]) -> Table:
+    """Build the table of scenarios with their faults and notes."""
+    rows = [["", "fault", "times", "noted"]]
+    for played in played_with(results, "headrace"):
+        rows.append([str(played["number"]), played["about"], str(played["times"]), "; ".join(played["notes"])])
     return rows
 
 
-def _of(found: dict[str, Any], system: str) -> list[dict[str, Any]]:
-    return sorted((one for one in found["played"] if one["system"] == system), key=lambda one: one["number"])
+def played_with(results: dict[str, Any], system: str) -> list[dict[str, Any]]:
+    """Return the scenarios played with a system, by number."""
+    played = [scenario for scenario in results["played"] if scenario["system"] == system]
+    return sorted(played, key=lambda scenario: scenario["number"])
 
 
 def _recovery(values: Sequence[float]) -> str:
@@ -70,60 +78,60 @@ def _recovery(values: Sequence[float]) -> str:
     return " / ".join(f"{percentile(values, percent):.1f}" for percent in (50, 99, 100))
 
 
-def broken(found: dict[str, Any]) -> list[str]:
-    """A line for each promise that did not hold with Headrace."""
+def broken(results: dict[str, Any]) -> list[str]:
+    """List the broken promises of Headrace, a line each."""
     lines = [
-        f"{one['number']} {one['title']}: {words}"
-        for one in _of(found, "headrace")
-        for words in one["verdict"]["broken"]
+        f"{played['number']} {played['title']}: {words}"
+        for played in played_with(results, "headrace")
+        for words in played["verdict"]["broken"]
     ]
-    return lines + [f"{one['number']} {one['title']}: {one['reason']}" for one in found["failed"]]
+    return lines + [f"{played['number']} {played['title']}: {played['reason']}" for played in results["failed"]]
 
 
-def left_out(found: dict[str, Any]) -> list[str]:
-    """A line for each scenario that was not played."""
-    return [f"{one['number']} {one['title']}: {one['reason']}" for one in found["left_out"]]
+def left_out(results: dict[str, Any]) -> list[str]:
+    """List the scenarios that were left out, a line each."""
+    return [f"{played['number']} {played['title']}: {played['reason']}" for played in results["left_out"]]
 
 
-def machine(found: dict[str, Any]) -> str:
-    """Where it ran, in a sentence."""
-    host = found["machine"]
+def machine(results: dict[str, Any]) -> str:
+    """Describe the machine and the run in a sentence."""
+    host = results["machine"]
     return (
-        f"Played on {found['date']} at commit {found['commit']}, in {found['minutes']:.0f} minutes: "
+        f"Played on {results['date']} at commit {results['commit']}, in {results['minutes']:.0f} minutes: "
         f"{host['processor']}, {host['cores']} cores, {host['memory_gb']:.0f} GB, {host['system']}; "
-        f"Redis {found['redis']}, "
-        f"celery {found['celery']}; seed {found['seed']}."
+        f"Redis {results['redis']}, "
+        f"celery {results['celery']}; seed {results['seed']}."
     )
 
 
-def terminal(found: dict[str, Any]) -> str:
-    """All of it as plain text."""
-    parts = [machine(found), as_text(ours(found))]
-    if len(table := beside(found)) > 1:
+def terminal(results: dict[str, Any]) -> str:
+    """Format all results as plain text."""
+    parts = [machine(results), as_text(headrace_table(results))]
+    if len(table := comparison_table(results)) > 1:
         parts.append(as_text(table))
-    for title, lines in (("left out", left_out(found)), ("BROKEN", broken(found))):
+    for title, lines in (("left out", left_out(results)), ("BROKEN", broken(results))):
         if lines:
             parts.append("\n".join([f"{title}:", *(f"  {line}" for line in lines)]))
     return "\n\n".join(parts)
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """All of it as the documentation shows it."""
+def markdown(results: dict[str, Any]) -> str:
+    """Format all results as Markdown for the documentation."""
     parts = [
-        machine(found),
+        machine(results),
         "### Headrace",
-        as_markdown(ours(found)),
+        as_markdown(headrace_table(results)),
         "### Stock Celery beside it",
-        as_markdown(beside(found)),
-        "### What is done",
-        as_markdown(what(found)),
+        as_markdown(comparison_table(results)),
+        "### Faults",
+        as_markdown(description_table(results)),
     ]
-    for title, lines in (("Left out", left_out(found)), ("Broken", broken(found))):
+    for title, lines in (("Left out", left_out(results)), ("Broken", broken(results))):
         if lines:
             parts += [f"### {title}", "\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(parts)
 
 
-def write_into(page: Path, found: dict[str, Any]) -> None:
+def write_into(page: Path, results: dict[str, Any]) -> None:
     """Put the results between the marks of a page."""
-    replace_between(page, _BEGIN, _END, markdown(found))
+    replace_between(page, _BEGIN, _END, markdown(results))

@@ -36,7 +36,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def about(self) -> str:
-        """What is done, in a sentence or two."""
+        """The fault, in a sentence or two."""
         return " ".join((self.play.__doc__ or "").split())
 
 
@@ -78,28 +78,28 @@ def scenario(
     return add
 
 
-def play(one: Scenario, system: str, size: Size, nursery: Nursery, seed: int) -> Played:
+def play(chosen: Scenario, system: str, size: Size, nursery: Nursery, seed: int) -> Played:
     """Play a scenario. Raises LeftOut; and TimeoutError or RuntimeError where it cannot be played to its end."""
-    ours = system == "headrace"
-    times = getattr(one, size) if ours else one.control
-    lease = min(one.ground.lease, _SHORT_LEASE) if size == "short" else one.ground.lease
-    ground = msgspec.structs.replace(one.ground, lease=lease, mixed=one.ground.mixed and ours)
+    is_headrace = system == "headrace"
+    times = getattr(chosen, size) if is_headrace else chosen.control
+    lease = min(chosen.ground.lease, _SHORT_LEASE) if size == "short" else chosen.ground.lease
+    ground = msgspec.structs.replace(chosen.ground, lease=lease, mixed=chosen.ground.mixed and is_headrace)
     began = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder,
         Arena(SYSTEMS[system], nursery, Path(folder), ground, times=times, seed=seed) as arena,
     ):
         try:
-            one.play(arena)
+            chosen.play(arena)
             verdict = arena.verdict()
         except Exception as error:
             error.add_note(arena.last_words())
             raise
         notes = arena.notes
     return Played(
-        number=one.number,
-        title=one.title,
-        about=one.about,
+        number=chosen.number,
+        title=chosen.title,
+        about=chosen.about,
         system=system,
         times=times,
         lease=lease,

@@ -24,7 +24,7 @@ _DOWN_AFTER = 1000
 class Sentinels:
     """Beside a primary that runs. A context manager; `folder` takes the replica's data.
 
-    All know the primary by the port of a proxy before it: a Sentinel mends a replica that looks elsewhere.
+    All know the primary by the port of a proxy: a Sentinel corrects a replica that follows another address.
     """
 
     def __init__(self, primary: EmbeddedRedis, folder: Path) -> None:
@@ -38,21 +38,21 @@ class Sentinels:
 
     def lag(self, seconds: float) -> None:
         """Let the replica lag so far behind, in each direction."""
-        self._between.delay(seconds, of=b"PSYNC")
+        self._between.delay(seconds, marker=b"PSYNC")
 
     def lose(self) -> None:
-        """What is on its way to the replica never arrives."""
+        """Drop all data that is on its way to the replica."""
         self._between.cut()
 
     def promoted(self) -> bool:
-        """Whether all Sentinels name the replica as the primary."""
+        """Check that all Sentinels name the replica as the primary."""
         return all(_primary(port) == self.replica.port for port in self._ports)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._between = stack.enter_context(Proxy(self.primary.port))
-            of = f"127.0.0.1 {self._between.port}"
-            options = ["--dir", str(self._folder), "--replicaof", of, "--auto-aof-rewrite-percentage", "0"]
+            primary = f"127.0.0.1 {self._between.port}"
+            options = ["--dir", str(self._folder), "--replicaof", primary, "--auto-aof-rewrite-percentage", "0"]
             self.replica = stack.enter_context(EmbeddedRedis(*options))
             self.client = stack.enter_context(redis.Redis.from_url(self.replica.url, client_name="chaos"))
             wait_until(self._is_in_step, 20, "a replica in step")

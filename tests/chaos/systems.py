@@ -38,7 +38,7 @@ class System(Protocol):
     def environ(self, url: str, models: Path, ready: Path, lease: float) -> dict[str, str]: ...
 
     def waiting(self, server: redis.Redis) -> int:
-        """How many jobs are queued, delayed, or with a worker."""
+        """Return the number of jobs that are queued, delayed or held by a worker."""
 
     def leftovers(self, server: redis.Redis) -> list[str]:
         """Keys that should not be there when all is done."""
@@ -57,7 +57,7 @@ class Headrace:
 
     _keys = Keys()
     _queues = tuple(map(queue_name, (model.MODEL, model.ALONE)))
-    _kept = (
+    _expected_keys = (
         *_COMMON,
         "headrace:id:*",
         "headrace:contracts:*",
@@ -92,12 +92,12 @@ class Headrace:
 
     def leftovers(self, server: redis.Redis) -> list[str]:
         # The empty lease of a worker that was killed while it waited goes when it has been seen twice.
-        kept = (
-            self._kept
+        expected = (
+            self._expected_keys
             if run(partial(execute, server), queues.read_leases(self._keys))
-            else (*self._kept, self._keys.leases)
+            else (*self._expected_keys, self._keys.leases)
         )
-        return _others(server, kept)
+        return _others(server, expected)
 
     def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
         frames: list[bytes] = []
@@ -137,13 +137,13 @@ class Stock:
 SYSTEMS: Mapping[str, System] = {"headrace": Headrace(), "celery": Stock()}
 
 
-def _others(server: redis.Redis, kept: tuple[str, ...]) -> list[str]:
+def _others(server: redis.Redis, expected: tuple[str, ...]) -> list[str]:
     keys = (key.decode(errors="replace") for key in server.scan_iter(count=1000))
-    return sorted(key for key in keys if not any(fnmatch.fnmatchcase(key, pattern) for pattern in kept))
+    return sorted(key for key in keys if not any(fnmatch.fnmatchcase(key, pattern) for pattern in expected))
 
 
-def _members(got: Any) -> list[bytes]:
-    return list(got)
+def _members(reply: Any) -> list[bytes]:
+    return list(reply)
 
 
 def everything_in(server: redis.Redis, but: tuple[str, ...]) -> bytes:

@@ -1,4 +1,4 @@
-"""The chaos suite in small: the same scenarios and checks as `make chaos`, with few blows and a short lease."""
+"""The chaos suite in small: the same scenarios and checks as `make chaos`, with few faults and a short lease."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.chaos.suite import SCENARIOS
 from tests.chaos.workers import Nursery
 
 #: Those that `make test` plays.
-SHORT = [one for one in SCENARIOS.values() if one.short]
+SHORT = [scenario for scenario in SCENARIOS.values() if scenario.short]
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,10 @@ def test_the_suite_has_every_scenario() -> None:
     assert sorted(SCENARIOS) == list(range(1, 20))
 
 
-@pytest.mark.parametrize("one", SHORT, ids=lambda one: one.title)
-def test_no_confirmed_job_is_lost_and_no_outcome_published_twice(one: Scenario, nursery: Nursery) -> None:
+@pytest.mark.parametrize("scenario", SHORT, ids=lambda scenario: scenario.title)
+def test_no_confirmed_job_is_lost_and_no_outcome_published_twice(scenario: Scenario, nursery: Nursery) -> None:
     try:
-        played = play(one, "headrace", "short", nursery, seed=1)
+        played = play(scenario, "headrace", "short", nursery, seed=1)
     except LeftOut as reason:
         pytest.skip(str(reason))
     assert played.verdict.confirmed > 0

@@ -37,7 +37,7 @@ def redis_killed(arena: Arena) -> None:
 def restart(arena: Arena) -> None:
     """Start Redis again, and wait until work goes on."""
     arena.redis.start()
-    arena.back.append(moment := time.monotonic())
+    arena.redis_returns.append(moment := time.monotonic())
     arena.wait(lambda: arena.witness.first_after(moment), "an outcome after the restart", 60)
 
 
@@ -51,7 +51,7 @@ def connections_killed(arena: Arena) -> None:
             for client in arena.server.client_list():
                 if client["name"] not in _OURS:
                     arena.server.client_kill_filter(_id=client["id"])
-        arena.back.append(time.monotonic())
+        arena.redis_returns.append(time.monotonic())
 
 
 @scenario(11, "Redis full", long=4, control=3)
@@ -64,7 +64,7 @@ def redis_full(arena: Arena) -> None:
             arena.server.config_set("maxmemory", arena.server.info("memory")["used_memory"])
             time.sleep(3)
             arena.server.config_set("maxmemory", 0)
-            arena.back.append(time.monotonic())
+            arena.redis_returns.append(time.monotonic())
     arena.notes.append(f"{arena.submits_raised} submits raised")
 
 
@@ -109,16 +109,18 @@ def failover(arena: Arena) -> None:
         arena.wait(arena.sentinels.promoted, "a new primary")
         arena.server = arena.witness.client = arena.sentinels.client
         arena.notes.append(f"a new primary after {time.monotonic() - killed:.1f} s")
-        arena.back.append(moment := time.monotonic())
+        arena.redis_returns.append(moment := time.monotonic())
         arena.redis.start()  # Sentinel makes it a replica of the new one
         arena.sentinels.lag(0)
         arena.wait(lambda: arena.witness.first_after(moment), "an outcome")
         arena.wait(lambda: arena.server.info("replication")["connected_slaves"], "a replica of the new primary")
         time.sleep(4)
-    asked = ledger.read(arena.folder).asked
+    submitted = ledger.read(arena.folder).submitted
     arena.redis_folder = arena.folder / "replica"
-    arena.may_lose = frozenset(job for job, line in asked.items() if not line.durable and line.at < killed)
-    arena.notes.append(f"{sum(line.durable for line in asked.values())} jobs durable")
+    arena.may_lose = frozenset(
+        job for job, line in submitted.items() if not line.durable and line.written_at < killed
+    )
+    arena.notes.append(f"{sum(line.durable for line in submitted.values())} jobs durable")
 
 
 @scenario(19, "the disk under Redis full", long=2, disk=_DISK)
@@ -145,7 +147,7 @@ def disk_full(arena: Arena) -> None:
                 restart(arena)
             else:
                 arena.wait(lambda: not _refuses(arena.server), "writes taken again")
-                arena.back.append(time.monotonic())
+                arena.redis_returns.append(time.monotonic())
 
 
 def _fill(filler: Path) -> None:

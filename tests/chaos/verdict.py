@@ -1,4 +1,4 @@
-"""The master check: what was confirmed against what became of it. Pure; the arena collects what it is given."""
+"""The final check: compare the confirmed jobs with their outcomes. Pure; the arena collects the evidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tests.chaos.jobs import is_right
-from tests.chaos.ledger import Books
+from tests.chaos.ledger import LedgerContents
 
 #: Seconds over the lease in which a lost worker's jobs have run elsewhere, and from Redis's return to an outcome.
 OVER_LEASE, RESUMES_WITHIN = 2.0, 5.0
@@ -23,18 +23,18 @@ class Run(msgspec.Struct, frozen=True):
     """A run as the model wrote it down: the process, when (monotonic), and the job."""
 
     pid: int
-    at: float
+    started_at: float
     job: str
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found when all was over."""
+    """The observations at the end of a scenario."""
 
-    books: Books
+    ledgers: LedgerContents
     #: Job id -> the outcome as stored.
     stored: Mapping[str, bytes]
     #: Job id -> when each announcement came.
-    heard: Mapping[str, Sequence[float]]
+    published: Mapping[str, Sequence[float]]
     runs: Sequence[Run]
     #: Writes of a result beyond the first of its job, by the append-only file.
     stored_twice: int
@@ -43,7 +43,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     #: Ids still in some list, hash or sorted set.
     still_there: frozenset[str]
     leftovers: Sequence[str]
-    #: Seconds from a blow to the outcome of the last job the victim held.
+    #: Seconds from a kill to the outcome of the last job the victim held.
     recovery: Sequence[float]
     #: Seconds from the moment Redis was back to the next outcome.
     resumed: Sequence[float]
@@ -77,54 +77,56 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     broken: list[str]
 
 
-def judge(found: Evidence) -> Verdict:
-    """What became of the jobs, and whether all promises held."""
-    books = found.books
-    ends = {job: _end(raw) for job, raw in found.stored.items()}
-    confirmed = {job: ends.get(job) for job in books.confirmed}
+def judge(evidence: Evidence) -> Verdict:
+    """Count the outcomes of the jobs, and list the broken promises."""
+    ledgers = evidence.ledgers
+    ends = {job: _end(raw) for job, raw in evidence.stored.items()}
+    confirmed = {job: ends.get(job) for job in ledgers.confirmed}
     without = {job for job, end in confirmed.items() if end is None}
-    lost = without - found.still_there
+    lost = without - evidence.still_there
     counts = Counter(end[0] for end in confirmed.values() if end is not None)
     reasons = Counter(end[1].get("reason", "failed") for end in ends.values() if end and end[0] == "dead")
-    runs = Counter(run.job for run in found.runs)
-    twice = max(found.stored_twice, sum(len(times) - 1 for times in found.heard.values()))
+    runs = Counter(run.job for run in evidence.runs)
+    twice = max(evidence.stored_twice, sum(len(times) - 1 for times in evidence.published.values()))
 
-    broken = [f"{word}: {_some(jobs)}" for word, jobs in _wrong(found, ends).items() if jobs]
-    if bad := lost - found.may_lose:
-        broken.append(f"lost: {_some(bad)}")
-    if stuck := without & found.still_there:
-        broken.append(f"without an outcome: {_some(stuck)}")
-    if twice and not found.may_repeat:
+    broken = [f"{word}: {format_jobs(jobs)}" for word, jobs in find_wrong_outcomes(evidence, ends).items() if jobs]
+    if bad := lost - evidence.may_lose:
+        broken.append(f"lost: {format_jobs(bad)}")
+    if stuck := without & evidence.still_there:
+        broken.append(f"without an outcome: {format_jobs(stuck)}")
+    if twice and not evidence.may_repeat:
         broken.append(f"{twice} outcomes published twice")
-    if found.leftovers:
-        broken.append(f"keys left: {_some(found.leftovers)}")
-    if found.recovery and (late := percentile(found.recovery, 99)) > found.lease + OVER_LEASE:
-        broken.append(f"recovery p99 {late:.1f} s, more than the lease of {found.lease:g} s and 2 s")
-    if found.resumed and max(found.resumed) > RESUMES_WITHIN:
-        broken.append(f"work went on only after {max(found.resumed):.1f} s")
+    if evidence.leftovers:
+        broken.append(f"keys left: {format_jobs(evidence.leftovers)}")
+    if evidence.recovery and (late := percentile(evidence.recovery, 99)) > evidence.lease + OVER_LEASE:
+        broken.append(f"recovery p99 {late:.1f} s, more than the lease of {evidence.lease:g} s and 2 s")
+    if evidence.resumed and max(evidence.resumed) > RESUMES_WITHIN:
+        broken.append(f"work went on only after {max(evidence.resumed):.1f} s")
     return Verdict(
         confirmed=len(confirmed),
         succeeded=counts["success"],
         dead=counts["dead"],
         cancelled=counts["cancelled"],
         expired=counts["expired"],
-        raised=sum(books.raised.values()),
+        raised=sum(ledgers.raised.values()),
         lost=len(lost),
-        stuck=len(without & found.still_there),
+        stuck=len(without & evidence.still_there),
         ran_again=sum(count > 1 for count in runs.values()),
         twice=twice,
-        recovery=sorted(found.recovery),
-        resumed=sorted(found.resumed),
+        recovery=sorted(evidence.recovery),
+        resumed=sorted(evidence.resumed),
         reasons=dict(reasons),
         broken=broken,
     )
 
 
-def _wrong(found: Evidence, ends: Mapping[str, tuple[str, dict[str, Any]] | None]) -> dict[str, set[str]]:
+def find_wrong_outcomes(
+    evidence: Evidence, ends: Mapping[str, tuple[str, dict[str, Any]] | None]
+) -> dict[str, set[str]]:
     """Jobs whose outcome is not what it should be, by what is wrong."""
-    asked = found.books.asked
+    submitted = evidence.ledgers.submitted
     wrong: dict[str, set[str]] = {
-        "an outcome nobody asked for": {job for job in ends if job not in asked},
+        "an outcome nobody asked for": {job for job in ends if job not in submitted},
         "no outcome that can be read": {job for job, end in ends.items() if end is None},
         "another job's answer": {
             job
@@ -132,36 +134,41 @@ def _wrong(found: Evidence, ends: Mapping[str, tuple[str, dict[str, Any]] | None
             if end and end[0] == "success" and not is_right(job, end[1]["result"].get("predictions", []))
         },
         "cancelled and yet another outcome": {
-            job for job in found.books.cancelled if (end := ends.get(job)) and end[0] != "cancelled"
+            job for job in evidence.ledgers.cancelled if (end := ends.get(job)) and end[0] != "cancelled"
         },
         "expired too early": {
             job
             for job, end in ends.items()
-            if end and end[0] == "expired" and job in asked and not _is_over(found, job, asked[job].expires)
+            if end
+            and end[0] == "expired"
+            and job in submitted
+            and not _is_over(evidence, job, submitted[job].expires)
         },
     }
     began: dict[str, float] = {}
-    for run in found.runs:
-        began.setdefault(run.job, run.at)
+    for run in evidence.runs:
+        began.setdefault(run.job, run.started_at)
     wrong["run before its time"] = {
-        job for job, line in asked.items() if job in began and began[job] < line.at + line.delay - _SLACK
+        job
+        for job, line in submitted.items()
+        if job in began and began[job] < line.written_at + line.delay - _SLACK
     }
-    if found.dead is not None:
+    if evidence.dead is not None:
         failed = {job for job, end in ends.items() if end and end[0] == "dead"}
-        wrong["failed and no dead letter"] = failed - found.dead
-        wrong["a dead letter and not failed"] = (set(found.dead) & asked.keys()) - failed
+        wrong["failed and no dead letter"] = failed - evidence.dead
+        wrong["a dead letter and not failed"] = (set(evidence.dead) & submitted.keys()) - failed
     return wrong
 
 
-def _is_over(found: Evidence, job: str, expires: float) -> bool:
+def _is_over(evidence: Evidence, job: str, expires: float) -> bool:
     if not expires:
         return False
-    heard = found.heard.get(job)
-    return not heard or heard[0] - found.books.asked[job].at >= expires - _SLACK
+    published = evidence.published.get(job)
+    return not published or published[0] - evidence.ledgers.submitted[job].written_at >= expires - _SLACK
 
 
 def _end(raw: bytes) -> tuple[str, dict[str, Any]] | None:
-    """How a job ended by what is stored, and all of it."""
+    """Decode a stored outcome: its kind, and the whole of it; None for what is no outcome."""
     try:
         stored: dict[str, Any] = json.loads(raw)
         status, result = stored["status"], stored["result"]
@@ -176,7 +183,7 @@ def _end(raw: bytes) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def _some(jobs: set[str] | Sequence[str]) -> str:
+def format_jobs(jobs: set[str] | Sequence[str]) -> str:
     first = ", ".join(sorted(jobs)[:5])
     return f"{len(jobs)} ({first}{', ...' if len(jobs) > 5 else ''})"
 

@@ -1,4 +1,4 @@
-"""Who saw what was published: a subscriber of our own, and Redis's append-only file.
+"""Observers of published outcomes: a subscriber of the suite, and Redis's append-only file.
 
 The subscriber tells when an outcome was announced, and how often. It hears nothing while it has no connection, so
 over restarts of Redis the append-only file is the proof: every write of a result key is in it.
@@ -30,18 +30,26 @@ class Witness:
         #: Where to listen; after a failover, the new primary.
         self.client = client
         #: Job id -> when (monotonic) each announcement came.
-        self.heard: dict[str, list[float]] = {}
+        self.published: dict[str, list[float]] = {}
         self._over = threading.Event()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="chaos-witness", daemon=True)
 
     def twice(self) -> int:
         """Announcements beyond the first of each job."""
-        return sum(len(times) - 1 for times in self.heard.values())
+        return sum(len(times) - 1 for times in self.published.values())
 
     def first_after(self, moment: float) -> float | None:
         """Seconds from a moment to the next announcement; None where none came."""
-        return min((at - moment for times in self.heard.values() for at in times if at > moment), default=None)
+        return min(
+            (
+                published_at - moment
+                for times in self.published.values()
+                for published_at in times
+                if published_at > moment
+            ),
+            default=None,
+        )
 
     def _listen(self) -> None:
         while not self._over.is_set():
@@ -57,7 +65,7 @@ class Witness:
                 self._listening.set()
                 if message is not None and message["type"] == "pmessage":
                     job = message["channel"].decode().removeprefix(RESULT)
-                    self.heard.setdefault(job, []).append(time.monotonic())
+                    self.published.setdefault(job, []).append(time.monotonic())
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -83,17 +91,17 @@ def stored_twice(folder: Path) -> int:
 
 def _commands(log: bytes) -> Iterator[list[bytes]]:
     """The commands of an append-only file; what was cut off at its end is none."""
-    at = 0
-    while log.startswith(b"*", at):
-        end = log.find(b"\r\n", at)
-        count, at, words = int(log[at + 1 : end]), end + 2, list[bytes]()
+    position = 0
+    while log.startswith(b"*", position):
+        end = log.find(b"\r\n", position)
+        count, position, words = int(log[position + 1 : end]), end + 2, list[bytes]()
         for _ in range(count):
-            end = log.find(b"\r\n", at)
+            end = log.find(b"\r\n", position)
             if end < 0:
                 return
-            length = int(log[at + 1 : end])
+            length = int(log[position + 1 : end])
             words.append(log[end + 2 : end + 2 + length])
-            at = end + 2 + length + 2
-        if at > len(log):
+            position = end + 2 + length + 2
+        if position > len(log):
             return
         yield words

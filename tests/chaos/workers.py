@@ -20,14 +20,14 @@ ROOT = Path(__file__).parents[2]
 SEARCHED = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
-def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """What the condition gives once it is true. Raises TimeoutError saying `what` did not come."""
+def wait_until(condition: Callable[[], Any], seconds: float, description: str) -> Any:
+    """Wait until the condition holds, and return its value. Raises TimeoutError with the description."""
     deadline = time.monotonic() + seconds
-    while not (got := condition()):
+    while not (value := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:g} s")
+            raise TimeoutError(f"{description}: not within {seconds:g} s")
         time.sleep(0.02)
-    return got
+    return value
 
 
 def children(pid: int) -> list[int]:
@@ -98,10 +98,10 @@ class Nursery:
         order = {"argv": list(argv), "environ": dict(environ), "log": str(log)}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        told = self._process.stdout.readline()
-        if not told:
+        reply = self._process.stdout.readline()
+        if not reply:
             raise RuntimeError(f"no worker can be started: {self._log.read_text()[-2000:]}")
-        return int(told)
+        return int(reply)
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:

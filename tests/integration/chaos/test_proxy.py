@@ -88,7 +88,7 @@ def test_a_delay_holds_what_passes(proxy: Proxy, through: redis.Redis) -> None:
     began = time.monotonic()
     assert through.ping()
     assert 0.1 <= time.monotonic() - began < 0.3
-    proxy.delay(0.5, of=b"ANOTHER")
+    proxy.delay(0.5, marker=b"ANOTHER")
     began = time.monotonic()
     assert through.ping()
     assert time.monotonic() - began < 0.3

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.evidence import Blow, recoveries
-from tests.chaos.ledger import Books, Line, read
+from tests.chaos.evidence import Kill, recoveries
+from tests.chaos.ledger import LedgerContents, Line, read
 from tests.chaos.verdict import Evidence, Run, judge, percentile
 from tests.chaos.witness import stored_twice
 
 
 def success(number: int, prediction: float | None = None) -> bytes:
     """An outcome as the model of the suite gives it to the job of that number."""
-    told = 20 * number if prediction is None else prediction
-    return json.dumps({"status": "SUCCESS", "result": {"predictions": [told]}}).encode()
+    value = 20 * number if prediction is None else prediction
+    return json.dumps({"status": "SUCCESS", "result": {"predictions": [value]}}).encode()
 
 
 def failure(reason: str = "crash") -> bytes:
@@ -30,11 +30,16 @@ CANCELLED = json.dumps({"status": "REVOKED", "result": {"exc_message": ["revoked
 
 def evidence(**changed: Any) -> Evidence:
     """Four jobs that ended well, each in its own way."""
-    asked = {f"job-{n}": Line(do="asked", ids=[f"job-{n}"], at=100.0, expires=float(n == 4)) for n in range(1, 5)}
-    found: dict[str, Any] = {
-        "books": Books(asked=asked, confirmed=dict.fromkeys(asked, 100.1), cancelled={"job-3"}),
+    submitted = {
+        f"job-{n}": Line(do="asked", ids=[f"job-{n}"], written_at=100.0, expires=float(n == 4))
+        for n in range(1, 5)
+    }
+    fields: dict[str, Any] = {
+        "ledgers": LedgerContents(
+            submitted=submitted, confirmed=dict.fromkeys(submitted, 100.1), cancelled={"job-3"}
+        ),
         "stored": {"job-1": success(1), "job-2": failure(), "job-3": CANCELLED, "job-4": EXPIRED},
-        "heard": {job: [101.5] for job in asked},
+        "published": {job: [101.5] for job in submitted},
         "runs": [Run(7, 101.0, "job-1"), Run(7, 101.0, "job-2")],
         "stored_twice": 0,
         "dead": frozenset({"job-2", "from-elsewhere"}),
@@ -44,7 +49,7 @@ def evidence(**changed: Any) -> Evidence:
         "resumed": [0.4],
         "lease": 10.0,
     }
-    return Evidence(**(found | changed))
+    return Evidence(**(fields | changed))
 
 
 def test_jobs_that_end_as_they_should_break_nothing() -> None:
@@ -68,13 +73,13 @@ def without(job: str) -> dict[str, bytes]:
         ({"stored": evidence().stored | {"job-1": success(2)}}, "another job's answer: 1 (job-1)"),
         ({"stored": evidence().stored | {"job-3": success(3)}}, "cancelled and yet another outcome: 1 (job-3)"),
         ({"stored": evidence().stored | {"job-1": EXPIRED}}, "expired too early: 1 (job-1)"),
-        ({"heard": evidence().heard | {"job-4": [100.5]}}, "expired too early: 1 (job-4)"),
+        ({"published": evidence().published | {"job-4": [100.5]}}, "expired too early: 1 (job-4)"),
         ({"stored": evidence().stored | {"job-9": success(9)}}, "an outcome nobody asked for: 1 (job-9)"),
         ({"stored": evidence().stored | {"job-1": b"{}"}}, "no outcome that can be read: 1 (job-1)"),
         ({"runs": [Run(7, 99.0, "job-1")]}, "run before its time: 1 (job-1)"),
         ({"dead": frozenset()}, "failed and no dead letter: 1 (job-2)"),
         ({"dead": frozenset({"job-1", "job-2"})}, "a dead letter and not failed: 1 (job-1)"),
-        ({"heard": evidence().heard | {"job-1": [101.0, 102.0]}}, "1 outcomes published twice"),
+        ({"published": evidence().published | {"job-1": [101.0, 102.0]}}, "1 outcomes published twice"),
         ({"stored_twice": 2}, "2 outcomes published twice"),
         ({"leftovers": ["headrace:lease:x"]}, "keys left: 1 (headrace:lease:x)"),
         ({"recovery": [12.1]}, "recovery p99 12.1 s, more than the lease of 10 s and 2 s"),
@@ -96,9 +101,9 @@ def test_jobs_that_ran_again_are_counted_once_each() -> None:
     assert judge(evidence(runs=again)).ran_again == 1
 
 
-def test_recovery_is_counted_from_the_last_blow_that_hit_a_job() -> None:
-    blows = [Blow(10.0, frozenset({"a", "b"})), Blow(12.0, frozenset({"b"})), Blow(13.0, frozenset())]
-    assert recoveries(blows, {"a": [11.0], "b": [15.0]}) == [1.0, 3.0]
+def test_recovery_is_counted_from_the_last_kill_that_hit_a_job() -> None:
+    kills = [Kill(10.0, frozenset({"a", "b"})), Kill(12.0, frozenset({"b"})), Kill(13.0, frozenset())]
+    assert recoveries(kills, {"a": [11.0], "b": [15.0]}) == [1.0, 3.0]
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
@@ -106,7 +111,9 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 
 def test_a_ledger_cut_off_in_a_line_is_read_up_to_it(tmp_path: Path) -> None:
-    whole = b'{"do":"asked","ids":["job-1"],"at":1.0}\n{"do":"confirmed","ids":["job-1"],"at":2.0}\n'
+    whole = (
+        b'{"do":"asked","ids":["job-1"],"written_at":1.0}\n{"do":"confirmed","ids":["job-1"],"written_at":2.0}\n'
+    )
     (tmp_path / "one.ledger").write_bytes(whole + b'{"do":"confirmed","ids":["job-2"')
     books = read(tmp_path)
     assert books.confirmed == {"job-1": 2.0}
