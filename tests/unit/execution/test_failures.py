@@ -17,12 +17,12 @@ from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.wire.attempts import Attempt
 from headrace.wire.message import Instance, Job
 from headrace.wire.outcome import Failure, encode_outcome
-from headrace_worker.execution.failures import failure_of, given_up
-from headrace_worker.execution.redaction import STRUCK, strike_out
+from headrace_worker.execution.failures import failure_from_attempts, failure_from_error
+from headrace_worker.execution.redaction import PLACEHOLDER, redact
 
 
 def failed(error: BaseException, *instances: Instance) -> Failure:
-    return failure_of(error, Job(id="a", model="churn", instances=list(instances)))
+    return failure_from_error(error, Job(id="a", model="churn", instances=list(instances)))
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -107,13 +107,13 @@ def test_a_value_cut_off_with_the_end_of_a_message_is_struck_out_too(before: int
     [
         (["crash", "lease_expired"], "crash", "WorkerLostError", "2 times (crash, lease_expired)"),
         (["crash", "replay", "crash"], "crash", "WorkerLostError", "once (crash)"),
-        (["timeout"], "timeout", "TimeLimitExceeded", "more time than it has"),
+        (["timeout"], "timeout", "TimeLimitExceeded", "exceeded its time limit"),
         (["crash", "error:Throttled"], "attempts exhausted", "Throttled", "2 times (crash, error:Throttled)"),
     ],
 )
 def test_a_job_given_up_for_its_attempts_tells_them(causes: list[str], reason: Any, error: str, message: str):
     attempts = [Attempt(cause=cause, owner="me/1", at_ms=1, claim_size=1) for cause in causes]
-    failure = given_up(Job(id="a", model="churn", instances=[]), attempts, reason)
+    failure = failure_from_attempts(Job(id="a", model="churn", instances=[]), attempts, reason)
     assert (failure.job, failure.reason, failure.error) == ("a", reason, error)
     assert message in failure.message
 
@@ -179,7 +179,7 @@ def _holders(value: Any) -> list[list[Instance]]:
 def test_a_text_out_of_an_instance_stands_in_no_failure(value: str, quote: Callable[[Any], str], place: int):
     error = raised(ValueError(f"it was {quote(value)} here"), raised(TypeError(quote(value))))
     said = stored(failed(error, *_holders(value)[place]))
-    assert STRUCK in said
+    assert PLACEHOLDER in said
     message = json.loads(said)["result"]["exc_message"][0]
     for word in value.casefold().split():
         assert word not in said.casefold()
@@ -205,21 +205,21 @@ def test_a_number_out_of_an_instance_stands_in_no_failure(value: float, quote: C
         (
             "could not convert string to float: 'Ann'",
             {"name": "Ann"},
-            f"could not convert string to float: '{STRUCK}'",
+            f"could not convert string to float: '{PLACEHOLDER}'",
         ),
-        ("sex is M, not F", {"sex": "M"}, f"sex is {STRUCK}, not F"),
-        ("age 0.25 or .25 or 25e-2", [0.25], f"age {STRUCK} or {STRUCK} or {STRUCK}"),
-        ("in half precision 41.53125", [41.537], f"in half precision {STRUCK}"),
-        ("3 is not 7", [3, 0.1], f"{STRUCK} is not 7"),
-        ("nothing in Ann Lee but Ann.", "ann lee", f"nothing in {STRUCK} but {STRUCK}."),
-        ("what is -- or 😀", ["--", "😀"], f"what is {STRUCK} or {STRUCK}"),
-        ("card ends in 1111", "4111 1111 1111 1111", f"card ends in {STRUCK}"),
-        ("row 9999999999999999999", [1], f"row {STRUCK}"),
-        ("[41, 42, 43]", [41, 42, 43], f"[{STRUCK}]"),
+        ("sex is M, not F", {"sex": "M"}, f"sex is {PLACEHOLDER}, not F"),
+        ("age 0.25 or .25 or 25e-2", [0.25], f"age {PLACEHOLDER} or {PLACEHOLDER} or {PLACEHOLDER}"),
+        ("in half precision 41.53125", [41.537], f"in half precision {PLACEHOLDER}"),
+        ("3 is not 7", [3, 0.1], f"{PLACEHOLDER} is not 7"),
+        ("nothing in Ann Lee but Ann.", "ann lee", f"nothing in {PLACEHOLDER} but {PLACEHOLDER}."),
+        ("what is -- or 😀", ["--", "😀"], f"what is {PLACEHOLDER} or {PLACEHOLDER}"),
+        ("card ends in 1111", "4111 1111 1111 1111", f"card ends in {PLACEHOLDER}"),
+        ("row 9999999999999999999", [1], f"row {PLACEHOLDER}"),
+        ("[41, 42, 43]", [41, 42, 43], f"[{PLACEHOLDER}]"),
     ],
 )
 def test_values_are_struck_out_one_by_one(message: str, instance: Instance, expected: str):
-    assert strike_out(message, [instance]) == expected
+    assert redact(message, [instance]) == expected
 
 
 @pytest.mark.parametrize(
@@ -232,11 +232,11 @@ def test_values_are_struck_out_one_by_one(message: str, instance: Instance, expe
     ],
 )
 def test_what_stands_in_no_instance_is_kept(message: str):
-    assert strike_out(message, [{"age": 41.5, "plan": "gold", "member": True, "since": None}]) == message
+    assert redact(message, [{"age": 41.5, "plan": "gold", "member": True, "since": None}]) == message
 
 
 def test_instances_of_any_depth_and_size_are_looked_through():
     deep: Any = "Rumpelstiltskin"
     for _ in range(100_000):
         deep = [deep]
-    assert strike_out("Rumpelstiltskin", [deep, 10**400, float("nan"), float("inf")]) == STRUCK
+    assert redact("Rumpelstiltskin", [deep, 10**400, float("nan"), float("inf")]) == PLACEHOLDER

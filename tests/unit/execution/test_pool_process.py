@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from headrace.errors import SettingError
-from headrace_worker.execution.pool_process import check_memory_limit, recycle_at
+from headrace_worker.execution.pool_process import check_memory_limit, max_resident_kilobytes
 
 BEGIN = """
 import os, signal
 from billiard.exceptions import SoftTimeLimitExceeded
-from headrace_worker.execution.pool_process import interruptible, is_short_of_memory, isolate, running
+from headrace_worker.execution.pool_process import interruptible, is_short_of_memory, isolate, claim_signals
 
 def interrupted(*_):
     raise SoftTimeLimitExceeded
@@ -40,7 +40,7 @@ def in_a_process(script: str, limit: int = 0) -> tuple[int, str]:
 
 def test_a_soft_limit_interrupts_a_model_and_nothing_else() -> None:
     script = """
-with running():
+with claim_signals():
     soft_limit()
     print("opened")
     try:
@@ -57,7 +57,7 @@ with running():
 def test_a_soft_limit_that_comes_late_is_not_the_next_claims() -> None:
     script = """
 soft_limit()
-with running():
+with claim_signals():
     with interruptible():
         print("predicted")
 """
@@ -66,7 +66,7 @@ with running():
 
 def test_a_process_told_to_end_first_finishes_its_claim() -> None:
     script = """
-with running():
+with claim_signals():
     os.kill(os.getpid(), signal.SIGTERM)
     print("published", flush=True)
 os.kill(os.getpid(), signal.SIGTERM)
@@ -78,7 +78,7 @@ print("never", flush=True)
 def test_a_process_without_memory_outside_of_a_model_ends_at_once() -> None:
     script = """
 try:
-    with running():
+    with claim_signals():
         raise MemoryError
 finally:
     print("never", flush=True)
@@ -105,5 +105,5 @@ def test_a_limit_that_leaves_no_room_for_jobs_is_refused() -> None:
     check_memory_limit(1 << 40)
     with pytest.raises(SettingError, match="HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded"):
         check_memory_limit(1_000_000)
-    assert recycle_at(0) is None
-    assert recycle_at(1 << 30) == 838_860
+    assert max_resident_kilobytes(0) is None
+    assert max_resident_kilobytes(1 << 30) == 838_860

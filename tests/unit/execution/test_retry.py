@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import BrokerUnavailable, InvalidInput, ModelError, TransientError
 from headrace.wire.attempts import Attempt
-from headrace_worker.execution.retry import GiveUp, Retry, cause_of, decide
+from headrace_worker.execution.retry import GiveUp, Retry, decide_retry, retry_cause
 from headrace_worker.manifest import Limits
 
 
@@ -51,7 +51,7 @@ class MoreThrottled(Throttled):
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_of_a_connection_is_transient(error: BaseException):
-    assert cause_of(error, Limits()) == f"error:{type(error).__name__}"
+    assert retry_cause(error, Limits()) == f"error:{type(error).__name__}"
 
 
 @pytest.mark.parametrize(
@@ -68,29 +68,29 @@ def test_an_error_of_a_connection_is_transient(error: BaseException):
     ids=lambda error: type(error).__name__,
 )
 def test_any_other_error_is_permanent(error: BaseException):
-    assert cause_of(error, Limits()) is None
+    assert retry_cause(error, Limits()) is None
 
 
 @pytest.mark.parametrize("name", ["Throttled", f"{__name__}.Throttled", "RuntimeError", "builtins.RuntimeError"])
 @pytest.mark.parametrize("error", [Throttled(), MoreThrottled()], ids=["itself", "derived"])
 def test_a_model_can_name_further_exceptions(name: str, error: BaseException):
-    assert cause_of(error, Limits(retry_on=("another.Error", name))) == f"error:{type(error).__name__}"
-    assert cause_of(ValueError(), Limits(retry_on=(name,))) is None
+    assert retry_cause(error, Limits(retry_on=("another.Error", name))) == f"error:{type(error).__name__}"
+    assert retry_cause(ValueError(), Limits(retry_on=(name,))) is None
 
 
 @pytest.mark.parametrize("error", [InvalidInput("bad"), MemoryError()])
 def test_bad_input_and_want_of_memory_are_permanent_whatever_is_named(error: BaseException):
-    assert cause_of(error, Limits(retry_on=("Exception", "ValueError", "MemoryError"))) is None
+    assert retry_cause(error, Limits(retry_on=("Exception", "ValueError", "MemoryError"))) is None
 
 
 def test_what_caused_an_error_does_not_make_it_transient():
     error = ValueError()
     error.__cause__ = ConnectionError()
-    assert cause_of(error, Limits()) is None
+    assert retry_cause(error, Limits()) is None
 
 
 def test_time_that_is_up_is_told_from_an_error():
-    assert cause_of(SoftTimeLimitExceeded(), Limits()) == "timeout"
+    assert retry_cause(SoftTimeLimitExceeded(), Limits()) == "timeout"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a.", ".a", "1a", "a;b", "a-b"])
@@ -141,15 +141,15 @@ ERROR = "error:ConnectionError"
     ids=lambda one: ",".join(f"{run.cause}/{run.claim_size}" for run in one) if isinstance(one, list) else one,
 )
 def test_three_runs_of_its_own_are_what_a_job_has(attempts: list[Attempt], decision: str):
-    got = decide(attempts, Limits(), 0.5)
+    got = decide_retry(attempts, Limits(), 0.5)
     assert (got.reason if isinstance(got, GiveUp) else "again") == decision
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_a_model_can_allow_more_runs_or_fewer(most: int):
     limits = Limits(max_attempts=most)
-    assert decide(tried(*[ERROR] * most), limits, 0.5) == GiveUp("attempts exhausted")
-    assert isinstance(decide(tried(*[ERROR] * (most - 1)), limits, 0.5), Retry)
+    assert decide_retry(tried(*[ERROR] * most), limits, 0.5) == GiveUp("attempts exhausted")
+    assert isinstance(decide_retry(tried(*[ERROR] * (most - 1)), limits, 0.5), Retry)
 
 
 _CAUSES = st.sampled_from(["crash", "lease_expired", "timeout", ERROR, "replay"])
@@ -158,13 +158,13 @@ _CAUSES = st.sampled_from(["crash", "lease_expired", "timeout", ERROR, "replay"]
 @given(st.lists(st.tuples(_CAUSES, st.integers(2, 9))), st.integers(1, 4))
 def test_no_job_is_given_up_for_what_another_may_have_done(runs: list[tuple[str, int]], most: int):
     shared = tried(*runs, ("crash", 2))
-    assert decide(shared, Limits(max_attempts=most), 0.5) == Retry(0.0)
+    assert decide_retry(shared, Limits(max_attempts=most), 0.5) == Retry(0.0)
 
 
 @given(st.lists(_CAUSES), st.integers(1, 9))
 def test_every_job_that_runs_alone_comes_to_an_end(causes: list[str], most: int):
     alone = tried(*causes, *["crash"] * most)
-    assert isinstance(decide(alone, Limits(max_attempts=most), 0.5), GiveUp)
+    assert isinstance(decide_retry(alone, Limits(max_attempts=most), 0.5), GiveUp)
 
 
 # --- when --------------------------------------------------------------------------------------------
@@ -172,18 +172,18 @@ def test_every_job_that_runs_alone_comes_to_an_end(causes: list[str], most: int)
 
 def test_delays_double_up_to_the_longest():
     limits = Limits(max_attempts=9, retry_delay=0.5, retry_delay_max=3)
-    delays = [decide(tried(*[ERROR] * runs), limits, 1.0) for runs in range(1, 7)]
+    delays = [decide_retry(tried(*[ERROR] * runs), limits, 1.0) for runs in range(1, 7)]
     assert delays == [Retry(0.5), Retry(1), Retry(2), Retry(3), Retry(3), Retry(3)]
 
 
 @given(st.integers(1, 5000), st.floats(0, 1), st.floats(0, 1e9), st.floats(0, 1e9))
 def test_a_delay_is_anything_from_nothing_to_the_longest(runs: int, chance: float, first: float, longest: float):
     limits = Limits(max_attempts=10_000, retry_delay=first, retry_delay_max=longest)
-    got = decide(tried(*[ERROR] * runs), limits, chance)
+    got = decide_retry(tried(*[ERROR] * runs), limits, chance)
     assert isinstance(got, Retry)
     assert 0 <= got.after <= longest
 
 
 def test_what_was_lost_runs_again_at_once():
-    assert decide(tried("crash"), Limits(), 1.0) == Retry(0.0)
-    assert decide(tried(("timeout", 3)), Limits(), 1.0) == Retry(0.0)
+    assert decide_retry(tried("crash"), Limits(), 1.0) == Retry(0.0)
+    assert decide_retry(tried(("timeout", 3)), Limits(), 1.0) == Retry(0.0)

@@ -1,1 +1,19 @@
-"""A claim's way through a pool process, a file a step."""
+"""The run of a claim in a pool process: from its messages to one outcome for each job.
+
+runner ─> opening ─> batching ─> predict ─> settle ─> records ─> publish ─> report
+
+runner          run a claim: call the steps in order, then the listeners
+claimed_job     the records of a job: as claimed, as admitted, and its result
+opening         parse the messages of a claim, and sort them
+batching        admit jobs, and group them into batches
+predict         run the batches; if a batch fails, find the failing job
+settle          decide what becomes of each job: an outcome, a dead letter, another run
+retry           decide whether and when a job runs again, from its attempts
+failures        from an exception to the failure that is stored
+redaction       remove a job's values from error messages
+records         how each job came to its outcome, as it is stored
+publish         publish the decisions and end the lease, in one step
+report          the report of a claim, and its listeners
+pool_process    memory, threads and signals of a pool process
+scheduling      give a pool process that runs a claim precedence over the event loop
+"""

@@ -17,7 +17,7 @@ from headrace.errors import ModelError, TransientError, UnknownModel
 from headrace.wire.message import Instance
 from headrace.wire.outcome import Expired, Outcome
 from headrace_worker.execution.claimed_job import Admitted, ClaimedJob, NotRunnableHere
-from headrace_worker.execution.failures import failure_of
+from headrace_worker.execution.failures import failure_from_error
 
 if TYPE_CHECKING:
     from headrace_worker.models.loader import LoadedModel
@@ -64,14 +64,14 @@ def admit(claimed: ClaimedJob, registry: Registry, now: datetime) -> Admitted | 
     except (UnknownModel, ModelError) as error:
         if registry.is_runnable_elsewhere(job.model, job.version):
             return NotRunnableHere(error)
-        return failure_of(error, job)
+        return failure_from_error(error, job)
     except Exception as error:  # noqa: BLE001  # any error of one job's model is that job's failure, not the worker's
-        return failure_of(error, job)
+        return failure_from_error(error, job)
     try:
         method = check_method(model.contract, job.method)
         instances = check_instances(model.contract, job.instances)
     except Exception as error:  # noqa: BLE001  # as above
-        return failure_of(error, job)
+        return failure_from_error(error, job)
     return Admitted(claimed, model, method, instances)
 
 

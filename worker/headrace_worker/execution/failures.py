@@ -1,8 +1,8 @@
-"""From an exception, or from attempts that were used up, to the Failure a job ends in.
+"""Turn an exception, or attempts that are used up, into the Failure that is stored as a job's outcome.
 
-The message of a model's error often quotes what it was given. What may stem from the job's own instances is
-struck out (see `redaction`): a failure is read in logs, in Flower and in Sentry, where no payload belongs.
-Tracebacks are kept without their messages; they hold code, not values.
+The message of a model's error often quotes its input. Failures appear in logs, in Flower and in Sentry, where no
+payload belongs, so whatever may come from the job's instances is removed from the message (`redaction`). A
+traceback is stored without messages; its frames hold code, not values.
 """
 
 from __future__ import annotations
@@ -16,53 +16,47 @@ from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.wire.attempts import ERROR_PREFIX, Attempt, select_counted
 from headrace.wire.message import Job
 from headrace.wire.outcome import Failure, Reason
-from headrace_worker.execution.redaction import strike_out
+from headrace_worker.execution.redaction import redact
 
-#: An error message is kept up to this many characters, a traceback up to its last this many.
-_MOST_MESSAGE, _MOST_TRACEBACK = 2_000, 8_000
+#: Characters: the start of a longer message is stored, and the end of a longer traceback.
+_MAX_MESSAGE, _MAX_TRACEBACK = 2_000, 8_000
 
 
-def failure_of(error: BaseException, job: Job) -> Failure:
-    """The failure an exception means for a job."""
-    ours = isinstance(error, InvalidInput | ModelError)
-    said = said_by(error)
+def failure_from_error(error: BaseException, job: Job) -> Failure:
+    """Return the failure of a job whose run, or whose preparation, ended in this exception."""
+    # Headrace's own messages name features and types, never values.
+    is_own_error = isinstance(error, InvalidInput | ModelError)
+    message = error_message(error)
     return Failure(
         job=job.id,
-        reason=reason_of(error),
+        reason=failure_reason(error),
         error=type(error).__name__,
         module=type(error).__module__,
-        # Our own messages name features and types, never values.
-        message=said if ours else strike_out(said, job.instances),
-        traceback=None if ours else frames_of(error),
+        message=message if is_own_error else redact(message, job.instances),
+        traceback=None if is_own_error else format_traceback(error),
     )
 
 
-def given_up(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
-    """The failure of a job that is not run again, for what its attempts tell: what ran it cannot say any more."""
-    tried = select_counted(attempts)
-    causes = ", ".join(attempt.cause for attempt in tried)
+def failure_from_attempts(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
+    """Return the failure of a job that its attempts end: no error of its last run is known here."""
+    counted = select_counted(attempts)
+    causes = ", ".join(attempt.cause for attempt in counted)
+    times = "once" if len(counted) == 1 else f"{len(counted)} times"
     match reason:
         case "timeout":
-            error, module, message = (
-                "TimeLimitExceeded",
-                "billiard.exceptions",
-                "the job took more time than it has",
-            )
+            error, module = "TimeLimitExceeded", "billiard.exceptions"
+            message = "the job exceeded its time limit"
         case "crash":
             error, module = "WorkerLostError", "billiard.exceptions"
-            message = f"the process that ran the job was lost; it was tried {_times(tried)} ({causes})"
+            message = f"the process that ran the job was lost; it was tried {times} ({causes})"
         case _:
-            error, module = tried[-1].cause.removeprefix(ERROR_PREFIX), "headrace"
-            message = f"the job was tried {_times(tried)} ({causes})"
+            error, module = counted[-1].cause.removeprefix(ERROR_PREFIX), "headrace"
+            message = f"the job was tried {times} ({causes})"
     return Failure(job=job.id, reason=reason, error=error, module=module, message=message)
 
 
-def _times(tried: Sequence[Attempt]) -> str:
-    return "once" if len(tried) == 1 else f"{len(tried)} times"
-
-
-def reason_of(error: BaseException) -> Reason:
-    """The class of failure an exception belongs to."""
+def failure_reason(error: BaseException) -> Reason:
+    """Return the class of failures to which an exception belongs."""
     match error:
         case UnknownModel():
             return "unknown model"
@@ -74,27 +68,27 @@ def reason_of(error: BaseException) -> Reason:
             return "permanent"
 
 
-def said_by(error: BaseException) -> str:
-    """The message of an exception, as much of it as is kept, in characters that JSON can hold."""
+def error_message(error: BaseException) -> str:
+    """Return the message of an exception, at most _MAX_MESSAGE characters of it, as text that JSON can hold."""
     try:
-        said = str(error)
-    except Exception:  # noqa: BLE001  # the message is a model's code too
+        message = str(error)
+    except Exception:  # noqa: BLE001  # a model's own exception runs a model's code
         return "(its message cannot be read)"
-    if len(said) > _MOST_MESSAGE:
-        # Cut between words: half a value is harder to tell from other text than a whole one.
-        kept = said[:_MOST_MESSAGE]
-        said = kept[: max(kept.rfind(" "), 0)] + " ..."
-    return said.encode("utf-8", "replace").decode()
+    if len(message) > _MAX_MESSAGE:
+        # Cut between words: a part of a value is harder to recognise, and to remove, than the whole value.
+        start = message[:_MAX_MESSAGE]
+        message = start[: max(start.rfind(" "), 0)] + " ..."
+    return message.encode("utf-8", "replace").decode()
 
 
-def frames_of(error: BaseException) -> str:
-    """The traceback of an exception and of what caused it: frames and types, no messages."""
-    parts: list[str] = []
-    seen: set[int] = set()
+def format_traceback(error: BaseException) -> str:
+    """Return the traceback of an exception and of its causes: frames and types, without messages."""
+    tracebacks: list[str] = []
+    visited: set[int] = set()
     current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
+    while current is not None and id(current) not in visited:
+        visited.add(id(current))
         frames = "".join(traceback.format_tb(current.__traceback__))
-        parts.append(f"Traceback (most recent call last):\n{frames}{type(current).__qualname__}\n")
+        tracebacks.append(f"Traceback (most recent call last):\n{frames}{type(current).__qualname__}\n")
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-    return "\nThe cause of:\n\n".join(reversed(parts))[-_MOST_TRACEBACK:]
+    return "\nThe cause of:\n\n".join(reversed(tracebacks))[-_MAX_TRACEBACK:]

@@ -1,7 +1,7 @@
-"""What holds in a pool process: how much memory it may take, and what may end it.
+"""Limits of a pool process: its threads, its memory, and the signals that may end or interrupt it.
 
-A model's code runs here. What it does to its process ends with the process; what is left of the claim is for
-the worker's main process to give back (`supervision`).
+A model's code runs here. Whatever it does to its process ends with the process; the worker's main process then
+requeues the jobs of the claim (`headrace_worker.process.supervision`).
 """
 
 from __future__ import annotations
@@ -17,74 +17,78 @@ from typing import TYPE_CHECKING, Any
 from billiard.util import get_pdeathsig  # type: ignore[attr-defined]  # its stubs leave it out
 
 from headrace.errors import SettingError
-from headrace_worker.execution.scheduling import take_turns
+from headrace_worker.execution.scheduling import restore_priority
 
 if TYPE_CHECKING:
     from celery import Celery
 
-#: Where libraries of linear algebra and OpenMP look how many threads they may take.
-_THREADS_OF = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
-#: The part of the memory limit beyond which a process is replaced after its claim, or takes no further risk.
-_SHORT_AT = 0.8
+#: The variables in which libraries of linear algebra and OpenMP look up how many threads to start.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+#: The fraction of the memory limit above which a process is replaced after its claim, and runs no further batch
+#: after a MemoryError.
+_SHORT_OF_MEMORY_FRACTION = 0.8
 #: The exit code of a process that ran out of memory outside of a model.
-_EX_MEMORY = 71
-#: How the main process says that the soft time limit has passed; SoftTimeLimitExceeded is raised then.
-_SOFT_LIMIT = signal.SIGUSR1
+_EXIT_OUT_OF_MEMORY = 71
+#: The signal by which the main process reports that the soft time limit passed. It raises SoftTimeLimitExceeded.
+_SOFT_LIMIT_SIGNAL = signal.SIGUSR1
 
 
 def bound_threads(count: int) -> None:
-    """Say how many threads libraries may take that are loaded from now on, in this process and its forks.
+    """Set the number of threads of libraries that are loaded from now on, in this process and its forks.
 
-    OpenBLAS, when it is told so after it was loaded, starts those of every core in each process that was forked;
-    they take processors for 30 ms, to see that there is nothing to do.
+    It must be set before OpenBLAS is loaded. Set later, OpenBLAS still starts a thread for each core in each fork,
+    and those occupy the processors for 30 ms before they find no work.
     """
-    for name in _THREADS_OF:
+    for name in _THREAD_VARIABLES:
         os.environ[name] = str(count)
 
 
 def prepare(app: Celery[Any]) -> None:
-    """Import and make in the main process what each pool process would anew: half of what one takes to start."""
-    app.backend  # noqa: B018  # imports it; a task's tracer would, in the first claim
+    """Import and create in the main process what every pool process would otherwise: half of its start-up time."""
+    app.backend  # noqa: B018  # importing it here saves the first claim from it
     with contextlib.suppress(OSError):
-        get_pdeathsig()  # billiard may ask by cffi, which makes a parser of C for it
+        get_pdeathsig()  # billiard may call cffi for it, which builds a parser of C
 
 
 def isolate(memory_limit: int) -> None:
-    """Make a forked process one that can be killed with all it starts, and whose memory has a limit in bytes."""
+    """Put a forked process into a group of its own, and limit its memory to `memory_limit` bytes; 0 is no limit.
+
+    The group lets the main process kill it together with all processes that a model starts.
+    """
     with contextlib.suppress(PermissionError):
         os.setpgid(0, 0)
-    take_turns()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {_SOFT_LIMIT})
+    restore_priority()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {_SOFT_LIMIT_SIGNAL})
     if memory_limit:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, hard))
 
 
 def check_memory_limit(memory_limit: int) -> None:
-    """Refuse a limit that leaves no room for jobs, once the models are loaded. Raises SettingError."""
+    """Check, once the models are loaded, that a limit leaves memory for jobs. Raises SettingError if not."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY and memory_limit > hard:
-        raise SettingError(f"HEADRACE_MEMORY_LIMIT cannot be used: this process may take {hard} bytes at the most")
-    if memory_limit and (used := max(_memory())) > _SHORT_AT * memory_limit:
+        raise SettingError(f"HEADRACE_MEMORY_LIMIT cannot be used: this process may use {hard} bytes at most")
+    if memory_limit and (used := max(_memory_bytes())) > _SHORT_OF_MEMORY_FRACTION * memory_limit:
         raise SettingError(
-            f"HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded, a process takes {used} bytes before "
-            f"it runs a job; give at least {2 * used}, or serve fewer models"
+            f"HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded, a process uses {used} bytes before "
+            f"it runs a job; set at least {2 * used}, or serve fewer models"
         )
 
 
-def recycle_at(memory_limit: int) -> int | None:
-    """Kilobytes of resident memory at which Celery replaces a pool process after its claim; None is never."""
-    return int(memory_limit * _SHORT_AT / 1024) or None
+def max_resident_kilobytes(memory_limit: int) -> int | None:
+    """Return the resident memory at which Celery replaces a pool process after its claim; None is never."""
+    return int(memory_limit * _SHORT_OF_MEMORY_FRACTION / 1024) or None
 
 
 def is_short_of_memory() -> bool:
-    """Whether this process is near its limit: what fails now may be for want of what another job has kept."""
+    """Return True if this process is near its limit: a MemoryError may be due to what another job has kept."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    return limit != resource.RLIM_INFINITY and _memory()[1] > _SHORT_AT * limit
+    return limit != resource.RLIM_INFINITY and _memory_bytes()[1] > _SHORT_OF_MEMORY_FRACTION * limit
 
 
-def _memory() -> tuple[int, int]:
-    """Bytes of this process that are resident, and that RLIMIT_DATA counts; zeros where no one tells."""
+def _memory_bytes() -> tuple[int, int]:
+    """Return this process's resident bytes, and the bytes that RLIMIT_DATA counts; zeros without /proc."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
     except OSError:
@@ -93,30 +97,30 @@ def _memory() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[None]:
-    """While a claim runs in this process.
+def claim_signals() -> Iterator[None]:
+    """Handle the signals of this process while a claim runs, and end the process if it runs out of memory.
 
-    SIGTERM, which systemd sends to every process of a unit, waits: the main process says when to stop. A
-    MemoryError that comes this far would end the main process, to which Celery hands it: this one ends instead.
+    SIGTERM, which systemd sends to every process of a unit, is ignored: the main process decides when to stop.
+    Celery would hand a MemoryError to the main process, which would end; this process ends in its place.
     """
     former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # A soft limit that passed when the last claim had just ended is not this one's: ignored, it is forgotten.
-    signal.signal(_SOFT_LIMIT, signal.signal(_SOFT_LIMIT, signal.SIG_IGN))
+    # A soft limit that passed just after the last claim is not this one's. Ignoring the signal discards it.
+    signal.signal(_SOFT_LIMIT_SIGNAL, signal.signal(_SOFT_LIMIT_SIGNAL, signal.SIG_IGN))
     try:
         yield
     except MemoryError:
         os.write(2, b"headrace: out of memory outside of a model; this pool process ends\n")
-        os._exit(_EX_MEMORY)
+        os._exit(_EXIT_OUT_OF_MEMORY)
     finally:
         signal.signal(signal.SIGTERM, former)
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """While a soft time limit may interrupt this process; elsewhere it waits, not to break into a publish."""
+    """Let a soft time limit interrupt the block. Elsewhere the signal is blocked, so as not to break a publish."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {_SOFT_LIMIT})  # raises, where it has passed already
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {_SOFT_LIMIT_SIGNAL})  # raises if the limit has already passed
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)

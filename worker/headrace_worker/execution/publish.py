@@ -1,7 +1,7 @@
-"""The last step of a claim: publish its outcomes, dead letters and retries, and end its lease, in one step.
+"""The last step of a claim: publish its outcomes, dead letters and retries, and end its lease, all in one step.
 
-While Redis is away or refuses, it tries again, for as long as a restart takes. The lease may lapse meanwhile: then
-the fence refuses the outcomes, and the jobs run elsewhere.
+While Redis is unreachable or refuses writes, publishing is retried for as long as a restart of Redis takes. If the
+lease expires meanwhile, the fence refuses the outcomes, and the jobs run on another worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from headrace_worker.transport.leases import Lease, Leases
 
 log = logging.getLogger("headrace.claims")
 
-#: Seconds before each further try.
+#: Seconds before each retry.
 _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0)
 
 
@@ -38,22 +38,23 @@ def publish_outcomes(
     worker: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Outcome] | None:
-    """Publish what became of a claim, each outcome unless its job has one; None when the lease was lost.
+    """Publish the decisions for a claim. Return the outcomes that were stored; None if the lease had expired.
 
-    Returns the outcomes that were published: of a job that was cancelled while it ran, nothing. `inboxes` are
-    those of the clients that wait, by job id; `runs` how the jobs came to their outcomes
-    (`headrace_worker.execution.records`), on the worker of that name; `ttl` is the seconds outcomes are
-    kept. Raises redis.RedisError when Redis stays
-    away, or goes on refusing: full, read-only, loading, or unable to write its disk.
+    An outcome is not stored if its job has one already, for instance if the job was cancelled while it ran.
+
+    `ttl` is the number of seconds for which outcomes are kept. `reply_channels` and `executions` are by job id:
+    the channels of the clients that wait, and how the jobs came to their outcomes, on the worker of this name.
+    Raises redis.RedisError if Redis stays unreachable, or goes on refusing: full, read-only, loading, or unable to
+    write its disk.
     """
     stored = {
         job: encode_outcome(outcome, now, execution=executions.get(job), worker=worker)
         for job, outcome in decisions.outcomes.items()
     }
-    waits = iter(_BACKOFF)
+    delays = iter(_BACKOFF)
     while True:
         try:
-            replies = leases.publish(
+            is_stored = leases.publish(
                 lease,
                 stored,
                 ttl=ttl,
@@ -63,16 +64,15 @@ def publish_outcomes(
             )
             break
         except redis.RedisError as error:
-            wait = next(waits, None)
-            if wait is None:
+            delay = next(delays, None)
+            if delay is None:
                 raise
-            if wait == _BACKOFF[0]:
-                log.warning(
-                    "could not publish %d outcomes of %s, will try again: %s", len(stored), lease.queue, error
-                )
+            if delay == _BACKOFF[0]:
+                log.warning("cannot publish %d outcomes of %s, retrying: %s", len(stored), lease.queue, error)
             if is_read_only(error):
                 leases.reconnect()
-            sleep(wait)
-    if replies is None:
+            sleep(delay)
+    if is_stored is None:
         return None
-    return [outcome for outcome, first in zip(decisions.outcomes.values(), replies, strict=True) if first]
+    published = zip(decisions.outcomes.values(), is_stored, strict=True)
+    return [outcome for outcome, was_stored in published if was_stored]

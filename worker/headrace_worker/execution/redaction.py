@@ -1,8 +1,9 @@
-"""Strike a job's values out of a text about it: an error's message, which often quotes what the model was given.
+"""Remove a job's values from a text about the job: an error's message, which often quotes the model's input.
 
-`could not convert string to float: 'Ann'` becomes `could not convert string to float: '<value>'`. It goes word by
-word and number by number, since a message may quote a value whole, cut, rounded, escaped, in another case, or as a
-part of something else. In doubt a word is struck: an error that says less can be traced, a leak cannot be undone.
+`could not convert string to float: 'Ann'` becomes `could not convert string to float: '<value>'`. A message may
+quote a value whole, cut, rounded, escaped, in another case, or inside a longer word. So the text is compared with
+the values word by word and number by number, and a doubtful word is removed: a vague error can be traced, a leak
+cannot be undone.
 """
 
 from __future__ import annotations
@@ -14,31 +15,32 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
-#: What stands where a value stood.
-STRUCK = "<value>"
+#: The replacement of a removed value.
+PLACEHOLDER = "<value>"
 
-#: A word this long is struck when it is a part of a value; and when a value's word of that length is a part of it.
-_PART, _WHOLE = 4, 3
-#: Numbers of more digits are struck whatever they are; so are words of more letters.
-_MOST_DIGITS, _MOST_LETTERS = 15, 40
-#: How far a quoted number may be from the value: half precision keeps about 3 digits.
-_RELATIVE = 1e-3
+#: A word of at least 4 characters is removed if a value contains it. Any word is removed if it contains a word of
+#: a value that has at least 3 characters.
+_MIN_CONTAINED, _MIN_CONTAINING = 4, 3
+#: Numbers of more digits and words of more letters are removed without a comparison.
+_MAX_DIGITS, _MAX_LETTERS = 15, 40
+#: The greatest relative difference between a value and a quoted number: half precision has about 3 digits.
+_RELATIVE_TOLERANCE = 1e-3
 
 _TOKEN = re.compile(
     r"(?P<number>[-+]?(?:0[xX][0-9a-fA-F]+(?:\.[0-9a-fA-F]*)?(?:[pP][-+]?\d+)?"
     r"|(?:\d+(?:[,_]\d+)*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?))"
     r"|[^\W\d_]+|[^\x00-\x7f\s]"
 )
-_RUN = re.compile(rf"[-+]?{STRUCK}(?:[^\w<>]{{0,3}}{STRUCK})+")
+_REPEATED_PLACEHOLDERS = re.compile(rf"[-+]?{PLACEHOLDER}(?:[^\w<>]{{0,3}}{PLACEHOLDER})+")
 
 
-def strike_out(text: str, instances: Any) -> str:
-    """The text with everything replaced that may have been taken from the instances."""
+def redact(text: str, instances: Any) -> str:
+    """Return the text with every word and number replaced that may come from the instances."""
     values = _Values(instances)
     for symbols in values.symbols:
-        text = text.replace(symbols, STRUCK)
-    struck = _TOKEN.sub(lambda found: STRUCK if values.may_hold(found) else found[0], text)
-    return _RUN.sub(STRUCK, struck)
+        text = text.replace(symbols, PLACEHOLDER)
+    redacted = _TOKEN.sub(lambda token: PLACEHOLDER if values.may_contain(token) else token[0], text)
+    return _REPEATED_PLACEHOLDERS.sub(PLACEHOLDER, redacted)
 
 
 class _Values:
@@ -46,64 +48,65 @@ class _Values:
 
     def __init__(self, instances: Any) -> None:
         words: set[str] = set()
-        numbers: set[float] = set()
+        magnitudes: set[float] = set()
         #: Texts without a letter or digit: `--`, `$$$`.
         self.symbols: list[str] = []
         for value in _scalars(instances):
             if not isinstance(value, str):
-                numbers.update(_size(value))
+                magnitudes.update(_magnitude(value))
                 continue
-            tokens = 0
+            has_tokens = False
             for spelling in _spellings(value):
-                for found in _TOKEN.finditer(spelling):
-                    tokens += 1
-                    words.add(found[0].casefold())
-                    if found["number"]:
-                        numbers.update(size for part in _parts(found[0]) for size in _size(part))
-            if not tokens and len(value.strip()) > 1:
+                for token in _TOKEN.finditer(spelling):
+                    has_tokens = True
+                    words.add(token[0].casefold())
+                    if token["number"]:
+                        magnitudes.update(size for number in _readings(token[0]) for size in _magnitude(number))
+            if not has_tokens and len(value.strip()) > 1:
                 self.symbols.append(value)
         self._words = words
-        self._all = "\n".join(words)
-        self._numbers = sorted(numbers)
+        self._all_words = "\n".join(words)
+        self._magnitudes = sorted(magnitudes)
 
-    def may_hold(self, found: re.Match[str]) -> bool:
-        """Whether a word or number of a text may stem from a value."""
-        token = found[0].casefold()
-        if token in self._words or (len(token) >= _PART and token in self._all):
+    def may_contain(self, match: re.Match[str]) -> bool:
+        """Return True if a word or number of a text may come from a value."""
+        token = match[0].casefold()
+        if token in self._words or (len(token) >= _MIN_CONTAINED and token in self._all_words):
             return True
-        if found["number"]:
-            return any(self._is_near(part) for part in _parts(token))
-        if len(token) > _MOST_LETTERS:
+        if match["number"]:
+            return any(self._is_near_a_value(number) for number in _readings(token))
+        if len(token) > _MAX_LETTERS:
             return True
         return any(
             token[start:end] in self._words
-            for start in range(len(token) - _WHOLE + 1)
-            for end in range(start + _WHOLE, len(token) + 1)
+            for start in range(len(token) - _MIN_CONTAINING + 1)
+            for end in range(start + _MIN_CONTAINING, len(token) + 1)
         )
 
-    def _is_near(self, text: str) -> bool:
-        """Whether a number may be one of the values, in full or rounded or cut to the digits it has."""
-        if "x" in text or sum(map(str.isdigit, text)) > _MOST_DIGITS:
+    def _is_near_a_value(self, number: str) -> bool:
+        """Return True if a number may be a value, written in full, rounded or cut to fewer digits."""
+        if "x" in number or sum(map(str.isdigit, number)) > _MAX_DIGITS:
             return True
-        mantissa, _, exponent = text.partition("e")
+        mantissa, _, exponent = number.partition("e")
         decimals = len(mantissa.partition(".")[2])
-        for size in _size(text):
+        for size in _magnitude(number):
             unit = 10.0 ** max(-300, min(300, int(exponent or 0) - decimals))
-            reach = max(unit, _RELATIVE * size)
-            at = bisect_left(self._numbers, size - reach)
-            return any(abs(size - value) < reach or size == value for value in self._numbers[at : at + 2])
+            tolerance = max(unit, _RELATIVE_TOLERANCE * size)
+            first = bisect_left(self._magnitudes, size - tolerance)
+            nearest = self._magnitudes[first : first + 2]
+            return any(abs(size - value) < tolerance or size == value for value in nearest)
         return True
 
 
 def _scalars(value: Any) -> Iterator[str | int | float]:
-    """Texts and numbers in instances. A feature's name is none of them: the contract tells it to everyone."""
+    """Yield the texts and numbers in instances. Names of features are not values: the contract is public."""
     stack = [value]
     while stack:
         match stack.pop():
             case dict() as named:
                 stack += named.values()
-            case list() | tuple() as several:
-                stack += several
+            case list() | tuple() as values:
+                stack += values
             case bool() | None:
                 pass
             case (str() | int() | float()) as scalar:
@@ -111,25 +114,25 @@ def _scalars(value: Any) -> Iterator[str | int | float]:
 
 
 def _spellings(value: str) -> Iterator[str]:
-    """A text as messages quote it: also escaped, as bytes, and without its accents."""
+    """Yield the forms in which messages quote a text: as it is, escaped, as bytes, and without accents."""
     yield value
     if not (value.isascii() and value.isprintable()):
         yield from (repr(value), ascii(value), json.dumps(value), repr(value.encode("utf-8", "replace")))
-        plain = unicodedata.normalize("NFKD", value)
-        yield from (unicodedata.normalize("NFC", value), plain)
-        yield "".join(letter for letter in plain if not unicodedata.combining(letter))
+        decomposed = unicodedata.normalize("NFKD", value)
+        yield from (unicodedata.normalize("NFC", value), decomposed)
+        yield "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
-def _parts(number: str) -> Iterator[str]:
-    """The numbers that `41,537` may be: one with separators, or several without spaces."""
+def _readings(number: str) -> Iterator[str]:
+    """Yield the numbers that `41,537` may mean: one with separators, or several without spaces."""
     number = number.lstrip("+-").casefold()
     yield number.replace(",", "").replace("_", "")
     if "," in number or "_" in number:
         yield from re.split("[,_]", number)
 
 
-def _size(number: str | float) -> Iterator[float]:
-    """The absolute value; nothing for what is no finite number."""
+def _magnitude(number: str | float) -> Iterator[float]:
+    """Yield the absolute value; nothing if it is not a finite number."""
     try:
         size = abs(float(number))
     except (ValueError, OverflowError):

@@ -1,14 +1,14 @@
-"""Whether a job that was run in vain runs again, and when: pure decisions.
+"""Decide whether and when a job runs again after a run that gave no outcome. The decisions are pure.
 
-    an error ends the run      predict finds the job it belongs to ──┐
-    the time was up                                                  ├──> decide ──> Retry | GiveUp
-    the process or its owner was lost      the next claim sees it  ──┘
+    the run raised an error             predict finds its job ──┐
+    the soft time limit passed                                  ├──> decide_retry ──> Retry | GiveUp
+    the process or its owner was lost   the next claim reads it ┘
 
-Transient, and worth another run, are `headrace.errors.TransientError`, ConnectionError, TimeoutError, what is
-derived from these, and the exceptions that the model's limits name in `retry_on`. Others would only happen again.
+Only transient errors are retried: `headrace.errors.TransientError`, ConnectionError, TimeoutError, exceptions
+derived from these, and the exceptions that the model's limits name in `retry_on`. Other errors would occur again.
 
-A crash is the fault of one job of its claim, and nobody knows which. So its jobs run alone from then on, and
-none is given up for a run it shared: only for one that was its own.
+A crash is the fault of one job of its claim, and it is unknown which. So each of its jobs runs isolated from then
+on. A job is not given up for a run that it shared with others, only for one in which it was alone.
 """
 
 from __future__ import annotations
@@ -22,74 +22,74 @@ from headrace.clock import exponential_delay
 from headrace.errors import InvalidInput, StoreUnavailable, TransientError
 from headrace.wire.attempts import ERROR_PREFIX, TIMEOUT, Attempt, select_counted, select_requeues
 from headrace.wire.outcome import Reason
-from headrace_worker.execution.failures import reason_of
+from headrace_worker.execution.failures import failure_reason
 from headrace_worker.manifest import Limits
 
 _TRANSIENT = (TransientError, ConnectionError, TimeoutError)
-#: Whatever a model lists: the same input is as bad, and as large, the next time.
-_NEVER = (InvalidInput, MemoryError)
+#: Never retried, even if a model's `retry_on` names them: the input would be as invalid, and as large, again.
+_NEVER_RETRIED = (InvalidInput, MemoryError)
 
-
-#: Seconds a job is given back again and again for a worker that can run it, and while the model store is away.
-_WAIT_FOR_WORKER, _WAIT_FOR_STORE = 30.0, 600.0
-#: Seconds it waits the first time, doubled each time, and at the most.
-_GIVE_BACK, _GIVE_BACK_MAX = 0.1, 5.0
+#: Seconds for which a job is requeued until a worker can run it, and while the model store is unreachable.
+_MAX_WAIT_FOR_WORKER, _MAX_WAIT_FOR_STORE = 30.0, 600.0
+#: Seconds between two requeues of a job: the first delay, which doubles each time, and the longest.
+_FIRST_REQUEUE_DELAY, _LONGEST_REQUEUE_DELAY = 0.1, 5.0
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """The job runs again."""
+    """The decision that the job runs again."""
 
     #: Seconds from now.
     after: float
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """The job is a failure."""
+    """The decision that the job is a failure."""
 
     reason: Reason
 
 
-def cause_of(error: BaseException, limits: Limits) -> str | None:
-    """The cause of an attempt that ended in this error; None for one that no further run would change."""
+def retry_cause(error: BaseException, limits: Limits) -> str | None:
+    """Return the cause of an attempt that ended in this error; None if the error is not retried."""
     if isinstance(error, SoftTimeLimitExceeded):
         return TIMEOUT
-    if isinstance(error, _NEVER):
+    if isinstance(error, _NEVER_RETRIED):
         return None
     if isinstance(error, _TRANSIENT) or any(_names(kind) & set(limits.retry_on) for kind in type(error).__mro__):
         return ERROR_PREFIX + type(error).__name__
     return None
 
 
-def decide(attempts: Sequence[Attempt], limits: Limits, chance: float) -> Retry | GiveUp:
-    """What becomes of a job with these attempts behind it, the last of which has just ended.
+def decide_retry(attempts: Sequence[Attempt], limits: Limits, chance: float) -> Retry | GiveUp:
+    """Decide whether and when a job is retried, from its attempts so far. The last of them has just ended.
 
     `chance` is a random number from 0 to 1. The delay is exponential with full jitter. Source: Marc Brooker,
     "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    tried = select_counted(attempts)
-    if not tried:
+    counted = select_counted(attempts)
+    if not counted:
         return Retry(0.0)
-    last = tried[-1]
+    last = counted[-1]
     if last.cause == TIMEOUT and last.claim_size == 1:
         return GiveUp("timeout")
-    if len(tried) >= limits.max_attempts and (last.claim_size == 1 or not last.is_lost):
+    if len(counted) >= limits.max_attempts and (last.claim_size == 1 or not last.is_lost):
         return GiveUp("crash" if last.is_lost else "attempts exhausted")
     if last.is_lost:
-        return Retry(0.0)  # nothing to wait for: it runs alone, where it can harm no other
-    longest = exponential_delay(len(tried), first=limits.retry_delay, longest=limits.retry_delay_max)
+        return Retry(0.0)  # no reason to wait: it runs isolated, where it harms no other job
+    longest = exponential_delay(len(counted), first=limits.retry_delay, longest=limits.retry_delay_max)
     return Retry(chance * longest)
 
 
-def requeue(attempts: Sequence[Attempt], error: BaseException, chance: float) -> Retry | GiveUp:
-    """What becomes of a job that the worker could not run, for the reason `error`; the last attempt says so.
+def decide_requeue(attempts: Sequence[Attempt], error: BaseException, chance: float) -> Retry | GiveUp:
+    """Decide whether and when a job that this worker could not run is requeued. The last attempt is that requeue.
 
-    It waits for a worker that can, for a bounded time: longer where only the store is away.
+    `error` is the reason why it could not run. The job waits for a worker that can run it, for a bounded time:
+    longer if only the store is unreachable. `chance` is a random number from 0 to 1.
     """
-    times = select_requeues(attempts)
-    away = isinstance(error, StoreUnavailable)
-    if times[-1].at_ms - times[0].at_ms > 1000 * (_WAIT_FOR_STORE if away else _WAIT_FOR_WORKER):
-        return GiveUp("attempts exhausted" if isinstance(error, TransientError) else reason_of(error))
-    longest = exponential_delay(len(times), first=_GIVE_BACK, longest=_GIVE_BACK_MAX)
+    requeues = select_requeues(attempts)
+    limit = _MAX_WAIT_FOR_STORE if isinstance(error, StoreUnavailable) else _MAX_WAIT_FOR_WORKER
+    if requeues[-1].at_ms - requeues[0].at_ms > 1000 * limit:
+        return GiveUp("attempts exhausted" if isinstance(error, TransientError) else failure_reason(error))
+    longest = exponential_delay(len(requeues), first=_FIRST_REQUEUE_DELAY, longest=_LONGEST_REQUEUE_DELAY)
     return Retry((0.5 + chance / 2) * longest)
 
 

@@ -17,9 +17,9 @@ from headrace.wire.attempts import REQUEUED, Attempt, encode_queued_message
 from headrace.wire.dead_letter import DeadLetter, malformed_letter
 from headrace.wire.outcome import Failure, Outcome, Success
 from headrace_worker.execution.claimed_job import ClaimedJob, FailedRun, JobResult, NotRunnableHere
-from headrace_worker.execution.failures import failure_of
+from headrace_worker.execution.failures import failure_from_error
 from headrace_worker.execution.opening import MalformedEntry
-from headrace_worker.execution.retry import Retry, cause_of, decide, requeue
+from headrace_worker.execution.retry import Retry, decide_requeue, decide_retry, retry_cause
 
 
 class ClaimDecisions(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,30 +80,30 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
         claimed, error, manifest = failed.admitted.claimed, failed.error, failed.admitted.model.manifest
         job, attempts = claimed.job, claimed.attempts
         failure = None
-        if cause := cause_of(error, manifest.limits):
+        if cause := retry_cause(error, manifest.limits):
             chosen = None if job.version is not None and is_version(job.version) else manifest.version
             attempts = (
                 *attempts,
                 Attempt(cause=cause, owner=self.owner, at_ms=self.now_ms, claim_size=claim_size, version=chosen),
             )
-            decision = decide(attempts, manifest.limits, self.chance())
+            decision = decide_retry(attempts, manifest.limits, self.chance())
             if isinstance(decision, Retry):
                 self._delay(claimed, attempts, decision)
                 self.decisions.retried.append(failed)
                 return
-            failure = msgspec.structs.replace(failure_of(error, job), reason=decision.reason)
-        self._finish(claimed, failure or failure_of(error, job), attempts, version=manifest.version)
+            failure = msgspec.structs.replace(failure_from_error(error, job), reason=decision.reason)
+        self._finish(claimed, failure or failure_from_error(error, job), attempts, version=manifest.version)
         if not isinstance(error, InvalidInput):
             self.decisions.model_errors.append(failed)
 
     def _requeue_or_fail(self, claimed: ClaimedJob, error: Exception) -> None:
         attempt = Attempt(cause=REQUEUED, owner=self.owner, at_ms=self.now_ms, claim_size=0)
         attempts = (*claimed.attempts, attempt)
-        decision = requeue(attempts, error, self.chance())
+        decision = decide_requeue(attempts, error, self.chance())
         if isinstance(decision, Retry):
             self._delay(claimed, attempts, decision)
             return
-        failure = failure_of(error, claimed.job)
+        failure = failure_from_error(error, claimed.job)
         message = f"{failure.message}; no worker could run the job in the time it waited for one"
         self._finish(claimed, msgspec.structs.replace(failure, reason=decision.reason, message=message), attempts)
 

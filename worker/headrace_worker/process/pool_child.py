@@ -83,7 +83,7 @@ class PoolChild:
         in_main_process = os.getpid() == self._main_pid
         if claim.route is not None and not in_main_process:
             self._registry.apply_route(claim.route)
-        with contextlib.nullcontext() if in_main_process else pool_process.running():
+        with contextlib.nullcontext() if in_main_process else pool_process.claim_signals():
             runner.run(claim)
 
     def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:

@@ -26,7 +26,7 @@ from headrace.wire.attempts import select_counted
 from headrace.wire.keys import TASK
 from headrace.wire.message import describe_job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
-from headrace_worker.execution.failures import failure_of
+from headrace_worker.execution.failures import failure_from_error
 
 if TYPE_CHECKING:
     from headrace_worker.execution.claimed_job import ClaimedJob
@@ -114,7 +114,7 @@ class Events:
         ran = {letter.id: letter.version for letter, _ in decisions.letters}
         events = [self._end(stands[job], seconds, ran.get(job)) for job in stands if self._shown(job)]
         events += [
-            _retry(failure_of(failed.error, job))
+            _retry(failure_from_error(failed.error, job))
             for failed in decisions.retried
             if self._shown((job := failed.admitted.claimed.job).id)
         ]

@@ -22,7 +22,7 @@ from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.utils import BadDsn
 
 from headrace.errors import SettingError
-from headrace_worker.execution.redaction import strike_out
+from headrace_worker.execution.redaction import redact
 from headrace_worker.telemetry.sentry_queue import QueueSpans
 from headrace_worker.transport.message import CLAIM_TASK
 
@@ -161,7 +161,7 @@ def _send(failed_runs: Sequence[FailedRun]) -> None:
 
         def strike(event: Event, hint: Hint) -> Event:  # noqa: ARG001  # Sentry's signature
             for value in event.get("exception", {}).get("values", []):
-                value["value"] = strike_out(str(value.get("value") or ""), job.instances)
+                value["value"] = redact(str(value.get("value") or ""), job.instances)
             return event
 
         scope.add_event_processor(strike)
