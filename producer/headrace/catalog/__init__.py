@@ -1,1 +1,10 @@
-"""Contracts, aliases and loaded versions of models: what producers and workers share through Redis."""
+"""What producers and workers tell each other about models, in Redis: contracts, aliases and loaded versions.
+
+- `contract.py`: the types of a contract.
+- `validation.py`: the check of instances against a contract.
+- `instance_types.py`: the msgspec types that make this check quick.
+- `contract_diff.py`: the changes from one contract to another, and which of them break producers.
+- `published.py`: contracts in Redis, and a cache of them.
+- `aliases.py`: names for versions, their changes, and the version a job runs on.
+- `workers.py`: the versions that workers have loaded or refuse.
+"""

@@ -1,12 +1,12 @@
-"""Names for versions of a model: which one serves, which is tried out, and who said so.
+"""Aliases: names for versions of a model, such as the version in production.
 
-    production   what a job that names no version runs on; without one, the newest version serves
-    canary       takes its part of those jobs instead, the same jobs every time
-    shadow       runs them too, and answers nobody
-    arriving     is about to be one of these: workers load it, and no job runs on it yet
+    production   the version of jobs that name none; without this alias, they run on the newest version
+    canary       the version of a share of these jobs instead, chosen by their ids
+    shadow       a version that runs these jobs too, without publishing outcomes
+    arriving     a version that workers load because another alias is about to point to it; no job runs on it
     any other    a name of your own, for jobs that ask for it
 
-An alias lives in Redis, where every producer and worker sees it move. Each move is written down beside it.
+Aliases are in Redis, so every producer and worker sees a change at once. Each change is recorded in a history.
 """
 
 from __future__ import annotations
@@ -18,70 +18,71 @@ from typing import Any
 
 import msgspec
 
-from headrace.connection.commands import Argument, Command, Script
+from headrace.connection.commands import Command, Script
 from headrace.errors import InvalidInput, UnknownModel
 from headrace.wire.keys import Keys
 
 PRODUCTION, CANARY, SHADOW, ARRIVING = "production", "canary", "shadow", "arriving"
 
-#: Moves of a model's aliases that are kept.
+#: Most changes that a model's history keeps.
 HISTORY_LENGTH = 1_000
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
-#: KEYS: aliases, history. ARGV: alias, what stands there now ('' for nothing), what is to stand there ('' to take
-#: it away), the move as it is written down (its moment is added), and how many moves are kept.
-#: Returns 1, or 0 if something else stands there: somebody was quicker.
-MOVE = Script("""
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-local at = redis.call('TIME')
-local moment = ',"at_ms":' .. at[1] .. string.format('%03d', math.floor(at[2] / 1000)) .. '}'
-if ARGV[3] == '' then
-  redis.call('HDEL', KEYS[1], ARGV[1])
+#: Call it by `move_alias`.
+_MOVE = Script("""
+local aliases, history = KEYS[1], KEYS[2]
+local alias, before, after, change, history_length = unpack(ARGV)
+if (redis.call('HGET', aliases, alias) or '') ~= before then return 0 end
+local time = redis.call('TIME')
+local at_ms = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+if after == '' then
+  redis.call('HDEL', aliases, alias)
 else
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+  redis.call('HSET', aliases, alias, after)
 end
-redis.call('LPUSH', KEYS[2], string.sub(ARGV[4], 1, -2) .. moment)
-redis.call('LTRIM', KEYS[2], 0, ARGV[5] - 1)
+redis.call('LPUSH', history, string.sub(change, 1, -2) .. ',"at_ms":' .. at_ms .. '}')
+redis.call('LTRIM', history, 0, history_length - 1)
 return 1
 """)
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where an alias points."""
+    """The version that an alias points to."""
 
     version: str
-    #: The part of the jobs a canary takes, above 0 and up to 1; None for the others.
+    #: The share of jobs that a canary takes, above 0 and up to 1; None for other aliases.
     share: float | None = None
 
 
 class AliasChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An alias was set, moved or taken away."""
+    """An entry of a model's history: an alias was set, moved or removed."""
 
     alias: str
-    #: Where it points now, and where it pointed; None is nowhere.
+    #: The version it points to, and the version it pointed to; None: to none.
     version: str | None = None
     former: str | None = None
     share: float | None = None
-    #: Whether it went back to where it had pointed before.
+    #: True if the change was a rollback.
     rollback: bool = False
-    #: Who did it, and why, in their own words.
+    #: Who made the change, and the reason; free text.
     by: str
     reason: str = ""
-    #: When: unix milliseconds, the server's clock.
+    #: The moment of the change: unix milliseconds, the server's clock.
     at_ms: int = 0
 
 
 class Aliases(msgspec.Struct, frozen=True):
-    """The aliases of one model."""
+    """The aliases of a model."""
 
     model: str
     by_name: Mapping[str, Alias] = {}
 
     def resolve(self, requested: str | None, job: str) -> str | None:
-        """The version a job runs on: a number as text; None is the newest. Raises UnknownModel.
+        """Return the version a job runs on, a number as text; None is the newest. Raises UnknownModel.
 
-        A job that asks for nothing goes to the canary by its id, so that it always does or never.
+        `requested` is a version, an alias or None. Of jobs that request None, the canary gets a share by their
+        ids: the same id always gets the same answer.
         """
         if requested is None:
             canary, production = self.by_name.get(CANARY), self.by_name.get(PRODUCTION)
@@ -92,32 +93,32 @@ class Aliases(msgspec.Struct, frozen=True):
             return requested
         if requested in self.by_name:
             return self.by_name[requested].version
-        known = ", ".join(sorted(self.by_name)) or "none"
-        raise UnknownModel(f"model {self.model!r} has no alias {requested[:64]!r}; it has {known}")
+        names = ", ".join(sorted(self.by_name)) or "none"
+        raise UnknownModel(f"model {self.model!r} has no alias {requested[:64]!r}; it has {names}")
 
     @property
     def has_canary(self) -> bool:
-        """Whether jobs that ask for nothing run on more than one version."""
+        """True if jobs that request no version run on more than one."""
         return CANARY in self.by_name
 
     @property
     def versions(self) -> set[str]:
-        """The versions that some alias names."""
+        """The versions that an alias points to."""
         return {alias.version for alias in self.by_name.values()}
 
 
 def job_fraction(job: str) -> float:
-    """A number from 0 to below 1: always the same for an id, as good as random from one id to the next."""
+    """Return a number from 0 to below 1 for a job id. It is always the same for an id and spreads ids evenly."""
     return zlib.crc32(job.encode()) / 2**32
 
 
 def is_version(text: str) -> bool:
-    """Whether it is a number as text, as versions are."""
+    """Decide whether a text is a version, that is, a number."""
     return text.isascii() and text.isdigit()
 
 
 def check_alias(alias: object) -> str:
-    """The alias itself, or InvalidInput."""
+    """Return the name of an alias if it is valid. Raises InvalidInput otherwise."""
     if not isinstance(alias, str) or not _NAME.fullmatch(alias):
         shown = repr(alias[:80]) if isinstance(alias, str) else f"a {type(alias).__name__}"
         raise InvalidInput(
@@ -127,12 +128,12 @@ def check_alias(alias: object) -> str:
 
 
 def read_aliases(keys: Keys, model: str) -> Command:
-    """The command that reads the aliases of a model; `decoded` reads its reply."""
+    """Return the command that reads the aliases of a model; `decode_aliases` decodes its reply."""
     return Command(("HGETALL", keys.aliases(model)))
 
 
 def decode_aliases(model: str, reply: Any) -> Aliases:
-    """The aliases in a reply to HGETALL. What cannot be read (a newer Headrace wrote it) is left out."""
+    """Decode the reply to `read_aliases`. Entries of a newer Headrace that cannot be decoded are skipped."""
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     by_name = {}
     for name, stored in pairs:
@@ -143,46 +144,45 @@ def decode_aliases(model: str, reply: Any) -> Aliases:
     return Aliases(model, by_name)
 
 
-def move_arguments(
+def move_alias(
     keys: Keys,
     model: str,
     alias: str,
-    current: Alias | None,
-    target: Alias | None,
+    before: Alias | None,
+    after: Alias | None,
     *,
     by: str,
     reason: str,
     rollback: bool = False,
-) -> tuple[list[str], list[Argument]]:
-    """KEYS and ARGV of MOVE: let an alias that points to `now` point to `then`; None is nowhere."""
-    move = AliasChange(
+) -> Command:
+    """Return the command that moves an alias from `before` to `after` and records the change; None is no version.
+
+    Its reply is 1, or 0 if the alias is no longer as in `before`, as somebody else moved it.
+    """
+    change = AliasChange(
         alias=alias,
-        version=target.version if target else None,
-        former=current.version if current else None,
-        share=target.share if target else None,
+        version=after.version if after else None,
+        former=before.version if before else None,
+        share=after.share if after else None,
         rollback=rollback,
         by=by,
         reason=reason,
     )
-    words: list[Argument] = [
-        alias,
-        encode_alias(current),
-        encode_alias(target),
-        msgspec.json.encode(move),
-        HISTORY_LENGTH,
-    ]
-    return [keys.aliases(model), keys.alias_history(model)], words
+    return _MOVE(
+        [keys.aliases(model), keys.alias_history(model)],
+        [alias, encode_alias(before), encode_alias(after), msgspec.json.encode(change), HISTORY_LENGTH],
+    )
 
 
 def encode_alias(alias: Alias | None) -> bytes:
-    """An alias as it is stored; nothing for None."""
+    """Return an alias as it is stored; empty for None."""
     return b"" if alias is None else msgspec.json.encode(alias)
 
 
 def set_arriving(keys: Keys, model: str, version: str | None) -> Command:
-    """The command that lets workers load a version before an alias points to it; None: no more.
+    """Return the command that makes workers load a version before another alias points to it; None ends that.
 
-    That is no move of the history.
+    The change is not recorded in the history.
     """
     if version is None:
         return Command(("HDEL", keys.aliases(model), ARRIVING))
@@ -190,30 +190,30 @@ def set_arriving(keys: Keys, model: str, version: str | None) -> Command:
 
 
 def read_history(keys: Keys, model: str) -> Command:
-    """The command that reads the moves of a model's aliases; `moves` reads its reply."""
+    """Return the command that reads the changes of a model's aliases; `decode_history` decodes its reply."""
     return Command(("LRANGE", keys.alias_history(model), 0, -1))
 
 
 def decode_history(reply: Sequence[bytes]) -> list[AliasChange]:
-    """The moves in a reply to LRANGE, the newest first."""
-    return [_MOVE.decode(stored) for stored in reply]
+    """Decode the reply to `read_history`: the changes, newest first."""
+    return [_CHANGE.decode(stored) for stored in reply]
 
 
 def find_former_version(history: Sequence[AliasChange], alias: str) -> str | None:
-    """Where an alias pointed before it pointed where it does; None if it never did.
+    """Return the version that an alias pointed to before its current one; None if there is none.
 
-    A rollback of a rollback goes back further: what was rolled back from is not what one wants to come back to.
+    Versions that were rolled back are skipped, so a second rollback goes back further.
     """
-    undone: set[str] = set()
-    for move in history:
-        if move.alias != alias:
+    rolled_back: set[str] = set()
+    for change in history:
+        if change.alias != alias:
             continue
-        if move.rollback:
-            undone.add(move.former or "")
-        elif move.former is not None and move.former not in undone and move.version not in undone:
-            return move.former
+        if change.rollback:
+            rolled_back.add(change.former or "")
+        elif change.former is not None and not {change.former, change.version} & rolled_back:
+            return change.former
     return None
 
 
 _ALIAS = msgspec.json.Decoder(Alias)
-_MOVE = msgspec.json.Decoder(AliasChange)
+_CHANGE = msgspec.json.Decoder(AliasChange)

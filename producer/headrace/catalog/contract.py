@@ -6,61 +6,67 @@ from typing import Literal
 
 import msgspec
 
-#: What a named feature holds. A `category` is a string or number out of a list, where the list is known.
+#: The kind of a feature's values. A `category` is a string or number, out of a list if the list is known.
 Kind = Literal["number", "integer", "boolean", "string", "category"]
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One named feature."""
+    """A named feature of an instance."""
 
     name: str
     kind: Kind
-    #: Whether null (NaN, None) is a value the model can take.
+    #: True if the value may be missing (null, NaN, None).
     nullable: bool = False
-    #: The values of a category; None where the model takes any.
+    #: The values that a category may have; None: any value.
     categories: tuple[str | int | float | bool, ...] | None = None
-    #: Whether its values are kept out of the prediction log.
+    #: True if its values are kept out of the prediction log.
     redact: bool = False
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True, tag="named"):
-    """Instances are objects; the features stand in the order the estimator was fitted with."""
+    """The schema of instances that are objects. Features are in the order the estimator was fitted with."""
 
     features: tuple[Feature, ...]
 
 
 class Array(msgspec.Struct, frozen=True, kw_only=True, tag="array", omit_defaults=True):
-    """Instances are lists of values, nested as `shape` says: (30,) is a list of 30, (28, 28) an image."""
+    """The schema of instances that are lists of values, which may be nested."""
 
+    #: (30,) is a list of 30 values, (28, 28) an image.
     shape: tuple[int, ...]
     kind: Kind = "number"
     nullable: bool = False
-    #: Whether instances are kept out of the prediction log.
+    #: True if instances are kept out of the prediction log.
     redact: bool = False
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True, tag="text", omit_defaults=True):
-    """Instances are strings: text pipelines."""
+    """The schema of instances that are strings, for text pipelines."""
 
-    #: Whether instances are kept out of the prediction log.
+    #: True if instances are kept out of the prediction log.
     redact: bool = False
 
 
-class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one instance's prediction looks like: () is a single value, (3,) a list of three."""
+#: The form of an instance.
+InputSchema = Named | Array | Text
 
+
+class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The form of an instance's prediction."""
+
+    #: () is a single value, (3,) a list of three.
     shape: tuple[int, ...]
     #: The classes, in the order of the columns of `predict_proba`.
     classes: tuple[str | int | float | bool, ...] | None = None
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version of a model takes and gives, published so that producers check before they enqueue."""
+    """The inputs and outputs of a version of a model, published so that producers check before they enqueue."""
 
     model: str
     version: str
-    input: Named | Array | Text
-    #: The methods a job may ask for, the default one first.
+    input: InputSchema
+    #: The methods that a job may name, the default method first.
     methods: dict[str, Output]
 
     @property

@@ -1,4 +1,4 @@
-"""Contracts in Redis: the worker publishes them, producers read them and trust them for a while."""
+"""Contracts in Redis: workers publish them, and producers read them and cache them for a while."""
 
 from __future__ import annotations
 
@@ -18,28 +18,33 @@ from headrace.wire.keys import Keys
 if TYPE_CHECKING:
     import redis
 
-# The newest version is the highest number, whichever worker publishes first or last.
+# The newest version is the highest number, in whatever order workers publish.
 _PUBLISH = Script("""
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-local latest = redis.call('HGET', KEYS[1], 'latest')
-if not latest or (tonumber(ARGV[1]) or 0) >= (tonumber(latest) or 0) then
-  redis.call('HSET', KEYS[1], 'latest', ARGV[1])
+local contracts, models = KEYS[1], KEYS[2]
+local version, contract, model = unpack(ARGV)
+redis.call('HSET', contracts, version, contract)
+local latest = redis.call('HGET', contracts, 'latest')
+if not latest or (tonumber(version) or 0) >= (tonumber(latest) or 0) then
+  redis.call('HSET', contracts, 'latest', version)
 end
-redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('SADD', models, model)
 return 1
 """)
 
 _READ = Script("""
-local version = ARGV[1]
-if version == '' then version = redis.call('HGET', KEYS[1], 'latest') end
-return version and redis.call('HGET', KEYS[1], version)
+local contracts, version = KEYS[1], ARGV[1]
+if version == '' then version = redis.call('HGET', contracts, 'latest') end
+return version and redis.call('HGET', contracts, version)
 """)
 
 _CONTRACT = msgspec.json.Decoder(Contract)
 
+#: Most models that an error names.
+_MAX_NAMES = 12
+
 
 def publish_contract(redis: redis.Redis, keys: Keys, contract: Contract) -> None:
-    """Make a contract known to producers. The highest version is what a job without one is checked against."""
+    """Publish a contract for producers. Jobs without a version are checked against that of the highest version."""
     execute(
         redis,
         _PUBLISH(
@@ -50,82 +55,85 @@ def publish_contract(redis: redis.Redis, keys: Keys, contract: Contract) -> None
 
 
 def fetch_model_names(redis: redis.Redis, keys: Keys) -> list[str]:
-    """The models that have a contract, sorted."""
+    """Return the names of the models with a contract, sorted."""
     return decode_model_names(execute(redis, read_model_names(keys)))
 
 
 def read_model_names(keys: Keys) -> Command:
-    """The command that lists the models; `listed` reads its reply."""
+    """Return the command that reads the names of the models; `decode_model_names` decodes its reply."""
     return Command(("SMEMBERS", keys.models))
 
 
 def decode_model_names(reply: set[bytes] | list[bytes]) -> list[str]:
-    """The names in a reply to `every`."""
+    """Decode the reply to `read_model_names`: the names, sorted."""
     return sorted(name.decode() for name in reply)
 
 
 def list_models(keys: Keys) -> Operation[list[str]]:
-    """List the models that have a contract, sorted."""
+    """List the models with a contract, sorted by name."""
     return decode_model_names((yield read_model_names(keys)))
 
 
 class ContractCache:
-    """The contracts a producer has read. Safe to use from many threads: an entry is replaced, never changed."""
+    """The contracts and aliases that a producer has read, each cached for `ttl` seconds.
+
+    Safe for threads: an entry is replaced, never changed.
+    """
 
     def __init__(self, keys: Keys, ttl: float) -> None:
         self._keys = keys
         self._ttl = ttl
-        self._read: dict[tuple[str, str | None], tuple[float, Contract]] = {}
+        #: By model and requested version: the moment of reading, and the contract.
+        self._contracts: dict[tuple[str, str | None], tuple[float, Contract]] = {}
+        #: By model: the moment of reading, and the aliases.
         self._aliases: dict[str, tuple[float, Aliases]] = {}
 
     def read(self, model: str, version: str | None, now: float, *, refresh: bool = False) -> Operation[Contract]:
-        """The contract of a version, of the newest for None; at most `ttl` seconds old at the moment `now`.
+        """Read the contract of a version, or of the newest version for None. Raises UnknownModel.
 
-        Asks Redis if need be, and always with `again`. Raises UnknownModel.
+        `now` is the time in seconds by which the age of cached contracts is measured. `refresh` skips the cache.
         """
-        at, contract = self._read.get((model, version), (0.0, None))
-        if contract is not None and not refresh and now - at < self._ttl:
+        read_at, contract = self._contracts.get((model, version), (0.0, None))
+        if contract is not None and not refresh and now - read_at < self._ttl:
             return contract
         stored = yield _READ([self._keys.contracts(model)], [version or ""])
         if stored is None:
-            self._read.pop((model, version), None)
-            yield from self._refuse(model, version)
-        contract = _decoded(stored, model)
-        self._read[model, version] = (now, contract)
+            self._contracts.pop((model, version), None)
+            yield from self._raise_unknown(model, version)
+        contract = _decode_contract(stored, model)
+        self._contracts[model, version] = (now, contract)
         return contract
 
     def resolve(self, model: str, version: str | None, now: datetime) -> Operation[Contract]:
-        """Read the contract of a version, by its number or an alias, or of the newest for None."""
+        """Read the contract of a version, given by number or alias, or of the newest version for None."""
         if version is not None and not is_version(version):
             alias = (yield from self.read_aliases(model, now.timestamp())).by_name.get(version)
             version = version if alias is None else alias.version
         return (yield from self.read(model, version, now.timestamp(), refresh=True))
 
     def read_aliases(self, model: str, now: float) -> Operation[Aliases]:
-        """The model's aliases; at most `ttl` seconds old at the moment `now`."""
-        at, known = self._aliases.get(model, (0.0, None))
-        if known is not None and now - at < self._ttl:
-            return known
-        known = aliases.decode_aliases(model, (yield aliases.read_aliases(self._keys, model)))
-        self._aliases[model] = (now, known)
-        return known
+        """Read the aliases of a model. `now` is the time in seconds by which their age is measured."""
+        read_at, cached = self._aliases.get(model, (0.0, None))
+        if cached is not None and now - read_at < self._ttl:
+            return cached
+        found = aliases.decode_aliases(model, (yield aliases.read_aliases(self._keys, model)))
+        self._aliases[model] = (now, found)
+        return found
 
     def was_read_at(self, model: str, version: str | None, now: float) -> bool:
-        """Whether the contract was read at this very moment, so that reading again tells nothing new."""
-        return self._read.get((model, version), (-1.0,))[0] == now
+        """Decide whether the contract was read at the time `now`, so that reading it again tells nothing new."""
+        return self._contracts.get((model, version), (-1.0,))[0] == now
 
-    def _refuse(self, model: str, version: str | None) -> Operation[None]:
-        versions = sorted(
-            (name.decode() for name in (yield Command(("HKEYS", self._keys.contracts(model))))), key=_order
-        )
+    def _raise_unknown(self, model: str, version: str | None) -> Operation[None]:
+        fields: list[bytes] = yield Command(("HKEYS", self._keys.contracts(model)))
+        versions = sorted((name.decode() for name in fields if name != b"latest"), key=_version_order)
         if versions:
-            known = ", ".join(name for name in versions if name != "latest")
-            raise UnknownModel(f"model {model!r} has no version {version!r}; it has {known}")
+            raise UnknownModel(f"model {model!r} has no version {version!r}; it has {', '.join(versions)}")
         models = yield from list_models(self._keys)
         raise UnknownModel(_no_such_model(model, models))
 
 
-def _decoded(stored: bytes, model: str) -> Contract:
+def _decode_contract(stored: bytes, model: str) -> Contract:
     try:
         return _CONTRACT.decode(stored)
     except msgspec.DecodeError:
@@ -141,14 +149,10 @@ def _no_such_model(model: str, models: list[str]) -> str:
             f"no model {model!r}: no worker has published a contract to this Redis yet; start `headrace worker`, "
             "look at the Redis URL and key prefix, or enqueue unchecked with Client(check=False)"
         )
-    meant = did_you_mean(model, models, cutoff=0.5)
-    more = ", ..." if len(models) > _MOST_NAMES else ""
-    return f"no model {model!r} is published{meant or '.'} Known: {', '.join(models[:_MOST_NAMES])}{more}"
+    suggestion = did_you_mean(model, models, cutoff=0.5)
+    more = ", ..." if len(models) > _MAX_NAMES else ""
+    return f"no model {model!r} is published{suggestion or '.'} Known: {', '.join(models[:_MAX_NAMES])}{more}"
 
 
-#: An error names this many models at the most.
-_MOST_NAMES = 12
-
-
-def _order(version: str) -> tuple[int, str]:
+def _version_order(version: str) -> tuple[int, str]:
     return (int(version) if version.isascii() and version.isdigit() else -1, version)

@@ -1,9 +1,9 @@
 """The check of instances against a contract.
 
-The check runs in the producer before anything is enqueued, and in the worker, whose jobs may come from any
-Celery client. msgspec decides what passes, in about a microsecond an instance. Only what it refuses is looked at
-in Python: a value with an obvious meaning is coerced (NaN to a missing value, 3.0 to 3), and the error names
-everything else that does not fit. Errors name features, never values: they end up in logs.
+It runs in the producer before anything is enqueued, and in the worker, whose jobs may come from any Celery client.
+msgspec accepts valid instances in about a microsecond each. Only an instance that it refuses is coerced in Python:
+a value with an obvious meaning is replaced (NaN by a missing value, 3.0 by 3), and an error names everything else
+that does not fit. Errors name features, never values, as they end up in logs.
 """
 
 from __future__ import annotations
@@ -12,20 +12,25 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
 from itertools import count
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Any
 
 import msgspec
 
-from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Text
+from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Kind, Named, Text
+from headrace.catalog.instance_types import InstanceTypes, instance_types
 from headrace.errors import InvalidInput
 from headrace.text import did_you_mean, nearest_name
 from headrace.wire.message import Instance
 
+#: Most problems that an error names.
+_MAX_PROBLEMS = 5
+#: Most categories that a problem names.
+_MAX_CATEGORIES = 12
+
 
 def check_method(contract: Contract, method: str | None) -> str:
-    """The method to run. Raises InvalidInput for one the version does not offer."""
+    """Return the method to run, the default one for None. Raises InvalidInput if the version does not have it."""
     if method is None:
         return contract.method
     if method not in contract.methods:
@@ -38,219 +43,137 @@ def check_method(contract: Contract, method: str | None) -> str:
 def check_instances(
     contract: Contract, instances: Sequence[Any], *, numbers: Iterable[int] | None = None
 ) -> list[Instance]:
-    """The instances as they are sent: of the contract's types, missing values as None.
+    """Return the instances as they are sent: with values of the contract's types, and None for missing values.
 
-    Raises InvalidInput naming the first instances and features that do not fit, and what would. `numbers` are
-    those of the instances in the caller's count, from 0 by default.
+    Raises InvalidInput, which names the first instances and features that do not fit and what is expected.
+    `numbers` are the numbers by which it names the instances; None counts from 0.
     """
     if not instances:
         raise InvalidInput("a job needs at least one instance; the list is empty")
-    accepts = _accepts(contract.input)
+    types = instance_types(contract.input)
     try:
-        msgspec.convert((instances,), accepts.list_type)
+        msgspec.convert((instances,), types.batch)
     except (msgspec.ValidationError, RecursionError):
-        return _mend(contract, accepts, instances, count() if numbers is None else numbers)
+        return _coerce_instances(contract, types, instances, count() if numbers is None else numbers)
     return list(instances)
 
 
-def _mend(
-    contract: Contract, accepts: _Accepts, instances: Sequence[Any], numbers: Iterable[int]
+def _coerce_instances(
+    contract: Contract, types: InstanceTypes, instances: Sequence[Any], numbers: Iterable[int]
 ) -> list[Instance]:
     checked: list[Instance] = []
     problems: list[str] = []
     for number, instance in zip(numbers, instances, strict=False):
         try:
-            msgspec.convert(instance, accepts.instance_type)
+            msgspec.convert(instance, types.instance)
         except (msgspec.ValidationError, RecursionError):
-            mended, found = _explain(contract.input, instance)
-            problems += [f"instance {number}: {problem}" for problem in found]
-            checked.append(mended)
-            if len(problems) > _MOST_PROBLEMS:
+            coerced, instance_problems = _coerce(contract.input, instance)
+            problems += [f"instance {number}: {problem}" for problem in instance_problems]
+            checked.append(coerced)
+            if len(problems) > _MAX_PROBLEMS:
                 break
         else:
             checked.append(instance)
     if problems:
-        more = "; ..." if len(problems) > _MOST_PROBLEMS else ""
-        raise InvalidInput(f"{_title(contract)}: {'; '.join(problems[:_MOST_PROBLEMS])}{more}")
+        more = "; ..." if len(problems) > _MAX_PROBLEMS else ""
+        raise InvalidInput(f"{_title(contract)}: {'; '.join(problems[:_MAX_PROBLEMS])}{more}")
     return checked
-
-
-#: An error names this many problems at the most.
-_MOST_PROBLEMS = 5
 
 
 def _title(contract: Contract) -> str:
     return f"{contract.model}@{contract.version}"
 
 
-def _explain(given: Named | Array | Text, instance: Any) -> tuple[Any, list[str]]:
-    match given:
+def _coerce(schema: InputSchema, instance: Any) -> tuple[Any, list[str]]:
+    """Return the coerced instance and the problems that are left; the instance is valid if there are none."""
+    match schema:
         case Named():
-            return coerce_named(given.features, instance)
+            return _coerce_named(schema.features, instance)
         case Array():
-            return coerce_array(given.shape, given.kind, given.nullable, instance)
+            return _coerce_array(schema.shape, schema.kind, schema.nullable, instance)
         case Text():
-            return coerce_text(instance)
+            return _coerce_text(instance)
 
 
-# A type that accepts nothing: `explain` looks at every instance instead.
-_THE_SLOW_WAY = Literal["\0no instance is this"]
-# A bounded float is how NaN and infinity are told from numbers at msgspec's speed.
-_LARGEST = 1.7976931348623157e308
-_NUMBER = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
-_TYPES: dict[Kind, Any] = {
-    "number": _NUMBER,
-    "integer": int,
-    "boolean": bool,
-    "string": str,
-    "category": str,
-}
-
-
-class _Accepts(NamedTuple):
-    """Types of what needs no mending."""
-
-    instance_type: Any
-    #: A list of instances, as the only field of a struct: msgspec keeps what it knows of a struct, and a call
-    #: costs half.
-    list_type: Any
-
-
-def _accepts(given: Named | Array | Text) -> _Accepts:
-    # Not cached by the contract itself: 1 == True, but a category 1 is not a category True.
-    return _built(msgspec.json.encode(given))
-
-
-@lru_cache(maxsize=256)
-def _built(contract: bytes) -> _Accepts:
-    one = _type_of_one(msgspec.json.decode(contract, type=Named | Array | Text))
-    instances: Any = list[one]  # type: ignore[valid-type]  # built while running
-    every = msgspec.defstruct("Every", [("instances", instances)], array_like=True, gc=False)
-    return _Accepts(one, every)
-
-
-def _type_of_one(given: Named | Array | Text) -> Any:
-    match given:
-        case Named():
-            # The attributes are numbered: a feature may have any name, `mean radius (cm)` or `class`.
-            fields: list[tuple[str, Any, Any]] = [
-                (f"f{number}", _type_of(feature), msgspec.field(name=feature.name))
-                for number, feature in enumerate(given.features)
-            ]
-            try:
-                return msgspec.defstruct("Accepted", fields, forbid_unknown_fields=True, gc=False)
-            except ValueError:
-                # msgspec has no fields with quotes or line breaks in their names.
-                return _THE_SLOW_WAY
-        case Array():
-            accepted: Any = _TYPES[given.kind]
-            if given.nullable:
-                accepted = accepted | None
-            for length in reversed(given.shape):
-                accepted = Annotated[list[accepted], msgspec.Meta(min_length=length, max_length=length)]
-            return accepted
-        case Text():
-            return str
-
-
-def _type_of(feature: Feature) -> Any:
-    accepted = _TYPES[feature.kind]
-    if feature.kind == "category":
-        accepted = _one_of(feature.categories)
-    return Union[accepted, None] if feature.nullable else accepted  # noqa: UP007  # built while running
-
-
-def _one_of(categories: tuple[str | int | float | bool, ...] | None) -> Any:
-    if categories is None:
-        return str | int | bool | _NUMBER
-    # A Literal holds strings or integers; lists of other values go the slow way, which compares them.
-    if categories and all(type(value) in {str, int} for value in categories):
-        return Literal[categories]
-    return _THE_SLOW_WAY
-
-
-def coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list[str]]:
-    """An object of named features."""
+def _coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list[str]]:
+    """Coerce an object of named features. Returns it and the problems that are left."""
     if not isinstance(instance, Mapping):
-        return None, [f"must be an object of {len(features)} named features, got {_a(instance)}"]
+        return None, [f"must be an object of {len(features)} named features, got {_describe_type(instance)}"]
     problems: list[str] = []
-    mended: dict[str, Any] = {}
+    coerced: dict[str, Any] = {}
     expected = [feature.name for feature in features]
-    known = set(expected)
-    extra = [name for name in instance if name not in known]
+    names = set(expected)
+    extra = [name for name in instance if name not in names]
     missing = [name for name in expected if name not in instance]
     for name in extra:
         problems.append(
-            f"no feature {_shown(name)} in the contract" + did_you_mean(str(name), missing or expected)
+            f"no feature {_abbreviate(name)} in the contract" + did_you_mean(str(name), missing or expected)
         )
-    spelt_wrong = {nearest_name(str(name), missing) for name in extra}
+    misspelt = {nearest_name(str(name), missing) for name in extra}
     for feature in features:
         if feature.name in instance:
-            mended[feature.name], problem = _value(feature, instance[feature.name])
+            coerced[feature.name], problem = _coerce_value(feature, instance[feature.name])
             if problem:
                 problems.append(f"feature {feature.name!r} {problem}")
-        elif feature.name not in spelt_wrong:
+        elif feature.name not in misspelt:
             problems.append(f"feature {feature.name!r} is missing")
-    return mended, problems
+    return coerced, problems
 
 
-def coerce_array(shape: Sequence[int], kind: Kind, nullable: bool, instance: Any) -> tuple[Any, list[str]]:
-    """A list of values, nested as deep as the shape is long."""
+def _coerce_array(shape: Sequence[int], kind: Kind, nullable: bool, instance: Any) -> tuple[Any, list[str]]:
+    """Coerce a list of values, nested by `shape`. Returns it and the problems that are left."""
     if not shape:
-        mended, problem = _scalar(kind, nullable, instance)
-        return mended, [problem] if problem else []
-    wanted = " x ".join(str(length) for length in shape)
+        scalar, problem = _coerce_scalar(kind, nullable, instance)
+        return scalar, [problem] if problem else []
+    size = " x ".join(str(length) for length in shape)
     if type(instance).__module__ == "numpy" and hasattr(instance, "tolist"):
         instance = instance.tolist()
     if not isinstance(instance, list | tuple):
-        return None, [f"must be a list of {wanted} values, got {_a(instance)}"]
+        return None, [f"must be a list of {size} values, got {_describe_type(instance)}"]
     if len(instance) != shape[0]:
-        return None, [f"must be a list of {wanted} values, got a list of {len(instance)}"]
-    mended_list: list[Any] = []
+        return None, [f"must be a list of {size} values, got a list of {len(instance)}"]
+    values: list[Any] = []
     for index, value in enumerate(instance):
-        mended, problems = coerce_array(shape[1:], kind, nullable, value)
+        coerced, problems = _coerce_array(shape[1:], kind, nullable, value)
         if problems:
             return None, [f"at [{index}]: {problems[0]}"]
-        mended_list.append(mended)
-    return mended_list, []
+        values.append(coerced)
+    return values, []
 
 
-def coerce_text(instance: Any) -> tuple[Any, list[str]]:
-    """A string."""
-    return (instance, []) if isinstance(instance, str) else (None, [f"must be a string, got {_a(instance)}"])
+def _coerce_text(instance: Any) -> tuple[Any, list[str]]:
+    """Check a string. Returns it and the problems that are left."""
+    if isinstance(instance, str):
+        return instance, []
+    return None, [f"must be a string, got {_describe_type(instance)}"]
 
 
-def _value(feature: Feature, value: Any) -> tuple[Any, str | None]:
-    mended, problem = _scalar(feature.kind, feature.nullable, value)
-    if problem or mended is None or feature.categories is None:
-        return mended, problem
+def _coerce_value(feature: Feature, value: Any) -> tuple[Any, str | None]:
+    coerced, problem = _coerce_scalar(feature.kind, feature.nullable, value)
+    if problem or coerced is None or feature.categories is None:
+        return coerced, problem
     # 1 == True in Python, but a category True is not a category 1.
     for category in feature.categories:
-        if category == mended and isinstance(category, bool) == isinstance(mended, bool):
+        if category == coerced and isinstance(category, bool) == isinstance(coerced, bool):
             return category, None
-    known = [str(category) for category in feature.categories]
-    if len(known) > 12:
-        return (
-            None,
-            f"has a category the model does not know; it knows {len(known)}, the first {', '.join(known[:12])}",
-        )
-    return None, f"has a category the model does not know; it knows {', '.join(known)}"
+    names = [str(category) for category in feature.categories]
+    listing = ", ".join(names[:_MAX_CATEGORIES])
+    if len(names) > _MAX_CATEGORIES:
+        listing = f"{len(names)}, the first {listing}"
+    return None, f"has a category the model does not know; it knows {listing}"
 
 
-def _scalar(kind: Kind, nullable: bool, value: Any) -> tuple[Any, str | None]:
+def _coerce_scalar(kind: Kind, nullable: bool, value: Any) -> tuple[Any, str | None]:
     if type(value).__module__ == "numpy" and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, Decimal):
         value = float(value)
-    # pandas writes a missing value as NaN, NA or NaT, whatever the type of the column.
-    if (
-        value is None
-        or type(value).__name__ in {"NAType", "NaTType"}
-        or (isinstance(value, float) and math.isnan(value))
-    ):
-        return (None, None) if nullable else (None, f"must be {_WANTED[kind]}, got a missing value (null or NaN)")
+    # pandas represents a missing value as NaN, NA or NaT, depending on the type of the column.
+    is_nan = isinstance(value, float) and math.isnan(value)
+    if value is None or is_nan or type(value).__name__ in {"NAType", "NaTType"}:
+        return None, None if nullable else f"must be {_EXPECTED[kind]}, got a missing value (null or NaN)"
     if isinstance(value, float) and math.isinf(value):
-        return None, "is infinite, which JSON cannot say and no model takes"
+        return None, "is infinite, which JSON cannot express and no model accepts"
     match kind, value:
         case ("boolean", bool()) | ("string", str()) | ("category", str() | int() | float()):
             return value, None
@@ -262,10 +185,10 @@ def _scalar(kind: Kind, nullable: bool, value: Any) -> tuple[Any, str | None]:
             return value, None
         case ("integer", float()) if value.is_integer():
             return int(value), None
-    return None, f"must be {_WANTED[kind]}, got {_a(value)}"
+    return None, f"must be {_EXPECTED[kind]}, got {_describe_type(value)}"
 
 
-_WANTED = {
+_EXPECTED = {
     "number": "a number",
     "integer": "an integer",
     "boolean": "true or false",
@@ -274,8 +197,8 @@ _WANTED = {
 }
 
 
-def _a(value: Any) -> str:
-    """The JSON name of a value's type, with its article."""
+def _describe_type(value: Any) -> str:
+    """Return the JSON name of a value's type, with its article."""
     match value:
         case None:
             return "null"
@@ -293,6 +216,6 @@ def _a(value: Any) -> str:
             return f"a {type(value).__name__}"
 
 
-def _shown(name: Any) -> str:
+def _abbreviate(name: Any) -> str:
     text = repr(str(name))
     return text if len(text) <= 66 else text[:60] + "...'"

@@ -1,7 +1,8 @@
-"""What workers say of the versions of a model: which they have in memory, and which they will not serve, and why.
+"""The status of workers: the versions of a model that they have loaded, and those that they refuse to serve.
 
-A worker says it when something changes and every few seconds besides. One that is silent is gone: it is no longer
-believed, and the next that speaks takes away what it had said.
+A worker publishes its status when it changes and every few seconds. A status that was not renewed for
+STATUS_TTL_SECONDS is that of a worker that has ended. Readers ignore it, and the next worker to publish its own
+status deletes it.
 """
 
 from __future__ import annotations
@@ -11,65 +12,74 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from headrace.connection.commands import Command, Script
+from headrace.connection.commands import Argument, Command, Script
 from headrace.wire.keys import Keys
 
-#: Seconds after which a worker that says nothing is gone, and in which its hashes go when nobody is left to tell.
+#: Seconds for which a status is valid.
 STATUS_TTL_SECONDS = 15.0
 
-# KEYS: loaded, refused. ARGV: worker, its entry, milliseconds of silence, then a version and its entry for each
-# that it refuses; the moment is added to all. Entries of those silent, and what cannot be read, are taken away.
-_TELL = Script("""
+#: Call it by `publish_status`. ARGV from the fourth on: a version and its entry for each version that is refused.
+_PUBLISH = Script("""
+local loaded, refused = KEYS[1], KEYS[2]
+local worker, status, ttl_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local silent = tonumber(ARGV[3])
-local function moment(entry) return string.sub(entry, 1, -2) .. ',"at_ms":' .. string.format('%d', now) .. '}' end
-local function sweep(key, of)
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local function with_time(entry)
+  return string.sub(entry, 1, -2) .. ',"at_ms":' .. string.format('%d', now_ms) .. '}'
+end
+-- Delete expired and unreadable entries of a hash, and those of one worker.
+local function prune(key, of_worker)
   local pairs_ = redis.call('HGETALL', key)
-  for place = 1, #pairs_, 2 do
-    local read, entry = pcall(cjson.decode, pairs_[place + 1])
-    local at = read and type(entry) == 'table' and tonumber(entry.at_ms)
-    if not at or now - at > silent or (of and entry.worker == of) then redis.call('HDEL', key, pairs_[place]) end
+  for i = 1, #pairs_, 2 do
+    local is_json, entry = pcall(cjson.decode, pairs_[i + 1])
+    local at_ms = is_json and type(entry) == 'table' and tonumber(entry.at_ms)
+    if not at_ms or now_ms - at_ms > ttl_ms or (of_worker and entry.worker == of_worker) then
+      redis.call('HDEL', key, pairs_[i])
+    end
   end
 end
-sweep(KEYS[1])
-sweep(KEYS[2], ARGV[1])
-redis.call('HSET', KEYS[1], ARGV[1], moment(ARGV[2]))
-for place = 4, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[place], moment(ARGV[place + 1])) end
-local lasts = math.max(1000, math.floor(silent) * 2)
-redis.call('PEXPIRE', KEYS[1], lasts)
-redis.call('PEXPIRE', KEYS[2], lasts)
+prune(loaded)
+prune(refused, worker)
+redis.call('HSET', loaded, worker, with_time(status))
+for i = 4, #ARGV, 2 do redis.call('HSET', refused, ARGV[i], with_time(ARGV[i + 1])) end
+local key_ttl_ms = math.max(1000, math.floor(ttl_ms) * 2)
+redis.call('PEXPIRE', loaded, key_ttl_ms)
+redis.call('PEXPIRE', refused, key_ttl_ms)
 return 1
 """)
 
-_LEAVE = Script("""
-redis.call('HDEL', KEYS[1], ARGV[1])
-local refused = redis.call('HGETALL', KEYS[2])
-for place = 1, #refused, 2 do
-  local read, entry = pcall(cjson.decode, refused[place + 1])
-  local keep = read and type(entry) == 'table' and entry.worker ~= ARGV[1]
-  if not keep then redis.call('HDEL', KEYS[2], refused[place]) end
+#: Call it by `withdraw_status`.
+_WITHDRAW = Script("""
+local loaded, refused, worker = KEYS[1], KEYS[2], ARGV[1]
+redis.call('HDEL', loaded, worker)
+local pairs_ = redis.call('HGETALL', refused)
+for i = 1, #pairs_, 2 do
+  local is_json, entry = pcall(cjson.decode, pairs_[i + 1])
+  if not is_json or type(entry) ~= 'table' or entry.worker == worker then
+    redis.call('HDEL', refused, pairs_[i])
+  end
 end
 return 1
 """)
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker has of a model."""
+    """The versions of a model that a worker has loaded."""
 
     #: The versions in the memory of its pool processes, the lowest first.
     versions: tuple[str, ...]
-    #: What executes each, by version; {} of an older Headrace.
+    #: The runtime of each version; {} of an older Headrace.
     runtimes: dict[str, str] = {}
-    #: When it said so: unix milliseconds, the server's clock.
+    #: The time of publishing: unix milliseconds, the server's clock.
     at_ms: int = 0
 
 
 class LoadError(msgspec.Struct, frozen=True, kw_only=True):
-    """A version that does not serve."""
+    """A version that a worker refuses to serve, and the reason."""
 
     worker: str
     reason: str
+    #: The time of publishing: unix milliseconds, the server's clock.
     at_ms: int = 0
 
 
@@ -83,53 +93,57 @@ def publish_status(
     runtimes: Mapping[str, str] | None = None,
     ttl: float = STATUS_TTL_SECONDS,
 ) -> Command:
-    """A worker says what it has of a model, and what it refuses (version -> why). Replaces what it said before."""
-    has = msgspec.json.encode({"versions": sorted(versions, key=int), "runtimes": runtimes or {}})
-    words: list[str | bytes | int] = [worker, has, int(ttl * 1000)]
-    for version, why in refused.items():
-        words += [version, msgspec.json.encode({"worker": worker, "reason": why})]
-    return _TELL([keys.loaded(model), keys.refused(model)], words)
+    """Return the command that publishes a worker's status of a model and replaces the former one.
+
+    `versions` are those it has loaded, `refused` those it refuses, with the reason of each. `ttl` is in seconds.
+    """
+    status = msgspec.json.encode({"versions": sorted(versions, key=int), "runtimes": runtimes or {}})
+    values: list[Argument] = [worker, status, int(ttl * 1000)]
+    for version, reason in refused.items():
+        values += [version, msgspec.json.encode({"worker": worker, "reason": reason})]
+    return _PUBLISH([keys.loaded(model), keys.refused(model)], values)
 
 
 def withdraw_status(keys: Keys, model: str, worker: str) -> Command:
-    """A worker that ends takes back what it said of a model."""
-    return _LEAVE([keys.loaded(model), keys.refused(model)], [worker])
+    """Return the command that deletes a worker's status of a model, for a worker that ends."""
+    return _WITHDRAW([keys.loaded(model), keys.refused(model)], [worker])
 
 
 def read_loaded(keys: Keys, model: str) -> Command:
-    """The command that reads who has what; `loaded` reads its reply."""
+    """Return the command that reads the loaded versions of a model; `decode_loaded` decodes its reply."""
     return Command(("HGETALL", keys.loaded(model)))
 
 
 def read_refused(keys: Keys, model: str) -> Command:
-    """The command that reads what is refused; `refused` reads its reply."""
+    """Return the command that reads the refused versions of a model; `decode_refused` decodes its reply."""
     return Command(("HGETALL", keys.refused(model)))
 
 
 def decode_loaded(reply: Any, now_ms: int) -> dict[str, WorkerStatus]:
-    """What each living worker has, by its name. `now_ms` is the server's clock, unix milliseconds."""
-    return {name: said for name, said in _read(reply, _LOADED) if now_ms - said.at_ms <= STATUS_TTL_SECONDS * 1000}
+    """Decode the reply to `read_loaded`: the valid statuses by worker. `now_ms` is the server's clock."""
+    return dict(_decode_valid(reply, now_ms, _LOADED))
 
 
 def decode_refused(reply: Any, now_ms: int) -> dict[str, LoadError]:
-    """Why versions do not serve, by version, as living workers say."""
-    return {
-        name: said for name, said in _read(reply, _REFUSED) if now_ms - said.at_ms <= STATUS_TTL_SECONDS * 1000
-    }
+    """Decode the reply to `read_refused`: the valid errors by version. `now_ms` is the server's clock."""
+    return dict(_decode_valid(reply, now_ms, _REFUSED))
 
 
-_Said = TypeVar("_Said", WorkerStatus, LoadError)
+_Entry = TypeVar("_Entry", WorkerStatus, LoadError)
 
 
-def _read(reply: Any, decoder: msgspec.json.Decoder[_Said]) -> Iterator[tuple[str, _Said]]:
+def _decode_valid(reply: Any, now_ms: int, decoder: msgspec.json.Decoder[_Entry]) -> Iterator[tuple[str, _Entry]]:
+    """Return the entries that have not expired, sorted by name."""
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    found = []
+    entries = []
     for name, stored in pairs:
         try:
-            found.append((name.decode(), decoder.decode(stored)))
+            entry = decoder.decode(stored)
+            if now_ms - entry.at_ms <= STATUS_TTL_SECONDS * 1000:
+                entries.append((name.decode(), entry))
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue  # a newer Headrace wrote it
-    return iter(sorted(found, key=lambda pair: pair[0]))
+    return iter(sorted(entries, key=lambda pair: pair[0]))
 
 
 _LOADED = msgspec.json.Decoder(WorkerStatus)

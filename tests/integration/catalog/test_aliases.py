@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from headrace import Client
-from headrace.catalog.aliases import MOVE, Alias, decode_history, encode_alias, move_arguments, read_history
+from headrace.catalog.aliases import Alias, decode_history, encode_alias, move_alias, read_history
 from headrace.catalog.contract import Feature, Named
 from headrace.catalog.published import publish_contract
 from headrace.connection.commands import execute
@@ -126,7 +126,7 @@ def test_an_alias_is_moved_by_one_person_at_a_time_and_every_move_is_written_dow
     nowhere, first, second = None, Alias(version="1"), Alias(version="2", share=0.1)
     steps = [(nowhere, first, 1), (nowhere, second, 0), (first, second, 1), (second, nowhere, 1)]
     for now, then, done in steps:
-        call = MOVE(*move_arguments(KEYS, "churn", "canary", now, then, by="ann", reason="to see"))
+        call = move_alias(KEYS, "churn", "canary", now, then, by="ann", reason="to see")
         assert execute(server, call) == done
     history = decode_history(execute(server, read_history(KEYS, "churn")))
     assert [(move.former, move.version, move.share) for move in history] == [

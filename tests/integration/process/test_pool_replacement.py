@@ -18,7 +18,7 @@ import skops.io
 from sklearn.dummy import DummyRegressor
 
 from headrace import Client, JobFailed
-from headrace.catalog.aliases import MOVE, Alias, Aliases, decode_aliases, move_arguments, read_aliases
+from headrace.catalog.aliases import Alias, Aliases, decode_aliases, move_alias, read_aliases
 from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
@@ -73,7 +73,7 @@ class Stack:
         reply = execute(self.redis, read_aliases(KEYS, model))
         now = decode_aliases(model, reply).by_name.get(alias)
         then = Alias(version=version, share=share) if version else None
-        assert execute(self.redis, MOVE(*move_arguments(KEYS, model, alias, now, then, by="test", reason="")))
+        assert execute(self.redis, move_alias(KEYS, model, alias, now, then, by="test", reason=""))
 
     def ran_on(self, model: str, **options: Any) -> str:
         return self.client.predict(model, [7.0], timeout=SOON, **options).version

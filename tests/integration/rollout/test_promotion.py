@@ -13,7 +13,7 @@ import redis
 import skops.io
 from sklearn.dummy import DummyRegressor
 
-from headrace.catalog.aliases import ARRIVING, MOVE, Alias, move_arguments
+from headrace.catalog.aliases import ARRIVING, Alias, move_alias
 from headrace.catalog.workers import publish_status
 from headrace.connection.commands import execute
 from headrace.errors import HeadraceError, InvalidInput, ModelError, UnknownModel
@@ -186,16 +186,8 @@ def test_of_two_who_move_an_alias_at_once_one_is_told(promoter: Promoter, server
     def other() -> None:
         execute(
             server,
-            MOVE(
-                *move_arguments(
-                    KEYS,
-                    "churn",
-                    "production",
-                    Alias(version="1"),
-                    Alias(version="3"),
-                    by="bob@there",
-                    reason="",
-                )
+            move_alias(
+                KEYS, "churn", "production", Alias(version="1"), Alias(version="3"), by="bob@there", reason=""
             ),
         )
         worker(server, "1", "2")

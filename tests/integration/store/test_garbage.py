@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from headrace import Client
-from headrace.catalog.aliases import MOVE, Alias, move_arguments
+from headrace.catalog.aliases import Alias, move_alias
 from headrace.catalog.contract import Contract, Output, Text
 from headrace.catalog.published import publish_contract
 from headrace.connection.commands import execute
@@ -86,7 +86,7 @@ def message(version: str | None, name: str = "a") -> bytes:
 
 def point(server: redis.Redis, alias: str, version: str, former: str | None = None) -> None:
     before, after = Alias(version=former) if former else None, Alias(version=version)
-    assert execute(server, MOVE(*move_arguments(KEYS, "churn", alias, before, after, by="anna", reason=""))) == 1
+    assert execute(server, move_alias(KEYS, "churn", alias, before, after, by="anna", reason="")) == 1
 
 
 def test_the_newest_versions_are_kept_and_the_others_removed(collector: GarbageCollector, store: Store) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import redis
 
-from headrace.catalog.aliases import CANARY, MOVE, PRODUCTION, Alias, Aliases, move_arguments
+from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, Aliases, move_alias
 from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
@@ -87,6 +87,6 @@ class CanaryJudge:
                 self._end(model, canary, reason)
 
     def _end(self, model: str, canary: Alias, reason: str) -> None:
-        keys, values = move_arguments(self._keys, model, CANARY, canary, None, by=BY, reason=reason, rollback=True)
-        if execute(self._connect(), MOVE(keys, values)):
+        removal = move_alias(self._keys, model, CANARY, canary, None, by=BY, reason=reason, rollback=True)
+        if execute(self._connect(), removal):
             log.error("ended the canary %s@%s and removed its alias: %s", model, canary.version, reason)

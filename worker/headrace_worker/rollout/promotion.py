@@ -16,7 +16,6 @@ import redis
 from headrace.catalog.aliases import (
     ARRIVING,
     CANARY,
-    MOVE,
     PRODUCTION,
     SHADOW,
     Alias,
@@ -27,7 +26,7 @@ from headrace.catalog.aliases import (
     decode_history,
     find_former_version,
     is_version,
-    move_arguments,
+    move_alias,
     read_aliases,
     read_history,
     set_arriving,
@@ -233,10 +232,8 @@ class Promoter:
         reason: str,
         rollback: bool = False,
     ) -> None:
-        keys, values = move_arguments(
-            self._keys, model, alias, before, after, by=self._by, reason=reason, rollback=rollback
-        )
-        if not execute(self._client, MOVE(keys, values)):
+        move = move_alias(self._keys, model, alias, before, after, by=self._by, reason=reason, rollback=rollback)
+        if not execute(self._client, move):
             raise HeadraceError(
                 f"{alias} of {model} was changed by somebody else meanwhile: "
                 f"see `headrace models history {model}`, and try again"
