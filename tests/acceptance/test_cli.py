@@ -1,4 +1,4 @@
-"""The command line itself: its help, its errors, its exit codes."""
+"""Tests of the command line itself: help, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ import time
 
 import pytest
 
-from headrace.cli.commands import _OWN
+from headrace.cli.commands import _CLIENT_COMMANDS
 from tests.support.command import headrace
 
 UNREACHABLE = "redis://:hunter2@127.0.0.1:1/0"
 
 
 def test_help_lists_the_commands_of_both_distributions():
-    shown = headrace("--help")
-    assert shown.returncode == 0
-    for command in (*_OWN, "demo", "dev", "flower", "models", "worker"):
-        assert f"\n  {command} " in shown.stdout
-    assert "3 some jobs failed" in shown.stdout
+    result = headrace("--help")
+    assert result.returncode == 0
+    for command in (*_CLIENT_COMMANDS, "demo", "dev", "flower", "models", "worker"):
+        assert f"\n  {command} " in result.stdout
+    assert "3 some jobs failed" in result.stdout
 
 
-def test_help_imports_nothing_it_does_not_need():
+def test_help_imports_no_large_library_and_no_command():
     program = (
         "import sys, atexit\n"
         "atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr))\n"
         "from headrace.cli import main\n"
         "main(['--help'])\n"
     )
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     for module in ("redis", "celery", "kombu", "sklearn", "numpy", "headrace_worker", "headrace.cli.batch"):
-        assert f"'{module}'" not in shown.stderr
+        assert f"'{module}'" not in result.stderr
 
 
 def test_a_commands_help_needs_no_redis():
-    for command in _OWN:
-        shown = headrace(command, "--help", HEADRACE_REDIS_URL=UNREACHABLE)
-        assert shown.returncode == 0
-        assert shown.stdout.startswith(f"Usage: headrace {command} ")
+    for command in _CLIENT_COMMANDS:
+        result = headrace(command, "--help", HEADRACE_REDIS_URL=UNREACHABLE)
+        assert result.returncode == 0
+        assert result.stdout.startswith(f"Usage: headrace {command} ")
 
 
-def test_a_misspelt_command_is_told_the_near_one_and_exits_2():
-    shown = headrace("bach")
-    assert shown.returncode == 2
-    assert shown.stderr == "headrace: no command 'bach'; did you mean 'batch'? (see `headrace --help`)\n"
-    assert shown.stdout == ""
+def test_a_misspelt_command_gets_a_suggestion_and_exits_2():
+    result = headrace("bach")
+    assert result.returncode == 2
+    assert result.stderr == "headrace: no command 'bach'; did you mean 'batch'? (see `headrace --help`)\n"
+    assert result.stdout == ""
 
 
 def test_no_command_shows_the_help_and_exits_2():
-    shown = headrace()
-    assert shown.returncode == 2
-    assert "batch" in shown.stderr
+    result = headrace()
+    assert result.returncode == 2
+    assert "batch" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_no_command_shows_the_help_and_exits_2():
     ],
 )
 def test_wrong_usage_is_one_line_and_exits_2(arguments):
-    shown = headrace(*arguments, HEADRACE_REDIS_URL=UNREACHABLE)
-    assert shown.returncode == 2
-    assert len(shown.stderr.splitlines()) == 1
-    assert f"see `headrace {arguments[0]} --help`" in shown.stderr
+    result = headrace(*arguments, HEADRACE_REDIS_URL=UNREACHABLE)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert f"see `headrace {arguments[0]} --help`" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -86,18 +86,18 @@ def test_wrong_usage_is_one_line_and_exits_2(arguments):
     ],
 )
 def test_an_unreachable_redis_is_one_line_without_the_password_and_exits_1(arguments):
-    shown = headrace(*arguments, "--url", UNREACHABLE)
-    assert shown.returncode == 1, shown.stderr
-    assert len(shown.stderr.splitlines()) == 1
-    assert "127.0.0.1:1" in shown.stderr
-    assert "hunter2" not in shown.stderr
-    assert shown.stdout == ""
+    result = headrace(*arguments, "--url", UNREACHABLE)
+    assert result.returncode == 1, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "127.0.0.1:1" in result.stderr
+    assert "hunter2" not in result.stderr
+    assert result.stdout == ""
 
 
 def test_a_wrong_setting_names_its_variable():
-    shown = headrace("queues", HEADRACE_CONNECT_TIMEOUT="soon")
-    assert shown.returncode == 1
-    assert "HEADRACE_CONNECT_TIMEOUT" in shown.stderr
+    result = headrace("queues", HEADRACE_CONNECT_TIMEOUT="soon")
+    assert result.returncode == 1
+    assert "HEADRACE_CONNECT_TIMEOUT" in result.stderr
 
 
 def test_a_command_of_the_worker_says_how_to_install_it():
@@ -107,42 +107,42 @@ def test_a_command_of_the_worker_says_how_to_install_it():
         "from headrace.cli import main\n"
         "main(['worker'])\n"
     )
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert shown.returncode == 1
-    assert shown.stderr == "headrace: `headrace worker` comes with the worker: pip install headrace-worker\n"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == "headrace: `headrace worker` comes with the worker: pip install headrace-worker\n"
 
 
-def test_a_reader_who_has_enough_is_no_error_message():
-    shown = subprocess.run(
+def test_a_closed_pipe_is_no_error_message():
+    result = subprocess.run(
         [f"{sys.executable} -m headrace.cli --help | true"],
         shell=True,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert shown.stderr == ""
+    assert result.stderr == ""
 
 
-def test_an_error_nobody_foresaw_shows_no_traceback_and_no_message():
+def test_an_unexpected_error_shows_no_traceback_and_no_message():
     program = (
         "import headrace.cli.options as options\n"
-        "def connect(at): raise RuntimeError('age=41')\n"
-        "options.connect = connect\n"
+        "def open_client(redis_url): raise RuntimeError('age=41')\n"
+        "options.open_client = open_client\n"
         "from headrace.cli import main\n"
         "main(['queues'])\n"
     )
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert shown.returncode == 1
-    assert "unexpected RuntimeError" in shown.stderr
-    assert "age" not in shown.stderr
-    assert "Traceback" not in shown.stderr
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "unexpected RuntimeError" in result.stderr
+    assert "age" not in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_command_of_a_daemon_without_standard_streams_shows_no_traceback():
     command = f"exec {sys.executable} -m headrace.cli queues --url {UNREACHABLE} <&- >&-"
-    shown = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
-    assert shown.returncode == 1
-    assert "cannot be reached" in shown.stderr
+    result = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "cannot be reached" in result.stderr
 
 
 def test_help_is_quick():

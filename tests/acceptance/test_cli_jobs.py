@@ -1,4 +1,4 @@
-"""Jobs from the command line: submit, status, result, cancel, queues."""
+"""Tests of the commands for single jobs: submit, status, result, cancel, queues."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def _worker(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def url(redis_url: str, _worker: None) -> str:
-    """A Redis with a worker that serves `churn`."""
+    """Return the URL of a Redis with a worker that serves `churn`."""
     publish_stock_contract(redis_url)
     return redis_url
 
 
 @pytest.fixture
-def idle(redis_server: EmbeddedRedis) -> Iterator[str]:
-    """A Redis (another database of the server) that nobody takes jobs from."""
+def idle_url(redis_server: EmbeddedRedis) -> Iterator[str]:
+    """Return the URL of another database of the server, without a worker."""
     url = redis_server.url.removesuffix("/0") + "/1"
     publish_stock_contract(url)
     yield url
@@ -38,36 +38,36 @@ def idle(redis_server: EmbeddedRedis) -> Iterator[str]:
         client.flushdb()
 
 
-def test_a_job_is_submitted_awaited_and_asked_for(url):
+def test_a_job_is_submitted_waited_for_and_has_a_status(url):
     submitted = headrace("submit", "churn", GOLD, "--url", url)
     assert submitted.returncode == 0, submitted.stderr
     job = submitted.stdout.strip()
-    waited = headrace("result", job, "--timeout", "20", "--url", url)
-    assert (waited.returncode, waited.stdout) == (0, "82\n")
+    result = headrace("result", job, "--timeout", "20", "--url", url)
+    assert (result.returncode, result.stdout) == (0, "82\n")
     assert headrace("status", job, "--url", url).stdout == "success\n"
 
 
 def test_wait_prints_the_prediction(url):
-    waited = headrace("submit", "churn", "-", "--wait", "--timeout", "20", stdin=GOLD, HEADRACE_REDIS_URL=url)
-    assert (waited.returncode, waited.stdout) == (0, "82\n")
+    result = headrace("submit", "churn", "-", "--wait", "--timeout", "20", stdin=GOLD, HEADRACE_REDIS_URL=url)
+    assert (result.returncode, result.stdout) == (0, "82\n")
 
 
-def test_a_version_may_stand_behind_the_model(url):
-    waited = headrace("submit", "churn@3", GOLD, "--timeout", "20", "--json", "--url", url)
-    assert json.loads(waited.stdout)["version"] == "3", waited.stderr
-    without = headrace("submit", "churn@9", GOLD, "--json", "--url", url)
-    assert without.returncode == 1
-    assert "'churn' has no version '9'" in without.stderr
+def test_a_version_may_follow_the_name_of_the_model(url):
+    result = headrace("submit", "churn@3", GOLD, "--timeout", "20", "--json", "--url", url)
+    assert json.loads(result.stdout)["version"] == "3", result.stderr
+    unknown = headrace("submit", "churn@9", GOLD, "--json", "--url", url)
+    assert unknown.returncode == 1
+    assert "'churn' has no version '9'" in unknown.stderr
     twice = headrace("submit", "churn@3", GOLD, "--version", "3", "--url", url)
     assert (twice.returncode, twice.stdout) == (1, "")
     assert "give one of them" in twice.stderr
 
 
-def test_several_instances_are_one_job_and_json_says_it_all(url, tmp_path):
+def test_several_instances_are_one_job_and_json_has_all_predictions(url, tmp_path):
     file = tmp_path / "two.json"
     file.write_text(f"[{GOLD}, {GOLD}]")
-    waited = headrace("submit", "churn", str(file), "--id", "two", "--timeout", "20", "--json", "--url", url)
-    assert json.loads(waited.stdout) == {
+    result = headrace("submit", "churn", str(file), "--id", "two", "--timeout", "20", "--json", "--url", url)
+    assert json.loads(result.stdout) == {
         "id": "two",
         "model": "churn",
         "version": "3",
@@ -75,65 +75,66 @@ def test_several_instances_are_one_job_and_json_says_it_all(url, tmp_path):
     }
 
 
-def test_a_failed_job_exits_3_and_says_why(url):
-    failed = headrace("submit", "churn", '{"age": 1, "plan": "fail"}', "--id", "bad", "--url", url)
-    assert failed.stdout == "bad\n"
-    waited = headrace("result", "bad", "--timeout", "20", "--url", url)
-    assert waited.returncode == 3
-    assert waited.stdout == ""
-    assert "ValueError: the model cannot" in waited.stderr
-    assert len(waited.stderr.splitlines()) == 1
+def test_a_failed_job_exits_3_and_prints_the_error(url):
+    submitted = headrace("submit", "churn", '{"age": 1, "plan": "fail"}', "--id", "bad", "--url", url)
+    assert submitted.stdout == "bad\n"
+    result = headrace("result", "bad", "--timeout", "20", "--url", url)
+    assert result.returncode == 3
+    assert result.stdout == ""
+    assert "ValueError: the model cannot" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_waiting_for_a_failure_exits_3_too(url):
-    waited = headrace("submit", "churn", '{"age": 1, "plan": "fail"}', "--timeout", "20", "--url", url)
-    assert waited.returncode == 3
-    assert len(waited.stderr.splitlines()) == 1
+    result = headrace("submit", "churn", '{"age": 1, "plan": "fail"}', "--timeout", "20", "--url", url)
+    assert result.returncode == 3
+    assert len(result.stderr.splitlines()) == 1
 
 
-def test_time_that_runs_out_exits_4(idle):
-    waited = headrace("submit", "churn", GOLD, "--id", "late", "--timeout", "0.2", "--url", idle)
-    assert waited.returncode == 4
-    assert headrace("result", "late", "--timeout", "0.2", "--url", idle).returncode == 4
+def test_a_timeout_exits_4(idle_url):
+    result = headrace("submit", "churn", GOLD, "--id", "slow", "--timeout", "0.2", "--url", idle_url)
+    assert result.returncode == 4
+    assert headrace("result", "slow", "--timeout", "0.2", "--url", idle_url).returncode == 4
 
 
-def test_a_job_that_waits_is_counted_and_can_be_cancelled(idle):
+def test_a_waiting_job_is_counted_and_can_be_cancelled(idle_url):
     for name, priority in (("a", "0"), ("b", "9")):
-        headrace("submit", "churn", GOLD, "--id", name, "--priority", priority, "--url", idle)
-    table = headrace("queues", "--url", idle).stdout.splitlines()
-    columns = ["QUEUE", "MODEL", "P0", "P3", "P6", "P9", "AGAIN", "WAITING", "DELAYED", "LEASED"]
+        headrace("submit", "churn", GOLD, "--id", name, "--priority", priority, "--url", idle_url)
+    table = headrace("queues", "--url", idle_url).stdout.splitlines()
+    columns = ["QUEUE", "MODEL", "P0", "P3", "P6", "P9", "ISOLATED", "WAITING", "DELAYED", "LEASED"]
     assert table[0].split() == columns
     assert table[1].split() == ["predict.churn", "churn", "1", "0", "0", "1", "0", "2", "0", "0"]
-    depth = json.loads(headrace("queues", "--json", "--url", idle).stdout)
+    depth = json.loads(headrace("queues", "--json", "--url", idle_url).stdout)
     assert (depth["model"], depth["waiting"]) == ("churn", 2)
     assert (
-        headrace("status", "a", "b", "nobody", "--url", idle).stdout == "a\tqueued\nb\tqueued\nnobody\tunknown\n"
+        headrace("status", "a", "b", "nobody", "--url", idle_url).stdout
+        == "a\tqueued\nb\tqueued\nnobody\tunknown\n"
     )
-    cancelled = headrace("cancel", "a", "b", "--url", idle)
+    cancelled = headrace("cancel", "a", "b", "--url", idle_url)
     assert (cancelled.returncode, cancelled.stdout) == (0, "a\tcancelled\nb\tcancelled\n")
-    assert headrace("result", "a", "--url", idle).returncode == 3
+    assert headrace("result", "a", "--url", idle_url).returncode == 3
 
 
-def test_what_cannot_be_cancelled_exits_1(url):
+def test_a_job_that_cannot_be_cancelled_exits_1(url):
     headrace("submit", "churn", GOLD, "--id", "done", "--timeout", "20", "--url", url)
-    late = headrace("cancel", "done", "nobody", "--url", url)
-    assert (late.returncode, late.stdout) == (1, "done\tsuccess\nnobody\tunknown\n")
+    cancelled = headrace("cancel", "done", "nobody", "--url", url)
+    assert (cancelled.returncode, cancelled.stdout) == (1, "done\tsuccess\nnobody\tunknown\n")
 
 
-def test_a_result_of_an_unknown_job_is_not_waited_for(idle):
-    shown = headrace("result", "nobody", "--url", idle)
-    assert shown.returncode == 1
-    assert "no job nobody is known" in shown.stderr
+def test_a_result_of_an_unknown_job_is_not_waited_for(idle_url):
+    result = headrace("result", "nobody", "--url", idle_url)
+    assert result.returncode == 1
+    assert "job nobody is unknown" in result.stderr
 
 
-def test_no_queue_is_told_on_stderr(redis_url):
-    shown = headrace("queues", "--url", redis_url)
-    assert (shown.returncode, shown.stdout) == (0, "")
-    assert "no model has a queue yet" in shown.stderr
+def test_an_empty_list_of_queues_is_reported_on_stderr(redis_url):
+    result = headrace("queues", "--url", redis_url)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "no model has a queue yet" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("instances", "says"),
+    ("instances", "message"),
     [
         ('{"agee": 1, "plan": "x"}', "did you mean 'age'?"),
         ('{"age": "secret", "plan": "x"}', "must be a number"),
@@ -145,16 +146,16 @@ def test_no_queue_is_told_on_stderr(redis_url):
         ("null", "must be an object"),
     ],
 )
-def test_bad_instances_are_refused_in_one_line(idle, instances, says):
-    shown = headrace("submit", "churn", instances, "--url", idle)
-    assert shown.returncode == 1
-    assert says in shown.stderr
-    assert "secret" not in shown.stderr
-    assert len(shown.stderr.splitlines()) == 1
+def test_bad_instances_are_refused_in_one_line(idle_url, instances, message):
+    result = headrace("submit", "churn", instances, "--url", idle_url)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "secret" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["chrn", GOLD], "did you mean 'churn'?"),
         (["churn", GOLD, "--version", "9"], "version '9'"),
@@ -163,8 +164,8 @@ def test_bad_instances_are_refused_in_one_line(idle, instances, says):
         (["ch urn", GOLD], "model"),
     ],
 )
-def test_bad_options_are_refused_in_one_line(idle, arguments, says):
-    shown = headrace("submit", *arguments, "--url", idle)
-    assert shown.returncode == 1
-    assert says in shown.stderr
-    assert len(shown.stderr.splitlines()) == 1
+def test_bad_options_are_refused_in_one_line(idle_url, arguments, message):
+    result = headrace("submit", *arguments, "--url", idle_url)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1

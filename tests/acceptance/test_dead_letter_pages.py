@@ -1,4 +1,4 @@
-"""The commands and examples of the two pages about dead letters run, from top to bottom."""
+"""Tests of the two pages about dead letters: their commands and examples run, from top to bottom."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ HOW_TO, REFERENCE = DOCS / "how-to" / "handle-dead-letters.md", DOCS / "referenc
 CUSTOMERS = pd.DataFrame({"age": [41, 23, 67, 35], "plan": ["gold", "basic", "silver", "gold"]})
 
 
-class Place:
-    """A Redis, a store with `churn`, and the files the pages speak of."""
+class Installation:
+    """A Redis, a store with `churn`, and the files that the pages name."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
@@ -56,8 +56,8 @@ class Place:
         }
 
     def run(self, block: str) -> str:
-        """Run a block of commands, each of which must succeed; what they said."""
-        done = subprocess.run(
+        """Run a block of commands, each of which must succeed; return their output."""
+        result = subprocess.run(
             ["sh", "-e", "-c", block],
             cwd=self.folder,
             env=self.environ,
@@ -65,28 +65,28 @@ class Place:
             text=True,
             timeout=120,
         )
-        assert done.returncode == 0, f"{block}{done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
+        assert result.returncode == 0, f"{block}{result.stdout}{result.stderr}"
+        return result.stdout + result.stderr
 
-    def bury(self) -> None:
-        """Forty jobs the first version could not do, the last of them order-4711; a crash; and garbage."""
-        week = int(time.time() * 1000) - 8 * 86_400_000
+    def store_letters(self) -> None:
+        """Store forty failures of the first version, the last one order-4711; a crash; and a malformed message."""
+        a_week_ago = int(time.time() * 1000) - 8 * 86_400_000
         with redis.Redis.from_url(self.url) as server:
             instances = [{"age": 41, "plan": "gold"}]
             for number in range(40):
                 name = f"order-{4672 + number}"
-                dead = make_letter(name, version="1", message=f"column {number} is of the wrong kind")
-                store_letter(server, dead, make_message(name, instances))
+                letter = make_letter(name, version="1", message=f"column {number} is of the wrong kind")
+                store_letter(server, letter, make_message(name, instances))
             store_letter(
                 server,
                 make_letter("old", reason="crash", error="WorkerLostError", attempts=(crashed_attempt(),)),
-                died_ms=week,
+                died_ms=a_week_ago,
             )
             store_malformed(server, b"\x00garbage")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def installation(tmp_path: Path) -> Iterator[Installation]:
     encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["plan"]), remainder="passthrough")
     skops.dump(make_pipeline(encode, LogisticRegression()).fit(CUSTOMERS, [0, 1, 0, 1]), tmp_path / "churn.skops")
     shutil.copy(tmp_path / "churn.skops", tmp_path / "mended.skops")
@@ -95,7 +95,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     with EmbeddedRedis("--appendfsync", "no") as server:
         worker = start_worker(server.url, tmp_path / "models", tmp_path, concurrency=1)
         try:
-            yield Place(server.url, tmp_path)
+            yield Installation(server.url, tmp_path)
         finally:
             worker.stop()
 
@@ -104,57 +104,59 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_a_person_on_call_gets_through_the_page(place: Place):
-    place.bury()
-    said = []
+def test_the_how_to_page_can_be_followed_from_top_to_bottom(installation: Installation):
+    installation.store_letters()
+    outputs = []
     for block in blocks(HOW_TO, "sh"):
-        said.append(place.run(block))
+        outputs.append(installation.run(block))
         if "models add" in block:
-            await_version(place, "2")
-    assert "   40  churn@1  permanent  ValueError" in said[0]
-    assert "column # is of the wrong kind" in said[0]
-    assert '{"age":41,"plan":"gold"}' in said[2]
-    told = "".join(said)
-    assert "39 dead letters would be replayed\n39 dead letters replayed\n" in told
-    assert told.endswith("1 dead letter exported\n1 dead letter purged\n1 dead letter purged\n")
-    with Client(place.url) as client:
+            await_version(installation, "2")
+    assert "   40  churn@1  permanent  ValueError" in outputs[0]
+    assert "column # is of the wrong kind" in outputs[0]
+    assert '{"age":41,"plan":"gold"}' in outputs[2]
+    output = "".join(outputs)
+    assert "39 dead letters would be replayed\n39 dead letters replayed\n" in output
+    assert output.endswith("1 dead letter exported\n1 dead letter purged\n1 dead letter purged\n")
+    with Client(installation.url) as client:
         jobs = [client.job(f"order-{4672 + number}") for number in range(40)]
         assert {job.result(timeout=30).version for job in client.as_completed(jobs, timeout=30)} == {"2"}
         assert list(client.dead_letters.list()) == []
-    assert len((place.folder / "malformed.jsonl").read_text().splitlines()) == 1
+    assert len((installation.folder / "malformed.jsonl").read_text().splitlines()) == 1
 
 
-def test_the_commands_and_examples_of_the_reference_run(place: Place, monkeypatch: pytest.MonkeyPatch):
-    place.bury()
-    place.run("headrace models add mended.skops --name churn --example example.csv")
-    await_version(place, "2")
+def test_the_commands_and_examples_of_the_reference_run(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+):
+    installation.store_letters()
+    installation.run("headrace models add mended.skops --name churn --example example.csv")
+    await_version(installation, "2")
     (commands,) = blocks(REFERENCE, "sh")
-    told = place.run(commands if shutil.which("jq") else commands.replace("jq -r .id", JQ))
-    assert "40 dead letters replayed" in told
-    place.bury()
+    output = installation.run(commands if shutil.which("jq") else commands.replace("jq -r .id", JQ))
+    assert "40 dead letters replayed" in output
+    installation.store_letters()
     python, export = blocks(REFERENCE, "python")
-    monkeypatch.chdir(place.folder)
-    with Client(place.url) as client:
+    monkeypatch.chdir(installation.folder)
+    with Client(installation.url) as client:
         names: dict[str, object] = {"client": client}
         exec(python, names)
-        assert getattr(names["done"], "done") + getattr(names["done"], "taken") == 40  # noqa: B009  # of type object
+        assert getattr(names["done"], "done") + getattr(names["done"], "id_in_use") == 40  # noqa: B009  # of type object
         exec(export, {})
 
 
-#: What `jq -r .id` does, where there is none.
+#: In place of `jq -r .id`, where jq is not installed.
 JQ = f"{sys.executable} -c 'import json, sys; [print(json.loads(line)[\"id\"]) for line in sys.stdin]'"
 
 
-def await_version(place: Place, version: str) -> None:
-    """Until the worker serves the version."""
+def await_version(installation: Installation, version: str) -> None:
+    """Wait until the worker serves the version."""
     deadline = time.monotonic() + 60
-    with Client(place.url) as client:
+    with Client(installation.url) as client:
         while client.contract("churn").version != version:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
 
-def test_the_reference_tells_every_field_reason_and_condition():
+def test_the_reference_names_every_field_reason_and_condition():
     page = REFERENCE.read_text()
     for name in (*DeadLetterWithMessage.__struct_fields__, *get_args(Reason), *DeadLetterFilter.__annotations__):
         assert f"`{name}`" in page, name

@@ -1,4 +1,4 @@
-"""`headrace top` in a real terminal, and for scripts, with a real worker."""
+"""Tests of `headrace top` in a terminal and for scripts, with a worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.terminal import Terminal
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The Redis of a worker that serves `obedient`."""
+    """Start a Redis and a worker that serves `obedient`; return the URL."""
     folder: Path = tmp_path_factory.mktemp("top")
     hostile_models.add(Store(folder / "models"))
     with EmbeddedRedis("--appendfsync", "no") as redis_server:
@@ -54,31 +54,31 @@ def test_a_terminal_shows_rates_workers_and_failures_until_ctrl_c(url: str):
     assert "Traceback" not in terminal.shown
 
 
-def test_json_of_one_look_tells_queues_and_workers(url: str):
-    told = headrace("top", "--once", "--json", "--every", "3", "--url", url)
-    assert told.returncode == 0, told.stderr
-    seen = json.loads(told.stdout)
-    assert [one["model"] for one in seen["queues"]] == ["obedient"]
-    assert seen["workers"][0]["worker"].startswith("worker@")
-    assert seen["workers"][0]["alive"] is True
+def test_one_page_as_json_has_queues_and_workers(url: str):
+    result = headrace("top", "--once", "--json", "--every", "3", "--url", url)
+    assert result.returncode == 0, result.stderr
+    overview = json.loads(result.stdout)
+    assert [queue["model"] for queue in overview["queues"]] == ["obedient"]
+    assert overview["workers"][0]["worker"].startswith("worker@")
+    assert overview["workers"][0]["alive"] is True
 
 
 def test_a_user_who_may_not_listen_sees_the_queues(url: str):
     with redis.Redis.from_url(url) as server:
         server.execute_command("ACL SETUSER deaf on >pw ~* +@all resetchannels &headrace:replies:* -lindex")
         try:
-            told = headrace(
+            result = headrace(
                 "top", "--once", "--every", "0.1", "--url", url.replace("redis://", "redis://deaf:pw@")
             )
         finally:
             server.execute_command("ACL DELUSER deaf")
-    assert told.returncode == 0, told.stderr
-    assert "obedient" in told.stdout
-    assert "may not listen to events" in told.stdout
+    assert result.returncode == 0, result.stderr
+    assert "obedient" in result.stdout
+    assert "may not listen to events" in result.stdout
 
 
-def test_a_redis_that_is_away_is_one_sentence():
-    told = headrace("top", "--once", "--every", "0.1", "--url", "redis://127.0.0.1:1/0")
-    assert told.returncode == 1
-    assert "cannot be reached" in told.stderr
-    assert "Traceback" not in told.stderr
+def test_an_unreachable_redis_is_one_line():
+    result = headrace("top", "--once", "--every", "0.1", "--url", "redis://127.0.0.1:1/0")
+    assert result.returncode == 1
+    assert "cannot be reached" in result.stderr
+    assert "Traceback" not in result.stderr

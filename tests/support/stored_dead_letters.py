@@ -1,4 +1,4 @@
-"""Dead letters for tests, put into Redis as a worker's publish script puts them."""
+"""Dead letters for tests, stored in Redis as a worker's publish script stores them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ INSTANCES = [{"age": 41}]
 
 
 def crashed_attempt(at_ms: int = 1_700_000_000_000, cause: str = "crash") -> Attempt:
-    """A run that took its process with it."""
+    """Return an attempt whose process was lost, or that ended for another cause."""
     return Attempt(cause=cause, owner="host-1", at_ms=at_ms, claim_size=1)
 
 
 def make_message(name: str, instances: Sequence[Any] = INSTANCES, **options: Any) -> bytes:
-    """The message of a job as a producer writes it."""
+    """Return the message of a job as a producer writes it."""
     return encode_message(Job(id=name, **{"model": "churn", "instances": instances, **options}))
 
 
 def make_letter(name: str = "a", **fields: Any) -> DeadLetter:
-    """A letter of a model's own error, but for the fields given."""
-    usual: dict[str, Any] = {
+    """Return a dead letter with the error of a model, with these fields changed."""
+    defaults: dict[str, Any] = {
         "model": "churn",
         "version": "3",
         "queue": "predict.churn",
@@ -43,38 +43,45 @@ def make_letter(name: str = "a", **fields: Any) -> DeadLetter:
         "instances": 1,
         "worker": "host-1",
     }
-    return DeadLetter(id=name, **{**usual, **fields})
+    return DeadLetter(id=name, **{**defaults, **fields})
 
 
 def store_letter(
     server: redis.Redis,
-    dead: DeadLetter,
+    letter: DeadLetter,
     payload: bytes | None = None,
     *,
     died_ms: int | None = None,
-    ended: bool = True,
+    with_outcome: bool = True,
     ttl: int = 60,
     keys: Keys | None = None,
 ) -> str:
-    """Put a letter into Redis, died now unless said otherwise, and its failure as the job's outcome; its id."""
+    """Store a letter, which died now or at `died_ms`; return its id.
+
+    With `with_outcome`, store its failure as the outcome of the job too.
+    """
     keys = keys or Keys()
     moment = died_ms if died_ms is not None else decode_server_time(server.time())
     with server.pipeline() as pipe:
-        pipe.hset(keys.dead, dead.id, dead.encode())
-        pipe.hset(keys.dead_messages, dead.id, make_message(dead.id) if payload is None else payload)
-        pipe.zadd(keys.dead_times, {dead.id: moment})
-        if ended:
+        pipe.hset(keys.dead, letter.id, letter.encode())
+        pipe.hset(keys.dead_messages, letter.id, make_message(letter.id) if payload is None else payload)
+        pipe.zadd(keys.dead_times, {letter.id: moment})
+        if with_outcome:
             failure = Failure(
-                job=dead.id, reason=dead.reason, error=dead.error, module=dead.module, message=dead.message
+                job=letter.id,
+                reason=letter.reason,
+                error=letter.error,
+                module=letter.module,
+                message=letter.message,
             )
-            pipe.set(keys.result(dead.id), encode_outcome(failure, datetime.now(UTC)), ex=ttl)
+            pipe.set(keys.result(letter.id), encode_outcome(failure, datetime.now(UTC)), ex=ttl)
         pipe.execute()
-    return dead.id
+    return letter.id
 
 
 def store_malformed(server: redis.Redis, payload: bytes) -> str:
-    """Put the letter of bytes that are no job into Redis; its id."""
-    dead = make_letter(
+    """Store the letter of bytes that are not a job; return its id."""
+    letter = make_letter(
         malformed_letter_id(payload),
         model=None,
         version=None,
@@ -85,26 +92,26 @@ def store_malformed(server: redis.Redis, payload: bytes) -> str:
         traceback=None,
         instances=None,
     )
-    return store_letter(server, dead, payload, ended=False)
+    return store_letter(server, letter, payload, with_outcome=False)
 
 
 def store_group(server: redis.Redis, count: int, *, died_ms: int, **fields: Any) -> None:
-    """Many letters alike but for a number, one each millisecond."""
+    """Store letters that differ only in a number, one each millisecond."""
     keys = Keys()
     for first in range(0, count, 1000):
         names = range(first, min(first + 1000, count))
         with server.pipeline(transaction=False) as pipe:
             for number in names:
-                name = f"storm-{number}"
-                dead = make_letter(name, message=f"row {number} of {name} cannot be", **fields)
-                pipe.hset(keys.dead, name, dead.encode())
+                name = f"group-{number}"
+                letter = make_letter(name, message=f"row {number} of {name} cannot be", **fields)
+                pipe.hset(keys.dead, name, letter.encode())
                 pipe.hset(keys.dead_messages, name, make_message(name))
                 pipe.zadd(keys.dead_times, {name: died_ms + number})
             pipe.execute()
 
 
 def stored_ids(server: redis.Redis) -> dict[str, Any]:
-    """What is left of letters in Redis."""
+    """Return the ids in each key of dead letters."""
     keys = Keys()
     return {
         "dead": set(server.hkeys(keys.dead)),
@@ -114,6 +121,6 @@ def stored_ids(server: redis.Redis) -> dict[str, Any]:
 
 
 def decode_parts(raw: bytes) -> dict[str, Any]:
-    """A message as a dictionary."""
-    found: dict[str, Any] = msgspec.json.decode(raw)
-    return found
+    """Return a message as a dictionary."""
+    parts: dict[str, Any] = msgspec.json.decode(raw)
+    return parts

@@ -1,4 +1,13 @@
-"""The `headrace` command line."""
+"""The `headrace` command line.
+
+commands.py             the group of all commands; exit codes; errors as one line
+options.py              options and output functions that several commands share
+submit.py, status.py, result.py, cancel.py, explain.py    single jobs
+batch.py                the rows of a file
+queues.py, top.py, top_format.py                          queues and workers
+dead.py, dead_letter_format.py                            dead letters
+doctor.py               checks of Redis, workers and Flower
+"""
 
 from __future__ import annotations
 
@@ -10,7 +19,7 @@ from headrace.cli.commands import Commands
 main = Commands(
     name="headrace",
     help="Put prediction jobs on a queue, get their outcomes, and run the workers that predict.",
-    epilog="Exit codes: 0 all good, 1 error, 2 usage, 3 some jobs failed, 4 timed out, 130 interrupted.",
+    epilog="Exit codes: 0 success, 1 error, 2 usage, 3 some jobs failed, 4 timed out, 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 click.version_option(headrace.__version__, message="headrace %(version)s")(main)

@@ -1,4 +1,4 @@
-"""`python -m headrace.cli` is `headrace`."""
+"""The entry point of `python -m headrace.cli`, which is the command `headrace`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`headrace batch`."""
+"""`headrace batch`: predict the rows of a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from headrace.cli.commands import SOME_FAILED
 from headrace.errors import ResultTimeout
 from headrace.wire.keys import BATCH_PRIORITY
 
-_DELIMITERS = {"tab": "\t", "\\t": "\t"}
+#: Delimiters that a shell cannot easily write.
+_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}
 
 
 @click.command()
@@ -45,17 +46,17 @@ _DELIMITERS = {"tab": "\t", "\\t": "\t"}
 )
 @click.option(
     "--format",
-    "kind",
+    "file_format",
     type=click.Choice(["csv", "jsonl"]),
-    help="Format of what has no telling file ending, as -.",
+    help="Format of a file whose name has no known ending, and of standard input and output.",
 )
-@click.option("--delimiter", metavar="CHAR", help="What is between the cells of a CSV; found out without it.")
+@click.option("--delimiter", metavar="CHAR", help="Delimiter of a CSV; default: detected in the first line.")
 @click.option(
     "--column",
     "columns",
     metavar="NAME",
     multiple=True,
-    help="For models that take lists or texts: a column to send. Several times for a list, in order.",
+    help="A column to send, for models that take lists or texts. For a list, repeat it in order.",
 )
 @options.durable
 @click.option("--timeout", type=options.SECONDS, help="Seconds for the whole file.")
@@ -70,28 +71,28 @@ def batch(
     source: str,
     target: str,
     *,
-    kind: Format | None,
+    file_format: Format | None,
     delimiter: str | None,
     as_json: bool,
     url: str | None,
-    **rest: Any,
+    **batch_options: Any,
 ) -> None:
     """Predict the rows of IN, a CSV or JSON lines file (- is standard input), and write them to OUT.
 
-    The rows keep their order and their columns; behind them come `prediction` (one for each class or output
-    where there are several) and `error`. When some rows failed the exit code is 3. OUT appears when it is
-    whole; Ctrl-C cancels the jobs that wait and leaves none.
+    The rows keep their order and their columns, followed by `prediction` (a column for each class or output where
+    there are several) and `error`. The exit code is 3 if some rows failed. OUT is created when it is complete;
+    Ctrl-C cancels the waiting jobs and creates no file.
     """
     from headrace.batch import predict_file
     from headrace.batch.progress import ProgressMeter
 
     if as_json and target == "-":
-        raise click.UsageError("--json prints the report on standard output, which -o - gives to the rows", ctx)
-    delimiter = _DELIMITERS.get(delimiter or "", delimiter)
+        raise click.UsageError("--json prints the report on standard output, which -o - uses for the rows", ctx)
+    delimiter = _DELIMITER_NAMES.get(delimiter or "", delimiter)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0 '):
         raise click.UsageError("--delimiter is one character, or `tab`", ctx)
-    meter = ProgressMeter(sys.stderr, size=_size(source), terminal=_has_terminal(target))
-    signal.signal(signal.SIGTERM, _end)
+    meter = ProgressMeter(sys.stderr, size=_file_size(source), terminal=_has_terminal(target))
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     with options.open_client(url) as client:
         try:
             report = predict_file(
@@ -99,17 +100,17 @@ def batch(
                 model,
                 source,
                 target,
-                format=kind,
+                format=file_format,
                 delimiter=delimiter,
                 on_progress=meter.show,
-                **rest,
+                **batch_options,
             )
         except (KeyboardInterrupt, SystemExit):
             meter.close()
-            click.echo(f"stopped: {_left(target)}", err=True)
+            click.echo(f"stopped: {_describe_stop(target)}", err=True)
             raise
         except ResultTimeout as error:
-            raise ResultTimeout(f"{error}; {_left(target)}") from None
+            raise ResultTimeout(f"{error}; {_describe_stop(target)}") from None
         finally:
             meter.close()
     if as_json:
@@ -124,22 +125,23 @@ def batch(
         ctx.exit(SOME_FAILED)
 
 
-def _left(target: str) -> str:
-    written = "what was done is on standard output" if target == "-" else f"{target} was not written"
+def _describe_stop(target: str) -> str:
+    written = "finished rows are on standard output" if target == "-" else f"{target} was not written"
     return f"jobs without an outcome were cancelled, {written}"
 
 
-def _end(number: int, _: object) -> None:
-    # What a shell reports of a process ended by a signal; the exception lets the jobs be cancelled first.
+def _exit_on_signal(number: int, _: object) -> None:
+    # The exit code that shells use for a process ended by a signal. As an exception, it lets the jobs be
+    # cancelled.
     raise SystemExit(128 + number)
 
 
-def _size(source: str) -> int | None:
+def _file_size(source: str) -> int | None:
     path = Path(source)
     return path.stat().st_size if source != "-" and path.is_file() else None
 
 
 def _has_terminal(target: str) -> bool:
-    # A bar among rows on the same screen would spoil both.
-    mixed = target == "-" and sys.stdout.isatty()
-    return sys.stderr.isatty() and not mixed and os.environ.get("TERM") != "dumb"
+    # A progress bar must not mix with rows on the same terminal.
+    rows_on_terminal = target == "-" and sys.stdout.isatty()
+    return sys.stderr.isatty() and not rows_on_terminal and os.environ.get("TERM") != "dumb"

@@ -1,4 +1,4 @@
-"""`headrace cancel`."""
+"""`headrace cancel`: cancel jobs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from headrace.cli.commands import ERROR
 @options.url
 @click.pass_context
 def cancel(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
-    """Cancel each JOB that has no outcome yet. The exit code is 1 if one had, or is not known."""
-    late = False
+    """Cancel each JOB that has no outcome yet. The exit code is 1 if a job had an outcome, or is unknown."""
+    all_cancelled = True
     with options.open_client(url) as client:
-        for name in jobs:
-            job = client.job(name)
-            # To cancel an id nobody submitted would end a job that may yet come.
-            known = job.status() != "unknown"
-            cancelled = known and job.cancel()
-            found = job.status()
-            late = late or found != "cancelled"
+        for job_id in jobs:
+            job = client.job(job_id)
+            # Cancelling an unknown id would finish a job that may be submitted later.
+            cancelled = job.status() != "unknown" and job.cancel()
+            status = job.status()
+            all_cancelled = all_cancelled and status == "cancelled"
             if as_json:
-                options.print_json({"id": name, "cancelled": cancelled, "status": found})
+                options.print_json({"id": job_id, "cancelled": cancelled, "status": status})
             else:
-                options.print_line(found if len(jobs) == 1 else f"{name}\t{found}")
-    if late:
+                options.print_line(status if len(jobs) == 1 else f"{job_id}\t{status}")
+    if not all_cancelled:
         ctx.exit(ERROR)

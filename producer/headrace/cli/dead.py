@@ -1,4 +1,4 @@
-"""`headrace dead`: look at the jobs that failed for good, send them again, or remove them."""
+"""`headrace dead`: list, show, replay, purge and export dead letters."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.commands import ERROR, SOME_FAILED
 from headrace.status_line import StatusLine
+from headrace.text import plural
 from headrace.wire.outcome import Reason
 
 if TYPE_CHECKING:
@@ -23,99 +24,110 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Replays or purges the letters of a filter. The second argument permits a filter without conditions.
+BulkAction = Callable[["DeadLetterFilter", bool, "OnProgress"], "BulkResult"]
+
 
 @click.group()
 def dead() -> None:
-    """Look at the jobs that failed for good, send them again, or remove them.
+    """List dead letters, which are the jobs that failed for good; replay, purge or export them.
 
-    The same filters everywhere: --model, --reason, --error, --older-than, --newer-than.
+    All commands but `show` take the same filter: --model, --reason, --error, --older-than, --newer-than.
     """
 
 
-def _which(command: F) -> F:
-    """The options that choose letters by what they have in common."""
+def _filter_options(command: F) -> F:
+    """Add the options of the filter to a command."""
     for option in (
-        click.option("--newer-than", type=options.AGE, metavar="AGE", help="Died so long ago or less."),
+        click.option("--newer-than", type=options.AGE, metavar="AGE", help="Letters of at most this age."),
         click.option(
-            "--older-than", type=options.AGE, metavar="AGE", help="Died so long ago or longer: 90s, 15m, 2h, 7d."
+            "--older-than",
+            type=options.AGE,
+            metavar="AGE",
+            help="Letters of at least this age: seconds, or 90s, 15m, 2h, 7d.",
         ),
-        click.option("--error", metavar="NAME", help="Name of the exception, as ValueError."),
-        click.option("--reason", type=click.Choice(get_args(Reason)), help="Class of the failure."),
+        click.option("--error", metavar="NAME", help="Name of the exception, such as ValueError."),
+        click.option("--reason", type=click.Choice(get_args(Reason)), help="Reason of the failure."),
         click.option("--model", metavar="NAME", help="Jobs of this model."),
     ):
         command = option(command)
     return command
 
 
-_letters = click.argument("ids", metavar="[ID...]", nargs=-1)
-_every = click.option("--all", "every", is_flag=True, help="Every letter there is.")
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
-_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+_ids_argument = click.argument("ids", metavar="[ID...]", nargs=-1)
+_every_option = click.option("--all", "every", is_flag=True, help="All dead letters.")
+_yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+_dry_run_option = click.option("--dry-run", is_flag=True, help="Print how many letters match, and change nothing.")
 
 
 @dead.command("list")
-@_which
-@click.option("--all", "each", is_flag=True, help="A line for each letter.")
+@_filter_options
+@click.option("--all", "ungrouped", is_flag=True, help="Print a line for each letter.")
 @options.as_json
 @options.url
-def list_(*, each: bool, as_json: bool, url: str | None, **which: Any) -> None:
-    """List dead letters: one line for those that are alike but for numbers and ids, or with --all one for each."""
+def list_(*, ungrouped: bool, as_json: bool, url: str | None, **conditions: Any) -> None:
+    """List dead letters: a line for each group of letters that differ only in numbers and ids.
+
+    With --all, print a line for each letter.
+    """
     from headrace.cli import dead_letter_format
 
     with options.open_client(url) as client:
-        count = client.dead_letters.count()
-        if each:
-            found = 0
-            for found, letter in enumerate(client.dead_letters.list(**which), start=1):  # noqa: B007  # said below
+        stored = client.dead_letters.count()
+        matching = 0
+        if ungrouped:
+            for letter in client.dead_letters.list(**conditions):
+                matching += 1
                 if as_json:
                     options.print_json(letter)
                 else:
-                    options.print_line(dead_letter_format.line(letter))
+                    options.print_line(dead_letter_format.format_line(letter))
         else:
-            storms = client.dead_letters.groups(**which)
-            found = sum(storm.count for storm in storms)
-            for line in dead_letter_format.storm_table(storms) if storms and not as_json else ():
+            groups = client.dead_letters.groups(**conditions)
+            matching = sum(group.count for group in groups)
+            for line in dead_letter_format.format_groups(groups) if groups and not as_json else ():
                 options.print_line(line)
-            for storm in storms if as_json else ():
-                options.print_json(storm)
-    if not found:
-        click.echo("no dead letter matches" if count.letters else "no dead letters", err=True)
+            for group in groups if as_json else ():
+                options.print_json(group)
+    if matching:
+        click.echo(_count(matching), err=True)
     else:
-        click.echo(dead_letter_format.letters(found), err=True)
-    if count.dropped:
-        click.echo(
-            f"{dead_letter_format.letters(count.dropped)} dropped so far, by the limits of number and age",
-            err=True,
-        )
+        click.echo("no dead letter matches" if stored.letters else "no dead letters", err=True)
+    if stored.dropped:
+        click.echo(f"{_count(stored.dropped)} dropped so far, by the limits of number and age", err=True)
 
 
 @dead.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--payload", is_flag=True, help="Show the instances too, or the first bytes of what is no job.")
+@click.option(
+    "--payload", is_flag=True, help="Print the instances too, or the first bytes of a malformed message."
+)
 @options.as_json
 @options.url
 def show(ids: tuple[str, ...], *, payload: bool, as_json: bool, url: str | None) -> None:
-    """Show letters with their history: why, where, and what was tried."""
+    """Show dead letters with their history: the error, the worker and all attempts."""
     from headrace.cli import dead_letter_format
 
     with options.open_client(url) as client:
-        for place, name in enumerate(ids):
-            kept = client.dead_letters.show(name)
+        for number, letter_id in enumerate(ids):
+            letter = client.dead_letters.show(letter_id)
             if as_json:
-                options.print_json(dead_letter_format.details(kept, payload=payload))
+                options.print_json(dead_letter_format.to_json_object(letter, payload=payload))
                 continue
-            for line in ([""] if place else []) + list(dead_letter_format.page(kept, payload=payload)):
+            if number:
+                options.print_line("")
+            for line in dead_letter_format.format_letter(letter, payload=payload):
                 options.print_line(line)
 
 
 @dead.command()
-@_letters
-@_which
-@_every
-@click.option("--version", metavar="N", help="Version of the model to run; the one asked for without it.")
-@click.option("--rate", type=float, metavar="N", help="Letters a second at the most.")
-@_dry_run
-@_yes
+@_ids_argument
+@_filter_options
+@_every_option
+@click.option("--version", metavar="N", help="Version of the model to run; default: the version each job names.")
+@click.option("--rate", type=float, metavar="N", help="Replay at most N letters a second.")
+@_dry_run_option
+@_yes_option
 @options.as_json
 @options.url
 @click.pass_context
@@ -131,32 +143,33 @@ def replay(
     yes: bool,
     as_json: bool,
     url: str | None,
-    **which: Any,
+    **conditions: Any,
 ) -> None:
-    """Send jobs again, by their ids (- reads them from standard input, one a line) or by what they have in common.
+    """Run the jobs of dead letters again, by ID (- reads ids from standard input, one a line) or by a filter.
 
-    A job keeps its id, and the outcome of the replay becomes the job's. Its letter is gone as it is back in
-    its queue; if it fails again it gets another, with all of its history.
+    A job keeps its id, and the outcome of the replay becomes the job's outcome. Its dead letter is removed when
+    the job is back in its queue. A job that fails again gets a new dead letter, with all of its history.
     """
     verb = "would be replayed" if dry_run else "replayed"
     with options.open_client(url) as client:
         letters = client.dead_letters
 
-        def act(chosen: DeadLetterFilter, every: bool, on_progress: OnProgress) -> BulkResult:
+        def action(conditions: DeadLetterFilter, every: bool, on_progress: OnProgress) -> BulkResult:
             return letters.replay(
-                version=version, rate=rate, dry_run=dry_run, every=every, on_progress=on_progress, **chosen
+                version=version, rate=rate, dry_run=dry_run, every=every, on_progress=on_progress, **conditions
             )
 
-        tally = _sweep(ctx, letters, act, verb, _chosen(ids, which), every=every, ask=not (yes or dry_run))
-    _tell(ctx, tally, verb, as_json=as_json)
+        confirm = not (yes or dry_run)
+        result = _run(ctx, letters, action, verb, _to_filter(ids, conditions), every=every, confirm=confirm)
+    _print_result(ctx, result, verb, as_json=as_json)
 
 
 @dead.command()
-@_letters
-@_which
-@_every
-@_dry_run
-@_yes
+@_ids_argument
+@_filter_options
+@_every_option
+@_dry_run_option
+@_yes_option
 @options.as_json
 @options.url
 @click.pass_context
@@ -170,142 +183,146 @@ def purge(
     yes: bool,
     as_json: bool,
     url: str | None,
-    **which: Any,
+    **conditions: Any,
 ) -> None:
-    """Remove letters for good, by their ids (- reads them from standard input) or by what they have in common.
+    """Remove dead letters for good, by ID (- reads ids from standard input, one a line) or by a filter.
 
-    The outcomes of their jobs stay as long as outcomes do.
+    The outcomes of their jobs are not removed.
     """
     verb = "would be purged" if dry_run else "purged"
     with options.open_client(url) as client:
         letters = client.dead_letters
 
-        def act(chosen: DeadLetterFilter, every: bool, on_progress: OnProgress) -> BulkResult:
-            return letters.purge(dry_run=dry_run, every=every, on_progress=on_progress, **chosen)
+        def action(conditions: DeadLetterFilter, every: bool, on_progress: OnProgress) -> BulkResult:
+            return letters.purge(dry_run=dry_run, every=every, on_progress=on_progress, **conditions)
 
-        tally = _sweep(ctx, letters, act, verb, _chosen(ids, which), every=every, ask=not (yes or dry_run))
-    _tell(ctx, tally, verb, as_json=as_json)
+        confirm = not (yes or dry_run)
+        result = _run(ctx, letters, action, verb, _to_filter(ids, conditions), every=every, confirm=confirm)
+    _print_result(ctx, result, verb, as_json=as_json)
 
 
 @dead.command()
-@_letters
-@_which
+@_ids_argument
+@_filter_options
 @click.option(
-    "-o", "--output", "target", metavar="OUT", default="-", help="The file to write; else standard output."
+    "-o", "--output", "target", metavar="OUT", default="-", help="The file to write; default: standard output."
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 @options.url
 @click.pass_context
 def export(
-    ctx: click.Context, /, ids: tuple[str, ...], *, target: str, force: bool, url: str | None, **which: Any
+    ctx: click.Context, /, ids: tuple[str, ...], *, target: str, force: bool, url: str | None, **conditions: Any
 ) -> None:
-    """Write letters with their messages as JSON lines; all of them without an id or filter.
+    """Write dead letters with their messages as JSON lines; all letters without an ID or a filter.
 
-    The message is in `payload`, as base64: `headrace.wire.dead_letter.decode_exported` reads a line.
+    The message is in `payload`, as base64. `headrace.wire.dead_letter.decode_exported` reads a line.
     """
     from headrace.batch.writers import check_target, open_target
-    from headrace.cli import dead_letter_format
 
     check_target(target, "-", force=force)
-    chosen = _chosen(ids, which)
-    asked, written = dict.fromkeys(chosen["ids"] or ()), 0
+    selected = _to_filter(ids, conditions)
+    missing = dict.fromkeys(selected["ids"] or ())
+    exported = 0
     with options.open_client(url) as client, open_target(target) as file:
-        for kept in client.dead_letters.export(**chosen):
-            file.write(msgspec.json.encode(kept) + b"\n")
-            asked.pop(kept.id, None)
-            written += 1
-    click.echo(
-        f"{dead_letter_format.letters(written)} exported" if written else "no dead letter matches", err=True
-    )
-    _tell_missing(ctx, tuple(asked))
+        for letter in client.dead_letters.export(**selected):
+            file.write(msgspec.json.encode(letter) + b"\n")
+            missing.pop(letter.id, None)
+            exported += 1
+    click.echo(f"{_count(exported)} exported" if exported else "no dead letter matches", err=True)
+    _report_missing(ctx, tuple(missing))
 
 
-#: Replays or purges the letters chosen, and tells of its progress.
-Act = Callable[["DeadLetterFilter", bool, "OnProgress"], "BulkResult"]
-
-
-def _sweep(
+def _run(
     ctx: click.Context,
     letters: DeadLetters,
-    act: Act,
+    action: BulkAction,
     verb: str,
-    chosen: DeadLetterFilter,
+    conditions: DeadLetterFilter,
     *,
     every: bool,
-    ask: bool,
+    confirm: bool,
 ) -> BulkResult:
-    """Replay or purge, after a look at what is meant where it is many; exits with what became of them."""
-    from headrace.cli import dead_letter_format
+    """Replay or purge with a progress line, after a confirmation where letters are chosen by a filter."""
     from headrace.dead_letters.filter import parse_filter
 
-    sought = parse_filter(chosen)
-    if sought.matches_all != every:
-        raise click.UsageError("say which letters: by ID, by a filter, or --all for every one, and not both", ctx)
-    if ask and sought.ids is None:
-        chosen = _agreed(ctx, letters, verb, chosen)
-    line = StatusLine(sys.stderr, terminal=sys.stderr.isatty() and os.environ.get("TERM") != "dumb")
-    last: list[BulkResult] = []
+    checked = parse_filter(conditions)
+    if checked.matches_all != every:
+        raise click.UsageError("say which letters: by ID, by a filter, or all of them with --all; not both", ctx)
+    if confirm and checked.ids is None:
+        conditions = _confirm(ctx, letters, verb, conditions)
+    status_line = StatusLine(sys.stderr, terminal=sys.stderr.isatty() and os.environ.get("TERM") != "dumb")
+    done = 0
 
-    def progress(tally: BulkResult) -> None:
-        last[:] = [tally]
-        if line.elapsed_if_due() is not None:
-            line.show(lambda width: f"{dead_letter_format.letters(tally.done)} {verb}"[:width])
+    def show_progress(result: BulkResult) -> None:
+        nonlocal done
+        done = result.done
+        if status_line.elapsed_if_due() is not None:
+            status_line.show(lambda width: f"{_count(done)} {verb}"[:width])
 
     try:
-        tally = act(chosen, every, progress)
+        result = action(conditions, every, show_progress)
     except BaseException:
-        line.close()
-        if last and last[0].done:
-            click.echo(f"stopped: {dead_letter_format.letters(last[0].done)} {verb}", err=True)
+        status_line.close()
+        if done:
+            click.echo(f"stopped: {_count(done)} {verb}", err=True)
         raise
-    line.close()
-    return tally
+    status_line.close()
+    return result
 
 
-def _agreed(ctx: click.Context, letters: DeadLetters, verb: str, chosen: DeadLetterFilter) -> DeadLetterFilter:
-    """What is chosen, as far as it was shown and agreed to: letters that die meanwhile are not meant."""
+def _confirm(
+    ctx: click.Context, letters: DeadLetters, verb: str, conditions: DeadLetterFilter
+) -> DeadLetterFilter:
+    """Show the matching groups and ask for confirmation; exit if it is refused.
+
+    The filter returned excludes letters that die after they were shown.
+    """
     from headrace.cli import dead_letter_format
     from headrace.dead_letters.filter import from_unix_ms
 
-    storms = letters.groups(**chosen)
-    if not storms:
-        return chosen
-    many = dead_letter_format.letters(sum(storm.count for storm in storms))
+    groups = letters.groups(**conditions)
+    if not groups:
+        return conditions
+    count = _count(sum(group.count for group in groups))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError(f"{many} would be {verb}; where nobody can be asked, say --yes", ctx)
-    for line in dead_letter_format.storm_table(storms):
+        raise click.UsageError(f"{count} would be {verb}; without a terminal to confirm on, pass --yes", ctx)
+    for line in dead_letter_format.format_groups(groups):
         click.echo(line, err=True)
-    if not click.confirm(f"{many} to be {verb}. Go on?", err=True):
+    if not click.confirm(f"{count} will be {verb}. Continue?", err=True):
         click.echo(f"nothing was {verb}", err=True)
         ctx.exit(ERROR)
-    return {**chosen, "older_than": from_unix_ms(max(storm.newest_ms for storm in storms))}
+    return {**conditions, "older_than": from_unix_ms(max(group.newest_ms for group in groups))}
 
 
-def _tell(ctx: click.Context, tally: BulkResult, verb: str, *, as_json: bool) -> None:
-    """Say what a replay or purge has done, and exit with 1 or 3 where that is not all it was to do."""
+def _print_result(ctx: click.Context, result: BulkResult, verb: str, *, as_json: bool) -> None:
+    """Print the result of a replay or purge; exit with 1 or 3 if not all letters were handled."""
     from headrace.cli import dead_letter_format
 
     if as_json:
-        options.print_json(tally)
-    if tally == type(tally)():
+        options.print_json(result)
+    if result == type(result)():
         click.echo(f"no dead letter matches: nothing was {verb}", err=True)
         return
-    for line in dead_letter_format.tally(tally, verb):
+    for line in dead_letter_format.format_result(result, verb):
         click.echo(line, err=True)
-    _tell_missing(ctx, tally.missing)
-    if tally.malformed or tally.id_in_use:
-        ctx.exit(SOME_FAILED if tally.done else ERROR)
+    _report_missing(ctx, result.missing)
+    if result.malformed or result.id_in_use:
+        ctx.exit(SOME_FAILED if result.done else ERROR)
 
 
-def _tell_missing(ctx: click.Context, missing: Sequence[str]) -> None:
-    for name in missing:
-        click.echo(f"there is no dead letter {options.printable(name)}", err=True)
+def _report_missing(ctx: click.Context, missing: Sequence[str]) -> None:
+    for letter_id in missing:
+        click.echo(f"there is no dead letter {options.printable(letter_id)}", err=True)
     if missing:
         ctx.exit(ERROR)
 
 
-def _chosen(ids: Sequence[str], which: dict[str, Any]) -> DeadLetterFilter:
+def _to_filter(ids: Sequence[str], conditions: dict[str, Any]) -> DeadLetterFilter:
     if tuple(ids) == ("-",):
         ids = [line.strip() for line in sys.stdin if line.strip()] if sys.stdin is not None else []
-        return cast("DeadLetterFilter", {"ids": ids, **which})
-    return cast("DeadLetterFilter", {"ids": ids or None, **which})
+        return cast("DeadLetterFilter", {"ids": ids, **conditions})
+    return cast("DeadLetterFilter", {"ids": ids or None, **conditions})
+
+
+def _count(letters: int) -> str:
+    return plural(letters, "dead letter")

@@ -1,4 +1,4 @@
-"""How dead letters look on a terminal. Nothing of an instance is shown unless asked for."""
+"""The text of dead letters on a terminal. Instances are printed only with `payload`."""
 
 from __future__ import annotations
 
@@ -13,119 +13,134 @@ from headrace.dead_letters.bulk import BulkResult
 from headrace.dead_letters.filter import from_unix_ms
 from headrace.dead_letters.groups import DeadLetterGroup
 from headrace.errors import InvalidInput
+from headrace.inspection.timeline import describe_claim_size
 from headrace.text import plural
 from headrace.wire.attempts import REPLAY, Attempt
 from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 from headrace.wire.parsing import MalformedMessage, parse
 
-#: Characters of a storm's message in a table; bytes shown of a message that is no job.
-_MESSAGE, _HEAD = 72, 256
+#: Characters of a group's message in the table.
+_MESSAGE_CHARACTERS = 72
+#: Bytes printed of a message that is not a job.
+_PAYLOAD_BYTES = 256
 
 
-def storm_table(storms: Sequence[DeadLetterGroup]) -> list[str]:
-    """Storms as lines of a table."""
+def format_groups(groups: Sequence[DeadLetterGroup]) -> list[str]:
+    """Return a table with a line for each group."""
     rows = [["COUNT", "MODEL", "REASON", "ERROR", "OLDEST", "NEWEST", "EXAMPLE", "MESSAGE"]]
-    for storm in storms:
-        message = printable(storm.message)
+    for group in groups:
+        message = printable(group.message)
+        if len(message) > _MESSAGE_CHARACTERS:
+            message = f"{message[: _MESSAGE_CHARACTERS - 4]} ..."
         rows.append(
             [
-                f"{storm.count:,}",
-                printable(_model(storm)),
-                storm.reason,
-                printable(storm.error),
-                _when(storm.oldest_ms),
-                _when(storm.newest_ms),
-                printable(storm.example),
-                message if len(message) <= _MESSAGE else f"{message[: _MESSAGE - 4]} ...",
+                f"{group.count:,}",
+                printable(_format_model(group)),
+                group.reason,
+                printable(group.error),
+                _format_time(group.oldest_ms),
+                _format_time(group.newest_ms),
+                printable(group.example),
+                message,
             ]
         )
     return options.table(rows, right={0})
 
 
-def line(letter: DeadLetter) -> str:
-    """A letter as a line: id, moment, model, reason and error, with tabs between them."""
-    said = printable(f"{letter.error}: {letter.message}")
-    return "\t".join([printable(letter.id), _when(letter.died_ms), printable(_model(letter)), letter.reason, said])
+def format_line(letter: DeadLetter) -> str:
+    """Return a letter as one line: id, moment, model, reason and error, separated by tabs."""
+    error = printable(f"{letter.error}: {letter.message}")
+    model = printable(_format_model(letter))
+    return "\t".join([printable(letter.id), _format_time(letter.died_ms), model, letter.reason, error])
 
 
-def page(kept: DeadLetterWithMessage, *, payload: bool) -> Iterator[str]:
-    """A letter with its history; with `payload` the instances of its job, or the head of bytes that are none."""
-    rows = "" if kept.instances is None else f", {plural(kept.instances, 'instance')}"
-    yield f"letter     {printable(kept.id)}"
-    yield f"died       {_when(kept.died_ms)} on {printable(kept.worker) or 'an unknown worker'}"
-    yield f"job        {printable(_model(kept))}{rows}, from {printable(kept.queue) or 'an unknown queue'}"
-    yield f"reason     {kept.reason}"
-    yield f"error      {printable(f'{kept.module}.{kept.error}: {kept.message}')}"
-    yield f"message    {len(kept.payload):,} bytes"
-    for name, value in (kept.metadata or {}).items():
+def format_letter(letter: DeadLetterWithMessage, *, payload: bool) -> Iterator[str]:
+    """Yield a letter with its history as lines.
+
+    With `payload`, the last lines are the instances of its job, or the first bytes of a message that is not a job.
+    """
+    instances = "" if letter.instances is None else f", {plural(letter.instances, 'instance')}"
+    yield f"letter     {printable(letter.id)}"
+    yield f"died       {_format_time(letter.died_ms)} on {printable(letter.worker) or 'an unknown worker'}"
+    yield (
+        f"job        {printable(_format_model(letter))}{instances}, "
+        f"from {printable(letter.queue) or 'an unknown queue'}"
+    )
+    yield f"reason     {letter.reason}"
+    yield f"error      {printable(f'{letter.module}.{letter.error}: {letter.message}')}"
+    yield f"message    {len(letter.payload):,} bytes"
+    for name, value in (letter.metadata or {}).items():
         yield f"metadata   {printable(f'{name}={value}')}"
-    for attempt in kept.attempts:
-        yield f"attempt    {printable(_attempt(attempt))}"
-    if kept.traceback is not None:
+    for attempt in letter.attempts:
+        yield f"attempt    {printable(_format_attempt(attempt))}"
+    if letter.traceback is not None:
         yield "traceback"
-        yield from (f"  {printable(part)}" for part in kept.traceback.splitlines())
+        yield from (f"  {printable(line)}" for line in letter.traceback.splitlines())
     if payload:
-        yield from _payload(kept)
+        yield from _format_payload(letter)
 
 
-def details(kept: DeadLetterWithMessage, *, payload: bool) -> dict[str, Any]:
-    """The same as a JSON object: the letter, the size of its message, and what is in it where asked for."""
-    found: dict[str, Any] = msgspec.to_builtins(kept)
-    found["payload_bytes"] = len(kept.payload)
+def to_json_object(letter: DeadLetterWithMessage, *, payload: bool) -> dict[str, Any]:
+    """Return a letter as a JSON object with the size of its message; with `payload`, message and instances too."""
+    fields: dict[str, Any] = msgspec.to_builtins(letter)
+    fields["payload_bytes"] = len(letter.payload)
     if not payload:
-        del found["payload"]
-        return found
-    instances = _instances(kept)
-    return found if instances is None else {**found, "instances": instances}
+        del fields["payload"]
+        return fields
+    instances = _read_instances(letter)
+    return fields if instances is None else {**fields, "instances": instances}
 
 
-def tally(done: BulkResult, verb: str) -> Iterator[str]:
-    """What a replay or purge has done, in lines; `verb` is what it did."""
-    yield f"{letters(done.done)} {verb}"
-    if done.malformed:
-        yield f"{letters(done.malformed)} not: their bytes are no job; mend what sends them, then purge them"
-    if done.id_in_use:
-        yield f"{letters(done.id_in_use)} not: the id has another outcome by now, or another job under way"
-    if done.already_handled:
-        yield f"{letters(done.already_handled)} not: replayed or purged meanwhile, or dead once more since"
+def format_result(result: BulkResult, verb: str) -> Iterator[str]:
+    """Yield the result of a replay or purge as lines; `verb` is `replayed`, `would be purged` and the like."""
+    yield f"{_count(result.done)} {verb}"
+    if result.malformed:
+        yield (
+            f"{_count(result.malformed)} left in place: their bytes are not a job; correct the program that sends "
+            "them, then purge them"
+        )
+    if result.id_in_use:
+        yield f"{_count(result.id_in_use)} left in place: the id has another outcome, or another job under way"
+    if result.already_handled:
+        yield (
+            f"{_count(result.already_handled)} skipped: replayed or purged meanwhile, or replaced by a newer one"
+        )
 
 
-def letters(count: int) -> str:
-    """So many dead letters."""
-    return f"{count:,} dead letter{'' if count == 1 else 's'}"
+def _count(letters: int) -> str:
+    return plural(letters, "dead letter")
 
 
-def _when(ms: int) -> str:
-    return from_unix_ms(ms).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _format_time(unix_ms: int) -> str:
+    return from_unix_ms(unix_ms).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _model(one: DeadLetter | DeadLetterGroup) -> str:
-    if one.model is None:
+def _format_model(letter: DeadLetter | DeadLetterGroup) -> str:
+    if letter.model is None:
         return "-"
-    return f"{one.model}@{one.version}" if one.version else one.model
+    return f"{letter.model}@{letter.version}" if letter.version else letter.model
 
 
-def _attempt(attempt: Attempt) -> str:
+def _format_attempt(attempt: Attempt) -> str:
     if attempt.cause == REPLAY:
-        return f"{_when(attempt.at_ms)} replay by {attempt.owner}"
-    others = attempt.claim_size - 1
-    company = f"with {others:,} other job{'' if others == 1 else 's'}" if others else "alone"
-    return f"{_when(attempt.at_ms)} {attempt.cause} on {attempt.owner}, {company}"
+        return f"{_format_time(attempt.at_ms)} replay by {attempt.owner}"
+    others = describe_claim_size(attempt.claim_size)
+    return f"{_format_time(attempt.at_ms)} {attempt.cause} on {attempt.owner}, {others}"
 
 
-def _payload(kept: DeadLetterWithMessage) -> Iterator[str]:
-    instances = _instances(kept)
+def _format_payload(letter: DeadLetterWithMessage) -> Iterator[str]:
+    instances = _read_instances(letter)
     if instances is None:
-        more = f", the first {_HEAD}" if len(kept.payload) > _HEAD else ""
-        yield f"payload ({len(kept.payload):,} bytes{more})"
-        yield f"  {kept.payload[:_HEAD]!r}"
+        excerpt = f", the first {_PAYLOAD_BYTES}" if len(letter.payload) > _PAYLOAD_BYTES else ""
+        yield f"payload ({len(letter.payload):,} bytes{excerpt})"
+        yield f"  {letter.payload[:_PAYLOAD_BYTES]!r}"
         return
-    yield f"payload ({len(instances):,} instance{'' if len(instances) == 1 else 's'})"
+    yield f"payload ({plural(len(instances), 'instance')})"
     yield from (f"  {printable(msgspec.json.encode(instance).decode())}" for instance in instances)
 
 
-def _instances(kept: DeadLetterWithMessage) -> Sequence[Any] | None:
+def _read_instances(letter: DeadLetterWithMessage) -> Sequence[Any] | None:
     try:
-        return parse(kept.payload).to_job().instances
+        return parse(letter.payload).to_job().instances
     except (MalformedMessage, InvalidInput):
         return None

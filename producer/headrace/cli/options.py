@@ -1,4 +1,4 @@
-"""What several commands have in common: options, their types, and the client."""
+"""Options, parameter types and output functions that several commands share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Seconds(click.ParamType[float]):
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """A number of seconds above 0."""
+        """Return a number of seconds above 0."""
         try:
             seconds = float(value)
         except ValueError:
@@ -37,21 +37,23 @@ class _Age(click.ParamType[float]):
     name = "age"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds, out of a number of them, or of minutes, hours or days: `90`, `90s`, `15m`, `2h`, `7d`."""
-        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", str(value))
-        if found is None:
-            self.fail("must be a number with s, m, h or d behind it, such as 90s, 15m, 2h or 7d", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        """Return seconds from a number of seconds, minutes, hours or days: `90`, `90s`, `15m`, `2h`, `7d`."""
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", str(value))
+        if match is None:
+            self.fail("must be a number followed by s, m, h or d, such as 90s, 15m, 2h or 7d", param, ctx)
+        return float(match[1]) * _UNIT_SECONDS[match[2]]
 
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 AGE = _Age()
 
-url = click.option("--url", metavar="URL", help="Where Redis is; else HEADRACE_REDIS_URL, else REDIS_URL.")
+url = click.option("--url", metavar="URL", help="Redis URL; default: HEADRACE_REDIS_URL, then REDIS_URL.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-version = click.option("--version", metavar="N", help="Version or alias; production without it, else the newest.")
+version = click.option(
+    "--version", metavar="N", help="Version or alias; default: the alias production, else the newest version."
+)
 method = click.option(
-    "--method", metavar="NAME", help="Method of the model, as predict_proba; its default without it."
+    "--method", metavar="NAME", help="Method of the model, such as predict_proba; default: the model's default."
 )
 durable = click.option(
     "--durable", is_flag=True, help="Wait until neither a restart of Redis nor a failover can lose a job."
@@ -60,50 +62,52 @@ jobs = click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 
 
 def priority(default: int) -> Callable[[F], F]:
-    """The option --priority."""
+    """Return the option --priority with this default."""
     return click.option(
         "--priority",
         type=click.IntRange(0, 9),
         default=default,
         show_default=True,
-        help="0 is taken first, 9 last.",
+        help="0 is claimed first, 9 last.",
     )
 
 
-def open_client(at: str | None) -> Client:
-    """A client of the Redis the command was pointed at."""
+def open_client(redis_url: str | None) -> Client:
+    """Return a client of the Redis at a URL; None for the URL of the settings."""
     from headrace.client import Client
 
-    return Client(at)
+    return Client(redis_url)
 
 
 def print_json(value: Any) -> None:
-    """A value as one line of JSON on standard output."""
+    """Print a value as one line of JSON on standard output."""
     click.echo(msgspec.json.encode(value))
 
 
 def print_line(text: str) -> None:
-    """A line on standard output."""
+    """Print a line on standard output."""
     click.echo(text)
 
 
-def format_prediction(value: Any) -> str:
-    """A prediction for people and shells: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def format_prediction(prediction: Any) -> str:
+    """Return a prediction as people and shells read it: text as it is, everything else as JSON."""
+    return prediction if isinstance(prediction, str) else msgspec.json.encode(prediction).decode()
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
-    """Rows as lines of columns that stand under each other; those numbered in `right` end together."""
+    """Return rows as lines with aligned columns; the columns numbered in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if place in right else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
 
 
 def printable(text: str) -> str:
-    """Text of others on one line of a terminal: what is no character to be seen is written as its escape."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    """Return text from elsewhere for one line of a terminal, with escapes in place of unprintable characters."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -1,4 +1,4 @@
-"""`headrace queues`."""
+"""`headrace queues`: print the depth of each queue."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from headrace.wire.keys import PRIORITY_STEPS
 @options.as_json
 @options.url
 def queues(*, as_json: bool, url: str | None) -> None:
-    """Show how many jobs wait for each model, by priority (0 is taken first) and in all.
+    """Print how many jobs of each model wait, by priority (P0 is claimed first) and in all.
 
-    Beside them: jobs that were lost with what ran them and run AGAIN before all others, jobs whose time has not
-    come, and jobs a worker has taken.
+    ISOLATED jobs run before all others, each alone, as their process or worker was lost. WAITING is what a worker
+    could claim now. DELAYED jobs are not due yet. LEASED jobs are with a worker.
     """
     with options.open_client(url) as client:
         depths = client.queues()
@@ -25,12 +25,13 @@ def queues(*, as_json: bool, url: str | None) -> None:
             options.print_json({**msgspec.to_builtins(depth), "waiting": depth.waiting})
         return
     if not depths:
-        click.echo("no model has a queue yet: a worker that serves one publishes it", err=True)
+        click.echo("no model has a queue yet: a worker that serves a model publishes it", err=True)
         return
-    head = ["QUEUE", "MODEL", *(f"P{step}" for step in PRIORITY_STEPS), "AGAIN", "WAITING", "DELAYED", "LEASED"]
-    rows = [head]
+    priorities = [f"P{step}" for step in PRIORITY_STEPS]
+    header = ["QUEUE", "MODEL", *priorities, "ISOLATED", "WAITING", "DELAYED", "LEASED"]
+    rows = [header]
     for depth in depths:
-        numbers = (*depth.by_priority.values(), depth.isolated, depth.waiting, depth.delayed, depth.leased)
-        rows.append([depth.queue, depth.model, *map(str, numbers)])
-    for line in options.table(rows, right=range(2, len(head))):
+        counts = (*depth.by_priority.values(), depth.isolated, depth.waiting, depth.delayed, depth.leased)
+        rows.append([depth.queue, depth.model, *map(str, counts)])
+    for line in options.table(rows, right=range(2, len(header))):
         options.print_line(line)

@@ -1,4 +1,4 @@
-"""`headrace result`."""
+"""`headrace result`: wait for jobs and print their predictions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from headrace.errors import HeadraceError, JobFailed, ResultTimeout
 
 @click.command()
 @options.jobs
-@click.option(
-    "--timeout", type=options.SECONDS, help="Seconds to wait for all of them; without it as long as it takes."
-)
+@click.option("--timeout", type=options.SECONDS, help="Seconds to wait for all jobs together; default: no limit.")
 @options.as_json
 @options.url
 @click.pass_context
@@ -25,35 +23,35 @@ def result(
 ) -> None:
     """Wait for each JOB and print its predictions, one a line, in the order of the ids.
 
-    The exit code is 3 if a job failed, and 4 if one had no outcome in time.
+    The exit code is 3 if a job failed, and 4 if a job had no outcome in time.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    failed = late = 0
+    failed = timed_out = 0
     with options.open_client(url) as client:
-        for name in jobs:
-            job = client.job(name)
+        for job_id in jobs:
+            job = client.job(job_id)
             if timeout is None and job.status() == "unknown":
                 raise HeadraceError(
-                    f"no job {name} is known, or its outcome is forgotten; with --timeout it is waited for"
+                    f"job {job_id} is unknown, or its outcome has expired; use --timeout to wait for it"
                 )
             try:
-                # Past the deadline, what is there already is still read.
+                # After the deadline, outcomes that are already published are still read.
                 prediction = job.result(None if deadline is None else max(0.05, deadline - time.monotonic()))
             except ResultTimeout:
-                late += 1
-                click.echo(f"job {name} has no outcome yet", err=True)
+                timed_out += 1
+                click.echo(f"job {job_id} has no outcome yet", err=True)
             except JobFailed as error:
                 failed += 1
                 click.echo(str(error), err=True)
                 if as_json:
-                    options.print_json({"id": name, "reason": error.reason, "error": error.error})
+                    options.print_json({"id": job_id, "reason": error.reason, "error": error.error})
             else:
                 if as_json:
-                    options.print_json({"id": name, **msgspec.to_builtins(prediction)})
+                    options.print_json({"id": job_id, **msgspec.to_builtins(prediction)})
                 else:
-                    for one in prediction.predictions:
-                        options.print_line(options.format_prediction(one))
-    if late:
-        raise ResultTimeout(f"{late} of {len(jobs)} jobs had no outcome within {timeout:g} s")
+                    for value in prediction.predictions:
+                        options.print_line(options.format_prediction(value))
+    if timed_out:
+        raise ResultTimeout(f"{timed_out} of {len(jobs)} jobs had no outcome within {timeout:g} s")
     if failed:
         ctx.exit(SOME_FAILED)

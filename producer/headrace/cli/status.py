@@ -1,4 +1,4 @@
-"""`headrace status`."""
+"""`headrace status`: print the status of jobs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from headrace.cli import options
 @options.as_json
 @options.url
 def status(jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
-    """Show where each JOB is: queued, running, success, failure, cancelled, expired, or unknown."""
+    """Print the status of each JOB: queued, running, success, failure, cancelled, expired or unknown."""
     with options.open_client(url) as client:
-        for name in jobs:
-            job = client.job(name)
-            found = job.status()
+        for job_id in jobs:
+            job_status = client.job(job_id).status()
             if as_json:
-                options.print_json({"id": name, "status": found})
+                options.print_json({"id": job_id, "status": job_status})
             else:
-                options.print_line(found if len(jobs) == 1 else f"{name}\t{found}")
+                options.print_line(job_status if len(jobs) == 1 else f"{job_id}\t{job_status}")

@@ -1,4 +1,4 @@
-"""`headrace submit`."""
+"""`headrace submit`: put one job on the queue of a model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from headrace.wire.keys import ONLINE_PRIORITY
 @options.version
 @options.method
 @options.priority(ONLINE_PRIORITY)
-@click.option("--expires", type=options.SECONDS, help="Seconds after which the job is not started any more.")
+@click.option("--expires", type=options.SECONDS, help="Seconds after which the job is no longer started.")
 @click.option("--delay", type=options.SECONDS, help="Seconds before which the job is not started.")
-@click.option("--id", "job_id", metavar="ID", help="The job's id; the same id and input twice is one job.")
-@click.option("--meta", metavar="KEY=VALUE", multiple=True, help="Your own words about the job; several times.")
+@click.option("--id", "job_id", metavar="ID", help="The job's id; the same id with the same input is one job.")
+@click.option("--meta", metavar="KEY=VALUE", multiple=True, help="Your own metadata of the job; may be repeated.")
 @options.durable
 @click.option("--wait", is_flag=True, help="Wait for the outcome and print the prediction.")
-@click.option("--timeout", type=options.SECONDS, help="Seconds to wait at the most; implies --wait.")
+@click.option("--timeout", type=options.SECONDS, help="Wait for the outcome, at most this number of seconds.")
 @options.as_json
 @options.url
 def submit(
@@ -41,16 +41,22 @@ def submit(
     timeout: float | None,
     as_json: bool,
     url: str | None,
-    **rest: Any,
+    **job_options: Any,
 ) -> None:
     """Put one job on the queue of MODEL and print its id.
 
-    INSTANCES is JSON, a file that holds JSON, or - for standard input: one instance or a list of them.
+    INSTANCES is JSON, a file that contains JSON, or - for standard input: one instance or a list of instances.
     """
     value = read_instances(instances)
     with options.open_client(url) as client:
-        given = as_list(client.contract(model, version), value)
-        job = client.submit(model, instances=given, version=version, id=job_id, metadata=_metadata(meta), **rest)
+        job = client.submit(
+            model,
+            instances=to_instances(client.contract(model, version), value),
+            version=version,
+            id=job_id,
+            metadata=_parse_metadata(meta),
+            **job_options,
+        )
         if not (wait or timeout):
             if as_json:
                 options.print_json({"id": job.id, "model": job.model})
@@ -61,38 +67,44 @@ def submit(
     if as_json:
         options.print_json({"id": job.id, **msgspec.to_builtins(prediction)})
     else:
-        for one in prediction.predictions:
-            options.print_line(options.format_prediction(one))
+        for predicted_value in prediction.predictions:
+            options.print_line(options.format_prediction(predicted_value))
 
 
-def read_instances(given: str) -> Any:
-    """The JSON value in an argument, a file or standard input (`-`). Raises InvalidInput."""
-    if given == "-":
+def read_instances(argument: str) -> Any:
+    """Read a JSON value from an argument, from the file it names, or from standard input (`-`).
+
+    Raises InvalidInput.
+    """
+    if argument == "-":
         if sys.stdin is None or sys.stdin.isatty():
             raise click.UsageError("INSTANCES is missing: JSON, a file, or - for standard input")
-        return _json(sys.stdin.buffer.read(), "standard input")
+        return _decode_json(sys.stdin.buffer.read(), "standard input")
     try:
-        return msgspec.json.decode(given)
+        return msgspec.json.decode(argument)
     except (msgspec.DecodeError, RecursionError):
-        if given.lstrip().startswith(("{", "[", '"')):
+        if argument.lstrip().startswith(("{", "[", '"')):
             raise InvalidInput("the argument INSTANCES is no valid JSON") from None
     try:
-        return _json(Path(given).read_bytes(), given)
+        return _decode_json(Path(argument).read_bytes(), argument)
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput("INSTANCES is neither JSON nor a file that can be read") from None
 
 
-def _json(text: bytes, name: str) -> Any:
+def _decode_json(text: bytes, name: str) -> Any:
     try:
         return msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, RecursionError):
         raise InvalidInput(f"{name} holds no valid JSON; files of many rows are for `headrace batch`") from None
 
 
-def as_list(contract: Contract, value: Any) -> list[Any]:
-    """The instances in a JSON value: it is one, or a list of them, which for lists their depth tells."""
+def to_instances(contract: Contract, value: Any) -> list[Any]:
+    """Return the instances in a JSON value, which is one instance or a list of instances.
+
+    For a model that takes lists, a list as deep as the contract's shape is one instance.
+    """
     if not isinstance(value, list):
         return [value]
     if isinstance(contract.input, Array) and _depth(value) <= len(contract.input.shape):
@@ -108,9 +120,9 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _metadata(given: tuple[str, ...]) -> dict[str, str] | None:
+def _parse_metadata(pairs: tuple[str, ...]) -> dict[str, str] | None:
     metadata: dict[str, str] = {}
-    for pair in given:
+    for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise click.UsageError("--meta is KEY=VALUE")

@@ -1,4 +1,4 @@
-"""`headrace top`."""
+"""`headrace top`: show queues, workers, rates and failures, live."""
 
 from __future__ import annotations
 
@@ -17,72 +17,81 @@ from headrace.cli import options
 if TYPE_CHECKING:
     from headrace.monitor.overview import Monitor
 
-# The screen that a terminal shows in place of the one with the prompt, without a cursor, and the way back; and how
-# a line is written over what was there: to clear the screen first would flicker.
-_OPEN, _CLOSE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-_HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
+# The terminal's alternate screen without a cursor, and the way back. Lines are written over the former ones:
+# clearing the screen first would flicker.
+_OPEN_SCREEN, _CLOSE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+#: Columns and rows of output that is not for a terminal, which is not cut.
+_UNLIMITED = 1000
 
 
 @click.command()
 @click.option(
-    "--every", type=options.SECONDS, default=2.0, show_default=True, metavar="SECONDS", help="Between two looks."
+    "--every",
+    type=options.SECONDS,
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Seconds between updates.",
 )
-@click.option("--once", is_flag=True, help="Look once, after listening for so long, and end.")
+@click.option("--once", is_flag=True, help="Listen for --every seconds, print one page, and exit.")
 @options.as_json
 @options.url
 def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
     """Show queues, workers, rates, times and failures, live. Ctrl-C ends it.
 
-    Rates and times are of the last 10 seconds, as workers tell of their jobs; a time is that from submission to
-    prediction. Where standard output is no terminal, what is seen is printed again and again.
+    Rates and times are of the last 10 seconds, from the events of workers; a time is from submission to
+    prediction. Where standard output is not a terminal, each update is printed as a page.
     """
     from headrace.client.common import resolve_settings
     from headrace.connection.url import describe_server
     from headrace.monitor.overview import Monitor
 
     settings = resolve_settings(url, None)
-    screen = sys.stdout.isatty() and not (as_json or once)
-    with Monitor(settings) as watch:
+    full_screen = sys.stdout.isatty() and not (as_json or once)
+    with Monitor(settings) as monitor:
         try:
-            with _screen() if screen else nullcontext():
+            with _alternate_screen() if full_screen else nullcontext():
                 while True:
-                    # The first look is worth little: nobody was listened to. On a screen it is better than none.
-                    if not screen:
-                        watch.listen(time.monotonic() + every)
-                    _show(watch, describe_server(settings), screen=screen, once=once, as_json=as_json)
+                    # The first page has no rates, as no events were received yet; full screen is better than
+                    # nothing.
+                    if not full_screen:
+                        monitor.listen(time.monotonic() + every)
+                    _show(monitor, describe_server(settings), full_screen=full_screen, once=once, as_json=as_json)
                     if once:
                         return
-                    if screen:
-                        watch.listen(time.monotonic() + every)
+                    if full_screen:
+                        monitor.listen(time.monotonic() + every)
         except KeyboardInterrupt:
             return
 
 
-def _show(watch: Monitor, where: str, *, screen: bool, once: bool, as_json: bool) -> None:
-    from headrace.cli.top_format import away, page
+def _show(monitor: Monitor, server: str, *, full_screen: bool, once: bool, as_json: bool) -> None:
+    from headrace.cli.top_format import format_outage, format_overview
     from headrace.errors import BrokerUnavailable
 
     size = shutil.get_terminal_size()
-    # What goes into a file or a pipe is not cut.
-    columns, rows = (size.columns, size.lines) if screen or sys.stdout.isatty() else (1000, 1000)
+    width, height = size.columns, size.lines
+    if not (full_screen or sys.stdout.isatty()):
+        width = height = _UNLIMITED
     try:
-        seen = watch.read()
+        overview = monitor.read()
     except BrokerUnavailable as error:
         if once:
             raise
-        if not screen:
+        if not full_screen:
             click.echo(f"headrace: {error}", err=True)
             return
-        lines = away(str(error), columns)
+        lines = format_outage(str(error), width)
     else:
         if as_json:
-            options.print_json(msgspec.to_builtins(seen))
+            options.print_json(msgspec.to_builtins(overview))
             sys.stdout.flush()
             return
-        lines = page(seen, where, columns=columns)
-    if screen:
-        shown = "".join(f"{line}{_END_OF_LINE}\r\n" for line in lines[: rows - 1])
-        click.echo(f"{_HOME}{shown}{_REST}", nl=False)
+        lines = format_overview(overview, server, width=width)
+    if full_screen:
+        text = "".join(f"{line}{_CLEAR_LINE}\r\n" for line in lines[: height - 1])
+        click.echo(f"{_HOME}{text}{_CLEAR_BELOW}", nl=False)
         sys.stdout.flush()
     else:
         for line in lines:
@@ -90,9 +99,9 @@ def _show(watch: Monitor, where: str, *, screen: bool, once: bool, as_json: bool
 
 
 @contextmanager
-def _screen() -> Iterator[None]:
-    click.echo(_OPEN, nl=False)
+def _alternate_screen() -> Iterator[None]:
+    click.echo(_OPEN_SCREEN, nl=False)
     try:
         yield
     finally:
-        click.echo(_CLOSE, nl=False)
+        click.echo(_CLOSE_SCREEN, nl=False)

@@ -1,4 +1,4 @@
-"""How what goes on looks on a terminal, also on a narrow one: the least needed columns give way first."""
+"""The page of `headrace top` as lines. On a narrow terminal, the least important columns are left out."""
 
 from __future__ import annotations
 
@@ -9,139 +9,147 @@ import click
 import msgspec
 
 from headrace.cli.options import printable
+from headrace.inspection.queues import QueueDepth
+from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
-from headrace.text import format_duration
+from headrace.text import format_duration, plural
 
-#: Failures that are shown, the most frequent first.
-_TROUBLES = 8
+#: Groups of failures shown, the most frequent first.
+_MAX_ERRORS = 8
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of a table: its title, its cells, and how soon it gives way, 0 never."""
+    """A column of a table. On a narrow terminal, the column with the highest `drop_order` is left out first.
+
+    A column of `drop_order` 0 is never left out.
+    """
 
     title: str
     cells: list[str]
-    gives_way: int = 0
-    right: bool = True
+    drop_order: int = 0
+    align_right: bool = True
+
+    @property
+    def width(self) -> int:
+        """The width of the widest cell."""
+        return max(len(cell) for cell in (self.title, *self.cells))
 
 
-def page(seen: Overview, where: str, *, columns: int) -> list[str]:
-    """What is seen, as lines no longer than so many columns."""
-    at = datetime.fromtimestamp(seen.unix_seconds, UTC).strftime("%H:%M:%S UTC")
-    lines = [_cut(f"headrace top  {at}  {where}", columns), *_wrapped(_sums(seen), columns), ""]
-    lines += _table(_queues(seen), columns, "no model has a queue yet: a worker that serves one publishes it")
+def format_overview(overview: Overview, server: str, *, width: int) -> list[str]:
+    """Return an overview as lines of at most `width` characters. `server` is the address of Redis."""
+    clock = datetime.fromtimestamp(overview.unix_seconds, UTC).strftime("%H:%M:%S UTC")
+    lines = [_cut(f"headrace top  {clock}  {server}", width), *_wrap(_totals(overview), width), ""]
+    activities = None if overview.models is None else {activity.model: activity for activity in overview.models}
+    columns = _queue_columns(overview.queues, overview.oldest_wait_seconds, activities or {})
+    lines += _table(columns, width, "no model has a queue yet: a worker that serves a model publishes it")
     lines.append("")
-    nobody = "not to be told: this user may not listen to events" if seen.models is None else "no worker is heard"
-    lines += _table(_workers(seen), columns, f"workers: {nobody}")
-    if seen.errors:
-        lines.append("")
-        lines += [click.style(line, fg="red") if at else line for at, line in enumerate(_failed(seen, columns))]
+    no_workers = "this user may not listen to events" if overview.models is None else "no events from any worker"
+    lines += _table(_worker_columns(overview.workers), width, f"workers: {no_workers}")
+    if overview.errors:
+        header, *errors = _table(_error_columns(overview.errors[:_MAX_ERRORS]), width, "")
+        lines += ["", header, *(click.style(line, fg="red") for line in errors)]
     return lines
 
 
-def away(why: str, columns: int) -> list[str]:
-    """The page while Redis is away."""
-    return ["headrace top", "", click.style(_cut(printable(why), columns), fg="red")]
+def format_outage(error: str, width: int) -> list[str]:
+    """Return the page that is shown while Redis is unavailable, as lines."""
+    return ["headrace top", "", click.style(_cut(printable(error), width), fg="red")]
 
 
-def _sums(seen: Overview) -> list[str]:
-    waiting = sum(one.waiting for one in seen.queues)
-    leased = sum(one.leased for one in seen.queues)
-    delayed = sum(one.delayed for one in seen.queues)
-    parts = []
-    if seen.models is not None:
-        parts.append(f"{_rate(sum(one.succeeded_per_second for one in seen.models))} jobs/s")
-        parts.append(f"{_rate(sum(one.failed_per_second for one in seen.models))} failed/s")
-    parts += [f"{waiting:,} waiting", f"{leased:,} leased", f"{delayed:,} delayed"]
-    if seen.dead_letters is not None:
-        parts.append(f"{seen.dead_letters:,} dead letter{'' if seen.dead_letters == 1 else 's'}")
-    return parts
+def _totals(overview: Overview) -> list[str]:
+    totals = []
+    if overview.models is not None:
+        totals.append(f"{_format_rate(sum(model.succeeded_per_second for model in overview.models))} jobs/s")
+        totals.append(f"{_format_rate(sum(model.failed_per_second for model in overview.models))} failed/s")
+    totals.append(f"{sum(queue.waiting for queue in overview.queues):,} waiting")
+    totals.append(f"{sum(queue.leased for queue in overview.queues):,} leased")
+    totals.append(f"{sum(queue.delayed for queue in overview.queues):,} delayed")
+    if overview.dead_letters is not None:
+        totals.append(plural(overview.dead_letters, "dead letter"))
+    return totals
 
 
-def _wrapped(parts: Sequence[str], width: int) -> list[str]:
-    """Parts on as few lines as they fit on."""
+def _wrap(texts: Sequence[str], width: int) -> list[str]:
+    """Join the texts into as few lines as they fit on."""
     lines: list[str] = []
-    for part in parts:
-        if lines and len(lines[-1]) + 2 + len(part) <= width:
-            lines[-1] += f"  {part}"
+    for text in texts:
+        if lines and len(lines[-1]) + 2 + len(text) <= width:
+            lines[-1] += f"  {text}"
         else:
-            lines.append(_cut(part, width))
+            lines.append(_cut(text, width))
     return lines
 
 
-def _queues(seen: Overview) -> list[Column]:
-    doing = {one.model: one for one in seen.models or ()}
-    queues = sorted(seen.queues, key=lambda one: (-one.waiting - one.leased, one.model))
-    active = [doing.get(one.model) for one in queues]
-    waits = [seen.oldest_wait_seconds.get(one.model) for one in queues]
+def _queue_columns(
+    depths: Sequence[QueueDepth], waits: dict[str, float], activities: dict[str, ModelActivity]
+) -> list[Column]:
+    depths = sorted(depths, key=lambda depth: (-depth.waiting - depth.leased, depth.model))
+    models = [depth.model for depth in depths]
+    oldest = [format_duration(1000 * waits[model]) if model in waits else "-" for model in models]
+    active = [activities.get(model) for model in models]
     return [
-        Column("MODEL", [printable(one.model) for one in queues], right=False),
-        Column("WAITING", [f"{one.waiting:,}" for one in queues]),
-        Column("OLDEST", ["-" if wait is None else format_duration(1000 * wait) for wait in waits], 2),
-        Column("LEASED", [f"{one.leased:,}" for one in queues], 3),
-        Column("DELAYED", [f"{one.delayed:,}" for one in queues], 6),
-        Column("AGAIN", [f"{one.isolated:,}" for one in queues], 8),
-        Column("JOBS/S", [_rate(one.succeeded_per_second) if one else "-" for one in active]),
-        Column("FAILED/S", [_rate(one.failed_per_second) if one else "-" for one in active], 4),
-        Column("RETRIED/S", [_rate(one.retried_per_second) if one else "-" for one in active], 7),
-        Column("P50", [_time(one.p50_ms) if one else "-" for one in active], 5),
-        Column("P95", [_time(one.p95_ms) if one else "-" for one in active], 1),
+        Column("MODEL", [printable(model) for model in models], align_right=False),
+        Column("WAITING", [f"{depth.waiting:,}" for depth in depths]),
+        Column("OLDEST", oldest, 2),
+        Column("LEASED", [f"{depth.leased:,}" for depth in depths], 3),
+        Column("DELAYED", [f"{depth.delayed:,}" for depth in depths], 6),
+        Column("ISOLATED", [f"{depth.isolated:,}" for depth in depths], 8),
+        Column("JOBS/S", [_format_rate(model.succeeded_per_second) if model else "-" for model in active]),
+        Column("FAILED/S", [_format_rate(model.failed_per_second) if model else "-" for model in active], 4),
+        Column("RETRIED/S", [_format_rate(model.retried_per_second) if model else "-" for model in active], 7),
+        Column("P50", [_format_ms(model.p50_ms) if model else "-" for model in active], 5),
+        Column("P95", [_format_ms(model.p95_ms) if model else "-" for model in active], 1),
     ]
 
 
-def _workers(seen: Overview) -> list[Column]:
-    workers = seen.workers
+def _worker_columns(workers: Sequence[WorkerActivity]) -> list[Column]:
+    heartbeats = [format_duration(1000 * max(0.0, worker.heartbeat_age_seconds)) for worker in workers]
     return [
-        Column("WORKER", [printable(one.worker) for one in workers], right=False),
-        Column("STATE", ["up" if one.alive else "GONE" for one in workers], right=False),
-        Column("CLAIMS", [str(one.active_claims) for one in workers], 1),
-        Column("JOBS/S", [_rate(one.jobs_per_second) for one in workers]),
-        Column("LOAD", ["-" if one.load is None else f"{one.load:.1f}" for one in workers], 2),
-        Column(
-            "SEEN", [f"{format_duration(1000 * max(0.0, one.heartbeat_age_seconds))} ago" for one in workers], 3
-        ),
+        Column("WORKER", [printable(worker.worker) for worker in workers], align_right=False),
+        Column("STATE", ["up" if worker.alive else "LOST" for worker in workers], align_right=False),
+        Column("CLAIMS", [str(worker.active_claims) for worker in workers], 1),
+        Column("JOBS/S", [_format_rate(worker.jobs_per_second) for worker in workers]),
+        Column("LOAD", ["-" if worker.load is None else f"{worker.load:.1f}" for worker in workers], 2),
+        Column("HEARTBEAT", [f"{age} ago" for age in heartbeats], 3),
     ]
 
 
-def _failed(seen: Overview, columns: int) -> list[str]:
-    troubles = seen.errors[:_TROUBLES]
-    table = [
-        Column("FAILED", [f"{one.count:,}" for one in troubles]),
-        Column("MODEL", [printable(one.model) or "-" for one in troubles], right=False),
-        Column("ERROR", [printable(one.error) for one in troubles], right=False),
+def _error_columns(errors: Sequence[ErrorCount]) -> list[Column]:
+    return [
+        Column("FAILED", [f"{error.count:,}" for error in errors]),
+        Column("MODEL", [printable(error.model) or "-" for error in errors], align_right=False),
+        Column("ERROR", [printable(error.error) for error in errors], align_right=False),
     ]
-    return _table(table, columns, "")
 
 
-def _table(columns: Sequence[Column], width: int, empty: str) -> list[str]:
-    """A table of the columns there is room for."""
+def _table(columns: Sequence[Column], width: int, if_empty: str) -> list[str]:
+    """Return a table of the columns that fit, with a bold header; the line `if_empty` for a table without rows."""
     if not columns[0].cells:
-        return [_cut(empty, width)]
+        return [_cut(if_empty, width)]
     shown = list(columns)
-    while _width(shown) > width and any(one.gives_way for one in shown):
-        shown.remove(max(shown, key=lambda one: one.gives_way))
-    widths = [max(len(cell) for cell in (one.title, *one.cells)) for one in shown]
+    while _table_width(shown) > width and any(column.drop_order for column in shown):
+        shown.remove(max(shown, key=lambda column: column.drop_order))
     lines = []
-    for cells in zip(*((one.title, *one.cells) for one in shown), strict=True):
-        parts = (
-            cell.rjust(wide) if one.right else cell.ljust(wide)
-            for cell, wide, one in zip(cells, widths, shown, strict=True)
+    for cells in zip(*((column.title, *column.cells) for column in shown), strict=True):
+        aligned = (
+            cell.rjust(column.width) if column.align_right else cell.ljust(column.width)
+            for cell, column in zip(cells, shown, strict=True)
         )
-        lines.append(_cut("  ".join(parts).rstrip(), width))
+        lines.append(_cut("  ".join(aligned).rstrip(), width))
     return [click.style(lines[0], bold=True), *lines[1:]]
 
 
-def _width(columns: Sequence[Column]) -> int:
-    return sum(max(len(cell) for cell in (one.title, *one.cells)) for one in columns) + 2 * (len(columns) - 1)
+def _table_width(columns: Sequence[Column]) -> int:
+    return sum(column.width for column in columns) + 2 * (len(columns) - 1)
 
 
 def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: max(0, width - 1)] + "…"
 
 
-def _rate(rate: float) -> str:
+def _format_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
 
 
-def _time(ms: float | None) -> str:
+def _format_ms(ms: float | None) -> str:
     return "-" if ms is None else format_duration(ms)

@@ -168,7 +168,7 @@ def _attempt_step(attempt: Attempt) -> Step:
     return Step(
         kind="attempt",
         at_ms=attempt.at_ms,
-        text=f"attempt on {attempt.owner} {with_others(attempt.claim_size)} failed: {reason}",
+        text=f"attempt on {attempt.owner} {describe_claim_size(attempt.claim_size)} failed: {reason}",
         worker=attempt.owner,
         claim_size=attempt.claim_size,
         cause=attempt.cause,
@@ -179,7 +179,7 @@ def _execution_steps(execution: Execution, worker: str | None, waiting_since_ms:
     # The producer's clock may be ahead of the server's.
     waited_ms = None if waiting_since_ms is None else max(0, execution.claimed_ms - waiting_since_ms)
     wait = "" if waited_ms is None else f" after a wait of {format_duration(waited_ms)}"
-    others = with_others(execution.claim_size)
+    others = describe_claim_size(execution.claim_size)
     yield Step(
         kind="claimed",
         at_ms=execution.claimed_ms,
@@ -232,7 +232,7 @@ def _dead_letter_step(letter: DeadLetter, job: str, *, with_error: bool) -> Step
 def _location_step(location: JobLocation) -> Step:
     match location.state:
         case "leased":
-            text = f"claimed by a worker {with_others(location.claim_size)} (lease {location.lease})"
+            text = f"claimed by a worker {describe_claim_size(location.claim_size)} (lease {location.lease})"
             return Step(kind="leased", text=text, lease=location.lease, claim_size=location.claim_size)
         case "delayed":
             return Step(kind="delayed", text="delayed until it is due", due_ms=location.due_ms)
@@ -263,7 +263,7 @@ def _note(facts: JobFacts) -> str | None:
     return "it has no outcome and was not found: it is deep in its queue, or moved during the search; ask again"
 
 
-def with_others(claim_size: int) -> str:
+def describe_claim_size(claim_size: int) -> str:
     """Return `alone`, or `with 2 other jobs` for a claim of three jobs."""
     return "alone" if claim_size <= 1 else f"with {plural(claim_size - 1, 'other job')}"
 

@@ -1,7 +1,7 @@
-"""What goes on now, out of the events workers send: how many jobs end, how long they took, which workers live.
+"""Counts the events that workers send: jobs finished a second, their times, their errors, and heartbeats.
 
-A pure account: messages and the clock go in, numbers come out. Of events there may be many thousands a second, so
-they are counted second by second, and of their times only some are kept.
+It has no I/O: messages and the time go in, numbers come out. There may be thousands of events a second, so they
+are counted by second, and only a sample of the times is stored.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ import msgspec
 
 from headrace.wire.message import submission_time
 
-#: Seconds that rates and times are of.
+#: Seconds over which rates and times are computed.
 WINDOW_SECONDS = 10
-#: Times kept of one model and second.
-_TIMES = 200
-#: Jobs that were started and have not ended, at the most: of those that failed this is what tells the model.
-_BEGUN = 100_000
-#: Seconds without a heartbeat after which a worker is no longer there: three of Celery's.
-_SILENT = 6.0
+#: Times stored for one model and second.
+_TIMES_PER_SECOND = 200
+#: Started jobs that are remembered until they finish: the event of a failure does not name the model.
+_MAX_STARTED = 100_000
+#: Seconds without a heartbeat after which a worker counts as lost: three of Celery's intervals.
+_HEARTBEAT_TIMEOUT = 6.0
 
-_ENDS = {
+#: Celery's events that finish a run, and the result they are counted as.
+_FINISHING_EVENTS = {
     "task-succeeded": "succeeded",
     "task-failed": "failed",
-    "task-revoked": "ended",
+    "task-revoked": "revoked",
     "task-retried": "retried",
 }
 
 
 class Event(msgspec.Struct):
-    """What is read of one event of Celery's."""
+    """The fields of a Celery event that are read here."""
 
     type: str
     hostname: str = ""
@@ -50,119 +51,123 @@ class Event(msgspec.Struct):
 
 
 class ModelActivity(msgspec.Struct, frozen=True, kw_only=True):
-    """The jobs of one model that ended lately, a second."""
+    """The jobs of one model that finished within the window."""
 
     model: str
-    #: Jobs a second: successes, failures, runs that will be repeated.
     succeeded_per_second: float
     failed_per_second: float
+    #: Runs that failed and will be repeated.
     retried_per_second: float
-    #: Milliseconds from submission to prediction that half and 95 % of the jobs took at the most; None where no id
-    #: tells when its job was submitted.
+    #: Milliseconds from submission to prediction: the median and the 95th percentile. None where no id contains
+    #: the time of submission.
     p50_ms: float | None
     p95_ms: float | None
 
 
 class WorkerActivity(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker that sends heartbeats."""
+    """A worker that has sent a heartbeat."""
 
     worker: str
-    #: Whether its heartbeats still come.
+    #: False when its heartbeats have stopped.
     alive: bool
-    #: Seconds since the last.
     heartbeat_age_seconds: float
-    #: Claims it runs, and has run since it started; the load of its machine over a minute.
+    #: Claims it runs now, and has run since it started.
     active_claims: int
     processed_claims: int
+    #: The load average of its machine over a minute; None where it does not report one.
     load: float | None
-    #: Jobs it ended, a second.
+    #: Jobs it finished a second, within the window.
     jobs_per_second: float
 
 
 class ErrorCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs of one model that failed alike lately."""
+    """Jobs of one model that failed within the window with the same error."""
 
     model: str
-    #: The exception, with its message.
+    #: The exception with its message.
     error: str
     count: int
 
 
 class _Second:
-    """What was counted in one second."""
+    """The counts of one second."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.ends: Counter[tuple[str, str]] = Counter()
+        #: Finished runs by model and result.
+        self.finished: Counter[tuple[str, str]] = Counter()
         self.by_worker: Counter[str] = Counter()
+        #: Failed jobs by model and error.
         self.errors: Counter[tuple[str, str]] = Counter()
-        self.times: dict[str, list[float]] = {}
+        #: A sample of the milliseconds from submission to prediction, by model.
+        self.times_ms: dict[str, list[float]] = {}
 
 
 class Activity:
-    """The account. `now` is a clock in seconds that only goes forward."""
+    """Counts events. `now` is a monotonic clock in seconds, here and in all methods."""
 
     def __init__(self, now: float) -> None:
-        self._since = now
+        self._started = now
         self._seconds: deque[_Second] = deque()
-        self._begun: OrderedDict[str, str] = OrderedDict()
-        self._workers: dict[str, tuple[float, Event]] = {}
+        #: The model of each started job, by the job's id.
+        self._started_jobs: OrderedDict[str, str] = OrderedDict()
+        #: The last heartbeat of each worker, and when it came.
+        self._heartbeats: dict[str, tuple[float, Event]] = {}
 
     def record(self, message: bytes, now: float) -> None:
-        """Count the events of a message. What is none is left out."""
-        second = self._second(now)
-        for event in events(message):
+        """Count the events of a message. A message that is not one of Celery's is ignored."""
+        second = self._current_second(now)
+        for event in decode_events(message):
             if event.type == "task-received":
-                self._begun[event.uuid] = model_of_description(event.args)
-                if len(self._begun) > _BEGUN:
-                    self._begun.popitem(last=False)
-            elif event.type in _ENDS:
-                self._ended(event, second)
+                self._started_jobs[event.uuid] = model_of_description(event.args)
+                if len(self._started_jobs) > _MAX_STARTED:
+                    self._started_jobs.popitem(last=False)
+            elif event.type in _FINISHING_EVENTS:
+                self._record_finished(event, second)
             elif event.type in {"worker-heartbeat", "worker-online"}:
-                self._workers[event.hostname] = now, event
+                self._heartbeats[event.hostname] = now, event
             elif event.type == "worker-offline":
-                self._workers.pop(event.hostname, None)
+                self._heartbeats.pop(event.hostname, None)
 
-    def _ended(self, event: Event, second: _Second) -> None:
-        begun = self._begun.pop(event.uuid, "")
-        model = begun or model_of_description(event.result)
-        how = _ENDS[event.type]
-        second.ends[model, how] += 1
+    def _record_finished(self, event: Event, second: _Second) -> None:
+        model = self._started_jobs.pop(event.uuid, "") or model_of_description(event.result)
+        result = _FINISHING_EVENTS[event.type]
+        second.finished[model, result] += 1
         second.by_worker[event.hostname] += 1
-        if how == "failed":
+        if result == "failed":
             second.errors[model, str(event.exception or "")] += 1
-        if how == "succeeded" and (submitted := submission_time(event.uuid)) is not None:
-            # All are counted, some are measured.
-            times = second.times.setdefault(model, [])
-            took = max(0.0, (event.timestamp - submitted.timestamp()) * 1000)
-            if len(times) < _TIMES:
-                times.append(took)
+        if result == "succeeded" and (submitted := submission_time(event.uuid)) is not None:
+            # Every job is counted, but only a sample of the times is stored.
+            times_ms = second.times_ms.setdefault(model, [])
+            elapsed_ms = max(0.0, (event.timestamp - submitted.timestamp()) * 1000)
+            if len(times_ms) < _TIMES_PER_SECOND:
+                times_ms.append(elapsed_ms)
             else:
-                times[random.randrange(_TIMES)] = took  # noqa: S311  # a sample, no secret
+                times_ms[random.randrange(_TIMES_PER_SECOND)] = elapsed_ms  # noqa: S311  # a sample, no secret
 
     def models(self, now: float) -> list[ModelActivity]:
-        """The models whose jobs ended within WINDOW, by name."""
+        """Return the models whose jobs finished within the window, by name."""
         seconds, span = self._window(now)
-        ends: Counter[tuple[str, str]] = Counter()
-        times: dict[str, list[float]] = {}
+        finished: Counter[tuple[str, str]] = Counter()
+        times_ms: dict[str, list[float]] = {}
         for second in seconds:
-            ends.update(second.ends)
-            for model, found in second.times.items():
-                times.setdefault(model, []).extend(found)
+            finished.update(second.finished)
+            for model, sample in second.times_ms.items():
+                times_ms.setdefault(model, []).extend(sample)
         return [
             ModelActivity(
                 model=model,
-                succeeded_per_second=ends[model, "succeeded"] / span,
-                failed_per_second=ends[model, "failed"] / span,
-                retried_per_second=ends[model, "retried"] / span,
-                p50_ms=_part(times.get(model, []), 0.5),
-                p95_ms=_part(times.get(model, []), 0.95),
+                succeeded_per_second=finished[model, "succeeded"] / span,
+                failed_per_second=finished[model, "failed"] / span,
+                retried_per_second=finished[model, "retried"] / span,
+                p50_ms=_quantile(times_ms.get(model, []), 0.5),
+                p95_ms=_quantile(times_ms.get(model, []), 0.95),
             )
-            for model in sorted({model for model, _ in ends})
+            for model in sorted({model for model, _ in finished})
         ]
 
     def workers(self, now: float) -> list[WorkerActivity]:
-        """The workers heard of, by name."""
+        """Return the workers that have sent a heartbeat, by name."""
         seconds, span = self._window(now)
         jobs: Counter[str] = Counter()
         for second in seconds:
@@ -170,18 +175,18 @@ class Activity:
         return [
             WorkerActivity(
                 worker=name,
-                alive=now - at <= _SILENT,
-                heartbeat_age_seconds=now - at,
-                active_claims=beat.active or 0,
-                processed_claims=beat.processed or 0,
-                load=beat.loadavg[0] if beat.loadavg else None,
+                alive=now - received <= _HEARTBEAT_TIMEOUT,
+                heartbeat_age_seconds=now - received,
+                active_claims=heartbeat.active or 0,
+                processed_claims=heartbeat.processed or 0,
+                load=heartbeat.loadavg[0] if heartbeat.loadavg else None,
                 jobs_per_second=jobs[name] / span,
             )
-            for name, (at, beat) in sorted(self._workers.items())
+            for name, (received, heartbeat) in sorted(self._heartbeats.items())
         ]
 
     def errors(self, now: float) -> list[ErrorCount]:
-        """How jobs failed within WINDOW, the most frequent first."""
+        """Return the errors of jobs that failed within the window, the most frequent first."""
         errors: Counter[tuple[str, str]] = Counter()
         for second in self._window(now)[0]:
             errors.update(second.errors)
@@ -189,7 +194,7 @@ class Activity:
             ErrorCount(model=model, error=error, count=count) for (model, error), count in errors.most_common()
         ]
 
-    def _second(self, now: float) -> _Second:
+    def _current_second(self, now: float) -> _Second:
         if not self._seconds or self._seconds[-1].number != int(now):
             self._seconds.append(_Second(int(now)))
         while self._seconds[0].number <= now - WINDOW_SECONDS - 1:
@@ -197,9 +202,9 @@ class Activity:
         return self._seconds[-1]
 
     def _window(self, now: float) -> tuple[list[_Second], float]:
-        """The seconds that count, and how many there are: fewer at first."""
+        """Return the counts within the window, and its length in seconds: shorter just after the start."""
         seconds = [second for second in self._seconds if second.number > now - WINDOW_SECONDS - 1]
-        return seconds, min(max(now - self._since, 1.0), float(WINDOW_SECONDS))
+        return seconds, min(max(now - self._started, 1.0), float(WINDOW_SECONDS))
 
 
 class _Message(msgspec.Struct):
@@ -207,22 +212,22 @@ class _Message(msgspec.Struct):
 
 
 _MESSAGE = msgspec.json.Decoder(_Message)
-_ONE_OR_MANY = msgspec.json.Decoder(Event | list[Event])
+_EVENTS = msgspec.json.Decoder(Event | list[Event])
 
 
-def events(message: bytes) -> Iterator[Event]:
-    """The events in a message of Celery's, as kombu publishes it in Redis."""
+def decode_events(message: bytes) -> Iterator[Event]:
+    """Yield the events in a message, as kombu publishes it in Redis; none for a message of another kind."""
     try:
-        found = _ONE_OR_MANY.decode(base64.b64decode(_MESSAGE.decode(message).body))
+        events = _EVENTS.decode(base64.b64decode(_MESSAGE.decode(message).body))
     except (msgspec.DecodeError, binascii.Error, RecursionError):
         return
-    yield from found if isinstance(found, list) else [found]
+    yield from events if isinstance(events, list) else [events]
 
 
-def model_of_description(described: Any) -> str:
-    """The model in the few words about a job (`envelope.describe`): `churn@3, 2 instances`."""
-    return str(described or "").partition(",")[0].partition("@")[0].strip("'\"")
+def model_of_description(description: Any) -> str:
+    """Return the model in the description of a job in an event: `churn@3, 2 instances` (`describe_job`)."""
+    return str(description or "").partition(",")[0].partition("@")[0].strip("'\"")
 
 
-def _part(times: list[float], part: float) -> float | None:
-    return sorted(times)[min(int(part * len(times)), len(times) - 1)] if times else None
+def _quantile(values: list[float], fraction: float) -> float | None:
+    return sorted(values)[min(int(fraction * len(values)), len(values) - 1)] if values else None

@@ -1,4 +1,4 @@
-"""Queues, workers, rates and dead letters at one moment: what `headrace top` shows."""
+"""An overview of queues, workers, rates and dead letters at one moment."""
 
 from __future__ import annotations
 
@@ -16,101 +16,100 @@ from headrace.clock import utc_now
 from headrace.connection.commands import Command, Operation
 from headrace.connection.connect import connect
 from headrace.errors import BrokerUnavailable
-from headrace.inspection import queues as depth
 from headrace.inspection.locate import is_not_permitted
-from headrace.inspection.queues import QueueDepth
+from headrace.inspection.queues import QueueDepth, next_jobs_command, oldest_waits, read_queues
 from headrace.monitor.activity import Activity, ErrorCount, ModelActivity, WorkerActivity
 from headrace.settings import Settings
-from headrace.wire.keys import Keys
 
-#: Seconds a message is waited for, so that Ctrl-C is heard soon.
-_EAR = 0.25
+#: Seconds of one wait for a message: the delay of Ctrl-C.
+_POLL_SECONDS = 0.25
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be seen at one moment."""
+    """The state of an installation at one moment."""
 
-    #: Unix seconds.
+    #: The moment, unix time in seconds.
     unix_seconds: float
     queues: tuple[QueueDepth, ...]
-    #: Seconds that the job which waits longest has waited, by model.
+    #: Seconds that the oldest waiting job has waited, by model.
     oldest_wait_seconds: dict[str, float]
-    #: None where events may not be listened to.
+    #: None where this user may not listen to events.
     models: tuple[ModelActivity, ...] | None
     workers: tuple[WorkerActivity, ...]
     errors: tuple[ErrorCount, ...]
-    #: None where dead letters may not be counted.
+    #: None where this user may not count dead letters.
     dead_letters: int | None
 
 
 class Monitor:
-    """Listens to the events of workers, and looks at queues. A context manager. Raises BrokerUnavailable."""
+    """Listens to the events of workers, and reads queues. A context manager.
+
+    `clock` is a monotonic clock in seconds.
+    """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
-        self._link = Session(settings, check=False)
+        self._session = Session(settings, check=False)
+        self._keys = self._session.keys
         self._redis = connect(settings)
         self._pubsub: Any = None
-        self._deaf = False
+        self._may_listen = True
         self.activity = Activity(clock())
 
     def listen(self, until: float) -> None:
-        """Count what workers tell until that moment of the clock."""
-        while (left := until - self._clock()) > 0:
-            if self._deaf:
-                time.sleep(left)
+        """Count the events of workers until a moment of the clock."""
+        while (remaining := until - self._clock()) > 0:
+            if not self._may_listen:
+                time.sleep(remaining)
                 return
             try:
-                self._hear(min(left, _EAR))
+                self._receive(min(remaining, _POLL_SECONDS))
             except redis.RedisError as error:
-                self._drop()
+                self._unsubscribe()
                 if isinstance(error, ResponseError) and is_not_permitted(error):
-                    self._deaf = True
+                    self._may_listen = False
                     continue
-                time.sleep(min(left, _EAR))  # Redis is away: to look at the queues says so
+                time.sleep(min(remaining, _POLL_SECONDS))  # Redis is unavailable, which `read` will raise
 
     def read(self) -> Overview:
-        """What is to be seen now."""
+        """Read the present overview. Raises BrokerUnavailable."""
         now = self._clock()
-        queues = self._link.run(depth.read_queues(self._link.keys))
+        queues = self._session.run(read_queues(self._keys))
         return Overview(
             unix_seconds=time.time(),
             queues=tuple(queues),
-            oldest_wait_seconds=self._waits([one.model for one in queues]),
-            models=None if self._deaf else tuple(self.activity.models(now)),
+            oldest_wait_seconds=self._read_oldest_waits([queue.model for queue in queues]),
+            models=tuple(self.activity.models(now)) if self._may_listen else None,
             workers=tuple(self.activity.workers(now)),
             errors=tuple(self.activity.errors(now)),
-            dead_letters=self._dead_letters(),
+            dead_letters=self._run_if_permitted(Command(("ZCARD", self._keys.dead_times))),
         )
 
-    def _hear(self, seconds: float) -> None:
+    def _receive(self, timeout: float) -> None:
         if self._pubsub is None:
             database = self._redis.connection_pool.connection_kwargs.get("db", 0)
-            prefix = Keys(self._settings.key_prefix).prefix
             self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py gives it no types
-            # Celery's events of jobs and of workers; kombu's way to name their channels.
-            self._pubsub.psubscribe(f"{prefix}/{database}.celeryev/*")
-        if (heard := self._pubsub.get_message(timeout=seconds)) is not None:
-            self.activity.record(heard["data"], self._clock())
+            # The channels of Celery's events of jobs and workers, as kombu names them.
+            self._pubsub.psubscribe(f"{self._keys.prefix}/{database}.celeryev/*")
+        message = self._pubsub.get_message(timeout=timeout)
+        if message is not None:
+            self.activity.record(message["data"], self._clock())
 
-    def _drop(self) -> None:
+    def _unsubscribe(self) -> None:
         if self._pubsub is not None:
             self._pubsub.close()
         self._pubsub = None
 
-    def _waits(self, models: list[str]) -> dict[str, float]:
+    def _read_oldest_waits(self, models: list[str]) -> dict[str, float]:
         if not models:
             return {}
-        ids = self._permitted(lambda: self._link.run(_ask(depth.next_jobs_command(self._link.keys, models))))
-        return {} if ids is None else depth.oldest_waits(models, ids, utc_now().timestamp())
+        ids = self._run_if_permitted(next_jobs_command(self._keys, models))
+        return {} if ids is None else oldest_waits(models, ids, utc_now().timestamp())
 
-    def _dead_letters(self) -> int | None:
-        count = self._permitted(lambda: self._link.run(_ask(Command(("ZCARD", self._link.keys.dead_times)))))
-        return None if count is None else int(count)
-
-    def _permitted(self, ask: Callable[[], Any]) -> Any:
+    def _run_if_permitted(self, command: Command) -> Any:
+        """Return the reply to a command, None where this user may not run it."""
         try:
-            return ask()
+            return self._session.run(_single(command))
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, ResponseError) and is_not_permitted(error.__cause__):
                 return None
@@ -118,8 +117,8 @@ class Monitor:
 
     def close(self) -> None:
         """Close the connections."""
-        self._drop()
-        self._link.close()
+        self._unsubscribe()
+        self._session.close()
         self._redis.close()
         self._redis.connection_pool.disconnect()
 
@@ -132,5 +131,5 @@ class Monitor:
         self.close()
 
 
-def _ask(command: Command) -> Operation[Any]:
+def _single(command: Command) -> Operation[Any]:
     return (yield command)

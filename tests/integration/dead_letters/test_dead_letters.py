@@ -153,8 +153,8 @@ def test_a_storm_is_one_line(client: Client, server: redis.Redis):
     store_letter(server, make_letter("other", message="something else"))
     storm, other = client.dead_letters.groups()
     assert (storm.count, other.count) == (1500, 1)
-    assert storm.message == "row # of storm-# cannot be"
-    assert storm.example == "storm-1499"
+    assert storm.message == "row # of group-# cannot be"
+    assert storm.example == "group-1499"
     assert storm.newest_ms - storm.oldest_ms == 1499
 
 
@@ -223,7 +223,7 @@ def test_large_messages_are_exported_a_few_at_a_time(client: Client, server: red
 
 
 def test_a_line_that_is_no_export_is_refused():
-    with pytest.raises(InvalidInput, match="no exported dead letter"):
+    with pytest.raises(InvalidInput, match="not an exported dead letter"):
         decode_exported(b'{"id": "a"}')
 
 
@@ -340,7 +340,7 @@ def test_an_id_is_protected_again_after_a_replay(client: Client, server: redis.R
     job = client.submit("churn", {"age": 41}, id="a")
     payload = server.rpop("predict.churn")
     server.delete(Keys().job("a"))  # forgotten, as it is a day after it failed
-    store_letter(server, make_letter("a"), payload, ended=False)
+    store_letter(server, make_letter("a"), payload, with_outcome=False)
     client.dead_letters.replay(ids=["a"])
     assert client.submit("churn", {"age": 41}, id="a").id == job.id
     assert server.llen("predict.churn") == 1
@@ -350,12 +350,12 @@ def test_an_id_is_protected_again_after_a_replay(client: Client, server: redis.R
 
 
 def test_a_replay_never_touches_another_job_of_the_same_id(client: Client, server: redis.Redis, redis_url: str):
-    store_letter(server, make_letter("a"), ended=False)
+    store_letter(server, make_letter("a"), with_outcome=False)
     with AnsweringWorker(redis_url):
         client.submit("churn", {"age": 1}, id="a").result(timeout=20)
     assert client.dead_letters.replay(ids=["a"]) == BulkResult(id_in_use=1)
     assert client.job("a").result().prediction == 2
-    store_letter(server, make_letter("b"), ended=False)
+    store_letter(server, make_letter("b"), with_outcome=False)
     client.submit("churn", {"age": 1}, id="b")
     assert client.dead_letters.replay(ids=["b"]) == BulkResult(id_in_use=1)
     assert found(client) == ["a", "b"]

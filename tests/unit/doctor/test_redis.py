@@ -68,14 +68,14 @@ def test_a_well_configured_redis_has_no_findings():
         ({}, {"redis_version": 5.0}, "critical", "redis_version", "upgrade"),
         (
             {},
-            {"maxmemory": 100, "maxmemory_policy": "allkeys-lru"},
+            {"maxmemory": GIGABYTE, "maxmemory_policy": "allkeys-lru"},
             "critical",
             "maxmemory-policy",
             "noeviction",
         ),
         (
             {},
-            {"maxmemory": 100, "maxmemory_policy": "volatile-ttl"},
+            {"maxmemory": GIGABYTE, "maxmemory_policy": "volatile-ttl"},
             "critical",
             "maxmemory-policy",
             "noeviction",
