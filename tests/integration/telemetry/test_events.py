@@ -1,4 +1,4 @@
-"""Celery's own receiver reads our groups of events as it reads Celery's."""
+"""The events of jobs: Celery's own receiver reads them as it reads Celery's events."""
 
 from __future__ import annotations
 
@@ -28,37 +28,38 @@ from headrace_worker.telemetry.events import Events
 from headrace_worker.transport.leases import Claim, Lease
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
 from tests.support.stored_dead_letters import make_letter
+from tests.support.waiting import wait_until
 
-#: What every event has, whoever sent it.
-ABOUT = {"type", "hostname", "utcoffset", "pid", "clock", "timestamp", "local_received"}
+#: The fields of every event, of Celery too.
+COMMON_FIELDS = {"type", "hostname", "utcoffset", "pid", "clock", "timestamp", "local_received"}
 SUCCESS = Success(job="a", prediction=Prediction(model="churn", version="3", predictions=["Xyzzy", "Xyzzy"]))
 FAILURE = Failure(
     job="b", reason="permanent", error="ValueError", module="builtins", message="no", traceback="in predict"
 )
 
 
-class Heard:
-    """Celery's receiver, listening in a thread."""
+class Receiver:
+    """Celery's receiver, in a thread."""
 
     def __init__(self, app: Celery) -> None:
         self.events: list[dict[str, Any]] = []
-        self._app, self._listens = app, threading.Event()
+        self._app, self._listening = app, threading.Event()
         self._receiver: Any = None
         self._thread = threading.Thread(target=self._listen)
 
     def _listen(self) -> None:
         with self._app.connection_for_read() as connection:
             self._receiver = self._app.events.Receiver(connection, handlers={"*": self.events.append})
-            with self._receiver.consumer_context(wakeup=False) as (listening, *_):
+            with self._receiver.consumer_context(wakeup=False) as (consumer, *_):
                 while not self._receiver.should_stop:
                     try:
-                        listening.drain_events(timeout=0.05)
+                        consumer.drain_events(timeout=0.05)
                     except TimeoutError:
-                        self._listens.set()
+                        self._listening.set()
 
-    def __enter__(self) -> Heard:
+    def __enter__(self) -> Receiver:
         self._thread.start()
-        assert self._listens.wait(10)
+        assert self._listening.wait(10)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,10 +67,8 @@ class Heard:
         self._thread.join()
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + 10
-        while len(self.events) < count:
-            assert time.monotonic() < deadline, self.events
-            time.sleep(0.01)
+        """Wait for this many events, and return them."""
+        wait_until(lambda: len(self.events) >= count, 10, lambda: self.events)
         return self.events[:count]
 
 
@@ -97,7 +96,7 @@ def jobs(*names: str, **options: Any) -> list[ClaimedJob]:
 def report(
     *outcomes: Outcome, published: bool = True, retried: Sequence[ClaimedJob] = (), seconds: float = 0.1
 ) -> ClaimReport:
-    """Of a claim that ended now, after so many seconds."""
+    """Return the report of a claim that ended now, after `seconds`."""
     now = time.monotonic()
     claim = Claim(
         lease=Lease(name="w:1", queue="headrace.churn", origins=()),
@@ -118,15 +117,15 @@ def report(
 
 
 def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Events):
-    with Heard(app) as heard:
+    with Receiver(app) as receiver:
         before = time.time()
         events.on_jobs_started(jobs("a", version="3"), datetime.now(UTC))
         events.on_claim_finished(report(SUCCESS, FAILURE, seconds=0.25))
         with app.connection_for_write() as connection:
             own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
             own.send("task-started", uuid="own")
-        received, started, succeeded, failed, celery = heard.wait_for(5)
-    assert set(celery) - {"uuid"} <= ABOUT
+        received, started, succeeded, failed, celery = receiver.wait_for(5)
+    assert set(celery) - {"uuid"} <= COMMON_FIELDS
     for event in (received, started, succeeded, failed):
         assert set(event) >= set(celery)
         assert event["hostname"] == celery["hostname"]
@@ -134,7 +133,7 @@ def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Eve
         assert event["pid"] == os.getpid()
         assert abs(event["timestamp"] - celery["timestamp"]) < 5
         assert before - 0.01 <= event["timestamp"] <= time.time()
-    assert set(received) - ABOUT == {
+    assert set(received) - COMMON_FIELDS == {
         *("uuid", "name", "args", "kwargs", "root_id", "parent_id", "retries", "eta", "expires"),
     }
     assert (received["type"], received["name"]) == ("task-received", "headrace.predict")
@@ -148,10 +147,10 @@ def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Eve
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
-def test_the_offset_and_the_moment_are_right_in_every_zone(
+def test_the_offset_and_the_timestamp_are_those_of_celery_in_every_time_zone(
     app: Celery, events: Events, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, zone: str
 ):
-    with Heard(app) as heard:  # the receiver turns a sender's moment into its own
+    with Receiver(app) as receiver:  # the receiver converts a sender's time to its own zone
         monkeypatch.setenv("TZ", zone)
         time.tzset()
         try:
@@ -163,12 +162,12 @@ def test_the_offset_and_the_moment_are_right_in_every_zone(
             )
             with app.connection_for_write() as connection:
                 app.events.Dispatcher(connection, hostname="there", enabled=True).send("task-started", uuid="own")
-            ours, _, own = heard.wait_for(3)
+            job_event, _, own = receiver.wait_for(3)
         finally:
             monkeypatch.undo()
             time.tzset()
-    assert ours["utcoffset"] == own["utcoffset"]
-    assert abs(ours["timestamp"] - own["timestamp"]) < 5
+    assert job_event["utcoffset"] == own["utcoffset"]
+    assert abs(job_event["timestamp"] - own["timestamp"]) < 5
 
 
 @pytest.mark.parametrize(
@@ -182,68 +181,68 @@ def test_the_offset_and_the_moment_are_right_in_every_zone(
     ],
 )
 def test_a_job_s_state_is_its_outcome(app: Celery, events: Events, outcome: Outcome, published: bool, state: str):
-    with Heard(app) as heard:
+    with Receiver(app) as receiver:
         events.on_jobs_started(jobs(outcome.job), datetime.now(UTC))
         events.on_claim_finished(report(outcome, published=published))
-        seen = heard.wait_for(3)
-    kept = State()
-    for event in seen:
-        kept.event(event)
-    assert kept.tasks[outcome.job].state == state
-    assert kept.tasks[outcome.job].name == "headrace.predict"
+        received = receiver.wait_for(3)
+    state_of_tasks = State()
+    for event in received:
+        state_of_tasks.event(event)
+    assert state_of_tasks.tasks[outcome.job].state == state
+    assert state_of_tasks.tasks[outcome.job].name == "headrace.predict"
 
 
-def test_a_job_that_runs_again_is_told_as_retried(app: Celery, events: Events):
-    with Heard(app) as heard:
+def test_a_job_that_runs_again_has_the_state_retry(app: Celery, events: Events):
+    with Receiver(app) as receiver:
         events.on_jobs_started(jobs("b"), datetime.now(UTC))
         events.on_claim_finished(report(retried=tuple(jobs("b"))))
         with app.connection_for_write() as connection:
             own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
             own.send("task-retried", uuid="own", exception="no", traceback="")
-        *seen, retried, celery = heard.wait_for(4)
+        *earlier, retried, celery = receiver.wait_for(4)
     assert set(retried) == set(celery)
     assert retried["exception"] == "ValueError: no"
-    kept = State()
-    for event in (*seen, retried):
-        kept.event(event)
-    assert kept.tasks["b"].state == "RETRY"
+    state_of_tasks = State()
+    for event in (*earlier, retried):
+        state_of_tasks.event(event)
+    assert state_of_tasks.tasks["b"].state == "RETRY"
 
 
 def test_no_event_holds_a_payload(app: Celery, events: Events):
-    with Heard(app) as heard:
+    with Receiver(app) as receiver:
         events.on_jobs_started(
-            jobs("a", "b", expires=datetime.now(UTC), metadata={"who": "Xyzzy"}), datetime.now(UTC)
+            jobs("a", "b", expires=datetime.now(UTC), metadata={"customer": "Xyzzy"}), datetime.now(UTC)
         )
         events.on_claim_finished(report(SUCCESS))
-        assert "Xyzzy" not in str(heard.wait_for(5))
+        assert "Xyzzy" not in str(receiver.wait_for(5))
 
 
-def test_nothing_is_sent_of_no_jobs_and_a_redis_that_is_away_is_no_error(app: Celery, server: redis.Redis):
-    away = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
-    events = Events(away, hostname="here", channel="/0.celeryev/task.multi", clock=app.clock.forward)
+def test_a_claim_without_jobs_has_no_events_and_an_unreachable_redis_is_no_error(app: Celery, server: redis.Redis):
+    unreachable = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
+    events = Events(unreachable, hostname="here", channel="/0.celeryev/task.multi", clock=app.clock.forward)
     events.on_jobs_started([], datetime.now(UTC))
     events.on_claim_finished(report(SUCCESS))
 
 
-def test_a_large_claim_that_somebody_listens_to_tells_every_event(app: Celery, events: Events):
+def test_a_subscriber_receives_every_event_of_a_large_claim(app: Celery, events: Events):
     names = [f"job-{number}" for number in range(100)]
-    with Heard(app) as heard:
+    with Receiver(app) as receiver:
         events.on_claim_received(100)
         events.on_jobs_started(jobs(*names), datetime.now(UTC))
-        ended = [Success(job=name, prediction=SUCCESS.prediction) for name in names]
-        events.on_claim_finished(report(*ended))
-        told = heard.wait_for(300)
-    assert {(one["type"], one["uuid"]) for one in told} == {
+        outcomes = [Success(job=name, prediction=SUCCESS.prediction) for name in names]
+        events.on_claim_finished(report(*outcomes))
+        received = receiver.wait_for(300)
+    assert {(event["type"], event["uuid"]) for event in received} == {
         (kind, name) for name in names for kind in ("task-received", "task-started", "task-succeeded")
     }
 
 
-def test_no_events_are_made_where_nobody_listens_and_a_large_claim_asks_first(
+def test_without_subscribers_no_events_are_made_and_a_large_claim_publishes_an_empty_group_first(
     events: Events, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    made: list[bytes] = []
-    publish = events._publish  # what would be sent shows nowhere else when nobody listens
-    monkeypatch.setattr(events, "_publish", lambda body: (made.append(body), publish(body)))
+    groups: list[bytes] = []
+    publish = events._publish  # without a subscriber, only a spy can see the groups
+    monkeypatch.setattr(events, "_publish", lambda body: (groups.append(body), publish(body)))
 
     def run(count: int) -> None:
         events.on_claim_received(count)
@@ -251,38 +250,37 @@ def test_no_events_are_made_where_nobody_listens_and_a_large_claim_asks_first(
         events.on_claim_finished(report(SUCCESS))
 
     run(100)
-    assert made == [b"[]"]
-    run(1)  # the reply to the question still counts
-    assert made == [b"[]"]
-    time.sleep(telemetry_events._BELIEVED)
+    assert groups == [b"[]"]
+    run(1)  # the number of subscribers is still trusted
+    assert groups == [b"[]"]
+    time.sleep(telemetry_events._SUBSCRIBERS_TTL_SECONDS)
     run(1)
-    assert len(made) == 3
-    time.sleep(telemetry_events._BELIEVED)
+    assert len(groups) == 3
+    time.sleep(telemetry_events._SUBSCRIBERS_TTL_SECONDS)
     run(100)
-    assert made[3:] == [b"[]"]
+    assert groups[3:] == [b"[]"]
 
 
-def test_a_listener_that_comes_while_none_was_there_is_soon_heard_of(
-    app: Celery, events: Events, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(telemetry_events, "_BELIEVED", 0.05)
+def test_a_new_subscriber_soon_receives_events(app: Celery, events: Events, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(telemetry_events, "_SUBSCRIBERS_TTL_SECONDS", 0.05)
     names = [f"job-{number}" for number in range(100)]
     events.on_claim_received(100)
     events.on_jobs_started(jobs(*names), datetime.now(UTC))
-    with Heard(app) as heard:
+    with Receiver(app) as receiver:
         time.sleep(0.05)
         events.on_claim_received(100)
         events.on_jobs_started(jobs(*names), datetime.now(UTC))
-        told = heard.wait_for(200)
-    assert len(told) == 200
+        assert len(receiver.wait_for(200)) == 200
 
 
-def test_who_comes_while_a_job_runs_hears_of_its_end(app: Celery, events: Events, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(telemetry_events, "_BELIEVED", 0.05)
+def test_a_client_that_subscribes_while_a_job_runs_receives_its_end(
+    app: Celery, events: Events, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(telemetry_events, "_SUBSCRIBERS_TTL_SECONDS", 0.05)
     events.on_claim_received(16)
     events.on_jobs_started(jobs("a"), datetime.now(UTC))
-    with Heard(app) as heard:
+    with Receiver(app) as receiver:
         time.sleep(0.05)
         events.on_claim_finished(report(SUCCESS))
-        (told,) = heard.wait_for(1)
-    assert (told["type"], told["uuid"]) == ("task-succeeded", "a")
+        (event,) = receiver.wait_for(1)
+    assert (event["type"], event["uuid"]) == ("task-succeeded", "a")

@@ -62,7 +62,7 @@ def test_a_worker_shows_the_totals_of_its_pool_processes_and_its_health(
             lambda: sample(port, "headrace_jobs_total", model="doubling", version="1", state="success") == 300
         )
         assert sample(port, "headrace_wait_seconds_count", model="doubling") == 300
-        assert sample(port, "headrace_batch_rows_sum", model="doubling", version="1") == 300
+        assert sample(port, "headrace_batch_instances_sum", model="doubling", version="1") == 300
         batches = sample(port, "headrace_batches_total", model="doubling")
         assert 2 <= batches == sample(port, "headrace_predict_seconds_count", model="doubling")
         assert sample(port, "headrace_model_state", model="doubling", version="1", state="serving") == 1

@@ -194,7 +194,7 @@ def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_f
         told.update((f"`headrace {words}`", text) for words, text in commands(locked, traced.id))
         app.backend.client.connection_pool.disconnect()
     told["log"], told["Flower's log"] = worker.log.read_text(), flower.log.read_text()
-    assert "jobs of predict.obedient failed" in told["log"]
+    assert "of predict.obedient failed" in told["log"]
     assert [json.loads(line)["level"] for line in told["log"].splitlines() if line.startswith('{"')]
     # The first line of an envelope says whose it is: to the one it goes to, its key is no secret.
     told["Sentry"] = "\n".join(body.decode().partition("\n")[2] for body in sentry.bodies)
@@ -212,7 +212,9 @@ def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_f
 
 def test_a_stream_of_predictions_is_bounded(redis_url: str, server: redis.Redis) -> None:
     sink = RedisStream(redis.Redis.from_url(redis_url), Keys("team:"), 100)
-    record = Record(at_ms=1, job="a", model="m", state="success", worker="w", claim="c", attempt=1, rows=1)
+    record = Record(
+        at_ms=1, job="a", model="m", state="success", worker="w", claim="c", attempt=1, instance_count=1
+    )
     for _ in range(20):
         sink.write([record] * 50)
     sink.close()

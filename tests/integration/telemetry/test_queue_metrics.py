@@ -1,4 +1,4 @@
-"""The exporter tells what lies in Redis, and that Redis is away where it is."""
+"""The exporter's metrics: the queues, leases, dead letters and models of a Redis, or that it does not answer."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def registry(settings: Settings) -> Iterator[CollectorRegistry]:
 
 
 def samples(registry: CollectorRegistry) -> dict[str, float]:
+    """Return the numbers of all metrics, by `name{label,label}`."""
     text = generate_latest(registry).decode()
-    found = {}
-    for family in text_string_to_metric_families(text):
-        for one in family.samples:
-            labels = ",".join(one.labels.values())
-            found[f"{one.name.removeprefix('headrace_')}{{{labels}}}"] = one.value
-    return found
+    return {
+        f"{sample.name.removeprefix('headrace_')}{{{','.join(sample.labels.values())}}}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
-def serve(server: redis.Redis, keys: Keys, *models: str) -> None:
+def publish_models(server: redis.Redis, keys: Keys, *models: str) -> None:
     for model in models:
         methods = {"predict": Output(shape=())}
         publish_contract(
@@ -54,10 +54,10 @@ def serve(server: redis.Redis, keys: Keys, *models: str) -> None:
         )
 
 
-def test_a_redis_without_models_has_nothing_to_tell_but_that(registry: CollectorRegistry) -> None:
-    found = samples(registry)
-    assert found.pop("exporter_read_seconds{}") < 5
-    assert found == {
+def test_a_redis_without_models_has_only_metrics_without_a_model(registry: CollectorRegistry) -> None:
+    numbers = samples(registry)
+    assert numbers.pop("exporter_read_seconds{}") < 5
+    assert numbers == {
         "redis_up{}": 1,
         "leases_expired{}": 0,
         "dead_letters{}": 0,
@@ -65,29 +65,29 @@ def test_a_redis_without_models_has_nothing_to_tell_but_that(registry: Collector
     }
 
 
-def test_it_tells_what_waits_for_how_long_and_who_has_what(
+def test_every_queue_lease_dead_letter_and_version_is_counted(
     settings: Settings, server: redis.Redis, registry: CollectorRegistry
 ) -> None:
     keys = Keys(settings.key_prefix)
-    serve(server, keys, "churn", "fraud")
+    publish_models(server, keys, "churn", "fraud")
     server.sadd(keys.models, b'evil"} 1\n', b"\xff")
     with Client(settings=settings) as client:
         client.submit_many("churn", [[n] for n in range(5)])
         client.submit_many("churn", [[n] for n in range(3)], priority=9)
     Leases(server, keys).claim("w/1", [ClaimLimits(queue="predict.churn", jobs=2, bytes=10**6)], lease_ms=0)
-    server.zadd(keys.delayed("predict.churn"), {b"a frame": 4e12})
+    server.zadd(keys.delayed("predict.churn"), {b"a message": 4e12})
     execute(server, publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
     execute(server, publish_status(keys, "churn", "w@2", ["2"], {}))
     store_letter(server, make_letter("a"), keys=keys)
     time.sleep(0.05)
-    found = samples(registry)
-    assert 0.05 <= found.pop("queue_oldest_seconds{churn}") < 20
-    assert found.pop("exporter_read_seconds{}") < 5
-    assert found == {
+    numbers = samples(registry)
+    assert 0.05 <= numbers.pop("queue_oldest_seconds{churn}") < 20
+    assert numbers.pop("exporter_read_seconds{}") < 5
+    assert numbers == {
         "redis_up{}": 1,
         **{f"queue_waiting{{churn,{step}}}": jobs for step, jobs in ((0, 3), (3, 0), (6, 0), (9, 3))},
         **{f"queue_waiting{{fraud,{step}}}": 0 for step in (0, 3, 6, 9)},
-        **{f"queue_{place}{{fraud}}": 0 for place in ("isolated", "delayed", "leased", "oldest_seconds")},
+        **{f"queue_{metric}{{fraud}}": 0 for metric in ("isolated", "delayed", "leased", "oldest_seconds")},
         "queue_isolated{churn}": 0,
         "queue_delayed{churn}": 1,
         "queue_leased{churn}": 2,
@@ -102,19 +102,19 @@ def test_it_tells_what_waits_for_how_long_and_who_has_what(
     }
 
 
-def test_all_that_it_shows_is_in_its_list(
+def test_every_metric_that_is_shown_is_declared(
     settings: Settings, server: redis.Redis, registry: CollectorRegistry
 ) -> None:
-    serve(server, Keys(settings.key_prefix), "churn")
+    publish_models(server, Keys(settings.key_prefix), "churn")
     text = generate_latest(registry).decode()
     shown = {family.name for family in text_string_to_metric_families(text)}
     assert shown == {metric.name.removesuffix("_total") for metric in METRICS}
 
 
-def test_a_redis_that_is_away_is_told_as_such() -> None:
+def test_a_redis_that_does_not_answer_is_shown_as_down_without_its_password() -> None:
     registry = CollectorRegistry()
-    away = Settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
-    registry.register(QueueCollector(lambda: connect(away)))
+    unreachable = Settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
+    registry.register(QueueCollector(lambda: connect(unreachable)))
     text = generate_latest(registry).decode()
     assert "headrace_redis_up 0.0" in text
     assert "hunter2" not in text

@@ -157,7 +157,7 @@ def test_a_crash_and_the_job_given_up_for_it_are_reported(client: Client, sentry
     event = event_of(sentry, job)
     assert event["tags"]["headrace.reason"] == "crash"
     assert event["tags"]["headrace.attempt"] == "3"
-    assert "given up" in event["message"]
+    assert event["message"] == "jobs of obedient failed: crash"
     crashes = [one for one in sentry.events if "exited prematurely" in json.dumps(one.get("logentry"))]
     assert crashes
     assert WORD not in b"".join(sentry.bodies).decode()
@@ -254,5 +254,7 @@ def test_a_dsn_that_is_none_is_one_sentence(folder: Path):
         timeout=60,
     )
     assert done.returncode == 1
-    assert done.stderr.endswith("headrace: SENTRY_DSN is no DSN; copy it from the project's settings in Sentry\n")
+    assert done.stderr.endswith(
+        "headrace: SENTRY_DSN is not a DSN; copy it from the project's settings in Sentry\n"
+    )
     assert "Traceback" not in done.stderr

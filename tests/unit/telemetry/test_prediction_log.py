@@ -1,4 +1,4 @@
-"""The prediction log keeps what it was asked to keep, in bounded room, and never fails what it tells of."""
+"""The prediction log: it logs what the setting says, in bounded space, and never fails a prediction."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from headrace_worker.telemetry.prediction_sinks import (
 from headrace_worker.transport.leases import Claim, Lease
 from tests.support import ROOT
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
+from tests.support.waiting import wait_until
 
-TAKES = Named(features=(Feature(name="age", kind="number"), Feature(name="name", kind="string", redact=True)))
-
-
-def contract(takes: Any = TAKES) -> Contract:
-    return Contract(model="churn", version="3", input=takes, methods={"predict": Output(shape=())})
+SIGNATURE = Named(features=(Feature(name="age", kind="number"), Feature(name="name", kind="string", redact=True)))
 
 
-def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> ClaimReport:
-    """Of jobs of one instance; those failed were never run."""
-    jobs = [Job(id=name, model=model, instances=[{"age": 41, "name": "Xyzzy"}]) for name in (*names, *failed)]
+def contract(signature: Any = SIGNATURE) -> Contract:
+    return Contract(model="churn", version="3", input=signature, methods={"predict": Output(shape=())})
+
+
+def report(*succeeded: str, failed: tuple[str, ...] = (), model: str = "churn") -> ClaimReport:
+    """Return the report of jobs of one instance each; the `failed` jobs did not run."""
+    jobs = [Job(id=name, model=model, instances=[{"age": 41, "name": "Xyzzy"}]) for name in (*succeeded, *failed)]
     manifest = SimpleNamespace(name=model, version="3", runtime="sklearn")
     served: Any = SimpleNamespace(manifest=manifest, contract=contract())
     claimed = [claimed_job(job) for job in jobs]
-    outcomes: list[Any] = [
-        Success(job=name, prediction=Prediction(model=model, version="3", predictions=[0.5])) for name in names
-    ]
+    prediction = Prediction(model=model, version="3", predictions=[0.5])
+    outcomes: list[Any] = [Success(job=name, prediction=prediction) for name in succeeded]
     outcomes += [
         Failure(job=name, reason="bad input", error="InvalidInput", module="headrace", message="no")
         for name in failed
@@ -63,78 +63,78 @@ def report(*names: str, failed: tuple[str, ...] = (), model: str = "churn") -> C
             claimed_ms=at_ms,
             claimed_monotonic=0.0,
         ),
-        [batch_run(claimed[: len(names)], served, finished_at=0.01)] if names else [],
-        not_run=claimed[len(names) :],
+        [batch_run(claimed[: len(succeeded)], served, finished_at=0.01)] if succeeded else [],
+        not_run=claimed[len(succeeded) :],
         outcomes=outcomes,
         times=(0.0, 0.01, 0.02),
     )
 
 
-def kept(setting: str, one: ClaimReport) -> list[Record]:
-    return list(make_records(one, parse_levels(setting)))
+def records(setting: str, report: ClaimReport) -> list[Record]:
+    return list(make_records(report, parse_levels(setting)))
 
 
 @pytest.mark.parametrize("setting", ["", "off", "fraud=full", "churn=off,*=full", "0"])
-def test_nothing_is_kept_that_was_not_asked_for(setting: str) -> None:
-    assert kept(setting, report("a")) == []
+def test_a_model_that_is_off_has_no_records(setting: str) -> None:
+    assert records(setting, report("a")) == []
 
 
-def test_a_record_tells_what_ran_and_how_without_inputs_and_outputs() -> None:
-    ran, refused = kept("metadata", report("a", failed=("b",)))
-    assert (ran.job, ran.model, ran.version, ran.state, ran.rows) == ("a", "churn", "3", "success", 1)
-    assert (ran.runtime, ran.method, ran.predict_ms, ran.batch_rows) == ("sklearn", "predict", 10.0, 1)
+def test_a_record_of_metadata_has_no_inputs_and_outputs() -> None:
+    ran, refused = records("metadata", report("a", failed=("b",)))
+    assert (ran.job, ran.model, ran.version, ran.state, ran.instance_count) == ("a", "churn", "3", "success", 1)
+    assert (ran.runtime, ran.method, ran.predict_ms, ran.batch_instances) == ("sklearn", "predict", 10.0, 1)
     assert (refused.state, refused.reason, refused.version) == ("failure", "bad input", None)
     assert "Xyzzy" not in str((ran, refused))
     assert (ran.instances, ran.predictions) == (None, None)
 
 
-def test_what_the_contract_redacts_is_kept_nowhere() -> None:
-    (record,) = kept("churn=full", report("a"))
+def test_a_feature_that_the_contract_redacts_is_not_logged() -> None:
+    (record,) = records("churn=full", report("a"))
     assert record.instances == [{"age": 41, "name": "<redacted>"}]
     assert record.predictions == [0.5]
 
 
-def test_inputs_that_nobody_has_checked_are_not_kept() -> None:
-    (record,) = kept("full", report(failed=("b",)))
+def test_inputs_that_were_not_checked_against_the_contract_are_not_logged() -> None:
+    (record,) = records("full", report(failed=("b",)))
     assert record.instances is None
 
 
-@pytest.mark.parametrize("takes", [Array(shape=(1,), redact=True), Text(redact=True)])
-def test_an_array_or_text_is_redacted_whole(takes: Any) -> None:
-    assert redact(contract(takes), ["Xyzzy"]) == ["<redacted>"]
+@pytest.mark.parametrize("signature", [Array(shape=(1,), redact=True), Text(redact=True)])
+def test_an_array_or_text_is_redacted_whole(signature: Any) -> None:
+    assert redact(contract(signature), ["Xyzzy"]) == ["<redacted>"]
 
 
-def test_a_share_keeps_the_same_jobs_everywhere() -> None:
-    names = [f"job-{n}" for n in range(2000)]
-    some = {record.job for record in kept("0.1", report(*names))}
-    assert 120 < len(some) < 280
-    assert {record.job for record in kept("churn=0.1", report(*reversed(names)))} == some
+def test_a_share_selects_the_same_jobs_in_every_worker() -> None:
+    jobs = [f"job-{number}" for number in range(2000)]
+    logged = {record.job for record in records("0.1", report(*jobs))}
+    assert 120 < len(logged) < 280
+    assert {record.job for record in records("churn=0.1", report(*reversed(jobs)))} == logged
 
 
 @pytest.mark.parametrize("setting", ["all", "churn=", "churn=2", "-1", "a b=full", "=full", "nan", "churn=1e9"])
-def test_a_level_that_is_none_is_refused(setting: str) -> None:
+def test_an_invalid_level_is_refused(setting: str) -> None:
     with pytest.raises(SettingError, match="HEADRACE_PREDICTION_LOG"):
         parse_levels(setting)
 
 
-@pytest.mark.parametrize("to", ["", "redis:x", "file", "file:", "s3:bucket", "/var/log"])
-def test_a_sink_that_is_none_is_refused(to: str) -> None:
+@pytest.mark.parametrize("destination", ["", "redis:x", "file", "file:", "s3:bucket", "/var/log"])
+def test_an_invalid_destination_is_refused(destination: str) -> None:
     with pytest.raises(SettingError, match="HEADRACE_PREDICTION_LOG_TO"):
-        check_destination(to)
+        check_destination(destination)
 
 
-def many(count: int = 3) -> list[Record]:
-    return kept("full", report(*(f"j{n}" for n in range(count))))
+def full_records(count: int = 3) -> list[Record]:
+    return records("full", report(*(f"j{number}" for number in range(count))))
 
 
-def folder(path: Path, suffix: str, most: int = 10**9) -> LogFolder:
-    return LogFolder(path / "log", "celery@host/../x", suffix, most)
+def folder(path: Path, suffix: str, max_bytes: int = 10**9) -> LogFolder:
+    return LogFolder(path / "log", "celery@host/../x", suffix, max_bytes)
 
 
-def test_lines_can_be_read_as_they_are_written(tmp_path: Path) -> None:
+def test_lines_can_be_read_as_soon_as_they_are_written(tmp_path: Path) -> None:
     sink = LineFiles(folder(tmp_path, ".jsonl"))
-    sink.write(many(2))
-    sink.write(many(1))
+    sink.write(full_records(2))
+    sink.write(full_records(1))
     (file,) = (tmp_path / "log").iterdir()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["job"] for line in lines] == ["j0", "j1", "j0"]
@@ -143,14 +143,16 @@ def test_lines_can_be_read_as_they_are_written(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_files_of_lines_roll_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_files_of_lines_are_followed_by_new_ones_and_the_oldest_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("headrace_worker.telemetry.prediction_sinks._LINE_FILE_BYTES", 1)
     (tmp_path / "log").mkdir()
-    (tmp_path / "log" / "notes.txt").write_text("mine")
-    size = len(msgspec.json.encode(many(1)[0])) + 1
-    sink = LineFiles(folder(tmp_path, ".jsonl", most=3 * size))
+    (tmp_path / "log" / "notes.txt").write_text("another file")
+    size = len(msgspec.json.encode(full_records(1)[0])) + 1
+    sink = LineFiles(folder(tmp_path, ".jsonl", max_bytes=3 * size))
     for _ in range(10):
-        sink.write(many(1))
+        sink.write(full_records(1))
     sink.close()
     files = sorted(file.name for file in (tmp_path / "log").glob("*.jsonl"))
     assert len(files) == 4
@@ -160,7 +162,7 @@ def test_files_of_lines_roll_and_the_oldest_go(tmp_path: Path, monkeypatch: pyte
 
 def test_parquet_files_have_the_columns_of_the_schema(tmp_path: Path) -> None:
     sink = ParquetFiles(folder(tmp_path, ".parquet"))
-    sink.write(many(3))
+    sink.write(full_records(3))
     sink.idle()
     assert not (tmp_path / "log").exists()
     sink.close()
@@ -171,99 +173,93 @@ def test_parquet_files_have_the_columns_of_the_schema(tmp_path: Path) -> None:
     assert json.loads(table["instances"][0].as_py()) == [{"age": 41, "name": "<redacted>"}]
 
 
-class Sent:
-    """Adds tallies up."""
+class Totals:
+    """The sum of the deltas that were sent, by metric."""
 
     def __init__(self) -> None:
-        self.sum = MetricDelta(counters={}, histograms={})
+        self.delta = MetricDelta(counters={}, histograms={})
 
-    def __call__(self, tally: MetricDelta) -> None:
-        self.sum.merge(tally)
+    def __call__(self, delta: MetricDelta) -> None:
+        self.delta.merge(delta)
 
     def __getitem__(self, metric: Any) -> float:
-        return self.sum.counters.get((metric.name, ("churn",)), 0)
-
-
-def soon(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return self.delta.counters.get((metric.name, ("churn",)), 0)
 
 
 @pytest.fixture
-def sent() -> Sent:
-    return Sent()
+def totals() -> Totals:
+    return Totals()
 
 
 @pytest.fixture
-def running() -> Iterator[Callable[..., PredictionLog]]:
-    started: list[PredictionLog] = []
+def start_log() -> Iterator[Callable[..., PredictionLog]]:
+    """A function that starts a log of all jobs; the logs are closed after the test."""
+    logs: list[PredictionLog] = []
 
-    def start(sink: Any, sent: Sent, **options: Any) -> PredictionLog:
-        started.append(PredictionLog(Levels({"*": 1.0}), lambda _: sink, sent, **options))
-        return started[-1]
+    def start(sink: Any, totals: Totals, **options: Any) -> PredictionLog:
+        logs.append(PredictionLog(Levels({"*": 1.0}), lambda _: sink, totals, **options))
+        return logs[-1]
 
     yield start
-    for one in started:
-        one.close()
+    for log in logs:
+        log.close()
 
 
-def test_a_process_that_ends_writes_what_waits(
-    tmp_path: Path, sent: Sent, running: Callable[..., PredictionLog]
+def test_a_process_that_ends_writes_its_queue(
+    tmp_path: Path, totals: Totals, start_log: Callable[..., PredictionLog]
 ) -> None:
-    log = running(ParquetFiles(folder(tmp_path, ".parquet")), sent)
+    log = start_log(ParquetFiles(folder(tmp_path, ".parquet")), totals)
     for _ in range(20):
         log.on_claim_finished(report("a", "b"))
     log.close()
     (file,) = (tmp_path / "log").iterdir()
     assert parquet.read_table(file).num_rows == 40
-    assert (sent[LOG_RECORDS], sent[LOG_RECORDS_DROPPED]) == (40, 0)
+    assert (totals[LOG_RECORDS], totals[LOG_RECORDS_DROPPED]) == (40, 0)
 
 
-def test_a_full_disk_costs_records_and_is_counted_and_said_once(
-    tmp_path: Path, sent: Sent, running: Callable[..., PredictionLog], caplog: pytest.LogCaptureFixture
+def test_records_that_cannot_be_written_are_dropped_and_counted_and_logged_once(
+    tmp_path: Path, totals: Totals, start_log: Callable[..., PredictionLog], caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "log").write_text("in the way")
-    log = running(LineFiles(folder(tmp_path, ".jsonl")), sent)
+    (tmp_path / "log").write_text("a file in place of the folder")
+    log = start_log(LineFiles(folder(tmp_path, ".jsonl")), totals)
     for _ in range(5):
         log.on_claim_finished(report("a", "b"))
-    soon(lambda: sent[LOG_RECORDS_DROPPED] == 10)
+    wait_until(lambda: totals[LOG_RECORDS_DROPPED] == 10)
     assert len(caplog.records) == 1
     (tmp_path / "log").unlink()
     log.on_claim_finished(report("a"))
-    soon(lambda: sent[LOG_RECORDS] == 1)
+    wait_until(lambda: totals[LOG_RECORDS] == 1)
 
 
-def test_a_sink_that_hangs_blocks_nothing_and_what_finds_no_room_is_counted(
-    sent: Sent, running: Callable[..., PredictionLog]
+def test_a_sink_that_hangs_does_not_block_and_the_records_beyond_the_queue_are_dropped_and_counted(
+    totals: Totals, start_log: Callable[..., PredictionLog]
 ) -> None:
-    class Hanging:
-        go = False
+    class HangingSink:
+        released = False
 
         def write(self, _: Any) -> None:
-            soon(lambda: self.go)
+            wait_until(lambda: self.released)
 
         idle = close = lambda self: None
 
-    sink = Hanging()
-    one = report(*(f"j{n}" for n in range(10)))
-    log = running(sink, sent, most_bytes=sum(map(len, one.claim.queued_messages)) * 3)
-    began = time.monotonic()
+    sink = HangingSink()
+    claim = report(*(f"j{number}" for number in range(10)))
+    log = start_log(sink, totals, max_bytes=sum(map(len, claim.claim.queued_messages)) * 3)
+    started_at = time.monotonic()
     for _ in range(10):
-        log.on_claim_finished(one)
-    assert time.monotonic() - began < 1
-    soon(lambda: sent[LOG_RECORDS_DROPPED] >= 60)
-    sink.go = True
-    soon(lambda: sent[LOG_RECORDS] + sent[LOG_RECORDS_DROPPED] == 100)
+        log.on_claim_finished(claim)
+    assert time.monotonic() - started_at < 1
+    wait_until(lambda: totals[LOG_RECORDS_DROPPED] >= 60)
+    sink.released = True
+    wait_until(lambda: totals[LOG_RECORDS] + totals[LOG_RECORDS_DROPPED] == 100)
 
 
-def test_the_settings_have_a_default_that_keeps_nothing() -> None:
+def test_by_default_nothing_is_logged() -> None:
     assert parse_levels(WorkerSettings().prediction_log).by_model == {}
     check_destination(WorkerSettings().prediction_log_to)
 
 
-def test_every_field_of_a_record_stands_in_the_reference_and_no_other_does() -> None:
+def test_the_reference_lists_every_field_of_a_record_and_no_other() -> None:
     page = ROOT / "docs" / "reference" / "prediction-log.md"
     schema = page.read_text().partition("## Schema")[2]
     rows = re.findall(r"^\| (`.*?`) \|", schema, re.MULTILINE)

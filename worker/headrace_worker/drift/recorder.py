@@ -1,7 +1,7 @@
-"""Count what jobs hold, and what was predicted for them, by the cells of their version's profile (`models.drift`).
+"""The counting of jobs' instances and predictions by the cells of their version's profile.
 
-Of each batch a few rows, of each second a few hundred: a distribution is known by that, and no job waits for it.
-What was counted is written a second later, by a thread.
+A sample is enough to know a distribution: a few rows of each batch, a few hundred each second. A thread writes the
+counts to Redis a second later, so no job waits for that.
 """
 
 from __future__ import annotations
@@ -29,64 +29,65 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headrace.models")
 
-#: Seconds until what was counted is written.
-_WRITE_AFTER = 1.0
-#: Rows that are counted of a batch, and between two writes, at the most.
-_OF_A_BATCH, _BETWEEN_WRITES = 32, 200
+#: Seconds after the first count until the counts are written.
+_WRITE_SECONDS = 1.0
+#: Rows that are counted of one batch at most, and between two writes.
+_MAX_BATCH_ROWS, _MAX_ROWS = 32, 200
 
 
 class DriftRecorder:
-    """Is told of each claim of this pool process. Versions without a profile cost nothing."""
+    """A listener that counts a sample of each claim. A version without a profile costs nothing."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self._cells: dict[tuple[str, str], CellLocator] = {}
+        self._locators: dict[tuple[str, str], CellLocator] = {}
         self._lock = threading.Lock()
+        #: Rows by cell, by model and version; and the rows that may still be counted before the next write.
         self._counts: dict[tuple[str, str], Counter[int]] = {}
-        self._left = _BETWEEN_WRITES
+        self._remaining = _MAX_ROWS
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended."""
+        """Count a sample of the claim's batches."""
         if report.published is None:
             return
-        for batch in (ran.batch for ran in report.batch_runs):
-            cells = self._cells_of(batch.model)
-            if cells is None or batch.method != cells.method or self._left <= 0:
+        for batch in (batch_run.batch for batch_run in report.batch_runs):
+            locator = self._locator(batch.model)
+            if locator is None or batch.method != locator.method or self._remaining <= 0:
                 continue
-            self._count(batch, cells, report.decisions.outcomes, report.server_time(report.published_at))
+            self._count(batch, locator, report.decisions.outcomes, report.server_time(report.published_at))
 
-    def _count(self, batch: Batch, cells: CellLocator, outcomes: Mapping[str, Outcome], now: datetime) -> None:
+    def _count(self, batch: Batch, locator: CellLocator, outcomes: Mapping[str, Outcome], now: datetime) -> None:
         rows = list(_rows(batch, outcomes))
-        chosen = rows[:: math.ceil(len(rows) / min(_OF_A_BATCH, self._left)) or 1]
-        found: Counter[int] = Counter()
-        for instance, prediction in chosen:
+        sample = rows[:: math.ceil(len(rows) / min(_MAX_BATCH_ROWS, self._remaining)) or 1]
+        cells: Counter[int] = Counter()
+        for instance, prediction in sample:
             try:
-                found.update([*cells.locate_instance(instance), *cells.locate_prediction(prediction)])
+                cells.update([*locator.locate_instance(instance), *locator.locate_prediction(prediction)])
             except (TypeError, LookupError):
-                continue  # a prediction of another form than the example's
-        if not found:
+                continue  # the prediction has another shape than those of the profile
+        if not cells:
             return
         manifest = batch.model.manifest
         with self._lock:
-            self._left -= len(chosen)
+            self._remaining -= len(sample)
             if not self._counts:
-                timer = threading.Timer(_WRITE_AFTER, self._write, args=[now])
+                timer = threading.Timer(_WRITE_SECONDS, self._write, args=[now])
                 timer.daemon = True
                 timer.start()
-            self._counts.setdefault((manifest.name, manifest.version), Counter()).update(found)
+            self._counts.setdefault((manifest.name, manifest.version), Counter()).update(cells)
 
-    def _cells_of(self, model: LoadedModel) -> CellLocator | None:
+    def _locator(self, model: LoadedModel) -> CellLocator | None:
         manifest = model.manifest
         if manifest.profile is None:
             return None
         key = (manifest.name, manifest.version)
-        if key not in self._cells:
-            self._cells[key] = CellLocator(manifest.profile, manifest.contract)
-        return self._cells[key]
+        if key not in self._locators:
+            self._locators[key] = CellLocator(manifest.profile, manifest.contract)
+        return self._locators[key]
 
     def _write(self, now: datetime) -> None:
         with self._lock:
-            counts, self._counts, self._left = self._counts, {}, _BETWEEN_WRITES
+            counts, self._counts, self._remaining = self._counts, {}, _MAX_ROWS
         commands = [
             command
             for (model, version), cells in counts.items()
@@ -94,15 +95,15 @@ class DriftRecorder:
         ]
         try:
             replies = execute(self._client, Pipeline(tuple(commands)))
-            wrong = [reply for reply in replies if isinstance(reply, Exception)]
+            errors = [reply for reply in replies if isinstance(reply, Exception)]
         except redis.RedisError as error:
-            wrong = [error]
-        if wrong:
-            log.warning("could not write what was counted for drift: %s", wrong[0])
+            errors = [error]
+        if errors:
+            log.warning("cannot write drift counts to Redis: %s; the counts of one second are lost", errors[0])
 
 
 def _rows(batch: Batch, outcomes: Mapping[str, Outcome]) -> Iterator[tuple[Any, Any]]:
-    """Each instance that was predicted, with its prediction."""
+    """Yield each predicted instance of a batch with its prediction."""
     for admitted in batch.jobs:
         outcome = outcomes.get(admitted.claimed.job.id)
         if isinstance(outcome, Success):

@@ -1,1 +1,7 @@
-"""Move traffic from one version to another: promotion, canary, shadow, rollback."""
+"""Rollout: move the jobs of a model from one version to another.
+
+promotion       move an alias after all checks; roll back; the state of a version at the workers
+canary          judge canaries, and end those that fail or are slow
+shadow          count versions while one is tried, and run shadows
+version_stats   the statistics of a version in Redis
+"""

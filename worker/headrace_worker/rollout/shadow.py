@@ -1,13 +1,13 @@
-"""Count what versions come to while one is tried beside another, and run the shadow.
+"""The statistics of versions while a canary or a shadow is tried, and the runs of the shadow.
 
-Of a model with neither canary nor shadow nothing is counted.
+Models with neither canary nor shadow are not counted.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import redis
@@ -15,6 +15,7 @@ import redis
 from headrace.catalog.aliases import CANARY, SHADOW
 from headrace.catalog.validation import check_instances, check_method
 from headrace.connection.commands import Pipeline, execute
+from headrace.text import plural
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Failure, Success
 from headrace_worker.execution.batching import Batch
@@ -23,22 +24,24 @@ from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
 
 if TYPE_CHECKING:
+    from headrace_worker.execution.claimed_job import Admitted
     from headrace_worker.execution.report import ClaimReport
     from headrace_worker.models.registry import Registry
     from headrace_worker.route import Route
 
 log = logging.getLogger("headrace.models")
 
-#: Reasons of failures that are the version's doing.
-_ITS_OWN = {"permanent", "timeout", "crash", "attempts exhausted"}
-#: Rows of a claim that a shadow predicts at the most.
-_MOST_ROWS = 64
-#: A shadow may take as much time as the version that answers, and this many seconds to begin with.
-_ALLOWANCE = 1.0
+#: The reasons of failures that the version causes.
+_CAUSED_BY_VERSION = {"permanent", "timeout", "crash", "attempts exhausted"}
+#: Instances of a claim that a shadow predicts at most.
+_MAX_INSTANCES = 64
+#: A shadow may use as much time as the version that serves. These are the seconds it has at the start, and the
+#: seconds it can save up.
+_INITIAL_SECONDS, _MAX_SAVED_SECONDS = 1.0, 10.0
 
 
 class ShadowRunner:
-    """Is told of each claim of this pool process. A shadow runs when its jobs have been answered."""
+    """A listener that counts the versions of a claim, and runs the shadow after the outcomes are published."""
 
     def __init__(
         self,
@@ -48,101 +51,107 @@ class ShadowRunner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client, self._keys, self._registry, self._clock = client, keys, registry, clock
-        #: Seconds a shadow may still take.
-        self._allowance = _ALLOWANCE
+        #: Seconds a shadow may use now.
+        self._budget = _INITIAL_SECONDS
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended. Raises redis.RedisError."""
+        """Count the claim, run the shadow, and add the statistics to those in Redis. Raises redis.RedisError."""
         route = report.claim.route
         if route is None or report.published is None or not {CANARY, SHADOW} & route.aliases.keys():
             return
-        counted = count(report)
+        by_version = count_versions(report)
         if shadow := route.aliases.get(SHADOW):
-            self._shadow(report, route, shadow.version, counted.setdefault(shadow.version, VersionStats()))
+            self._run_shadow(report, route, shadow.version, by_version.setdefault(shadow.version, VersionStats()))
         commands = [
-            version_stats.add_command(self._keys, route.model, version, one).with_source
-            for version, one in counted.items()
+            version_stats.add_command(self._keys, route.model, version, stats).with_source
+            for version, stats in by_version.items()
         ]
         if commands:
             execute(self._client, Pipeline(tuple(commands)))
 
-    def _shadow(self, report: ClaimReport, route: Route, version: str, found: VersionStats) -> None:
-        """Run the shadow beside production, as far as there is time, and count what it did.
+    def _run_shadow(self, report: ClaimReport, route: Route, version: str, stats: VersionStats) -> None:
+        """Run the shadow on the jobs that production answered, while its time lasts, and count the results.
 
-        What a canary answered, or a version that a job named, is nothing to compare it with.
+        Jobs that a canary answered, or that named a version, are not comparable.
         """
-        self._allowance += sum(batch_run.duration for batch_run in report.batch_runs)
-        self._allowance = min(self._allowance, 10 * _ALLOWANCE)
-        answered = {outcome.job: outcome for outcome in report.published or () if isinstance(outcome, Success)}
-        rows = 0
-        for batch in (ran.batch for ran in report.batch_runs):
-            part = _answered(batch, answered, _MOST_ROWS - rows)
-            if batch.model.manifest.version != route.default or route.default == version or not part.jobs:
+        self._budget += sum(batch_run.duration for batch_run in report.batch_runs)
+        self._budget = min(self._budget, _MAX_SAVED_SECONDS)
+        answers = {outcome.job: outcome for outcome in report.published or () if isinstance(outcome, Success)}
+        remaining = _MAX_INSTANCES
+        for batch in (batch_run.batch for batch_run in report.batch_runs):
+            sample = _answered_jobs(batch, answers, remaining)
+            if batch.model.manifest.version != route.default or route.default == version or not sample.jobs:
                 continue
-            if self._allowance <= 0:
-                found.skipped += 1
+            if self._budget <= 0:
+                stats.skipped += 1
                 continue
-            rows += len(part.instances)
-            began = self._clock()
+            remaining -= len(sample.instances)
+            started_at = self._clock()
             try:
                 model = self._registry.get(route.model, version)
-                method = check_method(model.contract, part.method)
-                got = model.predict(method, check_instances(model.contract, part.instances))
-                took = self._clock() - began
+                method = check_method(model.contract, sample.method)
+                predictions = model.predict(method, check_instances(model.contract, sample.instances))
+                duration = self._clock() - started_at
                 expected = [
-                    one for job in part.jobs for one in answered[job.claimed.job.id].prediction.predictions
+                    prediction
+                    for admitted in sample.jobs
+                    for prediction in answers[admitted.claimed.job.id].prediction.predictions
                 ]
-                _compare(found, expected, got)
-            except BaseException as error:  # noqa: BLE001  # a model may raise anything; its jobs have been answered
-                found.failed += len(part.jobs)
-                log.warning("the shadow %s@%s failed: %s", route.model, version, type(error).__name__)
+                _compare(stats, expected, predictions)
+            except BaseException as error:  # noqa: BLE001  # a model may raise anything; the jobs have their outcomes
+                stats.failed += len(sample.jobs)
+                log.warning(
+                    "the shadow %s@%s failed on %s (%s); no outcome is affected",
+                    route.model,
+                    version,
+                    plural(len(sample.jobs), "job"),
+                    type(error).__name__,
+                )
             else:
-                found.succeeded += len(part.jobs)
-                found.add_duration(took, len(part.jobs))
-            self._allowance -= self._clock() - began
+                stats.succeeded += len(sample.jobs)
+                stats.add_duration(duration, len(sample.jobs))
+            self._budget -= self._clock() - started_at
 
 
-def count(report: ClaimReport) -> dict[str, VersionStats]:
-    """What each version that ran in a claim came to."""
-    found: dict[str, VersionStats] = {}
+def count_versions(report: ClaimReport) -> dict[str, VersionStats]:
+    """Return the statistics of each version that ran in a claim."""
+    by_version: dict[str, VersionStats] = {}
     retried = {failed.admitted.claimed.job.id for failed in report.decisions.retried}
-    for ran in report.batch_runs:
-        version = ran.batch.model.manifest.version
-        one = found.setdefault(version, VersionStats())
-        good = bad = 0
-        for job in ran.batch.jobs:
-            outcome = report.decisions.outcomes.get(job.claimed.job.id)
-            good += isinstance(outcome, Success)
-            bad += job.claimed.job.id in retried or (isinstance(outcome, Failure) and outcome.reason in _ITS_OWN)
-        one.succeeded += good
-        one.failed += bad
-        one.add_duration(ran.duration, good + bad)
-    # Jobs whose attempts are used up end before they run again: their last attempt crashed the process.
+    for batch_run in report.batch_runs:
+        version = batch_run.batch.model.manifest.version
+        stats = by_version.setdefault(version, VersionStats())
+        succeeded = failed = 0
+        for admitted in batch_run.batch.jobs:
+            job = admitted.claimed.job.id
+            outcome = report.decisions.outcomes.get(job)
+            succeeded += isinstance(outcome, Success)
+            failed += job in retried or (isinstance(outcome, Failure) and outcome.reason in _CAUSED_BY_VERSION)
+        stats.succeeded += succeeded
+        stats.failed += failed
+        stats.add_duration(batch_run.duration, succeeded + failed)
+    # Jobs whose attempts are used up fail without running again: their last attempt crashed the process.
     for result in report.parsed.finished:
-        named, failure = result.claimed.job.version, result.value
-        if named is not None and isinstance(failure, Failure) and failure.reason in _ITS_OWN:
-            found.setdefault(named, VersionStats()).failed += 1
-    return found
+        pinned, failure = result.claimed.job.version, result.value
+        if pinned is not None and isinstance(failure, Failure) and failure.reason in _CAUSED_BY_VERSION:
+            by_version.setdefault(pinned, VersionStats()).failed += 1
+    return by_version
 
 
-def _answered(batch: Batch, answered: dict[str, Success], rows: int) -> Batch:
-    """The jobs of a batch that were answered, up to so many rows."""
-
-    def within() -> Iterator[bool]:
-        left = rows
-        for job in batch.jobs:
-            fits = job.claimed.job.id in answered and len(job.instances) <= left
-            left -= len(job.instances) if fits else 0
-            yield fits
-
-    return Batch(batch.model, batch.method, [job for job, fits in zip(batch.jobs, within(), strict=True) if fits])
+def _answered_jobs(batch: Batch, answers: Mapping[str, Success], max_instances: int) -> Batch:
+    """Return the jobs of a batch that have an answer, with at most `max_instances` instances together."""
+    jobs: list[Admitted] = []
+    for admitted in batch.jobs:
+        if admitted.claimed.job.id in answers and len(admitted.instances) <= max_instances:
+            jobs.append(admitted)
+            max_instances -= len(admitted.instances)
+    return Batch(batch.model, batch.method, jobs)
 
 
-def _compare(found: VersionStats, expected: list[object], got: list[object]) -> None:
-    for one, other in zip(expected, got, strict=True):
-        difference = max_difference(one, other)
-        found.compared += 1
-        found.differing += difference is None or difference > TOLERANCE
+def _compare(stats: VersionStats, expected: list[object], predictions: list[object]) -> None:
+    for production, shadow in zip(expected, predictions, strict=True):
+        difference = max_difference(production, shadow)
+        stats.compared += 1
+        stats.differing += difference is None or difference > TOLERANCE
         if difference is not None:
-            found.difference_sum += difference
-            found.largest_difference = max(found.largest_difference, difference)
+            stats.difference_sum += difference
+            stats.largest_difference = max(stats.largest_difference, difference)

@@ -1,9 +1,11 @@
-"""What the log tells of claims: what went otherwise than it should, a line for each such fact."""
+"""The log of claims: a line for a lost lease, malformed messages, retries, and each group of failed jobs."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+
+from headrace.text import plural
 
 if TYPE_CHECKING:
     from headrace.wire.dead_letter import DeadLetter
@@ -11,46 +13,53 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headrace.claims")
 
-#: Ids of jobs that a line names.
-_NAMED = 10
+#: Job ids that a line lists at most.
+_MAX_IDS = 10
 
 
 class ClaimLog:
-    """Writes a line for each such thing. Jobs of a claim that failed alike are one."""
+    """A listener that logs what went wrong in a claim. Jobs that failed in the same way share a line."""
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended."""
+        """Log the claim."""
         queue = report.claim.lease.queue
-        about: dict[str, Any] = {"queue": queue, "claim": report.claim.lease.name}
+        fields: dict[str, Any] = {"queue": queue, "claim": report.claim.lease.name}
         if report.published is None:
             log.warning(
-                "the lease of %d jobs of %s was lost; they run elsewhere",
-                len(report.parsed.jobs),
+                "the lease of %s of %s was lost and the outcomes were refused; another worker runs the jobs",
+                plural(len(report.parsed.jobs), "job"),
                 queue,
-                extra=about,
+                extra=fields,
             )
             return
         if malformed := report.parsed.malformed:
             log.error(
-                "%d messages of %s are no jobs; they are dead letters now", len(malformed), queue, extra=about
+                "moved %s of %s to the dead letters: malformed, no job can be read; see `headrace dead list`",
+                plural(len(malformed), "message"),
+                queue,
+                extra=fields,
             )
         if retried := report.decisions.retried:
             errors = sorted({type(failed.error).__name__ for failed in retried})
-            named = _named([failed.admitted.claimed.job.id for failed in retried])
+            ids = _id_fields([failed.admitted.claimed.job.id for failed in retried])
             log.warning(
-                "%d jobs of %s run again, after %s", len(retried), queue, ", ".join(errors), extra=about | named
+                "%s of %s will run again after %s",
+                plural(len(retried), "job"),
+                queue,
+                ", ".join(errors),
+                extra=fields | ids,
             )
         published = {outcome.job for outcome in report.published}
-        for letters in _alike([letter for letter, _ in report.decisions.letters if letter.id in published]):
+        for letters in _group([letter for letter, _ in report.decisions.letters if letter.id in published]):
             first = letters[0]
             log.warning(
-                "%d jobs of %s failed (%s): %s",
-                len(letters),
+                "%s of %s failed (%s): %s",
+                plural(len(letters), "job"),
                 queue,
                 first.reason,
                 first.error,
-                extra=about
-                | _named([letter.id for letter in letters])
+                extra=fields
+                | _id_fields([letter.id for letter in letters])
                 | {
                     "model": first.model,
                     "version": first.version,
@@ -61,21 +70,22 @@ class ClaimLog:
             )
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
-                "%d outcomes of %s published within %.1f ms",
-                len(report.published),
+                "published %s of %s, %.1f ms after the claim was opened",
+                plural(len(report.published), "outcome"),
                 queue,
                 (report.published_at - report.started_at) * 1000,
-                extra=about,
+                extra=fields,
             )
 
 
-def _named(jobs: list[str]) -> dict[str, Any]:
-    return {"job": jobs[0]} if len(jobs) == 1 else {"jobs": jobs[:_NAMED], "count": len(jobs)}
+def _id_fields(jobs: list[str]) -> dict[str, Any]:
+    return {"job": jobs[0]} if len(jobs) == 1 else {"jobs": jobs[:_MAX_IDS], "count": len(jobs)}
 
 
-def _alike(letters: list[DeadLetter]) -> list[list[DeadLetter]]:
-    kinds: dict[Any, list[DeadLetter]] = {}
-    for one in letters:
-        kind = (one.model, one.version, one.reason, one.error, len(one.attempts))
-        kinds.setdefault(kind, []).append(one)
-    return list(kinds.values())
+def _group(letters: list[DeadLetter]) -> list[list[DeadLetter]]:
+    """Group the dead letters of a claim by version, reason, error and number of attempts."""
+    groups: dict[Any, list[DeadLetter]] = {}
+    for letter in letters:
+        key = (letter.model, letter.version, letter.reason, letter.error, len(letter.attempts))
+        groups.setdefault(key, []).append(letter)
+    return list(groups.values())

@@ -1,4 +1,4 @@
-"""Tally what became of a claim: a pure function of its record, called once for a claim."""
+"""The metrics of a finished claim: `count_claim` is a pure function of the claim's report."""
 
 from __future__ import annotations
 
@@ -17,65 +17,68 @@ if TYPE_CHECKING:
     from headrace_worker.execution.batching import Batch
     from headrace_worker.execution.report import ClaimReport
 
-#: The causes of attempts by which they are counted: what a frame says may be anything.
+#: The causes that become labels. Any other text, which a message may contain, is counted as `error` or `other`.
 _CAUSES = {CRASH, LEASE_EXPIRED, TIMEOUT, REPLAY, REQUEUED}
 
 
 class ClaimMetrics:
-    """Tallies each claim, and hands the tally on."""
+    """A listener that counts each claim and sends the numbers with `send`.
+
+    `claim_jobs` is the largest number of jobs in a claim.
+    """
 
     def __init__(self, send: Callable[[MetricDelta], None], *, claim_jobs: int) -> None:
         self._send, self._claim_jobs = send, claim_jobs
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended."""
-        tally = MetricDelta()
-        count_claim(report, tally, claim_jobs=self._claim_jobs)
-        self._send(tally)
+        """Count the claim."""
+        delta = MetricDelta()
+        count_claim(report, delta, claim_jobs=self._claim_jobs)
+        self._send(delta)
 
 
-def count_claim(report: ClaimReport, tally: MetricDelta, *, claim_jobs: int) -> None:
-    """Add a claim to a tally. `claim_jobs` is the number of jobs a claim takes at the most."""
+def count_claim(report: ClaimReport, delta: MetricDelta, *, claim_jobs: int) -> None:
+    """Add the numbers of a claim to a delta. `claim_jobs` is the largest number of jobs in a claim."""
     model = model_name(report.claim.lease.queue)
     if model is None:
         return
     if report.published is None:
-        tally.add(metrics.LEASE_LOSSES, (model,))
+        delta.add(metrics.LEASE_LOSSES, (model,))
         return
-    _outcomes(report, tally, model)
+    _count_outcomes(report, delta, model)
     if retried := len(report.decisions.retried):
-        tally.add(metrics.RETRIES, (model,), retried)
+        delta.add(metrics.RETRIES, (model,), retried)
     for cause, number in Counter(_causes(report)).items():
-        tally.add(metrics.ATTEMPTS, (model, cause), number)
-    tally.observe(metrics.WAIT_SECONDS, (model,), _waits(report))
-    _batches(report, tally, model, claim_jobs)
-    tally.observe(metrics.PUBLISH_SECONDS, (model,), [report.published_at - report.predicted_at])
+        delta.add(metrics.ATTEMPTS, (model, cause), number)
+    delta.observe(metrics.WAIT_SECONDS, (model,), _wait_seconds(report))
+    _count_batches(report, delta, model, claim_jobs)
+    delta.observe(metrics.PUBLISH_SECONDS, (model,), [report.published_at - report.predicted_at])
 
 
-def _outcomes(report: ClaimReport, tally: MetricDelta, model: str) -> None:
+def _count_outcomes(report: ClaimReport, delta: MetricDelta, model: str) -> None:
     published = report.published or ()
-    kinds: Counter[tuple[str, str, str]] = Counter()
+    outcomes: Counter[tuple[str, str, str]] = Counter()
     versions: dict[str, tuple[str, str]] | None = None
     for outcome in published:
         if type(outcome) is Success:
-            made = outcome.prediction
-            kinds[made.model, made.version, "success"] += 1
+            prediction = outcome.prediction
+            outcomes[prediction.model, prediction.version, "success"] += 1
             continue
         if versions is None:
-            versions = _ran(report)
+            versions = _versions_by_job(report)
         name, version = versions.get(outcome.job, (model, ""))
-        kinds[name, version, outcome_status(outcome)] += 1
-    for labels, number in kinds.items():
-        tally.add(metrics.JOBS, labels, number)
+        outcomes[name, version, outcome_status(outcome)] += 1
+    for labels, number in outcomes.items():
+        delta.add(metrics.JOBS, labels, number)
     if report.decisions.letters:
-        ended = {outcome.job for outcome in published}
+        published_jobs = {outcome.job for outcome in published}
         for letter, _ in report.decisions.letters:
-            if letter.reason == "malformed" or letter.id in ended:
-                tally.add(metrics.DEAD_LETTERS, (model, letter.reason))
+            if letter.reason == "malformed" or letter.id in published_jobs:
+                delta.add(metrics.DEAD_LETTERS, (model, letter.reason))
 
 
-def _ran(report: ClaimReport) -> dict[str, tuple[str, str]]:
-    """Model and version of the jobs that ran."""
+def _versions_by_job(report: ClaimReport) -> dict[str, tuple[str, str]]:
+    """Return the model and the version of each job that was admitted, by the job's id."""
     return {
         result.claimed.job.id: (manifest.name, manifest.version)
         for result in report.results
@@ -85,52 +88,59 @@ def _ran(report: ClaimReport) -> dict[str, tuple[str, str]]:
 
 
 def _causes(report: ClaimReport) -> Iterator[str]:
-    """Why the runs that jobs had behind them did not end them, for jobs that have ended now."""
-    ended = {outcome.job for outcome in report.published or ()}
+    """Yield the causes of the earlier attempts of jobs that have their outcome now."""
+    published_jobs = {outcome.job for outcome in report.published or ()}
     for result in (*report.parsed.finished, *report.results):
-        if result.claimed.attempts and result.claimed.job.id in ended:
+        if result.claimed.attempts and result.claimed.job.id in published_jobs:
             for attempt in result.claimed.attempts:
                 cause = attempt.cause
                 yield cause if cause in _CAUSES else "error" if cause.startswith(ERROR_PREFIX) else "other"
 
 
-def _waits(report: ClaimReport) -> Iterator[float]:
-    """Seconds that jobs waited until they were claimed, as far as their ids tell when they were submitted."""
-    claimed = report.server_time(report.claim.claimed_monotonic)
-    for entry in report.parsed.jobs:
-        job = entry.job
-        since = submission_time(job.id)
-        if since is None or entry.attempts:
+def _wait_seconds(report: ClaimReport) -> Iterator[float]:
+    """Yield the seconds from each job's submission or `eta` to the claim.
+
+    Jobs with earlier attempts are left out, and jobs whose id does not contain the time of submission.
+    """
+    claimed_at = report.server_time(report.claim.claimed_monotonic)
+    for claimed in report.parsed.jobs:
+        job = claimed.job
+        due = submission_time(job.id)
+        if due is None or claimed.attempts:
             continue
-        if job.eta is not None and job.eta > since:
-            since = job.eta
-        yield (claimed - since).total_seconds()
+        if job.eta is not None and job.eta > due:
+            due = job.eta
+        yield (claimed_at - due).total_seconds()
 
 
-def _batches(report: ClaimReport, tally: MetricDelta, model: str, claim_jobs: int) -> None:
+def _count_batches(report: ClaimReport, delta: MetricDelta, model: str, claim_jobs: int) -> None:
     if not report.batch_runs:
         return
-    tally.observe(
+    delta.observe(
         metrics.BATCH_SECONDS, (model,), [report.batch_runs[0].started_at - report.claim.claimed_monotonic]
     )
     for run in report.batch_runs:
         manifest = run.batch.model.manifest
         labels = (manifest.name, manifest.version)
-        rows = run.batch.instance_count
-        tally.observe(metrics.PREDICT_SECONDS, labels, [run.duration])
-        tally.observe(metrics.BATCH_ROWS, labels, [rows])
-        tally.add(metrics.BATCHES, (*labels, batch_cut(report, run.batch, rows, claim_jobs)))
+        instances = run.batch.instance_count
+        delta.observe(metrics.PREDICT_SECONDS, labels, [run.duration])
+        delta.observe(metrics.BATCH_INSTANCES, labels, [instances])
+        delta.add(metrics.BATCHES, (*labels, batch_cut(report, run.batch, instances, claim_jobs)))
 
 
-def batch_cut(report: ClaimReport, batch: Batch, rows: int, claim_jobs: int) -> str:
-    """Why a batch holds no more: `rows`, `bytes`, `jobs`, `alone`, `mixed`, or `empty`: nothing more waited."""
-    frames, limits = report.claim.queued_messages, batch.model.manifest.limits
-    if rows >= limits.max_batch_instances:
-        return "rows"
-    if len(frames) == 1 and report.parsed.jobs[0].attempts:
+def batch_cut(report: ClaimReport, batch: Batch, instances: int, claim_jobs: int) -> str:
+    """Return the reason why a batch of so many instances holds no more jobs.
+
+    `instances`, `jobs` and `bytes` are the limit that was reached; `alone` is a job that is isolated; `mixed` is a
+    claim with jobs of several versions or methods; `empty` means that no more jobs waited.
+    """
+    queued_messages, limits = report.claim.queued_messages, batch.model.manifest.limits
+    if instances >= limits.max_batch_instances:
+        return "instances"
+    if len(queued_messages) == 1 and report.parsed.jobs[0].attempts:
         return "alone"
-    if len(frames) >= min(claim_jobs, limits.max_batch_instances):
+    if len(queued_messages) >= min(claim_jobs, limits.max_batch_instances):
         return "jobs" if len(report.batch_runs) == 1 else "mixed"
-    if sum(map(len, frames)) >= limits.max_batch_bytes:
+    if sum(map(len, queued_messages)) >= limits.max_batch_bytes:
         return "bytes"
     return "empty" if len(report.batch_runs) == 1 else "mixed"

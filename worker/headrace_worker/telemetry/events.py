@@ -1,11 +1,12 @@
-"""Celery's events for every job of a claim, so that Flower and exporters see jobs, not claims.
+"""Celery's task events for every job of a claim, so that Flower and exporters see jobs instead of claims.
 
-Celery sends an event at a time; a claim's are sent as one group, in the form Celery has for groups. Source:
-`celery.events.dispatcher` (`buffer_group`, routing key `task.multi`) and `celery.events.receiver`.
+The events of a claim are published as one group, in Celery's own form for groups (`buffer_group` of
+`celery.events.dispatcher`, routing key `task.multi`, and `celery.events.receiver`).
 
-An event is told to those who listen now, and kept for nobody. How many that are is the reply to each publish. For
-a moment after nobody did, no events are made; and of a large claim it is asked first, where the last reply is old:
-making its events takes as long as opening its messages.
+Redis stores no events: only clients that are subscribed now receive them, and the reply to each PUBLISH is their
+number. When nobody was subscribed at the last PUBLISH, no events are made for a moment. Before a large claim an
+empty group is published to learn the number, if the last reply is too old: making the events of a claim takes as
+long as parsing its messages.
 """
 
 from __future__ import annotations
@@ -32,55 +33,56 @@ if TYPE_CHECKING:
     from headrace_worker.execution.claimed_job import ClaimedJob
     from headrace_worker.execution.report import ClaimReport
 
-#: For fewer jobs it is not asked whether anyone listens: the answer would take as long as the events.
-_ASK_FROM = 16
-#: Seconds for which it is believed how many listen.
-_BELIEVED = 0.5
+#: Jobs from which on a claim is worth an empty group first: for fewer, the reply takes as long as the events.
+_PROBE_MIN_JOBS = 16
+#: Seconds for which the number of subscribers is trusted.
+_SUBSCRIBERS_TTL_SECONDS = 0.5
 
 
 class Events:
-    """Sends events of jobs from a pool process, over a connection of its own.
+    """The publisher of a pool process's job events, over a connection of its own.
 
-    `share` is the part of the jobs that is shown, from 0 to 1: the same jobs from start to end.
+    `channel` is Celery's event channel, `clock` returns Celery's logical clock. `share` is the share of the jobs
+    that have events, from 0 to 1; a job has all of its events or none.
     """
 
     def __init__(
         self, client: redis.Redis, *, hostname: str, channel: str, clock: Callable[[], int], share: float = 1.0
     ) -> None:
         self._connection: Any = None
-        #: Whether the reply to what was published last is still to be read.
-        self._unread = False
-        #: Whether it was asked if anyone listens to the events of this claim, and whether anyone does.
-        self._asked, self._anyone = False, True
-        #: How many heard what was published last, as far as is known, and when (monotonic) that was.
-        self._listeners, self._published = 1, float("-inf")
+        #: True while the reply to the last PUBLISH is unread.
+        self._reply_pending = False
+        #: True if an empty group was published for this claim, and if anybody is subscribed to its events.
+        self._probed, self._has_subscribers = False, True
+        #: The number of clients that received the last group, as far as is known, and its monotonic time.
+        self._subscribers, self._published_at = 1, float("-inf")
         self._pool, self._channel, self._clock, self._share = client.connection_pool, channel, clock, share
-        self._about = {
+        self._common_fields = {
             "hostname": hostname,
             "pid": os.getpid(),
-            # Celery's sign: hours to be added to local time to get UTC.
+            # Celery's sign: the hours to add to local time to get UTC.
             "utcoffset": (time.altzone if time.localtime().tm_isdst else time.timezone) // 3600,
         }
 
     def on_claim_received(self, jobs: int) -> None:
-        """So many jobs were claimed: ask, if need be, who listens. The answer comes while they are read."""
+        """Find out whether anybody is subscribed, before `jobs` messages are parsed."""
         self._read_reply()
-        self._anyone = self._listeners > 0 or self._is_old_news
-        self._asked = jobs >= _ASK_FROM and self._is_old_news
-        if self._asked:
+        self._has_subscribers = self._subscribers > 0 or self._is_stale
+        self._probed = jobs >= _PROBE_MIN_JOBS and self._is_stale
+        if self._probed:
             self._publish(b"[]")
 
     def on_jobs_started(self, jobs: Sequence[ClaimedJob], now: datetime) -> None:
         """Publish that these jobs were received and started."""
-        if self._asked:
+        if self._probed:
             self._read_reply()
-            self._anyone = self._listeners > 0
-        if not self._anyone:
+            self._has_subscribers = self._subscribers > 0
+        if not self._has_subscribers:
             return
         events: list[dict[str, Any]] = []
         for claimed in jobs:
             job = claimed.job
-            if not self._shown(job.id):
+            if not self._is_selected(job.id):
                 continue
             events += [
                 {
@@ -100,47 +102,51 @@ class Events:
         self._send(events, now)
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """Jobs have their outcomes, or run again later.
+        """Publish the jobs' outcomes, and which jobs are retried.
 
-        An outcome that was not published came second: its job was cancelled while it ran.
+        A job whose outcome was decided here but not published was cancelled while it ran.
         """
-        if report.published is None or not (self._anyone or self._is_old_news):
-            return  # of a claim that ran for long, who came meanwhile hears the end
+        if report.published is None or not (self._has_subscribers or self._is_stale):
+            return  # a client that subscribed during a long claim receives the end of its jobs
         decisions, now = report.decisions, report.server_time(report.predicted_at)
-        stands: dict[str, Outcome] = {job: Cancelled(job=job) for job in decisions.outcomes}
-        stands.update((outcome.job, outcome) for outcome in report.published)
+        outcomes: dict[str, Outcome] = {job: Cancelled(job=job) for job in decisions.outcomes}
+        outcomes.update((outcome.job, outcome) for outcome in report.published)
         seconds = report.predicted_at - report.started_at
-        # Celery's event of a failure has no place for what ran; a field more harms nobody.
-        ran = {letter.id: letter.version for letter, _ in decisions.letters}
-        events = [self._end(stands[job], seconds, ran.get(job)) for job in stands if self._shown(job)]
+        # `version` is not a field of Celery's event; receivers ignore further fields.
+        versions = {letter.id: letter.version for letter, _ in decisions.letters}
+        events = [
+            self._end_event(outcomes[job], seconds, versions.get(job))
+            for job in outcomes
+            if self._is_selected(job)
+        ]
         events += [
-            _retry(failure_from_error(failed.error, job))
+            _retry_event(failure_from_error(failed.error, job))
             for failed in decisions.retried
-            if self._shown((job := failed.admitted.claimed.job).id)
+            if self._is_selected((job := failed.admitted.claimed.job).id)
         ]
         self._send(events, now)
 
     @property
-    def _is_old_news(self) -> bool:
-        """Whether it is too long ago that anybody could have heard us to say who listens now."""
-        return time.monotonic() - self._published > _BELIEVED
+    def _is_stale(self) -> bool:
+        """True if the last PUBLISH is too long ago to know the number of subscribers."""
+        return time.monotonic() - self._published_at > _SUBSCRIBERS_TTL_SECONDS
 
-    def _shown(self, job: str) -> bool:
+    def _is_selected(self, job: str) -> bool:
         return self._share >= 1 or zlib.crc32(job.encode()) < self._share * 2**32
 
-    def _end(self, outcome: Outcome, seconds: float, version: str | None) -> dict[str, Any]:
+    def _end_event(self, outcome: Outcome, seconds: float, version: str | None) -> dict[str, Any]:
         match outcome:
-            case Success(prediction=made):
-                result = describe_job(made.model, made.version, len(made.predictions))
+            case Success(prediction=prediction):
+                result = describe_job(prediction.model, prediction.version, len(prediction.predictions))
                 return {"type": "task-succeeded", "uuid": outcome.job, "result": result, "runtime": seconds}
             case Failure():
-                said = f"{outcome.error}: {outcome.message}"
+                exception = f"{outcome.error}: {outcome.message}"
                 return {
                     "type": "task-failed",
                     "uuid": outcome.job,
-                    "name": TASK,  # a job nobody could read, or tried too often, was never told as received
-                    "exception": said,
-                    "traceback": outcome.traceback or said,
+                    "name": TASK,  # a job that failed without running has no task-received event
+                    "exception": exception,
+                    "traceback": outcome.traceback or exception,
                     "runtime": seconds,
                     "version": version,
                 }
@@ -156,16 +162,16 @@ class Events:
 
     def _send(self, events: list[dict[str, Any]], now: datetime) -> None:
         if events:
-            about = {**self._about, "timestamp": now.timestamp(), "clock": self._clock()}
-            self._publish(msgspec.json.encode([{**event, **about} for event in events]))
+            fields = {**self._common_fields, "timestamp": now.timestamp(), "clock": self._clock()}
+            self._publish(msgspec.json.encode([{**event, **fields} for event in events]))
 
     def _publish(self, body: bytes) -> None:
-        """Publish a group of events without waiting for the reply: the job waits meanwhile."""
+        """Publish a group of events without waiting for the reply, because the jobs would wait too."""
         message = {
             "body": base64.b64encode(body).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": {"hostname": self._about["hostname"]},
+            "headers": {"hostname": self._common_fields["hostname"]},
             "properties": {
                 "delivery_mode": 1,
                 "delivery_info": {"exchange": "celeryev", "routing_key": "task.multi"},
@@ -174,37 +180,37 @@ class Events:
                 "delivery_tag": str(uuid.uuid4()),
             },
         }
-        # An event is news of a job, never a reason to lose one.
+        # An error here must not affect the jobs.
         try:
             self._read_reply()
             if self._connection is None:
                 self._connection = self._pool.get_connection()
             self._connection.send_command("PUBLISH", self._channel, msgspec.json.encode(message))
-            self._unread, self._published = True, time.monotonic()
+            self._reply_pending, self._published_at = True, time.monotonic()
         except redis.RedisError:
             self._drop_connection()
 
     def _read_reply(self) -> None:
-        """Read how many clients heard what was published last."""
-        if not self._unread:
+        """Read the number of clients that received the last group."""
+        if not self._reply_pending:
             return
-        self._unread = False
+        self._reply_pending = False
         try:
-            self._listeners = int(self._connection.read_response())
+            self._subscribers = int(self._connection.read_response())
         except redis.RedisError:
             self._drop_connection()
 
     def _drop_connection(self) -> None:
-        """Take another next time: one from the pool asks Sentinel where the primary is, one mended does not."""
-        connection, self._connection, self._unread = self._connection, None, False
-        self._listeners, self._published = 1, float("-inf")
+        """Return the connection to the pool; a new one asks Sentinel for the primary, a repaired one does not."""
+        connection, self._connection, self._reply_pending = self._connection, None, False
+        self._subscribers, self._published_at = 1, float("-inf")
         if connection is not None:
             connection.disconnect()
             self._pool.release(connection)
 
 
-def _retry(failure: Failure) -> dict[str, Any]:
-    """The event of a job that runs again; the failure is what this run would have ended it with."""
+def _retry_event(failure: Failure) -> dict[str, Any]:
+    """Return the event of a job that is retried. `failure` describes the error of this attempt."""
     return {
         "type": "task-retried",
         "uuid": failure.job,

@@ -20,8 +20,8 @@ from prometheus_client.metrics_core import Metric as Family
 _WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 #: Upper bounds in seconds of the steps of a claim.
 _STEP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-#: Upper bounds of the rows in a batch.
-_ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+#: Upper bounds of the instances in a batch.
+_INSTANCE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -83,8 +83,8 @@ PUBLISH_SECONDS = Metric(
     ("model",),
     _STEP_BUCKETS,
 )
-BATCH_ROWS = Metric(
-    "headrace_batch_rows", "histogram", "Instances in a batch.", ("model", "version"), _ROW_BUCKETS
+BATCH_INSTANCES = Metric(
+    "headrace_batch_instances", "histogram", "Instances in a batch.", ("model", "version"), _INSTANCE_BUCKETS
 )
 BATCHES = Metric(
     "headrace_batches_total",
@@ -111,7 +111,7 @@ POOL_METRICS = (
     BATCH_SECONDS,
     PREDICT_SECONDS,
     PUBLISH_SECONDS,
-    BATCH_ROWS,
+    BATCH_INSTANCES,
     BATCHES,
     LOG_RECORDS,
     LOG_RECORDS_DROPPED,

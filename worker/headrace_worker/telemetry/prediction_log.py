@@ -1,7 +1,7 @@
-"""The prediction log: inputs and outputs of jobs, where a setting asks for them.
+"""The prediction log: the inputs and outputs of jobs, for the models for which a setting turns it on.
 
-It never blocks or fails a prediction: claims wait for a thread in a line bounded by their bytes, and what finds no
-room there, or cannot be written, is dropped and counted.
+It never blocks or fails a prediction. Claims wait for a thread in a queue that is bounded by the bytes of their
+messages; records that do not fit there, or that cannot be written, are dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,99 +25,103 @@ if TYPE_CHECKING:
 log = logging.getLogger("headrace.predictions")
 
 #: Bytes of messages that may wait to be written.
-_MOST_BYTES = 32 * 1024**2
-#: Seconds between two looks of the thread when nothing happens, and between two lines about what goes wrong.
-_LOOK_EVERY, _SAY_EVERY = 1.0, 60.0
-#: Seconds a process that ends goes on writing.
-_ENDS_WITHIN = 3.0
+_MAX_QUEUED_BYTES = 32 * 1024**2
+#: Seconds between two calls of the sink's `idle`, and between two warnings about a sink that fails.
+_IDLE_SECONDS, _WARNING_SECONDS = 1.0, 60.0
+#: Seconds a process that ends waits for the queue to be written.
+_CLOSE_SECONDS = 3.0
 
 
 class PredictionLog:
-    """Keeps records of the claims of one process. `sink` makes its sink; `send` takes tallies of what was kept."""
+    """A listener that logs the predictions of one process.
+
+    `make_sink` takes the worker's name and returns the sink; `send` takes the numbers of written and dropped
+    records. `max_bytes` bounds the messages in the queue.
+    """
 
     def __init__(
         self,
-        wanted: Levels,
-        sink: Callable[[str], Sink],
+        levels: Levels,
+        make_sink: Callable[[str], Sink],
         send: Callable[[MetricDelta], None],
         *,
-        most_bytes: int = _MOST_BYTES,
+        max_bytes: int = _MAX_QUEUED_BYTES,
     ) -> None:
-        self._wanted, self._make, self._send, self._most = wanted, sink, send, most_bytes
-        self._line: deque[tuple[ClaimReport, int]] = deque()
-        self._bytes = 0
+        self._levels, self._make_sink, self._send, self._max_bytes = levels, make_sink, send, max_bytes
+        self._queue: deque[tuple[ClaimReport, int]] = deque()
+        self._queued_bytes = 0
         self._changed = threading.Condition()
-        self._ending = False
+        self._closing = False
         self._thread: threading.Thread | None = None
-        self._said = float("-inf")
+        self._last_warning = float("-inf")
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended."""
+        """Queue the claim for the thread, or drop it if the queue is full."""
         model = model_name(report.claim.lease.queue)
-        if model is None or not report.published or not self._wanted.keeps(model):
+        if model is None or not report.published or not self._levels.is_logged(model):
             return
         size = sum(map(len, report.claim.queued_messages))
         with self._changed:
-            if room := self._bytes + size <= self._most or not self._line:
-                self._line.append((report, size))
-                self._bytes += size
+            if fits := self._queued_bytes + size <= self._max_bytes or not self._queue:
+                self._queue.append((report, size))
+                self._queued_bytes += size
                 self._changed.notify()
-        if not room:
+        if not fits:
             self._count(metrics.LOG_RECORDS_DROPPED, Counter({model: len(report.published)}))
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._run, args=(self._make(report.worker),), name="headrace-predictions", daemon=True
+                target=self._run, args=(self._make_sink(report.worker),), name="headrace-predictions", daemon=True
             )
             self._thread.start()
 
     def close(self) -> None:
-        """The process ends: write what waits, within bounded time."""
+        """Write the queue, within a bounded time, because the process ends."""
         if self._thread is not None:
             with self._changed:
-                self._ending = True
+                self._closing = True
                 self._changed.notify()
-            self._thread.join(_ENDS_WITHIN)
+            self._thread.join(_CLOSE_SECONDS)
 
     def _run(self, sink: Sink) -> None:
         while True:
             with self._changed:
-                if not self._line and not self._ending:
-                    self._changed.wait(_LOOK_EVERY)
-                report = self._line[0][0] if self._line else None
-                ending = self._ending
-            found: list[Record] = []
+                if not self._queue and not self._closing:
+                    self._changed.wait(_IDLE_SECONDS)
+                report = self._queue[0][0] if self._queue else None
+                closing = self._closing
+            records: list[Record] = []
             try:
                 if report is not None:
-                    found = list(make_records(report, self._wanted))
-                    if found:
-                        sink.write(found)
-                        self._count(metrics.LOG_RECORDS, Counter(record.model for record in found))
-                elif ending:
+                    records = list(make_records(report, self._levels))
+                    if records:
+                        sink.write(records)
+                        self._count(metrics.LOG_RECORDS, Counter(record.model for record in records))
+                elif closing:
                     sink.close()
                     return
                 else:
                     sink.idle()
-            except Exception as error:  # noqa: BLE001  # whatever it was, the log goes on; its message may quote a value
-                self._fail(error, found, report)
-                if ending and report is None:
+            except Exception as error:  # noqa: BLE001  # the log continues after any error; its text may quote a value
+                self._handle_error(error, records, report)
+                if closing and report is None:
                     return
             if report is not None:
                 with self._changed:
-                    self._bytes -= self._line.popleft()[1]
+                    self._queued_bytes -= self._queue.popleft()[1]
 
-    def _fail(self, error: Exception, found: list[Record], report: ClaimReport | None) -> None:
-        lost = Counter(record.model for record in found)
-        if report is not None and not found:
-            lost[model_name(report.claim.lease.queue) or ""] += len(report.published or ())
-        self._count(metrics.LOG_RECORDS_DROPPED, lost)
+    def _handle_error(self, error: Exception, records: list[Record], report: ClaimReport | None) -> None:
+        dropped = Counter(record.model for record in records)
+        if report is not None and not records:
+            dropped[model_name(report.claim.lease.queue) or ""] += len(report.published or ())
+        self._count(metrics.LOG_RECORDS_DROPPED, dropped)
         now = time.monotonic()
-        if now - self._said > _SAY_EVERY:
-            self._said = now
-            told = getattr(error, "strerror", None) or type(error).__name__
-            log.warning("the prediction log cannot be written: %s", told)
+        if now - self._last_warning > _WARNING_SECONDS:
+            self._last_warning = now
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            log.warning("cannot write the prediction log: %s; records are dropped until it can be written", reason)
 
     def _count(self, metric: metrics.Metric, numbers: Counter[str]) -> None:
-        tally = MetricDelta(counters={}, histograms={})
+        delta = MetricDelta(counters={}, histograms={})
         for model, number in numbers.items():
-            tally.add(metric, (model,), number)
-        self._send(tally)
+            delta.add(metric, (model,), number)
+        self._send(delta)

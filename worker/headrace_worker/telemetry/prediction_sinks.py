@@ -187,7 +187,7 @@ class ParquetFiles:
 #: The columns of a Parquet file and their types; inputs and outputs are JSON text.
 COLUMNS: dict[str, type] = {
     **dict.fromkeys(Record.__struct_fields__, str),
-    **dict.fromkeys(("schema", "at_ms", "attempt", "rows", "wait_ms", "batch_rows"), int),
+    **dict.fromkeys(("schema", "at_ms", "attempt", "instance_count", "wait_ms", "batch_instances"), int),
     "predict_ms": float,
 }
 

@@ -1,11 +1,11 @@
-"""What a person should look at reaches Sentry when SENTRY_DSN is set, without payloads.
+"""Reports to Sentry, without payloads, if SENTRY_DSN is set.
 
-Errors of models, one event for all jobs of a claim that failed alike; jobs that were given up after crashes or
-timeouts; what the worker logs as an error: a pool process that was lost, a worker that was. `sentry_queue` has the
-spans of Sentry's Queues page.
+Sentry receives the errors of models, one event for all jobs of a claim that failed in the same way; jobs that
+failed after crashes or timeouts; and the worker's own error lines, such as a lost pool process. `sentry_queue` has
+the spans of Sentry's Queues page.
 
-`start` must run before anything imports `celery.worker.consumer.consumer`: Sentry's Celery integration
-patches that module, and afterwards it is too late.
+Call `start` before anything imports `celery.worker.consumer.consumer`: Sentry's Celery integration patches that
+module when it is imported.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from headrace_worker.execution.claimed_job import FailedRun
     from headrace_worker.execution.report import ClaimReport, Listener
 
-#: Ids of jobs that an event names.
-_NAMED = 10
-#: Why a job is given up without an error of its own.
-_GIVEN_UP = ("crash", "timeout", "attempts exhausted")
-#: Any worker's sweep will do; when none has swept for a few minutes, Sentry tells.
+#: Job ids that an event lists at most.
+_MAX_IDS = 10
+#: The reasons of failures that have no exception of a model.
+_WITHOUT_EXCEPTION = ("crash", "timeout", "attempts exhausted")
+#: The Sentry monitor of the sweeper, which requeues the jobs of expired leases. Every worker checks in after its
+#: sweep; Sentry alerts when none has for a few minutes.
 _SWEEPER = "headrace-sweeper"
 _SCHEDULE: MonitorConfig = {
     "schedule": {"type": "interval", "value": 1, "unit": "minute"},
@@ -47,40 +48,42 @@ _SCHEDULE: MonitorConfig = {
 
 
 def start(release: str) -> bool:
-    """Start Sentry if SENTRY_DSN is set; says whether it is. Raises SettingError for a DSN that is none."""
+    """Start Sentry if SENTRY_DSN is set, and return True if it is. Raises SettingError if it is not a DSN."""
     if not os.environ.get("SENTRY_DSN"):
         return False
     try:
-        _begin(release, traces_sample_rate())
+        _initialise(release, traces_sample_rate())
     except BadDsn:
-        raise SettingError("SENTRY_DSN is no DSN; copy it from the project's settings in Sentry") from None
-    # The main process may be sending as it forks: a pool process would inherit locks that nobody ever releases.
-    signals.worker_process_init.connect(lambda **_: _begin(release, traces_sample_rate()), weak=False)
+        raise SettingError("SENTRY_DSN is not a DSN; copy it from the project's settings in Sentry") from None
+    # A pool process initialises again: it may inherit locks that the main process held when it forked.
+    signals.worker_process_init.connect(lambda **_: _initialise(release, traces_sample_rate()), weak=False)
     return True
 
 
-def _begin(release: str, rate: float) -> None:
+def _initialise(release: str, rate: float) -> None:
     sentry_sdk.init(
         release=os.environ.get("SENTRY_RELEASE") or f"headrace-worker@{release}",
-        # A local variable of a model holds feature values, and so may a task's arguments.
+        # Local variables of a model contain feature values, and the arguments of a task may.
         include_local_variables=False,
         send_default_pii=False,
-        # So may a line that a model logs.
+        # A line that a model logs may contain them too.
         max_breadcrumbs=0,
         integrations=[CeleryIntegration()],
-        # A command line may name a Redis with its password.
+        # A command line may contain the password of Redis.
         disabled_integrations=[ArgvIntegration()],
-        before_send=_without_payload,
-        before_send_transaction=_without_payload,
-        traces_sampler=lambda context: _sampled(context, rate),
+        before_send=_remove_payload,
+        before_send_transaction=_remove_payload,
+        traces_sampler=lambda context: _sample_rate(context, rate),
     )
 
 
 def traces_sample_rate() -> float:
-    """SENTRY_TRACES_SAMPLE_RATE: the part of the jobs to trace whose producer did not say; 0 without it."""
-    given = os.environ.get("SENTRY_TRACES_SAMPLE_RATE") or "0"
+    """Return SENTRY_TRACES_SAMPLE_RATE, the share of the jobs to trace whose producer did not decide.
+
+    It is 0 by default. Raises SettingError.
+    """
     try:
-        rate = float(given)
+        rate = float(os.environ.get("SENTRY_TRACES_SAMPLE_RATE") or "0")
     except ValueError:
         rate = -1.0
     if not 0 <= rate <= 1:
@@ -88,66 +91,66 @@ def traces_sample_rate() -> float:
     return rate
 
 
-def _sampled(context: SamplingContext, rate: float) -> float:
-    # The transaction Sentry makes of a claim tells nothing; jobs have spans of their own, which do not ask here.
+def _sample_rate(context: SamplingContext, rate: float) -> float:
+    # Jobs have transactions of their own (`sentry_queue`), which do not call this; the claim's has no information.
     if (context.get("celery_job") or {}).get("task") == CLAIM_TASK:
         return 0.0
     parent = context.get("parent_sampled")
     return rate if parent is None else float(parent)
 
 
-def _without_payload(event: Event, hint: Hint) -> Event | None:  # noqa: ARG001  # Sentry's signature
+def _remove_payload(event: Event, hint: Hint) -> Event | None:  # noqa: ARG001  # Sentry's signature
     logger = event.get("logger")
     if logger and not logger.startswith("headrace"):
-        return None  # what others log as an error may quote anything
-    # The Celery integration attaches args and kwargs of the task: the instances.
+        return None  # a line of another library may quote anything
+    # The Celery integration adds the arguments of the task: the instances.
     event.get("extra", {}).pop("celery-job", None)
     return event
 
 
 def listeners() -> list[Listener]:
-    """Those who tell Sentry of claims; none where it is off."""
-    return [Errors(), QueueSpans(traces_sample_rate())] if sentry_sdk.is_initialized() else []
+    """Return the listeners that report claims to Sentry; none if it is off."""
+    return [ErrorReporter(), QueueSpans(traces_sample_rate())] if sentry_sdk.is_initialized() else []
 
 
 def check_in() -> None:
-    """Tell Sentry, if it is on, that what was lost is swept up: this worker does."""
+    """Report to Sentry, if it is on, that this worker has swept expired leases."""
     if sentry_sdk.is_initialized():
         capture_checkin(monitor_slug=_SWEEPER, status="ok", monitor_config=_SCHEDULE)
 
 
-class Errors:
-    """Sends the errors of models that ended jobs, and the jobs that were given up without one."""
+class ErrorReporter:
+    """A listener that reports the errors of models that ended jobs, and jobs that failed without an exception."""
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended."""
+        """Report the failures of the claim."""
         if report.published is None:
             return
-        for failed in _alike(report.decisions.model_errors):
-            _send(failed)
-        told = {failed.admitted.claimed.job.id for failed in report.decisions.model_errors}
-        for letters in _given_up(report.decisions.letters, told):
-            _say_given_up(letters)
+        for failed_runs in _group_errors(report.decisions.model_errors):
+            _send_error(failed_runs)
+        reported = {failed.admitted.claimed.job.id for failed in report.decisions.model_errors}
+        for letters in _group_letters(report.decisions.letters, reported):
+            _send_message(letters)
 
 
-def _alike(failed_runs: Sequence[FailedRun]) -> Iterator[list[FailedRun]]:
-    """The failed runs of a claim, grouped by model, version and error."""
-    kinds: dict[Any, list[FailedRun]] = {}
+def _group_errors(failed_runs: Sequence[FailedRun]) -> Iterator[list[FailedRun]]:
+    """Group the failed runs of a claim by model, version, type of error, and the line that raised it."""
+    groups: dict[Any, list[FailedRun]] = {}
     for failed in failed_runs:
         manifest = failed.admitted.model.manifest
-        kind = (type(failed.error), manifest.name, manifest.version, _raised_at(failed.error))
-        kinds.setdefault(kind, []).append(failed)
-    yield from kinds.values()
+        key = (type(failed.error), manifest.name, manifest.version, _raising_line(failed.error))
+        groups.setdefault(key, []).append(failed)
+    yield from groups.values()
 
 
-def _raised_at(error: BaseException) -> tuple[str, int] | None:
-    found = error.__traceback__
-    while found is not None and found.tb_next is not None:
-        found = found.tb_next
-    return None if found is None else (found.tb_frame.f_code.co_filename, found.tb_lineno)
+def _raising_line(error: BaseException) -> tuple[str, int] | None:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return None if frame is None else (frame.tb_frame.f_code.co_filename, frame.tb_lineno)
 
 
-def _send(failed_runs: Sequence[FailedRun]) -> None:
+def _send_error(failed_runs: Sequence[FailedRun]) -> None:
     admitted = failed_runs[0].admitted
     claimed, manifest = admitted.claimed, admitted.model.manifest
     job = claimed.job
@@ -156,28 +159,28 @@ def _send(failed_runs: Sequence[FailedRun]) -> None:
         scope.set_tag("headrace.version", manifest.version)
         scope.set_tag("headrace.job", job.id)
         scope.set_tag("headrace.attempt", str(len(claimed.attempts) + 1))
-        _name([failed.admitted.claimed.job.id for failed in failed_runs])
+        _set_ids([failed.admitted.claimed.job.id for failed in failed_runs])
         scope.fingerprint = ["{{ default }}", manifest.name, manifest.version]
 
-        def strike(event: Event, hint: Hint) -> Event:  # noqa: ARG001  # Sentry's signature
+        def redact_event(event: Event, hint: Hint) -> Event:  # noqa: ARG001  # Sentry's signature
             for value in event.get("exception", {}).get("values", []):
                 value["value"] = redact(str(value.get("value") or ""), job.instances)
             return event
 
-        scope.add_event_processor(strike)
+        scope.add_event_processor(redact_event)
         sentry_sdk.capture_exception(failed_runs[0].error)
 
 
-def _given_up(letters: Sequence[tuple[DeadLetter, bytes]], told: set[str]) -> Iterator[list[DeadLetter]]:
-    """The letters of jobs that were given up without an error, together where they are alike."""
-    kinds: dict[Any, list[DeadLetter]] = {}
+def _group_letters(letters: Sequence[tuple[DeadLetter, bytes]], reported: set[str]) -> Iterator[list[DeadLetter]]:
+    """Group the dead letters of jobs that failed without an exception. `reported` jobs are left out."""
+    groups: dict[Any, list[DeadLetter]] = {}
     for letter, _ in letters:
-        if letter.reason in _GIVEN_UP and letter.id not in told:
-            kinds.setdefault((letter.model, letter.version, letter.reason, letter.error), []).append(letter)
-    yield from kinds.values()
+        if letter.reason in _WITHOUT_EXCEPTION and letter.id not in reported:
+            groups.setdefault((letter.model, letter.version, letter.reason, letter.error), []).append(letter)
+    yield from groups.values()
 
 
-def _say_given_up(letters: Sequence[DeadLetter]) -> None:
+def _send_message(letters: Sequence[DeadLetter]) -> None:
     first = letters[0]
     with sentry_sdk.new_scope() as scope:
         scope.set_tag("headrace.model", first.model)
@@ -185,10 +188,10 @@ def _say_given_up(letters: Sequence[DeadLetter]) -> None:
         scope.set_tag("headrace.job", first.id)
         scope.set_tag("headrace.attempt", str(len(first.attempts)))
         scope.set_tag("headrace.reason", first.reason)
-        _name([letter.id for letter in letters])
-        scope.fingerprint = ["headrace given up", str(first.model), first.reason]
-        sentry_sdk.capture_message(f"jobs of {first.model} were given up: {first.reason}", level="error")
+        _set_ids([letter.id for letter in letters])
+        scope.fingerprint = ["headrace failed jobs", str(first.model), first.reason]
+        sentry_sdk.capture_message(f"jobs of {first.model} failed: {first.reason}", level="error")
 
 
-def _name(jobs: Sequence[str]) -> None:
-    sentry_sdk.get_current_scope().set_context("headrace", {"jobs": len(jobs), "ids": list(jobs[:_NAMED])})
+def _set_ids(jobs: Sequence[str]) -> None:
+    sentry_sdk.get_current_scope().set_context("headrace", {"jobs": len(jobs), "ids": list(jobs[:_MAX_IDS])})

@@ -1,8 +1,8 @@
-"""Spans of jobs for Sentry's Queues page: how long each waited, how long it took, what became of it.
+"""The spans of jobs for Sentry's Queues page: each job's wait, duration and status.
 
-A job is told of if its producer's trace is sampled (`headrace.submit.tracing`, or Sentry in any Celery client),
-and besides these the part of the jobs that SENTRY_TRACES_SAMPLE_RATE says. Source: Sentry's page "Instrument
-Queues".
+A job has spans if its producer's trace is sampled (`headrace.submit.tracing`, or Sentry in any Celery client). Of
+the jobs whose producer did not decide, the share SENTRY_TRACES_SAMPLE_RATE has spans. Sentry's page "Instrument
+Queues" defines their form.
 """
 
 from __future__ import annotations
@@ -23,25 +23,28 @@ if TYPE_CHECKING:
 
 
 class QueueSpans:
-    """Sends a transaction for each job that is to be traced."""
+    """A listener that sends a transaction for each sampled job.
+
+    `rate` is the share of the other producers' jobs; `chance` returns a random number from 0 to 1.
+    """
 
     def __init__(self, rate: float, chance: Callable[[], float] = random.random) -> None:
         self._rate, self._chance = rate, chance
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended."""
+        """Send the transactions of the claim's jobs."""
         if report.published is None:
             return
         failed = {outcome.job for outcome in report.published if isinstance(outcome, Failure)}
         failed |= {retried.admitted.claimed.job.id for retried in report.decisions.retried}
         for claimed in report.parsed.jobs:
-            if self._wanted(claimed.job):
+            if self._is_sampled(claimed.job):
                 _send(claimed, report, failed=claimed.job.id in failed)
 
-    def _wanted(self, job: Job) -> bool:
-        said = (job.trace or {}).get("sentry-trace", "")
-        if said.endswith(("-0", "-1")):
-            return said.endswith("-1")
+    def _is_sampled(self, job: Job) -> bool:
+        trace = (job.trace or {}).get("sentry-trace", "")
+        if trace.endswith(("-0", "-1")):  # the producer has decided
+            return trace.endswith("-1")
         return self._rate > 0 and self._chance() < self._rate
 
 
@@ -49,11 +52,11 @@ def _send(claimed: ClaimedJob, report: ClaimReport, *, failed: bool) -> None:
     job, queue, claimed_at = claimed.job, report.claim.lease.queue, report.claim.claimed_ms / 1000
     status = "internal_error" if failed else "ok"
     with sentry_sdk.isolation_scope() as scope:
-        carried = scope.continue_trace(
+        continued = scope.continue_trace(
             job.trace or {}, op="queue.task", name=queue, source="task", origin="auto.queue"
         )
-        carried.sampled, carried.start_timestamp = True, report.server_time(report.claim.claimed_monotonic)
-        transaction = sentry_sdk.start_transaction(carried)
+        continued.sampled, continued.start_timestamp = True, report.server_time(report.claim.claimed_monotonic)
+        transaction = sentry_sdk.start_transaction(continued)
         span = transaction.start_child(op="queue.process", name=queue, start_timestamp=claimed_at)
         span.set_data("messaging.system", "redis")
         span.set_data("messaging.destination.name", queue)
@@ -61,12 +64,12 @@ def _send(claimed: ClaimedJob, report: ClaimReport, *, failed: bool) -> None:
         span.set_data("messaging.message.body.size", len(claimed.message))
         span.set_data("messaging.message.retry.count", len(claimed.attempts))
         if (submitted := submission_time(job.id)) is not None:
-            # Milliseconds. Who submits has a clock of its own.
-            waited = claimed_at - submitted.timestamp()
-            span.set_data("messaging.message.receive.latency", max(0.0, 1000 * waited))
-        for one in (span, transaction):
-            one.set_status(status)
-        ended = report.server_time(report.published_at)
-        span.finish(end_timestamp=ended)
+            # Milliseconds; negative if the producer's clock is ahead.
+            wait = claimed_at - submitted.timestamp()
+            span.set_data("messaging.message.receive.latency", max(0.0, 1000 * wait))
+        span.set_status(status)
+        transaction.set_status(status)
+        finished_at = report.server_time(report.published_at)
+        span.finish(end_timestamp=finished_at)
         transaction.set_tag("headrace.model", job.model)
-        transaction.finish(end_timestamp=ended)
+        transaction.finish(end_timestamp=finished_at)

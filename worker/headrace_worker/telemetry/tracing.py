@@ -1,12 +1,12 @@
-"""Jobs in the OpenTelemetry traces of those who submitted them, where OTEL_EXPORTER_OTLP_ENDPOINT is set.
+"""OpenTelemetry spans of jobs, in the traces of their producers, if OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
     submit ──> wait        from the submission to the claim       in the trace of the job's producer
           └──> process     from the claim to the outcome
                   ┆ link
                predict     one call of the model, for a batch     in a trace of its own
 
-A job whose producer does not trace, or did not sample its trace, has no spans; a batch without such a job neither.
-Everything comes in headrace-worker[otel]; without it, or without an endpoint, nothing is imported or done.
+A job has spans only if its producer's trace is sampled, and a batch only if it has such a job.
+OpenTelemetry is installed with headrace-worker[otel]; without an endpoint it is not imported.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ log = logging.getLogger("headrace.worker")
 
 
 def listeners(environ: Mapping[str, str] = os.environ) -> list[Listener]:
-    """Who tells OpenTelemetry of claims, in this process; nobody where it is off."""
+    """Return the listeners that send the spans of this process; none if tracing is off."""
     if not is_enabled(environ):
         return []
     try:
         provider = _provider(environ)
     except ModuleNotFoundError:
         log.warning(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and no traces are sent: pip install headrace-worker[otel]"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed and no traces are sent: "
+            "pip install headrace-worker[otel]"
         )
         return []
-    # A pool process ends without Python's own farewell, in which spans are sent otherwise.
+    # A pool process ends without the exit handlers of Python, which would send the last spans.
     signals.worker_process_shutdown.connect(lambda **_: provider.shutdown(), weak=False)
-    return [Traces(provider)]
+    return [ClaimTracer(provider)]
 
 
 def is_enabled(environ: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's own variables ask for traces."""
+    """Return True if OpenTelemetry's own variables turn tracing on."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
         return False
     return bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
@@ -65,15 +66,15 @@ def _provider(environ: Mapping[str, str]) -> TracerProvider:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    named = "OTEL_SERVICE_NAME" in environ or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    about = {"service.version": __version__} | ({} if named else {"service.name": "headrace-worker"})
-    provider = TracerProvider(resource=Resource.create(about))
+    has_name = "OTEL_SERVICE_NAME" in environ or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    attributes = {"service.version": __version__} | ({} if has_name else {"service.name": "headrace-worker"})
+    provider = TracerProvider(resource=Resource.create(attributes))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
 
 
-class Traces:
-    """Makes the spans of a claim when it has ended, with the moments at which things happened."""
+class ClaimTracer:
+    """A listener that makes the spans of a claim after its end, with the times of its report."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import context, propagate, trace
@@ -82,75 +83,77 @@ class Traces:
         self._tracer: Tracer = provider.get_tracer("headrace", __version__)
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """A claim has ended."""
-        traced = {
+        """Make the spans of the claim's sampled jobs and their batches."""
+        contexts = {
             claimed.job.id: context
             for claimed in report.parsed.jobs
-            if (context := self._context(claimed.job)) is not None
+            if (context := self._parent_context(claimed.job)) is not None
         }
-        if not traced or report.published is None:
+        if not contexts or report.published is None:
             return
         batches: dict[str, Span] = {}
         for run in report.batch_runs:
-            if any(admitted.claimed.job.id in traced for admitted in run.batch.jobs):
-                span = self._batch(run, report)
+            if any(admitted.claimed.job.id in contexts for admitted in run.batch.jobs):
+                span = self._start_batch_span(run, report)
                 batches.update((admitted.claimed.job.id, span) for admitted in run.batch.jobs)
-        ends: dict[str, Outcome] = {outcome.job: outcome for outcome in report.published}
-        again = {failed.admitted.claimed.job.id: failed.error for failed in report.decisions.retried}
+        outcomes: dict[str, Outcome] = {outcome.job: outcome for outcome in report.published}
+        retry_errors = {failed.admitted.claimed.job.id: failed.error for failed in report.decisions.retried}
         for claimed in report.parsed.jobs:
             job = claimed.job
-            if job.id in traced:
-                self._wait(job, traced[job.id], report)
-                process = self._process(claimed, traced[job.id], batches.get(job.id), report)
-                self._end(process, ends.get(job.id), again.get(job.id), report)
+            if job.id in contexts:
+                self._make_wait_span(job, contexts[job.id], report)
+                process = self._start_process_span(claimed, contexts[job.id], batches.get(job.id), report)
+                self._end_process_span(process, outcomes.get(job.id), retry_errors.get(job.id), report)
         for run in report.batch_runs:
-            if (predicted := batches.get(run.batch.jobs[0].claimed.job.id)) is not None:
-                predicted.end(_ns(report.server_time(run.finished_at)))
+            if (batch_span := batches.get(run.batch.jobs[0].claimed.job.id)) is not None:
+                batch_span.end(_nanoseconds(report.server_time(run.finished_at)))
 
-    def _context(self, job: Job) -> Any:
-        """The context of a job's submit; None where it is not traced."""
+    def _parent_context(self, job: Job) -> Any:
+        """Return the context of the job's submission; None if it is not sampled."""
         if not job.trace or "traceparent" not in job.trace:
             return None
         context = self._extract(job.trace)
-        given = self._api.get_current_span(context).get_span_context()
-        return context if given.is_valid and given.trace_flags.sampled else None
+        parent = self._api.get_current_span(context).get_span_context()
+        return context if parent.is_valid and parent.trace_flags.sampled else None
 
-    def _batch(self, run: BatchRun, report: ClaimReport) -> Span:
+    def _start_batch_span(self, run: BatchRun, report: ClaimReport) -> Span:
         manifest = run.batch.model.manifest
         return self._tracer.start_span(
             f"predict {manifest.name}",
             context=self._root,
-            start_time=_ns(report.server_time(run.started_at)),
+            start_time=_nanoseconds(report.server_time(run.started_at)),
             attributes={
                 "headrace.model": manifest.name,
                 "headrace.version": manifest.version,
                 "headrace.runtime": manifest.runtime,
                 "headrace.claim": report.claim.lease.name,
                 "headrace.jobs": len(run.batch.jobs),
-                "headrace.rows": run.batch.instance_count,
+                "headrace.instances": run.batch.instance_count,
             },
         )
 
-    def _wait(self, job: Job, context: Any, report: ClaimReport) -> None:
-        claimed = report.server_time(report.claim.claimed_monotonic)
-        # Who submits has a clock of its own.
-        began = min(submission_time(job.id) or claimed, claimed)
+    def _make_wait_span(self, job: Job, context: Any, report: ClaimReport) -> None:
+        claimed_at = report.server_time(report.claim.claimed_monotonic)
+        # The producer's clock may be ahead.
+        submitted_at = min(submission_time(job.id) or claimed_at, claimed_at)
         queue = report.claim.lease.queue
         span = self._tracer.start_span(
             f"wait {queue}",
             context=context,
-            start_time=_ns(began),
+            start_time=_nanoseconds(submitted_at),
             attributes={"messaging.destination.name": queue},
         )
-        span.end(_ns(claimed))
+        span.end(_nanoseconds(claimed_at))
 
-    def _process(self, claimed: ClaimedJob, context: Any, batch: Span | None, report: ClaimReport) -> Span:
+    def _start_process_span(
+        self, claimed: ClaimedJob, context: Any, batch: Span | None, report: ClaimReport
+    ) -> Span:
         queue, job = report.claim.lease.queue, claimed.job
         span = self._tracer.start_span(
             f"process {queue}",
             context=context,
             kind=self._api.SpanKind.CONSUMER,
-            start_time=_ns(report.server_time(report.claim.claimed_monotonic)),
+            start_time=_nanoseconds(report.server_time(report.claim.claimed_monotonic)),
             links=[] if batch is None else [self._api.Link(batch.get_span_context())],
             attributes={
                 "messaging.system": "redis",
@@ -168,20 +171,22 @@ class Traces:
             batch.add_link(span.get_span_context())
         return span
 
-    def _end(self, span: Span, outcome: Outcome | None, again: BaseException | None, report: ClaimReport) -> None:
+    def _end_process_span(
+        self, span: Span, outcome: Outcome | None, retry_error: BaseException | None, report: ClaimReport
+    ) -> None:
         error = self._api.StatusCode.ERROR
-        if again is not None:
-            span.set_attribute("headrace.outcome", "runs again")
-            span.set_status(error, type(again).__name__)
+        if retry_error is not None:
+            span.set_attribute("headrace.outcome", "retry")
+            span.set_status(error, type(retry_error).__name__)
         elif outcome is not None:
             span.set_attribute("headrace.outcome", outcome_status(outcome))
             if isinstance(outcome, Failure):
-                # Not its message: it may be long, and the log and the dead letter have it.
+                # Without the message, which may be long; the dead letter has it.
                 span.set_attribute("error.type", outcome.error)
                 span.set_status(error, outcome.reason)
-        span.end(_ns(report.server_time(report.published_at)))
+        span.end(_nanoseconds(report.server_time(report.published_at)))
 
 
-def _ns(moment: datetime) -> int:
-    """Unix nanoseconds, as OpenTelemetry counts."""
+def _nanoseconds(moment: datetime) -> int:
+    """Return a time as unix nanoseconds, OpenTelemetry's unit."""
     return int(moment.timestamp() * 1e9)
