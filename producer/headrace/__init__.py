@@ -1,8 +1,26 @@
-"""Headrace: put prediction jobs on a queue and get their outcomes.
+"""Put prediction jobs on a queue, and get their outcomes.
 
-from headrace import Client
-client = Client()
-client.predict("churn", {"age": 41, "plan": "gold"}, timeout=5).prediction
+A client submits a job and waits for its prediction:
+
+    from headrace import Client
+    client = Client()
+    client.predict("churn", {"age": 41, "plan": "gold"}, timeout=5).prediction
+
+The packages, each importing only from those after it:
+
+- `cli/`: the command line.
+- `batch/`: predictions for the rows of a file. `testing/`: clients for tests without Redis. `monitor/`: an overview
+  of the queues and of what happens. `doctor/`: checks of Redis and of a service.
+- `client/`: the clients, job handles and dead letters.
+- `dead_letters/`: listing, replay and purge of dead letters.
+- `submit/`: from arguments to an accepted job. `inspection/`: the state and history of a job, and queue depths.
+- `results/`: from a published outcome to the caller.
+- `catalog/`: contracts, aliases and loaded versions of models.
+- `connection/`: Redis.
+- `wire/`: the wire format.
+
+And single modules: `settings.py`, `errors.py`, `clock.py`, `text.py`, `status_line.py`, `version.py`. `contract.py`
+and `outcome.py` are public import paths of types.
 """
 
 from __future__ import annotations
@@ -35,8 +53,9 @@ if TYPE_CHECKING:
     from headrace.wire.outcome import Prediction
 
 
-# Imported when first used: `import headrace` costs milliseconds, redis-py alone 150 of them.
-_HOME = {
+# The module of each public name. It is imported when the name is first used, so `import headrace` takes only a few
+# milliseconds; importing redis-py alone takes 150.
+_MODULES = {
     "AsyncClient": "client",
     "AsyncJobHandle": "client",
     "Client": "client",
@@ -91,9 +110,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'headrace' has no attribute {name!r}")
-    return getattr(import_module(f"headrace.{_HOME[name]}"), name)
+    return getattr(import_module(f"headrace.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,24 +1,25 @@
-"""Everything Headrace raises on purpose.
+"""The errors that Headrace raises on purpose.
 
     HeadraceError
     ├── InvalidInput             the instances or options of a job are wrong; nothing was enqueued
+    │   ├── NotTrusted           the job is not signed with a key that the worker trusts
     │   ├── UnknownModel         no such model, or no such version of it
     │   └── JobConflict          the id belongs to another job
     ├── QueueFull                the queue is at its limit; nothing was enqueued
-    ├── NotDurable               a job is not known to be safe from a restart or a failover of Redis
-    ├── BrokerUnavailable        Redis is down, refuses us, or has no memory left
-    ├── ResultTimeout            no outcome within the time given; the job goes on
+    ├── NotDurable               no confirmation that a job survives a restart or a failover of Redis
+    ├── BrokerUnavailable        Redis is down, refuses the user, or cannot take a write
+    ├── ResultTimeout            no outcome within the timeout; the job goes on
     ├── JobFailed                the outcome of the job is a failure
     │   ├── JobCancelled
     │   └── JobExpired
-    ├── UnknownLetter            there is no dead letter of that id, or no more
+    ├── UnknownLetter            there is no dead letter with this id
     ├── ModelError               a model cannot be packaged, verified or loaded
-    ├── TransientError           for models to raise: the next run of the job may well succeed
-    │   └── StoreUnavailable     the model store is away; what is loaded serves on
-    └── SettingError             a setting has a value it cannot have
+    ├── TransientError           for models to raise: the next attempt of the job may succeed
+    │   └── StoreUnavailable     the model store cannot be reached; loaded versions go on serving
+    └── SettingError             a setting has an invalid value
 
-A message names what is wrong, where, and what to do. It never repeats a value out of an instance: errors
-reach logs and other people's screens.
+A message names what is wrong, where, and what to do. It never contains a value of an instance, as errors end up in
+logs.
 """
 
 from __future__ import annotations
@@ -36,17 +37,19 @@ __all__ = [
     "JobFailed",
     "ModelError",
     "NotDurable",
+    "NotTrusted",
     "QueueFull",
     "ResultTimeout",
     "SettingError",
     "StoreUnavailable",
     "TransientError",
+    "UnknownLetter",
     "UnknownModel",
 ]
 
 
 class HeadraceError(Exception):
-    """The base of every error Headrace raises on purpose."""
+    """The base of all errors that Headrace raises on purpose."""
 
 
 class InvalidInput(HeadraceError, ValueError):
@@ -54,7 +57,7 @@ class InvalidInput(HeadraceError, ValueError):
 
 
 class NotTrusted(InvalidInput):
-    """A job is not signed by whom the worker trusts."""
+    """A job is not signed with a key that the worker trusts."""
 
 
 class UnknownModel(InvalidInput):
@@ -62,13 +65,13 @@ class UnknownModel(InvalidInput):
 
 
 class JobConflict(InvalidInput):
-    """The id given belongs to a job with other input."""
+    """The id belongs to a job with other arguments."""
 
 
 class QueueFull(HeadraceError):
     """The queue is at its limit.
 
-    `accepted` holds the ids of the jobs, in order, that the same call enqueued before the limit was reached.
+    `accepted` holds the ids of the jobs that the same call enqueued before the limit was reached, in order.
     """
 
     def __init__(self, message: str, accepted: tuple[str, ...] = ()) -> None:
@@ -77,10 +80,10 @@ class QueueFull(HeadraceError):
 
 
 class NotDurable(HeadraceError):
-    """A job that was to be durable is not known to be safe from a restart or a failover of Redis.
+    """Redis did not confirm that a job submitted with `durable=True` survives a restart or a failover.
 
-    `accepted` holds the ids of the jobs that are enqueued all the same: submitting them again, under the same
-    ids, is safe. Where it is empty, this Redis can confirm nothing, and nothing was enqueued.
+    `accepted` holds the ids of the jobs that were enqueued nevertheless; you can submit them again under the same
+    ids. If it is empty, nothing was enqueued, as this Redis cannot confirm anything.
     """
 
     def __init__(self, message: str, accepted: tuple[str, ...] = ()) -> None:
@@ -89,18 +92,18 @@ class NotDurable(HeadraceError):
 
 
 class BrokerUnavailable(HeadraceError, ConnectionError):
-    """Redis is down, refuses us, or cannot take a write."""
+    """Redis is down, refuses the user, or cannot take a write."""
 
 
 class ResultTimeout(HeadraceError, TimeoutError):
-    """No outcome within the time given. The job goes on; ask again."""
+    """There was no outcome within the timeout. The job goes on, so you can ask for its outcome again."""
 
 
 class JobFailed(HeadraceError):
     """The outcome of a job is a failure.
 
-    `job` is its id, `reason` the class of failure (see `headrace.outcome.Reason`), `error` the name of the
-    exception that ended it.
+    `job` is the id of the job, `reason` the class of the failure (see `headrace.outcome.Reason`), `error` the name
+    of the exception that ended it.
     """
 
     def __init__(self, message: str, *, job: str, reason: str, error: str) -> None:
@@ -110,7 +113,7 @@ class JobFailed(HeadraceError):
         self.error = error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Celery sends exceptions from the pool process to the main one.
+        # Celery pickles exceptions to send them from a pool process to the main process.
         return partial(type(self), job=self.job, reason=self.reason, error=self.error), self.args
 
 
@@ -123,7 +126,7 @@ class JobExpired(JobFailed):
 
 
 class UnknownLetter(HeadraceError, LookupError):
-    """There is no dead letter of that id, or it was replayed, purged or dropped."""
+    """There is no dead letter with this id, or it was replayed, purged or dropped."""
 
 
 class ModelError(HeadraceError):
@@ -131,12 +134,12 @@ class ModelError(HeadraceError):
 
 
 class TransientError(HeadraceError):
-    """For models and runtimes to raise: what a prediction needs is away for now. The job runs again later."""
+    """For models and runtimes to raise: something a prediction needs cannot be reached. The job is tried again."""
 
 
 class StoreUnavailable(TransientError):
-    """The model store is away, or refuses us. Nothing is wrong with the models in it."""
+    """The model store cannot be reached or refuses access. The models in it may be fine."""
 
 
 class SettingError(HeadraceError, ValueError):
-    """A setting has a value it cannot have."""
+    """A setting has an invalid value."""

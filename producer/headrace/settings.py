@@ -1,7 +1,7 @@
-"""Settings out of the environment: typed, with a default for each, and an error that names the variable.
+"""Settings from the environment: each has a type and a default, and errors name the variable.
 
-`HEADRACE_REDIS_URL=redis://...` sets `Settings.redis_url`. Every variable can be given as `NAME_FILE`
-instead, the path of a file that holds the value: secrets stay out of the environment.
+`HEADRACE_REDIS_URL=redis://...` sets `Settings.redis_url`. For every variable you can set `NAME_FILE` instead, the
+path of a file with the value, so that secrets stay out of the environment.
 """
 
 from __future__ import annotations
@@ -22,34 +22,36 @@ SettingsType = TypeVar("SettingsType", bound=msgspec.Struct)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a producer can be told. The worker's settings begin with these too."""
+    """The settings of a producer. A worker has them too."""
 
-    #: Where Redis is: see `headrace.connection.url`. Falls back to REDIS_URL.
+    #: The URL of Redis, see `headrace.connection.url`. Without it, REDIS_URL is used.
     redis_url: str = "redis://127.0.0.1:6379/0"
-    #: Put before every key; kombu's `global_keyprefix`. Ends in one of `: _ - .`, as Celery's results want it.
+    #: Prefix of every key; kombu's `global_keyprefix`. It ends in one of `: _ - .`, as Celery requires.
     key_prefix: Annotated[str, msgspec.Meta(pattern=r"^(.*[:_.-])?$")] = ""
-    #: How long a connection may take to open, and a command to be answered.
+    #: Seconds for opening a connection, and for the reply to a command.
     connect_timeout: Seconds = 5.0
     command_timeout: Seconds = 10.0
-    #: How long an outcome can be read. Celery's own default is a day.
+    #: Seconds for which an outcome can be read. Celery's own default is a day.
     result_ttl: Annotated[int, msgspec.Meta(gt=0)] = 86_400
-    #: How long the record of a job that never ended is kept: the time an id is protected from a second use.
+    #: Seconds for which the record of an unfinished job is kept, and its id is protected from a second use.
     job_ttl: Annotated[int, msgspec.Meta(gt=0)] = 7 * 86_400
-    #: Jobs that may wait in one queue before `submit` raises QueueFull; 0 is no limit.
+    #: Most jobs that may wait in a queue; beyond it, `submit` raises QueueFull. 0 is no limit.
     queue_limit: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
-    #: Bytes one job's instances may take as JSON.
+    #: Most bytes of a job's instances as JSON.
     max_job_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
-    #: Keys that jobs are signed with, `id:secret,id:secret`: the first signs, all verify.
-    #: See `headrace.wire.signing`.
+    #: Keys that jobs are signed with, `id:secret,id:secret`. The first key signs, all keys verify.
     job_keys: str = ""
-    #: How long a producer trusts a contract it has read before it reads it again.
+    #: Seconds for which a producer caches a contract.
     contract_ttl: Seconds = 10.0
 
 
 def load_settings(kind: type[SettingsType], environ: Mapping[str, str] | None = None) -> SettingsType:
-    """The settings of a kind, from the environment. Raises SettingError naming the variable that is wrong."""
+    """Load settings from the environment. `kind` is the class of the settings.
+
+    Raises SettingError, which names the variable with an invalid value.
+    """
     environ = os.environ if environ is None else environ
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for field in msgspec.structs.fields(kind):
         variable = PREFIX + field.name.upper()
         value = _read(environ, variable)
@@ -58,12 +60,12 @@ def load_settings(kind: type[SettingsType], environ: Mapping[str, str] | None = 
             value = _read(environ, variable)
         if value is None:
             continue
-        given[field.name] = value
+        values[field.name] = value
         try:
             msgspec.convert(value, field.type, strict=False)
         except msgspec.ValidationError as error:
             raise SettingError(f"{variable} cannot be used: {_reason(error)}") from None
-    return msgspec.convert(given, kind, strict=False)
+    return msgspec.convert(values, kind, strict=False)
 
 
 def _read(environ: Mapping[str, str], variable: str) -> str | None:

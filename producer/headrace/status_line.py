@@ -1,4 +1,4 @@
-"""One line of a terminal, drawn again and again; where there is no terminal, a plain line every few seconds."""
+"""A line on a terminal that shows the progress of a task; without a terminal, a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-#: Seconds between two drawings, and two plain lines.
-_DRAW, _LOG = 0.1, 5.0
+#: Seconds between two updates on a terminal, and between two plain lines.
+_UPDATE_SECONDS, _LOG_SECONDS = 0.1, 5.0
 
 
 class StatusLine:
-    """Says how far something is, on a stream. The words are made only when they are shown."""
+    """A status line on a stream. Its text is made only when it is shown.
+
+    `terminal` tells whether the stream is a terminal.
+    """
 
     def __init__(self, stream: TextIO, *, terminal: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -22,31 +25,31 @@ class StatusLine:
         self._drawn = False
 
     def elapsed_if_due(self) -> float | None:
-        """Seconds since the beginning when it is time to show something, else None."""
+        """Return the seconds since the start if the line is due for an update, else None."""
         now = self._clock()
-        if now - self._shown < (_DRAW if self._terminal else _LOG):
+        if now - self._shown < (_UPDATE_SECONDS if self._terminal else _LOG_SECONDS):
             return None
         self._shown = now
         return now - self._started
 
     def show(self, make_text: Callable[[int | None], str]) -> None:
-        """Show words, made for so many columns of a terminal, or for None where there is no terminal."""
+        """Show the text that `make_text` returns. Its argument is the columns of the terminal; None without one."""
         if not self._terminal:
             self.write_line(make_text(None))
             return
-        # Back to the first column, and clear what the former line had more.
+        # Go back to the first column, and clear the rest of a longer former line.
         self._stream.write(f"\r{make_text(shutil.get_terminal_size().columns)}\x1b[K")
         self._stream.flush()
         self._drawn = True
 
     def write_line(self, text: str) -> None:
-        """A line that stays."""
+        """Write a line that stays, in place of the status line."""
         self.close()
         self._stream.write(text + "\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """Leave the line, and nothing on it."""
+        """Clear the status line."""
         if self._drawn:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -1,12 +1,12 @@
-"""Words for people: counts, sizes, durations and suggestions of names."""
+"""Texts for people: counts, sizes, durations and suggestions of names."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-#: Characters of a name that are compared: a name out of a message can be megabytes long.
-_NAME_CHARACTERS = 64
+#: Most characters of a name that are compared, as a name from a message can be megabytes long.
+_MAX_CHARACTERS = 64
 
 
 def plural(count: int, noun: str) -> str:
@@ -15,19 +15,19 @@ def plural(count: int, noun: str) -> str:
 
 
 def nearest_name(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the name that `name` is probably a slip of, or None. `cutoff` is a ratio of difflib's."""
-    near = difflib.get_close_matches(name[:_NAME_CHARACTERS], list(names), n=1, cutoff=cutoff)
-    return near[0] if near else None
+    """Return the most similar of `names`, or None if none is similar. `cutoff` is a ratio of difflib's."""
+    matches = difflib.get_close_matches(name[:_MAX_CHARACTERS], list(names), n=1, cutoff=cutoff)
+    return matches[0] if matches else None
 
 
 def did_you_mean(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Return `; did you mean 'churn'?`, or an empty string where no name is near."""
-    near = nearest_name(name, names, cutoff=cutoff)
-    return f"; did you mean {near!r}?" if near else ""
+    """Return `; did you mean 'churn'?`, or an empty string if no name is similar."""
+    nearest = nearest_name(name, names, cutoff=cutoff)
+    return f"; did you mean {nearest!r}?" if nearest else ""
 
 
 def format_duration(ms: float) -> str:
-    """Return milliseconds as people write them: `4.2 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`."""
+    """Return a duration in milliseconds as people write it: `4.2 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`."""
     if ms < 1000:
         return f"{ms:.3g} ms"
     if ms < 60_000:

@@ -1,3 +1,3 @@
-"""The version of this distribution. headrace-worker bears the same."""
+"""The version of the distribution `headrace`. `headrace-worker` has the same version."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What producers and workers tell each other about models, in Redis: contracts, aliases and loaded versions.
+"""Facts about models that producers and workers share in Redis: contracts, aliases and loaded versions.
 
 - `contract.py`: the types of a contract.
 - `validation.py`: the check of instances against a contract.

@@ -116,9 +116,9 @@ class ContractCache:
         read_at, cached = self._aliases.get(model, (0.0, None))
         if cached is not None and now - read_at < self._ttl:
             return cached
-        found = aliases.decode_aliases(model, (yield aliases.read_aliases(self._keys, model)))
-        self._aliases[model] = (now, found)
-        return found
+        fresh = aliases.decode_aliases(model, (yield aliases.read_aliases(self._keys, model)))
+        self._aliases[model] = (now, fresh)
+        return fresh
 
     def was_read_at(self, model: str, version: str | None, now: float) -> bool:
         """Decide whether the contract was read at the time `now`, so that reading it again tells nothing new."""

@@ -144,16 +144,16 @@ def test_outputs_keep_their_shape_and_their_classes() -> None:
 
     assert says(proba("a", "b"), proba("a", "b", "c")) == [
         (True, "predict also predicts the classes c"),
-        (True, "predict_proba gives a list of 3, no longer a list of 2"),
+        (True, "predict_proba returns a list of 3, no longer a list of 2"),
         (True, "predict_proba also predicts the classes c"),
     ]
     assert (False, "predict no longer predicts the classes c") in says(proba("a", "b", "c"), proba("a", "b"))
     assert says(proba("a", "b"), proba("b", "a")) == [
-        (True, "predict_proba gives its classes in another order: b, a")
+        (True, "predict_proba returns its classes in another order: b, a")
     ]
     numbers = contract()
     assert says(numbers, contract(methods={"predict": Output(shape=(), classes=("a",))})) == [
-        (True, "predict gives the classes a, no longer numbers")
+        (True, "predict returns the classes a, no longer numbers")
     ]
 
 
