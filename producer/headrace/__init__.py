@@ -9,8 +9,8 @@ A client submits a job and waits for its prediction:
 The packages, each importing only from those after it:
 
 - `cli/`: the command line.
-- `batch/`: predictions for the rows of a file. `testing/`: clients for tests without Redis. `monitor/`: an overview
-  of the queues and of what happens. `doctor/`: checks of Redis and of a service.
+- `batch/`: predictions for the rows of a file. `testing/`: clients for tests, without Redis. `monitor/`: an
+  overview of queues and events. `doctor/`: checks of Redis and of a service.
 - `client/`: the clients, job handles and dead letters.
 - `dead_letters/`: listing, replay and purge of dead letters.
 - `submit/`: from arguments to an accepted job. `inspection/`: the state and history of a job, and queue depths.
@@ -19,8 +19,8 @@ The packages, each importing only from those after it:
 - `connection/`: Redis.
 - `wire/`: the wire format.
 
-And single modules: `settings.py`, `errors.py`, `clock.py`, `text.py`, `status_line.py`, `version.py`. `contract.py`
-and `outcome.py` are public import paths of types.
+And single modules: `settings.py`, `errors.py`, `clock.py`, `text.py`, `status_line.py`, `version.py`.
+`contract.py` and `outcome.py` are public import paths of types.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class StatusLine:
         return now - self._started
 
     def show(self, make_text: Callable[[int | None], str]) -> None:
-        """Show the text that `make_text` returns. Its argument is the columns of the terminal; None without one."""
+        """Show the text that `make_text` returns for the terminal's columns, or for None without a terminal."""
         if not self._terminal:
             self.write_line(make_text(None))
             return
