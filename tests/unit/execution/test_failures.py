@@ -1,4 +1,4 @@
-"""From an exception to a failure: what is kept, what is struck out, and that nothing of it can break a claim."""
+"""A failure describes its exception without a value of the job, and no exception can break a claim."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stored(failure: Failure) -> str:
     return encode_outcome(failure, datetime.now(UTC)).decode()
 
 
-# --- what a failure says -----------------------------------------------------------------------------
+# --- the failure of an exception ---
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def stored(failure: Failure) -> str:
         (SystemExit(3), "permanent"),
     ],
 )
-def test_the_reason_is_told_by_the_kind_of_error(error: BaseException, reason: str):
+def test_the_reason_follows_from_the_class_of_the_error(error: BaseException, reason: str):
     assert failed(error).reason == reason
 
 
-def test_a_message_of_ours_is_kept_as_it_is_and_needs_no_traceback():
+def test_headraces_own_message_is_kept_unchanged_and_has_no_traceback():
     failure = failed(InvalidInput("churn@1: instance 0: 'age' is a string, must be a number"), {"age": "string"})
     assert failure.message == "churn@1: instance 0: 'age' is a string, must be a number"
     assert failure.traceback is None
@@ -70,26 +70,26 @@ def test_a_traceback_shows_the_frames_of_an_error_and_of_its_cause_but_no_messag
     assert "outer words" not in failure.traceback
 
 
-def test_errors_that_cause_each_other_end():
+def test_the_traceback_of_errors_that_cause_each_other_is_finite():
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
     assert failed(first).traceback is not None
 
 
-def test_an_error_without_words_is_a_failure_all_the_same():
-    class Unsayable(Exception):
+def test_an_error_whose_message_cannot_be_read_is_a_failure():
+    class Unreadable(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no words")
 
-    failure = failed(Unsayable())
-    assert (failure.error, failure.message) == ("Unsayable", "(its message cannot be read)")
+    failure = failed(Unreadable())
+    assert (failure.error, failure.message) == ("Unreadable", "(its message cannot be read)")
 
 
-def test_a_message_json_cannot_hold_is_stored_all_the_same():
+def test_a_message_that_json_cannot_hold_is_stored_replaced():
     assert json.loads(stored(failed(ValueError("cut off: \ud83d"))))["status"] == "FAILURE"
 
 
-def test_of_a_huge_message_the_beginning_is_kept():
+def test_the_start_of_a_huge_message_is_kept():
     failure = failed(ValueError("the beginning " + "and so on " * 1_000_000))
     assert failure.message.startswith("the beginning and so on")
     assert failure.message.endswith(" ...")
@@ -97,7 +97,7 @@ def test_of_a_huge_message_the_beginning_is_kept():
 
 
 @pytest.mark.parametrize("before", range(1_980, 2_005))
-def test_a_value_cut_off_with_the_end_of_a_message_is_struck_out_too(before: int):
+def test_a_value_that_is_cut_at_the_end_of_a_message_is_removed_too(before: int):
     failure = failed(ValueError("x" * (before - 1) + " Rumpelstiltskin " + "y" * 100), "Rumpelstiltskin")
     assert "Rum" not in failure.message
 
@@ -111,14 +111,14 @@ def test_a_value_cut_off_with_the_end_of_a_message_is_struck_out_too(before: int
         (["crash", "error:Throttled"], "attempts exhausted", "Throttled", "2 times (crash, error:Throttled)"),
     ],
 )
-def test_a_job_given_up_for_its_attempts_tells_them(causes: list[str], reason: Any, error: str, message: str):
+def test_a_job_given_up_for_its_attempts_lists_them(causes: list[str], reason: Any, error: str, message: str):
     attempts = [Attempt(cause=cause, owner="me/1", at_ms=1, claim_size=1) for cause in causes]
     failure = failure_from_attempts(Job(id="a", model="churn", instances=[]), attempts, reason)
     assert (failure.job, failure.reason, failure.error) == ("a", reason, error)
     assert message in failure.message
 
 
-# --- what is struck out ------------------------------------------------------------------------------
+# --- redaction ---
 
 _WORDS = st.text("abcdefghijklmnopqrstuvwxyzäöüéßñøπж", min_size=5, max_size=12).map(lambda word: f"q{word}q")
 _TEXTS = st.lists(_WORDS, min_size=1, max_size=3).map(" ".join) | st.from_regex(
@@ -163,7 +163,7 @@ _QUOTED_NUMBERS: list[Callable[[Any], str]] = [
 ]
 
 
-def _holders(value: Any) -> list[list[Instance]]:
+def _instances_with(value: Any) -> list[list[Instance]]:
     return [
         [{"plan": value, "age": 3}],
         [[1.5, value]],
@@ -176,13 +176,13 @@ def _holders(value: Any) -> list[list[Instance]]:
 @given(_TEXTS, st.sampled_from(_QUOTED_TEXTS), st.integers(0, 4))
 @example("Zoë Ångström", ascii, 0)
 @example("AB123456", _QUOTED_TEXTS[-2], 1)
-def test_a_text_out_of_an_instance_stands_in_no_failure(value: str, quote: Callable[[Any], str], place: int):
+def test_no_failure_holds_a_text_of_an_instance(value: str, quote: Callable[[Any], str], holder: int):
     error = raised(ValueError(f"it was {quote(value)} here"), raised(TypeError(quote(value))))
-    said = stored(failed(error, *_holders(value)[place]))
-    assert PLACEHOLDER in said
-    message = json.loads(said)["result"]["exc_message"][0]
+    text = stored(failed(error, *_instances_with(value)[holder]))
+    assert PLACEHOLDER in text
+    message = json.loads(text)["result"]["exc_message"][0]
     for word in value.casefold().split():
-        assert word not in said.casefold()
+        assert word not in text.casefold()
         assert word[:4] not in message.casefold()
 
 
@@ -191,8 +191,8 @@ def test_a_text_out_of_an_instance_stands_in_no_failure(value: str, quote: Calla
     st.sampled_from(_QUOTED_NUMBERS),
     st.integers(0, 4),
 )
-def test_a_number_out_of_an_instance_stands_in_no_failure(value: float, quote: Callable[[Any], str], place: int):
-    message = failed(ValueError(f"it was {quote(value)} here"), *_holders(value)[place]).message
+def test_no_failure_holds_a_number_of_an_instance(value: float, quote: Callable[[Any], str], holder: int):
+    message = failed(ValueError(f"it was {quote(value)} here"), *_instances_with(value)[holder]).message
     assert message.startswith("it was ")
     assert message.endswith(" here")
     digits = sum(map(str.isdigit, message.replace("float64", "").replace("float32", "")))
@@ -218,7 +218,7 @@ def test_a_number_out_of_an_instance_stands_in_no_failure(value: float, quote: C
         ("[41, 42, 43]", [41, 42, 43], f"[{PLACEHOLDER}]"),
     ],
 )
-def test_values_are_struck_out_one_by_one(message: str, instance: Instance, expected: str):
+def test_values_are_replaced_one_by_one(message: str, instance: Instance, expected: str):
     assert redact(message, [instance]) == expected
 
 
@@ -231,11 +231,11 @@ def test_values_are_struck_out_one_by_one(message: str, instance: Instance, expe
         "column 'age' of DataFrame",
     ],
 )
-def test_what_stands_in_no_instance_is_kept(message: str):
+def test_words_that_no_instance_holds_are_kept(message: str):
     assert redact(message, [{"age": 41.5, "plan": "gold", "member": True, "since": None}]) == message
 
 
-def test_instances_of_any_depth_and_size_are_looked_through():
+def test_instances_of_any_depth_and_size_are_searched():
     deep: Any = "Rumpelstiltskin"
     for _ in range(100_000):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""A claim is opened: every message goes to one place, and none can stop the others."""
+"""Every message of a claim is sorted into one list, and no message can stop the others."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from headrace_worker.manifest import Limits
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def frame(job: str = "a", **options: Any) -> bytes:
+def message(job: str = "a", **options: Any) -> bytes:
     return encode_message(Job(id=job, model="churn", instances=[{"secret": "Xyzzy"}], **options))
 
 
-def tried(message: bytes, *causes: str, company: int = 1) -> bytes:
+def with_history(message: bytes, *causes: str, claim_size: int = 1) -> bytes:
     attempts = [
-        Attempt(cause=cause, owner="owner/1", at_ms=1_700_000_000_000, claim_size=company) for cause in causes
+        Attempt(cause=cause, owner="owner/1", at_ms=1_700_000_000_000, claim_size=claim_size) for cause in causes
     ]
     return encode_queued_message(attempts, message)
 
 
-def opened(frames: Sequence[bytes], limits: Limits | None = None) -> ParsedClaim:
-    return open_claim(frames, "predict.churn", NOW, lambda job: limits or Limits())
+def parsed(queued_messages: Sequence[bytes], limits: Limits | None = None) -> ParsedClaim:
+    return open_claim(queued_messages, "predict.churn", NOW, lambda job: limits or Limits())
 
 
-def message(args: Any, kwargs: Any = None, **headers: Any) -> bytes:
+def celery_message(args: Any, kwargs: Any = None, **headers: Any) -> bytes:
     """A message as any Celery client may write it."""
     body = json.dumps([args, kwargs or {}, None]).encode()
     return json.dumps(
@@ -48,34 +48,34 @@ def message(args: Any, kwargs: Any = None, **headers: Any) -> bytes:
     ).encode()
 
 
-def places(claim: ParsedClaim) -> list[str]:
+def kinds(claim: ParsedClaim) -> list[str]:
     return [
         *["job"] * len(claim.jobs),
-        *["ended"] * len(claim.finished),
+        *["finished"] * len(claim.finished),
         *["malformed"] * len(claim.malformed),
-        *["early"] * len(claim.not_due),
+        *["not due"] * len(claim.not_due),
     ]
 
 
-def only(frames: Sequence[bytes], limits: Limits | None = None) -> Failure:
-    claim = opened(frames, limits)
-    assert places(claim) == ["ended"]
+def the_only_failure(queued_messages: Sequence[bytes], limits: Limits | None = None) -> Failure:
+    claim = parsed(queued_messages, limits)
+    assert kinds(claim) == ["finished"]
     [result] = claim.finished
-    assert encode_queued_message(result.claimed.attempts, result.claimed.message) == frames[0]
+    assert encode_queued_message(result.claimed.attempts, result.claimed.message) == queued_messages[0]
     assert isinstance(result.value, Failure)
     return result.value
 
 
 def test_jobs_are_read_in_their_order_and_keep_their_messages_and_attempts():
-    claim = opened([frame("a"), tried(frame("b"), "crash"), frame("c")])
+    claim = parsed([message("a"), with_history(message("b"), "crash"), message("c")])
     assert [claimed.job.id for claimed in claim.jobs] == ["a", "b", "c"]
-    assert [claimed.message for claimed in claim.jobs] == [frame("a"), frame("b"), frame("c")]
+    assert [claimed.message for claimed in claim.jobs] == [message("a"), message("b"), message("c")]
     assert [[attempt.cause for attempt in claimed.attempts] for claimed in claim.jobs] == [[], ["crash"], []]
 
 
 def test_a_job_has_the_reply_channel_of_the_client_that_waits():
     channel = "0123456789abcdef" * 2
-    waited_for, not_waited_for = opened([frame("a", reply_to=channel), frame("b")]).jobs
+    waited_for, not_waited_for = parsed([message("a", reply_to=channel), message("b")]).jobs
     assert (waited_for.reply_channel, not_waited_for.reply_channel) == (channel, None)
 
 
@@ -88,7 +88,7 @@ def test_a_job_has_the_reply_channel_of_the_client_that_waits():
         b"\x01crash,owner,1;",
         b"\x01crash,owner,1;\n",
         b"\x01crash,owner,1,1;\n",
-        b"\x01crash,owner,1,1;\n\x01crash,owner,1,1;\n" + frame(),
+        b"\x01crash,owner,1,1;\n\x01crash,owner,1,1;\n" + message(),
         b"\x01\xff\xfe;\ngarbage",
         b"\xff\xfe\xfd",
         b"null",
@@ -96,25 +96,25 @@ def test_a_job_has_the_reply_channel_of_the_client_that_waits():
         b"{}",
         b'{"body": 1, "headers": {}, "properties": {}}',
         b'{"body": "%%%", "headers": {"id": "a", "task": "headrace.predict"}, "properties": {}}',
-        frame()[:-1],
-        frame() + b"}",
-        frame().replace(b"headrace.predict", b"another.task"),
-        message([], id=None),
-        message([], id=""),
-        message([], id=7),
+        message()[:-1],
+        message() + b"}",
+        message().replace(b"headrace.predict", b"another.task"),
+        celery_message([], id=None),
+        celery_message([], id=""),
+        celery_message([], id=7),
         b"[" * 1_000_000,
     ],
 )
-def test_what_is_no_job_is_kept_whole_and_stops_no_other(garbage: bytes):
-    claim = opened([frame("a"), garbage, frame("b")])
+def test_a_malformed_message_is_kept_whole_and_stops_no_other(garbage: bytes):
+    claim = parsed([message("a"), garbage, message("b")])
     assert [claimed.job.id for claimed in claim.jobs] == ["a", "b"]
     [malformed] = claim.malformed
     assert encode_queued_message(malformed.attempts, malformed.message) == garbage
 
 
-@given(st.lists(st.binary() | st.binary().map(lambda tail: b"\x01" + tail) | st.just(frame()), max_size=8))
-def test_every_message_is_in_one_place(frames: list[bytes]):
-    assert len(places(opened(frames))) == len(frames)
+@given(st.lists(st.binary() | st.binary().map(lambda tail: b"\x01" + tail) | st.just(message()), max_size=8))
+def test_every_message_is_in_one_list(queued_messages: list[bytes]):
+    assert len(kinds(parsed(queued_messages))) == len(queued_messages)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_every_message_is_in_one_place(frames: list[bytes]):
         (["churn", [1]], {"metadata": "Xyzzy"}),
     ],
 )
-def test_wrong_arguments_are_the_outcome_of_their_job_and_are_not_repeated(args: Any, kwargs: Any):
-    failure = only([message(args, kwargs)])
+def test_wrong_arguments_are_the_outcome_of_their_job_and_are_not_quoted(args: Any, kwargs: Any):
+    failure = the_only_failure([celery_message(args, kwargs)])
     assert (failure.job, failure.reason) == ("a", "bad input")
     assert failure.message.startswith(("a job's arguments are", "a job's options are"))
     assert "Xyzzy" not in failure.message
@@ -142,55 +142,57 @@ def test_wrong_arguments_are_the_outcome_of_their_job_and_are_not_repeated(args:
 
 @pytest.mark.parametrize("header", ["eta", "expires"])
 @pytest.mark.parametrize("moment", ["tomorrow", "2030-13-01", ""])
-def test_a_moment_that_is_none_is_bad_input(header: str, moment: str):
-    assert only([message(["churn", [1]], **{header: moment})]).reason == "bad input"
+def test_an_invalid_time_is_bad_input(header: str, moment: str):
+    assert the_only_failure([celery_message(["churn", [1]], **{header: moment})]).reason == "bad input"
 
 
-def test_a_job_whose_time_has_not_come_waits_whole():
-    delayed = frame(eta=NOW + timedelta(seconds=1.5))
-    [(milliseconds, kept)] = opened([delayed]).not_due
-    assert kept == delayed
+def test_a_job_that_is_not_due_waits_unchanged():
+    delayed = message(eta=NOW + timedelta(seconds=1.5))
+    [(milliseconds, queued_message)] = parsed([delayed]).not_due
+    assert queued_message == delayed
     assert 1500 <= milliseconds <= 1501
 
 
-def test_a_job_that_was_tried_waits_with_its_attempts():
-    delayed = tried(frame(eta=NOW + timedelta(hours=1)), "crash")
-    assert [kept for _, kept in opened([delayed]).not_due] == [delayed]
+def test_a_job_that_was_tried_waits_with_its_history():
+    delayed = with_history(message(eta=NOW + timedelta(hours=1)), "crash")
+    assert [queued_message for _, queued_message in parsed([delayed]).not_due] == [delayed]
 
 
 @pytest.mark.parametrize("eta", [NOW, NOW - timedelta(days=1)])
-def test_a_job_whose_time_has_come_runs(eta: datetime):
-    assert places(opened([frame(eta=eta)])) == ["job"]
+def test_a_job_that_is_due_runs(eta: datetime):
+    assert kinds(parsed([message(eta=eta)])) == ["job"]
 
 
-def test_the_end_of_time_is_a_time():
-    claim = opened([message(["churn", [1]], eta="9999-12-31T23:59:59.999999-14:00")])
-    assert places(claim) == ["early"]
+def test_the_latest_time_is_valid():
+    claim = parsed([celery_message(["churn", [1]], eta="9999-12-31T23:59:59.999999-14:00")])
+    assert kinds(claim) == ["not due"]
 
 
-def test_celery_s_moments_without_a_zone_are_utc():
-    assert places(opened([message(["churn", [1]], eta="2030-01-01T00:00:01")])) == ["early"]
-    assert places(opened([message(["churn", [1]], eta="2029-12-31T23:59:59")])) == ["job"]
+def test_celerys_times_without_a_zone_are_utc():
+    assert kinds(parsed([celery_message(["churn", [1]], eta="2030-01-01T00:00:01")])) == ["not due"]
+    assert kinds(parsed([celery_message(["churn", [1]], eta="2029-12-31T23:59:59")])) == ["job"]
 
 
-# --- tried before --------------------------------------------------------------------------------------
+# --- jobs with earlier attempts ---
 
 
 def test_a_job_is_tried_until_its_attempts_are_used_up():
-    assert places(opened([tried(frame(), "crash", "lease_expired")])) == ["job"]
-    failure = only([tried(frame(), "crash", "lease_expired", "crash")])
+    assert kinds(parsed([with_history(message(), "crash", "lease_expired")])) == ["job"]
+    failure = the_only_failure([with_history(message(), "crash", "lease_expired", "crash")])
     assert (failure.reason, failure.error) == ("crash", "WorkerLostError")
     assert "3 times (crash, lease_expired, crash)" in failure.message
 
 
-def test_a_job_that_took_too_long_alone_is_given_up_and_one_in_company_is_not():
-    failure = only([tried(frame(), "timeout")])
+def test_a_job_that_timed_out_alone_is_given_up_and_one_that_timed_out_with_others_is_not():
+    failure = the_only_failure([with_history(message(), "timeout")])
     assert (failure.reason, failure.error) == ("timeout", "TimeLimitExceeded")
-    assert places(opened([tried(frame(), *["timeout"] * 9, company=2)])) == ["job"]
+    assert kinds(parsed([with_history(message(), *["timeout"] * 9, claim_size=2)])) == ["job"]
 
 
-def test_a_job_in_wait_when_its_model_s_attempts_were_lowered_is_given_up():
-    failure = only([tried(frame(), "error:Throttled", "error:Throttled")], Limits(max_attempts=1))
+def test_a_waiting_job_is_given_up_when_its_models_max_attempts_is_lowered():
+    failure = the_only_failure(
+        [with_history(message(), "error:Throttled", "error:Throttled")], Limits(max_attempts=1)
+    )
     assert (failure.reason, failure.error) == ("attempts exhausted", "Throttled")
     assert "2 times" in failure.message
 
@@ -199,22 +201,22 @@ def test_the_limits_are_those_of_the_job_s_model():
     def limits_of(job: Job) -> Limits:
         return Limits(max_attempts=1 if job.id == "a" else 9)
 
-    crashed = [tried(frame(name), "crash") for name in ("a", "b")]
+    crashed = [with_history(message(name), "crash") for name in ("a", "b")]
     claim = open_claim(crashed, "predict.churn", NOW, limits_of)
     assert [claimed.job.id for claimed in claim.jobs] == ["b"]
     assert [result.claimed.job.id for result in claim.finished] == ["a"]
 
 
-def test_nobody_is_asked_for_the_limits_of_a_job_that_runs_for_the_first_time():
+def test_the_limits_of_a_job_that_runs_for_the_first_time_are_not_read():
     def limits_of(job: Job) -> Limits:
         raise AssertionError
 
-    assert places(open_claim([frame()], "predict.churn", NOW, limits_of)) == ["job"]
+    assert kinds(open_claim([message()], "predict.churn", NOW, limits_of)) == ["job"]
 
 
 @pytest.mark.parametrize(
     ("args", "model"), [(["churn"], "churn"), (["Xyzzy"], ""), ([], ""), ([["churn"]], ""), ([{"a": 1}], "")]
 )
-def test_only_a_name_that_is_known_is_taken_out_of_wrong_arguments(args: Any, model: str):
-    [result] = opened([message(args)]).finished
+def test_wrong_arguments_give_the_model_only_if_it_is_the_queues(args: Any, model: str):
+    [result] = parsed([celery_message(args)]).finished
     assert result.claimed.job.model == model

@@ -1,4 +1,4 @@
-"""What holds in a pool process, each time in one of its own: limits of memory, and when it may be interrupted."""
+"""A pool process has a memory limit, and is interrupted only while a model runs. Each test forks one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from headrace.errors import SettingError
 from headrace_worker.execution.pool_process import check_memory_limit, max_resident_kilobytes
 
-BEGIN = """
+PREAMBLE = """
 import os, signal
 from billiard.exceptions import SoftTimeLimitExceeded
 from headrace_worker.execution.pool_process import interruptible, is_short_of_memory, isolate, claim_signals
@@ -26,10 +26,10 @@ isolate({limit})
 """
 
 
-def in_a_process(script: str, limit: int = 0) -> tuple[int, str]:
-    """Its exit code, and what it printed."""
+def run_in_process(script: str, limit: int = 0) -> tuple[int, str]:
+    """Return the exit code and the output of a script that runs as a pool process, with a limit in bytes."""
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN.replace("{limit}", str(limit)) + script],
+        [sys.executable, "-c", PREAMBLE.replace("{limit}", str(limit)) + script],
         check=False,
         capture_output=True,
         text=True,
@@ -51,20 +51,20 @@ with claim_signals():
     soft_limit()
     print("published")
 """
-    assert in_a_process(script) == (0, "opened\ninterrupted\npublished\n")
+    assert run_in_process(script) == (0, "opened\ninterrupted\npublished\n")
 
 
-def test_a_soft_limit_that_comes_late_is_not_the_next_claims() -> None:
+def test_a_soft_limit_that_arrives_late_does_not_interrupt_the_next_claim() -> None:
     script = """
 soft_limit()
 with claim_signals():
     with interruptible():
         print("predicted")
 """
-    assert in_a_process(script) == (0, "predicted\n")
+    assert run_in_process(script) == (0, "predicted\n")
 
 
-def test_a_process_told_to_end_first_finishes_its_claim() -> None:
+def test_a_terminated_process_first_finishes_its_claim() -> None:
     script = """
 with claim_signals():
     os.kill(os.getpid(), signal.SIGTERM)
@@ -72,10 +72,10 @@ with claim_signals():
 os.kill(os.getpid(), signal.SIGTERM)
 print("never", flush=True)
 """
-    assert in_a_process(script) == (-15, "published\n")
+    assert run_in_process(script) == (-15, "published\n")
 
 
-def test_a_process_without_memory_outside_of_a_model_ends_at_once() -> None:
+def test_a_process_that_runs_out_of_memory_outside_of_a_model_ends_at_once() -> None:
     script = """
 try:
     with claim_signals():
@@ -83,24 +83,24 @@ try:
 finally:
     print("never", flush=True)
 """
-    assert in_a_process(script) == (71, "")
+    assert run_in_process(script) == (71, "")
 
 
-def test_memory_has_a_limit_and_what_is_kept_shows() -> None:
+def test_memory_is_limited_and_memory_in_use_is_measured() -> None:
     script = """
 print(is_short_of_memory())
 try:
     bytearray(1 << 40)
 except MemoryError:
     print(is_short_of_memory())
-kept = bytearray(900_000_000)
+held = bytearray(900_000_000)
 print(is_short_of_memory())
 """
-    assert in_a_process(script, limit=1_000_000_000) == (0, "False\nFalse\nTrue\n")
-    assert in_a_process(script.replace("1 << 40", "1 << 30"))[1] == "False\nFalse\n"
+    assert run_in_process(script, limit=1_000_000_000) == (0, "False\nFalse\nTrue\n")
+    assert run_in_process(script.replace("1 << 40", "1 << 30"))[1] == "False\nFalse\n"
 
 
-def test_a_limit_that_leaves_no_room_for_jobs_is_refused() -> None:
+def test_a_limit_that_leaves_no_memory_for_jobs_is_refused() -> None:
     check_memory_limit(0)
     check_memory_limit(1 << 40)
     with pytest.raises(SettingError, match="HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded"):

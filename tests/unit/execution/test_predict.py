@@ -1,4 +1,4 @@
-"""One result for each job, in their order, whatever jobs and models do."""
+"""Every job has a result, in the order of the jobs, whatever jobs and models do."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from tests.support import hostile_models
 from tests.support.claim_reports import claimed_job
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-MOST = 64
+MAX_INSTANCES = 64
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     store = Store(tmp_path_factory.mktemp("store") / "models")
-    hostile_models.add(store, max_batch_instances=MOST)
+    hostile_models.add(store, max_batch_instances=MAX_INSTANCES)
     registry = Registry(store, WorkerSettings(trust_pickle=True))
     assert not registry.preload()
     return registry
 
 
 def job(name: str, *do: str, size: float = 1.0, **options: Any) -> Job:
-    """A job of an instance for each thing to do; of one that is predicted, if none is named."""
-    instances = [hostile_models.instance(what, size=size) for what in do or ("predict",)]
+    """Return a job with an instance for each action in `do`, or with one instance that is predicted."""
+    instances = [hostile_models.instance(action, size=size) for action in do or ("predict",)]
     return Job(id=name, model="obedient", instances=instances, **options)
 
 
@@ -57,73 +57,75 @@ def run(registry: Registry, jobs: list[Job]) -> list[Value]:
     return [result.value for result in results]
 
 
-def sizes(results: list[Value]) -> list[Any]:
-    """The predictions, and the name of the error where there are none."""
-    told: list[Any] = []
-    for one in results:
-        match one:
+def summaries(values: list[Value]) -> list[Any]:
+    """Return each job's predictions, or the name of its error, or the reason of its failure."""
+    summaries: list[Any] = []
+    for value in values:
+        match value:
             case Success():
-                told.append(one.prediction.predictions)
+                summaries.append(value.prediction.predictions)
             case FailedRun():
-                told.append(type(one.error).__name__)
+                summaries.append(type(value.error).__name__)
             case _:
-                told.append(one.reason)  # type: ignore[union-attr]  # a failure
-    return told
+                summaries.append(value.reason)  # type: ignore[union-attr]  # a failure
+    return summaries
 
 
-def test_jobs_are_predicted_together_and_each_gets_its_own(registry: Registry):
+def test_jobs_are_predicted_together_and_each_gets_its_own_predictions(registry: Registry):
     jobs = [job("a", size=1), job("b", "predict", "predict", size=2), job("c", size=3)]
     outcomes = run(registry, jobs)
-    assert [one.job for one in outcomes] == ["a", "b", "c"]  # type: ignore[union-attr]
-    assert sizes(outcomes) == [[2], [4, 4], [6]]
+    assert [outcome.job for outcome in outcomes] == ["a", "b", "c"]  # type: ignore[union-attr]
+    assert summaries(outcomes) == [[2], [4, 4], [6]]
     assert hostile_models.calls == [4]
     assert outcomes[0].prediction.model == "obedient"  # type: ignore[union-attr]
     assert outcomes[0].prediction.version == "1"  # type: ignore[union-attr]
 
 
-def test_nothing_is_run_for_no_jobs(registry: Registry):
+def test_no_model_runs_without_jobs(registry: Registry):
     assert run(registry, []) == []
     assert hostile_models.calls == []
 
 
 def test_a_job_larger_than_a_batch_is_predicted_in_slices(registry: Registry):
-    instances = [hostile_models.instance(size=size) for size in range(2 * MOST + 1)]
+    instances = [hostile_models.instance(size=size) for size in range(2 * MAX_INSTANCES + 1)]
     [outcome] = run(registry, [Job(id="a", model="obedient", instances=instances)])
-    assert sizes([outcome]) == [[2.0 * size for size in range(2 * MOST + 1)]]
-    assert hostile_models.calls == [MOST, MOST, 1]
+    assert summaries([outcome]) == [[2.0 * size for size in range(2 * MAX_INSTANCES + 1)]]
+    assert hostile_models.calls == [MAX_INSTANCES, MAX_INSTANCES, 1]
 
 
-def test_a_large_job_that_fails_in_its_last_slice_fails_whole_and_once(registry: Registry):
-    [result] = run(registry, [job("a", *["predict"] * MOST, "raise")])
+def test_a_large_job_that_fails_in_its_last_slice_fails_as_a_whole_and_is_not_repeated(registry: Registry):
+    [result] = run(registry, [job("a", *["predict"] * MAX_INSTANCES, "raise")])
     assert isinstance(result, FailedRun)
-    assert hostile_models.calls == [MOST, 1]
+    assert hostile_models.calls == [MAX_INSTANCES, 1]
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3, 7, 32, 64])
-@pytest.mark.parametrize("place", [0, 0.5, 1])
-def test_one_guilty_job_fails_alone_and_is_found_in_few_calls(registry: Registry, jobs: int, place: float):
-    guilty = math.floor(place * (jobs - 1))
-    outcomes = run(registry, [job(str(at), *(["raise"] if at == guilty else [])) for at in range(jobs)])
-    assert [at for at, one in enumerate(outcomes) if isinstance(one, FailedRun)] == [guilty]
+@pytest.mark.parametrize("position", [0, 0.5, 1])
+def test_one_failing_job_fails_alone_and_is_found_in_few_calls(registry: Registry, jobs: int, position: float):
+    failing = math.floor(position * (jobs - 1))
+    values = run(registry, [job(str(index), *(["raise"] if index == failing else [])) for index in range(jobs)])
+    assert [index for index, value in enumerate(values) if isinstance(value, FailedRun)] == [failing]
     assert len(hostile_models.calls) <= 2 * math.ceil(math.log2(jobs)) + 1
 
 
-@given(st.lists(st.sampled_from(["predict", "raise", "exit", "eat memory", "give too few"]), max_size=MOST))
-def test_every_guilty_job_fails_and_no_other(registry: Registry, told: list[str]):
-    outcomes = run(registry, [job(str(at), what, size=at) for at, what in enumerate(told)])
+@given(
+    st.lists(st.sampled_from(["predict", "raise", "exit", "eat memory", "give too few"]), max_size=MAX_INSTANCES)
+)
+def test_every_failing_job_fails_and_no_other(registry: Registry, actions: list[str]):
+    outcomes = run(registry, [job(str(index), action, size=index) for index, action in enumerate(actions)])
     errors = {
         "raise": "ValueError",
         "exit": "SystemExit",
         "eat memory": "MemoryError",
         "give too few": "ModelError",
     }
-    assert sizes(outcomes) == [errors.get(what, [2.0 * at]) for at, what in enumerate(told)]
+    assert summaries(outcomes) == [errors.get(action, [2.0 * index]) for index, action in enumerate(actions)]
 
 
-def test_a_model_that_gives_too_few_predictions_fails_in_words(registry: Registry):
-    [raised] = run(registry, [job("a", "give too few", "predict")])
-    assert isinstance(raised, FailedRun)
-    assert str(raised.error) == "the model returned 1 predictions for 2 instances; it must return one for each"
+def test_too_few_predictions_are_an_error_with_both_numbers(registry: Registry):
+    [failed_run] = run(registry, [job("a", "give too few", "predict")])
+    assert isinstance(failed_run, FailedRun)
+    assert str(failed_run.error) == "the model returned 1 predictions for 2 instances; it must return one for each"
 
 
 def test_outcomes_keep_the_order_of_jobs_that_never_ran(registry: Registry):
@@ -131,33 +133,33 @@ def test_outcomes_keep_the_order_of_jobs_that_never_ran(registry: Registry):
         job("expired", expires=NOW - timedelta(seconds=1)),
         job("good"),
         Job(id="unknown", model="nobody", instances=[hostile_models.instance()]),
-        job("guilty", "raise"),
+        job("failing", "raise"),
         Job(id="bad", model="obedient", instances=[{"do": 1}]),
         job("version", version="9"),
         job("good too"),
     ]
     outcomes = run(registry, jobs)
     assert isinstance(outcomes[0], Expired)
-    assert sizes(outcomes[1:]) == [[2], "unknown model", "ValueError", "bad input", "unknown model", [2]]
+    assert summaries(outcomes[1:]) == [[2], "unknown model", "ValueError", "bad input", "unknown model", [2]]
 
 
 def test_two_jobs_of_one_id_get_an_outcome_each(registry: Registry):
-    assert sizes(run(registry, [job("a", size=1), job("a", size=2)])) == [[2], [4]]
+    assert summaries(run(registry, [job("a", size=1), job("a", size=2)])) == [[2], [4]]
 
 
-def test_an_error_is_told_with_its_job_and_model(registry: Registry):
-    [_, raised] = run(registry, [job("a"), job("b", "raise")])
-    assert isinstance(raised, FailedRun)
-    assert raised.admitted.claimed.job.id == "b"
-    assert raised.admitted.model.manifest.title == "obedient@1"
+def test_a_failed_run_names_its_job_and_model(registry: Registry):
+    [_, failed_run] = run(registry, [job("a"), job("b", "raise")])
+    assert isinstance(failed_run, FailedRun)
+    assert failed_run.admitted.claimed.job.id == "b"
+    assert failed_run.admitted.model.manifest.title == "obedient@1"
 
 
-def test_an_error_that_cannot_be_put_in_words_fails_its_job_alone(registry: Registry):
+def test_an_error_without_a_readable_message_fails_its_job_alone(registry: Registry):
     outcomes = run(registry, [job("a", "say nothing sensible"), job("b")])
-    assert sizes(outcomes) == ["Unsayable", [2]]
+    assert summaries(outcomes) == ["Unsayable", [2]]
 
 
-def test_when_time_is_up_nothing_more_is_run_and_what_was_done_stays_done(
+def test_after_the_soft_time_limit_nothing_more_runs_and_finished_batches_keep_their_results(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ):
     model = registry.get("obedient")
@@ -170,9 +172,9 @@ def test_when_time_is_up_nothing_more_is_run_and_what_was_done_stays_done(
         return [0] * len(instances)
 
     monkeypatch.setattr(model, "predict", too_slow)
-    jobs = [job(str(at), *["predict"] * MOST) for at in range(3)]
+    jobs = [job(str(index), *["predict"] * MAX_INSTANCES) for index in range(3)]
     jobs.insert(0, job("expired", expires=NOW - timedelta(seconds=1)))
     expired, *results = run(registry, jobs)
     assert isinstance(expired, Expired)
-    assert sizes(results) == [[0] * MOST, "SoftTimeLimitExceeded", "SoftTimeLimitExceeded"]
-    assert calls == [MOST, MOST]
+    assert summaries(results) == [[0] * MAX_INSTANCES, "SoftTimeLimitExceeded", "SoftTimeLimitExceeded"]
+    assert calls == [MAX_INSTANCES, MAX_INSTANCES]

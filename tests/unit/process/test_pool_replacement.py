@@ -1,4 +1,4 @@
-"""How the event loop ends a free pool process, on a stand-in for Celery's pool."""
+"""The event loop replaces free pool processes; tested with a stand-in for Celery's pool."""
 
 from __future__ import annotations
 

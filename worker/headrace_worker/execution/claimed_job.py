@@ -1,4 +1,4 @@
-"""The records of one job of a claim: as it was claimed, as it was admitted, and what became of its run.
+"""The records of one job of a claim: as it was claimed, as it was admitted, and its result.
 
     open_claim ─> ClaimedJob ─> admit ─> Admitted ─> predict ─> JobResult ─> settle, report
 
@@ -59,7 +59,7 @@ class FailedRun(msgspec.Struct, frozen=True):
 
 
 class JobResult(msgspec.Struct, frozen=True):
-    """What became of a claimed job in this claim."""
+    """The result of a claimed job in its claim."""
 
     claimed: ClaimedJob
     value: Outcome | FailedRun | NotRunnableHere

@@ -1,9 +1,9 @@
-"""A claim's way through a pool process, from the messages as they lay in Redis to one outcome for each job.
+"""Run a claim in a pool process, from its messages to one outcome for each job.
 
-    open ─> [admit ─> batches ─> predict] ─> settle ─> deliver ─> report
+    open ─> [admit ─> batches ─> predict] ─> settle ─> publish ─> report
 
-Everything of the claim is published in one step with the end of its lease, so either all of it happened or
-none; if the lease was lost meanwhile, none does, and the jobs run elsewhere.
+All decisions for a claim are published in one step together with the end of its lease, so either all take effect or
+none. If the lease has expired meanwhile, none does, and the jobs run on another worker.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ log = logging.getLogger("headrace.claims")
 
 
 class ClaimRunner:
-    """Runs claims in one pool process."""
+    """Runs claims in one pool process.
+
+    `worker` is the worker's name, as Celery has it. `result_key` returns the key of a job's outcome by job id, and
+    `ttl` is the number of seconds for which outcomes are kept. `events` also follows claims while they run.
+    """
 
     def __init__(
         self,
@@ -124,12 +128,12 @@ class ClaimRunner:
         for listener in self._listeners:
             try:
                 listener.on_claim_finished(report)
-            except Exception as error:  # noqa: BLE001  # the jobs have their outcomes, whatever their news comes to
-                # Its message may quote a payload.
-                log.error("%s failed: %s", type(listener).__qualname__, type(error).__qualname__)  # noqa: TRY400
+            except Exception as error:  # noqa: BLE001  # the outcomes are published; a listener only reports them
+                # The error's message may quote a payload.
+                log.error("the listener %s failed: %s", type(listener).__qualname__, type(error).__qualname__)  # noqa: TRY400
 
     def _limits_of(self, job: Job) -> Limits:
-        """The limits of a job's model as the store has them: to load the model may be what takes the process."""
+        """Return the limits of a job's model from the store. The model is not loaded: that may have lost the process."""
         store = self._registry.store
         try:
             return store.read_manifest(job.model, job.version or store.latest(job.model)).limits
@@ -137,10 +141,11 @@ class ClaimRunner:
             return Limits()
 
     def _drop_finished(self, parsed: ParsedClaim) -> None:
-        """Leave out the jobs that have an outcome: a job that was cancelled while it waited does not run."""
+        """Drop the jobs that have an outcome: a job that was cancelled while it waited does not run."""
         if not parsed.jobs:
             return
-        stored: list[bytes | None] = self._client.mget([self._result_key(job.job.id) for job in parsed.jobs])  # type: ignore[assignment]  # bytes
+        keys = [self._result_key(claimed.job.id) for claimed in parsed.jobs]
+        stored: list[bytes | None] = self._client.mget(keys)  # type: ignore[assignment]  # bytes
         parsed.jobs[:] = [
             claimed
             for claimed, raw in zip(parsed.jobs, stored, strict=True)
@@ -152,4 +157,4 @@ def _is_outcome(raw: bytes) -> bool:
     try:
         return decode_outcome(raw) is not None
     except (msgspec.DecodeError, RecursionError):
-        return False  # something else lies there: whether it may be overwritten is the script's to say
+        return False  # the key holds something else; the script decides whether it may be overwritten

@@ -23,7 +23,7 @@ from headrace_worker.execution.retry import Retry, decide_requeue, decide_retry,
 
 
 class ClaimDecisions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be published for a claim, and what listeners report of it."""
+    """The outcomes, dead letters and requeues to publish for a claim, and the failed runs to report."""
 
     #: By job id. If two jobs of the claim have the same id, the first outcome counts.
     outcomes: dict[str, Outcome] = {}
