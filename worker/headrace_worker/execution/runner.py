@@ -2,8 +2,8 @@
 
     open ─> [admit ─> batches ─> predict] ─> settle ─> publish ─> report
 
-All decisions for a claim are published in one step together with the end of its lease, so either all take effect or
-none. If the lease has expired meanwhile, none does, and the jobs run on another worker.
+All decisions for a claim are published in one step, together with the end of its lease, so either all take effect
+or none. If the lease has expired meanwhile, none does, and the jobs run on another worker.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class ClaimRunner:
                 log.error("the listener %s failed: %s", type(listener).__qualname__, type(error).__qualname__)  # noqa: TRY400
 
     def _limits_of(self, job: Job) -> Limits:
-        """Return the limits of a job's model from the store. The model is not loaded: that may have lost the process."""
+        """Return the limits of a job's model from the store, without loading it: that may be what crashes."""
         store = self._registry.store
         try:
             return store.read_manifest(job.model, job.version or store.latest(job.model)).limits
