@@ -1,4 +1,4 @@
-"""A model that does what its instances tell it to: fail, exit, run out of memory. For tests; `add` packages it.
+"""A model that does what each instance requests: fail, exit, run out of memory. For tests; `add` packages it.
 
 A worker that serves it needs `SERVING` in its environment.
 """
@@ -20,15 +20,15 @@ from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 from tests.support import ROOT
 
-#: The number of rows of each call of `Obedient.predict` in this process.
+#: The number of instances in each call of `Obedient.predict` in this process.
 calls: list[int] = []
 
-#: What a worker process needs to load the model: this file, and trust in pickles.
+#: The environment in which a worker process can load the model: this module, and trust in pickles.
 SERVING = {"PYTHONPATH": str(ROOT), "HEADRACE_TRUST_PICKLE": "true"}
 
 
 class Obedient(RegressorMixin, BaseEstimator):
-    """Twice the size, unless `do` says otherwise. `secret` is never looked at but in errors."""
+    """A model that predicts twice the `size` unless `do` requests something else. `secret` is for errors only."""
 
     def fit(self, table: pd.DataFrame, _: Any = None) -> Obedient:
         self.feature_names_in_ = np.array(table.columns, dtype=object)
@@ -38,49 +38,49 @@ class Obedient(RegressorMixin, BaseEstimator):
     def predict(self, table: pd.DataFrame) -> Any:
         calls.append(len(table))
         for row in table.to_dict(orient="records"):
-            _obey(row)
+            _execute(row)
         sizes = 2.0 * table["size"].to_numpy(dtype=float)
-        for place, do in enumerate(table["do"]):
+        for index, do in enumerate(table["do"]):
             match do:
-                case "tell threads":
-                    sizes[place] = max(pool["num_threads"] for pool in threadpool_info())
-                case "tell process":
-                    sizes[place] = os.getpid()
-        return sizes[1:] if "give too few" in set(table["do"]) else sizes
+                case "report threads":
+                    sizes[index] = max(pool["num_threads"] for pool in threadpool_info())
+                case "report process":
+                    sizes[index] = os.getpid()
+        return sizes[1:] if "return too few" in set(table["do"]) else sizes
 
 
-def _obey(row: dict[str, Any]) -> None:
+def _execute(row: dict[str, Any]) -> None:
     match row["do"]:
         case "raise":
-            held = dict(row)  # a local variable with the payload in it
-            raise ValueError(f"no prediction for {held!r} of size {row['size']:.2f}")
+            payload = dict(row)  # a local variable that must not appear in reports
+            raise ValueError(f"no prediction for {payload!r} of size {row['size']:.2f}")
         case "raise from":
             try:
-                _obey({**row, "do": "raise"})
+                _execute({**row, "do": "raise"})
             except ValueError as error:
-                raise RuntimeError(f"and so none for {row['secret']}") from error
+                raise RuntimeError(f"and therefore none for {row['secret']}") from error
         case "exit":
             raise SystemExit(3)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "eat memory":
             raise MemoryError(f"no room for {row['secret']}")
-        case "say nothing sensible":
-            raise Unsayable
+        case "raise unreadable":
+            raise UnreadableError
 
 
-class Unsayable(Exception):
+class UnreadableError(Exception):
     def __str__(self) -> str:
-        raise RuntimeError("no words")
+        raise RuntimeError("the message cannot be built")
 
 
 def instance(do: str = "predict", *, secret: str = "none", size: float = 1.0) -> dict[str, Any]:
-    """An instance of the model."""
+    """Return an instance that requests `do`."""
     return {"do": do, "secret": secret, "size": size}
 
 
 def add(store: Store, name: str = "obedient", *, max_batch_instances: int = 1024, ballast: int = 0) -> Manifest:
-    """Package the model into a store; `ballast` is how many bytes it takes in memory."""
+    """Package the model into a store. `ballast` is the memory it takes, in bytes."""
     rows = pd.DataFrame([instance(secret="a"), instance("predict well", secret="b", size=2.5)])
     folder = store.path.parent
     file, example = folder / f"{name}.joblib", folder / f"{name}.csv"

@@ -177,8 +177,10 @@ def test_a_pool_process_computes_in_one_thread_and_shares_the_memory_of_models(r
     with EmbeddedRedis("--appendfsync", "no") as redis, Client(redis.url) as client:
         worker = start_worker(redis.url, folder / "models", folder, concurrency=2, **hostile_models.SERVING)
         try:
-            assert client.predict("obedient", hostile_models.instance("tell threads"), timeout=20).prediction == 1
-            jobs = client.submit_many("obedient", [hostile_models.instance("tell process")] * 500)
+            assert (
+                client.predict("obedient", hostile_models.instance("report threads"), timeout=20).prediction == 1
+            )
+            jobs = client.submit_many("obedient", [hostile_models.instance("report process")] * 500)
             pids = {int(job.result(timeout=20).prediction) for job in jobs}
             pids |= children(worker.process.pid)
             assert len(pids) >= 2

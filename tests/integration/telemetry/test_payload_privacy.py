@@ -42,7 +42,7 @@ WORD, NUMBER = "RumpelMARKERstiltskin", 47118.15
 MARKERS = (PASSWORD, LOGIN.partition(":")[2], DSN_KEY, TOKEN, WORD, "47118")
 
 #: What an instance of a job may do to its model; all but the first fail.
-DEEDS = ("predict", "raise", "raise from", "eat memory", "say nothing sensible", "kill")
+DEEDS = ("predict", "raise", "raise from", "eat memory", "raise unreadable", "kill")
 #: A trace that a producer has sampled, as OpenTelemetry and Sentry write it.
 TRACED = {
     "traceparent": f"00-{'4b' * 16}-{'c3' * 8}-01",

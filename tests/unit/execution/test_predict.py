@@ -109,7 +109,7 @@ def test_one_failing_job_fails_alone_and_is_found_in_few_calls(registry: Registr
 
 
 @given(
-    st.lists(st.sampled_from(["predict", "raise", "exit", "eat memory", "give too few"]), max_size=MAX_INSTANCES)
+    st.lists(st.sampled_from(["predict", "raise", "exit", "eat memory", "return too few"]), max_size=MAX_INSTANCES)
 )
 def test_every_failing_job_fails_and_no_other(registry: Registry, actions: list[str]):
     outcomes = run(registry, [job(str(index), action, size=index) for index, action in enumerate(actions)])
@@ -117,13 +117,13 @@ def test_every_failing_job_fails_and_no_other(registry: Registry, actions: list[
         "raise": "ValueError",
         "exit": "SystemExit",
         "eat memory": "MemoryError",
-        "give too few": "ModelError",
+        "return too few": "ModelError",
     }
     assert summaries(outcomes) == [errors.get(action, [2.0 * index]) for index, action in enumerate(actions)]
 
 
 def test_too_few_predictions_are_an_error_with_both_numbers(registry: Registry):
-    [failed_run] = run(registry, [job("a", "give too few", "predict")])
+    [failed_run] = run(registry, [job("a", "return too few", "predict")])
     assert isinstance(failed_run, FailedRun)
     assert str(failed_run.error) == "the model returned 1 predictions for 2 instances; it must return one for each"
 
@@ -155,8 +155,8 @@ def test_a_failed_run_names_its_job_and_model(registry: Registry):
 
 
 def test_an_error_without_a_readable_message_fails_its_job_alone(registry: Registry):
-    outcomes = run(registry, [job("a", "say nothing sensible"), job("b")])
-    assert summaries(outcomes) == ["Unsayable", [2]]
+    outcomes = run(registry, [job("a", "raise unreadable"), job("b")])
+    assert summaries(outcomes) == ["UnreadableError", [2]]
 
 
 def test_after_the_soft_time_limit_nothing_more_runs_and_finished_batches_keep_their_results(

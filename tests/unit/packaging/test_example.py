@@ -21,7 +21,7 @@ def _read(folder: Path, name: str, content: str | bytes, estimator: Any = None) 
     return read_example(path, estimator or DummyClassifier().fit([[0], [1]], [0, 1]))
 
 
-def test_cells_of_csv_get_the_type_of_their_column(tmp_path: Path) -> None:
+def test_csv_cells_get_the_type_of_their_column(tmp_path: Path) -> None:
     text = "n,f,b,s,m\n1,1,true,x,1\n2,2.5,False,,\n-3,,,y z,x\n"
     assert _read(tmp_path, "e.csv", text) == [
         {"n": 1, "f": 1.0, "b": True, "s": "x", "m": "1"},
@@ -34,7 +34,7 @@ def test_nan_in_csv_is_a_missing_value(tmp_path: Path) -> None:
     assert _read(tmp_path, "e.csv", "a,b\n1.5,2\nNaN,3\n")[1] == {"a": None, "b": 3}
 
 
-def test_a_column_that_an_encoder_knows_as_texts_stays_texts(tmp_path: Path) -> None:
+def test_a_column_stays_texts_if_an_encoder_knows_it_as_texts(tmp_path: Path) -> None:
     table = pd.DataFrame({"zip": ["01234", "99999"], "count": [1, 2]})
     estimator = make_pipeline(OneHotEncoder(handle_unknown="ignore"), DummyClassifier()).fit(table, [0, 1])
     assert _read(tmp_path, "e.csv", "zip,count\n01234,1\n99999,2\n", estimator)[0] == {"zip": "01234", "count": 1}
@@ -50,7 +50,7 @@ def test_one_column_of_csv_is_texts_for_a_model_of_texts(tmp_path: Path) -> None
     assert _read(tmp_path, "e.csv", "text\nsome words\n42\n", estimator) == ["some words", "42"]
 
 
-def test_json_and_json_lines_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_json_and_json_lines_are_read_unchanged(tmp_path: Path) -> None:
     assert _read(tmp_path, "e.json", '[{"a": 1.0}, {"a": null}]') == [{"a": 1.0}, {"a": None}]
     assert _read(tmp_path, "e.jsonl", "[1, 2]\n[3, 4]\n") == [[1, 2], [3, 4]]
 
@@ -74,13 +74,13 @@ def test_json_and_json_lines_are_taken_as_they_are(tmp_path: Path) -> None:
         ("e.parquet", "PAR1", "must be a .csv, .json or .jsonl file"),
     ],
 )
-def test_a_file_that_is_no_example_is_refused(tmp_path: Path, name: str, content: Any, message: str) -> None:
+def test_a_malformed_example_is_refused(tmp_path: Path, name: str, content: Any, message: str) -> None:
     with pytest.raises(ModelError, match=f"the example {name}.*{message}"):
         _read(tmp_path, name, content)
 
 
-def test_a_cell_longer_than_csv_takes_is_refused(tmp_path: Path) -> None:
-    former = csv.field_size_limit(100_000)  # of the process: batches raise it
+def test_a_csv_cell_over_the_field_limit_is_refused(tmp_path: Path) -> None:
+    former = csv.field_size_limit(100_000)  # the limit is global, and batches raise it
     try:
         with pytest.raises(ModelError, match=r"the example e\.csv.*is not CSV: field larger than field limit"):
             _read(tmp_path, "e.csv", "a\n" + "x" * 200_000)
@@ -88,6 +88,6 @@ def test_a_cell_longer_than_csv_takes_is_refused(tmp_path: Path) -> None:
         csv.field_size_limit(former)
 
 
-def test_an_example_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_example_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the example none.csv cannot be read: .*: No such file"):
         read_example(tmp_path / "none.csv", None)

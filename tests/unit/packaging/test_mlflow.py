@@ -1,4 +1,4 @@
-"""MLflow model folders, written by hand as MLflow documents them and as its version 3 writes them."""
+"""MLflow model folders, written by hand in the documented form that MLflow 3 writes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from headrace_worker.packaging.mlflow import read_mlflow_model
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
-#: The order of entries and the broken lines are MLflow's.
-DESCRIBED = """\
+#: An MLmodel file with the order of entries and the line breaks that MLflow writes.
+DESCRIPTION = """\
 artifact_path: model
 flavors:
   python_function:
@@ -57,7 +57,7 @@ utc_time_created: '2026-11-23 01:02:16.933072'
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder as `mlflow.sklearn.save_model` leaves it, with a signature and an input example."""
+    """Write a folder as `mlflow.sklearn.save_model` does, with a signature and an input example."""
     table = pd.DataFrame(
         {"age": [20.0, 30.0, 40.0, 50.0] * 5, "visits": [1, 2, 3, 4] * 5, "plan": ["a", "b", "a", "b"] * 5}
     )
@@ -65,22 +65,22 @@ def folder(tmp_path: Path) -> Path:
         (StandardScaler(), ["age", "visits"]), (OneHotEncoder(handle_unknown="ignore"), ["plan"])
     )
     estimator = make_pipeline(columns, LogisticRegression()).fit(table, [0, 1] * 10)
-    made = tmp_path / "churn"
-    made.mkdir()
-    (made / "model.pkl").write_bytes(pickle.dumps(estimator))
-    skops.io.dump(estimator, made / "model.skops")
-    (made / "MLmodel").write_text(DESCRIBED.format(file="model.pkl"))
-    (made / "input_example.json").write_text(
+    folder = tmp_path / "churn"
+    folder.mkdir()
+    (folder / "model.pkl").write_bytes(pickle.dumps(estimator))
+    skops.io.dump(estimator, folder / "model.skops")
+    (folder / "MLmodel").write_text(DESCRIPTION.format(file="model.pkl"))
+    (folder / "input_example.json").write_text(
         json.dumps({"columns": ["age", "visits", "plan"], "data": [[20.0, 1, "a"], [30.0, 2, "b"]]})
     )
-    return made
+    return folder
 
 
-def _add(folder: Path, **more: Any) -> Any:
-    return package(Store(folder.parent / "store"), folder, name="churn", **more)
+def _add(folder: Path, **options: Any) -> Any:
+    return package(Store(folder.parent / "store"), folder, name="churn", **options)
 
 
-def test_the_signature_becomes_the_contract_and_the_example_comes_along(folder: Path) -> None:
+def test_the_signature_becomes_the_contract_and_the_folder_s_example_is_used(folder: Path) -> None:
     manifest = _add(folder, trust_pickle=True)
     assert manifest.contract.input == Named(
         features=(
@@ -89,23 +89,23 @@ def test_the_signature_becomes_the_contract_and_the_example_comes_along(folder: 
             Feature(name="plan", kind="string", nullable=True),
         )
     )
-    assert manifest.format == "skops"  # what a person trusted once, a worker need not
+    assert manifest.format == "skops"  # so workers need not trust a pickle
     loaded = load(Store(folder.parent / "store"), "churn", "1")
     assert loaded.predict("predict", [{"age": 30.0, "visits": 2, "plan": "b"}]) == [1]
     assert loaded.predict("predict", [{"age": 30.0, "visits": 2, "plan": None}]) in ([0], [1])
 
 
 def test_a_skops_file_in_the_folder_needs_no_trust(folder: Path) -> None:
-    (folder / "MLmodel").write_text(DESCRIBED.format(file="model.skops"))
+    (folder / "MLmodel").write_text(DESCRIPTION.format(file="model.skops"))
     assert _add(folder).methods[0] == "predict"
 
 
-def test_a_pickle_in_the_folder_is_a_pickle(folder: Path) -> None:
+def test_a_pickle_in_the_folder_needs_trust(folder: Path) -> None:
     with pytest.raises(ModelError, match="--trust-pickle"):
         _add(folder)
 
 
-def test_another_example_may_be_given_and_must_be_where_there_is_none(folder: Path) -> None:
+def test_another_example_may_be_named_and_must_be_if_the_folder_has_none(folder: Path) -> None:
     (folder / "input_example.json").unlink()
     with pytest.raises(ModelError, match="give one with --example"):
         _add(folder, trust_pickle=True)
@@ -114,7 +114,7 @@ def test_another_example_may_be_given_and_must_be_where_there_is_none(folder: Pa
     assert _add(folder, trust_pickle=True, example=example).example.instances[0]["age"] == 25.5
 
 
-def test_an_example_against_the_signature_is_refused(folder: Path) -> None:
+def test_an_example_that_does_not_fit_the_signature_is_refused(folder: Path) -> None:
     example = folder.parent / "rows.json"
     example.write_text('[{"age": 25.5, "visits": 1.5, "plan": "a"}]')
     with pytest.raises(ModelError, match="visits"):
@@ -122,28 +122,28 @@ def test_an_example_against_the_signature_is_refused(folder: Path) -> None:
 
 
 def test_without_a_signature_the_contract_is_inferred(folder: Path) -> None:
-    described = DESCRIBED.format(file="model.pkl")
-    (folder / "MLmodel").write_text(described[: described.index("signature:")])
-    given = _add(folder, trust_pickle=True).contract.input
-    assert [feature.kind for feature in given.features] == ["number", "number", "string"]
+    description = DESCRIPTION.format(file="model.pkl")
+    (folder / "MLmodel").write_text(description[: description.index("signature:")])
+    schema = _add(folder, trust_pickle=True).contract.input
+    assert [feature.kind for feature in schema.features] == ["number", "number", "string"]
 
 
-def test_a_tensor_is_a_list_of_its_shape(folder: Path) -> None:
+def test_a_tensor_becomes_an_array_of_its_shape(folder: Path) -> None:
     inputs = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 30]}}]
-    described = DESCRIBED.format(file="model.pkl")
+    description = DESCRIPTION.format(file="model.pkl")
     signature = f"signature:\n  inputs: '{json.dumps(inputs)}'\n"
-    (folder / "MLmodel").write_text(described[: described.index("signature:")] + signature)
+    (folder / "MLmodel").write_text(description[: description.index("signature:")] + signature)
     assert read_mlflow_model(folder).signature == Array(shape=(30,))
 
 
-def _described(tmp_path: Path, text: str) -> Path:
+def _write_description(tmp_path: Path, text: str) -> Path:
     (tmp_path / "model.pkl").write_bytes(b"")
     (tmp_path / "MLmodel").write_text(text)
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "error"),
     [
         ("flavors: [", "is not YAML"),
         ("- a list", "describes no model"),
@@ -161,11 +161,11 @@ def _described(tmp_path: Path, text: str) -> Path:
         ("""flavors: {sklearn: null}\nsignature: {inputs: '[{"type": "double"}]'}""", "signature"),
     ],
 )
-def test_a_folder_that_cannot_be_read_is_an_error_that_says_why(text: str, why: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=why):
-        read_mlflow_model(_described(tmp_path, text))
+def test_a_folder_that_cannot_be_read_is_reported_with_the_reason(text: str, error: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=error):
+        read_mlflow_model(_write_description(tmp_path, text))
 
 
-def test_a_folder_without_a_description_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_without_a_description_is_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no MLmodel"):
         read_mlflow_model(tmp_path)

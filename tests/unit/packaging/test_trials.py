@@ -1,4 +1,4 @@
-"""Runtimes are tried on a model: parity first, then time; what fails says why."""
+"""Runtimes are tried on a model: parity first, then speed; a trial that fails has a reason."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from headrace_worker.store.store import Store
 X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
 
 
-def _contract(given: Named | Array | Text) -> Contract:
-    return Contract(model="m", version="0", input=given, methods={"predict": Output(shape=())})
+def _contract(input_schema: Named | Array | Text) -> Contract:
+    return Contract(model="m", version="0", input=input_schema, methods={"predict": Output(shape=())})
 
 
 NAMED = Named(
@@ -52,7 +52,7 @@ EXAMPLE = [
 
 
 @pytest.mark.parametrize(
-    ("given_", "example"),
+    ("input_schema", "example"),
     [
         (NAMED, EXAMPLE),
         (Array(shape=(2, 2)), [[[1.0, 2.0], [3.0, 4.0]]]),
@@ -60,13 +60,13 @@ EXAMPLE = [
         (Text(), ["some words", ""]),
     ],
 )
-def test_generated_rows_fit_the_contract_and_are_always_the_same(given_: Any, example: Any) -> None:
-    rows = generate_instances(given_, example, 300)
-    assert check_instances(_contract(given_), rows) == rows
-    assert rows == generate_instances(given_, example, 300)
+def test_generated_instances_fit_the_contract_and_are_always_the_same(input_schema: Any, example: Any) -> None:
+    instances = generate_instances(input_schema, example, 300)
+    assert check_instances(_contract(input_schema), instances) == instances
+    assert instances == generate_instances(input_schema, example, 300)
 
 
-def test_generated_rows_reach_a_little_beyond_the_example_and_hold_what_was_never_seen() -> None:
+def test_generated_instances_go_slightly_beyond_the_example_and_have_unseen_texts() -> None:
     rows = generate_instances(NAMED, [*EXAMPLE, EXAMPLE[0] | {"age": 30.5}], 1_000)
     ages = [row["age"] for row in rows if row["age"] is not None]
     assert 18.9 < min(ages) < 20
@@ -111,22 +111,22 @@ def test_a_runtime_that_differs_or_fails_is_refused_with_the_reason() -> None:
     assert run_trial("odd", failing, _reference()).refused == "predict fails: ValueError"
 
 
-def test_a_difference_with_missing_values_only_is_said_to_be_one() -> None:
+def test_the_reason_names_missing_values_if_only_they_differ() -> None:
     reference = Reference([[None], [1.0]], {"predict": [1, 1]}, "predict")
-    found = run_trial("odd", lambda method, rows: [0 if row == [None] else 1 for row in rows], reference)
-    assert found.refused.endswith("for 1 of 2 rows, all with missing values, which the contract allows")
+    trial = run_trial("odd", lambda method, rows: [0 if row == [None] else 1 for row in rows], reference)
+    assert trial.refused.endswith("for 1 of 2 rows, all with missing values, which the contract allows")
 
 
 def test_a_call_is_measured_at_three_sizes_until_it_is_slow() -> None:
     sizes: list[int] = []
-    now = [0.0]
+    seconds = [0.0]
 
     def predict(method: str, instances: Sequence[Any]) -> list[Any]:
         sizes.append(len(instances))
-        now[0] += 0.02 * len(instances)
+        seconds[0] += 0.02 * len(instances)
         return []
 
-    assert measure(predict, _reference(), lambda: now[0]) == {1: pytest.approx(20), 64: pytest.approx(1_280)}
+    assert measure(predict, _reference(), lambda: seconds[0]) == {1: pytest.approx(20), 64: pytest.approx(1_280)}
     assert set(sizes) == {1, 64}
 
 
@@ -135,7 +135,7 @@ def _trial(name: str, *milliseconds: float, refused: str = "") -> Trial:
 
 
 @pytest.mark.parametrize(
-    ("others", "kept"),
+    ("others", "chosen"),
     [
         ([], "sklearn"),
         ([_trial("fast", 0.1, 1, 8)], "fast"),
@@ -144,50 +144,49 @@ def _trial(name: str, *milliseconds: float, refused: str = "") -> Trial:
         ([_trial("fast", 0.1, 1, 8, refused="differs")], "sklearn"),
     ],
 )
-def test_the_quickest_that_passed_is_kept_if_it_is_worth_it(others: list[Trial], kept: str) -> None:
-    found = choose_fastest([_trial("sklearn", 1, 2, 10), *others])
-    assert found is not None
-    assert found.runtime == kept
+def test_the_fastest_runtime_that_passed_is_chosen_if_it_is_fast_enough(others: list[Trial], chosen: str) -> None:
+    trial = choose_fastest([_trial("sklearn", 1, 2, 10), *others])
+    assert trial is not None
+    assert trial.runtime == chosen
 
 
-def test_rows_that_scikit_learn_refuses_are_not_compared() -> None:
+def test_instances_that_scikit_learn_refuses_are_not_compared() -> None:
     class Picky(LogisticRegression):
-        def predict(self, taken: Any) -> Any:
-            if (np.asarray(taken)[:, 0] > 1).any():
+        def predict(self, data: Any) -> Any:
+            if (np.asarray(data)[:, 0] > 1).any():
                 raise ValueError("too large")
-            return super().predict(taken)
+            return super().predict(data)
 
     estimator = Picky().fit(X, Y)
     small = [row for row in X.tolist() if row[0] <= 1]
-    contract = infer(estimator, small, model="m", given=Array(shape=(6,)))
+    contract = infer(estimator, small, model="m", input_schema=Array(shape=(6,)))
     reference = build_reference(estimator, contract, small)
-    assert len(reference.rows) > len(small) + 100
-    assert max(row[0] for row in reference.rows) <= 1
+    assert len(reference.instances) > len(small) + 100
+    assert max(row[0] for row in reference.instances) <= 1
 
 
-def _add(folder: Path, estimator: Any, runtime: str, example: Any = None, **more: Any) -> Any:
+def _add(folder: Path, estimator: Any, runtime: str, example: Any = None, **options: Any) -> Any:
     file, rows = folder / "model.skops", folder / "example.json"
     skops.io.dump(estimator, file)
     rows.write_text(json.dumps(X[:40].tolist() if example is None else example))
-    return package(Store(folder / "store"), file, name="model", example=rows, runtime=runtime, **more)
+    return package(Store(folder / "store"), file, name="model", example=rows, runtime=runtime, **options)
 
 
-def test_auto_keeps_one_that_predicts_the_same_and_records_what_it_found(tmp_path: Path) -> None:
+def test_auto_chooses_a_runtime_with_equal_predictions_and_records_its_trials(tmp_path: Path) -> None:
     estimator = HistGradientBoostingClassifier(max_iter=30).fit(X, Y)
     manifest = _add(tmp_path, estimator, "auto")
     trials = {trial.runtime: trial for trial in manifest.trials}
     assert set(trials) >= {"sklearn", "treelite", "onnx"}
     assert not trials["treelite"].refused
-    assert trials["treelite"].compared > 40 + 32  # at the least, however slow the machine
+    assert trials["treelite"].compared > 40 + 32  # the smallest number on a slow machine
     assert set(trials["sklearn"].milliseconds) == {1, 64, 1024}
-    kept = trials[manifest.runtime]
-    assert not kept.refused
+    assert not trials[manifest.runtime].refused
     loaded = load(Store(tmp_path / "store"), "model", "1")
     assert loaded.predict("predict", X.tolist()) == estimator.predict(X).tolist()
 
 
 @pytest.mark.parametrize("runtime", ["treelite", "onnx"])
-def test_the_runtime_asked_for_is_the_one_that_serves(runtime: str, tmp_path: Path) -> None:
+def test_the_requested_runtime_serves(runtime: str, tmp_path: Path) -> None:
     table, values = make_regression(100, 6, random_state=0)
     estimator = GradientBoostingRegressor(n_estimators=10).fit(table, values)
     manifest = _add(tmp_path, estimator, runtime, table[:20].tolist())
@@ -195,14 +194,13 @@ def test_the_runtime_asked_for_is_the_one_that_serves(runtime: str, tmp_path: Pa
     assert manifest.compiled is not None
     assert (tmp_path / f"store/model/1/compiled.{runtime}").stat().st_size == manifest.compiled.size
     loaded = load(Store(tmp_path / "store"), "model", "1")
-    got = loaded.predict("predict", table.tolist())
-    assert np.allclose(got, estimator.predict(table), 1e-5, 1e-3)
-    # The estimator's own methods are there as well, whatever executes them.
+    predictions = loaded.predict("predict", table.tolist())
+    assert np.allclose(predictions, estimator.predict(table), 1e-5, 1e-3)
     assert manifest.libraries[runtime.replace("onnx", "onnxruntime")]
 
 
 @pytest.mark.parametrize("runtime", ["treelite", "onnx"])
-def test_methods_a_runtime_does_not_have_stay_those_of_scikit_learn(runtime: str, tmp_path: Path) -> None:
+def test_methods_that_a_runtime_does_not_have_are_run_by_scikit_learn(runtime: str, tmp_path: Path) -> None:
     estimator = (
         LogisticRegression().fit(X, Y)
         if runtime == "onnx"
@@ -213,11 +211,11 @@ def test_methods_a_runtime_does_not_have_stay_those_of_scikit_learn(runtime: str
     for method in manifest.methods:
         with np.errstate(divide="ignore"):
             expected = getattr(estimator, method)(X)
-        got = np.array(loaded.predict(method, X.tolist()), dtype=float)
-        assert np.allclose(got[np.isfinite(expected)], expected[np.isfinite(expected)], 1e-9)
+        actual = np.array(loaded.predict(method, X.tolist()), dtype=float)
+        assert np.allclose(actual[np.isfinite(expected)], expected[np.isfinite(expected)], 1e-9)
 
 
-def test_a_runtime_that_cannot_run_it_is_an_error_when_it_was_asked_for(tmp_path: Path) -> None:
+def test_a_requested_runtime_that_cannot_run_the_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the runtime treelite cannot run the model: .*LogisticRegression"):
         _add(tmp_path, LogisticRegression().fit(X, Y), "treelite")
     with pytest.raises(ModelError, match="there is no runtime 'tensorrt' here; there are onnx, "):
@@ -225,12 +223,12 @@ def test_a_runtime_that_cannot_run_it_is_an_error_when_it_was_asked_for(tmp_path
     assert Store(tmp_path / "store").models() == []
 
 
-def test_the_usual_runtime_tries_nothing(tmp_path: Path) -> None:
+def test_the_default_runtime_makes_no_trials(tmp_path: Path) -> None:
     manifest = _add(tmp_path, RandomForestClassifier(5).fit(X, Y), "sklearn")
     assert (manifest.runtime, manifest.trials, manifest.compiled) == ("sklearn", (), None)
 
 
-def test_what_was_compiled_is_verified_before_it_is_read(tmp_path: Path) -> None:
+def test_a_compiled_artifact_is_verified_before_it_is_read(tmp_path: Path) -> None:
     _add(tmp_path, RandomForestClassifier(5, random_state=0).fit(X, Y), "treelite")
     file = tmp_path / "store/model/1/compiled.treelite"
     file.chmod(0o644)
@@ -241,7 +239,7 @@ def test_what_was_compiled_is_verified_before_it_is_read(tmp_path: Path) -> None
         load(Store(tmp_path / "store"), "model", "1", max_bytes=file.stat().st_size - 1)
 
 
-def test_a_runtime_whose_library_is_not_installed_is_named_with_what_to_install(
+def test_the_error_for_a_missing_library_names_the_extra_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, library in (("treelite", "treelite"), ("onnx", "onnxruntime")):

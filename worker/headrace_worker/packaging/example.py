@@ -1,8 +1,8 @@
 """Read an example: the instances a version is packaged with, from CSV, JSON or JSON lines.
 
-CSV says nothing of types. A column is what all of its cells can be read as: truth values, numbers, or else
-texts; but where an encoder of the estimator knows a column's categories, the cells are of their type: a
-postcode of digits stays a text. An empty cell is a missing value.
+CSV has no types. A column has the first type that all its cells can be read as: booleans, numbers, or else texts.
+If an encoder of the estimator knows the column's categories as texts, the cells stay texts, such as postcodes of
+digits. An empty cell is a missing value.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from headrace.errors import ModelError
 from headrace_worker.runtimes.estimator_tree import find_categories
 from headrace_worker.store.folder import read_capped
 
-#: Bytes an example's file may take: it is a sample, not the training data.
-_MOST_BYTES = 64 * 1024 * 1024
+#: The largest example file, in bytes. It is a sample, not the training data.
+_MAX_BYTES = 64 * 1024 * 1024
 
 _JSON = msgspec.json.Decoder()
 
 
 def read_example(path: Path, estimator: Any) -> list[Any]:
-    """The instances in a file. Raises ModelError saying where it cannot be read."""
+    """Read the instances in a file. Raises ModelError, which says where it cannot be read."""
     title = f"the example {path.name}"
-    data = read_capped(path, title, _MOST_BYTES)
+    data = read_capped(path, title, _MAX_BYTES)
     suffix = path.suffix.lower()
     if suffix not in {".csv", ".json", ".jsonl", ".ndjson"}:
         raise ModelError(f"{title} must be a .csv, .json or .jsonl file")
@@ -48,22 +48,22 @@ def read_example(path: Path, estimator: Any) -> list[Any]:
 
 def _from_json(text: str, title: str, *, lines: bool) -> list[Any]:
     try:
-        read: object = _JSON.decode_lines(text) if lines else _JSON.decode(text)
+        instances: object = _JSON.decode_lines(text) if lines else _JSON.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ModelError(f"{title} is not JSON: {error}; a missing value is null, never NaN") from None
-    if isinstance(read, dict) and {"columns", "data"} <= read.keys():
-        read = _from_split(read["columns"], read["data"], title)
-    if not isinstance(read, list):
+    if isinstance(instances, dict) and {"columns", "data"} <= instances.keys():
+        instances = _from_split(instances["columns"], instances["data"], title)
+    if not isinstance(instances, list):
         raise ModelError(f"{title} must be a list of instances, as [{{...}}, {{...}}]")
-    return read
+    return instances
 
 
 def _from_split(columns: Any, data: Any, title: str) -> list[dict[str, Any]]:
-    """Rows as pandas writes them with `orient="split"`, and MLflow with it."""
+    """Convert rows in the form of pandas' `orient="split"`, which MLflow writes."""
     try:
         return [dict(zip(map(str, columns), row, strict=True)) for row in data]
     except (TypeError, ValueError):
-        raise ModelError(f"{title} has rows that are not as long as its columns are many") from None
+        raise ModelError(f"{title} has rows with another number of cells than it has columns") from None
 
 
 def _from_csv(text: str, title: str, estimator: Any) -> list[Any]:
@@ -81,20 +81,20 @@ def _from_csv(text: str, title: str, estimator: Any) -> list[Any]:
     if not rows:
         return []
     cells = list(zip(*rows, strict=True))
-    if len(header) == 1 and _takes_texts(estimator):
+    if len(header) == 1 and _accepts_texts(estimator):
         return list(cells[0])
-    known = find_categories(estimator, list(getattr(estimator, "feature_names_in_", header)))
-    columns = [_typed(column, known.get(name)) for name, column in zip(header, cells, strict=True)]
+    categories = find_categories(estimator, list(getattr(estimator, "feature_names_in_", header)))
+    columns = [_read_column(column, categories.get(name)) for name, column in zip(header, cells, strict=True)]
     return [dict(zip(header, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _takes_texts(estimator: Any) -> bool:
+def _accepts_texts(estimator: Any) -> bool:
     return not hasattr(estimator, "feature_names_in_") and not hasattr(estimator, "n_features_in_")
 
 
-def _typed(cells: Sequence[str], known: list[Any] | None) -> list[Any]:
-    if known is None or not any(isinstance(category, str) for category in known):
-        readers: tuple[Callable[[str], Any], ...] = (_truth, int, _number)
+def _read_column(cells: Sequence[str], categories: list[Any] | None) -> list[Any]:
+    if categories is None or not any(isinstance(category, str) for category in categories):
+        readers: tuple[Callable[[str], Any], ...] = (_read_boolean, int, _read_number)
         for read in readers:
             try:
                 return [read(cell) if cell.strip() else None for cell in cells]
@@ -103,17 +103,17 @@ def _typed(cells: Sequence[str], known: list[Any] | None) -> list[Any]:
     return [cell or None for cell in cells]
 
 
-_TRUTH = {"true": True, "false": False}
+_BOOLEANS = {"true": True, "false": False}
 
 
-def _truth(cell: str) -> bool:
+def _read_boolean(cell: str) -> bool:
     try:
-        return _TRUTH[cell.strip().lower()]
+        return _BOOLEANS[cell.strip().lower()]
     except KeyError:
         raise ValueError("neither true nor false") from None
 
 
-def _number(cell: str) -> float | None:
-    # pandas writes a missing number as NaN where it is asked to, and reads it so.
+def _read_number(cell: str) -> float | None:
+    # pandas can write a missing number as NaN, and reads NaN as missing.
     number = float(cell)
     return None if math.isnan(number) else number

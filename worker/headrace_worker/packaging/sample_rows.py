@@ -1,6 +1,6 @@
-"""Rows to try a runtime with, made of a contract and an example: within its ranges, and a little outside of them.
+"""Generate instances for trials of runtimes from a contract and an example, within its ranges and slightly beyond.
 
-Always the same ones for the same model, so that what is found can be found again.
+They are the same each time for the same model, so that a result can be reproduced.
 """
 
 from __future__ import annotations
@@ -11,78 +11,83 @@ from typing import Any
 
 from headrace.catalog.contract import Array, Feature, Named, Text
 from headrace.wire.message import Instance
+from headrace_worker.runtimes import InputSchema
 
-#: How often a value that may be missing is, and how often one is as it was in the example.
+#: The probability that a nullable value is missing, and that a value is repeated from the example.
 _MISSING, _REPEATED = 0.1, 0.3
-#: How far outside of the example's range a number may lie, as a part of that range.
-_OUTSIDE = 0.1
-_UNSEEN = "a category that was never seen"
+#: How far numbers may exceed the example's range, as a fraction of that range.
+_BEYOND_RANGE = 0.1
+#: The probability that a number is whole where all numbers of the example are: they are mostly counts and codes.
+_WHOLE = 0.875
+_UNSEEN_TEXT = "a category that was never seen"
 
 
-def generate_instances(given: Named | Array | Text, instances: Sequence[Any], count: int) -> list[Instance]:
-    """As many rows that fit a contract, like those of the example; no promise that a model takes them."""
-    chance = random.Random(7)  # noqa: S311  # trials, not secrets
-    match given:
+def generate_instances(input_schema: InputSchema, example: Sequence[Any], count: int) -> list[Instance]:
+    """Generate instances that fit a schema and resemble the example. A model may still refuse one."""
+    generator = random.Random(7)  # noqa: S311  # trials, not secrets
+    match input_schema:
         case Named(features=features):
             columns = {
-                feature.name: _column(feature, [instance[feature.name] for instance in instances], chance)
+                feature.name: _make_column(feature, [instance[feature.name] for instance in example], generator)
                 for feature in features
             }
-            return [{name: value() for name, value in columns.items()} for _ in range(count)]
+            return [{name: generate() for name, generate in columns.items()} for _ in range(count)]
         case Array(shape=shape, kind=kind, nullable=nullable):
             feature = Feature(name="", kind=kind, nullable=nullable)
-            places = [_column(feature, values, chance) for values in zip(*map(_flat, instances), strict=True)]
-            return [_nested(iter([value() for value in places]), shape) for _ in range(count)]
+            values = zip(*map(_flatten, example), strict=True)
+            cells = [_make_column(feature, cell_values, generator) for cell_values in values]
+            return [_nest(iter([generate() for generate in cells]), shape) for _ in range(count)]
         case Text():
-            words = sorted({word for text in instances for word in text.split()}) or [_UNSEEN]
-            return [_text(words, chance) for _ in range(count)]
+            words = sorted({word for text in example for word in text.split()}) or [_UNSEEN_TEXT]
+            return [_generate_text(words, generator) for _ in range(count)]
 
 
-def _column(feature: Feature, values: Sequence[Any], chance: random.Random) -> Callable[[], Any]:
-    """What makes values of a feature that has had these in the example."""
-    seen = [value for value in values if value is not None]
-    new = _new(feature, seen, chance)
+def _make_column(feature: Feature, values: Sequence[Any], generator: random.Random) -> Callable[[], Any]:
+    """Return a function that generates values of a feature, given its values in the example."""
+    present = [value for value in values if value is not None]
+    generate_new = _make_new_value(feature, present, generator)
 
-    def value() -> Any:
-        if feature.nullable and chance.random() < _MISSING:
+    def generate() -> Any:
+        if feature.nullable and generator.random() < _MISSING:
             return None
-        return chance.choice(seen) if seen and chance.random() < _REPEATED else new()
+        return generator.choice(present) if present and generator.random() < _REPEATED else generate_new()
 
-    return value
+    return generate
 
 
-def _new(feature: Feature, seen: list[Any], chance: random.Random) -> Callable[[], Any]:
+def _make_new_value(feature: Feature, present: list[Any], generator: random.Random) -> Callable[[], Any]:
     if feature.categories is not None:
-        return lambda: chance.choice(feature.categories or ())
+        return lambda: generator.choice(feature.categories or ())
     if feature.kind == "boolean":
-        return lambda: chance.random() < 0.5
+        return lambda: generator.random() < 0.5
     if feature.kind in {"number", "integer"}:
-        numbers = [float(value) for value in seen] or [0.0]
-        spare = _OUTSIDE * (max(numbers) - min(numbers) or 1.0)
-        low, high = min(numbers) - spare, max(numbers) + spare
+        numbers = [float(value) for value in present] or [0.0]
+        margin = _BEYOND_RANGE * (max(numbers) - min(numbers) or 1.0)
+        low, high = min(numbers) - margin, max(numbers) + margin
         if feature.kind == "integer":
-            return lambda: chance.randint(int(low), int(high))
-        # Those who are whole in the example are mostly counts and codes: an eighth of them is not.
-        whole = all(number.is_integer() for number in numbers)
-        return lambda: (
-            float(round(chance.uniform(low, high)))
-            if whole and chance.random() < 0.875
-            else (chance.uniform(low, high))
-        )
-    known = [*seen, _UNSEEN] if all(isinstance(value, str) for value in seen) else seen
-    return lambda: chance.choice(known)
+            return lambda: generator.randint(int(low), int(high))
+        is_whole = all(number.is_integer() for number in numbers)
+
+        def generate_number() -> float:
+            if is_whole and generator.random() < _WHOLE:
+                return float(round(generator.uniform(low, high)))
+            return generator.uniform(low, high)
+
+        return generate_number
+    choices = [*present, _UNSEEN_TEXT] if all(isinstance(value, str) for value in present) else present
+    return lambda: generator.choice(choices)
 
 
-def _flat(value: Any) -> list[Any]:
-    return [inner for item in value for inner in _flat(item)] if isinstance(value, list) else [value]
+def _flatten(value: Any) -> list[Any]:
+    return [inner for item in value for inner in _flatten(item)] if isinstance(value, list) else [value]
 
 
-def _nested(values: Iterator[Any], shape: Sequence[int]) -> Any:
-    return [_nested(values, shape[1:]) for _ in range(shape[0])] if shape else next(values)
+def _nest(values: Iterator[Any], shape: Sequence[int]) -> Any:
+    return [_nest(values, shape[1:]) for _ in range(shape[0])] if shape else next(values)
 
 
-def _text(words: list[str], chance: random.Random) -> str:
-    chosen = chance.choices(words, k=chance.randint(1, 30))
-    if chance.random() < _MISSING:
+def _generate_text(words: list[str], generator: random.Random) -> str:
+    chosen = generator.choices(words, k=generator.randint(1, 30))
+    if generator.random() < _MISSING:
         chosen.insert(0, "Unseen, words: 1.5!")
     return " ".join(chosen)

@@ -1,4 +1,4 @@
-"""What a person adds: a file of an estimator, an MLflow folder, an ONNX file, or the factory of a Python model."""
+"""Read the model to package: a file with an estimator, an MLflow folder, an ONNX file, or `module:factory`."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from sklearn.model_selection._search import BaseSearchCV
 
 from headrace.errors import ModelError
 from headrace_worker.manifest import Format
-from headrace_worker.packaging import mlflow
-from headrace_worker.packaging.infer import Input
+from headrace_worker.packaging.mlflow import read_mlflow_model
+from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.python import is_factory
 from headrace_worker.store import artifact
 from headrace_worker.store.folder import read_capped
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as it was found."""
+    """A model as it was read."""
 
     title: str
     format: Format
-    #: The bytes to store as they are; None where an estimator is to be stored anew.
+    #: The bytes to store unchanged; None if the estimator must be dumped.
     data: bytes | None
-    #: What to package, for a runtime of one's choice; None where `runtime` is the only one.
+    #: The estimator, for any runtime that accepts it; None if only `runtime` can execute the model.
     estimator: Any = None
     runtime: str = ""
     factory: str = ""
-    #: The input of the contract, and the example, where they came with the model.
-    signature: Input | None = None
+    #: The input of the contract and the example, if they were stored with the model.
+    signature: InputSchema | None = None
     example: Path | None = None
 
 
 def read_source(model: str | Path, *, data: Path | None, max_bytes: int, trust_pickle: bool) -> Source:
-    """Read what was added: a path, or `module:factory`, whose artifact is the file `data`. Raises ModelError."""
+    """Read a model: a path, or `module:factory`, whose artifact is the file `data`. Raises ModelError."""
     if isinstance(model, str) and not Path(model).exists() and is_factory(model):
-        read = read_capped(data, data.name, max_bytes) if data else b""
-        return Source(title=model, format="data", data=read, runtime="python", factory=model)
+        content = read_capped(data, data.name, max_bytes) if data else b""
+        return Source(title=model, format="data", data=content, runtime="python", factory=model)
     if data is not None:
-        raise ModelError("only a module:factory is given data; a file is the model itself")
+        raise ModelError("only a module:factory takes data; a file is the model itself")
     path = Path(model)
     if not path.is_dir():
         return _read_file(path, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    found = mlflow.read_mlflow_model(path)
-    inside = _read_file(found.file, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    return msgspec.structs.replace(inside, signature=found.signature, example=found.example)
+    mlflow_model = read_mlflow_model(path)
+    source = _read_file(mlflow_model.file, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    return msgspec.structs.replace(source, signature=mlflow_model.signature, example=mlflow_model.example)
 
 
 def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:
@@ -56,11 +56,11 @@ def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:
     if form == "joblib" and not trust_pickle:
         raise ModelError(
             f"{path.name} is a pickle, and reading a pickle runs whatever code is in it; if you trust its maker, "
-            "say --trust-pickle; better, save the model with skops (`skops.io.dump`)"
+            "add --trust-pickle; better, save the model with skops (`skops.io.dump`)"
         )
     estimator = artifact.load(data, form, path.name, max_bytes=max_bytes, trust_pickle=trust_pickle)
     if isinstance(estimator, BaseSearchCV) and hasattr(estimator, "best_estimator_"):
-        # What the search found is what predicts; how it searched need not be stored, or trusted.
+        # Only the best estimator predicts. The search itself need not be stored, or trusted.
         return Source(title=path.name, format=form, data=None, estimator=estimator.best_estimator_)
-    kept = data if form == "skops" else None
-    return Source(title=path.name, format=form, data=kept, estimator=estimator)
+    stored = data if form == "skops" else None
+    return Source(title=path.name, format=form, data=stored, estimator=estimator)

@@ -1,4 +1,4 @@
-"""Try runtimes on a model: of those that predict as scikit-learn does, the quickest is kept."""
+"""Try runtimes on a model, and choose the fastest of those that predict as scikit-learn does."""
 
 from __future__ import annotations
 
@@ -18,79 +18,82 @@ from headrace_worker.packaging.sample_rows import generate_instances
 from headrace_worker.parity import compare_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
-#: The rows of the calls that are measured.
+#: The numbers of instances in the calls that are measured.
 SIZES = (1, 64, 1024)
-#: Another runtime must be this much quicker than scikit-learn to be worth a second file and what it needs.
-WORTH = 1.1
-#: Rows generated at the most, and at the least where scikit-learn is slow, and seconds it may take over them.
-_ROWS, _FEWEST_ROWS, _SECONDS = 1_000, 32, 5.0
-#: A size is measured for so many seconds, or calls; one that takes longer for a call is the last.
-_MEASURED_SECONDS, _MEASURED_CALLS, _SLOW_SECONDS = 0.15, 30, 1.0
+#: How many times as fast as scikit-learn another runtime must be to be worth a second file and its libraries.
+MIN_SPEEDUP = 1.1
+#: The largest number of generated instances, the smallest if scikit-learn is slow, and the seconds it may take.
+_MAX_GENERATED, _MIN_GENERATED, _MAX_SECONDS = 1_000, 32, 5.0
+#: Each size is measured for this many seconds or calls. If a call takes longer than the last, no larger size is
+#: measured.
+_MEASURED_SECONDS, _MEASURED_CALLS, _SLOW_CALL_SECONDS = 0.15, 30, 1.0
 
 Predict = Callable[[str, Sequence[Instance]], list[Any]]
 
 
 class Reference(NamedTuple):
-    """What scikit-learn predicts, by method, for rows that all of its methods take."""
+    """scikit-learn's predictions, by method, for instances that all its methods accept."""
 
-    rows: list[Instance]
+    instances: list[Instance]
     expected: Mapping[str, list[Any]]
+    #: The default method, which is measured.
     method: str
 
 
-def build_reference(estimator: Any, contract: Contract, instances: Sequence[Instance]) -> Reference:
-    """Rows to compare runtimes on: the example's, and generated ones, as many as scikit-learn is quick for."""
-    plain = SklearnRuntime(estimator, contract.input)
+def build_reference(estimator: Any, contract: Contract, example: Sequence[Instance]) -> Reference:
+    """Predict the example and generated instances with scikit-learn, as many as its speed allows."""
+    runtime = SklearnRuntime(estimator, contract.input)
 
-    def predict(rows: Sequence[Instance]) -> dict[str, list[Any]]:
-        # In one thread, as in a pool process: threads that wait for each other on a busy machine take seconds.
+    def predict(instances: Sequence[Instance]) -> dict[str, list[Any]]:
+        # With one thread, as in a pool process. On a busy machine, threads wait seconds for each other.
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore")
-            return {method: plain.predict(method, rows) for method in contract.methods}
+            return {method: runtime.predict(method, instances) for method in contract.methods}
 
-    predict(instances)  # a first call takes longer
-    began = time.perf_counter()
-    predict(instances)
-    each = (time.perf_counter() - began) / len(instances)
-    count = max(_FEWEST_ROWS, min(_ROWS, int(_SECONDS / each)))
-    rows = [*instances, *_accepted_instances(predict, generate_instances(contract.input, instances, count))]
-    return Reference(rows, predict(rows), contract.method)
+    predict(example)  # a first call takes longer
+    started = time.perf_counter()
+    predict(example)
+    seconds_each = (time.perf_counter() - started) / len(example)
+    count = max(_MIN_GENERATED, min(_MAX_GENERATED, int(_MAX_SECONDS / seconds_each)))
+    generated = generate_instances(contract.input, example, count)
+    instances = [*example, *_select_accepted(predict, generated)]
+    return Reference(instances, predict(instances), contract.method)
 
 
-def _accepted_instances(predict: Callable[[Sequence[Instance]], Any], rows: list[Instance]) -> list[Instance]:
-    """The rows that scikit-learn takes; those it refuses are found by halving."""
+def _select_accepted(predict: Callable[[Sequence[Instance]], Any], instances: list[Instance]) -> list[Instance]:
+    """Return the instances that scikit-learn accepts. Those it refuses are found by halving."""
     try:
-        predict(rows)
+        predict(instances)
     except Exception:  # noqa: BLE001  # an estimator may refuse a value with any error
-        middle = len(rows) // 2
-        return (
-            _accepted_instances(predict, rows[:middle]) + _accepted_instances(predict, rows[middle:])
-            if middle
-            else []
-        )
-    return rows
+        middle = len(instances) // 2
+        if not middle:
+            return []
+        return _select_accepted(predict, instances[:middle]) + _select_accepted(predict, instances[middle:])
+    return instances
 
 
 def run_trial(runtime: str, predict: Predict, reference: Reference) -> Trial:
-    """Compare what a runtime predicts, and measure it."""
+    """Compare a runtime's predictions with the reference, and measure its calls."""
     difference = 0.0
     for method, expected in reference.expected.items():
         try:
-            got = predict(method, reference.rows)
-        except Exception as error:  # noqa: BLE001  # a runtime may fail with any
-            said = str(error) if isinstance(error, HeadraceError) else type(error).__name__
-            return Trial(runtime=runtime, refused=f"{method} fails: {said}")
-        found = compare_predictions(expected, got)
-        difference = max(difference, found.difference)
-        if found.mismatches:
-            said = f"{method} differs from scikit-learn's for {len(found.mismatches):,} of {len(expected):,} rows"
-            if all(_has_missing(reference.rows[place]) for place in found.mismatches):
-                said += ", all with missing values, which the contract allows"
-            return Trial(runtime=runtime, difference=difference, compared=len(expected), refused=said)
+            predictions = predict(method, reference.instances)
+        except Exception as error:  # noqa: BLE001  # a runtime may raise any error
+            message = str(error) if isinstance(error, HeadraceError) else type(error).__name__
+            return Trial(runtime=runtime, refused=f"{method} fails: {message}")
+        parity = compare_predictions(expected, predictions)
+        difference = max(difference, parity.difference)
+        if parity.mismatches:
+            reason = (
+                f"{method} differs from scikit-learn's for {len(parity.mismatches):,} of {len(expected):,} rows"
+            )
+            if all(_has_missing(reference.instances[index]) for index in parity.mismatches):
+                reason += ", all with missing values, which the contract allows"
+            return Trial(runtime=runtime, difference=difference, compared=len(expected), refused=reason)
     return Trial(
         runtime=runtime,
         difference=difference,
-        compared=len(reference.rows),
+        compared=len(reference.instances),
         milliseconds=measure(predict, reference),
     )
 
@@ -104,35 +107,41 @@ def _has_missing(value: Any) -> bool:
 def measure(
     predict: Predict, reference: Reference, clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, float]:
-    """Milliseconds of the quickest call of the default method, by its rows. `clock` gives seconds."""
-    found: dict[int, float] = {}
+    """Return the milliseconds of the fastest call of the default method, by its number of instances.
+
+    `clock` returns seconds.
+    """
+    milliseconds: dict[int, float] = {}
     with threadpool_limits(1):  # as in a pool process
         for size in SIZES:
-            rows = (reference.rows * math.ceil(size / len(reference.rows)))[:size]
-            began = clock()
-            taken: list[float] = []
-            while len(taken) < _MEASURED_CALLS and (not taken or clock() - began < _MEASURED_SECONDS):
-                start = clock()
-                predict(reference.method, rows)
-                taken.append(clock() - start)
-            found[size] = 1_000 * min(taken)
-            if min(taken) > _SLOW_SECONDS:
+            instances = (reference.instances * math.ceil(size / len(reference.instances)))[:size]
+            started = clock()
+            durations: list[float] = []
+            while len(durations) < _MEASURED_CALLS and (not durations or clock() - started < _MEASURED_SECONDS):
+                call_started = clock()
+                predict(reference.method, instances)
+                durations.append(clock() - call_started)
+            milliseconds[size] = 1_000 * min(durations)
+            if min(durations) > _SLOW_CALL_SECONDS:
                 break
-    return found
+    return milliseconds
 
 
 def choose_fastest(trials: Sequence[Trial]) -> Trial | None:
-    """The trial to keep: of those not refused the quickest, or scikit-learn's where none is worth more."""
+    """Return the fastest trial that passed, or scikit-learn's unless another reaches MIN_SPEEDUP.
+
+    Return None if no trial passed.
+    """
     passed = [trial for trial in trials if not trial.refused]
-    usual = next((trial for trial in passed if trial.runtime == "sklearn"), None)
-    if usual is None or len(passed) == 1:
-        return usual or next(iter(passed), None)
-    best = max(passed, key=lambda trial: _gain(usual, trial))
-    return best if _gain(usual, best) >= WORTH else usual
+    sklearn = next((trial for trial in passed if trial.runtime == "sklearn"), None)
+    if sklearn is None or len(passed) == 1:
+        return sklearn or next(iter(passed), None)
+    best = max(passed, key=lambda trial: _speedup(sklearn, trial))
+    return best if _speedup(sklearn, best) >= MIN_SPEEDUP else sklearn
 
 
-def _gain(usual: Trial, trial: Trial) -> float:
-    """How many times quicker a runtime is: the geometric mean over the sizes measured of both."""
-    sizes = usual.milliseconds.keys() & trial.milliseconds.keys()
-    logs = [math.log(usual.milliseconds[size] / trial.milliseconds[size]) for size in sizes]
+def _speedup(sklearn: Trial, trial: Trial) -> float:
+    """Return how many times as fast a runtime is: the geometric mean over the sizes measured for both."""
+    sizes = sklearn.milliseconds.keys() & trial.milliseconds.keys()
+    logs = [math.log(sklearn.milliseconds[size] / trial.milliseconds[size]) for size in sizes]
     return math.exp(sum(logs) / len(logs))

@@ -1,0 +1,97 @@
+"""Infer the methods of a contract, and the outputs of each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from headrace.catalog.contract import Output
+from headrace.errors import ModelError
+from headrace.wire.message import Instance
+from headrace_worker.runtimes import InputSchema
+from headrace_worker.runtimes.sklearn import SklearnRuntime
+
+#: The methods a contract may have, the preferred default first. Each returns one prediction for each instance.
+METHODS = (
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "decision_function",
+    "score_samples",
+    "transform",
+)
+
+
+def infer_methods(
+    estimator: Any, input_schema: InputSchema, instances: Sequence[Instance], default: str | None
+) -> tuple[dict[str, Output], dict[str, list[Any]]]:
+    """Run each method on the example. Return the outputs for the contract, and the predictions, by method.
+
+    Raises ModelError if the estimator has no method of METHODS, or the default method fails.
+    """
+    available = [name for name in METHODS if callable(getattr(estimator, name, None))]
+    if default is not None and default not in available:
+        alternatives = f"it has {', '.join(available)}" if available else "it has none that predicts"
+        raise ModelError(f"{type(estimator).__name__} has no method {default[:64]!r}; {alternatives}")
+    if not available:
+        raise ModelError(
+            f"{type(estimator).__name__} cannot predict for new instances: it has none of {', '.join(METHODS)}"
+        )
+    first = default or available[0]
+    methods = [first, *(name for name in available if name != first)]
+    runtime = SklearnRuntime(estimator, input_schema)
+    return run_methods(runtime.predict, methods, instances, getattr(estimator, "classes_", None))
+
+
+def run_methods(
+    predict: Callable[[str, Sequence[Instance]], list[Any]],
+    methods: Sequence[str],
+    instances: Sequence[Instance],
+    classes: Any = None,
+) -> tuple[dict[str, Output], dict[str, list[Any]]]:
+    """Run methods, the default one first, on the example. Methods that fail are left out.
+
+    Raises ModelError if the default method fails.
+    """
+    outputs: dict[str, Output] = {}
+    expected: dict[str, list[Any]] = {}
+    for name in methods:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                predictions = predict(name, instances)
+        except Exception as error:
+            if name == methods[0]:
+                raise ModelError(
+                    f"the model cannot {name} the example: {type(error).__name__}: {' '.join(str(error).split())}"
+                ) from error
+            continue
+        expected[name] = predictions
+        outputs[name] = _describe_output(classes, name, predictions)
+    return outputs, expected
+
+
+def _describe_output(classes: Any, method: str, predictions: list[Any]) -> Output:
+    shape = _common_shape(predictions)[1:]
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1:
+        return Output(shape=shape)
+    # A decision_function of two classes has one column, the score of the second class: it gets no classes.
+    if (method == "predict" and not shape) or shape == (len(classes),):
+        return Output(shape=shape, classes=tuple(classes.tolist()))
+    return Output(shape=shape)
+
+
+def _common_shape(value: Any) -> tuple[int, ...]:
+    """Return the dimensions of nested lists that all of them have in common."""
+    if not isinstance(value, list):
+        return ()
+    shapes = [_common_shape(item) for item in value]
+    common: list[int] = []
+    for lengths in zip(*shapes, strict=False):
+        if len(set(lengths)) > 1:
+            break
+        common.append(lengths[0])
+    return (len(value), *common)
