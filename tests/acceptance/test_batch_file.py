@@ -1,4 +1,4 @@
-"""`headrace batch` and its Python twin, against a real Redis and a stock Celery worker."""
+"""Tests of `headrace batch` and `predict_file` with a Redis and a stock Celery worker."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def _worker(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def url(redis_url: str, _worker: None) -> str:
-    """A Redis with a worker that serves `churn`."""
+    """Return the URL of a Redis with a worker that serves `churn`."""
     publish_stock_contract(redis_url)
     return redis_url
 
 
 @pytest.fixture
-def idle(redis_server: EmbeddedRedis) -> Iterator[str]:
-    """A Redis (another database of the server) that nobody takes jobs from."""
+def idle_url(redis_server: EmbeddedRedis) -> Iterator[str]:
+    """Return the URL of another database of the server, without a worker."""
     url = redis_server.url.removesuffix("/0") + "/1"
     publish_stock_contract(url)
     yield url
@@ -49,7 +49,7 @@ def idle(redis_server: EmbeddedRedis) -> Iterator[str]:
         client.flushdb()
 
 
-def waiting(url: str) -> int:
+def count_waiting(url: str) -> int:
     with Client(url) as client:
         return client.queues()[0].waiting
 
@@ -59,35 +59,35 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def people(path: Path, count: int, *, bad: dict[int, str] | None = None) -> Path:
-    rows = [f"{number},{number},{(bad or {}).get(number, 'gold')}" for number in range(count)]
+def write_people(path: Path, count: int, *, bad_plans: dict[int, str] | None = None) -> Path:
+    rows = [f"{number},{number},{(bad_plans or {}).get(number, 'gold')}" for number in range(count)]
     path.write_text("id,age,plan\n" + "\n".join(rows) + "\n")
     return path
 
 
-def test_a_csv_comes_back_in_order_with_its_columns_and_predictions(url, tmp_path):
-    source, target = people(tmp_path / "in.csv", 1050), tmp_path / "out.csv"
-    done = headrace("batch", "churn", str(source), "-o", str(target), "--json", "--url", url)
-    assert done.returncode == 0, done.stderr
+def test_a_csv_is_written_in_order_with_its_columns_and_predictions(url, tmp_path):
+    source, target = write_people(tmp_path / "in.csv", 1050), tmp_path / "out.csv"
+    result = headrace("batch", "churn", str(source), "-o", str(target), "--json", "--url", url)
+    assert result.returncode == 0, result.stderr
     rows = read_csv(target)
     assert list(rows[0]) == ["id", "age", "plan", "prediction", "error"]
     assert [(row["id"], float(row["prediction"]), row["error"]) for row in rows] == [
         (str(number), 2 * number, "") for number in range(1050)
     ]
-    report = json.loads(done.stdout)
+    report = json.loads(result.stdout)
     assert (report["rows"], report["failed"], report["version"]) == (1050, 0, "3")
-    assert "1,050 rows predicted by churn@3" in done.stderr
+    assert "1,050 rows predicted by churn@3" in result.stderr
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_only_the_guilty_rows_fail_and_the_exit_code_is_3(url, tmp_path):
+def test_only_bad_rows_fail_and_the_exit_code_is_3(url, tmp_path):
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    people(source, 250, bad={7: "fail", 130: "fail", 131: "fail,ragged"})
+    write_people(source, 250, bad_plans={7: "fail", 130: "fail", 131: "fail,ragged"})
     source.write_text(source.read_text() + "250,old,gold\n")
-    done = headrace("batch", "churn", str(source), "-o", str(target), "--url", url)
-    assert done.returncode == 3
-    assert "251 rows predicted" in done.stderr
-    assert "4 failed" in done.stderr
+    result = headrace("batch", "churn", str(source), "-o", str(target), "--url", url)
+    assert result.returncode == 3
+    assert "251 rows predicted" in result.stderr
+    assert "4 failed" in result.stderr
     rows = read_csv(target)
     failed = {number: row["error"] for number, row in enumerate(rows) if row["error"]}
     assert failed == {
@@ -97,28 +97,28 @@ def test_only_the_guilty_rows_fail_and_the_exit_code_is_3(url, tmp_path):
         250: "line 252: feature 'age' must be a number, got a string",
     }
     assert all(row["prediction"] == "" for number, row in enumerate(rows) if number in failed)
-    assert [float(row["prediction"]) for n, row in enumerate(rows) if n not in failed] == [
+    assert [float(row["prediction"]) for number, row in enumerate(rows) if number not in failed] == [
         2 * number for number in range(251) if number not in failed
     ]
 
 
 def test_standard_input_to_standard_output_in_json_lines(url):
     lines = '{"id": 1, "age": 2, "plan": "gold"}\n\nnonsense\n{"id": 3, "age": null, "plan": "x"}\n'
-    done = headrace("batch", "churn", "-", "-o", "-", "--format", "jsonl", "--url", url, stdin=lines)
-    assert done.returncode == 3
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+    result = headrace("batch", "churn", "-", "-o", "-", "--format", "jsonl", "--url", url, stdin=lines)
+    assert result.returncode == 3
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
         {"id": 1, "age": 2, "plan": "gold", "prediction": 4, "error": None},
-        {"prediction": None, "error": "line 3: the line is no JSON value"},
+        {"prediction": None, "error": "line 3: the line is not a JSON value"},
         {"id": 3, "age": None, "plan": "x", "prediction": None, "error": None},
     ]
 
 
 def test_probabilities_have_a_column_for_each_class(url):
-    done = headrace(
+    result = headrace(
         *("batch", "churn", "-", "-o", "-", "--format", "csv", "--method", "predict_proba", "--url", url),
         stdin="age;plan\n1;gold\n;x\n",
     )
-    assert (done.returncode, done.stdout.splitlines()) == (
+    assert (result.returncode, result.stdout.splitlines()) == (
         0,
         ["age;plan;prediction_basic;prediction_gold;error", "1;gold;0.25;0.75;", ";x;0.25;0.75;"],
     )
@@ -131,27 +131,27 @@ def test_csv_becomes_json_lines_and_json_lines_become_csv(url, tmp_path):
         predict_file(client, "churn", source, middle)
         assert json.loads(middle.read_text()) == {"age": 1.0, "plan": "gold", "prediction": 2.0, "error": None}
         middle.write_text(
-            '{"age": 1, "plan": "gold"}\n{"age": 1, "plan": "x", "more": 1}\n{"plan": "y", "age": 2}\n'
+            '{"age": 1, "plan": "gold"}\n{"age": 1, "plan": "x", "extra": 1}\n{"plan": "y", "age": 2}\n'
         )
         report = predict_file(client, "churn", middle, target)
     assert report.failed == 1
     assert target.read_text().splitlines() == [
         "age,plan,prediction,error",
         "1,gold,2,",
-        '1,x,,"line 2: the row has a key that the first row has not, and a CSV has the same columns in every row"',
+        '1,x,,"line 2: the row has a key that the first row lacks, and a CSV has the same columns in every row"',
         "2,y,4,",
     ]
 
 
-def test_a_header_alone_gives_a_header_alone(url, tmp_path):
+def test_a_header_without_rows_gives_a_header_without_rows(url, tmp_path):
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("plan,age\n")
-    done = headrace("batch", "churn", str(source), "-o", str(target), "--url", url)
-    assert (done.returncode, target.read_text()) == (0, "plan,age,prediction,error\n")
+    result = headrace("batch", "churn", str(source), "-o", str(target), "--url", url)
+    assert (result.returncode, target.read_text()) == (0, "plan,age,prediction,error\n")
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "says"),
+    ("content", "options", "message"),
     [
         (b"Age,plan\n1,x\n", [], "'age' (did you mean 'Age'?)"),
         (b"", [], "is empty"),
@@ -163,96 +163,96 @@ def test_a_header_alone_gives_a_header_alone(url, tmp_path):
     ],
 )
 def test_a_file_that_cannot_be_predicted_is_refused_before_anything_is_enqueued(
-    idle, tmp_path, content, options, says
+    idle_url, tmp_path, content, options, message
 ):
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(content)
-    done = headrace("batch", "churn", str(source), "-o", str(target), *options, "--url", idle)
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    result = headrace("batch", "churn", str(source), "-o", str(target), *options, "--url", idle_url)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [source]
-    assert waiting(idle) == 0
+    assert count_waiting(idle_url) == 0
 
 
-def test_a_target_that_must_not_be_written_is_refused(idle, tmp_path):
-    source = people(tmp_path / "in.csv", 1)
+def test_a_target_that_must_not_be_written_is_refused(idle_url, tmp_path):
+    source = write_people(tmp_path / "in.csv", 1)
     other = tmp_path / "other.csv"
     other.write_text("precious")
-    for target, options, says in [
+    for target, options, message in [
         (source, ["--force"], "is the input"),
         (other, [], "--force overwrites it"),
         (tmp_path / "no" / "out.csv", [], "there is no folder"),
         (tmp_path / "out.parquet", [], "say --format"),
         (tmp_path, ["--format", "csv"], "is a folder"),
     ]:
-        done = headrace("batch", "churn", str(source), "-o", str(target), *options, "--url", idle)
-        assert done.returncode == 1
-        assert says in done.stderr
-    missing = headrace("batch", "churn", str(tmp_path / "no.csv"), "-o", "-", "--format", "csv", "--url", idle)
+        result = headrace("batch", "churn", str(source), "-o", str(target), *options, "--url", idle_url)
+        assert result.returncode == 1
+        assert message in result.stderr
+    missing = headrace("batch", "churn", str(tmp_path / "no.csv"), "-o", "-", "--format", "csv", "--url", idle_url)
     assert "no.csv cannot be read: No such file" in missing.stderr
     assert other.read_text() == "precious"
 
 
 def test_an_existing_target_is_replaced_with_force(url, tmp_path):
-    source, target = people(tmp_path / "in.csv", 1), tmp_path / "out.csv"
+    source, target = write_people(tmp_path / "in.csv", 1), tmp_path / "out.csv"
     target.write_text("old")
     assert headrace("batch", "churn", str(source), "-o", str(target), "--force", "--url", url).returncode == 0
     assert len(read_csv(target)) == 1
 
 
-def test_a_wrong_byte_far_down_leaves_no_output_and_no_waiting_job(idle, tmp_path):
+def test_a_wrong_byte_in_a_late_line_leaves_no_output_and_no_waiting_job(idle_url, tmp_path):
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(b"age,plan\n" + b"1,x\n" * 500 + b"2,f\xfcnf\n")
-    done = headrace("batch", "churn", str(source), "-o", str(target), "--url", idle)
-    assert done.returncode == 1
-    assert "line 502, byte 4" in done.stderr
+    result = headrace("batch", "churn", str(source), "-o", str(target), "--url", idle_url)
+    assert result.returncode == 1
+    assert "line 502, byte 4" in result.stderr
     assert list(tmp_path.iterdir()) == [source]
-    assert_all_cancelled(idle, 5)
+    assert_all_cancelled(idle_url, 5)
 
 
-def test_time_that_runs_out_cancels_and_exits_4(idle, tmp_path):
-    source, target = people(tmp_path / "in.csv", 300), tmp_path / "out.csv"
-    done = headrace("batch", "churn", str(source), "-o", str(target), "--timeout", "0.5", "--url", idle)
-    assert done.returncode == 4
-    assert "was not written" in done.stderr
+def test_a_timeout_cancels_the_jobs_and_exits_4(idle_url, tmp_path):
+    source, target = write_people(tmp_path / "in.csv", 300), tmp_path / "out.csv"
+    result = headrace("batch", "churn", str(source), "-o", str(target), "--timeout", "0.5", "--url", idle_url)
+    assert result.returncode == 4
+    assert "was not written" in result.stderr
     assert list(tmp_path.iterdir()) == [source]
-    assert_all_cancelled(idle, 3)
+    assert_all_cancelled(idle_url, 3)
 
 
 def assert_all_cancelled(url: str, jobs: int) -> None:
     with redis.Redis.from_url(url) as server, Client(url) as client:
-        names = [str(UUID(key.decode().removeprefix(Keys().job("")))) for key in server.keys(Keys().job("*"))]
-        assert len(names) == jobs
-        assert {client.job(name).status() for name in names} == {"cancelled"}
+        ids = [str(UUID(key.decode().removeprefix(Keys().job("")))) for key in server.keys(Keys().job("*"))]
+        assert len(ids) == jobs
+        assert {client.job(job).status() for job in ids} == {"cancelled"}
 
 
-def test_jobs_under_way_are_bounded(idle):
+def test_jobs_under_way_are_bounded(idle_url):
     source = ({"age": number, "plan": "gold"} for number in range(10_000))
-    rows = predict_rows(Client(idle), "churn", source, rows_per_job=10, in_flight=4, timeout=1)
+    rows = predict_rows(Client(idle_url), "churn", source, rows_per_job=10, in_flight=4, timeout=1)
     with pytest.raises(ResultTimeout):
         next(rows)
-    assert next(source)["age"] == 5 * 10  # four blocks, and the one that waits for its place
-    assert waiting(idle) == 4
-    assert_all_cancelled(idle, 4)
+    assert next(source)["age"] == 5 * 10  # four blocks, and one that waits for room in the window
+    assert count_waiting(idle_url) == 4
+    assert_all_cancelled(idle_url, 4)
 
 
-def test_a_full_queue_is_waited_for(url):
+def test_a_batch_waits_while_the_queue_is_full(url):
     with Client(settings=Settings(redis_url=url, queue_limit=2)) as client:
         rows = list(predict_rows(client, "churn", [{"age": n, "plan": "x"} for n in range(300)], rows_per_job=5))
     assert [row.prediction for row in rows] == [2 * n for n in range(300)]
 
 
-def test_rows_too_large_for_one_job_travel_alone(url):
-    long = [{"age": n, "plan": "x" * 1000} for n in range(20)] + [{"age": 20, "plan": "x" * 9000}]
+def test_rows_too_large_for_one_job_are_sent_one_by_one(url):
+    long_rows = [{"age": n, "plan": "x" * 1000} for n in range(20)] + [{"age": 20, "plan": "x" * 9000}]
     with Client(settings=Settings(redis_url=url, max_job_bytes=5000)) as client:
-        rows = list(predict_rows(client, "churn", long))
+        rows = list(predict_rows(client, "churn", long_rows))
     assert [row.prediction for row in rows[:-1]] == [2 * n for n in range(20)]
     assert "HEADRACE_MAX_JOB_BYTES" in rows[-1].error
 
 
-def test_instances_out_of_python_may_be_wrong_one_by_one(url):
-    given = [
+def test_wrong_instances_from_python_fail_alone(url):
+    instances = [
         {"age": 1, "plan": "x"},
         {"age": 1},
         None,
@@ -260,7 +260,7 @@ def test_instances_out_of_python_may_be_wrong_one_by_one(url):
         {"age": 2, "plan": "fail"},
     ]
     with Client(url) as client:
-        rows = list(predict_rows(client, "churn", given))
+        rows = list(predict_rows(client, "churn", instances))
     assert [row.prediction for row in rows] == [2, None, None, None, None]
     assert [row.row.line for row in rows] == [1, 2, 3, 4, 5]
     assert "feature 'plan' is missing" in rows[1].error
@@ -269,55 +269,55 @@ def test_instances_out_of_python_may_be_wrong_one_by_one(url):
     assert "the model cannot" in rows[4].error
 
 
-def test_progress_is_told_row_by_row(url, tmp_path):
-    source, seen = people(tmp_path / "in.csv", 250, bad={3: "fail"}), []
+def test_progress_is_reported_after_each_row(url, tmp_path):
+    source, reports = write_people(tmp_path / "in.csv", 250, bad_plans={3: "fail"}), []
     with Client(url) as client:
-        predict_file(client, "churn", source, tmp_path / "out.csv", on_progress=seen.append)
-    assert seen[-1] == Progress(rows=250, failed=1, read=source.stat().st_size)
+        predict_file(client, "churn", source, tmp_path / "out.csv", on_progress=reports.append)
+    assert reports[-1] == Progress(rows=250, failed=1, bytes_read=source.stat().st_size)
 
 
-def test_a_batch_outlives_a_redis_that_is_away_while_it_sends_and_while_it_waits(tmp_path):
+def test_a_batch_survives_outages_of_redis_while_it_submits_and_while_it_waits(tmp_path):
     with EmbeddedRedis() as server, Client(server.url) as client:
         publish_stock_contract(server.url)
-        given = [{"age": number, "plan": "gold"} for number in range(200)]
-        rows = predict_rows(client, "churn", given, rows_per_job=10, in_flight=4, timeout=60)
+        instances = [{"age": number, "plan": "gold"} for number in range(200)]
+        rows = predict_rows(client, "churn", instances, rows_per_job=10, in_flight=4, timeout=60)
         server.kill()
-        done: list[PredictedRow] = []
-        batch = threading.Thread(target=lambda: done.extend(rows))
+        predicted: list[PredictedRow] = []
+        batch = threading.Thread(target=lambda: predicted.extend(rows))
         batch.start()
-        batch.join(0.5)  # it meets the outage, and goes on trying
+        batch.join(0.5)  # during the outage it repeats its calls
         assert batch.is_alive()
         server.start()
         deadline = time.monotonic() + 20
-        while waiting(server.url) < 4:
+        while count_waiting(server.url) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         server.kill()
         server.start()
         with running(server.url, tmp_path / "log"):
             batch.join(60)
-    assert [row.prediction for row in done] == [2 * number for number in range(200)]
+    assert [row.prediction for row in predicted] == [2 * number for number in range(200)]
 
 
 def test_a_batch_from_file_to_file_needs_no_standard_streams(url, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     monkeypatch.setattr(sys, "stdout", io.StringIO())  # as in a notebook: there is no `buffer`
     with Client(url) as client:
-        assert predict_file(client, "churn", people(tmp_path / "in.csv", 3), tmp_path / "out.csv").rows == 3
+        assert predict_file(client, "churn", write_people(tmp_path / "in.csv", 3), tmp_path / "out.csv").rows == 3
 
 
 @pytest.mark.parametrize("target", ["/dev/full", "- > /dev/full"])
 def test_a_full_disk_is_one_line(url, tmp_path, target):
-    source = people(tmp_path / "in.csv", 3)
+    source = write_people(tmp_path / "in.csv", 3)
     command = f"{sys.executable} -m headrace.cli batch churn {source} --format csv --url {url} -o {target}"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, env=os.environ)
-    assert done.returncode == 1
-    assert done.stderr == "headrace: input or output: No space left on device\n"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert result.returncode == 1
+    assert result.stderr == "headrace: input or output: No space left on device\n"
 
 
-def test_a_reader_who_has_enough_ends_the_batch_quietly(url, tmp_path):
-    source = people(tmp_path / "in.csv", 20_000)
+def test_a_closed_pipe_ends_the_batch_without_a_message(url, tmp_path):
+    source = write_people(tmp_path / "in.csv", 20_000)
     command = f"{sys.executable} -m headrace.cli batch churn {source} -o - --format csv --url {url} | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, env=os.environ)
-    assert done.stdout == "id,age,plan,prediction,error\n"
-    assert done.stderr == ""
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert result.stdout == "id,age,plan,prediction,error\n"
+    assert result.stderr == ""

@@ -1,4 +1,4 @@
-"""The memory of a batch does not grow with its file."""
+"""Test that the memory of a batch does not grow with its file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.stock_worker import publish_stock_contract, running
 
-_MEASURED = """
+_PROGRAM = """
 import resource, sys
 sys.argv = ["headrace", *sys.argv[1:]]
 from headrace.cli import main
@@ -23,17 +23,17 @@ finally:
 """
 
 
-def peak_of(rows: int, url: str, folder: Path) -> float:
-    """The most memory the client of a batch of that many rows held, in MB."""
+def measure_peak(rows: int, url: str, folder: Path) -> float:
+    """Return the peak memory of the client of a batch with this number of rows, in MB."""
     source, target = folder / f"{rows}.csv", folder / f"{rows}.out.csv"
     with source.open("w") as file:
         file.write("id,age,plan,comment\n")
         file.writelines(f"{number},{number % 90},gold,a comment that is carried along\n" for number in range(rows))
-    done = subprocess.run(
+    result = subprocess.run(
         [
             sys.executable,
             "-c",
-            _MEASURED,
+            _PROGRAM,
             "batch",
             "churn",
             str(source),
@@ -48,11 +48,11 @@ def peak_of(rows: int, url: str, folder: Path) -> float:
         timeout=600,
         env=os.environ,
     )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"] == rows
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["rows"] == rows
     with target.open() as written:
         assert sum(1 for _ in written) == rows + 1
-    return int(done.stderr.splitlines()[-1]) / 1024
+    return int(result.stderr.splitlines()[-1]) / 1024
 
 
 @pytest.mark.long
@@ -60,6 +60,6 @@ def peak_of(rows: int, url: str, folder: Path) -> float:
 def test_memory_stays_under_150_mb_and_does_not_grow_with_the_rows(redis_url, tmp_path):
     publish_stock_contract(redis_url)
     with running(redis_url, tmp_path / "log"):
-        small, large = (peak_of(rows, redis_url, tmp_path) for rows in (100_000, 300_000))
+        small, large = (measure_peak(rows, redis_url, tmp_path) for rows in (100_000, 300_000))
     assert small < 150
     assert large < small + 10

@@ -1,11 +1,16 @@
-"""Files in, files out: predict the rows of a CSV or JSON lines file through the queue.
+"""Predicts the rows of a CSV or JSON lines file through the queue.
 
-    from headrace import Client
-    from headrace.batch import predict_file
-    report = predict_file(Client(), "churn", "customers.csv", "predicted.csv")
+from headrace import Client
+from headrace.batch import predict_file
+report = predict_file(Client(), "churn", "customers.csv", "predicted.csv")
 
-A row's way: `rows` reads it, `cells` gives it the contract's types, `window` keeps the order, `flight` sends
-it and waits, `out` writes it.
+file.py         `predict_file` and `predict_rows`
+reader.py       reads and checks the rows of a file
+columns.py      maps the columns of a file to the contract's features, and cells to values
+blocks.py       groups rows into blocks, one for each job, and pairs them with the job's outcome
+job_window.py   submits the blocks and waits for them, with a bounded number of jobs under way
+writers.py      writes rows with their predictions as CSV or JSON lines
+progress.py     the progress bar
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The rows under way, in the order they will be written: a bounded number of blocks, the oldest first.
-
-A block is the rows of one job. The window knows nothing of clients and clocks; `headrace.batch.job_window`
-sends and waits.
-"""
+"""Blocks of rows, one for each job: grouping rows into blocks, and pairing a block with the outcome of its job."""
 
 from __future__ import annotations
 
@@ -15,12 +11,12 @@ from headrace.batch.reader import Row, row_error
 from headrace.catalog.contract import Contract
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 
-#: Bytes of the file in one job at the most: long rows make jobs of few rows, and memory stays bounded.
+#: Bytes of the file in one job at most. Long rows make jobs of few rows, so that memory stays bounded.
 BLOCK_BYTES = 256 * 1024
 
 
 class PredictedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row and its prediction, or the error it has instead."""
+    """A row with its prediction or its error."""
 
     row: Row
     prediction: Any = None
@@ -28,7 +24,7 @@ class PredictedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def split_into_blocks(rows: Iterable[Row], rows_per_job: int) -> Iterator[list[Row]]:
-    """The rows in blocks, in order: up to `rows_per_job` and BLOCK_BYTES in each, at least one row."""
+    """Yield the rows in blocks, in order: at least one row, at most `rows_per_job` rows and BLOCK_BYTES each."""
     block: list[Row] = []
     size = 0
     for row in rows:
@@ -37,7 +33,7 @@ def split_into_blocks(rows: Iterable[Row], rows_per_job: int) -> Iterator[list[R
             block, size = [], 0
         block.append(row)
         size += row.size
-        if len(block) >= rows_per_job:  # at once: the next row may be long in coming
+        if len(block) >= rows_per_job:  # without waiting for the next row, which may take long to arrive
             yield block
             block, size = [], 0
     if block:
@@ -45,30 +41,34 @@ def split_into_blocks(rows: Iterable[Row], rows_per_job: int) -> Iterator[list[R
 
 
 def must_split(outcome: Outcome, rows: int) -> bool:
-    """Whether the rows of a job are to be sent again one by one, so that only the guilty ones fail."""
+    """Return whether the rows of a failed job are submitted again one by one, so that only bad rows fail."""
     return rows > 1 and isinstance(outcome, Failure) and outcome.reason not in {"unknown model", "malformed"}
 
 
 def pair_with_outcome(contract: Contract, block: list[Row], outcome: Outcome | None) -> list[PredictedRow]:
-    """The rows of a block with what their job ended in; None where no row of the block was fit to be sent."""
-    sent = sum(row.error is None for row in block)
-    problem = None if outcome is None else _problem(contract, outcome, sent)
-    answers = iter(outcome.prediction.predictions if isinstance(outcome, Success) else ())
-    done = []
+    """Return the rows of a block with their predictions or errors.
+
+    `outcome` is the outcome of the block's job; None where every row has an error and no job was submitted.
+    """
+    submitted = sum(row.error is None for row in block)
+    job_error = None if outcome is None else _describe_error(contract, outcome, submitted)
+    predictions = iter(outcome.prediction.predictions if isinstance(outcome, Success) else ())
+    predicted = []
     for row in block:
-        error = row.error or problem
-        done.append(
-            PredictedRow(row=row, error=error) if error else PredictedRow(row=row, prediction=next(answers))
-        )
-    return done
+        if error := row.error or job_error:
+            predicted.append(PredictedRow(row=row, error=error))
+        else:
+            predicted.append(PredictedRow(row=row, prediction=next(predictions)))
+    return predicted
 
 
-def _problem(contract: Contract, outcome: Outcome, sent: int) -> str | None:
+def _describe_error(contract: Contract, outcome: Outcome, submitted: int) -> str | None:
+    """Return the error of a job for each of its rows; None for a success with a prediction for each instance."""
     match outcome:
-        case Success(prediction=prediction) if len(prediction.predictions) == sent:
+        case Success(prediction=prediction) if len(prediction.predictions) == submitted:
             return None
         case Success(prediction=prediction):
-            return f"the job was answered with {len(prediction.predictions)} predictions for {sent} instances"
+            return f"the job returned {len(prediction.predictions)} predictions for {submitted} instances"
         case Failure():
             return f"{outcome.reason}: {outcome.error}: {row_error(contract, outcome.message)}"
         case Expired():

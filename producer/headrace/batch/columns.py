@@ -1,7 +1,7 @@
-"""The cells of a table as the contract's types: which column is which feature, and what a cell's text means.
+"""Maps the columns of a file to the features of a contract, and the text of a cell to a value.
 
-A cell that cannot be read as its feature's kind is left as text: the check against the contract, which
-follows, says what is wrong with it in the words every producer uses.
+A cell that cannot be read as its feature's kind stays text. The check against the contract, which follows, then
+reports the error in the same words as for every other producer.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Tex
 from headrace.errors import InvalidInput
 from headrace.text import nearest_name
 
-#: What is written where a value is missing: the words pandas.read_csv takes for it, for a model was most likely
-#: trained on what that read. (pandas documents them under `na_values`.)
-_MISSING = {
+#: The texts of a missing value: those of pandas.read_csv, which most likely read the training data. Source: the
+#: pandas documentation, under `na_values`.
+_MISSING_TEXTS = {
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 }
@@ -37,119 +37,122 @@ CellReader = Callable[[str], Any]
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
-    """How a row of cells becomes an instance. Columns the contract does not know take no part."""
+    """The columns that make an instance. Columns that are no features of the contract are not among them."""
 
-    #: Position of each value's cell in the row, and how its text is read, in the contract's order.
-    readings: tuple[tuple[int, CellReader], ...]
-    #: The features' names; None where instances are lists or texts.
+    #: The index of each value's cell in the row, and the function that reads its text, in the contract's order.
+    readers: tuple[tuple[int, CellReader], ...]
+    #: The names of the features; None where instances are lists or texts.
     names: tuple[str, ...] | None = None
-    #: The shape of an instance that is a list; () is a text.
+    #: The shape of an instance that is a list; () for a text.
     shape: tuple[int, ...] = ()
 
     def instance(self, cells: Sequence[str]) -> Any:
-        """The instance in a row that has a cell for each column. Not checked against the contract yet."""
-        values = [read(cells[position]) for position, read in self.readings]
+        """Return the instance in a row with a cell for each column. It is not checked against the contract yet."""
+        values = [read(cells[index]) for index, read in self.readers]
         if self.names is not None:
             return dict(zip(self.names, values, strict=True))
         return _nested(values, self.shape) if self.shape else values[0]
 
 
-def match_columns(contract: Contract, header: Sequence[str], chosen: Sequence[str] = ()) -> Columns:
-    """Find the contract's values among the columns of a file.
+def match_columns(contract: Contract, header: Sequence[str], column_names: Sequence[str] = ()) -> Columns:
+    """Find the values of the contract among the columns of a file.
 
-    Named features are found by name. `chosen` names the columns of a list's values in their order, or of a
-    text; without it a list takes all columns as they stand, and a text the one named `text` or the only one.
-    Raises InvalidInput naming what is missing, with near names.
+    Named features are matched by name. `column_names` are the columns of a list's values in order, or of a text;
+    without it, a list takes all columns in order, and a text the column `text` or the only one.
+    Raises InvalidInput with the missing columns and similar names.
     """
-    _refuse_doubles(header)
-    lacking = [name for name in chosen if name not in header]
-    if lacking:
-        raise InvalidInput(_lacks("asked for with --column", lacking, header))
+    _check_unique(header)
+    missing = [name for name in column_names if name not in header]
+    if missing:
+        raise InvalidInput(_describe_missing("named by --column", missing, header))
     match contract.input:
         case Named(features=features):
-            if chosen:
+            if column_names:
                 raise InvalidInput(
-                    f"{contract.model}@{contract.version} takes named features, found by their names in the "
-                    "file; --column is for models that take lists or texts"
+                    f"{contract.model}@{contract.version} takes named features, which are matched by name; "
+                    "--column is for models that take lists or texts"
                 )
-            return _named(f"that {contract.model}@{contract.version} takes", features, header)
+            return _named_columns(f"that {contract.model}@{contract.version} takes", features, header)
         case Array() as array:
-            return _array(contract, array, header, chosen)
+            return _array_columns(contract, array, header, column_names)
         case Text():
-            return _text(contract, header, chosen)
+            return _text_column(contract, header, column_names)
 
 
-def _refuse_doubles(header: Sequence[str]) -> None:
-    seen: dict[str, int] = {}
+def _check_unique(header: Sequence[str]) -> None:
+    numbers: dict[str, int] = {}
     for number, name in enumerate(header, start=1):
-        if name in seen:
+        if name in numbers:
             raise InvalidInput(
-                f"columns {seen[name]} and {number} are both named {_shown(name)}; rename one of them"
+                f"columns {numbers[name]} and {number} are both named {_quote(name)}; rename one of them"
             )
-        seen[name] = number
+        numbers[name] = number
 
 
-def _named(whose: str, features: Sequence[Feature], header: Sequence[str]) -> Columns:
-    position = {name: number for number, name in enumerate(header)}
-    lacking = [feature.name for feature in features if feature.name not in position]
-    if lacking:
-        raise InvalidInput(_lacks(whose, lacking, header))
+def _named_columns(role: str, features: Sequence[Feature], header: Sequence[str]) -> Columns:
+    indexes = {name: index for index, name in enumerate(header)}
+    missing = [feature.name for feature in features if feature.name not in indexes]
+    if missing:
+        raise InvalidInput(_describe_missing(role, missing, header))
     return Columns(
-        readings=tuple((position[feature.name], cell_reader(feature)) for feature in features),
+        readers=tuple((indexes[feature.name], cell_reader(feature)) for feature in features),
         names=tuple(feature.name for feature in features),
     )
 
 
-def _array(contract: Contract, array: Array, header: Sequence[str], chosen: Sequence[str]) -> Columns:
-    positions = [list(header).index(name) for name in chosen] or list(range(len(header)))
-    wanted = prod(array.shape)
+def _array_columns(
+    contract: Contract, array: Array, header: Sequence[str], column_names: Sequence[str]
+) -> Columns:
+    indexes = [list(header).index(name) for name in column_names] or list(range(len(header)))
+    expected = prod(array.shape)
     title = f"{contract.model}@{contract.version}"
-    if len(positions) != wanted:
+    if len(indexes) != expected:
         raise InvalidInput(
-            f"{title} takes {wanted} values a row, and the file has {len(positions)} columns for them; "
+            f"{title} takes {expected} values a row, and the file has {len(indexes)} columns for them; "
             "name the columns to send with --column, in order"
         )
-    if not chosen and _looks_like_values(header):
+    if not column_names and _looks_like_values(header):
         raise InvalidInput(
             "the first line holds values, and a CSV begins with a line of column names; put one before it"
         )
     read = cell_reader(Feature(name="", kind=array.kind, nullable=array.nullable))
-    return Columns(readings=tuple((position, read) for position in positions), shape=array.shape)
+    return Columns(readers=tuple((index, read) for index in indexes), shape=array.shape)
 
 
-def _text(contract: Contract, header: Sequence[str], chosen: Sequence[str]) -> Columns:
-    names = list(chosen) or [name for name in header if name == "text"] or list(header)
+def _text_column(contract: Contract, header: Sequence[str], column_names: Sequence[str]) -> Columns:
+    names = list(column_names) or [name for name in header if name == "text"] or list(header)
     if len(names) != 1:
         raise InvalidInput(
             f"{contract.model}@{contract.version} takes a text, and the file has {len(header)} columns, none of "
-            "them named 'text'; say which it is with --column"
+            "them named 'text'; name the column with --column"
         )
-    # An empty text is a text.
-    return Columns(readings=((list(header).index(names[0]), str),))
+    # An empty cell is an empty text, not a missing value.
+    return Columns(readers=((list(header).index(names[0]), str),))
 
 
 def _looks_like_values(header: Sequence[str]) -> bool:
-    if not all(isinstance(_number(name), float) for name in header):
+    if not all(isinstance(_read_number(name), float) for name in header):
         return False
     # pandas names the columns of a bare array 0, 1, 2, ...
-    return list(header) not in ([str(n + first) for n in range(len(header))] for first in (0, 1))
+    return list(header) not in ([str(first + index) for index in range(len(header))] for first in (0, 1))
 
 
-def _lacks(whose: str, lacking: Sequence[str], header: Sequence[str]) -> str:
-    named = ", ".join(_with_near(name, header) for name in lacking[:10])
-    more = f" and {len(lacking) - 10} more" if len(lacking) > 10 else ""
-    columns = "a column" if len(lacking) == 1 else f"{len(lacking)} columns"
-    found = ", ".join(_shown(name) for name in header[:20]) + (", ..." if len(header) > 20 else "")
-    return f"the file lacks {columns} {whose}: {named}{more}; it has {found}"
+def _describe_missing(role: str, missing: Sequence[str], header: Sequence[str]) -> str:
+    """Return the message about missing columns. `role` follows the word column: `named by --column`."""
+    names = ", ".join(_with_suggestion(name, header) for name in missing[:10])
+    omitted = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+    columns = "a column" if len(missing) == 1 else f"{len(missing)} columns"
+    present = ", ".join(_quote(name) for name in header[:20]) + (", ..." if len(header) > 20 else "")
+    return f"the file lacks {columns} {role}: {names}{omitted}; it has {present}"
 
 
-def _with_near(name: str, header: Sequence[str]) -> str:
-    lowered = {column[:64].strip().lower(): column for column in header}
-    near = nearest_name(name.lower(), lowered)
-    return f"{_shown(name)} (did you mean {_shown(lowered[near])}?)" if near else _shown(name)
+def _with_suggestion(name: str, header: Sequence[str]) -> str:
+    by_lower_case = {column[:64].strip().lower(): column for column in header}
+    nearest = nearest_name(name.lower(), by_lower_case)
+    return f"{_quote(name)} (did you mean {_quote(by_lower_case[nearest])}?)" if nearest else _quote(name)
 
 
-def _shown(name: str) -> str:
+def _quote(name: str) -> str:
     return repr(name if len(name) <= 64 else name[:60] + "...")
 
 
@@ -161,63 +164,63 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
 
 
 def cell_reader(feature: Feature) -> CellReader:
-    """How a cell of a feature is read: a function from its text to a number, boolean, string or None."""
+    """Return the function that reads a cell of a feature: from text to a number, boolean, string or None."""
     if feature.kind == "category" and feature.categories is not None:
-        return _category(feature.categories)
+        return _category_reader(feature.categories)
     if feature.kind in {"string", "category"}:
-        # Where nothing may be missing, "NA" can only be a name or a country.
-        return _missing if feature.nullable else _string
-    return _READINGS[feature.kind]
+        # Where no value may be missing, "NA" can only be a name or a country.
+        return _read_nullable if feature.nullable else _read_string
+    return _CELL_READERS[feature.kind]
 
 
-def _number(text: str) -> Any:
+def _read_number(text: str) -> Any:
     try:
-        # Python reads 1_000 as a number; nobody else does.
+        # Only Python reads 1_000 as a number.
         return float(text) if "_" not in text else text
     except ValueError:
-        return _missing(text)
+        return _read_nullable(text)
 
 
-def _integer(text: str) -> Any:
+def _read_integer(text: str) -> Any:
     try:
         return int(text) if "_" not in text else text
     except ValueError:
-        return _number(text)
+        return _read_number(text)
 
 
-def _boolean(text: str) -> Any:
+def _read_boolean(text: str) -> Any:
     word = text.strip().lower()
-    return _BOOLEANS[word] if word in _BOOLEANS else _missing(text)
+    return _BOOLEANS[word] if word in _BOOLEANS else _read_nullable(text)
 
 
-def _string(text: str) -> Any:
+def _read_string(text: str) -> Any:
     return text or None
 
 
-def _missing(text: str) -> Any:
-    return None if text.strip() in _MISSING else text
+def _read_nullable(text: str) -> Any:
+    return None if text.strip() in _MISSING_TEXTS else text
 
 
-def _category(categories: tuple[str | int | float | bool, ...]) -> CellReader:
-    known: dict[str, Any] = {}
+def _category_reader(categories: tuple[str | int | float | bool, ...]) -> CellReader:
+    by_text: dict[str, Any] = {}
     for category in categories:
-        known.setdefault(str(category), category)
+        by_text.setdefault(str(category), category)
         if isinstance(category, bool):
-            known.setdefault(str(category).lower(), category)
+            by_text.setdefault(str(category).lower(), category)
         elif isinstance(category, int | float):
-            # A column of whole numbers with gaps is written by pandas as 1.0, 2.0.
-            known.setdefault(str(float(category)), category)
+            # pandas writes a column of whole numbers with missing values as 1.0, 2.0.
+            by_text.setdefault(str(float(category)), category)
             if float(category).is_integer():
-                known.setdefault(str(int(category)), category)
+                by_text.setdefault(str(int(category)), category)
 
     def read(text: str) -> Any:
-        return known[text] if text in known else _missing(text)
+        return by_text[text] if text in by_text else _read_nullable(text)
 
     return read
 
 
-_READINGS: dict[Kind, CellReader] = {
-    "number": _number,
-    "integer": _integer,
-    "boolean": _boolean,
+_CELL_READERS: dict[Kind, CellReader] = {
+    "number": _read_number,
+    "integer": _read_integer,
+    "boolean": _read_boolean,
 }

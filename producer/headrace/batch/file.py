@@ -1,4 +1,4 @@
-"""Predict a file: read, send, wait, write."""
+"""Predicts the rows of a file, or any iterable of instances."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from headrace.wire.keys import BATCH_PRIORITY
 if TYPE_CHECKING:
     from headrace.client import Client
 
-#: Rows in a job: enough that a job's own cost does not matter, few enough that a batch is spread over workers.
+#: Rows in a job: many enough that the cost of a job is small for each row, few enough to use several workers.
 ROWS_PER_JOB = 100
-#: Jobs under way at a time. With it the memory of a batch is bounded, whatever the file's length.
+#: Jobs under way at a time. It bounds the memory of a batch, whatever the length of the file.
 IN_FLIGHT = 64
 
 
 class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a batch."""
+    """The result of a batch."""
 
     model: str
     version: str
@@ -65,13 +65,13 @@ def predict_rows(
 ) -> Iterator[PredictedRow]:
     """Predict any number of instances, in order, with a bounded number of jobs under way.
 
-    Gives a `Predicted` for each instance: its `row` (`line` counts from 1), and `prediction` or `error`. An
-    instance that does not fit the contract is not sent and has its error. `durable` is that of
-    `Client.submit`. `timeout` is in seconds, for all of them; ResultTimeout is raised when it is over.
-    Closing the iterator cancels what has no outcome yet.
+    Returns an iterator with a `PredictedRow` for each instance: its `row` (`row.line` counts instances from 1),
+    and its `prediction` or `error`. An instance that does not fit the contract is not sent and has an error.
+    `durable` is the option of `Client.submit`. `timeout` is in seconds for all instances; the iterator raises
+    ResultTimeout when it has passed. Closing the iterator cancels the jobs without an outcome.
     """
     contract = client.contract(model, version)
-    flight = JobWindow(
+    window = JobWindow(
         client,
         contract,
         method=check_method(contract, method),
@@ -81,9 +81,9 @@ def predict_rows(
         durable=durable,
         deadline=None if timeout is None else time.monotonic() + timeout,
     )
-    numbered = enumerate(instances, start=1)
-    return flight.predicted(
-        checked_row(contract, Row(line=number, values={}, instance=instance)) for number, instance in numbered
+    return window.predict(
+        checked_row(contract, Row(line=number, values={}, instance=instance))
+        for number, instance in enumerate(instances, start=1)
     )
 
 
@@ -108,104 +108,107 @@ def predict_file(
 ) -> BatchReport:
     """Predict the rows of a CSV or JSON lines file, and write them with their predictions in the same order.
 
-    `-` is standard input or output; `format` is the format of what has no telling file ending. `columns`
-    names the columns of a list or text, see `headrace.batch.columns`. `durable` is that of `Client.submit`.
-    `timeout` is in seconds for the whole.
-    Rows that fail are written with their error and counted in the report. The target appears when it is
-    whole. Raises InvalidInput before anything is enqueued for a file that cannot be read, lacks a column, or
-    has no place to be written to.
+    `-` is standard input or output. `format` is the format of a source or target whose name has no known ending.
+    `columns` names the columns of a list or text, see `headrace.batch.columns`. `durable` is the option of
+    `Client.submit`. `timeout` is in seconds for the whole file. `force` overwrites the target.
+    Rows that fail are written with their error and counted in the report. The target is created when it is
+    complete. Raises InvalidInput before any job is enqueued if the file cannot be read or lacks a column, or if
+    the target cannot be written.
     """
     started = time.monotonic()
     source, target = str(source), str(target)
     contract = client.contract(model, version)
-    chosen = check_method(contract, method)
-    kinds = format_of(source, format), format_of(target, format)
+    checked_method = check_method(contract, method)
+    source_format, target_format = format_of(source, format), format_of(target, format)
     check_target(target, source, force=force)
     if delimiter is None and source.lower().endswith(".tsv"):
         delimiter = "\t"
-    rows = failed = end = 0
+    progress = Progress()
 
-    def progress() -> None:
-        on_progress(Progress(rows=rows, failed=failed, read=end))
+    def on_wait() -> None:
+        writer.flush()  # the reader of the output can have the finished rows
+        on_progress(progress)
 
-    def wait() -> None:
-        writer.flush()  # whoever reads our output waits too, and may have what there is
-        progress()
-
-    flight = JobWindow(
+    window = JobWindow(
         client,
         contract,
-        method=chosen,
+        method=checked_method,
         priority=priority,
         rows_per_job=rows_per_job,
         in_flight=in_flight,
         durable=durable,
         deadline=None if timeout is None else started + timeout,
-        on_wait=wait,
+        on_wait=on_wait,
     )
+    to_csv = target_format == "csv"
+    predictions: Sequence[str] = (PREDICTION,)
+    if to_csv:
+        predictions = prediction_columns(checked_method, contract.methods[checked_method])
     with open_source(source) as file:
-        table = read_table(file, kinds[0], contract, name=source, delimiter=delimiter, chosen=columns)
-        predictions = prediction_columns(chosen, contract.methods[chosen]) if kinds[1] == "csv" else (PREDICTION,)
-        carried, fit = _carried(table, contract, (*predictions, ERROR), same_keys=kinds[1] == "csv")
-        with open_target(target) as out, closing(flight.predicted(fit)) as flown:
-            writer: Writer = JsonWriter(out)
-            if kinds[1] == "csv":
-                writer = CsvWriter(
-                    out, carried, predictions, "\t" if target.lower().endswith(".tsv") else table.delimiter
+        table = read_table(file, source_format, contract, name=source, delimiter=delimiter, column_names=columns)
+        output_columns, rows = _prepare_output(table, contract, (*predictions, ERROR), same_columns=to_csv)
+        with open_target(target) as output, closing(window.predict(rows)) as predicted_rows:
+            writer: Writer = JsonWriter(output)
+            if to_csv:
+                output_delimiter = "\t" if target.lower().endswith(".tsv") else table.delimiter
+                writer = CsvWriter(output, output_columns, predictions, output_delimiter)
+            for predicted in predicted_rows:
+                writer.write(predicted)
+                progress = Progress(
+                    rows=progress.rows + 1,
+                    failed=progress.failed + (predicted.error is not None),
+                    bytes_read=predicted.row.end,
                 )
-            for done in flown:
-                writer.write(done)
-                rows, failed, end = rows + 1, failed + (done.error is not None), done.row.end
-                progress()
+                on_progress(progress)
             writer.flush()
     return BatchReport(
         model=contract.model,
         version=contract.version,
-        method=chosen,
-        rows=rows,
-        failed=failed,
+        method=checked_method,
+        rows=progress.rows,
+        failed=progress.failed,
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def _carried(
-    table: Table, contract: Contract, added: Sequence[str], *, same_keys: bool
+def _prepare_output(
+    table: Table, contract: Contract, added: Sequence[str], *, same_columns: bool
 ) -> tuple[Sequence[str], Iterator[Row]]:
-    """The columns to write again in front of `added`, and the rows whose keys allow it.
+    """Return the columns to write before `added`, and the rows; rows whose keys cannot be written have an error.
 
-    With `same_keys` every row needs the columns of the first one: a CSV has one header.
+    With `same_columns`, every row needs the columns of the first row: a CSV has one header.
     """
     if table.columns is not None:
-        taken = [name for name in table.columns if name in added]
-        if taken:
+        conflicts = [name for name in table.columns if name in added]
+        if conflicts:
             raise InvalidInput(
-                f"the input has a column {taken[0]!r}, which the output is to add; rename it, or leave it out"
+                f"the input has a column {conflicts[0]!r}, which the output adds; rename or remove it"
             )
         return table.columns, table.rows
     rows = table.rows
     columns: tuple[str, ...] = ()
-    if same_keys:
+    if same_columns:
         first = next(rows, None)
         if first is not None:
             rows = itertools.chain([first], rows)
-        columns = tuple(first.values) if first and first.values else _names(contract)
+        columns = tuple(first.values) if first and first.values else _feature_names(contract)
         columns = tuple(name for name in columns if name not in added)
-    return columns, (_without_clash(row, columns if same_keys else None, added) for row in rows)
+    return columns, (_check_keys(row, columns if same_columns else None, added) for row in rows)
 
 
-def _without_clash(row: Row, columns: Sequence[str] | None, added: Sequence[str]) -> Row:
+def _check_keys(row: Row, columns: Sequence[str] | None, added: Sequence[str]) -> Row:
     for key in row.values:
         if key in added:
-            problem = "the row has a key that the output is to add: rename `prediction` and `error`"
+            error = "the row has a key that the output adds: rename `prediction` and `error`"
         elif columns is not None and key not in columns:
-            problem = "the row has a key that the first row has not, and a CSV has the same columns in every row"
+            error = "the row has a key that the first row lacks, and a CSV has the same columns in every row"
         else:
             continue
-        return msgspec.structs.replace(row, instance=None, error=row.error or problem)
+        return msgspec.structs.replace(row, instance=None, error=row.error or error)
     return row
 
 
-def _names(contract: Contract) -> tuple[str, ...]:
+def _feature_names(contract: Contract) -> tuple[str, ...]:
     if isinstance(contract.input, Named):
         return tuple(feature.name for feature in contract.input.features)
     return ("instance",)

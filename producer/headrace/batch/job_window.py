@@ -1,4 +1,4 @@
-"""Send the rows of a file as jobs and give their predictions back in order, a bounded number under way."""
+"""Submits the rows of a file as jobs, with a bounded number under way, and returns their predictions in order."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How long Redis may be away before a batch gives up, in seconds: longer than a restart or a failover takes.
-PATIENCE = 60.0
-#: Seconds between two looks at the clock while an outcome is waited for, and the first and longest rest
-#: before something refused is tried again.
-_TICK = 1.0
-_REST, _LONGEST_REST = 0.05, 1.0
+#: Seconds that Redis may be unavailable before a batch fails: longer than a restart or a failover takes.
+MAX_OUTAGE_SECONDS = 60.0
+#: Seconds between two checks of the deadline while the window waits for an outcome.
+_TICK_SECONDS = 1.0
+#: Seconds before a refused call is repeated: at first, and at most.
+_MIN_DELAY_SECONDS, _MAX_DELAY_SECONDS = 0.05, 1.0
 
 
 class JobWindow:
-    """The jobs of one batch.
+    """The jobs of one batch that are under way, the oldest first.
 
-    `on_wait` is called about once a second while nothing arrives. `deadline` is a moment of `clock`. Every
-    job is sent to the version of the contract: one file is predicted by one version.
+    `on_wait` is called about once a second while no outcome arrives. `deadline` is a moment of `clock`, None for
+    no deadline. Every job is submitted to the contract's version, so that one version predicts the whole file.
     """
 
     def __init__(
@@ -62,44 +62,45 @@ class JobWindow:
         self._deadline = deadline
         self._on_wait = on_wait
         self._clock = clock
+        #: The jobs without an outcome, by id.
         self._jobs: dict[str, JobHandle] = {}
 
-    def predicted(self, rows: Iterable[Row]) -> Generator[PredictedRow]:
-        """Each row with its prediction or error, in the order of the rows.
+    def predict(self, rows: Iterable[Row]) -> Generator[PredictedRow]:
+        """Yield each row with its prediction or error, in the order of the rows.
 
-        Raises ResultTimeout at the deadline and BrokerUnavailable when Redis stays away. However it ends,
-        jobs without an outcome are cancelled.
+        Raises ResultTimeout at the deadline, and BrokerUnavailable after an outage of MAX_OUTAGE_SECONDS. However
+        the generator ends, jobs without an outcome are cancelled.
         """
         window: deque[tuple[list[Row], JobHandle | None]] = deque()
         try:
             for block in split_into_blocks(rows, self._rows_per_job):
                 if len(window) >= self._in_flight:
-                    yield from self._finished(*window.popleft())
-                window.append((block, self._sent(block)))
+                    yield from self._finish_block(*window.popleft())
+                window.append((block, self._submit_block(block)))
             while window:
-                yield from self._finished(*window.popleft())
+                yield from self._finish_block(*window.popleft())
         finally:
-            self._cancel()
+            self._cancel_jobs()
 
-    def _sent(self, block: list[Row]) -> JobHandle | None:
-        """The job of a block; None if nothing in it can be sent, or not together."""
+    def _submit_block(self, block: list[Row]) -> JobHandle | None:
+        """Submit a block as one job; None if all its rows have errors, or if they cannot be one job."""
         instances = [row.instance for row in block if row.error is None]
         if not instances:
             return None
         try:
             return self._submit(instances)
         except InvalidInput:
-            # Rows may each be fit and their job too large; `_finished` sends them one by one.
+            # Each row may be valid and the job too large; `_finish_block` then submits the rows one by one.
             return None
 
-    def _finished(self, block: list[Row], job: JobHandle | None) -> list[PredictedRow]:
-        fit = sum(row.error is None for row in block)
-        outcome = self._outcome(job) if job else None
-        if fit and (outcome is None or must_split(outcome, fit)):
-            return self._one_by_one(block)
+    def _finish_block(self, block: list[Row], job: JobHandle | None) -> list[PredictedRow]:
+        valid_rows = sum(row.error is None for row in block)
+        outcome = self._wait_for(job) if job else None
+        if valid_rows and (outcome is None or must_split(outcome, valid_rows)):
+            return self._predict_one_by_one(block)
         return pair_with_outcome(self._contract, block, outcome)
 
-    def _one_by_one(self, block: list[Row]) -> list[PredictedRow]:
+    def _predict_one_by_one(self, block: list[Row]) -> list[PredictedRow]:
         jobs: list[tuple[Row, JobHandle | None, str | None]] = []
         for row in block:
             job, error = None, row.error
@@ -109,58 +110,58 @@ class JobWindow:
                 except InvalidInput as refused:
                     error = str(refused)
             jobs.append((row, job, error))
-        done: list[PredictedRow] = []
+        predicted: list[PredictedRow] = []
         for row, job, error in jobs:
             if job is None:
-                done.append(PredictedRow(row=row, error=error))
+                predicted.append(PredictedRow(row=row, error=error))
             else:
-                done += pair_with_outcome(self._contract, [row], self._outcome(job))
-        return done
+                predicted += pair_with_outcome(self._contract, [row], self._wait_for(job))
+        return predicted
 
     def _submit(self, instances: list[Any]) -> JobHandle:
-        # With an id of our own a job sent again after a cut connection is still one job.
-        name = new_id()
-        job = self._patiently(
-            lambda: self._client.submit(self._contract.model, instances=instances, id=name, **self._options)
+        # With the same id, a job that is submitted again after a broken connection is still one job.
+        job_id = new_id()
+        job = self._retry(
+            lambda: self._client.submit(self._contract.model, instances=instances, id=job_id, **self._options)
         )
         self._jobs[job.id] = job
         return job
 
-    def _outcome(self, job: JobHandle) -> Outcome:
+    def _wait_for(self, job: JobHandle) -> Outcome:
         while True:
             try:
-                outcome = self._patiently(lambda: job.outcome(timeout=_TICK))
+                outcome = self._retry(lambda: job.outcome(timeout=_TICK_SECONDS))
             except ResultTimeout:
-                self._look_at_the_clock()
+                self._check_deadline()
             else:
                 del self._jobs[job.id]
                 return outcome
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Try until the queue has room and Redis is there again."""
-        rest, away_since = _REST, None
+    def _retry(self, call: Callable[[], T]) -> T:
+        """Repeat a call while the queue is full or Redis is unavailable."""
+        delay, unavailable_since = _MIN_DELAY_SECONDS, None
         while True:
             try:
                 return call()
             except QueueFull:
-                away_since = None
+                unavailable_since = None
             except (BrokerUnavailable, NotDurable) as error:
                 if isinstance(error, NotDurable) and not error.accepted:
-                    raise  # this Redis never will
-                away_since = away_since or self._clock()
-                if self._clock() - away_since > PATIENCE:
+                    raise  # this Redis cannot make jobs durable
+                unavailable_since = unavailable_since or self._clock()
+                if self._clock() - unavailable_since > MAX_OUTAGE_SECONDS:
                     raise
-            time.sleep(rest)
-            rest = min(2 * rest, _LONGEST_REST)
-            self._look_at_the_clock()
+            time.sleep(delay)
+            delay = min(2 * delay, _MAX_DELAY_SECONDS)
+            self._check_deadline()
 
-    def _look_at_the_clock(self) -> None:
+    def _check_deadline(self) -> None:
         self._on_wait()
         if self._deadline is not None and self._clock() >= self._deadline:
-            raise ResultTimeout("the time given was not enough for all rows")
+            raise ResultTimeout("the timeout passed before all rows were predicted")
 
-    def _cancel(self) -> None:
-        # A broker that is away cannot be asked for each of them.
+    def _cancel_jobs(self) -> None:
+        # The first error ends the loop: an unavailable Redis would delay every further call.
         with contextlib.suppress(HeadraceError):
             for job in self._jobs.values():
                 job.cancel()

@@ -1,4 +1,4 @@
-"""How far a batch is: a bar on a terminal, a line every few seconds elsewhere."""
+"""The progress of a batch: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -10,48 +10,49 @@ import msgspec
 
 from headrace.status_line import StatusLine
 
-#: Seconds without a single row after which the missing worker is worth a word.
-_SILENCE = 15.0
+#: Seconds without a finished row after which the meter asks whether a worker runs.
+_SILENCE_SECONDS = 15.0
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows written so far, and the bytes of the input they took."""
+    """The rows written so far, and the bytes of the input read for them."""
 
     rows: int = 0
     failed: int = 0
-    read: int = 0
+    bytes_read: int = 0
 
 
-def describe(progress: Progress, *, seconds: float, size: int | None) -> str:
-    """Progress in words: done, failed, rate and, where the input's size is known, the time remaining."""
+def describe_progress(progress: Progress, *, seconds: float, size: int | None) -> str:
+    """Return the progress as text: rows, failures, rate and, if the input's size is known, the remaining time."""
     rate = progress.rows / seconds if seconds > 0 else 0.0
-    parts = [f"{progress.rows:,} rows done", f"{progress.failed:,} failed", f"{rate:,.0f} rows/s"]
-    if size and 0 < progress.read < size:
-        parts.append(f"{_clock(seconds * (size - progress.read) / progress.read)} left")
-    return ", ".join(parts)
+    texts = [f"{progress.rows:,} rows done", f"{progress.failed:,} failed", f"{rate:,.0f} rows/s"]
+    if size and 0 < progress.bytes_read < size:
+        remaining = seconds * (size - progress.bytes_read) / progress.bytes_read
+        texts.append(f"{_format_clock(remaining)} left")
+    return ", ".join(texts)
 
 
-def bar(progress: Progress, *, seconds: float, size: int | None, width: int) -> str:
-    """Progress as one line of a terminal of that many columns."""
-    words = describe(progress, seconds=seconds, size=size)
+def format_bar(progress: Progress, *, seconds: float, size: int | None, width: int) -> str:
+    """Return the progress as one line of a terminal of `width` columns."""
+    text = describe_progress(progress, seconds=seconds, size=size)
     if not size:
-        return words[: width - 1]
-    share = min(1.0, progress.read / size)
-    room = min(30, width - len(words) - 11)
-    if room < 5:
-        return f"{share:4.0%} {words}"[: width - 1]
-    full = int(share * room)
-    return f"[{'#' * full}{'-' * (room - full)}] {share:4.0%}  {words}"
+        return text[: width - 1]
+    fraction = min(1.0, progress.bytes_read / size)
+    bar_width = min(30, width - len(text) - 11)
+    if bar_width < 5:
+        return f"{fraction:4.0%} {text}"[: width - 1]
+    filled = int(fraction * bar_width)
+    return f"[{'#' * filled}{'-' * (bar_width - filled)}] {fraction:4.0%}  {text}"
 
 
-def _clock(seconds: float) -> str:
+def _format_clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class ProgressMeter:
-    """Shows progress on a stream. `size` is that of the input in bytes, None where nobody knows."""
+    """Shows progress on a stream. `size` is the input's size in bytes, None where it is unknown."""
 
     def __init__(
         self,
@@ -66,23 +67,23 @@ class ProgressMeter:
         self._warned = False
 
     def show(self, progress: Progress) -> None:
-        """Take note of progress; draws only when it is time to."""
+        """Show the progress if it is time to draw again."""
         seconds = self._line.elapsed_if_due()
         if seconds is None:
             return
-        if not progress.rows and seconds > _SILENCE and not self._warned:
+        if not progress.rows and seconds > _SILENCE_SECONDS and not self._warned:
             self._warned = True
             self._line.write_line(
-                f"nothing came back for {seconds:.0f} s: is a worker serving the model? see `headrace queues`"
+                f"no row is finished after {seconds:.0f} s: is a worker serving the model? see `headrace queues`"
             )
         self._line.show(
             lambda width: (
-                describe(progress, seconds=seconds, size=self._size)
+                describe_progress(progress, seconds=seconds, size=self._size)
                 if width is None
-                else bar(progress, seconds=seconds, size=self._size, width=width)
+                else format_bar(progress, seconds=seconds, size=self._size, width=width)
             )
         )
 
     def close(self) -> None:
-        """Leave the line of the bar."""
+        """Remove the bar from the terminal."""
         self._line.close()

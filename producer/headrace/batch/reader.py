@@ -1,8 +1,9 @@
-"""Read a file row by row: CSV or JSON lines, from a path or standard input, one line in memory at a time."""
+"""Reads a file row by row: CSV or JSON lines, from a path or standard input, with one line in memory at a time."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from headrace.errors import InvalidInput
 
 Format = Literal["csv", "jsonl"]
 
-#: File endings and what they say: a format, and for CSV a delimiter.
+#: The format and, for CSV, the delimiter of each file ending.
 ENDINGS: dict[str, tuple[Format, str | None]] = {
     ".csv": ("csv", None),
     ".tsv": ("csv", "\t"),
@@ -27,71 +28,72 @@ ENDINGS: dict[str, tuple[Format, str | None]] = {
     ".ndjson": ("jsonl", None),
 }
 
-#: Bytes a line may have, and characters a cell: past that, a file is no table of rows.
-_LONGEST = 16 * 1024 * 1024
+#: The most bytes of a line, and characters of a cell. A longer line means that the file is not a table of rows.
+_MAX_LINE_BYTES = 16 * 1024 * 1024
 _DELIMITERS = (",", ";", "\t", "|")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the file: what it held, and the instance to predict on, or why there is none."""
+    """A row of the file: its values, and the instance to predict on or the error."""
 
-    #: Number of the line it begins on, from 1.
+    #: The number of its first line, from 1.
     line: int
-    #: Its cells or keys as they were, to be written again in front of the prediction.
+    #: Its cells or keys as they are in the file. They are written in front of the prediction.
     values: dict[str, Any]
     instance: Any = None
+    #: The reason why it is not sent; None for a valid row.
     error: str | None = None
-    #: Bytes it took, and bytes of the file read when it ended.
+    #: The bytes it takes in the file, and the bytes of the file up to its end.
     size: int = 0
     end: int = 0
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """A file being read."""
+    """An open file with its columns and rows."""
 
-    #: The columns of a CSV; None for JSON lines, whose rows may each have keys of their own.
+    #: The columns of a CSV; None for JSON lines, where each row may have other keys.
     columns: tuple[str, ...] | None
     delimiter: str
     rows: Iterator[Row]
 
 
-def format_of(path: str, given: Format | None) -> Format:
-    """The format a path's ending names, else the one given. Raises InvalidInput if neither says."""
-    named = ENDINGS.get(Path(path).suffix.lower())
-    if named:
-        return named[0]
-    if given is None:
-        what = (
+def format_of(path: str, default: Format | None) -> Format:
+    """Return the format of a path's ending, else the default. Raises InvalidInput if there is neither."""
+    if known := ENDINGS.get(Path(path).suffix.lower()):
+        return known[0]
+    if default is None:
+        problem = (
             "standard input and output have no file ending" if path == "-" else f"the ending of {path} names none"
         )
         raise InvalidInput(
-            f"which format? {what}; say --format csv or --format jsonl ({', '.join(ENDINGS)} need not)"
+            f"which format? {problem}; say --format csv or --format jsonl (not needed for {', '.join(ENDINGS)})"
         )
-    return given
+    return default
 
 
 def read_table(
     file: BinaryIO,
-    kind: Format,
+    file_format: Format,
     contract: Contract,
     *,
     name: str,
     delimiter: str | None = None,
-    chosen: Sequence[str] = (),
+    column_names: Sequence[str] = (),
 ) -> Table:
-    """The rows of a file, typed and checked by the contract; those that do not fit carry their error.
+    """Open the rows of a file, typed and checked by the contract; rows that do not fit have an error.
 
-    A CSV's columns are matched with the contract here and now. Raises InvalidInput, also while rows are
-    drawn, for a file that is no UTF-8 text, has no end to a line, or lacks a column.
+    `name` is the file's name for messages. `column_names` are the columns of a list or text (`match_columns`). The
+    columns of a CSV are matched with the contract at once. Raises InvalidInput, also while the rows are read, for
+    a file that is not UTF-8 text, has an endless line, or lacks a column.
     """
     lines = _Lines(file, name)
-    if kind == "jsonl":
-        return Table(columns=None, delimiter=",", rows=_json_rows(lines, contract, chosen))
-    return _csv(lines, contract, delimiter, chosen)
+    if file_format == "jsonl":
+        return Table(columns=None, delimiter=",", rows=_json_rows(lines, contract, column_names))
+    return _read_csv(lines, contract, delimiter, column_names)
 
 
 class _Lines:
-    """The lines of a file as text, with the number and the end of the last one drawn."""
+    """An iterator over the lines of a file as text, with the number and the end of the last line read."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
@@ -103,12 +105,12 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._file.readline(_LONGEST + 1)
+        line = self._file.readline(_MAX_LINE_BYTES + 1)
         if not line:
             raise StopIteration
         self.number += 1
-        if len(line) > _LONGEST:
-            raise InvalidInput(f"{self.name}, line {self.number} is longer than {_LONGEST // 1024**2} MB")
+        if len(line) > _MAX_LINE_BYTES:
+            raise InvalidInput(f"{self.name}, line {self.number} is longer than {_MAX_LINE_BYTES // 1024**2} MB")
         self.end += len(line)
         try:
             return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
@@ -118,27 +120,25 @@ class _Lines:
     def _not_utf8(self, line: bytes, start: int) -> str:
         utf16 = line.startswith((b"\xff\xfe", b"\xfe\xff"))
         if b"\0" in line and not utf16:
-            return (
-                f"{self.name} is no text file: line {self.number}, byte {start + 1} of it is 0x{line[start]:02x}"
-            )
+            return f"{self.name} is no text file: line {self.number}, byte {start + 1} is 0x{line[start]:02x}"
         guess = "UTF-16" if utf16 else "LATIN1"
         return (
-            f"{self.name} is not UTF-8: line {self.number}, byte {start + 1} of it is 0x{line[start]:02x}; "
-            f"save it as UTF-8, or `iconv -f {guess} -t UTF-8` if that is what it is"
+            f"{self.name} is not UTF-8: line {self.number}, byte {start + 1} is 0x{line[start]:02x}; save it as "
+            f"UTF-8, or convert it with `iconv -f {guess} -t UTF-8` if it is {guess}"
         )
 
 
-def _csv(lines: _Lines, contract: Contract, delimiter: str | None, chosen: Sequence[str]) -> Table:
-    # A cell may hold a long text; the module's own limit is 128 KB, and one for the whole process.
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
+def _read_csv(lines: _Lines, contract: Contract, delimiter: str | None, column_names: Sequence[str]) -> Table:
+    # A cell may hold a long text. The limit of the csv module is 128 KB, and holds for the whole process.
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_LINE_BYTES))
     first = next(lines, "")
     if not first.strip():
         raise InvalidInput(f"{lines.name} is empty: a CSV begins with a line of column names")
-    delimiter = delimiter or _sniff(first)
-    reader = csv.reader(_chained(first, lines), delimiter=delimiter, strict=True)
+    delimiter = delimiter or _detect_delimiter(first)
+    reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
     try:
-        header = _next(reader, lines) or []
-        columns = match_columns(contract, header, chosen)
+        header = _next_cells(reader, lines) or []
+        columns = match_columns(contract, header, column_names)
     except csv.Error as error:
         raise InvalidInput(f"{lines.name}: the line of column names cannot be read as CSV: {error}") from None
     except InvalidInput as error:
@@ -150,18 +150,16 @@ def _csv(lines: _Lines, contract: Contract, delimiter: str | None, chosen: Seque
     )
 
 
-def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
-def _sniff(line: str) -> str:
-    """The delimiter that cuts the first line in most pieces; a comma where nothing does."""
+def _detect_delimiter(line: str) -> str:
+    """Return the delimiter that splits the first line into the most cells; a comma where none splits it."""
     return max(_DELIMITERS, key=lambda delimiter: len(next(csv.reader([line], delimiter=delimiter))))
 
 
-def _next(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
-    """The next row of cells, None at the end. Raises csv.Error for a broken row, InvalidInput for the file."""
+def _next_cells(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
+    """Return the cells of the next row, None at the end.
+
+    Raises csv.Error for a broken row, and InvalidInput for a broken file.
+    """
     try:
         return next(reader, None)
     except csv.Error as error:
@@ -169,7 +167,7 @@ def _next(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
             raise
         raise InvalidInput(
             f"{lines.name}: a quote is opened and not closed before line {lines.number}, or a cell is longer than "
-            f"{_LONGEST // 1024**2} MB"
+            f"{_MAX_LINE_BYTES // 1024**2} MB"
         ) from None
 
 
@@ -180,26 +178,26 @@ def _csv_rows(
     while True:
         line, start = lines.number + 1, lines.end
         try:
-            cells = _next(reader, lines)
+            cells = _next_cells(reader, lines)
         except csv.Error as error:
-            problem = f"the row cannot be read as CSV: {error}"
-            yield Row(line=line, values={}, error=problem, size=lines.end - start, end=lines.end)
+            message = f"the row cannot be read as CSV: {error}"
+            yield Row(line=line, values={}, error=message, size=lines.end - start, end=lines.end)
             continue
         if cells is None:
             return
         if not cells:
             continue  # an empty line
-        given = dict(zip(header, cells, strict=False))
-        where: dict[str, Any] = {"line": line, "size": lines.end - start, "end": lines.end}
+        values = dict(zip(header, cells, strict=False))
+        position: dict[str, Any] = {"line": line, "size": lines.end - start, "end": lines.end}
         if len(cells) != width:
-            problem = f"the row has {len(cells)} cells, and the file {width} columns"
-            yield Row(values=given, error=problem, **where)
+            message = f"the row has {len(cells)} cells, and the file {width} columns"
+            yield Row(values=values, error=message, **position)
         else:
-            yield checked_row(contract, Row(values=given, instance=columns.instance(cells), **where))
+            yield checked_row(contract, Row(values=values, instance=columns.instance(cells), **position))
 
 
 def checked_row(contract: Contract, row: Row) -> Row:
-    """The row with its instance as it will be sent, or with the error that keeps it from being sent."""
+    """Return the row with its instance as it will be sent, or with the error of the check."""
     try:
         (instance,) = check_instances(contract, [row.instance])
     except InvalidInput as error:
@@ -208,54 +206,55 @@ def checked_row(contract: Contract, row: Row) -> Row:
 
 
 def row_error(contract: Contract, message: str) -> str:
-    """An error about the only instance of a job, said of a row: without the model and the instance's number."""
+    """Return the error of a job of one instance as the error of its row: without model and instance number."""
     return message.removeprefix(f"{contract.model}@{contract.version}: ").replace("instance 0: ", "")
 
 
-def _json_rows(lines: _Lines, contract: Contract, chosen: Sequence[str]) -> Iterator[Row]:
+def _json_rows(lines: _Lines, contract: Contract, key_names: Sequence[str]) -> Iterator[Row]:
     for text in lines:
         if not text.strip():
             continue
-        where: dict[str, Any] = {"line": lines.number, "size": len(text), "end": lines.end}
+        position: dict[str, Any] = {"line": lines.number, "size": len(text), "end": lines.end}
         try:
-            value = _json(text)
+            value = _decode_json(text)
         except (ValueError, RecursionError):
-            yield Row(values={}, error="the line is no JSON value", **where)
+            yield Row(values={}, error="the line is not a JSON value", **position)
             continue
-        given = value if isinstance(value, dict) else {"instance": value}
+        values = value if isinstance(value, dict) else {"instance": value}
         try:
-            instance = _instance(contract, value, chosen)
+            instance = _to_instance(contract, value, key_names)
         except InvalidInput as error:
-            yield Row(values=given, error=str(error), **where)
+            yield Row(values=values, error=str(error), **position)
         else:
-            yield checked_row(contract, Row(values=given, instance=instance, **where))
+            yield checked_row(contract, Row(values=values, instance=instance, **position))
 
 
-def _json(text: str) -> Any:
+def _decode_json(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
-        # Python's own json writes NaN and Infinity, which JSON has not; the second round makes null of them.
+        # Python's json module writes NaN and Infinity, which are not JSON; encoding the value again makes them
+        # null.
         return msgspec.json.decode(msgspec.json.encode(json.loads(text)))
 
 
-def _instance(contract: Contract, value: Any, chosen: Sequence[str]) -> Any:
-    """The instance in a line: of an object only what the contract knows, the rest is carried along."""
+def _to_instance(contract: Contract, value: Any, key_names: Sequence[str]) -> Any:
+    """Return the instance in a line. Keys of an object that are no features of the contract are not sent."""
     if not isinstance(value, dict):
         return value
     if isinstance(contract.input, Named):
         names = [feature.name for feature in contract.input.features]
-        # With a name missing, the whole object goes to the check: it knows near names.
+        # Where a name is missing, the whole object goes to the check, which suggests similar names.
         return {name: value[name] for name in names} if all(name in value for name in names) else value
-    keys = list(chosen) or [key for key in ("instance", "text") if key in value][:1] or list(value)
+    keys = list(key_names) or [key for key in ("instance", "text") if key in value][:1] or list(value)
     if len(keys) != 1 or keys[0] not in value:
-        raise InvalidInput("which key of the object holds the instance? name it `instance`, or say --column KEY")
+        raise InvalidInput("which key of the object holds the instance? name it `instance`, or use --column KEY")
     return value[keys[0]]
 
 
 @contextmanager
 def open_source(path: str) -> Iterator[BinaryIO]:
-    """The file to read, `-` for standard input, which stays open. Raises InvalidInput naming the path."""
+    """Open the file to read; `-` is standard input, which stays open. Raises InvalidInput with the path."""
     if path == "-":
         yield sys.stdin.buffer
         return

@@ -1,4 +1,7 @@
-"""Write rows with their predictions as CSV or JSON lines, to standard output or a file that appears when whole."""
+"""Writes rows with their predictions as CSV or JSON lines, to standard output or to a file.
+
+A file is created under its name when it is complete.
+"""
 
 from __future__ import annotations
 
@@ -18,93 +21,97 @@ from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
 from headrace.wire.message import new_id
 
-#: Names of what a row gets behind its own columns.
+#: The columns or keys that follow those of the input.
 PREDICTION, ERROR = "prediction", "error"
+
+#: Characters of CSV that are buffered before they are written.
+_BUFFER_CHARACTERS = 64 * 1024
 
 
 class Writer(Protocol):
-    """Something rows are written to."""
+    """Writes rows to a file."""
 
-    def write(self, done: PredictedRow) -> None:
+    def write(self, predicted: PredictedRow) -> None:
         """Write a row."""
 
     def flush(self) -> None:
-        """Hand what is buffered on to the file."""
+        """Write buffered rows to the file."""
 
 
 def prediction_columns(method: str, output: Output) -> tuple[str, ...]:
-    """The columns a prediction takes in a CSV: one, or one for each value, named by class where it has classes."""
+    """Return the columns of a prediction in a CSV: one for each value, named by its class if it has one."""
     if len(output.shape) != 1:
-        return (PREDICTION,)  # a single value, or a table in itself, written as JSON
+        return (PREDICTION,)  # a single value, or a nested list that is written as JSON
     names: list[Any] = list(range(output.shape[0]))
-    # The classes name the columns of predict_proba and its like; `predict` of several outputs has none.
+    # The classes name the columns of predict_proba and similar methods, not the outputs of `predict`.
     if output.classes is not None and method != "predict" and len(set(map(_text, output.classes))) == len(names):
         names = list(output.classes)
     return tuple(f"{PREDICTION}_{_text(name)}" for name in names)
 
 
 class CsvWriter:
-    """Rows as CSV: the columns of the input, the prediction's, and `error`."""
+    """Writes rows as CSV: the columns of the input, the columns of the prediction, and `error`."""
 
     def __init__(
         self, file: BinaryIO, columns: Sequence[str], predictions: Sequence[str], delimiter: str = ","
     ) -> None:
         self._columns = columns
-        self._predictions = len(predictions)
+        self._prediction_count = len(predictions)
         self._file = file
-        self._text = io.StringIO(newline="")
-        self._csv = csv.writer(self._text, delimiter=delimiter, lineterminator="\n")
+        self._buffer = io.StringIO(newline="")
+        self._csv = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\n")
         self._csv.writerow([*columns, *predictions, ERROR])
 
-    def write(self, done: PredictedRow) -> None:
+    def write(self, predicted: PredictedRow) -> None:
         """Write a row."""
-        cells = [_text(done.row.values.get(column)) for column in self._columns]
-        if done.error is not None:
-            cells += [""] * self._predictions + [_placed(done)]
-        elif self._predictions == 1:
-            cells += [_text(_only(done.prediction)), ""]
+        cells = [_text(predicted.row.values.get(column)) for column in self._columns]
+        if predicted.error is not None:
+            cells += [""] * self._prediction_count + [_error_with_line(predicted)]
+        elif self._prediction_count == 1:
+            cells += [_text(_unwrap(predicted.prediction)), ""]
         else:
-            cells += [*map(_text, done.prediction), ""]
+            cells += [*map(_text, predicted.prediction), ""]
         self._csv.writerow(cells)
-        if self._text.tell() > 64 * 1024:
-            self._drain()
+        if self._buffer.tell() > _BUFFER_CHARACTERS:
+            self._write_buffer()
 
     def flush(self) -> None:
-        """Hand what is buffered on to the file."""
-        self._drain()
+        """Write buffered rows to the file."""
+        self._write_buffer()
         self._file.flush()
 
-    def _drain(self) -> None:
-        self._file.write(self._text.getvalue().encode())
-        self._text.seek(0)
-        self._text.truncate()
+    def _write_buffer(self) -> None:
+        self._file.write(self._buffer.getvalue().encode())
+        self._buffer.seek(0)
+        self._buffer.truncate()
 
 
 class JsonWriter:
-    """Rows as JSON lines: the keys of the input, `prediction` and `error`. Features have the contract's types."""
+    """Writes rows as JSON lines: the keys of the input, `prediction` and `error`. Features have contract types."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
-    def write(self, done: PredictedRow) -> None:
+    def write(self, predicted: PredictedRow) -> None:
         """Write a row."""
-        row: dict[str, Any] = dict(done.row.values)
-        if isinstance(done.row.instance, dict):
-            row.update(done.row.instance)
-        row[PREDICTION] = done.prediction
-        row[ERROR] = None if done.error is None else _placed(done)
-        self._file.write(msgspec.json.encode(row) + b"\n")
+        line: dict[str, Any] = dict(predicted.row.values)
+        if isinstance(predicted.row.instance, dict):
+            line.update(predicted.row.instance)
+        line[PREDICTION] = predicted.prediction
+        line[ERROR] = None if predicted.error is None else _error_with_line(predicted)
+        self._file.write(msgspec.json.encode(line) + b"\n")
 
     def flush(self) -> None:
-        """Hand what is buffered on to the file."""
+        """Write buffered rows to the file."""
         self._file.flush()
 
 
-def _placed(done: PredictedRow) -> str:
-    return f"line {done.row.line}: {done.error}"
+def _error_with_line(predicted: PredictedRow) -> str:
+    return f"line {predicted.row.line}: {predicted.error}"
 
 
-def _only(prediction: Any) -> Any:
+def _unwrap(prediction: Any) -> Any:
+    """Return the value in a list of one value."""
     return prediction[0] if isinstance(prediction, list) and len(prediction) == 1 else prediction
 
 
@@ -121,7 +128,10 @@ def _text(value: Any) -> str:
 
 
 def check_target(target: str, source: str, *, force: bool) -> None:
-    """Raise InvalidInput if the output must not be written there: it exists, is the input, or has no folder."""
+    """Raise InvalidInput if the target exists, is the source, is a folder, or has no folder.
+
+    `force` permits a target that exists.
+    """
     path = Path(target)
     if target == "-":
         return
@@ -137,12 +147,12 @@ def check_target(target: str, source: str, *, force: bool) -> None:
 
 @contextmanager
 def open_target(target: str) -> Iterator[BinaryIO]:
-    """The file to write to, `-` for standard output.
+    """Open the file to write; `-` is standard output.
 
-    A file is written under another name beside it and renamed at the end of the `with` block; if that ends
-    with an exception nothing is left. Devices and pipes are written as they are.
+    A file is written under another name beside it and renamed at the end of the `with` block. After an exception,
+    no file is left. Devices and pipes are written directly.
     """
-    path = Path(target).resolve()  # a link stays a link
+    path = Path(target).resolve()  # a symbolic link is kept, and its target replaced
     if target == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -151,9 +161,9 @@ def open_target(target: str) -> Iterator[BinaryIO]:
         with path.open("wb") as device:
             yield device
         return
-    part = path.with_name(f".{path.name[:100]}.{new_id()[:8]}.part")
+    unfinished = path.with_name(f".{path.name[:100]}.{new_id()[:8]}.part")
     try:
-        file = part.open("xb")
+        file = unfinished.open("xb")
     except OSError as error:
         raise InvalidInput(f"{target} cannot be written: {error.strerror}") from None
     try:
@@ -161,7 +171,7 @@ def open_target(target: str) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        unfinished.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""Rows travel in blocks and come back in order."""
+"""Tests of grouping rows into blocks, and of pairing them with the outcome of their job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.wire.outcome import Cancelled, Expired, Failure, Prediction, Succe
 CONTRACT = Contract(model="spam", version="1", input=Text(), methods={"predict": Output(shape=())})
 
 
-def row(number: int, *, size: int = 10, error: str | None = None) -> Row:
+def make_row(number: int, *, size: int = 10, error: str | None = None) -> Row:
     return Row(line=number, values={}, instance=f"text {number}", size=size, error=error)
 
 
@@ -29,14 +29,14 @@ def success(*predictions) -> Success:
 
 @given(st.lists(st.integers(0, BLOCK_BYTES)), st.integers(1, 5))
 def test_blocks_hold_every_row_once_in_order_within_their_limits(sizes, rows_per_job):
-    rows = [row(number, size=size) for number, size in enumerate(sizes)]
-    cut = list(split_into_blocks(rows, rows_per_job))
-    assert [one for block in cut for one in block] == rows
-    assert all(1 <= len(block) <= rows_per_job for block in cut)
-    assert all(len(block) == 1 or sum(one.size for one in block) <= BLOCK_BYTES for block in cut)
+    rows = [make_row(number, size=size) for number, size in enumerate(sizes)]
+    blocks = list(split_into_blocks(rows, rows_per_job))
+    assert [row for block in blocks for row in block] == rows
+    assert all(1 <= len(block) <= rows_per_job for block in blocks)
+    assert all(len(block) == 1 or sum(row.size for row in block) <= BLOCK_BYTES for block in blocks)
 
 
-def test_a_job_of_several_rows_that_failed_is_split_and_one_of_a_single_row_is_not():
+def test_a_failed_job_is_split_unless_it_has_a_single_row():
     assert must_split(failure("bad input"), 2)
     assert must_split(failure("crash"), 100)
     assert not must_split(failure("bad input"), 1)
@@ -46,20 +46,22 @@ def test_a_job_of_several_rows_that_failed_is_split_and_one_of_a_single_row_is_n
 
 
 def test_predictions_go_to_the_rows_that_were_sent():
-    done = pair_with_outcome(CONTRACT, [row(1), row(2, error="ragged"), row(3)], success("a", "b"))
-    assert [(one.prediction, one.error) for one in done] == [("a", None), (None, "ragged"), ("b", None)]
+    predicted = pair_with_outcome(
+        CONTRACT, [make_row(1), make_row(2, error="ragged"), make_row(3)], success("a", "b")
+    )
+    assert [(row.prediction, row.error) for row in predicted] == [("a", None), (None, "ragged"), ("b", None)]
 
 
-def test_a_failure_is_told_of_the_row_without_the_instances_number():
-    (done,) = pair_with_outcome(CONTRACT, [row(1)], failure("permanent"))
-    assert done.error == "permanent: ValueError: no good"
+def test_the_error_of_a_row_has_no_instance_number():
+    (predicted,) = pair_with_outcome(CONTRACT, [make_row(1)], failure("permanent"))
+    assert predicted.error == "permanent: ValueError: no good"
 
 
-def test_other_ends_are_told_too():
-    assert pair_with_outcome(CONTRACT, [row(1)], Cancelled(job="j"))[0].error == "the job was cancelled"
-    assert "expired" in pair_with_outcome(CONTRACT, [row(1)], Expired(job="j"))[0].error
+def test_cancelled_and_expired_jobs_are_errors_of_their_rows():
+    assert pair_with_outcome(CONTRACT, [make_row(1)], Cancelled(job="j"))[0].error == "the job was cancelled"
+    assert "expired" in pair_with_outcome(CONTRACT, [make_row(1)], Expired(job="j"))[0].error
 
 
-def test_an_answer_of_another_length_is_nobodys_prediction():
-    done = pair_with_outcome(CONTRACT, [row(1), row(2)], success("a"))
-    assert [one.error for one in done] == ["the job was answered with 1 predictions for 2 instances"] * 2
+def test_a_wrong_number_of_predictions_is_an_error_of_every_row():
+    predicted = pair_with_outcome(CONTRACT, [make_row(1), make_row(2)], success("a"))
+    assert [row.error for row in predicted] == ["the job returned 1 predictions for 2 instances"] * 2

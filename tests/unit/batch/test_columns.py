@@ -1,4 +1,4 @@
-"""Cells of a table become the contract's values."""
+"""Tests of the mapping from the columns and cells of a file to the contract's values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from headrace.catalog.contract import Array, Contract, Feature, Named, Output, T
 from headrace.errors import InvalidInput
 
 
-def contract(given: Named | Array | Text) -> Contract:
-    return Contract(model="churn", version="3", input=given, methods={"predict": Output(shape=())})
+def contract(model_input: Named | Array | Text) -> Contract:
+    return Contract(model="churn", version="3", input=model_input, methods={"predict": Output(shape=())})
 
 
 NAMED = contract(
@@ -50,7 +50,7 @@ NAMED = contract(
         ("category", "3", "3"),
     ],
 )
-def test_a_cell_is_read_as_its_features_kind_or_left_as_text(kind, text, value):
+def test_a_cell_is_read_as_its_features_kind_or_stays_text(kind, text, value):
     assert cell_reader(Feature(name="x", kind=kind))(text) == value
 
 
@@ -69,25 +69,25 @@ def test_a_cell_is_read_as_its_features_kind_or_left_as_text(kind, text, value):
         (("1", "2"), "1", "1"),
     ],
 )
-def test_a_category_is_the_one_of_the_list_that_reads_so(categories, text, value):
+def test_a_category_is_found_by_its_text(categories, text, value):
     read = cell_reader(Feature(name="x", kind="category", categories=categories))(text)
     assert read == value
     assert type(read) is type(value)
 
 
-def test_a_word_for_missing_is_missing_where_that_is_allowed_and_a_text_elsewhere():
+def test_a_text_for_missing_is_missing_only_where_the_feature_is_nullable():
     for word in ("NA", "NaN", "null", "<NA>"):
         assert cell_reader(Feature(name="x", kind="string", nullable=True))(word) is None
         assert cell_reader(Feature(name="x", kind="string"))(word) == word
     assert cell_reader(Feature(name="x", kind="string", nullable=True))("Nancy") == "Nancy"
 
 
-def test_features_are_found_by_name_and_other_columns_take_no_part():
+def test_features_are_found_by_name_and_other_columns_are_ignored():
     columns = match_columns(NAMED, ["id", "plan", "age", "note"])
     assert columns.instance(["x1", "gold", "41", "hello"]) == {"age": 41, "plan": "gold"}
 
 
-def test_missing_columns_are_named_with_near_names():
+def test_missing_columns_are_named_with_similar_names():
     with pytest.raises(InvalidInput, match="lacks 2 columns") as caught:
         match_columns(NAMED, ["Age", "plans", "id"])
     assert "'age' (did you mean 'Age'?)" in str(caught.value)
@@ -99,7 +99,7 @@ def test_two_columns_of_one_name_are_refused():
         match_columns(NAMED, ["age", "plan", "age"])
 
 
-def test_named_features_take_no_chosen_columns():
+def test_named_features_refuse_column_names():
     with pytest.raises(InvalidInput, match="--column is for models that take lists or texts"):
         match_columns(NAMED, ["age", "plan"], ["age"])
 
@@ -110,7 +110,7 @@ def test_the_columns_of_a_list_are_taken_in_order_and_nested_to_its_shape():
     assert columns.instance(list("123456")) == [[1, 2, 3], [4, 5, 6]]
 
 
-def test_chosen_columns_of_a_list_are_sent_in_the_order_chosen():
+def test_named_columns_of_a_list_are_sent_in_their_order():
     pair = contract(Array(shape=(2,)))
     assert match_columns(pair, ["id", "x", "y"], ["y", "x"]).instance(["a", "1", "2"]) == [2.0, 1.0]
 
@@ -120,7 +120,7 @@ def test_a_list_of_another_length_than_the_columns_is_refused():
         match_columns(contract(Array(shape=(2,))), ["id", "x", "y"])
 
 
-def test_a_csv_without_a_header_is_told_from_one_with_numbered_columns():
+def test_a_csv_without_a_header_is_refused_and_numbered_columns_are_not():
     pair = contract(Array(shape=(2,)))
     with pytest.raises(InvalidInput, match="the first line holds values"):
         match_columns(pair, ["5.1", "3.5"])
@@ -132,8 +132,8 @@ def test_a_text_is_in_the_column_text_or_in_the_only_one(header):
     assert match_columns(contract(Text()), header).instance(["x"] * (len(header) - 1) + ["hi"]) == "hi"
 
 
-def test_a_text_among_several_columns_must_be_chosen():
-    with pytest.raises(InvalidInput, match="say which it is with --column"):
+def test_a_text_among_several_columns_must_be_named():
+    with pytest.raises(InvalidInput, match="name the column with --column"):
         match_columns(contract(Text()), ["title", "body"])
     assert match_columns(contract(Text()), ["title", "body"], ["body"]).instance(["a", "b"]) == "b"
     with pytest.raises(InvalidInput, match="'bodi' \\(did you mean 'body'\\?\\)"):
