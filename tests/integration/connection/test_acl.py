@@ -35,8 +35,8 @@ from headrace_worker.telemetry.queue_metrics import QueueCollector
 from headrace_worker.transport.leases import ClaimLimits, Leases
 from tests.support.acl import users
 from tests.support.claim_models import SLEEP, add, held, serving
-from tests.support.connections import MODEL, free_port, kill_pool, started, submits
-from tests.support.redis_servers import find
+from tests.support.connections import MODEL, exercise_client, free_port, kill_pool, running_server
+from tests.support.redis_servers import find_server
 from tests.support.stored_dead_letters import crashed_attempt, make_letter, store_letter
 from tests.support.waiting import wait_until
 
@@ -50,8 +50,18 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder, port = tmp_path_factory.mktemp("redis"), free_port()
     (folder / "users.acl").write_text("\n".join([*users(), "user admin on >admin ~* &* +@all", ""]))
     admin = redis.Redis(port=port, username="admin", password="admin")
-    command = [find("path"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
-    with started(command, folder, "redis", admin):
+    command = [
+        find_server("path"),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--aclfile",
+        "users.acl",
+    ]
+    with running_server(command, folder, "redis", admin):
         yield port
 
 
@@ -77,7 +87,7 @@ def refused(admin: redis.Redis) -> list[str]:
 def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, tmp_path: Path) -> None:
     settings = Settings(redis_url=url("producer", port))
     with serving(url=url("worker", port), models=add(tmp_path), folder=tmp_path) as worker:
-        submits(settings)
+        exercise_client(settings)
         with (
             create_celery_app(Settings(redis_url=url("celery", port))) as app,
             Client(settings=settings) as client,
@@ -341,13 +351,23 @@ def test_what_a_script_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "users.acl").write_text("\n".join([*users(), "user admin on >admin ~* &* +@all", ""]))
     admin = redis.Redis(port=port, username="admin", password="admin")
-    command = [find("path"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
+    command = [
+        find_server("path"),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--aclfile",
+        "users.acl",
+    ]
     command += ["--appendonly", "yes", "--appendfsync", "always"]
-    with started(command, tmp_path, "redis", admin):
+    with running_server(command, tmp_path, "redis", admin):
         published(admin)
         with Client(url("producer", port)) as producer:
             producer.submit(MODEL, [1, 0, 0])
-    with started(command, tmp_path, "redis", admin):
+    with running_server(command, tmp_path, "redis", admin):
         assert admin.llen(f"predict.{MODEL}") == 1
     admin.close()
 

@@ -20,15 +20,15 @@ from headrace_worker.transport.notifications import POLL_EVERY
 from tests.support.claim_models import SLEEP, add, held, serving
 from tests.support.connections import (
     MODEL,
-    flower_counts,
+    capture_events,
+    count_waiting_in_flower,
+    exercise_celery_app,
+    exercise_client,
     free_port,
     kill_pool,
-    listening,
-    started,
-    submits,
-    talks_celery,
+    running_server,
 )
-from tests.support.redis_servers import SERVERS, find
+from tests.support.redis_servers import SERVERS, find_server
 from tests.support.waiting import wait_until
 
 
@@ -41,10 +41,10 @@ def everything_works(settings: Settings, models: Path, folder: Path, server: red
     """Jobs that waited for the worker, and all that is done while it runs; the claims are ours."""
     with Client(settings=settings, check=False) as client:
         waiting = client.submit_many(MODEL, [[n, 0, 0] for n in range(3)])
-    assert flower_counts(settings) == 3
+    assert count_waiting_in_flower(settings) == 3
     with serving(url=settings.redis_url, models=models, folder=folder, HEADRACE_KEY_PREFIX=settings.key_prefix):
-        submits(settings)
-        talks_celery(settings)
+        exercise_client(settings)
+        exercise_celery_app(settings)
         with Client(settings=settings) as client:
             assert [client.job(job.id).result(timeout=0).prediction for job in waiting] == [0, 2, 4]
             running = client.submit(MODEL, [1, SLEEP, 0.5])
@@ -56,8 +56,8 @@ def everything_works(settings: Settings, models: Path, folder: Path, server: red
 def test_a_unix_socket(models: Path, tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     client = redis.Redis(unix_socket_path=str(path))
-    command = [find("path"), "--port", "0", "--unixsocket", path, "--save", "", "--dir", tmp_path]
-    with started(command, tmp_path, "redis", client):
+    command = [find_server("path"), "--port", "0", "--unixsocket", path, "--save", "", "--dir", tmp_path]
+    with running_server(command, tmp_path, "redis", client):
         everything_works(Settings(redis_url=f"unix://{path}"), models, tmp_path, client)
 
 
@@ -83,7 +83,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tls(authority: Path) -> Iterator[tuple[str, Path]]:
     """URL of a Redis that speaks nothing but TLS, with a password, and the authority."""
-    server, port = find("path"), free_port()
+    server, port = find_server("path"), free_port()
     built = subprocess.run(["ldd", server], capture_output=True, text=True, timeout=10).stdout
     if "libssl" not in built:
         pytest.skip(f"{server} is built without TLS")
@@ -93,7 +93,7 @@ def tls(authority: Path) -> Iterator[tuple[str, Path]]:
         *("--tls-ca-cert-file", authority / "ca.pem", "--bind", "127.0.0.1", "--requirepass", "p@ss"),
     ]
     client = redis.Redis("127.0.0.1", port, password="p@ss", ssl=True, ssl_ca_certs=str(authority / "ca.pem"))
-    with started(command, authority, "redis", client):
+    with running_server(command, authority, "redis", client):
         yield f"rediss://:p%40ss@127.0.0.1:{port}/0?ssl_ca_certs={authority / 'ca.pem'}", authority
 
 
@@ -129,7 +129,7 @@ def test_two_installations_on_one_database_see_nothing_of_each_other_and_leave_t
     one, other = (Settings(redis_url=url, key_prefix=prefix) for prefix in ("one:", "other_"))
     their_worker = {"url": url, "models": models, "folder": tmp_path, "HEADRACE_KEY_PREFIX": "other_"}
     with create_celery_app(other) as app, serving(**their_worker, name="two"):
-        with listening(app) as heard, redis.Redis.from_url(url) as third:
+        with capture_events(app) as heard, redis.Redis.from_url(url) as third:
             everything_works(one, models, tmp_path, third)
             keys = list(third.scan_iter())
         assert {kind for _, kind in heard} == {"worker-heartbeat"}
@@ -147,12 +147,12 @@ def test_two_installations_on_one_database_see_nothing_of_each_other_and_leave_t
 @pytest.mark.parametrize("version", SERVERS)
 def test_every_redis_there_is(version: str, models: Path, tmp_path: Path) -> None:
     with (
-        EmbeddedRedis("--appendfsync", "no", server=find(version)) as own,
+        EmbeddedRedis("--appendfsync", "no", server=find_server(version)) as own,
         redis.Redis.from_url(own.url) as server,
         serving(url=own.url, models=models, folder=tmp_path) as worker,
         Client(own.url) as client,
     ):
-        submits(Settings(redis_url=own.url))
+        exercise_client(Settings(redis_url=own.url))
         jobs = client.submit_many(MODEL, [[n, SLEEP, 0.5] for n in range(100, 104)])
         wait_until(lambda: held(server))
         kill_pool(worker)

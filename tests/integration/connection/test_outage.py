@@ -21,7 +21,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.chaos.proxy import Proxy
 from tests.support.answering_worker import AnsweringWorker
 from tests.support.faults import repeatedly
-from tests.support.redis_servers import SERVERS, find
+from tests.support.redis_servers import SERVERS, find_server
 from tests.support.waiting import wait_until
 
 AGE = {"age": 41}
@@ -181,7 +181,7 @@ def test_predictions_outlast_the_killing_of_every_connection(server: EmbeddedRed
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("name", SERVERS)
 def test_submits_outlast_forgotten_scripts(face: Face, name: str):
-    with EmbeddedRedis(server=find(name)) as server, redis.Redis.from_url(server.url) as admin:
+    with EmbeddedRedis(server=find_server(name)) as server, redis.Redis.from_url(server.url) as admin:
         submitting = Submitting(face, settings(server.url))
         with repeatedly(admin.script_flush, every=0.002):
             submitting.some(lambda at: at < 200)
@@ -331,7 +331,7 @@ def answer(url: str) -> None:
 @pytest.mark.parametrize("name", SERVERS)
 def test_submits_wait_for_a_redis_that_loads_its_data(name: str):
     with (
-        EmbeddedRedis("--key-load-delay", "1000", server=find(name)) as server,
+        EmbeddedRedis("--key-load-delay", "1000", server=find_server(name)) as server,
         redis.Redis.from_url(server.url) as admin,
         Client(settings=settings(server.url), check=False) as client,
     ):
@@ -351,7 +351,7 @@ def test_submits_wait_for_a_redis_that_loads_its_data(name: str):
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_primary_made_a_replica_is_told_and_taken_again_when_it_is_back(name: str):
-    with EmbeddedRedis(server=find(name)) as server, redis.Redis.from_url(server.url) as admin:
+    with EmbeddedRedis(server=find_server(name)) as server, redis.Redis.from_url(server.url) as admin:
         submitting = Submitting("Client", settings(server.url))
         with Client(settings=settings(server.url), check=False) as client:
             first = client.submit("churn", AGE).id
@@ -369,7 +369,7 @@ def test_a_primary_made_a_replica_is_told_and_taken_again_when_it_is_back(name: 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_redis_without_memory_is_told_at_once_and_nothing_is_left_of_the_job(name: str):
-    with EmbeddedRedis(server=find(name)) as server, redis.Redis.from_url(server.url) as admin:
+    with EmbeddedRedis(server=find_server(name)) as server, redis.Redis.from_url(server.url) as admin:
         with Client(settings=settings(server.url), check=False) as client:
             client.submit("churn", AGE, id="first")
             admin.config_set("maxmemory", "1")
@@ -386,7 +386,7 @@ def test_a_redis_without_memory_is_told_at_once_and_nothing_is_left_of_the_job(n
 @pytest.mark.parametrize("name", SERVERS)
 @pytest.mark.parametrize("harm", ["another kind", "no permission"])
 def test_a_job_that_could_not_be_pushed_is_not_taken_for_known_when_it_comes_again(name: str, harm: str):
-    with EmbeddedRedis(server=find(name)) as server, redis.Redis.from_url(server.url) as admin:
+    with EmbeddedRedis(server=find_server(name)) as server, redis.Redis.from_url(server.url) as admin:
         if harm == "another kind":
             admin.set(QUEUE, "no list")
         else:

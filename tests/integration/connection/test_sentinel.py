@@ -22,8 +22,15 @@ from headrace.connection.celery import create_celery_app
 from headrace.errors import BrokerUnavailable
 from headrace.wire.keys import TASK
 from tests.support.claim_models import SLEEP, add, held, serving
-from tests.support.connections import MODEL, flower_counts, free_port, started, submits, talks_celery
-from tests.support.redis_servers import find
+from tests.support.connections import (
+    MODEL,
+    count_waiting_in_flower,
+    exercise_celery_app,
+    exercise_client,
+    free_port,
+    running_server,
+)
+from tests.support.redis_servers import find_server
 from tests.support.waiting import wait_until
 
 NAME, PASSWORD, SENTINEL_PASSWORD = "jobs", "of-redis", "of-the-sentinels"
@@ -51,7 +58,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
     tmp_path = tmp_path_factory.mktemp("group")
     ports = [free_port() for _ in range(5)]
     primary, replica, *sentinels = ports
-    server = find("path")
+    server = find_server("path")
     login = ["--requirepass", PASSWORD, "--masterauth", PASSWORD]
     with ExitStack() as stack:
         servers: dict[int, Any] = {}
@@ -63,7 +70,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
             if port == replica:
                 command += ["--replicaof", f"127.0.0.1 {primary}"]
             client = redis.Redis(port=port, password=PASSWORD)
-            servers[port] = stack.enter_context(started(command, folder, "redis", client))
+            servers[port] = stack.enter_context(running_server(command, folder, "redis", client))
         for port in sentinels:
             folder = tmp_path / f"sentinel-{port}"
             folder.mkdir()
@@ -76,7 +83,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
             )
             client = redis.Redis(port=port, password=SENTINEL_PASSWORD)
             command = [server, folder / "sentinel.conf", "--sentinel"]
-            stack.enter_context(started(command, folder, "sentinel", client))
+            stack.enter_context(running_server(command, folder, "sentinel", client))
         group = Group(url(sentinels), servers, sentinels)
         wait_until(lambda: all(_knows_all(port) for port in sentinels))
         yield group
@@ -99,8 +106,8 @@ def test_client_and_worker_follow_a_failover_by_themselves(group: Group, tmp_pat
         Client(settings=settings, check=False) as client,
         serving(url=group.url, models=add(tmp_path), folder=tmp_path, HEADRACE_LEASE="2") as worker,
     ):
-        submits(settings)
-        talks_celery(settings)
+        exercise_client(settings)
+        exercise_celery_app(settings)
         former = group.primary()
         running = client.submit(MODEL, [7, SLEEP, 1])
         with redis.Redis(port=former, password=PASSWORD) as primary:
@@ -112,8 +119,8 @@ def test_client_and_worker_follow_a_failover_by_themselves(group: Group, tmp_pat
         assert wait_until(lambda: _predicts(client), 15, lambda: worker.log.read_text()[-3000:]) == 42
         assert time.monotonic() - killed < 20
         assert group.primary() != former
-        submits(settings)
-        talks_celery(settings)
+        exercise_client(settings)
+        exercise_celery_app(settings)
         assert worker.process.poll() is None
         with create_celery_app(settings) as app:
             stats = json.dumps(app.control.inspect(timeout=5, limit=1).stats())
@@ -133,10 +140,10 @@ def _predicts(client: Client) -> Any:
 
 def test_flower_finds_the_primary_too(group: Group) -> None:
     settings = Settings(redis_url=group.url)
-    before = flower_counts(settings)
+    before = count_waiting_in_flower(settings)
     with Client(settings=settings, check=False) as client:
         client.submit_many(MODEL, [[n, 0, 0] for n in range(3)])
-    assert flower_counts(settings) == before + 3
+    assert count_waiting_in_flower(settings) == before + 3
 
 
 def test_a_name_the_sentinels_do_not_know_is_told_without_a_password(group: Group) -> None:

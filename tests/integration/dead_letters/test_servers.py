@@ -14,13 +14,13 @@ from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.connections import free_port
-from tests.support.redis_servers import SERVERS, find
+from tests.support.redis_servers import SERVERS, find_server
 from tests.support.stored_dead_letters import crashed_attempt, make_letter, store_letter, store_malformed
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def running(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis("--appendfsync", "no", server=find(request.param)) as running:
+    with EmbeddedRedis("--appendfsync", "no", server=find_server(request.param)) as running:
         yield running
 
 
@@ -90,7 +90,7 @@ def test_every_key_is_declared_so_a_cluster_takes_the_scripts():
     # The bus of a cluster listens 10,000 ports higher.
     port = next(port for port in iter(free_port, None) if port < 55_000)
     with (
-        EmbeddedRedis("--cluster-enabled", "yes", server=find("falkordb"), port=port) as cluster,
+        EmbeddedRedis("--cluster-enabled", "yes", server=find_server("falkordb"), port=port) as cluster,
         redis.Redis.from_url(cluster.url) as node,
     ):
         node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)

@@ -21,7 +21,7 @@ from headrace.settings import Settings
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.claim_models import add, serving
 from tests.support.connections import free_port
-from tests.support.redis_servers import SERVERS, find
+from tests.support.redis_servers import SERVERS, find_server
 from tests.support.waiting import wait_until
 
 EVICTS = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
@@ -50,7 +50,7 @@ def evicting() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_every_supported_server_has_no_findings_when_well_configured(name: str):
-    with EmbeddedRedis(server=find(name)) as server:
+    with EmbeddedRedis(server=find_server(name)) as server:
         info = read_info(server.url)
         assert check_redis(info) == []
     assert info.version >= (6, 2)
@@ -63,7 +63,7 @@ def test_every_supported_server_has_no_findings_when_well_configured(name: str):
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_replica_is_recognised_and_counted(name: str):
-    binary = find(name)
+    binary = find_server(name)
     with EmbeddedRedis("--repl-diskless-sync-delay", "0", server=binary) as primary:
         with EmbeddedRedis("--replicaof", "127.0.0.1", str(primary.port), server=binary) as replica:
             wait_until(lambda: read_info(primary.url).replicas == 1)

@@ -17,7 +17,7 @@ from tests.chaos.proxy import Proxy
 from tests.support.claim_models import SLEEP, add, held, serving
 from tests.support.connections import MODEL
 from tests.support.faults import repeatedly
-from tests.support.redis_servers import find
+from tests.support.redis_servers import find_server
 from tests.support.waiting import wait_until
 
 LEASE = 2
@@ -40,7 +40,10 @@ class Place(NamedTuple):
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("trouble")
     # The delay is for each key that is loaded: a restart of one with thousands takes seconds.
-    with EmbeddedRedis("--key-load-delay", "500", server=find("path")) as server, Proxy(server.port) as proxy:
+    with (
+        EmbeddedRedis("--key-load-delay", "500", server=find_server("path")) as server,
+        Proxy(server.port) as proxy,
+    ):
         more = {"HEADRACE_LEASE": str(LEASE), "HEADRACE_COMMAND_TIMEOUT": "1", "HEADRACE_CONNECT_TIMEOUT": "1"}
         with serving(url=proxy.url, models=add(folder, max_batch_instances=8), folder=folder, **more) as worker:
             yield Place(server, proxy, worker)

@@ -13,8 +13,8 @@ import redis
 from headrace import Client
 from tests.support import ROOT
 from tests.support.claim_models import add, held, serving
-from tests.support.connections import free_port, started
-from tests.support.redis_servers import find
+from tests.support.connections import free_port, running_server
+from tests.support.redis_servers import find_server
 from tests.support.waiting import wait_until
 
 #: Jobs, sent a few at a time, so that both workers get some.
@@ -70,7 +70,7 @@ def test_a_newer_redis_goes_on_with_what_the_former_one_had(former: str, newer: 
     own = f"redis://127.0.0.1:{port}/0"
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]
     options += ["--appendfsync", "always"]
-    with started([find(former), *options], tmp_path, "former", redis.Redis(port=port)):
+    with running_server([find_server(former), *options], tmp_path, "former", redis.Redis(port=port)):
         with serving(url=own, models=models, folder=tmp_path), Client(own) as client:
             ended = client.submit("doubling", [1, 0, 0])
             assert ended.result(timeout=20).prediction == 2
@@ -78,7 +78,7 @@ def test_a_newer_redis_goes_on_with_what_the_former_one_had(former: str, newer: 
             waiting = client.submit("doubling", [3, 0, 0])
             delayed = client.submit("doubling", [4, 0, 0], delay=1)
     with (
-        started([find(newer), *options], tmp_path, "newer", redis.Redis(port=port)),
+        running_server([find_server(newer), *options], tmp_path, "newer", redis.Redis(port=port)),
         serving(url=own, models=models, folder=tmp_path),
         Client(own) as client,
     ):

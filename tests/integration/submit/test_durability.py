@@ -20,7 +20,7 @@ from headrace.wire.keys import Keys, queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.acl import users
 from tests.support.answering_worker import CHURN, AnsweringWorker
-from tests.support.redis_servers import SERVERS, find
+from tests.support.redis_servers import SERVERS, find_server
 from tests.support.waiting import wait_until
 
 AGE = {"age": 41}
@@ -58,7 +58,7 @@ def stopped(server: EmbeddedRedis) -> Iterator[None]:
 
 @contextmanager
 def paired(name: str, *options: str) -> Iterator[Pair]:
-    binary = find(name)
+    binary = find_server(name)
     with (
         EmbeddedRedis("--repl-diskless-sync-delay", "0", *options, server=binary) as primary,
         EmbeddedRedis("--replicaof", "127.0.0.1", str(primary.port), *options, server=binary) as replica,
@@ -93,7 +93,7 @@ def errors_of_both(chosen: Settings, call: Any) -> list[HeadraceError | None]:
 @pytest.fixture(scope="module", params=list(SERVERS))
 def always(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
     """A server of each version with `appendfsync always`."""
-    with EmbeddedRedis(server=find(request.param)) as server:
+    with EmbeddedRedis(server=find_server(request.param)) as server:
         yield server
 
 
@@ -128,7 +128,7 @@ def test_a_prediction_can_be_durable_too(always: EmbeddedRedis):
 
 @pytest.mark.parametrize("name", WITH_WAITAOF)
 def test_a_job_waits_for_the_disk_with_waitaof(name: str):
-    with EmbeddedRedis("--appendfsync", "everysec", server=find(name)) as server:
+    with EmbeddedRedis("--appendfsync", "everysec", server=find_server(name)) as server:
         with Client(settings=settings(server), check=False) as client:
             job = client.submit("churn", AGE, durable=True)
         server.kill()
@@ -141,7 +141,7 @@ def test_a_job_waits_for_the_disk_with_waitaof(name: str):
 
 @pytest.mark.parametrize("name", WITH_WAITAOF)
 def test_a_job_whose_write_is_not_on_disk_in_time_stays_accepted_and_a_repeat_confirms_it(name: str):
-    with EmbeddedRedis("--appendfsync", "no", server=find(name)) as server, admin(server) as client:
+    with EmbeddedRedis("--appendfsync", "no", server=find_server(name)) as server, admin(server) as client:
         chosen = settings(server, 0.5)
         for error in errors_of_both(chosen, lambda client: client.submit("churn", AGE, id="one", durable=True)):
             assert isinstance(error, NotDurable)
@@ -160,7 +160,7 @@ def test_a_job_whose_write_is_not_on_disk_in_time_stays_accepted_and_a_repeat_co
 @pytest.mark.parametrize("name", WITHOUT_WAITAOF)
 @pytest.mark.parametrize("fsync", ["everysec", "no"])
 def test_nothing_is_enqueued_without_waitaof(name: str, fsync: str):
-    with EmbeddedRedis("--appendfsync", fsync, server=find(name)) as server, admin(server) as client:
+    with EmbeddedRedis("--appendfsync", fsync, server=find_server(name)) as server, admin(server) as client:
         for call in (
             lambda client: client.submit("churn", AGE, durable=True),
             lambda client: client.submit_many("churn", iter([AGE]), durable=True),
@@ -201,7 +201,7 @@ def test_the_error_says_which_permission_a_user_lacks(always: EmbeddedRedis):
 @pytest.mark.parametrize("name", WITH_WAITAOF)
 def test_a_producer_needs_the_permissions_of_the_security_page(name: str):
     (line,) = [user for user in users() if user.startswith("user producer ")]
-    with EmbeddedRedis(server=find(name)) as server, admin(server) as client:
+    with EmbeddedRedis(server=find_server(name)) as server, admin(server) as client:
         client.execute_command("ACL", "SETUSER", *line.split()[1:])
         url = server.url.replace("redis://", "redis://producer:PRODUCER-PASSWORD@")
         chosen = Settings(redis_url=url)

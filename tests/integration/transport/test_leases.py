@@ -29,7 +29,7 @@ from headrace_worker.transport.leases import (
     NothingClaimed,
     parse_lease,
 )
-from tests.support.redis_servers import SERVERS, find
+from tests.support.redis_servers import SERVERS, find_server
 
 QUEUE = "predict.churn"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ LASTS = 60_000
 
 @pytest.fixture(scope="module", params=SERVERS)
 def any_redis(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis("--appendfsync", "no", server=find(request.param)) as running:
+    with EmbeddedRedis("--appendfsync", "no", server=find_server(request.param)) as running:
         yield running
 
 
@@ -771,7 +771,9 @@ def test_a_user_confined_to_our_keys_can_do_it_all(db: redis.Redis, any_redis: E
 def test_the_scripts_run_in_cluster_mode_where_the_prefix_is_a_hash_tag() -> None:
     keys = Keys("{one-slot}:")
     with (
-        EmbeddedRedis("--cluster-enabled", "yes", server=find("falkordb"), port=_port_for_a_cluster()) as cluster,
+        EmbeddedRedis(
+            "--cluster-enabled", "yes", server=find_server("falkordb"), port=_port_for_a_cluster()
+        ) as cluster,
         redis.Redis.from_url(cluster.url) as node,
     ):
         node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))

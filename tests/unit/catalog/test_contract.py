@@ -26,9 +26,9 @@ def named(**features: Kind) -> Contract:
     return contract(Named(features=tuple(Feature(name=name, kind=kind) for name, kind in features.items())))
 
 
-def refusal(of: Contract, *instances: Any) -> str:
+def refuse(takes: Contract, *instances: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
-        check_instances(of, list(instances))
+        check_instances(takes, list(instances))
     return str(caught.value)
 
 
@@ -38,21 +38,21 @@ def test_what_fits_is_sent_as_it_is():
 
 
 def test_an_empty_list_is_refused():
-    assert "at least one" in refusal(named(age="number"))
+    assert "at least one" in refuse(named(age="number"))
 
 
 def test_a_misspelt_feature_is_named_with_the_one_meant():
-    assert "no feature 'agee' in the contract; did you mean 'age'?" in refusal(named(age="number"), {"agee": 1})
+    assert "no feature 'agee' in the contract; did you mean 'age'?" in refuse(named(age="number"), {"agee": 1})
 
 
 def test_a_missing_and_an_extra_feature_are_told_apart():
-    text = refusal(named(age="number", plan="string"), {"plan": "x", "zzz": 1})
+    text = refuse(named(age="number", plan="string"), {"plan": "x", "zzz": 1})
     assert "'age' is missing" in text
     assert "no feature 'zzz'" in text
 
 
 def test_every_problem_says_which_instance_it_is_in():
-    text = refusal(named(age="number"), {"age": 1}, {"age": "x"}, {"age": None})
+    text = refuse(named(age="number"), {"age": 1}, {"age": "x"}, {"age": None})
     assert "instance 1: feature 'age' must be a number, got a string" in text
     assert "instance 2: feature 'age' must be a number, got a missing value" in text
 
@@ -63,7 +63,7 @@ def test_instances_can_be_counted_as_their_caller_counts_them():
 
 
 def test_five_problems_are_enough():
-    text = refusal(named(age="number"), *[{"age": "x"}] * 1000)
+    text = refuse(named(age="number"), *[{"age": "x"}] * 1000)
     assert text.count("instance ") == 5
     assert text.endswith("; ...")
 
@@ -72,9 +72,9 @@ def test_no_value_is_ever_repeated():
     secret = "hunter2-4711"
     for takes in (named(age="number"), contract(Array(shape=(2,))), contract(Text())):
         for instance in ({"age": secret}, {"age": [secret]}, [secret, secret], [[secret]], {secret: 1}, 4711.5):
-            assert "4711" not in refusal(takes, instance).replace(f"'{secret}'", ""), "a name may be told"
+            assert "4711" not in refuse(takes, instance).replace(f"'{secret}'", ""), "a name may be told"
     category = contract(Named(features=(Feature(name="plan", kind="category", categories=("a", "b")),)))
-    assert secret not in refusal(category, {"plan": secret})
+    assert secret not in refuse(category, {"plan": secret})
 
 
 def test_a_feature_may_have_any_name():
@@ -82,7 +82,7 @@ def test_a_feature_may_have_any_name():
     takes = contract(Named(features=tuple(Feature(name=name, kind="number") for name in names)))
     instance = dict.fromkeys(names, 1.5)
     assert check_instances(takes, [instance]) == [instance]
-    assert "is missing" in refusal(takes, {name: 1 for name in names if name != "größe"})
+    assert "is missing" in refuse(takes, {name: 1 for name in names if name != "größe"})
 
 
 def test_missing_values_become_null_where_the_model_takes_them():
@@ -94,12 +94,12 @@ def test_missing_values_become_null_where_the_model_takes_them():
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "string", "category"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
 def test_nan_infinity_and_null_are_refused_where_the_model_cannot_take_them(kind: Kind, value: float | None):
-    assert "feature 'x'" in refusal(named(x=kind), {"x": value})
+    assert "feature 'x'" in refuse(named(x=kind), {"x": value})
 
 
 def test_infinity_is_refused_even_where_null_is_taken():
     takes = contract(Named(features=(Feature(name="x", kind="number", nullable=True),)))
-    assert "infinite" in refusal(takes, {"x": math.inf})
+    assert "infinite" in refuse(takes, {"x": math.inf})
 
 
 def test_numpy_and_decimal_values_are_numbers():
@@ -112,24 +112,24 @@ def test_numpy_and_decimal_values_are_numbers():
 
 
 def test_a_boolean_is_no_number_and_a_number_no_boolean():
-    assert "got a boolean" in refusal(named(x="number"), {"x": True})
-    assert "got a boolean" in refusal(named(x="integer"), {"x": False})
-    assert "got a number" in refusal(named(x="boolean"), {"x": 1})
+    assert "got a boolean" in refuse(named(x="number"), {"x": True})
+    assert "got a boolean" in refuse(named(x="integer"), {"x": False})
+    assert "got a number" in refuse(named(x="boolean"), {"x": 1})
 
 
 def test_a_number_beyond_64_bit_floats_is_refused():
-    assert "larger than any 64-bit float" in refusal(named(x="number"), {"x": 10**400})
+    assert "larger than any 64-bit float" in refuse(named(x="number"), {"x": 10**400})
 
 
 def test_an_unseen_category_is_refused_with_those_known():
     takes = contract(Named(features=(Feature(name="plan", kind="category", categories=("gold", "silver")),)))
-    assert "it knows gold, silver" in refusal(takes, {"plan": "tin"})
+    assert "it knows gold, silver" in refuse(takes, {"plan": "tin"})
 
 
 def test_a_long_list_of_categories_is_not_repeated_whole():
     many = tuple(f"c{number}" for number in range(1000))
     takes = contract(Named(features=(Feature(name="plan", kind="category", categories=many),)))
-    assert len(refusal(takes, {"plan": "tin"})) < 300
+    assert len(refuse(takes, {"plan": "tin"})) < 300
 
 
 def test_a_category_1_is_not_a_category_true_whichever_was_checked_first():
@@ -137,20 +137,20 @@ def test_a_category_1_is_not_a_category_true_whichever_was_checked_first():
     truths = contract(Named(features=(Feature(name="x", kind="category", categories=(True, False)),)))
     for takes, good, bad in ((ones, 1, True), (truths, True, 1)):
         assert check_instances(takes, [{"x": good}]) == [{"x": good}]
-        assert "does not know" in refusal(takes, {"x": bad})
+        assert "does not know" in refuse(takes, {"x": bad})
 
 
 def test_an_array_has_its_shape():
     takes = contract(Array(shape=(2, 3)))
     assert check_instances(takes, [[[1, 2, 3], [4, 5, 6]]]) == [[[1, 2, 3], [4, 5, 6]]]
-    assert "a list of 2 x 3 values, got a list of 1" in refusal(takes, [[1, 2, 3]])
-    assert "at [1]: must be a list of 3 values, got a list of 2" in refusal(takes, [[1, 2, 3], [4, 5]])
+    assert "a list of 2 x 3 values, got a list of 1" in refuse(takes, [[1, 2, 3]])
+    assert "at [1]: must be a list of 3 values, got a list of 2" in refuse(takes, [[1, 2, 3], [4, 5]])
 
 
 def test_what_is_no_object_list_or_text_at_all_is_refused():
     for takes in (named(x="number"), contract(Array(shape=(2,))), contract(Text())):
         for instance in (None, 7, b"bytes", object(), range(2), {1, 2, 3}, collections.deque([1, 2]), ()):
-            assert "instance 0" in refusal(takes, instance)
+            assert "instance 0" in refuse(takes, instance)
 
 
 def test_deep_nesting_is_refused_without_a_crash():
@@ -158,13 +158,13 @@ def test_deep_nesting_is_refused_without_a_crash():
     for _ in range(100_000):
         deep = [deep]
     for takes, instance in ((named(x="number"), {"x": deep}), (contract(Array(shape=(1,))), deep)):
-        assert "instance 0" in refusal(takes, instance)
+        assert "instance 0" in refuse(takes, instance)
 
 
 def test_many_unknown_features_are_refused_in_good_time():
     takes = named(**{f"feature_{number}": "number" for number in range(500)})  # type: ignore[arg-type]  # kinds
     began = time.perf_counter()
-    refusal(takes, {f"other{number}": 1 for number in range(500)})
+    refuse(takes, {f"other{number}": 1 for number in range(500)})
     assert time.perf_counter() - began < 5
 
 

@@ -26,7 +26,7 @@ def feature(name: str = "age", kind: Kind = "number", **more: Any) -> Feature:
     return Feature(name=name, kind=kind, **more)
 
 
-def says(old: Contract, new: Contract) -> list[tuple[bool, str]]:
+def describe_changes(old: Contract, new: Contract) -> list[tuple[bool, str]]:
     return [(change.breaking, change.text) for change in compare_contracts(old, new)]
 
 
@@ -39,7 +39,7 @@ def test_the_same_contract_of_another_version_changes_nothing() -> None:
 
 def test_features_that_come_and_go_break_producers() -> None:
     old, new = named(feature("age"), feature("plan", "string")), named(feature("age"), feature("zip", "integer"))
-    assert says(old, new) == [
+    assert describe_changes(old, new) == [
         (True, "feature 'plan' is removed; an instance that has it is refused"),
         (True, "feature 'zip' (integer) is new; an instance without it is refused"),
     ]
@@ -47,10 +47,10 @@ def test_features_that_come_and_go_break_producers() -> None:
 
 def test_a_feature_that_only_changed_its_name_is_told_as_one_change() -> None:
     old = named(feature("age"), feature("planName", "string"), feature("x"))
-    assert says(old, named(feature("age"), feature("plan_name", "string"), feature("x"))) == [
+    assert describe_changes(old, named(feature("age"), feature("plan_name", "string"), feature("x"))) == [
         (True, "feature 'planName' seems to be called 'plan_name' now")
     ]
-    assert says(old, named(feature("age"), feature("tariff", "string"), feature("x")))[0][1].endswith(
+    assert describe_changes(old, named(feature("age"), feature("tariff", "string"), feature("x")))[0][1].endswith(
         "seems to be called 'tariff' now"
     )
     assert len(compare_contracts(old, named(feature("age"), feature("plan_name", "boolean"), feature("x")))) == 2
@@ -83,14 +83,14 @@ def test_a_kind_may_widen_and_not_narrow(old: Kind, new: Kind, breaking: bool) -
 
 def test_missing_values_may_be_allowed_and_not_forbidden() -> None:
     allowed, forbidden = named(feature(nullable=True)), named(feature())
-    assert says(allowed, forbidden) == [(True, "feature 'age' must not be missing (null) any more")]
-    assert says(forbidden, allowed) == [(False, "feature 'age' may be missing (null) now")]
+    assert describe_changes(allowed, forbidden) == [(True, "feature 'age' must not be missing (null) any more")]
+    assert describe_changes(forbidden, allowed) == [(False, "feature 'age' may be missing (null) now")]
 
 
 def test_categories_may_come_and_not_go() -> None:
     old = named(feature("plan", "category", categories=("gold", "basic")))
     new = named(feature("plan", "category", categories=("gold", "silver")))
-    assert says(old, new) == [
+    assert describe_changes(old, new) == [
         (True, "feature 'plan' no longer accepts basic"),
         (False, "feature 'plan' also accepts silver"),
     ]
@@ -115,7 +115,7 @@ def test_long_lists_of_categories_are_cut_short() -> None:
 
 def test_lists_change_by_shape_kind_and_missing_values() -> None:
     old, new = contract(Array(shape=(30,), nullable=True)), contract(Array(shape=(28, 28), kind="integer"))
-    assert says(old, new) == [
+    assert describe_changes(old, new) == [
         (True, "instances are lists of 28 x 28 values, no longer of 30"),
         (True, "values must not be missing (null) any more"),
         (True, "values: number becomes integer, which refuses values that were accepted"),
@@ -123,16 +123,16 @@ def test_lists_change_by_shape_kind_and_missing_values() -> None:
 
 
 def test_another_form_of_input_is_one_change() -> None:
-    assert says(contract(Text()), contract(Array(shape=(3,)))) == [
+    assert describe_changes(contract(Text()), contract(Array(shape=(3,)))) == [
         (True, "instances are lists of values, no longer texts")
     ]
 
 
 def test_methods_may_come_and_not_go_and_the_default_stays() -> None:
     both = {"predict": Output(shape=()), "predict_proba": Output(shape=(2,))}
-    assert says(contract(), contract(methods=both)) == [(False, "method predict_proba is new")]
-    assert says(contract(methods=both), contract()) == [(True, "method predict_proba is removed")]
-    assert says(contract(methods=both), contract(methods=dict(reversed(both.items())))) == [
+    assert describe_changes(contract(), contract(methods=both)) == [(False, "method predict_proba is new")]
+    assert describe_changes(contract(methods=both), contract()) == [(True, "method predict_proba is removed")]
+    assert describe_changes(contract(methods=both), contract(methods=dict(reversed(both.items())))) == [
         (True, "a job that names no method runs predict_proba, no longer predict")
     ]
 
@@ -142,17 +142,19 @@ def test_outputs_keep_their_shape_and_their_classes() -> None:
         outputs = {"predict": Output(shape=(), classes=classes)}
         return contract(methods=outputs | {"predict_proba": Output(shape=(len(classes),), classes=classes)})
 
-    assert says(proba("a", "b"), proba("a", "b", "c")) == [
+    assert describe_changes(proba("a", "b"), proba("a", "b", "c")) == [
         (True, "predict also predicts the classes c"),
         (True, "predict_proba returns a list of 3, no longer a list of 2"),
         (True, "predict_proba also predicts the classes c"),
     ]
-    assert (False, "predict no longer predicts the classes c") in says(proba("a", "b", "c"), proba("a", "b"))
-    assert says(proba("a", "b"), proba("b", "a")) == [
+    assert (False, "predict no longer predicts the classes c") in describe_changes(
+        proba("a", "b", "c"), proba("a", "b")
+    )
+    assert describe_changes(proba("a", "b"), proba("b", "a")) == [
         (True, "predict_proba returns its classes in another order: b, a")
     ]
     numbers = contract()
-    assert says(numbers, contract(methods={"predict": Output(shape=(), classes=("a",))})) == [
+    assert describe_changes(numbers, contract(methods={"predict": Output(shape=(), classes=("a",))})) == [
         (True, "predict returns the classes a, no longer numbers")
     ]
 
