@@ -1,4 +1,4 @@
-"""Fixtures every test may use: a real Redis of the session, emptied for each test."""
+"""Fixtures of all tests: a real Redis, emptied for each test."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ pytest.register_assert_rewrite("tests.support")
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches what the tests start, also where the tests themselves run in the background of a shell."""
+    """Restore the default handling of SIGINT, which a shell turns off for background jobs.
+
+    The processes that tests start inherit it, and some tests interrupt them.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
-    """A real Redis, shared by the tests of a session. Start one of your own to kill or reconfigure it."""
+    """Run a Redis for all tests of a process. To kill or reconfigure a Redis, start another one."""
     with EmbeddedRedis("--appendfsync", "no") as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(redis_server: EmbeddedRedis) -> Iterator[str]:
-    """The URL of an empty Redis."""
+    """Return the URL of an empty Redis."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
         yield redis_server.url
@@ -37,14 +40,14 @@ def redis_url(redis_server: EmbeddedRedis) -> Iterator[str]:
 
 @pytest.fixture
 def server(redis_url: str) -> Iterator[redis.Redis]:
-    """A plain redis-py client of the empty Redis, to look behind the scenes."""
+    """Return a redis-py client of the empty Redis."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of the shell that runs the tests must not reach them."""
+def _without_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the settings of the shell that runs the tests from the environment."""
     import os
 
     for name in list(os.environ):

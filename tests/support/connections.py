@@ -1,4 +1,4 @@
-"""Redis servers reached in other ways than a plain port, and everything one does with Headrace over them."""
+"""Redis servers that are reached by TLS, sockets or Sentinels, and checks that Headrace works over them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def free_port() -> int:
 
 @contextmanager
 def running_server(command: Sequence[str | Path], folder: Path, name: str, client: redis.Redis) -> Iterator[Any]:
-    """A server of one's own, which answers this client; gone afterwards."""
+    """Run a server process until the block ends. `client` is a client of the server, to wait until it answers."""
     with (folder / f"{name}.log").open("ab") as log, client:
         process = subprocess.Popen(
-            [str(word) for word in command],
+            [str(argument) for argument in command],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -64,49 +64,49 @@ def _answers(client: redis.Redis) -> bool:
 
 
 def exercise_client(settings: Settings) -> None:
-    """What a producer does, with and without asyncio; a worker runs."""
+    """Use a client in all ways, with and without asyncio. A worker must run."""
     with Client(settings=settings) as client:
         assert client.predict(MODEL, [21, 0, 0], timeout=20).prediction == 42
         jobs = client.submit_many(MODEL, [[n, 0, 0] for n in range(100)])
-        told = {job.id: job.result(timeout=0).prediction for job in client.as_completed(jobs, timeout=20)}
-        assert [told[job.id] for job in jobs] == [2 * n for n in range(100)]
+        predictions = {job.id: job.result(timeout=0).prediction for job in client.as_completed(jobs, timeout=20)}
+        assert [predictions[job.id] for job in jobs] == [2 * n for n in range(100)]
         several = client.submit(MODEL, instances=[[n, 0, 0] for n in range(40)], priority=9)
         assert several.result(timeout=20).predictions == [2 * n for n in range(40)]
-        late = client.submit(MODEL, [1, 0, 0], delay=60)
-        assert late.cancel()
+        delayed = client.submit(MODEL, [1, 0, 0], delay=60)
+        assert delayed.cancel()
         with pytest.raises(JobCancelled):
-            late.result(timeout=5)
+            delayed.result(timeout=5)
         assert client.contract(MODEL).model == MODEL
         assert client.models() == [MODEL]
         assert [depth.model for depth in client.queues()] == [MODEL]
 
-    async def submit_also() -> None:
+    async def use_async_client() -> None:
         async with AsyncClient(settings=settings) as client:
             assert (await client.predict(MODEL, [4, 0, 0], timeout=20)).prediction == 8
             jobs = await client.submit_many(MODEL, [[n, SLEEP, 0.01] for n in range(20)])
             assert [(await job.result(timeout=20)).prediction for job in jobs] == [2 * n for n in range(20)]
 
-    asyncio.run(submit_also())
+    asyncio.run(use_async_client())
 
 
 def exercise_celery_app(settings: Settings) -> None:
-    """What a plain Celery app does: send a job, read its outcome, control the worker, listen to events."""
+    """Use a plain Celery app: send a job, read its outcome, control the worker, receive events."""
     with create_celery_app(settings) as app:
-        with capture_events(app) as seen:
+        with capture_events(app) as events:
             job = app.send_task("headrace.predict", args=[MODEL, [[5, 0, 0]]], queue=queue_name(MODEL))
             assert job.get(timeout=20)["predictions"] == [10]
-            wait_until(lambda: (job.id, "task-succeeded") in seen)
+            wait_until(lambda: (job.id, "task-succeeded") in events)
         assert app.control.inspect(timeout=5, limit=1).ping()
         app.backend.client.connection_pool.disconnect()
-    pools.reset()  # kombu keeps connections for the next app of the same URL
+    pools.reset()  # kombu would keep connections for the next app with the same URL
 
 
 @contextmanager
 def capture_events(app: Celery[Any]) -> Iterator[list[tuple[str, str]]]:
-    """The events that come by, each as a job's id and the event's type."""
-    seen: list[tuple[str, str]] = []
+    """Collect the events of the block, each as the id of its job and its type."""
+    events: list[tuple[str, str]] = []
     with app.connection() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.append(_told(event))})
+        receiver = app.events.Receiver(connection, handlers={"*": lambda event: events.append(_summarize(event))})
 
         def listen() -> None:
             for _ in receiver.itercapture(limit=None, timeout=None, wakeup=False):
@@ -115,20 +115,20 @@ def capture_events(app: Celery[Any]) -> Iterator[list[tuple[str, str]]]:
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
         try:
-            wait_until(lambda: seen)  # a worker tells of itself every two seconds
-            time.sleep(0.6)  # for half a second, a pool process may believe that nobody hears
-            yield seen
+            wait_until(lambda: events)  # a worker sends a heartbeat every two seconds
+            time.sleep(0.6)  # a pool process notices within half a second that somebody receives events
+            yield events
         finally:
             receiver.should_stop = True
             listener.join(10)
 
 
-def _told(event: dict[str, Any]) -> tuple[str, str]:
+def _summarize(event: dict[str, Any]) -> tuple[str, str]:
     return event.get("uuid", ""), event["type"]
 
 
 def count_waiting_in_flower(settings: Settings) -> int:
-    """How many jobs Flower's Broker page shows as waiting."""
+    """Return the number of waiting jobs on Flower's Broker page."""
     with create_celery_app(settings) as app, app.connection() as connection:
         broker = Broker(
             connection.as_uri(include_password=True),
@@ -139,7 +139,7 @@ def count_waiting_in_flower(settings: Settings) -> int:
     async def count() -> int:
         (queue,) = await broker.queues([queue_name(MODEL)])
         if sentinels := getattr(broker.redis.connection_pool, "sentinel_manager", None):
-            await sentinels.aclose()  # Flower leaves those open
+            await sentinels.aclose()  # Flower does not close them
         return int(queue["messages"])
 
     return asyncio.run(count())

@@ -1,4 +1,4 @@
-"""Faults that go on while a test runs."""
+"""Faults that are injected while a test runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 @contextmanager
-def repeatedly(harm: Callable[[], Any], every: float = 0.02) -> Iterator[None]:
-    """Cause a fault every `every` seconds, until the block ends."""
+def repeatedly(inject: Callable[[], Any], every: float = 0.02) -> Iterator[None]:
+    """Call `inject` every `every` seconds until the block ends."""
     stop = threading.Event()
 
     def run() -> None:
         while not stop.wait(every):
-            harm()
+            inject()
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -1,4 +1,4 @@
-"""The Redis servers of this machine that the transport has to work with: 6.2, 7 and 8."""
+"""The Redis servers that the transport is tested on: 6.2, 7.0 and 8.2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def find_in_wheel(wheel: str) -> Path | None:
-    """The redis-server in a PyPI wheel."""
+    """Return the redis-server in an installed PyPI wheel, or None."""
     try:
         server = Path(str(resources.files(wheel))) / "bin" / "redis-server"
     except ModuleNotFoundError:
@@ -19,9 +19,9 @@ def find_in_wheel(wheel: str) -> Path | None:
 
 
 def find_on_path() -> Path | None:
-    """Debian's redis-server, 7.0 in bookworm."""
-    found = shutil.which("redis-server")
-    return Path(found) if found else None
+    """Return the redis-server on PATH, or None. Debian's is 7.0 in bookworm."""
+    path = shutil.which("redis-server")
+    return Path(path) if path else None
 
 
 SERVERS = {
@@ -32,9 +32,9 @@ SERVERS = {
 
 
 def find_server(name: str) -> Path:
-    """The server of that name; the test is left out where it is not installed."""
-    look, reason = SERVERS[name]
-    server = look()
+    """Return the server with this name in SERVERS. Skips the test if it is not installed."""
+    find, reason = SERVERS[name]
+    server = find()
     if server is None:
         pytest.skip(reason)
     return server

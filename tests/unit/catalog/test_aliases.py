@@ -1,4 +1,4 @@
-"""What an alias stands for, and where it goes back to."""
+"""An alias resolves to a version, and a rollback finds the former one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def aliases(**by_name: Alias) -> Aliases:
     return Aliases("churn", by_name)
 
 
-def moved(
+def change(
     former: str | None, version: str | None, *, alias: str = "production", rollback: bool = False
 ) -> AliasChange:
     return AliasChange(alias=alias, version=version, former=former, by="ann", rollback=rollback)
@@ -37,23 +37,23 @@ def test_a_job_that_names_no_version_runs_on_production():
 
 
 def test_a_job_may_name_a_number_or_an_alias():
-    known = aliases(production=Alias(version="6"), tested=Alias(version="7"))
-    assert known.resolve("3", "a") == "3"
-    assert known.resolve("tested", "a") == "7"
+    named = aliases(production=Alias(version="6"), tested=Alias(version="7"))
+    assert named.resolve("3", "a") == "3"
+    assert named.resolve("tested", "a") == "7"
 
 
-def test_an_unknown_alias_is_refused_with_those_there_are():
-    known = aliases(production=Alias(version="6"), tested=Alias(version="7"))
+def test_an_unknown_alias_is_refused_with_the_names_of_the_aliases():
+    named = aliases(production=Alias(version="6"), tested=Alias(version="7"))
     with pytest.raises(UnknownModel, match=r"'churn' has no alias 'stable'; it has production, tested"):
-        known.resolve("stable", "a")
+        named.resolve("stable", "a")
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 1.0])
 def test_a_canary_takes_its_share_of_the_jobs_that_name_no_version(share: float):
-    known = aliases(production=Alias(version="6"), canary=Alias(version="7", share=share))
-    took = sum(known.resolve(None, job) == "7" for job in JOBS) / len(JOBS)
-    assert took == pytest.approx(share, abs=0.03)
-    assert known.resolve("6", "a") == "6"
+    named = aliases(production=Alias(version="6"), canary=Alias(version="7", share=share))
+    canary_share = sum(named.resolve(None, job) == "7" for job in JOBS) / len(JOBS)
+    assert canary_share == pytest.approx(share, abs=0.03)
+    assert named.resolve("6", "a") == "6"
 
 
 def test_a_job_goes_to_the_canary_always_or_never():
@@ -64,12 +64,12 @@ def test_a_job_goes_to_the_canary_always_or_never():
     assert first < {job for job in JOBS if large.resolve(None, job) == "7"}
 
 
-def test_a_canary_without_production_leaves_the_others_on_the_newest():
-    known = aliases(canary=Alias(version="7", share=0.5))
-    assert {known.resolve(None, job) for job in JOBS} == {None, "7"}
+def test_with_a_canary_and_no_production_the_other_jobs_run_on_the_newest_version():
+    named = aliases(canary=Alias(version="7", share=0.5))
+    assert {named.resolve(None, job) for job in JOBS} == {None, "7"}
 
 
-def test_aliases_are_read_as_they_were_written_and_what_is_not_readable_is_left_out():
+def test_aliases_are_decoded_as_encoded_and_undecodable_entries_are_skipped():
     stored = [
         b"canary",
         encode_alias(Alias(version="7", share=0.1)),
@@ -84,28 +84,28 @@ def test_aliases_are_read_as_they_were_written_and_what_is_not_readable_is_left_
 
 
 @pytest.mark.parametrize("name", ["", "Production", "1", "a b", "a/b", "x" * 65, "\u00e4", None, 3])
-def test_an_alias_is_a_word(name: object):
+def test_an_alias_that_is_no_word_is_refused(name: object):
     with pytest.raises(InvalidInput, match="an alias is"):
         check_alias(name)
 
 
-def test_a_rollback_goes_to_where_the_alias_was_before():
-    history = [moved("2", "3"), moved("1", "2"), moved(None, "1")]
+def test_a_rollback_goes_to_the_former_version():
+    history = [change("2", "3"), change("1", "2"), change(None, "1")]
     assert find_former_version(history, "production") == "2"
 
 
 def test_a_rollback_of_a_rollback_goes_further_back():
-    history = [moved("3", "2", rollback=True), moved("2", "3"), moved("1", "2"), moved(None, "1")]
+    history = [change("3", "2", rollback=True), change("2", "3"), change("1", "2"), change(None, "1")]
     assert find_former_version(history, "production") == "1"
-    history.insert(0, moved("2", "1", rollback=True))
+    history.insert(0, change("2", "1", rollback=True))
     assert find_former_version(history, "production") is None
 
 
-def test_what_is_promoted_again_after_a_rollback_can_be_rolled_back_again():
-    history = [moved("2", "3"), moved("3", "2", rollback=True), moved("2", "3"), moved(None, "2")]
+def test_a_version_promoted_again_after_a_rollback_can_be_rolled_back_again():
+    history = [change("2", "3"), change("3", "2", rollback=True), change("2", "3"), change(None, "2")]
     assert find_former_version(history, "production") == "2"
 
 
-def test_the_moves_of_other_aliases_do_not_count():
-    history = [moved("7", "8", alias="canary"), moved("1", "2"), moved(None, "1")]
+def test_changes_of_other_aliases_do_not_count():
+    history = [change("7", "8", alias="canary"), change("1", "2"), change(None, "1")]
     assert find_former_version(history, "production") == "1"

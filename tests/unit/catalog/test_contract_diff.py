@@ -1,3 +1,5 @@
+"""Changes of a contract are described, and those that break producers are known."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -14,8 +16,8 @@ from headrace.errors import InvalidInput
 PREDICT = {"predict": Output(shape=())}
 
 
-def contract(given: Any = None, methods: dict[str, Output] | None = None) -> Contract:
-    return Contract(model="churn", version="1", input=given or Text(), methods=methods or PREDICT)
+def contract(schema: Any = None, methods: dict[str, Output] | None = None) -> Contract:
+    return Contract(model="churn", version="1", input=schema or Text(), methods=methods or PREDICT)
 
 
 def named(*features: Feature) -> Contract:
@@ -37,7 +39,7 @@ def test_the_same_contract_of_another_version_changes_nothing() -> None:
     assert not has_breaking(())
 
 
-def test_features_that_come_and_go_break_producers() -> None:
+def test_added_and_removed_features_break_producers() -> None:
     old, new = named(feature("age"), feature("plan", "string")), named(feature("age"), feature("zip", "integer"))
     assert describe_changes(old, new) == [
         (True, "feature 'plan' is removed; an instance that has it is refused"),
@@ -45,7 +47,7 @@ def test_features_that_come_and_go_break_producers() -> None:
     ]
 
 
-def test_a_feature_that_only_changed_its_name_is_told_as_one_change() -> None:
+def test_a_renamed_feature_is_one_change() -> None:
     old = named(feature("age"), feature("planName", "string"), feature("x"))
     assert describe_changes(old, named(feature("age"), feature("plan_name", "string"), feature("x"))) == [
         (True, "feature 'planName' seems to be called 'plan_name' now")
@@ -56,7 +58,7 @@ def test_a_feature_that_only_changed_its_name_is_told_as_one_change() -> None:
     assert len(compare_contracts(old, named(feature("age"), feature("plan_name", "boolean"), feature("x")))) == 2
 
 
-def test_the_order_of_named_features_is_no_business_of_producers() -> None:
+def test_the_order_of_named_features_does_not_matter() -> None:
     assert (
         compare_contracts(named(feature("a"), feature("b", "string")), named(feature("b", "string"), feature("a")))
         == ()
@@ -87,7 +89,7 @@ def test_missing_values_may_be_allowed_and_not_forbidden() -> None:
     assert describe_changes(forbidden, allowed) == [(False, "feature 'age' may be missing (null) now")]
 
 
-def test_categories_may_come_and_not_go() -> None:
+def test_categories_may_be_added_and_not_removed() -> None:
     old = named(feature("plan", "category", categories=("gold", "basic")))
     new = named(feature("plan", "category", categories=("gold", "silver")))
     assert describe_changes(old, new) == [
@@ -100,9 +102,9 @@ def test_categories_may_come_and_not_go() -> None:
 
 
 def test_a_category_one_is_not_a_category_true() -> None:
-    one, true = (named(feature("plan", "category", categories=(value,))) for value in (1, True))
-    assert has_breaking(compare_contracts(one, true))
-    assert not has_breaking(compare_contracts(one, named(feature("plan", "integer"))))
+    integer, true = (named(feature("plan", "category", categories=(value,))) for value in (1, True))
+    assert has_breaking(compare_contracts(integer, true))
+    assert not has_breaking(compare_contracts(integer, named(feature("plan", "integer"))))
     assert has_breaking(compare_contracts(true, named(feature("plan", "integer"))))
 
 
@@ -122,13 +124,13 @@ def test_lists_change_by_shape_kind_and_missing_values() -> None:
     ]
 
 
-def test_another_form_of_input_is_one_change() -> None:
+def test_another_type_of_input_is_one_change() -> None:
     assert describe_changes(contract(Text()), contract(Array(shape=(3,)))) == [
         (True, "instances are lists of values, no longer texts")
     ]
 
 
-def test_methods_may_come_and_not_go_and_the_default_stays() -> None:
+def test_methods_may_be_added_and_not_removed_and_the_default_must_stay() -> None:
     both = {"predict": Output(shape=()), "predict_proba": Output(shape=(2,))}
     assert describe_changes(contract(), contract(methods=both)) == [(False, "method predict_proba is new")]
     assert describe_changes(contract(methods=both), contract()) == [(True, "method predict_proba is removed")]
@@ -159,7 +161,7 @@ def test_outputs_keep_their_shape_and_their_classes() -> None:
     ]
 
 
-def test_what_breaks_comes_first() -> None:
+def test_breaking_changes_come_first() -> None:
     changes = compare_contracts(
         named(feature("a"), feature("b", nullable=True)), named(feature("a", nullable=True), feature("b"))
     )
@@ -179,10 +181,12 @@ FEATURES = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(FEATURES, FEATURES, VALUES)
-def test_what_passed_and_is_refused_now_is_always_told_as_breaking(old: Feature, new: Feature, value: Any) -> None:
-    def passes(given: Feature) -> bool:
+def test_a_value_that_is_no_longer_accepted_is_always_a_breaking_change(
+    old: Feature, new: Feature, value: Any
+) -> None:
+    def passes(accepted: Feature) -> bool:
         try:
-            check_instances(named(given), [{"age": value}])
+            check_instances(named(accepted), [{"age": value}])
         except InvalidInput:
             return False
         return True

@@ -1,4 +1,4 @@
-"""Redis URLs: what is read from them, what is told of them, and what plain Celery is given."""
+"""Redis URLs are read, shown without secrets, and written for plain Celery."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SENTINELS = f"sentinel://me:{SECRET}@a:1;sentinel://b;sentinel://[::1]:3/4?maste
 
 
 @pytest.mark.parametrize(
-    ("url", "where", "celery"),
+    ("url", "location", "celery_url"),
     [
         ("redis://", "localhost:6379", "redis://localhost:6379/0"),
         ("redis://h:1/3", "h:1", "redis://h:1/3"),
@@ -35,17 +35,17 @@ SENTINELS = f"sentinel://me:{SECRET}@a:1;sentinel://b;sentinel://[::1]:3/4?maste
         ),
     ],
 )
-def test_a_url_is_read_told_and_written_for_celery(url: str, where: str, celery: str) -> None:
+def test_a_url_has_a_location_for_messages_and_a_form_for_celery(url: str, location: str, celery_url: str) -> None:
     address = parse_address(url)
-    assert address.location == where
-    assert address.celery_url == celery
+    assert address.location == location
+    assert address.celery_url == celery_url
     settings = Settings(redis_url=url)
     assert SECRET not in repr(create_celery_app(settings).connection())
     connect(settings).close()
     connect_async(settings)
 
 
-def test_tls_is_checked_unless_told_otherwise() -> None:
+def test_certificates_are_checked_unless_an_option_turns_it_off() -> None:
     assert parse_address("redis://h").tls is None
     assert parse_address("rediss://h").tls == {"ssl_cert_reqs": "required"}
     assert parse_address("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca&ssl_check_hostname=false").tls == {
@@ -60,7 +60,7 @@ def test_tls_is_checked_unless_told_otherwise() -> None:
     }
 
 
-def test_sentinels_have_a_login_of_their_own_which_no_one_is_shown() -> None:
+def test_the_login_of_the_sentinels_is_never_printed() -> None:
     url = f"{SENTINELS.replace(SECRET, 'x')}&sentinel_username=you&sentinel_password={SECRET}"
     assert parse_address(url).sentinel_login == {"username": "you", "password": SECRET}
     options = create_celery_app(Settings(redis_url=url)).conf.broker_transport_options
@@ -70,7 +70,7 @@ def test_sentinels_have_a_login_of_their_own_which_no_one_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         (f"sentinel://:{SECRET}@a;sentinel://b/0", r"end it in \?master_name=NAME"),
         (f"sentinel://:{SECRET}@a;b:26379/0?master_name=x", "each Sentinel is written out"),
@@ -84,7 +84,7 @@ def test_sentinels_have_a_login_of_their_own_which_no_one_is_shown() -> None:
         (f"redis-sentinel://:{SECRET}@a", "must begin with"),
     ],
 )
-def test_a_url_that_cannot_be_is_refused_without_its_password(url: str, said: str) -> None:
-    with pytest.raises(SettingError, match=said) as caught:
+def test_an_invalid_url_is_refused_without_its_password(url: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as caught:
         Client(url).close()
     assert SECRET not in str(caught.value)

@@ -1,4 +1,4 @@
-"""docs/reference/settings.md against the settings there are."""
+"""docs/reference/settings.md has every setting with its default."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.support import ROOT
 REFERENCE = ROOT / "docs" / "reference" / "settings.md"
 
 
-def test_every_setting_stands_in_the_reference_with_its_default_and_no_other_does() -> None:
+def test_the_reference_lists_exactly_the_settings_with_their_defaults() -> None:
     rows = re.findall(r"^\| `(HEADRACE_\w+)` \|\s*`?([^|`]*?)`?\s*\|", REFERENCE.read_text(), re.MULTILINE)
     documented = {name: default.strip() for name, default in rows}
     settings = {
-        PREFIX + field.name.upper(): _shown(field.default)
+        PREFIX + field.name.upper(): _to_text(field.default)
         for kind in (WorkerSettings, DashboardSettings)
         for field in msgspec.structs.fields(kind)
     }
     assert documented == settings
 
 
-def _shown(default: object) -> str:
+def _to_text(default: object) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     return str(int(default)) if isinstance(default, float) and default.is_integer() else str(default)

@@ -1,4 +1,4 @@
-"""Settings come out of the environment, typed, and an error names the variable."""
+"""Settings are read from the environment with their types, and errors name the variable."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from headrace.errors import SettingError
 from headrace.settings import Settings, load_settings
 
 
-def test_without_an_environment_everything_has_its_default():
+def test_without_variables_every_setting_has_its_default():
     assert load_settings(Settings, {}) == Settings()
 
 
 def test_each_setting_has_a_variable():
-    given = {"HEADRACE_REDIS_URL": "redis://h/1", "HEADRACE_KEY_PREFIX": "a:", "HEADRACE_QUEUE_LIMIT": "5"}
-    assert load_settings(Settings, given) == Settings(redis_url="redis://h/1", key_prefix="a:", queue_limit=5)
+    environ = {"HEADRACE_REDIS_URL": "redis://h/1", "HEADRACE_KEY_PREFIX": "a:", "HEADRACE_QUEUE_LIMIT": "5"}
+    assert load_settings(Settings, environ) == Settings(redis_url="redis://h/1", key_prefix="a:", queue_limit=5)
 
 
 def test_redis_url_is_the_fallback_for_headrace_redis_url():
     assert load_settings(Settings, {"REDIS_URL": "redis://other"}).redis_url == "redis://other"
-    both = {"REDIS_URL": "redis://other", "HEADRACE_REDIS_URL": "redis://ours"}
-    assert load_settings(Settings, both).redis_url == "redis://ours"
+    both = {"REDIS_URL": "redis://other", "HEADRACE_REDIS_URL": "redis://headrace"}
+    assert load_settings(Settings, both).redis_url == "redis://headrace"
 
 
-def test_an_empty_variable_is_none():
+def test_an_empty_variable_counts_as_not_set():
     assert load_settings(Settings, {"HEADRACE_REDIS_URL": "", "REDIS_URL": ""}) == Settings()
 
 
@@ -40,7 +40,7 @@ def test_an_empty_variable_is_none():
         ("HEADRACE_KEY_PREFIX", "no-end"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_by_name(variable: str, value: str):
+def test_an_invalid_value_is_refused_with_the_name_of_its_variable(variable: str, value: str):
     with pytest.raises(SettingError, match=variable):
         load_settings(Settings, {variable: value})
 

@@ -1,4 +1,4 @@
-"""A job's history travels with its message and leaves the message alone."""
+"""A job's attempts are stored before its message, which stays unchanged."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from headrace.wire.attempts import (
 )
 
 
-def attempt(cause: str = "crash", company: int = 1, owner: str = "host/1/ab") -> Attempt:
-    return Attempt(cause=cause, owner=owner, at_ms=1_700_000_000_000, claim_size=company)
+def attempt(cause: str = "crash", claim_size: int = 1, owner: str = "host/1/ab") -> Attempt:
+    return Attempt(cause=cause, owner=owner, at_ms=1_700_000_000_000, claim_size=claim_size)
 
 
-_WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=",;"), min_size=1).map(
+_FIELDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=",;"), min_size=1).map(
     lambda text: "_".join(text.split()) or "_"
 )
 _ATTEMPTS = st.lists(
     st.builds(
         Attempt,
-        cause=_WORDS.map(lambda cause: cause.replace("@", "_")),
-        owner=_WORDS,
+        cause=_FIELDS.map(lambda cause: cause.replace("@", "_")),
+        owner=_FIELDS,
         at_ms=st.integers(0, 10**15 - 1),
         claim_size=st.integers(0, 10**9 - 1),
         version=st.none() | st.integers(1).map(str),
@@ -40,14 +40,14 @@ _ATTEMPTS = st.lists(
 
 
 @given(_ATTEMPTS, st.binary().filter(lambda message: decode_queued_message(message)[1] == message))
-def test_what_was_joined_is_split_again(attempts: list[Attempt], message: bytes):
+def test_an_encoded_queued_message_is_decoded_unchanged(attempts: list[Attempt], message: bytes):
     assert decode_queued_message(encode_queued_message(attempts, message)) == (tuple(attempts), message)
 
 
-@given(st.binary() | st.binary().map(lambda rest: b"\x01crash,me,1,1;" + rest))
-def test_any_bytes_keep_their_message_to_the_byte(frame: bytes):
-    attempts, message = decode_queued_message(frame)
-    assert frame.endswith(message)
+@given(st.binary() | st.binary().map(lambda suffix: b"\x01crash,me,1,1;" + suffix))
+def test_decoding_any_bytes_keeps_the_message_byte_for_byte(queued_message: bytes):
+    attempts, message = decode_queued_message(queued_message)
+    assert queued_message.endswith(message)
     assert decode_queued_message(encode_queued_message(attempts, message)) == (attempts, message)
 
 
@@ -68,11 +68,11 @@ def test_any_bytes_keep_their_message_to_the_byte(frame: bytes):
         b"\x01crash,me," + b"9" * 5000 + b",1;\n{}",
     ],
 )
-def test_what_only_looks_like_a_frame_is_a_message(message: bytes):
+def test_bytes_with_invalid_attempts_are_a_message(message: bytes):
     assert decode_queued_message(message) == ((), message)
 
 
-def test_a_history_of_one_is_written_like_this():
+def test_the_format_of_an_attempt():
     assert (
         encode_queued_message([attempt("error:OSError", 3)], b"{}")
         == b"\x01error:OSError,host/1/ab,1700000000000,3;\n{}"
@@ -80,13 +80,13 @@ def test_a_history_of_one_is_written_like_this():
 
 
 @pytest.mark.parametrize("name", ["a,b", "a;b", "a\nb", "a\rb", "a\x85b", "\ud800"])
-def test_no_name_can_break_the_frame(name: str):
+def test_no_name_can_break_the_format(name: str):
     attempts, message = decode_queued_message(encode_queued_message([attempt(f"error:{name}", owner=name)], b"{}"))
     assert len(attempts) == 1
     assert message == b"{}"
 
 
-def test_a_message_that_is_a_frame_itself_is_kept_whole():
+def test_a_message_that_looks_like_a_queued_message_is_kept_unchanged():
     inner = encode_queued_message([attempt()], b"{}")
     assert decode_queued_message(encode_queued_message([attempt("lease_expired")], inner)) == (
         (attempt("lease_expired"),),
@@ -94,7 +94,7 @@ def test_a_message_that_is_a_frame_itself_is_kept_whole():
     )
 
 
-def test_what_lies_before_a_replay_no_longer_counts():
+def test_attempts_before_a_replay_do_not_count():
     history = [attempt(), attempt("replay", 0), attempt("lease_expired"), attempt("replay", 0), attempt("timeout")]
     assert select_counted(history) == (attempt("timeout"),)
     assert select_counted(history[:4]) == ()
@@ -111,21 +111,21 @@ def test_what_lies_before_a_replay_no_longer_counts():
         (["timeout", "error:OSError"], True),
     ],
 )
-def test_a_job_that_was_lost_once_runs_alone(causes: list[str], alone: bool):
+def test_a_job_with_a_lost_attempt_must_run_alone(causes: list[str], alone: bool):
     assert must_run_alone([attempt(cause) for cause in causes]) is alone
 
 
-def test_to_be_given_back_for_another_worker_is_no_attempt():
-    given_back = attempt(REQUEUED, company=0)
-    attempts = (attempt(), given_back, attempt("error:Busy"), given_back, given_back)
-    assert [one.cause for one in select_counted(attempts)] == ["crash", "error:Busy"]
-    assert select_requeues(attempts) == (given_back, given_back)
-    assert select_requeues((*attempts, attempt(REPLAY, company=0))) == ()
+def test_a_requeue_is_no_attempt():
+    requeue = attempt(REQUEUED, claim_size=0)
+    attempts = (attempt(), requeue, attempt("error:Busy"), requeue, requeue)
+    assert [counted.cause for counted in select_counted(attempts)] == ["crash", "error:Busy"]
+    assert select_requeues(attempts) == (requeue, requeue)
+    assert select_requeues((*attempts, attempt(REPLAY, claim_size=0))) == ()
 
 
-def test_a_job_keeps_the_version_it_ran_on_until_a_person_sends_it_again():
+def test_a_job_stays_on_its_version_until_it_is_replayed():
     ran = msgspec.structs.replace(attempt("error:Busy"), version="7")
     assert find_pinned_version((ran, attempt())) == "7"
     assert find_pinned_version(decode_queued_message(encode_queued_message((ran, attempt()), b"{}"))[0]) == "7"
-    assert find_pinned_version((ran, attempt(REPLAY, company=0))) is None
+    assert find_pinned_version((ran, attempt(REPLAY, claim_size=0))) is None
     assert find_pinned_version((attempt(),)) is None

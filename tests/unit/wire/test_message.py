@@ -1,4 +1,4 @@
-"""A job is a Celery message, whoever writes it and whoever reads it."""
+"""A job is a Celery message, whichever client writes it."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ JOB = Job(
 )
 
 
-def opened(job: Job) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
+def decode_parts(job: Job) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
     message = json.loads(encode_message(job))
     args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
     return message, args, kwargs
 
 
-def test_a_version_may_stand_behind_the_model_of_a_plain_task():
+def test_a_version_may_follow_the_model_of_a_plain_task():
     job = build_job("a", ["churn@7", [1]], {})
     assert (job.model, job.version) == ("churn", "7")
     with pytest.raises(InvalidInput, match="give one of them"):
         build_job("a", ["churn@7", [1]], {"version": "7"})
 
 
-def test_a_job_written_is_the_job_read():
-    message, args, kwargs = opened(JOB)
-    read = build_job(
+def test_an_encoded_job_is_decoded_unchanged():
+    message, args, kwargs = decode_parts(JOB)
+    decoded = build_job(
         "job-1",
         args,
         kwargs,
@@ -56,23 +56,23 @@ def test_a_job_written_is_the_job_read():
         expires=message["headers"]["expires"],
         priority=message["properties"]["priority"],
     )
-    assert read == msgspec.structs.replace(JOB, expires=datetime(2030, 1, 1, 10, tzinfo=UTC))
+    assert decoded == msgspec.structs.replace(JOB, expires=datetime(2030, 1, 1, 10, tzinfo=UTC))
 
 
-def test_options_not_asked_for_are_not_sent():
-    _, args, kwargs = opened(Job(id="a", model="churn", instances=[[1, 2]]))
+def test_options_that_are_not_set_are_not_sent():
+    _, args, kwargs = decode_parts(Job(id="a", model="churn", instances=[[1, 2]]))
     assert args == ["churn", [[1, 2]]]
     assert kwargs == {}
 
 
 def test_the_message_goes_to_the_queue_of_its_model():
-    message, _, _ = opened(JOB)
+    message, _, _ = decode_parts(JOB)
     assert message["properties"]["delivery_info"] == {"exchange": "", "routing_key": "predict.churn"}
     assert message["headers"]["task"] == "headrace.predict"
 
 
-def test_what_logs_and_flower_show_holds_no_value_of_an_instance():
-    message, _, _ = opened(JOB)
+def test_the_headers_contain_no_value_of_an_instance():
+    message, _, _ = decode_parts(JOB)
     assert message["headers"]["argsrepr"] == "churn@3, 1 instance"
     assert "gold" not in json.dumps(message["headers"])
 
@@ -83,7 +83,7 @@ def test_every_job_has_a_delivery_tag_of_its_own():
     assert len(tags) == 100
 
 
-def test_an_id_tells_when_its_job_was_submitted():
+def test_a_job_id_holds_the_time_of_submission():
     before = datetime.now(UTC)
     names = [new_id() for _ in range(1_000)]
     moments = [submission_time(name) for name in names]
@@ -105,17 +105,17 @@ def test_an_id_tells_when_its_job_was_submitted():
         "",
     ],
 )
-def test_another_s_id_tells_nothing(name: str):
+def test_other_ids_hold_no_time(name: str):
     assert submission_time(name) is None
 
 
-def test_jobs_share_a_template_and_nothing_of_their_own():
+def test_jobs_share_a_template_but_not_ids_and_instances():
     other = msgspec.structs.replace(JOB, id="another", instances=[{"age": 1}])
     assert parse(encode_message(other)).to_job() == other
     assert parse(encode_message(JOB)).to_job() == JOB
 
 
-def test_a_job_is_described_in_a_few_words():
+def test_the_description_of_a_job():
     assert describe_job("churn", None, 2) == "churn, 2 instances"
 
 
@@ -130,12 +130,12 @@ def test_a_decimal_is_sent_as_a_number():
     assert encode_instances([Decimal("1.50")]) == b"[1.50]"
 
 
-def test_nan_is_sent_as_null_and_the_word_nan_as_a_word():
+def test_nan_is_sent_as_null_and_the_text_nan_as_text():
     assert encode_instances([math.nan, "NaN", "Infinity"]) == b'[null,"NaN","Infinity"]'
 
 
 @pytest.mark.parametrize("value", [object(), Decimal("NaN"), Decimal("Infinity"), "\ud800", {1j: 2}, lambda: 1])
-def test_what_json_cannot_hold_is_refused(value: Any):
+def test_values_that_json_cannot_represent_are_refused(value: Any):
     with pytest.raises(InvalidInput):
         encode_instances([value])
 
@@ -152,14 +152,14 @@ def test_an_instance_nested_too_deeply_is_refused():
     "args",
     [[], ["churn"], ["churn", {"age": 1}], [7, []], ["churn", [], "more"], ["churn", "text"], [["churn"], []]],
 )
-def test_arguments_that_are_no_jobs_are_refused_without_their_values(args: list[Any]):
+def test_invalid_arguments_are_refused_without_their_values(args: list[Any]):
     with pytest.raises(InvalidInput, match=r"arguments are \[model, instances\]") as caught:
         build_job("a", args, {})
     assert "churn" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kwargs", [{"verion": "3"}, {"version": 3}, {"metadata": {"a": 1}}, {"metadata": "x"}])
-def test_options_that_are_no_jobs_are_refused(kwargs: dict[str, Any]):
+def test_invalid_options_are_refused(kwargs: dict[str, Any]):
     with pytest.raises(InvalidInput, match="options are version, method and metadata"):
         build_job("a", ["churn", [1]], kwargs)
 
@@ -173,11 +173,11 @@ def test_options_that_are_no_jobs_are_refused(kwargs: dict[str, Any]):
         (None, None),
     ],
 )
-def test_moments_are_read_as_celery_writes_them(text: str | None, moment: datetime | None):
+def test_moments_are_parsed_as_celery_writes_them(text: str | None, moment: datetime | None):
     assert build_job("a", ["m", [1]], {}, expires=text).expires == moment
 
 
-def test_a_moment_that_is_none_is_refused():
+def test_an_invalid_moment_is_refused():
     with pytest.raises(InvalidInput, match="ISO 8601"):
         build_job("a", ["m", [1]], {}, eta="tomorrow")
 
@@ -194,6 +194,6 @@ _JSON = st.recursive(
 
 
 @given(instances=st.lists(_JSON, max_size=3))
-def test_any_json_arrives_as_it_was_sent(instances: list[Any]):
-    _, args, _ = opened(Job(id="a", model="m", instances=instances))
+def test_any_json_is_decoded_unchanged(instances: list[Any]):
+    _, args, _ = decode_parts(Job(id="a", model="m", instances=instances))
     assert args == ["m", instances]

@@ -1,4 +1,4 @@
-"""An outcome is stored as Celery stores a result, and read whoever stored it."""
+"""An outcome is stored as Celery stores a result, and decoded whichever client stored it."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ _OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
 
 
 @given(outcome=_OUTCOMES)
-def test_an_outcome_stored_is_the_outcome_read(outcome: Outcome):
+def test_an_encoded_outcome_is_decoded_unchanged(outcome: Outcome):
     assert decode_outcome(encode_outcome(outcome, NOW)) == outcome
 
 
-def test_the_status_stands_first_where_the_publishing_script_looks_for_it():
+def test_the_status_comes_first_as_the_publishing_script_requires():
     assert encode_outcome(Cancelled(job="a"), NOW).startswith(b'{"status":"REVOKED"')
 
 
 @pytest.mark.parametrize("status", ["STARTED", "RETRY", "PENDING", "RECEIVED"])
-def test_a_state_under_way_is_no_outcome(status: str):
+def test_an_unfinished_state_is_no_outcome(status: str):
     assert decode_outcome(json.dumps({"status": status, "result": {"pid": 1}, "task_id": "a"}).encode()) is None
 
 
@@ -85,9 +85,9 @@ def test_a_failure_stored_by_celery_itself_has_a_reason(error: str, reason: str)
     assert (failure.reason, failure.message, failure.traceback) == (reason, "it broke", "Traceback ...")
 
 
-def test_a_revoke_by_celery_is_a_cancellation_and_an_expiry_is_told_from_it():
-    def stored(word: str) -> bytes:
-        raised = {"exc_type": "TaskRevokedError", "exc_message": [word], "exc_module": "celery.exceptions"}
+def test_a_revoke_by_celery_is_a_cancellation_or_an_expiry():
+    def stored(message: str) -> bytes:
+        raised = {"exc_type": "TaskRevokedError", "exc_message": [message], "exc_module": "celery.exceptions"}
         return json.dumps({"status": "REVOKED", "task_id": "a", "result": raised}).encode()
 
     assert decode_outcome(stored("revoked")) == Cancelled(job="a")
@@ -108,7 +108,7 @@ def test_a_revoke_by_celery_is_a_cancellation_and_an_expiry_is_told_from_it():
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_outcome_is_read_as_a_failure_that_says_so(stored: bytes):
+def test_an_invalid_value_is_decoded_as_a_malformed_failure(stored: bytes):
     failure = decode_or_malformed("a", stored)
     assert isinstance(failure, Failure)
     assert failure.job == "a"
@@ -119,14 +119,14 @@ def test_what_is_no_outcome_is_read_as_a_failure_that_says_so(stored: bytes):
     "result",
     [None, "text", 4, [], {"exc_type": None}, {"exc_type": 5, "exc_message": {"a": 1}}, {"exc_message": None}],
 )
-def test_a_failure_of_any_shape_can_be_read(result: Any):
+def test_a_failure_of_any_shape_can_be_decoded(result: Any):
     assert isinstance(
         decode_or_malformed("a", json.dumps({"status": "FAILURE", "task_id": "a", "result": result}).encode()),
         Failure,
     )
 
 
-def test_getting_an_outcome_gives_the_prediction_or_raises():
+def test_getting_an_outcome_returns_the_prediction_or_raises():
     prediction = Prediction(model="m", version="1", predictions=[7])
     assert Success(job="a", prediction=prediction).get() == prediction
     failure = Failure(job="a", reason="crash", error="WorkerLostError", module="x", message="gone")
@@ -146,7 +146,7 @@ def test_every_outcome_has_its_status():
     ]
 
 
-def test_the_only_prediction_is_of_a_job_of_one_instance():
+def test_only_a_job_with_one_instance_has_an_only_prediction():
     assert Prediction(model="m", version="1", predictions=[7]).prediction == 7
     with pytest.raises(ValueError, match="2 instances"):
         _ = Prediction(model="m", version="1", predictions=[7, 8]).prediction

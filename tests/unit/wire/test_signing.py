@@ -1,4 +1,4 @@
-"""A signature is of one job, as it was signed; keys are changed one after the other."""
+"""A signature is valid for the signed job only, and keys can be changed one after the other."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ JOB = Job(
     instances=[{"age": 41}],
     version="3",
     expires=datetime(2030, 1, 1, tzinfo=UTC),
-    metadata={"who": "ann"},
+    metadata={"user": "ann"},
     trace={"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
 )
 
 
-def changed(message: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+def rewrite(message: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     parts = json.loads(message)
     change(parts)
     return json.dumps(parts).encode()
 
 
-def other_arguments(parts: dict[str, Any]) -> None:
+def change_arguments(parts: dict[str, Any]) -> None:
     body = base64.b64decode(parts["body"]).replace(b"41", b"42")
     parts["body"] = base64.b64encode(body).decode()
 
 
-def test_a_signed_job_is_the_job():
+def test_a_signed_job_is_parsed_unchanged():
     assert parse(encode_message(JOB, KEYS), TRUST).to_job() == JOB
     assert parse(encode_message(JOB, KEYS)).to_job() == JOB
     assert json.loads(encode_message(JOB, KEYS))["headers"].pop(SIGNATURE_HEADER).startswith("2026a:")
@@ -55,9 +55,9 @@ def test_a_signed_job_is_the_job():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message_text"),
     [
-        (other_arguments, "were changed"),
+        (change_arguments, "were changed"),
         (lambda parts: parts["headers"].update(id="job-2"), "were changed"),
         (lambda parts: parts["headers"].update(expires=None), "were changed"),
         (lambda parts: parts["headers"].update(expires="2031-01-01T00:00:00+00:00"), "were changed"),
@@ -72,18 +72,20 @@ def test_a_signed_job_is_the_job():
         (lambda parts: parts.update(body="no base64, no JSON"), "were changed"),
     ],
 )
-def test_whatever_is_changed_the_job_is_not_read(change: Callable[[dict[str, Any]], None], said: str):
-    sealed = parse(changed(encode_message(JOB, KEYS), change), TRUST)
-    assert sealed.args == []
-    with pytest.raises(NotTrusted, match=said):
-        sealed.to_job()
+def test_a_changed_job_is_not_trusted_and_its_arguments_are_not_read(
+    change: Callable[[dict[str, Any]], None], message_text: str
+):
+    parsed = parse(rewrite(encode_message(JOB, KEYS), change), TRUST)
+    assert parsed.args == []
+    with pytest.raises(NotTrusted, match=message_text):
+        parsed.to_job()
 
 
-def test_what_is_not_signed_may_be_taken_but_never_what_is_signed_wrongly():
+def test_unsigned_jobs_may_be_trusted_but_never_jobs_with_an_invalid_signature():
     lenient = Trust(keys=KEYS, required=False)
     assert parse(encode_message(JOB), lenient).to_job() == JOB
     with pytest.raises(NotTrusted):
-        parse(changed(encode_message(JOB, KEYS), other_arguments), lenient).to_job()
+        parse(rewrite(encode_message(JOB, KEYS), change_arguments), lenient).to_job()
 
 
 def test_the_first_key_signs_and_every_key_verifies():
@@ -97,7 +99,7 @@ def test_the_first_key_signs_and_every_key_verifies():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message_text"),
     [
         ("hunter2-hunter2-hunter2", "key 1 is not id:secret"),
         (f"{OLD},:secret", "key 2 is not id:secret"),
@@ -105,14 +107,14 @@ def test_the_first_key_signs_and_every_key_verifies():
         (f"{OLD},{OLD}", "two keys '2026a'"),
     ],
 )
-def test_keys_that_are_none_are_refused_without_a_secret(text: str, said: str):
-    with pytest.raises(SettingError, match=said) as refused:
+def test_invalid_keys_are_refused_without_a_secret(text: str, message_text: str):
+    with pytest.raises(SettingError, match=message_text) as refused:
         JobKeys.parse(text)
     assert "hunter2" not in str(refused.value)
     assert "aaaa" not in str(refused.value)
 
 
-def test_no_keys_are_none():
+def test_an_empty_setting_has_no_keys():
     assert JobKeys.parse("") is None
     assert JobKeys.parse(" \n") is None
 
@@ -128,13 +130,13 @@ def replayed(message: bytes, *, version: str | None = None, keys: JobKeys | None
         worker="w",
         message="",
     )
-    whole = attach_message(letter, message)
+    with_message = attach_message(letter, message)
     return decode_queued_message(
-        prepare_replay(whole, replayed_by="ann", now_ms=1, version=version, keys=keys).queued_message
+        prepare_replay(with_message, replayed_by="ann", now_ms=1, version=version, keys=keys).queued_message
     )[1]
 
 
-def test_a_replay_that_changes_what_is_signed_signs_it_anew():
+def test_a_replay_that_changes_signed_content_signs_it_again():
     for version in (None, "4"):
         job = parse(replayed(encode_message(JOB, KEYS), version=version), TRUST).to_job()
         assert job == msgspec.structs.replace(JOB, expires=None, version=version or "3")
@@ -144,8 +146,8 @@ def test_a_replay_that_changes_what_is_signed_signs_it_anew():
         replayed(encode_message(JOB, KEYS), keys=None)
 
 
-def test_a_replay_makes_no_job_trusted_that_was_not():
-    forged = changed(encode_message(JOB, KEYS), other_arguments)
+def test_a_replay_does_not_make_an_untrusted_job_trusted():
+    forged = rewrite(encode_message(JOB, KEYS), change_arguments)
     with pytest.raises(NotTrusted):
         parse(replayed(forged, version="4"), TRUST).to_job()
     with pytest.raises(NotTrusted):
