@@ -25,7 +25,7 @@ from benchmarks.sizes import LONG, SHORT, Sizes
 from benchmarks.targets import evaluate
 from benchmarks.telemetry_cost import TelemetryCost
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.local.stack import until_interrupted
+from headrace_worker.local.stack import interruptible_stack
 
 _ROOT = Path(__file__).parent.parent
 _PAGE, _CHART = _ROOT / "docs" / "benchmarks.md", _ROOT / "docs" / "benchmarks.svg"
@@ -131,7 +131,7 @@ def main() -> int:
     environments = dict(pair.split("=", 1) for pair in arguments.environment)
     peers = _names(arguments.peers)
     entries = [entry for entry in PEERS if entry.name in peers]
-    with until_interrupted():
+    with interruptible_stack():
         results = measure(entries, _names(arguments.more), _sizes(arguments), environments)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")

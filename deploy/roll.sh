@@ -1,12 +1,12 @@
 #!/bin/sh
-# Replaces the workers one generation by the next, without a moment in which none serves: starts as many as there
-# are beside them, with the image, settings and secrets of now; waits until all of those are ready; stops the old.
-# New ones that are not ready in time are removed, and the old serve on.
+# Replaces all workers without an interruption: starts the same number of new workers with the current image,
+# settings and secrets, waits until all of them are ready, and stops the old ones. If a new worker is not ready in
+# time, the new ones are removed and the old ones continue.
 #
-#   roll.sh                                       a restart, new settings, new secrets
-#   HEADRACE_WORKER_IMAGE=headrace-worker:2 roll.sh    an upgrade, and with the former name its rollback
+#   roll.sh                                            restart with new settings or secrets
+#   HEADRACE_WORKER_IMAGE=headrace-worker:2 roll.sh    upgrade; with the former image, roll back
 #
-# HEADRACE_READY_SECONDS  how long the new ones may take to be ready, 120 without it
+# HEADRACE_READY_SECONDS  seconds the new workers may take to become ready; default 120
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ if command -v docker-compose >/dev/null; then compose=docker-compose; else compo
 deadline=$(($(date +%s) + ${HEADRACE_READY_SECONDS:-120}))
 
 old=$($compose ps -q worker)
-[ -n "$old" ] || { echo "no worker runs: docker-compose up -d" >&2; exit 1; }
+[ -n "$old" ] || { echo "no worker runs; start the stack with docker-compose up -d" >&2; exit 1; }
 count=$(echo "$old" | wc -l)
 $compose up -d --no-deps --no-recreate --scale worker=$((2 * count)) worker
 new=$($compose ps -q worker | grep -vF "$old")
@@ -24,7 +24,7 @@ while [ "$(ready)" -lt "$count" ]; do
   if [ "$(date +%s)" -ge "$deadline" ]; then
     docker logs --tail 5 "$(echo "$new" | head -1)" >&2 || true
     docker rm -f $new >/dev/null
-    echo "the new workers were not ready in time, and are removed; the old ones serve on" >&2
+    echo "the new workers were not ready in time and are removed; the old ones continue" >&2
     exit 1
   fi
   sleep 1

@@ -1,21 +1,21 @@
 #!/bin/sh
-# Replaces certificates or passwords while everything runs.
+# Replaces certificates or passwords while the stack runs.
 #
-#   rotate.sh certs        new certificates from the same CA, for Redis (no connection is cut) and for browsers
-#   rotate.sh passwords    new passwords, for all that runs here at once; the former ones go on being taken ...
-#   rotate.sh forget       ... until this: run it when every producer has its new URL
+#   rotate.sh certs        create new certificates from the same CA, for Redis (connections stay open) and browsers
+#   rotate.sh passwords    create new passwords and give them to the services here; the old ones stay valid
+#   rotate.sh forget       make the old passwords invalid; run it when every producer has its new URL
 set -eu
 cd "$(dirname "$0")/.."
 
 if command -v docker-compose >/dev/null; then compose=docker-compose; else compose='docker compose'; fi
 folder=${HEADRACE_SECRETS:-$(sed -n 's/^HEADRACE_SECRETS=//p' .env)}
 
-redis() { # ADMIN-PASSWORD WORD...: the password by stdin, where no list of processes shows it
+redis() { # ADMIN-PASSWORD COMMAND...: the password goes to stdin, where no process list shows it
   password=$1
   shift
-  said=$(printf 'AUTH admin %s\n%s\n' "$password" "$*" |
+  reply=$(printf 'AUTH admin %s\n%s\n' "$password" "$*" |
     $compose exec -T redis redis-cli --tls --cacert /run/secrets/ca)
-  [ "$said" = "$(printf 'OK\nOK')" ] || { echo "Redis refused: $said" >&2; exit 1; }
+  [ "$reply" = "$(printf 'OK\nOK')" ] || { echo "Redis refused the command: $reply" >&2; exit 1; }
 }
 
 case ${1:-} in
@@ -29,9 +29,9 @@ passwords)
   deploy/secrets.sh passwords
   redis "$former" ACL LOAD
   deploy/roll.sh
-  # All else that has one: those of the profiles, too, where they run.
-  others=$($compose --profile trial --profile monitoring ps -q flower trial exporter)
-  [ -z "$others" ] || docker restart --time 60 $others >/dev/null
+  # The other services with a password, also those of the profiles, if they run.
+  services=$($compose --profile trial --profile monitoring ps -q flower trial exporter)
+  [ -z "$services" ] || docker restart --time 60 $services >/dev/null
   ;;
 forget)
   deploy/secrets.sh forget

@@ -1,8 +1,8 @@
-"""Write what an image holds, as CycloneDX 1.6: Python packages of the environment that runs this, and Debian's.
+"""Write a software bill of materials in CycloneDX 1.6: the Python packages of this environment and Debian's.
 
     python sbom.py > sbom.json
 
-The standard library only: the image it runs in has nothing else to build with.
+Uses the standard library only, because the image has no other build tools.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ import sys
 from importlib.metadata import Distribution, distributions
 from typing import Any
 
-#: name, version, architecture: as dpkg writes them.
+#: Output format of dpkg-query: name, version and architecture, separated by tabs.
 _DEBIAN = "-f=${Package}\t${Version}\t${Architecture}\n"
 
 
-def python_package(found: Distribution) -> dict[str, Any]:
-    """One installed distribution as a component."""
-    name, said = found.metadata["Name"], found.metadata
+def python_package(distribution: Distribution) -> dict[str, Any]:
+    """Return an installed distribution as a component."""
+    metadata = distribution.metadata
+    name, version = metadata["Name"], distribution.version
     component = {
         "type": "library",
         "name": name,
-        "version": found.version,
-        "purl": f"pkg:pypi/{name.lower().replace('_', '-')}@{found.version}",
+        "version": version,
+        "purl": f"pkg:pypi/{name.lower().replace('_', '-')}@{version}",
     }
-    licence = said.get("License-Expression")
+    licence = metadata.get("License-Expression")
     if licence:
         component["licenses"] = [{"expression": licence}]
     return component
 
 
 def debian_package(line: str) -> dict[str, Any]:
-    """One line of dpkg-query as a component."""
+    """Return a line of dpkg-query as a component."""
     name, version, architecture = line.split("\t")
     purl = f"pkg:deb/debian/{name}@{version}?arch={architecture}"
     return {"type": "library", "name": name, "version": version, "purl": purl}
 
 
 def main() -> None:
-    """Print the whole."""
-    listed = subprocess.run(["dpkg-query", "-W", _DEBIAN], capture_output=True, text=True, check=True)  # noqa: S603, S607  # our own words, the image's own program
-    components = [python_package(found) for found in distributions()]
-    components += [debian_package(line) for line in listed.stdout.splitlines()]
+    """Print the bill of materials as JSON."""
+    output = subprocess.run(["dpkg-query", "-W", _DEBIAN], capture_output=True, text=True, check=True)  # noqa: S603, S607  # fixed arguments, the image's own program
+    components = [python_package(distribution) for distribution in distributions()]
+    components += [debian_package(line) for line in output.stdout.splitlines()]
     components.sort(key=lambda component: component["purl"])
     json.dump({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components}, sys.stdout)
 

@@ -1,4 +1,4 @@
-"""From a notebook to the queue: train, package, submit, compare. Open it as a notebook, or run it as a script.
+"""From a notebook to the queue: train, package, submit, compare. Open it as a notebook or run it as a script.
 
     python examples/notebook_to_queue.py
 
@@ -25,36 +25,36 @@ from headrace import Client
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
-# %% Train, as in any notebook: mixed columns, some values missing, classes that are words.
+# %% Train a model on mixed columns with missing values; the classes are texts.
 numbers = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
-words = ["island", "sex"]
+categories = ["island", "sex"]
 
 train, test = train_test_split(load_penguins(), random_state=0)
 encode = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(sparse_output=False))
-columns = make_column_transformer((encode, words), (SimpleImputer(), numbers))
+columns = make_column_transformer((encode, categories), (SimpleImputer(), numbers))
 model = make_pipeline(columns, HistGradientBoostingClassifier(random_state=0))
-model.fit(train[words + numbers], train["species"])
-print(f"accuracy: {model.score(test[words + numbers], test['species']):.2f}")
+model.fit(train[categories + numbers], train["species"])
+print(f"accuracy: {model.score(test[categories + numbers], test['species']):.2f}")
 
-# %% Package: the model, and rows like those it will meet. What it takes and gives is inferred from both.
+# %% Package the model with example rows. The contract of inputs and outputs is inferred from both.
 folder = Path(tempfile.mkdtemp())
 skops.dump(model, folder / "penguins.skops")
-train[words + numbers].to_csv(folder / "example.csv", index=False)
+train[categories + numbers].to_csv(folder / "example.csv", index=False)
 
 store = Store(os.environ.get("HEADRACE_MODELS", "models"))
 version = package(store, folder / "penguins.skops", name="penguins", example=folder / "example.csv")
 for feature in version.contract.input.features:
     print(feature.name, feature.kind, "may be missing" if feature.nullable else "")
 
-# %% Submit: a worker sees the new version within seconds, and tells producers when it has proven it.
+# %% Submit. A worker loads the new version within seconds, and publishes its contract after testing it.
 client = Client()
 while "penguins" not in client.models() or client.contract("penguins").version != version.version:
     time.sleep(0.5)
 
-rows = json.loads(test[words + numbers].to_json(orient="records"))
-answer = client.predict("penguins", instances=rows, timeout=30)
+rows = json.loads(test[categories + numbers].to_json(orient="records"))
+prediction = client.predict("penguins", instances=rows, timeout=30)
 
-# %% Compare: what came through the queue is what the model itself says.
-same = answer.predictions == list(model.predict(test[words + numbers]))
-print(f"{len(rows)} predictions by {answer.model}@{answer.version}, equal to the model's own: {same}")
+# %% Compare the predictions from the queue with the model's own.
+same = prediction.predictions == list(model.predict(test[categories + numbers]))
+print(f"{len(rows)} predictions by {prediction.model}@{prediction.version}, equal to the model's own: {same}")
 client.close()

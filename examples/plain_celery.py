@@ -1,4 +1,4 @@
-"""A prediction without a line of Headrace: any Celery client, in any language, can enqueue a job.
+"""A prediction with plain Celery: any Celery client, in any language, can enqueue a job.
 
     python examples/plain_celery.py
 

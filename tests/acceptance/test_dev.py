@@ -1,4 +1,4 @@
-"""`headrace dev`: a stack that stays up until Ctrl-C, on addresses that are free."""
+"""`headrace dev` runs the stack on free ports until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 COMMAND = [sys.executable, "-m", "headrace.cli", "dev"]
-DESIGN = """
+PLAIN_CELERY = """
 import sys
 from celery import Celery
 URL = sys.argv[1]
@@ -29,6 +29,8 @@ print(Celery(broker=URL, backend=URL).send_task(
 
 
 class Dev(NamedTuple):
+    """A running `headrace dev`, with the addresses from its output."""
+
     process: subprocess.Popen[str]
     redis: str
     flower: str
@@ -37,7 +39,7 @@ class Dev(NamedTuple):
 
 
 def start(temporary: Path, *options: str) -> Dev:
-    """The command once it has said its welcome."""
+    """Start the command; return once it has printed its addresses."""
     process = subprocess.Popen(
         [*COMMAND, *options],
         env={**os.environ, "TMPDIR": str(temporary)},
@@ -45,25 +47,25 @@ def start(temporary: Path, *options: str) -> Dev:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    said = ""
+    welcome = ""
     assert process.stdout is not None
     for line in process.stdout:
-        said += line
+        welcome += line
         if line.startswith("Ctrl-C"):
             break
-    found = [re.search(rf"  {name} +(\S+)\n", said) for name in ("Redis", "Flower", "logs")]
-    assert all(found), said
-    redis, flower, logs = (match[1] for match in found if match)
-    return Dev(process, redis, flower, Path(logs), said)
+    matches = [re.search(rf"  {name} +(\S+)\n", welcome) for name in ("Redis", "Flower", "logs")]
+    assert all(matches), welcome
+    redis, flower, logs = (match[1] for match in matches if match)
+    return Dev(process, redis, flower, Path(logs), welcome)
 
 
 def stop(dev: Dev) -> str:
-    """Ctrl-C, twice; what it said then."""
+    """Press Ctrl-C twice; return the rest of the output."""
     dev.process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     dev.process.send_signal(signal.SIGINT)
-    said, _ = dev.process.communicate(timeout=60)
-    return said
+    output, _ = dev.process.communicate(timeout=60)
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -73,76 +75,78 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dev(temporary: Path) -> Iterator[Dev]:
-    """A stack, with other servers on the ports it likes; both Ctrl-C are part of the test."""
-    with contextlib.ExitStack() as taken:
+    """Start a stack while its preferred ports are in use; stop it with Ctrl-C and check that nothing remains."""
+    with contextlib.ExitStack() as servers:
         for port in (5555, 6390):
-            with contextlib.suppress(OSError):  # someone else's, which is as good
-                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            with contextlib.suppress(OSError):  # the port is in use already
+                servers.enter_context(socket.create_server(("127.0.0.1", port)))
         dev = start(temporary)
         yield dev
-        said = stop(dev)
-        assert dev.process.returncode == 0, said
-        assert said.endswith("stopping ...\n")
+        output = stop(dev)
+        assert dev.process.returncode == 0, output
+        assert output.endswith("stopping ...\n")
         assert list(temporary.iterdir()) == []
         wait_until_unused(temporary)
 
 
 def wait_until_unused(folder: Path) -> None:
     deadline = time.monotonic() + 10
-    while left := using(folder):
-        assert time.monotonic() < deadline, left
+    while remaining := processes_with(folder):
+        assert time.monotonic() < deadline, remaining
         time.sleep(0.05)
 
 
-def using(folder: Path) -> list[str]:
-    """The commands of processes that have the folder in their environment."""
-    found = []
+def processes_with(folder: Path) -> list[str]:
+    """Return the commands of processes that have the folder as TMPDIR."""
+    commands = []
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if f"TMPDIR={folder}".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
+                commands.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return commands
 
 
-def test_the_plain_celery_snippet_of_the_design_gets_a_prediction(dev: Dev):
-    done = subprocess.run([sys.executable, "-c", DESIGN, dev.redis], capture_output=True, text=True, timeout=60)
+def test_a_plain_celery_client_gets_a_prediction(dev: Dev):
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_CELERY, dev.redis], capture_output=True, text=True, timeout=60
+    )
     assert re.fullmatch(r"\{'model': 'churn', 'version': '1', 'predictions': \[[01]\]\}\n", done.stdout), (
         done.stderr
     )
 
 
-def test_what_it_tells_one_to_type_works(dev: Dev):
-    typed = re.search(r"  (export .*)\n  headrace (submit .*)\n", dev.welcome)
-    assert typed
-    command = f"{typed[1]}; {sys.executable} -m headrace.cli {typed[2]}"
+def test_the_commands_in_its_output_work(dev: Dev):
+    commands = re.search(r"  (export .*)\n  headrace (submit .*)\n", dev.welcome)
+    assert commands
+    command = f"{commands[1]}; {sys.executable} -m headrace.cli {commands[2]}"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\b[01]\b", done.stdout)
 
 
-def test_other_ports_are_taken_where_those_it_likes_are(dev: Dev):
+def test_it_uses_other_ports_when_its_preferred_ones_are_in_use(dev: Dev):
     assert not dev.redis.endswith(":6390/0")
     assert not dev.flower.endswith(":5555")
 
 
 def test_flower_answers(dev: Dev):
-    with urllib.request.urlopen(dev.flower + "/workers", timeout=20) as answer:
-        assert "Flower" in answer.read().decode()
+    with urllib.request.urlopen(dev.flower + "/workers", timeout=20) as response:
+        assert "Flower" in response.read().decode()
 
 
-def test_the_logs_are_where_it_says(dev: Dev):
+def test_the_logs_are_in_the_folder_it_prints(dev: Dev):
     assert {path.name for path in dev.folder.glob("*.log")} == {"worker.log", "flower.log"}
 
 
-def test_a_port_asked_for_that_is_taken_is_one_sentence(tmp_path: Path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_requested_port_in_use_is_an_error_of_one_line(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
         done = subprocess.run([*COMMAND, "--flower-port", str(port)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr == f"headrace: port {port} is taken; give another with --flower-port\n"
+    assert done.stderr == f"headrace: port {port} is in use; give another with --flower-port\n"
 
 
-def test_a_child_that_dies_ends_the_whole_in_words(tmp_path: Path):
+def test_a_child_that_dies_ends_the_stack_with_an_error(tmp_path: Path):
     dev = start(tmp_path, "--concurrency", "1")
     [worker] = [
         int(process.name)
@@ -150,16 +154,16 @@ def test_a_child_that_dies_ends_the_whole_in_words(tmp_path: Path):
         if process.name.isdigit() and is_worker(process, dev.process.pid)
     ]
     os.kill(worker, signal.SIGKILL)
-    said, _ = dev.process.communicate(timeout=60)
+    output, _ = dev.process.communicate(timeout=60)
     assert dev.process.returncode == 1
-    assert "headrace: the worker ended with exit code -9; its last lines" in said
-    assert "Traceback" not in said
+    assert "headrace: the worker exited with code -9; last lines" in output
+    assert "Traceback" not in output
     assert list(tmp_path.glob("headrace-*")) == []
     wait_until_unused(tmp_path)
 
 
 def is_worker(process: Path, parent: int) -> bool:
     with contextlib.suppress(OSError):
-        about = (process / "stat").read_text().rpartition(")")[2].split()
-        return int(about[1]) == parent and b"\0-A\0headrace_worker\0" in (process / "cmdline").read_bytes()
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        return int(fields[1]) == parent and b"\0-A\0headrace_worker\0" in (process / "cmdline").read_bytes()
     return False

@@ -1,4 +1,4 @@
-"""Every example runs as its first lines say, against a real worker."""
+"""Every example runs as described in its first lines, with a real worker."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def churn() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def environ(churn: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The settings of a running stack that serves `churn`."""
+    """Start Redis and a worker that serves `churn`; yield the environment for clients."""
     folder = tmp_path_factory.mktemp("stack")
     skops.dump(churn, folder / "churn.skops")
     CUSTOMERS.to_csv(folder / "example.csv", index=False)
@@ -87,7 +87,7 @@ def test_the_batch_script_scores_every_customer(environ: dict[str, str], churn: 
     assert scores(tmp_path / "scores.csv") == {name: str(score) for name, score in expected.items()}
 
 
-def test_the_batch_script_run_again_predicts_nothing_twice(environ: dict[str, str], tmp_path: Path):
+def test_a_second_run_of_the_batch_script_predicts_nothing_twice(environ: dict[str, str], tmp_path: Path):
     import redis
 
     def jobs() -> set[bytes]:
@@ -95,12 +95,12 @@ def test_the_batch_script_run_again_predicts_nothing_twice(environ: dict[str, st
             return set(server.scan_iter("headrace:id:churn:*"))
 
     run(environ, tmp_path, "batch_script.py", EXAMPLES / "customers.csv", "first.csv")
-    known = jobs()
-    again = run(environ, tmp_path, "batch_script.py", EXAMPLES / "customers.csv", "again.csv")
-    assert again.returncode == 0, again.stderr
-    assert len(known) == 6
-    assert jobs() == known
-    assert scores(tmp_path / "again.csv") == scores(tmp_path / "first.csv")
+    first_jobs = jobs()
+    second = run(environ, tmp_path, "batch_script.py", EXAMPLES / "customers.csv", "second.csv")
+    assert second.returncode == 0, second.stderr
+    assert len(first_jobs) == 6
+    assert jobs() == first_jobs
+    assert scores(tmp_path / "second.csv") == scores(tmp_path / "first.csv")
 
 
 def scores(path: Path) -> dict[str, str]:
@@ -115,29 +115,30 @@ def test_the_notebook_gets_the_models_own_predictions_through_the_queue(environ:
 
 
 class Service:
-    """The web service, running on a port of its own."""
+    """A client of the running web service."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
 
     def post(self, body: Any) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
         headers = {"content-type": "application/json"}
-        return self._ask(urllib.request.Request(f"{self.url}/predictions", json.dumps(body).encode(), headers))
+        return self._send(urllib.request.Request(f"{self.url}/predictions", json.dumps(body).encode(), headers))
 
     def get(self, path: str) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
-        return self._ask(urllib.request.Request(self.url + path))
+        return self._send(urllib.request.Request(self.url + path))
 
-    def _ask(self, request: urllib.request.Request) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
+    def _send(self, request: urllib.request.Request) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, json.load(answer), answer.headers
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status, json.load(response), response.headers
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error), error.headers
 
 
 @contextlib.contextmanager
-def served(environ: dict[str, str]) -> Iterator[Service]:
+def run_service(environ: dict[str, str]) -> Iterator[Service]:
+    """Run the web service on a free port; yield once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -159,7 +160,7 @@ def served(environ: dict[str, str]) -> Iterator[Service]:
                 service.get("/openapi.json")
                 break
             except (urllib.error.URLError, OSError):
-                assert process.poll() is None, "the service ended"
+                assert process.poll() is None, "the service exited"
                 assert time.monotonic() < deadline, "the service does not answer"
                 time.sleep(0.1)
         yield service
@@ -170,11 +171,11 @@ def served(environ: dict[str, str]) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def service(environ: dict[str, str]) -> Iterator[Service]:
-    with served(environ) as running:
+    with run_service(environ) as running:
         yield running
 
 
-def test_the_web_service_enqueues_and_answers_later(service: Service, churn: Pipeline):
+def test_the_web_service_enqueues_a_job_and_returns_its_prediction_later(service: Service, churn: Pipeline):
     code, body, headers = service.post({"model": "churn", "instance": {"age": 41, "plan": "gold"}})
     assert code == 202
     assert headers["location"] == f"/predictions/{body['id']}"
@@ -189,26 +190,26 @@ def test_the_web_service_enqueues_and_answers_later(service: Service, churn: Pip
 
 
 @pytest.mark.parametrize(
-    ("order", "said"),
+    ("body", "reason"),
     [
         ({"model": "churn", "instance": {"agee": 41, "plan": "gold"}}, "age"),
         ({"model": "chrun", "instance": {"age": 41, "plan": "gold"}}, "churn"),
         ({"model": "churn", "instance": {"age": "old", "plan": "gold"}}, "age"),
     ],
 )
-def test_the_web_service_refuses_what_the_model_cannot_take(service: Service, order: dict[str, Any], said: str):
-    code, body, _ = service.post(order)
+def test_the_web_service_refuses_invalid_input(service: Service, body: dict[str, Any], reason: str):
+    code, answer, _ = service.post(body)
     assert code == 422
-    assert said in body["detail"]
+    assert reason in answer["detail"]
 
 
-def test_the_web_service_does_not_know_a_job_nobody_enqueued(service: Service):
+def test_the_web_service_answers_404_for_an_unknown_job(service: Service):
     assert service.get("/predictions/nobody-enqueued-this")[0] == 404
     assert service.get("/predictions/%20")[0] == 422
 
 
-def test_the_web_service_asks_to_come_again_while_redis_is_down(environ: dict[str, str]):
-    with served({**environ, "HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0"}) as service:
+def test_the_web_service_answers_503_with_retry_after_while_redis_is_down(environ: dict[str, str]):
+    with run_service({**environ, "HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0"}) as service:
         code, _, headers = service.post({"model": "churn", "instance": {"age": 41, "plan": "gold"}})
     assert code == 503
     assert headers["retry-after"] == "5"

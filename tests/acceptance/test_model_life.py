@@ -1,4 +1,4 @@
-"""A model's life, for each runtime, under load: not one job fails, or runs on a version it did not name."""
+"""The life of a model in each runtime, under load: no job fails, or runs on another version than it names."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from tests.support.waiting import wait_until
 
 RUNTIMES = ("sklearn", "treelite", "onnx", "python")
 EXAMPLE = np.random.default_rng(0).random((30, 2))
-#: What is asked: no row of the example.
+#: The instance of every job; it is not in the example.
 ROW = [-1.0, 0.5]
-SOON = 40.0
-#: A job whose run meets what will pass runs again at once, and often enough to end well.
-PATIENT = Limits(max_attempts=40, retry_delay=0.0)
+TIMEOUT = 40.0
+#: A job is retried at once, and often enough to succeed on the flaky version.
+RETRY_LIMITS = Limits(max_attempts=40, retry_delay=0.0)
 
 
-def trained(runtime: str, answers: list[float], file: Path) -> None:
-    """An estimator that gives the answers, fit for the runtime."""
-    steps = 0.1 * (EXAMPLE > 0.5)[:, : len(answers)]
-    targets = (np.tile(answers, (len(EXAMPLE), 1)) + steps).squeeze()
+def write_estimator(runtime: str, predictions: list[float], file: Path) -> None:
+    """Write an estimator with constant predictions that the runtime supports."""
+    steps = 0.1 * (EXAMPLE > 0.5)[:, : len(predictions)]
+    targets = (np.tile(predictions, (len(EXAMPLE), 1)) + steps).squeeze()
     estimator = LinearRegression() if runtime == "onnx" else RandomForestRegressor(5, random_state=0)
     skops.io.dump(estimator.fit(EXAMPLE, targets), file)
 
@@ -47,38 +47,38 @@ _FACTORIES = {2: "Wide", 3: "Flaky"}
 
 
 def add(store: Store, runtime: str, folder: Path) -> None:
-    """Five versions: 1 is good, 2 gives another form, 3 is flaky, 4 is good, 5 is not what was packaged."""
+    """Add five versions: 1 and 4 are good, 2 has another output shape, 3 is flaky, 5 has a wrong example."""
     example, contract, file, data = (folder / name for name in ("e.json", "c.json", "m.skops", "data"))
     example.write_text(json.dumps(EXAMPLE.tolist()))
     for number in (1, 2, 3, 4, 5):
         data.write_text(str(10.0 * number))
         if runtime == "python" or number == 3:
-            made = package(
+            manifest = package(
                 store,
                 f"tests.support.life_models:{_FACTORIES.get(number, 'Plain')}",
                 name=runtime,
                 example=example,
                 data=data,
                 contract=contract if number > 1 else None,
-                limits=PATIENT,
+                limits=RETRY_LIMITS,
             )
         else:
-            trained(runtime, [10.0 * number] * (2 if number == 2 else 1), file)
-            chosen = "sklearn" if number == 2 else runtime
-            made = package(store, file, name=runtime, example=example, runtime=chosen, limits=PATIENT)
+            write_estimator(runtime, [10.0 * number] * (2 if number == 2 else 1), file)
+            selected = "sklearn" if number == 2 else runtime
+            manifest = package(store, file, name=runtime, example=example, runtime=selected, limits=RETRY_LIMITS)
         if number == 1:
-            contract.write_bytes(msgspec.json.encode(made.contract))
-            assert made.runtime == runtime
+            contract.write_bytes(msgspec.json.encode(manifest.contract))
+            assert manifest.runtime == runtime
     path = store.path / runtime / "5" / "manifest.json"
-    spoilt = json.loads(path.read_text())
-    spoilt["example"]["expected"]["predict"][0] += 1
+    damaged = json.loads(path.read_text())
+    damaged["example"]["expected"]["predict"][0] += 1
     path.chmod(0o600)
-    path.write_text(json.dumps(spoilt))
+    path.write_text(json.dumps(damaged))
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Store]]:
-    """A worker that serves version 1 of four models."""
+def served_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Store]]:
+    """Start Redis and a worker that serves version 1 of four models; yield URL and store."""
     folder = tmp_path_factory.mktemp("life")
     store = Store(folder / "models")
     with pytest.MonkeyPatch.context() as patch, EmbeddedRedis("--appendfsync", "no") as redis:
@@ -86,7 +86,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Store
         for runtime in RUNTIMES:
             add(store, runtime, folder)
         for runtime in RUNTIMES:
-            command(redis.url, store, "promote", runtime, "1", "--force")
+            run_models(redis.url, store, "promote", runtime, "1", "--force")
         settings = {
             "HEADRACE_TRUST_MODULES": "tests.support.life_models",
             "HEADRACE_CANARY_JOBS": "30",
@@ -99,8 +99,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Store
             worker.stop()
 
 
-def command(url: str, store: Store, *words: str, code: int = 0) -> Result:
-    """`headrace models` with these words."""
+def run_models(url: str, store: Store, *words: str, code: int = 0) -> Result:
+    """Run `headrace models` with these arguments, and check its exit code."""
     done = CliRunner().invoke(models, [*words, "--store", str(store.path), "--url", url])
     assert done.exit_code == code or (code and done.exception), done.output
     return done
@@ -108,28 +108,32 @@ def command(url: str, store: Store, *words: str, code: int = 0) -> Result:
 
 @contextlib.contextmanager
 def load(url: str, model: str) -> Iterator[Sequence[str]]:
-    """Clients that ask: one that knows aliases, one that leaves them to the worker, one for version 1.
+    """Run three clients: one resolves aliases itself, one leaves them to the worker, one names version 1.
 
-    The versions that answered those who name none, in order. What fails in any client fails the test.
+    Yields the list of versions that answered the first two, in order. A failure in any client fails the test.
     """
     answered: list[str] = []
-    wrong: list[object] = []
+    failures: list[object] = []
     stop = threading.Event()
 
-    def ask(check: bool, version: str | None) -> None:
+    def run_client(check: bool, version: str | None) -> None:
         try:
             with Client(settings=Settings(redis_url=url, contract_ttl=0.2), check=check) as client:
                 while not stop.wait(0.01):
                     jobs = client.submit_many(model, [ROW] * 4, version=version)
-                    for done in (job.result(timeout=SOON) for job in jobs):
-                        if round(done.prediction / 10) != int(done.version) or version not in {None, done.version}:
-                            wrong.append((version, done))
+                    for result in (job.result(timeout=TIMEOUT) for job in jobs):
+                        right_version = version in {None, result.version}
+                        if round(result.prediction / 10) != int(result.version) or not right_version:
+                            failures.append((version, result))
                         if version is None:
-                            answered.append(done.version)
-        except BaseException as error:  # noqa: BLE001  # told in the test's own thread
-            wrong.append(error)
+                            answered.append(result.version)
+        except BaseException as error:  # noqa: BLE001  # asserted in the test's own thread
+            failures.append(error)
 
-    threads = [threading.Thread(target=ask, args=asks) for asks in ((True, None), (False, None), (True, "1"))]
+    threads = [
+        threading.Thread(target=run_client, args=arguments)
+        for arguments in ((True, None), (False, None), (True, "1"))
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -138,19 +142,21 @@ def load(url: str, model: str) -> Iterator[Sequence[str]]:
         stop.set()
         for thread in threads:
             thread.join()
-    assert wrong == []
+    assert failures == []
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_model_s_life(runtime: str, world: tuple[str, Store]) -> None:
-    url, store = world
+def test_versions_are_promoted_tried_and_rolled_back_without_a_failed_job(
+    runtime: str, served_store: tuple[str, Store]
+) -> None:
+    url, store = served_store
 
     def run(*words: str, code: int = 0) -> Result:
-        return command(url, store, *words, code=code)
+        return run_models(url, store, *words, code=code)
 
     def serving() -> dict[str, str]:
         lines = run("aliases", runtime, "--json").stdout.splitlines()
-        return {one["alias"]: one["version"] for one in map(json.loads, lines)}
+        return {alias["alias"]: alias["version"] for alias in map(json.loads, lines)}
 
     with load(url, runtime) as answered:
         wait_until(lambda: len(answered) > 50)
@@ -164,14 +170,14 @@ def test_a_model_s_life(runtime: str, world: tuple[str, Store]) -> None:
         wait_until(lambda: "canary" not in serving())
         newest = json.loads(run("history", runtime, "--json").stdout.splitlines()[0])
         assert (newest["alias"], newest["former"], newest["by"]) == ("canary", "3", "headrace")
-        assert "jobs failed" in newest["why"]
+        assert "jobs failed" in newest["reason"]
 
         run("promote", runtime, "4", "--shadow")
         wait_until(lambda: _shadowed(run("compare", runtime, "--json").stdout))
         run("rollback", runtime, "--alias", "shadow")
-        run("promote", runtime, "4", "--why", "better")
+        run("promote", runtime, "4", "--reason", "better")
         wait_until(lambda: answered[-20:] == ["4"] * 20)
-        run("rollback", runtime, "--why", "worse")
+        run("rollback", runtime, "--reason", "worse")
         wait_until(lambda: answered[-20:] == ["1"] * 20)
         run("promote", runtime, "4")
         wait_until(lambda: answered[-20:] == ["4"] * 20)
@@ -183,8 +189,8 @@ def test_a_model_s_life(runtime: str, world: tuple[str, Store]) -> None:
 
 
 def _shadowed(output: str) -> bool:
-    """Whether the shadow ran, and each of its predictions was another, by 30."""
-    (shadow,) = [one for one in map(json.loads, output.splitlines()) if one["alias"] == "shadow"]
+    """Return True once the shadow has run; check that each of its predictions differs by 30."""
+    (shadow,) = [stats for stats in map(json.loads, output.splitlines()) if stats["alias"] == "shadow"]
     if not shadow["compared"]:
         return False
     assert shadow["differing"] == shadow["compared"]

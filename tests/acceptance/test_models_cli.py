@@ -1,4 +1,4 @@
-"""`headrace models` as a person types it: real processes, what they print, and how they end."""
+"""`headrace models` add, list and show, run as processes: their output and exit codes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def penguins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of palmerpenguins (model.skops, model.joblib) and its rows (rows.csv)."""
+    """A folder with a model of the palmerpenguins data (model.skops, model.joblib) and its rows (rows.csv)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # palmerpenguins 0.1 reads its data through pkg_resources
         from palmerpenguins import load_penguins
@@ -73,7 +73,7 @@ def _add(run: Run, folder: Path, *options: object, file: str = "model.skops") ->
     return run("add", folder / file, "--name", "penguins", "--example", folder / "rows.csv", *options)
 
 
-def test_add_prints_the_contract_for_a_person_to_check(run: Run, penguins: Path, tmp_path: Path) -> None:
+def test_add_prints_the_contract(run: Run, penguins: Path, tmp_path: Path) -> None:
     done = _add(run, penguins)
     assert done.returncode == 0, done.stderr
     assert "input: objects of 7 named features" in done.stdout
@@ -81,12 +81,12 @@ def test_add_prints_the_contract_for_a_person_to_check(run: Run, penguins: Path,
     assert ["island", "category", "allowed", "Biscoe,", "Dream,", "Torgersen"] in words
     assert ["body_mass_g", "number", "allowed"] in words
     assert ["predict", "a", "value", "Adelie,", "Chinstrap,", "Gentoo"] in words
-    assert "\nadded penguins@1;" in done.stderr  # below the table of what was tried
+    assert "\nadded penguins@1;" in done.stderr  # after the table of runtimes
     assert (tmp_path / "models/penguins/1/manifest.json").exists()
 
 
 def test_every_limit_is_an_option(run: Run, penguins: Path) -> None:
-    given = {
+    limits = {
         "max_batch_instances": 64,
         "max_batch_bytes": 1_000_000,
         "max_batch_wait": 0.01,
@@ -99,19 +99,19 @@ def test_every_limit_is_an_option(run: Run, penguins: Path) -> None:
         "max_claims": 2,
     }
     options: list[object] = []
-    for name, value in given.items():
-        for one in value if isinstance(value, list) else [value]:
-            options += [f"--{name.replace('_', '-')}", one]
-    assert json.loads(_add(run, penguins, *options, "--json").stdout)["limits"] == given
-    assert set(given) == {field.name for field in msgspec.structs.fields(Limits)}
-    shown = run("show", "penguins").stdout
-    assert (
-        "up to 5 attempts, interrupted after 2.5 s, killed after 4 s, retried on Busy, feature_store.Busy" in shown
+    for name, value in limits.items():
+        for item in value if isinstance(value, list) else [value]:
+            options += [f"--{name.replace('_', '-')}", item]
+    assert json.loads(_add(run, penguins, *options, "--json").stdout)["limits"] == limits
+    assert set(limits) == {field.name for field in msgspec.structs.fields(Limits)}
+    expected = (
+        "up to 5 attempts, interrupted after 2.5 s, killed after 4 s, also retried on Busy, feature_store.Busy"
     )
+    assert expected in run("show", "penguins").stdout
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--time-limit", "-1"), "--time-limit: expected `float` > 0.0"),
         (("--time-limit", "0"), "--time-limit: expected `float` > 0.0"),
@@ -124,17 +124,17 @@ def test_every_limit_is_an_option(run: Run, penguins: Path) -> None:
         (("--soft-time-limit", "5", "--time-limit", "5"), "soft_time_limit (5) must be below time_limit (5)"),
     ],
 )
-def test_a_limit_that_cannot_be_is_refused_by_its_name(
-    penguins: Path, tmp_path: Path, options: tuple[str, ...], said: str
+def test_an_invalid_limit_is_refused_by_its_name(
+    penguins: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     example = ["--example", str(penguins / "rows.csv"), "--store", str(tmp_path / "models")]
     done = CliRunner().invoke(models, ["add", str(penguins / "model.skops"), "--name", "p", *example, *options])
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "models").exists()
 
 
-def test_list_and_show_tell_what_is_in_the_store(run: Run, penguins: Path) -> None:
+def test_list_and_show_print_the_versions_of_the_store(run: Run, penguins: Path) -> None:
     _add(run, penguins)
     _add(run, penguins, "--method", "predict_proba")
     listed = run("list")
@@ -147,7 +147,7 @@ def test_list_and_show_tell_what_is_in_the_store(run: Run, penguins: Path) -> No
     assert set(first["libraries"]) == {"python", "scikit-learn", "numpy", "pandas", "skops"}
 
 
-def test_an_empty_store_lists_nothing_and_is_no_error(run: Run) -> None:
+def test_an_empty_store_is_not_an_error(run: Run) -> None:
     done = run("list")
     assert (done.returncode, done.stdout) == (0, "")
     assert "no models in models" in done.stderr
@@ -160,7 +160,7 @@ def test_the_store_is_an_option_or_a_setting(run: Run, penguins: Path, tmp_path:
     assert json.loads(run("list", "--json", HEADRACE_MODELS=str(tmp_path / "one")).stdout)["model"] == "penguins"
 
 
-def test_a_shown_contract_can_be_corrected_and_added_again(run: Run, penguins: Path, tmp_path: Path) -> None:
+def test_an_inferred_contract_can_be_corrected(run: Run, penguins: Path, tmp_path: Path) -> None:
     shown = json.loads(_add(run, penguins, "--json").stdout)
     for feature in shown["contract"]["input"]["features"]:
         feature["nullable"] = feature["name"] in {"sex", "bill_length_mm", "bill_depth_mm", "flipper_length_mm"}
@@ -174,19 +174,19 @@ def test_a_shown_contract_can_be_corrected_and_added_again(run: Run, penguins: P
     for feature in shown["contract"]["input"]["features"]:
         feature["nullable"] = feature["name"] not in {"island", "year"}
     (tmp_path / "contract.json").write_text(json.dumps(shown))
-    taken = json.loads(_add(run, penguins, "--contract", tmp_path / "contract.json", "--json").stdout)
-    assert taken["version"] == "2"
-    nullable = [feature.get("nullable", False) for feature in taken["contract"]["input"]["features"]]
+    added = json.loads(_add(run, penguins, "--contract", tmp_path / "contract.json", "--json").stdout)
+    assert added["version"] == "2"
+    nullable = [feature.get("nullable", False) for feature in added["contract"]["input"]["features"]]
     assert nullable == [feature["nullable"] for feature in shown["contract"]["input"]["features"]]
 
 
-def test_a_pickle_needs_trust(run: Run, penguins: Path) -> None:
+def test_a_pickle_needs_the_option_trust_pickle(run: Run, penguins: Path) -> None:
     refused = _add(run, penguins, file="model.joblib")
     assert refused.returncode == 1
     assert refused.stderr.startswith("headrace: model.joblib is a pickle")
     assert refused.stderr.count("\n") == 1
-    taken = json.loads(_add(run, penguins, "--trust-pickle", "--json", file="model.joblib").stdout)
-    assert taken["format"] == "skops"
+    added = json.loads(_add(run, penguins, "--trust-pickle", "--json", file="model.joblib").stdout)
+    assert added["format"] == "skops"
 
 
 @pytest.mark.parametrize(
@@ -195,10 +195,10 @@ def test_a_pickle_needs_trust(run: Run, penguins: Path) -> None:
         (b"", "is no model file"),
         (b"not a model", "is no model file"),
         (b"PK\x03\x04not a zip", "is a damaged archive"),
-        (pickle.dumps({"a": "dict"}), "holds a dict, which is no scikit-learn estimator"),
+        (pickle.dumps({"a": "dict"}), "holds a dict, which is not a scikit-learn estimator"),
     ],
 )
-def test_a_file_that_is_no_model_is_told_in_one_line(
+def test_an_invalid_model_file_is_an_error_of_one_line(
     run: Run, penguins: Path, tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "bad.bin").write_bytes(content)
@@ -208,7 +208,7 @@ def test_a_file_that_is_no_model_is_told_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
-def test_what_is_not_there_is_told_in_one_line(run: Run, penguins: Path) -> None:
+def test_a_missing_model_or_version_is_an_error_of_one_line(run: Run, penguins: Path) -> None:
     _add(run, penguins)
     for arguments, message in [
         (("show", "pinguins"), "no model 'pinguins' in models; did you mean 'penguins'?"),

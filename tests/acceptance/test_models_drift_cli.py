@@ -1,4 +1,4 @@
-"""From a sample of the training data to what `headrace models drift` says; no worker runs."""
+"""`headrace models drift`, from a sample of the training data to its output, without a worker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS = [[float(row % 7), float(row % 50)] for row in range(400)]
 
 @pytest.fixture
 def run(tmp_path: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
-    """The command, in a folder with an estimator, an example of 3 rows and a sample of 400."""
+    """Run `headrace models` in a folder with an estimator, an example of 3 instances and a sample of 400."""
     skops.io.dump(LogisticRegression().fit(ROWS, [row[1] > 25 for row in ROWS]), tmp_path / "model.skops")
     (tmp_path / "rows.json").write_text(json.dumps(ROWS[:3]))
     (tmp_path / "sample.csv").write_text("a,b\n" + "\n".join(f"{a},{b}" for a, b in ROWS))
@@ -53,14 +53,14 @@ def run(tmp_path: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
     server.delete(*(Keys().drift("churn", version, hour) for version in ("1", "2") for hour in hours))
 
 
-def add(run: Run, *more: str) -> subprocess.CompletedProcess[str]:
-    return run("add", "model.skops", "--name", "churn", "--example", "rows.json", "--runtime", "sklearn", *more)
+def add(run: Run, *options: str) -> subprocess.CompletedProcess[str]:
+    return run("add", "model.skops", "--name", "churn", "--example", "rows.json", "--runtime", "sklearn", *options)
 
 
-def test_what_drifted_is_said_first(run: Run, server: redis.Redis, tmp_path: Path):
+def test_drifted_columns_are_printed_first(run: Run, server: redis.Redis, tmp_path: Path):
     done = add(run, "--profile", "sample.json")
     assert done.returncode == 0, done.stderr
-    assert "profile   of 400 instances, 2 features" in done.stdout
+    assert "profile   400 instances, 2 features" in done.stdout
     manifest = Store(tmp_path / "models").read_manifest("churn", "1")
     assert manifest.profile is not None
     cells, counts = CellLocator(manifest.profile, manifest.contract), Counter[int]()
@@ -79,8 +79,8 @@ def test_what_drifted_is_said_first(run: Run, server: redis.Redis, tmp_path: Pat
     assert (first["model"], first["version"], first["name"], first["verdict"]) == ("churn", "1", "0", "stable")
 
 
-def test_a_version_without_enough_rows_says_how_to_give_them(run: Run):
-    assert "no profile to tell drift by" in add(run).stderr
+def test_a_version_without_a_profile_is_an_error_that_names_the_option(run: Run):
+    assert "no profile, so drift is not measured" in add(run).stderr
     done = run("drift", "churn")
     assert done.returncode == 1
     assert "churn@1 was added without a profile" in done.stderr

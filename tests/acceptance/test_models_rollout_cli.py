@@ -1,4 +1,4 @@
-"""Moving a model's aliases as a person types it; no worker runs."""
+"""The commands `headrace models` promote, rollback, aliases and history, run as processes without a worker."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NAMES = (Keys().aliases("churn"), Keys().alias_history("churn"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `models` has churn: two versions of one contract, and a third with a feature more."""
+    """A folder whose store has churn: two versions with the same contract, and a third with one more feature."""
     folder = tmp_path_factory.mktemp("rollout")
     for features in (2, 2, 3):
-        rows = [[float(row % (place + 2)) for place in range(features)] for row in range(12)]
+        rows = [[float(row % (column + 2)) for column in range(features)] for row in range(12)]
         skops.io.dump(LogisticRegression().fit(rows, [row % 2 for row in range(12)]), folder / "model.skops")
         (folder / "rows.json").write_text(json.dumps(rows))
         package(
@@ -59,21 +59,21 @@ def run(folder: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
 
 
 @pytest.mark.parametrize("command", ["aliases", "history", "compare"])
-def test_a_model_that_the_store_lacks_is_an_error_and_not_an_empty_answer(run: Run, command: str) -> None:
+def test_an_unknown_model_is_an_error(run: Run, command: str) -> None:
     done = run(command, "chrn")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "headrace: no model 'chrn' in models; did you mean 'churn'?\n"
 
 
-def test_a_version_is_promoted_and_rolled_back_and_the_history_says_who_and_why(run: Run) -> None:
+def test_promotions_and_rollbacks_are_listed_in_the_history_with_user_and_reason(run: Run) -> None:
     assert run("aliases", "churn").stderr == "churn has no aliases: its newest version serves\n"
-    assert run("history", "churn").stderr == "no alias of churn was ever moved\n"
+    assert run("history", "churn").stderr == "no alias of churn has been changed yet\n"
     assert run("promote", "churn", 1, "--force").returncode == 0
-    done = run("promote", "churn", 2, "--why", "fewer false alarms")
+    done = run("promote", "churn", 2, "--reason", "fewer false alarms")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
         "production of churn is churn@2 (was churn@1)",
-        "no worker serves churn now; the next to start will serve this version",
+        "no worker serves churn now; the next one to start will serve this version",
     ]
     done = run("promote", "churn", 3)
     assert done.returncode == 1
@@ -88,21 +88,21 @@ def test_a_version_is_promoted_and_rolled_back_and_the_history_says_who_and_why(
     ]
     assert run("rollback", "churn").stderr == "production of churn is churn@1 (was churn@2)\n"
     assert run("rollback", "churn", "--alias", "canary").returncode == 0
-    moves = [json.loads(line) for line in run("history", "churn", "--json").stdout.splitlines()]
-    assert [(move["alias"], move.get("former"), move.get("version")) for move in moves] == [
+    changes = [json.loads(line) for line in run("history", "churn", "--json").stdout.splitlines()]
+    assert [(change["alias"], change.get("former"), change.get("version")) for change in changes] == [
         ("canary", "1", None),
         ("production", "2", "1"),
         ("canary", None, "1"),
         ("production", "1", "2"),
         ("production", None, "1"),
     ]
-    assert moves[3]["why"] == "fewer false alarms"
-    assert all("@" in move["by"] for move in moves)
+    assert changes[3]["reason"] == "fewer false alarms"
+    assert all("@" in change["by"] for change in changes)
     assert "fewer false alarms" in run("history", "churn").stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("promote", "churn", "9"), 1, "no version '9'"),
         (("promote", "chrn", "1"), 1, "no model 'chrn'"),
@@ -111,20 +111,22 @@ def test_a_version_is_promoted_and_rolled_back_and_the_history_says_who_and_why(
         (("promote", "churn", "1", "--canary", "0%"), 2, "must be a percentage"),
         (("promote", "churn", "1", "--canary", "10%", "--shadow"), 2, "exclude each other"),
         (("promote", "churn", "1", "--to", "No!"), 1, "an alias is 1 to 64 small letters"),
-        (("promote", "churn", "1", "--to", "arriving"), 1, "take another"),
+        (("promote", "churn", "1", "--to", "arriving"), 1, "use another alias"),
         (("rollback", "churn"), 1, "there is nothing to roll back"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_sentence(run: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_an_invalid_promotion_is_refused_with_a_message(
+    run: Run, arguments: tuple[str, ...], code: int, message: str
+) -> None:
     done = run(*arguments)
     assert done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert run("aliases", "churn").stdout == ""
 
 
-def test_redis_away_is_said(run: Run) -> None:
-    away = {"HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0", "HEADRACE_COMMAND_TIMEOUT": "0.3"}
+def test_an_unreachable_redis_is_reported(run: Run) -> None:
+    unreachable = {"HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0", "HEADRACE_COMMAND_TIMEOUT": "0.3"}
     for command in (("promote", "churn", 1), ("rollback", "churn"), ("aliases", "churn"), ("history", "churn")):
-        done = run(*command, **away)
+        done = run(*command, **unreachable)
         assert done.returncode == 1
         assert "127.0.0.1:1" in done.stderr

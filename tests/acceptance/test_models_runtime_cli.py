@@ -1,4 +1,4 @@
-"""`headrace models add` with runtimes, and what a worker then serves: the whole way, in real processes."""
+"""`headrace models add` with each runtime, and the predictions of a worker that serves them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run `headrace models add MODEL --name NAME ...` in a folder with what there is to add."""
+    """Run `headrace models add MODEL ...` in a folder with estimators and a module."""
     (tmp_path / "example.json").write_text(json.dumps(X[:20].tolist()))
     (tmp_path / "doubled.py").write_text(MODULE)
     (tmp_path / "factor.txt").write_text("2.0")
@@ -59,17 +59,17 @@ def _add(run: Run, model: str, name: str, *options: str) -> subprocess.Completed
     return run(model, "--name", name, "--example", "example.json", *options)
 
 
-def test_add_shows_what_it_tried_and_what_it_kept(run: Run) -> None:
+def test_add_prints_the_runtimes_it_tried_and_the_selected_one(run: Run) -> None:
     done = _add(run, "forest.skops", "forest", "--json")
     assert done.returncode == 0, done.stderr
     table = [line.split() for line in done.stderr.splitlines()]
-    assert table[0] == ["RUNTIME", "1", "ROW", "64", "ROWS", "1,024", "ROWS", "DIFFERENCE"]
+    assert table[0] == ["RUNTIME", "1", "INSTANCE", "64", "INSTANCES", "1,024", "INSTANCES", "DIFFERENCE"]
     manifest = json.loads(done.stdout)
-    assert [line[-1] == "kept" for line in table if line and line[0] == manifest["runtime"]] == [True]
+    assert [line[-1] == "selected" for line in table if line and line[0] == manifest["runtime"]] == [True]
     assert {trial["runtime"] for trial in manifest["trials"]} == {"onnx", "sklearn", "treelite"}
 
 
-def test_a_runtime_that_cannot_run_the_model_is_an_error_that_says_why(run: Run) -> None:
+def test_a_runtime_that_cannot_run_the_model_is_an_error_with_the_reason(run: Run) -> None:
     done = _add(run, "logistic.skops", "logistic", "--runtime", "treelite")
     assert done.returncode == 1
     assert "the runtime treelite cannot run the model" in done.stderr
@@ -77,7 +77,7 @@ def test_a_runtime_that_cannot_run_the_model_is_an_error_that_says_why(run: Run)
     assert (done.returncode, "there is no runtime 'nothing' here" in done.stderr) == (1, True)
 
 
-def test_what_is_not_there_is_a_usage_error(run: Run) -> None:
+def test_a_missing_file_is_a_usage_error(run: Run) -> None:
     assert _add(run, "nothing.skops", "model").returncode == 2
 
 
@@ -109,15 +109,13 @@ def test_a_worker_serves_every_runtime_from_processes_it_forked(run: Run, redis_
         "custom": [2 * sum(row) for row in X.tolist()],
     }
     with _worker(redis_url, tmp_path, HEADRACE_TRUST_MODULES="doubled") as client:
-        for name, answers in expected.items():
-            jobs = [client.submit(name, instances=X[place::10].tolist()) for place in range(10)]
-            for place, job in enumerate(jobs):
-                assert job.result(timeout=30).predictions == pytest.approx(answers[place::10])
+        for name, predictions in expected.items():
+            jobs = [client.submit(name, instances=X[start::10].tolist()) for start in range(10)]
+            for start, job in enumerate(jobs):
+                assert job.result(timeout=30).predictions == pytest.approx(predictions[start::10])
 
 
-def test_a_worker_runs_no_code_of_a_module_it_was_not_told_to_trust(
-    run: Run, redis_url: str, tmp_path: Path
-) -> None:
+def test_a_worker_runs_no_code_of_an_untrusted_module(run: Run, redis_url: str, tmp_path: Path) -> None:
     assert _add(run, "doubled:Doubled", "custom", "--data", "factor.txt").returncode == 0
     assert _add(run, "logistic.skops", "logistic").returncode == 0
     with _worker(redis_url, tmp_path) as client:

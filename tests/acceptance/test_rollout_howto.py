@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/roll-out-a-version.md, one after the other, say what the page shows."""
+"""The commands of docs/how-to/roll-out-a-version.md, run in order, print what the page shows."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "roll-out-a-version.md"
-#: What only a worker says, and numbers.
-NOT_HERE = re.compile(r"waiting for |\S+  ")
+#: Lines of the page that need a worker, and tables.
+NOT_CHECKED = re.compile(r"waiting for |\S+  ")
 
 
 def steps() -> list[tuple[list[str], list[str]]]:
-    """Each command of the page, with the lines shown below it."""
-    found: list[tuple[list[str], list[str]]] = []
+    """Return each command of the page, with the lines below it."""
+    commands: list[tuple[list[str], list[str]]] = []
     for block in re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
             if line.startswith("$ headrace models "):
-                found.append((shlex.split(line)[3:], []))
-            elif found:
-                found[-1][1].append(line)
-    return found
+                commands.append((shlex.split(line)[3:], []))
+            elif commands:
+                commands[-1][1].append(line)
+    return commands
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str, server: redis.Redis) -> Iterator[Path]:
-    """A folder with an estimator and an example, and a Redis that nobody else uses under this prefix."""
+    """A folder with an estimator and an example as working directory, and a key prefix of its own in Redis."""
     rows = [[float(row % 5), float(row % 3)] for row in range(30)]
     skops.io.dump(LogisticRegression().fit(rows, [row % 2 for row in range(30)]), tmp_path / "model.skops")
     (tmp_path / "rows.json").write_text(json.dumps(rows))
@@ -50,20 +50,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str, serv
     server.delete(keys.aliases("churn"), keys.alias_history("churn"))
 
 
-def test_the_commands_of_the_page_do_what_it_says(folder: Path):
+def test_the_commands_of_the_page_print_what_it_shows(folder: Path):
     store, ran = Store(folder / "models"), []
 
-    def there(version: int) -> None:
+    def add_versions_up_to(version: int) -> None:
         while not (store.path / "churn" / str(version)).exists():
             package(store, folder / "model.skops", name="churn", example=folder / "rows.json", runtime="sklearn")
 
-    for words, shown in steps():
+    for words, lines in steps():
         if words[0] == "promote":
-            there(int(words[2]))
+            add_versions_up_to(int(words[2]))
         done = CliRunner().invoke(models, words)
         assert done.exit_code == 0, (words, done.output, done.exception)
         ran.append(words[0])
-        for line in shown:
-            if not NOT_HERE.match(line):
+        for line in lines:
+            if not NOT_CHECKED.match(line):
                 assert line in done.output.splitlines(), (words, done.output)
     assert {"promote", "add", "aliases", "rollback", "history"} <= set(ran)

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, run from top to bottom as a newcomer would."""
+"""The commands and files of docs/tutorial.md, run from top to bottom."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL
 def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     stack: subprocess.Popen[bytes] | None = None
-    said = ""
+    output = ""
     try:
         for language, option, text in BLOCK.findall(TUTORIAL.read_text()):
             if option.startswith("file="):
                 (tmp_path / option.removeprefix("file=")).write_text(text)
             elif option == "background":
-                with (tmp_path / "dev.out").open("wb") as output:
-                    stack = subprocess.Popen(text.split(), cwd=tmp_path, env=environ, stdout=output)
+                with (tmp_path / "dev.out").open("wb") as log:
+                    stack = subprocess.Popen(text.split(), cwd=tmp_path, env=environ, stdout=log)
                 environ["HEADRACE_REDIS_URL"] = _wait_for_url(tmp_path / "dev.out", stack)
             elif language == "sh" and not text.startswith("export"):
                 done = subprocess.run(
                     text, shell=True, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90
                 )
                 assert done.returncode == 0, f"{text}{done.stdout}{done.stderr}"
-                said += done.stdout + done.stderr
+                output += done.stdout + done.stderr
     finally:
         if stack is not None:
             stack.send_signal(signal.SIGINT)
             stack.wait(timeout=30)
-    assert "70 answers" in said
-    assert "did you mean 'plan'?" in said
-    assert "'predictions': ['stays']" in said
+    assert "70 answers" in output
+    assert "did you mean 'plan'?" in output
+    assert "'predictions': ['stays']" in output
     predicted = (tmp_path / "predicted.csv").read_text().splitlines()
     assert predicted[0] == "age,plan,prediction,error"
     assert len(predicted) == 501
@@ -49,9 +49,9 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
 def _wait_for_url(output: Path, stack: subprocess.Popen[bytes]) -> str:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if found := re.search(r"export HEADRACE_REDIS_URL=(\S+)", output.read_text()):
-            return found[1]
+        if match := re.search(r"export HEADRACE_REDIS_URL=(\S+)", output.read_text()):
+            return match[1]
         if stack.poll() is not None:
             break
         time.sleep(0.1)
-    pytest.fail(f"`headrace dev` did not come up: {output.read_text()}")
+    pytest.fail(f"`headrace dev` did not start: {output.read_text()}")

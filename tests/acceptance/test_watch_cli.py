@@ -1,4 +1,4 @@
-"""`headrace exporter` and `headrace health` as a person or a container runs them."""
+"""`headrace exporter` and `headrace health`, run as processes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pathlib import Path
 from headrace_worker.telemetry.health import Health, HealthFile
 
 
-def test_the_exporter_serves_metrics_and_says_where_until_it_is_ended(redis_url: str) -> None:
+def test_the_exporter_prints_its_address_and_serves_metrics(redis_url: str) -> None:
     command = [sys.executable, "-m", "headrace.cli", "exporter", "--url", redis_url, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as exporter:
         try:
             assert exporter.stderr is not None
-            said = exporter.stderr.readline()
-            address = said.split()[-1]
+            address = exporter.stderr.readline().split()[-1]
             with urllib.request.urlopen(address, timeout=10) as reply:
                 assert "headrace_redis_up 1.0" in reply.read().decode()
             port = address.rsplit(":", 1)[1].split("/")[0]
@@ -29,7 +28,7 @@ def test_the_exporter_serves_metrics_and_says_where_until_it_is_ended(redis_url:
             exporter.terminate()
 
 
-def test_health_tells_by_its_exit_code(tmp_path: Path) -> None:
+def test_health_reports_by_its_exit_code(tmp_path: Path) -> None:
     def health(*options: str, file: str = str(tmp_path / "health")) -> tuple[int, str]:
         command = [sys.executable, "-m", "headrace.cli", "health", *options]
         environ = {"HEADRACE_HEALTH_FILE": file} if file else {}
@@ -38,7 +37,7 @@ def test_health_tells_by_its_exit_code(tmp_path: Path) -> None:
 
     assert health(file="") == (
         1,
-        "headrace: set HEADRACE_HEALTH_FILE, for the worker too: it says there how it is\n",
+        "headrace: set HEADRACE_HEALTH_FILE, for the worker too: it writes its state to that file\n",
     )
     assert health()[0] == 1
     file = HealthFile(str(tmp_path / "health"), Health())

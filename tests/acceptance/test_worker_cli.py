@@ -51,7 +51,7 @@ WRONG = [
     ({"HEADRACE_REDIS_URL": "http://somewhere"}, "the Redis URL must begin with redis://"),
     ({"HEADRACE_REDIS_URL": "redis://:pass/word@h:port/0"}, "the Redis URL has no usable host and port"),
     ({"HEADRACE_REDIS_URL_FILE": "/nowhere"}, "HEADRACE_REDIS_URL_FILE names /nowhere, which cannot be read"),
-    ({"HEADRACE_MODELS": "/dev/null"}, "the model store /dev/null is no folder; see HEADRACE_MODELS"),
+    ({"HEADRACE_MODELS": "/dev/null"}, "the model store /dev/null is not a folder; see HEADRACE_MODELS"),
     ({"HEADRACE_SERVE": "fuor"}, "no model 'fuor' in "),
 ]
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.machine import commit, machine
-from headrace_worker.local.stack import until_interrupted
+from headrace_worker.local.stack import interruptible_stack
 from tests.chaos import report
 from tests.chaos.arena import redis_version
 from tests.chaos.disk import LeftOut
@@ -44,7 +44,7 @@ def main() -> int:
         "failed": [],
     }
     with (
-        until_interrupted(),
+        interruptible_stack(),
         tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder,
         Nursery(Path(folder)) as nursery,
     ):

@@ -1,4 +1,4 @@
-"""One stack for all drills: each leaves it whole, as it found it."""
+"""The stack that all drills share; each drill restores its state."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.deploy.stack import Stack, readme_commands
 
 @pytest.fixture(scope="session")
 def table() -> pd.DataFrame:
-    """Penguins: names and numbers, some missing."""
+    """Return the penguins table: texts and numbers, some missing."""
     return load_penguins().drop(columns=["species", "year"])
 
 
 @pytest.fixture(scope="session")
 def model(table: pd.DataFrame) -> Pipeline:
-    """A pipeline over mixed and missing values."""
-    names = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    """Train a pipeline on mixed and missing values."""
+    texts = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     columns = make_column_transformer(
         (SimpleImputer(), make_column_selector(dtype_include="number")),
-        (names, make_column_selector(dtype_exclude="number")),
+        (texts, make_column_selector(dtype_exclude="number")),
     )
     fitted = make_pipeline(columns, RandomForestClassifier(n_estimators=20, random_state=0))
     return fitted.fit(table, load_penguins()["species"])
@@ -39,18 +39,18 @@ def model(table: pd.DataFrame) -> Pipeline:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, model: Pipeline, table: pd.DataFrame) -> Iterator[Stack]:
-    """Up from nothing by the commands of the README, the last one left to its test."""
+    """Start the stack by the commands of the README; the last command is left to its test."""
     if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode != 0:
-        pytest.fail("no Docker engine runs here; these tests are the ones that need it")
+        pytest.fail("these tests need a running Docker engine")
     folder = tmp_path_factory.mktemp("clone")
     for path in (folder.parent, folder):
-        path.chmod(0o755)  # pytest's folders are their owner's alone, the containers' users are others
+        path.chmod(0o755)  # pytest makes its folders private, but containers run as other users
     stack = Stack(folder)
     stack.clone()
     skops.dump(model, folder / "churn.skops")
     table.to_csv(folder / "customers.csv", index=False)
     table.dropna().head(3).to_json(folder / "example.json", orient="records")
-    refused = stack.tried("docker-compose up -d")
+    refused = stack.run("docker-compose up -d")
     assert refused.returncode != 0
     assert "run `make secrets` first" in refused.stderr
     stack("headrace models add churn.skops --name churn --example example.json")

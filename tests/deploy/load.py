@@ -1,8 +1,8 @@
-"""Submits jobs one by one for some seconds, from a container of the stack, and says what became of them.
+"""Submit single jobs for some seconds, from a container of the stack, and print their outcomes.
 
     docker-compose run --rm -T --entrypoint python headrace - MODEL SECONDS < load.py
 
-Prints one line of JSON: how many submits returned, and how many of those jobs ended in each way.
+Prints a line of JSON: the number of confirmed and of refused submissions, and of jobs by outcome.
 """
 
 import json
@@ -16,23 +16,23 @@ from headrace.settings import load_settings
 model, seconds = sys.argv[1], float(sys.argv[2])
 instance = json.loads(sys.argv[3])
 client = Client(settings=load_settings(Settings))
-jobs, refused, ended, until = [], 0, Counter(), time.monotonic() + seconds
+jobs, refused, outcomes, until = [], 0, Counter(), time.monotonic() + seconds
 while time.monotonic() < until:
     try:
         jobs.append(client.submit(model, instance))
     except HeadraceError:
         refused += 1
     time.sleep(0.01)
-waits = time.monotonic()
+retry_until = time.monotonic() + 60
 for job in jobs:
     while True:
         try:
             job.result(timeout=60)
-            ended["success"] += 1
+            outcomes["success"] += 1
         except HeadraceError as error:
-            if type(error).__name__ == "BrokerUnavailable" and time.monotonic() < waits + 60:
+            if type(error).__name__ == "BrokerUnavailable" and time.monotonic() < retry_until:
                 time.sleep(0.2)
                 continue
-            ended[type(error).__name__] += 1
+            outcomes[type(error).__name__] += 1
         break
-print(json.dumps({"confirmed": len(jobs), "refused": refused, "ended": ended}))
+print(json.dumps({"confirmed": len(jobs), "refused": refused, "outcomes": outcomes}))

@@ -1,4 +1,4 @@
-"""A clone of the project, and the stack of its docker-compose.yml, started by the commands of its README."""
+"""A clone of the project with the stack of its docker-compose.yml, started by the commands of its README."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LOAD = Path(__file__).with_name("load.py")
 
-#: One instance of `churn`.
+#: An instance of `churn`.
 PENGUIN = {
     "island": "Biscoe",
     "bill_length_mm": 46.1,
@@ -35,7 +35,7 @@ PENGUIN = {
     "sex": "female",
 }
 
-#: Only here: build where containers have no network of their own.
+#: Builds with the host's network, for machines whose containers have none during a build.
 OVERRIDE = """
 services:
   worker: { build: { network: host } }
@@ -44,14 +44,14 @@ services:
 """
 
 
-#: Where only Compose v2 is installed: what the README calls docker-compose.
+#: The command docker-compose of the README, for machines that have only Compose 2.
 COMPOSE_2 = """#!/bin/sh
 exec docker compose "$@"
 """
 
 
 class Stack:
-    """One run of the compose file in a clone, under a project name and ports of its own."""
+    """A run of the compose file in a clone, with its own project name and ports."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,24 +73,25 @@ class Stack:
         }
 
     def clone(self) -> None:
-        """What git knows of the project, as it is now."""
-        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        told = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
-        for name in filter(None, told.stdout.split("\0")):
+        """Copy the files of the working tree that git tracks or would add."""
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for name in filter(None, files.split("\0")):
             if (ROOT / name).is_file():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.folder / name)
         (self.folder / "override.yml").write_text(OVERRIDE)
 
-    def __call__(self, command: str, timeout: float = 300, **more: Any) -> str:
-        """Runs a command in the clone, as a person would; returns its stdout."""
-        done = self.tried(command, timeout, **more)
+    def __call__(self, command: str, timeout: float = 300, **options: Any) -> str:
+        """Run a command in the clone; return its standard output, fail the test if it fails."""
+        done = self.run(command, timeout, **options)
         if done.returncode != 0:
             pytest.fail(f"{command} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}\n{self.logs()}")
         return done.stdout
 
-    def tried(self, command: str, timeout: float = 300, **more: Any) -> subprocess.CompletedProcess[str]:
-        environ = self._environ | more.pop("env", {})
+    def run(self, command: str, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone; `options` are those of subprocess.run, `env` adds variables."""
+        environ = self._environ | options.pop("env", {})
         return subprocess.run(
             ["sh", "-c", command],
             cwd=self.folder,
@@ -98,76 +99,76 @@ class Stack:
             capture_output=True,
             text=True,
             timeout=timeout,
-            **more,
+            **options,
         )
 
     def containers(self, service: str = "") -> list[str]:
         return self(f"docker-compose ps -q {service}").split()
 
     def healthy(self, service: str = "worker") -> int:
-        told = self("docker inspect -f '{{.State.Health.Status}}' " + " ".join(self.containers(service)))
-        return told.split().count("healthy")
+        states = self("docker inspect -f '{{.State.Health.Status}}' " + " ".join(self.containers(service)))
+        return states.split().count("healthy")
 
     def python(self, script: str, *words: str, service: str = "headrace") -> str:
-        """A script, run in a container of its own with what that service may do."""
+        """Run a Python script in a new container of a service; return its standard output."""
         arguments = " ".join(f"'{word}'" for word in words)
-        run = f"docker-compose run --rm -T --entrypoint python {service} - {arguments}"
-        return self(run, input=script)
+        command = f"docker-compose run --rm -T --entrypoint python {service} - {arguments}"
+        return self(command, input=script)
 
     @contextmanager
     def load(self, model: str, instance: Any, seconds: float) -> Iterator[Future[dict[str, Any]]]:
-        """Jobs submitted one after the other meanwhile; the future tells what became of them."""
+        """Submit jobs during the block; the future returns the output of load.py."""
         with ThreadPoolExecutor(1) as pool:
             yield pool.submit(
                 lambda: json.loads(self.python(LOAD.read_text(), model, str(seconds), json.dumps(instance)))
             )
 
     def redis(self, *words: str) -> str:
-        """A command of the administrator's, in the container of Redis."""
+        """Run a Redis command as administrator, in the container of Redis."""
         cli = "redis-cli --no-auth-warning --tls --cacert /run/secrets/ca --user admin"
         command = f"REDISCLI_AUTH=$(cat /run/secrets/admin) {cli} {' '.join(words)}"
         return self(f"docker-compose exec -T redis sh -c '{command}'")
 
     def get(self, path: str, *, login: bool, method: str = "GET", headers: dict[str, str] | None = None) -> int:
-        """The status of a page over HTTPS, its certificate checked."""
+        """Return the status of a page over HTTPS with a verified certificate; 0 without an answer."""
         request = urllib.request.Request(
             f"https://localhost:{self.https}{path}", method=method, headers=headers or {}
         )
         if login:
-            word = b64encode((self.folder / "secrets" / "flower.login").read_bytes()).decode()
-            request.add_header("Authorization", f"Basic {word}")
-        trust = ssl.create_default_context(cafile=self.folder / "secrets" / "ca.pem")
+            credentials = b64encode((self.folder / "secrets" / "flower.login").read_bytes()).decode()
+            request.add_header("Authorization", f"Basic {credentials}")
+        context = ssl.create_default_context(cafile=self.folder / "secrets" / "ca.pem")
         try:
-            with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
-                return int(answer.status)
+            with urllib.request.urlopen(request, timeout=10, context=context) as response:
+                return int(response.status)
         except urllib.error.HTTPError as error:
             return error.code
         except OSError:
             return 0
 
     def logs(self) -> str:
-        return self.tried("docker-compose logs --no-color --tail 40").stdout
+        return self.run("docker-compose logs --no-color --tail 40").stdout
 
-    def wait_for(self, what: str, is_so: Callable[[], bool], seconds: float = 90) -> None:
+    def wait_for(self, description: str, condition: Callable[[], bool], seconds: float = 90) -> None:
         deadline = time.monotonic() + seconds
-        while not is_so():
+        while not condition():
             if time.monotonic() > deadline:
-                pytest.fail(f"{what}: not within {seconds} s\n{self.logs()}")
+                pytest.fail(f"{description}: not within {seconds} s\n{self.logs()}")
             time.sleep(0.5)
 
     def down(self) -> None:
         self("docker-compose --profile trial down -v --remove-orphans")
 
 
-def all_succeeded(told: dict[str, Any]) -> None:
-    """Every job whose submit returned ended well."""
-    print(json.dumps(told))
-    assert told["confirmed"] > 100
-    assert told["ended"] == {"success": told["confirmed"]}
+def check_all_succeeded(report: dict[str, Any]) -> None:
+    """Check that every confirmed job succeeded; `report` is the output of load.py."""
+    print(json.dumps(report))
+    assert report["confirmed"] > 100
+    assert report["outcomes"] == {"success": report["confirmed"]}
 
 
 def readme_commands() -> Sequence[str]:
-    """The commands of the README by which a secured stack comes up, the clone first."""
+    """Return the commands of the README that start a secured stack; the first one clones."""
     (block,) = re.findall(
         r"^## Run it for real$.*?^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
     )
@@ -175,11 +176,11 @@ def readme_commands() -> Sequence[str]:
 
 
 def blocks(page: Path) -> list[str]:
-    """The blocks of commands on a page."""
+    """Return the blocks of shell commands of a page."""
     return re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,8 +1,8 @@
-"""The stack of docker-compose.yml on a real Docker engine: up from nothing, attacked, cut, and changed under load.
+"""The stack of docker-compose.yml on a real Docker engine: started, attacked, interrupted and changed under load.
 
     make deploy-test
 
-Needs a Docker engine and docker-compose. Takes everything down again, whatever happens.
+Needs a Docker engine and docker-compose. Removes the stack at the end, also after a failure.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import Pipeline
 
-from tests.deploy.stack import PENGUIN, ROOT, Stack, all_succeeded, readme_commands
+from tests.deploy.stack import PENGUIN, ROOT, Stack, check_all_succeeded, readme_commands
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
-#: The images, and what each may add to its base image, in MB, as deploy/README.md says.
+#: The size limit of each image beyond its base image, in MB, from deploy/README.md.
 SIZES = {
-    image: float(most)
-    for image, most in re.findall(
+    image: float(limit)
+    for image, limit in re.findall(
         r"^\| `([\w-]+)` \| \d+ MB \| (\d+) MB \|$", (ROOT / "deploy" / "README.md").read_text(), re.MULTILINE
     )
 }
 
-#: What a worker asks for at its start and does without, as docs/reference/acl.md says: CONFIG GET tells passwords.
-DONE_WITHOUT = {"config|get", "client|setinfo"}
+#: Commands a worker tries at its start and does not need, see docs/reference/acl.md: CONFIG GET shows passwords.
+OPTIONAL_COMMANDS = {"config|get", "client|setinfo"}
 
 
 def sh(*words: str) -> str:
@@ -39,29 +39,29 @@ def sh(*words: str) -> str:
 
 
 def inspect(container: str) -> dict[str, Any]:
-    (told,) = json.loads(sh("docker", "inspect", container))
-    return dict(told)
+    (description,) = json.loads(sh("docker", "inspect", container))
+    return dict(description)
 
 
-# --- up from nothing -------------------------------------------------------------------------------
+# --- started -------------------------------------------------------------------------------------------
 
 
-def test_five_commands_of_the_readme_predict_a_csv_with_the_credential_of_a_producer(
+def test_the_five_commands_of_the_readme_predict_a_csv_as_a_producer(
     stack: Stack, model: Pipeline, table: pd.DataFrame
 ):
     assert len(readme_commands()) == 5
     stack(readme_commands()[-1])
     with (stack.folder / "predicted.csv").open() as predicted:
-        answers = [row["prediction"] for row in csv.DictReader(predicted)]
-    assert answers == list(model.predict(table))
-    look = "import os; print(os.listdir('/run/secrets'), open('/run/secrets/redis_url').read().split(':')[1])"
-    assert stack.python(look).strip() in (
+        predictions = [row["prediction"] for row in csv.DictReader(predicted)]
+    assert predictions == list(model.predict(table))
+    script = "import os; print(os.listdir('/run/secrets'), open('/run/secrets/redis_url').read().split(':')[1])"
+    assert stack.python(script).strip() in (
         "['ca', 'redis_url'] //producer",
         "['redis_url', 'ca'] //producer",
     )
 
 
-def test_make_secrets_keeps_what_is_there(stack: Stack):
+def test_make_secrets_keeps_existing_files(stack: Stack):
     folder = stack.folder / "secrets"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     stack("make secrets")
@@ -70,34 +70,34 @@ def test_make_secrets_keeps_what_is_there(stack: Stack):
     assert (folder / "ca.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_size_of_each_image_is_said():
+def test_the_documentation_has_the_size_of_each_image():
     assert set(SIZES) == {"headrace", "headrace-worker", "headrace-flower"}
 
 
 @pytest.mark.parametrize("image", SIZES)
-def test_an_image_is_slim_and_says_what_it_holds(image: str, stack: Stack):
+def test_an_image_is_small_and_lists_its_packages(image: str, stack: Stack):
     layers = sh("docker", "history", "--format", "{{.Size}} {{.CreatedBy}}", "--no-trunc", "--human=false", image)
-    ours = sum(int(line.split()[0]) for line in layers.splitlines() if "/opt/headrace" in line) / 1e6
-    print(f"{image}: {ours:.0f} MB")
-    assert 0 < ours <= SIZES[image]
+    added_mb = sum(int(line.split()[0]) for line in layers.splitlines() if "/opt/headrace" in line) / 1e6
+    print(f"{image}: {added_mb:.0f} MB")
+    assert 0 < added_mb <= SIZES[image]
     run = ("docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c")
     sbom = json.loads(sh(*run, "cat /opt/headrace/sbom.json"))
-    found = {component["name"].lower() for component in sbom["components"]}
-    assert {"headrace", "celery", "libc6"} <= found
-    assert ("flower" in found) == (image == "headrace-flower")
-    assert ("onnxruntime" in found) == (image == "headrace-worker")
+    packages = {component["name"].lower() for component in sbom["components"]}
+    assert {"headrace", "celery", "libc6"} <= packages
+    assert ("flower" in packages) == (image == "headrace-flower")
+    assert ("onnxruntime" in packages) == (image == "headrace-worker")
     assert sh(*run, "command -v gcc cc make; ls /opt/headrace/bin | grep -c ^pip || true").strip() == "0"
 
 
 # --- secured -----------------------------------------------------------------------------------------
 
 
-def test_nothing_but_caddy_is_published(stack: Stack):
+def test_only_caddy_publishes_ports(stack: Stack):
     published = {}
     for container in stack.containers():
-        told = inspect(container)
-        ports = [port for port, bound in told["NetworkSettings"]["Ports"].items() if bound]
-        published[told["Config"]["Labels"]["com.docker.compose.service"]] = ports
+        description = inspect(container)
+        ports = [port for port, bound in description["NetworkSettings"]["Ports"].items() if bound]
+        published[description["Config"]["Labels"]["com.docker.compose.service"]] = ports
     assert {service for service, ports in published.items() if ports} == {"caddy"}
     assert sorted(published["caddy"]) == ["8080/tcp", "8443/tcp"]
 
@@ -110,18 +110,18 @@ try:
 except redis.RedisError as error:
     print("refused")
 for port in (6378, 6380, 16379):
-    with socket.socket() as tried:
-        print("closed" if tried.connect_ex(("redis", port)) else "open")
+    with socket.socket() as probe:
+        print("closed" if probe.connect_ex(("redis", port)) else "open")
 """
     assert stack.python(plain).split() == ["refused", "closed", "closed", "closed"]
-    told = sh(
+    response = sh(
         "curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", f"http://localhost:{stack.http}/x"
     )
-    assert told == f"301 https://localhost:{stack.https}/x"
+    assert response == f"301 https://localhost:{stack.https}/x"
 
 
-def test_a_stranger_to_the_certificate_is_not_talked_to(stack: Stack):
-    trusts_none = """
+def test_a_client_without_the_ca_does_not_connect(stack: Stack):
+    without_ca = """
 import redis
 from pathlib import Path
 url = Path("/run/secrets/redis_url").read_text().partition("?")[0]
@@ -130,11 +130,11 @@ try:
 except redis.ConnectionError as error:
     print("CERTIFICATE_VERIFY_FAILED" in str(error))
 """
-    assert stack.python(trusts_none).strip() == "True"
+    assert stack.python(without_ca).strip() == "True"
 
 
-def test_a_stolen_credential_of_a_producer_opens_no_more_than_a_producer_needs(stack: Stack):
-    tries = """
+def test_the_credential_of_a_producer_permits_nothing_that_a_producer_does_not_need(stack: Stack):
+    attempts = """
 import redis
 from pathlib import Path
 r = redis.Redis.from_url(Path("/run/secrets/redis_url").read_text(), retry=None)
@@ -147,16 +147,16 @@ for command in (
 ):
     try:
         r.execute_command(*command)
-        print("MAY:", *command)
+        print("PERMITTED:", *command)
     except redis.ResponseError as error:
-        known = ("permission", "ACL", "can't run", "not allowed")
-        assert any(word in str(error) for word in known), (command, error)
+        refusals = ("permission", "ACL", "can't run", "not allowed")
+        assert any(refusal in str(error) for refusal in refusals), (command, error)
 print("done")
 """
-    assert stack.python(tries).strip() == "done"
+    assert stack.python(attempts).strip() == "done"
 
 
-def test_flower_asks_for_a_login_and_tells_the_public_nothing(stack: Stack):
+def test_flower_requires_a_login_for_every_page(stack: Stack):
     stack.wait_for("Flower answers", lambda: stack.get("/workers", login=True) == 200)
     assert stack.get("/", login=False) == 401
     assert stack.get("/api/workers", login=False) == 401
@@ -165,75 +165,75 @@ def test_flower_asks_for_a_login_and_tells_the_public_nothing(stack: Stack):
     assert stack.get("/api/worker/shutdown/x", login=True, method="POST", headers=foreign) == 403
 
 
-def test_every_container_is_held(stack: Stack):
+def test_every_container_is_confined(stack: Stack):
     for container in stack.containers():
-        told = inspect(container)
-        host, service = told["HostConfig"], told["Config"]["Labels"]["com.docker.compose.service"]
+        description = inspect(container)
+        host, service = description["HostConfig"], description["Config"]["Labels"]["com.docker.compose.service"]
         assert host["ReadonlyRootfs"], service
         assert host["CapDrop"] == ["ALL"], service
         assert host["SecurityOpt"] == ["no-new-privileges:true"], service
         assert host["Memory"] == host["MemorySwap"] > 0, service
         assert host["PidsLimit"] > 0, service
-        tried = subprocess.run(
-            ["docker", "exec", container, "sh", "-c", "id -u; touch /mine || touch /models/mine"],
+        attempt = subprocess.run(
+            ["docker", "exec", container, "sh", "-c", "id -u; touch /new || touch /models/new"],
             capture_output=True,
             text=True,
         )
-        assert tried.stdout.strip() not in ("", "0"), service
-        assert tried.returncode != 0, service
+        assert attempt.stdout.strip() not in ("", "0"), service
+        assert attempt.returncode != 0, service
 
 
-def test_who_gets_into_a_worker_cannot_call_home(stack: Stack):
-    call = "import socket; s = socket.socket(); s.settimeout(3); print(s.connect_ex(('1.1.1.1', 443)))"
+def test_a_worker_cannot_connect_to_the_internet(stack: Stack):
+    script = "import socket; s = socket.socket(); s.settimeout(3); print(s.connect_ex(('1.1.1.1', 443)))"
     (worker, *_) = stack.containers("worker")
-    assert sh("docker", "exec", worker, "python", "-c", call).strip() != "0"
+    assert sh("docker", "exec", worker, "python", "-c", script).strip() != "0"
 
 
-def test_no_user_of_the_stack_lacks_what_it_needs(stack: Stack):
+def test_no_redis_user_of_the_stack_lacks_a_permission(stack: Stack):
     stack.wait_for("Flower answers", lambda: stack.get("/workers", login=True) == 200)
-    told = stack.redis("--json ACL LOG 128")
+    log = stack.redis("--json ACL LOG 128")
     refused = {
         (entry["username"], entry["object"])
-        for entry in json.loads(told)
-        if entry["username"] in ("flower", "worker") and entry["object"] not in DONE_WITHOUT
+        for entry in json.loads(log)
+        if entry["username"] in ("flower", "worker") and entry["object"] not in OPTIONAL_COMMANDS
     }
-    assert not refused, told
+    assert not refused, log
 
 
-def test_workers_find_nothing_wrong_with_this_redis(stack: Stack):
-    told = stack("docker-compose logs --no-color worker")
-    assert " ready." in told
-    # As `headrace.doctor.redis` words it: of the version, eviction, memory, persistence and replicas.
-    assert [line for line in told.splitlines() if ", should be " in line] == []
+def test_workers_log_no_finding_for_this_redis(stack: Stack):
+    log = stack("docker-compose logs --no-color worker")
+    assert " ready." in log
+    # The wording of `headrace.doctor.finding.Finding`.
+    assert [line for line in log.splitlines() if ", should be " in line] == []
 
 
 # --- changed under load -----------------------------------------------------------------------------
 
 
-def test_redis_killed_and_restarted_loses_nothing_confirmed(stack: Stack):
+def test_a_killed_and_restarted_redis_loses_no_confirmed_job(stack: Stack):
     with stack.load("churn", PENGUIN, 15) as load:
-        time.sleep(5)  # not a wait for anything: the kill is to come in the middle
+        time.sleep(5)  # into the middle of the load
         (redis,) = stack.containers("redis")
         sh("docker", "kill", "--signal", "KILL", redis)
         sh("docker", "start", redis)
-        told = load.result(timeout=180)
-    all_succeeded(told)
+        report = load.result(timeout=180)
+    check_all_succeeded(report)
 
 
-def test_jobs_spread_over_three_workers_and_a_rolling_restart_loses_none(stack: Stack):
+def test_jobs_spread_over_three_workers_and_a_rolling_restart_loses_no_job(stack: Stack):
     def has_run_jobs(container: str) -> bool:
         name = f"celery@{container[:12]}"
-        ask = ["celery", "-A", "headrace_worker", "inspect", "stats", "--json", "--timeout", "20", "-d", name]
-        told = subprocess.run(["docker", "exec", container, *ask], capture_output=True, text=True, timeout=60)
-        return bool(json.loads(told.stdout)[name]["total"]) if told.returncode == 0 else False
+        command = ["celery", "-A", "headrace_worker", "inspect", "stats", "--json", "--timeout", "20", "-d", name]
+        stats = subprocess.run(["docker", "exec", container, *command], capture_output=True, text=True, timeout=60)
+        return bool(json.loads(stats.stdout)[name]["total"]) if stats.returncode == 0 else False
 
     stack("docker-compose up -d --no-deps --scale worker=3 worker")
     stack.wait_for("three workers are ready", lambda: stack.healthy() == 3)
     before = stack.containers("worker")
     with stack.load("churn", PENGUIN, 60) as load:
-        stack.wait_for("all three ran jobs", lambda: all(has_run_jobs(one) for one in before))
+        stack.wait_for("all three ran jobs", lambda: all(has_run_jobs(container) for container in before))
         stack("deploy/roll.sh")
         assert not set(before) & set(stack.containers("worker"))
         assert stack.healthy() == 3
-        told = load.result(timeout=180)
-    all_succeeded(told)
+        report = load.result(timeout=180)
+    check_all_succeeded(report)

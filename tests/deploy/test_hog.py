@@ -1,8 +1,8 @@
-"""The hog: a model that takes all the processors, memory, processes and disk it can, deployed on purpose.
+"""The hog: a model that uses all processors, memory, processes and disk it can, deployed on purpose.
 
     make deploy-test ARGS='-k hog -s'
 
-It is served as docs/production/isolation.md says for a model that is not trusted: by the service `trial`.
+It is served by the service `trial`, as docs/production/isolation.md recommends for untrusted models.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from tests.deploy.stack import PENGUIN, Stack
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-HERE = Path(__file__).parent
-LATENCY = (HERE / "latency.py").read_text()
+FOLDER = Path(__file__).parent
+LATENCY = (FOLDER / "latency.py").read_text()
 
-#: What it is told to take, and as what a job that takes it may end.
-DEEDS = {
+#: What a job makes the hog use, and the permitted reasons of its failure.
+EXPECTED_REASONS = {
     "processor": ["timeout"],
     "memory": ["crash"],
     "disk": ["permanent"],
     "processes": ["timeout"],
     "everything": ["timeout", "crash"],
 }
-#: How much slower another model's jobs may become.
+#: Permitted increase of the p99 of another model's jobs.
 FACTOR = 2.0
-#: Seconds for which they are sent, without the hog and with it.
+#: Seconds of one measurement of that p99.
 WINDOW = 20
-#: Windows with the hog, whose five jobs take two minutes and more, in one of which it has to be so: where others
-#: use this machine too, they disturb one or another.
+#: Measurements while the hog runs, of which the best counts: other users of the machine may disturb some. The five
+#: jobs of the hog run for at least two minutes.
 WINDOWS = 3
-#: Seconds within which its jobs have ended: what the hog leaves of its container's processor time is all that its
-#: worker has to die with, and to be started anew, three times.
-ENDED = 300
-#: Seconds a new process may take on the host meanwhile.
-USABLE = 2.0
+#: Seconds for the jobs of the hog to fail: its worker crashes and restarts three times, with the processor time
+#: that the hog leaves in its container.
+FAILED_SECONDS = 300
+#: Seconds that a new process on the host may take meanwhile.
+PROCESS_SECONDS = 2.0
 
 SUBMIT = """
 import sys
 from headrace import Client, Settings
 from headrace.settings import load_settings
 client = Client(settings=load_settings(Settings))
-print(*(client.submit("hog", {"take": deed}).id for deed in sys.argv[1:]))
+print(*(client.submit("hog", {"take": resource}).id for resource in sys.argv[1:]))
 """
 
 
 @pytest.fixture
 def hog(stack: Stack) -> Iterator[Stack]:
-    """The hog in the store and in `trial`, and the other workers with `churn` only."""
-    shutil.copytree(HERE / "hog", stack.folder / "hog")
+    """Serve the hog by `trial`, and only `churn` by the other workers."""
+    shutil.copytree(FOLDER / "hog", stack.folder / "hog")
     trial = {
         "HEADRACE_SERVE": "churn",
         "HEADRACE_TRIAL": "hog",
@@ -66,8 +66,8 @@ def hog(stack: Stack) -> Iterator[Stack]:
     }
     (stack.folder / "hog" / "example.json").write_text('[{"take": "nothing"}]')
     stack("docker build -q -t headrace-hog hog")
-    added = "headrace models add hog:Hog --name hog --example hog/example.json --time-limit 5"
-    stack(added, env={"PYTHONPATH": "hog"})
+    command = "headrace models add hog:Hog --name hog --example hog/example.json --time-limit 5"
+    stack(command, env={"PYTHONPATH": "hog"})
     try:
         stack("docker-compose --profile trial up -d --scale worker=2", env=trial)
         stack.wait_for("all are ready", lambda: (stack.healthy(), stack.healthy("trial")) == (2, 1))
@@ -81,52 +81,53 @@ def hog(stack: Stack) -> Iterator[Stack]:
 
 
 def p99(stack: Stack) -> float:
-    """Milliseconds within which 99 of 100 jobs of `churn` end in a window."""
-    took = sorted(json.loads(stack.python(LATENCY, "churn", str(WINDOW), json.dumps(PENGUIN))))
-    return float(took[int(0.99 * len(took))])
+    """Measure the p99 of `churn` in milliseconds."""
+    latencies = sorted(json.loads(stack.python(LATENCY, "churn", str(WINDOW), json.dumps(PENGUIN))))
+    return float(latencies[int(0.99 * len(latencies))])
 
 
-def new_processes(until: float) -> list[float]:
-    """Seconds that each of many new processes takes on the host."""
-    took = []
+def time_new_processes(until: float) -> list[float]:
+    """Start processes on the host until a moment of the monotonic clock; return the seconds of each."""
+    durations = []
     while time.monotonic() < until:
-        began = time.monotonic()
+        started = time.monotonic()
         subprocess.run(["sh", "-c", "ls /"], check=True, capture_output=True)
-        took.append(time.monotonic() - began)
+        durations.append(time.monotonic() - started)
         time.sleep(0.2)
-    return took
+    return durations
 
 
-def ends(stack: Stack, jobs: Sequence[str]) -> list[str]:
-    """The reasons of these jobs' dead letters, once each has one."""
+def failure_reasons(stack: Stack, jobs: Sequence[str]) -> list[str]:
+    """Wait until each job is a dead letter; return their reasons."""
 
-    def letters() -> dict[str, str]:
-        listed = stack("docker-compose run --rm -T operator dead list --model hog --all --json")
-        return {letter["id"]: letter["reason"] for letter in map(json.loads, listed.splitlines())}
+    def dead_letters() -> dict[str, str]:
+        lines = stack("docker-compose run --rm -T operator dead list --model hog --all --json")
+        return {letter["id"]: letter["reason"] for letter in map(json.loads, lines.splitlines())}
 
-    stack.wait_for("all of them are dead letters", lambda: letters().keys() >= set(jobs), seconds=ENDED)
-    reasons = letters()
+    stack.wait_for("all jobs are dead letters", lambda: dead_letters().keys() >= set(jobs), seconds=FAILED_SECONDS)
+    reasons = dead_letters()
     return [reasons[job] for job in jobs]
 
 
-def test_a_model_that_takes_everything_takes_nothing_from_the_others(hog: Stack):
-    others = " ".join(name for one in ("redis", "worker", "flower", "caddy") for name in hog.containers(one))
-    state = "docker inspect -f '{{.Id}} {{.RestartCount}} {{.State.StartedAt}} {{.State.OOMKilled}}' " + others
+def test_a_model_that_uses_everything_does_not_harm_the_other_services(hog: Stack):
+    services = ("redis", "worker", "flower", "caddy")
+    containers = " ".join(name for service in services for name in hog.containers(service))
+    state = "docker inspect -f '{{.Id}} {{.RestartCount}} {{.State.StartedAt}} {{.State.OOMKilled}}' " + containers
     before = hog(state)
     quiet = p99(hog)
-    jobs = hog.python(SUBMIT, *DEEDS).split()
+    jobs = hog.python(SUBMIT, *EXPECTED_REASONS).split()
     with ThreadPoolExecutor(1) as pool:
-        watched = pool.submit(new_processes, time.monotonic() + WINDOW)
+        processes = pool.submit(time_new_processes, time.monotonic() + WINDOW)
         hogged = min(p99(hog) for _ in range(WINDOWS))
-        slowest = max(watched.result())
-    for reason, deed in zip(ends(hog, jobs), DEEDS, strict=True):
-        assert reason in DEEDS[deed], deed
-    told = {
-        "p99 quiet, ms": round(quiet, 1),
+        slowest = max(processes.result())
+    for reason, resource in zip(failure_reasons(hog, jobs), EXPECTED_REASONS, strict=True):
+        assert reason in EXPECTED_REASONS[resource], resource
+    measured = {
+        "p99 without the hog, ms": round(quiet, 1),
         "p99 with the hog, ms": round(hogged, 1),
         "a new process on the host, s": round(slowest, 3),
     }
-    print(json.dumps(told))
-    assert hogged <= FACTOR * quiet, told
-    assert slowest < USABLE, told
+    print(json.dumps(measured))
+    assert hogged <= FACTOR * quiet, measured
+    assert slowest < PROCESS_SECONDS, measured
     assert hog(state) == before

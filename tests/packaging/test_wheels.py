@@ -1,4 +1,4 @@
-"""What a user gets from `pip install`: the wheels themselves, each in an environment of its own."""
+"""The built wheels, each installed in an environment of its own as a user would."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
 
-#: What the client must never bring along.
+#: Distributions that the client must not depend on.
 HEAVY = {
     *("flower", "headrace-worker", "joblib", "numpy", "pandas", "prometheus-client"),
     *("scikit-learn", "scipy", "sentry-sdk", "skops", "structlog"),
@@ -32,9 +32,9 @@ class Environment:
         self.bin = folder / "bin"
         venv.create(folder, with_pip=False, symlinks=True)
 
-    def install(self, *what: object) -> None:
+    def install(self, *requirements: object) -> None:
         pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "--disable-pip-version-check"]
-        run(*pip, "install", "--quiet", "--constraint", LOCK, *what, timeout=600)
+        run(*pip, "install", "--quiet", "--constraint", LOCK, *requirements, timeout=600)
 
     def python(self, code: str) -> str:
         return run(self.bin / "python", "-c", code).stdout.strip()
@@ -48,7 +48,7 @@ class Environment:
 
 
 def run(*command: object, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """A command, away from the source tree, so that only what is installed can be imported."""
+    """Run a command outside of the source tree, so that only installed packages can be imported."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     words = [str(word) for word in command]
     done = subprocess.run(words, cwd="/", env=clean, capture_output=True, text=True, timeout=timeout)
@@ -59,7 +59,7 @@ def run(*command: object, check: bool = True, timeout: float = 120) -> subproces
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The wheel of each distribution, by name."""
+    """Build both wheels; return them by the name of their distribution."""
     folder = tmp_path_factory.mktemp("wheels")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
     run(*pip, "--wheel-dir", folder, ROOT / "producer", ROOT / "worker", timeout=300)
@@ -68,7 +68,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def client(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the client alone."""
+    """Install the client alone."""
     environment = Environment(tmp_path_factory.mktemp("client"))
     environment.install(wheels["headrace"])
     return environment
@@ -76,14 +76,14 @@ def client(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def worker(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the worker, without its extras."""
+    """Install the worker without extras."""
     environment = Environment(tmp_path_factory.mktemp("worker"))
     environment.install(wheels["headrace-worker"], wheels["headrace"])
     return environment
 
 
 @pytest.mark.parametrize("distribution", ["headrace", "headrace-worker"])
-def test_a_wheel_carries_types_licence_and_nothing_foreign(wheels: dict[str, Path], distribution: str):
+def test_a_wheel_contains_types_licence_and_its_own_package_only(wheels: dict[str, Path], distribution: str):
     package = distribution.replace("-", "_")
     with zipfile.ZipFile(wheels[distribution]) as wheel:
         names = wheel.namelist()
@@ -92,63 +92,62 @@ def test_a_wheel_carries_types_licence_and_nothing_foreign(wheels: dict[str, Pat
     assert {name.split("/")[0].split("-")[0] for name in names} == {package}
 
 
-def test_a_wheel_tells_its_story_and_its_licence(wheels: dict[str, Path]):
+def test_a_wheel_has_a_description_and_a_licence(wheels: dict[str, Path]):
     for wheel in wheels.values():
-        with zipfile.ZipFile(wheel) as opened:
-            name = next(name for name in opened.namelist() if name.endswith("/METADATA"))
-            head, _, description = opened.read(name).decode().partition("\n\n")
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+            head, _, description = archive.read(name).decode().partition("\n\n")
         assert "License-Expression: Apache-2.0" in head
         assert "Requires-Python: >=3.11" in head
         assert len(description.split()) > 50
 
 
-def test_the_client_brings_nothing_heavy(client: Environment):
+def test_the_client_depends_on_no_heavy_package(client: Environment):
     assert not client.installed() & HEAVY
 
 
-def test_importing_the_client_is_quicker_than_importing_celery(client: Environment):
+def test_importing_the_client_is_faster_than_importing_celery(client: Environment):
     seconds = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 
     def median(module: str) -> float:
         return statistics.median(float(client.python(seconds.format(module))) for _ in range(7))
 
     median("headrace")  # the first import writes bytecode
-    # `import celery` is lazy; the class Celery is what every user of it pays for.
-    ours, theirs = median("headrace"), median("celery.app.base")
-    assert ours < max(0.150, theirs)
+    # `import celery` is lazy; every user of Celery imports its class.
+    assert median("headrace") < max(0.150, median("celery.app.base"))
 
 
-def test_the_client_imports_no_celery_nor_redis_until_they_are_used(client: Environment):
+def test_the_client_imports_neither_celery_nor_redis_until_they_are_used(client: Environment):
     loaded = client.python(
         "import sys, headrace; print(*[m for m in ('celery', 'kombu', 'redis') if m in sys.modules])"
     )
     assert loaded == ""
 
 
-def test_every_exported_name_is_there(client: Environment):
+def test_every_exported_name_exists(client: Environment):
     client.python("import headrace; [getattr(headrace, name) for name in headrace.__all__]")
 
 
-def test_the_command_line_helps_with_the_client_alone(client: Environment):
+def test_the_command_line_prints_help_with_the_client_alone(client: Environment):
     helped = client.headrace("--help")
     assert helped.returncode == 0
     assert {"submit", "batch", "status", "result", "cancel", "queues"} <= set(helped.stdout.split())
 
 
 @pytest.mark.parametrize("command", ["worker", "models", "flower", "demo"])
-def test_a_command_of_the_worker_says_what_to_install(client: Environment, command: str):
+def test_a_command_of_the_worker_names_what_to_install(client: Environment, command: str):
     refused = client.headrace(command)
     assert refused.returncode != 0
     assert "headrace-worker" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
-def test_the_version_is_the_distributions(client: Environment):
+def test_the_version_is_that_of_the_distribution(client: Environment):
     version = client.python("import importlib.metadata as m; print(m.version('headrace'))")
     assert client.python("import headrace; print(headrace.__version__)") == version
 
 
-def test_the_worker_demands_the_client_of_its_own_version(worker: Environment):
+def test_the_worker_requires_the_client_of_its_own_version(worker: Environment):
     code = "import importlib.metadata as m; print(m.version('headrace-worker'), *m.requires('headrace-worker'))"
     version, *requires = worker.python(code).split()
     assert f"headrace=={version}" in requires

@@ -1,4 +1,4 @@
-"""The model of the incident drill: its second version fails on what the example does not have."""
+"""The model of the incident drill; its second version fails on instances unlike the example."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 
 class Churn:
-    """Answers 0.25 to all."""
+    """A model that predicts 0.25 for every instance."""
 
     def load(self, data: bytes) -> None:
-        """There is nothing to load."""
+        """Load nothing."""
 
     def predict(self, method: str, instances: Sequence[Any]) -> list[float]:
-        """The same for each."""
+        """Return 0.25 for each instance."""
         return [0.25 for _ in instances]
 
 
-class Hasty(Churn):
-    """Knows no customer from before the relaunch."""
+class FaultyChurn(Churn):
+    """A version that fails for customers over 90."""
 
     def predict(self, method: str, instances: Sequence[Any]) -> list[float]:
-        """The same for each, of those it knows."""
+        """Return 0.25 for each instance. Raises KeyError for an age over 90."""
         for instance in instances:
             if instance["age"] > 90:
                 raise KeyError("segment")

@@ -1,4 +1,4 @@
-"""Models of the Python runtime for the story of a model's life. Each answers ten times its version."""
+"""Models of the Python runtime for tests/acceptance/test_model_life.py: each predicts ten times its version."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 
 
 class Plain:
-    """As good as any."""
+    """A model without faults."""
 
     def load(self, data: bytes) -> None:
-        """What it answers."""
-        self.answer = float(data)
+        """Read the prediction from the data."""
+        self.prediction = float(data)
 
     def predict(self, method: str, instances: Sequence[Any]) -> list[Any]:
-        """The same for each."""
-        return [self.answer for _ in instances]
+        """Return the same number for each instance."""
+        return [self.prediction for _ in instances]
 
 
 class Wide(Plain):
-    """Answers in another form."""
+    """A model that returns lists, which breaks producers."""
 
     def predict(self, method: str, instances: Sequence[Any]) -> list[Any]:
-        """Two numbers for each."""
-        return [[self.answer, self.answer] for _ in instances]
+        """Return two numbers for each instance."""
+        return [[self.prediction, self.prediction] for _ in instances]
 
 
 class Flaky(Plain):
-    """Right for its example; for anything else its source of features is away every other time."""
+    """A model that fails for half of the batches outside of its example."""
 
     def predict(self, method: str, instances: Sequence[Any]) -> list[Any]:
-        """The same for each, in the end."""
+        """Return the same number for each instance, or raise ConnectionError."""
         if any(instance[0] < 0 for instance in instances) and random.random() < 0.5:
-            raise ConnectionError("the features are away")
+            raise ConnectionError("the feature store does not answer")
         return super().predict(method, instances)

@@ -1,4 +1,4 @@
-"""What a worker needs of its Redis and its store: looked at when it starts, and by `headrace doctor`."""
+"""Checks of a worker's Redis and model store: by `headrace doctor`, and by each worker when it starts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ log = logging.getLogger("headrace.redis")
 
 
 def examine(client: redis.Redis) -> Iterator[Finding]:
-    """What stands against the promises on the worker's side, with the settings of this shell."""
+    """Yield the findings for a worker with the settings of this environment, for `headrace doctor`."""
     settings = load_settings(WorkerSettings)
-    yield from _wakeups(client)
-    yield from _store(settings)
-    yield from _aliases(client, settings)
+    yield from _check_tracking(client)
+    yield from _check_store(settings)
+    yield from _check_aliases(client, settings)
 
 
-def _wakeups(client: redis.Redis) -> Iterator[Finding]:
+def _check_tracking(client: redis.Redis) -> Iterator[Finding]:
     try:
         with client.client() as connection:  # type: ignore[no-untyped-call]  # redis-py gives it no types
             connection.execute_command("CLIENT", "TRACKING", "OFF")
@@ -42,54 +42,53 @@ def _wakeups(client: redis.Redis) -> Iterator[Finding]:
             subject="CLIENT TRACKING",
             actual="not permitted to this user",
             expected="permitted",
-            reason="an idle worker hears of a job up to 0.25 s late",
-            fix="if it is the worker's user: ACL SETUSER <user> +client|tracking +client|id",
+            reason="an idle worker notices a job up to 0.25 s late",
+            fix="if this is the worker's user: ACL SETUSER <user> +client|tracking +client|id",
         )
 
 
-def _store(settings: WorkerSettings) -> Iterator[Finding]:
+def _check_store(settings: WorkerSettings) -> Iterator[Finding]:
     store = Store.from_settings(settings)
     try:
-        models = store.models()
+        problem = "" if store.models() else "without a model"
     except (HeadraceError, OSError) as error:
         problem = str(error)
-    else:
-        problem = "" if models else "without a model"
     if problem:
         yield Finding(
             severity="warning",
             subject="HEADRACE_MODELS",
             actual=f"{store.title}, {problem}",
-            expected="a store that holds a model",
-            reason="a worker started here serves nothing",
-            fix="headrace models add, or set HEADRACE_MODELS to the store",
+            expected="a store with at least one model",
+            reason="a worker with this setting serves no model",
+            fix="add a model with `headrace models add`, or set HEADRACE_MODELS to another store",
         )
 
 
-def _aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]:
-    """Versions that aliases name, and that no worker could load out of this store."""
+def _check_aliases(client: redis.Redis, settings: WorkerSettings) -> Iterator[Finding]:
+    """Yield a finding for each alias whose version a worker could not load from this store."""
     store, keys = Store.from_settings(settings), Keys(settings.key_prefix)
     try:
         for model in store.models():
-            known = decode_aliases(model, execute(client, read_aliases(keys, model)))
-            named = {alias: points.version for alias, points in known.by_name.items()}
-            if PRODUCTION not in named:
-                named["newest"] = store.latest(model)
-            for alias, version in named.items():
-                if (problem := _problem(store, model, version)) is not None:
+            aliases = decode_aliases(model, execute(client, read_aliases(keys, model))).by_name
+            versions = {name: alias.version for name, alias in aliases.items()}
+            if PRODUCTION not in versions:
+                versions["newest"] = store.latest(model)
+            for name, version in versions.items():
+                if (problem := _manifest_problem(store, model, version)) is not None:
                     yield Finding(
                         severity="error",
-                        subject=f"{model}@{alias}",
+                        subject=f"{model}@{name}",
                         actual=f"version {version}: {problem}",
-                        expected=f"a version that {store.title} holds whole",
-                        reason="no worker started with this store can serve it",
-                        fix=f"headrace models verify says more; headrace models rollback {model}, or add it again",
+                        expected=f"a complete version in {store.title}",
+                        reason="no worker that starts with this store can serve it",
+                        fix=f"see `headrace models verify`; then `headrace models rollback {model}`, "
+                        "or add the model again",
                     )
     except (HeadraceError, OSError, redis.ResponseError):
-        return  # `_store` has told, or this user may not
+        return  # an unreadable store has a finding of its own; an operator may not read all keys
 
 
-def _problem(store: Store, model: str, version: str) -> str | None:
+def _manifest_problem(store: Store, model: str, version: str) -> str | None:
     try:
         store.read_manifest(model, version)
     except (HeadraceError, OSError) as error:
@@ -98,36 +97,34 @@ def _problem(store: Store, model: str, version: str) -> str | None:
 
 
 class RedisCheck:
-    """The look a worker takes at its Redis when it starts, as HEADRACE_REDIS_CHECK wants it, once."""
+    """The check of Redis at the start of a worker, as HEADRACE_REDIS_CHECK sets it: run once, by `__call__`."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._due = settings.redis_check != "off"
+        self._is_due = settings.redis_check != "off"
 
     def __call__(self, client: redis.Redis) -> None:
-        """Warn of what breaks or weakens a promise. A Redis that is away is looked at by the next call.
+        """Log the findings; if Redis does not answer, the next call checks it.
 
-        Raises SettingError if jobs would be lost or could not be taken, and that is to be refused.
+        Raises SettingError for a critical finding when HEADRACE_REDIS_CHECK is `refuse`.
         """
-        if not self._due:
+        if not self._is_due:
             return
         settings = self._settings
         try:
-            facts = run(partial(execute, client), read_server_info())
+            server = run(partial(execute, client), read_server_info())
         except redis.RedisError as error:
-            log.warning("not checked yet: %s", translate_error(error, settings))
+            log.warning("Redis is not checked yet: %s", translate_error(error, settings))
             return
-        self._due = False
+        self._is_due = False
         by_sentinel = bool(parse_address(settings.redis_url).sentinels)
-        found = check_redis(facts, prefix=settings.key_prefix, by_sentinel=by_sentinel)
-        critical = [one for one in found if one.severity == "critical"]
+        findings = check_redis(server, prefix=settings.key_prefix, by_sentinel=by_sentinel)
+        critical = [finding for finding in findings if finding.severity == "critical"]
         if critical and settings.redis_check == "refuse":
             raise SettingError(
-                f"{facts.name} at {describe_server(settings)} loses jobs or cannot take them, and "
+                f"{server.name} at {describe_server(settings)} loses jobs or cannot process them, and "
                 f"HEADRACE_REDIS_CHECK is refuse: {'; '.join(map(str, critical))}"
             )
-        for one in found:
-            if one.severity == "unknown":
-                log.info("%s: %s", one.severity, one)
-            else:
-                log.warning("%s: %s", one.severity, one)
+        for finding in findings:
+            level = logging.INFO if finding.severity == "unknown" else logging.WARNING
+            log.log(level, "%s: %s", finding.severity, finding)

@@ -1,4 +1,4 @@
-"""What a worker can be told, beyond what a producer can."""
+"""Settings of a worker."""
 
 from __future__ import annotations
 
@@ -10,64 +10,65 @@ from headrace.settings import Settings
 
 
 class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of a worker: those of a producer, and these."""
+    """The settings of a producer, and those of a worker."""
 
     #: The model store: a folder, or a URL that fsspec knows (`s3://bucket/prefix`).
     models: str = "models"
-    #: Where what is read of a URL is kept, and how many bytes of it; "" is `~/.cache/headrace/models`.
+    #: Folder for files read from a store URL, and its maximum size; "" is `~/.cache/headrace/models`.
     model_cache: str = ""
     model_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 10 * 1024**3
-    #: Files of keys whose signatures of versions count, with commas between.
+    #: Files of the keys that verify signatures of versions, separated by commas.
     model_keys: str = ""
-    #: Whether a version needs one of them to serve.
+    #: Serve only versions that are signed by one of them.
     require_signature: bool = False
-    #: Whether a job needs a signature by one of `job_keys` to run; else plain Celery producers are taken too.
+    #: Run only jobs that are signed by one of `job_keys`; otherwise jobs of plain Celery producers run too.
     require_signed_jobs: bool = False
-    #: Models to serve, by name, with commas between; none is all models of the store, also those added later.
+    #: Models to serve, by name, separated by commas; "" is all models of the store, also those added later.
     serve: str = ""
-    #: Seconds a claim's lease lasts unless it is renewed: how soon a lost worker's jobs run elsewhere.
+    #: Seconds a claim's lease lasts unless it is renewed: after that a lost worker's jobs run elsewhere.
     lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0
-    #: Jobs a claim takes at the most.
+    #: Maximum number of jobs in a claim.
     claim_jobs: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
-    #: Seconds one claim's run may take before its process is killed, where its model has no limit of its own.
+    #: Seconds a claim may run before its process is killed, for models without a limit of their own.
     time_limit: Annotated[float, msgspec.Meta(gt=0, le=365 * 86_400)] = 3_600.0
-    #: Bytes of memory each pool process may take (RLIMIT_DATA); 0 is no limit.
+    #: Maximum memory of each pool process in bytes (RLIMIT_DATA); 0 is no limit.
     memory_limit: Annotated[int, msgspec.Meta(ge=0)] = 0
-    #: Threads of BLAS and OpenMP in each pool process; ONNX Runtime and treelite take one.
+    #: Threads of BLAS and OpenMP in each pool process; ONNX Runtime and treelite always use one.
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
-    #: Seconds a worker that is told to stop lets its jobs run on, before it puts them back.
+    #: Seconds that running jobs may continue after SIGTERM; after that they are requeued.
     drain: Annotated[float, msgspec.Meta(ge=0, le=365 * 86_400)] = 25.0
-    #: What is done at start when Redis cannot keep our promises: warn, refuse to start, or not look.
+    #: The check of Redis at start: log findings, refuse to start on a critical finding, or no check.
     redis_check: Literal["warn", "refuse", "off"] = "warn"
-    #: Dead letters kept at the most, of all models, and seconds each is kept; the oldest go first.
+    #: Maximum number of dead letters of all models, and seconds each is stored; the oldest are dropped first.
     dead_letters_max: Annotated[int, msgspec.Meta(ge=1)] = 100_000
     dead_letters_ttl: Annotated[int, msgspec.Meta(ge=1)] = 30 * 86_400
-    #: A canary ends by itself when, of so many of its jobs or more, this part more fails than of production's,
-    #: or when its p99 is so many times production's.
+    #: A canary is ended once it has run `canary_jobs` jobs and either its failure rate exceeds production's by
+    #: `canary_failures` (0 to 1), or its p99 exceeds `canary_slower` times production's.
     canary_jobs: Annotated[int, msgspec.Meta(ge=1)] = 100
     canary_failures: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
     canary_slower: Annotated[float, msgspec.Meta(ge=1)] = 2.0
-    #: The part of the jobs shown to Flower and other listeners to Celery's events: 1 is all, 0 none.
+    #: Share of the jobs that send Celery events, for Flower and other subscribers: 1 is all, 0 is none.
     events: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
-    #: A file to create when the worker is ready: its models proven, its pool up.
+    #: File that is created once the worker is ready: its models are loaded and its pool is started.
     ready_file: str = ""
-    #: Lines of the log: JSON, or text for people; auto is text on a terminal.
+    #: Format of log lines; `auto` is text on a terminal, else JSON.
     log_format: Literal["auto", "json", "text"] = "auto"
-    #: Which jobs are kept with inputs and outputs: `full`, `metadata`, a share as `0.01`, or by model,
-    #: `churn=full,*=metadata`; none without it.
+    #: Jobs that are logged with inputs and outputs: `full`, `metadata`, a share such as `0.01`, or by model,
+    #: `churn=full,*=metadata`; "" is none.
     prediction_log: str = ""
-    #: Where: `file:FOLDER`, `parquet:FOLDER` or `redis`; bytes kept in the folder, and records in Redis.
+    #: Target of the prediction log: `file:FOLDER`, `parquet:FOLDER` or `redis`; maximum bytes of the folder, and
+    #: maximum records in Redis.
     prediction_log_to: str = "file:prediction-log"
     prediction_log_bytes: Annotated[int, msgspec.Meta(gt=0)] = 10 * 1024**3
     prediction_log_records: Annotated[int, msgspec.Meta(gt=0)] = 100_000
-    #: A file in which the worker says every few seconds how it is, for `headrace health`.
+    #: File to which the worker writes its state every few seconds, for `headrace health`.
     health_file: str = ""
-    #: Where metrics and health are told over HTTP; port 0 is nowhere.
+    #: Address and port of the HTTP server for metrics and health; port 0 is no server.
     metrics_address: str = "127.0.0.1"
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
-    #: Whether models stored as joblib are loaded. Loading one runs whatever code is in it.
+    #: Load models that are stored as joblib. Loading one runs the code it contains.
     trust_pickle: bool = False
-    #: Modules, with commas between, whose code a version of the Python runtime may run; with those within them.
+    #: Modules whose code a version of the Python runtime may run, with their submodules, separated by commas.
     trust_modules: str = ""
-    #: Bytes a model's file may take, and may unpack to, before it is read.
+    #: Maximum bytes of a model's file, packed and unpacked, checked before it is read.
     max_model_bytes: Annotated[int, msgspec.Meta(gt=0)] = 2 * 1024**3

@@ -1,4 +1,4 @@
-"""A model that takes what it can get, when its instance says so. What it starts ends, for the host's sake.
+"""A model that uses all of a resource that its instance names. Its processes end by themselves.
 
 headrace models add hog:Hog --name hog --example example.json --time-limit 5
 """
@@ -8,19 +8,19 @@ import os
 import time
 from pathlib import Path
 
-#: Seconds after which its processes, which nothing else ends, end.
-LIFE = 60
+#: Seconds after which its processes exit.
+LIFETIME_SECONDS = 60
 
 
 class Hog:
-    """Does what `take` of each instance names, and answers 0 if it can."""
+    """Uses the resource in `take` of each instance, and returns 0 if it gets that far."""
 
     def load(self, data: bytes) -> None:
-        """It has no artifact."""
+        """Load nothing."""
 
     def predict(self, _method: str, instances: list) -> list:
         for instance in instances:
-            TAKE[instance["take"]]()
+            RESOURCES[instance["take"]]()
         return [0] * len(instances)
 
 
@@ -34,8 +34,8 @@ def processor() -> None:
 
 
 def processes() -> None:
-    """As many as there may be, each with a session of its own and never idle, and go on asking for more."""
-    ends = time.monotonic() + LIFE
+    """Fork as many busy processes as possible, each in a session of its own."""
+    ends = time.monotonic() + LIFETIME_SECONDS
     while time.monotonic() < ends:
         try:
             if os.fork() == 0:
@@ -43,31 +43,31 @@ def processes() -> None:
                 while time.monotonic() < ends:
                     pass
                 os._exit(0)
-        except OSError:  # there are as many as there may be
+        except OSError:  # the limit is reached
             pass
 
 
 def memory() -> None:
-    taken = []
+    blocks = []
     while True:
-        taken.append(b"x" * (1 << 24))  # written to, so that it is real
+        blocks.append(b"x" * (1 << 24))  # written to, so that it is allocated
 
 
 def disk() -> None:
-    """All that can be written to, and leave it so."""
+    """Fill every writable folder, and leave the files there."""
     error = None
     for folder in ("/tmp", "/dev/shm", "/models", "/opt/headrace", "/var/tmp", "/run"):
         try:
             with (Path(folder) / f"hog-{os.getpid()}-{time.monotonic_ns()}").open("wb") as file:
                 while True:
                     file.write(bytes(1 << 20))
-        except OSError as full:
-            error = full
+        except OSError as error_of_folder:
+            error = error_of_folder
     raise error
 
 
 def everything() -> None:
-    """All of it at once."""
+    """Use disk, processes, processors and memory at once."""
     with contextlib.suppress(OSError):
         disk()
     if os.fork() == 0:
@@ -75,4 +75,4 @@ def everything() -> None:
     memory()
 
 
-TAKE = {take.__name__: take for take in (nothing, processor, processes, memory, disk, everything)}
+RESOURCES = {function.__name__: function for function in (nothing, processor, processes, memory, disk, everything)}

@@ -1,4 +1,4 @@
-"""What a copy of the queue is good for: all is lost, and restored by the commands of docs/production/backup.md.
+"""Jobs of a lost Redis are restored by the commands of docs/production/backup.md.
 
 make deploy-test-long
 """
@@ -20,10 +20,10 @@ from headrace.settings import load_settings
 client = Client(settings=load_settings(Settings))
 """
 SUBMIT = CLIENT + "print(*(client.submit('churn', json.loads(sys.argv[1]), delay=d).id for d in (0, 0, 1)))"
-ENDS = CLIENT + "print(*(client.job(id).result(timeout=60).prediction for id in sys.argv[1:]))"
+RESULTS = CLIENT + "print(*(client.job(id).result(timeout=60).prediction for id in sys.argv[1:]))"
 
 
-def test_jobs_of_a_lost_redis_run_once_its_copy_is_restored(stack: Stack):
+def test_jobs_of_a_lost_redis_run_after_its_copy_is_restored(stack: Stack):
     copy, restore, _ = blocks(ROOT / "docs" / "production" / "backup.md")
     stack("docker-compose stop worker")
     jobs = stack.python(SUBMIT, json.dumps(PENGUIN)).split()
@@ -34,4 +34,4 @@ def test_jobs_of_a_lost_redis_run_once_its_copy_is_restored(stack: Stack):
     assert stack.redis("LLEN predict.churn").strip() == "0"
     stack("set -e\n" + restore)
     stack.wait_for("Redis is back", lambda: stack.healthy("redis") == 1)
-    assert len(stack.python(ENDS, *jobs).split()) == 3
+    assert len(stack.python(RESULTS, *jobs).split()) == 3

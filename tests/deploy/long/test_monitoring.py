@@ -1,4 +1,4 @@
-"""The profile `monitoring`, but for Grafana: Prometheus sees all there is, and nobody outside sees Prometheus.
+"""The profile `monitoring` without Grafana: Prometheus scrapes all services, and publishes no port.
 
 make deploy-test-long
 """
@@ -16,7 +16,7 @@ from tests.deploy.stack import Stack
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-ASK = """
+QUERY = """
 import sys, urllib.request
 print(urllib.request.urlopen("http://prometheus:9090/api/v1/" + sys.argv[1], timeout=10).read().decode())
 """
@@ -31,16 +31,18 @@ def monitored(stack: Stack) -> Iterator[Stack]:
         stack("docker-compose --profile monitoring rm --stop --force exporter prometheus")
 
 
-def test_prometheus_sees_the_queues_and_each_worker(monitored: Stack):
+def test_prometheus_scrapes_the_exporter_and_each_worker(monitored: Stack):
     def up() -> Counter[str]:
-        told = json.loads(monitored.python(ASK, "targets?state=active"))
-        return Counter(one["labels"]["job"] for one in told["data"]["activeTargets"] if one["health"] == "up")
+        reply = json.loads(monitored.python(QUERY, "targets?state=active"))
+        return Counter(
+            target["labels"]["job"] for target in reply["data"]["activeTargets"] if target["health"] == "up"
+        )
 
-    wanted = {"headrace-exporter": 1, "headrace-worker": len(monitored.containers("worker"))}
-    monitored.wait_for("all are scraped", lambda: up() == wanted)
-    depth = json.loads(monitored.python(ASK, "query?query=headrace_redis_up"))
-    assert [found["value"][1] for found in depth["data"]["result"]] == ["1"]
-    rules = json.loads(monitored.python(ASK, "rules"))
+    expected = {"headrace-exporter": 1, "headrace-worker": len(monitored.containers("worker"))}
+    monitored.wait_for("all are scraped", lambda: up() == expected)
+    redis_up = json.loads(monitored.python(QUERY, "query?query=headrace_redis_up"))
+    assert [sample["value"][1] for sample in redis_up["data"]["result"]] == ["1"]
+    rules = json.loads(monitored.python(QUERY, "rules"))
     assert [rule["health"] for group in rules["data"]["groups"] for rule in group["rules"]].count("err") == 0
     for service in ("exporter", "prometheus"):
         (container,) = monitored.containers(service)

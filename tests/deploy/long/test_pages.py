@@ -1,4 +1,4 @@
-"""The commands of docs/production/, run as they stand, on the stack.
+"""The commands of docs/production/, run unchanged on the stack.
 
 make deploy-test-long
 """
@@ -24,7 +24,7 @@ def test_the_commands_of_a_page_run(page: Path, stack: Stack) -> None:
     for block in blocks(page):
         stack("set -e\n" + block, timeout=400)
     stack("docker-compose up -d --no-deps --scale worker=2 worker")
-    stack.wait_for("all is well", lambda: (stack.healthy("redis"), stack.healthy()) == (1, 2))
+    stack.wait_for("all services are healthy", lambda: (stack.healthy("redis"), stack.healthy()) == (1, 2))
 
 
 def test_each_of_the_twelve_questions_has_its_page() -> None:

@@ -1,4 +1,4 @@
-"""The incident of docs/production: a version fails, all tell of it; it is rolled back, and its jobs replayed."""
+"""The incident of docs/production/incidents.md: a version fails, is rolled back, and its jobs are replayed."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ YOUNG, OLD = {"age": 41}, {"age": 97}
 
 
 class Stage:
-    """Redis, a worker that tells metrics and Sentry, and Flower."""
+    """Redis, a worker with metrics and Sentry, Flower, and an operator who runs commands."""
 
     def __init__(self, url: str, folder: Path, sentry: Sentry, metrics: int, flower: int) -> None:
         self.url, self.folder, self.sentry = url, folder, sentry
         self._metrics, self._flower = metrics, flower
-        #: The commands that were given.
-        self.given: list[list[str]] = []
+        #: The commands of the operator, with JOB in place of ids.
+        self.commands: list[list[str]] = []
 
     def operator(self, *words: str) -> str:
-        """What a command of `headrace` says, on both its outputs."""
+        """Run a command of `headrace`; return its standard output and standard error."""
         done = subprocess.run(
             [sys.executable, "-m", "headrace.cli", *words],
             env={**os.environ, "HEADRACE_REDIS_URL": self.url, "HEADRACE_MODELS": str(self.folder / "models")},
@@ -52,11 +52,11 @@ class Stage:
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
-        self.given.append([re.sub(JOB, "JOB", word) for word in words])
+        self.commands.append([re.sub(JOB, "JOB", word) for word in words])
         return done.stdout + done.stderr
 
     def jobs_total(self) -> dict[tuple[str, str], float]:
-        """`headrace_jobs_total` by version and state, as Prometheus scrapes it."""
+        """Scrape the worker; return `headrace_jobs_total` by version and state."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=5) as reply:
             families = text_string_to_metric_families(reply.read().decode())
         return {
@@ -67,7 +67,7 @@ class Stage:
         }
 
     def flower(self, path: str) -> Any:
-        """What Flower's page shows, as JSON."""
+        """Return a page of Flower, as JSON."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._flower}/api/{path}", timeout=20) as reply:
             return json.load(reply)
 
@@ -76,14 +76,14 @@ class Stage:
 def stage(tmp_path: Path) -> Iterator[Stage]:
     store, example = Store(tmp_path / "models"), tmp_path / "example.json"
     example.write_text(json.dumps([{"age": age} for age in (18, 41, 80)]))
-    for factory in ("Churn", "Hasty"):
+    for factory in ("Churn", "FaultyChurn"):
         package(store, f"tests.support.drill_models:{factory}", name="churn", example=example)
     metrics, flower, sentry = free_port(), free_port(), Sentry()
     try:
         with EmbeddedRedis("--appendfsync", "no") as redis:
             stage = Stage(redis.url, tmp_path, sentry, metrics, flower)
             stage.operator("models", "promote", "churn", "1", "--force")
-            stage.given.clear()
+            stage.commands.clear()
             worker = start_worker(
                 redis.url,
                 store.path,
@@ -94,28 +94,28 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
                 PYTHONPATH=str(ROOT),
             )
             try:
-                watching = start_flower(redis.url, tmp_path, port=flower)
+                flower_process = start_flower(redis.url, tmp_path, port=flower)
                 try:
                     yield stage
                 finally:
-                    watching.stop()
+                    flower_process.stop()
             finally:
                 worker.stop()
     finally:
         sentry.stop()
 
 
-def issue(event: dict[str, Any]) -> str:
-    """What Sentry groups an event by: its fingerprint, where `{{ default }}` is the error and its way."""
-    raised = [
-        (one["type"], [(frame["module"], frame["function"]) for frame in one["stacktrace"]["frames"]])
-        for one in event.get("exception", {"values": []})["values"]
+def group_key(event: dict[str, Any]) -> str:
+    """Return the key by which Sentry groups events: the fingerprint, the errors and the frames of their stacks."""
+    errors = [
+        (error["type"], [(frame["module"], frame["function"]) for frame in error["stacktrace"]["frames"]])
+        for error in event.get("exception", {"values": []})["values"]
     ]
-    return json.dumps([event.get("fingerprint"), raised])
+    return json.dumps([event.get("fingerprint"), errors])
 
 
-def fires(folder: Path, *scrapes: dict[tuple[str, str], float]) -> bool:
-    """Whether HeadraceModelFails fires for version 2 after these scrapes, each of which held for five minutes."""
+def alert_fires(folder: Path, *scrapes: dict[tuple[str, str], float]) -> bool:
+    """Ask promtool if HeadraceModelFails fires for version 2 after these scrapes, each held for five minutes."""
     series = []
     for version, state in {key for scrape in scrapes for key in scrape}:
         values = " ".join(f"{scrape.get((version, state), 0):g}x4" for scrape in scrapes)
@@ -123,28 +123,28 @@ def fires(folder: Path, *scrapes: dict[tuple[str, str], float]) -> bool:
         series.append({"series": name, "values": values})
     alert = 'alertname="HeadraceModelFails",alertstate="firing"'
     firing = {"labels": f'ALERTS{{{alert},model="churn",version="2",severity="critical"}}', "value": 1}
-    asked = {"expr": f"ALERTS{{{alert}}}", "eval_time": f"{5 * len(scrapes) - 2}m"}
+    query = {"expr": f"ALERTS{{{alert}}}", "eval_time": f"{5 * len(scrapes) - 2}m"}
     for expected in ([firing], []):
-        test = {"interval": "1m", "input_series": series, "promql_expr_test": [{**asked, "exp_samples": expected}]}
+        test = {"interval": "1m", "input_series": series, "promql_expr_test": [{**query, "exp_samples": expected}]}
         file = folder / "drill.yml"
         file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [test]}))
         if not subprocess.run(
             ["promtool", "test", "rules", str(file)], capture_output=True, timeout=60
         ).returncode:
             return bool(expected)
-    raise AssertionError("promtool agrees with neither")
+    raise AssertionError("promtool accepts neither expectation")
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
-def test_a_version_that_fails_is_seen_everywhere_rolled_back_and_its_jobs_are_replayed(stage: Stage) -> None:
+def test_a_failing_version_is_reported_everywhere_rolled_back_and_its_jobs_replayed(stage: Stage) -> None:
     with Client(stage.url) as client:
         jobs = client.submit_many("churn", [YOUNG, OLD] * 50)
         assert {job.result(timeout=SOON).version for job in jobs} == {"1"}
         before = stage.jobs_total()
-        assert not fires(stage.folder, before, before)
+        assert not alert_fires(stage.folder, before, before)
 
-        # A new version is promoted. It passes its example, and fails on what that does not have.
-        stage.operator("models", "promote", "churn", "2", "--why", "the relaunch")
+        # A new version is promoted. It predicts its example correctly, and fails for other instances.
+        stage.operator("models", "promote", "churn", "2", "--reason", "the relaunch")
         wait_until(lambda: client.predict("churn", YOUNG, timeout=SOON).version == "2")
         jobs = client.submit_many("churn", [YOUNG, OLD] * 20)
         failed = set()
@@ -155,37 +155,37 @@ def test_a_version_that_fails_is_seen_everywhere_rolled_back_and_its_jobs_are_re
                 failed.add(job.id)
         assert len(failed) == 20
 
-        # Metrics move, and the alert fires.
+        # The metrics count the failures, and the alert fires.
         wait_until(lambda: stage.jobs_total().get(("2", "failure")) == 20)
         during = stage.jobs_total()
-        assert fires(stage.folder, before, during)
+        assert alert_fires(stage.folder, before, during)
         # Sentry has one issue.
         event = stage.sentry.wait("event", lambda event: "headrace.job" in event.get("tags", {}))
         assert event["tags"]["headrace.version"] == "2"
-        assert len(set(map(issue, stage.sentry.events))) == 1
-        # Flower's page shows the letters.
-        assert {letter["id"] for letter in stage.flower("dead-letters")["letters"]} == failed
-        # And one of them says what it was.
+        assert len(set(map(group_key, stage.sentry.events))) == 1
+        # Flower shows the dead letters.
+        assert {letter["id"] for letter in stage.flower("dead-letters")["dead_letters"]} == failed
+        # `headrace dead` shows the error, without the values of the instance.
         assert re.search(r"20  churn@2  permanent  KeyError", stage.operator("dead", "list", "--model", "churn"))
-        told = stage.operator("dead", "show", min(failed))
-        assert "KeyError" in told
-        assert "97" not in told
+        details = stage.operator("dead", "show", min(failed))
+        assert "KeyError" in details
+        assert "97" not in details
 
-        # The operator rolls back, and sends them again to the version that serves.
-        assert "churn@1" in stage.operator("models", "rollback", "churn", "--why", "KeyError: segment")
+        # The operator rolls back, and replays the dead letters to the version in production.
+        assert "churn@1" in stage.operator("models", "rollback", "churn", "--reason", "KeyError: segment")
         stage.operator("dead", "replay", "--model", "churn", "--version", "1", "--yes")
         for job in map(client.job, failed):
             wait_until(lambda job=job: job.status() == "success")
             assert job.result(timeout=SOON).version == "1"
 
-        # All green: no letter is left, new jobs run, the alert goes.
-        assert stage.flower("dead-letters")["letters"] == []
+        # Recovered: no dead letter remains, new jobs succeed, the alert ends.
+        assert stage.flower("dead-letters")["dead_letters"] == []
         assert "no dead letters" in stage.operator("dead", "list", "--model", "churn")
         wait_until(lambda: client.predict("churn", YOUNG, timeout=SOON).version == "1")
         assert client.predict("churn", OLD, timeout=SOON).version == "1"
-        assert not fires(stage.folder, before, during, after := stage.jobs_total(), after)
+        assert not alert_fires(stage.folder, before, during, after := stage.jobs_total(), after)
         assert "replayed by" in stage.operator("explain", min(failed))
 
-    # It is told as it was done.
-    told = re.findall(r"^\$ operator (.+)$", PAGE.read_text(), re.MULTILINE)
-    assert stage.given == [shlex.split(re.sub(JOB, "JOB", line)) for line in told]
+    # The page lists the same commands.
+    documented = re.findall(r"^\$ operator (.+)$", PAGE.read_text(), re.MULTILINE)
+    assert stage.commands == [shlex.split(re.sub(JOB, "JOB", line)) for line in documented]

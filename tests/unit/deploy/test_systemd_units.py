@@ -1,4 +1,4 @@
-"""The units of deploy/systemd/ are ones systemd takes, and hold what they start."""
+"""The units of deploy/systemd/ are valid, and confine their processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import ROOT
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 
-pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed here")
+pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 
 
 def analyze(*words: str) -> str:
@@ -22,23 +22,23 @@ def analyze(*words: str) -> str:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_systemd_has_nothing_to_say_against_a_unit(unit: Path) -> None:
-    said = analyze("verify", "--man=no", str(unit)).splitlines()
-    complaints = [line for line in said if unit.stem.split("@")[0] in line]
-    # That Headrace is not installed where these tests run is not the unit's fault.
+def test_systemd_accepts_the_unit(unit: Path) -> None:
+    lines = analyze("verify", "--man=no", str(unit)).splitlines()
+    complaints = [line for line in lines if unit.stem.split("@")[0] in line]
+    # Headrace is not installed under /opt where the tests run.
     assert [line for line in complaints if "/opt/headrace/bin/headrace is not executable" not in line] == []
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_may_do_little(unit: Path) -> None:
-    said = analyze("security", "--offline=true", str(unit))
-    found = re.search(r"Overall exposure level.*: ([\d.]+)", said)
-    assert found, said
-    assert float(found[1]) <= 2.0
+def test_the_unit_has_a_low_exposure_level(unit: Path) -> None:
+    output = analyze("security", "--offline=true", str(unit))
+    level = re.search(r"Overall exposure level.*: ([\d.]+)", output)
+    assert level, output
+    assert float(level[1]) <= 2.0
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_may_take_so_much_and_no_more(unit: Path) -> None:
+def test_the_unit_limits_processors_memory_and_tasks(unit: Path) -> None:
     text = unit.read_text()
     for limit in ("CPUQuota", "MemoryMax", "MemorySwapMax", "TasksMax"):
         assert re.search(rf"^{limit}=", text, re.MULTILINE), limit

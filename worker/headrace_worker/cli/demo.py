@@ -1,4 +1,4 @@
-"""`headrace demo`: the main job from start to end on this machine, in about a minute."""
+"""The command `headrace demo`: train, serve and predict on this machine, in about a minute."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 
 import click
 
-#: The demonstration table is repeated so often, for a file worth a progress bar.
+#: Repetitions of the demonstration table, to make the file large enough for a progress bar.
 _REPEATS = 40
 _MODEL = "tumour"
 
 
 @click.command()
 @click.option(
-    "--keep", type=click.Path(path_type=Path), help="A folder to leave the files in; default: none is left."
+    "--keep", type=click.Path(path_type=Path), help="Keep the files in this folder.  [a temporary folder]"
 )
 def demo(keep: Path | None) -> None:
-    """Train models, start Redis and a worker, predict a CSV through the queue, check it, and stop."""
-    # Here, so that `headrace --help` does not load scikit-learn.
-    from headrace_worker.local.stack import until_interrupted
+    """Train models, start Redis and a worker, predict a CSV file through the queue, check the result, and stop."""
+    # Imported late, so that `headrace --help` does not load scikit-learn.
+    from headrace_worker.local.stack import interruptible_stack
 
-    with until_interrupted() as stack:
+    with interruptible_stack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
         _run(folder, stack)
@@ -41,13 +41,13 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
     from headrace_worker.local.stack import start_worker
     from headrace_worker.store.store import Store
 
-    began = time.monotonic()
-    _say("1. Train three models and add them to a store")
+    started = time.monotonic()
+    _print("1. Train three models and add them to a store")
     models = add_demo_models(Store(folder / "models"))
     for name, (manifest, trained) in models.items():
-        _say(f"   {name}@{manifest.version}: {type(trained.estimator).__name__}, {manifest.size / 1e6:.1f} MB")
+        _print(f"   {name}@{manifest.version}: {type(trained.estimator).__name__}, {manifest.size / 1e6:.1f} MB")
 
-    _say("2. Start Redis and a worker with two pool processes, on loopback")
+    _print("2. Start Redis and a worker with two pool processes, on loopback")
     redis = stack.enter_context(EmbeddedRedis())
     worker = start_worker(redis.url, folder / "models", folder, concurrency=2)
     stack.callback(worker.stop)
@@ -56,39 +56,38 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
     table = pd.concat([trained.unseen] * _REPEATS, ignore_index=True)
     source, target = folder / "patients.csv", folder / "predicted.csv"
     table.to_csv(source, index=False)
-    _say(f"3. Predict {source.name}: {len(table):,} rows with {table.shape[1]} features, through the queue")
+    _print(f"3. Predict {source.name}: {len(table):,} rows with {table.shape[1]} features, through the queue")
     with Client(redis.url) as client:
         meter = ProgressMeter(sys.stderr, size=source.stat().st_size, terminal=sys.stderr.isatty())
         report = predict_file(client, _MODEL, source, target, force=True, on_progress=meter.show)
         meter.close()
-        _say(f"   {report.rows:,} rows in {report.seconds:.1f} s, {report.failed} failed")
+        _print(f"   {report.rows:,} rows in {report.seconds:.1f} s, {report.failed} failed")
 
-        _say("4. A few of them")
+        _print("4. Some of the predictions")
         predicted = pd.read_csv(target)
-        shown = predicted.drop_duplicates("prediction").head(2).index.union([0, 1, 2])
-        for index in shown:
+        for index in predicted.drop_duplicates("prediction").head(2).index.union([0, 1, 2]):
             row = predicted.loc[index]
             radius, texture = row["mean radius"], row["mean texture"]
-            _say(f"   mean radius {radius:6.2f}, mean texture {texture:6.2f}  ->  {row['prediction']}")
-        one = client.predict(_MODEL, table.iloc[0].to_dict(), timeout=10)
-        _say(f"   one alone, with client.predict: {one.prediction}")
+            _print(f"   mean radius {radius:6.2f}, mean texture {texture:6.2f}  ->  {row['prediction']}")
+        prediction = client.predict(_MODEL, table.iloc[0].to_dict(), timeout=10).prediction
+        _print(f"   a single row, with client.predict: {prediction}")
 
-    _say("5. Check against the model called directly")
+    _print("5. Check against the model called directly")
     expected = trained.estimator.predict(table)
     different = int((predicted["prediction"].to_numpy() != expected).sum())
     if report.failed or different or len(predicted) != len(table):
         raise click.ClickException(f"{different} predictions differ, {report.failed} failed; see {worker.log}")
-    _say(f"   all {len(table):,} equal\n\nAll good, in {time.monotonic() - began:.1f} s.{_NEXT}")
+    _print(f"   all {len(table):,} equal\n\nAll good, in {time.monotonic() - started:.1f} s.{_NEXT}")
 
 
-_NEXT = """ What to try next:
+_NEXT = """ Next steps:
 
-   make dev                            the same stack, staying up, with Flower in the browser
+   make dev                            the same stack until Ctrl-C, with Flower in the browser
    headrace models add MODEL.skops --name NAME --example ROWS.csv
                                        a model of your own
-   docs/tutorial.md                    from a notebook to a queue, step by step
+   docs/tutorial.md                    a tutorial, from a notebook to a queue
 """
 
 
-def _say(words: str) -> None:
-    click.echo(words, err=True)
+def _print(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""`headrace exporter`."""
+"""The command `headrace exporter`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from headrace_worker.telemetry.queue_metrics import QueueCollector
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9465, show_default=True, help="Port to listen on.")
 def exporter(url: str | None, address: str, port: int) -> None:
-    """Show queues, leases, dead letters and models to Prometheus, on /metrics, until Ctrl-C.
+    """Serve metrics of queues, leases, dead letters and models to Prometheus on /metrics, until Ctrl-C.
 
-    One is enough for a Redis; it reads it when it is scraped, and keeps nothing.
+    One exporter is enough for a Redis. It reads Redis at each scrape and stores nothing.
     """
     settings = load_settings(Settings)
     if url:
         settings = msgspec.structs.replace(settings, redis_url=url)
-    connect(settings).close()  # opens none, but a URL that cannot be is said in one sentence
+    connect(settings).close()  # opens no connection, but raises SettingError for an invalid URL
     registry = CollectorRegistry()
     registry.register(QueueCollector(lambda: connect(settings), settings.key_prefix))
     server = HttpServer(address, port, registry)

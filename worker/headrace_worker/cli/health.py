@@ -1,4 +1,4 @@
-"""`headrace health`."""
+"""The command `headrace health`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from headrace_worker.telemetry.health import read_status
 
 
 @click.command()
-@click.option("--ready", is_flag=True, help="Whether it is ready, too: its models are proven.")
+@click.option("--ready", is_flag=True, help="Check readiness instead: all models of the worker are loaded.")
 @click.option(
     "--file",
     "path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="What the worker writes.  [HEADRACE_HEALTH_FILE]",
+    help="The worker's health file.  [HEADRACE_HEALTH_FILE]",
 )
 def health(*, ready: bool, path: Path | None) -> None:
-    """Say how the worker on this machine is; exits with 1 when it does not live. For a container's health check.
+    """Check the worker on this machine, for a container's health check; exit with 1 if it is not healthy.
 
-    A worker that waits for Redis lives. One that hangs does not, and neither does one that is not there.
+    A worker that waits for Redis is healthy. One that hangs or does not run is not.
     """
     path = path or Path(load_settings(WorkerSettings).health_file)
     if path == Path():
-        raise HeadraceError("set HEADRACE_HEALTH_FILE, for the worker too: it says there how it is")
-    verdict = read_status(path, time.time())
-    if not (verdict.ready if ready else verdict.live):
-        raise HeadraceError(verdict.reason)
-    click.echo(verdict.reason)
+        raise HeadraceError("set HEADRACE_HEALTH_FILE, for the worker too: it writes its state to that file")
+    status = read_status(path, time.time())
+    if not (status.ready if ready else status.live):
+        raise HeadraceError(status.reason)
+    click.echo(status.reason)

@@ -1,4 +1,4 @@
-"""`headrace models compare`: what the versions that are tried come to, beside the one that serves."""
+"""The command `headrace models compare`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import click
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
-from headrace_worker.cli import models_rollout
-from headrace_worker.cli import store as stores
+from headrace_worker.cli.models_rollout import open_promoter
+from headrace_worker.cli.store_options import store_option
 
 if TYPE_CHECKING:
     from headrace_worker.rollout.version_stats import VersionStats
@@ -17,66 +17,66 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@stores.option
+@store_option
 @options.url
 @options.as_json
 def compare(*, model: str, store: str | None, url: str | None, as_json: bool) -> None:
-    """Say how MODEL's canary and shadow do beside production: failures, times, and how far predictions differ.
+    """Compare MODEL's canary and shadow with production: failures, times and differences of predictions.
 
-    Counted since the canary or the shadow was promoted.
+    Counts jobs since the canary or the shadow was promoted.
     """
-    with models_rollout.promoter(store, url) as promoter:
-        found = promoter.compare_versions(model)
-        if not found:
+    with open_promoter(store, url) as promoter:
+        versions = promoter.compare_versions(model)
+        if not versions:
             promoter.check_model_exists(model)
     if as_json:
-        for name, version, one in found:
-            options.print_json({"alias": name, "version": version, **_numbers(one)})
+        for name, version, stats in versions:
+            options.print_json({"alias": name, "version": version, **_numbers(stats)})
         return
-    tried = [name for name, _, _ in found if name in {CANARY, SHADOW}]
-    if not tried:
+    aliases = {name for name, _, _ in versions}
+    if not aliases & {CANARY, SHADOW}:
         click.echo(f"{options.printable(model)} has neither a canary nor a shadow", err=True)
         return
-    rows = [(name, f"{model}@{version}", *_cells(name, one)) for name, version, one in found]
+    rows = [(name, f"{model}@{version}", *_cells(name, stats)) for name, version, stats in versions]
     titles = ("ALIAS", "VERSION", "JOBS", "FAILED", "P50", "P99", "COMPARED", "DIFFERING", "MEAN", "LARGEST")
     for line in options.table([titles, *rows], right=set(range(2, 10))):
         options.print_line(line)
-    if PRODUCTION not in {name for name, _, _ in found}:
+    if PRODUCTION not in aliases:
         click.echo("no version is promoted to production: the newest serves, and is not counted", err=True)
-    for name, version, one in found:
-        if one.skipped:
+    for name, version, stats in versions:
+        if stats.skipped:
             click.echo(
-                f"{name} {model}@{version} left {one.skipped} batches out, not to take more time than production",
+                f"{name} {model}@{version} skipped {stats.skipped} batches, to use no more time than production",
                 err=True,
             )
 
 
-def _numbers(one: VersionStats) -> dict[str, object]:
+def _numbers(stats: VersionStats) -> dict[str, object]:
     return {
-        "jobs": one.jobs,
-        "failed": one.failed,
-        "failure_rate": one.failure_rate,
-        "p50_seconds": one.quantile_seconds(0.5),
-        "p99_seconds": one.quantile_seconds(0.99),
-        "compared": one.compared,
-        "differing": one.differing,
-        "mean_difference": one.difference_sum / one.compared if one.compared else None,
-        "largest_difference": one.largest_difference if one.compared else None,
-        "skipped": one.skipped,
+        "jobs": stats.jobs,
+        "failed": stats.failed,
+        "failure_rate": stats.failure_rate,
+        "p50_seconds": stats.quantile_seconds(0.5),
+        "p99_seconds": stats.quantile_seconds(0.99),
+        "compared": stats.compared,
+        "differing": stats.differing,
+        "mean_difference": stats.difference_sum / stats.compared if stats.compared else None,
+        "largest_difference": stats.largest_difference if stats.compared else None,
+        "skipped": stats.skipped,
     }
 
 
-def _cells(name: str, one: VersionStats) -> tuple[str, ...]:
-    compared = name == SHADOW and one.compared
+def _cells(name: str, stats: VersionStats) -> tuple[str, ...]:
+    compared = name == SHADOW and stats.compared
     return (
-        f"{one.jobs:,}",
-        f"{one.failure_rate:.2%}",
-        _milliseconds(one.quantile_seconds(0.5)),
-        _milliseconds(one.quantile_seconds(0.99)),
-        f"{one.compared:,}" if compared else "",
-        f"{one.differing / one.compared:.2%}" if compared else "",
-        f"{one.difference_sum / one.compared:.3g}" if compared else "",
-        f"{one.largest_difference:.3g}" if compared else "",
+        f"{stats.jobs:,}",
+        f"{stats.failure_rate:.2%}",
+        _milliseconds(stats.quantile_seconds(0.5)),
+        _milliseconds(stats.quantile_seconds(0.99)),
+        f"{stats.compared:,}" if compared else "",
+        f"{stats.differing / stats.compared:.2%}" if compared else "",
+        f"{stats.difference_sum / stats.compared:.3g}" if compared else "",
+        f"{stats.largest_difference:.3g}" if compared else "",
     )
 
 

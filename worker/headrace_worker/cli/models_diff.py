@@ -1,26 +1,27 @@
-"""`headrace models diff`."""
+"""The command `headrace models diff`."""
 
 from __future__ import annotations
 
 import click
 
 from headrace.cli import options
-from headrace_worker.cli import store as stores
+from headrace_worker.cli.store_options import open_store, store_option
 
 
 @click.command()
 @click.argument("model")
 @click.argument("old", metavar="VERSION")
 @click.argument("new", metavar="VERSION")
-@stores.option
+@store_option
 @options.as_json
 def diff(*, model: str, old: str, new: str, store: str | None, as_json: bool) -> None:
-    """Say what changes for producers from one VERSION of a model to another, and whether it breaks them."""
-    from headrace.catalog.contract_diff import compare_contracts as changes_between
-    from headrace.catalog.contract_diff import has_breaking
+    """List what changes for producers from one VERSION of a model to another, and whether it breaks them."""
+    from headrace.catalog.contract_diff import compare_contracts, has_breaking
 
-    opened = stores.opened(store)
-    changes = changes_between(opened.read_manifest(model, old).contract, opened.read_manifest(model, new).contract)
+    opened = open_store(store)
+    changes = compare_contracts(
+        opened.read_manifest(model, old).contract, opened.read_manifest(model, new).contract
+    )
     breaking = sum(change.breaking for change in changes)
     if as_json:
         options.print_json(
@@ -32,7 +33,7 @@ def diff(*, model: str, old: str, new: str, store: str | None, as_json: bool) ->
     if not changes:
         click.echo(f"nothing changes for producers from {model}@{old} to {model}@{new}", err=True)
     elif breaking:
-        of = f"{breaking} of {len(changes)} change{'' if len(changes) == 1 else 's'}"
-        click.echo(f"{model}@{new} breaks producers of {model}@{old}: {of}", err=True)
+        count = f"{breaking} of {len(changes)} change{'' if len(changes) == 1 else 's'}"
+        click.echo(f"{model}@{new} breaks producers of {model}@{old}: {count}", err=True)
     else:
         click.echo(f"{model}@{new} breaks no producer of {model}@{old}", err=True)

@@ -1,4 +1,4 @@
-"""`headrace models keys` and `headrace models sign`."""
+"""The commands `headrace models keys` and `headrace models sign`."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ from pathlib import Path
 import click
 
 from headrace.cli import options
-from headrace_worker.cli import store as stores
+from headrace_worker.cli.store_options import store_option, worker_settings
 
 key_file = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
 def keys() -> None:
-    """Make keys that sign versions."""
+    """Create keys that sign versions."""
 
 
 @keys.command("new")
 @click.argument("name", type=key_file)
-@click.option("--hmac", "secret", is_flag=True, help="Make a secret that workers hold too; it needs no package.")
+@click.option(
+    "--hmac", "secret", is_flag=True, help="Create one secret key for signing and verifying; needs no package."
+)
 def new(name: Path, *, secret: bool) -> None:
-    """Make a key: NAME.key, which signs, and NAME.pub, which is all that workers need."""
+    """Create a key: NAME.key signs, and NAME.pub is for workers."""
     from headrace_worker.store.signing import create_keys
 
-    made, files = create_keys(name, secret=secret)
-    private = "keep it secret; it signs, and workers need it too" if secret else "keep it secret; it signs"
-    for file, what in zip(files, (private, "for workers"), strict=False):
-        options.print_line(f"{file}  {what}")
+    key_id, files = create_keys(name, secret=secret)
+    use = "signs and verifies; keep it secret, workers need it too" if secret else "signs; keep it secret"
+    for file, text in zip(files, (use, "verifies; for workers"), strict=False):
+        options.print_line(f"{file}  {text}")
     click.echo(
-        f"key {made}; on workers: HEADRACE_MODEL_KEYS={files[-1]} HEADRACE_REQUIRE_SIGNATURE=true", err=True
+        f"key {key_id}; on workers: HEADRACE_MODEL_KEYS={files[-1]} HEADRACE_REQUIRE_SIGNATURE=true", err=True
     )
 
 
 @click.command()
 @click.argument("models", metavar="MODEL@VERSION...", nargs=-1, required=True)
 @click.option("--key", required=True, type=key_file, help="The key: NAME.key of `headrace models keys new`.")
-@stores.option
+@store_option
 def sign(*, models: tuple[str, ...], key: Path, store: str | None) -> None:
-    """Sign versions that are in the store, once their files are found to be those of their manifests."""
+    """Sign versions in the store, after checking their files against their manifests."""
     from headrace_worker.store.signing import read_signer
     from headrace_worker.store.store import Store
 
-    signer, settings = read_signer(key), stores.settings(store)
-    opened = Store(settings.models)  # what is not signed yet can be read here
+    signer, settings = read_signer(key), worker_settings(store)
+    opened = Store(settings.models)  # without the settings' keys, so that unsigned versions can be read
     for model in models:
         name, _, version = model.partition("@")
         if not version:
-            raise click.UsageError(f"say which version: {options.printable(name)}@N")
+            raise click.UsageError(f"name the version: {options.printable(name)}@N")
         signed = opened.sign(name, version, signer, max_bytes=settings.max_model_bytes)
         options.print_line(f"{signed.title}  signed by {signer.id}, sha256 {signed.sha256}")

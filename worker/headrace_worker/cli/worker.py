@@ -1,4 +1,4 @@
-"""`headrace worker`: `celery -A headrace_worker worker` with Headrace's defaults."""
+"""The command `headrace worker`: `celery -A headrace_worker worker` with Headrace's defaults."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from headrace_worker.store.store import Store
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    epilog="Everything else goes to Celery as it is: see `celery worker --help`.",
+    epilog="All other options are passed to Celery: see `celery worker --help`.",
 )
 @click.option(
-    "--models", "served", metavar="NAME[,NAME]", help="Serve these models only; default: all of the store."
+    "--models",
+    "served",
+    metavar="NAME[,NAME]",
+    help="Serve only these models.  [HEADRACE_SERVE, else all of the store]",
 )
 @click.option(
     "--store", metavar="STORE", help="The model store, a folder or URL.  [HEADRACE_MODELS, else ./models]"
@@ -31,18 +34,22 @@ from headrace_worker.store.store import Store
 @click.option(
     "--time-limit",
     metavar="SECONDS",
-    help="When to kill a pool process whose model has no limit.  [HEADRACE_TIME_LIMIT, else 3600]",
+    help="Time limit of a run, for models without their own.  [HEADRACE_TIME_LIMIT, else 3600]",
 )
 @click.option(
     "--memory-limit",
     metavar="BYTES",
-    help="What a pool process may take.  [HEADRACE_MEMORY_LIMIT, else 0, no limit]",
+    help="Memory limit of a pool process.  [HEADRACE_MEMORY_LIMIT, else 0, no limit]",
 )
 @click.option(
-    "--drain", metavar="SECONDS", help="How long jobs may run on after SIGTERM.  [HEADRACE_DRAIN, else 25]"
+    "--drain",
+    metavar="SECONDS",
+    help="How long running jobs may continue after SIGTERM.  [HEADRACE_DRAIN, else 25]",
 )
-@click.option("-c", "--concurrency", type=click.IntRange(1), help="Pool processes; default: one for each core.")
-@click.option("-l", "--loglevel", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="Pool processes.  [one per core]")
+@click.option(
+    "-l", "--loglevel", default="INFO", show_default=True, help="Log level: DEBUG, INFO, WARNING or ERROR."
+)
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def worker(  # noqa: PLR0917  # click passes them by name
     served: str | None,
@@ -55,8 +62,8 @@ def worker(  # noqa: PLR0917  # click passes them by name
     loglevel: str,
     celery_options: tuple[str, ...],
 ) -> None:
-    """Run a worker until it is told to stop (SIGTERM, Ctrl-C). Told twice, it stops at once."""
-    given = {
+    """Run a worker until SIGTERM or Ctrl-C; a second signal stops it at once."""
+    settings = {
         "HEADRACE_SERVE": served,
         "HEADRACE_MODELS": store,
         "HEADRACE_REDIS_URL": url,
@@ -64,14 +71,14 @@ def worker(  # noqa: PLR0917  # click passes them by name
         "HEADRACE_MEMORY_LIMIT": memory_limit,
         "HEADRACE_DRAIN": drain,
     }
-    for name, value in given.items():
+    for name, value in settings.items():
         if value:
             os.environ[name] = value
     _check(load_settings(WorkerSettings))
-    # A program of its own takes this one's place: signals reach Celery, and its settings are read once.
+    # Celery replaces this process, so that signals reach it and settings are read once.
     arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker"]
     if not sys.stderr.isatty():
-        arguments.append("--quiet")  # its banner is for people, and no line of a log
+        arguments.append("--quiet")  # the banner is for terminals; in a log it is noise
     arguments += ["worker", "--loglevel", loglevel]
     if concurrency:
         arguments += ["--concurrency", str(concurrency)]
@@ -79,10 +86,14 @@ def worker(  # noqa: PLR0917  # click passes them by name
 
 
 def _check(settings: WorkerSettings) -> None:
-    """Say in a sentence what no worker can run with: Celery would show a traceback, or try again for ever."""
+    """Raise for a store, model or Redis that no worker can use: Celery would print a traceback or retry for ever.
+
+    A Redis that does not answer is only reported: the worker waits for it. Raises ModelError, SettingError,
+    BrokerUnavailable.
+    """
     store = Store.from_settings(settings, cached=True)
     if (path := Path(store.title)).exists() and not path.is_dir():
-        raise ModelError(f"the model store {store.title} is no folder; see HEADRACE_MODELS")
+        raise ModelError(f"the model store {store.title} is not a folder; see HEADRACE_MODELS")
     for model in settings.serve.split(","):
         if model:
             store.latest(model)

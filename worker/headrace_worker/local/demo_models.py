@@ -1,7 +1,7 @@
-"""Models to try Headrace with, trained here in seconds from data that scikit-learn brings or makes.
+"""Demonstration models, trained within seconds on data from scikit-learn or generated data.
 
-`tumour` is a random forest on the Wisconsin breast cancer table, `digits` a classifier of 8 x 8 images, and
-`churn` a pipeline over mixed columns, one of them with missing values, of made-up customers.
+`tumour` is a random forest on the Wisconsin breast cancer table, `digits` classifies images of 8 x 8 pixels, and
+`churn` is a pipeline over mixed columns with missing values, of generated customers.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from headrace_worker.store.store import Store
 
 
 class Trained(NamedTuple):
-    """An estimator, and instances it has not seen."""
+    """A fitted estimator, and instances that are not in its training data."""
 
     estimator: Any
-    #: A table for models of named features, an array for others.
+    #: A DataFrame for models with named features, else an array.
     unseen: Any
 
 
 def churn() -> Trained:
-    """Who leaves: age (sometimes unknown) and plan of 2,000 made-up customers."""
-    chance = np.random.default_rng(7)
+    """Train `churn`: will a customer leave? From age (sometimes missing) and plan of 2,000 generated customers."""
+    generator = np.random.default_rng(7)
     customers = pd.DataFrame(
         {
-            "age": chance.integers(18, 90, 2_000).astype(float),
-            "plan": chance.choice(["basic", "silver", "gold"], 2_000),
+            "age": generator.integers(18, 90, 2_000).astype(float),
+            "plan": generator.choice(["basic", "silver", "gold"], 2_000),
         }
     )
-    leaves = (customers["age"] < 35) ^ (customers["plan"] == "gold") ^ (chance.random(2_000) < 0.1)
+    leaves = (customers["age"] < 35) ^ (customers["plan"] == "gold") ^ (generator.random(2_000) < 0.1)
     customers.loc[::50, "age"] = np.nan
     columns = make_column_transformer(
         (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), ["age"]),
@@ -56,15 +56,15 @@ def churn() -> Trained:
 
 
 def tumour() -> Trained:
-    """Benign or malignant, from 30 measurements: 569 real patients, half of them held back."""
+    """Train `tumour`: benign or malignant? From 30 measurements; half of the 569 patients are held back."""
     data = load_breast_cancer(as_frame=True)
-    named = np.asarray(data.target_names)[data.target]
+    labels = np.asarray(data.target_names)[data.target]
     model = RandomForestClassifier(n_estimators=100, random_state=7, n_jobs=1)
-    return Trained(model.fit(data.data[:284], named[:284]), data.data[284:])
+    return Trained(model.fit(data.data[:284], labels[:284]), data.data[284:])
 
 
 def digits() -> Trained:
-    """Which digit, from 8 x 8 grey values: 1,797 real images."""
+    """Train `digits`: which digit? From the 8 x 8 grey values of 1,797 images."""
     data = load_digits()
     model = make_pipeline(
         FunctionTransformer(np.reshape, kw_args={"shape": (-1, 64)}), StandardScaler(), LogisticRegression()
@@ -72,12 +72,12 @@ def digits() -> Trained:
     return Trained(model.fit(data.images[:1_500], data.target[:1_500]), data.images[1_500:])
 
 
-#: What `headrace demo` and `headrace dev` train, by name.
+#: Training functions by model name, for `headrace demo` and `headrace dev`.
 DEMO_MODELS: dict[str, Callable[[], Trained]] = {"churn": churn, "digits": digits, "tumour": tumour}
 
 
 def add_demo_models(store: Store) -> dict[str, tuple[Manifest, Trained]]:
-    """Train the demonstration models and add them to a store, as a person would with `headrace models add`."""
+    """Train the demonstration models and add them to a store; return manifest and estimator by name."""
     added = {}
     with tempfile.TemporaryDirectory(prefix="headrace-training-") as folder:
         for name, train in DEMO_MODELS.items():

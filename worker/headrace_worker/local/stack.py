@@ -1,8 +1,4 @@
-"""A whole Headrace on one machine: Redis, a worker, and Flower if asked, as child processes of this one.
-
-`headrace demo` and `headrace dev` run in it; so do the tests that need a real worker. It stops everything it
-started, in the reverse order, also when it is interrupted or fails half way.
-"""
+"""Workers and Flower as child processes on this machine, for `headrace demo`, `headrace dev` and tests."""
 
 from __future__ import annotations
 
@@ -20,15 +16,15 @@ from pathlib import Path
 from types import FrameType
 
 from headrace.errors import HeadraceError
-from headrace_worker.local.child import with_parent_death_signal
+from headrace_worker.local.parent_death import with_parent_death_signal
 
-#: How long a child may take to be ready, and to end after SIGTERM, before it is killed.
+#: Seconds for a child to become ready, and to exit after SIGTERM before it is killed.
 _READY_SECONDS, _STOP_SECONDS = 60.0, 15.0
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Child:
-    """A process of the stack: its output goes to a log file, its signals come from us alone."""
+    """A child process in a session of its own, so that Ctrl-C does not reach it; its output goes to a log file."""
 
     def __init__(self, name: str, arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self.name, self.log = name, log
@@ -43,15 +39,15 @@ class Child:
             )
 
     def check(self) -> None:
-        """Raises HeadraceError with the last lines of the log when the process has ended."""
+        """Raise HeadraceError with the last lines of the log if the process has exited."""
         if (code := self.process.poll()) is not None:
-            said = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            lines = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
             raise HeadraceError(
-                f"the {self.name} ended with exit code {code}; its last lines ({self.log}):\n{said}"
+                f"the {self.name} exited with code {code}; last lines of its log {self.log}:\n{lines}"
             )
 
     def stop(self) -> None:
-        """Ask it to end; kill it and what it forked if it does not."""
+        """Send SIGTERM; kill the process and its children if it does not exit in time."""
         if self.process.poll() is not None:
             return
         self.process.terminate()
@@ -64,61 +60,69 @@ class Child:
 
 
 def start_worker(
-    url: str, models: Path, folder: Path, *, concurrency: int = 2, name: str = "worker", **more: str
+    url: str, models: Path, folder: Path, *, concurrency: int = 2, name: str = "worker", **environ: str
 ) -> Child:
-    """A worker that serves a store; returns when it is ready. `more` are further settings (HEADRACE_...)."""
+    """Start a worker that serves a store; return once it is ready. `environ` are variables for it.
+
+    Raises HeadraceError if it exits, or is not ready in time.
+    """
     ready = folder / f"{name}.ready"
     ready.unlink(missing_ok=True)
     arguments = ["headrace.cli", "worker", "--concurrency", str(concurrency), "--hostname", f"{name}@%h"]
-    environ = {
+    variables = {
         "HEADRACE_REDIS_URL": url,
         "HEADRACE_MODELS": str(models),
         "HEADRACE_READY_FILE": str(ready),
         "HEADRACE_DRAIN": str(_STOP_SECONDS - 5),
-        **more,
+        **environ,
     }
-    child = Child(name, arguments, environ, folder / f"{name}.log")
-    _wait(child, ready.exists)
+    child = Child(name, arguments, variables, folder / f"{name}.log")
+    _wait_until(ready.exists, child)
     return child
 
 
-def start_flower(url: str, folder: Path, *, port: int, **more: str) -> Child:
-    """Flower on loopback, without a login unless `more` settings say otherwise; returns when it answers."""
+def start_flower(url: str, folder: Path, *, port: int, **environ: str) -> Child:
+    """Start Flower on loopback, without a login by default; return once it answers.
+
+    `environ` are variables for it. Raises HeadraceError if it exits, or is not ready in time.
+    """
     child = Child(
         "flower",
         ["headrace.cli", "flower", "--port", str(port)],
-        {"HEADRACE_REDIS_URL": url, "HEADRACE_FLOWER_OPEN": "true", **more},
+        {"HEADRACE_REDIS_URL": url, "HEADRACE_FLOWER_OPEN": "true", **environ},
         folder / "flower.log",
     )
-    _wait(child, lambda: _answers(f"http://127.0.0.1:{port}/healthcheck"))
+    _wait_until(lambda: _answers(f"http://127.0.0.1:{port}/healthcheck"), child)
     return child
 
 
-def _wait(child: Child, ready: Callable[[], bool]) -> None:
+def _wait_until(is_ready: Callable[[], bool], child: Child) -> None:
+    """Wait for a condition; stop the child and raise HeadraceError if it exits, or is not ready in time."""
     deadline = time.monotonic() + _READY_SECONDS
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(child.stop)
-        while not ready() and time.monotonic() < deadline:
+        while not is_ready() and time.monotonic() < deadline:
             child.check()
             time.sleep(0.05)
-        if not ready():
+        if not is_ready():
             raise HeadraceError(f"the {child.name} was not ready after {_READY_SECONDS:.0f} s; see {child.log}")
         on_failure.pop_all()
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310  # http on loopback
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310  # http on loopback
+            return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
 
 @contextlib.contextmanager
-def until_interrupted() -> Iterator[contextlib.ExitStack]:
-    """What is to end with the block. SIGTERM ends it as Ctrl-C does, through every `finally`.
+def interruptible_stack() -> Iterator[contextlib.ExitStack]:
+    """Open a stack of callbacks that run at the end of the block, also after Ctrl-C or SIGTERM.
 
-    From then on signals are ignored: a second Ctrl-C must not leave behind what the first one was to end.
+    Both signals raise KeyboardInterrupt. Later ones are ignored, so that a second Ctrl-C cannot interrupt the
+    callbacks and leave processes behind.
     """
     if threading.current_thread() is not threading.main_thread():
         with contextlib.ExitStack() as stack:

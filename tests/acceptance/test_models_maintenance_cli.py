@@ -1,4 +1,4 @@
-"""Looking after the store as a person types it: verify, gc, diff, keys and sign."""
+"""The commands `headrace models` verify, gc, diff, keys and sign, run as processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def add(run: Run, tmp_path: Path) -> Callable[..., str]:
     def add(*options: object, features: int = 2, classes: int = 2) -> str:
-        rows = [[float(row % (place + 2)) for place in range(features)] for row in range(12)]
+        rows = [[float(row % (column + 2)) for column in range(features)] for row in range(12)]
         model = LogisticRegression().fit(rows, [row % classes for row in range(12)])
         skops.io.dump(model, tmp_path / "model.skops")
         (tmp_path / "rows.json").write_text(json.dumps(rows))
@@ -52,31 +52,31 @@ def add(run: Run, tmp_path: Path) -> Callable[..., str]:
     return add
 
 
-def test_verify_tells_good_versions_from_bad(run: Run, add: Callable[..., str], tmp_path: Path) -> None:
+def test_verify_reports_damaged_versions(run: Run, add: Callable[..., str], tmp_path: Path) -> None:
     assert "no models in models" in run("verify").stderr
     for _ in range(3):
         add()
-    assert run("verify").stdout.splitlines() == ["churn@1  good", "churn@2  good", "churn@3  good"]
+    assert run("verify").stdout.splitlines() == ["churn@1  ok", "churn@2  ok", "churn@3  ok"]
     with (tmp_path / "models/churn/2/artifact.skops").open("r+b") as file:
         file.write(b"x")
     (tmp_path / "models/churn/3/manifest.json").write_text("{}")
     done = run("verify", "churn", "--json")
     assert done.returncode == 1
-    assert [json.loads(line)["good"] for line in done.stdout.splitlines()] == [True, False, False]
-    assert done.stderr == "2 of 3 versions must not serve\n"
+    assert [json.loads(line)["ok"] for line in done.stdout.splitlines()] == [True, False, False]
+    assert done.stderr == "2 of 3 versions failed\n"
     assert "churn@2  churn@2 has another digest than its manifest says" in run("verify", "churn@2").stdout
-    assert run("verify", "churn@1", "--run").stdout == "churn@1  good\n"
-    for wrong, message in (
+    assert run("verify", "churn@1", "--run").stdout == "churn@1  ok\n"
+    for argument, message in (
         ("chrun", "did you mean 'churn'?"),
         ("churn@9", "has no version '9'"),
         ("../x", "a model's name is"),
     ):
-        done = run("verify", wrong)
+        done = run("verify", argument)
         assert done.returncode == 1
         assert message in done.stdout + done.stderr
 
 
-def test_verify_run_lets_the_example_speak(run: Run, add: Callable[..., str], tmp_path: Path) -> None:
+def test_verify_run_predicts_the_example(run: Run, add: Callable[..., str], tmp_path: Path) -> None:
     add()
     path = tmp_path / "models/churn/1/manifest.json"
     manifest = json.loads(path.read_text())
@@ -88,7 +88,7 @@ def test_verify_run_lets_the_example_speak(run: Run, add: Callable[..., str], tm
     assert "gives other predictions for its example" in done.stdout
 
 
-def test_gc_says_what_it_would_free_and_frees_it(
+def test_gc_lists_old_versions_in_a_dry_run_and_removes_them(
     run: Run, add: Callable[..., str], redis_url: str, server: redis.Redis, tmp_path: Path
 ) -> None:
     for _ in range(4):
@@ -104,7 +104,7 @@ def test_gc_says_what_it_would_free_and_frees_it(
     assert done.stderr.startswith("would remove 2, ")
     assert sorted(path.name for path in (tmp_path / "models/churn").iterdir()) == ["1", "2", "3", "4"]
     done = run("gc", "churn", "--keep", 1, "--url", redis_url, "--json")
-    assert [(one["version"], one["remove"]) for one in map(json.loads, done.stdout.splitlines())] == [
+    assert [(item["version"], item["remove"]) for item in map(json.loads, done.stdout.splitlines())] == [
         ("1", True),
         ("2", False),
         ("3", True),
@@ -113,20 +113,20 @@ def test_gc_says_what_it_would_free_and_frees_it(
     assert run("gc", "--keep", 2, "--url", redis_url).stderr == "nothing to remove\n"
 
 
-def test_gc_removes_nothing_where_redis_is_away_and_knows_its_models(
+def test_gc_removes_nothing_without_redis_and_refuses_unknown_models(
     run: Run, add: Callable[..., str], tmp_path: Path
 ) -> None:
     add()
     add()
-    away = {"HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0", "HEADRACE_COMMAND_TIMEOUT": "0.3"}
-    done = run("gc", "--keep", 1, **away)
+    unreachable = {"HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0", "HEADRACE_COMMAND_TIMEOUT": "0.3"}
+    done = run("gc", "--keep", 1, **unreachable)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(list((tmp_path / "models/churn").iterdir())) == 2
-    assert "no model 'fraud' in models; it has churn" in run("gc", "fraud", **away).stderr
-    assert run("gc", "--keep", 0, **away).returncode == 2
+    assert "no model 'fraud' in models; it has churn" in run("gc", "fraud", **unreachable).stderr
+    assert run("gc", "--keep", 0, **unreachable).returncode == 2
 
 
-def test_diff_says_what_breaks_producers(run: Run, add: Callable[..., str]) -> None:
+def test_diff_lists_changes_that_break_producers(run: Run, add: Callable[..., str]) -> None:
     add()
     add()
     add(features=3)
@@ -137,29 +137,29 @@ def test_diff_says_what_breaks_producers(run: Run, add: Callable[..., str]) -> N
         "breaking  instances are lists of 3 values, no longer of 2\n",
     )
     assert done.stderr == "churn@3 breaks producers of churn@2: 1 of 1 change\n"
-    told = json.loads(run("diff", "churn", 2, 3, "--json").stdout)
-    assert (told["from"], told["to"], told["breaking"]) == ("2", "3", True)
-    assert told["changes"][0]["about"] == "shape"
+    result = json.loads(run("diff", "churn", 2, 3, "--json").stdout)
+    assert (result["from"], result["to"], result["breaking"]) == ("2", "3", True)
+    assert result["changes"][0]["subject"] == "shape"
     assert run("diff", "churn", 1, 9).returncode == 1
 
 
 @pytest.mark.parametrize("kind", [(), ("--hmac",)])
-def test_a_version_is_signed_and_required_to_be(
+def test_versions_are_signed_and_signatures_are_required(
     run: Run, add: Callable[..., str], tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
-    made = run("keys", "new", "release", *kind)
-    assert made.returncode == 0, made.stderr
+    created = run("keys", "new", "release", *kind)
+    assert created.returncode == 0, created.stderr
     worker = "release.key" if kind else "release.pub"
-    assert f"HEADRACE_MODEL_KEYS={worker}" in made.stderr
+    assert f"HEADRACE_MODEL_KEYS={worker}" in created.stderr
     assert "release.key exists already" in run("keys", "new", "release", *kind).stderr
     add("--sign-key", "release.key")
     add()
     settings = {"HEADRACE_MODEL_KEYS": worker, "HEADRACE_REQUIRE_SIGNATURE": "true"}
     done = run("verify", **settings)
-    assert done.stdout.splitlines()[0] == "churn@1  good"
+    assert done.stdout.splitlines()[0] == "churn@1  ok"
     assert "churn@2 is not signed by the key" in done.stdout.splitlines()[1]
     assert run("show", "churn@2", **settings).returncode == 1
-    assert "say which version: churn@N" in run("sign", "churn", "--key", "release.key").stderr
+    assert "name the version: churn@N" in run("sign", "churn", "--key", "release.key").stderr
     signed = run("sign", "churn@2", "--key", "release.key")
     assert signed.stdout.startswith("churn@2  signed by ")
     assert run("verify", **settings).returncode == 0
@@ -171,7 +171,7 @@ def test_a_version_is_signed_and_required_to_be(
     assert done.stderr == "headrace: no.key is no key: neither of `headrace models keys new` nor PEM\n"
 
 
-def test_a_manifest_that_is_damaged_hides_no_other_model(
+def test_list_shows_the_other_models_beside_a_damaged_manifest(
     run: Run, add: Callable[..., str], tmp_path: Path
 ) -> None:
     add()

@@ -1,0 +1,89 @@
+"""The text of a manifest, as `headrace models add` and `headrace models show` print it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.cli.options import table
+from headrace.text import format_bytes
+
+if TYPE_CHECKING:
+    from headrace_worker.manifest import Limits, Manifest
+
+#: Categories and classes that are listed by name.
+_MAX_LISTED = 12
+
+
+def manifest_lines(manifest: Manifest) -> Iterator[str]:
+    """Yield the description of a version: its artifact, limits and contract."""
+    libraries = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())
+    limits = manifest.limits
+    yield f"{manifest.title}  {manifest.estimator}"
+    yield f"  added     {manifest.created:%Y-%m-%d %H:%M} UTC, with {libraries}"
+    yield f"  artifact  {manifest.format}, {format_bytes(manifest.size)}, sha256 {manifest.sha256}"
+    yield f"  runtime   {manifest.runtime}{f', {manifest.factory}' if manifest.factory else ''}"
+    yield f"  batches   up to {limits.max_batch_instances:,} instances, {format_bytes(limits.max_batch_bytes)}"
+    yield f"  runs      {_runs(limits)}"
+    yield f"  example   {len(manifest.example.instances)} instances"
+    if manifest.profile:
+        features, instances = len(manifest.profile.features), sum(manifest.profile.columns[0].rows)
+        yield f"  profile   {instances:,} instances, {features} features"
+    yield ""
+    yield from _contract_lines(manifest.contract)
+
+
+def _runs(limits: Limits) -> str:
+    soft = f", interrupted after {limits.soft_time_limit:g} s" if limits.soft_time_limit else ""
+    hard = f", killed after {limits.time_limit:g} s" if limits.time_limit else ""
+    retried = f", also retried on {', '.join(limits.retry_on)}" if limits.retry_on else ""
+    return f"up to {limits.max_attempts} attempts{soft}{hard}{retried}"
+
+
+def _contract_lines(contract: Contract) -> Iterator[str]:
+    match contract.input:
+        case Named(features=features):
+            yield f"input: objects of {len(features)} named features"
+            rows = [
+                (feature.name, feature.kind, _allowed(feature.nullable), _categories(feature))
+                for feature in features
+            ]
+            yield from _indented([("FEATURE", "KIND", "MISSING", "CATEGORIES"), *rows])
+        case Array(shape=shape, kind=kind, nullable=nullable):
+            size = " x ".join(map(str, shape)) or "single"
+            yield f"input: lists of {size} values, kind {kind}, missing values {_allowed(nullable)}"
+        case Text():
+            yield "input: texts"
+    yield ""
+    yield "output, the default method first"
+    outputs = [(name, _shape(output), _classes(output)) for name, output in contract.methods.items()]
+    yield from _indented([("METHOD", "RETURNS", "CLASSES"), *outputs])
+
+
+def _indented(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for line in table(rows):
+        yield f"  {line}"
+
+
+def _allowed(nullable: bool) -> str:
+    return "allowed" if nullable else "no"
+
+
+def _categories(feature: Feature) -> str:
+    if feature.categories is None:
+        return "any" if feature.kind == "category" else ""
+    return _shortened([str(category) for category in feature.categories])
+
+
+def _shape(output: Output) -> str:
+    return f"a list of {' x '.join(map(str, output.shape))}" if output.shape else "a value"
+
+
+def _classes(output: Output) -> str:
+    return _shortened([str(name) for name in output.classes or ()])
+
+
+def _shortened(values: Sequence[str]) -> str:
+    hidden = len(values) - _MAX_LISTED
+    return ", ".join(values[:_MAX_LISTED]) + (f" and {hidden} more" if hidden > 0 else "")
