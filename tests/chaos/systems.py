@@ -15,7 +15,7 @@ from headrace.connection.commands import execute, run
 from headrace.inspection import queues
 from headrace.submit import enqueue
 from headrace.wire.keys import Keys, queue_name
-from headrace_worker.transport import scripts
+from headrace_worker.transport import claim_script, publish_script
 from tests.chaos import model, stock
 from tests.chaos.workers import Worker
 
@@ -51,8 +51,8 @@ class Headrace:
     """Ours."""
 
     name, title = "headrace", "Headrace"
-    takes = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest().encode()
-    ends = hashlib.sha1(scripts.PUBLISH.encode(), usedforsecurity=False).hexdigest().encode()
+    takes = hashlib.sha1(claim_script.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
+    ends = hashlib.sha1(publish_script.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
     submits = hashlib.sha1(enqueue.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
 
     _keys = Keys()
@@ -95,7 +95,7 @@ class Headrace:
         expected = (
             self._expected_keys
             if run(partial(execute, server), queues.read_leases(self._keys))
-            else (*self._expected_keys, self._keys.leases)
+            else (*self._expected_keys, self._keys.leases, self._keys.grace("*"))
         )
         return _others(server, expected)
 

@@ -14,7 +14,7 @@ from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.report import ClaimReport
 from headrace_worker.execution.settle import ClaimDecisions
-from headrace_worker.transport.leases import Claim
+from headrace_worker.transport.claims import Claim
 
 _NO_OUTCOME = Failure(job="", reason="permanent", error="E", module="m", message="")
 

@@ -41,7 +41,7 @@ from headrace_worker.process.supervision import (  # noqa: E402
 )
 from headrace_worker.telemetry.logs import LogFormat, find_secrets  # noqa: E402
 from headrace_worker.transport import Hook, broker_settings, silence_timeout  # noqa: E402
-from headrace_worker.transport.leases import Claim  # noqa: E402
+from headrace_worker.transport.claims import Claim  # noqa: E402
 from headrace_worker.transport.message import CLAIM_TASK, SERIALIZER  # noqa: E402
 
 service = WorkerService(settings)

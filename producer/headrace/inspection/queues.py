@@ -101,23 +101,25 @@ def read_queues(keys: Keys) -> Operation[list[QueueDepth]]:
 def read_leases(keys: Keys) -> Operation[list[tuple[bytes, float]]]:
     """Read the leases that hold jobs: each member of `Keys.leases` and the unix milliseconds at which it expires.
 
-    The lease of a blocking claim has a fraction in its score until a job arrives. It is left out while it is
-    empty, and where this user may not read its list.
+    The lease of a blocking claim is left out while it is empty, and where this user may not read its list.
     """
     reply = yield Command(("ZRANGE", keys.leases, 0, -1, "WITHSCORES"))
     pairs: Iterable[Any] = reply
     if reply and isinstance(reply[0], bytes | str):  # RESP2 returns members and scores in one flat list
         pairs = zip(reply[::2], reply[1::2], strict=True)
     leases = [(member, float(expires_ms)) for member, expires_ms in pairs]
-    blocking = [member for member, expires_ms in leases if expires_ms % 1]
+    blocking = [member for member, _ in leases if _is_blocking(member)]
     if not blocking:
         return leases
     names = (member.partition(b"#")[0].decode(errors="replace") for member in blocking)
     lengths = yield Pipeline(tuple(("LLEN", keys.lease(name)) for name in names))
-    filled = {
-        member for member, length in zip(blocking, lengths, strict=True) if isinstance(length, int) and length
-    }
-    return [(member, expires_ms) for member, expires_ms in leases if not expires_ms % 1 or member in filled]
+    measured = zip(blocking, lengths, strict=True)
+    empty = {member for member, length in measured if not isinstance(length, int) or not length}
+    return [(member, expires_ms) for member, expires_ms in leases if member not in empty]
+
+
+def _is_blocking(member: bytes) -> bool:
+    return member.partition(b"#")[2].partition(b"#")[0].endswith(b",blocking")
 
 
 def next_jobs_command(keys: Keys, models: Sequence[str]) -> Command:
@@ -145,7 +147,10 @@ def oldest_waits(models: Sequence[str], ids: Sequence[bytes], now_seconds: float
 
 
 def _count_leased(members: Iterable[bytes]) -> Counter[str]:
-    """Return the jobs under lease by queue. A member is `name#list,count,list,count...#queue`."""
+    """Return the jobs under lease by queue. A member is `name#list,count,list,count...#queue`.
+
+    The lease of a blocking claim has `,blocking` behind the last count.
+    """
     counts: Counter[str] = Counter()
     for member in members:
         _, origins, queue = [*member.decode(errors="replace").split("#", 2), "", ""][:3]

@@ -160,6 +160,13 @@ class Keys(msgspec.Struct, frozen=True):
         """Return the key of the queued messages of a claim, a list. `name` is the name of its lease."""
         return f"{self.prefix}headrace:lease:{name}"
 
+    def grace(self, lease: str) -> str:
+        """The key of the grace that an empty lease of a blocking claim had, a string that expires.
+
+        The value is the time to which the lease was extended, as it stands in `leases`.
+        """
+        return f"{self.prefix}headrace:grace:{lease}"
+
     @property
     def leases(self) -> str:
         """The key of all leases, a sorted set by the moment they expire: unix milliseconds, the server's clock."""

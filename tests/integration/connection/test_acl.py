@@ -32,7 +32,8 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.garbage import GarbageCollector
 from headrace_worker.store.store import Store
 from headrace_worker.telemetry.queue_metrics import QueueCollector
-from headrace_worker.transport.leases import ClaimLimits, Leases
+from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.leases import Leases
 from tests.support.acl import users
 from tests.support.claim_models import SLEEP, add, held, serving
 from tests.support.connections import MODEL, exercise_client, free_port, kill_pool, running_server

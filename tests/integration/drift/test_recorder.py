@@ -20,7 +20,7 @@ from headrace_worker.drift.psi import ColumnDrift, add_commands, measure_drift
 from headrace_worker.drift.recorder import DriftRecorder
 from headrace_worker.execution.report import ClaimReport
 from headrace_worker.profile import Profile, build_profile
-from headrace_worker.transport.leases import Claim, Lease
+from headrace_worker.transport.claims import Claim, Lease
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
 
 KEYS = Keys("drift-test:")

@@ -22,7 +22,8 @@ from headrace.wire.parsing import MalformedMessage
 from headrace_worker.execution.publish import publish_outcomes
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.transport.leases import Claim, ClaimLimits, Leases
+from headrace_worker.transport.claims import Claim, ClaimLimits
+from headrace_worker.transport.leases import Leases
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEYS = Keys()

@@ -497,7 +497,7 @@ def test_events_tell_of_every_job_of_a_batch(served: Served, client: Client) -> 
             with contextlib.suppress(TimeoutError):
                 listening.drain_events(timeout=0.1)
             # A worker that was busy with the test before believes for a moment that still nobody hears.
-            time.sleep(1.5 * telemetry_events._BELIEVED)
+            time.sleep(1.5 * telemetry_events._SUBSCRIBERS_TTL_SECONDS)
             jobs = client.submit_many("doubling", served.rows(30))
             misfit = client.submit("doubling", [1])
             deadline = time.monotonic() + 20

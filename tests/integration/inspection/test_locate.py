@@ -15,7 +15,8 @@ from headrace import AsyncClient, Client
 from headrace.catalog.published import publish_contract
 from headrace.inspection.timeline import Timeline
 from headrace.wire.keys import Keys
-from headrace_worker.transport.leases import Claim, ClaimLimits, Leases
+from headrace_worker.transport.claims import Claim, ClaimLimits
+from headrace_worker.transport.leases import Leases
 from tests.support.answering_worker import CHURN
 from tests.support.claim_models import AWAY, KILL, NOTHING, add, serving
 from tests.support.stored_dead_letters import make_letter, store_letter

@@ -8,7 +8,8 @@ import redis
 from headrace import AsyncClient, Client
 from headrace.catalog.published import publish_contract
 from headrace.wire.keys import Keys
-from headrace_worker.transport.leases import ClaimLimits, Leases
+from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.leases import Leases
 from tests.support.answering_worker import CHURN
 
 

@@ -17,7 +17,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
 from headrace_worker.process.service import WorkerService
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.transport.leases import Claim, Lease
+from headrace_worker.transport.claims import Claim, Lease
 from headrace_worker.transport.message import claim_message
 from tests.support import misbehaving_models as misdeeds
 from tests.support.claim_models import NOTHING, SLEEP, add, held, serving

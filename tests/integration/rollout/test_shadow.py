@@ -21,7 +21,7 @@ from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.shadow import ShadowRunner
 from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.route import Route
-from headrace_worker.transport.leases import Claim, Lease
+from headrace_worker.transport.claims import Claim, Lease
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
 
 KEYS = Keys("shadow-test:")

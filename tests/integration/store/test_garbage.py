@@ -27,7 +27,8 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.store import references
 from headrace_worker.store.garbage import CollectionItem, GarbageCollector, select_old
 from headrace_worker.store.store import Store
-from headrace_worker.transport.leases import ClaimLimits, Leases
+from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.leases import Leases
 from tests.support.stored_dead_letters import make_letter, store_letter
 
 KEYS = Keys("shop:")

@@ -25,7 +25,7 @@ from headrace_worker.execution.report import ClaimReport
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.telemetry.events import Events
-from headrace_worker.transport.leases import Claim, Lease
+from headrace_worker.transport.claims import Claim, Lease
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
 from tests.support.stored_dead_letters import make_letter
 from tests.support.waiting import wait_until

@@ -18,7 +18,8 @@ from headrace.connection.commands import execute
 from headrace.connection.connect import connect
 from headrace.wire.keys import Keys
 from headrace_worker.telemetry.queue_metrics import METRICS, QueueCollector
-from headrace_worker.transport.leases import ClaimLimits, Leases
+from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.leases import Leases
 from tests.support.connections import free_port
 from tests.support.stored_dead_letters import make_letter, store_letter
 

@@ -19,7 +19,8 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.store.store import Store
-from headrace_worker.transport.leases import Claim, ClaimLimits, Leases
+from headrace_worker.transport.claims import Claim, ClaimLimits
+from headrace_worker.transport.leases import Leases
 from tests.support import hostile_models
 from tests.support.sentry_endpoint import Sentry
 from tests.support.waiting import wait_until

@@ -19,7 +19,8 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
 from headrace_worker.transport.blocking_claim import BlockingClaim
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, Leases
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, parse_lease
+from headrace_worker.transport.leases import Leases
 from headrace_worker.transport.notifications import POLL_EVERY
 from tests.support.claim_models import SLEEP, add, serving
 from tests.support.waiting import wait_until
@@ -61,8 +62,15 @@ def working(
 
 def waits(server: redis.Redis, pid: int | None = None) -> list[bytes]:
     """The leases that stand, of any worker or of one."""
-    scored = server.zrange(KEYS.leases, 0, -1, withscores=True)
-    return [member for member, score in scored if score % 1 and (pid is None or f"/{pid}/".encode() in member)]
+    members = server.zrange(KEYS.leases, 0, -1)
+    return [
+        member
+        for member in members
+        if (lease := parse_lease(member))
+        and lease.blocking
+        and not server.exists(KEYS.lease(lease.name))
+        and (pid is None or f"/{pid}/".encode() in member)
+    ]
 
 
 def blocked(server: redis.Redis) -> list[str]:
@@ -111,7 +119,7 @@ def test_jobs_that_come_at_once_are_one_claim(
         jobs = client.submit_many("other", [[n, 0, 0] for n in range(10)])
         assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(10)]
         claimed = [step for job in jobs for step in job.explain().steps if step.kind == "claimed"]
-        assert [step.claim_size for step in claimed] == [9] * 10
+        assert [step.claim_size for step in claimed] == [10] * 10
 
 
 def test_a_job_of_another_priority_or_queue_ends_the_wait(

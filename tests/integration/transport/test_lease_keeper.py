@@ -14,8 +14,9 @@ from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.lease_keeper import LeaseKeeper
-from headrace_worker.transport.leases import Claim, ClaimLimits, DeadLetterLimits
+from headrace_worker.transport.publish_script import DeadLetterLimits
 from tests.support.waiting import wait_until
 
 QUEUE = "predict.churn"

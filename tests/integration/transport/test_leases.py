@@ -20,15 +20,9 @@ from headrace.wire.dead_letter import DeadLetter, decode_letter, malformed_lette
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success, encode_outcome
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.transport.leases import (
-    Claim,
-    ClaimLimits,
-    DeadLetterLimits,
-    Lease,
-    Leases,
-    NothingClaimed,
-    parse_lease,
-)
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, parse_lease
+from headrace_worker.transport.leases import Leases
+from headrace_worker.transport.publish_script import DeadLetterLimits
 from tests.support.redis_servers import SERVERS, find_server
 
 QUEUE = "predict.churn"
@@ -93,7 +87,7 @@ def buried(db: redis.Redis, keys: Keys) -> dict[str, bytes]:
 
 def standing(leases: Leases, name: str = "me/0") -> Lease:
     """A lease that stands at the first list, as nothing waits."""
-    lease = Lease(name=name, queue=QUEUE, origins=((1, 1),))
+    lease = Lease(name=name, queue=QUEUE, origins=((1, 1),), blocking=True)
     got = leases.claim("me/n", [ClaimLimits(queue=QUEUE)], lease_ms=LASTS, parked=lease)
     assert got == NothingClaimed((), parked=True)
     return lease
@@ -110,10 +104,17 @@ def nothing(leases: Leases, name: str = "me/n") -> bool:
 
 
 def end_of_time(db: redis.Redis, keys: Keys) -> None:
-    """Every lease has lapsed, also in a full Redis."""
-    let_lapse = db.register_script("redis.call('PERSIST', KEYS[1]) redis.call('ZADD', KEYS[1], 1, ARGV[1])")
+    """Let every lease expire, with the extension it may have, also in a full Redis."""
+    expire = db.register_script("""
+    local was_extended = redis.call('GET', KEYS[2]) == redis.call('ZSCORE', KEYS[1], ARGV[1])
+    redis.call('PERSIST', KEYS[1])
+    redis.call('ZADD', KEYS[1], 1, ARGV[1])
+    if was_extended then redis.call('SET', KEYS[2], 1) end
+    """)
     for member in db.zrange(keys.leases, 0, -1):
-        let_lapse([keys.leases], [member])
+        lease = parse_lease(member)
+        assert lease is not None
+        expire([keys.leases, keys.grace(lease.name)], [member])
 
 
 def success(job: str) -> bytes:
@@ -484,8 +485,9 @@ def test_what_others_wrote_among_the_leases_is_passed_over(db: redis.Redis, keys
 
 
 def test_a_lease_can_be_told_from_its_member() -> None:
-    lease = Lease(name="host/1/ab/7", queue="predict.a#b", origins=((0, 1), (4, 22)))
-    assert parse_lease(lease.member.encode()) == lease
+    for blocking in (False, True):
+        lease = Lease(name="host/1/ab/7", queue="predict.a#b", origins=((0, 1), (4, 22)), blocking=blocking)
+        assert parse_lease(lease.member.encode()) == lease
 
 
 # --- dead letters ---------------------------------------------------------------------------------------
@@ -722,7 +724,7 @@ def test_an_empty_lease_that_stood_goes_when_it_lapses_for_the_second_time(
 ) -> None:
     lease = standing(leases)
     for left in (10_000, None):
-        db.zadd(keys.leases, {lease.member: 1 + db.zscore(keys.leases, lease.member) % 1})
+        end_of_time(db, keys)
         assert leases.expired() == [lease]
         assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 0
         score = db.zscore(keys.leases, lease.member)
@@ -733,7 +735,7 @@ def test_what_came_under_a_lease_that_stood_lapses_as_any(db: redis.Redis, keys:
     lease = standing(leases)
     push(db, keys, b"0")
     db.lmove(keys.sources(QUEUE)[1], keys.lease(lease.name), "RIGHT", "LEFT")
-    db.zadd(keys.leases, {lease.member: 1.5})
+    end_of_time(db, keys)
     assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 1
     assert db.llen(keys.isolated(QUEUE)) == 1
     assert not db.exists(keys.leases, keys.lease(lease.name))

@@ -31,7 +31,8 @@ from headrace.wire.attempts import Attempt, decode_queued_message, encode_queued
 from headrace.wire.dead_letter import DeadLetter, attach_message, decode_letter, malformed_letter
 from headrace.wire.keys import PRIORITY_STEPS, Keys
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success, decode_outcome, encode_outcome
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, Leases, NothingClaimed, parse_lease
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, parse_lease
+from headrace_worker.transport.leases import Leases
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUES = ("predict.a", "predict.b", "ordinary")
@@ -154,7 +155,7 @@ class Places(RuleBasedStateMachine):
     @rule(target=waits, queue=st.sampled_from(QUEUES[:2]), source=st.integers(1, 4))
     def stand(self, queue: str, source: int) -> object:
         """Nothing waits, as it seems to one who asks for a full batch: its lease stands, and it waits at Redis."""
-        standing = Lease(name=f"owner/{next(self.numbers)}", queue=queue, origins=((source, 1),))
+        standing = Lease(name=f"owner/{next(self.numbers)}", queue=queue, origins=((source, 1),), blocking=True)
         ask = ClaimLimits(queue=queue, jobs=1000, full_only=True)
         if self.db.exists(self.keys.isolated(queue)):
             return multiple()
@@ -216,11 +217,17 @@ class Places(RuleBasedStateMachine):
 
     @rule(lapsed=st.integers(0, 3))
     def sweep(self, lapsed: int) -> None:
-        members = self.db.zrange(self.keys.leases, 0, lapsed - 1, withscores=True) if lapsed else ()
-        for member, score in members:
-            self.db.zadd(self.keys.leases, {member: 1 + score % 1})
+        members = self.db.zrange(self.keys.leases, 0, lapsed - 1) if lapsed else ()
+        for member in members:
+            lease = parse_lease(member)
+            # A lease that was extended expires with its extension, any other at once.
+            extended = self.db.get(self.keys.grace(lease.name))
+            was_extended = extended and float(extended) == self.db.zscore(self.keys.leases, member)
+            self.db.zadd(self.keys.leases, {member: 1})
+            if was_extended:
+                self.db.set(self.keys.grace(lease.name), 1)
         for lease in self.leases.expired():
-            if self.db.zscore(self.keys.leases, lease.member) % 1 == 0.25:
+            if self.db.get(self.keys.grace(lease.name)) == b"1":
                 self.waiting.discard(
                     lease.name
                 )  # Redis was not held up for ten seconds and more: it ended the wait
@@ -252,9 +259,9 @@ class Places(RuleBasedStateMachine):
 
     @invariant()
     def every_lease_has_its_list_and_every_list_its_lease(self) -> None:
-        scores = self.db.zrange(self.keys.leases, 0, -1, withscores=True)
-        standing = {parse_lease(member).name for member, score in scores if score % 1}
-        leased = {parse_lease(member).name for member, _ in scores}
+        leases = [parse_lease(member) for member in self.db.zrange(self.keys.leases, 0, -1)]
+        standing = {lease.name for lease in leases if lease.blocking}
+        leased = {lease.name for lease in leases}
         lists = {key.decode().partition(":lease:")[2] for key in self.db.scan_iter(self.keys.lease("*"))}
         assert leased - standing <= lists <= leased
 

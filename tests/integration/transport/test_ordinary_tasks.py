@@ -21,7 +21,8 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import ALIAS
 from headrace_worker.transport.channel import Channel
-from headrace_worker.transport.leases import ClaimLimits, Leases
+from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.leases import Leases
 from tests.chaos.proxy import Proxy
 from tests.support import ROOT
 from tests.support.waiting import wait_until

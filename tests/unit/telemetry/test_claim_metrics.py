@@ -18,7 +18,7 @@ from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.manifest import Limits
 from headrace_worker.telemetry.claim_metrics import count_claim
 from headrace_worker.telemetry.metrics import MetricDelta
-from headrace_worker.transport.leases import Claim, Lease
+from headrace_worker.transport.claims import Claim, Lease
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
 
 CLAIMED_AT = datetime(2030, 1, 1, tzinfo=UTC)

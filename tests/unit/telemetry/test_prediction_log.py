@@ -31,7 +31,7 @@ from headrace_worker.telemetry.prediction_sinks import (
     ParquetFiles,
     check_destination,
 )
-from headrace_worker.transport.leases import Claim, Lease
+from headrace_worker.transport.claims import Claim, Lease
 from tests.support import ROOT
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.wire.keys import Keys
 from headrace_worker.transport.blocking_claim import BlockingClaim
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
 
 CHURN, FRAUD = ClaimLimits(queue="predict.churn"), ClaimLimits(queue="predict.fraud")
 
@@ -38,12 +38,12 @@ def test_a_lease_stands_where_the_last_two_claims_came_from(
     assert standing.offered([CHURN], names) is None
     standing.record_claim(claimed("predict.churn", (1, 7), (4, 2)))
     lease = standing.offered([FRAUD, CHURN], names)
-    assert lease == Lease(name="host/1/x/1", queue="predict.churn", origins=((1, 1),))
+    assert lease == Lease(name="host/1/x/1", queue="predict.churn", origins=((1, 1),), blocking=True)
     assert standing.offered([CHURN], names) == lease  # the same, as long as nothing is claimed
     assert standing.source == "predict.churn"
     standing.record_claim(claimed("predict.churn", (1, 1)))
     assert standing.offered([CHURN], names) == Lease(
-        name="host/1/x/2", queue="predict.churn", origins=((1, 1),)
+        name="host/1/x/2", queue="predict.churn", origins=((1, 1),), blocking=True
     )  # a name of its own
 
 

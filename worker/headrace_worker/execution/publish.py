@@ -18,7 +18,8 @@ import redis
 from headrace.connection.errors import is_read_only
 from headrace.wire.outcome import Outcome, encode_outcome
 from headrace_worker.execution.settle import ClaimDecisions
-from headrace_worker.transport.leases import Lease, Leases
+from headrace_worker.transport.claims import Lease
+from headrace_worker.transport.leases import Leases
 
 log = logging.getLogger("headrace.claims")
 

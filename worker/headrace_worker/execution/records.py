@@ -9,7 +9,7 @@ import msgspec
 from headrace.wire.execution import Execution
 from headrace_worker.execution.claimed_job import JobResult
 from headrace_worker.execution.predict import BatchRun
-from headrace_worker.transport.leases import Claim
+from headrace_worker.transport.claims import Claim
 
 
 def executions(claim: Claim, results: Iterable[JobResult]) -> dict[str, msgspec.Raw]:

@@ -16,7 +16,7 @@ from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.execution.opening import ParsedClaim
 from headrace_worker.execution.predict import BatchRun
 from headrace_worker.execution.settle import ClaimDecisions
-from headrace_worker.transport.leases import Claim
+from headrace_worker.transport.claims import Claim
 
 
 class ClaimReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,7 +30,8 @@ from headrace_worker.execution.records import executions
 from headrace_worker.execution.report import ClaimReport, Listener, ProgressListener
 from headrace_worker.execution.settle import ClaimDecisions, OutcomeDecider
 from headrace_worker.manifest import Limits
-from headrace_worker.transport.leases import Claim, Leases
+from headrace_worker.transport.claims import Claim
+from headrace_worker.transport.leases import Leases
 
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry

@@ -27,7 +27,9 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry, tracing
 from headrace_worker.telemetry.claim_log import ClaimLog
 from headrace_worker.telemetry.events import Events
-from headrace_worker.transport.leases import Claim, DeadLetterLimits, Leases
+from headrace_worker.transport.claims import Claim
+from headrace_worker.transport.leases import Leases
+from headrace_worker.transport.publish_script import DeadLetterLimits
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -34,7 +34,8 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 from headrace_worker.telemetry import sentry
 from headrace_worker.transport import ClaimingChannel, LeaseKeeper, make_keeper
-from headrace_worker.transport.leases import ClaimLimits, DeadLetterLimits
+from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.publish_script import DeadLetterLimits
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -20,7 +20,7 @@ from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys, queue_name
 from headrace.wire.parsing import MalformedMessage, parse
-from headrace_worker.transport.leases import parse_lease
+from headrace_worker.transport.claims import parse_lease
 
 #: The largest number of messages in one reply, and the bytes of a reply beyond which the next asks for fewer.
 _PAGE_MESSAGES, _PAGE_BYTES = 1000, 1024 * 1024

@@ -27,7 +27,7 @@ from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
 from headrace.wire.keys import Keys, check_model_name, queue_name
 from headrace_worker.telemetry.metrics import Metric, gauge_family
-from headrace_worker.transport.leases import parse_lease
+from headrace_worker.transport.claims import parse_lease
 
 log = logging.getLogger("headrace.exporter")
 

@@ -25,8 +25,8 @@ from kombu.transport.redis import MultiChannelPoller
 
 from headrace_worker.transport.channel import Channel, ClaimingChannel, SentinelChannel
 from headrace_worker.transport.lease_keeper import LeaseKeeper, silence_timeout
-from headrace_worker.transport.leases import DeadLetterLimits
 from headrace_worker.transport.notifications import POLL_EVERY
+from headrace_worker.transport.publish_script import DeadLetterLimits
 
 __all__ = [
     "ALIAS",

@@ -26,7 +26,7 @@ import redis
 
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
 from headrace_worker.transport.notifications import POLL_EVERY
 
 log = logging.getLogger("headrace.claims")
@@ -59,7 +59,7 @@ class BlockingClaim:
             if self._place is None or not self._twice or time.monotonic() < self._paused_until:
                 return None
             queue, source = self._place
-            self.lease = Lease(name=next_name(), queue=queue, origins=((source, 1),))
+            self.lease = Lease(name=next_name(), queue=queue, origins=((source, 1),), blocking=True)
         queue = self.lease.queue
         return self.lease if any(ask.queue == queue and ask.leased and not ask.wait for ask in asks) else None
 

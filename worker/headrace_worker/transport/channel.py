@@ -14,7 +14,6 @@ free to run. Publishing, control and events stay kombu's.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import logging
 import time
@@ -26,17 +25,17 @@ import msgspec
 import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
-from kombu.utils.json import loads
 
 from headrace.connection.errors import is_read_only
 from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys, model_name
-from headrace_worker.transport import leases, scripts
 from headrace_worker.transport.blocking_claim import BlockingClaim
+from headrace_worker.transport.claim_script import claim_command, decode_claim
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed
 from headrace_worker.transport.lease_keeper import silence_timeout
-from headrace_worker.transport.leases import Claim, ClaimLimits, Lease, NothingClaimed
 from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.notifications import QueueNotifications
+from headrace_worker.transport.ordinary_message import decode_ordinary
 
 log = logging.getLogger("headrace.claims")
 
@@ -138,16 +137,15 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             return
         standing = self._standing.offered(asks, self.keeper.next_name) if wakeup.may_sleep else None
         name = self.keeper.next_name()
-        keys, values = leases.claim_call(
+        command = claim_command(
             self.keys,
             name,
             asks,
             lease_ms=self.keeper.lease_ms,
             lowest_first=next(self._claims) % _LOWEST_EVERY == 0,
-            standing=standing,
+            parked=standing,
         )
-        call = ["EVAL", scripts.CLAIM] if self._use_eval else ["EVALSHA", _CLAIM_SHA]
-        commands = [*wakeup.commands(), [*call, len(keys), *keys, *values]]
+        commands = [*wakeup.commands(), command.with_source if self._use_eval else command.args]
         self._send(connection, commands, SentClaim(name, asks, wakeup))
 
     def _send(self, connection: Any, commands: Sequence[Sequence[Any]], sent: SentClaim) -> None:
@@ -215,7 +213,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             self._in_poll = self._sent = None
             self._flush_brpop_reauth()
         self._use_eval, self._refusal = False, ""
-        got = leases.claimed(reply, sent.name, sent.asks, time.monotonic())
+        got = decode_claim(reply, sent.name, sent.asks, time.monotonic())
         sent.wakeup.record_claim(isinstance(got, Claim))
         if isinstance(got, NothingClaimed):
             self._standing.is_parked(got.parked, self._brpop_sent_at)
@@ -286,8 +284,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         lease, frame = claim.lease, claim.queued_messages[0]
         leased = not (lease.queue in self._without_ack if no_ack is None else no_ack)
         try:
-            message: dict[str, Any] = loads(frame.decode())
-            message["properties"]["delivery_tag"] = lease.name
+            message = decode_ordinary(frame, lease.name)
         except (ValueError, KeyError, TypeError) as error:
             log.error(  # noqa: TRY400  # a traceback would quote the message
                 "a message of %s is no Celery message; it is a dead letter now", lease.queue
@@ -409,7 +406,6 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
 
 #: No moment comes after this.
 _LATER = float("inf")
-_CLAIM_SHA = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest()  # Redis's name for it
 
 
 class Channel(ClaimingChannel, kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types

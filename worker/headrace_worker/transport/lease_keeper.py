@@ -22,7 +22,9 @@ import redis
 from headrace.connection.errors import is_read_only
 from headrace.wire.attempts import LEASE_EXPIRED
 from headrace.wire.keys import Keys
-from headrace_worker.transport.leases import Claim, DeadLetterLimits, Lease, Leases
+from headrace_worker.transport.claims import Claim, Lease
+from headrace_worker.transport.leases import Leases
+from headrace_worker.transport.publish_script import DeadLetterLimits
 
 log = logging.getLogger("headrace.claims")
 

@@ -1,216 +1,61 @@
-"""The life of a claim in Redis: small scripts (`lua`), each a typed function.
+"""The operations on leases, as Redis performs them: each is one script (`claim_script` and so on).
 
-    claim ──> renew ──> publish      outcomes, letters and retries are written and the lease is gone, in one step
-                 │────> release      back to where the jobs came from, uncounted
-                 └────> lapse        the owner was lost: back, to run alone, with the attempt written down
-    due                              delayed jobs whose time has come go to their queue
-    bound                            dead letters that are too old or too many go
+    claim ──> renew ──> publish               outcomes, dead letters and retries are stored, the lease ends
+                 │────> requeue               the messages go back to their lists, without an attempt
+                 └────> requeue_isolated      the run was lost: the jobs run alone, with one attempt more
+    move_due                                  delayed jobs that are due go to their queue
+    trim_dead_letters                         dead letters that are too old or too many are deleted
 
-A lease is two things: a member of the sorted set `leases`, with the moment it lapses as its score, and a list
-that holds the claimed messages, byte for byte. The member says who claimed, from which lists, of which queue,
-and is never used again: whoever finds it missing has lost the claim. That is the fence.
+A lease is a member of the sorted set `Keys.leases`, scored by the time it expires, and a list with the claimed
+messages, byte for byte. The member names the owner, the lists the messages came from, and the queue. A member is
+never used twice: an operation that finds it missing has lost the claim and does nothing. That is the fence.
 
-A lease may stand before it holds anything (`standing`): Redis then puts the next job of a list under it. So a
-lease that stood is never taken away while its owner may still be waiting at Redis.
+The lease of a blocking claim is parked before it holds a message (`blocking_claim`): Redis moves the next job of a
+list under it. While it is empty, it may not end as long as its owner may still be waiting.
 
-A job that ran in vain comes back as a frame, with the attempt in it (`headrace.wire.attempts`). Nothing here ever
-rewrites a job's message.
+No operation rewrites a job's message. An attempt is written before it (`headrace.wire.attempts`).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Container, Mapping, Sequence
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 import redis
 
-from headrace.connection.server_time import decode_server_time
-from headrace.wire.attempts import escape_field
+from headrace.connection.commands import Command, execute
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.keys import PRIORITY_STEPS, Keys, model_name
-from headrace_worker.route import Route
-from headrace_worker.transport import scripts
+from headrace.wire.keys import Keys
+from headrace_worker.transport.claim_script import claim_command, decode_claim
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, parse_lease
+from headrace_worker.transport.lease_scripts import (
+    expired_command,
+    finish_command,
+    move_due_command,
+    renew_command,
+    requeue_command,
+    requeue_isolated_command,
+)
+from headrace_worker.transport.ordinary_message import mark_redelivered
+from headrace_worker.transport.publish_script import DeadLetterLimits, publish_command, trim_command
 
 log = logging.getLogger("headrace.claims")
 
-
-class ClaimLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a claim may take of one queue."""
-
-    queue: str
-    #: Jobs at the most, and bytes after which no further job is taken.
-    jobs: int = 1
-    bytes: int = 1
-    #: Seconds the first job may wait for others, to be predicted with them.
-    wait: float = 0.0
-    #: Leave the queue alone unless it has `jobs` waiting.
-    full_only: bool = False
-    #: Seconds the claim's run may take before its process is killed, and before it is interrupted; None is as
-    #: long as Celery lets it.
-    time_limits: tuple[float | None, float | None] = (None, None)
-    #: Claims of it that this worker may hold; None is any number.
-    claims: int | None = None
-    #: Where its jobs go, for the pool process that runs them.
-    route: Route | None = None
-    #: Whether the owner will say when it is done. Else what is taken is gone, as a consumer may wish.
-    leased: bool = True
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """Ownership of a claim's jobs, for a time."""
-
-    #: Owner and number: never used twice.
-    name: str
-    queue: str
-    #: How many frames came from which of `Keys.sources`, in the order they were taken.
-    origins: tuple[tuple[int, int], ...]
-
-    @property
-    def member(self) -> str:
-        """The lease in `leases`: all there is to know of it, so that anyone can bring its jobs back."""
-        origins = ",".join(str(number) for origin in self.origins for number in origin)
-        return f"{self.name}#{origins}#{self.queue}"
-
-    @property
-    def holds_jobs(self) -> bool:
-        """Whether it holds jobs, and not the message of an ordinary task."""
-        return model_name(self.queue) is not None
-
-    @property
-    def owner(self) -> str:
-        """The process that claimed."""
-        return self.name.rpartition("/")[0] or self.name
-
-
-def parse_lease(member: bytes) -> Lease | None:
-    """The lease a member of `leases` stands for; None for what none of us wrote."""
-    try:
-        name, origins, queue = member.decode().split("#", 2)
-        numbers = [int(number) for number in origins.split(",")]
-        return Lease(name=name, queue=queue, origins=tuple(zip(numbers[::2], numbers[1::2], strict=True)))
-    except ValueError:
-        return None
-
-
-def mark_redelivered(frame: bytes) -> bytes:
-    """The message of an ordinary task, saying, as brokers do, that it was delivered before.
-
-    Celery looks for it to leave out what has succeeded, and so do tasks that reject theirs. What is no message
-    is left as it is.
-    """
-    try:
-        message = json.loads(frame)
-        message["headers"]["redelivered"] = True
-        message["properties"]["delivery_info"]["redelivered"] = True
-        return json.dumps(message).encode()
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return frame
-
-
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs taken from one queue in one step."""
-
-    lease: Lease
-    queued_messages: Sequence[bytes]
-    #: Some job was cancelled lately: look whether one of these was.
-    check_outcomes: bool = False
-    #: When it was made: the server's unix milliseconds, and this machine's monotonic clock in seconds.
-    claimed_ms: int = 0
-    claimed_monotonic: float = 0.0
-    #: Where its jobs go, as the main process has it.
-    route: Route | None = None
-
-    def server_time(self, monotonic: float) -> datetime:
-        """What the server's clock says when this machine's monotonic one says that. Our own may be hours off."""
-        return datetime.fromtimestamp(self.claimed_ms / 1000 + monotonic - self.claimed_monotonic, UTC)
-
-
-class DeadLetterLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many dead letters are kept, and for how many seconds."""
-
-    max_count: int = 100_000
-    max_age_seconds: int = 30 * 86_400
-
-
-class NothingClaimed(msgspec.Struct, frozen=True):
-    """Nothing was taken; these queues have jobs, but not yet as many as were asked for."""
-
-    filling: tuple[str, ...]
-    #: Whether the lease that was to stand in this case does.
-    parked: bool = False
-
-
-def claim_call(
-    keys: Keys,
-    name: str,
-    asks: Sequence[ClaimLimits],
-    *,
-    lease_ms: int,
-    lowest_first: bool,
-    standing: Lease | None = None,
-) -> tuple[list[str], list[str | int]]:
-    """KEYS and ARGV of CLAIM; it is sent without waiting for the reply, which `claimed` reads.
-
-    `standing` is the lease that is to stand where nothing waits, of one of the queues. What has come under it is
-    claimed first; where anything is claimed, it stands no more.
-    """
-    stood = keys.lease(standing.name if standing else name)
-    all_keys = [keys.leases, keys.lease(name), keys.cancelled, stood]
-    values: list[str | int] = [name, lease_ms, int(lowest_first)]
-    if standing is None:
-        values += ["", 0, 0]
-    else:
-        queue = next(number for number, ask in enumerate(asks, start=1) if ask.queue == standing.queue)
-        values += [standing.member, queue, standing.origins[0][0]]
-    for ask in asks:
-        all_keys += keys.sources(ask.queue)
-        values += [ask.queue, ask.jobs, ask.bytes, int(ask.full_only), int(ask.leased)]
-    return all_keys, values
-
-
-def claimed(
-    reply: Sequence[Any], name: str, asks: Sequence[ClaimLimits], monotonic: float
-) -> Claim | NothingClaimed:
-    """What CLAIM replied, read when this machine's monotonic clock said that."""
-    queue, numbers, *rest = reply
-    if not queue:
-        return NothingClaimed(tuple(asks[number - 1].queue for number in numbers), parked=bool(rest[0]))
-    frames, look, at_ms = rest
-    origins = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-    lease = Lease(name=name, queue=asks[queue - 1].queue, origins=origins)
-    return Claim(
-        lease=lease,
-        queued_messages=frames,
-        check_outcomes=bool(look),
-        claimed_ms=at_ms,
-        claimed_monotonic=monotonic,
-    )
-
-
-#: The bounds where nothing else is said.
-_USUAL = DeadLetterLimits()
+_DEFAULT_LIMITS = DeadLetterLimits()
 
 
 class Leases:
-    """What an owner, or anyone who sweeps, does with leases. Raises redis.RedisError."""
+    """The leases of one installation, on one client of Redis. Every method raises redis.RedisError."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, bounds: DeadLetterLimits = _USUAL) -> None:
-        self._client, self._keys, self._bounds = client, keys, bounds
-        self._claim = client.register_script(scripts.CLAIM)
-        self._renew = client.register_script(scripts.RENEW)
-        self._publish = client.register_script(scripts.PUBLISH)
-        self._finish = client.register_script(scripts.FINISH)
-        self._release = client.register_script(scripts.RELEASE)
-        self._lapse = client.register_script(scripts.LAPSE)
-        self._lapsed = client.register_script(scripts.LAPSED)
-        self._due = client.register_script(scripts.DUE)
-        self._bound = client.register_script(scripts.BOUND)
+    def __init__(self, client: redis.Redis, keys: Keys, limits: DeadLetterLimits = _DEFAULT_LIMITS) -> None:
+        self._client, self._keys, self._limits = client, keys, limits
+
+    def _run(self, command: Command) -> Any:
+        return execute(self._client, command)
 
     def claim(
         self,
@@ -221,18 +66,16 @@ class Leases:
         lowest_first: bool = False,
         parked: Lease | None = None,
     ) -> Claim | NothingClaimed:
-        """Take what waits, under a lease; else let another stand."""
-        keys, values = claim_call(
-            self._keys, name, limits, lease_ms=lease_ms, lowest_first=lowest_first, standing=parked
+        """Claim waiting messages; if nothing waits, park the lease `parked`. See `claim_command`."""
+        command = claim_command(
+            self._keys, name, limits, lease_ms=lease_ms, lowest_first=lowest_first, parked=parked
         )
-        reply = self._claim(keys, values)
-        return claimed(reply, name, limits, time.monotonic())
+        return decode_claim(self._run(command), name, limits, time.monotonic())
 
     def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
-        """Let leases last from now; returns those that are lost."""
+        """Let leases expire `lease_ms` milliseconds from now. Returns those that are lost."""
         members = {lease.member.encode(): lease for lease in leases}
-        lost = self._renew([self._keys.leases], [lease_ms, *members])
-        return [members[member] for member in lost]
+        return [members[member] for member in self._run(renew_command(self._keys, [*members], lease_ms=lease_ms))]
 
     def publish(
         self,
@@ -244,44 +87,38 @@ class Leases:
         dead_letters: Sequence[tuple[DeadLetter, bytes]] = (),
         delayed: Sequence[tuple[int, bytes]] = (),
     ) -> list[bool] | None:
-        """End a claim: store outcomes by job id, bury dead letters with their messages, let frames wait.
+        """End a claim: store its outcomes for `ttl` seconds, its dead letters and its retries.
 
-        `inboxes` says, by job id, which client's inbox is told of an outcome. A letter is kept only if the outcome
-        of its job is published with it; that of a malformed message always is. `delayed` frames wait for so many
-        milliseconds.
+        `outcomes` are as stored, by job id. `clients` names, by job id, the client on whose reply channel the
+        outcome is published too. A dead letter comes with its message. It is stored only if the outcome of its job
+        is published in the same call, or is already stored; that of a malformed message always is. `delayed` are
+        pairs of milliseconds from now and a queued message.
 
-        Says of each outcome whether it was published; None when the lease was lost, and nothing was done.
+        Returns for each outcome whether it was published; None if the lease was lost, and then does nothing.
         """
-        keys = self._keys
-        names = self._of(lease)
-        for job in outcomes:
-            names += [keys.result(job), keys.job(job)]
-        numbers = {inbox: number for number, inbox in enumerate(dict.fromkeys(clients.values()), start=1)}
-        kept = self._bounds
-        values: list[str | int | bytes] = [lease.member, ttl, len(outcomes), len(numbers), len(dead_letters)]
-        values += [kept.max_count, kept.max_age_seconds, *outcomes.values(), *map(keys.reply_channel, numbers)]
-        values += [numbers[clients[job]] if job in clients else 0 for job in outcomes]
-        if dead_letters or delayed:
-            names += [keys.delayed(lease.queue), keys.dead, keys.dead_messages, keys.dead_times, keys.dead_dropped]
-            places = {job: place for place, job in enumerate(outcomes, start=1)}
-            for letter, message in dead_letters:
-                of = 0 if letter.reason == "malformed" else places[letter.id]
-                values += [of, letter.id, letter.encode(), message]
-            for milliseconds, frame in delayed:
-                values += [milliseconds, frame]
-        replies = self._publish(names, values)
+        command = publish_command(
+            self._keys,
+            lease,
+            outcomes,
+            ttl=ttl,
+            clients=clients,
+            dead_letters=dead_letters,
+            delayed=delayed,
+            limits=self._limits,
+        )
+        replies = self._run(command)
         if replies is None:
             return None
         *published, dropped = replies
-        self._say_dropped(dropped)
-        return [bool(one) for one in published]
+        self._log_dropped(dropped)
+        return [bool(reply) for reply in published]
 
     def store_dead_letter(self, letter: DeadLetter, message: bytes, lease: Lease | None) -> None:
-        """Keep a message nobody can read as a dead letter, and end its lease."""
+        """Store a malformed message as a dead letter, and end its lease, if it has one."""
         if lease is not None:
             self.publish(lease, {}, ttl=1, dead_letters=[(letter, message)])
             return
-        keys, now_ms = self._keys, decode_server_time(self._client.time())
+        keys, now_ms = self._keys, decode_server_time(self._run(READ_SERVER_TIME))
         with self._client.pipeline() as pipe:
             pipe.hset(keys.dead_messages, letter.id, message)
             pipe.hset(keys.dead, letter.id, letter.encode())
@@ -289,91 +126,84 @@ class Leases:
             pipe.execute()
 
     def trim_dead_letters(self, limit: int = 1000) -> int:
-        """Drop dead letters that are too old or too many, the oldest first; returns how many."""
-        keys, kept = self._keys, self._bounds
-        names = [keys.dead_times, keys.dead, keys.dead_messages, keys.dead_dropped]
-        dropped = int(self._bound(names, [kept.max_count, kept.max_age_seconds, limit]))
-        self._say_dropped(dropped)
+        """Delete the oldest dead letters beyond the limits, at most `limit`. Returns their number."""
+        dropped = int(self._run(trim_command(self._keys, limits=self._limits, limit=limit)))
+        self._log_dropped(dropped)
         return dropped
 
-    def _say_dropped(self, letters: int) -> None:
+    def _log_dropped(self, letters: int) -> None:
         if letters:
             log.warning(
-                "dropped the %d oldest dead letters: more than %d are not kept, nor longer than %.0f days",
+                "dropped the %d oldest dead letters: more than %d, or older than %.0f days, are not kept",
                 letters,
-                self._bounds.max_count,
-                self._bounds.max_age_seconds / 86_400,
+                self._limits.max_count,
+                self._limits.max_age_seconds / 86_400,
             )
 
     def finish(self, lease: Lease) -> bool:
-        """End a claim whose messages are done with; says whether it was still held."""
-        return bool(self._finish(self._of(lease), [lease.member]))
+        """End the claim of an ordinary message that was acknowledged. Returns whether the lease was held."""
+        return bool(self._run(finish_command(self._keys, lease)))
 
     def requeue(
         self, lease: Lease, *, only_if_expired: bool = False, delivered: bool = False, behind: bool = False
     ) -> int:
-        """Put a claim's messages back where they came from, as if never taken; returns how many.
+        """Put a claim's messages back where they came from, without an attempt. Returns their number.
 
-        The message of an ordinary task that was `delivered` says so from then on, and with `behind` it goes
-        behind all that waits. Jobs do neither.
+        The message of an ordinary task that was `delivered` is marked so, and with `behind` it goes behind all
+        messages that wait. Both are ignored for jobs.
         """
-        marked, behind = b"", behind and not lease.holds_jobs
+        behind = behind and not lease.holds_jobs
+        marked = b""
         if delivered and not lease.holds_jobs:
             first: list[bytes] = self._client.lrange(self._keys.lease(lease.name), 0, 0)  # type: ignore[assignment]  # bytes
             marked = b"".join(map(mark_redelivered, first))
-        names = [*self._of(lease), *self._keys.sources(lease.queue)]
-        origins = (number for origin in lease.origins for number in origin)
-        return int(self._release(names, [lease.member, int(only_if_expired), int(behind), marked, *origins]))
+        command = requeue_command(
+            self._keys, lease, only_if_expired=only_if_expired, behind=behind, first_message=marked
+        )
+        return int(self._run(command))
 
     def requeue_isolated(self, lease: Lease, cause: str, *, owner: str, only_if_expired: bool = False) -> int:
-        """Take a claim from its owner. Its jobs are to run again, each alone, one attempt the more.
+        """End a claim whose run was lost: its jobs run alone from now on, with one attempt more.
 
-        Messages of ordinary queues go back where they came from. Returns how many went back.
+        Messages of ordinary tasks go back where they came from. Returns the number of jobs or messages.
         """
         if not lease.holds_jobs:
             return self.requeue(lease, only_if_expired=only_if_expired, delivered=True)
-        names = [*self._of(lease), self._keys.isolated(lease.queue)]
-        return int(
-            self._lapse(
-                names, [lease.member, int(only_if_expired), f"{escape_field(cause)},{escape_field(owner)}"]
-            )
+        command = requeue_isolated_command(
+            self._keys, lease, only_if_expired=only_if_expired, cause=cause, owner=owner
         )
+        return int(self._run(command))
 
     def expired(self, limit: int = 100) -> list[Lease]:
-        """Leases whose time is over, whoever owned them."""
-        return [lease for member in self._lapsed([self._keys.leases], [limit]) if (lease := parse_lease(member))]
+        """Return expired leases of any owner, at most `limit`."""
+        members = self._run(expired_command(self._keys, limit=limit))
+        return [lease for member in members if (lease := parse_lease(member))]
 
     def find(self, names: Container[str]) -> list[Lease]:
-        """The leases that are held under one of these names."""
+        """Return the leases that exist under these names."""
         members: list[bytes] = self._client.zrange(self._keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
         return [lease for member in members if (lease := parse_lease(member)) and lease.name in names]
 
-    def unblock(self, client: int) -> bool:
-        """End the wait of a connection at Redis, by its id. False where this user may not, and it may go on."""
+    def move_due(self, queue: str, limit: int = 500) -> int:
+        """Move delayed jobs that are due to the lists of their queue, at most `limit`. Returns their number."""
+        return int(self._run(move_due_command(self._keys, queue, limit=limit)))
+
+    def unblock(self, client_id: int) -> bool:
+        """End the BLMOVE of a connection, given its id at Redis. Returns False if this user may not do so."""
         try:
-            self._client.client_unblock(client)
+            self._client.client_unblock(client_id)
         except redis.ResponseError as error:
-            log.warning("Redis does not end a wait (%s). Permit this user CLIENT UNBLOCK", error)
+            log.warning("Redis refuses to end a BLMOVE (%s); permit this user CLIENT UNBLOCK", error)
             return False
         return True
 
-    def move_due(self, queue: str, limit: int = 500) -> int:
-        """Move delayed jobs whose time has come to their queue; returns how many."""
-        return int(self._due([self._keys.delayed(queue), *self._keys.sources(queue)], [limit]))
-
     def uptime_seconds(self) -> float:
-        """Seconds since Redis started; without end where it does not say."""
+        """Return the seconds since Redis started; infinity if this user may not read it."""
         try:
             return float(self._client.info("server")["uptime_in_seconds"])
-        except (redis.ResponseError, KeyError):  # a user who may not ask, or another kind of server
+        except (redis.ResponseError, KeyError):
             return float("inf")
 
     def reconnect(self) -> None:
-        """Open connections anew: the one that answers is a primary no more."""
+        """Close the connections, as their server is no longer a primary. New ones open on demand."""
         self._client.connection_pool.disconnect()
-
-    def _of(self, lease: Lease) -> list[str]:
-        return [self._keys.leases, self._keys.lease(lease.name)]
-
-
-assert len(PRIORITY_STEPS) == 4, "the scripts count on four lists to a queue"  # noqa: S101  # a fact, not a check

@@ -13,7 +13,7 @@ import msgspec
 from kombu import serialization
 
 from headrace.wire.keys import model_name
-from headrace_worker.transport.leases import Claim
+from headrace_worker.transport.claims import Claim
 
 #: The Celery task that runs a claim.
 CLAIM_TASK = "headrace.claim"

@@ -1,0 +1,178 @@
+"""CLAIM: claim waiting messages of one queue under a new lease, or park a lease while nothing waits.
+
+Redis does not undo a script that fails half way. So CLAIM pops before it records the lease, and after the first
+pop no error can end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.connection.commands import Argument, Command, Script
+from headrace.wire.keys import PRIORITY_STEPS, Keys
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, pair_origins
+from headrace_worker.transport.lua import NOW_FUNCTION
+
+#: Call it by `claim_command`. `source` is an index in `Keys.sources`, 0 is the list of isolated jobs. Returns
+#: {number of the queue, {source, count, ...}, messages, 1 if a job was cancelled lately, server's milliseconds}.
+#: If nothing is claimed, {0, {numbers of the queues that fill up}, 1 if a lease is parked}.
+SCRIPT = (
+    NOW_FUNCTION
+    + """
+local leases, cancelled, lease, parked_lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local name, lease_ms, lowest_first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local parked_member, parked_queue, parked_source = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local queues = (#KEYS - 4) / 5
+
+local function source_key(queue, source) return KEYS[5 + 5 * (queue - 1) + source] end
+local function queue_name(queue) return ARGV[7 + 5 * (queue - 1)] end
+local function max_jobs(queue) return tonumber(ARGV[8 + 5 * (queue - 1)]) end
+local function max_bytes(queue) return tonumber(ARGV[9 + 5 * (queue - 1)]) end
+local function full_only(queue) return ARGV[10 + 5 * (queue - 1)] == '1' end
+local function leased(queue) return ARGV[11 + 5 * (queue - 1)] == '1' end
+
+redis.call('ZCARD', leases)  -- if the key is of another type, fail now: nothing is popped yet
+local messages, bytes, largest, origins = {}, 0, 0, {}
+
+local function pop(queue, source, job_limit, byte_limit)
+  local before = #messages
+  while #messages < job_limit and bytes < byte_limit do
+    -- The size of a message is known only after the pop: pop one, then as many of the largest size as fit.
+    local count = 1
+    if largest > 0 then
+      count = math.min(job_limit - #messages, math.max(1, math.floor((byte_limit - bytes) / largest)))
+    end
+    -- After the first pop an error (a key of another type) must not end the script.
+    local popped = (#messages > 0 and redis.pcall or redis.call)('RPOP', source_key(queue, source), count)
+    if not popped or popped.err then break end
+    for _, message in ipairs(popped) do
+      messages[#messages + 1] = message
+      bytes = bytes + #message
+      if #message > largest then largest = #message end
+    end
+    if #popped < count then break end
+  end
+  if #messages > before then
+    origins[#origins + 1] = source
+    origins[#origins + 1] = #messages - before
+  end
+  return #messages > before
+end
+
+local function record_claim(queue)
+  local now = now_ms()
+  if leased(queue) then
+    local first = 1
+    while first <= #messages do  -- Lua's stack holds no more than a few thousand values
+      redis.call('RPUSH', lease, unpack(messages, first, math.min(first + 999, #messages)))
+      first = first + 1000
+    end
+    local member = name .. '#' .. table.concat(origins, ',') .. '#' .. queue_name(queue)
+    redis.call('ZADD', leases, now + lease_ms, member)
+  end
+  if parked_member ~= '' then
+    redis.call('ZREM', leases, parked_member)
+    redis.call('DEL', parked_lease)
+  end
+  return {queue, origins, messages, redis.call('EXISTS', cancelled), now}
+end
+
+local first, last, step = 1, 4, 1
+if lowest_first then first, last, step = 4, 1, -1 end
+
+local function fill_and_record(queue, popped_source)
+  for source = first, last, step do
+    if source ~= popped_source then pop(queue, source, max_jobs(queue), max_bytes(queue)) end
+  end
+  return record_claim(queue)
+end
+
+if parked_member ~= '' then  -- a job that arrived under the parked lease is the first of this claim
+  messages = redis.call('LRANGE', parked_lease, 0, -1)
+  if #messages > 0 then
+    bytes, largest, origins = #messages[1], #messages[1], {parked_source, #messages}
+    redis.call('PERSIST', leases)
+    return fill_and_record(parked_queue)
+  end
+end
+
+for queue = 1, queues do  -- isolated jobs run first, each alone
+  if pop(queue, 0, 1, 1) then return record_claim(queue) end
+end
+
+local filling, is_skipped = {}, {}
+for queue = 1, queues do
+  if full_only(queue) then
+    local waiting = 0
+    for source = 1, 4 do waiting = waiting + redis.call('LLEN', source_key(queue, source)) end
+    if waiting < max_jobs(queue) then
+      is_skipped[queue] = true
+      if waiting > 0 then filling[#filling + 1] = queue end
+    end
+  end
+end
+
+for source = first, last, step do
+  for queue = 1, queues do
+    if not is_skipped[queue] and pop(queue, source, max_jobs(queue), max_bytes(queue)) then
+      return fill_and_record(queue, source)
+    end
+  end
+end
+
+if parked_member ~= '' then redis.call('ZADD', leases, now_ms() + lease_ms, parked_member) end
+return {0, filling, parked_member ~= '' and 1 or 0}
+"""
+)
+_CLAIM = Script(SCRIPT)
+
+assert len(PRIORITY_STEPS) == 4, "CLAIM counts on four lists of a queue"  # noqa: S101  # a fact, not a check
+
+
+def claim_command(
+    keys: Keys,
+    name: str,
+    limits: Sequence[ClaimLimits],
+    *,
+    lease_ms: int,
+    lowest_first: bool,
+    parked: Lease | None = None,
+) -> Command:
+    """Return the command that claims from the first of these queues that has jobs; `decode_claim` reads its reply.
+
+    `name` is the name of the new lease, `lease_ms` the milliseconds until it expires. `lowest_first` starts with
+    the lowest priority. `parked` is a lease of one of the queues: a job that arrived under it is claimed first, it
+    ends when anything is claimed, and it is parked (again) when nothing is.
+    """
+    names = [keys.leases, keys.cancelled, keys.lease(name), keys.lease(parked.name if parked else name)]
+    arguments: list[Argument] = [name, lease_ms, int(lowest_first)]
+    if parked is None:
+        arguments += ["", 0, 0]
+    else:
+        queue = next(number for number, limit in enumerate(limits, start=1) if limit.queue == parked.queue)
+        arguments += [parked.member, queue, parked.origins[0][0]]
+    for limit in limits:
+        names += keys.sources(limit.queue)
+        arguments += [limit.queue, limit.jobs, limit.bytes, int(limit.full_only), int(limit.leased)]
+    return _CLAIM(names, arguments)
+
+
+def decode_claim(
+    reply: Sequence[Any], name: str, limits: Sequence[ClaimLimits], monotonic: float
+) -> Claim | NothingClaimed:
+    """Decode the reply to `claim_command`, given its `name` and `limits`.
+
+    `monotonic` is the moment the reply was read, by this machine's monotonic clock in seconds.
+    """
+    queue, numbers, *details = reply
+    if not queue:
+        return NothingClaimed(tuple(limits[number - 1].queue for number in numbers), parked=bool(details[0]))
+    messages, is_cancelled, now_ms = details
+    return Claim(
+        lease=Lease(name=name, queue=limits[queue - 1].queue, origins=pair_origins(numbers)),
+        queued_messages=messages,
+        check_outcomes=bool(is_cancelled),
+        claimed_ms=now_ms,
+        claimed_monotonic=monotonic,
+    )
