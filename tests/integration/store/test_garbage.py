@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,6 @@ from headrace.errors import BrokerUnavailable, ModelError
 from headrace.wire.attempts import Attempt, encode_queued_message
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode_message
-from headrace_worker import manifest as manifests
-from headrace_worker.manifest import Example, Manifest
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store import references
 from headrace_worker.store.garbage import CollectionItem, GarbageCollector, select_old
@@ -30,29 +27,14 @@ from headrace_worker.store.store import Store
 from headrace_worker.transport.claims import ClaimLimits
 from headrace_worker.transport.leases import Leases
 from tests.support.stored_dead_letters import make_letter, store_letter
+from tests.support.stored_versions import DATA, make_manifest
 
 KEYS = Keys("shop:")
-DATA = b"the bytes of a model"
 NOW = datetime.now(UTC)
 
 
 def contract(version: str) -> Contract:
     return Contract(model="churn", version=version, input=Text(), methods={"predict": Output(shape=())})
-
-
-def manifest() -> Manifest:
-    return Manifest(
-        name="churn",
-        version="0",
-        created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
-        estimator="Dummy",
-        format="skops",
-        sha256=hashlib.sha256(DATA).hexdigest(),
-        size=len(DATA),
-        libraries=manifests.installed_libraries(),
-        contract=contract("0"),
-        example=Example(instances=["a"], expected={"predict": [1.5]}),
-    )
 
 
 @pytest.fixture
@@ -67,7 +49,7 @@ def store(settings: WorkerSettings) -> Store:
     """Eight versions of one model."""
     store = Store(settings.models)
     for _ in range(8):
-        store.add(manifest(), DATA)
+        store.add(make_manifest(), DATA)
     return store
 
 
@@ -97,7 +79,7 @@ def test_the_newest_versions_are_kept_and_the_others_removed(collector: GarbageC
     collected = collector.collect(items)
     assert all(item.remove and item.size > len(DATA) for item in collected)
     assert store.versions("churn") == ["7", "8"]
-    assert store.add(manifest(), DATA).version == "9"
+    assert store.add(make_manifest(), DATA).version == "9"
 
 
 @pytest.mark.parametrize(("keep", "old"), [(1, ["1", "2"]), (3, []), (9, []), (0, ["1", "2"])])

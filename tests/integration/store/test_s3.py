@@ -13,36 +13,18 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from headrace.catalog.contract import Contract, Output, Text
 from headrace.errors import ModelError, StoreUnavailable, UnknownModel
-from headrace_worker import manifest as manifests
-from headrace_worker.manifest import Example, Manifest
 from headrace_worker.store import remote
 from headrace_worker.store.cache import Cache
 from headrace_worker.store.object_storage import ObjectStorage
 from headrace_worker.store.store import Store
 from tests.support.s3_server import S3, s3, s3_of_module
+from tests.support.stored_versions import DATA, make_manifest
 from tests.support.waiting import wait_until
 
 __all__ = ["s3", "s3_of_module"]  # fixtures
 
-DATA = b"the bytes of a model"
 URL = "s3://models/production"
-
-
-def manifest(name: str = "churn", data: bytes = DATA) -> Manifest:
-    return Manifest(
-        name=name,
-        version="0",
-        created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
-        estimator="Dummy",
-        format="skops",
-        sha256=hashlib.sha256(data).hexdigest(),
-        size=len(data),
-        libraries=manifests.installed_libraries(),
-        contract=Contract(model=name, version="0", input=Text(), methods={"predict": Output(shape=())}),
-        example=Example(instances=["a"], expected={"predict": [1.5]}),
-    )
 
 
 @pytest.fixture
@@ -63,7 +45,7 @@ def test_versions_are_added_listed_and_read_back(s3: S3, files: fsspec.AbstractF
     assert store.models() == []
     with pytest.raises(UnknownModel, match="no model 'churn' in s3://models/production; it is empty"):
         store.latest("churn")
-    assert [store.add(manifest(), DATA).version for _ in range(11)][-1] == "11"
+    assert [store.add(make_manifest(), DATA).version for _ in range(11)][-1] == "11"
     assert store.models() == ["churn"]
     assert store.latest("churn") == "11"
     assert store.read_manifest("churn", "2").version == "2"
@@ -85,7 +67,7 @@ def test_many_writers_at_once_get_a_number_each(s3: S3, conditional_writes: bool
 
     def add(writer: int) -> None:
         data = f"model of {writer}".encode()
-        numbers.append(Store(URL).add(manifest(data=data), data).version)
+        numbers.append(Store(URL).add(make_manifest(data=data), data).version)
         assert Store(URL).read_artifact("churn", numbers[-1], max_bytes=100)
 
     threads = [threading.Thread(target=add, args=(writer,)) for writer in range(6)]
@@ -128,7 +110,7 @@ def test_unfinished_versions_are_invisible_and_their_numbers_are_not_reused(
     s3: S3, files: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(URL)
-    store.add(manifest(), DATA)
+    store.add(make_manifest(), DATA)
     put = remote.RemoteBackend.put
 
     def put_until_killed(self: remote.RemoteBackend, model: str, version: str, name: str, data: bytes) -> None:
@@ -138,10 +120,10 @@ def test_unfinished_versions_are_invisible_and_their_numbers_are_not_reused(
 
     monkeypatch.setattr(remote.RemoteBackend, "put", put_until_killed)
     with pytest.raises(KeyboardInterrupt):
-        store.add(manifest(), DATA)
+        store.add(make_manifest(), DATA)
     monkeypatch.setattr(remote.RemoteBackend, "put", put)
     assert store.versions("churn") == ["1"]
-    assert store.add(manifest(), DATA).version == "3"
+    assert store.add(make_manifest(), DATA).version == "3"
     now = datetime.now(UTC)
     assert store.list_unfinished(now - timedelta(hours=1)) == []
     (unfinished,) = store.list_unfinished(now + timedelta(minutes=1))
@@ -149,31 +131,31 @@ def test_unfinished_versions_are_invisible_and_their_numbers_are_not_reused(
     store.remove_unfinished(unfinished)
     assert store.list_unfinished(now + timedelta(minutes=1)) == []
     assert [name.rpartition("/")[2] for name in files.find("models/production/churn/2")] == ["reserved"]
-    assert store.add(manifest(), DATA).version == "4"
+    assert store.add(make_manifest(), DATA).version == "4"
 
 
 def test_removing_a_version_removes_all_its_files(s3: S3, files: fsspec.AbstractFileSystem) -> None:
     store = Store(URL)
-    store.add(manifest(), DATA)
-    store.add(manifest(), DATA)
+    store.add(make_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     assert store.size("churn", "1") > len(DATA)
     store.remove("churn", "1")
     assert store.versions("churn") == ["2"]
     assert files.find("models/production/churn/1") == []
-    assert store.add(manifest(), DATA).version == "3"
+    assert store.add(make_manifest(), DATA).version == "3"
 
 
 def test_a_missing_bucket_is_reported(s3: S3) -> None:
     store = Store("s3://nowhere/models")
     assert store.models() == []
     with pytest.raises(ModelError, match="s3://nowhere/models does not exist; create the bucket first"):
-        store.add(manifest(), DATA)
+        store.add(make_manifest(), DATA)
 
 
 def test_an_artifact_is_fetched_once_and_again_if_its_cached_copy_was_changed(
     s3: S3, cached: Callable[[], Store], files: fsspec.AbstractFileSystem, tmp_path: Path
 ) -> None:
-    Store(URL).add(manifest(), DATA)
+    Store(URL).add(make_manifest(), DATA)
     assert cached().read_artifact("churn", "1", max_bytes=100) == DATA
     copy = tmp_path / "cache/artifacts" / hashlib.sha256(DATA).hexdigest()
     copy.write_bytes(b"changed")
@@ -190,7 +172,7 @@ def test_an_artifact_is_fetched_once_and_again_if_its_cached_copy_was_changed(
 
 
 def test_a_damaged_manifest_in_the_cache_is_fetched_again(cached: Callable[[], Store], tmp_path: Path) -> None:
-    Store(URL).add(manifest(), DATA)
+    Store(URL).add(make_manifest(), DATA)
     assert cached().read_manifest("churn", "1").title == "churn@1"
     (copy,) = (tmp_path / "cache/stores").rglob("manifest.json")
     copy.write_text("{")
@@ -199,7 +181,7 @@ def test_a_damaged_manifest_in_the_cache_is_fetched_again(cached: Callable[[], S
 
 def test_an_artifact_over_the_limit_is_not_read(s3: S3, files: fsspec.AbstractFileSystem) -> None:
     store = Store(URL)
-    store.add(manifest(), DATA)
+    store.add(make_manifest(), DATA)
     with pytest.raises(ModelError, match="churn@1 takes 20 bytes, more than the 10"):
         store.read_artifact("churn", "1", max_bytes=10)
     files.pipe_file("models/production/churn/1/artifact.skops", b"x" * 5000)
@@ -210,7 +192,7 @@ def test_an_artifact_over_the_limit_is_not_read(s3: S3, files: fsspec.AbstractFi
 def test_new_versions_are_listed_in_the_background(s3: S3, cached: Callable[[], Store]) -> None:
     store = cached()
     assert store.models() == []
-    Store(URL).add(manifest(), DATA)
+    Store(URL).add(make_manifest(), DATA)
     wait_until(lambda: store.versions("churn") == ["1"])
     s3.stop()
     try:
@@ -225,10 +207,10 @@ def test_new_versions_are_listed_in_the_background(s3: S3, cached: Callable[[], 
 def test_cached_versions_serve_and_one_warning_is_logged_while_the_store_is_unavailable(
     s3: S3, cached: Callable[[], Store], caplog: pytest.LogCaptureFixture
 ) -> None:
-    Store(URL).add(manifest(), DATA)
+    Store(URL).add(make_manifest(), DATA)
     running = cached()
     assert running.read_artifact("churn", "1", max_bytes=100) == DATA
-    Store(URL).add(manifest(data=b"newer"), b"newer")
+    Store(URL).add(make_manifest(data=b"newer"), b"newer")
     wait_until(lambda: running.versions("churn") == ["1", "2"])
     s3.stop()
     try:
@@ -248,7 +230,7 @@ def test_cached_versions_serve_and_one_warning_is_logged_while_the_store_is_unav
         with pytest.raises(StoreUnavailable, match="is unavailable"):
             Store(URL).models()
         with pytest.raises(StoreUnavailable, match="is unavailable"):
-            Store(URL).add(manifest(), DATA)
+            Store(URL).add(make_manifest(), DATA)
     finally:
         s3.start()
     with caplog.at_level(logging.WARNING, "headrace.models"):
@@ -257,8 +239,8 @@ def test_cached_versions_serve_and_one_warning_is_logged_while_the_store_is_unav
 
 
 def test_copies_of_removed_versions_are_dropped(cached: Callable[[], Store], tmp_path: Path) -> None:
-    Store(URL).add(manifest(), DATA)
-    Store(URL).add(manifest(), DATA)
+    Store(URL).add(make_manifest(), DATA)
+    Store(URL).add(make_manifest(), DATA)
     running = cached()
     running.read_manifest("churn", "1")
     Store(URL).remove("churn", "1")
@@ -269,7 +251,7 @@ def test_copies_of_removed_versions_are_dropped(cached: Callable[[], Store], tmp
 def test_a_forked_process_can_read(s3: S3, cached: Callable[[], Store]) -> None:
     import os
 
-    Store(URL).add(manifest(), DATA)
+    Store(URL).add(make_manifest(), DATA)
     store = cached()
     assert store.versions("churn") == ["1"]
     child = os.fork()

@@ -187,7 +187,7 @@ def _aliases(**versions: str) -> Aliases:
 
 @pytest.fixture
 def three(store: Store) -> Store:
-    """A store of three versions of a model."""
+    """Return a store with three versions of a model."""
     for _ in range(3):
         _add(store, DummyClassifier().fit(X, Y))
     return store

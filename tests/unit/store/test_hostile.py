@@ -40,7 +40,7 @@ DIGITS = "1" * 300
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store with one version, beside a folder that looks like another store."""
+    """Return a store with one version, beside a folder that looks like another store."""
     skops.io.dump(LogisticRegression().fit(X, Y), tmp_path / "model.skops")
     (tmp_path / "example.json").write_text(json.dumps(X[:2].tolist()))
     for name in ("models", "secret"):

@@ -6,35 +6,15 @@ import hmac
 import shutil
 import stat
 import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from headrace.catalog.contract import Contract, Output, Text
 from headrace.errors import ModelError, SettingError
-from headrace_worker import manifest as manifests
-from headrace_worker.manifest import Example, Manifest
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.signing import Keyring, SecretKey, create_keys, read_key, read_signer
 from headrace_worker.store.store import Store
-
-DATA = b"the bytes of a model"
-
-
-def manifest() -> Manifest:
-    return Manifest(
-        name="churn",
-        version="0",
-        created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
-        estimator="Dummy",
-        format="skops",
-        sha256=hashlib.sha256(DATA).hexdigest(),
-        size=len(DATA),
-        libraries=manifests.installed_libraries(),
-        contract=Contract(model="churn", version="0", input=Text(), methods={"predict": Output(shape=())}),
-        example=Example(instances=["a"], expected={"predict": [1.5]}),
-    )
+from tests.support.stored_versions import DATA, make_manifest
 
 
 class Key:
@@ -65,7 +45,7 @@ def open_store(folder: Path, *keys: Key, required: bool = True) -> Store:
 
 
 def test_a_signed_version_is_read(key: Key, folder: Path) -> None:
-    added = key.signing_store(folder).add(manifest(), DATA)
+    added = key.signing_store(folder).add(make_manifest(), DATA)
     assert open_store(folder, key).read_manifest("churn", "1") == added
     assert sorted(path.name for path in (folder / "churn/1").iterdir()) == [
         "artifact.skops",
@@ -75,7 +55,7 @@ def test_a_signed_version_is_read(key: Key, folder: Path) -> None:
 
 
 def test_an_unsigned_version_is_refused_if_a_signature_is_required(key: Key, folder: Path) -> None:
-    Store(folder).add(manifest(), DATA)
+    Store(folder).add(make_manifest(), DATA)
     (folder / "churn/1/artifact.skops").unlink()  # it is not read
     with pytest.raises(ModelError, match=f"churn@1 is not signed by the key {key.id}, and HEADRACE_REQUIRE_SIGN"):
         open_store(folder, key).read_artifact("churn", "1", max_bytes=100)
@@ -84,7 +64,7 @@ def test_an_unsigned_version_is_refused_if_a_signature_is_required(key: Key, fol
 
 @pytest.mark.parametrize("required", [True, False])
 def test_a_manifest_that_was_changed_is_refused(key: Key, folder: Path, required: bool) -> None:
-    key.signing_store(folder).add(manifest(), DATA)
+    key.signing_store(folder).add(make_manifest(), DATA)
     path = folder / "churn/1/manifest.json"
     path.write_bytes(path.read_bytes().replace(b"Dummy", b"Dumme"))
     with pytest.raises(ModelError, match=r"the signature of churn@1 by the key .* does not match its manifest"):
@@ -93,15 +73,15 @@ def test_a_manifest_that_was_changed_is_refused(key: Key, folder: Path, required
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"!", b"\xff" * 100, base64.b64encode(bytes(64)), b"A" * 10_000])
 def test_a_malformed_signature_is_refused(key: Key, folder: Path, content: bytes) -> None:
-    key.signing_store(folder).add(manifest(), DATA)
+    key.signing_store(folder).add(make_manifest(), DATA)
     (folder / f"churn/1/signature.{key.id}").write_bytes(content)
     with pytest.raises(ModelError, match="does not match its manifest"):
         open_store(folder, key).read_manifest("churn", "1")
 
 
 def test_a_signature_is_valid_for_one_version_only(key: Key, folder: Path) -> None:
-    key.signing_store(folder).add(manifest(), DATA)
-    key.signing_store(folder).add(manifest(), DATA)
+    key.signing_store(folder).add(make_manifest(), DATA)
+    key.signing_store(folder).add(make_manifest(), DATA)
     for name in ("manifest.json", f"signature.{key.id}"):
         shutil.copy(folder / "churn/1" / name, folder / "churn/2" / name)
     with pytest.raises(ModelError, match="the manifest of churn@2 names churn@1"):
@@ -113,7 +93,7 @@ def test_a_signature_is_valid_for_one_version_only(key: Key, folder: Path) -> No
 
 def test_a_signature_by_an_unknown_key_is_ignored(folder: Path, tmp_path: Path) -> None:
     accepted, unknown = Key(tmp_path, "accepted", secret=False), Key(tmp_path, "unknown", secret=False)
-    unknown.signing_store(folder).add(manifest(), DATA)
+    unknown.signing_store(folder).add(make_manifest(), DATA)
     with pytest.raises(ModelError, match="is not signed by the key"):
         open_store(folder, accepted).read_manifest("churn", "1")
     # A file name with the accepted key's id does not make the signature valid.
@@ -124,7 +104,7 @@ def test_a_signature_by_an_unknown_key_is_ignored(folder: Path, tmp_path: Path) 
 
 def test_a_version_may_be_signed_by_an_old_and_a_new_key(folder: Path, tmp_path: Path) -> None:
     old, new = Key(tmp_path, "old", secret=True), Key(tmp_path, "new", secret=False)
-    old.signing_store(folder).add(manifest(), DATA)
+    old.signing_store(folder).add(make_manifest(), DATA)
     assert open_store(folder, new, old).read_manifest("churn", "1")
     with pytest.raises(ModelError, match="is not signed by the key"):
         open_store(folder, new).read_manifest("churn", "1")
@@ -134,7 +114,7 @@ def test_a_version_may_be_signed_by_an_old_and_a_new_key(folder: Path, tmp_path:
 
 
 def test_a_version_that_does_not_match_its_manifest_is_not_signed(key: Key, folder: Path) -> None:
-    Store(folder).add(manifest(), DATA)
+    Store(folder).add(make_manifest(), DATA)
     (folder / "churn/1/artifact.skops").write_bytes(b"another model")
     with pytest.raises(ModelError, match="another digest"):
         Store(folder).sign("churn", "1", read_signer(key.private), max_bytes=100)
@@ -200,7 +180,7 @@ def test_a_key_made_by_openssl_is_accepted(folder: Path, tmp_path: Path) -> None
     private, public = tmp_path / "a.key", tmp_path / "a.pub"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True, timeout=20)
     subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, timeout=20)
-    Store(folder, signer=read_signer(private)).add(manifest(), DATA)
+    Store(folder, signer=read_signer(private)).add(make_manifest(), DATA)
     assert Store(folder, keyring=Keyring.parse(str(public), required=True)).read_manifest("churn", "1")
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import sys
@@ -11,28 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.catalog.contract import Contract, Output, Text
 from headrace.errors import InvalidInput, ModelError, StoreUnavailable, UnknownModel
-from headrace_worker import manifest as manifests
-from headrace_worker.manifest import Example, Manifest
 from headrace_worker.store.store import Store
-
-DATA = b"the bytes of a model"
-
-
-def _manifest(name: str = "churn", data: bytes = DATA) -> Manifest:
-    return Manifest(
-        name=name,
-        version="0",
-        created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
-        estimator="Dummy",
-        format="skops",
-        sha256=hashlib.sha256(data).hexdigest(),
-        size=len(data),
-        libraries=manifests.installed_libraries(),
-        contract=Contract(model=name, version="0", input=Text(), methods={"predict": Output(shape=())}),
-        example=Example(instances=["a"], expected={"predict": [1.5]}),
-    )
+from tests.support.stored_versions import DATA, make_manifest
 
 
 @pytest.fixture
@@ -41,26 +21,26 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_versions_are_numbered_from_one(store: Store) -> None:
-    assert [store.add(_manifest(), DATA).version for _ in range(3)] == ["1", "2", "3"]
+    assert [store.add(make_manifest(), DATA).version for _ in range(3)] == ["1", "2", "3"]
     assert store.versions("churn") == ["1", "2", "3"]
     assert store.latest("churn") == "3"
 
 
 def test_versions_sort_as_numbers(store: Store) -> None:
     for _ in range(11):
-        store.add(_manifest(), DATA)
+        store.add(make_manifest(), DATA)
     assert store.latest("churn") == "11"
 
 
 def test_an_added_version_is_read_back_unchanged(store: Store) -> None:
-    added = store.add(_manifest(), DATA)
+    added = store.add(make_manifest(), DATA)
     assert store.read_manifest("churn", "1") == added
     assert added.contract.version == "1"
     assert store.read_artifact("churn", "1", max_bytes=100) == DATA
 
 
 def test_a_manifest_is_readable_by_people(store: Store) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     text = (store.path / "churn/1/manifest.json").read_text()
     assert '\n  "name": "churn",\n' in text
     assert sorted(path.name for path in (store.path / "churn/1").iterdir()) == ["artifact.skops", "manifest.json"]
@@ -74,7 +54,7 @@ def test_a_store_that_does_not_exist_is_empty(store: Store) -> None:
 
 
 def test_the_error_for_an_unknown_model_suggests_a_similar_name(store: Store) -> None:
-    store.add(_manifest("churn"), DATA)
+    store.add(make_manifest("churn"), DATA)
     with pytest.raises(UnknownModel, match=r"no model 'chrun' in .*; did you mean 'churn'"):
         store.read_manifest("chrun", "1")
     with pytest.raises(UnknownModel, match=r"no model 'penguins' in .*; it has churn"):
@@ -83,20 +63,20 @@ def test_the_error_for_an_unknown_model_suggests_a_similar_name(store: Store) ->
 
 @pytest.mark.parametrize("version", ["2", "0", "01", "-1", "latest", "", "1/../1", "../churn/1", "x" * 999])
 def test_the_error_for_an_unknown_version_lists_the_versions(store: Store, version: str) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     with pytest.raises(UnknownModel, match=r"churn has no version .*; it has 1"):
         store.read_manifest("churn", version)
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".hidden", "a b", "ä", "x" * 65])
 def test_a_name_that_could_leave_the_store_is_refused(store: Store, name: str) -> None:
-    for operation in (store.versions, store.latest, lambda name: store.add(_manifest(name), DATA)):
+    for operation in (store.versions, store.latest, lambda name: store.add(make_manifest(name), DATA)):
         with pytest.raises(InvalidInput, match="a model's name"):
             operation(name)
 
 
 def test_unfinished_versions_and_other_files_are_invisible(store: Store) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     (store.path / "churn/.adding-before-a-crash").mkdir()
     (store.path / "churn/notes").mkdir()
     (store.path / ".git").mkdir()
@@ -111,7 +91,7 @@ def test_many_writers_at_once_get_a_number_each(store: Store) -> None:
 
     def add(writer: int) -> None:
         data = str(writer).encode()
-        added = store.add(_manifest(data=data), data)
+        added = store.add(make_manifest(data=data), data)
         numbers.append(added.version)
         assert store.read_artifact("churn", added.version, max_bytes=100) == data
 
@@ -125,10 +105,10 @@ def test_many_writers_at_once_get_a_number_each(store: Store) -> None:
 
 
 def test_a_version_is_never_overwritten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     # A second writer that listed the versions before the first finished wants number 1 too.
     monkeypatch.setattr(store, "versions", lambda _: [])
-    assert store.add(_manifest(data=b"other"), b"other").version == "2"
+    assert store.add(make_manifest(data=b"other"), b"other").version == "2"
     assert (store.path / "churn/1/artifact.skops").read_bytes() == DATA
 
 
@@ -138,46 +118,46 @@ def test_a_failed_add_removes_its_files(store: Store, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(ModelError, match=r"churn cannot be written to .*: No space left on device"):
-        store.add(_manifest(), DATA)
+        store.add(make_manifest(), DATA)
     assert not list((store.path / "churn").iterdir())
 
 
 def test_a_store_that_is_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("")
     with pytest.raises(ModelError, match="cannot be written"):
-        Store(tmp_path / "models").add(_manifest(), DATA)
+        Store(tmp_path / "models").add(make_manifest(), DATA)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"name": 1}', "\xff", "[" * 100_000])
 def test_a_damaged_manifest_is_reported(store: Store, text: str) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     (store.path / "churn/1/manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match="the manifest of churn@1 cannot be read"):
         store.read_manifest("churn", "1")
 
 
 def test_a_missing_manifest_is_reported(store: Store) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     (store.path / "churn/1/manifest.json").unlink()
     with pytest.raises(ModelError, match=r"churn@1 cannot be read: .*manifest.json: No such file"):
         store.read_manifest("churn", "1")
 
 
 def test_a_version_copied_by_hand_is_reported(store: Store) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     (store.path / "churn/1").rename(store.path / "churn/7")
     with pytest.raises(ModelError, match="the manifest of churn@7 names churn@1"):
         store.read_manifest("churn", "7")
 
 
 def test_an_artifact_over_the_limit_is_not_read(store: Store) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     with pytest.raises(ModelError, match="churn@1 takes 20 bytes, more than the 10 of HEADRACE_MAX_MODEL_BYTES"):
         store.read_artifact("churn", "1", max_bytes=10)
 
 
 def test_a_file_url_is_a_folder(store: Store) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
     assert Store(f"file://{store.path}").latest("churn") == "1"
     assert Store(f"file://{store.path}").path == store.path
 
@@ -193,7 +173,7 @@ def test_a_url_needs_a_package_that_supports_it(monkeypatch: pytest.MonkeyPatch)
 def test_a_mounted_folder_that_does_not_answer_is_unavailable(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.add(_manifest(), DATA)
+    store.add(make_manifest(), DATA)
 
     def stale(*_: object) -> None:
         raise OSError(errno.ESTALE, "Stale file handle")
@@ -209,7 +189,7 @@ def test_a_mounted_folder_that_does_not_answer_is_unavailable(
 
 def test_a_removed_version_disappears_in_one_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
-        store.add(_manifest(), DATA)
+        store.add(make_manifest(), DATA)
     assert store.size("churn", "1") > len(DATA)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda _: None)  # as if killed after the first step

@@ -1,9 +1,10 @@
 """The model store: immutable, numbered and signed versions of models, in a folder or at a URL.
 
 store           add, read, verify, sign and remove versions
-backend         what a backend must offer: files by model, version and name
+backend         the protocol of a backend: files by model, version and name
 folder          the backend for a folder
-remote          the backend for a URL (S3 and whatever else fsspec supports)
+remote          the backend for a URL
+object_storage  files below a URL, through fsspec
 cache           copies of a remote store's files on this machine
 signing         keys, and signatures of manifests
 artifact        an estimator to bytes (skops, joblib) and back
