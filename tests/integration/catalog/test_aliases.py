@@ -1,4 +1,4 @@
-"""A producer resolves aliases: what a job runs on is fixed when it is enqueued."""
+"""A producer resolves aliases: the version of a job is fixed when it is enqueued."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.answering_worker import CHURN
 
 AGE = {"age": 41}
 KEYS = Keys()
-#: Takes an age, and a plan besides.
+#: A contract with a further feature.
 STRICTER = msgspec.structs.replace(
     CHURN,
     version="9",
@@ -43,7 +43,7 @@ def point(server: redis.Redis, alias: str, version: str, share: float | None = N
 
 
 def versions(server: redis.Redis) -> dict[str, str | None]:
-    """The version in each message that waits, by job."""
+    """Return the versions in the waiting messages, by job."""
     jobs = [parse(message).to_job() for message in server.lrange(queue_name("churn"), 0, -1)]
     return {job.id: job.version for job in jobs}
 
@@ -53,14 +53,14 @@ def test_a_job_that_names_no_version_is_enqueued_for_production(client: Client, 
     assert versions(server) == {job.id: CHURN.version}
 
 
-def test_a_job_stays_with_the_version_it_was_enqueued_for(client: Client, server: redis.Redis):
+def test_a_job_keeps_the_version_it_was_enqueued_for(client: Client, server: redis.Redis):
     before = client.submit("churn", AGE)
     point(server, "production", "9")
     after = client.submit("churn", {**AGE, "plan": "gold"})
     assert versions(server) == {before.id: CHURN.version, after.id: "9"}
 
 
-def test_a_repeated_submit_is_the_same_job_though_production_has_moved(client: Client, server: redis.Redis):
+def test_a_repeated_submit_is_the_same_job_even_if_production_has_moved(client: Client, server: redis.Redis):
     client.submit("churn", {**AGE}, id="order-1")
     publish_contract(server, KEYS, msgspec.structs.replace(CHURN, version="10"))
     point(server, "production", "10")
@@ -68,7 +68,7 @@ def test_a_repeated_submit_is_the_same_job_though_production_has_moved(client: C
     assert versions(server) == {"order-1": CHURN.version}
 
 
-def test_a_job_may_ask_for_an_alias(client: Client, server: redis.Redis):
+def test_a_job_may_name_an_alias(client: Client, server: redis.Redis):
     point(server, "tested", "9")
     gold = {**AGE, "plan": "gold"}
     jobs = [client.submit("churn", gold, version="tested"), client.submit("churn@tested", gold)]
@@ -80,11 +80,11 @@ def test_a_job_may_ask_for_an_alias(client: Client, server: redis.Redis):
         client.submit("churn@stable", AGE)
 
 
-def test_a_job_may_name_a_number_behind_its_model(client: Client, server: redis.Redis):
+def test_a_version_may_follow_the_name_of_the_model(client: Client, server: redis.Redis):
     point(server, "production", CHURN.version)
     job = client.submit("churn@9", {**AGE, "plan": "gold"})
     same = client.submit("churn", {**AGE, "plan": "gold"}, version="9", id=job.id)
-    assert same.id == job.id  # a repeat of the same job, however it is spelt
+    assert same.id == job.id  # a repeat of the same job, however the version is given
     assert versions(server) == {job.id: "9"}
     with pytest.raises(InvalidInput, match="give one of them"):
         client.submit("churn@9", AGE, version="9")
@@ -114,7 +114,7 @@ def test_each_job_is_checked_against_the_contract_of_its_own_version(client: Cli
     assert versions(server) == {}
 
 
-def test_a_client_that_does_not_check_leaves_the_version_to_the_worker(
+def test_a_client_without_checks_leaves_the_version_to_the_worker(
     client: Client, redis_url: str, server: redis.Redis
 ):
     with Client(redis_url, check=False) as unchecked:
@@ -122,18 +122,18 @@ def test_a_client_that_does_not_check_leaves_the_version_to_the_worker(
     assert versions(server) == {job.id: None}
 
 
-def test_an_alias_is_moved_by_one_person_at_a_time_and_every_move_is_written_down(server: redis.Redis):
-    nowhere, first, second = None, Alias(version="1"), Alias(version="2", share=0.1)
-    steps = [(nowhere, first, 1), (nowhere, second, 0), (first, second, 1), (second, nowhere, 1)]
-    for now, then, done in steps:
-        call = move_alias(KEYS, "churn", "canary", now, then, by="ann", reason="to see")
-        assert execute(server, call) == done
+def test_an_alias_is_moved_only_from_its_current_version_and_every_change_is_recorded(server: redis.Redis):
+    unset, first, second = None, Alias(version="1"), Alias(version="2", share=0.1)
+    steps = [(unset, first, 1), (unset, second, 0), (first, second, 1), (second, unset, 1)]
+    for before, after, reply in steps:
+        move = move_alias(KEYS, "churn", "canary", before, after, by="ann", reason="to see")
+        assert execute(server, move) == reply
     history = decode_history(execute(server, read_history(KEYS, "churn")))
-    assert [(move.former, move.version, move.share) for move in history] == [
+    assert [(change.former, change.version, change.share) for change in history] == [
         ("2", None, None),
         ("1", "2", 0.1),
         (None, "1", None),
     ]
-    assert {(move.by, move.reason) for move in history} == {("ann", "to see")}
+    assert {(change.by, change.reason) for change in history} == {("ann", "to see")}
     assert abs(history[0].at_ms - server.time()[0] * 1000) < 60_000
     assert not server.exists(KEYS.aliases("churn"))

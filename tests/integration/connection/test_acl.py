@@ -1,4 +1,4 @@
-"""The users of docs/reference/acl.md can do what they are for, and nothing else."""
+"""The Redis users of docs/reference/acl.md may do their work, and nothing else."""
 
 from __future__ import annotations
 
@@ -41,27 +41,18 @@ from tests.support.redis_servers import find_server
 from tests.support.stored_dead_letters import crashed_attempt, make_letter, store_letter
 from tests.support.waiting import wait_until
 
-#: redis-py tells its name and version where it may; a worker looks at what Redis promises at its start.
-DONE_WITHOUT = {"client|setinfo", "info", "config|get"}
+#: Commands that are optional: redis-py sets its name and version, and a worker checks the server when it starts.
+OPTIONAL = {"client|setinfo", "info", "config|get"}
 
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a Redis 7 that knows the users of the page, and one who looks on."""
+    """Run a Redis 7 with the users of the page and an admin. Return its port."""
     folder, port = tmp_path_factory.mktemp("redis"), free_port()
     (folder / "users.acl").write_text("\n".join([*users(), "user admin on >admin ~* &* +@all", ""]))
     admin = redis.Redis(port=port, username="admin", password="admin")
-    command = [
-        find_server("path"),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--aclfile",
-        "users.acl",
-    ]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
+    command = [find_server("path"), *options]
     with running_server(command, folder, "redis", admin):
         yield port
 
@@ -79,13 +70,13 @@ def url(user: str, port: int) -> str:
 
 
 def refused(admin: redis.Redis) -> list[str]:
-    """What the users of the page asked for in vain, but for what the page says is done without."""
-    parts = ("username", "reason", "object", "context")
-    entries = [entry for entry in admin.acl_log() if entry["object"] not in DONE_WITHOUT]
-    return [" ".join(entry[part] for part in parts) for entry in entries]
+    """Return the commands that users of the page were refused, without the optional ones."""
+    fields = ("username", "reason", "object", "context")
+    entries = [entry for entry in admin.acl_log() if entry["object"] not in OPTIONAL]
+    return [" ".join(entry[field] for field in fields) for entry in entries]
 
 
-def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, tmp_path: Path) -> None:
+def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tmp_path: Path) -> None:
     settings = Settings(redis_url=url("producer", port))
     with serving(url=url("worker", port), models=add(tmp_path), folder=tmp_path) as worker:
         exercise_client(settings)
@@ -96,16 +87,16 @@ def test_producer_and_worker_do_all_they_are_for(port: int, admin: redis.Redis, 
             job = app.send_task("headrace.predict", args=[MODEL, [[5, 0, 0]]], queue=f"predict.{MODEL}")
             assert job.get(timeout=20)["predictions"] == [10]
             app.backend.client.connection_pool.disconnect()
-            again = client.submit(MODEL, [1, SLEEP, 0.3], priority=9)
-            with redis.Redis(port=port, username="admin", password="admin") as looks_on:
-                wait_until(lambda: held(looks_on))
+            running = client.submit(MODEL, [1, SLEEP, 0.3], priority=9)
+            with redis.Redis(port=port, username="admin", password="admin") as observer:
+                wait_until(lambda: held(observer))
             kill_pool(worker)
-            assert again.result(timeout=20).prediction == 2
-            late = client.submit(MODEL, [1, 0, 0], delay=1)
-            assert late.result(timeout=10).prediction == 2
+            assert running.result(timeout=20).prediction == 2
+            delayed = client.submit(MODEL, [1, 0, 0], delay=1)
+            assert delayed.result(timeout=10).prediction == 2
             with create_celery_app(Settings(redis_url=f"redis://admin:admin@127.0.0.1:{port}/0")) as control:
                 assert control.control.inspect(timeout=5, limit=1).ping()
-                assert control.control.revoke([again.id], reply=True, timeout=5)
+                assert control.control.revoke([running.id], reply=True, timeout=5)
     assert refused(admin) == []
 
 
@@ -188,15 +179,15 @@ def test_an_operator_may_not(command: tuple[str, ...], port: int, admin: redis.R
         client.execute_command(*command)
 
 
-def test_an_operator_does_all_there_is_to_do_with_dead_letters(port: int, admin: redis.Redis) -> None:
-    published(admin)
+def test_an_operator_may_do_everything_with_dead_letters(port: int, admin: redis.Redis) -> None:
+    publish_model(admin)
     admin_raw = redis.Redis(port=port, username="admin", password="admin")
     with admin_raw, Client(settings=Settings(redis_url=url("operator", port))) as client:
         for name, attempts in (("a", ()), ("b", (crashed_attempt(),)), ("c", ())):
             store_letter(admin_raw, make_letter(name, attempts=attempts, model=MODEL, queue=f"predict.{MODEL}"))
         dead = client.dead_letters
-        assert [storm.count for storm in dead.groups()] == [3]
-        assert [one.id for one in dead.export()] == ["a", "b", "c"]
+        assert [group.count for group in dead.groups()] == [3]
+        assert [letter.id for letter in dead.export()] == ["a", "b", "c"]
         assert dead.count().letters == 3
         assert dead.show("a").model == MODEL
         assert dead.replay(ids=["a", "b"], version="1").done == 2
@@ -210,15 +201,15 @@ def test_an_operator_does_all_there_is_to_do_with_dead_letters(port: int, admin:
     assert refused(admin) == []
 
 
-def test_an_operator_sees_where_a_job_lies_and_a_producer_only_that_it_waits(
+def test_an_operator_sees_the_location_of_a_job_and_a_producer_only_its_status(
     port: int, admin: redis.Redis
 ) -> None:
-    published(admin)
+    publish_model(admin)
     with Client(url("producer", port)) as producer, Client(url("operator", port)) as operator:
         job = producer.submit("doubling", [1, 0, 0])
         assert operator.job(job.id).explain().steps[-1].kind == "waiting"
-        told = job.explain()
-        assert (told.status, told.note) == (
+        timeline = job.explain()
+        assert (timeline.status, timeline.note) == (
             "queued",
             "it has no outcome; where it lies is not for this Redis user to see",
         )
@@ -227,50 +218,48 @@ def test_an_operator_sees_where_a_job_lies_and_a_producer_only_that_it_waits(
         assert operator.job(job.id).explain().steps[-1].kind == "leased"
 
 
-def test_an_operator_rolls_out_and_a_worker_counts_and_ends_a_canary(
+def test_an_operator_starts_a_canary_and_a_worker_counts_its_jobs_and_ends_it(
     port: int, admin: redis.Redis, tmp_path: Path
 ) -> None:
     store, keys = Store(add(tmp_path)), Keys()
-    with connect(Settings(redis_url=url("operator", port))) as person:
-        promoter = Promoter(person, keys, store, by="ann@here", max_bytes=1 << 30)
+    with connect(Settings(redis_url=url("operator", port))) as operator:
+        promoter = Promoter(operator, keys, store, by="ann@here", max_bytes=1 << 30)
         promoter.promote(MODEL, "1")
         promoter.promote(MODEL, "1", alias="canary", share=0.5)
         with connect(Settings(redis_url=url("worker", port))) as worker:
             execute(worker, version_stats.add_command(keys, MODEL, "1", VersionStats(failed=3)))
-            limits, known = (
-                CanaryLimits(min_jobs=1, max_extra_failures=0.0, max_slowdown=2.0),
-                promoter.aliases(MODEL).by_name,
-            )
-            other = Aliases(MODEL, {**known, "production": Alias(version="2")})
-            CanaryJudge(lambda: worker, keys, limits).check({MODEL: other})
+            limits = CanaryLimits(min_jobs=1, max_extra_failures=0.0, max_slowdown=2.0)
+            by_name = promoter.aliases(MODEL).by_name
+            aliases = Aliases(MODEL, {**by_name, "production": Alias(version="2")})
+            CanaryJudge(lambda: worker, keys, limits).check({MODEL: aliases})
             now = datetime.fromtimestamp(int(worker.time()[0]), UTC)
             for reply in execute(worker, Pipeline(add_commands(keys, MODEL, "1", now, {0: 1}))):
                 assert not isinstance(reply, Exception)
-        assert [one.failed for _, _, one in promoter.compare_versions(MODEL)] == [3]
+        assert [stats.failed for _, _, stats in promoter.compare_versions(MODEL)] == [3]
         assert promoter.history(MODEL)[0].by == "headrace"
-        assert measure_drift(person, keys, store.read_manifest(MODEL, "1"), now) is None
-        assert person.get(keys.drift(MODEL, "1", int(now.timestamp()) // 3600))
+        assert measure_drift(operator, keys, store.read_manifest(MODEL, "1"), now) is None
+        assert operator.get(keys.drift(MODEL, "1", int(now.timestamp()) // 3600))
     assert refused(admin) == []
 
 
-def test_a_producer_cannot_reach_dead_letters(port: int, admin: redis.Redis) -> None:
-    published(admin)
+def test_a_producer_may_not_access_dead_letters(port: int, admin: redis.Redis) -> None:
+    publish_model(admin)
     with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
         store_letter(admin_raw, make_letter("a"))
     with Client(settings=Settings(redis_url=url("producer", port))) as client:
-        for act in (
+        for operation in (
             lambda: list(client.dead_letters.list()),
             lambda: client.dead_letters.show("a"),
             lambda: client.dead_letters.replay(ids=["a"]),
             lambda: client.dead_letters.purge(every=True),
         ):
             with pytest.raises(BrokerUnavailable, match="does not permit this user"):
-                act()
+                operation()
     assert admin.zcard("headrace:dead:times") == 1
 
 
-def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, tmp_path: Path) -> None:
-    published(admin)
+def test_old_versions_are_collected_by_the_user_of_a_worker(port: int, admin: redis.Redis, tmp_path: Path) -> None:
+    publish_model(admin)
     models = add(tmp_path)
     for _ in range(2):
         add(tmp_path)
@@ -281,24 +270,27 @@ def test_old_versions_are_collected_as_a_worker(port: int, admin: redis.Redis, t
         collector = GarbageCollector(
             Store(models), settings, lambda model: client.dead_letters.list(model=model), keep=1
         )
-        done = collector.collect(collector.find_candidates([MODEL], datetime.now(UTC)))
-        assert [(one.version, one.reason) for one in done] == [("1", "serves"), ("2", "the dead letter a")]
+        candidates = collector.collect(collector.find_candidates([MODEL], datetime.now(UTC)))
+        assert [(candidate.version, candidate.reason) for candidate in candidates] == [
+            ("1", "serves"),
+            ("2", "the dead letter a"),
+        ]
         admin.hset(f"headrace:contracts:{MODEL}", "latest", "3")
-        done = collector.collect(collector.find_candidates([MODEL], datetime.now(UTC)))
-    assert [one.version for one in done if one.remove] == ["1"]
+        candidates = collector.collect(collector.find_candidates([MODEL], datetime.now(UTC)))
+    assert [candidate.version for candidate in candidates if candidate.remove] == ["1"]
     assert refused(admin) == []
 
 
-def test_metrics_are_read_with_a_user_that_changes_nothing(port: int, admin: redis.Redis) -> None:
-    published(admin)
+def test_metrics_are_read_by_a_user_that_may_change_nothing(port: int, admin: redis.Redis) -> None:
+    publish_model(admin)
     with Client(url("producer", port)) as producer:
         producer.submit(MODEL, [1, 0, 0])
     registry = CollectorRegistry()
     settings = Settings(redis_url=url("metrics", port))
     registry.register(QueueCollector(lambda: connect(settings)))
-    told = generate_latest(registry).decode()
-    assert "headrace_redis_up 1.0" in told
-    assert f'headrace_queue_waiting{{model="{MODEL}",priority="0"}} 1.0' in told
+    metrics = generate_latest(registry).decode()
+    assert "headrace_redis_up 1.0" in metrics
+    assert f'headrace_queue_waiting{{model="{MODEL}",priority="0"}} 1.0' in metrics
     assert refused(admin) == []
 
 
@@ -322,7 +314,7 @@ def test_a_reader_of_metrics_may_not(command: tuple[str, ...], port: int, admin:
 
 
 def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, tmp_path: Path) -> None:
-    published(admin)
+    publish_model(admin)
     with redis.Redis(port=port, username="admin", password="admin") as raw:
         store_letter(raw, make_letter("a"))
     web = free_port()
@@ -342,30 +334,21 @@ def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, t
     assert refused(admin) == []
 
 
-def published(admin: redis.Redis) -> None:
-    """A contract of the model, as a worker publishes it."""
+def publish_model(admin: redis.Redis) -> None:
+    """Publish the contract of the model as a worker does."""
     contract = Contract(model=MODEL, version="1", input=Array(shape=(3,)), methods={"predict": Output(shape=())})
     publish_contract(admin, Keys(), contract)
 
 
-def test_what_a_script_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_writes_of_a_script_survive_a_restart(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "users.acl").write_text("\n".join([*users(), "user admin on >admin ~* &* +@all", ""]))
     admin = redis.Redis(port=port, username="admin", password="admin")
-    command = [
-        find_server("path"),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--aclfile",
-        "users.acl",
-    ]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
+    command = [find_server("path"), *options]
     command += ["--appendonly", "yes", "--appendfsync", "always"]
     with running_server(command, tmp_path, "redis", admin):
-        published(admin)
+        publish_model(admin)
         with Client(url("producer", port)) as producer:
             producer.submit(MODEL, [1, 0, 0])
     with running_server(command, tmp_path, "redis", admin):
@@ -373,6 +356,6 @@ def test_what_a_script_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
     admin.close()
 
 
-def test_nobody_comes_in_without_a_password(port: int) -> None:
+def test_a_client_without_a_password_is_refused(port: int) -> None:
     with redis.Redis(port=port, retry=None) as client, pytest.raises(redis.AuthenticationError):
         client.ping()

@@ -1,4 +1,4 @@
-"""Client, asyncio client, plain Celery, worker and Flower over every kind of connection to a real Redis."""
+"""Clients, plain Celery, a worker and Flower work over every kind of connection to a real Redis."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def everything_works(settings: Settings, models: Path, folder: Path, server: redis.Redis) -> None:
-    """Jobs that waited for the worker, and all that is done while it runs; the claims are ours."""
+    """Submit jobs before a worker starts, use everything while it runs, and check that kombu claimed nothing."""
     with Client(settings=settings, check=False) as client:
         waiting = client.submit_many(MODEL, [[n, 0, 0] for n in range(3)])
     assert count_waiting_in_flower(settings) == 3
@@ -63,7 +63,7 @@ def test_a_unix_socket(models: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a private authority, `ca.pem`, and what it certified: `server.pem` and its key."""
+    """Return a folder with a private certificate authority, `ca.pem`, and a certificate of it, `server.pem`."""
     folder = tmp_path_factory.mktemp("tls")
     new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
     commands = [
@@ -82,10 +82,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tls(authority: Path) -> Iterator[tuple[str, Path]]:
-    """URL of a Redis that speaks nothing but TLS, with a password, and the authority."""
+    """Run a Redis with a password that accepts only TLS. Return its URL and the folder of the authority."""
     server, port = find_server("path"), free_port()
-    built = subprocess.run(["ldd", server], capture_output=True, text=True, timeout=10).stdout
-    if "libssl" not in built:
+    libraries = subprocess.run(["ldd", server], capture_output=True, text=True, timeout=10).stdout
+    if "libssl" not in libraries:
         pytest.skip(f"{server} is built without TLS")
     command = [
         *(server, "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", ""),
@@ -97,7 +97,7 @@ def tls(authority: Path) -> Iterator[tuple[str, Path]]:
         yield f"rediss://:p%40ss@127.0.0.1:{port}/0?ssl_ca_certs={authority / 'ca.pem'}", authority
 
 
-def test_tls_with_an_authority_of_ones_own(tls: tuple[str, Path], models: Path, tmp_path: Path) -> None:
+def test_tls_with_a_private_authority(tls: tuple[str, Path], models: Path, tmp_path: Path) -> None:
     url, _ = tls
     with redis.Redis.from_url(url) as server:
         everything_works(Settings(redis_url=url), models, tmp_path, server)
@@ -106,14 +106,14 @@ def test_tls_with_an_authority_of_ones_own(tls: tuple[str, Path], models: Path, 
         plain.ping()
 
 
-@pytest.mark.parametrize("transport", ["kombu's", "ours"])
+@pytest.mark.parametrize("transport", ["kombu", "headrace"])
 def test_no_certificate_of_an_unknown_authority_is_trusted(tls: tuple[str, Path], transport: str) -> None:
     url = tls[0].partition("?")[0]
     with create_celery_app(Settings(redis_url=url)) as app:
-        if transport == "ours":
+        if transport == "headrace":
             app.conf.update(broker_settings(app.conf.broker_url))
         with app.connection_for_read() as connection:
-            assert connection.transport_cls == ("headrace" if transport == "ours" else "rediss")
+            assert connection.transport_cls == ("headrace" if transport == "headrace" else "rediss")
             with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
                 connection.ensure_connection(max_retries=1, interval_start=0)
         with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -122,37 +122,37 @@ def test_no_certificate_of_an_unknown_authority_is_trusted(tls: tuple[str, Path]
         client.models()
 
 
-def test_two_installations_on_one_database_see_nothing_of_each_other_and_leave_the_first_database_alone(
+def test_two_installations_on_one_database_do_not_see_each_other_and_use_no_other_database(
     models: Path, tmp_path: Path, redis_url: str, server: redis.Redis
 ) -> None:
     url = redis_url.removesuffix("/0") + "/3"
-    one, other = (Settings(redis_url=url, key_prefix=prefix) for prefix in ("one:", "other_"))
-    their_worker = {"url": url, "models": models, "folder": tmp_path, "HEADRACE_KEY_PREFIX": "other_"}
-    with create_celery_app(other) as app, serving(**their_worker, name="two"):
-        with capture_events(app) as heard, redis.Redis.from_url(url) as third:
-            everything_works(one, models, tmp_path, third)
+    first, second = (Settings(redis_url=url, key_prefix=prefix) for prefix in ("first:", "second_"))
+    second_worker = {"url": url, "models": models, "folder": tmp_path, "HEADRACE_KEY_PREFIX": "second_"}
+    with create_celery_app(second) as app, serving(**second_worker, name="two"):
+        with capture_events(app) as events, redis.Redis.from_url(url) as third:
+            everything_works(first, models, tmp_path, third)
             keys = list(third.scan_iter())
-        assert {kind for _, kind in heard} == {"worker-heartbeat"}
+        assert {kind for _, kind in events} == {"worker-heartbeat"}
         assert set(app.control.inspect(timeout=2).ping()) == {"two@test"}
-        with Client(settings=one) as mine, Client(settings=other) as theirs:
-            job = theirs.submit(MODEL, [1, 0, 0], id="same-id")
+        with Client(settings=first) as first_client, Client(settings=second) as second_client:
+            job = second_client.submit(MODEL, [1, 0, 0], id="same-id")
             assert job.result(timeout=10).prediction == 2
-            assert mine.job("same-id").status() == "unknown"
-            assert mine.submit(MODEL, [2, 0, 0], id="same-id").status() == "queued"
+            assert first_client.job("same-id").status() == "unknown"
+            assert first_client.submit(MODEL, [2, 0, 0], id="same-id").status() == "queued"
     assert keys
-    assert [key for key in keys if not key.startswith((b"one:", b"other_"))] == []
+    assert [key for key in keys if not key.startswith((b"first:", b"second_"))] == []
     assert list(server.scan_iter()) == []
 
 
 @pytest.mark.parametrize("version", SERVERS)
-def test_every_redis_there_is(version: str, models: Path, tmp_path: Path) -> None:
+def test_every_version_of_redis(version: str, models: Path, tmp_path: Path) -> None:
     with (
-        EmbeddedRedis("--appendfsync", "no", server=find_server(version)) as own,
-        redis.Redis.from_url(own.url) as server,
-        serving(url=own.url, models=models, folder=tmp_path) as worker,
-        Client(own.url) as client,
+        EmbeddedRedis("--appendfsync", "no", server=find_server(version)) as embedded,
+        redis.Redis.from_url(embedded.url) as server,
+        serving(url=embedded.url, models=models, folder=tmp_path) as worker,
+        Client(embedded.url) as client,
     ):
-        exercise_client(Settings(redis_url=own.url))
+        exercise_client(Settings(redis_url=embedded.url))
         jobs = client.submit_many(MODEL, [[n, SLEEP, 0.5] for n in range(100, 104)])
         wait_until(lambda: held(server))
         kill_pool(worker)
@@ -163,11 +163,11 @@ def test_every_redis_there_is(version: str, models: Path, tmp_path: Path) -> Non
 
 
 def _round_trips(client: Client) -> list[float]:
-    """Seconds from submit to outcome of an idle worker, at any moment of its poll."""
+    """Return the seconds of predictions by an idle worker, at different moments between its polls."""
     times = []
     for n in range(9):
         time.sleep(0.05 + 0.013 * n)
-        began = time.monotonic()
+        started_at = time.monotonic()
         client.predict(MODEL, [n, 0, 0], timeout=20)
-        times.append(time.monotonic() - began)
+        times.append(time.monotonic() - started_at)
     return times

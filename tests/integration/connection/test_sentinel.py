@@ -1,4 +1,4 @@
-"""Redis found by Sentinel: when the primary is killed, all go on with the replica that takes its place."""
+"""Redis is found by Sentinel: when the primary is killed, everything goes on with the promoted replica."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Group(NamedTuple):
     sentinels: list[int]
 
     def primary(self) -> int:
-        """The port of the primary, as most Sentinels have it."""
-        found = Sentinel(
+        """Return the port of the primary according to the Sentinels."""
+        sentinels = Sentinel(
             [("127.0.0.1", port) for port in self.sentinels],
             sentinel_kwargs={"password": SENTINEL_PASSWORD},
         )
-        with found:
-            return int(found.discover_master(NAME)[1])
+        with sentinels:
+            return int(sentinels.discover_master(NAME)[1])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
         for port in sentinels:
             folder = tmp_path / f"sentinel-{port}"
             folder.mkdir()
-            # A file of its own: a Sentinel writes down there what it learns.
+            # Each Sentinel has a configuration file, to which it writes its state.
             (folder / "sentinel.conf").write_text(
                 f"port {port}\nbind 127.0.0.1\nrequirepass {SENTINEL_PASSWORD}\n"
                 f"sentinel monitor {NAME} 127.0.0.1 {primary} 2\nsentinel auth-pass {NAME} {PASSWORD}\n"
@@ -100,7 +100,7 @@ def _knows_all(port: int) -> bool:
         return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
 
 
-def test_client_and_worker_follow_a_failover_by_themselves(group: Group, tmp_path: Path) -> None:
+def test_client_and_worker_follow_a_failover(group: Group, tmp_path: Path) -> None:
     settings = Settings(redis_url=group.url)
     with (
         Client(settings=settings, check=False) as client,
@@ -112,7 +112,7 @@ def test_client_and_worker_follow_a_failover_by_themselves(group: Group, tmp_pat
         running = client.submit(MODEL, [7, SLEEP, 1])
         with redis.Redis(port=former, password=PASSWORD) as primary:
             wait_until(lambda: held(primary))
-            assert primary.wait(1, 5000) == 1  # what the replica has not heard of is lost with the primary
+            assert primary.wait(1, 5000) == 1  # writes that the replica does not have are lost with the primary
         os.kill(group.servers[former].pid, signal.SIGKILL)
         killed = time.monotonic()
         assert running.result(timeout=30).prediction == 14
@@ -125,10 +125,10 @@ def test_client_and_worker_follow_a_failover_by_themselves(group: Group, tmp_pat
         with create_celery_app(settings) as app:
             stats = json.dumps(app.control.inspect(timeout=5, limit=1).stats())
         pools.reset()
-        told = stats + worker.log.read_text()
+        output = stats + worker.log.read_text()
     assert "headrace-sentinel" in stats
-    assert PASSWORD not in told
-    assert SENTINEL_PASSWORD not in told
+    assert PASSWORD not in output
+    assert SENTINEL_PASSWORD not in output
 
 
 def _predicts(client: Client) -> Any:
@@ -146,31 +146,31 @@ def test_flower_finds_the_primary_too(group: Group) -> None:
     assert count_waiting_in_flower(settings) == before + 3
 
 
-def test_a_name_the_sentinels_do_not_know_is_told_without_a_password(group: Group) -> None:
+def test_an_unknown_name_of_the_primary_is_reported_without_a_password(group: Group) -> None:
     wrong = group.url.replace(f"={NAME}", "=other")
     with Client(wrong) as client, pytest.raises(BrokerUnavailable, match="no Sentinel names one") as caught:
         client.models()
     assert "other (by Sentinel: 127.0.0.1:" in str(caught.value)
 
-    async def ask() -> None:
+    async def use_async_client() -> None:
         async with AsyncClient(wrong) as client:
-            with pytest.raises(BrokerUnavailable, match="no Sentinel names one") as also:
+            with pytest.raises(BrokerUnavailable, match="no Sentinel names one") as caught_too:
                 await client.models()
-        assert str(also.value) == str(caught.value)
+        assert str(caught_too.value) == str(caught.value)
 
-    asyncio.run(ask())
+    asyncio.run(use_async_client())
     for secret in (PASSWORD, SENTINEL_PASSWORD):
         assert secret not in str(caught.value)
 
 
-def test_a_sentinel_that_is_gone_is_passed_over(group: Group) -> None:
+def test_a_sentinel_that_does_not_answer_is_skipped(group: Group) -> None:
     settings = Settings(redis_url=group.url.replace(f":{group.sentinels[0]}", f":{free_port()}"))
     with Client(settings=settings, check=False) as client:
-        began = time.monotonic()
+        started_at = time.monotonic()
         client.submit(MODEL, [1, 0, 0])
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - started_at < 2
     with create_celery_app(settings) as app:
         app.send_task(TASK, args=[MODEL, [[5, 0, 0]]], queue=f"predict.{MODEL}", ignore_result=True)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - started_at < 5
         app.backend.client.connection_pool.disconnect()
     pools.reset()

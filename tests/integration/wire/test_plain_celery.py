@@ -1,4 +1,4 @@
-"""Headrace and plain Celery read each other's messages and results, with none of each other's code."""
+"""Headrace and plain Celery read each other's messages and results, without sharing code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.answering_worker import AnsweringWorker, publish_outcomes
 
 @pytest.fixture(scope="module")
 def celery_url() -> Iterator[str]:
-    """A Redis with a stock Celery worker on it."""
+    """Run a Redis and a stock Celery worker. Return the URL of the Redis."""
     with EmbeddedRedis("--appendfsync", "no") as server:
         worker = subprocess.Popen(
             [
@@ -63,7 +63,7 @@ def client(celery_url: str) -> Iterator[Client]:
         yield client
 
 
-def test_a_stock_worker_runs_our_jobs_and_we_read_its_results(client: Client):
+def test_a_stock_worker_runs_jobs_and_a_client_reads_its_results(client: Client):
     prediction = client.predict("churn", {"age": 4}, version="7", timeout=60)
     assert prediction == Prediction(model="churn", version="7", predictions=[8])
 
@@ -74,7 +74,7 @@ def test_a_stock_worker_takes_every_priority(client: Client, priority: int):
     assert sum(job.result().prediction for job in client.as_completed(jobs, timeout=60)) == 380
 
 
-def test_what_a_task_raises_in_a_stock_worker_is_the_jobs_failure(client: Client):
+def test_an_exception_in_a_stock_worker_is_the_failure_of_the_job(client: Client):
     job = client.submit("churn", {"age": -1})
     with pytest.raises(JobFailed, match="ValueError: an age is not negative") as caught:
         job.result(timeout=60)
@@ -82,15 +82,17 @@ def test_what_a_task_raises_in_a_stock_worker_is_the_jobs_failure(client: Client
     assert "Traceback" in job.outcome().traceback  # type: ignore[union-attr]  # a Failure
 
 
-def test_a_stock_worker_heeds_our_deadline(client: Client, celery_url: str):
-    late = Job(id="late", model="churn", instances=[{"age": 4}], expires=datetime.now(UTC) - timedelta(seconds=1))
+def test_a_stock_worker_respects_the_deadline_of_a_job(client: Client, celery_url: str):
+    expired = Job(
+        id="expired", model="churn", instances=[{"age": 4}], expires=datetime.now(UTC) - timedelta(seconds=1)
+    )
     with redis.Redis.from_url(celery_url) as server:
-        server.lpush("predict.churn", encode_message(late))
+        server.lpush("predict.churn", encode_message(expired))
     with pytest.raises(JobExpired):
-        client.job("late").result(timeout=60)
+        client.job("expired").result(timeout=60)
 
 
-def test_a_stock_client_sends_a_job_we_can_read_and_reads_our_outcomes(redis_url: str, server: redis.Redis):
+def test_a_stock_client_sends_jobs_and_reads_outcomes(redis_url: str, server: redis.Redis):
     app = create_celery_app(Settings(redis_url=redis_url))
     expires = datetime(2040, 1, 1, tzinfo=UTC)
     try:
@@ -148,7 +150,7 @@ def test_the_snippet_of_the_readme_works_against_a_headrace_worker(redis_url: st
         ("rediss://h:1/0?ssl_cert_reqs=none", "rediss://h:1/0", {"ssl_cert_reqs": "none"}),
     ],
 )
-def test_the_celery_app_is_on_the_same_redis(url: str, broker: str, tls: object):
+def test_the_celery_app_uses_the_same_redis(url: str, broker: str, tls: object):
     app = create_celery_app(Settings(redis_url=url, key_prefix="shop:"))
     assert app.conf.broker_url == app.conf.result_backend == broker
     assert app.conf.broker_use_ssl == app.conf.redis_backend_use_ssl == tls

@@ -1,4 +1,4 @@
-"""A worker that wants signatures runs what its producers signed, and nothing else."""
+"""A worker that requires signatures runs signed jobs only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
-SOON = 30.0
+TIMEOUT_SECONDS = 30.0
 OLD, NEW = "2026a:" + "a" * 44, "2026b:" + "b" * 44
 
 
@@ -43,40 +43,40 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert "a" * 44 not in (folder / "worker.log").read_text()
 
 
-def client(url: str, keys: str) -> Client:
+def signing_client(url: str, keys: str) -> Client:
     return Client(settings=Settings(redis_url=url, job_keys=keys))
 
 
 @pytest.mark.parametrize("keys", [OLD, NEW, f"{NEW},{OLD}"], ids=["old", "new", "both"])
 def test_signed_jobs_run_during_a_change_of_keys(url: str, keys: str):
-    with client(url, keys) as one:
-        assert one.predict("churn", [7.0], timeout=SOON).prediction == 1.0
-        jobs = one.submit_many("churn", [[7.0]] * 20, expires=60)
-        assert [job.result(timeout=SOON).prediction for job in jobs] == [1.0] * 20
+    with signing_client(url, keys) as client:
+        assert client.predict("churn", [7.0], timeout=TIMEOUT_SECONDS).prediction == 1.0
+        jobs = client.submit_many("churn", [[7.0]] * 20, expires=60)
+        assert [job.result(timeout=TIMEOUT_SECONDS).prediction for job in jobs] == [1.0] * 20
 
 
 @pytest.mark.parametrize("keys", ["", "2026a:" + "c" * 44], ids=["none", "another's"])
-def test_other_jobs_fail_and_are_dead_letters_that_say_why(url: str, keys: str):
-    with client(url, keys) as one:
+def test_other_jobs_fail_and_their_dead_letters_have_the_reason(url: str, keys: str):
+    with signing_client(url, keys) as client:
         with pytest.raises(JobFailed, match=r"signed|signature") as failed:
-            one.predict("churn", [7.0], timeout=SOON)
+            client.predict("churn", [7.0], timeout=TIMEOUT_SECONDS)
         assert (failed.value.reason, failed.value.error) == ("bad input", "NotTrusted")
-        letter = one.dead_letters.show(failed.value.job)
+        letter = client.dead_letters.show(failed.value.job)
         assert (letter.model, letter.error) == ("churn", "NotTrusted")
 
 
-def test_a_job_changed_on_its_way_never_runs(url: str):
+def test_a_job_that_was_changed_in_the_queue_never_runs(url: str):
     keys = JobKeys.parse(OLD)
     message = encode_message(Job(id="changed", model="churn", instances=[[7.0]]), keys)
     parts = json.loads(message)
     parts["headers"]["id"] = "another"
-    with redis.Redis.from_url(url) as server, client(url, OLD) as one:
+    with redis.Redis.from_url(url) as server, signing_client(url, OLD) as client:
         server.lpush(queue_name("churn"), json.dumps(parts))
         with pytest.raises(JobFailed, match="were changed"):
-            one.job("another").result(timeout=SOON)
+            client.job("another").result(timeout=TIMEOUT_SECONDS)
 
 
-def test_a_worker_that_wants_signatures_and_has_no_keys_says_so(tmp_path: Path):
+def test_a_worker_that_requires_signatures_needs_keys(tmp_path: Path):
     (tmp_path / "models").mkdir()
     with EmbeddedRedis() as server, pytest.raises(HeadraceError, match="needs HEADRACE_JOB_KEYS"):
         start_worker(server.url, tmp_path / "models", tmp_path, HEADRACE_REQUIRE_SIGNED_JOBS="true")

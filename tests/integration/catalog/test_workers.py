@@ -1,4 +1,4 @@
-"""What workers tell in Redis of the versions they have, and how long it is believed."""
+"""Workers publish their status in Redis, and it is valid for a while."""
 
 from __future__ import annotations
 
@@ -19,34 +19,37 @@ from headrace.wire.keys import Keys
 KEYS = Keys("loaded-test:")
 
 
-def said(client: redis.Redis, model: str = "churn") -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+def read_status(client: redis.Redis, model: str = "churn") -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     now = decode_server_time(client.time())
-    have = decode_loaded(execute(client, read_loaded(KEYS, model)), now)
-    wrong = decode_refused(execute(client, read_refused(KEYS, model)), now)
-    return {name: one.versions for name, one in have.items()}, {name: one.reason for name, one in wrong.items()}
+    loaded = decode_loaded(execute(client, read_loaded(KEYS, model)), now)
+    refused = decode_refused(execute(client, read_refused(KEYS, model)), now)
+    return (
+        {worker: status.versions for worker, status in loaded.items()},
+        {version: error.reason for version, error in refused.items()},
+    )
 
 
-def test_a_worker_says_what_it_has_and_refuses_and_takes_it_back(redis_url: str) -> None:
+def test_a_worker_publishes_its_status_replaces_it_and_withdraws_it(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         execute(client, publish_status(KEYS, "churn", "a", ["10", "9"], {"11": 'has "another" digest'}))
         execute(client, publish_status(KEYS, "churn", "b", ["9"], {}))
-        assert said(client) == ({"a": ("9", "10"), "b": ("9",)}, {"11": 'has "another" digest'})
+        assert read_status(client) == ({"a": ("9", "10"), "b": ("9",)}, {"11": 'has "another" digest'})
         execute(client, publish_status(KEYS, "churn", "a", ["10", "11"], {}))
-        assert said(client) == ({"a": ("10", "11"), "b": ("9",)}, {})
+        assert read_status(client) == ({"a": ("10", "11"), "b": ("9",)}, {})
         execute(client, publish_status(KEYS, "churn", "a", ["10"], {"12": "is broken"}))
         execute(client, withdraw_status(KEYS, "churn", "a"))
-        assert said(client) == ({"b": ("9",)}, {})
-        assert client.pttl(KEYS.loaded("churn")) > 0  # when nobody is left to tell, it goes by itself
+        assert read_status(client) == ({"b": ("9",)}, {})
+        assert client.pttl(KEYS.loaded("churn")) > 0  # without any worker, the key expires
         execute(client, withdraw_status(KEYS, "churn", "b"))
         assert client.exists(KEYS.loaded("churn"), KEYS.refused("churn")) == 0
 
 
-def test_who_is_silent_is_dropped_when_another_speaks_and_so_is_what_cannot_be_read(redis_url: str) -> None:
+def test_the_next_worker_to_publish_deletes_expired_and_unreadable_entries(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
-        execute(client, publish_status(KEYS, "churn", "gone", ["1"], {"2": "is broken"}))
+        execute(client, publish_status(KEYS, "churn", "ended", ["1"], {"2": "is broken"}))
         client.hset(KEYS.loaded("churn"), "odd", "no JSON")
         client.hset(KEYS.refused("churn"), "3", "no JSON")
         execute(client, publish_status(KEYS, "churn", "b", ["1"], {}, ttl=-1.0))
-        assert list(said(client)[0]) == ["b"]
+        assert list(read_status(client)[0]) == ["b"]
         assert client.hkeys(KEYS.refused("churn")) == []
         execute(client, withdraw_status(KEYS, "churn", "b"))
