@@ -14,6 +14,7 @@ from headrace.wire.keys import Keys
 from tests.support.command import headrace
 from tests.support.stock_worker import publish_stock_contract
 from tests.support.stored_dead_letters import (
+    ago_ms,
     crashed_attempt,
     make_letter,
     make_message,
@@ -32,11 +33,6 @@ def url(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("HEADRACE_REDIS_URL", redis_url)
     publish_stock_contract(redis_url)
     return redis_url
-
-
-def ago(seconds: float) -> int:
-    """Return the unix milliseconds of a moment in the past."""
-    return int((time.time() - seconds) * 1000)
 
 
 # --- list and show ---------------------------------------------------------------------------------
@@ -80,9 +76,9 @@ def test_the_list_as_json_has_the_same_groups(url, server):
 
 
 def test_the_list_is_filtered(url, server):
-    store_letter(server, make_letter("old", model="churn"), died_ms=ago(7200))
+    store_letter(server, make_letter("old", model="churn"), died_ms=ago_ms(7200))
     store_letter(
-        server, make_letter("new", model="fraud", reason="bad input", error="InvalidInput"), died_ms=ago(2)
+        server, make_letter("new", model="fraud", reason="bad input", error="InvalidInput"), died_ms=ago_ms(2)
     )
     for arguments, ids in (
         (["--model", "churn"], ["old"]),
@@ -282,7 +278,7 @@ def test_a_person_sees_the_matching_groups_and_confirms(url, server):
     screen = terminal.read(until="Continue?")
     assert "NEWEST" in screen
     assert "3 dead letters will be purged" in screen
-    store_letter(server, make_letter("later"), died_ms=ago(0))
+    store_letter(server, make_letter("later"), died_ms=ago_ms(0))
     terminal.type(b"y\n")
     assert "3 dead letters purged" in terminal.read()
     assert terminal.process.wait(20) == 0

@@ -1,4 +1,4 @@
-"""The `headrace` command, run as a user runs it: in a process, and on a terminal."""
+"""Runs the `headrace` command in a process, as a user does."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 
 
 def headrace(*arguments: str, stdin: str | bytes = b"", **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; its standard streams as text."""
-    done = subprocess.run(
+    """Run a command to its end; return its exit code and its standard streams as text."""
+    result = subprocess.run(
         [sys.executable, "-m", "headrace.cli", *arguments],
         input=stdin.encode() if isinstance(stdin, str) else stdin,
         capture_output=True,
         env={**os.environ, **environ},
         timeout=60,
     )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return subprocess.CompletedProcess(
+        result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
+    )

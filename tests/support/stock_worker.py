@@ -1,6 +1,6 @@
-"""A stock Celery worker with a model that does as its instances say, for what a real model cannot show on demand.
+"""A stock Celery worker with a model that fails or takes long on demand.
 
-The prediction of a row is its `age` times two. A `plan` of `fail` raises, `slow` takes a while.
+The prediction of an instance is its `age` times two. A `plan` of `fail` raises ValueError, `slow` takes a second.
 """
 
 from __future__ import annotations
@@ -62,13 +62,14 @@ def predict(
 
 
 def publish_stock_contract(url: str) -> None:
+    """Publish the contract of `churn`."""
     with redis.Redis.from_url(url) as client:
         publish_contract(client, Keys(), CONTRACT)
 
 
 @contextlib.contextmanager
 def running(url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The worker as a process, ready."""
+    """Start the worker as a process, and wait until it is ready."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import redis
 
+from headrace import Client
 from headrace.connection.server_time import decode_server_time
 from headrace.wire.attempts import Attempt
 from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
@@ -17,6 +19,18 @@ from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure, encode_outcome
 
 INSTANCES = [{"age": 41}]
+#: The result of `stored_ids` where there are no dead letters.
+NO_IDS: dict[str, Any] = {"dead": set(), "messages": set(), "died": set()}
+
+
+def ago_ms(seconds: float) -> int:
+    """Return a moment in the past as unix milliseconds."""
+    return int((time.time() - seconds) * 1000)
+
+
+def list_ids(client: Client, **conditions: Any) -> list[str]:
+    """Return the ids of the letters that match a filter, oldest first."""
+    return [letter.id for letter in client.dead_letters.list(**conditions)]
 
 
 def crashed_attempt(at_ms: int = 1_700_000_000_000, cause: str = "crash") -> Attempt:

@@ -1,4 +1,4 @@
-"""A terminal that a command runs on."""
+"""A pseudo-terminal on which a test runs the `headrace` command."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ import time
 
 
 class Terminal:
-    """A process whose standard streams are a terminal of 100 columns, its controlling one."""
+    """A `headrace` process on a terminal of 100 columns, which is its controlling terminal."""
 
     def __init__(self, *arguments: str) -> None:
-        self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        self._controller, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "headrace.cli", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
             env={**os.environ, "TERM": "xterm"},
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # Ctrl-C needs it
         )
-        os.close(theirs)
+        os.close(terminal)
         self.shown = ""
 
     def type(self, keys: bytes) -> None:
-        os.write(self._ours, keys)
+        """Type keys on the terminal."""
+        os.write(self._controller, keys)
 
     def read(self, until: str | None = None, seconds: float = 30) -> str:
-        """Read until a text is shown, or until the process ends."""
+        """Return everything shown so far, once a text is shown or, for None, the process has ended."""
         deadline = time.monotonic() + seconds
         while until is None or until not in self.shown:
             assert time.monotonic() < deadline, self.shown
-            if not select.select([self._ours], [], [], 0.1)[0]:
+            if not select.select([self._controller], [], [], 0.1)[0]:
                 continue
             try:
-                got = os.read(self._ours, 65536)
-            except OSError:  # Linux's way to say that the other end is closed
-                got = b""
-            if not got:
+                output = os.read(self._controller, 65536)
+            except OSError:  # on Linux, the error of a terminal that the process has closed
+                output = b""
+            if not output:
                 assert until is None, self.shown
                 break
-            self.shown += got.decode()
+            self.shown += output.decode()
         return self.shown
 
     def __enter__(self) -> Terminal:
@@ -59,4 +60,4 @@ class Terminal:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()
-        os.close(self._ours)
+        os.close(self._controller)

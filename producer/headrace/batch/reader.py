@@ -59,8 +59,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 def format_of(path: str, default: Format | None) -> Format:
     """Return the format of a path's ending, else the default. Raises InvalidInput if there is neither."""
-    if known := ENDINGS.get(Path(path).suffix.lower()):
-        return known[0]
+    ending = Path(path).suffix.lower()
+    if ending in ENDINGS:
+        return ENDINGS[ending][0]
     if default is None:
         problem = (
             "standard input and output have no file ending" if path == "-" else f"the ending of {path} names none"

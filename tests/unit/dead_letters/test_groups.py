@@ -1,4 +1,4 @@
-"""Letters that differ in numbers and ids at most are one storm."""
+"""Tests of grouping letters whose messages differ only in numbers and ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.stored_dead_letters import make_letter
 
 
 @pytest.mark.parametrize(
-    ("says", "compared"),
+    ("message", "normalised"),
     [
         ("the model cannot", "the model cannot"),
         ("row 12 of 1,024", "row # of #,#"),
@@ -27,8 +27,8 @@ from tests.support.stored_dead_letters import make_letter
         ("", ""),
     ],
 )
-def test_numbers_and_ids_are_struck(says: str, compared: str):
-    assert normalise_message(make_letter(message=says)) == compared
+def test_numbers_and_ids_are_replaced(message: str, normalised: str):
+    assert normalise_message(make_letter(message=message)) == normalised
 
 
 def test_long_messages_are_compared_by_their_beginning():
@@ -37,47 +37,53 @@ def test_long_messages_are_compared_by_their_beginning():
     )
 
 
-def test_a_message_made_to_be_slow_is_not():
+def test_a_message_crafted_for_a_slow_match_is_not_slow():
     normalise_message(make_letter(message="a-" * 150))
     normalise_message(make_letter(message="0x" * 150))
     normalise_message(make_letter(message="1." * 150 + "e"))
 
 
-def test_the_largest_storm_comes_first_and_of_equals_the_newest():
-    found = DeadLetterGroups()
-    found.add(make_letter(str(number), message=says, died_ms=number) for number, says in enumerate("abcba"))
-    assert [(one.message, one.count, one.example) for one in found.largest()] == [
+def test_the_largest_group_comes_first_and_among_equals_the_newest():
+    letter_groups = DeadLetterGroups()
+    letter_groups.add(
+        make_letter(str(number), message=message, died_ms=number) for number, message in enumerate("abcba")
+    )
+    assert [(group.message, group.count, group.example) for group in letter_groups.largest()] == [
         ("a", 2, "4"),
         ("b", 2, "3"),
         ("c", 1, "2"),
     ]
 
 
-def test_the_example_is_the_newest_whatever_their_order():
-    found = DeadLetterGroups()
-    found.add(make_letter(str(died), died_ms=died) for died in (5, 9, 7))
-    (storm,) = found.largest()
-    assert (storm.example, storm.oldest_ms, storm.newest_ms) == ("9", 5, 9)
+def test_the_example_is_the_newest_letter_in_any_order():
+    letter_groups = DeadLetterGroups()
+    letter_groups.add(make_letter(str(died_ms), died_ms=died_ms) for died_ms in (5, 9, 7))
+    (group,) = letter_groups.largest()
+    assert (group.example, group.oldest_ms, group.newest_ms) == ("9", 5, 9)
 
 
-def test_storms_without_end_take_memory_with_an_end(monkeypatch: pytest.MonkeyPatch):
+def test_any_number_of_groups_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(groups, "_MAX_GROUPS", 100)
-    found = DeadLetterGroups()
-    words = str.maketrans("0123456789", "abcdefghij")
+    letter_groups = DeadLetterGroups()
+    digits_to_letters = str.maketrans("0123456789", "abcdefghij")
     tracemalloc.start()
     try:
-        found.add(make_letter(str(number), message=str(number).translate(words)) for number in range(20_000))
-        held, _ = tracemalloc.get_traced_memory()
+        letter_groups.add(
+            make_letter(str(number), message=str(number).translate(digits_to_letters)) for number in range(20_000)
+        )
+        used_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(found.largest()) == 101
-    assert found.largest()[0].message == ""
-    assert sum(one.count for one in found.largest()) == 20_000
-    assert held < 1_000_000
+    assert len(letter_groups.largest()) == 101
+    assert letter_groups.largest()[0].message == ""
+    assert sum(group.count for group in letter_groups.largest()) == 20_000
+    assert used_bytes < 1_000_000
 
 
-@pytest.mark.parametrize("other", [AsyncDeadLetters, InMemoryDeadLetters])
-def test_every_face_of_dead_letters_has_the_same_methods(other: type):
+@pytest.mark.parametrize("implementation", [AsyncDeadLetters, InMemoryDeadLetters])
+def test_every_implementation_of_dead_letters_has_the_same_methods(implementation: type):
     for name, method in inspect.getmembers(DeadLetters, inspect.isfunction):
         if not name.startswith("_"):
-            assert inspect.signature(getattr(other, name)).parameters == inspect.signature(method).parameters
+            assert (
+                inspect.signature(getattr(implementation, name)).parameters == inspect.signature(method).parameters
+            )
