@@ -1,4 +1,4 @@
-"""Models of the Python runtime for the tests of canaries: right when proven, wrong in production."""
+"""A model of the Python runtime for tests of canaries: it predicts its example, and fails in production."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 
 class Failing:
-    """Answers the example as it should, and fails on everything else."""
+    """A model that predicts the example's rows, and fails on any other."""
 
     def load(self, data: bytes) -> None:
-        """There is nothing to load."""
+        """Load nothing."""
 
     def predict(self, method: str, instances: Sequence[Any]) -> list[float]:
-        """1.0 for each row of the example."""
+        """Return 1.0 for each row of the example. Raises ValueError for another row."""
         if any(row[0] > 2.0 for row in instances):
-            raise ValueError("beyond what it knows")
+            raise ValueError("a row that is not in the example")
         return [1.0 for _ in instances]
 
 
 def failing() -> Failing:
-    """The factory."""
+    """Make the model."""
     return Failing()

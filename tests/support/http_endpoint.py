@@ -1,4 +1,4 @@
-"""A local endpoint that takes whatever is posted to it over HTTP."""
+"""A local HTTP endpoint that stores the body of every POST."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Endpoint:
-    """Takes bodies while it is up; one that was stopped starts again on the same port."""
+    """An endpoint that stores bodies while it runs. After `stop`, `start` runs it again on the same port."""
 
-    #: What it answers.
-    answer = b""
+    #: The body of its replies.
+    reply = b""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -20,15 +20,15 @@ class Endpoint:
         self.start()
 
     def start(self) -> None:
-        taken, answer = self.bodies, self.answer
+        bodies, reply = self.bodies, self.reply
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                taken.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+                bodies.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
                 self.send_response(200)
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(reply)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -1,43 +1,41 @@
-"""A local endpoint that takes the envelopes of Sentry's SDK, and tells what came."""
+"""A local endpoint that stores the envelopes of Sentry's SDK."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.support.http_endpoint import Endpoint
+from tests.support.waiting import wait_until
 
 
 class Sentry(Endpoint):
-    """An endpoint that takes what Sentry's SDK sends, while it is up."""
+    """A Sentry that stores what the SDK sends while it runs."""
 
-    answer = b"{}"
+    reply = b"{}"
 
     def __init__(self) -> None:
         super().__init__()
-        #: The first check-in.
-        self.checked: dict[str, Any] = {}
+        #: The first check-in; a fixture sets it.
+        self.first_check_in: dict[str, Any] = {}
         self.dsn = f"http://key@127.0.0.1:{self.port}/1"
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return self.of("event")
+        return self.items("event")
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        """Everything of a kind that has come: `event`, `transaction`, `check_in`."""
-        return [item for body in list(self.bodies) for said, item in _items(body) if said == kind]
+    def items(self, kind: str) -> list[dict[str, Any]]:
+        """Return every item of a kind that has arrived: `event`, `transaction` or `check_in`."""
+        return [item for body in list(self.bodies) for item_kind, item in _items(body) if item_kind == kind]
 
-    def wait(self, kind: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 15) -> dict[str, Any]:
-        """The first of a kind that is wanted, once it has come."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            for item in self.of(kind):
-                if wanted(item):
-                    return item
-            time.sleep(0.02)
-        raise AssertionError(f"no such {kind} came; {len(self.of(kind))} others did")
+    def wait(self, kind: str, matches: Callable[[dict[str, Any]], bool], seconds: float = 15) -> dict[str, Any]:
+        """Wait for an item of a kind that matches, and return the first."""
+        return wait_until(
+            lambda: next((item for item in self.items(kind) if matches(item)), None) or {},
+            seconds,
+            lambda: f"{len(self.items(kind))} items of kind {kind} arrived, none matches",
+        )
 
 
 def _items(envelope: bytes) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Claims are counted for drift in Redis, a few rows of each, and read again."""
+"""The drift recorder counts a sample of each claim in Redis; the counts are read back."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from headrace_worker.execution.report import ClaimReport
 from headrace_worker.profile import Profile, build_profile
 from headrace_worker.transport.claims import Claim, Lease
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
+from tests.support.waiting import wait_until
 
 KEYS = Keys("drift-test:")
-AT = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
+NOW = datetime(2030, 1, 1, 12, 30, tzinfo=UTC)
 CONTRACT = Contract(
     model="churn", version="3", input=Array(shape=(1,)), methods={"predict": Output(shape=(), classes=("a", "b"))}
 )
 PROFILE = build_profile(CONTRACT, [[float(row)] for row in range(200)], ["a", "b"] * 100)
 
 
-def model(made: Profile | None = PROFILE) -> Any:
+def model(profile: Profile | None = PROFILE) -> Any:
     return SimpleNamespace(
-        manifest=SimpleNamespace(name="churn", version="3", contract=CONTRACT, profile=made), contract=CONTRACT
+        manifest=SimpleNamespace(name="churn", version="3", contract=CONTRACT, profile=profile), contract=CONTRACT
     )
 
 
 def report(*rows: float, served: Any = None, method: str = "predict", lost: bool = False) -> ClaimReport:
-    """A claim of a job for each row; those of a negative one have failed."""
+    """Return the report of a claim with a job for each row; jobs of negative rows failed."""
     served = served or model()
-    jobs = [Job(id=f"j{place}", model="churn", instances=[[row]]) for place, row in enumerate(rows)]
+    jobs = [Job(id=f"j{number}", model="churn", instances=[[row]]) for number, row in enumerate(rows)]
     outcomes = {
         job.id: Failure(job=job.id, reason="permanent", error="E", module="m", message="")
         if job.instances[0][0] < 0
@@ -51,7 +52,7 @@ def report(*rows: float, served: Any = None, method: str = "predict", lost: bool
     claim = Claim(
         lease=Lease(name="w/1", queue="predict.churn", origins=()),
         queued_messages=(),
-        claimed_ms=int(AT.timestamp() * 1000),
+        claimed_ms=int(NOW.timestamp() * 1000),
         claimed_monotonic=now,
     )
     run = batch_run(map(claimed_job, jobs), served, method=method, started_at=now, finished_at=now)
@@ -64,23 +65,24 @@ def client(server: redis.Redis) -> Iterator[redis.Redis]:
     server.delete(*server.keys("drift-test:*"))
 
 
-def read(client: redis.Redis, *, rows: int, within: float = 10.0) -> tuple[ColumnDrift, ...]:
-    """What is there once so many rows are counted."""
-    deadline = time.monotonic() + within
-    while True:
-        found = measure_drift(client, KEYS, model().manifest, AT)
-        assert found is not None
-        if found[0].rows >= rows or time.monotonic() > deadline:
-            assert found[0].rows == rows
-            return found
-        time.sleep(0.02)
+def wait_for_drift(client: redis.Redis, *, rows: int) -> tuple[ColumnDrift, ...]:
+    """Wait until rows are counted, check that there are no more, and return the drift of each column."""
+
+    def columns() -> tuple[ColumnDrift, ...]:
+        drift = measure_drift(client, KEYS, model().manifest, NOW)
+        assert drift is not None
+        return drift if drift[0].rows >= rows else ()
+
+    drift = wait_until(columns, 10)
+    assert drift[0].rows == rows
+    return drift
 
 
-def test_rows_of_many_claims_are_counted_within_a_second_or_so(client: redis.Redis):
-    counting = DriftRecorder(client, KEYS)
+def test_rows_of_many_claims_are_counted_within_seconds(client: redis.Redis):
+    recorder = DriftRecorder(client, KEYS)
     for row in range(60):
-        counting.on_claim_finished(report(float(row), -1.0))
-    feature, prediction = read(client, rows=60)
+        recorder.on_claim_finished(report(float(row), -1.0))
+    feature, prediction = wait_for_drift(client, rows=60)
     assert (feature.name, feature.verdict) == ("0", "drifted")
     assert (prediction.name, prediction.rows) == ("prediction", 60)
     for key in client.keys("drift-test:*"):
@@ -88,53 +90,53 @@ def test_rows_of_many_claims_are_counted_within_a_second_or_so(client: redis.Red
         assert 48 * 3600 < client.ttl(key) <= 49 * 3600
 
 
-def test_of_a_large_batch_a_few_rows_from_all_over_are_counted(client: redis.Redis):
-    counting = DriftRecorder(client, KEYS)
-    counting.on_claim_finished(report(*map(float, range(200))))
+def test_a_sample_of_a_large_batch_is_counted(client: redis.Redis):
+    recorder = DriftRecorder(client, KEYS)
+    recorder.on_claim_finished(report(*map(float, range(200))))
     time.sleep(0.1)
-    (feature, _) = read(client, rows=29)
+    (feature, _) = wait_for_drift(client, rows=29)
     assert feature.psi is None
 
 
-def test_between_two_writes_so_many_rows_are_counted_and_no_more(client: redis.Redis):
-    counting = DriftRecorder(client, KEYS)
+def test_the_rows_counted_between_two_writes_are_bounded(client: redis.Redis):
+    recorder = DriftRecorder(client, KEYS)
     for _ in range(40):
-        counting.on_claim_finished(report(*map(float, range(32))))
-    read(client, rows=200)
+        recorder.on_claim_finished(report(*map(float, range(32))))
+    wait_for_drift(client, rows=200)
 
 
-def test_what_was_lost_has_no_profile_or_ran_another_method_is_not_counted(client: redis.Redis):
-    counting = DriftRecorder(client, KEYS)
-    counting.on_claim_finished(report(1.0, lost=True))
-    counting.on_claim_finished(report(1.0, served=model(None)))
-    counting.on_claim_finished(report(1.0, method="predict_proba"))
-    counting.on_claim_finished(report(1.0))
-    read(client, rows=1)
+def test_a_lost_claim_a_version_without_profile_and_another_method_are_not_counted(client: redis.Redis):
+    recorder = DriftRecorder(client, KEYS)
+    recorder.on_claim_finished(report(1.0, lost=True))
+    recorder.on_claim_finished(report(1.0, served=model(None)))
+    recorder.on_claim_finished(report(1.0, method="predict_proba"))
+    recorder.on_claim_finished(report(1.0))
+    wait_for_drift(client, rows=1)
 
 
-def test_only_the_hours_asked_for_count(client: redis.Redis):
+def test_only_the_requested_hours_are_counted(client: redis.Redis):
     DriftRecorder(client, KEYS).on_claim_finished(report(1.0))
-    read(client, rows=1)
-    manifest, later = model().manifest, AT.replace(hour=14)
+    wait_for_drift(client, rows=1)
+    manifest, later = model().manifest, NOW.replace(hour=14)
     for hours, rows in ((2, 0), (3, 1)):
-        found = measure_drift(client, KEYS, manifest, later, hours=hours)
-        assert found is not None
-        assert found[0].rows == rows
-    assert measure_drift(client, KEYS, model(None).manifest, AT) is None
+        drift = measure_drift(client, KEYS, manifest, later, hours=hours)
+        assert drift is not None
+        assert drift[0].rows == rows
+    assert measure_drift(client, KEYS, model(None).manifest, NOW) is None
 
 
-def test_the_metric_is_read_now_and_then_and_stays_while_redis_is_away(client: redis.Redis):
-    now, asked = 0.0, []
+def test_the_metric_is_read_every_30_seconds_and_stays_while_redis_is_unreachable(client: redis.Redis):
+    now, connections = 0.0, []
 
     def connect() -> redis.Redis:
-        asked.append(now)
+        connections.append(now)
         if now in {30.0, 90.0}:
-            raise redis.ConnectionError("away")
+            raise redis.ConnectionError("unreachable")
         return client
 
-    def rows(shown: DriftCollector) -> list[tuple[str, float]]:
-        (family,) = shown.collect()
-        return [(one.labels["name"], one.value) for one in family.samples]
+    def columns(collector: DriftCollector) -> list[str]:
+        (family,) = collector.collect()
+        return [sample.labels["name"] for sample in family.samples]
 
     served: Any = SimpleNamespace(
         models=lambda: ["churn"],
@@ -142,17 +144,17 @@ def test_the_metric_is_read_now_and_then_and_stays_while_redis_is_away(client: r
         loaded_versions=lambda _model: ("2", "3"),
         get=lambda _model, _version: model(),
     )
-    shown = DriftCollector(served, connect, KEYS, clock=lambda: now)
+    collector = DriftCollector(served, connect, KEYS, clock=lambda: now)
     hour = datetime.fromtimestamp(int(client.time()[0]), UTC)
-    assert rows(shown) == []
+    assert columns(collector) == []
     for command in add_commands(KEYS, "churn", "3", hour, {0: 100, PROFILE.cells - 3: 100}):
         client.execute_command(*command)
     now = 29.0
-    assert rows(shown) == []
-    shown._client, now = None, 30.0
-    assert rows(shown) == []
+    assert columns(collector) == []
+    collector._client, now = None, 30.0
+    assert columns(collector) == []
     now = 60.0
-    assert [name for name, _ in rows(shown)] == ["0", "prediction"]
-    shown._client, now = None, 90.0
-    assert [name for name, _ in rows(shown)] == ["0", "prediction"]
-    assert asked == [0.0, 30.0, 60.0, 90.0]
+    assert columns(collector) == ["0", "prediction"]
+    collector._client, now = None, 90.0
+    assert columns(collector) == ["0", "prediction"]
+    assert connections == [0.0, 30.0, 60.0, 90.0]

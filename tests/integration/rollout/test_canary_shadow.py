@@ -1,4 +1,4 @@
-"""A canary takes its part and ends when it fails; a shadow answers nobody, and what it does is counted."""
+"""A canary gets its share of the jobs and ends when it fails; a shadow publishes nothing and is counted."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from headrace_worker.store.store import Store
 from tests.support import ROOT
 from tests.support.waiting import wait_until
 
-SOON = 30.0
+TIMEOUT_SECONDS = 30.0
 ROW = [7.0]
 
 
 class Running:
-    """A worker with a model of three versions: 1 and 2 answer with their number, and 3 fails."""
+    """A worker with a model of three versions: 1 and 2 predict their number, and 3 fails."""
 
     def __init__(self, url: str, store: Store) -> None:
         self.url, self.store = url, store
@@ -47,8 +47,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         package(store, folder / "m.skops", name="churn", example=folder / "rows.json", runtime="sklearn")
     package(store, "tests.support.canary_models:failing", name="churn", example=folder / "rows.json")
     with EmbeddedRedis() as server:
-        found = Running(server.url, store)
-        found.promoter.promote("churn", "1", force=True)
+        running = Running(server.url, store)
+        running.promoter.promote("churn", "1", force=True)
         worker = start_worker(
             server.url,
             store.path,
@@ -58,18 +58,18 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             PYTHONPATH=str(ROOT),
         )
         try:
-            yield found
+            yield running
         finally:
             worker.stop()
-            found.server.close()
+            running.server.close()
 
 
 def versions(running: Running, jobs: int, *, check: bool = True) -> list[str]:
-    """The versions that answered so many jobs; `failed` where one failed."""
+    """Submit jobs, and return the version that predicted each, or `failed`."""
 
     def version(job: Any) -> str:
         try:
-            return str(job.result(timeout=SOON).version)
+            return str(job.result(timeout=TIMEOUT_SECONDS).version)
         except JobFailed:
             return "failed"
 
@@ -77,15 +77,15 @@ def versions(running: Running, jobs: int, *, check: bool = True) -> list[str]:
         return [version(job) for job in client.submit_many("churn", [ROW] * jobs)]
 
 
-def counted(running: Running, *names: str) -> list[VersionStats]:
-    """What was counted of these aliases, once the worker follows them and has run jobs of each."""
+def wait_for_stats(running: Running, *names: str) -> list[VersionStats]:
+    """Submit jobs until versions of all these aliases have run some, and return their statistics."""
 
-    def all_of_them() -> list[VersionStats]:
+    def all_stats() -> list[VersionStats]:
         versions(running, 20)
-        found = {name: one for name, _, one in running.promoter.compare_versions("churn")}
-        return [found[name] for name in names] if all(found[name].jobs for name in names) else []
+        by_alias = {name: stats for name, _, stats in running.promoter.compare_versions("churn")}
+        return [by_alias[name] for name in names] if all(by_alias[name].jobs for name in names) else []
 
-    return list(wait_until(all_of_them))
+    return list(wait_until(all_stats))
 
 
 @pytest.fixture(autouse=True)
@@ -95,30 +95,32 @@ def without_canary_or_shadow(running: Running) -> Iterator[None]:
         running.promoter.rollback("churn", alias=name)
 
 
-def test_a_canary_takes_its_part_of_the_jobs(running: Running):
+def test_a_canary_gets_its_share_of_the_jobs(running: Running):
     running.promoter.promote("churn", "2", alias="canary", share=0.25)
-    found = versions(running, 400)
-    assert set(found) == {"1", "2"}
-    assert 50 < found.count("2") < 150
-    production, canary = counted(running, "production", "canary")
+    results = versions(running, 400)
+    assert set(results) == {"1", "2"}
+    assert 50 < results.count("2") < 150
+    production, canary = wait_for_stats(running, "production", "canary")
     assert production.failed == canary.failed == 0
     running.promoter.rollback("churn", alias="canary")
     assert set(versions(running, 50)) == {"1"}
 
 
-def test_a_canary_takes_its_part_of_the_jobs_that_a_plain_client_sends(running: Running):
+def test_a_canary_gets_its_share_of_the_jobs_of_a_plain_client(running: Running):
     running.promoter.promote("churn", "2", alias="canary", share=0.25)
-    counted(running, "canary")
-    wait_until(lambda: "2" in versions(running, 20, check=False))  # its jobs go where the worker has heard of it
-    found = versions(running, 400, check=False)
-    assert set(found) == {"1", "2"}
-    assert 50 < found.count("2") < 150
+    wait_for_stats(running, "canary")
+    wait_until(
+        lambda: "2" in versions(running, 20, check=False)
+    )  # unchecked jobs reach the canary once the worker has loaded it
+    results = versions(running, 400, check=False)
+    assert set(results) == {"1", "2"}
+    assert 50 < results.count("2") < 150
 
 
-def test_a_shadow_answers_nobody_and_its_differences_are_counted(running: Running):
+def test_a_shadow_publishes_nothing_and_its_differences_are_counted(running: Running):
     running.promoter.promote("churn", "2", alias="shadow")
     assert set(versions(running, 100)) == {"1"}
-    (shadow,) = counted(running, "shadow")
+    (shadow,) = wait_for_stats(running, "shadow")
     assert shadow.failed == 0
     assert shadow.compared == shadow.differing == shadow.jobs
     assert shadow.difference_sum == pytest.approx(shadow.compared * 1.0)
@@ -129,20 +131,20 @@ def test_a_shadow_answers_nobody_and_its_differences_are_counted(running: Runnin
 def test_a_shadow_is_compared_with_production_and_not_with_a_canary(running: Running):
     running.promoter.promote("churn", "2", alias="canary", share=0.8)
     running.promoter.promote("churn", "3", alias="shadow", force=True)
-    counted(running, "production", "canary", "shadow")
+    wait_for_stats(running, "production", "canary", "shadow")
     versions(running, 200)
-    production, canary, shadow = counted(running, "production", "canary", "shadow")
+    production, canary, shadow = wait_for_stats(running, "production", "canary", "shadow")
     assert 0 < shadow.jobs <= production.jobs < canary.jobs
 
 
 def test_a_shadow_that_fails_fails_no_job(running: Running):
     running.promoter.promote("churn", "3", alias="shadow", force=True)
     assert set(versions(running, 50)) == {"1"}
-    (shadow,) = counted(running, "shadow")
+    (shadow,) = wait_for_stats(running, "shadow")
     assert shadow.failed == shadow.jobs
 
 
-def test_a_canary_that_fails_ends_by_itself_and_the_history_says_why(running: Running):
+def test_a_canary_that_fails_is_ended_with_a_reason_in_the_history(running: Running):
     running.promoter.promote("churn", "3", alias="canary", share=0.5, force=True)
     wait_until(lambda: versions(running, 20) and "canary" not in running.promoter.aliases("churn").by_name)
     newest = running.promoter.history("churn")[0]

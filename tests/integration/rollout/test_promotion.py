@@ -1,4 +1,4 @@
-"""An alias moves when every worker has the version, and not at all when anything is wrong with it."""
+"""Promotion: an alias moves once every worker has the version in memory, and not at all if a check fails."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from headrace.wire.keys import Keys
 from headrace_worker.packaging.package import package
 from headrace_worker.rollout.promotion import Promoter, RolloutStatus
 from headrace_worker.store.store import Store
+from tests.support.waiting import wait_until
 
 KEYS = Keys("promotion-test:")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Three versions of one contract, and a model whose second version takes a feature more."""
+    """A store with three versions of one contract, and a model whose second version has one more feature."""
     folder = tmp_path_factory.mktemp("promotion")
     store = Store(folder / "models")
     for number, (name, width) in enumerate([("churn", 1), ("churn", 1), ("churn", 1), ("wide", 1), ("wide", 2)]):
@@ -48,47 +49,44 @@ def promoter(server: redis.Redis, store: Store) -> Iterator[Promoter]:
 
 
 def worker(server: redis.Redis, *versions: str, name: str = "a", **refused: str) -> None:
-    """A worker that says what it has."""
+    """Publish the status of a worker."""
     execute(
         server,
         publish_status(
-            KEYS, "churn", name, versions, {key.removeprefix("v"): why for key, why in refused.items()}
+            KEYS, "churn", name, versions, {key.removeprefix("v"): reason for key, reason in refused.items()}
         ),
     )
 
 
-def follows(server: redis.Redis, then: Callable[[], None]) -> threading.Thread:
-    """A worker that acts as soon as a version is about to arrive."""
+def on_arriving(server: redis.Redis, action: Callable[[], None]) -> threading.Thread:
+    """Start a thread that acts as soon as a version is announced to the workers."""
 
-    def follow() -> None:
-        deadline = time.monotonic() + 10
-        while not server.hexists(KEYS.aliases("churn"), ARRIVING):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        then()
+    def run() -> None:
+        wait_until(lambda: server.hexists(KEYS.aliases("churn"), ARRIVING), 10)
+        action()
 
-    thread = threading.Thread(target=follow)
+    thread = threading.Thread(target=run)
     thread.start()
     return thread
 
 
-def points(promoter: Promoter) -> dict[str, str]:
+def versions_by_alias(promoter: Promoter) -> dict[str, str]:
     return {name: alias.version for name, alias in promoter.aliases("churn").by_name.items()}
 
 
 def test_an_alias_moves_when_the_last_worker_has_the_version(promoter: Promoter, server: redis.Redis):
     worker(server, "1", name="a")
     worker(server, "1", "2", name="b")
-    waited: list[tuple[str, ...]] = []
+    pending: list[tuple[str, ...]] = []
 
-    def hear(said: RolloutStatus) -> None:
-        waited.append(said.pending)
+    def load_on_status(status: RolloutStatus) -> None:
+        pending.append(status.pending)
         worker(server, "1", "2", name="a")
 
-    done = promoter.promote("churn", "2", reason="better", wait=10, on_status=hear)
-    assert waited == [("a",), ()]
-    assert done.workers == ("a", "b")
-    assert points(promoter) == {"production": "2"}
+    promotion = promoter.promote("churn", "2", reason="better", wait=10, on_status=load_on_status)
+    assert pending == [("a",), ()]
+    assert promotion.workers == ("a", "b")
+    assert versions_by_alias(promoter) == {"production": "2"}
     (move,) = promoter.history("churn")
     assert (move.alias, move.version, move.former, move.by, move.reason) == (
         "production",
@@ -100,26 +98,26 @@ def test_an_alias_moves_when_the_last_worker_has_the_version(promoter: Promoter,
     assert abs(move.at_ms / 1000 - time.time()) < 60
 
 
-def test_nothing_changes_where_a_worker_refuses_the_version(promoter: Promoter, server: redis.Redis):
+def test_nothing_changes_if_a_worker_refuses_the_version(promoter: Promoter, server: redis.Redis):
     promoter.promote("churn", "1")
     worker(server, "1")
-    thread = follows(server, lambda: worker(server, "1", v2="churn@2 gives other predictions"))
+    thread = on_arriving(server, lambda: worker(server, "1", v2="churn@2 gives other predictions"))
     with pytest.raises(ModelError, match=r"nothing was changed\. a: churn@2 gives other predictions"):
         promoter.promote("churn", "2", wait=10)
     thread.join()
-    assert points(promoter) == {"production": "1"}
+    assert versions_by_alias(promoter) == {"production": "1"}
 
 
-def test_nothing_changes_where_a_worker_is_too_slow(promoter: Promoter, server: redis.Redis):
+def test_nothing_changes_if_a_worker_is_too_slow(promoter: Promoter, server: redis.Redis):
     worker(server, "1")
     with pytest.raises(HeadraceError, match=r"a had not loaded churn@2 after 0\.3 s; nothing was changed"):
         promoter.promote("churn", "2", wait=0.3)
-    assert points(promoter) == {}
+    assert versions_by_alias(promoter) == {}
     promoter.promote("churn", "2", wait=0)
-    assert points(promoter) == {"production": "2"}
+    assert versions_by_alias(promoter) == {"production": "2"}
 
 
-def test_what_breaks_producers_needs_force(promoter: Promoter):
+def test_a_version_that_breaks_producers_needs_force(promoter: Promoter):
     promoter.promote("wide", "1", force=True)
     with pytest.raises(ModelError, match=r"wide@2 breaks producers: .*--force"):
         promoter.promote("wide", "2")
@@ -128,9 +126,7 @@ def test_what_breaks_producers_needs_force(promoter: Promoter):
     assert promoter.aliases("wide").by_name["production"].version == "2"
 
 
-def test_a_version_that_is_not_there_or_is_damaged_is_refused_at_once(
-    promoter: Promoter, store: Store, tmp_path: Path
-):
+def test_a_version_that_is_missing_or_damaged_is_refused_at_once(promoter: Promoter, store: Store, tmp_path: Path):
     with pytest.raises(UnknownModel, match="'9'"):
         promoter.promote("churn", "9")
     with pytest.raises(InvalidInput, match="a version is a number"):
@@ -144,42 +140,42 @@ def test_a_version_that_is_not_there_or_is_damaged_is_refused_at_once(
             promoter.promote("churn", "3")
     finally:
         artifact.write_bytes(good)
-    assert points(promoter) == {}
+    assert versions_by_alias(promoter) == {}
 
 
-def test_rollback_goes_back_and_again_further_back(promoter: Promoter):
+def test_a_second_rollback_goes_further_back(promoter: Promoter):
     for version in ("1", "2", "3"):
         promoter.promote("churn", version)
     assert promoter.rollback("churn", reason="worse").version == "2"
     assert promoter.rollback("churn").version == "1"
     with pytest.raises(HeadraceError, match=r"has pointed to churn@1 only: promote the version you want"):
         promoter.rollback("churn")
-    assert points(promoter) == {"production": "1"}
+    assert versions_by_alias(promoter) == {"production": "1"}
     assert [move.rollback for move in promoter.history("churn")] == [True, True, False, False, False]
 
 
 def test_a_canary_has_a_share_and_ends_when_it_becomes_production(promoter: Promoter):
     promoter.promote("churn", "1")
-    done = promoter.promote("churn", "2", alias="canary", share=0.1)
-    assert (done.alias, done.share) == ("canary", 0.1)
-    assert points(promoter) == {"production": "1", "canary": "2"}
+    promotion = promoter.promote("churn", "2", alias="canary", share=0.1)
+    assert (promotion.alias, promotion.share) == ("canary", 0.1)
+    assert versions_by_alias(promoter) == {"production": "1", "canary": "2"}
     promoter.promote("churn", "2")
-    assert points(promoter) == {"production": "2"}
+    assert versions_by_alias(promoter) == {"production": "2"}
     promoter.promote("churn", "3", alias="canary", share=1.0)
     promoter.rollback("churn", alias="canary")
-    assert points(promoter) == {"production": "2"}
+    assert versions_by_alias(promoter) == {"production": "2"}
 
 
 @pytest.mark.parametrize(
-    ("to", "share"),
+    ("alias", "share"),
     [("canary", None), ("production", 0.5), ("canary", 0.0), ("canary", 1.5), ("arriving", None), ("No!", None)],
 )
-def test_what_is_no_alias_or_no_share_is_refused(promoter: Promoter, to: str, share: float | None):
+def test_an_invalid_alias_or_share_is_refused(promoter: Promoter, alias: str, share: float | None):
     with pytest.raises(InvalidInput):
-        promoter.promote("churn", "1", alias=to, share=share)
+        promoter.promote("churn", "1", alias=alias, share=share)
 
 
-def test_of_two_who_move_an_alias_at_once_one_is_told(promoter: Promoter, server: redis.Redis):
+def test_of_two_concurrent_changes_of_an_alias_one_fails(promoter: Promoter, server: redis.Redis):
     promoter.promote("churn", "1")
     worker(server, "1")
 
@@ -192,16 +188,16 @@ def test_of_two_who_move_an_alias_at_once_one_is_told(promoter: Promoter, server
         )
         worker(server, "1", "2")
 
-    thread = follows(server, other)
+    thread = on_arriving(server, other)
     with pytest.raises(HeadraceError, match="production of churn was changed by somebody else"):
         promoter.promote("churn", "2", wait=10)
     thread.join()
-    assert points(promoter) == {"production": "3"}
+    assert versions_by_alias(promoter) == {"production": "3"}
 
 
-def test_with_no_worker_there_nobody_is_waited_for(promoter: Promoter):
-    began = time.monotonic()
+def test_without_workers_a_promotion_does_not_wait(promoter: Promoter):
+    started_at = time.monotonic()
     assert promoter.promote("churn", "1", wait=10).workers == ()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started_at < 5
     with pytest.raises(HeadraceError, match="no alias staging"):
         promoter.rollback("churn", alias="staging")

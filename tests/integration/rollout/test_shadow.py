@@ -1,4 +1,4 @@
-"""Whatever a shadow does when its jobs have been answered is counted, and nothing else comes of it."""
+"""A shadow runs after the outcomes of its jobs are published; its results and its errors are only counted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model(version: str, predict: Callable[..., Any] = lambda _method, rows: [1.0
 
 
 def report(**aliases: Alias) -> ClaimReport:
-    """A claim of three jobs that version 1 answered, and one that version 2 did."""
+    """Return the report of a claim with three jobs of version 1 and one of version 2."""
     batch_runs, outcomes = [], {}
     now = time.monotonic()
     for version, count in (("1", 3), ("2", 1)):
@@ -55,35 +55,30 @@ def report(**aliases: Alias) -> ClaimReport:
 
 
 @pytest.fixture
-def counted(server: redis.Redis) -> Iterator[Callable[..., VersionStats]]:
-    """What is counted of version 2 after a claim, where it predicts so and these aliases point to it."""
+def run_shadow(server: redis.Redis) -> Iterator[Callable[..., VersionStats]]:
+    """A function that handles a claim with these aliases, and returns the statistics of version 2."""
 
-    def counted(predict: Callable[..., Any], **aliases: Alias) -> VersionStats:
+    def run_shadow(predict: Callable[..., Any], **aliases: Alias) -> VersionStats:
         registry: Any = SimpleNamespace(get=lambda _model, version: model(version, predict))
         ShadowRunner(server, KEYS, registry).on_claim_finished(report(**aliases))
         return version_stats.decode_stats(execute(server, version_stats.read_command(KEYS, "churn", "2")))
 
-    yield counted
+    yield run_shadow
     server.delete(KEYS.version_stats("churn", "1"), KEYS.version_stats("churn", "2"))
 
 
-def leaves(_method: str, _rows: Any) -> Any:
-    raise SystemExit(1)
+@pytest.mark.parametrize("error", [SystemExit(1), ValueError("no")])
+def test_a_shadow_that_raises_is_counted_as_failed(run_shadow: Callable[..., VersionStats], error: BaseException):
+    def predict(_method: str, _rows: Any) -> Any:
+        raise error
+
+    stats = run_shadow(predict, shadow=Alias(version="2"))
+    assert (stats.failed, stats.compared) == (3, 0)
 
 
-def says_too_little(_method: str, _rows: Any) -> Any:
-    return [1.0]
-
-
-@pytest.mark.parametrize("misdeed", [leaves, says_too_little])
-def test_a_shadow_that_misbehaves_is_counted_as_failed(counted: Callable[..., VersionStats], misdeed: Any):
-    found = counted(misdeed, shadow=Alias(version="2"))
-    assert (found.failed, found.compared) == (3, 0)
-
-
-def test_a_version_that_is_canary_and_shadow_is_counted_as_both(counted: Callable[..., VersionStats]):
-    found = counted(
+def test_a_version_that_is_canary_and_shadow_is_counted_as_both(run_shadow: Callable[..., VersionStats]):
+    stats = run_shadow(
         lambda _method, rows: [3.0] * len(rows), shadow=Alias(version="2"), canary=Alias(version="2", share=0.1)
     )
-    assert (found.succeeded, found.failed, found.compared, found.differing) == (4, 0, 3, 3)
-    assert found.largest_difference == pytest.approx(2.0)
+    assert (stats.succeeded, stats.failed, stats.compared, stats.differing) == (4, 0, 3, 3)
+    assert stats.largest_difference == pytest.approx(2.0)

@@ -1,4 +1,4 @@
-"""Markers are planted in inputs and secrets, and all that comes out, of every part, is searched for them."""
+"""No secret and no payload leaves a worker: inputs and secrets have markers, and no output contains one."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ DSN_KEY, TOKEN = "0123456789abcdef0MARKER", "tokenMARKERofTheCollector"
 WORD, NUMBER = "RumpelMARKERstiltskin", 47118.15
 MARKERS = (PASSWORD, LOGIN.partition(":")[2], DSN_KEY, TOKEN, WORD, "47118")
 
-#: What an instance of a job may do to its model; all but the first fail.
+#: What the instances make their model do; all but the first fail.
 DEEDS = ("predict", "raise", "raise from", "eat memory", "raise unreadable", "kill")
-#: A trace that a producer has sampled, as OpenTelemetry and Sentry write it.
+#: A trace that a producer has sampled, in the headers of OpenTelemetry and Sentry.
 TRACED = {
     "traceparent": f"00-{'4b' * 16}-{'c3' * 8}-01",
     "sentry-trace": f"{'5a' * 16}-{'d2' * 8}-1",
@@ -71,18 +71,18 @@ def collector() -> Iterator[Collector]:
     collector.stop()
 
 
-def found_in(text: str) -> list[str]:
+def markers_in(text: str) -> list[str]:
     return [marker for marker in MARKERS if marker in text]
 
 
-def heard(events: Any) -> Iterator[str]:
-    """The events of Celery that have come by."""
-    while message := events.get_message(timeout=0.5):
+def read_events(subscription: Any) -> Iterator[str]:
+    """Yield the events of Celery that have arrived."""
+    while message := subscription.get_message(timeout=0.5):
         if message["type"] == "pmessage":
             yield base64.b64decode(json.loads(message["data"])["body"]).decode()
 
 
-def got(url: str, login: str | None = None) -> str:
+def get(url: str, login: str | None = None) -> str:
     request = urllib.request.Request(url)
     if login:
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
@@ -91,8 +91,8 @@ def got(url: str, login: str | None = None) -> str:
 
 
 def commands(url: str, job: str) -> Iterator[tuple[str, str]]:
-    """What the commands of a person on call print of a job that failed."""
-    for words in (
+    """Yield the output of each command that a person on call runs for a failed job."""
+    for args in (
         ("explain", job),
         ("explain", job, "--json"),
         ("dead", "show", job),
@@ -101,19 +101,19 @@ def commands(url: str, job: str) -> Iterator[tuple[str, str]]:
         ("top", "--once", "--json"),
         ("doctor", "--json"),
     ):
-        ran = subprocess.run(
-            [sys.executable, "-m", "headrace.cli", *words],
+        process = subprocess.run(
+            [sys.executable, "-m", "headrace.cli", *args],
             env={**os.environ, "HEADRACE_REDIS_URL": url},
             capture_output=True,
             text=True,
             timeout=60,
         )
-        assert ran.stdout, ran.stderr
-        yield " ".join(words), ran.stdout + ran.stderr
+        assert process.stdout, process.stderr
+        yield " ".join(args), process.stdout + process.stderr
 
 
-def exported(settings: Settings) -> str:
-    """What the exporter tells."""
+def read_exporter(settings: Settings) -> str:
+    """Return the exporter's metrics."""
     registry = CollectorRegistry()
     with contextlib.closing(connect(settings)) as client:
         registry.register(QueueCollector(lambda: client, settings.key_prefix))
@@ -121,23 +121,23 @@ def exported(settings: Settings) -> str:
 
 
 def pages(flower: str, job: str) -> Iterator[tuple[str, str]]:
-    """Every page of Flower, and the same as JSON."""
+    """Yield every page of Flower, and its JSON form."""
     for path in (
         *("/", "/tasks", f"/task/{job}", "/broker", "/workers", "/metrics"),
         *("/dead-letters", f"/dead-letters/{job}", "/models", "/queues"),
         *("/api/tasks?limit=10000", f"/api/task/info/{job}", "/api/workers?refresh=true"),
         *("/api/dead-letters", f"/api/dead-letters/{job}", "/api/models", "/api/queues"),
     ):
-        yield path, got(flower + path, LOGIN)
+        yield path, get(flower + path, LOGIN)
 
 
-def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_for_it(
+def test_no_secret_and_no_payload_leaves_the_worker_except_in_the_prediction_log(
     locked: str, tmp_path: Path, sentry: Sentry, collector: Collector
 ) -> None:
     store = Store(tmp_path / "models")
     hostile_models.add(store)
-    port, shown, log = free_port(), free_port(), tmp_path / "log"
-    more = {
+    port, flower_port, log = free_port(), free_port(), tmp_path / "log"
+    environ = {
         **hostile_models.SERVING,
         "SENTRY_DSN": sentry.dsn.replace("//key@", f"//{DSN_KEY}@"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
@@ -148,14 +148,15 @@ def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_f
         "HEADRACE_PREDICTION_LOG": "full",
         "HEADRACE_PREDICTION_LOG_TO": f"file:{log}",
     }
-    debug = ("--loglevel", "DEBUG")
     settings = Settings(redis_url=locked)
-    told: dict[str, str] = {}
+    outputs: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         login = {"HEADRACE_FLOWER_LOGIN": LOGIN, "HEADRACE_FLOWER_OPEN": "false"}
-        flower = start_flower(locked, tmp_path, port=shown, **login)
+        flower = start_flower(locked, tmp_path, port=flower_port, **login)
         stack.callback(flower.stop)
-        worker = stack.enter_context(serving(*debug, url=locked, models=store.path, folder=tmp_path, **more))
+        worker = stack.enter_context(
+            serving("--loglevel", "DEBUG", url=locked, models=store.path, folder=tmp_path, **environ)
+        )
         app = stack.enter_context(create_celery_app(settings))
         server = stack.enter_context(redis.Redis.from_url(locked))
         client = stack.enter_context(Client(settings=settings))
@@ -172,7 +173,7 @@ def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_f
                 job.result(timeout=30)
         assert jobs[0].result(timeout=20).prediction == 2 * NUMBER
         wait_until(plain.ready)
-        # The last: a process that is killed takes with it what it has not sent yet.
+        # Submitted last, because a process that is killed loses what it has not sent yet.
         traced = app.send_task(
             "headrace.predict",
             args=["obedient", [hostile_models.instance("raise", secret=WORD, size=NUMBER)]],
@@ -182,35 +183,37 @@ def test_no_secret_and_no_payload_comes_out_unless_the_prediction_log_is_asked_f
         wait_until(traced.ready)
 
         sentry.wait("event", lambda event: event.get("tags", {}).get("headrace.job") == traced.id)
-        sentry.wait("transaction", lambda one: one["transaction"] == "predict.obedient")
+        sentry.wait("transaction", lambda transaction: transaction["transaction"] == "predict.obedient")
         collector.wait(lambda span: span.name == "process predict.obedient")
-        told["metrics"] = got(f"http://127.0.0.1:{port}/metrics")
-        told["exporter"] = exported(settings)
-        told["events"] = str(list(heard(events)))
-        assert "task-failed" in told["events"]
-        told["health"] = (tmp_path / "health").read_text()
-        wait_until(lambda: traced.id in got(f"http://127.0.0.1:{shown}/api/tasks?limit=10000", LOGIN))
-        told.update((f"Flower's {path}", text) for path, text in pages(f"http://127.0.0.1:{shown}", traced.id))
-        told.update((f"`headrace {words}`", text) for words, text in commands(locked, traced.id))
+        outputs["metrics"] = get(f"http://127.0.0.1:{port}/metrics")
+        outputs["exporter"] = read_exporter(settings)
+        outputs["events"] = str(list(read_events(events)))
+        assert "task-failed" in outputs["events"]
+        outputs["health"] = (tmp_path / "health").read_text()
+        wait_until(lambda: traced.id in get(f"http://127.0.0.1:{flower_port}/api/tasks?limit=10000", LOGIN))
+        outputs.update(
+            (f"Flower's {path}", text) for path, text in pages(f"http://127.0.0.1:{flower_port}", traced.id)
+        )
+        outputs.update((f"`headrace {command}`", text) for command, text in commands(locked, traced.id))
         app.backend.client.connection_pool.disconnect()
-    told["log"], told["Flower's log"] = worker.log.read_text(), flower.log.read_text()
-    assert "of predict.obedient failed" in told["log"]
-    assert [json.loads(line)["level"] for line in told["log"].splitlines() if line.startswith('{"')]
-    # The first line of an envelope says whose it is: to the one it goes to, its key is no secret.
-    told["Sentry"] = "\n".join(body.decode().partition("\n")[2] for body in sentry.bodies)
-    told["traces"] = b"\n".join(collector.bodies).decode(errors="replace")
-    for name, text in told.items():
-        assert found_in(text) == [], f"in the {name}"
+    outputs["log"], outputs["Flower's log"] = worker.log.read_text(), flower.log.read_text()
+    assert "of predict.obedient failed" in outputs["log"]
+    assert [json.loads(line)["level"] for line in outputs["log"].splitlines() if line.startswith('{"')]
+    # The first line of an envelope has the key, which the receiver knows.
+    outputs["Sentry"] = "\n".join(body.decode().partition("\n")[2] for body in sentry.bodies)
+    outputs["traces"] = b"\n".join(collector.bodies).decode(errors="replace")
+    for name, text in outputs.items():
+        assert markers_in(text) == [], f"in the {name}"
 
-    kept = [json.loads(line) for file in log.iterdir() for line in file.read_text().splitlines()]
-    by_job: dict[str, Any] = {record["job"]: record for record in kept}
+    records = [json.loads(line) for file in log.iterdir() for line in file.read_text().splitlines()]
+    by_job: dict[str, Any] = {record["job"]: record for record in records}
     assert by_job[jobs[0].id]["instances"] == [{"do": "predict", "secret": WORD, "size": NUMBER}]
     assert by_job[jobs[0].id]["predictions"] == [2 * NUMBER]
     assert (by_job[jobs[1].id]["state"], by_job[jobs[1].id]["reason"]) == ("failure", "permanent")
     assert by_job[plain.id]["instances"] is None
 
 
-def test_a_stream_of_predictions_is_bounded(redis_url: str, server: redis.Redis) -> None:
+def test_the_stream_of_the_prediction_log_is_bounded(redis_url: str, server: redis.Redis) -> None:
     sink = RedisStream(redis.Redis.from_url(redis_url), Keys("team:"), 100)
     record = Record(
         at_ms=1, job="a", model="m", state="success", worker="w", claim="c", attempt=1, instance_count=1

@@ -1,4 +1,4 @@
-"""A model's errors reach Sentry, each once, and no value of a job goes with them."""
+"""Reports to Sentry: each error of a model is sent once, without values of a job."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support import hostile_models
 from tests.support.sentry_endpoint import Sentry
 from tests.support.waiting import wait_until
 
-#: Values of instances that must not leave the worker.
+#: Values of instances that Sentry must not receive.
 WORD, NUMBER = "Rumpelstiltskin", 47118.15
 
 
@@ -45,12 +45,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(sentry: Sentry, folder: Path) -> Iterator[str]:
-    """The Redis of a worker that reports to the endpoint."""
+    """The URL of the Redis of a worker that reports to the endpoint."""
     with EmbeddedRedis("--appendfsync", "no") as redis:
         settings = {**hostile_models.SERVING, "SENTRY_DSN": sentry.dsn, "SENTRY_ENVIRONMENT": "testing"}
         worker = start_worker(redis.url, folder / "models", folder, concurrency=2, **settings)
         try:
-            sentry.checked = sentry.wait("check_in", lambda _: True)  # the next comes a minute later
+            sentry.first_check_in = sentry.wait("check_in", lambda _: True)  # the next is a minute later
             yield redis.url
         finally:
             worker.stop()
@@ -63,6 +63,7 @@ def client(url: str) -> Iterator[Client]:
 
 
 def fail(client: Client, do: str = "raise") -> JobHandle:
+    """Submit a job that fails, and wait until it has."""
     job = client.submit("obedient", hostile_models.instance(do, secret=WORD, size=NUMBER))
     with pytest.raises(JobFailed):
         job.result(timeout=20)
@@ -73,7 +74,7 @@ def event_of(sentry: Sentry, job: JobHandle) -> dict[str, Any]:
     return sentry.wait("event", lambda event: event.get("tags", {}).get("headrace.job") == job.id)
 
 
-def test_an_error_of_a_model_arrives_with_its_job_model_version_and_release(client: Client, sentry: Sentry):
+def test_an_error_of_a_model_is_sent_with_its_job_model_version_and_release(client: Client, sentry: Sentry):
     job = fail(client)
     event = event_of(sentry, job)
     tags = {name: value for name, value in event["tags"].items() if name.startswith("headrace.")}
@@ -92,19 +93,19 @@ def test_an_error_of_a_model_arrives_with_its_job_model_version_and_release(clie
     assert any(frame["function"] == "_obey" for frame in raised["stacktrace"]["frames"])
 
 
-def test_every_error_arrives_once_and_bad_input_never(client: Client, url: str, sentry: Sentry):
+def test_every_error_is_sent_once_and_bad_input_never(client: Client, url: str, sentry: Sentry):
     sentry.bodies.clear()
     good = client.submit_many("obedient", [hostile_models.instance()] * 20)
     failed = [fail(client, do) for do in ("raise", "raise from", "exit", "eat memory", "raise")]
-    with Client(url, check=False) as careless:
+    with Client(url, check=False) as unchecked:
         for bad in ({"do": WORD}, hostile_models.instance(size=10**400), WORD, None):
             with pytest.raises(JobFailed):
-                careless.predict("obedient", instances=[bad], timeout=20)
+                unchecked.predict("obedient", instances=[bad], timeout=20)
         with pytest.raises(JobFailed):
-            careless.predict("obedient", hostile_models.instance(), version="9", timeout=20)
+            unchecked.predict("obedient", hostile_models.instance(), version="9", timeout=20)
     for job in good:
         job.result(timeout=20)
-    last = fail(client)  # what was sent before it has arrived when it has
+    last = fail(client)  # events arrive in order, so all earlier ones have arrived
     event_of(sentry, last)
     for job in failed:
         event_of(sentry, job)
@@ -126,32 +127,32 @@ def test_no_value_of_a_job_leaves_the_worker(client: Client, sentry: Sentry, do:
         assert "breadcrumbs" not in text or '"breadcrumbs":{"values":[]}' in text
 
 
-def test_jobs_that_fail_alike_in_a_batch_are_one_event(client: Client, sentry: Sentry):
+def test_jobs_of_a_claim_that_fail_in_the_same_way_are_one_event(client: Client, sentry: Sentry):
     sentry.bodies.clear()
     instances = [hostile_models.instance("raise", secret=WORD)] * 64
     jobs = client.submit_many("obedient", [*instances, *[hostile_models.instance("exit")] * 2])
     for job in jobs:
         with pytest.raises(JobFailed):
             job.result(timeout=30)
-    named = {job.id for job in jobs}
+    job_ids = {job.id for job in jobs}
 
-    def told() -> list[dict[str, Any]]:
+    def contexts() -> list[dict[str, Any]]:
         return [
             event["contexts"]["headrace"]
             for event in sentry.events
-            if event.get("tags", {}).get("headrace.job") in named
+            if event.get("tags", {}).get("headrace.job") in job_ids
         ]
 
-    # Each pool process sends its own, so that none is the last.
-    wait_until(lambda: sum(about["jobs"] for about in told()) >= 66)
+    # Each pool process sends its own events, so a later event does not show that all have arrived.
+    wait_until(lambda: sum(context["jobs"] for context in contexts()) >= 66)
     event_of(sentry, fail(client))
-    assert sum(about["jobs"] for about in told()) == 66
-    assert len(told()) < 16  # one for each kind and claim
-    assert all(len(about["ids"]) <= 10 for about in told())
+    assert sum(context["jobs"] for context in contexts()) == 66
+    assert len(contexts()) < 16  # one for each error and claim
+    assert all(len(context["ids"]) <= 10 for context in contexts())
     assert WORD not in b"".join(sentry.bodies).decode()
 
 
-def test_a_crash_and_the_job_given_up_for_it_are_reported(client: Client, sentry: Sentry):
+def test_a_crash_and_the_job_that_failed_after_it_are_reported(client: Client, sentry: Sentry):
     job = client.submit("obedient", hostile_models.instance("kill", secret=WORD))
     with pytest.raises(JobFailed):
         job.result(timeout=30)
@@ -159,7 +160,7 @@ def test_a_crash_and_the_job_given_up_for_it_are_reported(client: Client, sentry
     assert event["tags"]["headrace.reason"] == "crash"
     assert event["tags"]["headrace.attempt"] == "3"
     assert event["message"] == "jobs of obedient failed: crash"
-    crashes = [one for one in sentry.events if "exited prematurely" in json.dumps(one.get("logentry"))]
+    crashes = [event for event in sentry.events if "exited prematurely" in json.dumps(event.get("logentry"))]
     assert crashes
     assert WORD not in b"".join(sentry.bodies).decode()
 
@@ -167,11 +168,11 @@ def test_a_crash_and_the_job_given_up_for_it_are_reported(client: Client, sentry
 def test_a_lease_whose_owner_was_lost_is_reported(client: Client, url: str, sentry: Sentry):
     with redis.Redis.from_url(url) as server:
         leases = Leases(server, Keys())
-        server.lpush(Keys().lists("predict.obedient")[0], b"")  # so that there is something to take
+        server.lpush(Keys().lists("predict.obedient")[0], b"")  # so that there is a message to claim
         while not isinstance(
             claimed := leases.claim("lost/1", [ClaimLimits(queue="predict.obedient")], lease_ms=1), Claim
         ):
-            server.lpush(Keys().lists("predict.obedient")[0], b"")  # the worker was quicker
+            server.lpush(Keys().lists("predict.obedient")[0], b"")  # the worker has claimed it first
     assert claimed.lease.owner == "lost"
     event = sentry.wait("event", lambda event: "owner of a claim" in json.dumps(event.get("logentry")), 30)
     assert event["level"] == "error"
@@ -179,13 +180,13 @@ def test_a_lease_whose_owner_was_lost_is_reported(client: Client, url: str, sent
 
 @pytest.mark.usefixtures("url")
 def test_the_sweeper_checks_in(sentry: Sentry):
-    checked = sentry.checked
-    assert checked["monitor_slug"] == "headrace-sweeper"
-    assert (checked["status"], checked["environment"]) == ("ok", "testing")
-    assert checked["monitor_config"]["schedule"] == {"type": "interval", "value": 1, "unit": "minute"}
+    check_in = sentry.first_check_in
+    assert check_in["monitor_slug"] == "headrace-sweeper"
+    assert (check_in["status"], check_in["environment"]) == ("ok", "testing")
+    assert check_in["monitor_config"]["schedule"] == {"type": "interval", "value": 1, "unit": "minute"}
 
 
-SUBMITS = """
+SERVICE = """
 import sys
 import sentry_sdk
 from headrace import Client
@@ -200,9 +201,9 @@ sentry_sdk.flush()
 """
 
 
-def submitted_by_a_service(sentry: Sentry, url: str, rate: float) -> tuple[str, str]:
-    """A job that a service with Sentry of its own has submitted, and the id of its trace."""
-    command = [sys.executable, "-c", SUBMITS, sentry.dsn, url, str(rate)]
+def submit_as_a_service(sentry: Sentry, url: str, rate: float) -> tuple[str, str]:
+    """Submit a job from a service with its own Sentry, and return the ids of the job and of the trace."""
+    command = [sys.executable, "-c", SERVICE, sentry.dsn, url, str(rate)]
     job, trace = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60).stdout.split()
     return job, trace
 
@@ -210,12 +211,12 @@ def submitted_by_a_service(sentry: Sentry, url: str, rate: float) -> tuple[str, 
 def test_a_sampled_job_has_spans_for_the_queues_page_in_its_producers_trace(
     client: Client, url: str, sentry: Sentry
 ):
-    job, trace = submitted_by_a_service(sentry, url, 1.0)
-    service = sentry.wait("transaction", lambda one: one["transaction"] == "/predict")
+    job, trace = submit_as_a_service(sentry, url, 1.0)
+    service = sentry.wait("transaction", lambda transaction: transaction["transaction"] == "/predict")
     (publish,) = [span for span in service["spans"] if span["op"] == "queue.publish"]
     assert publish["data"]["messaging.message.id"] == job
     assert publish["data"]["messaging.destination.name"] == "predict.obedient"
-    worker = sentry.wait("transaction", lambda one: one["transaction"] == "predict.obedient")
+    worker = sentry.wait("transaction", lambda transaction: transaction["transaction"] == "predict.obedient")
     assert worker["contexts"]["trace"]["trace_id"] == trace
     assert worker["contexts"]["trace"]["parent_span_id"] == publish["span_id"]
     (process,) = [span for span in worker["spans"] if span["op"] == "queue.process"]
@@ -227,15 +228,15 @@ def test_a_sampled_job_has_spans_for_the_queues_page_in_its_producers_trace(
     assert process["status"] == "ok"
 
 
-def test_a_job_whose_trace_is_not_sampled_costs_nothing(client: Client, url: str, sentry: Sentry):
+def test_a_job_whose_trace_is_not_sampled_has_no_transaction(client: Client, url: str, sentry: Sentry):
     sentry.bodies.clear()
-    submitted_by_a_service(sentry, url, 0.0)
+    submit_as_a_service(sentry, url, 0.0)
     client.predict("obedient", hostile_models.instance(), timeout=20)
-    event_of(sentry, fail(client))  # what was sent before it has arrived when it has
-    assert sentry.of("transaction") == []
+    event_of(sentry, fail(client))  # events arrive in order, so all earlier ones have arrived
+    assert sentry.items("transaction") == []
 
 
-def test_a_worker_works_the_same_while_the_endpoint_is_down(client: Client, sentry: Sentry):
+def test_jobs_run_while_the_endpoint_is_down(client: Client, sentry: Sentry):
     sentry.stop()
     try:
         for _ in range(3):
@@ -246,7 +247,7 @@ def test_a_worker_works_the_same_while_the_endpoint_is_down(client: Client, sent
     event_of(sentry, fail(client))
 
 
-def test_a_dsn_that_is_none_is_one_sentence(folder: Path):
+def test_an_invalid_dsn_is_an_error_of_one_sentence(folder: Path):
     done = subprocess.run(
         [sys.executable, "-m", "headrace.cli", "worker", "--store", str(folder / "models")],
         env={**os.environ, "SENTRY_DSN": "not a dsn"},
