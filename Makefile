@@ -1,4 +1,4 @@
-# Every command of the project, once. `make` alone lists them.
+# The commands of the project. `make` lists them.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 TOOLS := .venv-lock
 
-# The first Python that runs and is new enough; 3.11 leads, as it is what CI runs. Or say `make PYTHON=...`.
+# The first Python that works and is new enough; 3.11, the version of CI, is preferred. Set it with `make PYTHON=...`.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 
@@ -21,16 +21,16 @@ help: ## List the commands
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# What runs: client, worker, Flower, an embedded Redis.
+# The packages that run: client, worker, Flower, an embedded Redis.
 $(VENV)/.runs: pyproject.toml producer/pyproject.toml worker/pyproject.toml $(LOCK)
-	@test -n "$(PYTHON)" || { echo "Headrace needs Python 3.11 or later, and none is on PATH; or: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Headrace needs Python 3.11 or later, and none is on PATH; set it with make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "installing into $(VENV) with $(PYTHON) (a minute or two, once)"
-	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make an environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot create an environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(PIP) install --upgrade 'pip>=25.1'
 	@$(PIP) install --constraint $(LOCK) --editable producer --editable 'worker[embedded,flower]'
 	@touch $@
 
-# What tests and checks it, besides.
+# The packages for tests and checks.
 $(VENV)/.develops: $(VENV)/.runs
 	@$(PIP) install --constraint $(LOCK) --group dev
 	@touch $@
@@ -46,33 +46,33 @@ demo: $(VENV)/.runs ## Train models, start a worker, predict a CSV through the q
 	@$(BIN)/headrace demo
 
 .PHONY: dev
-dev: $(VENV)/.runs ## The same stack, staying up, with Flower on http://127.0.0.1:5555
+dev: $(VENV)/.runs ## Run the same stack until Ctrl-C, with Flower on http://127.0.0.1:5555
 	@$(BIN)/headrace dev
 
 .PHONY: secrets
-secrets: ## Make certificates, users and passwords for docker-compose.yml, in ./secrets
+secrets: ## Create certificates, users and passwords for docker-compose.yml, in ./secrets
 	@deploy/secrets.sh
 
 .PHONY: certs
-certs: ## Make the certificates in ./secrets anew, from the same CA
+certs: ## Create new certificates in ./secrets, from the same CA
 	@deploy/secrets.sh certs
 
 # --- check -----------------------------------------------------------------------------------------
 
-# More for pytest: make test ARGS='-k batch -x'
+# Options for pytest: make test ARGS='-k batch -x'
 ARGS ?=
 
-# The tests of a file stay together: they share its servers and workers.
+# The tests of a file run in one process, because they share servers and workers.
 .PHONY: test
-test: $(VENV)/.develops ## All tests but the long ones
+test: $(VENV)/.develops ## Run all tests except the long ones
 	$(BIN)/pytest --numprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: test-quick
-test-quick: $(VENV)/.develops ## The unit tests, in less than a minute
+test-quick: $(VENV)/.develops ## Run the unit tests, in less than a minute
 	$(BIN)/pytest --numprocesses auto tests/unit $(ARGS)
 
 .PHONY: test-long
-test-long: $(VENV)/.develops ## The tests that take minutes
+test-long: $(VENV)/.develops ## Run the tests that take minutes
 	$(BIN)/pytest -m long --ignore tests/packaging --ignore tests/deploy $(ARGS)
 
 .PHONY: test-packaging
@@ -80,24 +80,24 @@ test-packaging: $(VENV)/.develops ## Build the wheels and install them as a user
 	$(BIN)/pytest -m long tests/packaging $(ARGS)
 
 .PHONY: deploy-test
-deploy-test: $(VENV)/.develops ## Build the images, bring the stack up by the README and drill it (needs Docker)
+deploy-test: $(VENV)/.develops ## Build the images, start the stack as in the README, and test it (needs Docker)
 	$(BIN)/pytest -m long tests/deploy --ignore tests/deploy/long $(ARGS)
 
 .PHONY: deploy-test-long
-deploy-test-long: $(VENV)/.develops ## The same, and every command of docs/production/, and bad deploys (a quarter of an hour)
+deploy-test-long: $(VENV)/.develops ## Also run every command of docs/production/, and faulty deploys (15 minutes)
 	$(BIN)/pytest -m long tests/deploy $(ARGS)
 
 .PHONY: compat
 compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; 24 minutes)
 	$(BIN)/python -m tests.compat $(ARGS)
 
-# More for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
+# Options for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
 .PHONY: chaos
-chaos: $(VENV)/.develops ## Kill, cut and fill everything under load, and write docs/reliability.md (a quarter of an hour)
+chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (15 minutes)
 	$(BIN)/python -m tests.chaos --out tests/chaos/results/latest.json --docs $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.develops ## Style, format, types and the walls between packages
+lint: $(VENV)/.develops ## Check style, format, generated code, types, and imports between packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python producer/generate_blocking.py --check
@@ -112,24 +112,24 @@ $(AUDIT)/.made: Makefile
 	@touch $@
 
 .PHONY: audit
-audit: audit-code audit-versions ## Risky code, secrets in the tree, known holes in what we depend on
+audit: audit-code audit-versions ## Search for risky code, committed secrets and vulnerable dependencies
 
-# B310: ruff asks the same of each line, as S310, and has our reasons. The two plugins take words for values: every
-# `password:`, every URL with a name for one.
+# B310 is skipped because ruff checks the same as S310, with a reason on each exempted line. The two disabled plugins
+# report every `password:` and every URL with a user name.
 .PHONY: audit-code
-audit-code: $(AUDIT)/.made ## Risky code, secrets in the tree
+audit-code: $(AUDIT)/.made ## Search for risky code and committed secrets
 	$(AUDIT)/bin/bandit --quiet --recursive --severity-level medium --skip B310 producer worker deploy
 	$(AUDIT)/bin/detect-secrets-hook --no-verify --disable-plugin KeywordDetector --disable-plugin BasicAuthDetector \
 		--exclude-lines hunter2 $$(git ls-files)
 
-# pip-audit asks PyPI of each version; where it cannot, that is a failure too, and not a pass.
+# pip-audit asks PyPI for each version; it fails if PyPI does not answer.
 .PHONY: audit-versions
-audit-versions: $(AUDIT)/.made ## Known holes in what we depend on (asks PyPI)
+audit-versions: $(AUDIT)/.made ## Search for vulnerable dependencies (asks PyPI)
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement $(LOCK)
 
 # --- measure ---------------------------------------------------------------------------------------
 
-# More for the suite: make bench ARGS='--peers headrace,celery --rounds 1'; `python -m benchmarks --help` lists it.
+# Options for the suite: make bench ARGS='--peers headrace,celery --rounds 1'; `python -m benchmarks --help` lists it.
 .PHONY: bench
 bench: $(VENV)/.runs ## Measure Headrace beside its peers, and write docs/benchmarks.md (half an hour)
 	$(BIN)/python -m benchmarks --docs $(ARGS)
@@ -143,28 +143,28 @@ bench-short: $(VENV)/.runs ## Run the benchmarks with small sizes and few peers,
 	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey --more fast,depths,pools,telemetry \
 		--out benchmarks/results/short.json $(ARGS)
 
-# --- keep ------------------------------------------------------------------------------------------
+# --- maintain --------------------------------------------------------------------------------------
 
 .PHONY: generate
 generate: $(VENV)/.develops ## Write the blocking client from the asyncio client
 	$(BIN)/python producer/generate_blocking.py
 
 .PHONY: format
-format: $(VENV)/.develops ## Format the code, and mend what ruff can mend
+format: $(VENV)/.develops ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: lock
-lock: ## Write requirements.lock anew: the newest versions that fit together
+lock: ## Update requirements.lock to the newest compatible versions
 	@test -n "$(PYTHON)" && $(PYTHON) -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check uv
 	@$(TOOLS)/bin/uv --no-config pip compile --quiet --universal --upgrade --python-version 3.11 --group dev pyproject.toml \
 		--no-emit-package headrace --no-emit-package headrace-worker --custom-compile-command 'make lock' \
 		--output-file $(LOCK).body
-	@{ echo "# The versions CI runs, the images hold and \`make\` installs: constraints, so each takes of them what it needs."; \
+	@{ echo "# The versions of CI, of the images and of \`make\`: pip constraints, so each installs only what it needs."; \
 		cat $(LOCK).body; } >$(LOCK) && rm $(LOCK).body
-	@echo "$(LOCK) is new: run the tests, then commit it"
+	@echo "$(LOCK) is updated: run the tests, then commit it"
 
 .PHONY: clean
-clean: ## Remove what the commands above made
+clean: ## Remove the files that the commands above create
 	rm -rf $(VENV) $(VENV)-bench $(TOOLS) $(AUDIT) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	find producer worker tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

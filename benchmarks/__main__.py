@@ -29,7 +29,7 @@ from headrace_worker.local.stack import interruptible_stack
 
 _ROOT = Path(__file__).parent.parent
 _PAGE, _CHART = _ROOT / "docs" / "benchmarks.md", _ROOT / "docs" / "benchmarks.svg"
-_MORE = ("fast", "depths", "pools", "telemetry", "durable")
+_MEASUREMENTS = ("fast", "depths", "pools", "telemetry", "durable")
 #: Peers that are also measured with every write on disk before it is confirmed.
 _DURABLE = ("headrace", "celery-tuned", "celery")
 
@@ -41,7 +41,9 @@ def _arguments() -> argparse.Namespace:
         "--short", action="store_true", help="small sizes: tests the suite; the numbers are not comparable"
     )
     parser.add_argument("--peers", default=",".join(names), help=f"comma-separated: {', '.join(names)}")
-    parser.add_argument("--more", default=",".join(_MORE), help=f"further measurements: {', '.join(_MORE)}")
+    parser.add_argument(
+        "--more", default=",".join(_MEASUREMENTS), help=f"further measurements: {', '.join(_MEASUREMENTS)}"
+    )
     parser.add_argument("--rounds", type=int, help="turns of every peer")
     parser.add_argument("--seconds", type=float, help="approximate duration of one run")
     parser.add_argument("--deepest", type=int, help="waiting jobs in the deepest queue")
@@ -74,7 +76,7 @@ def _sizes(arguments: argparse.Namespace) -> Sizes:
 
 
 def measure(
-    entries: list[PeerEntry], more: list[str], sizes: Sizes, environments: dict[str, str]
+    entries: list[PeerEntry], measurements: list[str], sizes: Sizes, environments: dict[str, str]
 ) -> dict[str, Any]:
     """Run all measurements on an embedded Redis; `environments` are interpreters by name of the environment."""
     load = os.getloadavg()[0]
@@ -84,7 +86,7 @@ def measure(
         server = RedisServer(redis.url)
         stack.callback(server.close)
         print("fitting the models", file=sys.stderr)
-        models.make(folder, fast="fast" in more or any(entry.name == "headrace-fast" for entry in entries))
+        models.make(folder, fast="fast" in measurements or any(entry.name == "headrace-fast" for entry in entries))
         headrace_only = HeadraceOnly(server, folder, sizes)
         server.set_fsync("everysec")
         comparison = Comparison(server, folder, sizes, environments)
@@ -101,15 +103,15 @@ def measure(
             "left_out": comparison.reasons(entries),
             "in_process": headrace_only.in_process(),
         }
-        if "fast" in more:
+        if "fast" in measurements:
             results["fast_round_trip_ms"] = headrace_only.fast_round_trip()
-        if "depths" in more:
+        if "depths" in measurements:
             results["depths"] = headrace_only.depths()
-        if "pools" in more:
+        if "pools" in measurements:
             results["pools"] = headrace_only.pools()
-        if "telemetry" in more:
+        if "telemetry" in measurements:
             results["telemetry_cost"] = TelemetryCost(server, folder, sizes).run()
-        if "durable" in more:
+        if "durable" in measurements:
             server.set_fsync("always")
             durable_entries = [entry for entry in entries if entry.name in _DURABLE]
             durable = Comparison(server, folder, sizes, environments)

@@ -58,9 +58,9 @@ def newer_python(minimum: tuple[int, int]) -> str | None:
 
 def _run(*command: str) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise EnvironmentFailed(f"its environment was not created within {_INSTALL_SECONDS} s") from None
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    if completed.returncode:
+        lines = (completed.stderr.strip() or completed.stdout.strip()).splitlines()
         raise EnvironmentFailed(f"its environment cannot be created: {lines[-1] if lines else 'pip failed'}")

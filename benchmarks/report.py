@@ -62,11 +62,11 @@ def _submit_and_round_trip(row: dict[str, Any]) -> list[str]:
 
 def targets(results: dict[str, Any]) -> Table:
     """Return the required numbers beside the measured ones."""
-    words = {True: "yes", False: "no", None: ""}
+    yes_no = {True: "yes", False: "no", None: ""}
     header = ["target", "required", "measured", "met"]
     return [
         header,
-        *([row["target"], row["required"], row["text"], words[row["met"]]] for row in evaluate(results)),
+        *([row["target"], row["required"], row["text"], yes_no[row["met"]]] for row in evaluate(results)),
     ]
 
 

@@ -55,6 +55,6 @@ rows = json.loads(test[categories + numbers].to_json(orient="records"))
 prediction = client.predict("penguins", instances=rows, timeout=30)
 
 # %% Compare the predictions from the queue with the model's own.
-same = prediction.predictions == list(model.predict(test[categories + numbers]))
-print(f"{len(rows)} predictions by {prediction.model}@{prediction.version}, equal to the model's own: {same}")
+equal = prediction.predictions == list(model.predict(test[categories + numbers]))
+print(f"{len(rows)} predictions by {prediction.model}@{prediction.version}, equal to the model's own: {equal}")
 client.close()

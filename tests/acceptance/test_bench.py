@@ -26,9 +26,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     # Celery runs in this environment, so that nothing is downloaded.
     command += ["--peers", "headrace,celery,mayu", "--more", "depths,telemetry", "--out", str(out)]
     command += ["--environment", f"main={sys.executable}", "--environment", "mayu=/no/such/python"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(out.read_text()), done.stdout
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    return json.loads(out.read_text()), completed.stdout
 
 
 def test_every_peer_has_its_numbers(run: tuple[dict[str, Any], str]) -> None:
@@ -76,9 +76,9 @@ def test_the_page_of_pool_replacements_shows_the_stored_results(tmp_path: Path) 
 def test_pool_replacements_are_measured_under_load_without_a_failed_job() -> None:
     command = [sys.executable, "-m", "benchmarks.pool_replacement", "--replacements", "1", "--commands", "1"]
     command += ["--seconds", "1", "--megabytes", "2", "--large-megabytes", "2", "--pool", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads(done.stdout)
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    results = json.loads(completed.stdout)
     assert results["jobs"] > 100
     rows = {row[0]: row for row in pool_replacement_page.targets(results)}
     assert rows["failed jobs"][2:] == ["0", "yes"]

@@ -62,11 +62,11 @@ def without_redis(environ: Mapping[str, str]) -> dict[str, str]:
 def test_without_a_terminal_and_without_redis_on_path_it_prints_lines(
     environ: dict[str, str],
 ):
-    done = subprocess.run(COMMAND, env=without_redis(environ), capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    assert "\r" not in done.stderr
-    check_output(done.stderr)
+    completed = subprocess.run(COMMAND, env=without_redis(environ), capture_output=True, text=True, timeout=150)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout == ""
+    assert "\r" not in completed.stderr
+    check_output(completed.stderr)
 
 
 def test_on_a_terminal_it_shows_a_progress_bar_and_keeps_the_files_on_request(

@@ -107,11 +107,11 @@ def processes_with(folder: Path) -> list[str]:
 
 
 def test_a_plain_celery_client_gets_a_prediction(dev: Dev):
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", PLAIN_CELERY, dev.redis], capture_output=True, text=True, timeout=60
     )
-    assert re.fullmatch(r"\{'model': 'churn', 'version': '1', 'predictions': \[[01]\]\}\n", done.stdout), (
-        done.stderr
+    assert re.fullmatch(r"\{'model': 'churn', 'version': '1', 'predictions': \[[01]\]\}\n", completed.stdout), (
+        completed.stderr
     )
 
 
@@ -119,9 +119,9 @@ def test_the_commands_in_its_output_work(dev: Dev):
     commands = re.search(r"  (export .*)\n  headrace (submit .*)\n", dev.welcome)
     assert commands
     command = f"{commands[1]}; {sys.executable} -m headrace.cli {commands[2]}"
-    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"\b[01]\b", done.stdout)
+    completed = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert completed.returncode == 0, completed.stderr
+    assert re.search(r"\b[01]\b", completed.stdout)
 
 
 def test_it_uses_other_ports_when_its_preferred_ones_are_in_use(dev: Dev):
@@ -141,9 +141,11 @@ def test_the_logs_are_in_the_folder_it_prints(dev: Dev):
 def test_a_requested_port_in_use_is_an_error_of_one_line(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        done = subprocess.run([*COMMAND, "--flower-port", str(port)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr == f"headrace: port {port} is in use; give another with --flower-port\n"
+        completed = subprocess.run(
+            [*COMMAND, "--flower-port", str(port)], capture_output=True, text=True, timeout=60
+        )
+    assert completed.returncode == 1
+    assert completed.stderr == f"headrace: port {port} is in use; give another with --flower-port\n"
 
 
 def test_a_child_that_dies_ends_the_stack_with_an_error(tmp_path: Path):

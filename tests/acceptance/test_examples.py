@@ -72,16 +72,16 @@ def run(
 
 
 def test_plain_celery_gets_a_prediction_without_headrace(environ: dict[str, str], churn: Pipeline, tmp_path: Path):
-    done = run(environ, tmp_path, "plain_celery.py")
-    assert done.returncode == 0, done.stderr
+    completed = run(environ, tmp_path, "plain_celery.py")
+    assert completed.returncode == 0, completed.stderr
     expected = int(churn.predict(pd.DataFrame([{"age": 41, "plan": "gold"}]))[0])
-    assert done.stdout.strip() == str({"model": "churn", "version": "1", "predictions": [expected]})
+    assert completed.stdout.strip() == str({"model": "churn", "version": "1", "predictions": [expected]})
     assert not re.search("^(import|from) headrace", (EXAMPLES / "plain_celery.py").read_text(), re.MULTILINE)
 
 
 def test_the_batch_script_scores_every_customer(environ: dict[str, str], churn: Pipeline, tmp_path: Path):
-    done = run(environ, tmp_path, "batch_script.py", EXAMPLES / "customers.csv", "scores.csv")
-    assert done.returncode == 0, done.stderr
+    completed = run(environ, tmp_path, "batch_script.py", EXAMPLES / "customers.csv", "scores.csv")
+    assert completed.returncode == 0, completed.stderr
     customers = pd.read_csv(EXAMPLES / "customers.csv", dtype={"customer": str})
     expected = dict(zip(customers["customer"], churn.predict(customers[["age", "plan"]]), strict=True))
     assert scores(tmp_path / "scores.csv") == {name: str(score) for name, score in expected.items()}
@@ -109,9 +109,9 @@ def scores(path: Path) -> dict[str, str]:
 
 
 def test_the_notebook_gets_the_models_own_predictions_through_the_queue(environ: dict[str, str], tmp_path: Path):
-    done = run(environ, tmp_path, "notebook_to_queue.py")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "86 predictions by penguins@1, equal to the model's own: True"
+    completed = run(environ, tmp_path, "notebook_to_queue.py")
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.splitlines()[-1] == "86 predictions by penguins@1, equal to the model's own: True"
 
 
 class Service:

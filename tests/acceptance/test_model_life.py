@@ -99,11 +99,11 @@ def served_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
             worker.stop()
 
 
-def run_models(url: str, store: Store, *words: str, code: int = 0) -> Result:
+def run_models(url: str, store: Store, *arguments: str, code: int = 0) -> Result:
     """Run `headrace models` with these arguments, and check its exit code."""
-    done = CliRunner().invoke(models, [*words, "--store", str(store.path), "--url", url])
-    assert done.exit_code == code or (code and done.exception), done.output
-    return done
+    completed = CliRunner().invoke(models, [*arguments, "--store", str(store.path), "--url", url])
+    assert completed.exit_code == code or (code and completed.exception), completed.output
+    return completed
 
 
 @contextlib.contextmanager
@@ -151,8 +151,8 @@ def test_versions_are_promoted_tried_and_rolled_back_without_a_failed_job(
 ) -> None:
     url, store = served_store
 
-    def run(*words: str, code: int = 0) -> Result:
-        return run_models(url, store, *words, code=code)
+    def run(*arguments: str, code: int = 0) -> Result:
+        return run_models(url, store, *arguments, code=code)
 
     def serving() -> dict[str, str]:
         lines = run("aliases", runtime, "--json").stdout.splitlines()

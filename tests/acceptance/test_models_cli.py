@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Run:
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
         import os
 
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
             cwd=tmp_path,
             env=os.environ | environ,
@@ -40,8 +40,8 @@ def run(tmp_path: Path) -> Run:
             text=True,
             timeout=60,
         )
-        assert "Traceback" not in done.stderr
-        return done
+        assert "Traceback" not in completed.stderr
+        return completed
 
     return run
 
@@ -74,14 +74,14 @@ def _add(run: Run, folder: Path, *options: object, file: str = "model.skops") ->
 
 
 def test_add_prints_the_contract(run: Run, penguins: Path, tmp_path: Path) -> None:
-    done = _add(run, penguins)
-    assert done.returncode == 0, done.stderr
-    assert "input: objects of 7 named features" in done.stdout
-    words = [line.split() for line in done.stdout.splitlines()]
-    assert ["island", "category", "allowed", "Biscoe,", "Dream,", "Torgersen"] in words
-    assert ["body_mass_g", "number", "allowed"] in words
-    assert ["predict", "a", "value", "Adelie,", "Chinstrap,", "Gentoo"] in words
-    assert "\nadded penguins@1;" in done.stderr  # after the table of runtimes
+    completed = _add(run, penguins)
+    assert completed.returncode == 0, completed.stderr
+    assert "input: objects of 7 named features" in completed.stdout
+    rows = [line.split() for line in completed.stdout.splitlines()]
+    assert ["island", "category", "allowed", "Biscoe,", "Dream,", "Torgersen"] in rows
+    assert ["body_mass_g", "number", "allowed"] in rows
+    assert ["predict", "a", "value", "Adelie,", "Chinstrap,", "Gentoo"] in rows
+    assert "\nadded penguins@1;" in completed.stderr  # after the table of runtimes
     assert (tmp_path / "models/penguins/1/manifest.json").exists()
 
 
@@ -128,9 +128,11 @@ def test_an_invalid_limit_is_refused_by_its_name(
     penguins: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     example = ["--example", str(penguins / "rows.csv"), "--store", str(tmp_path / "models")]
-    done = CliRunner().invoke(models, ["add", str(penguins / "model.skops"), "--name", "p", *example, *options])
-    assert done.exit_code == 2
-    assert message in done.stderr
+    completed = CliRunner().invoke(
+        models, ["add", str(penguins / "model.skops"), "--name", "p", *example, *options]
+    )
+    assert completed.exit_code == 2
+    assert message in completed.stderr
     assert not (tmp_path / "models").exists()
 
 
@@ -148,9 +150,9 @@ def test_list_and_show_print_the_versions_of_the_store(run: Run, penguins: Path)
 
 
 def test_an_empty_store_is_not_an_error(run: Run) -> None:
-    done = run("list")
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "no models in models" in done.stderr
+    completed = run("list")
+    assert (completed.returncode, completed.stdout) == (0, "")
+    assert "no models in models" in completed.stderr
     assert run("list", "--json").stdout == ""
 
 
@@ -202,10 +204,10 @@ def test_an_invalid_model_file_is_an_error_of_one_line(
     run: Run, penguins: Path, tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "bad.bin").write_bytes(content)
-    done = run("add", "bad.bin", "--name", "penguins", "--example", penguins / "rows.csv", "--trust-pickle")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("headrace: bad.bin " + message)
-    assert done.stderr.count("\n") == 1
+    completed = run("add", "bad.bin", "--name", "penguins", "--example", penguins / "rows.csv", "--trust-pickle")
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr.startswith("headrace: bad.bin " + message)
+    assert completed.stderr.count("\n") == 1
 
 
 def test_a_missing_model_or_version_is_an_error_of_one_line(run: Run, penguins: Path) -> None:
@@ -215,9 +217,9 @@ def test_a_missing_model_or_version_is_an_error_of_one_line(run: Run, penguins: 
         (("show", "penguins@7"), "penguins has no version '7'; it has 1"),
         (("show", "../../etc"), "a model's name is"),
     ]:
-        done = run(*arguments)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"headrace: {message}")
+        completed = run(*arguments)
+        assert (completed.returncode, completed.stdout) == (1, "")
+        assert completed.stderr.startswith(f"headrace: {message}")
     usage = run("add", "nowhere.skops", "--name", "x", "--example", penguins / "rows.csv")
     assert usage.returncode == 2
     assert run("add").returncode == 2

@@ -37,7 +37,7 @@ def run(tmp_path: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
     (tmp_path / "wide.json").write_text(json.dumps([[*row, 1.0] for row in ROWS]))
 
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
             cwd=tmp_path,
             env={**os.environ, "HEADRACE_REDIS_URL": redis_url, **environ},
@@ -45,8 +45,8 @@ def run(tmp_path: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
             text=True,
             timeout=60,
         )
-        assert "Traceback" not in done.stderr
-        return done
+        assert "Traceback" not in completed.stderr
+        return completed
 
     yield run
     hours = range(int(time.time() // 3600) - 1, int(time.time() // 3600) + 1)
@@ -58,9 +58,9 @@ def add(run: Run, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_drifted_columns_are_printed_first(run: Run, server: redis.Redis, tmp_path: Path):
-    done = add(run, "--profile", "sample.json")
-    assert done.returncode == 0, done.stderr
-    assert "profile   400 instances, 2 features" in done.stdout
+    completed = add(run, "--profile", "sample.json")
+    assert completed.returncode == 0, completed.stderr
+    assert "profile   400 instances, 2 features" in completed.stdout
     manifest = Store(tmp_path / "models").read_manifest("churn", "1")
     assert manifest.profile is not None
     cells, counts = CellLocator(manifest.profile, manifest.contract), Counter[int]()
@@ -81,18 +81,18 @@ def test_drifted_columns_are_printed_first(run: Run, server: redis.Redis, tmp_pa
 
 def test_a_version_without_a_profile_is_an_error_that_names_the_option(run: Run):
     assert "no profile, so drift is not measured" in add(run).stderr
-    done = run("drift", "churn")
-    assert done.returncode == 1
-    assert "churn@1 was added without a profile" in done.stderr
-    done = add(run, "--profile", "rows.json")
-    assert done.returncode == 1
-    assert "rows.json holds 3 instances; a profile needs 100 or more" in done.stderr
+    completed = run("drift", "churn")
+    assert completed.returncode == 1
+    assert "churn@1 was added without a profile" in completed.stderr
+    completed = add(run, "--profile", "rows.json")
+    assert completed.returncode == 1
+    assert "rows.json holds 3 instances; a profile needs 100 or more" in completed.stderr
     assert run("drift", "churn@9").returncode == 1
     assert run("drift", "churn", "--hours", "49").returncode == 2
 
 
 @pytest.mark.parametrize("sample", ["wide.json", "sample.csv"])
 def test_a_sample_that_does_not_fit_is_refused(run: Run, sample: str):
-    done = add(run, "--profile", sample)
-    assert done.returncode == 1
-    assert f"the sample {sample} does not fit the contract" in done.stderr
+    completed = add(run, "--profile", sample)
+    assert completed.returncode == 1
+    assert f"the sample {sample} does not fit the contract" in completed.stderr

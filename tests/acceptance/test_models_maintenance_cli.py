@@ -24,7 +24,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
             cwd=tmp_path,
             env=os.environ | environ,
@@ -32,8 +32,8 @@ def run(tmp_path: Path) -> Run:
             text=True,
             timeout=60,
         )
-        assert "Traceback" not in done.stderr
-        return done
+        assert "Traceback" not in completed.stderr
+        return completed
 
     return run
 
@@ -45,9 +45,9 @@ def add(run: Run, tmp_path: Path) -> Callable[..., str]:
         model = LogisticRegression().fit(rows, [row % classes for row in range(12)])
         skops.io.dump(model, tmp_path / "model.skops")
         (tmp_path / "rows.json").write_text(json.dumps(rows))
-        done = run("add", "model.skops", "--name", "churn", "--example", "rows.json", "--json", *options)
-        assert done.returncode == 0, done.stderr
-        return str(json.loads(done.stdout)["version"])
+        completed = run("add", "model.skops", "--name", "churn", "--example", "rows.json", "--json", *options)
+        assert completed.returncode == 0, completed.stderr
+        return str(json.loads(completed.stdout)["version"])
 
     return add
 
@@ -60,10 +60,10 @@ def test_verify_reports_damaged_versions(run: Run, add: Callable[..., str], tmp_
     with (tmp_path / "models/churn/2/artifact.skops").open("r+b") as file:
         file.write(b"x")
     (tmp_path / "models/churn/3/manifest.json").write_text("{}")
-    done = run("verify", "churn", "--json")
-    assert done.returncode == 1
-    assert [json.loads(line)["ok"] for line in done.stdout.splitlines()] == [True, False, False]
-    assert done.stderr == "2 of 3 versions failed\n"
+    completed = run("verify", "churn", "--json")
+    assert completed.returncode == 1
+    assert [json.loads(line)["ok"] for line in completed.stdout.splitlines()] == [True, False, False]
+    assert completed.stderr == "2 of 3 versions failed\n"
     assert "churn@2  churn@2 has another digest than its manifest says" in run("verify", "churn@2").stdout
     assert run("verify", "churn@1", "--run").stdout == "churn@1  ok\n"
     for argument, message in (
@@ -71,9 +71,9 @@ def test_verify_reports_damaged_versions(run: Run, add: Callable[..., str], tmp_
         ("churn@9", "has no version '9'"),
         ("../x", "a model's name is"),
     ):
-        done = run("verify", argument)
-        assert done.returncode == 1
-        assert message in done.stdout + done.stderr
+        completed = run("verify", argument)
+        assert completed.returncode == 1
+        assert message in completed.stdout + completed.stderr
 
 
 def test_verify_run_predicts_the_example(run: Run, add: Callable[..., str], tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_verify_run_predicts_the_example(run: Run, add: Callable[..., str], tmp_
     manifest["example"]["expected"]["predict"][0] = 7
     path.write_text(json.dumps(manifest))
     assert run("verify").returncode == 0
-    done = run("verify", "--run")
-    assert done.returncode == 1
-    assert "gives other predictions for its example" in done.stdout
+    completed = run("verify", "--run")
+    assert completed.returncode == 1
+    assert "gives other predictions for its example" in completed.stdout
 
 
 def test_gc_lists_old_versions_in_a_dry_run_and_removes_them(
@@ -95,16 +95,16 @@ def test_gc_lists_old_versions_in_a_dry_run_and_removes_them(
         add()
     contract = Contract(model="churn", version="2", input=Array(shape=(2,)), methods={"predict": Output(shape=())})
     publish_contract(server, Keys(), contract)
-    done = run("gc", "--keep", 1, "--dry-run", HEADRACE_REDIS_URL=redis_url)
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+    completed = run("gc", "--keep", 1, "--dry-run", HEADRACE_REDIS_URL=redis_url)
+    assert [line.split()[:2] for line in completed.stdout.splitlines()] == [
         ["would", "remove"],
         ["kept", "churn@2"],
         ["would", "remove"],
     ]
-    assert done.stderr.startswith("would remove 2, ")
+    assert completed.stderr.startswith("would remove 2, ")
     assert sorted(path.name for path in (tmp_path / "models/churn").iterdir()) == ["1", "2", "3", "4"]
-    done = run("gc", "churn", "--keep", 1, "--url", redis_url, "--json")
-    assert [(item["version"], item["remove"]) for item in map(json.loads, done.stdout.splitlines())] == [
+    completed = run("gc", "churn", "--keep", 1, "--url", redis_url, "--json")
+    assert [(item["version"], item["remove"]) for item in map(json.loads, completed.stdout.splitlines())] == [
         ("1", True),
         ("2", False),
         ("3", True),
@@ -119,8 +119,8 @@ def test_gc_removes_nothing_without_redis_and_refuses_unknown_models(
     add()
     add()
     unreachable = {"HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0", "HEADRACE_COMMAND_TIMEOUT": "0.3"}
-    done = run("gc", "--keep", 1, **unreachable)
-    assert (done.returncode, done.stdout) == (1, "")
+    completed = run("gc", "--keep", 1, **unreachable)
+    assert (completed.returncode, completed.stdout) == (1, "")
     assert len(list((tmp_path / "models/churn").iterdir())) == 2
     assert "no model 'fraud' in models; it has churn" in run("gc", "fraud", **unreachable).stderr
     assert run("gc", "--keep", 0, **unreachable).returncode == 2
@@ -131,12 +131,12 @@ def test_diff_lists_changes_that_break_producers(run: Run, add: Callable[..., st
     add()
     add(features=3)
     assert "nothing changes for producers from churn@1 to churn@2" in run("diff", "churn", 1, 2).stderr
-    done = run("diff", "churn", 2, 3)
-    assert (done.returncode, done.stdout) == (
+    completed = run("diff", "churn", 2, 3)
+    assert (completed.returncode, completed.stdout) == (
         0,
         "breaking  instances are lists of 3 values, no longer of 2\n",
     )
-    assert done.stderr == "churn@3 breaks producers of churn@2: 1 of 1 change\n"
+    assert completed.stderr == "churn@3 breaks producers of churn@2: 1 of 1 change\n"
     result = json.loads(run("diff", "churn", 2, 3, "--json").stdout)
     assert (result["from"], result["to"], result["breaking"]) == ("2", "3", True)
     assert result["changes"][0]["subject"] == "shape"
@@ -155,9 +155,9 @@ def test_versions_are_signed_and_signatures_are_required(
     add("--sign-key", "release.key")
     add()
     settings = {"HEADRACE_MODEL_KEYS": worker, "HEADRACE_REQUIRE_SIGNATURE": "true"}
-    done = run("verify", **settings)
-    assert done.stdout.splitlines()[0] == "churn@1  ok"
-    assert "churn@2 is not signed by the key" in done.stdout.splitlines()[1]
+    completed = run("verify", **settings)
+    assert completed.stdout.splitlines()[0] == "churn@1  ok"
+    assert "churn@2 is not signed by the key" in completed.stdout.splitlines()[1]
     assert run("show", "churn@2", **settings).returncode == 1
     assert "name the version: churn@N" in run("sign", "churn", "--key", "release.key").stderr
     signed = run("sign", "churn@2", "--key", "release.key")
@@ -166,9 +166,9 @@ def test_versions_are_signed_and_signatures_are_required(
     refused = run("verify", HEADRACE_REQUIRE_SIGNATURE="true")
     assert refused.stderr == "headrace: HEADRACE_REQUIRE_SIGNATURE is true and HEADRACE_MODEL_KEYS names no key\n"
     (tmp_path / "no.key").write_text("hunter2")
-    done = run("sign", "churn@2", "--key", "no.key")
-    assert done.returncode == 1
-    assert done.stderr == "headrace: no.key is no key: neither of `headrace models keys new` nor PEM\n"
+    completed = run("sign", "churn@2", "--key", "no.key")
+    assert completed.returncode == 1
+    assert completed.stderr == "headrace: no.key is no key: neither of `headrace models keys new` nor PEM\n"
 
 
 def test_list_shows_the_other_models_beside_a_damaged_manifest(
@@ -179,10 +179,10 @@ def test_list_shows_the_other_models_beside_a_damaged_manifest(
     path = tmp_path / "models/churn/1/manifest.json"
     path.chmod(0o600)
     path.write_text("{")
-    done = run("list")
-    assert done.returncode == 1
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["MODEL", "fraud"]
-    assert "the manifest of churn@1 cannot be read" in done.stderr
-    assert "add the model again" in done.stderr
+    completed = run("list")
+    assert completed.returncode == 1
+    assert [line.split()[0] for line in completed.stdout.splitlines()] == ["MODEL", "fraud"]
+    assert "the manifest of churn@1 cannot be read" in completed.stderr
+    assert "add the model again" in completed.stderr
     lines = run("list", "--json").stdout.splitlines()
     assert [json.loads(line)["model"] for line in lines] == ["fraud"]

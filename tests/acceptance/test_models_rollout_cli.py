@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(folder: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
             cwd=folder,
             env={**os.environ, "HEADRACE_REDIS_URL": redis_url, **environ},
@@ -51,8 +51,8 @@ def run(folder: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
             text=True,
             timeout=60,
         )
-        assert "Traceback" not in done.stderr
-        return done
+        assert "Traceback" not in completed.stderr
+        return completed
 
     yield run
     server.delete(*NAMES)
@@ -60,27 +60,27 @@ def run(folder: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
 
 @pytest.mark.parametrize("command", ["aliases", "history", "compare"])
 def test_an_unknown_model_is_an_error(run: Run, command: str) -> None:
-    done = run(command, "chrn")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "headrace: no model 'chrn' in models; did you mean 'churn'?\n"
+    completed = run(command, "chrn")
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert completed.stderr == "headrace: no model 'chrn' in models; did you mean 'churn'?\n"
 
 
 def test_promotions_and_rollbacks_are_listed_in_the_history_with_user_and_reason(run: Run) -> None:
     assert run("aliases", "churn").stderr == "churn has no aliases: its newest version serves\n"
     assert run("history", "churn").stderr == "no alias of churn has been changed yet\n"
     assert run("promote", "churn", 1, "--force").returncode == 0
-    done = run("promote", "churn", 2, "--reason", "fewer false alarms")
-    assert done.returncode == 0
-    assert done.stderr.splitlines() == [
+    completed = run("promote", "churn", 2, "--reason", "fewer false alarms")
+    assert completed.returncode == 0
+    assert completed.stderr.splitlines() == [
         "production of churn is churn@2 (was churn@1)",
         "no worker serves churn now; the next one to start will serve this version",
     ]
-    done = run("promote", "churn", 3)
-    assert done.returncode == 1
-    assert "churn@3 breaks producers: " in done.stderr
-    assert "--force" in done.stderr
-    done = run("promote", "churn", 1, "--canary", "12.5%", "--json")
-    assert json.loads(done.stdout)["share"] == 0.125
+    completed = run("promote", "churn", 3)
+    assert completed.returncode == 1
+    assert "churn@3 breaks producers: " in completed.stderr
+    assert "--force" in completed.stderr
+    completed = run("promote", "churn", 1, "--canary", "12.5%", "--json")
+    assert json.loads(completed.stdout)["share"] == 0.125
     assert [line.split() for line in run("aliases", "churn").stdout.splitlines()] == [
         ["ALIAS", "VERSION", "SHARE", "LOADED", "BY"],
         ["canary", "churn@1", "12.5%", "no", "worker"],
@@ -118,15 +118,15 @@ def test_promotions_and_rollbacks_are_listed_in_the_history_with_user_and_reason
 def test_an_invalid_promotion_is_refused_with_a_message(
     run: Run, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
-    done = run(*arguments)
-    assert done.returncode == code, done.stderr
-    assert message in done.stderr
+    completed = run(*arguments)
+    assert completed.returncode == code, completed.stderr
+    assert message in completed.stderr
     assert run("aliases", "churn").stdout == ""
 
 
 def test_an_unreachable_redis_is_reported(run: Run) -> None:
     unreachable = {"HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0", "HEADRACE_COMMAND_TIMEOUT": "0.3"}
     for command in (("promote", "churn", 1), ("rollback", "churn"), ("aliases", "churn"), ("history", "churn")):
-        done = run(*command, **unreachable)
-        assert done.returncode == 1
-        assert "127.0.0.1:1" in done.stderr
+        completed = run(*command, **unreachable)
+        assert completed.returncode == 1
+        assert "127.0.0.1:1" in completed.stderr

@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
     skops.io.dump(LogisticRegression().fit(X, Y), tmp_path / "logistic.skops")
 
     def run(model: str, *options: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", "from headrace.cli import main; main()", "models", "add", model, *options],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(tmp_path)},
@@ -49,8 +49,8 @@ def run(tmp_path: Path) -> Run:
             text=True,
             timeout=120,
         )
-        assert "Traceback" not in done.stderr
-        return done
+        assert "Traceback" not in completed.stderr
+        return completed
 
     return run
 
@@ -60,21 +60,21 @@ def _add(run: Run, model: str, name: str, *options: str) -> subprocess.Completed
 
 
 def test_add_prints_the_runtimes_it_tried_and_the_selected_one(run: Run) -> None:
-    done = _add(run, "forest.skops", "forest", "--json")
-    assert done.returncode == 0, done.stderr
-    table = [line.split() for line in done.stderr.splitlines()]
+    completed = _add(run, "forest.skops", "forest", "--json")
+    assert completed.returncode == 0, completed.stderr
+    table = [line.split() for line in completed.stderr.splitlines()]
     assert table[0] == ["RUNTIME", "1", "INSTANCE", "64", "INSTANCES", "1,024", "INSTANCES", "DIFFERENCE"]
-    manifest = json.loads(done.stdout)
+    manifest = json.loads(completed.stdout)
     assert [line[-1] == "selected" for line in table if line and line[0] == manifest["runtime"]] == [True]
     assert {trial["runtime"] for trial in manifest["trials"]} == {"onnx", "sklearn", "treelite"}
 
 
 def test_a_runtime_that_cannot_run_the_model_is_an_error_with_the_reason(run: Run) -> None:
-    done = _add(run, "logistic.skops", "logistic", "--runtime", "treelite")
-    assert done.returncode == 1
-    assert "the runtime treelite cannot run the model" in done.stderr
-    done = _add(run, "forest.skops", "forest", "--runtime", "nothing")
-    assert (done.returncode, "there is no runtime 'nothing' here" in done.stderr) == (1, True)
+    completed = _add(run, "logistic.skops", "logistic", "--runtime", "treelite")
+    assert completed.returncode == 1
+    assert "the runtime treelite cannot run the model" in completed.stderr
+    completed = _add(run, "forest.skops", "forest", "--runtime", "nothing")
+    assert (completed.returncode, "there is no runtime 'nothing' here" in completed.stderr) == (1, True)
 
 
 def test_a_missing_file_is_a_usage_error(run: Run) -> None:
@@ -98,9 +98,9 @@ def test_a_worker_serves_every_runtime_from_processes_it_forked(run: Run, redis_
         ("logistic.skops", "graph", "--runtime", "onnx"),
         ("doubled:Doubled", "custom", "--data", "factor.txt"),
     ):
-        done = _add(run, model, name, *options)
-        assert done.returncode == 0, done.stderr
-    assert "HEADRACE_TRUST_MODULES=doubled" in done.stderr
+        completed = _add(run, model, name, *options)
+        assert completed.returncode == 0, completed.stderr
+    assert "HEADRACE_TRUST_MODULES=doubled" in completed.stderr
     forest = RandomForestClassifier(20, random_state=0).fit(X, Y).predict(X).tolist()
     expected: dict[str, list[Any]] = {
         "plain": forest,

@@ -57,13 +57,13 @@ def test_the_commands_of_the_page_print_what_it_shows(folder: Path):
         while not (store.path / "churn" / str(version)).exists():
             package(store, folder / "model.skops", name="churn", example=folder / "rows.json", runtime="sklearn")
 
-    for words, lines in steps():
-        if words[0] == "promote":
-            add_versions_up_to(int(words[2]))
-        done = CliRunner().invoke(models, words)
-        assert done.exit_code == 0, (words, done.output, done.exception)
-        ran.append(words[0])
+    for arguments, lines in steps():
+        if arguments[0] == "promote":
+            add_versions_up_to(int(arguments[2]))
+        completed = CliRunner().invoke(models, arguments)
+        assert completed.exit_code == 0, (arguments, completed.output, completed.exception)
+        ran.append(arguments[0])
         for line in lines:
             if not NOT_CHECKED.match(line):
-                assert line in done.output.splitlines(), (words, done.output)
+                assert line in completed.output.splitlines(), (arguments, completed.output)
     assert {"promote", "add", "aliases", "rollback", "history"} <= set(ran)

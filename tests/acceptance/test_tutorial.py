@@ -29,11 +29,11 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
                     stack = subprocess.Popen(text.split(), cwd=tmp_path, env=environ, stdout=log)
                 environ["HEADRACE_REDIS_URL"] = _wait_for_url(tmp_path / "dev.out", stack)
             elif language == "sh" and not text.startswith("export"):
-                done = subprocess.run(
+                completed = subprocess.run(
                     text, shell=True, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90
                 )
-                assert done.returncode == 0, f"{text}{done.stdout}{done.stderr}"
-                output += done.stdout + done.stderr
+                assert completed.returncode == 0, f"{text}{completed.stdout}{completed.stderr}"
+                output += completed.stdout + completed.stderr
     finally:
         if stack is not None:
             stack.send_signal(signal.SIGINT)

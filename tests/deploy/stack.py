@@ -84,10 +84,11 @@ class Stack:
 
     def __call__(self, command: str, timeout: float = 300, **options: Any) -> str:
         """Run a command in the clone; return its standard output, fail the test if it fails."""
-        done = self.run(command, timeout, **options)
-        if done.returncode != 0:
-            pytest.fail(f"{command} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}\n{self.logs()}")
-        return done.stdout
+        completed = self.run(command, timeout, **options)
+        if completed.returncode != 0:
+            output = f"{completed.stdout}\n{completed.stderr}\n{self.logs()}"
+            pytest.fail(f"{command} exited with {completed.returncode}:\n{output}")
+        return completed.stdout
 
     def run(self, command: str, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command in the clone; `options` are those of subprocess.run, `env` adds variables."""
@@ -109,10 +110,10 @@ class Stack:
         states = self("docker inspect -f '{{.State.Health.Status}}' " + " ".join(self.containers(service)))
         return states.split().count("healthy")
 
-    def python(self, script: str, *words: str, service: str = "headrace") -> str:
+    def python(self, script: str, *arguments: str, service: str = "headrace") -> str:
         """Run a Python script in a new container of a service; return its standard output."""
-        arguments = " ".join(f"'{word}'" for word in words)
-        command = f"docker-compose run --rm -T --entrypoint python {service} - {arguments}"
+        quoted = " ".join(f"'{argument}'" for argument in arguments)
+        command = f"docker-compose run --rm -T --entrypoint python {service} - {quoted}"
         return self(command, input=script)
 
     @contextmanager
@@ -123,10 +124,10 @@ class Stack:
                 lambda: json.loads(self.python(LOAD.read_text(), model, str(seconds), json.dumps(instance)))
             )
 
-    def redis(self, *words: str) -> str:
+    def redis(self, *arguments: str) -> str:
         """Run a Redis command as administrator, in the container of Redis."""
         cli = "redis-cli --no-auth-warning --tls --cacert /run/secrets/ca --user admin"
-        command = f"REDISCLI_AUTH=$(cat /run/secrets/admin) {cli} {' '.join(words)}"
+        command = f"REDISCLI_AUTH=$(cat /run/secrets/admin) {cli} {' '.join(arguments)}"
         return self(f"docker-compose exec -T redis sh -c '{command}'")
 
     def get(self, path: str, *, login: bool, method: str = "GET", headers: dict[str, str] | None = None) -> int:

@@ -34,8 +34,8 @@ SIZES = {
 OPTIONAL_COMMANDS = {"config|get", "client|setinfo"}
 
 
-def sh(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+def sh(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def inspect(container: str) -> dict[str, Any]:
@@ -151,9 +151,9 @@ for command in (
     except redis.ResponseError as error:
         refusals = ("permission", "ACL", "can't run", "not allowed")
         assert any(refusal in str(error) for refusal in refusals), (command, error)
-print("done")
+print("completed")
 """
-    assert stack.python(attempts).strip() == "done"
+    assert stack.python(attempts).strip() == "completed"
 
 
 def test_flower_requires_a_login_for_every_page(stack: Stack):

@@ -50,11 +50,13 @@ class Environment:
 def run(*command: object, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a command outside of the source tree, so that only installed packages can be imported."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    words = [str(word) for word in command]
-    done = subprocess.run(words, cwd="/", env=clean, capture_output=True, text=True, timeout=timeout)
-    if check and done.returncode != 0:
-        pytest.fail(f"{' '.join(words)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    return done
+    arguments = [str(argument) for argument in command]
+    completed = subprocess.run(arguments, cwd="/", env=clean, capture_output=True, text=True, timeout=timeout)
+    if check and completed.returncode != 0:
+        pytest.fail(
+            f"{' '.join(arguments)} exited with {completed.returncode}:\n{completed.stdout}\n{completed.stderr}"
+        )
+    return completed
 
 
 @pytest.fixture(scope="session")

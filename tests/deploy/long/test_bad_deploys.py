@@ -28,8 +28,8 @@ def test_a_faulty_image_is_removed_and_the_old_workers_continue(stack: Stack, do
     stack("docker build -q -t headrace-worker:bad bad")
     before = stack.containers("worker")
     with stack.load("churn", PENGUIN, 25) as load:
-        bad = {"HEADRACE_WORKER_IMAGE": "headrace-worker:bad", "HEADRACE_READY_SECONDS": "15"}
-        rolled = stack.run("deploy/roll.sh", env=bad)
+        settings = {"HEADRACE_WORKER_IMAGE": "headrace-worker:bad", "HEADRACE_READY_SECONDS": "15"}
+        rolled = stack.run("deploy/roll.sh", env=settings)
         report = load.result(timeout=180)
     assert rolled.returncode == 1
     assert "the old ones continue" in rolled.stderr

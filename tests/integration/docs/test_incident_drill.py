@@ -28,7 +28,7 @@ from tests.support.sentry_endpoint import Sentry
 from tests.support.waiting import wait_until
 
 ALERTS, PAGE = ROOT / "deploy" / "prometheus" / "alerts.yml", ROOT / "docs" / "production" / "incidents.md"
-SOON = 30.0
+TIMEOUT = 30.0
 JOB = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 YOUNG, OLD = {"age": 41}, {"age": 97}
 
@@ -42,18 +42,18 @@ class Stage:
         #: The commands of the operator, with JOB in place of ids.
         self.commands: list[list[str]] = []
 
-    def operator(self, *words: str) -> str:
+    def operator(self, *arguments: str) -> str:
         """Run a command of `headrace`; return its standard output and standard error."""
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace.cli", *words],
+        completed = subprocess.run(
+            [sys.executable, "-m", "headrace.cli", *arguments],
             env={**os.environ, "HEADRACE_REDIS_URL": self.url, "HEADRACE_MODELS": str(self.folder / "models")},
             capture_output=True,
             text=True,
             timeout=60,
         )
-        assert done.returncode == 0, done.stderr
-        self.commands.append([re.sub(JOB, "JOB", word) for word in words])
-        return done.stdout + done.stderr
+        assert completed.returncode == 0, completed.stderr
+        self.commands.append([re.sub(JOB, "JOB", argument) for argument in arguments])
+        return completed.stdout + completed.stderr
 
     def jobs_total(self) -> dict[tuple[str, str], float]:
         """Scrape the worker; return `headrace_jobs_total` by version and state."""
@@ -139,18 +139,18 @@ def alert_fires(folder: Path, *scrapes: dict[tuple[str, str], float]) -> bool:
 def test_a_failing_version_is_reported_everywhere_rolled_back_and_its_jobs_replayed(stage: Stage) -> None:
     with Client(stage.url) as client:
         jobs = client.submit_many("churn", [YOUNG, OLD] * 50)
-        assert {job.result(timeout=SOON).version for job in jobs} == {"1"}
+        assert {job.result(timeout=TIMEOUT).version for job in jobs} == {"1"}
         before = stage.jobs_total()
         assert not alert_fires(stage.folder, before, before)
 
         # A new version is promoted. It predicts its example correctly, and fails for other instances.
         stage.operator("models", "promote", "churn", "2", "--reason", "the relaunch")
-        wait_until(lambda: client.predict("churn", YOUNG, timeout=SOON).version == "2")
+        wait_until(lambda: client.predict("churn", YOUNG, timeout=TIMEOUT).version == "2")
         jobs = client.submit_many("churn", [YOUNG, OLD] * 20)
         failed = set()
         for job in jobs:
             try:
-                assert job.result(timeout=SOON).version == "2"
+                assert job.result(timeout=TIMEOUT).version == "2"
             except JobFailed:
                 failed.add(job.id)
         assert len(failed) == 20
@@ -176,13 +176,13 @@ def test_a_failing_version_is_reported_everywhere_rolled_back_and_its_jobs_repla
         stage.operator("dead", "replay", "--model", "churn", "--version", "1", "--yes")
         for job in map(client.job, failed):
             wait_until(lambda job=job: job.status() == "success")
-            assert job.result(timeout=SOON).version == "1"
+            assert job.result(timeout=TIMEOUT).version == "1"
 
         # Recovered: no dead letter remains, new jobs succeed, the alert ends.
         assert stage.flower("dead-letters")["dead_letters"] == []
         assert "no dead letters" in stage.operator("dead", "list", "--model", "churn")
-        wait_until(lambda: client.predict("churn", YOUNG, timeout=SOON).version == "1")
-        assert client.predict("churn", OLD, timeout=SOON).version == "1"
+        wait_until(lambda: client.predict("churn", YOUNG, timeout=TIMEOUT).version == "1")
+        assert client.predict("churn", OLD, timeout=TIMEOUT).version == "1"
         assert not alert_fires(stage.folder, before, during, after := stage.jobs_total(), after)
         assert "replayed by" in stage.operator("explain", min(failed))
 

@@ -1,4 +1,4 @@
-"""The master check of the chaos suite finds what is wrong: a check that never fails proves nothing."""
+"""The final check of the chaos suite reports every kind of fault."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.chaos.witness import stored_twice
 
 
 def success(number: int, prediction: float | None = None) -> bytes:
-    """An outcome as the model of the suite gives it to the job of that number."""
+    """Return a stored success of job `number`; the suite's model predicts 20 times the number."""
     value = 20 * number if prediction is None else prediction
     return json.dumps({"status": "SUCCESS", "result": {"predictions": [value]}}).encode()
 
@@ -28,8 +28,8 @@ EXPIRED = json.dumps({"status": "REVOKED", "result": {"exc_message": ["expired"]
 CANCELLED = json.dumps({"status": "REVOKED", "result": {"exc_message": ["revoked"]}}).encode()
 
 
-def evidence(**changed: Any) -> Evidence:
-    """Four jobs that ended well, each in its own way."""
+def evidence(**changes: Any) -> Evidence:
+    """Return the evidence of four jobs with one correct outcome of each kind, with some fields changed."""
     submitted = {
         f"job-{n}": Line(do="asked", ids=[f"job-{n}"], written_at=100.0, expires=float(n == 4))
         for n in range(1, 5)
@@ -49,10 +49,10 @@ def evidence(**changed: Any) -> Evidence:
         "resumed": [0.4],
         "lease": 10.0,
     }
-    return Evidence(**(fields | changed))
+    return Evidence(**(fields | changes))
 
 
-def test_jobs_that_end_as_they_should_break_nothing() -> None:
+def test_correct_outcomes_break_no_guarantee() -> None:
     judged = judge(evidence())
     assert judged.broken == []
     assert (judged.confirmed, judged.succeeded, judged.dead, judged.cancelled, judged.expired) == (4, 1, 1, 1, 1)
@@ -66,7 +66,7 @@ def without(job: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changes", "fault"),
     [
         ({"stored": without("job-1")}, "lost: 1 (job-1)"),
         ({"stored": without("job-1"), "still_there": frozenset({"job-1"})}, "without an outcome: 1 (job-1)"),
@@ -86,19 +86,19 @@ def without(job: str) -> dict[str, bytes]:
         ({"resumed": [0.1, 5.1]}, "work went on only after 5.1 s"),
     ],
 )
-def test_whatever_is_wrong_is_said(changed: dict[str, Any], words: str) -> None:
-    assert words in judge(evidence(**changed)).broken
+def test_every_fault_is_reported(changes: dict[str, Any], fault: str) -> None:
+    assert fault in judge(evidence(**changes)).broken
 
 
-def test_a_job_that_may_be_lost_counts_and_breaks_nothing() -> None:
+def test_a_job_that_may_be_lost_is_counted_but_is_no_fault() -> None:
     judged = judge(evidence(stored=without("job-1"), may_lose=frozenset({"job-1"})))
     assert judged.lost == 1
     assert judged.broken == []
 
 
-def test_jobs_that_ran_again_are_counted_once_each() -> None:
-    again = [Run(7, 101.0, "job-1"), Run(8, 102.0, "job-1"), Run(9, 103.0, "job-1"), Run(9, 103.0, "job-2")]
-    assert judge(evidence(runs=again)).ran_again == 1
+def test_jobs_that_ran_twice_are_counted_once_each() -> None:
+    runs = [Run(7, 101.0, "job-1"), Run(8, 102.0, "job-1"), Run(9, 103.0, "job-1"), Run(9, 103.0, "job-2")]
+    assert judge(evidence(runs=runs)).ran_again == 1
 
 
 def test_recovery_is_counted_from_the_last_kill_that_hit_a_job() -> None:
@@ -106,22 +106,23 @@ def test_recovery_is_counted_from_the_last_kill_that_hit_a_job() -> None:
     assert recoveries(kills, {"a": [11.0], "b": [15.0]}) == [1.0, 3.0]
 
 
-def test_percentiles_are_values_that_were_measured() -> None:
+def test_percentiles_are_measured_values() -> None:
     assert [percentile([5, 1, 3, 2, 4], percent) for percent in (1, 50, 99, 100)] == [1, 3, 5, 5]
 
 
-def test_a_ledger_cut_off_in_a_line_is_read_up_to_it(tmp_path: Path) -> None:
-    whole = (
+def test_a_ledger_with_a_truncated_last_line_is_read_up_to_it(tmp_path: Path) -> None:
+    complete_lines = (
         b'{"do":"asked","ids":["job-1"],"written_at":1.0}\n{"do":"confirmed","ids":["job-1"],"written_at":2.0}\n'
     )
-    (tmp_path / "one.ledger").write_bytes(whole + b'{"do":"confirmed","ids":["job-2"')
-    books = read(tmp_path)
-    assert books.confirmed == {"job-1": 2.0}
+    (tmp_path / "one.ledger").write_bytes(complete_lines + b'{"do":"confirmed","ids":["job-2"')
+    ledgers = read(tmp_path)
+    assert ledgers.confirmed == {"job-1": 2.0}
 
 
-def test_the_append_only_file_tells_of_a_second_outcome(tmp_path: Path) -> None:
-    def command(*words: bytes) -> bytes:
-        return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+def test_a_second_outcome_in_the_append_only_file_is_counted(tmp_path: Path) -> None:
+    def command(*arguments: bytes) -> bytes:
+        encoded = (b"$%d\r\n%s\r\n" % (len(argument), argument) for argument in arguments)
+        return b"*%d\r\n" % len(arguments) + b"".join(encoded)
 
     log = tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof"
     log.parent.mkdir()

@@ -16,9 +16,9 @@ UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 
 
-def analyze(*words: str) -> str:
-    done = subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, timeout=60)
-    return done.stdout + done.stderr
+def analyze(*arguments: str) -> str:
+    completed = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60)
+    return completed.stdout + completed.stderr
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)

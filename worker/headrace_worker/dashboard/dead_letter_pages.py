@@ -106,9 +106,9 @@ class DeadLetterList(Page):
         )
         result: BulkResult = await self.in_thread(lambda: self._run_to_the_end(bulk))
         log.info("%s of %d dead letters by %s: %s", action, len(ids), self._user, result)
-        done = "replayed" if action == "replay" else "purged"
+        past_tense = "replayed" if action == "replay" else "purged"
         unchanged, missing = result.id_in_use + result.malformed, result.already_handled + len(result.missing)
-        query = f"show_result=1&{done}={result.done}&unchanged={unchanged}&missing={missing}"
+        query = f"show_result=1&{past_tense}={result.done}&unchanged={unchanged}&missing={missing}"
         self.redirect(f"{self.reverse_url('dead_letters')}?{query}", status=303)
 
     @property
