@@ -1,4 +1,4 @@
-"""A model that twists time and kills processes when its rows say so, and a worker that serves it."""
+"""A model that sleeps, raises or kills its process as its rows say, and a worker that serves it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from headrace_worker.manifest import Limits
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 from tests.support import ROOT
-from tests.support.misbehaving_models import MISDEEDS, number_of, spin
+from tests.support.misbehaving_models import ACTIONS, action_number, loop_in_c
 from tests.support.waiting import wait_until
 
-#: What a row can tell the model to do, in its second place; the third says for how long.
+#: Actions of the model, in the second column of a row. The third column holds the seconds of SLEEP.
 NOTHING, KILL, SLEEP = 0, 1, 2
-#: Compute without end, out of the reach of signals; the others are in `misdeeds`.
-SPIN = number_of(spin)
-#: Find something it needs away, until the moment in the third place (unix seconds).
-AWAY = 100
+#: Compute without end, out of the reach of signals. `misbehaving_models` has further actions.
+LOOP_IN_C = action_number(loop_in_c)
+#: Raise a ConnectionResetError until the time in the third column (unix seconds).
+UNREACHABLE = 100
 
 
 class Doubling(RegressorMixin, BaseEstimator):
-    """Twice the first value of each row. Writes the first values of every batch to the file $CALLS names."""
+    """Predicts twice the first value of each row. Appends the first values of every batch to the file $CALLS."""
 
     def fit(self, rows: Any, _: Any = None) -> Doubling:
         self.n_features_in_ = len(rows[0])
@@ -47,20 +47,20 @@ class Doubling(RegressorMixin, BaseEstimator):
         if calls := os.environ.get("CALLS"):
             with Path(calls).open("a") as file:
                 file.write(" ".join(str(int(value)) for value in table[:, 0]) + "\n")
-        for _, do, long in table:
-            if do == SLEEP:
-                time.sleep(long)
-            if do == AWAY and time.time() < long:
-                raise ConnectionResetError("the feature store is away")
-            if do == KILL:
+        for _, action, seconds in table:
+            if action == SLEEP:
+                time.sleep(seconds)
+            if action == UNREACHABLE and time.time() < seconds:
+                raise ConnectionResetError("the feature store is unreachable")
+            if action == KILL:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if do in MISDEEDS:
-                MISDEEDS[do]()
+            if action in ACTIONS:
+                ACTIONS[action]()
         return 2 * table[:, 0]
 
 
-def add(folder: Path, name: str = "doubling", **limits: Any) -> Path:
-    """Package the model in a store; returns the store's path."""
+def add_model(folder: Path, name: str = "doubling", **limits: Any) -> Path:
+    """Package a version of the model. Return the path of its store."""
     joblib.dump(Doubling().fit([[0.0, 0.0, 0.0]]), folder / "doubling.joblib")
     (folder / "doubling.json").write_text("[[1, 0, 0]]")
     store = Store(folder / "models")
@@ -70,10 +70,10 @@ def add(folder: Path, name: str = "doubling", **limits: Any) -> Path:
 
 
 @contextlib.contextmanager
-def serving(
+def running_worker(
     *options: str, url: str, models: Path, folder: Path, name: str = "worker", **more: str
 ) -> Iterator[Child]:
-    """A Celery worker of ours with further options, ready; its process group is gone afterwards."""
+    """Start a worker with further options, wait until it is ready, and kill its process group at the end."""
     ready = folder / f"{name}.ready"
     ready.unlink(missing_ok=True)
     environ = {
@@ -96,6 +96,6 @@ def serving(
             os.killpg(child.process.pid, signal.SIGKILL)
 
 
-def held(server: redis.Redis, prefix: str = "") -> int:
-    """Claims under lease. One that stands, with nothing under it, is none."""
+def count_claims(server: redis.Redis, prefix: str = "") -> int:
+    """Return the number of claims under lease. A blocking claim without jobs is not counted."""
     return len(run(partial(execute, server), queues.read_leases(Keys(prefix))))

@@ -1,10 +1,11 @@
-"""End a worker's process at a named step of a claim's way, to see what survives. Not a part of Headrace.
+"""Kill a worker's process at a named step of a claim, to test what survives.
 
-A worker started with `--include tests.support.crash_points` and the repository in its PYTHONPATH dies once:
+A worker started with `--include tests.support.crash_points` is killed once. It needs the repository in its
+PYTHONPATH, and these variables:
 
     CRASH_AT     the step, one of STEPS
-    CRASH_WHOM   who dies: `self`, the process that takes the step; `main`, the main process; or `all` of them
-    CRASH_FILE   made before, so that it happens once
+    CRASH_WHOM   the process to kill: `self`, which takes the step; `main`, the main process; or `all` of them
+    CRASH_FILE   a file that is created before the kill, so that it happens once
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from headrace_worker.transport.channel import ClaimingChannel
 from headrace_worker.transport.lease_keeper import LeaseKeeper
 from headrace_worker.transport.leases import Leases
 
-_MAIN = os.getpid()
+_MAIN_PID = os.getpid()
 
-#: Each step: what is called there, and whether the process dies before or after it. The first and the last are the
-#: main process's.
+#: For each step, the function that takes it, and True to kill the process before it, False for after. The main
+#: process takes the first and the last step.
 STEPS: dict[str, tuple[Any, str, bool]] = {
     "claimed": (ClaimingChannel, "_hand_over", True),
     "received": (runner.ClaimRunner, "run", True),
@@ -34,28 +35,28 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
 }
 
 
-def die() -> None:
-    """End whom CRASH_WHOM says, if nobody was ended yet."""
+def kill_once() -> None:
+    """Kill the process or processes that CRASH_WHOM names, unless that has happened before."""
     try:
         os.close(os.open(os.environ["CRASH_FILE"], os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
     match os.environ.get("CRASH_WHOM", "self"):
         case "main":
-            os.kill(_MAIN, signal.SIGKILL)
+            os.kill(_MAIN_PID, signal.SIGKILL)
         case "all":
-            os.killpg(os.getpgid(_MAIN), signal.SIGKILL)
+            os.killpg(os.getpgid(_MAIN_PID), signal.SIGKILL)
         case _:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _dying(call: Callable[..., Any], before: bool) -> Callable[..., Any]:
+def _with_kill(call: Callable[..., Any], before: bool) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if before:
-            die()
+            kill_once()
         result = call(*args, **kwargs)
         if not before:
-            die()
+            kill_once()
         return result
 
     return wrapped
@@ -63,4 +64,4 @@ def _dying(call: Callable[..., Any], before: bool) -> Callable[..., Any]:
 
 if step := os.environ.get("CRASH_AT"):
     _owner, _name, _before = STEPS[step]
-    setattr(_owner, _name, _dying(getattr(_owner, _name), _before))
+    setattr(_owner, _name, _with_kill(getattr(_owner, _name), _before))

@@ -9,11 +9,11 @@ from celery.worker.control import control_command
 
 from headrace_worker.telemetry import health
 
-#: Tests need not wait as long as a service does.
+#: Shortened for tests.
 health.HUNG_SECONDS = 5.0
 
 
 @control_command(args=[("seconds", float)])
 def hang(state: Any, seconds: float) -> None:
-    """Stand still."""
+    """Block the event loop for this time."""
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""What a model can do to the process it runs in: endless loops, hard ends, greed, exceptions nobody expects."""
+"""Actions by which a model harms the process that runs it: endless loops, exits, greed, unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -13,114 +13,114 @@ from typing import Any
 
 import numpy as np
 
-#: Kept beyond the call: memory that a model never gives back.
+#: Memory that is never freed.
 _HOARD: list[Any] = []
 
 
-def loop() -> None:
-    """Without end, in Python; what interrupts it is swallowed."""
+def loop_swallowing_exceptions() -> None:
+    """Loop in Python without end, and swallow every exception that interrupts it."""
     while True:
         try:
             while True:
                 pass
-        except BaseException:  # noqa: BLE001  # it is evil
+        except BaseException:  # noqa: BLE001  # to swallow everything is the purpose
             pass
 
 
-def wait() -> None:
-    """Without end, in Python."""
+def loop() -> None:
+    """Loop in Python without end."""
     while True:
         pass
 
 
-def spin() -> None:
-    """Without end, in C, which no signal handler of Python's interrupts."""
+def loop_in_c() -> None:
+    """Loop in C without end. No signal handler of Python interrupts it."""
     re.match(r"(a+)+$", "a" * 64 + "b")
 
 
-def kill() -> None:
-    """As the kernel does when memory is short."""
+def kill_by_signal() -> None:
+    """Kill the process as the kernel does when memory is short."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def crash() -> None:
-    """Read what is not there."""
+def segfault() -> None:
+    """Read from address 0."""
     ctypes.string_at(0)
 
 
-def leave() -> None:
-    """End the process as if all were well."""
+def exit_with_success() -> None:
+    """Exit at once with code 0."""
     os._exit(0)
 
 
-def fail() -> None:
-    """End the process as if all were not."""
+def exit_with_failure() -> None:
+    """Exit at once with code 3."""
     os._exit(3)
 
 
-def take() -> None:
-    """More memory than there is, at once."""
+def allocate_at_once() -> None:
+    """Allocate more memory than the machine has, in one array."""
     np.ones(1 << 40)
 
 
-def hoard() -> None:
-    """All memory, bit by bit, and never give it back."""
+def allocate_gradually() -> None:
+    """Allocate all memory in small arrays, and never free it."""
     while True:
-        _HOARD.append(np.empty(1 << 22))  # taken, but not touched: the machine has better uses for it
+        _HOARD.append(np.empty(1 << 22))  # allocated but not touched, so that the machine loses nothing
 
 
-def fill() -> None:
-    """The whole disk for temporary files, and leave it so."""
+def fill_disk() -> None:
+    """Fill the disk for temporary files, and leave it full."""
     descriptor, _ = tempfile.mkstemp()
     while True:
         os.write(descriptor, bytes(1 << 16))
 
 
 def recurse() -> None:
-    """Deeper than Python goes."""
+    """Recurse beyond Python's limit."""
     recurse()
 
 
-def leave_politely() -> None:
+def raise_system_exit() -> None:
     """Ask Python to end the process."""
     sys.exit(0)
 
 
-def interrupt() -> None:
-    """Pretend that a person pressed Ctrl-C."""
+def raise_keyboard_interrupt() -> None:
+    """Raise the exception of Ctrl-C."""
     raise KeyboardInterrupt
 
 
-def close() -> None:
-    """Raise what ends generators."""
+def raise_generator_exit() -> None:
+    """Raise the exception that closes generators."""
     raise GeneratorExit
 
 
-#: What a row can tell the model to do, by the number in its second place. Those below 3 are `claim_models`' own.
-MISDEEDS: dict[int, Callable[[], None]] = dict(
+#: The actions by the number in the second column of a row. The numbers below 3 are those of `claim_models`.
+ACTIONS: dict[int, Callable[[], None]] = dict(
     enumerate(
         [
+            loop_swallowing_exceptions,
             loop,
-            wait,
-            spin,
-            crash,
-            leave,
-            fail,
-            take,
-            hoard,
-            fill,
+            loop_in_c,
+            segfault,
+            exit_with_success,
+            exit_with_failure,
+            allocate_at_once,
+            allocate_gradually,
+            fill_disk,
             recurse,
-            leave_politely,
-            interrupt,
-            close,
-            kill,
+            raise_system_exit,
+            raise_keyboard_interrupt,
+            raise_generator_exit,
+            kill_by_signal,
         ],
         start=3,
     )
 )
-_NUMBERS = {misdeed: number for number, misdeed in MISDEEDS.items()}
+_NUMBERS = {action: number for number, action in ACTIONS.items()}
 
 
-def number_of(misdeed: Callable[[], None]) -> int:
-    """What to put in a row."""
-    return _NUMBERS[misdeed]
+def action_number(action: Callable[[], None]) -> int:
+    """Return the number of an action, for the second column of a row."""
+    return _NUMBERS[action]

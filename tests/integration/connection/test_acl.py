@@ -35,7 +35,7 @@ from headrace_worker.telemetry.queue_metrics import QueueCollector
 from headrace_worker.transport.claims import ClaimLimits
 from headrace_worker.transport.leases import Leases
 from tests.support.acl import users
-from tests.support.claim_models import SLEEP, add, held, serving
+from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import MODEL, exercise_client, free_port, kill_pool, running_server
 from tests.support.redis_servers import find_server
 from tests.support.stored_dead_letters import crashed_attempt, make_letter, store_letter
@@ -78,7 +78,7 @@ def refused(admin: redis.Redis) -> list[str]:
 
 def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tmp_path: Path) -> None:
     settings = Settings(redis_url=url("producer", port))
-    with serving(url=url("worker", port), models=add(tmp_path), folder=tmp_path) as worker:
+    with running_worker(url=url("worker", port), models=add_model(tmp_path), folder=tmp_path) as worker:
         exercise_client(settings)
         with (
             create_celery_app(Settings(redis_url=url("celery", port))) as app,
@@ -89,7 +89,7 @@ def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tm
             app.backend.client.connection_pool.disconnect()
             running = client.submit(MODEL, [1, SLEEP, 0.3], priority=9)
             with redis.Redis(port=port, username="admin", password="admin") as observer:
-                wait_until(lambda: held(observer))
+                wait_until(lambda: count_claims(observer))
             kill_pool(worker)
             assert running.result(timeout=20).prediction == 2
             delayed = client.submit(MODEL, [1, 0, 0], delay=1)
@@ -221,7 +221,7 @@ def test_an_operator_sees_the_location_of_a_job_and_a_producer_only_its_status(
 def test_an_operator_starts_a_canary_and_a_worker_counts_its_jobs_and_ends_it(
     port: int, admin: redis.Redis, tmp_path: Path
 ) -> None:
-    store, keys = Store(add(tmp_path)), Keys()
+    store, keys = Store(add_model(tmp_path)), Keys()
     with connect(Settings(redis_url=url("operator", port))) as operator:
         promoter = Promoter(operator, keys, store, by="ann@here", max_bytes=1 << 30)
         promoter.promote(MODEL, "1")
@@ -260,9 +260,9 @@ def test_a_producer_may_not_access_dead_letters(port: int, admin: redis.Redis) -
 
 def test_old_versions_are_collected_by_the_user_of_a_worker(port: int, admin: redis.Redis, tmp_path: Path) -> None:
     publish_model(admin)
-    models = add(tmp_path)
+    models = add_model(tmp_path)
     for _ in range(2):
-        add(tmp_path)
+        add_model(tmp_path)
     with redis.Redis(port=port, username="admin", password="admin") as admin_raw:
         store_letter(admin_raw, make_letter("a", model=MODEL, version="2", queue=f"predict.{MODEL}"))
     settings = WorkerSettings(redis_url=url("worker", port), contract_ttl=0.01)

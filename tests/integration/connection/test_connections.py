@@ -17,7 +17,7 @@ from headrace.errors import BrokerUnavailable
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import broker_settings
 from headrace_worker.transport.notifications import POLL_EVERY
-from tests.support.claim_models import SLEEP, add, held, serving
+from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import (
     MODEL,
     capture_events,
@@ -34,7 +34,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return add(tmp_path_factory.mktemp("models"), max_batch_instances=16)
+    return add_model(tmp_path_factory.mktemp("models"), max_batch_instances=16)
 
 
 def everything_works(settings: Settings, models: Path, folder: Path, server: redis.Redis) -> None:
@@ -42,13 +42,15 @@ def everything_works(settings: Settings, models: Path, folder: Path, server: red
     with Client(settings=settings, check=False) as client:
         waiting = client.submit_many(MODEL, [[n, 0, 0] for n in range(3)])
     assert count_waiting_in_flower(settings) == 3
-    with serving(url=settings.redis_url, models=models, folder=folder, HEADRACE_KEY_PREFIX=settings.key_prefix):
+    with running_worker(
+        url=settings.redis_url, models=models, folder=folder, HEADRACE_KEY_PREFIX=settings.key_prefix
+    ):
         exercise_client(settings)
         exercise_celery_app(settings)
         with Client(settings=settings) as client:
             assert [client.job(job.id).result(timeout=0).prediction for job in waiting] == [0, 2, 4]
             running = client.submit(MODEL, [1, SLEEP, 0.5])
-            wait_until(lambda: held(server, settings.key_prefix))
+            wait_until(lambda: count_claims(server, settings.key_prefix))
             assert running.result(timeout=10).prediction == 2
     assert not server.exists(f"{settings.key_prefix}unacked", f"{settings.key_prefix}unacked_index")
 
@@ -128,7 +130,7 @@ def test_two_installations_on_one_database_do_not_see_each_other_and_use_no_othe
     url = redis_url.removesuffix("/0") + "/3"
     first, second = (Settings(redis_url=url, key_prefix=prefix) for prefix in ("first:", "second_"))
     second_worker = {"url": url, "models": models, "folder": tmp_path, "HEADRACE_KEY_PREFIX": "second_"}
-    with create_celery_app(second) as app, serving(**second_worker, name="two"):
+    with create_celery_app(second) as app, running_worker(**second_worker, name="two"):
         with capture_events(app) as events, redis.Redis.from_url(url) as third:
             everything_works(first, models, tmp_path, third)
             keys = list(third.scan_iter())
@@ -149,15 +151,15 @@ def test_every_version_of_redis(version: str, models: Path, tmp_path: Path) -> N
     with (
         EmbeddedRedis("--appendfsync", "no", server=find_server(version)) as embedded,
         redis.Redis.from_url(embedded.url) as server,
-        serving(url=embedded.url, models=models, folder=tmp_path) as worker,
+        running_worker(url=embedded.url, models=models, folder=tmp_path) as worker,
         Client(embedded.url) as client,
     ):
         exercise_client(Settings(redis_url=embedded.url))
         jobs = client.submit_many(MODEL, [[n, SLEEP, 0.5] for n in range(100, 104)])
-        wait_until(lambda: held(server))
+        wait_until(lambda: count_claims(server))
         kill_pool(worker)
         assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(100, 104)]
-        wait_until(lambda: not held(server) and not server.exists("headrace:isolated:predict.doubling"))
+        wait_until(lambda: not count_claims(server) and not server.exists("headrace:isolated:predict.doubling"))
         client.predict(MODEL, [1, 0, 0], timeout=20)
         assert sorted(_round_trips(client))[4] < POLL_EVERY / 5
 

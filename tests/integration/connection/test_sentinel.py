@@ -21,7 +21,7 @@ from headrace import AsyncClient, Client, HeadraceError, Settings
 from headrace.connection.celery import create_celery_app
 from headrace.errors import BrokerUnavailable
 from headrace.wire.keys import TASK
-from tests.support.claim_models import SLEEP, add, held, serving
+from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import (
     MODEL,
     count_waiting_in_flower,
@@ -104,14 +104,14 @@ def test_client_and_worker_follow_a_failover(group: Group, tmp_path: Path) -> No
     settings = Settings(redis_url=group.url)
     with (
         Client(settings=settings, check=False) as client,
-        serving(url=group.url, models=add(tmp_path), folder=tmp_path, HEADRACE_LEASE="2") as worker,
+        running_worker(url=group.url, models=add_model(tmp_path), folder=tmp_path, HEADRACE_LEASE="2") as worker,
     ):
         exercise_client(settings)
         exercise_celery_app(settings)
         former = group.primary()
         running = client.submit(MODEL, [7, SLEEP, 1])
         with redis.Redis(port=former, password=PASSWORD) as primary:
-            wait_until(lambda: held(primary))
+            wait_until(lambda: count_claims(primary))
             assert primary.wait(1, 5000) == 1  # writes that the replica does not have are lost with the primary
         os.kill(group.servers[former].pid, signal.SIGKILL)
         killed = time.monotonic()

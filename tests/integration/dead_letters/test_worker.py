@@ -14,7 +14,7 @@ from headrace import Client, JobFailed
 from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from tests.support.claim_models import KILL, add, serving
+from tests.support.claim_models import KILL, add_model, running_worker
 from tests.support.waiting import wait_until
 
 MODEL = "doubling"
@@ -31,7 +31,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     folder = tmp_path_factory.mktemp("worker")
     with (
         EmbeddedRedis("--appendfsync", "no") as server,
-        serving(url=server.url, models=add(folder, retry_delay=0.05), folder=folder),
+        running_worker(url=server.url, models=add_model(folder, retry_delay=0.05), folder=folder),
     ):
         yield Installation(server.url, folder)
 
@@ -58,7 +58,7 @@ def test_a_job_for_a_missing_version_is_replayed_when_it_is_added(client: Client
     assert (letter.reason, letter.error, letter.instances) == ("unknown model", "UnknownModel", 1)
     assert letter.metadata == {"by": "billing"}
     assert letter.died_ms == pytest.approx(time.time() * 1000, abs=60_000)
-    add(installation.folder)
+    add_model(installation.folder)
     wait_until(lambda: client.contract(MODEL).version == "2", 30)
     assert client.dead_letters.replay(model=MODEL).done == 1
     assert client.job(job.id).result(timeout=20).version == "2"

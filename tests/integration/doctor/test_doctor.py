@@ -19,7 +19,7 @@ from headrace.connection.server_info import ServerInfo, read_server_info
 from headrace.doctor.redis import check_redis
 from headrace.settings import Settings
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from tests.support.claim_models import add, serving
+from tests.support.claim_models import add_model, running_worker
 from tests.support.connections import free_port
 from tests.support.redis_servers import SERVERS, find_server
 from tests.support.waiting import wait_until
@@ -124,15 +124,17 @@ def test_the_checks_of_an_installed_worker_run_too(redis_url: str, tmp_path: Pat
     monkeypatch.setenv("HEADRACE_MODELS", str(tmp_path))
     empty = doctor(redis_url)
     assert "worker: warning: HEADRACE_MODELS" in empty.stdout
-    monkeypatch.setenv("HEADRACE_MODELS", str(add(tmp_path)))
+    monkeypatch.setenv("HEADRACE_MODELS", str(add_model(tmp_path)))
     assert "worker:" not in doctor(redis_url).stdout
 
 
 def test_a_worker_warns_of_a_redis_that_deletes_jobs_unless_the_check_is_off(evicting: str, tmp_path: Path):
-    models = add(tmp_path)
-    with serving(url=evicting, models=models, folder=tmp_path) as worker:
+    models = add_model(tmp_path)
+    with running_worker(url=evicting, models=models, folder=tmp_path) as worker:
         assert "critical: maxmemory-policy is allkeys-lru" in worker.log.read_text()
-    with serving(url=evicting, models=models, folder=tmp_path, name="quiet", HEADRACE_REDIS_CHECK="off") as worker:
+    with running_worker(
+        url=evicting, models=models, folder=tmp_path, name="quiet", HEADRACE_REDIS_CHECK="off"
+    ) as worker:
         assert "maxmemory-policy" not in worker.log.read_text()
 
 

@@ -18,7 +18,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.leases import Leases
 from tests.support.answering_worker import CHURN
-from tests.support.claim_models import AWAY, KILL, NOTHING, add, serving
+from tests.support.claim_models import KILL, NOTHING, UNREACHABLE, add_model, running_worker
 from tests.support.stored_dead_letters import make_letter, store_letter
 
 KEYS = Keys()
@@ -132,11 +132,11 @@ async def test_the_asyncio_client_returns_the_same_timeline(client: Client, redi
 
 
 def test_a_worker_records_the_execution_of_each_job(redis_url: str, server: redis.Redis, tmp_path: Path):
-    models = add(tmp_path, max_attempts=2, retry_delay=0.05)
-    with serving("-c", "1", url=redis_url, models=models, folder=tmp_path), Client(redis_url) as client:
+    models = add_model(tmp_path, max_attempts=2, retry_delay=0.05)
+    with running_worker("-c", "1", url=redis_url, models=models, folder=tmp_path), Client(redis_url) as client:
         good = client.submit("doubling", [1, NOTHING, 0])
         good.result(timeout=30)
-        flaky = client.submit("doubling", [2, AWAY, time.time() + 0.2])
+        flaky = client.submit("doubling", [2, UNREACHABLE, time.time() + 0.2])
         killer = client.submit("doubling", [3, KILL, 0])
         flaky.outcome(timeout=30)
         killer.outcome(timeout=30)

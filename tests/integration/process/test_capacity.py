@@ -20,7 +20,7 @@ from headrace import Client
 from headrace.wire.execution import decode_completion
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from tests.support.claim_models import SLEEP, add, serving
+from tests.support.claim_models import SLEEP, add_model, running_worker
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -83,10 +83,10 @@ def test_jobs_wait_as_long_as_the_formula_says(processes: int, busy: float, tmp_
         now += draw.expovariate(arriving)
         arrivals.append(now)
         services.append(draw.expovariate(S))
-    models = add(tmp_path, max_batch_instances=1)
+    models = add_model(tmp_path, max_batch_instances=1)
     with (
         EmbeddedRedis("--appendfsync", "no") as own,
-        serving("--concurrency", str(processes), url=own.url, models=models, folder=tmp_path),
+        running_worker("--concurrency", str(processes), url=own.url, models=models, folder=tmp_path),
         Client(own.url) as client,
         redis.Redis.from_url(own.url) as server,
     ):

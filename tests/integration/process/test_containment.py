@@ -20,7 +20,7 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.transport.claims import Claim, Lease
 from headrace_worker.transport.message import claim_message
 from tests.support import misbehaving_models as misdeeds
-from tests.support.claim_models import NOTHING, SLEEP, add, held, serving
+from tests.support.claim_models import NOTHING, SLEEP, add_model, count_claims, running_worker
 from tests.support.waiting import wait_until
 
 #: Seconds of the model's limits: it is interrupted, and killed.
@@ -56,7 +56,7 @@ class Contained:
 
     def is_clean(self) -> bool:
         kept = ("predict.*", "headrace:lease:*", "headrace:isolated:*", "headrace:delayed:*")
-        return not held(self.server) and not any(list(self.server.scan_iter(pattern)) for pattern in kept)
+        return not count_claims(self.server) and not any(list(self.server.scan_iter(pattern)) for pattern in kept)
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +76,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def contained(scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contained]:
     store = tmp_path_factory.mktemp("store")
-    add(store, "doubling", soft_time_limit=SOFT, time_limit=HARD)
-    models = add(store, "hard", time_limit=HARD)
+    add_model(store, "doubling", soft_time_limit=SOFT, time_limit=HARD)
+    models = add_model(store, "hard", time_limit=HARD)
     with (
         EmbeddedRedis("--appendfsync", "no") as own,
         Client(own.url, check=False) as client,
         redis.Redis.from_url(own.url) as server,
-        serving(
+        running_worker(
             url=own.url,
             models=models,
             folder=scratch,
@@ -97,28 +97,28 @@ def contained(scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.mark.parametrize(
     ("misdeed", "ends"),
     [
-        pytest.param(misdeeds.loop, "timeout", id="loop that swallows exceptions"),
-        pytest.param(misdeeds.wait, "timeout", id="loop"),
-        pytest.param(misdeeds.spin, "timeout", id="loop in C"),
-        pytest.param(misdeeds.kill, "crash", id="SIGKILL"),
-        pytest.param(misdeeds.crash, "crash", id="segfault"),
-        pytest.param(misdeeds.leave, "crash", id="os._exit(0)"),
-        pytest.param(misdeeds.fail, "crash", id="os._exit(3)"),
-        pytest.param(misdeeds.take, "permanent", id="one array too large"),
-        pytest.param(misdeeds.hoard, "permanent MemoryError", id="memory bit by bit"),
+        pytest.param(misdeeds.loop_swallowing_exceptions, "timeout", id="loop that swallows exceptions"),
+        pytest.param(misdeeds.loop, "timeout", id="loop"),
+        pytest.param(misdeeds.loop_in_c, "timeout", id="loop in C"),
+        pytest.param(misdeeds.kill_by_signal, "crash", id="SIGKILL"),
+        pytest.param(misdeeds.segfault, "crash", id="segfault"),
+        pytest.param(misdeeds.exit_with_success, "crash", id="os._exit(0)"),
+        pytest.param(misdeeds.exit_with_failure, "crash", id="os._exit(3)"),
+        pytest.param(misdeeds.allocate_at_once, "permanent", id="one array too large"),
+        pytest.param(misdeeds.allocate_gradually, "permanent MemoryError", id="memory bit by bit"),
         pytest.param(misdeeds.recurse, "permanent RecursionError", id="recursion"),
-        pytest.param(misdeeds.leave_politely, "permanent SystemExit", id="SystemExit"),
-        pytest.param(misdeeds.interrupt, "permanent KeyboardInterrupt", id="KeyboardInterrupt"),
-        pytest.param(misdeeds.close, "permanent GeneratorExit", id="GeneratorExit"),
-        pytest.param(misdeeds.fill, "permanent OSError", id="scratch disk"),
+        pytest.param(misdeeds.raise_system_exit, "permanent SystemExit", id="SystemExit"),
+        pytest.param(misdeeds.raise_keyboard_interrupt, "permanent KeyboardInterrupt", id="KeyboardInterrupt"),
+        pytest.param(misdeeds.raise_generator_exit, "permanent GeneratorExit", id="GeneratorExit"),
+        pytest.param(misdeeds.fill_disk, "permanent OSError", id="scratch disk"),
     ],
 )
 def test_one_job_of_32_fails_and_nothing_else(
     contained: Contained, misdeed: Callable[[], None], ends: str
 ) -> None:
-    if misdeed is misdeeds.fill and not os.path.ismount(contained.scratch):
+    if misdeed is misdeeds.fill_disk and not os.path.ismount(contained.scratch):
         pytest.skip("a small disk of its own takes a tmpfs, and that takes root")
-    innocent, guilty = contained.rows(31), contained.rows(1, misdeeds.number_of(misdeed))
+    innocent, guilty = contained.rows(31), contained.rows(1, misdeeds.action_number(misdeed))
     expected = [str(2.0 * row[0]) for row in innocent]
     told = list(contained.ends([*innocent[:13], *guilty, *innocent[13:]]).values())
     assert told.pop(13).startswith(ends)
@@ -141,12 +141,12 @@ def test_a_model_without_a_soft_limit_is_killed_at_its_hard_one(contained: Conta
 
 @pytest.mark.parametrize("recycle", [("--max-tasks-per-child", "2"), ("--max-memory-per-child", "1")])
 def test_processes_that_are_replaced_cost_no_job(tmp_path: Path, recycle: tuple[str, ...]) -> None:
-    models = add(tmp_path, "single", max_batch_instances=1)
+    models = add_model(tmp_path, "single", max_batch_instances=1)
     with (
         EmbeddedRedis("--appendfsync", "no") as own,
         Client(own.url, check=False) as client,
         redis.Redis.from_url(own.url) as server,
-        serving(*recycle, url=own.url, models=models, folder=tmp_path, HEADRACE_DRAIN="1") as worker,
+        running_worker(*recycle, url=own.url, models=models, folder=tmp_path, HEADRACE_DRAIN="1") as worker,
     ):
         place = Contained(client, server, worker, tmp_path)
         rows = place.rows(12)
@@ -157,10 +157,10 @@ def test_processes_that_are_replaced_cost_no_job(tmp_path: Path, recycle: tuple[
 
 
 def test_a_model_has_its_own_limits_or_those_of_the_worker(tmp_path: Path) -> None:
-    add(tmp_path, "free")
-    add(tmp_path, "soft", soft_time_limit=5)
-    add(tmp_path, "late", soft_time_limit=9)
-    models = add(tmp_path, "both", soft_time_limit=9, time_limit=10)
+    add_model(tmp_path, "free")
+    add_model(tmp_path, "soft", soft_time_limit=5)
+    add_model(tmp_path, "late", soft_time_limit=9)
+    models = add_model(tmp_path, "both", soft_time_limit=9, time_limit=10)
     place = WorkerService(WorkerSettings(models=str(models), trust_pickle=True, time_limit=7))
     assert place.registry.preload() == {}
     limits = {model: place.limits_for(f"predict.{model}").time_limits for model in place.registry.store.models()}

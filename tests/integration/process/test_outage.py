@@ -14,7 +14,7 @@ from headrace import Client
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
 from tests.chaos.proxy import Proxy
-from tests.support.claim_models import SLEEP, add, held, serving
+from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import MODEL
 from tests.support.faults import repeatedly
 from tests.support.redis_servers import find_server
@@ -45,7 +45,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         Proxy(server.port) as proxy,
     ):
         more = {"HEADRACE_LEASE": str(LEASE), "HEADRACE_COMMAND_TIMEOUT": "1", "HEADRACE_CONNECT_TIMEOUT": "1"}
-        with serving(url=proxy.url, models=add(folder, max_batch_instances=8), folder=folder, **more) as worker:
+        with running_worker(
+            url=proxy.url, models=add_model(folder, max_batch_instances=8), folder=folder, **more
+        ) as worker:
             yield Place(server, proxy, worker)
 
 
@@ -61,7 +63,7 @@ def outlasts(place: Place, admin: redis.Redis, harm: Callable[[], Any], soon: fl
     former = place.worker.process.pid
     with Client(place.server.url) as client:
         jobs = client.submit_many(MODEL, [[n, SLEEP, 0.02] for n in range(60)])
-        wait_until(lambda: held(admin), describe=place.tail)
+        wait_until(lambda: count_claims(admin), describe=place.tail)
         harm()
         began = time.monotonic()
         late = client.submit(MODEL, [21, 0, 0])
@@ -71,7 +73,7 @@ def outlasts(place: Place, admin: redis.Redis, harm: Callable[[], Any], soon: fl
         assert [told[job.id] for job in jobs] == [2 * n for n in range(60)]
     assert place.worker.process.poll() is None
     assert place.worker.process.pid == former
-    wait_until(lambda: not held(admin), 10, place.tail)
+    wait_until(lambda: not count_claims(admin), 10, place.tail)
     assert not admin.exists("headrace:dead")
     assert not list(admin.scan_iter("headrace:lease:*"))
 
@@ -172,7 +174,7 @@ def test_a_redis_that_answers_nobody_for_a_while(place: Place, admin: redis.Redi
 def test_a_lost_reply_to_a_claim_and_to_a_publish(place: Place, admin: redis.Redis):
     with Client(place.server.url) as client:
         job = client.submit(MODEL, [1, SLEEP, 0.5])
-        wait_until(lambda: held(admin), describe=place.tail)
+        wait_until(lambda: count_claims(admin), describe=place.tail)
         place.proxy.lose_reply(job.id.encode())  # what is published bears the id
         assert job.result(timeout=10).prediction == 2
         assert place.proxy.wait_lost()

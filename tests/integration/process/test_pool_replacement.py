@@ -27,7 +27,7 @@ from headrace_worker.local.stack import Child, start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
-from tests.support.claim_models import serving
+from tests.support.claim_models import running_worker
 from tests.support.waiting import wait_until
 
 #: Seconds within which what was moved is followed, on a busy machine.
@@ -206,7 +206,7 @@ def test_a_worker_of_any_kind_goes_over_to_what_is_added(stack: Stack, tmp_path:
     own = Stack(tmp_path, stack.url)  # a store of its own: the other worker does not know the model
     own.add(name, 1.0)
     with (
-        serving(*options.split(), url=own.url, models=own.store.path, folder=tmp_path),
+        running_worker(*options.split(), url=own.url, models=own.store.path, folder=tmp_path),
         asking(own, name) as answered,
     ):
         wait_until(lambda: len(answered) > 10)

@@ -15,7 +15,7 @@ from headrace.catalog.workers import decode_loaded, read_loaded
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from tests.support.claim_models import SLEEP, add, serving
+from tests.support.claim_models import SLEEP, add_model, running_worker
 from tests.support.waiting import wait_until
 
 
@@ -37,15 +37,15 @@ def test_jobs_run_where_their_version_can_and_fail_at_once_where_no_worker_has_i
     new, old = tmp_path / "new", tmp_path / "old"
     new.mkdir()
     for _ in range(2):
-        models = add(new)
+        models = add_model(new)
     shutil.copytree(models, old / "models")
     damaged = old / "models" / "doubling" / "2" / "artifact.joblib"  # as good as a library that the old one lacks
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     with (
         Client(url, check=False) as client,
-        serving("-c", "1", url=url, models=old / "models", folder=old, name="old"),
+        running_worker("-c", "1", url=url, models=old / "models", folder=old, name="old"),
     ):
-        with serving("-c", "1", url=url, models=models, folder=new, name="new"):
+        with running_worker("-c", "1", url=url, models=models, folder=new, name="new"):
             wait_until(lambda: versions_told(url, "doubling") == {"new": ("2",), "old": ("1",)})
             jobs = [client.submit("doubling", [1, 0, 0], version="2") for _ in range(40)]
             jobs += [client.submit("doubling", [1, SLEEP, 0.01], version="2") for _ in range(20)]
@@ -58,9 +58,9 @@ def test_jobs_run_where_their_version_can_and_fail_at_once_where_no_worker_has_i
 
 
 def test_a_model_takes_no_more_processes_than_it_may_and_the_others_go_on(url: str, tmp_path: Path) -> None:
-    add(tmp_path, name="slow", max_claims=1)
-    models = add(tmp_path, name="quick")
-    with serving("-c", "2", url=url, models=models, folder=tmp_path), Client(url, check=False) as client:
+    add_model(tmp_path, name="slow", max_claims=1)
+    models = add_model(tmp_path, name="quick")
+    with running_worker("-c", "2", url=url, models=models, folder=tmp_path), Client(url, check=False) as client:
         assert client.predict("slow", [1, 0, 0], timeout=20).prediction == 2
         first = client.submit("slow", [1, SLEEP, 2.0])
         wait_until(lambda: [depth.leased for depth in client.queues() if depth.model == "slow"] == [1])

@@ -18,7 +18,7 @@ from headrace import Client
 from headrace_worker.packaging.package import package
 from headrace_worker.store.signing import create_keys, read_signer
 from headrace_worker.store.store import Store
-from tests.support.claim_models import serving
+from tests.support.claim_models import running_worker
 from tests.support.s3_server import S3, s3, s3_of_module
 from tests.support.waiting import wait_until
 
@@ -39,7 +39,10 @@ def test_versions_of_s3_are_served_and_served_on_while_it_is_away(
 ) -> None:
     settings = {"HEADRACE_MODEL_CACHE": str(tmp_path / "cache"), **s3.environ}
     add(tmp_path, 1.0)
-    with serving(url=redis_url, models=URL, folder=tmp_path, **settings) as worker, Client(redis_url) as client:
+    with (
+        running_worker(url=redis_url, models=URL, folder=tmp_path, **settings) as worker,
+        Client(redis_url) as client,
+    ):
 
         def answers() -> float:
             return float(client.predict("churn", [0.0], timeout=20).prediction)
@@ -52,7 +55,7 @@ def test_versions_of_s3_are_served_and_served_on_while_it_is_away(
         try:
             wait_until(lambda: "is unavailable" in worker.log.read_text())
             assert answers() == 2.0
-            with serving(url=redis_url, models=URL, folder=tmp_path, name="second", **settings) as second:
+            with running_worker(url=redis_url, models=URL, folder=tmp_path, name="second", **settings) as second:
                 worker.stop()
                 assert answers() == 2.0
                 assert second.log.read_text().count("is unavailable") == 1
@@ -99,7 +102,7 @@ def test_only_signed_versions_are_served_where_signatures_are_required(
         "HEADRACE_REQUIRE_SIGNATURE": "true",
     }
     with (
-        serving(url=redis_url, models=URL, folder=tmp_path, **settings, **s3.environ) as worker,
+        running_worker(url=redis_url, models=URL, folder=tmp_path, **settings, **s3.environ) as worker,
         Client(redis_url) as client,
     ):
         assert client.predict("churn", [0.0], timeout=20).prediction == 1.0

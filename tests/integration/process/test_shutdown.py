@@ -19,7 +19,7 @@ from headrace.connection.celery import create_celery_app
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
-from tests.support.claim_models import SLEEP, SPIN, add, held, serving
+from tests.support.claim_models import LOOP_IN_C, SLEEP, add_model, count_claims, running_worker
 from tests.support.waiting import wait_until
 
 #: Seconds a worker takes at the most to end, besides what it drains.
@@ -33,8 +33,8 @@ MODELS = ("doubling", "single")
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    add(folder, "doubling")
-    return add(folder, "single", max_batch_instances=1)
+    add_model(folder, "doubling")
+    return add_model(folder, "single", max_batch_instances=1)
 
 
 class Place:
@@ -46,7 +46,7 @@ class Place:
         self._numbers = itertools.count(100)
 
     def serving(self, *options: str, name: str = "worker", drain: float = 25) -> Any:
-        return serving(
+        return running_worker(
             *options,
             url=self.url,
             models=self.models,
@@ -73,7 +73,7 @@ class Place:
     def unleased(self) -> bool:
         """Nothing is leased, and nothing counts as tried."""
         left = [key for name in ("lease:*", "again:*") for key in self.server.scan_iter(f"headrace:{name}")]
-        return not left and not held(self.server)
+        return not left and not count_claims(self.server)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def send(worker: Child, *signals: int) -> Callable[[], None]:
     return tell
 
 
-@pytest.mark.parametrize(("do", "seconds"), [(SLEEP, 60), (SPIN, 0)], ids=["asleep", "in C"])
+@pytest.mark.parametrize(("do", "seconds"), [(SLEEP, 60), (LOOP_IN_C, 0)], ids=["asleep", "in C"])
 def test_what_outlasts_the_drain_runs_elsewhere_once_and_counts_no_attempt(
     place: Place, do: int, seconds: float
 ) -> None:
@@ -157,7 +157,7 @@ def test_told_twice_it_puts_back_at_once_even_what_no_signal_reaches(
     place: Place, signals: Sequence[signal.Signals]
 ) -> None:
     with place.serving() as worker:
-        jobs = [*place.submit(1, SPIN, model="single"), *place.submit(2, SLEEP, 60)]
+        jobs = [*place.submit(1, LOOP_IN_C, model="single"), *place.submit(2, SLEEP, 60)]
         place.running(2)
         ends(worker, ENDS_WITHIN, send(worker, *signals))
     assert not any(job.done() for job in jobs)

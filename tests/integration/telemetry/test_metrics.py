@@ -21,7 +21,7 @@ from headrace.errors import HeadraceError, JobFailed
 from headrace_worker.cli.health import health
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.process import monitoring
-from tests.support.claim_models import KILL, NOTHING, add, serving
+from tests.support.claim_models import KILL, NOTHING, add_model, running_worker
 from tests.support.connections import free_port
 from tests.support.waiting import wait_until
 
@@ -51,9 +51,12 @@ def test_a_worker_shows_the_totals_of_its_pool_processes_and_its_health(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, file = free_port(), tmp_path / "health"
-    models = add(tmp_path, max_attempts=1)
+    models = add_model(tmp_path, max_attempts=1)
     environ = {"HEADRACE_METRICS_PORT": str(port), "HEADRACE_HEALTH_FILE": str(file)}
-    with serving(url=redis_url, models=models, folder=tmp_path, **environ) as worker, Client(redis_url) as client:
+    with (
+        running_worker(url=redis_url, models=models, folder=tmp_path, **environ) as worker,
+        Client(redis_url) as client,
+    ):
         wait_until(lambda: get(port, "/ready") == (200, "all is well\n"))
         assert sample(port, "headrace_jobs_total") == 0
         jobs = client.submit_many("doubling", [[n, NOTHING, 0] for n in range(300)])
@@ -94,11 +97,11 @@ def test_a_worker_shows_the_totals_of_its_pool_processes_and_its_health(
 
 
 def test_a_worker_stays_live_while_redis_is_unreachable(tmp_path: Path) -> None:
-    port, models = free_port(), add(tmp_path)
+    port, models = free_port(), add_model(tmp_path)
     environ = {"HEADRACE_METRICS_PORT": str(port)}
     with EmbeddedRedis("--appendfsync", "no") as server, Client(server.url) as client:
         with (
-            serving(url=server.url, models=models, folder=tmp_path, **environ),
+            running_worker(url=server.url, models=models, folder=tmp_path, **environ),
             create_celery_app(Settings(redis_url=server.url)) as app,
         ):
             wait_until(lambda: get(port, "/ready") == (200, "all is well\n"))
@@ -115,13 +118,13 @@ def test_a_worker_stays_live_while_redis_is_unreachable(tmp_path: Path) -> None:
 
 
 def test_a_worker_stays_live_while_redis_does_not_answer_and_is_not_live_when_it_hangs(tmp_path: Path) -> None:
-    port, file, models = free_port(), tmp_path / "health", add(tmp_path)
+    port, file, models = free_port(), tmp_path / "health", add_model(tmp_path)
     environ = {"HEADRACE_METRICS_PORT": str(port), "HEADRACE_HEALTH_FILE": str(file)}
     with (
         EmbeddedRedis("--appendfsync", "no") as server,
         Client(server.url) as client,
         redis.Redis.from_url(server.url) as admin,
-        serving(
+        running_worker(
             "--include", "tests.support.hanging_process", url=server.url, models=models, folder=tmp_path, **environ
         ),
         create_celery_app(Settings(redis_url=server.url)) as app,

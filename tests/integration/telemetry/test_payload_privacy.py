@@ -29,7 +29,7 @@ from headrace_worker.telemetry.prediction_record import Record
 from headrace_worker.telemetry.prediction_sinks import RedisStream
 from headrace_worker.telemetry.queue_metrics import QueueCollector
 from tests.support import hostile_models
-from tests.support.claim_models import serving
+from tests.support.claim_models import running_worker
 from tests.support.connections import free_port
 from tests.support.otlp_endpoint import Collector
 from tests.support.sentry_endpoint import Sentry
@@ -155,7 +155,7 @@ def test_no_secret_and_no_payload_leaves_the_worker_except_in_the_prediction_log
         flower = start_flower(locked, tmp_path, port=flower_port, **login)
         stack.callback(flower.stop)
         worker = stack.enter_context(
-            serving("--loglevel", "DEBUG", url=locked, models=store.path, folder=tmp_path, **environ)
+            running_worker("--loglevel", "DEBUG", url=locked, models=store.path, folder=tmp_path, **environ)
         )
         app = stack.enter_context(create_celery_app(settings))
         server = stack.enter_context(redis.Redis.from_url(locked))

@@ -22,7 +22,7 @@ from headrace_worker.transport.blocking_claim import BlockingClaim
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, parse_lease
 from headrace_worker.transport.leases import Leases
 from headrace_worker.transport.notifications import POLL_EVERY
-from tests.support.claim_models import SLEEP, add, serving
+from tests.support.claim_models import SLEEP, add_model, running_worker
 from tests.support.waiting import wait_until
 
 KEYS = Keys()
@@ -32,8 +32,8 @@ LEASE = 2
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    add(folder, "other")
-    return add(folder, max_batch_instances=1)
+    add_model(folder, "other")
+    return add_model(folder, max_batch_instances=1)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def client(own: EmbeddedRedis) -> Iterator[Client]:
 def working(
     own: EmbeddedRedis, models: Path, folder: Path, name: str = "worker"
 ) -> contextlib.AbstractContextManager[Child]:
-    return serving(url=own.url, models=models, folder=folder, name=name, HEADRACE_LEASE=str(LEASE))
+    return running_worker(url=own.url, models=models, folder=folder, name=name, HEADRACE_LEASE=str(LEASE))
 
 
 def waits(server: redis.Redis, pid: int | None = None) -> list[bytes]:

@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 from headrace import Client
-from tests.support.claim_models import SLEEP, add, serving
+from tests.support.claim_models import SLEEP, add_model, running_worker
 from tests.support.waiting import wait_until
 
 
 def test_a_process_that_gets_free_does_not_wait_for_the_next_poll(tmp_path: Path, redis_url: str):
-    models = add(tmp_path, max_batch_instances=1)
+    models = add_model(tmp_path, max_batch_instances=1)
     with (
-        serving("--concurrency", "1", url=redis_url, models=models, folder=tmp_path),
+        running_worker("--concurrency", "1", url=redis_url, models=models, folder=tmp_path),
         Client(redis_url) as client,
     ):
         client.predict("doubling", [1, SLEEP, 0.02], timeout=20)
@@ -26,9 +26,9 @@ def test_a_process_that_gets_free_does_not_wait_for_the_next_poll(tmp_path: Path
 
 
 def test_the_event_loop_takes_no_processor_from_a_process_that_runs_a_claim(tmp_path: Path, redis_url: str):
-    models = add(tmp_path)
+    models = add_model(tmp_path)
     with (
-        serving("--max-tasks-per-child", "1", url=redis_url, models=models, folder=tmp_path) as worker,
+        running_worker("--max-tasks-per-child", "1", url=redis_url, models=models, folder=tmp_path) as worker,
         Client(redis_url) as client,
     ):
         pid = worker.process.pid

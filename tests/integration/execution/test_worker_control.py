@@ -1,0 +1,141 @@
+"""Real workers answer remote control, run claims in every kind of pool, send events, and wake up for jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from headrace import Client, Settings
+from headrace.connection.celery import create_celery_app
+from headrace_worker.telemetry import events as telemetry_events
+from headrace_worker.transport.notifications import POLL_EVERY
+from tests.support.claim_models import SLEEP
+from tests.support.served_worker import (
+    LEASE_SECONDS,
+    Site,
+    client,
+    doubled,
+    is_clean,
+    outcomes_of,
+    own,
+    server,
+    shared,
+    store,
+)
+from tests.support.waiting import wait_until
+
+__all__ = ["client", "own", "server", "shared", "store"]  # fixtures
+
+
+# --- remote control and pools ---
+
+
+def test_inspect_shows_claims_without_their_content_and_revoke_cancels_a_job(
+    shared: Site, client: Client, server: redis.Redis
+) -> None:
+    busy, waiting = shared.rows(2, SLEEP, 4), shared.rows(3)
+    jobs = client.submit_many("single", busy)
+    shared.wait_until_predicting(busy[1:])
+    jobs += client.submit_many("single", waiting)
+    with create_celery_app(Settings(redis_url=shared.url)) as app:
+        inspect = app.control.inspect(timeout=5, limit=1)
+        assert inspect.ping() == {"worker@test": {"ok": "pong"}}
+        (active,) = inspect.active().values()
+        assert [(claim["name"], claim["args"]) for claim in active] == [("headrace.claim", "single, 1 job")] * 2
+        assert inspect.reserved() == {"worker@test": []}
+        replies = app.control.revoke(jobs[3].id, reply=True, timeout=5, limit=1)
+        assert "cancelled" in json.dumps(replies)
+    expected = [*doubled(busy), *doubled(waiting)]
+    expected[3] = "cancelled"
+    assert outcomes_of(jobs) == expected
+    assert shared.predict_calls(waiting[1:2]) == []
+    wait_until(lambda: is_clean(server))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--autoscale", "3,1"),
+        ("--pool", "solo"),
+        pytest.param(("--pool", "threads"), marks=pytest.mark.long),
+    ],
+)
+def test_pools_of_every_kind_run_claims(
+    own: Site, client: Client, server: redis.Redis, options: tuple[str, ...]
+) -> None:
+    with own.start_worker(*options):
+        rows = own.rows(40, SLEEP, 0.02) + own.rows(1, SLEEP, 1.5 * LEASE_SECONDS)
+        assert outcomes_of(client.submit_many("single", rows), 60) == doubled(rows)
+        wait_until(lambda: is_clean(server))
+    assert len(own.predict_calls(rows)) == len(rows)
+
+
+# --- events and wake-up ---
+
+
+def test_every_job_of_a_batch_has_events(shared: Site, client: Client) -> None:
+    events: dict[str, list[str]] = {}
+
+    def record(event: dict[str, Any]) -> None:
+        events.setdefault(event.get("uuid", ""), []).append(event["type"])
+
+    with create_celery_app(Settings(redis_url=shared.url)) as app, app.connection() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": record})
+        with receiver.consumer_context(wakeup=False) as (consumer, _, _):
+            # The receiver subscribes in its first drain_events(). Without a subscriber, no events are made.
+            with contextlib.suppress(TimeoutError):
+                consumer.drain_events(timeout=0.1)
+            # A worker that was busy in the last test assumes for a moment that there is still no subscriber.
+            time.sleep(1.5 * telemetry_events._SUBSCRIBERS_TTL_SECONDS)
+            jobs = client.submit_many("doubling", shared.rows(30))
+            misfit = client.submit("doubling", [1])
+            deadline = time.monotonic() + 20
+            while not all(len(events.get(job.id, [])) == 3 for job in [*jobs, misfit]):
+                assert time.monotonic() < deadline, events
+                with contextlib.suppress(TimeoutError):
+                    consumer.drain_events(timeout=1)
+    assert {tuple(events[job.id]) for job in jobs} == {("task-received", "task-started", "task-succeeded")}
+    assert events[misfit.id] == ["task-received", "task-started", "task-failed"]
+
+
+def test_an_idle_worker_wakes_for_a_job_and_uses_no_processor_time(
+    shared: Site, client: Client, server: redis.Redis
+) -> None:
+    assert statistics.median(_round_trips(client, shared)) < POLL_EVERY / 4
+    cpu_before, started_at = _cpu_seconds(shared.pid), time.monotonic()
+    time.sleep(2)
+    assert (_cpu_seconds(shared.pid) - cpu_before) / (time.monotonic() - started_at) < 0.05
+    # The worker listens on the connection with one subscription, to the changes of keys.
+    listeners = [
+        connection
+        for connection in server.client_list()
+        if connection["cmd"] == "subscribe" and connection["sub"] == "1"
+    ]
+    assert listeners
+    for listener in listeners:
+        server.client_kill_filter(_id=listener["id"])
+    _round_trips(client, shared)
+    assert statistics.median(_round_trips(client, shared)) < POLL_EVERY / 4
+
+
+def _round_trips(client: Client, shared: Site) -> list[float]:
+    times = []
+    for number in range(9):
+        time.sleep(0.05 + 0.013 * number)  # at different moments of the poll
+        started_at = time.monotonic()
+        client.predict("doubling", shared.rows(1)[0], timeout=20)
+        times.append(time.monotonic() - started_at)
+    return times
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
