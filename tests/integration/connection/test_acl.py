@@ -211,7 +211,7 @@ def test_an_operator_sees_the_location_of_a_job_and_a_producer_only_its_status(
         timeline = job.explain()
         assert (timeline.status, timeline.note) == (
             "queued",
-            "it has no outcome; where it lies is not for this Redis user to see",
+            "it has no outcome, and this Redis user may not search the queues for it",
         )
         with redis.Redis.from_url(url("worker", port)) as worker:
             Leases(worker, Keys()).claim("w/1", [ClaimLimits(queue="predict.doubling")], lease_ms=60_000)
