@@ -107,8 +107,8 @@ def test_a_waiting_job_is_counted_and_can_be_cancelled(idle_url):
     depth = json.loads(headrace("queues", "--json", "--url", idle_url).stdout)
     assert (depth["model"], depth["waiting"]) == ("churn", 2)
     assert (
-        headrace("status", "a", "b", "nobody", "--url", idle_url).stdout
-        == "a\tqueued\nb\tqueued\nnobody\tunknown\n"
+        headrace("status", "a", "b", "missing", "--url", idle_url).stdout
+        == "a\tqueued\nb\tqueued\nmissing\tunknown\n"
     )
     cancelled = headrace("cancel", "a", "b", "--url", idle_url)
     assert (cancelled.returncode, cancelled.stdout) == (0, "a\tcancelled\nb\tcancelled\n")
@@ -117,14 +117,14 @@ def test_a_waiting_job_is_counted_and_can_be_cancelled(idle_url):
 
 def test_a_job_that_cannot_be_cancelled_exits_1(url):
     headrace("submit", "churn", GOLD, "--id", "done", "--timeout", "20", "--url", url)
-    cancelled = headrace("cancel", "done", "nobody", "--url", url)
-    assert (cancelled.returncode, cancelled.stdout) == (1, "done\tsuccess\nnobody\tunknown\n")
+    cancelled = headrace("cancel", "done", "missing", "--url", url)
+    assert (cancelled.returncode, cancelled.stdout) == (1, "done\tsuccess\nmissing\tunknown\n")
 
 
 def test_a_result_of_an_unknown_job_is_not_waited_for(idle_url):
-    result = headrace("result", "nobody", "--url", idle_url)
+    result = headrace("result", "missing", "--url", idle_url)
     assert result.returncode == 1
-    assert "job nobody is unknown" in result.stderr
+    assert "job missing is unknown" in result.stderr
 
 
 def test_an_empty_list_of_queues_is_reported_on_stderr(redis_url):

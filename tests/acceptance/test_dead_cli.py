@@ -154,11 +154,11 @@ def test_no_stored_text_sends_control_characters_to_the_terminal(url, server):
 
 def test_several_letters_are_printed_until_one_is_missing(url, server):
     store_letter(server, make_letter("a"))
-    result = headrace("dead", "show", "a", "nobody")
+    result = headrace("dead", "show", "a", "missing")
     assert result.returncode == 1
     assert result.stdout.startswith("letter     a\n")
     assert result.stderr == (
-        "headrace: there is no dead letter nobody; it may have been replayed, purged or dropped\n"
+        "headrace: there is no dead letter missing; it may have been replayed, purged or dropped\n"
     )
 
 
@@ -168,9 +168,9 @@ def test_several_letters_are_printed_until_one_is_missing(url, server):
 def test_letters_are_replayed_by_id(url, server):
     for name in ("a", "b"):
         store_letter(server, make_letter(name))
-    done = headrace("dead", "replay", "a", "--json")
-    assert (done.returncode, done.stderr) == (0, "1 dead letter replayed\n")
-    assert json.loads(done.stdout) == {
+    result = headrace("dead", "replay", "a", "--json")
+    assert (result.returncode, result.stderr) == (0, "1 dead letter replayed\n")
+    assert json.loads(result.stdout) == {
         "done": 1,
         "already_handled": 0,
         "id_in_use": 0,
@@ -183,16 +183,16 @@ def test_letters_are_replayed_by_id(url, server):
 def test_letters_are_replayed_by_a_filter(url, server):
     store_letter(server, make_letter("a", reason="crash"))
     store_letter(server, make_letter("b"))
-    done = headrace("dead", "replay", "--reason", "crash", "--yes")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "1 dead letter replayed\n")
+    result = headrace("dead", "replay", "--reason", "crash", "--yes")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "1 dead letter replayed\n")
     assert server.zrange(Keys().dead_times, 0, -1) == [b"b"]
 
 
 def test_ids_are_read_from_standard_input(url, server):
     for name in ("a", "b", "c"):
         store_letter(server, make_letter(name))
-    done = headrace("dead", "purge", "-", stdin="a\n\n  b\n")
-    assert (done.returncode, done.stderr) == (0, "2 dead letters purged\n")
+    result = headrace("dead", "purge", "-", stdin="a\n\n  b\n")
+    assert (result.returncode, result.stderr) == (0, "2 dead letters purged\n")
     assert headrace("dead", "purge", "-", stdin="").stderr == "no dead letter matches: nothing was purged\n"
     assert server.zrange(Keys().dead_times, 0, -1) == [b"c"]
 
@@ -200,8 +200,8 @@ def test_ids_are_read_from_standard_input(url, server):
 def test_a_dry_run_prints_the_number_of_letters_and_changes_nothing(url, server):
     store_letter(server, make_letter("a"))
     for verb in ("replay", "purge"):
-        done = headrace("dead", verb, "--all", "--dry-run")
-        assert (done.returncode, done.stderr) == (0, f"1 dead letter would be {verb.rstrip('e')}ed\n")
+        result = headrace("dead", verb, "--all", "--dry-run")
+        assert (result.returncode, result.stderr) == (0, f"1 dead letter would be {verb.rstrip('e')}ed\n")
     assert server.zcard(Keys().dead_times) == 1
 
 
@@ -219,18 +219,18 @@ def test_a_replay_to_another_version_and_at_a_rate(url, server):
 
 def test_a_filter_without_a_match_is_reported(url, server):
     store_letter(server, make_letter("a"))
-    for verb, done in (("replay", "replayed"), ("purge", "purged")):
+    for verb, participle in (("replay", "replayed"), ("purge", "purged")):
         for confirmation in ([], ["--yes"]):
-            result = headrace("dead", verb, "--model", "nobody", *confirmation)
-            assert (result.returncode, result.stderr) == (0, f"no dead letter matches: nothing was {done}\n")
+            result = headrace("dead", verb, "--model", "missing", *confirmation)
+            assert (result.returncode, result.stderr) == (0, f"no dead letter matches: nothing was {participle}\n")
 
 
 def test_a_missing_id_is_an_error(url, server):
     store_letter(server, make_letter("a"))
-    for verb, done in (("replay", "replayed"), ("purge", "purged")):
-        result = headrace("dead", verb, "nobody")
+    for verb, participle in (("replay", "replayed"), ("purge", "purged")):
+        result = headrace("dead", verb, "missing")
         assert result.returncode == 1
-        assert result.stderr == f"0 dead letters {done}\nthere is no dead letter nobody\n"
+        assert result.stderr == f"0 dead letters {participle}\nthere is no dead letter missing\n"
 
 
 def test_letters_that_cannot_be_replayed_exit_3_beside_others_and_1_alone(url, server):
@@ -315,8 +315,8 @@ def test_an_export_contains_letters_and_messages(url, server, tmp_path):
     store_letter(server, make_letter("a"), make_message("a", SECRET))
     name = store_malformed(server, b"\x00\xffgarbage")
     out = tmp_path / "dead.jsonl"
-    done = headrace("dead", "export", "-o", str(out))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "2 dead letters exported\n")
+    result = headrace("dead", "export", "-o", str(out))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "2 dead letters exported\n")
     first, second = (decode_exported(line) for line in out.read_text().splitlines())
     assert first.payload == make_message("a", SECRET)
     assert (second.id, second.payload) == (name, b"\x00\xffgarbage")
@@ -331,9 +331,9 @@ def test_an_export_does_not_overwrite_a_file_and_reports_missing_ids(url, server
     assert headrace("dead", "export", "-o", str(out)).returncode == 1
     assert out.read_text() == "existing"
     store_letter(server, make_letter("a"))
-    missing = headrace("dead", "export", "a", "nobody", "-o", str(out), "--force")
+    missing = headrace("dead", "export", "a", "missing", "-o", str(out), "--force")
     assert missing.returncode == 1
-    assert missing.stderr == "1 dead letter exported\nthere is no dead letter nobody\n"
+    assert missing.stderr == "1 dead letter exported\nthere is no dead letter missing\n"
     assert len(out.read_text().splitlines()) == 1
 
 

@@ -34,7 +34,7 @@ def test_a_waiting_job_is_explained_as_text_and_as_json(url: str):
 
 
 def test_an_unknown_job_exits_with_1(url: str, server: redis.Redis):
-    result = headrace("explain", "nobody", "--url", url)
+    result = headrace("explain", "missing", "--url", url)
     assert result.returncode == 1
-    assert "job nobody: unknown" in result.stdout
+    assert "job missing: unknown" in result.stdout
     assert "Traceback" not in result.stderr

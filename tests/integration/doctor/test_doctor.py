@@ -103,14 +103,14 @@ def test_json_is_one_object_a_finding(evicting: str):
 def test_a_user_without_config_get_still_gets_the_findings_from_info(evicting: str):
     with redis.Redis.from_url(evicting) as admin:
         admin.acl_setuser("someone", enabled=True, nopass=True, commands=["+ping", "+info", "+time", "+select"])
-        admin.acl_setuser("nobody", enabled=True, nopass=True, commands=["+ping", "+select"])
+        admin.acl_setuser("missing", enabled=True, nopass=True, commands=["+ping", "+select"])
     someone = doctor(evicting.replace("redis://", "redis://someone:x@"))
     assert someone.returncode == 1
     assert "maxmemory-policy" in someone.stdout
     assert "redis: unknown: CONFIG GET is not permitted" in someone.stdout
-    nobody = doctor(evicting.replace("redis://", "redis://nobody:x@"))
-    assert nobody.returncode == 0
-    assert "redis: unknown: INFO is not permitted" in nobody.stdout
+    missing = doctor(evicting.replace("redis://", "redis://missing:x@"))
+    assert missing.returncode == 0
+    assert "redis: unknown: INFO is not permitted" in missing.stdout
 
 
 def test_an_unreachable_redis_is_one_line():
