@@ -149,7 +149,7 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:isolated:{queue}"
 
     def sources(self, queue: str) -> tuple[str, ...]:
-        """The lists that a claim takes a queue's jobs from: those to run alone, then the others by priority."""
+        """Return the lists of a queue that a claim takes jobs from: the isolated jobs, then the others by priority."""
         return (self.isolated(queue), *self.lists(queue))
 
     def delayed(self, queue: str) -> str:
@@ -161,9 +161,9 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:lease:{name}"
 
     def grace(self, lease: str) -> str:
-        """The key of the grace that an empty lease of a blocking claim had, a string that expires.
+        """Return the key of the grace that an empty lease of a blocking claim had, a string that expires.
 
-        The value is the time to which the lease was extended, as it stands in `leases`.
+        The value is the time to which the lease was extended, as in `leases`.
         """
         return f"{self.prefix}headrace:grace:{lease}"
 

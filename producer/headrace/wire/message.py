@@ -149,10 +149,10 @@ class MessageTemplate(msgspec.Struct, frozen=True):
         body = binascii.b2a_base64(self.body_head + instances + self.body_tail, newline=False)
         if self.keys is None:
             return self.before_body + body + job.encode().join(self.between_ids)
-        first, *rest = self.between_ids
+        first, *others = self.between_ids
         signature = b'"%b":"%b",' % (SIGNATURE_HEADER.encode(), self.keys.sign(job, self.expires, body))
         first = first.replace(_HEADERS_START, _HEADERS_START + signature, 1)
-        return self.before_body + body + job.encode().join([first, *rest])
+        return self.before_body + body + job.encode().join([first, *others])
 
 
 def build_template(job: Job, keys: JobKeys | None = None) -> MessageTemplate:
@@ -180,9 +180,9 @@ def _unsigned_template(job: Job) -> MessageTemplate:
     if not job.trace:
         return template
     # Each call has a trace of its own, so the trace is no part of the cached template.
-    first, *rest = template.between_ids
+    first, *others = template.between_ids
     headers = _HEADERS_START + msgspec.json.encode(job.trace)[1:-1] + b","
-    return msgspec.structs.replace(template, between_ids=[first.replace(_HEADERS_START, headers, 1), *rest])
+    return msgspec.structs.replace(template, between_ids=[first.replace(_HEADERS_START, headers, 1), *others])
 
 
 def _to_iso(moment: datetime | None) -> str | None:
