@@ -149,7 +149,7 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:isolated:{queue}"
 
     def sources(self, queue: str) -> tuple[str, ...]:
-        """Return the lists of a queue that a claim takes jobs from: the isolated jobs, then the others by priority."""
+        """Return the lists that a claim takes jobs from: the isolated jobs, then the others by priority."""
         return (self.isolated(queue), *self.lists(queue))
 
     def delayed(self, queue: str) -> str:

@@ -166,9 +166,9 @@ def test_deep_nesting_is_refused_without_a_crash():
 
 def test_many_unknown_features_are_refused_in_bounded_time():
     takes = named(**{f"feature_{number}": "number" for number in range(500)})  # type: ignore[arg-type]  # kinds
-    started = time.perf_counter()
+    started = time.process_time()
     refuse(takes, {f"other{number}": 1 for number in range(500)})
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_method_that_the_version_does_not_have_is_refused():
