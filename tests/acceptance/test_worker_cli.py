@@ -90,7 +90,7 @@ def test_a_memory_limit_below_what_the_models_take_is_refused(models: Path):
     with EmbeddedRedis("--appendfsync", "no") as redis:
         done = run(*HEADRACE, "--store", str(models), "--url", redis.url, "--memory-limit", "50000000")
     assert done.returncode == 1
-    assert "headrace: HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded, a process takes" in done.stderr
+    assert "headrace: HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded, a process uses" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -271,12 +271,12 @@ def test_an_untrusted_certificate_is_an_error(redis_server: EmbeddedRedis, certi
         (f"redis://:a#{SECRET}@h", "no usable host and port"),
         (f"redis://u:1?{SECRET}@h", "where none belongs"),
         (f"redis://h:99999/{SECRET}", "no usable host and port"),
-        (f"redis://h/{SECRET}", "no database number"),
+        (f"redis://h/{SECRET}", "does not end in a database number"),
         (f"redis://h?{SECRET}=1&password=x&bogus=2", "has an option redis-py does not take"),
         ("redis://h?socket_timeout=x", "has an option redis-py does not take"),
         ("unix://", "names no socket"),
         ("redis://:p@:6379", "has no host"),
-        (7, "is a text"),
+        (7, "must be a text"),
     ],
 )
 def test_an_impossible_url_is_refused_when_the_client_is_made(url: str, message: str):

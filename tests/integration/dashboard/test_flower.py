@@ -125,7 +125,7 @@ def test_a_failed_job_is_shown_with_its_error(dashboard: Dashboard, client: Clie
     assert info["version"] == "1"
     assert info["runtime"] > 0
     assert info["exception"].startswith("ValueError: no prediction for {'do':")
-    assert "in _obey" in info["traceback"]
+    assert "in _execute" in info["traceback"]
 
 
 def test_a_job_with_invalid_input_is_shown(dashboard: Dashboard, client: Client):

@@ -90,7 +90,7 @@ def test_an_error_of_a_model_is_sent_with_its_job_model_version_and_release(clie
     [raised] = event["exception"]["values"]
     assert raised["type"] == "ValueError"
     assert raised["value"].startswith("no prediction for {'")
-    assert any(frame["function"] == "_obey" for frame in raised["stacktrace"]["frames"])
+    assert any(frame["function"] == "_execute" for frame in raised["stacktrace"]["frames"])
 
 
 def test_every_error_is_sent_once_and_bad_input_never(client: Client, url: str, sentry: Sentry):
