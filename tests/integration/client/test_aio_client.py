@@ -146,7 +146,7 @@ async def test_a_task_cancelled_while_it_waits_leaves_no_subscription(client: As
     await wait_until_async(lambda: not subscribed_jobs(server))
 
 
-async def test_a_cut_connection_loses_no_outcome(client: AsyncClient, server: redis.Redis):
+async def test_a_lost_connection_loses_no_outcome(client: AsyncClient, server: redis.Redis):
     names = [f"j{number}" for number in range(200)]
 
     async def publish_all() -> None:
