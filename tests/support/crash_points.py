@@ -25,7 +25,7 @@ _MAIN_PID = os.getpid()
 #: For each step, the function that takes it, and True to kill the process before it, False for after. The main
 #: process takes the first and the last step.
 STEPS: dict[str, tuple[Any, str, bool]] = {
-    "claimed": (ClaimingChannel, "_hand_over", True),
+    "claimed": (ClaimingChannel, "_deliver_jobs", True),
     "received": (runner.ClaimRunner, "run", True),
     "opened": (runner, "open_claim", False),
     "predicted": (predict, "run", False),

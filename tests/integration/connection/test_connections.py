@@ -16,7 +16,7 @@ from headrace.connection.celery import create_celery_app
 from headrace.errors import BrokerUnavailable
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import broker_settings
-from headrace_worker.transport.notifications import POLL_EVERY
+from headrace_worker.transport.notifications import POLL_SECONDS
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import (
     MODEL,
@@ -161,7 +161,7 @@ def test_every_version_of_redis(version: str, models: Path, tmp_path: Path) -> N
         assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(100, 104)]
         wait_until(lambda: not count_claims(server) and not server.exists("headrace:isolated:predict.doubling"))
         client.predict(MODEL, [1, 0, 0], timeout=20)
-        assert sorted(_round_trips(client))[4] < POLL_EVERY / 5
+        assert sorted(_round_trips(client))[4] < POLL_SECONDS / 5
 
 
 def _round_trips(client: Client) -> list[float]:

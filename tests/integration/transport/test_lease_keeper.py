@@ -25,7 +25,7 @@ KEYS = Keys()
 
 def keeper_on(url: str, lasts: float = 1.0, bounds: DeadLetterLimits | None = None) -> LeaseKeeper:
     return LeaseKeeper(
-        lambda: redis.Redis.from_url(url), KEYS, lease_seconds=lasts, bounds=bounds or DeadLetterLimits()
+        lambda: redis.Redis.from_url(url), KEYS, lease_seconds=lasts, limits=bounds or DeadLetterLimits()
     )
 
 

@@ -1,108 +1,167 @@
-"""Where the next job is waited for, and where it may come anywhere."""
+"""The lease that an idle worker parks: at which list, and for how long it may wait there."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from headrace.wire.keys import Keys
 from headrace_worker.transport.blocking_claim import BlockingClaim
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
+from tests.support.fake_clock import FakeClock
 
 CHURN, FRAUD = ClaimLimits(queue="predict.churn"), ClaimLimits(queue="predict.fraud")
 
 
 @pytest.fixture
-def names() -> Callable[[], str]:
+def next_name() -> Callable[[], str]:
     numbers = itertools.count(1)
     return lambda: f"host/1/x/{next(numbers)}"
 
 
 @pytest.fixture
-def standing() -> BlockingClaim:
-    return BlockingClaim(Keys(), lasts=10)
+def clock() -> FakeClock:
+    return FakeClock()
 
 
-def claimed(queue: str, *origins: tuple[int, int]) -> Claim:
+@pytest.fixture
+def blocking(clock: FakeClock) -> BlockingClaim:
+    return BlockingClaim(Keys(), 10, clock)
+
+
+def claim_from(queue: str, *origins: tuple[int, int]) -> Claim:
     return Claim(lease=Lease(name="host/1/x/0", queue=queue, origins=origins), queued_messages=[b""])
 
 
-def test_a_lease_stands_where_the_last_two_claims_came_from(
-    standing: BlockingClaim, names: Callable[[], str]
+def claim_twice(blocking: BlockingClaim) -> None:
+    """Record two claims from the same list, so that a lease is offered."""
+    for _ in range(2):
+        blocking.record_claim(claim_from("predict.churn", (1, 1)))
+
+
+def blocking_lease(number: int) -> Lease:
+    return Lease(name=f"host/1/x/{number}", queue="predict.churn", origins=((1, 1),), blocking=True)
+
+
+def test_a_lease_is_offered_for_the_list_of_the_last_two_claims(
+    blocking: BlockingClaim, next_name: Callable[[], str]
 ) -> None:
-    assert standing.offered([CHURN], names) is None
-    standing.record_claim(claimed("predict.churn", (1, 1)))
-    assert standing.offered([CHURN], names) is None
-    standing.record_claim(claimed("predict.churn", (1, 7), (4, 2)))
-    lease = standing.offered([FRAUD, CHURN], names)
-    assert lease == Lease(name="host/1/x/1", queue="predict.churn", origins=((1, 1),), blocking=True)
-    assert standing.offered([CHURN], names) == lease  # the same, as long as nothing is claimed
-    assert standing.source == "predict.churn"
-    standing.record_claim(claimed("predict.churn", (1, 1)))
-    assert standing.offered([CHURN], names) == Lease(
-        name="host/1/x/2", queue="predict.churn", origins=((1, 1),), blocking=True
-    )  # a name of its own
+    assert blocking.offer([CHURN], next_name) is None
+    blocking.record_claim(claim_from("predict.churn", (1, 1)))
+    assert blocking.offer([CHURN], next_name) is None
+    blocking.record_claim(claim_from("predict.churn", (1, 7), (4, 2)))
+    assert blocking.offer([FRAUD, CHURN], next_name) == blocking_lease(1)
+    assert blocking.offer([CHURN], next_name) == blocking_lease(1)  # the same, as long as nothing is claimed
+    assert blocking.source_key == "predict.churn"
+    blocking.record_claim(claim_from("predict.churn", (1, 1)))
+    assert blocking.offer([CHURN], next_name) == blocking_lease(2)  # a name is never used twice
 
 
 @pytest.mark.parametrize(
-    ("last", "asks"),
+    ("last", "limits"),
     [
-        pytest.param(claimed("predict.churn", (2, 1)), [CHURN], id="another list"),
-        pytest.param(claimed("predict.fraud", (1, 1)), [CHURN, FRAUD], id="another queue"),
-        pytest.param(claimed("predict.churn", (1, 1)), [FRAUD], id="a queue of which no more is wanted"),
+        pytest.param(claim_from("predict.churn", (2, 1)), [CHURN], id="another list"),
+        pytest.param(claim_from("predict.fraud", (1, 1)), [CHURN, FRAUD], id="another queue"),
+        pytest.param(claim_from("predict.churn", (1, 1)), [FRAUD], id="a queue that is not claimed from"),
         pytest.param(
-            claimed("predict.churn", (1, 1)), [ClaimLimits(queue="predict.churn", wait=0.1)], id="one that fills"
+            claim_from("predict.churn", (1, 1)),
+            [ClaimLimits(queue="predict.churn", wait=0.1)],
+            id="a queue that fills",
         ),
         pytest.param(
-            claimed("predict.churn", (1, 1)),
+            claim_from("predict.churn", (1, 1)),
             [ClaimLimits(queue="predict.churn", leased=False)],
-            id="one without leases",
+            id="a queue without leases",
         ),
     ],
 )
-def test_none_stands_where_the_next_job_may_come_anywhere(
-    standing: BlockingClaim, names: Callable[[], str], last: Claim, asks: list[ClaimLimits]
+def test_no_lease_is_offered_if_the_next_job_may_come_from_any_list(
+    blocking: BlockingClaim, next_name: Callable[[], str], last: Claim, limits: list[ClaimLimits]
 ) -> None:
-    standing.record_claim(claimed("predict.churn", (1, 1)))
-    standing.record_claim(last)
-    assert standing.offered(asks, names) is None
+    blocking.record_claim(claim_from("predict.churn", (1, 1)))
+    blocking.record_claim(last)
+    assert blocking.offer(limits, next_name) is None
 
 
-@pytest.mark.parametrize("claim", [claimed("predict.churn", (0, 1)), claimed("ordinary", (1, 1))])
-def test_none_stands_for_what_was_lost_and_for_ordinary_tasks(
-    standing: BlockingClaim, names: Callable[[], str], claim: Claim
+@pytest.mark.parametrize("claim", [claim_from("predict.churn", (0, 1)), claim_from("ordinary", (1, 1))])
+def test_no_lease_is_offered_for_isolated_jobs_and_ordinary_tasks(
+    blocking: BlockingClaim, next_name: Callable[[], str], claim: Claim
 ) -> None:
-    standing.record_claim(claim)
-    standing.record_claim(claim)
-    assert standing.offered([CHURN, ClaimLimits(queue="ordinary")], names) is None
+    blocking.record_claim(claim)
+    blocking.record_claim(claim)
+    assert blocking.offer([CHURN, ClaimLimits(queue="ordinary")], next_name) is None
 
 
-def test_a_wait_begins_only_while_nobody_can_have_taken_the_lease_away(names: Callable[[], str]) -> None:
-    standing = BlockingClaim(Keys(), lasts=0.1)
-    for _ in range(2):
-        standing.record_claim(claimed("predict.churn", (1, 1)))
-    lease = standing.offered([CHURN], names)
-    assert standing.waiting() is None  # as far as we know, it does not stand
-    standing.is_parked(True, time.monotonic())
-    assert standing.waiting() == lease
-    standing.is_parked(True, time.monotonic() - 0.06)  # the reply was long on its way
-    assert standing.waiting() is None
-    standing.is_parked(False, time.monotonic())
-    assert standing.waiting() is None
-
-
-def test_for_a_while_after_redis_would_not_wait_none_is_waited_for(
-    standing: BlockingClaim, names: Callable[[], str]
+def test_a_lease_is_waited_under_only_while_nobody_can_have_ended_it(
+    blocking: BlockingClaim, clock: FakeClock, next_name: Callable[[], str]
 ) -> None:
-    for _ in range(2):
-        standing.record_claim(claimed("predict.churn", (1, 1)))
-    lease = standing.offered([CHURN], names)
-    standing.is_parked(True, time.monotonic())
-    standing.pause()
-    assert standing.waiting() is None
-    assert standing.offered([CHURN], names) == lease  # a job may be under it, which the next claim finds
-    standing.record_claim(claimed("predict.churn", (1, 1)))
-    assert standing.offered([CHURN], names) is None
+    claim_twice(blocking)
+    lease = blocking.offer([CHURN], next_name)
+    assert blocking.parked_lease() is None  # not known to be parked yet
+    sent_at = clock()
+    clock.advance(4.9)
+    blocking.record_nothing(parked=True, sent_at=sent_at)
+    assert blocking.parked_lease() == lease
+    clock.advance(0.2)  # more than half a lease after the claim was sent
+    assert blocking.parked_lease() is None
+    blocking.record_nothing(parked=True, sent_at=sent_at)  # the reply was long on its way
+    assert blocking.parked_lease() is None
+    blocking.record_nothing(parked=False, sent_at=clock())
+    assert blocking.parked_lease() is None
+
+
+def test_a_worker_does_not_wait_for_a_minute_after_redis_refused(
+    blocking: BlockingClaim, clock: FakeClock, next_name: Callable[[], str]
+) -> None:
+    claim_twice(blocking)
+    lease = blocking.offer([CHURN], next_name)
+    blocking.record_nothing(parked=True, sent_at=clock())
+    assert blocking.receive([redis.ResponseError("NOPERM"), None, 0, 0, (0, 0)]) is None
+    blocking.record_nothing(parked=True, sent_at=clock())
+    assert blocking.parked_lease() is None
+    assert blocking.offer([CHURN], next_name) == lease  # a job may be under it, which the next claim finds
+    blocking.record_claim(claim_from("predict.churn", (1, 1)))
+    assert blocking.offer([CHURN], next_name) is None
+    clock.advance(60)
+    assert blocking.offer([CHURN], next_name) == blocking_lease(2)
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        pytest.param([None, b"1", 0, 0, (1, 0)], id="no job arrived"),
+        pytest.param([b"job", b"1", 3, 0, (1, 0)], id="more jobs wait"),
+        pytest.param([b"job", None, 0, 0, (1, 0)], id="the lease was ended"),
+    ],
+)
+def test_a_claim_follows_a_wait_unless_one_job_arrived_alone(
+    blocking: BlockingClaim, clock: FakeClock, next_name: Callable[[], str], replies: list[object]
+) -> None:
+    claim_twice(blocking)
+    lease = blocking.offer([CHURN], next_name)
+    assert lease is not None
+    assert len(blocking.commands(lease)) == len(replies) == blocking.replies
+    blocking.record_nothing(parked=True, sent_at=clock())
+    assert blocking.receive(replies) is None
+    assert blocking.offer([CHURN], next_name) == lease
+
+
+def test_a_job_that_arrived_alone_is_a_claim_under_the_parked_lease(
+    blocking: BlockingClaim, clock: FakeClock, next_name: Callable[[], str]
+) -> None:
+    claim_twice(blocking)
+    lease = blocking.offer([CHURN], next_name)
+    assert lease is not None
+    blocking.record_nothing(parked=True, sent_at=clock())
+    clock.advance(0.1)
+    claim = blocking.receive([b"job", b"1", 0, 1, (b"1700000000", b"500000")])
+    assert claim == Claim(
+        lease=lease,
+        queued_messages=[b"job"],
+        check_outcomes=True,
+        claimed_ms=1_700_000_000_500,
+        claimed_monotonic=clock(),
+    )

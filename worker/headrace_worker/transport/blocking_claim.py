@@ -1,24 +1,22 @@
-"""The lease that stands: what an idle worker leaves with Redis, so that a job comes with what would wake it.
+"""The blocking claim: an idle worker waits at Redis for the next job of a list, under a lease parked before.
 
-    claim finds nothing ─> its lease stands ─> BLMOVE list lease ─┬─> a job has come, and is under the lease
-              ^                                                   ├─> others have come with it: claim them too
-              │                                                   └─> none in time
-              └──────────────────────────────────────────────────────────┘
+    claim finds nothing ─> lease parked ─> BLMOVE list lease ─┬─> one job arrived: it is under the lease, run it
+              ^                                               ├─> more arrived with it: claim them all
+              │                                               └─> none within POLL_SECONDS
+              └───────────────────────────────────────────────────────┘
 
-Redis moves the job in the step that pushed it, to the worker that has waited longest: one trip where a wake-up and
-a claim are two, and no script. A lease stands at one list, that of the last jobs; for all others there is the
-wake-up (`wakeup`), which ends the wait.
+Redis moves the job in the step that pushed it, to the worker that has waited longest. That is one round trip
+without a script, where a notification and a claim are two. A blocking claim waits at one list, that of the last
+jobs. For all others there are `notifications`, which end the wait.
 
-The job is as safe as with a claim. The lease is in `leases` before the wait begins, with half a millisecond too
-much in its score until it is renewed, as nothing is under it at first. Whoever takes it away knows that the wait
-is over: the owner, as all goes over one connection, in order, or after CLIENT UNBLOCK; anybody else as he looks
-twice (LAPSE).
+The job is as safe as with a claim. The lease is in `Keys.leases` before BLMOVE is sent. Whoever ends it knows that
+the wait is over: the owner, as all its commands go over one connection in order, or after CLIENT UNBLOCK; a sweep,
+as it finds the lease expired and empty twice, ten seconds apart (`lease_scripts`).
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,118 +25,116 @@ import redis
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
-from headrace_worker.transport.notifications import POLL_EVERY
+from headrace_worker.transport.notifications import POLL_SECONDS
 
 log = logging.getLogger("headrace.claims")
 
-#: Seconds for which Redis is left alone after it would not let us wait.
-_PAUSE = 60.0
+#: Seconds without a blocking claim after Redis refused one.
+_PAUSE_SECONDS = 60.0
 
 
 class BlockingClaim:
-    """The lease of one channel that stands while nothing waits. Moments are of a monotonic clock, in seconds."""
+    """The blocking claims of one channel, and the lease of the current one.
 
-    def __init__(self, keys: Keys, lasts: float) -> None:
-        self._keys, self._lasts = keys, lasts
-        #: It may be in `leases`, and hold a job, from when it is offered until a claim finds jobs.
+    `clock` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, keys: Keys, lease_seconds: float, clock: Callable[[], float]) -> None:
+        self._keys, self._lease_seconds, self._clock = keys, lease_seconds, clock
+        #: From its first offer until a claim finds jobs. It may be in `Keys.leases` and hold a job.
         self.lease: Lease | None = None
-        #: Until when a wait may begin: nobody has seen that the lease lapsed, and taken it away.
-        self._until = 0.0
-        #: Queue and list of the last jobs, and whether those before came from there too.
-        self._place: tuple[str, int] | None = None
-        self._twice = False
-        self._refusal = ""
+        #: Before this time nobody can have found the lease expired and ended it.
+        self._valid_until = 0.0
+        #: The queue and the source (an index in `Keys.sources`) of the last claim.
+        self._last_source: tuple[str, int] | None = None
+        #: The last two claims came from the same list of jobs.
+        self._is_repeated = False
+        self._last_refusal = ""
         self._paused_until = 0.0
 
-    def offered(self, asks: Sequence[ClaimLimits], next_name: Callable[[], str]) -> Lease | None:
-        """The lease to stand where a claim of these finds nothing; None where the next job may come anywhere.
+    def offer(self, limits: Sequence[ClaimLimits], next_name: Callable[[], str]) -> Lease | None:
+        """Return the lease to park if a claim with these limits finds nothing; None to park none.
 
-        Then to wait in one place costs more than it saves.
+        None is parked if the next job may come from any list: to wait at one then costs more than it saves.
         """
         if self.lease is None:
-            if self._place is None or not self._twice or time.monotonic() < self._paused_until:
+            if self._last_source is None or not self._is_repeated or self._clock() < self._paused_until:
                 return None
-            queue, source = self._place
+            queue, source = self._last_source
             self.lease = Lease(name=next_name(), queue=queue, origins=((source, 1),), blocking=True)
         queue = self.lease.queue
-        return self.lease if any(ask.queue == queue and ask.leased and not ask.wait for ask in asks) else None
+        is_claimed = any(limit.queue == queue and limit.leased and not limit.wait for limit in limits)
+        return self.lease if is_claimed else None
 
     def record_claim(self, claim: Claim) -> None:
-        """Tell what was claimed: the lease that was offered stands no more."""
+        """Record a claim with jobs: it has ended the lease that was offered with it."""
         source, _ = claim.lease.origins[0]
-        place = (claim.lease.queue, source)
-        # What was lost with its process runs alone, and is not waited for.
-        self._twice = bool(source) and claim.lease.holds_jobs and place == self._place
-        self._place = place
+        last_source = (claim.lease.queue, source)
+        is_isolated = source == 0
+        self._is_repeated = claim.lease.holds_jobs and not is_isolated and last_source == self._last_source
+        self._last_source = last_source
         self.drop()
 
-    def is_parked(self, stands: bool, since: float) -> None:
-        """Tell of a claim that found nothing, whether the lease that was offered stands, and when it was sent."""
-        self._until = since + self._lasts / 2 if stands else 0.0
+    def record_nothing(self, *, parked: bool, sent_at: float) -> None:
+        """Record a claim that found nothing, was sent at `sent_at`, and may have parked the lease."""
+        self._valid_until = sent_at + self._lease_seconds / 2 if parked else 0.0
 
     def drop(self) -> Lease | None:
-        """Forget the lease, and say which it was."""
-        lease, self.lease, self._until = self.lease, None, 0.0
+        """Forget the lease. Returns it; None if there was none."""
+        lease, self.lease, self._valid_until = self.lease, None, 0.0
         return lease
 
-    def waiting(self) -> Lease | None:
-        """The lease to wait for, if one stands."""
-        return self.lease if self._paused_until <= time.monotonic() < self._until else None
+    def parked_lease(self) -> Lease | None:
+        """Return the lease to wait under; None if none is parked, or Redis refused to wait."""
+        return self.lease if self._paused_until <= self._clock() < self._valid_until else None
 
     @property
-    def source(self) -> str | None:
-        """The list at which the lease stands."""
+    def source_key(self) -> str | None:
+        """The key of the list to wait at; None without a lease."""
         if self.lease is None:
             return None
         return self._keys.sources(self.lease.queue)[self.lease.origins[0][0]]
 
     def commands(self, lease: Lease) -> list[Sequence[Any]]:
-        """What to send to wait. All are answered when a job has come, or none has in time."""
+        """Return the commands that wait for a job under the lease; `receive` processes their replies."""
         return [
-            ("BLMOVE", self.source, self._keys.lease(lease.name), "RIGHT", "LEFT", POLL_EVERY),
+            ("BLMOVE", self.source_key, self._keys.lease(lease.name), "RIGHT", "LEFT", POLL_SECONDS),
             ("ZSCORE", self._keys.leases, lease.member),
-            ("LLEN", self.source),
+            ("LLEN", self.source_key),
             ("EXISTS", self._keys.cancelled),
             READ_SERVER_TIME.args,
         ]
 
-    def read(self, connection: Any) -> Claim | None:
-        """The job that has come, alone. None where a claim is to be made: of none, or of this one and others.
+    #: The number of replies to `commands`.
+    replies = 5
 
-        Of this one also where the lease stands no more, as this machine was frozen before it waited.
+    def receive(self, replies: Sequence[Any]) -> Claim | None:
+        """Process the replies to `commands`; a refusal is a ResponseError among them.
 
-        Raises redis.RedisError when the connection is lost.
+        Returns the claim of the job that arrived. None if a claim is to follow: no job arrived, or more than this
+        one wait, or the lease was ended, as this machine was frozen before it sent BLMOVE.
         """
-        replies = [_reply(connection) for _ in range(5)]
-        self._until = 0.0
-        if errors := [reply for reply in replies if isinstance(reply, redis.ResponseError)]:
-            self._refused(errors[0])
+        self._valid_until = 0.0
+        if refusals := [reply for reply in replies if isinstance(reply, redis.ResponseError)]:
+            self._refuse(refusals[0])
             return None
-        frame, stood, others, look, time_reply = replies
-        if frame is None or stood is None or others or self.lease is None:
+        message, expiry, waiting, is_cancelled, server_time = replies
+        if message is None or expiry is None or waiting or self.lease is None:
             return None
-        at_ms = decode_server_time(time_reply)
         return Claim(
             lease=self.lease,
-            queued_messages=[frame],
-            check_outcomes=bool(look),
-            claimed_ms=at_ms,
-            claimed_monotonic=time.monotonic(),
+            queued_messages=[message],
+            check_outcomes=bool(is_cancelled),
+            claimed_ms=decode_server_time(server_time),
+            claimed_monotonic=self._clock(),
         )
 
-    def _refused(self, error: redis.ResponseError) -> None:
+    def _refuse(self, error: redis.ResponseError) -> None:
         self.pause()
-        if str(error) != self._refusal:
-            self._refusal = str(error)
-            log.warning("Redis lets no claim wait (%s); an idle worker is woken, and claims then", error)
+        if str(error) != self._last_refusal:
+            self._last_refusal = str(error)
+            log.warning("Redis refuses BLMOVE (%s); idle workers wait for notifications instead", error)
 
     def pause(self) -> None:
-        """Let nothing stand for a while."""
-        self._paused_until = time.monotonic() + _PAUSE
-
-
-def _reply(connection: Any) -> Any:
-    try:
-        return connection.read_response()
-    except redis.ResponseError as error:
-        return error
+        """Park no lease for a while, and do not wait under one."""
+        self._paused_until = self._clock() + _PAUSE_SECONDS

@@ -1,0 +1,267 @@
+"""The claim loop, without Redis and without kombu: what it sends in each state, and what it makes of replies."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+
+from headrace.wire.keys import Keys
+from headrace_worker.transport.claim_loop import ClaimLoop, State
+from headrace_worker.transport.claims import Claim, ClaimLimits
+from headrace_worker.transport.notifications import QueueNotifications
+from tests.support.fake_clock import FakeClock
+
+QUEUE = "predict.churn"
+CLIENT_ID = 7
+#: CLAIM's reply when nothing waits, and when the offered lease is parked.
+NOTHING, PARKED = [0, [], 0], [0, [], 1]
+
+
+class Harness:
+    """A claim loop on a connection, whose replies the test makes up."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.limits = [ClaimLimits(queue=QUEUE)]
+        self.held: Counter[str] = Counter()
+        self.wakes_after: list[float] = []
+        numbers = itertools.count(1)
+        self.loop = ClaimLoop(
+            Keys(),
+            lease_seconds=10,
+            queue_limits=lambda: self.limits,
+            count_held=self.held.__getitem__,
+            next_name=lambda: f"host/1/x/{next(numbers)}",
+            wake_after=self.wakes_after.append,
+            clock=self.clock,
+        )
+        self.connect()
+
+    def connect(self) -> None:
+        self.loop.connected(QueueNotifications(CLIENT_ID, 8))
+        self.loop.watch([QUEUE])
+
+    def answer(self, reply: Any) -> Claim | None:
+        """Answer the pending claim; all commands before it succeed."""
+        return self.loop.receive([b"OK"] * (self.loop.pending_replies - 1) + [reply])
+
+    def claim(self, reply: Any) -> Claim | None:
+        """Send a claim and answer it."""
+        assert self.loop.next_commands()
+        assert self.loop.state is State.SENT
+        return self.answer(reply)
+
+    def claim_job(self) -> Claim:
+        """Claim one job of the first list of the queue."""
+        claim = self.claim([1, [1, 1], [b"job"], 0, 1_700_000_000_000])
+        assert claim is not None
+        return claim
+
+    def park(self) -> None:
+        """Claim two jobs, then nothing, until a lease is parked and the loop sleeps."""
+        self.claim_job()
+        self.claim_job()
+        self.claim(NOTHING)
+        self.claim(PARKED)
+
+
+@pytest.fixture
+def harness() -> Harness:
+    return Harness()
+
+
+def names_of(commands: list[Any]) -> list[str]:
+    """Return the first word of each command."""
+    return [str(command[0]) for command in commands]
+
+
+def test_a_claim_is_sent_once_and_its_reply_returns_the_jobs(harness: Harness) -> None:
+    loop = harness.loop
+    assert loop.state is State.IDLE
+    assert names_of(loop.next_commands()) == ["EVALSHA"]
+    assert (loop.state, loop.pending_replies) == (State.SENT, 1)
+    harness.clock.advance(0.5)
+    claim = harness.answer([1, [1, 2, 4, 1], [b"a", b"b", b"c"], 1, 1_700_000_000_000])
+    assert loop.state is State.IDLE
+    assert claim is not None
+    assert (claim.lease.queue, claim.lease.origins) == (QUEUE, ((1, 2), (4, 1)))
+    assert (claim.queued_messages, claim.check_outcomes) == ([b"a", b"b", b"c"], True)
+    assert (claim.claimed_ms, claim.claimed_monotonic) == (1_700_000_000_000, harness.clock())
+
+
+def test_the_loop_sleeps_after_two_empty_claims_and_wakes_when_a_list_changes(harness: Harness) -> None:
+    loop = harness.loop
+    harness.claim(NOTHING)
+    assert names_of(loop.next_commands()) == ["CLIENT", "CLIENT", "EVALSHA"]
+    assert loop.pending_replies == 3
+    assert harness.answer(NOTHING) is None
+    assert loop.next_commands() == []
+    assert not loop.keys_changed([])
+    assert loop.next_commands() == []
+    assert loop.keys_changed([{b"predict.churn"}])
+    assert names_of(loop.next_commands()) == ["EVALSHA"]
+
+
+def test_the_poll_wakes_a_loop_that_sleeps(harness: Harness) -> None:
+    harness.claim(NOTHING)
+    harness.claim(NOTHING)
+    assert harness.loop.next_commands() == []
+    harness.loop.poll()
+    assert harness.loop.next_commands()
+
+
+def test_an_idle_loop_waits_at_the_list_of_its_last_jobs(harness: Harness) -> None:
+    loop = harness.loop
+    harness.park()
+    commands = loop.next_commands()
+    assert names_of(commands) == ["BLMOVE", "ZSCORE", "LLEN", "EXISTS", "TIME"]
+    assert commands[0][1] == QUEUE
+    assert (loop.state, loop.blocking_queue, loop.sent_client_id) == (State.BLOCKING, QUEUE, CLIENT_ID)
+    claim = loop.receive([b"job", b"1", 0, 0, (1, 0)])
+    assert claim is not None
+    assert claim.lease.blocking
+    assert loop.state is State.IDLE
+    assert names_of(loop.next_commands()) == ["EVALSHA"]  # awake
+
+
+def test_a_wait_without_a_job_is_followed_by_a_claim_that_parks_the_same_lease(harness: Harness) -> None:
+    harness.park()
+    (_, _, lease_key, *_), *_ = harness.loop.next_commands()
+    assert harness.loop.receive([None, b"1", 0, 0, (1, 0)]) is None
+    (claim,) = harness.loop.next_commands()
+    assert lease_key in claim
+    harness.answer(PARKED)
+    assert harness.loop.next_commands()[0][2] == lease_key
+
+
+def test_during_a_wait_only_changes_of_other_lists_wake_the_loop_and_the_poll_does_not(harness: Harness) -> None:
+    harness.park()
+    harness.loop.next_commands()
+    assert not harness.loop.keys_changed([{b"predict.churn"}])
+    assert harness.loop.keys_changed([{b"predict.churn", b"headrace:isolated:predict.churn"}])
+    assert harness.loop.keys_changed([set()])  # a message that was cut in two
+    assert harness.loop.state is State.BLOCKING
+    harness.loop.poll()
+    assert harness.loop.state is State.BLOCKING
+
+
+def test_a_lost_connection_orphans_the_pending_claim_and_the_parked_lease(harness: Harness) -> None:
+    loop = harness.loop
+    assert loop.connection_lost() == {}
+    loop.next_commands()
+    assert loop.connection_lost() == {"host/1/x/1": 0}
+    assert loop.state is State.IDLE
+    harness.park()
+    loop.next_commands()
+    lease = loop.blocking.lease
+    assert lease is not None
+    assert loop.connection_lost() == {lease.name: CLIENT_ID}
+    harness.connect()
+    harness.park()
+    loop.wake()
+    loop.next_commands()
+    lease = loop.blocking.lease
+    assert lease is not None
+    orphans = loop.connection_lost()
+    assert len(orphans) == 2
+    assert orphans[lease.name] == CLIENT_ID
+
+
+def test_a_script_that_redis_does_not_have_is_sent_once(harness: Harness) -> None:
+    assert harness.claim(redis.exceptions.NoScriptError("NOSCRIPT")) is None
+    assert names_of(harness.loop.next_commands()) == ["EVAL"]
+    harness.answer(NOTHING)
+    assert names_of(harness.loop.next_commands())[-1] == "EVALSHA"
+
+
+def test_a_refused_claim_is_logged_once_and_sent_again_at_the_next_poll(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        assert harness.claim(redis.ResponseError("OOM command not allowed")) is None
+        assert harness.loop.next_commands() == []
+        harness.loop.poll()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "OOM command not allowed" in caplog.text
+
+
+def test_a_server_that_is_no_primary_ends_the_connection(harness: Harness) -> None:
+    with pytest.raises(redis.ConnectionError):
+        harness.claim(redis.ReadOnlyError("READONLY You can't write against a read only replica."))
+    assert harness.loop.state is State.IDLE
+    assert harness.loop.connection_lost() == {}
+
+
+def test_each_tenth_claim_starts_with_the_lowest_priority(harness: Harness) -> None:
+    starts_lowest = []
+    for _ in range(20):
+        commands = harness.loop.next_commands()
+        keys = int(commands[-1][2])
+        starts_lowest.append(commands[-1][3 + keys + 2])
+        harness.answer([1, [1, 1], [b"job"], 0, 0])
+    assert starts_lowest == [0] * 9 + [1] + [0] * 9 + [1]
+
+
+def test_a_queue_with_as_many_claims_as_it_may_have_is_left_out_until_a_claim_ends(harness: Harness) -> None:
+    harness.limits = [ClaimLimits(queue=QUEUE, claims=1)]
+    harness.claim_job()
+    assert not harness.loop.claim_finished()
+    harness.held[QUEUE] = 1
+    assert harness.loop.next_commands() == []
+    assert harness.loop.claim_finished()
+    harness.held[QUEUE] = 0
+    assert harness.loop.next_commands()
+
+
+def test_a_model_that_is_not_served_is_not_waited_for(harness: Harness) -> None:
+    harness.limits = [ClaimLimits(queue=QUEUE, claims=0)]
+    assert harness.loop.next_commands() == []
+    assert not harness.loop.claim_finished()
+
+
+def test_a_queue_fills_for_as_long_as_its_limits_say(harness: Harness) -> None:
+    harness.limits = [ClaimLimits(queue=QUEUE, jobs=8, wait=0.5)]
+    full_only = 3  # the fourth of the arguments of a queue
+
+    def sent() -> Any:
+        command = harness.loop.next_commands()[-1]
+        keys = int(command[2])
+        return command[3 + keys + 6 + full_only]
+
+    assert sent() == 1
+    harness.answer([0, [1], 0])  # jobs wait, fewer than 8
+    assert harness.wakes_after == [0.5]
+    harness.loop.wake()
+    harness.clock.advance(0.4)
+    assert sent() == 1
+    harness.answer([0, [1], 0])
+    assert harness.wakes_after == [0.5]  # counted from the first job
+    harness.loop.wake()
+    harness.clock.advance(0.1)
+    assert sent() == 0
+    harness.answer([1, [1, 2], [b"a", b"b"], 0, 0])
+    assert sent() == 1  # the next batch fills anew
+
+
+def test_no_lease_is_parked_where_redis_cannot_end_a_wait(harness: Harness) -> None:
+    harness.loop.connected(QueueNotifications(0, 8))
+    harness.loop.watch([QUEUE])
+    harness.claim_job()
+    harness.claim_job()
+    harness.claim(NOTHING)
+    command = harness.loop.next_commands()[-1]
+    keys = int(command[2])
+    assert command[3 + keys + 3] == ""  # the member to park
+
+
+def test_limits_are_passed_on_unchanged_but_for_filling(harness: Harness) -> None:
+    limits = ClaimLimits(queue=QUEUE, jobs=5, bytes=1000, leased=False)
+    harness.limits = [limits, msgspec.structs.replace(limits, queue="predict.fraud", leased=True)]
+    command = harness.loop.next_commands()[-1]
+    keys = int(command[2])
+    assert list(command[3 + keys + 6 :]) == [QUEUE, 5, 1000, 0, 0, "predict.fraud", 5, 1000, 0, 1]
