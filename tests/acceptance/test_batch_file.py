@@ -23,12 +23,12 @@ from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.command import headrace
-from tests.support.stock_worker import publish_stock_contract, running
+from tests.support.stock_worker import publish_stock_contract, start_stock_worker
 
 
 @pytest.fixture(scope="module")
 def _worker(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with running(redis_server.url, tmp_path_factory.mktemp("worker") / "log"):
+    with start_stock_worker(redis_server.url, tmp_path_factory.mktemp("worker") / "log"):
         yield
 
 
@@ -294,7 +294,7 @@ def test_a_batch_survives_outages_of_redis_while_it_submits_and_while_it_waits(t
             time.sleep(0.02)
         server.kill()
         server.start()
-        with running(server.url, tmp_path / "log"):
+        with start_stock_worker(server.url, tmp_path / "log"):
             batch.join(60)
     assert [row.prediction for row in predicted] == [2 * number for number in range(200)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stock_worker import publish_stock_contract, running
+from tests.support.stock_worker import publish_stock_contract, start_stock_worker
 
 _PROGRAM = """
 import resource, sys
@@ -59,7 +59,7 @@ def measure_peak(rows: int, url: str, folder: Path) -> float:
 @pytest.mark.timeout(600)
 def test_memory_stays_under_150_mb_and_does_not_grow_with_the_rows(redis_url, tmp_path):
     publish_stock_contract(redis_url)
-    with running(redis_url, tmp_path / "log"):
+    with start_stock_worker(redis_url, tmp_path / "log"):
         small, large = (measure_peak(rows, redis_url, tmp_path) for rows in (100_000, 300_000))
     assert small < 150
     assert large < small + 10

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from headrace.wire.keys import Keys
-from tests.support.stock_worker import publish_stock_contract, running
+from tests.support.stock_worker import publish_stock_contract, start_stock_worker
 from tests.support.terminal import Terminal
 
 
@@ -31,7 +31,7 @@ def test_the_bar_is_drawn_on_one_line_and_a_summary_remains(url, tmp_path):
     source, target = write_people(tmp_path / "in.csv", 4000), tmp_path / "out.csv"
     source.write_text(source.read_text() + "x,slow\n1,slow\n")
     with (
-        running(url, tmp_path / "log"),
+        start_stock_worker(url, tmp_path / "log"),
         Terminal("batch", "churn", str(source), "-o", str(target), "--url", url, "--in-flight", "2") as terminal,
     ):
         screen = terminal.read()
@@ -97,7 +97,7 @@ def test_ctrl_c_while_waiting_for_a_result_exits_130_in_one_line(url):
 def test_rows_on_the_terminal_are_not_mixed_with_a_bar(url, tmp_path):
     source = write_people(tmp_path / "in.csv", 3)
     with (
-        running(url, tmp_path / "log"),
+        start_stock_worker(url, tmp_path / "log"),
         Terminal("batch", "churn", str(source), "-o", "-", "--format", "csv", "--url", url) as terminal,
     ):
         screen = terminal.read()

@@ -10,14 +10,14 @@ import redis
 
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.command import headrace
-from tests.support.stock_worker import publish_stock_contract, running
+from tests.support.stock_worker import publish_stock_contract, start_stock_worker
 
 GOLD = '{"age": 41, "plan": "gold"}'
 
 
 @pytest.fixture(scope="module")
 def _worker(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with running(redis_server.url, tmp_path_factory.mktemp("worker") / "log"):
+    with start_stock_worker(redis_server.url, tmp_path_factory.mktemp("worker") / "log"):
         yield
 
 

@@ -40,18 +40,18 @@ def test_a_terminal_shows_rates_workers_and_failures_until_ctrl_c(url: str):
                 job.result(timeout=20)
             client.submit("obedient", hostile_models.instance("raise")).outcome(timeout=20)
         terminal.read("ValueError")
-        screen = terminal.shown.rsplit("\x1b[H", 1)[-1]
+        screen = terminal.output.rsplit("\x1b[H", 1)[-1]
         assert "obedient" in screen
-        assert "1 dead letter" in terminal.shown
-        assert "\x1b[?1049h" in terminal.shown
+        assert "1 dead letter" in terminal.output
+        assert "\x1b[?1049h" in terminal.output
         terminal.type(b"\x03")
         terminal.read()
         assert terminal.process.wait(10) == 0
     finally:
         terminal.process.kill()
         terminal.process.wait()
-    assert terminal.shown.rstrip().endswith("\x1b[?1049l")
-    assert "Traceback" not in terminal.shown
+    assert terminal.output.rstrip().endswith("\x1b[?1049l")
+    assert "Traceback" not in terminal.output
 
 
 def test_one_page_as_json_has_queues_and_workers(url: str):

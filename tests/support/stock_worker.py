@@ -68,7 +68,7 @@ def publish_stock_contract(url: str) -> None:
 
 
 @contextlib.contextmanager
-def running(url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def start_stock_worker(url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start the worker as a process, and wait until it is ready."""
     with log.open("wb") as output:
         process = subprocess.Popen(

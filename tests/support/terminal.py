@@ -30,7 +30,7 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # Ctrl-C needs it
         )
         os.close(terminal)
-        self.shown = ""
+        self.output = ""
 
     def type(self, keys: bytes) -> None:
         """Type keys on the terminal."""
@@ -39,8 +39,8 @@ class Terminal:
     def read(self, until: str | None = None, seconds: float = 30) -> str:
         """Return everything shown so far, once a text is shown or, for None, the process has ended."""
         deadline = time.monotonic() + seconds
-        while until is None or until not in self.shown:
-            assert time.monotonic() < deadline, self.shown
+        while until is None or until not in self.output:
+            assert time.monotonic() < deadline, self.output
             if not select.select([self._controller], [], [], 0.1)[0]:
                 continue
             try:
@@ -48,10 +48,10 @@ class Terminal:
             except OSError:  # on Linux, the error of a terminal that the process has closed
                 output = b""
             if not output:
-                assert until is None, self.shown
+                assert until is None, self.output
                 break
-            self.shown += output.decode()
-        return self.shown
+            self.output += output.decode()
+        return self.output
 
     def __enter__(self) -> Terminal:
         return self

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.batch.reader import Row, row_error
+from headrace.batch.reader import Row, to_row_error
 from headrace.catalog.contract import Contract
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 
@@ -70,7 +70,7 @@ def _describe_error(contract: Contract, outcome: Outcome, submitted: int) -> str
         case Success(prediction=prediction):
             return f"the job returned {len(prediction.predictions)} predictions for {submitted} instances"
         case Failure():
-            return f"{outcome.reason}: {outcome.error}: {row_error(contract, outcome.message)}"
+            return f"{outcome.reason}: {outcome.error}: {to_row_error(contract, outcome.message)}"
         case Expired():
             return "the job expired: it was not started before its deadline"
         case Cancelled():

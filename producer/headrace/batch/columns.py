@@ -51,7 +51,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
         values = [read(cells[index]) for index, read in self.readers]
         if self.names is not None:
             return dict(zip(self.names, values, strict=True))
-        return _nested(values, self.shape) if self.shape else values[0]
+        return _nest(values, self.shape) if self.shape else values[0]
 
 
 def match_columns(contract: Contract, header: Sequence[str], column_names: Sequence[str] = ()) -> Columns:
@@ -72,11 +72,11 @@ def match_columns(contract: Contract, header: Sequence[str], column_names: Seque
                     f"{contract.model}@{contract.version} takes named features, which are matched by name; "
                     "--column is for models that take lists or texts"
                 )
-            return _named_columns(f"that {contract.model}@{contract.version} takes", features, header)
+            return _match_named(f"that {contract.model}@{contract.version} takes", features, header)
         case Array() as array:
-            return _array_columns(contract, array, header, column_names)
+            return _match_array(contract, array, header, column_names)
         case Text():
-            return _text_column(contract, header, column_names)
+            return _match_text(contract, header, column_names)
 
 
 def _check_unique(header: Sequence[str]) -> None:
@@ -89,20 +89,18 @@ def _check_unique(header: Sequence[str]) -> None:
         numbers[name] = number
 
 
-def _named_columns(role: str, features: Sequence[Feature], header: Sequence[str]) -> Columns:
+def _match_named(role: str, features: Sequence[Feature], header: Sequence[str]) -> Columns:
     indexes = {name: index for index, name in enumerate(header)}
     missing = [feature.name for feature in features if feature.name not in indexes]
     if missing:
         raise InvalidInput(_describe_missing(role, missing, header))
     return Columns(
-        readers=tuple((indexes[feature.name], cell_reader(feature)) for feature in features),
+        readers=tuple((indexes[feature.name], make_cell_reader(feature)) for feature in features),
         names=tuple(feature.name for feature in features),
     )
 
 
-def _array_columns(
-    contract: Contract, array: Array, header: Sequence[str], column_names: Sequence[str]
-) -> Columns:
+def _match_array(contract: Contract, array: Array, header: Sequence[str], column_names: Sequence[str]) -> Columns:
     indexes = [list(header).index(name) for name in column_names] or list(range(len(header)))
     expected = prod(array.shape)
     title = f"{contract.model}@{contract.version}"
@@ -115,11 +113,11 @@ def _array_columns(
         raise InvalidInput(
             "the first line holds values, and a CSV begins with a line of column names; put one before it"
         )
-    read = cell_reader(Feature(name="", kind=array.kind, nullable=array.nullable))
+    read = make_cell_reader(Feature(name="", kind=array.kind, nullable=array.nullable))
     return Columns(readers=tuple((index, read) for index in indexes), shape=array.shape)
 
 
-def _text_column(contract: Contract, header: Sequence[str], column_names: Sequence[str]) -> Columns:
+def _match_text(contract: Contract, header: Sequence[str], column_names: Sequence[str]) -> Columns:
     names = list(column_names) or [name for name in header if name == "text"] or list(header)
     if len(names) != 1:
         raise InvalidInput(
@@ -139,14 +137,14 @@ def _looks_like_values(header: Sequence[str]) -> bool:
 
 def _describe_missing(role: str, missing: Sequence[str], header: Sequence[str]) -> str:
     """Return the message about missing columns. `role` follows the word column: `named by --column`."""
-    names = ", ".join(_with_suggestion(name, header) for name in missing[:10])
+    names = ", ".join(_add_suggestion(name, header) for name in missing[:10])
     omitted = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
     columns = "a column" if len(missing) == 1 else f"{len(missing)} columns"
     present = ", ".join(_quote(name) for name in header[:20]) + (", ..." if len(header) > 20 else "")
     return f"the file lacks {columns} {role}: {names}{omitted}; it has {present}"
 
 
-def _with_suggestion(name: str, header: Sequence[str]) -> str:
+def _add_suggestion(name: str, header: Sequence[str]) -> str:
     by_lower_case = {column[:64].strip().lower(): column for column in header}
     nearest = nearest_name(name.lower(), by_lower_case)
     return f"{_quote(name)} (did you mean {_quote(by_lower_case[nearest])}?)" if nearest else _quote(name)
@@ -156,17 +154,17 @@ def _quote(name: str) -> str:
     return repr(name if len(name) <= 64 else name[:60] + "...")
 
 
-def _nested(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+def _nest(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
     if len(shape) == 1:
         return values
     step = prod(shape[1:])
-    return [_nested(values[start : start + step], shape[1:]) for start in range(0, len(values), step)]
+    return [_nest(values[start : start + step], shape[1:]) for start in range(0, len(values), step)]
 
 
-def cell_reader(feature: Feature) -> CellReader:
+def make_cell_reader(feature: Feature) -> CellReader:
     """Return the function that reads a cell of a feature: from text to a number, boolean, string or None."""
     if feature.kind == "category" and feature.categories is not None:
-        return _category_reader(feature.categories)
+        return _make_category_reader(feature.categories)
     if feature.kind in {"string", "category"}:
         # Where no value may be missing, "NA" can only be a name or a country.
         return _read_nullable if feature.nullable else _read_string
@@ -201,7 +199,7 @@ def _read_nullable(text: str) -> Any:
     return None if text.strip() in _MISSING_TEXTS else text
 
 
-def _category_reader(categories: tuple[str | int | float | bool, ...]) -> CellReader:
+def _make_category_reader(categories: tuple[str | int | float | bool, ...]) -> CellReader:
     by_text: dict[str, Any] = {}
     for category in categories:
         by_text.setdefault(str(category), category)

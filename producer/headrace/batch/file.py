@@ -14,7 +14,7 @@ import msgspec
 from headrace.batch.blocks import PredictedRow
 from headrace.batch.job_window import JobWindow
 from headrace.batch.progress import Progress
-from headrace.batch.reader import Format, Row, Table, checked_row, format_of, open_source, read_table
+from headrace.batch.reader import Format, Row, Table, check_row, choose_format, open_source, read_table
 from headrace.batch.writers import (
     ERROR,
     PREDICTION,
@@ -22,8 +22,8 @@ from headrace.batch.writers import (
     JsonWriter,
     Writer,
     check_target,
+    name_prediction_columns,
     open_target,
-    prediction_columns,
 )
 from headrace.catalog.contract import Contract, Named
 from headrace.catalog.validation import check_method
@@ -82,7 +82,7 @@ def predict_rows(
         deadline=None if timeout is None else time.monotonic() + timeout,
     )
     return window.predict(
-        checked_row(contract, Row(line=number, values={}, instance=instance))
+        check_row(contract, Row(line=number, values={}, instance=instance))
         for number, instance in enumerate(instances, start=1)
     )
 
@@ -119,7 +119,7 @@ def predict_file(
     source, target = str(source), str(target)
     contract = client.contract(model, version)
     checked_method = check_method(contract, method)
-    source_format, target_format = format_of(source, format), format_of(target, format)
+    source_format, target_format = choose_format(source, format), choose_format(target, format)
     check_target(target, source, force=force)
     if delimiter is None and source.lower().endswith(".tsv"):
         delimiter = "\t"
@@ -143,7 +143,7 @@ def predict_file(
     to_csv = target_format == "csv"
     predictions: Sequence[str] = (PREDICTION,)
     if to_csv:
-        predictions = prediction_columns(checked_method, contract.methods[checked_method])
+        predictions = name_prediction_columns(checked_method, contract.methods[checked_method])
     with open_source(source) as file:
         table = read_table(file, source_format, contract, name=source, delimiter=delimiter, column_names=columns)
         output_columns, rows = _prepare_output(table, contract, (*predictions, ERROR), same_columns=to_csv)
@@ -191,7 +191,7 @@ def _prepare_output(
         first = next(rows, None)
         if first is not None:
             rows = itertools.chain([first], rows)
-        columns = tuple(first.values) if first and first.values else _feature_names(contract)
+        columns = tuple(first.values) if first and first.values else _list_features(contract)
         columns = tuple(name for name in columns if name not in added)
     return columns, (_check_keys(row, columns if same_columns else None, added) for row in rows)
 
@@ -208,7 +208,7 @@ def _check_keys(row: Row, columns: Sequence[str] | None, added: Sequence[str]) -
     return row
 
 
-def _feature_names(contract: Contract) -> tuple[str, ...]:
+def _list_features(contract: Contract) -> tuple[str, ...]:
     if isinstance(contract.input, Named):
         return tuple(feature.name for feature in contract.input.features)
     return ("instance",)

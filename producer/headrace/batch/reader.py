@@ -57,7 +57,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     rows: Iterator[Row]
 
 
-def format_of(path: str, default: Format | None) -> Format:
+def choose_format(path: str, default: Format | None) -> Format:
     """Return the format of a path's ending, else the default. Raises InvalidInput if there is neither."""
     ending = Path(path).suffix.lower()
     if ending in ENDINGS:
@@ -89,7 +89,7 @@ def read_table(
     """
     lines = _Lines(file, name)
     if file_format == "jsonl":
-        return Table(columns=None, delimiter=",", rows=_json_rows(lines, contract, column_names))
+        return Table(columns=None, delimiter=",", rows=_read_json_rows(lines, contract, column_names))
     return _read_csv(lines, contract, delimiter, column_names)
 
 
@@ -147,7 +147,7 @@ def _read_csv(lines: _Lines, contract: Contract, delimiter: str | None, column_n
     return Table(
         columns=tuple(header),
         delimiter=delimiter,
-        rows=_csv_rows(reader, lines, header, columns, contract),
+        rows=_read_csv_rows(reader, lines, header, columns, contract),
     )
 
 
@@ -172,7 +172,7 @@ def _next_cells(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
         ) from None
 
 
-def _csv_rows(
+def _read_csv_rows(
     reader: Iterator[list[str]], lines: _Lines, header: list[str], columns: Columns, contract: Contract
 ) -> Iterator[Row]:
     width = len(header)
@@ -194,24 +194,24 @@ def _csv_rows(
             message = f"the row has {len(cells)} cells, and the file {width} columns"
             yield Row(values=values, error=message, **position)
         else:
-            yield checked_row(contract, Row(values=values, instance=columns.instance(cells), **position))
+            yield check_row(contract, Row(values=values, instance=columns.instance(cells), **position))
 
 
-def checked_row(contract: Contract, row: Row) -> Row:
+def check_row(contract: Contract, row: Row) -> Row:
     """Return the row with its instance as it will be sent, or with the error of the check."""
     try:
         (instance,) = check_instances(contract, [row.instance])
     except InvalidInput as error:
-        return msgspec.structs.replace(row, instance=None, error=row_error(contract, str(error)))
+        return msgspec.structs.replace(row, instance=None, error=to_row_error(contract, str(error)))
     return row if instance is row.instance else msgspec.structs.replace(row, instance=instance)
 
 
-def row_error(contract: Contract, message: str) -> str:
+def to_row_error(contract: Contract, message: str) -> str:
     """Return the error of a job of one instance as the error of its row: without model and instance number."""
     return message.removeprefix(f"{contract.model}@{contract.version}: ").replace("instance 0: ", "")
 
 
-def _json_rows(lines: _Lines, contract: Contract, key_names: Sequence[str]) -> Iterator[Row]:
+def _read_json_rows(lines: _Lines, contract: Contract, key_names: Sequence[str]) -> Iterator[Row]:
     for text in lines:
         if not text.strip():
             continue
@@ -227,7 +227,7 @@ def _json_rows(lines: _Lines, contract: Contract, key_names: Sequence[str]) -> I
         except InvalidInput as error:
             yield Row(values=values, error=str(error), **position)
         else:
-            yield checked_row(contract, Row(values=values, instance=instance, **position))
+            yield check_row(contract, Row(values=values, instance=instance, **position))
 
 
 def _decode_json(text: str) -> Any:

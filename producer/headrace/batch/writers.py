@@ -38,15 +38,19 @@ class Writer(Protocol):
         """Write buffered rows to the file."""
 
 
-def prediction_columns(method: str, output: Output) -> tuple[str, ...]:
+def name_prediction_columns(method: str, output: Output) -> tuple[str, ...]:
     """Return the columns of a prediction in a CSV: one for each value, named by its class if it has one."""
     if len(output.shape) != 1:
         return (PREDICTION,)  # a single value, or a nested list that is written as JSON
     names: list[Any] = list(range(output.shape[0]))
     # The classes name the columns of predict_proba and similar methods, not the outputs of `predict`.
-    if output.classes is not None and method != "predict" and len(set(map(_text, output.classes))) == len(names):
+    if (
+        output.classes is not None
+        and method != "predict"
+        and len(set(map(_to_text, output.classes))) == len(names)
+    ):
         names = list(output.classes)
-    return tuple(f"{PREDICTION}_{_text(name)}" for name in names)
+    return tuple(f"{PREDICTION}_{_to_text(name)}" for name in names)
 
 
 class CsvWriter:
@@ -64,13 +68,13 @@ class CsvWriter:
 
     def write(self, predicted: PredictedRow) -> None:
         """Write a row."""
-        cells = [_text(predicted.row.values.get(column)) for column in self._columns]
+        cells = [_to_text(predicted.row.values.get(column)) for column in self._columns]
         if predicted.error is not None:
-            cells += [""] * self._prediction_count + [_error_with_line(predicted)]
+            cells += [""] * self._prediction_count + [_format_error(predicted)]
         elif self._prediction_count == 1:
-            cells += [_text(_unwrap(predicted.prediction)), ""]
+            cells += [_to_text(_unwrap(predicted.prediction)), ""]
         else:
-            cells += [*map(_text, predicted.prediction), ""]
+            cells += [*map(_to_text, predicted.prediction), ""]
         self._csv.writerow(cells)
         if self._buffer.tell() > _BUFFER_CHARACTERS:
             self._write_buffer()
@@ -98,7 +102,7 @@ class JsonWriter:
         if isinstance(predicted.row.instance, dict):
             line.update(predicted.row.instance)
         line[PREDICTION] = predicted.prediction
-        line[ERROR] = None if predicted.error is None else _error_with_line(predicted)
+        line[ERROR] = None if predicted.error is None else _format_error(predicted)
         self._file.write(msgspec.json.encode(line) + b"\n")
 
     def flush(self) -> None:
@@ -106,7 +110,7 @@ class JsonWriter:
         self._file.flush()
 
 
-def _error_with_line(predicted: PredictedRow) -> str:
+def _format_error(predicted: PredictedRow) -> str:
     return f"line {predicted.row.line}: {predicted.error}"
 
 
@@ -115,7 +119,7 @@ def _unwrap(prediction: Any) -> Any:
     return prediction[0] if isinstance(prediction, list) and len(prediction) == 1 else prediction
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     match value:
         case str():
             return value

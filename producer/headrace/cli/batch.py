@@ -91,7 +91,7 @@ def batch(
     delimiter = _DELIMITER_NAMES.get(delimiter or "", delimiter)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0 '):
         raise click.UsageError("--delimiter is one character, or `tab`", ctx)
-    meter = ProgressMeter(sys.stderr, size=_file_size(source), terminal=_has_terminal(target))
+    meter = ProgressMeter(sys.stderr, size=_get_file_size(source), terminal=_has_terminal(target))
     signal.signal(signal.SIGTERM, _exit_on_signal)
     with options.open_client(url) as client:
         try:
@@ -136,7 +136,7 @@ def _exit_on_signal(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _file_size(source: str) -> int | None:
+def _get_file_size(source: str) -> int | None:
     path = Path(source)
     return path.stat().st_size if source != "-" and path.is_file() else None
 

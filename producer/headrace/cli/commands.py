@@ -54,13 +54,13 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         """Return the names of all installed commands."""
-        return sorted({*_CLIENT_COMMANDS, *_entry_points()})
+        return sorted({*_CLIENT_COMMANDS, *_load_entry_points()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's
         """Import a command; None for an unknown name."""
         if cmd_name in _CLIENT_COMMANDS:
             return _check_command(getattr(import_module(f"headrace.cli.{cmd_name}"), cmd_name))
-        if entry := _entry_points().get(cmd_name):
+        if entry := _load_entry_points().get(cmd_name):
             return _check_command(entry.load())
         if cmd_name in _WORKER_COMMANDS:
             raise HeadraceError(f"`headrace {cmd_name}` comes with the worker: pip install headrace-worker")
@@ -79,9 +79,9 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands. Commands in the tables are not imported for it."""
         help_lines = {**_CLIENT_COMMANDS, **_WORKER_COMMANDS}
-        entries = _entry_points()
+        entries = _load_entry_points()
         rows = [
-            (name, help_lines[name] if name in help_lines else f"(from {_distribution(entries[name])})")
+            (name, help_lines[name] if name in help_lines else f"(from {_name_distribution(entries[name])})")
             for name in self.list_commands(ctx)
         ]
         with formatter.section("Commands"):
@@ -124,13 +124,13 @@ def _check_command(command: Any) -> click.Command:
     return command
 
 
-def _entry_points() -> dict[str, EntryPoint]:
+def _load_entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group="headrace.commands")}
 
 
-def _distribution(entry: EntryPoint) -> str:
+def _name_distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist else entry.value
 
 

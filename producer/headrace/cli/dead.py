@@ -36,7 +36,7 @@ def dead() -> None:
     """
 
 
-def _filter_options(command: F) -> F:
+def _add_filter_options(command: F) -> F:
     """Add the options of the filter to a command."""
     for option in (
         click.option("--newer-than", type=options.AGE, metavar="AGE", help="Letters of at most this age."),
@@ -61,7 +61,7 @@ _dry_run_option = click.option("--dry-run", is_flag=True, help="Print how many l
 
 
 @dead.command("list")
-@_filter_options
+@_add_filter_options
 @click.option("--all", "ungrouped", is_flag=True, help="Print a line for each letter.")
 @options.as_json
 @options.url
@@ -90,11 +90,11 @@ def list_(*, ungrouped: bool, as_json: bool, url: str | None, **conditions: Any)
             for group in groups if as_json else ():
                 options.print_json(group)
     if matching:
-        click.echo(_count(matching), err=True)
+        click.echo(_format_count(matching), err=True)
     else:
         click.echo("no dead letter matches" if stored.letters else "no dead letters", err=True)
     if stored.dropped:
-        click.echo(f"{_count(stored.dropped)} dropped so far, by the limits of number and age", err=True)
+        click.echo(f"{_format_count(stored.dropped)} dropped so far, by the limits of number and age", err=True)
 
 
 @dead.command()
@@ -122,7 +122,7 @@ def show(ids: tuple[str, ...], *, payload: bool, as_json: bool, url: str | None)
 
 @dead.command()
 @_ids_argument
-@_filter_options
+@_add_filter_options
 @_every_option
 @click.option("--version", metavar="N", help="Version of the model to run; default: the version each job names.")
 @click.option("--rate", type=float, metavar="N", help="Replay at most N letters a second.")
@@ -166,7 +166,7 @@ def replay(
 
 @dead.command()
 @_ids_argument
-@_filter_options
+@_add_filter_options
 @_every_option
 @_dry_run_option
 @_yes_option
@@ -203,7 +203,7 @@ def purge(
 
 @dead.command()
 @_ids_argument
-@_filter_options
+@_add_filter_options
 @click.option(
     "-o", "--output", "target", metavar="OUT", default="-", help="The file to write; default: standard output."
 )
@@ -228,7 +228,7 @@ def export(
             file.write(msgspec.json.encode(letter) + b"\n")
             missing.pop(letter.id, None)
             exported += 1
-    click.echo(f"{_count(exported)} exported" if exported else "no dead letter matches", err=True)
+    click.echo(f"{_format_count(exported)} exported" if exported else "no dead letter matches", err=True)
     _report_missing(ctx, tuple(missing))
 
 
@@ -257,14 +257,14 @@ def _run(
         nonlocal done
         done = result.done
         if status_line.elapsed_if_due() is not None:
-            status_line.show(lambda width: f"{_count(done)} {verb}"[:width])
+            status_line.show(lambda width: f"{_format_count(done)} {verb}"[:width])
 
     try:
         result = action(conditions, every, show_progress)
     except BaseException:
         status_line.close()
         if done:
-            click.echo(f"stopped: {_count(done)} {verb}", err=True)
+            click.echo(f"stopped: {_format_count(done)} {verb}", err=True)
         raise
     status_line.close()
     return result
@@ -283,7 +283,7 @@ def _confirm(
     groups = letters.groups(**conditions)
     if not groups:
         return conditions
-    count = _count(sum(group.count for group in groups))
+    count = _format_count(sum(group.count for group in groups))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(f"{count} would be {verb}; without a terminal to confirm on, pass --yes", ctx)
     for line in dead_letter_format.format_groups(groups):
@@ -312,7 +312,7 @@ def _print_result(ctx: click.Context, result: BulkResult, verb: str, *, as_json:
 
 def _report_missing(ctx: click.Context, missing: Sequence[str]) -> None:
     for letter_id in missing:
-        click.echo(f"there is no dead letter {options.printable(letter_id)}", err=True)
+        click.echo(f"there is no dead letter {options.escape_unprintable(letter_id)}", err=True)
     if missing:
         ctx.exit(ERROR)
 
@@ -324,5 +324,5 @@ def _to_filter(ids: Sequence[str], conditions: dict[str, Any]) -> DeadLetterFilt
     return cast("DeadLetterFilter", {"ids": ids or None, **conditions})
 
 
-def _count(letters: int) -> str:
+def _format_count(letters: int) -> str:
     return plural(letters, "dead letter")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from headrace.cli import options
-from headrace.cli.options import printable
+from headrace.cli.options import escape_unprintable
 from headrace.dead_letters.bulk import BulkResult
 from headrace.dead_letters.filter import from_unix_ms
 from headrace.dead_letters.groups import DeadLetterGroup
@@ -29,29 +29,29 @@ def format_groups(groups: Sequence[DeadLetterGroup]) -> list[str]:
     """Return a table with a line for each group."""
     rows = [["COUNT", "MODEL", "REASON", "ERROR", "OLDEST", "NEWEST", "EXAMPLE", "MESSAGE"]]
     for group in groups:
-        message = printable(group.message)
+        message = escape_unprintable(group.message)
         if len(message) > _MESSAGE_CHARACTERS:
             message = f"{message[: _MESSAGE_CHARACTERS - 4]} ..."
         rows.append(
             [
                 f"{group.count:,}",
-                printable(_format_model(group)),
+                escape_unprintable(_format_model(group)),
                 group.reason,
-                printable(group.error),
+                escape_unprintable(group.error),
                 _format_time(group.oldest_ms),
                 _format_time(group.newest_ms),
-                printable(group.example),
+                escape_unprintable(group.example),
                 message,
             ]
         )
-    return options.table(rows, right={0})
+    return options.format_table(rows, right={0})
 
 
 def format_line(letter: DeadLetter) -> str:
     """Return a letter as one line: id, moment, model, reason and error, separated by tabs."""
-    error = printable(f"{letter.error}: {letter.message}")
-    model = printable(_format_model(letter))
-    return "\t".join([printable(letter.id), _format_time(letter.died_ms), model, letter.reason, error])
+    error = escape_unprintable(f"{letter.error}: {letter.message}")
+    model = escape_unprintable(_format_model(letter))
+    return "\t".join([escape_unprintable(letter.id), _format_time(letter.died_ms), model, letter.reason, error])
 
 
 def format_letter(letter: DeadLetterWithMessage, *, payload: bool) -> Iterator[str]:
@@ -60,22 +60,23 @@ def format_letter(letter: DeadLetterWithMessage, *, payload: bool) -> Iterator[s
     With `payload`, the last lines are the instances of its job, or the first bytes of a message that is not a job.
     """
     instances = "" if letter.instances is None else f", {plural(letter.instances, 'instance')}"
-    yield f"letter     {printable(letter.id)}"
-    yield f"died       {_format_time(letter.died_ms)} on {printable(letter.worker) or 'an unknown worker'}"
+    yield f"letter     {escape_unprintable(letter.id)}"
+    worker = escape_unprintable(letter.worker) or "an unknown worker"
+    yield f"died       {_format_time(letter.died_ms)} on {worker}"
     yield (
-        f"job        {printable(_format_model(letter))}{instances}, "
-        f"from {printable(letter.queue) or 'an unknown queue'}"
+        f"job        {escape_unprintable(_format_model(letter))}{instances}, "
+        f"from {escape_unprintable(letter.queue) or 'an unknown queue'}"
     )
     yield f"reason     {letter.reason}"
-    yield f"error      {printable(f'{letter.module}.{letter.error}: {letter.message}')}"
+    yield f"error      {escape_unprintable(f'{letter.module}.{letter.error}: {letter.message}')}"
     yield f"message    {len(letter.payload):,} bytes"
     for name, value in (letter.metadata or {}).items():
-        yield f"metadata   {printable(f'{name}={value}')}"
+        yield f"metadata   {escape_unprintable(f'{name}={value}')}"
     for attempt in letter.attempts:
-        yield f"attempt    {printable(_format_attempt(attempt))}"
+        yield f"attempt    {escape_unprintable(_format_attempt(attempt))}"
     if letter.traceback is not None:
         yield "traceback"
-        yield from (f"  {printable(line)}" for line in letter.traceback.splitlines())
+        yield from (f"  {escape_unprintable(line)}" for line in letter.traceback.splitlines())
     if payload:
         yield from _format_payload(letter)
 
@@ -93,21 +94,19 @@ def to_json_object(letter: DeadLetterWithMessage, *, payload: bool) -> dict[str,
 
 def format_result(result: BulkResult, verb: str) -> Iterator[str]:
     """Yield the result of a replay or purge as lines; `verb` is `replayed`, `would be purged` and the like."""
-    yield f"{_count(result.done)} {verb}"
+    yield f"{_format_count(result.done)} {verb}"
     if result.malformed:
-        yield (
-            f"{_count(result.malformed)} left in place: their bytes are not a job; correct the program that sends "
-            "them, then purge them"
-        )
+        count = _format_count(result.malformed)
+        yield (f"{count} left in place: their bytes are not a job; correct their sender, then purge them")
     if result.id_in_use:
-        yield f"{_count(result.id_in_use)} left in place: the id has another outcome, or another job under way"
+        count = _format_count(result.id_in_use)
+        yield f"{count} left in place: the id has another outcome, or another job under way"
     if result.already_handled:
-        yield (
-            f"{_count(result.already_handled)} skipped: replayed or purged meanwhile, or replaced by a newer one"
-        )
+        count = _format_count(result.already_handled)
+        yield f"{count} skipped: replayed or purged meanwhile, or replaced by a newer one"
 
 
-def _count(letters: int) -> str:
+def _format_count(letters: int) -> str:
     return plural(letters, "dead letter")
 
 
@@ -136,7 +135,7 @@ def _format_payload(letter: DeadLetterWithMessage) -> Iterator[str]:
         yield f"  {letter.payload[:_PAYLOAD_BYTES]!r}"
         return
     yield f"payload ({plural(len(instances), 'instance')})"
-    yield from (f"  {printable(msgspec.json.encode(instance).decode())}" for instance in instances)
+    yield from (f"  {escape_unprintable(msgspec.json.encode(instance).decode())}" for instance in instances)
 
 
 def _read_instances(letter: DeadLetterWithMessage) -> Sequence[Any] | None:

@@ -47,7 +47,7 @@ def doctor(ctx: click.Context, /, *, as_json: bool, flower_url: str | None, url:
             "CONFIG SET lasts until Redis restarts: keep it with CONFIG REWRITE, or write it into redis.conf",
             err=True,
         )
-    click.echo(_summary(errors, len(findings) - errors), err=True)
+    click.echo(_summarise(errors, len(findings) - errors), err=True)
     if errors:
         ctx.exit(ERROR)
 
@@ -89,7 +89,7 @@ def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[st
                 yield entry.name, finding
 
 
-def _summary(errors: int, others: int) -> str:
+def _summarise(errors: int, others: int) -> str:
     if errors:
         return f"{plural(errors, 'error')} found: a guarantee does not hold"
     return "no errors found" + (f"; see the {plural(others, 'finding')} above" if others else "")

@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.cli import options
 from headrace.cli.commands import ERROR
-from headrace.cli.options import printable
+from headrace.cli.options import escape_unprintable
 
 if TYPE_CHECKING:
     from headrace.inspection.timeline import Step, Timeline
@@ -46,10 +46,11 @@ def format_timeline(timeline: Timeline) -> Iterator[str]:
     model = f" of {timeline.model}" if timeline.model else ""
     yield f"job {timeline.job}{model}: {timeline.status}"
     moments = [step.at_ms for step in timeline.steps if step.at_ms is not None]
+    first_ms = moments[0] if moments else 0
     for step in timeline.steps:
-        yield f"  {_format_time(step.at_ms, moments[0] if moments else 0)}  {printable(_format_step(step))}"
+        yield f"  {_format_time(step.at_ms, first_ms)}  {escape_unprintable(_format_step(step))}"
     for name, value in (timeline.metadata or {}).items():
-        yield f"  metadata: {printable(f'{name}={value}')}"
+        yield f"  metadata: {escape_unprintable(f'{name}={value}')}"
     if timeline.note:
         yield f"  {timeline.note}"
 

@@ -94,7 +94,7 @@ def format_prediction(prediction: Any) -> str:
     return prediction if isinstance(prediction, str) else msgspec.json.encode(prediction).decode()
 
 
-def table(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
+def format_table(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
     """Return rows as lines with aligned columns; the columns numbered in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -106,7 +106,7 @@ def table(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[
     ]
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return text from elsewhere for one line of a terminal, with escapes in place of unprintable characters."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text

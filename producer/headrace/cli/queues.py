@@ -33,5 +33,5 @@ def queues(*, as_json: bool, url: str | None) -> None:
     for depth in depths:
         counts = (*depth.by_priority.values(), depth.isolated, depth.waiting, depth.delayed, depth.leased)
         rows.append([depth.queue, depth.model, *map(str, counts)])
-    for line in options.table(rows, right=range(2, len(header))):
+    for line in options.format_table(rows, right=range(2, len(header))):
         options.print_line(line)

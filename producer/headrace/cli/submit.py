@@ -107,12 +107,12 @@ def to_instances(contract: Contract, value: Any) -> list[Any]:
     """
     if not isinstance(value, list):
         return [value]
-    if isinstance(contract.input, Array) and _depth(value) <= len(contract.input.shape):
+    if isinstance(contract.input, Array) and _measure_depth(value) <= len(contract.input.shape):
         return [value]
     return value
 
 
-def _depth(value: Any) -> int:
+def _measure_depth(value: Any) -> int:
     depth = 0
     while isinstance(value, list):
         depth += 1

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from headrace.cli.options import printable
+from headrace.cli.options import escape_unprintable
 from headrace.inspection.queues import QueueDepth
 from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
@@ -38,25 +38,25 @@ class Column(msgspec.Struct, frozen=True):
 def format_overview(overview: Overview, server: str, *, width: int) -> list[str]:
     """Return an overview as lines of at most `width` characters. `server` is the address of Redis."""
     clock = datetime.fromtimestamp(overview.unix_seconds, UTC).strftime("%H:%M:%S UTC")
-    lines = [_cut(f"headrace top  {clock}  {server}", width), *_wrap(_totals(overview), width), ""]
+    lines = [_cut(f"headrace top  {clock}  {server}", width), *_wrap(_format_totals(overview), width), ""]
     activities = None if overview.models is None else {activity.model: activity for activity in overview.models}
-    columns = _queue_columns(overview.queues, overview.oldest_wait_seconds, activities or {})
-    lines += _table(columns, width, "no model has a queue yet: a worker that serves a model publishes it")
+    columns = _make_queue_columns(overview.queues, overview.oldest_wait_seconds, activities or {})
+    lines += _format_table(columns, width, "no model has a queue yet: a worker that serves a model publishes it")
     lines.append("")
     no_workers = "this user may not listen to events" if overview.models is None else "no events from any worker"
-    lines += _table(_worker_columns(overview.workers), width, f"workers: {no_workers}")
+    lines += _format_table(_make_worker_columns(overview.workers), width, f"workers: {no_workers}")
     if overview.errors:
-        header, *errors = _table(_error_columns(overview.errors[:_MAX_ERRORS]), width, "")
+        header, *errors = _format_table(_make_error_columns(overview.errors[:_MAX_ERRORS]), width, "")
         lines += ["", header, *(click.style(line, fg="red") for line in errors)]
     return lines
 
 
 def format_outage(error: str, width: int) -> list[str]:
     """Return the page that is shown while Redis is unavailable, as lines."""
-    return ["headrace top", "", click.style(_cut(printable(error), width), fg="red")]
+    return ["headrace top", "", click.style(_cut(escape_unprintable(error), width), fg="red")]
 
 
-def _totals(overview: Overview) -> list[str]:
+def _format_totals(overview: Overview) -> list[str]:
     totals = []
     if overview.models is not None:
         totals.append(f"{_format_rate(sum(model.succeeded_per_second for model in overview.models))} jobs/s")
@@ -80,7 +80,7 @@ def _wrap(texts: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-def _queue_columns(
+def _make_queue_columns(
     depths: Sequence[QueueDepth], waits: dict[str, float], activities: dict[str, ModelActivity]
 ) -> list[Column]:
     depths = sorted(depths, key=lambda depth: (-depth.waiting - depth.leased, depth.model))
@@ -88,7 +88,7 @@ def _queue_columns(
     oldest = [format_duration(1000 * waits[model]) if model in waits else "-" for model in models]
     active = [activities.get(model) for model in models]
     return [
-        Column("MODEL", [printable(model) for model in models], align_right=False),
+        Column("MODEL", [escape_unprintable(model) for model in models], align_right=False),
         Column("WAITING", [f"{depth.waiting:,}" for depth in depths]),
         Column("OLDEST", oldest, 2),
         Column("LEASED", [f"{depth.leased:,}" for depth in depths], 3),
@@ -102,10 +102,10 @@ def _queue_columns(
     ]
 
 
-def _worker_columns(workers: Sequence[WorkerActivity]) -> list[Column]:
+def _make_worker_columns(workers: Sequence[WorkerActivity]) -> list[Column]:
     heartbeats = [format_duration(1000 * max(0.0, worker.heartbeat_age_seconds)) for worker in workers]
     return [
-        Column("WORKER", [printable(worker.worker) for worker in workers], align_right=False),
+        Column("WORKER", [escape_unprintable(worker.worker) for worker in workers], align_right=False),
         Column("STATE", ["up" if worker.alive else "LOST" for worker in workers], align_right=False),
         Column("CLAIMS", [str(worker.active_claims) for worker in workers], 1),
         Column("JOBS/S", [_format_rate(worker.jobs_per_second) for worker in workers]),
@@ -114,20 +114,20 @@ def _worker_columns(workers: Sequence[WorkerActivity]) -> list[Column]:
     ]
 
 
-def _error_columns(errors: Sequence[ErrorCount]) -> list[Column]:
+def _make_error_columns(errors: Sequence[ErrorCount]) -> list[Column]:
     return [
         Column("FAILED", [f"{error.count:,}" for error in errors]),
-        Column("MODEL", [printable(error.model) or "-" for error in errors], align_right=False),
-        Column("ERROR", [printable(error.error) for error in errors], align_right=False),
+        Column("MODEL", [escape_unprintable(error.model) or "-" for error in errors], align_right=False),
+        Column("ERROR", [escape_unprintable(error.error) for error in errors], align_right=False),
     ]
 
 
-def _table(columns: Sequence[Column], width: int, if_empty: str) -> list[str]:
+def _format_table(columns: Sequence[Column], width: int, if_empty: str) -> list[str]:
     """Return a table of the columns that fit, with a bold header; the line `if_empty` for a table without rows."""
     if not columns[0].cells:
         return [_cut(if_empty, width)]
     shown = list(columns)
-    while _table_width(shown) > width and any(column.drop_order for column in shown):
+    while _measure_width(shown) > width and any(column.drop_order for column in shown):
         shown.remove(max(shown, key=lambda column: column.drop_order))
     lines = []
     for cells in zip(*((column.title, *column.cells) for column in shown), strict=True):
@@ -139,7 +139,7 @@ def _table(columns: Sequence[Column], width: int, if_empty: str) -> list[str]:
     return [click.style(lines[0], bold=True), *lines[1:]]
 
 
-def _table_width(columns: Sequence[Column]) -> int:
+def _measure_width(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns) + 2 * (len(columns) - 1)
 
 

@@ -55,8 +55,8 @@ class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
         `now_ms` is the server's time. Letters that die later do not match: an operation does not meet a letter
         twice whose job it replayed and that failed again.
         """
-        first = 0 if self.newer_than is None else _age_limit_ms(self.newer_than, now_ms)
-        last = now_ms if self.older_than is None else _age_limit_ms(self.older_than, now_ms)
+        first = 0 if self.newer_than is None else _to_unix_ms(self.newer_than, now_ms)
+        last = now_ms if self.older_than is None else _to_unix_ms(self.older_than, now_ms)
         return first, min(last, now_ms)
 
     def matches(self, letter: DeadLetter) -> bool:
@@ -112,7 +112,7 @@ def _parse_age(name: str, value: float | timedelta | datetime | None) -> timedel
     return value
 
 
-def _age_limit_ms(age: timedelta | datetime, now_ms: int) -> int:
+def _to_unix_ms(age: timedelta | datetime, now_ms: int) -> int:
     if isinstance(age, datetime):
         return (age - _EPOCH) // _MILLISECOND
     return now_ms - age // _MILLISECOND

@@ -105,7 +105,7 @@ class DeadLetterOperations:
         replays: list[PreparedReplay] = []
         #: The index in `results` of each replay.
         indexes: list[int] = []
-        replayed_by = _user_and_host()
+        replayed_by = _name_user_and_host()
         for index, (letter, current) in enumerate(zip(letters, stored, strict=False)):
             results.append(LetterResult.ALREADY_HANDLED)
             if current is None or current.died_ms != letter.died_ms:
@@ -145,7 +145,7 @@ def check_version(version: str | None) -> str | None:
     return version
 
 
-def _user_and_host() -> str:
+def _name_user_and_host() -> str:
     """Return `user@host` of this process, for the history of the job."""
     try:
         user = getpass.getuser()

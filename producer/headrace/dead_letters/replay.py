@@ -87,7 +87,7 @@ def _rewrite(message: bytes, job: Job | None, version: str | None, keys: JobKeys
     if job is not None and version is not None:
         args, options, embed = _BODY.decode(_decode_body(fields))
         body = msgspec.json.encode((args, {**options, "version": version}, embed))
-        fields["body"] = base64.b64encode(body).decode() if _has_base64_body(fields) else body.decode()
+        fields["body"] = base64.b64encode(body).decode() if _is_body_base64(fields) else body.decode()
         headers["argsrepr"] = describe_job(job.model, version, len(job.instances))
     if signed is not None and job is not None:
         body_text = msgspec.json.decode(msgspec.json.encode(fields["body"]), type=str)
@@ -129,8 +129,8 @@ class _SignedContent(msgspec.Struct, frozen=True):
 
 def _decode_body(fields: dict[str, Any]) -> bytes:
     body = msgspec.json.decode(fields["body"], type=str)
-    return base64.b64decode(body) if _has_base64_body(fields) else body.encode()
+    return base64.b64decode(body) if _is_body_base64(fields) else body.encode()
 
 
-def _has_base64_body(fields: dict[str, Any]) -> bool:
+def _is_body_base64(fields: dict[str, Any]) -> bool:
     return bool(msgspec.json.decode(fields["properties"]).get("body_encoding") == "base64")

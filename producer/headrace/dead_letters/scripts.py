@@ -191,12 +191,12 @@ def replay_command(keys: Keys, replays: Sequence[PreparedReplay], *, record_ttl:
     arguments: list[Argument] = [record_ttl]
     for replay in replays:
         letter = replay.letter
-        names += [keys.result(letter.id), keys.job(letter.id), _target_list(keys, replay)]
+        names += [keys.result(letter.id), keys.job(letter.id), _choose_list(keys, replay)]
         arguments += (letter.id, letter.died_ms, replay.queued_message, replay.record)
     return _REPLAY(names, arguments)
 
 
-def _target_list(keys: Keys, replay: PreparedReplay) -> str:
+def _choose_list(keys: Keys, replay: PreparedReplay) -> str:
     queue = replay.letter.queue
     if replay.isolated:
         return keys.isolated(queue)

@@ -43,9 +43,17 @@ def check_redis(server: ServerInfo, *, prefix: str = "", by_sentinel: bool = Fal
                 fix="ACL SETUSER <user> +info +config|get",
             )
         ]
-    checks = (_identity, _eviction, _memory, _persistence, _replication, _distance, _unreadable_directives)
+    checks = (
+        _check_identity,
+        _check_eviction,
+        _check_memory,
+        _check_persistence,
+        _check_replication,
+        _check_distance,
+        _check_unreadable_directives,
+    )
     findings = [finding for check in checks for finding in check(server)]
-    findings += _cluster(server, prefix)
+    findings += _check_cluster(server, prefix)
     if by_sentinel and not server.get_number("connected_slaves") and server.is_primary:
         findings.append(
             Finding(
@@ -60,7 +68,7 @@ def check_redis(server: ServerInfo, *, prefix: str = "", by_sentinel: bool = Fal
     return by_severity(findings)
 
 
-def _identity(server: ServerInfo) -> Iterator[Finding]:
+def _check_identity(server: ServerInfo) -> Iterator[Finding]:
     if server.version < _MINIMUM_VERSION:
         yield Finding(
             severity="critical",
@@ -91,7 +99,7 @@ def _identity(server: ServerInfo) -> Iterator[Finding]:
         )
 
 
-def _cluster(server: ServerInfo, prefix: str) -> Iterator[Finding]:
+def _check_cluster(server: ServerInfo, prefix: str) -> Iterator[Finding]:
     if not server.get_number("cluster_enabled"):
         return
     alternative = "use one primary with replicas and Sentinel"
@@ -115,7 +123,7 @@ def _cluster(server: ServerInfo, prefix: str) -> Iterator[Finding]:
     )
 
 
-def _eviction(server: ServerInfo) -> Iterator[Finding]:
+def _check_eviction(server: ServerInfo) -> Iterator[Finding]:
     policy = str(server.info.get("maxmemory_policy", "noeviction"))
     if policy == "noeviction":
         return
@@ -136,13 +144,13 @@ def _eviction(server: ServerInfo) -> Iterator[Finding]:
     )
 
 
-def _memory(server: ServerInfo) -> Iterator[Finding]:
+def _check_memory(server: ServerInfo) -> Iterator[Finding]:
     used, limit, total = (server.get_number(name) for name in ("used_memory", "maxmemory", "total_system_memory"))
     if limit and used >= _NEARLY_FULL * limit:
         yield Finding(
             severity="error" if used >= limit else "warning",
             subject="maxmemory",
-            actual=f"{_megabytes(limit)}, of which {used / limit:.0%} are used",
+            actual=f"{_format_megabytes(limit)}, of which {used / limit:.0%} are used",
             expected="more",
             reason="a Redis without free memory refuses jobs",
             fix=f"run more workers, or CONFIG SET maxmemory {2 * limit}",
@@ -168,9 +176,9 @@ def _memory(server: ServerInfo) -> Iterator[Finding]:
         )
 
 
-def _persistence(server: ServerInfo) -> Iterator[Finding]:
+def _check_persistence(server: ServerInfo) -> Iterator[Finding]:
     if server.has_append_only_file:
-        yield from _append_only_file(server)
+        yield from _check_append_only_file(server)
     elif "aof_enabled" in server.info:
         save = server.config.get("save")
         lost = {
@@ -188,12 +196,12 @@ def _persistence(server: ServerInfo) -> Iterator[Finding]:
     takes_snapshots = bool(server.config.get("save", "?"))
     stops_writes = server.config.get("stop-writes-on-bgsave-error", "yes") == "yes"
     if server.info.get("rdb_last_bgsave_status", "ok") != "ok" and takes_snapshots and stops_writes:
-        yield _failed_write(
+        yield _report_failed_write(
             server, "rdb_last_bgsave_status", "error", "Redis refuses writes while it cannot save a snapshot"
         )
 
 
-def _append_only_file(server: ServerInfo) -> Iterator[Finding]:
+def _check_append_only_file(server: ServerInfo) -> Iterator[Finding]:
     fsync = server.config.get("appendfsync", "always")
     if fsync != "always":
         span = "the last second or two" if fsync == "everysec" else "about the last 30 seconds"
@@ -216,16 +224,16 @@ def _append_only_file(server: ServerInfo) -> Iterator[Finding]:
             fix="CONFIG SET no-appendfsync-on-rewrite no",
         )
     if server.info.get("aof_last_write_status", "ok") != "ok":
-        yield _failed_write(
+        yield _report_failed_write(
             server, "aof_last_write_status", "error", "Redis cannot write its append-only file, and refuses writes"
         )
     if server.info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        yield _failed_write(
+        yield _report_failed_write(
             server, "aof_last_bgrewrite_status", "warning", "the append-only file grows until the disk is full"
         )
 
 
-def _failed_write(server: ServerInfo, field: str, severity: Severity, reason: str) -> Finding:
+def _report_failed_write(server: ServerInfo, field: str, severity: Severity, reason: str) -> Finding:
     return Finding(
         severity=severity,
         subject=field,
@@ -236,7 +244,7 @@ def _failed_write(server: ServerInfo, field: str, severity: Severity, reason: st
     )
 
 
-def _replication(server: ServerInfo) -> Iterator[Finding]:
+def _check_replication(server: ServerInfo) -> Iterator[Finding]:
     if not server.is_primary:
         return
     setting = server.config.get("min-replicas-to-write", "")
@@ -262,7 +270,7 @@ def _replication(server: ServerInfo) -> Iterator[Finding]:
         )
 
 
-def _distance(server: ServerInfo) -> Iterator[Finding]:
+def _check_distance(server: ServerInfo) -> Iterator[Finding]:
     if server.latency_ms is not None and server.latency_ms >= _SLOW_MS:
         yield Finding(
             severity="warning",
@@ -284,7 +292,7 @@ def _distance(server: ServerInfo) -> Iterator[Finding]:
         )
 
 
-def _unreadable_directives(server: ServerInfo) -> Iterator[Finding]:
+def _check_unreadable_directives(server: ServerInfo) -> Iterator[Finding]:
     unreadable = [name for name in DIRECTIVES if name not in server.config]
     if not server.has_append_only_file:
         unreadable = [name for name in unreadable if "appendfsync" not in name]
@@ -299,5 +307,5 @@ def _unreadable_directives(server: ServerInfo) -> Iterator[Finding]:
         )
 
 
-def _megabytes(count: int) -> str:
+def _format_megabytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MB"

@@ -116,15 +116,15 @@ def build_timeline(facts: JobFacts) -> Timeline:
     )
     return Timeline(
         job=facts.job,
-        status=_status(facts),
+        status=_find_status(facts),
         model=next((model for model in models if model), None),
-        steps=tuple(_steps(facts)),
-        note=_note(facts),
+        steps=tuple(_list_steps(facts)),
+        note=_write_note(facts),
         metadata=record.metadata if record else letter.metadata if letter else None,
     )
 
 
-def _status(facts: JobFacts) -> Status:
+def _find_status(facts: JobFacts) -> Status:
     if facts.outcome is not None:
         return outcome_status(facts.outcome)
     if facts.location is not None:
@@ -134,7 +134,7 @@ def _status(facts: JobFacts) -> Status:
     return "unknown" if facts.record is None else "queued"
 
 
-def _steps(facts: JobFacts) -> Iterator[Step]:
+def _list_steps(facts: JobFacts) -> Iterator[Step]:
     waiting_since_ms = facts.submitted_ms
     if waiting_since_ms is not None:
         earliest_ms = facts.record.not_before_ms if facts.record else None
@@ -142,19 +142,19 @@ def _steps(facts: JobFacts) -> Iterator[Step]:
         yield Step(kind="submitted", at_ms=waiting_since_ms, text=f"submitted{delay}", due_ms=earliest_ms)
         waiting_since_ms = max(waiting_since_ms, earliest_ms or 0)
     for attempt in facts.attempts:
-        yield _attempt_step(attempt)
+        yield _make_attempt_step(attempt)
         waiting_since_ms = attempt.at_ms
     if facts.completion.execution is not None:
-        yield from _execution_steps(facts.completion.execution, facts.completion.worker, waiting_since_ms)
+        yield from _make_execution_steps(facts.completion.execution, facts.completion.worker, waiting_since_ms)
     if facts.outcome is not None:
-        yield _outcome_step(facts.outcome, facts.completion)
+        yield _make_outcome_step(facts.outcome, facts.completion)
     if facts.dead_letter is not None:
-        yield _dead_letter_step(facts.dead_letter, facts.job, with_error=facts.outcome is None)
+        yield _make_dead_letter_step(facts.dead_letter, facts.job, with_error=facts.outcome is None)
     if facts.location is not None and facts.outcome is None:
-        yield _location_step(facts.location)
+        yield _make_location_step(facts.location)
 
 
-def _attempt_step(attempt: Attempt) -> Step:
+def _make_attempt_step(attempt: Attempt) -> Step:
     if attempt.cause == REPLAY:
         return Step(kind="replayed", at_ms=attempt.at_ms, text=f"replayed by {attempt.owner}")
     if attempt.cause == REQUEUED:
@@ -175,7 +175,9 @@ def _attempt_step(attempt: Attempt) -> Step:
     )
 
 
-def _execution_steps(execution: Execution, worker: str | None, waiting_since_ms: int | None) -> Iterator[Step]:
+def _make_execution_steps(
+    execution: Execution, worker: str | None, waiting_since_ms: int | None
+) -> Iterator[Step]:
     # The producer's clock may be ahead of the server's.
     waited_ms = None if waiting_since_ms is None else max(0, execution.claimed_ms - waiting_since_ms)
     wait = "" if waited_ms is None else f" after a wait of {format_duration(waited_ms)}"
@@ -202,7 +204,7 @@ def _execution_steps(execution: Execution, worker: str | None, waiting_since_ms:
         )
 
 
-def _outcome_step(outcome: Outcome, completion: Completion) -> Step:
+def _make_outcome_step(outcome: Outcome, completion: Completion) -> Step:
     match outcome:
         case Success():
             return Step(kind="outcome", at_ms=completion.published_ms, text="success: the outcome was published")
@@ -216,7 +218,7 @@ def _outcome_step(outcome: Outcome, completion: Completion) -> Step:
             return Step(kind="outcome", at_ms=completion.published_ms, text=text, cause="expired")
 
 
-def _dead_letter_step(letter: DeadLetter, job: str, *, with_error: bool) -> Step:
+def _make_dead_letter_step(letter: DeadLetter, job: str, *, with_error: bool) -> Step:
     error = f" ({letter.reason}): {letter.error}: {letter.message}" if with_error else ""
     return Step(
         kind="dead letter",
@@ -229,7 +231,7 @@ def _dead_letter_step(letter: DeadLetter, job: str, *, with_error: bool) -> Step
     )
 
 
-def _location_step(location: JobLocation) -> Step:
+def _make_location_step(location: JobLocation) -> Step:
     match location.state:
         case "leased":
             text = f"claimed by a worker {describe_claim_size(location.claim_size)} (lease {location.lease})"
@@ -237,14 +239,14 @@ def _location_step(location: JobLocation) -> Step:
         case "delayed":
             return Step(kind="delayed", text="delayed until it is due", due_ms=location.due_ms)
         case "isolated":
-            text = f"waits to run alone, before other jobs; {_ahead(location.ahead)}"
+            text = f"waits to run alone, before other jobs; {_describe_ahead(location.ahead)}"
             return Step(kind="isolated", text=text, ahead=location.ahead)
         case "waiting":
-            text = f"waits in the queue; {_ahead(location.ahead)}"
+            text = f"waits in the queue; {_describe_ahead(location.ahead)}"
             return Step(kind="waiting", text=text, ahead=location.ahead)
 
 
-def _note(facts: JobFacts) -> str | None:
+def _write_note(facts: JobFacts) -> str | None:
     if facts.outcome is not None:
         if facts.completion.execution is None and isinstance(facts.outcome, Success | Failure):
             return (
@@ -268,5 +270,5 @@ def describe_claim_size(claim_size: int) -> str:
     return "alone" if claim_size <= 1 else f"with {plural(claim_size - 1, 'other job')}"
 
 
-def _ahead(jobs: int | None) -> str:
+def _describe_ahead(jobs: int | None) -> str:
     return f"{plural(jobs, 'job')} ahead of it" if jobs else "it is the next"

@@ -147,7 +147,7 @@ class Activity:
 
     def models(self, now: float) -> list[ModelActivity]:
         """Return the models whose jobs finished within the window, by name."""
-        seconds, span = self._window(now)
+        seconds, span = self._seconds_in_window(now)
         finished: Counter[tuple[str, str]] = Counter()
         times_ms: dict[str, list[float]] = {}
         for second in seconds:
@@ -160,15 +160,15 @@ class Activity:
                 succeeded_per_second=finished[model, "succeeded"] / span,
                 failed_per_second=finished[model, "failed"] / span,
                 retried_per_second=finished[model, "retried"] / span,
-                p50_ms=_quantile(times_ms.get(model, []), 0.5),
-                p95_ms=_quantile(times_ms.get(model, []), 0.95),
+                p50_ms=_compute_quantile(times_ms.get(model, []), 0.5),
+                p95_ms=_compute_quantile(times_ms.get(model, []), 0.95),
             )
             for model in sorted({model for model, _ in finished})
         ]
 
     def workers(self, now: float) -> list[WorkerActivity]:
         """Return the workers that have sent a heartbeat, by name."""
-        seconds, span = self._window(now)
+        seconds, span = self._seconds_in_window(now)
         jobs: Counter[str] = Counter()
         for second in seconds:
             jobs.update(second.by_worker)
@@ -188,7 +188,7 @@ class Activity:
     def errors(self, now: float) -> list[ErrorCount]:
         """Return the errors of jobs that failed within the window, the most frequent first."""
         errors: Counter[tuple[str, str]] = Counter()
-        for second in self._window(now)[0]:
+        for second in self._seconds_in_window(now)[0]:
             errors.update(second.errors)
         return [
             ErrorCount(model=model, error=error, count=count) for (model, error), count in errors.most_common()
@@ -201,7 +201,7 @@ class Activity:
             self._seconds.popleft()
         return self._seconds[-1]
 
-    def _window(self, now: float) -> tuple[list[_Second], float]:
+    def _seconds_in_window(self, now: float) -> tuple[list[_Second], float]:
         """Return the counts within the window, and its length in seconds: shorter just after the start."""
         seconds = [second for second in self._seconds if second.number > now - WINDOW_SECONDS - 1]
         return seconds, min(max(now - self._started, 1.0), float(WINDOW_SECONDS))
@@ -229,5 +229,5 @@ def model_of_description(description: Any) -> str:
     return str(description or "").partition(",")[0].partition("@")[0].strip("'\"")
 
 
-def _quantile(values: list[float], fraction: float) -> float | None:
+def _compute_quantile(values: list[float], fraction: float) -> float | None:
     return sorted(values)[min(int(fraction * len(values)), len(values) - 1)] if values else None

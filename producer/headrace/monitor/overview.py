@@ -109,7 +109,7 @@ class Monitor:
     def _run_if_permitted(self, command: Command) -> Any:
         """Return the reply to a command, None where this user may not run it."""
         try:
-            return self._session.run(_single(command))
+            return self._session.run(_send(command))
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, ResponseError) and is_not_permitted(error.__cause__):
                 return None
@@ -131,5 +131,5 @@ class Monitor:
         self.close()
 
 
-def _single(command: Command) -> Operation[Any]:
+def _send(command: Command) -> Operation[Any]:
     return (yield command)

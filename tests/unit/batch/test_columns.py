@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.batch.columns import cell_reader, match_columns
+from headrace.batch.columns import make_cell_reader, match_columns
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import InvalidInput
 
@@ -51,7 +51,7 @@ NAMED = contract(
     ],
 )
 def test_a_cell_is_read_as_its_features_kind_or_stays_text(kind, text, value):
-    assert cell_reader(Feature(name="x", kind=kind))(text) == value
+    assert make_cell_reader(Feature(name="x", kind=kind))(text) == value
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_a_cell_is_read_as_its_features_kind_or_stays_text(kind, text, value):
     ],
 )
 def test_a_category_is_found_by_its_text(categories, text, value):
-    read = cell_reader(Feature(name="x", kind="category", categories=categories))(text)
+    read = make_cell_reader(Feature(name="x", kind="category", categories=categories))(text)
     assert read == value
     assert type(read) is type(value)
 
 
 def test_a_text_for_missing_is_missing_only_where_the_feature_is_nullable():
     for word in ("NA", "NaN", "null", "<NA>"):
-        assert cell_reader(Feature(name="x", kind="string", nullable=True))(word) is None
-        assert cell_reader(Feature(name="x", kind="string"))(word) == word
-    assert cell_reader(Feature(name="x", kind="string", nullable=True))("Nancy") == "Nancy"
+        assert make_cell_reader(Feature(name="x", kind="string", nullable=True))(word) is None
+        assert make_cell_reader(Feature(name="x", kind="string"))(word) == word
+    assert make_cell_reader(Feature(name="x", kind="string", nullable=True))("Nancy") == "Nancy"
 
 
 def test_features_are_found_by_name_and_other_columns_are_ignored():

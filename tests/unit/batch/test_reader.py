@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from headrace.batch.reader import Row, Table, format_of, read_table
+from headrace.batch.reader import Row, Table, choose_format, read_table
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.errors import InvalidInput
 
@@ -186,10 +186,10 @@ def test_an_empty_jsonl_is_a_file_without_rows():
 
 
 def test_the_format_comes_from_the_file_ending_or_from_the_option():
-    assert format_of("a.CSV", None) == "csv"
-    assert format_of("a.ndjson", "csv") == "jsonl"
-    assert format_of("-", "jsonl") == "jsonl"
+    assert choose_format("a.CSV", None) == "csv"
+    assert choose_format("a.ndjson", "csv") == "jsonl"
+    assert choose_format("-", "jsonl") == "jsonl"
     with pytest.raises(InvalidInput, match="standard input and output have no file ending"):
-        format_of("-", None)
+        choose_format("-", None)
     with pytest.raises(InvalidInput, match=r"the ending of a\.parquet names none"):
-        format_of("a.parquet", None)
+        choose_format("a.parquet", None)

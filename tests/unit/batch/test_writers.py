@@ -13,7 +13,7 @@ import pytest
 
 from headrace.batch.blocks import PredictedRow
 from headrace.batch.reader import Row
-from headrace.batch.writers import CsvWriter, JsonWriter, check_target, open_target, prediction_columns
+from headrace.batch.writers import CsvWriter, JsonWriter, check_target, name_prediction_columns, open_target
 from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
 
@@ -55,7 +55,7 @@ def test_values_are_written_as_valid_csv():
 
 
 def test_several_values_have_a_column_each():
-    columns = prediction_columns("predict_proba", Output(shape=(2,), classes=("basic", "gold")))
+    columns = name_prediction_columns("predict_proba", Output(shape=(2,), classes=("basic", "gold")))
     assert columns == ("prediction_basic", "prediction_gold")
     assert as_csv([predicted_row([0.25, 0.75], a="1"), predicted_row(error="no", a="2")], predictions=columns)[
         1:
@@ -66,19 +66,22 @@ def test_several_values_have_a_column_each():
 
 
 def test_columns_of_predictions_are_named_by_class_or_number():
-    assert prediction_columns("predict", Output(shape=())) == ("prediction",)
-    assert prediction_columns("predict", Output(shape=(), classes=("a", "b"))) == ("prediction",)
-    assert prediction_columns("predict", Output(shape=(2,))) == ("prediction_0", "prediction_1")
-    assert prediction_columns("predict", Output(shape=(2,), classes=(0, 1))) == ("prediction_0", "prediction_1")
-    assert prediction_columns("predict_proba", Output(shape=(2,), classes=(False, True))) == (
-        "prediction_false",
-        "prediction_true",
-    )
-    assert prediction_columns("predict_proba", Output(shape=(2,), classes=(1, "1"))) == (
+    assert name_prediction_columns("predict", Output(shape=())) == ("prediction",)
+    assert name_prediction_columns("predict", Output(shape=(), classes=("a", "b"))) == ("prediction",)
+    assert name_prediction_columns("predict", Output(shape=(2,))) == ("prediction_0", "prediction_1")
+    assert name_prediction_columns("predict", Output(shape=(2,), classes=(0, 1))) == (
         "prediction_0",
         "prediction_1",
     )
-    assert prediction_columns("transform", Output(shape=(2, 2))) == ("prediction",)
+    assert name_prediction_columns("predict_proba", Output(shape=(2,), classes=(False, True))) == (
+        "prediction_false",
+        "prediction_true",
+    )
+    assert name_prediction_columns("predict_proba", Output(shape=(2,), classes=(1, "1"))) == (
+        "prediction_0",
+        "prediction_1",
+    )
+    assert name_prediction_columns("transform", Output(shape=(2, 2))) == ("prediction",)
 
 
 def test_json_lines_have_the_features_in_their_types():

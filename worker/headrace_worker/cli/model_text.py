@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
-from headrace.cli.options import table
+from headrace.cli.options import format_table
 from headrace.text import format_bytes
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _contract_lines(contract: Contract) -> Iterator[str]:
 
 
 def _indented(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    for line in table(rows):
+    for line in format_table(rows):
         yield f"  {line}"
 
 

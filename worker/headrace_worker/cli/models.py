@@ -215,7 +215,9 @@ def list_(store: str | None, as_json: bool) -> None:
             )
             for manifest in newest
         ]
-        for line in options.table([("MODEL", "NEWEST", "METHOD", "SIZE", "ADDED (UTC)", "ESTIMATOR"), *rows]):
+        for line in options.format_table(
+            [("MODEL", "NEWEST", "METHOD", "SIZE", "ADDED (UTC)", "ESTIMATOR"), *rows]
+        ):
             options.print_line(line)
     elif not errors:
         click.echo(f"no models in {opened.title}; add one with `headrace models add`", err=True)

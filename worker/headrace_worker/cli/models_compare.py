@@ -35,11 +35,11 @@ def compare(*, model: str, store: str | None, url: str | None, as_json: bool) ->
         return
     aliases = {name for name, _, _ in versions}
     if not aliases & {CANARY, SHADOW}:
-        click.echo(f"{options.printable(model)} has neither a canary nor a shadow", err=True)
+        click.echo(f"{options.escape_unprintable(model)} has neither a canary nor a shadow", err=True)
         return
     rows = [(name, f"{model}@{version}", *_cells(name, stats)) for name, version, stats in versions]
     titles = ("ALIAS", "VERSION", "JOBS", "FAILED", "P50", "P99", "COMPARED", "DIFFERING", "MEAN", "LARGEST")
-    for line in options.table([titles, *rows], right=set(range(2, 10))):
+    for line in options.format_table([titles, *rows], right=set(range(2, 10))):
         options.print_line(line)
     if PRODUCTION not in aliases:
         click.echo("no version is promoted to production: the newest serves, and is not counted", err=True)

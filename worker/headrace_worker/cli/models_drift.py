@@ -61,7 +61,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
         for column in columns:
             options.print_json({"model": name, "version": manifest.version, **msgspec.to_builtins(column)})
         return
-    for line in options.table([_TITLES, *map(_row, sorted(columns, key=_sort_key))], right={2, 3, 5, 6}):
+    for line in options.format_table([_TITLES, *map(_row, sorted(columns, key=_sort_key))], right={2, 3, 5, 6}):
         options.print_line(line)
     click.echo(f"{manifest.title}: a sample of the jobs of the last {hours} hours", err=True)
 
@@ -71,7 +71,7 @@ _TITLES = ("NAME", "", "ROWS", "PSI", "", "MISSING", "WHEN ADDED")
 
 def _row(column: ColumnDrift) -> tuple[str, ...]:
     return (
-        options.printable(column.name),
+        options.escape_unprintable(column.name),
         column.column_kind,
         f"{column.rows:,}",
         "-" if column.psi is None else f"{column.psi:.3f}",

@@ -38,7 +38,7 @@ def verify(ctx: click.Context, /, *, model: str, run: bool, store: str | None, a
         if as_json:
             options.print_json({"model": name, "version": version, "ok": not problem, "problem": problem})
         else:
-            options.print_line(f"{name}@{version}  {options.printable(problem) or 'ok'}")
+            options.print_line(f"{name}@{version}  {options.escape_unprintable(problem) or 'ok'}")
     if not versions:
         click.echo(f"no models in {opened.title}", err=True)
     if failed:
@@ -99,7 +99,7 @@ def gc(
     for model in models:
         if model not in stored:
             opened.latest(model)  # raises UnknownModel with similar names
-            raise UnknownModel(f"no model {options.printable(model)!r} in {opened.title}")
+            raise UnknownModel(f"no model {options.escape_unprintable(model)!r} in {opened.title}")
     with Client(settings=settings) as client:
         collector = GarbageCollector(
             opened, settings, lambda model: client.dead_letters.list(model=model), keep=keep
@@ -120,7 +120,7 @@ def _print_items(items: Sequence[CollectionItem], *, dry_run: bool, as_json: boo
             (verb if item.remove else "kept", f"{item.model}@{item.version}", format_bytes(item.size), item.reason)
             for item in items
         ]
-        for line in options.table(rows, right={2}):
+        for line in options.format_table(rows, right={2}):
             options.print_line(line)
     removed = [item for item in items if item.remove]
     summary = f"{verb} {len(removed)}, {format_bytes(sum(item.size for item in removed))}"

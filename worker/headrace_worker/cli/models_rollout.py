@@ -195,7 +195,7 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
             )
         return
     if not aliases:
-        click.echo(f"{options.printable(model)} has no aliases: its newest version serves", err=True)
+        click.echo(f"{options.escape_unprintable(model)} has no aliases: its newest version serves", err=True)
         return
     rows = [
         (
@@ -206,11 +206,11 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
         )
         for name, alias in sorted(aliases.items())
     ]
-    for line in options.table([("ALIAS", "VERSION", "SHARE", "LOADED BY"), *rows], right={2}):
+    for line in options.format_table([("ALIAS", "VERSION", "SHARE", "LOADED BY"), *rows], right={2}):
         options.print_line(line)
     for name, status in sorted(statuses.items()):
         for worker, reason in status.refused.items():
-            options.print_line(f"{name} is refused by {worker}: {options.printable(reason)}")
+            options.print_line(f"{name} is refused by {worker}: {options.escape_unprintable(reason)}")
 
 
 def _loaded_by(status: RolloutStatus) -> str:
@@ -234,7 +234,7 @@ def history(*, model: str, store: str | None, url: str | None, as_json: bool) ->
             options.print_json(change)
         return
     if not changes:
-        click.echo(f"no alias of {options.printable(model)} has been changed yet", err=True)
+        click.echo(f"no alias of {options.escape_unprintable(model)} has been changed yet", err=True)
         return
     rows = [
         (
@@ -244,11 +244,11 @@ def history(*, model: str, store: str | None, url: str | None, as_json: bool) ->
             change.version or "-",
             f"{change.share:.4g}" if change.share is not None else "",
             "rollback" if change.rollback else "",
-            options.printable(change.by),
-            options.printable(change.reason),
+            options.escape_unprintable(change.by),
+            options.escape_unprintable(change.reason),
         )
         for change in changes
     ]
     titles = ("WHEN (UTC)", "ALIAS", "FROM", "TO", "SHARE", "", "BY", "REASON")
-    for line in options.table([titles, *rows], right={2, 3, 4}):
+    for line in options.format_table([titles, *rows], right={2, 3, 4}):
         options.print_line(line)

@@ -49,6 +49,6 @@ def sign(*, models: tuple[str, ...], key: Path, store: str | None) -> None:
     for model in models:
         name, _, version = model.partition("@")
         if not version:
-            raise click.UsageError(f"name the version: {options.printable(name)}@N")
+            raise click.UsageError(f"name the version: {options.escape_unprintable(name)}@N")
         signed = opened.sign(name, version, signer, max_bytes=settings.max_model_bytes)
         options.print_line(f"{signed.title}  signed by {signer.id}, sha256 {signed.sha256}")
