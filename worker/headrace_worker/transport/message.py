@@ -63,7 +63,7 @@ def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, Non
 
 
 def _arguments(body: bytes) -> tuple[tuple[Claim], dict[str, Any], dict[str, Any]]:
-    """The body as Celery's protocol 2 has it: args, kwargs, and what else is embedded."""
+    """Encode the body of Celery protocol 2: args, kwargs and embedded options."""
     return (_DECODER.decode(body),), {}, {}
 
 
