@@ -26,7 +26,7 @@ _DECODER = msgspec.msgpack.Decoder(Claim)
 
 
 def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, None)) -> dict[str, Any]:
-    """The message kombu hands to Celery. Its delivery tag is the name of the lease.
+    """Build the message that kombu gives to Celery. Its delivery tag is the name of the lease.
 
     `time_limits` are seconds, the hard limit and the soft one: Celery's pool enforces them.
     """
