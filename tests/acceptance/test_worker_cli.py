@@ -1,4 +1,4 @@
-"""`headrace worker` and `celery -A headrace_worker worker`: both serve, and say in a sentence what is wrong."""
+"""`headrace worker` and `celery -A headrace_worker worker` both serve, and report an error in one sentence."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import skops.io
-from sklearn.dummy import DummyRegressor
 
 from headrace import Client
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
-from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
+from tests.support.constant_models import add_constant
 from tests.support.waiting import wait_until
 
 HEADRACE = ("headrace.cli", "worker")
@@ -24,11 +22,9 @@ CELERY = ("celery", "-A", "headrace_worker", "worker")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a model that always answers 4."""
+    """A store with a model that always predicts 4."""
     folder = tmp_path_factory.mktemp("stack")
-    skops.io.dump(DummyRegressor(strategy="constant", constant=4.0).fit([[0.0]], [4.0]), folder / "four.skops")
-    (folder / "example.json").write_text("[[1.0], [2.0]]")
-    package(Store(folder / "models"), folder / "four.skops", name="four", example=folder / "example.json")
+    add_constant(Store(folder / "models"), folder, "four", 4.0)
     return folder / "models"
 
 
@@ -42,7 +38,7 @@ def run(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-WRONG = [
+INVALID = [
     ({"HEADRACE_CLAIM_JOBS": "x"}, "HEADRACE_CLAIM_JOBS cannot be used: expected `int`"),
     ({"HEADRACE_TIME_LIMIT": "0"}, "HEADRACE_TIME_LIMIT cannot be used: expected `float` > 0.0"),
     ({"HEADRACE_DRAIN": "nan"}, "HEADRACE_DRAIN cannot be used: expected `float` >= 0.0"),
@@ -56,29 +52,29 @@ WRONG = [
 ]
 
 
-def assert_is_one_sentence(done: subprocess.CompletedProcess[str], said: str) -> None:
+def assert_is_one_sentence(done: subprocess.CompletedProcess[str], message: str) -> None:
     assert done.returncode == 1
-    assert done.stderr.startswith(f"headrace: {said}")
+    assert done.stderr.startswith(f"headrace: {message}")
     assert done.stderr.count("\n") == 1
     assert "word" not in done.stderr.replace("password", "").replace("HEADRACE", "")
 
 
-@pytest.mark.parametrize(("settings", "said"), WRONG)
-def test_a_wrong_setting_is_one_sentence(models: Path, settings: dict[str, str], said: str):
-    assert_is_one_sentence(run(*HEADRACE, **{"HEADRACE_MODELS": str(models), **settings}), said)
+@pytest.mark.parametrize(("settings", "message"), INVALID)
+def test_an_invalid_setting_is_reported_in_one_sentence(models: Path, settings: dict[str, str], message: str):
+    assert_is_one_sentence(run(*HEADRACE, **{"HEADRACE_MODELS": str(models), **settings}), message)
 
 
-@pytest.mark.parametrize(("settings", "said"), [WRONG[2]])
-def test_celery_says_the_same_sentence(models: Path, settings: dict[str, str], said: str):
-    assert_is_one_sentence(run(*CELERY, **{"HEADRACE_MODELS": str(models), **settings}), said)
+@pytest.mark.parametrize(("settings", "message"), [INVALID[2]])
+def test_celery_reports_the_same_sentence(models: Path, settings: dict[str, str], message: str):
+    assert_is_one_sentence(run(*CELERY, **{"HEADRACE_MODELS": str(models), **settings}), message)
 
 
-@pytest.mark.parametrize(("settings", "said"), [WRONG[0], WRONG[2]])
-def test_so_does_flower(settings: dict[str, str], said: str):
-    assert_is_one_sentence(run("headrace.cli", "flower", "--port", "0", **settings), said)
+@pytest.mark.parametrize(("settings", "message"), [INVALID[0], INVALID[2]])
+def test_flower_reports_the_same_sentence(settings: dict[str, str], message: str):
+    assert_is_one_sentence(run("headrace.cli", "flower", "--port", "0", **settings), message)
 
 
-def test_a_wrong_password_is_one_sentence(models: Path):
+def test_a_wrong_password_is_reported_in_one_sentence(models: Path):
     with EmbeddedRedis("--requirepass", "sesame") as redis:
         url = redis.url.replace("//", "//:simsalabim@")
         done = run(*HEADRACE, "--store", str(models), "--url", url)
@@ -86,7 +82,7 @@ def test_a_wrong_password_is_one_sentence(models: Path):
     assert "simsalabim" not in done.stderr
 
 
-def test_a_memory_limit_below_what_the_models_take_is_refused(models: Path):
+def test_a_memory_limit_below_the_models_own_memory_is_refused(models: Path):
     with EmbeddedRedis("--appendfsync", "no") as redis:
         done = run(*HEADRACE, "--store", str(models), "--url", redis.url, "--memory-limit", "50000000")
     assert done.returncode == 1
@@ -94,7 +90,7 @@ def test_a_memory_limit_below_what_the_models_take_is_refused(models: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_worker_waits_for_a_redis_that_is_down_and_serves_when_it_comes(models: Path, tmp_path: Path):
+def test_a_worker_waits_for_a_redis_that_is_down_and_serves_when_it_starts(models: Path, tmp_path: Path):
     redis = EmbeddedRedis("--appendfsync", "no")
     worker = Child(
         "worker",
@@ -103,8 +99,8 @@ def test_a_worker_waits_for_a_redis_that_is_down_and_serves_when_it_comes(models
         tmp_path / "worker.log",
     )
     try:
-        said = wait_until(worker.log.read_text)
-        assert said.startswith(f"headrace: Redis at 127.0.0.1:{redis.port} cannot be reached")
+        message = wait_until(worker.log.read_text)
+        assert message.startswith(f"headrace: Redis at 127.0.0.1:{redis.port} cannot be reached")
         wait_until(lambda: "waiting for it" in worker.log.read_text())
         wait_until(lambda: "Cannot connect" in worker.log.read_text())
         redis.start()

@@ -1,4 +1,4 @@
-"""The last step of a claim, against a real Redis that may be away."""
+"""The outcomes of a claim are published in one step, also to a Redis that is down or refuses for a while."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEYS = Keys()
 
 
-def frame(job: str) -> bytes:
+def message(job: str) -> bytes:
     return encode_message(Job(id=job, model="churn", instances=[{"age": 41}]))
 
 
@@ -37,19 +37,19 @@ def success(job: str, prediction: int = 0) -> Success:
     return Success(job=job, prediction=Prediction(model="churn", version="1", predictions=[prediction]))
 
 
-def claim(server: redis.Redis, *jobs: str, lasts_ms: int = 60_000) -> tuple[Leases, Claim]:
-    """The jobs, put on the queue and claimed."""
+def claim_jobs(server: redis.Redis, *jobs: str) -> tuple[Leases, Claim]:
+    """Submit jobs with these ids, and claim them."""
     for job in jobs:
-        server.lpush("predict.churn", frame(job))
+        server.lpush("predict.churn", message(job))
     leases = Leases(server, KEYS)
-    taken = leases.claim("me/1", [ClaimLimits(queue="predict.churn", jobs=100, bytes=10**6)], lease_ms=lasts_ms)
-    assert isinstance(taken, Claim)
-    assert len(taken.queued_messages) == len(jobs)
-    return leases, taken
+    claim = leases.claim("me/1", [ClaimLimits(queue="predict.churn", jobs=100, bytes=10**6)], lease_ms=60_000)
+    assert isinstance(claim, Claim)
+    assert len(claim.queued_messages) == len(jobs)
+    return leases, claim
 
 
-def settled(*outcomes: Outcome) -> ClaimDecisions:
-    return ClaimDecisions(outcomes={one.job: one for one in outcomes})
+def decisions(*outcomes: Outcome) -> ClaimDecisions:
+    return ClaimDecisions(outcomes={outcome.job: outcome for outcome in outcomes})
 
 
 def stored(server: redis.Redis, job: str) -> Outcome | None:
@@ -57,119 +57,119 @@ def stored(server: redis.Redis, job: str) -> Outcome | None:
     return decode_outcome(raw) if isinstance(raw, bytes) else None
 
 
-def keys(server: redis.Redis) -> set[bytes]:
-    found = server.keys("*")
-    assert isinstance(found, list)
-    return set(found)
+def all_keys(server: redis.Redis) -> set[bytes]:
+    keys = server.keys("*")
+    assert isinstance(keys, list)
+    return set(keys)
 
 
 def test_outcomes_are_published_and_the_lease_ends(server: redis.Redis):
-    leases, taken = claim(server, "a", "b")
-    assert publish_outcomes(leases, taken.lease, settled(success("a", 1), success("b", 2)), now=NOW, ttl=100)
+    leases, claim = claim_jobs(server, "a", "b")
+    assert publish_outcomes(leases, claim.lease, decisions(success("a", 1), success("b", 2)), now=NOW, ttl=100)
     assert stored(server, "a") == success("a", 1)
     assert stored(server, "b") == success("b", 2)
-    assert keys(server) == {KEYS.result("a").encode(), KEYS.result("b").encode()}
+    assert all_keys(server) == {KEYS.result("a").encode(), KEYS.result("b").encode()}
     assert 0 < server.ttl(KEYS.result("a")) <= 100
 
 
-def test_who_lost_the_lease_publishes_nothing(server: redis.Redis):
-    leases, taken = claim(server, "a")
-    leases.requeue_isolated(taken.lease, "crash", owner="me")
-    before = keys(server)
+def test_nothing_is_published_without_the_lease(server: redis.Redis):
+    leases, claim = claim_jobs(server, "a")
+    leases.requeue_isolated(claim.lease, "crash", owner="me")
+    before = all_keys(server)
     garbage = malformed_letter(b"x", MalformedMessage("no job"), queue="predict.churn", worker="w@host")
     everything = ClaimDecisions(outcomes={"a": success("a")}, letters=[(garbage, b"x")], delayed=[(1, b"y")])
-    assert publish_outcomes(leases, taken.lease, everything, now=NOW, ttl=100) is None
-    assert keys(server) == before
+    assert publish_outcomes(leases, claim.lease, everything, now=NOW, ttl=100) is None
+    assert all_keys(server) == before
     assert stored(server, "a") is None
 
 
 def test_a_claim_delivered_twice_is_published_once(server: redis.Redis):
-    leases, taken = claim(server, "a")
-    assert publish_outcomes(leases, taken.lease, settled(success("a", 1)), now=NOW, ttl=100)
-    assert publish_outcomes(leases, taken.lease, settled(success("a", 2)), now=NOW, ttl=100) is None
+    leases, claim = claim_jobs(server, "a")
+    assert publish_outcomes(leases, claim.lease, decisions(success("a", 1)), now=NOW, ttl=100)
+    assert publish_outcomes(leases, claim.lease, decisions(success("a", 2)), now=NOW, ttl=100) is None
     assert stored(server, "a") == success("a", 1)
 
 
-def test_a_job_cancelled_while_it_ran_stays_cancelled_and_its_mates_succeed(server: redis.Redis):
-    leases, taken = claim(server, "a", "b")
+def test_a_job_cancelled_while_it_ran_stays_cancelled_and_the_others_of_its_claim_succeed(server: redis.Redis):
+    leases, claim = claim_jobs(server, "a", "b")
     command = publish.publish_command(KEYS, [Cancelled(job="a")], ttl=100, now=NOW)
     server.execute_command(*command.with_source)
-    assert publish_outcomes(leases, taken.lease, settled(success("a"), success("b")), now=NOW, ttl=100) == [
+    assert publish_outcomes(leases, claim.lease, decisions(success("a"), success("b")), now=NOW, ttl=100) == [
         success("b")
     ]
     assert stored(server, "a") == Cancelled(job="a")
     assert stored(server, "b") == success("b")
 
 
-def test_what_is_no_job_is_buried_and_what_is_early_waits(server: redis.Redis):
-    leases, taken = claim(server, "a")
+def test_a_malformed_message_becomes_a_dead_letter_and_a_job_that_is_not_due_is_delayed(server: redis.Redis):
+    leases, claim = claim_jobs(server, "a")
     garbage = malformed_letter(b"\x00x", MalformedMessage("no job"), queue="predict.churn", worker="w@host")
-    everything = ClaimDecisions(letters=[(garbage, b"\x00x")], delayed=[(60_000, frame("a"))])
-    assert publish_outcomes(leases, taken.lease, everything, now=NOW, ttl=100) == []
+    everything = ClaimDecisions(letters=[(garbage, b"\x00x")], delayed=[(60_000, message("a"))])
+    assert publish_outcomes(leases, claim.lease, everything, now=NOW, ttl=100) == []
     assert server.hgetall(KEYS.dead_messages) == {garbage.id.encode(): b"\x00x"}
-    [(kept, due_ms)] = server.zrange(KEYS.delayed("predict.churn"), 0, -1, withscores=True)
-    assert kept == frame("a")
+    [(queued_message, due_ms)] = server.zrange(KEYS.delayed("predict.churn"), 0, -1, withscores=True)
+    assert queued_message == message("a")
     assert due_ms / 1000 == pytest.approx(time.time() + 60, abs=5)
 
 
-# --- Redis goes away -----------------------------------------------------------------------------------
+# --- Redis is unreachable -----------------------------------------------------------------------------------
 
 
-def doing(does: Callable[[], object]) -> Callable[[float], None]:
-    """A sleep during which something happens, once."""
+def sleep_with(action: Callable[[], object]) -> Callable[[float], None]:
+    """Return a sleep whose first call runs an action instead of sleeping."""
     done = threading.Event()
 
     def sleep(seconds: float) -> None:
         if not done.is_set():
             done.set()
-            does()
+            action()
 
     return sleep
 
 
-def test_outcomes_are_published_when_redis_comes_back():
-    with EmbeddedRedis() as mortal, connect(Settings(redis_url=mortal.url)) as client:
-        leases, taken = claim(client, "a")
-        mortal.kill()
+def test_outcomes_are_published_when_redis_has_restarted():
+    with EmbeddedRedis() as embedded, connect(Settings(redis_url=embedded.url)) as client:
+        leases, claim = claim_jobs(client, "a")
+        embedded.kill()
         assert publish_outcomes(
-            leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(mortal.start)
+            leases, claim.lease, decisions(success("a")), now=NOW, ttl=100, sleep=sleep_with(embedded.start)
         )
         assert stored(client, "a") == success("a")
         assert not client.exists(KEYS.leases)
 
 
-def test_a_lease_that_lapsed_while_redis_was_away_is_lost():
-    with EmbeddedRedis() as mortal, connect(Settings(redis_url=mortal.url)) as client:
-        leases, taken = claim(client, "a")
+def test_nothing_is_published_if_the_lease_expired_during_the_outage():
+    with EmbeddedRedis() as embedded, connect(Settings(redis_url=embedded.url)) as client:
+        leases, claim = claim_jobs(client, "a")
 
-        def back_and_swept() -> None:
-            mortal.start()
-            Leases(client, KEYS).requeue_isolated(taken.lease, "lease_expired", owner="another")
+        def restart_and_expire() -> None:
+            embedded.start()
+            Leases(client, KEYS).requeue_isolated(claim.lease, "lease_expired", owner="another")
 
-        mortal.kill()
-        told = publish_outcomes(
-            leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=doing(back_and_swept)
+        embedded.kill()
+        published = publish_outcomes(
+            leases, claim.lease, decisions(success("a")), now=NOW, ttl=100, sleep=sleep_with(restart_and_expire)
         )
-        assert told is None
+        assert published is None
         assert stored(client, "a") is None
         assert client.llen(KEYS.isolated("predict.churn")) == 1
 
 
-def test_redis_that_stays_away_is_said_after_many_tries():
-    with EmbeddedRedis() as mortal, connect(Settings(redis_url=mortal.url)) as client:
-        leases, taken = claim(client, "a")
-        mortal.kill()
-        waited: list[float] = []
+def test_an_outage_that_lasts_is_an_error_after_many_tries():
+    with EmbeddedRedis() as embedded, connect(Settings(redis_url=embedded.url)) as client:
+        leases, claim = claim_jobs(client, "a")
+        embedded.kill()
+        delays: list[float] = []
         with pytest.raises(redis.ConnectionError):
-            publish_outcomes(leases, taken.lease, settled(success("a")), now=NOW, ttl=100, sleep=waited.append)
-        assert sum(waited) > 10
-        mortal.start()
-        assert client.zcard(KEYS.leases) == 1  # the jobs are where they were, to run elsewhere
+            publish_outcomes(leases, claim.lease, decisions(success("a")), now=NOW, ttl=100, sleep=delays.append)
+        assert sum(delays) > 10
+        embedded.start()
+        assert client.zcard(KEYS.leases) == 1  # the jobs are still leased, and run again when the lease expires
 
 
 @pytest.fixture(scope="module")
-def unwilling() -> Iterator[EmbeddedRedis]:
-    """A Redis that cannot save: the file of its dump may not have so long a name."""
+def refusing() -> Iterator[EmbeddedRedis]:
+    """A Redis that cannot save: the name of its dump file is too long."""
     with EmbeddedRedis("--dbfilename", "x" * 300) as server:
         yield server
 
@@ -195,7 +195,7 @@ def keep_busy(server: redis.Redis) -> None:
             assert time.monotonic() < deadline
 
 
-#: How Redis comes to refuse, and how it is brought to its senses.
+#: For each error of Redis, how to make it refuse writes, and how to end that.
 REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis], object]]] = {
     "READONLY": (lambda db: db.replicaof("127.0.0.1", "1"), lambda db: db.replicaof("NO", "ONE")),
     "MISCONF": (fail_to_save, lambda db: db.config_set("save", "")),
@@ -212,19 +212,19 @@ REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_outcomes_are_published_when_redis_takes_writes_again(unwilling: EmbeddedRedis, refusal: str):
+def test_outcomes_are_published_when_redis_accepts_writes_again(refusing: EmbeddedRedis, refusal: str):
     refuse, allow = REFUSALS[refusal]
-    with connect(Settings(redis_url=unwilling.url)) as client, redis.Redis(port=unwilling.port) as admin:
-        leases, taken = claim(client, refusal)
-        waited: list[float] = []
+    with connect(Settings(redis_url=refusing.url)) as client, redis.Redis(port=refusing.port) as admin:
+        leases, claim = claim_jobs(client, refusal)
+        delays: list[float] = []
 
         def sleep(seconds: float) -> None:
-            waited.append(seconds)
-            if len(waited) == 3:
+            delays.append(seconds)
+            if len(delays) == 3:
                 allow(admin)
 
         refuse(admin)
-        assert publish_outcomes(leases, taken.lease, settled(success(refusal)), now=NOW, ttl=100, sleep=sleep)
-        assert len(waited) >= 3
+        assert publish_outcomes(leases, claim.lease, decisions(success(refusal)), now=NOW, ttl=100, sleep=sleep)
+        assert len(delays) >= 3
         assert stored(client, refusal) == success(refusal)
         assert not client.exists(KEYS.leases)

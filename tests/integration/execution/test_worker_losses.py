@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import redis
@@ -14,6 +13,7 @@ import redis
 from headrace import Client
 from tests.support.claim_models import KILL, SLEEP
 from tests.support.crash_points import STEPS
+from tests.support.processes import child_pids
 from tests.support.served_worker import (
     KEYS,
     LEASE_SECONDS,
@@ -52,8 +52,8 @@ def test_a_killed_pool_process_costs_no_job_and_its_jobs_run_alone(
     rows = first + shared.rows(9, SLEEP, 0.1)
     jobs = client.submit_many("doubling", rows)
     shared.wait_until_predicting(first)
-    for child in Path(f"/proc/{shared.pid}/task/{shared.pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
+    for child in child_pids(shared.pid):
+        os.kill(child, signal.SIGKILL)
     assert outcomes_of(jobs) == doubled(rows)
     wait_until(lambda: is_clean(server))
     first_call, *further_calls = shared.predict_calls(rows)

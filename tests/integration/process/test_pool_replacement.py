@@ -1,4 +1,4 @@
-"""A worker follows aliases while it runs: what jobs run on, what is refused, and what a swap costs nobody."""
+"""A worker follows aliases while it runs: versions are loaded, served and refused, and no job fails meanwhile."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 import redis
-import skops.io
-from sklearn.dummy import DummyRegressor
 
 from headrace import Client, JobFailed
 from headrace.catalog.aliases import Alias, Aliases, decode_aliases, move_alias, read_aliases
@@ -24,19 +22,20 @@ from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_worker
-from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
 from tests.support.claim_models import running_worker
+from tests.support.constant_models import add_constant
+from tests.support.processes import child_pids, memory_bytes, private_bytes
 from tests.support.waiting import wait_until
 
-#: Seconds within which what was moved is followed, on a busy machine.
-SOON = 30.0
+#: Seconds in which a worker follows an alias, on a busy machine.
+FOLLOW_SECONDS = 30.0
 KEYS = Keys()
 
 
 class Stack:
-    """A worker, its Redis and its store; `client` leaves it to the worker what a job runs on."""
+    """A worker, its Redis and its store. Its client leaves the choice of the version to the worker."""
 
     def __init__(self, folder: Path, redis_url: str) -> None:
         self.folder, self.url = folder, redis_url
@@ -50,46 +49,43 @@ class Stack:
             self.url, self.store.path, self.folder, concurrency=concurrency, **hostile_models.SERVING
         )
 
-    def add(self, name: str, constant: float, *, spoilt: bool = False) -> str:
-        """The next version of a model that always answers the same; returns its number."""
-        folder = self.folder
-        file, example = folder / f"{name}.skops", folder / f"{name}.json"
-        skops.io.dump(DummyRegressor(strategy="constant", constant=constant).fit([[0.0]], [constant]), file)
-        example.write_text("[[1.0], [2.0]]")
-        aside = Store(folder / "aside" / f"{time.monotonic_ns()}")
+    def add(self, name: str, constant: float, *, corrupt: bool = False) -> str:
+        """Add the next version of a constant model, corrupt before the worker can see it. Return the version."""
+        other_store = Store(self.folder / "other" / f"{time.monotonic_ns()}")
         if (self.store.path / name).exists():
-            shutil.copytree(self.store.path / name, aside.path / name)
-        version = package(aside, file, name=name, example=example).version
-        made = aside.path / name / version
-        if spoilt:
-            data = bytearray((made / "artifact.skops").read_bytes())
+            shutil.copytree(self.store.path / name, other_store.path / name)
+        version = add_constant(other_store, self.folder, name, constant)
+        packaged = other_store.path / name / version
+        if corrupt:
+            data = bytearray((packaged / "artifact.skops").read_bytes())
             data[len(data) // 2] ^= 1
-            (made / "artifact.skops").write_bytes(data)
+            (packaged / "artifact.skops").write_bytes(data)
         (self.store.path / name).mkdir(parents=True, exist_ok=True)
-        made.rename(self.store.path / name / version)
+        packaged.rename(self.store.path / name / version)
         return version
 
     def move(self, model: str, alias: str, version: str | None, *, share: float | None = None) -> None:
         reply = execute(self.redis, read_aliases(KEYS, model))
-        now = decode_aliases(model, reply).by_name.get(alias)
-        then = Alias(version=version, share=share) if version else None
-        assert execute(self.redis, move_alias(KEYS, model, alias, now, then, by="test", reason=""))
+        present = decode_aliases(model, reply).by_name.get(alias)
+        target = Alias(version=version, share=share) if version else None
+        assert execute(self.redis, move_alias(KEYS, model, alias, present, target, by="test", reason=""))
 
-    def ran_on(self, model: str, **options: Any) -> str:
-        return self.client.predict(model, [7.0], timeout=SOON, **options).version
+    def version_run(self, model: str, **options: Any) -> str:
+        """Run a job and return the version that ran it."""
+        return self.client.predict(model, [7.0], timeout=FOLLOW_SECONDS, **options).version
 
-    def have(self, model: str) -> set[str]:
-        """The versions the worker says it has."""
-        said = decode_loaded(execute(self.redis, read_loaded(KEYS, model)), int(time.time() * 1000))
-        return {version for one in said.values() for version in one.versions}
+    def loaded(self, model: str) -> set[str]:
+        """Return the versions that the worker has published as loaded."""
+        workers = decode_loaded(execute(self.redis, read_loaded(KEYS, model)), int(time.time() * 1000))
+        return {version for status in workers.values() for version in status.versions}
 
-    def refuses(self, model: str) -> dict[str, str]:
-        said = decode_refused(execute(self.redis, read_refused(KEYS, model)), int(time.time() * 1000))
-        return {version: one.reason for version, one in said.items()}
+    def refused(self, model: str) -> dict[str, str]:
+        """Return the versions that the worker has published as refused, with the reasons."""
+        errors = decode_refused(execute(self.redis, read_refused(KEYS, model)), int(time.time() * 1000))
+        return {version: error.reason for version, error in errors.items()}
 
-    def processes(self) -> set[int]:
-        main = self.worker.process.pid
-        return set(map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split()))
+    def pool(self) -> set[int]:
+        return child_pids(self.worker.process.pid)
 
     def close(self) -> None:
         self.worker.stop()
@@ -112,123 +108,123 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @contextlib.contextmanager
-def asking(stack: Stack, model: str) -> Iterator[list[str]]:
-    """Clients that ask all the while; the versions that answered, in order. Any failure fails the test."""
-    answered: list[str] = []
-    failed: list[BaseException] = []
+def clients_predicting(stack: Stack, model: str) -> Iterator[list[str]]:
+    """Run clients that predict all the time. Yield the versions that ran, in order. A failure fails the test."""
+    versions: list[str] = []
+    errors: list[BaseException] = []
     stop = threading.Event()
 
-    def ask_on() -> None:
+    def predict_repeatedly() -> None:
         try:
             with Client(stack.url, check=False) as client:
                 while not stop.wait(0.005):
-                    answered.append(client.predict(model, [7.0], timeout=SOON).version)
-        except BaseException as error:  # noqa: BLE001  # told in the test's own thread
-            failed.append(error)
+                    versions.append(client.predict(model, [7.0], timeout=FOLLOW_SECONDS).version)
+        except BaseException as error:  # noqa: BLE001  # raised again in the test's thread
+            errors.append(error)
 
-    threads = [threading.Thread(target=ask_on) for _ in range(3)]
+    threads = [threading.Thread(target=predict_repeatedly) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        yield answered
+        yield versions
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    assert not failed, failed
+    assert not errors, errors
 
 
-def test_jobs_follow_production_there_and_back_and_none_fails(stack: Stack) -> None:
+def test_jobs_follow_production_forward_and_back_and_none_fails(stack: Stack) -> None:
     for constant in (1.0, 2.0):
         stack.add("moved", constant)
     stack.move("moved", "production", "1")
-    wait_until(lambda: stack.have("moved") == {"1"})  # the newest is nobody's alias
-    before = stack.processes()
-    with asking(stack, "moved") as answered:
+    wait_until(lambda: stack.loaded("moved") == {"1"})  # no alias names the newest version
+    before = stack.pool()
+    with clients_predicting(stack, "moved") as versions:
         stack.move("moved", "production", "2")
-        wait_until(lambda: answered[-1:] == ["2"])
-        wait_until(lambda: "2" in stack.have("moved"))
-        assert stack.have("moved") == {"1", "2"}  # jobs that name the former one may still be waiting
-        after = wait_until(lambda: len(now := stack.processes()) == 2 and not now & before and now)
-        asked = len(answered)
-        wait_until(lambda: len(answered) > asked + 20)
-        assert set(answered[asked + 5 :]) == {"2"}
-        assert stack.ran_on("moved", version="1") == "1"
+        wait_until(lambda: versions[-1:] == ["2"])
+        wait_until(lambda: "2" in stack.loaded("moved"))
+        assert stack.loaded("moved") == {"1", "2"}  # waiting jobs may still name the former version
+        after = wait_until(lambda: len(pool := stack.pool()) == 2 and not pool & before and pool)
+        count = len(versions)
+        wait_until(lambda: len(versions) > count + 20)
+        assert set(versions[count + 5 :]) == {"2"}
+        assert stack.version_run("moved", version="1") == "1"
         stack.move("moved", "production", "1")
-        wait_until(lambda: set(answered[-10:]) == {"1"})
-    assert stack.processes() == after  # it was in memory: there was nothing to swap
+        wait_until(lambda: set(versions[-10:]) == {"1"})
+    assert stack.pool() == after  # the version was in memory, so no process was replaced
 
 
-def test_a_bad_version_in_production_never_serves_and_redis_says_why(stack: Stack) -> None:
-    stack.add("spoilt", 1.0)
-    stack.move("spoilt", "production", "1")
-    stack.add("spoilt", 2.0, spoilt=True)
-    wait_until(lambda: stack.have("spoilt") == {"1"})
-    stack.move("spoilt", "production", "2")
-    why = wait_until(lambda: stack.refuses("spoilt").get("2"))
-    assert "spoilt@2 has another digest than its manifest says" in why
-    assert {stack.ran_on("spoilt") for _ in range(10)} == {"1"}
+def test_a_corrupt_version_in_production_never_serves_and_its_reason_is_published(stack: Stack) -> None:
+    stack.add("corrupt", 1.0)
+    stack.move("corrupt", "production", "1")
+    stack.add("corrupt", 2.0, corrupt=True)
+    wait_until(lambda: stack.loaded("corrupt") == {"1"})
+    stack.move("corrupt", "production", "2")
+    reason = wait_until(lambda: stack.refused("corrupt").get("2"))
+    assert "corrupt@2 has another digest than its manifest says" in reason
+    assert {stack.version_run("corrupt") for _ in range(10)} == {"1"}
     with pytest.raises(JobFailed, match="another digest"):
-        stack.ran_on("spoilt", version="2")
-    stack.move("spoilt", "production", "1")
-    assert stack.have("spoilt") == {"1"}
+        stack.version_run("corrupt", version="2")
+    stack.move("corrupt", "production", "1")
+    assert stack.loaded("corrupt") == {"1"}
 
 
-def test_jobs_may_name_any_alias_and_the_canary_takes_its_part(stack: Stack) -> None:
+def test_jobs_may_name_any_alias_and_the_canary_runs_its_share(stack: Stack) -> None:
     for constant in (1.0, 2.0, 3.0):
-        stack.add("parted", constant)
-    stack.move("parted", "production", "1")
-    stack.move("parted", "canary", "2", share=0.5)
-    stack.move("parted", "tested", "3")
-    wait_until(lambda: stack.have("parted") == {"1", "2", "3"})
-    assert stack.ran_on("parted", version="tested") == "3"
-    runs = {f"parted-{number}": stack.ran_on("parted", id=f"parted-{number}") for number in range(30)}
-    known = Aliases("parted", {"production": Alias(version="1"), "canary": Alias(version="2", share=0.5)})
-    assert runs == {job: known.resolve(None, job) for job in runs}
+        stack.add("shared", constant)
+    stack.move("shared", "production", "1")
+    stack.move("shared", "canary", "2", share=0.5)
+    stack.move("shared", "tested", "3")
+    wait_until(lambda: stack.loaded("shared") == {"1", "2", "3"})
+    assert stack.version_run("shared", version="tested") == "3"
+    runs = {f"shared-{number}": stack.version_run("shared", id=f"shared-{number}") for number in range(30)}
+    aliases = Aliases("shared", {"production": Alias(version="1"), "canary": Alias(version="2", share=0.5)})
+    assert runs == {job: aliases.resolve(None, job) for job in runs}
     with pytest.raises(JobFailed, match="has no alias 'stable'; it has canary, production, tested"):
-        stack.ran_on("parted", version="stable")
+        stack.version_run("shared", version="stable")
 
 
-def test_what_is_in_memory_serves_on_in_every_process_while_its_files_are_away(stack: Stack) -> None:
-    stack.add("away", 1.0)
-    wait_until(lambda: stack.have("away") == {"1"})
-    shutil.rmtree(stack.store.path / "away")
-    jobs = stack.client.submit_many("away", [[7.0]] * 300)
-    assert {job.result(timeout=SOON).version for job in jobs} == {"1"}
+def test_a_loaded_version_goes_on_serving_in_every_process_while_its_files_are_missing(stack: Stack) -> None:
+    stack.add("deleted", 1.0)
+    wait_until(lambda: stack.loaded("deleted") == {"1"})
+    shutil.rmtree(stack.store.path / "deleted")
+    jobs = stack.client.submit_many("deleted", [[7.0]] * 300)
+    assert {job.result(timeout=FOLLOW_SECONDS).version for job in jobs} == {"1"}
 
 
 @pytest.mark.parametrize(
     "options",
     ["--pool solo", "--pool threads --concurrency 2", "--autoscale 3,1 --max-tasks-per-child 5"],
 )
-def test_a_worker_of_any_kind_goes_over_to_what_is_added(stack: Stack, tmp_path: Path, options: str) -> None:
+def test_workers_with_any_pool_switch_to_an_added_version(stack: Stack, tmp_path: Path, options: str) -> None:
     name = options.strip("-").replace(" ", "-").replace(",", "-").replace("--", "")
-    own = Stack(tmp_path, stack.url)  # a store of its own: the other worker does not know the model
+    own = Stack(tmp_path, stack.url)  # with a store of its own: the other worker does not serve the model
     own.add(name, 1.0)
     with (
         running_worker(*options.split(), url=own.url, models=own.store.path, folder=tmp_path),
-        asking(own, name) as answered,
+        clients_predicting(own, name) as versions,
     ):
-        wait_until(lambda: len(answered) > 10)
+        wait_until(lambda: len(versions) > 10)
         own.add(name, 2.0)
-        wait_until(lambda: set(answered[-10:]) == {"2"})
-    assert set(answered) == {"1", "2"}
+        wait_until(lambda: set(versions[-10:]) == {"2"})
+    assert set(versions) == {"1", "2"}
     own.disconnect()
 
 
-def test_a_swapped_worker_shares_the_memory_of_the_new_version(tmp_path: Path) -> None:
+def test_replaced_processes_share_the_memory_of_the_new_version(tmp_path: Path) -> None:
     ballast = 160 * 1024**2
     with EmbeddedRedis("--appendfsync", "no") as server:
         stack = Stack(tmp_path, server.url)
         hostile_models.add(stack.store, ballast=ballast)
         stack.start(concurrency=3)
         try:
-            before = stack.processes()
+            before = stack.pool()
             hostile_models.add(stack.store, ballast=ballast)
-            wait_until(lambda: stack.have("obedient") == {"1", "2"})
-            after = wait_until(lambda: len(now := stack.processes()) == 3 and not now & before and now)
+            wait_until(lambda: stack.loaded("obedient") == {"1", "2"})
+            after = wait_until(lambda: len(pool := stack.pool()) == 3 and not pool & before and pool)
             jobs = stack.client.submit_many("obedient", [hostile_models.instance()] * 200)
-            assert {job.result(timeout=SOON).version for job in jobs} == {"2"}
+            assert {job.result(timeout=FOLLOW_SECONDS).version for job in jobs} == {"2"}
             private = [private_bytes(pid) for pid in after]
         finally:
             stack.close()
@@ -238,31 +234,20 @@ def test_a_swapped_worker_shares_the_memory_of_the_new_version(tmp_path: Path) -
     assert max(private) < ballast / 2, private
 
 
-def test_what_a_worker_has_loaded_lies_in_huge_pages_when_it_forks(tmp_path: Path) -> None:
-    gathered = (
+def test_loaded_models_are_in_huge_pages_when_a_worker_forks(tmp_path: Path) -> None:
+    script = (
         "from headrace_worker.process.fork_memory import use_huge_pages; "
-        "kept = bytearray(32 << 20); print(use_huge_pages())"
+        "data = bytearray(32 << 20); print(use_huge_pages())"
     )
-    if subprocess.check_output([sys.executable, "-c", gathered], timeout=60).strip() == b"0":
-        pytest.skip("this system has no huge pages, or is not to")
+    if subprocess.check_output([sys.executable, "-c", script], timeout=60).strip() == b"0":
+        pytest.skip("this system has no huge pages, or they are disabled")
     with EmbeddedRedis("--appendfsync", "no") as server:
         stack = Stack(tmp_path, server.url)
         hostile_models.add(stack.store)
         stack.start()
         try:
-            huge = [bytes_of(pid, "AnonHugePages") for pid in [stack.worker.process.pid, *stack.processes()]]
+            huge = [memory_bytes(pid, "AnonHugePages") for pid in [stack.worker.process.pid, *stack.pool()]]
         finally:
             stack.close()
-    # A write to one that is shared splits it, and it no longer counts.
+    # A write to a shared huge page splits it, and it is no longer counted.
     assert max(huge) > 0
-
-
-def private_bytes(pid: int) -> int:
-    """What the process has for itself alone."""
-    return bytes_of(pid, "Private_")
-
-
-def bytes_of(pid: int, kind: str) -> int:
-    """The memory of a process of one kind."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(kind))

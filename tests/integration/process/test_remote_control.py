@@ -1,4 +1,4 @@
-"""A worker answers Celery's remote control: `celery inspect`, and Flower, which shows what it says."""
+"""A worker answers Celery's remote control, for `celery inspect` and Flower."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PASSWORD = "open-sesame"
 
 @pytest.fixture(scope="module")
 def celery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Celery[Any]]:
-    """A Celery app beside a worker that has run one job, on a Redis with a password."""
+    """A Celery app on a Redis with a password, where a worker has run one job."""
     folder = tmp_path_factory.mktemp("worker")
     skops.dump(DummyClassifier().fit([[0.0], [1.0]], [0, 0]), folder / "model.skops")
     (folder / "example.json").write_text("[[0.5]]")
@@ -40,14 +40,13 @@ def celery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Celery[Any]]:
             worker.stop()
 
 
-@pytest.mark.parametrize("asked", ["ping", "stats", "conf", "registered", "active_queues", "active", "report"])
-def test_a_worker_tells_about_itself_and_nothing_secret(celery: Celery[Any], asked: str):
-    told = getattr(celery.control.inspect(timeout=20, limit=1), asked)()
-    assert told is not None, f"no answer to {asked}"
-    assert PASSWORD not in json.dumps(told)
+@pytest.mark.parametrize("command", ["ping", "stats", "conf", "registered", "active_queues", "active", "report"])
+def test_a_worker_answers_without_secrets(celery: Celery[Any], command: str):
+    replies = getattr(celery.control.inspect(timeout=20, limit=1), command)()
+    assert replies is not None, f"no answer to {command}"
+    assert PASSWORD not in json.dumps(replies)
 
 
-def test_a_worker_counts_what_it_has_run(celery: Celery[Any]):
-    told = celery.control.inspect(timeout=20, limit=1).stats()
-    (stats,) = told.values()
+def test_a_worker_counts_the_claims_it_ran(celery: Celery[Any]):
+    (stats,) = celery.control.inspect(timeout=20, limit=1).stats().values()
     assert sum(stats["total"].values()) > 0

@@ -1,4 +1,4 @@
-"""Real workers that are told to stop while their models compute: it ends, or goes back uncounted, in time."""
+"""Real workers are shut down while models run: in bounded time, claims finish or are requeued uncounted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -20,11 +20,12 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
 from tests.support.claim_models import LOOP_IN_C, SLEEP, add_model, count_claims, running_worker
+from tests.support.processes import child_pids
 from tests.support.waiting import wait_until
 
-#: Seconds a worker takes at the most to end, besides what it drains.
-ENDS_WITHIN = 4
-#: Seconds a machine that is busy with other tests may add.
+#: Seconds of a shutdown after its drain period.
+EXIT_SECONDS = 4
+#: Further seconds on a machine that is busy with other tests.
 SLACK = 4
 KEYS = Keys()
 MODELS = ("doubling", "single")
@@ -37,15 +38,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return add_model(folder, "single", max_batch_instances=1)
 
 
-class Place:
-    """A Redis, a client, and the workers that serve it."""
+class Site:
+    """A Redis, a client, and a model store for workers."""
 
     def __init__(self, url: str, models: Path, folder: Path, client: Client, server: redis.Redis) -> None:
         self.url, self.models, self.folder = url, models, folder
         self.client, self.server = client, server
         self._numbers = itertools.count(100)
 
-    def serving(self, *options: str, name: str = "worker", drain: float = 25) -> Any:
+    def start_worker(
+        self, *options: str, name: str = "worker", drain: float = 25
+    ) -> AbstractContextManager[Child]:
         return running_worker(
             *options,
             url=self.url,
@@ -56,90 +59,87 @@ class Place:
             HEADRACE_DRAIN=str(drain),
         )
 
-    def submit(self, count: int, do: int, seconds: float = 0, model: str = "doubling") -> list[JobHandle]:
-        return self.client.submit_many(model, [[next(self._numbers), do, seconds] for _ in range(count)])
+    def submit(self, count: int, action: int, seconds: float = 0, model: str = "doubling") -> list[JobHandle]:
+        return self.client.submit_many(model, [[next(self._numbers), action, seconds] for _ in range(count)])
 
-    def calls(self) -> list[str]:
-        """The predict calls so far: the numbers of their rows."""
+    def predict_calls(self) -> list[str]:
+        """Return the predict calls so far: the numbers of their rows."""
         calls = self.folder / "calls"
         return [line for line in calls.read_text().splitlines() if line != "1"] if calls.exists() else []
 
-    def running(self, calls: int = 1) -> None:
-        wait_until(lambda: len(self.calls()) >= calls)
+    def wait_for_calls(self, calls: int = 1) -> None:
+        wait_until(lambda: len(self.predict_calls()) >= calls)
 
-    def waiting(self) -> int:
+    def count_waiting(self) -> int:
         return sum(self.server.llen(key) for model in MODELS for key in KEYS.lists(f"predict.{model}"))
 
-    def unleased(self) -> bool:
-        """Nothing is leased, and nothing counts as tried."""
-        left = [key for name in ("lease:*", "again:*") for key in self.server.scan_iter(f"headrace:{name}")]
-        return not left and not count_claims(self.server)
+    def is_unleased(self) -> bool:
+        """Return True if no job is leased or isolated."""
+        keys = [key for name in ("lease:*", "isolated:*") for key in self.server.scan_iter(f"headrace:{name}")]
+        return not keys and not count_claims(self.server)
 
 
 @pytest.fixture
-def place(models: Path, tmp_path: Path) -> Iterator[Place]:
+def site(models: Path, tmp_path: Path) -> Iterator[Site]:
     with (
-        EmbeddedRedis("--appendfsync", "no") as own,
-        Client(own.url, check=False) as client,
-        redis.Redis.from_url(own.url) as server,
+        EmbeddedRedis("--appendfsync", "no") as embedded,
+        Client(embedded.url, check=False) as client,
+        redis.Redis.from_url(embedded.url) as server,
     ):
-        yield Place(own.url, models, tmp_path, client, server)
+        yield Site(embedded.url, models, tmp_path, client, server)
 
 
-def pool_of(worker: Child) -> list[int]:
-    pid = worker.process.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def ends(worker: Child, within: float, tell: Callable[[], object]) -> float:
-    """Tell a worker to stop; returns in how many seconds it ended, with all of its processes."""
-    pool = pool_of(worker)
-    began = time.monotonic()
-    tell()
-    worker.process.wait(within + SLACK)
-    took = time.monotonic() - began
+def shut_down(worker: Child, timeout: float, request: Callable[[], object]) -> float:
+    """Request a shutdown. Return the seconds until the worker has ended, with all of its processes."""
+    pool = child_pids(worker.process.pid)
+    requested_at = time.monotonic()
+    request()
+    worker.process.wait(timeout + SLACK)
+    duration = time.monotonic() - requested_at
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pool), 2)
-    return took
+    return duration
 
 
 def send(worker: Child, *signals: int) -> Callable[[], None]:
-    def tell() -> None:
+    """Return a request for a shutdown by these signals."""
+
+    def request() -> None:
         for number in signals:
             worker.process.send_signal(number)
             time.sleep(0.3)
 
-    return tell
+    return request
 
 
-@pytest.mark.parametrize(("do", "seconds"), [(SLEEP, 60), (LOOP_IN_C, 0)], ids=["asleep", "in C"])
-def test_what_outlasts_the_drain_runs_elsewhere_once_and_counts_no_attempt(
-    place: Place, do: int, seconds: float
+@pytest.mark.parametrize(("action", "seconds"), [(SLEEP, 60), (LOOP_IN_C, 0)], ids=["asleep", "in C"])
+def test_a_claim_that_exceeds_the_drain_runs_again_elsewhere_without_an_attempt(
+    site: Site, action: int, seconds: float
 ) -> None:
-    with place.serving(drain=1) as worker:
-        (slow,) = place.submit(1, do, seconds, "single")
-        place.running()
-        took = ends(worker, 1 + ENDS_WITHIN, send(worker, signal.SIGTERM))
-        assert took >= 1
+    with site.start_worker(drain=1) as worker:
+        (slow,) = site.submit(1, action, seconds, "single")
+        site.wait_for_calls()
+        duration = shut_down(worker, 1 + EXIT_SECONDS, send(worker, signal.SIGTERM))
+        assert duration >= 1
         assert worker.process.returncode == 0
-    assert place.waiting() == 1
-    assert place.unleased()
+    assert site.count_waiting() == 1
+    assert site.is_unleased()
     assert not slow.done()
-    with place.serving(name="next", drain=0):
-        place.running(2)
-        assert len(place.calls()) == 2
+    with site.start_worker(name="next", drain=0):
+        site.wait_for_calls(2)
+        assert len(site.predict_calls()) == 2
         slow.cancel()
 
 
-def test_what_ends_within_the_drain_has_its_outcome_and_the_rest_waits(place: Place) -> None:
-    with place.serving(drain=20) as worker:
-        jobs = place.submit(6, SLEEP, 1, "single")
-        place.running(2)
-        assert ends(worker, 20, send(worker, signal.SIGTERM)) < 10
+def test_claims_that_finish_within_the_drain_have_their_outcomes_and_the_others_wait(site: Site) -> None:
+    with site.start_worker(drain=20) as worker:
+        jobs = site.submit(6, SLEEP, 1, "single")
+        site.wait_for_calls(2)
+        assert shut_down(worker, 20, send(worker, signal.SIGTERM)) < 10
         assert worker.process.returncode == 0
     done = [job for job in jobs if job.done()]
     assert 2 <= len(done) <= 4
-    assert place.waiting() == 6 - len(done)
-    assert place.unleased()
+    assert site.count_waiting() == 6 - len(done)
+    assert site.is_unleased()
 
 
 @pytest.mark.parametrize(
@@ -153,69 +153,69 @@ def test_what_ends_within_the_drain_has_its_outcome_and_the_rest_waits(place: Pl
     ],
     ids=lambda signals: " ".join(number.name for number in signals),
 )
-def test_told_twice_it_puts_back_at_once_even_what_no_signal_reaches(
-    place: Place, signals: Sequence[signal.Signals]
+def test_a_second_signal_requeues_at_once_even_a_claim_that_ignores_signals(
+    site: Site, signals: Sequence[signal.Signals]
 ) -> None:
-    with place.serving() as worker:
-        jobs = [*place.submit(1, LOOP_IN_C, model="single"), *place.submit(2, SLEEP, 60)]
-        place.running(2)
-        ends(worker, ENDS_WITHIN, send(worker, *signals))
+    with site.start_worker() as worker:
+        jobs = [*site.submit(1, LOOP_IN_C, model="single"), *site.submit(2, SLEEP, 60)]
+        site.wait_for_calls(2)
+        shut_down(worker, EXIT_SECONDS, send(worker, *signals))
     assert not any(job.done() for job in jobs)
-    assert place.waiting() == 3
-    assert place.unleased()
+    assert site.count_waiting() == 3
+    assert site.is_unleased()
 
 
-def test_a_signal_to_all_its_processes_lets_them_drain_too(place: Place) -> None:
-    """As systemd stops a unit."""
-    with place.serving() as worker:
-        (job,) = place.submit(1, SLEEP, 1.5)
-        place.running()
+def test_a_signal_to_all_processes_of_a_worker_lets_them_drain_too(site: Site) -> None:
+    # As systemd stops a unit.
+    with site.start_worker() as worker:
+        (job,) = site.submit(1, SLEEP, 1.5)
+        site.wait_for_calls()
 
-        def tell() -> None:
-            for pid in [worker.process.pid, *pool_of(worker)]:
+        def request() -> None:
+            for pid in [worker.process.pid, *child_pids(worker.process.pid)]:
                 os.kill(pid, signal.SIGTERM)
 
-        ends(worker, 10, tell)
+        shut_down(worker, 10, request)
         assert worker.process.returncode == 0
     assert job.done()
-    assert len(place.calls()) == 1
-    assert place.unleased()
+    assert len(site.predict_calls()) == 1
+    assert site.is_unleased()
 
 
-def test_a_remote_shutdown_is_bounded_too(place: Place) -> None:
-    with place.serving(drain=1) as worker, create_celery_app(Settings(redis_url=place.url)) as app:
-        place.submit(1, SLEEP, 60)
-        place.running()
-        ends(worker, 1 + ENDS_WITHIN, app.control.shutdown)
-    assert place.waiting() == 1
-    assert place.unleased()
+def test_a_remote_shutdown_is_bounded_too(site: Site) -> None:
+    with site.start_worker(drain=1) as worker, create_celery_app(Settings(redis_url=site.url)) as app:
+        site.submit(1, SLEEP, 60)
+        site.wait_for_calls()
+        shut_down(worker, 1 + EXIT_SECONDS, app.control.shutdown)
+    assert site.count_waiting() == 1
+    assert site.is_unleased()
 
 
-def test_an_idle_worker_ends_at_once(place: Place) -> None:
-    with place.serving() as worker:
-        assert ends(worker, ENDS_WITHIN, send(worker, signal.SIGTERM)) < ENDS_WITHIN
+def test_an_idle_worker_ends_at_once(site: Site) -> None:
+    with site.start_worker() as worker:
+        assert shut_down(worker, EXIT_SECONDS, send(worker, signal.SIGTERM)) < EXIT_SECONDS
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])
-def test_a_worker_without_processes_ends_in_time_too(place: Place, pool: str) -> None:
-    with place.serving("--pool", pool, drain=1) as worker:
-        place.submit(1, SLEEP, 60)
-        place.running()
-        ends(worker, 1 + ENDS_WITHIN, send(worker, signal.SIGTERM))
-    assert place.waiting() == 1
-    assert place.unleased()
+def test_a_worker_without_pool_processes_ends_in_time_too(site: Site, pool: str) -> None:
+    with site.start_worker("--pool", pool, drain=1) as worker:
+        site.submit(1, SLEEP, 60)
+        site.wait_for_calls()
+        shut_down(worker, 1 + EXIT_SECONDS, send(worker, signal.SIGTERM))
+    assert site.count_waiting() == 1
+    assert site.is_unleased()
 
 
-def test_a_redis_that_answers_nothing_does_not_keep_it(place: Place) -> None:
-    with place.serving(drain=0.5) as worker:
-        place.submit(1, SLEEP, 60)
-        place.running()
-        frozen = int(place.server.info("server")["process_id"])
-        thaw = threading.Timer(20, os.kill, (frozen, signal.SIGCONT))
+def test_a_redis_that_does_not_answer_does_not_delay_the_shutdown(site: Site) -> None:
+    with site.start_worker(drain=0.5) as worker:
+        site.submit(1, SLEEP, 60)
+        site.wait_for_calls()
+        redis_pid = int(site.server.info("server")["process_id"])
+        thaw = threading.Timer(20, os.kill, (redis_pid, signal.SIGCONT))
         thaw.start()
         try:
-            os.kill(frozen, signal.SIGSTOP)
-            ends(worker, 0.5 + ENDS_WITHIN, send(worker, signal.SIGTERM))
+            os.kill(redis_pid, signal.SIGSTOP)
+            shut_down(worker, 0.5 + EXIT_SECONDS, send(worker, signal.SIGTERM))
         finally:
-            os.kill(frozen, signal.SIGCONT)
+            os.kill(redis_pid, signal.SIGCONT)
             thaw.cancel()
