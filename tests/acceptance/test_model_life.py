@@ -163,7 +163,7 @@ def test_versions_are_promoted_tried_and_rolled_back_without_a_failed_job(
         assert set(answered) == {"1"}
 
         refused = run("promote", runtime, "2", code=1)
-        assert "breaks producers: predict gives a list of 2, no longer a value" in str(refused.exception)
+        assert "breaks producers: predict returns a list of 2, no longer a value" in str(refused.exception)
 
         run("promote", runtime, "3", "--canary", "50%")
         wait_until(lambda: "3" in answered)
