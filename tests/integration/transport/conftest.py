@@ -1,0 +1,38 @@
+"""Fixtures of the tests that run the operations on leases: on every Redis, with and without a key prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport.leases import Leases
+from tests.support.redis_servers import SERVERS, find_server
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def any_redis(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis("--appendfsync", "no", server=find_server(request.param)) as running:
+        yield running
+
+
+@pytest.fixture
+def db(any_redis: EmbeddedRedis) -> Iterator[redis.Redis]:
+    """Return a client of the empty Redis, which has no scripts."""
+    with redis.Redis.from_url(any_redis.url) as client:
+        client.flushall()
+        client.script_flush()
+        yield client
+
+
+@pytest.fixture(params=["", "{apart}:"])
+def keys(request: pytest.FixtureRequest) -> Keys:
+    return Keys(request.param)
+
+
+@pytest.fixture
+def leases(db: redis.Redis, keys: Keys) -> Leases:
+    return Leases(db, keys)

@@ -1,0 +1,132 @@
+"""CLAIM: which messages a claim takes, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from headrace.wire.keys import Keys
+from headrace_worker.transport.claims import Claim, ClaimLimits, NothingClaimed
+from headrace_worker.transport.leases import Leases
+from tests.support.lease_operations import LEASE_MS, QUEUE, claim_jobs, finds_nothing, push
+
+
+def test_messages_are_claimed_byte_for_byte(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    messages = [b"{}", b"\x00\x01\xff\n\r\n", b"\x01", b"\x01\n", b"$-1\r\n", b" ", bytes(range(256)) * 4]
+    push(db, keys, *messages)
+    claim = claim_jobs(leases)
+    assert list(claim.queued_messages) == messages
+    assert db.lrange(keys.lease("me/1"), 0, -1) == messages
+
+
+def test_an_empty_message_is_claimed_like_any_other(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"", b"a", b"")
+    assert list(claim_jobs(leases).queued_messages) == [b"", b"a", b""]
+
+
+def test_the_lowest_priority_number_goes_first_in_order_of_submission(
+    db: redis.Redis, keys: Keys, leases: Leases
+) -> None:
+    for priority in (9, 3, 0, 6):
+        push(db, keys, *(b"%d-%d" % (priority, n) for n in range(2)), priority=priority)
+    claim = claim_jobs(leases)
+    assert list(claim.queued_messages) == [b"0-0", b"0-1", b"3-0", b"3-1", b"6-0", b"6-1", b"9-0", b"9-1"]
+    assert claim.lease.origins == ((1, 2), (2, 2), (3, 2), (4, 2))
+
+
+def test_a_claim_can_start_with_the_lowest_priority(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"urgent")
+    push(db, keys, b"file", priority=9)
+    assert list(claim_jobs(leases, jobs=1, lowest_first=True).queued_messages) == [b"file"]
+
+
+def test_the_first_queue_goes_first(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", queue="predict.a")
+    push(db, keys, b"b", queue="predict.b")
+    claim = leases.claim(
+        "me/1", [ClaimLimits(queue="predict.b"), ClaimLimits(queue="predict.a")], lease_ms=LEASE_MS
+    )
+    assert isinstance(claim, Claim)
+    assert (claim.lease.queue, list(claim.queued_messages)) == ("predict.b", [b"b"])
+
+
+def test_an_urgent_job_of_the_second_queue_goes_before_a_less_urgent_job_of_the_first(
+    db: redis.Redis, keys: Keys, leases: Leases
+) -> None:
+    push(db, keys, b"a", queue="predict.a", priority=9)
+    push(db, keys, b"b", queue="predict.b")
+    claim = leases.claim(
+        "me/1", [ClaimLimits(queue="predict.a"), ClaimLimits(queue="predict.b")], lease_ms=LEASE_MS
+    )
+    assert isinstance(claim, Claim)
+    assert list(claim.queued_messages) == [b"b"]
+
+
+def test_no_more_jobs_are_claimed_than_the_limit(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    messages = [b"%d" % n for n in range(3500)]
+    push(db, keys, *messages)
+    claim = claim_jobs(leases, jobs=3000)
+    assert list(claim.queued_messages) == messages[:3000]
+    assert db.llen(keys.lease("me/1")) == 3000
+    assert leases.requeue(claim.lease) == 3000
+    assert db.lrange(keys.lists(QUEUE)[0], 0, -1) == messages[::-1]
+
+
+def test_bytes_limit_a_claim_but_one_job_is_always_claimed(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, *[b"x" * 1000] * 10)
+    claim = leases.claim("me/1", [ClaimLimits(queue=QUEUE, jobs=100, bytes=2500)], lease_ms=LEASE_MS)
+    assert isinstance(claim, Claim)
+    assert len(claim.queued_messages) == 3
+    claim = leases.claim("me/2", [ClaimLimits(queue=QUEUE, jobs=100, bytes=1)], lease_ms=LEASE_MS)
+    assert isinstance(claim, Claim)
+    assert len(claim.queued_messages) == 1
+
+
+def test_a_queue_that_fills_is_skipped_until_it_is_full(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    limits = [ClaimLimits(queue=QUEUE, jobs=3, bytes=1 << 20, full_only=True), ClaimLimits(queue="predict.other")]
+    assert leases.claim("me/1", limits, lease_ms=LEASE_MS) == NothingClaimed(())
+    push(db, keys, b"1")
+    push(db, keys, b"2", priority=9)
+    assert leases.claim("me/2", limits, lease_ms=LEASE_MS) == NothingClaimed((QUEUE,))
+    push(db, keys, b"other", queue="predict.other")
+    claim = leases.claim("me/3", limits, lease_ms=LEASE_MS)
+    assert isinstance(claim, Claim)
+    assert claim.lease.queue == "predict.other"
+    push(db, keys, b"3")
+    claim = leases.claim("me/4", limits, lease_ms=LEASE_MS)
+    assert isinstance(claim, Claim)
+    assert list(claim.queued_messages) == [b"1", b"3", b"2"]
+
+
+def test_a_claim_without_a_lease_leaves_no_key(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", queue="ordinary")
+    claim = leases.claim("me/1", [ClaimLimits(queue="ordinary", leased=False)], lease_ms=LEASE_MS)
+    assert isinstance(claim, Claim)
+    assert list(db.scan_iter()) == []
+
+
+def test_an_empty_claim_leaves_no_key(db: redis.Redis, leases: Leases) -> None:
+    assert finds_nothing(leases)
+    assert list(db.scan_iter()) == []
+
+
+def test_a_claim_knows_whether_a_job_was_cancelled_lately(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a", b"b")
+    assert not claim_jobs(leases, jobs=1).check_outcomes
+    db.set(keys.cancelled, 1)
+    assert claim_jobs(leases, "me/2").check_outcomes
+
+
+def test_a_key_of_another_type_ends_no_claim_that_has_popped(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
+    db.set(keys.lists(QUEUE)[2], "in the way")
+    assert list(claim_jobs(leases).queued_messages) == [b"a"]
+    assert db.lrange(keys.lease("me/1"), 0, -1) == [b"a"]
+
+
+def test_nothing_is_popped_if_the_lease_cannot_be_recorded(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, b"a")
+    db.set(keys.leases, "in the way")
+    with pytest.raises(redis.ResponseError):
+        claim_jobs(leases)
+    assert db.llen(keys.lists(QUEUE)[0]) == 1
