@@ -35,7 +35,7 @@ def test_the_examples_run(
 
 
 #: Errors that no client raises.
-WORKER_ERRORS = {"ModelError", "StoreUnavailable", "TransientError"}
+WORKER_ERRORS = {"ModelError", "NotTrusted", "StoreUnavailable", "TransientError"}
 
 
 def test_the_page_lists_every_option_and_error():
