@@ -118,7 +118,7 @@ def death_at_each_step(arena: Arena) -> None:
             victims = [(arena.folder / f"died-{whom}-{step}", whom) for whom in ("self", "main", "all")]
             started = [
                 arena.start_worker(
-                    include="tests.support.crash_points", CRASH_AT=step, CRASH_WHOM=whom, CRASH_FILE=str(file)
+                    include="tests.support.crash_points", CRASH_AT=step, CRASH_PROCESS=whom, CRASH_FILE=str(file)
                 )
                 for file, whom in victims
             ]

@@ -3,9 +3,9 @@
 A worker started with `--include tests.support.crash_points` is killed once. It needs the repository in its
 PYTHONPATH, and these variables:
 
-    CRASH_AT     the step, one of STEPS
-    CRASH_WHOM   the process to kill: `self`, which takes the step; `main`, the main process; or `all` of them
-    CRASH_FILE   a file that is created before the kill, so that it happens once
+    CRASH_AT        the step, one of STEPS
+    CRASH_PROCESS   the process to kill: `self`, which takes the step; `main`, the main process; or `all` processes
+    CRASH_FILE      a file that is created before the kill, so that it happens once
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
 
 
 def kill_once() -> None:
-    """Kill the process or processes that CRASH_WHOM names, unless that has happened before."""
+    """Kill the process or processes that CRASH_PROCESS names, unless that has happened before."""
     try:
         os.close(os.open(os.environ["CRASH_FILE"], os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
-    match os.environ.get("CRASH_WHOM", "self"):
+    match os.environ.get("CRASH_PROCESS", "self"):
         case "main":
             os.kill(_MAIN_PID, signal.SIGKILL)
         case "all":

@@ -1,4 +1,4 @@
-"""A worker of `claim_models` with its own Redis, as fixtures, and what tests of claims ask of it.
+"""A worker of `claim_models` with its own Redis, as fixtures, and functions that read the state of its jobs.
 
 A test module imports the fixtures it uses, and lists them in its `__all__`.
 """

@@ -62,7 +62,7 @@ app.conf.update(
     worker_enable_prefetch_count_reduction=False,
     # A Redis that is full, read-only or unable to write its disk refuses the declarations of a connecting worker.
     broker_channel_error_retry=True,
-    worker_max_memory_per_child=pool_process.max_resident_kilobytes(settings.memory_limit),
+    worker_max_memory_per_child=pool_process.compute_max_resident_kilobytes(settings.memory_limit),
 )
 app.conf.broker_transport_options.update(
     limits_for=Hook(service.limits_for),

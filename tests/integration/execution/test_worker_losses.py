@@ -103,19 +103,19 @@ def test_a_long_job_keeps_its_lease_and_runs_once(shared: Site, client: Client, 
 
 
 @pytest.mark.parametrize(
-    ("step", "whom"),
+    ("step", "process"),
     [
-        pytest.param(step, whom, marks=[] if (step, whom) in _QUICK else pytest.mark.long)
+        pytest.param(step, process, marks=[] if (step, process) in _QUICK else pytest.mark.long)
         for step in STEPS
-        for whom in ("self", "main", "all")
+        for process in ("self", "main", "all")
     ],
 )
 def test_a_kill_at_any_step_costs_no_job_and_publishes_none_twice(
-    own: Site, client: Client, server: redis.Redis, step: str, whom: str
+    own: Site, client: Client, server: redis.Redis, step: str, process: str
 ) -> None:
     rows = own.rows(5)
     crash_file = own.folder / "crashed"
-    settings = {"CRASH_AT": step, "CRASH_WHOM": whom, "CRASH_FILE": str(crash_file)}
+    settings = {"CRASH_AT": step, "CRASH_PROCESS": process, "CRASH_FILE": str(crash_file)}
     with (
         own.start_worker("--include", "tests.support.crash_points", **settings) as worker,
         server.pubsub() as subscriber,
@@ -123,7 +123,7 @@ def test_a_kill_at_any_step_costs_no_job_and_publishes_none_twice(
         subscriber.psubscribe("celery-task-meta-*")
         jobs = client.submit_many("doubling", rows)
         wait_until(crash_file.exists)
-        worker_ends = whom != "self" or step in {"claimed", "acknowledging"}
+        worker_ends = process != "self" or step in {"claimed", "acknowledging"}
         if worker_ends:
             worker.process.wait(20)
         with own.start_worker(name="next") if worker_ends else contextlib.nullcontext():

@@ -157,7 +157,7 @@ def test_a_job_for_a_missing_version_fails_and_a_loaded_version_serves_without_i
 
 
 def test_a_job_of_a_model_that_no_worker_serves_waits(client: Client):
-    job = client.submit("nobody", [7.0])
+    job = client.submit("missing", [7.0])
     assert worker_has_polled(client)
     assert job.status() == "queued"
     assert job.cancel()
@@ -252,6 +252,6 @@ def test_a_pool_process_is_ready_soon_whatever_redis_does(listens: bool, tmp_pat
         started_at = time.monotonic()
         child.warm_up(Celery(), "w1")
         assert time.monotonic() - started_at < 3  # of the 4 s that Celery gives a process to start
-        runner = child.runner(Celery(), "w1")
+        runner = child.get_runner(Celery(), "w1")
         child.warm_up(Celery(), "w1")
-        assert child.runner(Celery(), "w1") is runner
+        assert child.get_runner(Celery(), "w1") is runner

@@ -41,7 +41,7 @@ FOLDERS = (
     *("tests/integration/catalog", "tests/integration/chaos", "tests/integration/client"),
     *("tests/integration/dashboard", "tests/integration/docs", "tests/integration/doctor"),
     *("tests/integration/inspection", "tests/integration/results", "tests/integration/store"),
-    "tests/integration/submit",
+    *("tests/integration/submit", "tests/integration/execution", "tests/integration/process"),
 )
 #: Folders in them that are not renamed yet.
 NOT_YET = ("producer/headrace/batch", "worker/headrace_worker/transport", "tests/unit/dead_letters")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.wire.message import Job
 from headrace.wire.outcome import Expired, Failure, Outcome
-from headrace_worker.execution.batching import admit, batches
+from headrace_worker.execution.batching import admit, form_batches
 from headrace_worker.execution.claimed_job import Admitted, NotRunnableHere
 from headrace_worker.models.registry import Registry
 from headrace_worker.settings import WorkerSettings
@@ -48,7 +48,7 @@ def admit_one(registry: Registry, job: Job) -> Admitted | NotRunnableHere | Outc
 
 
 def batched_ids(registry: Registry, jobs: list[Job]) -> list[list[str]]:
-    return [[entry.claimed.job.id for entry in batch.jobs] for batch in batches(admit_all(registry, jobs))]
+    return [[entry.claimed.job.id for entry in batch.jobs] for batch in form_batches(admit_all(registry, jobs))]
 
 
 def test_jobs_of_one_version_and_method_are_one_batch(registry: Registry):
@@ -83,7 +83,7 @@ def test_every_job_is_in_one_batch_and_no_batch_of_several_is_too_large(
             for number, (count, version) in enumerate(sizes_and_versions)
         ],
     )
-    made = batches(ready)
+    made = form_batches(ready)
     assert sorted(id(entry) for batch in made for entry in batch.jobs) == sorted(map(id, ready))
     for batch in made:
         assert len(batch.jobs) == 1 or len(batch.instances) <= MAX_INSTANCES

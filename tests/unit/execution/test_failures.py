@@ -17,12 +17,12 @@ from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.wire.attempts import Attempt
 from headrace.wire.message import Instance, Job
 from headrace.wire.outcome import Failure, encode_outcome
-from headrace_worker.execution.failures import failure_from_attempts, failure_from_error
+from headrace_worker.execution.failures import make_failure, make_failure_from_attempts
 from headrace_worker.execution.redaction import PLACEHOLDER, redact
 
 
 def failed(error: BaseException, *instances: Instance) -> Failure:
-    return failure_from_error(error, Job(id="a", model="churn", instances=list(instances)))
+    return make_failure(error, Job(id="a", model="churn", instances=list(instances)))
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -79,7 +79,7 @@ def test_the_traceback_of_errors_that_cause_each_other_is_finite():
 def test_an_error_whose_message_cannot_be_read_is_a_failure():
     class Unreadable(Exception):
         def __str__(self) -> str:
-            raise RuntimeError("no words")
+            raise RuntimeError("no message")
 
     failure = failed(Unreadable())
     assert (failure.error, failure.message) == ("Unreadable", "(its message cannot be read)")
@@ -113,7 +113,7 @@ def test_a_value_that_is_cut_at_the_end_of_a_message_is_removed_too(before: int)
 )
 def test_a_job_given_up_for_its_attempts_lists_them(causes: list[str], reason: Any, error: str, message: str):
     attempts = [Attempt(cause=cause, owner="me/1", at_ms=1, claim_size=1) for cause in causes]
-    failure = failure_from_attempts(Job(id="a", model="churn", instances=[]), attempts, reason)
+    failure = make_failure_from_attempts(Job(id="a", model="churn", instances=[]), attempts, reason)
     assert (failure.job, failure.reason, failure.error) == ("a", reason, error)
     assert message in failure.message
 

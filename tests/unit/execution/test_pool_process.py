@@ -8,12 +8,13 @@ import sys
 import pytest
 
 from headrace.errors import SettingError
-from headrace_worker.execution.pool_process import check_memory_limit, max_resident_kilobytes
+from headrace_worker.execution.pool_process import check_memory_limit, compute_max_resident_kilobytes
 
 PREAMBLE = """
 import os, signal
 from billiard.exceptions import SoftTimeLimitExceeded
-from headrace_worker.execution.pool_process import interruptible, is_short_of_memory, isolate, claim_signals
+from headrace_worker.execution.pool_process import allow_interrupts, handle_claim_signals
+from headrace_worker.execution.pool_process import is_short_of_memory, isolate
 
 def interrupted(*_):
     raise SoftTimeLimitExceeded
@@ -40,11 +41,11 @@ def run_in_process(script: str, limit: int = 0) -> tuple[int, str]:
 
 def test_a_soft_limit_interrupts_a_model_and_nothing_else() -> None:
     script = """
-with claim_signals():
+with handle_claim_signals():
     soft_limit()
     print("opened")
     try:
-        with interruptible():
+        with allow_interrupts():
             print("never")
     except SoftTimeLimitExceeded:
         print("interrupted")
@@ -57,8 +58,8 @@ with claim_signals():
 def test_a_soft_limit_that_arrives_late_does_not_interrupt_the_next_claim() -> None:
     script = """
 soft_limit()
-with claim_signals():
-    with interruptible():
+with handle_claim_signals():
+    with allow_interrupts():
         print("predicted")
 """
     assert run_in_process(script) == (0, "predicted\n")
@@ -66,7 +67,7 @@ with claim_signals():
 
 def test_a_terminated_process_first_finishes_its_claim() -> None:
     script = """
-with claim_signals():
+with handle_claim_signals():
     os.kill(os.getpid(), signal.SIGTERM)
     print("published", flush=True)
 os.kill(os.getpid(), signal.SIGTERM)
@@ -78,7 +79,7 @@ print("never", flush=True)
 def test_a_process_that_runs_out_of_memory_outside_of_a_model_ends_at_once() -> None:
     script = """
 try:
-    with claim_signals():
+    with handle_claim_signals():
         raise MemoryError
 finally:
     print("never", flush=True)
@@ -105,5 +106,5 @@ def test_a_limit_that_leaves_no_memory_for_jobs_is_refused() -> None:
     check_memory_limit(1 << 40)
     with pytest.raises(SettingError, match="HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded"):
         check_memory_limit(1_000_000)
-    assert max_resident_kilobytes(0) is None
-    assert max_resident_kilobytes(1 << 30) == 838_860
+    assert compute_max_resident_kilobytes(0) is None
+    assert compute_max_resident_kilobytes(1 << 30) == 838_860

@@ -132,7 +132,7 @@ def test_outcomes_keep_the_order_of_jobs_that_never_ran(registry: Registry):
     jobs = [
         job("expired", expires=NOW - timedelta(seconds=1)),
         job("good"),
-        Job(id="unknown", model="nobody", instances=[hostile_models.instance()]),
+        Job(id="unknown", model="unserved", instances=[hostile_models.instance()]),
         job("failing", "raise"),
         Job(id="bad", model="obedient", instances=[{"do": 1}]),
         job("version", version="9"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import BrokerUnavailable, InvalidInput, ModelError, TransientError
 from headrace.wire.attempts import Attempt
-from headrace_worker.execution.retry import GiveUp, Retry, decide_retry, retry_cause
+from headrace_worker.execution.retry import GiveUp, Retry, decide_retry, find_retry_cause
 from headrace_worker.manifest import Limits
 
 
@@ -51,7 +51,7 @@ class MoreThrottled(Throttled):
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_of_a_connection_is_transient(error: BaseException):
-    assert retry_cause(error, Limits()) == f"error:{type(error).__name__}"
+    assert find_retry_cause(error, Limits()) == f"error:{type(error).__name__}"
 
 
 @pytest.mark.parametrize(
@@ -68,29 +68,29 @@ def test_an_error_of_a_connection_is_transient(error: BaseException):
     ids=lambda error: type(error).__name__,
 )
 def test_any_other_error_is_permanent(error: BaseException):
-    assert retry_cause(error, Limits()) is None
+    assert find_retry_cause(error, Limits()) is None
 
 
 @pytest.mark.parametrize("name", ["Throttled", f"{__name__}.Throttled", "RuntimeError", "builtins.RuntimeError"])
 @pytest.mark.parametrize("error", [Throttled(), MoreThrottled()], ids=["itself", "derived"])
 def test_a_model_can_name_further_exceptions(name: str, error: BaseException):
-    assert retry_cause(error, Limits(retry_on=("another.Error", name))) == f"error:{type(error).__name__}"
-    assert retry_cause(ValueError(), Limits(retry_on=(name,))) is None
+    assert find_retry_cause(error, Limits(retry_on=("another.Error", name))) == f"error:{type(error).__name__}"
+    assert find_retry_cause(ValueError(), Limits(retry_on=(name,))) is None
 
 
 @pytest.mark.parametrize("error", [InvalidInput("bad"), MemoryError()])
 def test_invalid_input_and_memory_errors_are_permanent_even_if_retry_on_names_them(error: BaseException):
-    assert retry_cause(error, Limits(retry_on=("Exception", "ValueError", "MemoryError"))) is None
+    assert find_retry_cause(error, Limits(retry_on=("Exception", "ValueError", "MemoryError"))) is None
 
 
 def test_a_transient_cause_does_not_make_an_error_transient():
     error = ValueError()
     error.__cause__ = ConnectionError()
-    assert retry_cause(error, Limits()) is None
+    assert find_retry_cause(error, Limits()) is None
 
 
 def test_a_soft_time_limit_is_an_attempt_of_its_own_cause():
-    assert retry_cause(SoftTimeLimitExceeded(), Limits()) == "timeout"
+    assert find_retry_cause(SoftTimeLimitExceeded(), Limits()) == "timeout"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a.", ".a", "1a", "a;b", "a-b"])

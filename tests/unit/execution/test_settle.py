@@ -164,7 +164,7 @@ def test_a_job_that_this_worker_cannot_run_is_requeued_soon_and_without_a_counte
     [
         (UnknownModel("no version '9'"), 31, "unknown model"),
         (ModelError("the runtime tree needs a library"), 31, "permanent"),
-        (StoreUnavailable("the store is away"), 601, "attempts exhausted"),
+        (StoreUnavailable("the store is unreachable"), 601, "attempts exhausted"),
     ],
 )
 def test_a_job_that_no_worker_can_run_is_a_failure_with_the_reason(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace_worker.process import fork_memory
-from headrace_worker.process.fork_memory import HUGE_PAGE_BYTES, huge_page_ranges
+from headrace_worker.process.fork_memory import HUGE_PAGE_BYTES, find_huge_page_ranges
 
 #: Prints by how many megabytes freeze_heap() shrinks a process that freed every second of its blocks, as loading a
 #: forest does.
@@ -48,7 +48,7 @@ def test_only_a_process_s_own_data_moves_and_in_whole_huge_pages():
         "7f3000000000-7f3000800000 ---p 00000000 00:00 0",
         "7ffc00000000-7ffc00800000 rw-p 00000000 00:00 0 [stack]",
     ]
-    ranges = list(huge_page_ranges(maps))
+    ranges = list(find_huge_page_ranges(maps))
     assert ranges == [
         (0x555556000000, 0x555556600000),
         (0x7F0000200000, 0x7F0000A00000),

@@ -17,7 +17,7 @@ from headrace.errors import ModelError, TransientError, UnknownModel
 from headrace.wire.message import Instance
 from headrace.wire.outcome import Expired, Outcome
 from headrace_worker.execution.claimed_job import Admitted, ClaimedJob, NotRunnableHere
-from headrace_worker.execution.failures import failure_from_error
+from headrace_worker.execution.failures import make_failure
 
 if TYPE_CHECKING:
     from headrace_worker.models.loader import LoadedModel
@@ -64,18 +64,18 @@ def admit(claimed: ClaimedJob, registry: Registry, now: datetime) -> Admitted | 
     except (UnknownModel, ModelError) as error:
         if registry.is_runnable_elsewhere(job.model, job.version):
             return NotRunnableHere(error)
-        return failure_from_error(error, job)
+        return make_failure(error, job)
     except Exception as error:  # noqa: BLE001  # any error of one job's model is that job's failure, not the worker's
-        return failure_from_error(error, job)
+        return make_failure(error, job)
     try:
         method = check_method(model.contract, job.method)
         instances = check_instances(model.contract, job.instances)
     except Exception as error:  # noqa: BLE001  # as above
-        return failure_from_error(error, job)
+        return make_failure(error, job)
     return Admitted(claimed, model, method, instances)
 
 
-def batches(admitted_jobs: Iterable[Admitted]) -> list[Batch]:
+def form_batches(admitted_jobs: Iterable[Admitted]) -> list[Batch]:
     """Group admitted jobs into batches: full batches first, each list in the order of the batches' first jobs."""
     full: list[Batch] = []
     open_: dict[tuple[int, str], list[Admitted]] = {}

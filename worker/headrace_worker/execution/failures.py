@@ -22,14 +22,14 @@ from headrace_worker.execution.redaction import redact
 _MAX_MESSAGE, _MAX_TRACEBACK = 2_000, 8_000
 
 
-def failure_from_error(error: BaseException, job: Job) -> Failure:
+def make_failure(error: BaseException, job: Job) -> Failure:
     """Return the failure of a job whose run, or whose preparation, ended in this exception."""
     # Headrace's own messages name features and types, never values.
     is_own_error = isinstance(error, InvalidInput | ModelError)
-    message = error_message(error)
+    message = read_message(error)
     return Failure(
         job=job.id,
-        reason=failure_reason(error),
+        reason=classify_error(error),
         error=type(error).__name__,
         module=type(error).__module__,
         message=message if is_own_error else redact(message, job.instances),
@@ -37,7 +37,7 @@ def failure_from_error(error: BaseException, job: Job) -> Failure:
     )
 
 
-def failure_from_attempts(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
+def make_failure_from_attempts(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:
     """Return the failure of a job that its attempts end: no error of its last run is known here."""
     counted = select_counted(attempts)
     causes = ", ".join(attempt.cause for attempt in counted)
@@ -55,7 +55,7 @@ def failure_from_attempts(job: Job, attempts: Sequence[Attempt], reason: Reason)
     return Failure(job=job.id, reason=reason, error=error, module=module, message=message)
 
 
-def failure_reason(error: BaseException) -> Reason:
+def classify_error(error: BaseException) -> Reason:
     """Return the class of failures to which an exception belongs."""
     match error:
         case UnknownModel():
@@ -68,7 +68,7 @@ def failure_reason(error: BaseException) -> Reason:
             return "permanent"
 
 
-def error_message(error: BaseException) -> str:
+def read_message(error: BaseException) -> str:
     """Return the message of an exception, at most _MAX_MESSAGE characters of it, as text that JSON can hold."""
     try:
         message = str(error)

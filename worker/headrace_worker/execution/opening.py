@@ -15,7 +15,7 @@ from headrace.wire.message import Job
 from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse
 from headrace.wire.signing import Trust
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
-from headrace_worker.execution.failures import failure_from_attempts, failure_from_error
+from headrace_worker.execution.failures import make_failure, make_failure_from_attempts
 from headrace_worker.execution.retry import GiveUp, decide_retry
 from headrace_worker.manifest import Limits
 
@@ -68,13 +68,13 @@ def open_claim(
         except InvalidInput as error:
             job = _job_without_arguments(parsed_message, queue)
             claimed = ClaimedJob(job, message, attempts, reply_channel)
-            parsed.finished.append(JobResult(claimed, failure_from_error(error, job)))
+            parsed.finished.append(JobResult(claimed, make_failure(error, job)))
             continue
         if attempts and not (job.version and is_version(job.version)):
             job = msgspec.structs.replace(job, version=find_pinned_version(attempts) or job.version)
         claimed = ClaimedJob(job, message, attempts, reply_channel)
         if attempts and isinstance(decision := decide_retry(attempts, limits_of(job), 0.0), GiveUp):
-            parsed.finished.append(JobResult(claimed, failure_from_attempts(job, attempts, decision.reason)))
+            parsed.finished.append(JobResult(claimed, make_failure_from_attempts(job, attempts, decision.reason)))
         elif job.eta is not None and job.eta > now:
             parsed.not_due.append((int((job.eta - now).total_seconds() * 1000) + 1, queued_message))
         else:

@@ -76,7 +76,7 @@ def check_memory_limit(memory_limit: int) -> None:
         )
 
 
-def max_resident_kilobytes(memory_limit: int) -> int | None:
+def compute_max_resident_kilobytes(memory_limit: int) -> int | None:
     """Return the resident memory at which Celery replaces a pool process after its claim; None is never."""
     return int(memory_limit * _SHORT_OF_MEMORY_FRACTION / 1024) or None
 
@@ -97,7 +97,7 @@ def _memory_bytes() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def claim_signals() -> Iterator[None]:
+def handle_claim_signals() -> Iterator[None]:
     """Handle the signals of this process while a claim runs, and end the process if it runs out of memory.
 
     SIGTERM, which systemd sends to every process of a unit, is ignored: the main process decides when to stop.
@@ -116,7 +116,7 @@ def claim_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def allow_interrupts() -> Iterator[None]:
     """Let a soft time limit interrupt the block. Elsewhere the signal is blocked, so as not to break a publish."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:

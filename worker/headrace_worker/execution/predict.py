@@ -18,9 +18,9 @@ import msgspec
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.wire.outcome import Outcome, Prediction, Success
-from headrace_worker.execution.batching import Batch, admit, batches
+from headrace_worker.execution.batching import Batch, admit, form_batches
 from headrace_worker.execution.claimed_job import Admitted, ClaimedJob, FailedRun, JobResult, NotRunnableHere
-from headrace_worker.execution.pool_process import interruptible, is_short_of_memory
+from headrace_worker.execution.pool_process import allow_interrupts, is_short_of_memory
 
 if TYPE_CHECKING:
     from headrace_worker.models.registry import Registry
@@ -57,8 +57,8 @@ def run(jobs: Sequence[ClaimedJob], registry: Registry, now: datetime) -> tuple[
         else:
             values[id(claimed)] = admitted
     try:
-        with interruptible():
-            for batch in batches(ready):
+        with allow_interrupts():
+            for batch in form_batches(ready):
                 started_at = time.monotonic()
                 try:
                     for admitted, value in _run(batch, alone=len(jobs) == 1):

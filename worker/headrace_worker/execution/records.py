@@ -12,7 +12,7 @@ from headrace_worker.execution.predict import BatchRun
 from headrace_worker.transport.claims import Claim
 
 
-def executions(claim: Claim, results: Iterable[JobResult]) -> dict[str, msgspec.Raw]:
+def encode_executions(claim: Claim, results: Iterable[JobResult]) -> dict[str, msgspec.Raw]:
     """Return each job's execution as JSON, by job id."""
     without_run = Execution(
         lease=claim.lease.name, claimed_ms=claim.claimed_ms, claim_size=len(claim.queued_messages)

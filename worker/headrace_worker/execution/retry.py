@@ -22,7 +22,7 @@ from headrace.clock import exponential_delay
 from headrace.errors import InvalidInput, StoreUnavailable, TransientError
 from headrace.wire.attempts import ERROR_PREFIX, TIMEOUT, Attempt, select_counted, select_requeues
 from headrace.wire.outcome import Reason
-from headrace_worker.execution.failures import failure_reason
+from headrace_worker.execution.failures import classify_error
 from headrace_worker.manifest import Limits
 
 _TRANSIENT = (TransientError, ConnectionError, TimeoutError)
@@ -48,7 +48,7 @@ class GiveUp(msgspec.Struct, frozen=True):
     reason: Reason
 
 
-def retry_cause(error: BaseException, limits: Limits) -> str | None:
+def find_retry_cause(error: BaseException, limits: Limits) -> str | None:
     """Return the cause of an attempt that ended in this error; None if the error is not retried."""
     if isinstance(error, SoftTimeLimitExceeded):
         return TIMEOUT
@@ -88,7 +88,7 @@ def decide_requeue(attempts: Sequence[Attempt], error: BaseException, chance: fl
     requeues = select_requeues(attempts)
     limit = _MAX_WAIT_FOR_STORE if isinstance(error, StoreUnavailable) else _MAX_WAIT_FOR_WORKER
     if requeues[-1].at_ms - requeues[0].at_ms > 1000 * limit:
-        return GiveUp("attempts exhausted" if isinstance(error, TransientError) else failure_reason(error))
+        return GiveUp("attempts exhausted" if isinstance(error, TransientError) else classify_error(error))
     longest = exponential_delay(len(requeues), first=_FIRST_REQUEUE_DELAY, longest=_LONGEST_REQUEUE_DELAY)
     return Retry((0.5 + chance / 2) * longest)
 

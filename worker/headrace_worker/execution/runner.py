@@ -26,7 +26,7 @@ from headrace_worker.execution import predict
 from headrace_worker.execution.claimed_job import JobResult
 from headrace_worker.execution.opening import ParsedClaim, open_claim
 from headrace_worker.execution.publish import publish_outcomes
-from headrace_worker.execution.records import executions
+from headrace_worker.execution.records import encode_executions
 from headrace_worker.execution.report import ClaimReport, Listener, ProgressListener
 from headrace_worker.execution.settle import ClaimDecisions, OutcomeDecider
 from headrace_worker.manifest import Limits
@@ -91,7 +91,7 @@ class ClaimRunner:
                 for result in all_results
                 if result.claimed.reply_channel is not None
             },
-            executions=executions(claim, all_results),
+            executions=encode_executions(claim, all_results),
             worker=self._worker,
         )
         self._report(

@@ -17,9 +17,9 @@ from headrace.wire.attempts import REQUEUED, Attempt, encode_queued_message
 from headrace.wire.dead_letter import DeadLetter, malformed_letter
 from headrace.wire.outcome import Failure, Outcome, Success
 from headrace_worker.execution.claimed_job import ClaimedJob, FailedRun, JobResult, NotRunnableHere
-from headrace_worker.execution.failures import failure_from_error
+from headrace_worker.execution.failures import make_failure
 from headrace_worker.execution.opening import MalformedEntry
-from headrace_worker.execution.retry import Retry, decide_requeue, decide_retry, retry_cause
+from headrace_worker.execution.retry import Retry, decide_requeue, decide_retry, find_retry_cause
 
 
 class ClaimDecisions(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +65,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
                 self._finish(result.claimed, value, result.claimed.attempts)
 
     def add_malformed(self, entries: Iterable[MalformedEntry]) -> None:
-        """Make messages that hold no job dead letters. They have no outcome: no job id, no client to tell."""
+        """Make messages that hold no job dead letters. Without a job id, they have no outcome."""
         for entry in entries:
             letter = malformed_letter(
                 entry.message, entry.error, queue=self.queue, worker=self.worker, attempts=entry.attempts
@@ -80,7 +80,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
         claimed, error, manifest = failed.admitted.claimed, failed.error, failed.admitted.model.manifest
         job, attempts = claimed.job, claimed.attempts
         failure = None
-        if cause := retry_cause(error, manifest.limits):
+        if cause := find_retry_cause(error, manifest.limits):
             chosen = None if job.version is not None and is_version(job.version) else manifest.version
             attempts = (
                 *attempts,
@@ -91,8 +91,8 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
                 self._delay(claimed, attempts, decision)
                 self.decisions.retried.append(failed)
                 return
-            failure = msgspec.structs.replace(failure_from_error(error, job), reason=decision.reason)
-        self._finish(claimed, failure or failure_from_error(error, job), attempts, version=manifest.version)
+            failure = msgspec.structs.replace(make_failure(error, job), reason=decision.reason)
+        self._finish(claimed, failure or make_failure(error, job), attempts, version=manifest.version)
         if not isinstance(error, InvalidInput):
             self.decisions.model_errors.append(failed)
 
@@ -103,7 +103,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(decision, Retry):
             self._delay(claimed, attempts, decision)
             return
-        failure = failure_from_error(error, claimed.job)
+        failure = make_failure(error, claimed.job)
         message = f"{failure.message}; no worker could run the job in the time it waited for one"
         self._finish(claimed, msgspec.structs.replace(failure, reason=decision.reason, message=message), attempts)
 

@@ -39,7 +39,7 @@ def use_huge_pages() -> int:
     try:
         if "[never]" in _HUGE_PAGES_SETTING.read_text(encoding="ascii"):
             return 0
-        ranges = list(huge_page_ranges(Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()))
+        ranges = list(find_huge_page_ranges(Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()))
         advise = ctypes.CDLL(None).madvise
     except (AttributeError, OSError, TypeError):  # not Linux
         return 0
@@ -47,7 +47,7 @@ def use_huge_pages() -> int:
     return sum(end - start for start, end in ranges if advise(start, end - start, _MADV_COLLAPSE) == 0)
 
 
-def huge_page_ranges(maps: Iterable[str]) -> Iterator[tuple[int, int]]:
+def find_huge_page_ranges(maps: Iterable[str]) -> Iterator[tuple[int, int]]:
     """Yield start and end of the address ranges that huge pages can hold: a process's own writable data.
 
     `maps` are the lines of /proc/PID/maps.

@@ -69,7 +69,7 @@ class Monitoring:
                 self.health.status,
             )
 
-    def listeners(self) -> list[Listener]:
+    def make_listeners(self) -> list[Listener]:
         """Return new listeners for the claims of this process."""
         listeners: list[Listener] = []
         if self._metrics_pipe is not None:

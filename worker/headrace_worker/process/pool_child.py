@@ -72,7 +72,7 @@ class PoolChild:
 
         Models are not run: if one harms its process, that must happen to its own jobs.
         """
-        self.runner(app, hostname)
+        self.get_runner(app, hostname)
         quick = msgspec.structs.replace(
             self._settings, connect_timeout=_WARM_UP_TIMEOUT, command_timeout=_WARM_UP_TIMEOUT
         )
@@ -81,14 +81,14 @@ class PoolChild:
 
     def run(self, app: Celery[Any], hostname: str, claim: Claim) -> None:
         """Run a claim. Raises redis.RedisError if Redis stays unreachable."""
-        runner = self.runner(app, hostname)
+        runner = self.get_runner(app, hostname)
         in_main_process = os.getpid() == self._main_pid
         if claim.route is not None and not in_main_process:
             self._registry.apply_route(claim.route)
-        with contextlib.nullcontext() if in_main_process else pool_process.claim_signals():
+        with contextlib.nullcontext() if in_main_process else pool_process.handle_claim_signals():
             runner.run(claim)
 
-    def runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:
+    def get_runner(self, app: Celery[Any], hostname: str) -> ClaimRunner:
         """Return the claim runner of this process; the first call makes it."""
         if self._runner is None:
             self._hostname, self._registry.other_workers = hostname, self._versions_of_other_workers
@@ -106,7 +106,7 @@ class PoolChild:
                     ClaimLog(),
                     *sentry.listeners(),
                     *tracing.listeners(),
-                    *self._monitoring.listeners(),
+                    *self._monitoring.make_listeners(),
                     ShadowRunner(client, self._keys, self._registry),
                     DriftRecorder(client, self._keys),
                 ],

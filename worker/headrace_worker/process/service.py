@@ -26,7 +26,7 @@ from headrace_worker.process.startup import (
     exit_on_error,
     load_models,
     remove_ready_file,
-    served_models,
+    select_models,
     set_queues,
 )
 from headrace_worker.rollout.canary import CanaryJudge, CanaryLimits
@@ -50,7 +50,7 @@ class WorkerService:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings, self._keys = settings, Keys(settings.key_prefix)
         self._client = ProcessClient(settings)
-        self._check_redis_once = RedisCheck(settings)
+        self._redis_check = RedisCheck(settings)
         self._dead_letter_limits = DeadLetterLimits(
             max_count=settings.dead_letters_max, max_age_seconds=settings.dead_letters_ttl
         )
@@ -60,11 +60,11 @@ class WorkerService:
         self.pool_child = PoolChild(
             settings, self.registry, self._client, self.monitoring, self._dead_letter_limits
         )
-        self._model_follower = self._follow(None)
+        self._model_follower = self._make_follower(None)
         self._lease_keeper: LeaseKeeper | None = None
         self._stopping = threading.Lock()
 
-    def _follow(self, models: list[str] | None) -> ModelFollower:
+    def _make_follower(self, models: list[str] | None) -> ModelFollower:
         """Make the follower for the models to serve; None is the whole store."""
         settings = self._settings
         return ModelFollower(
@@ -86,8 +86,8 @@ class WorkerService:
 
     def choose_queues(self, app: Celery[Any], queues: Sequence[str] | None) -> None:
         """Set the queues from which Celery consumes. `queues` are those of its option `-Q`, None without it."""
-        models = served_models(self._settings, queues)
-        self._model_follower = self._follow(models)
+        models = select_models(self._settings, queues)
+        self._model_follower = self._make_follower(models)
         with exit_on_error():
             set_queues(app, self.registry.store.models() if models is None else models)
 
@@ -106,7 +106,7 @@ class WorkerService:
 
     def _check_redis(self) -> None:
         with exit_on_error():
-            self._check_redis_once(self._client())
+            self._redis_check(self._client())
 
     def limits_for(self, queue: str) -> ClaimLimits:
         """Return the limits of a claim from a queue: as many jobs as its model takes in one batch."""

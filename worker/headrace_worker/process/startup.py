@@ -46,7 +46,7 @@ def exit_on_error() -> Iterator[None]:
         raise SystemExit(f"headrace: {error}") from None
 
 
-def served_models(settings: WorkerSettings, queues: Sequence[str] | None) -> list[str] | None:
+def select_models(settings: WorkerSettings, queues: Sequence[str] | None) -> list[str] | None:
     """Return the models to serve: those of the queues (`-Q`), else of the setting. None is the whole store.
 
     A worker that serves the whole store also serves models that are added later.

@@ -27,7 +27,7 @@ from headrace.wire.attempts import select_counted
 from headrace.wire.keys import TASK
 from headrace.wire.message import describe_job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
-from headrace_worker.execution.failures import failure_from_error
+from headrace_worker.execution.failures import make_failure
 
 if TYPE_CHECKING:
     from headrace_worker.execution.claimed_job import ClaimedJob
@@ -120,7 +120,7 @@ class Events:
             if self._is_selected(job)
         ]
         events += [
-            _retry_event(failure_from_error(failed.error, job))
+            _retry_event(make_failure(failed.error, job))
             for failed in decisions.retried
             if self._is_selected((job := failed.admitted.claimed.job).id)
         ]
