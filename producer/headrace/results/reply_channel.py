@@ -8,13 +8,10 @@ stored outcomes are fetched too: once when a job is first waited for, and every 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from headrace.errors import HeadraceError
+from headrace.results.waiter import Waiter
 from headrace.wire.outcome import Outcome
-
-if TYPE_CHECKING:
-    from headrace.results.subscriptions import Waiter
 
 #: A wait for fewer own jobs subscribes to a channel for each job instead, which misses no outcome.
 _MIN_BULK_JOBS = 64

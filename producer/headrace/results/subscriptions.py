@@ -8,35 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from headrace.errors import HeadraceError
 from headrace.results.reply_channel import ReplyChannel
+from headrace.results.waiter import Waiter
 from headrace.wire.outcome import Outcome
 
 #: Channels in one SUBSCRIBE, and jobs in one MGET. No further SUBSCRIBE is sent while this many confirmations are
 #: outstanding: Redis closes a connection that leaves 8 to 32 MB of replies unread.
 JOBS_PER_COMMAND = 1000
-
-
-class Waiter(Protocol):
-    """A caller that waits for the outcomes of jobs."""
-
-    #: The jobs without an outcome yet.
-    jobs: set[str]
-    #: The jobs that are announced on the client's reply channel; the others have a channel each.
-    own: set[str]
-    #: False if the jobs are submitted only after their subscription is confirmed: no outcome is stored before.
-    fetch_stored: bool
-
-    def on_subscribed(self, job: str) -> None:
-        """Handle that no announcement of the job is missed from now on."""
-
-    def on_outcomes(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Handle the outcomes of some of the jobs."""
-
-    def on_error(self, error: HeadraceError) -> None:
-        """Handle that no further outcome will arrive."""
 
 
 class _Channel:
