@@ -10,7 +10,7 @@ import pytest
 from exceptions import EXCEPTIONS
 
 import headrace_worker.transport as ours
-from headrace_worker.transport import channel
+from headrace_worker.transport import channel, qos
 
 kombu.transport.TRANSPORT_ALIASES.update(
     {
@@ -21,7 +21,7 @@ kombu.transport.TRANSPORT_ALIASES.update(
 )
 theirs.Transport, theirs.SentinelTransport = ours.Transport, ours.SentinelTransport
 theirs.Channel, theirs.SentinelChannel = channel.Channel, channel.SentinelChannel
-theirs.QoS, theirs.MultiChannelPoller = channel.QoS, ours.Poller
+theirs.QoS, theirs.MultiChannelPoller = qos.QoS, ours.Poller
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""The keeper: renews what this process holds, brings back what others lost, gives back what reached nobody."""
+"""The lease keeper: it renews leases, brings back the jobs of lost workers, and puts orphaned claims back."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ QUEUE = "predict.churn"
 KEYS = Keys()
 
 
-def keeper_on(url: str, lasts: float = 1.0, bounds: DeadLetterLimits | None = None) -> LeaseKeeper:
+def make_keeper(url: str, lease_seconds: float = 1.0, limits: DeadLetterLimits | None = None) -> LeaseKeeper:
     return LeaseKeeper(
-        lambda: redis.Redis.from_url(url), KEYS, lease_seconds=lasts, limits=bounds or DeadLetterLimits()
+        lambda: redis.Redis.from_url(url), KEYS, lease_seconds=lease_seconds, limits=limits or DeadLetterLimits()
     )
 
 
 @pytest.fixture
 def keeper(redis_url: str) -> Iterator[LeaseKeeper]:
-    keeper = keeper_on(redis_url)
+    keeper = make_keeper(redis_url)
     yield keeper
     keeper.close()
 
 
-def claim(keeper: LeaseKeeper, server: redis.Redis, *frames: bytes, queue: str = QUEUE) -> Claim:
-    server.lpush(queue, *frames)
-    got = keeper.commands.claim(
-        keeper.next_name(), [ClaimLimits(queue=queue, jobs=9, bytes=9999)], lease_ms=keeper.lease_ms
-    )
-    assert isinstance(got, Claim)
-    return got
+def claim(keeper: LeaseKeeper, server: redis.Redis, *messages: bytes) -> Claim:
+    """Push messages and claim them, without holding the claim."""
+    server.lpush(QUEUE, *messages)
+    limits = [ClaimLimits(queue=QUEUE, jobs=9, bytes=9999)]
+    result = keeper.commands.claim(keeper.next_name(), limits, lease_ms=keeper.lease_ms)
+    assert isinstance(result, Claim)
+    return result
 
 
-def test_a_lease_held_is_renewed_and_one_let_go_is_not(keeper: LeaseKeeper, server: redis.Redis) -> None:
+def test_a_lease_is_renewed_while_it_is_held(keeper: LeaseKeeper, server: redis.Redis) -> None:
     keeper.watch([QUEUE])
     held, other = claim(keeper, server, b"a"), claim(keeper, server, b"b")
     keeper.hold(held)
@@ -55,28 +55,26 @@ def test_a_lease_held_is_renewed_and_one_let_go_is_not(keeper: LeaseKeeper, serv
     assert server.llen(KEYS.isolated(QUEUE)) == 1
 
 
-def test_a_claim_that_reached_nobody_goes_back_uncounted(keeper: LeaseKeeper, server: redis.Redis) -> None:
+def test_an_orphaned_claim_goes_back_without_an_attempt(keeper: LeaseKeeper, server: redis.Redis) -> None:
     keeper.watch([QUEUE])
-    lost = claim(keeper, server, b"a", b"b")
-    keeper.adopt_orphan(lost.lease.name)
+    orphan = claim(keeper, server, b"a", b"b")
+    keeper.adopt_orphan(orphan.lease.name)
     wait_until(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 5)
     assert not server.exists(KEYS.isolated(QUEUE))
 
 
-def test_a_lost_reply_that_comes_to_light_only_later_goes_back_too(
-    keeper: LeaseKeeper, server: redis.Redis
-) -> None:
+def test_an_orphaned_claim_that_is_made_later_goes_back_too(keeper: LeaseKeeper, server: redis.Redis) -> None:
     keeper.watch([QUEUE])
-    name = f"{keeper.owner}/late"
+    name = f"{keeper.owner}/later"
     keeper.adopt_orphan(name)
-    time.sleep(0.4)  # the keeper has looked, and found nothing
+    time.sleep(0.4)  # the keeper has searched for it
     server.lpush(QUEUE, b"a")
     keeper.commands.claim(name, [ClaimLimits(queue=QUEUE)], lease_ms=60_000)
     wait_until(lambda: server.lrange(QUEUE, 0, -1) == [b"a"], 5)
 
 
 def test_closing_puts_everything_back(redis_url: str, server: redis.Redis) -> None:
-    keeper = keeper_on(redis_url)
+    keeper = make_keeper(redis_url)
     keeper.watch([QUEUE])
     keeper.hold(claim(keeper, server, b"a"))
     keeper.hold(claim(keeper, server, b"b"))
@@ -85,7 +83,7 @@ def test_closing_puts_everything_back(redis_url: str, server: redis.Redis) -> No
     assert len(keeper) == 0
 
 
-def test_a_claim_being_acknowledged_late_raises_no_alarm(
+def test_a_claim_acknowledged_after_its_lease_ended_is_not_reported_as_lost(
     keeper: LeaseKeeper, server: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     keeper.watch([QUEUE])
@@ -100,7 +98,9 @@ def test_a_claim_being_acknowledged_late_raises_no_alarm(
     assert "lost the lease" not in caplog.text
 
 
-def test_a_process_forked_later_holds_nothing_and_names_its_own(keeper: LeaseKeeper, server: redis.Redis) -> None:
+def test_a_forked_process_holds_no_leases_and_has_an_owner_of_its_own(
+    keeper: LeaseKeeper, server: redis.Redis
+) -> None:
     keeper.watch([QUEUE])
     keeper.hold(claim(keeper, server, b"a"))
     name, (reads, writes) = keeper.next_name(), os.pipe()
@@ -110,70 +110,69 @@ def test_a_process_forked_later_holds_nothing_and_names_its_own(keeper: LeaseKee
         os.write(writes, f"{forked} {len(keeper)} {forked.startswith(keeper.owner)}".encode())
         os._exit(0)
     os.waitpid(child, 0)
-    forked, held, own = os.read(reads, 1000).decode().split()
+    forked, held, is_parents = os.read(reads, 1000).decode().split()
     os.close(reads)
     os.close(writes)
-    assert (held, own) == ("0", "True")
+    assert (held, is_parents) == ("0", "True")
     assert forked.rpartition("/")[0] != name.rpartition("/")[0]
 
 
-def test_after_redis_was_away_the_living_renew_before_anything_counts_as_lost() -> None:
-    with EmbeddedRedis() as own:
-        one, two = keeper_on(own.url), keeper_on(own.url)
+def test_after_an_outage_of_redis_leases_are_renewed_before_any_counts_as_lost() -> None:
+    with EmbeddedRedis() as embedded:
+        keepers = [make_keeper(embedded.url) for _ in range(2)]
         try:
-            with redis.Redis.from_url(own.url) as server:
-                for keeper in (one, two):
+            with redis.Redis.from_url(embedded.url) as server:
+                for keeper in keepers:
                     keeper.watch([QUEUE])
                     keeper.hold(claim(keeper, server, b"a"))
-                own.kill()
+                embedded.kill()
                 time.sleep(1.5)  # longer than a lease
-                own.start()
+                embedded.start()
                 time.sleep(1.5)
                 assert server.zcard(KEYS.leases) == 2
                 assert not server.exists(KEYS.isolated(QUEUE))
         finally:
-            one.close()
-            two.close()
+            for keeper in keepers:
+                keeper.close()
 
 
-@pytest.mark.parametrize("stopped", ["released", "discarded"])
-def test_a_claim_that_cannot_be_put_back_now_is_put_back_uncounted_when_redis_answers(stopped: str) -> None:
-    with EmbeddedRedis() as own, redis.Redis.from_url(own.url) as server:
-        keeper = keeper_on(own.url)
+@pytest.mark.parametrize("ended_by", ["requeue", "discard"])
+def test_a_claim_is_put_back_without_an_attempt_when_redis_answers_again(ended_by: str) -> None:
+    with EmbeddedRedis() as embedded, redis.Redis.from_url(embedded.url) as server:
+        keeper = make_keeper(embedded.url)
         try:
             keeper.watch([QUEUE])
             held = claim(keeper, server, b"a", b"b")
             keeper.hold(held)
-            own.kill()
-            (keeper.requeue if stopped == "released" else keeper.discard)(held.lease.name)
+            embedded.kill()
+            getattr(keeper, ended_by)(held.lease.name)
             assert len(keeper) == 0
             time.sleep(1.5)  # longer than the lease
-            own.start()
+            embedded.start()
             wait_until(lambda: server.lrange(QUEUE, 0, -1) == [b"b", b"a"], 10)
             assert not server.exists(KEYS.isolated(QUEUE), KEYS.leases)
         finally:
             keeper.close()
 
 
-def test_a_keeper_that_comes_after_a_restart_of_redis_lets_a_lease_pass_before_it_takes_one_for_lost() -> None:
-    with EmbeddedRedis() as own, redis.Redis.from_url(own.url) as server:
-        before, after = keeper_on(own.url, lasts=4.0), keeper_on(own.url, lasts=4.0)
+def test_after_a_restart_of_redis_a_new_keeper_waits_for_one_lease_before_it_sweeps() -> None:
+    with EmbeddedRedis() as embedded, redis.Redis.from_url(embedded.url) as server:
+        before, after = (make_keeper(embedded.url, lease_seconds=4.0) for _ in range(2))
         try:
             lost = claim(before, server, b"a")
             server.zadd(KEYS.leases, {lost.lease.member: 1})
-            own.kill()
-            own.start()
-            began = time.monotonic()
+            embedded.kill()
+            embedded.start()
+            started = time.monotonic()
             after.watch([QUEUE])
             wait_until(lambda: server.exists(KEYS.isolated(QUEUE)), 10)
-            assert time.monotonic() - began > 2.5
-            assert time.monotonic() - began < 4 + 2
+            assert 2.5 < time.monotonic() - started < 4 + 2
         finally:
             before.close()
             after.close()
 
 
-def test_where_redis_does_not_say_how_long_it_runs_lost_leases_are_swept_all_the_same(
+def test_expired_leases_are_swept_if_redis_does_not_tell_its_uptime(
     keeper: LeaseKeeper, server: redis.Redis
 ) -> None:
     server.execute_command("ACL", "SETUSER", "default", "-info")
@@ -186,18 +185,20 @@ def test_where_redis_does_not_say_how_long_it_runs_lost_leases_are_swept_all_the
         server.execute_command("ACL", "SETUSER", "default", "+info")
 
 
-def test_a_lapse_tells_whose_claim_it_was_and_how_many_ran(keeper: LeaseKeeper, server: redis.Redis) -> None:
+def test_the_attempt_of_an_expired_lease_has_the_owner_and_the_size_of_the_claim(
+    keeper: LeaseKeeper, server: redis.Redis
+) -> None:
     lost = claim(keeper, server, b"a", b"b")
     server.zadd(KEYS.leases, {lost.lease.member: 1})
     keeper.watch([QUEUE])
-    frames = wait_until(lambda: server.lrange(KEYS.isolated(QUEUE), 0, -1), 5)
-    for frame in frames:
-        [attempt], _ = decode_queued_message(frame)
+    queued_messages = wait_until(lambda: server.lrange(KEYS.isolated(QUEUE), 0, -1), 5)
+    for queued_message in queued_messages:
+        [attempt], _ = decode_queued_message(queued_message)
         assert (attempt.cause, attempt.owner, attempt.claim_size) == ("lease_expired", keeper.owner, 2)
 
 
 def test_dead_letters_that_are_too_old_are_dropped(redis_url: str, server: redis.Redis) -> None:
-    keeper = keeper_on(redis_url, bounds=DeadLetterLimits(max_count=10, max_age_seconds=60))
+    keeper = make_keeper(redis_url, limits=DeadLetterLimits(max_count=10, max_age_seconds=60))
     try:
         old = malformed_letter(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
         keeper.commands.store_dead_letter(old, b"\xff", None)
@@ -209,8 +210,8 @@ def test_dead_letters_that_are_too_old_are_dropped(redis_url: str, server: redis
         keeper.close()
 
 
-def test_a_keeper_leaves_a_primary_that_is_none_any_more(redis_url: str, server: redis.Redis) -> None:
-    keeper = keeper_on(f"{redis_url}?client_name=keeper")
+def test_a_keeper_reconnects_when_its_server_is_no_longer_a_primary(redis_url: str, server: redis.Redis) -> None:
+    keeper = make_keeper(f"{redis_url}?client_name=keeper")
     try:
         keeper.watch([QUEUE])
         keeper.hold(claim(keeper, server, b"a"))
@@ -219,16 +220,16 @@ def test_a_keeper_leaves_a_primary_that_is_none_any_more(redis_url: str, server:
         server.replicaof("127.0.0.1", "1")
         wait_until(lambda: not before & _connections(server, "keeper"), 5)
         server.replicaof("NO", "ONE")
-        wait_until(lambda: server.zscore(KEYS.leases, _only(server)) / 1000 > time.time() + 0.5, 5)
+        wait_until(lambda: server.zscore(KEYS.leases, _only_lease(server)) / 1000 > time.time() + 0.5, 5)
     finally:
         server.replicaof("NO", "ONE")
         keeper.close()
 
 
 def _connections(server: redis.Redis, name: str) -> set[str]:
-    return {one["id"] for one in server.client_list() if one["name"] == name}
+    return {connection["id"] for connection in server.client_list() if connection["name"] == name}
 
 
-def _only(server: redis.Redis) -> bytes:
+def _only_lease(server: redis.Redis) -> bytes:
     [member] = server.zrange(KEYS.leases, 0, -1)
     return bytes(member)
