@@ -1,11 +1,11 @@
-"""Run kombu's own tests of its Redis transport, and Celery's of tasks and canvas, with our transport in place.
+"""Run kombu's tests of its Redis transport, and Celery's tests of tasks and canvas, with Headrace's transport.
 
-`make compat`. The tests come from the source distributions of the versions that are installed, on PyPI; none of
-their code is kept here. `in_place` puts our transport in the place of kombu's, and marks the exceptions of
-`exceptions` as expected to fail; docs/reference/transport.md explains them. Everything lies in .compat/.
+`make compat` runs them. The tests come from PyPI, from the source distributions of the installed versions.
+`in_place` replaces kombu's transport, and expects the tests of `exceptions` to fail; docs/reference/transport.md
+explains them. All files are in .compat/.
 
-`make compat ARGS=...`: names of suites run these alone, `--stock` leaves kombu's own transport in place, to tell
-our faults from theirs, and the rest goes to pytest.
+`make compat ARGS=...` takes names of suites, to run these alone; `--stock`, to run with kombu's own transport,
+which shows whose fault a failure is; and options of pytest.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 HERE = Path(__file__).parent
 FOLDER = Path(".compat").resolve()
-#: What their tests import, and ours do not have.
+#: The packages that these tests import beside those of Headrace's tests.
 EXTRA = ["pytest-rerunfailures", "pytest-freezer", "freezegun", "pytest-subtests", "python-dateutil", "six"]
 
-#: Suite: distribution, and the tests of it to run. The unit tests leave mocks behind, so they run apart.
+#: By the name of a suite: the distribution, and its tests. The unit tests leave mocks behind, so they run apart.
 SUITES = {
     "kombu-unit": ("kombu", ["t/unit/transport/test_redis.py", "t/unit/transport/virtual"]),
     "kombu": ("kombu", ["t/integration/test_redis.py", "t/integration/test_redis_brpop_qos.py"]),
@@ -34,7 +34,7 @@ SUITES = {
 
 
 def fetch(name: str) -> Path:
-    """The unpacked source distribution of what is installed."""
+    """Return the folder of an installed distribution's source, after it is downloaded and unpacked."""
     stem = f"{name}-{version(name)}"
     if not (FOLDER / stem).exists():
         archive = FOLDER / f"{stem}.tar.gz"
@@ -50,38 +50,38 @@ def pip(*arguments: str) -> None:
     subprocess.run(command, check=True)
 
 
-def run(name: str, tests: list[str], redis: EmbeddedRedis, more: list[str], *, stock: bool) -> int:
-    """Their tests against a Redis of ours; the exit code of pytest."""
+def run(name: str, tests: list[str], redis: EmbeddedRedis, options: list[str], *, stock: bool) -> int:
+    """Run a suite on an embedded Redis. Return the exit code of pytest."""
     environ = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE), str(FOLDER / "extra"), "."]),
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(redis.port),
         "REDIS_6379_TCP": str(redis.port),
-        "WORKER_LOGLEVEL": "INFO",  # some of their tests read the log
-        # The first database for both: some of their tests look into it themselves.
+        "WORKER_LOGLEVEL": "INFO",  # some tests read the log
+        # The first database for both: some tests read it themselves.
         "TEST_BROKER": f"redis://127.0.0.1:{redis.port}/0",
         "TEST_BACKEND": f"redis://127.0.0.1:{redis.port}/0",
     }
     names = ["no:in_place" if stock else "in_place", "no:randomly"]
     names += ["celery.contrib.pytest" if name == "celery" else "no:celery"]
-    plugins = [word for plugin in names for word in ("-p", plugin)]
-    # Some tests of Celery's wait for what must not come: two to three minutes each.
+    plugins = [argument for plugin in names for argument in ("-p", plugin)]
+    # Some tests of Celery wait two to three minutes, to see that nothing happens.
     limits = ["--timeout", "400", "--reruns", "1"]
-    command = [sys.executable, "-m", "pytest", *tests, *plugins, *limits, "-q", "-W", "ignore", *more]
+    command = [sys.executable, "-m", "pytest", *tests, *plugins, *limits, "-q", "-W", "ignore", *options]
     return subprocess.run(command, cwd=fetch(name), env=environ, check=False).returncode
 
 
 def main() -> int:
-    """0 when everything passes that is not an exception."""
+    """Run the suites. Return 0 if all tests pass but the exceptions."""
     FOLDER.mkdir(exist_ok=True)
     if not (FOLDER / "extra").exists():
         pip("install", "--no-deps", "--target", str(FOLDER / "extra"), *EXTRA)
-    asked = [argument for argument in sys.argv[1:] if argument in SUITES]
-    more = [argument for argument in sys.argv[1:] if argument not in {*SUITES, "--stock"}]
+    suites = [argument for argument in sys.argv[1:] if argument in SUITES]
+    options = [argument for argument in sys.argv[1:] if argument not in {*SUITES, "--stock"}]
     stock = "--stock" in sys.argv[1:]
     with EmbeddedRedis("--appendfsync", "no") as redis:
-        return max(run(*SUITES[name], redis, more, stock=stock) for name in asked or SUITES)
+        return max(run(*SUITES[name], redis, options, stock=stock) for name in suites or SUITES)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,25 @@
-"""The tests of kombu and Celery that do not hold for our transport, and why. See docs/reference/transport.md."""
+"""The tests of kombu that fail with this transport, and the reasons. See docs/reference/transport.md."""
 
 from __future__ import annotations
 
 MOCK = "drives the transport through a mock of Redis that has no scripts"
-UNACKED = "looks into kombu's own `unacked` keys, or at how it restores from them; ours are leases"
-ONE_SENTINEL = "counts the pools made of Sentinel; the keeper of leases has one of its own"
-ONE_TIMER = "counts the timers in the event loop; the slow poll is one more"
-NO_WAITING = "wants a reply to be pending at the server; a claim is answered at once"
-TAKES_EMPTY = "has an event loop that takes no `Empty`, as kombu's own does: an empty claim raises it"
-CLASSES = "compares the classes that were put in place"
+UNACKED = "reads kombu's `unacked` keys, or checks how it restores from them; this transport has leases"
+ONE_SENTINEL = "counts the pools made of Sentinel; the lease keeper has a pool of its own"
+ONE_TIMER = "counts the timers in the event loop; the poll is one more"
+NO_WAITING = "needs a reply that stays pending; Redis answers a claim at once"
+TAKES_EMPTY = "has an event loop that does not catch `Empty`, as kombu's does; an empty claim raises it"
+CLASSES = "compares the classes that were replaced"
 
 _UNIT = "unit/transport/test_redis.py::"
 _INTEGRATION = "integration/test_redis.py::"
 _QOS = "integration/test_redis_brpop_qos.py::"
 
-#: Pattern of test ids, after `t/`; the reason.
+#: The reason by the pattern of test ids, after `t/`.
 EXCEPTIONS = {
     f"{_UNIT}test_PausedBRPOP::*": MOCK,
     f"{_UNIT}test_Channel::test_brpop_start_*": MOCK,
     f"{_UNIT}test_Channel::test_brpop_read_raises": MOCK,
     f"{_UNIT}test_Channel::test_brpop_health_drop_resets_in_poll": MOCK,
-    f"{_UNIT}test_Channel::test_priority_cycle_preserves_queue_order": MOCK,
     f"{_UNIT}test_Channel_streaming_reauth::test_brpop_read_*": MOCK,
     f"{_UNIT}test_DisconnectRegistration::test_disconnect_then_reconnect_registers_new_socket": MOCK,
     f"{_UNIT}test_Redis::test_publish__*": MOCK,

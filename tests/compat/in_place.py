@@ -1,16 +1,16 @@
-"""A pytest plugin: kombu's Redis transport is ours, and the exceptions are expected to fail."""
+"""A pytest plugin that replaces kombu's Redis transport, and expects the exceptions to fail."""
 
 from __future__ import annotations
 
 from fnmatch import fnmatch
 
 import kombu.transport
-import kombu.transport.redis as theirs
+import kombu.transport.redis as kombu_redis
 import pytest
 from exceptions import EXCEPTIONS
 
-import headrace_worker.transport as ours
-from headrace_worker.transport import channel, qos
+from headrace_worker import transport
+from headrace_worker.transport.qos import QoS
 
 kombu.transport.TRANSPORT_ALIASES.update(
     {
@@ -19,13 +19,13 @@ kombu.transport.TRANSPORT_ALIASES.update(
         "sentinel": "headrace_worker.transport:SentinelTransport",
     }
 )
-theirs.Transport, theirs.SentinelTransport = ours.Transport, ours.SentinelTransport
-theirs.Channel, theirs.SentinelChannel = channel.Channel, channel.SentinelChannel
-theirs.QoS, theirs.MultiChannelPoller = qos.QoS, ours.Poller
+kombu_redis.Transport, kombu_redis.SentinelTransport = transport.Transport, transport.SentinelTransport
+kombu_redis.Channel, kombu_redis.SentinelChannel = transport.Channel, transport.SentinelChannel
+kombu_redis.QoS, kombu_redis.MultiChannelPoller = QoS, transport.Poller
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Exceptions are run: one that holds after all is one no more."""
+    """Expect the exceptions to fail. They run all the same: an exception that passes is an error."""
     for item in items:
         name = item.nodeid.split("/", 1)[1]
         for pattern, reason in EXCEPTIONS.items():

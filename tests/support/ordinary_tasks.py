@@ -1,4 +1,4 @@
-"""An ordinary Celery app whose messages our transport carries; a worker of it runs in its tests."""
+"""A Celery app with ordinary tasks, on Headrace's transport. Tests start a worker of it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Reject
 
-from headrace_worker import transport
+from headrace_worker.transport import ALIAS
 
 URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:1/0")
 app = Celery("ordinary", broker=URL, backend=URL, set_as_current=False)
 app.conf.update(
-    broker_transport=transport.ALIAS,
+    broker_transport=ALIAS,
     broker_transport_options={"lease_seconds": 2.0},
     task_default_queue="ordinary",
     task_acks_late=True,
@@ -33,15 +33,16 @@ def total(numbers: list[int]) -> int:
 
 
 @app.task(bind=True, max_retries=3)
-def third_time_lucky(self: Task[Any, Any]) -> int:
+def succeed_at_third_try(self: Task[Any, Any]) -> int:
+    """Retry twice, then return the number of retries."""
     if self.request.retries < 2:
         raise self.retry(countdown=0.1)
     return int(self.request.retries)
 
 
 @app.task(bind=True)
-def back_once(self: Task[Any, Any], key: str) -> str:
-    """Reject the message the first time, to be queued again."""
+def reject_once(self: Task[Any, Any], key: str) -> str:
+    """Reject the message the first time, to be requeued. `key` counts the runs."""
     with app.pool.acquire() as connection:
         client = connection.default_channel.client
         if client.incr(key) == 1:
@@ -51,4 +52,4 @@ def back_once(self: Task[Any, Any], key: str) -> str:
 
 @app.task
 def fail() -> None:
-    raise ValueError("as it should")
+    raise ValueError("expected")
