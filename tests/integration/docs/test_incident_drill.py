@@ -169,7 +169,7 @@ def test_a_failing_version_is_reported_everywhere_rolled_back_and_its_jobs_repla
         assert re.search(r"20  churn@2  permanent  KeyError", stage.operator("dead", "list", "--model", "churn"))
         details = stage.operator("dead", "show", min(failed))
         assert "KeyError" in details
-        assert "97" not in details
+        assert re.search(r"\b97\b", details) is None  # digits of an id are no value
 
         # The operator rolls back, and replays the dead letters to the version in production.
         assert "churn@1" in stage.operator("models", "rollback", "churn", "--reason", "KeyError: segment")
