@@ -37,6 +37,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
     from headrace.connection.commands import execute
     from headrace.connection.connect import connect
     from headrace.connection.errors import translate_errors
+    from headrace.connection.server_time import decode_server_time
     from headrace.errors import ModelError
     from headrace.wire.keys import Keys
     from headrace_worker.drift.psi import measure_drift
@@ -49,8 +50,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
         by_name = decode_aliases(name, execute(client, read_aliases(keys, name))).by_name
         serving = by_name[PRODUCTION].version if PRODUCTION in by_name else latest
         manifest = opened.read_manifest(name, version or serving)
-        seconds, _ = client.time()
-        now = datetime.fromtimestamp(int(seconds), UTC)
+        now = datetime.fromtimestamp(decode_server_time(client.time()) / 1000, UTC)
         columns = measure_drift(client, keys, manifest, now, hours=hours)
     if columns is None:
         raise ModelError(

@@ -13,6 +13,7 @@ import redis
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from headrace.connection.server_time import decode_server_time
 from headrace.wire.keys import Keys
 from headrace_worker.drift.psi import measure_drift
 from headrace_worker.telemetry.metrics import Metric, gauge_family
@@ -74,8 +75,7 @@ class DriftCollector(Collector):
             return
         if self._client is None:
             self._client = self._connect()
-        seconds, _ = self._client.time()
-        now = datetime.fromtimestamp(int(seconds), UTC)
+        now = datetime.fromtimestamp(decode_server_time(self._client.time()) / 1000, UTC)
         for manifest in manifests:
             for column in measure_drift(self._client, self._keys, manifest, now) or ():
                 if column.psi is not None:
