@@ -1,4 +1,4 @@
-"""The claim loop, without Redis and without kombu: what it sends in each state, and what it makes of replies."""
+"""The claim loop without Redis and kombu: the commands it sends in each state, and its use of replies."""
 
 from __future__ import annotations
 
@@ -207,13 +207,13 @@ def test_each_tenth_claim_starts_with_the_lowest_priority(harness: Harness) -> N
     assert starts_lowest == [0] * 9 + [1] + [0] * 9 + [1]
 
 
-def test_a_queue_with_as_many_claims_as_it_may_have_is_left_out_until_a_claim_ends(harness: Harness) -> None:
+def test_a_queue_with_as_many_claims_as_it_may_have_is_skipped_until_a_claim_ends(harness: Harness) -> None:
     harness.limits = [ClaimLimits(queue=QUEUE, claims=1)]
     harness.claim_job()
-    assert not harness.loop.claim_finished()
+    assert not harness.loop.has_skipped_queue
     harness.held[QUEUE] = 1
     assert harness.loop.next_commands() == []
-    assert harness.loop.claim_finished()
+    assert harness.loop.has_skipped_queue
     harness.held[QUEUE] = 0
     assert harness.loop.next_commands()
 
@@ -221,7 +221,7 @@ def test_a_queue_with_as_many_claims_as_it_may_have_is_left_out_until_a_claim_en
 def test_a_model_that_is_not_served_is_not_waited_for(harness: Harness) -> None:
     harness.limits = [ClaimLimits(queue=QUEUE, claims=0)]
     assert harness.loop.next_commands() == []
-    assert not harness.loop.claim_finished()
+    assert not harness.loop.has_skipped_queue
 
 
 def test_a_queue_fills_for_as_long_as_its_limits_say(harness: Harness) -> None:
@@ -245,7 +245,7 @@ def test_a_queue_fills_for_as_long_as_its_limits_say(harness: Harness) -> None:
     harness.clock.advance(0.1)
     assert sent() == 0
     harness.answer([1, [1, 2], [b"a", b"b"], 0, 0])
-    assert sent() == 1  # the next batch fills anew
+    assert sent() == 1  # the next batch fills for as long
 
 
 def test_no_lease_is_parked_where_redis_cannot_end_a_wait(harness: Harness) -> None:

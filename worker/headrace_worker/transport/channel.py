@@ -211,9 +211,9 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             log.debug("could not end a BLMOVE, it ends by itself: %s", error)
 
     def on_claim_finished(self) -> None:
-        """Claim again after a claim ended: a process is free, and a queue that was left out may have room."""
+        """Claim after a claim ended: a process is free, and a queue that was skipped may have room."""
         self._is_delivering = False
-        if self._claims.claim_finished():
+        if self._claims.has_skipped_queue:
             self.wake()
 
     # --- lost connections -------------------------------------------------------------------------------

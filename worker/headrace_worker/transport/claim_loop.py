@@ -90,9 +90,9 @@ class ClaimLoop:
         #: True after Redis said that it does not have the script.
         self._send_source = False
         self._last_refusal = ""
-        #: True if the last claim left out a queue of which the process holds as many claims as it may.
-        self._left_out = False
-        #: When a queue that is left to fill up has waited long enough, by queue.
+        #: True if the last claim skipped a queue of which the process holds as many claims as it may.
+        self.has_skipped_queue = False
+        #: When a queue that fills up has waited long enough, by queue.
         self._fill_until: dict[str, float] = {}
 
     @property
@@ -177,10 +177,10 @@ class ClaimLoop:
     def _open_limits(self, now: float) -> list[ClaimLimits]:
         """Return the limits of the queues to claim from now: those of which this process may hold more claims."""
         open_limits = []
-        self._left_out = False
+        self.has_skipped_queue = False
         for limit in self._queue_limits():
             if limit.claims is not None and self._count_held(limit.queue) >= limit.claims:
-                self._left_out = self._left_out or limit.claims > 0
+                self.has_skipped_queue = self.has_skipped_queue or limit.claims > 0
             elif limit.wait and now < self._fill_until.get(limit.queue, _NEVER):
                 open_limits.append(msgspec.structs.replace(limit, full_only=True))
             else:
@@ -258,7 +258,3 @@ class ClaimLoop:
         if is_woken:
             self.wake()
         return is_woken
-
-    def claim_finished(self) -> bool:
-        """Return whether to wake, as a claim of this process ended and a queue had been left out."""
-        return self._left_out

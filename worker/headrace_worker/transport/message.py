@@ -1,7 +1,7 @@
-"""A claim as one message to Celery, which supervises it like any task: 64 jobs cost it what one does.
+"""A claim as one message to Celery, which supervises it like any task: 64 jobs cost Celery as much as one.
 
-The body is the claim in MessagePack with every job's message as it came. The event loop neither reads nor
-writes JSON; what is in a job is the business of the pool process.
+The body is the claim in MessagePack, with the message of every job as it was queued. So the event loop neither
+reads nor writes JSON; the pool process decodes the jobs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace_worker.transport.claims import Claim
 
 #: The Celery task that runs a claim.
 CLAIM_TASK = "headrace.claim"
-#: How Celery knows the body of such a message.
+#: The content type of the body, and the name of its serializer at kombu.
 CONTENT_TYPE = "application/x-headrace-claim"
 SERIALIZER = "headrace-claim"
 
@@ -62,19 +62,19 @@ def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, Non
     }
 
 
-def _arguments(body: bytes) -> tuple[tuple[Claim], dict[str, Any], dict[str, Any]]:
+def _decode_body(body: bytes) -> tuple[tuple[Claim], dict[str, Any], dict[str, Any]]:
     """Encode the body of Celery protocol 2: args, kwargs and embedded options."""
     return (_DECODER.decode(body),), {}, {}
 
 
-def _refuse(value: object) -> bytes:  # pragma: no cover  # Celery serialises no result of a claim
-    raise TypeError(f"a {type(value).__name__} is no claim")
+def _refuse_encoding(value: object) -> bytes:  # pragma: no cover  # Celery serializes no result of a claim
+    raise TypeError(f"the serializer of claims cannot encode a {type(value).__name__}")
 
 
 serialization.register(
     SERIALIZER,
-    _refuse,  # type: ignore[arg-type]  # celery-types knows serializers of text only
-    _arguments,  # type: ignore[arg-type]  # as above
+    _refuse_encoding,  # type: ignore[arg-type]  # celery-types knows serializers of text only
+    _decode_body,  # type: ignore[arg-type]  # as above
     content_type=CONTENT_TYPE,
     content_encoding="binary",
 )
