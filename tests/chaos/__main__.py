@@ -1,4 +1,4 @@
-"""Play the scenarios, print the table, and keep it: `make chaos`, or `python -m tests.chaos --help`."""
+"""Run the chaos scenarios, and print or store the results: `make chaos`, or `python -m tests.chaos --help`."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ import msgspec
 from benchmarks.machine import commit, machine
 from headrace_worker.local.stack import interruptible_stack
 from tests.chaos import report
-from tests.chaos.arena import redis_version
-from tests.chaos.disk import LeftOut
-from tests.chaos.scenario import Played, Scenario, play
+from tests.chaos.disk import SkipScenario
+from tests.chaos.environment import redis_version
+from tests.chaos.scenario import Scenario, ScenarioResult, run_scenario
 from tests.chaos.suite import SCENARIOS
-from tests.chaos.workers import ROOT, Nursery
-
-_HERE = Path(__file__).parent
+from tests.chaos.workers import ROOT, ForkServer
 
 
 def main() -> int:
-    """Play what was asked for; 0 when all promises held."""
+    """Run the chosen scenarios. Return 0 if all promises were kept."""
     arguments = _arguments()
-    began = time.monotonic()
+    started_at = time.monotonic()
     results: dict[str, Any] = {
         "date": date.today().isoformat(),
         "commit": commit(),
@@ -39,69 +37,85 @@ def main() -> int:
         "redis": redis_version(),
         "celery": version("celery"),
         "seed": arguments.seed,
-        "played": [],
-        "left_out": [],
+        "runs": [],
+        "skipped": [],
         "failed": [],
     }
     with (
         interruptible_stack(),
         tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder,
-        Nursery(Path(folder)) as nursery,
+        ForkServer(Path(folder)) as fork_server,
     ):
         for number in arguments.scenarios or sorted(SCENARIOS):
             for system in arguments.systems:
-                _play(SCENARIOS[number], system, arguments, nursery, results)
-    results["minutes"] = (time.monotonic() - began) / 60
-    print(f"\n{report.terminal(results)}")
+                _run(SCENARIOS[number], system, arguments, fork_server, results)
+    results["minutes"] = (time.monotonic() - started_at) / 60
+    print(f"\n{report.as_text_page(results)}")
     if arguments.out:
         arguments.out.parent.mkdir(exist_ok=True)
         arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.docs:
         report.write_into(ROOT / "docs" / "reliability.md", results)
-    return 1 if report.broken(results) else 0
+    return 1 if report.broken_promises(results) else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", type=int, choices=[[], *sorted(SCENARIOS)], help="numbers; all")
-    parser.add_argument("--short", dest="size", action="store_const", const="short", default="long")
-    parser.add_argument("--systems", type=lambda text: text.split(","), default=["headrace", "celery"])
     parser.add_argument(
-        "--seed", type=int, default=1, help="of what is left to chance, but for the machine's part"
+        "scenarios", nargs="*", type=int, choices=[[], *sorted(SCENARIOS)], help="numbers; default: all"
     )
-    parser.add_argument("--out", type=Path, help="where the results go, as JSON")
-    parser.add_argument("--docs", action="store_true", help="write docs/reliability.md")
+    parser.add_argument(
+        "--short",
+        dest="size",
+        action="store_const",
+        const="short",
+        default="long",
+        help="few faults, a short lease",
+    )
+    parser.add_argument(
+        "--systems",
+        type=lambda text: text.split(","),
+        default=["headrace", "celery"],
+        help="headrace, celery or both; default: both",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices of the suite")
+    parser.add_argument("--out", type=Path, help="a file for the results, as JSON")
+    parser.add_argument("--docs", action="store_true", help="write the results into docs/reliability.md")
     return parser.parse_args()
 
 
-def _play(
-    scenario: Scenario, system: str, arguments: argparse.Namespace, nursery: Nursery, results: dict[str, Any]
+def _run(
+    scenario: Scenario,
+    system: str,
+    arguments: argparse.Namespace,
+    fork_server: ForkServer,
+    results: dict[str, Any],
 ) -> None:
-    times = getattr(scenario, arguments.size) if system == "headrace" else scenario.control
-    if not times:
+    repetitions = getattr(scenario, arguments.size) if system == "headrace" else scenario.control
+    if not repetitions:
         return
     print(f"{scenario.number:2} {scenario.title}, {system}: ", end="", flush=True)
-    about = {"number": scenario.number, "title": scenario.title}
+    identity = {"number": scenario.number, "title": scenario.title}
     try:
-        played = play(scenario, system, arguments.size, nursery, arguments.seed)
-    except LeftOut as reason:
-        print(f"left out: {reason}")
-        results["left_out"].append(about | {"reason": str(reason)})
-    except Exception as error:  # noqa: BLE001  # the others are played all the same, and this one counts as failed
+        result = run_scenario(scenario, system, arguments.size, fork_server, arguments.seed)
+    except SkipScenario as reason:
+        print(f"skipped: {reason}")
+        results["skipped"].append(identity | {"reason": str(reason)})
+    except Exception as error:  # noqa: BLE001  # the other scenarios run all the same, and this one counts as failed
         traceback.print_exc()
         if system == "headrace":
-            results["failed"].append(about | {"reason": f"{type(error).__name__}: {error}"})
+            results["failed"].append(identity | {"reason": f"{type(error).__name__}: {error}"})
         else:
-            results["left_out"].append(about | {"reason": f"with {system}: {type(error).__name__}: {error}"})
+            results["skipped"].append(identity | {"reason": f"with {system}: {type(error).__name__}: {error}"})
     else:
-        print(_in_a_line(played))
-        results["played"].append(msgspec.to_builtins(played))
+        print(_summary(result))
+        results["runs"].append(msgspec.to_builtins(result))
 
 
-def _in_a_line(played: Played) -> str:
-    verdict = played.verdict
-    summary = f"{played.seconds:.0f} s, {verdict.confirmed:,} confirmed, {verdict.lost + verdict.stuck} lost"
-    return f"{summary}; {'; '.join(verdict.broken) or 'all held'}"
+def _summary(result: ScenarioResult) -> str:
+    check = result.check
+    counts = f"{result.seconds:.0f} s, {check.confirmed:,} confirmed, {check.lost + check.unfinished} lost"
+    return f"{counts}; {'; '.join(check.broken_promises) or 'all promises kept'}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A small disk of one's own, and why something cannot be played here."""
+"""A small disk for a scenario, and the exception for a scenario that cannot run on this machine."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-class LeftOut(Exception):
-    """Why a scenario cannot be played here."""
+class SkipScenario(Exception):
+    """The reason why a scenario cannot run on this machine."""
 
 
 @contextlib.contextmanager
-def disk(folder: Path, size: int) -> Iterator[None]:
-    """A disk of so many bytes at a folder, gone afterwards; nothing where the size is 0. Raises LeftOut."""
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """Mount a disk of `size` bytes at a folder during the block; 0 mounts none. Raises SkipScenario."""
     if not size:
         yield
         return
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    made = subprocess.run(mount, capture_output=True, text=True, timeout=10)
-    if made.returncode:
-        raise LeftOut(f"a small disk cannot be mounted here, which takes root: {made.stderr.strip()}")
+    mounting = subprocess.run(mount, capture_output=True, text=True, timeout=10)
+    if mounting.returncode:
+        raise SkipScenario(
+            f"a small disk cannot be mounted here; only root can mount one: {mounting.stderr.strip()}"
+        )
     try:
         yield
     finally:

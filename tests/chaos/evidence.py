@@ -1,4 +1,4 @@
-"""The evidence that an arena holds when a scenario is over, for the final check."""
+"""Collect the data of a finished scenario for the final check."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tests.chaos import ledger
-from tests.chaos.systems import everything_in
-from tests.chaos.verdict import Evidence
-from tests.chaos.witness import RESULT, stored_twice
+from tests.chaos.check import Evidence
+from tests.chaos.outcome_recorder import RESULT_PREFIX, count_repeated_writes
+from tests.chaos.systems import read_all_values
 
 if TYPE_CHECKING:
-    from tests.chaos.arena import Arena
+    from tests.chaos.environment import Environment
 
-#: The id of a job of the suite, in a message.
+#: A job id of the suite, in a message.
 ID = re.compile(rb'"id": ?"(job-\d+)"')
-#: Seconds for which nothing waits and nothing ends until jobs without an outcome count as having none.
-_STILL = 3.0
+#: Seconds without waiting jobs and without a new outcome, after which jobs without an outcome count as lost.
+_QUIET_SECONDS = 3.0
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -30,53 +30,56 @@ class Kill(msgspec.Struct, frozen=True):
     held: frozenset[str]
 
 
-def settle(arena: Arena) -> None:
+def wait_until_settled(env: Environment) -> None:
     """Wait until no job waits, and no further outcome is published."""
-    end, still, count = time.monotonic() + arena.settle_seconds, 0.0, -1
+    end, changed_at, count = time.monotonic() + env.settle_seconds, 0.0, -1
     while time.monotonic() < end:
-        if arena.system.waiting(arena.server) or len(arena.witness.published) != count:
-            still, count = time.monotonic(), len(arena.witness.published)
+        if env.system.waiting(env.server) or len(env.recorder.published) != count:
+            changed_at, count = time.monotonic(), len(env.recorder.published)
         elif (
-            set(ledger.read(arena.folder).confirmed) <= set(arena.witness.published)
-            or time.monotonic() - still > _STILL
+            set(ledger.read(env.folder).confirmed) <= set(env.recorder.published)
+            or time.monotonic() - changed_at > _QUIET_SECONDS
         ):
             return
         time.sleep(0.1)
 
 
-def collect(arena: Arena) -> Evidence:
+def collect_evidence(env: Environment) -> Evidence:
     """Collect the outcomes of all jobs, and the keys left in Redis."""
-    ledgers = ledger.read(arena.folder)
+    ledgers = ledger.read(env.folder)
     jobs = sorted(ledgers.submitted)
     stored = {
-        key.decode().removeprefix(RESULT): raw
-        for key_chunk in _chunks([RESULT.encode() + job.encode() for job in jobs])
-        for key, raw in zip(key_chunk, arena.server.mget(key_chunk), strict=True)
+        key.decode().removeprefix(RESULT_PREFIX): raw
+        for key_chunk in _chunks([RESULT_PREFIX.encode() + job.encode() for job in jobs])
+        for key, raw in zip(key_chunk, env.server.mget(key_chunk), strict=True)
         if raw is not None
     }
     dead = None
-    if arena.system.name == "headrace":
-        letters = {letter.decode() for letter in arena.server.hkeys("headrace:dead")}
+    if env.system.name == "headrace":
+        letters = {letter.decode() for letter in env.server.hkeys("headrace:dead")}
         dead = frozenset(letter for letter in letters if not letter.startswith("malformed-"))
-    remaining = everything_in(arena.server, ("headrace:dead", "headrace:dead:times"))
+    remaining = read_all_values(env.server, ("headrace:dead", "headrace:dead:times"))
     return Evidence(
         ledgers=ledgers,
         stored=stored,
-        published=arena.witness.published,
-        runs=arena.runs(),
-        stored_twice=stored_twice(arena.redis_folder),
+        published=env.recorder.published,
+        runs=env.runs(),
+        repeated_writes=count_repeated_writes(env.redis_folder),
         dead=dead,
-        still_there=frozenset(job.decode() for job in ID.findall(remaining)),
-        leftovers=arena.system.leftovers(arena.server),
-        recovery=recoveries(arena.kills, arena.witness.published),
-        resumed=[arena.witness.first_after(moment) or arena.settle_seconds for moment in arena.redis_returns],
-        lease=arena.lease,
-        may_lose=arena.may_lose,
-        may_repeat=arena.ground.sentinels,
+        in_redis=frozenset(job.decode() for job in ID.findall(remaining)),
+        leftovers=env.system.leftovers(env.server),
+        recovery=recovery_seconds(env.kills, env.recorder.published),
+        resumed=[
+            env.recorder.seconds_to_next(answered_at) or env.settle_seconds
+            for answered_at in env.redis_recovered_at
+        ],
+        lease=env.lease,
+        may_be_lost=env.may_be_lost,
+        may_be_repeated=env.requirements.sentinels,
     )
 
 
-def recoveries(kills: Sequence[Kill], published: Mapping[str, Sequence[float]]) -> list[float]:
+def recovery_seconds(kills: Sequence[Kill], published: Mapping[str, Sequence[float]]) -> list[float]:
     """Return the seconds from each kill to the outcome of the last job of its victim.
 
     A job that a later victim held again is measured from that later kill.

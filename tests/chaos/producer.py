@@ -1,8 +1,7 @@
-"""A producer that writes down what it was promised, a process of its own: `python -m tests.chaos.producer ORDER`.
+"""A producer process that records its submits in a ledger: `python -m tests.chaos.producer CONFIG`.
 
-A submit that raised is repeated under the same ids until it is confirmed, as a careful service would do it: with
-Headrace the same id is one job. Told to stop (SIGTERM), it brings what it has begun to an end, for so long as
-`PATIENCE`.
+A submit that raised is repeated with the same ids until it is confirmed, as a careful service would do: for
+Headrace the same id is the same job. After SIGTERM it repeats unconfirmed submits for up to `DRAIN_SECONDS`.
 """
 
 from __future__ import annotations
@@ -22,30 +21,30 @@ from headrace import Client, HeadraceError
 from tests.chaos.jobs import Job, random_job
 from tests.chaos.ledger import Ledger
 
-#: Seconds for which a producer told to stop tries to have confirmed what it asked for.
-PATIENCE = 20.0
+#: Seconds for which a producer that stops repeats its unconfirmed submits.
+DRAIN_SECONDS = 20.0
 #: Seconds between two rounds of submits.
-_TICK = 0.1
+_ROUND_SECONDS = 0.1
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class ProducerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of a producer process."""
 
     system: str
     url: str
     ledger: str
-    #: Jobs a second, and the longest a job's work takes (seconds).
+    #: Jobs per second, and the longest time a job takes, in seconds.
     rate: float
     longest: float
-    #: Whether there are jobs of every kind, or plain ones only.
+    #: True for jobs of every kind, False for plain jobs only.
     mixed: bool
-    #: Whether every submit is to be durable.
+    #: True for durable submits.
     durable: bool = False
     seed: int = 1
     first: int = 1
 
 
-class Link(Protocol):
+class Connection(Protocol):
     """A connection to the system under test. `send` returns when the jobs are confirmed, and raises otherwise."""
 
     errors: tuple[type[Exception], ...]
@@ -57,8 +56,8 @@ class Link(Protocol):
     def close(self) -> None: ...
 
 
-class HeadraceLink:
-    """Through the client, contracts checked."""
+class HeadraceConnection:
+    """A connection by the client, with its checks of contracts."""
 
     errors: tuple[type[Exception], ...] = (HeadraceError,)
 
@@ -66,16 +65,16 @@ class HeadraceLink:
         self._client = Client(url)
 
     def send(self, jobs: Sequence[Job], *, durable: bool) -> None:
-        more: dict[str, Any] = {"durable": True} if durable else {}
+        options: dict[str, Any] = {"durable": True} if durable else {}
         if len(jobs) > 1:
             ids = [job.id for job in jobs]
-            self._client.submit_many(jobs[0].model, [job.rows[0] for job in jobs], ids=ids, **more)
+            self._client.submit_many(jobs[0].model, [job.rows[0] for job in jobs], ids=ids, **options)
             return
         (job,) = jobs
         for option in ("delay", "expires", "priority"):
             if value := getattr(job, option):
-                more[option] = value
-        self._client.submit(job.model, instances=job.rows, id=job.id, **more)
+                options[option] = value
+        self._client.submit(job.model, instances=job.rows, id=job.id, **options)
 
     def cancel(self, job: Job) -> bool:
         return self._client.job(job.id).cancel()
@@ -84,8 +83,8 @@ class HeadraceLink:
         self._client.close()
 
 
-class StockLink:
-    """Through Celery's own `send_task`, a message at a time, with the retries it has by default."""
+class StockConnection:
+    """A connection by Celery's `send_task`, one message at a time, with its default retries."""
 
     def __init__(self, url: str) -> None:
         from celery import Celery
@@ -93,7 +92,7 @@ class StockLink:
         from tests.chaos import stock
 
         self._stock = stock
-        # In a full Redis kombu raises AttributeError too: whatever it is, the submit was not confirmed.
+        # With a full Redis kombu raises AttributeError too. After any error the submit is not confirmed.
         self.errors: tuple[type[Exception], ...] = (Exception,)
         self._app = Celery("chaos", broker=url, backend=url, set_as_current=False)
 
@@ -108,70 +107,71 @@ class StockLink:
         self._app.close()
 
 
-def link(system: str, url: str) -> Link:
-    return HeadraceLink(url) if system == "headrace" else StockLink(url)
+def open_connection(system: str, url: str) -> Connection:
+    return HeadraceConnection(url) if system == "headrace" else StockConnection(url)
 
 
 class Producer:
-    """Submits jobs and keeps the ledger."""
+    """A producer with a ledger."""
 
-    def __init__(self, to: Link, ledger: Path) -> None:
-        self._to, self._ledger = to, Ledger(ledger)
+    def __init__(self, connection: Connection, ledger: Path) -> None:
+        self._connection, self._ledger = connection, Ledger(ledger)
 
     def submit(self, jobs: Sequence[Job], *, durable: bool = False) -> bool:
-        """Submit plain jobs together, or one of any kind; whether it was confirmed."""
+        """Submit plain jobs together, or a single job of any kind. Return True if they were confirmed."""
         ids = [job.id for job in jobs]
-        self._ledger.write("asked", ids, delay=jobs[0].delay, expires=jobs[0].expires, durable=durable)
+        self._ledger.write("submitted", ids, delay=jobs[0].delay, expires=jobs[0].expires, durable=durable)
         try:
-            self._to.send(jobs, durable=durable)
-        except self._to.errors as error:
+            self._connection.send(jobs, durable=durable)
+        except self._connection.errors as error:
             self._ledger.write("raised", ids, error=type(error).__name__)
             return False
         self._ledger.write("confirmed", ids)
         if jobs[0].cancelled:
             try:
-                if self._to.cancel(jobs[0]):
+                if self._connection.cancel(jobs[0]):
                     self._ledger.write("cancelled", ids)
-            except self._to.errors as error:
+            except self._connection.errors as error:
                 self._ledger.write("raised", ids, error=type(error).__name__)
         return True
 
     def close(self) -> None:
-        self._to.close()
+        self._connection.close()
         self._ledger.close()
 
 
-def main(order: Order) -> None:
-    """Produce until SIGTERM."""
+def main(config: ProducerConfig) -> None:
+    """Submit jobs until SIGTERM."""
     stop_requested = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop_requested.set())
-    producer, chance = Producer(link(order.system, order.url), Path(order.ledger)), random.Random(order.seed)
-    number, owed, unconfirmed = order.first, 0.0, list[list[Job]]()
+    producer = Producer(open_connection(config.system, config.url), Path(config.ledger))
+    rng = random.Random(config.seed)
+    number, due, unconfirmed = config.first, 0.0, list[list[Job]]()
     while not stop_requested.is_set():
-        owed += order.rate * _TICK
-        jobs = [random_job(number + n, chance, mixed=order.mixed, longest=order.longest) for n in range(int(owed))]
-        number, owed = number + len(jobs), owed - len(jobs)
+        due += config.rate * _ROUND_SECONDS
+        jobs = [random_job(number + n, rng, mixed=config.mixed, longest=config.longest) for n in range(int(due))]
+        number, due = number + len(jobs), due - len(jobs)
         submits = [[job] for job in jobs if not job.is_plain]
         plain = [job for job in jobs if job.is_plain]
-        # Half of the plain ones go one by one, half together; durable ones together, as each submit has to wait.
-        single, together = ([], plain) if order.durable else (plain[::2], plain[1::2])
+        # Half of the plain jobs are submitted singly, half together. Durable submits are slow, so all go together.
+        single, together = ([], plain) if config.durable else (plain[::2], plain[1::2])
         submits += [[job] for job in single] + ([together] if together else [])
-        unconfirmed = _submit(producer, unconfirmed + submits, durable=order.durable)
-        stop_requested.wait(_TICK)
-    end = time.monotonic() + PATIENCE
+        unconfirmed = _submit(producer, unconfirmed + submits, durable=config.durable)
+        stop_requested.wait(_ROUND_SECONDS)
+    end = time.monotonic() + DRAIN_SECONDS
     while unconfirmed and time.monotonic() < end:
-        time.sleep(_TICK)
-        unconfirmed = _submit(producer, unconfirmed, durable=order.durable)
+        time.sleep(_ROUND_SECONDS)
+        unconfirmed = _submit(producer, unconfirmed, durable=config.durable)
     producer.close()
 
 
-def _submit(producer: Producer, waiting: list[list[Job]], *, durable: bool) -> list[list[Job]]:
-    """Submit all; returns what was not confirmed. After the first that raised, the rest waits for its turn."""
-    for index, jobs in enumerate(waiting):
+def _submit(producer: Producer, submits: list[list[Job]], *, durable: bool) -> list[list[Job]]:
+    """Submit until one raises. Return the unconfirmed submits."""
+    for index, jobs in enumerate(submits):
         if not producer.submit(jobs, durable=durable):
-            return waiting[index:]
+            return submits[index:]
     return []
 
 
 if __name__ == "__main__":
-    main(msgspec.json.decode(sys.argv[1], type=Order))
+    main(msgspec.json.decode(sys.argv[1], type=ProducerConfig))

@@ -1,11 +1,11 @@
-"""A TCP proxy that does to connections what networks do: cut them, lose a reply, fall silent, be slow.
+"""A TCP proxy with network faults: it cuts connections, loses replies, goes silent, and delays.
 
     with Proxy(redis_port) as proxy:
         client = Client(proxy.url)
         proxy.cut()
 
-It runs an event loop in a thread of its own; every method may be called from any thread, and has had its
-effect when it returns. Loopback only.
+It runs an event loop in its own thread. Every method may be called from any thread, and has taken effect when it
+returns. It listens on loopback only.
 """
 
 from __future__ import annotations
@@ -21,48 +21,49 @@ from typing import Literal, NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
 
-#: With this SO_LINGER, closing sends RST: the other side learns at once, and loses what is under way.
-_RESET = struct.pack("ii", 1, 0)
+#: The value of SO_LINGER with which closing a socket sends RST and drops unsent data.
+_LINGER_RESET = struct.pack("ii", 1, 0)
+#: Bytes of one read.
 _CHUNK = 256 * 1024
-#: Bytes of the beginning of a connection that are kept to know it by.
+#: Bytes of a connection's first requests that are stored to identify it.
 _HEAD = 1024
 
 
 class _Loss(NamedTuple):
-    """A reply to lose: to which request, what becomes of the connection, and how long it is at least."""
+    """A reply to lose: the bytes of its request, the fault after it, and its smallest size."""
 
-    to: bytes
+    request: bytes
     then: Literal["cut", "silent"]
-    at_least: int
+    min_bytes: int
 
 
-class _Pair:
+class _ProxiedConnection:
     """One connection through the proxy: the client's half and the server's."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client, self.server = client, server
-        #: Set while bytes flow.
-        self.flows = asyncio.Event()
-        self.flows.set()
-        #: The beginning of what the client sent, by which to know it.
+        #: Set while data passes.
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        #: The first bytes from the client, to identify the connection.
         self.head = b""
-        #: The end of it, in which the beginning of a request looked for may lie.
+        #: The last bytes from the client, which may contain the start of a request whose reply is to be lost.
         self.tail = b""
-        #: What becomes of the reply now under way; None to let it pass.
-        self.loses: _Loss | None = None
+        #: The fault for the next reply; None to let it pass.
+        self.loss: _Loss | None = None
 
 
 class Proxy:
-    """Forwards a port of its own on loopback to another one. A context manager."""
+    """A proxy from its own port to `to_port`, both on loopback, as a context manager."""
 
     def __init__(self, to_port: int) -> None:
         self.to_port = to_port
         self.port = 0
-        #: Replies that were lost, of those `lose_reply` asked for.
-        self.lost = 0
-        self._pairs: set[_Pair] = set()
+        #: The number of replies lost by `lose_reply`.
+        self.lost_replies = 0
+        self._pairs: set[_ProxiedConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refuses = False
+        self._refusing = False
         self._delay = (0.0, b"")
         self._pending_losses: list[_Loss] = []
         self._lost_changed = threading.Condition()
@@ -74,70 +75,69 @@ class Proxy:
         """The Redis URL of the server as seen through the proxy."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    # --- what can happen to connections --------------------------------------------------------------
+    # --- faults --------------------------------------------------------------------------------------
 
     def cut(self, *, refuse: bool = False) -> int:
-        """End all connections with RST; with `refuse`, new ones too until `accept`. Returns how many."""
+        """End all connections with RST, and with `refuse` new ones too until `accept`. Return their number."""
 
         def cut() -> int:
-            self._refuses = self._refuses or refuse
+            self._refusing = self._refusing or refuse
             return sum(self._reset(pair) for pair in list(self._pairs))
 
         return self._call_in_loop(cut)
 
     def accept(self) -> None:
-        """Take new connections again."""
-        self._call_in_loop(lambda: setattr(self, "_refuses", False))
+        """Accept new connections again."""
+        self._call_in_loop(lambda: setattr(self, "_refusing", False))
 
     def go_silent(self) -> int:
-        """From now on nothing passes on the connections there are, and nobody is told: no FIN, no RST.
+        """Stop passing data on the existing connections, without FIN or RST. Return their number.
 
-        New connections are forwarded. Returns how many fell silent.
+        New connections are forwarded.
         """
 
         def silence() -> int:
-            flowing = [pair for pair in self._pairs if pair.flows.is_set()]
+            flowing = [pair for pair in self._pairs if pair.flowing.is_set()]
             for pair in flowing:
-                pair.flows.clear()
+                pair.flowing.clear()
             return len(flowing)
 
         return self._call_in_loop(silence)
 
-    def lose_reply(self, to: bytes, *, then: Literal["cut", "silent"] = "cut", at_least: int = 0) -> None:
-        """The next request with these bytes in it reaches the server, its reply nobody: then the end.
+    def lose_reply(self, request: bytes, *, then: Literal["cut", "silent"] = "cut", min_bytes: int = 0) -> None:
+        """Lose the reply to the next request that contains these bytes, then cut or silence the connection.
 
-        Shorter replies than `at_least` bytes pass, and the next such request is waited for. Called several times,
-        so many replies are lost, each on the next such request.
+        A reply of less than `min_bytes` bytes passes, and the next such request counts. Each call loses one reply.
         """
-        self._call_in_loop(lambda: self._pending_losses.append(_Loss(to, then, at_least)))
+        self._call_in_loop(lambda: self._pending_losses.append(_Loss(request, then, min_bytes)))
 
     def wait_lost(self, count: int = 1, timeout: float = 10.0) -> bool:
-        """Wait until so many replies were lost; whether they were."""
+        """Wait until `count` replies are lost, and return True if they are."""
         with self._lost_changed:
-            return self._lost_changed.wait_for(lambda: self.lost >= count, timeout)
+            return self._lost_changed.wait_for(lambda: self.lost_replies >= count, timeout)
 
     def delay(self, seconds: float, marker: bytes = b"") -> None:
-        """Hold what passes, in each direction, for so long; 0 ends it.
+        """Delay data in each direction by `seconds`; 0 ends it.
 
-        Only on connections that began with a request with the bytes `of` in it, if any are given.
+        With a `marker`, only connections whose first requests contain these bytes are delayed.
         """
         self._call_in_loop(lambda: setattr(self, "_delay", (seconds, marker)))
 
     @property
     def connections(self) -> int:
-        """The number of connections, with silent ones."""
+        """The number of connections, silent ones included."""
         return self._call_in_loop(lambda: len(self._pairs))
 
-    # --- how it is done --------------------------------------------------------------------------------
+    # --- implementation --------------------------------------------------------------------------------
 
     def _call_in_loop(self, call: Callable[[], T]) -> T:
-        async def done() -> T:
+        async def call_async() -> T:
             return call()
 
-        return asyncio.run_coroutine_threadsafe(done(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(call_async(), self._loop).result(10)
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        if self._refuses:
+        if self._refusing:
             _reset(client)
             return
         try:
@@ -145,7 +145,7 @@ class Proxy:
         except OSError:
             _reset(client)
             return
-        pair = _Pair(client, server)
+        pair = _ProxiedConnection(client, server)
         self._pairs.add(pair)
         for task in (
             asyncio.ensure_future(self._requests(pair, reader)),
@@ -154,20 +154,20 @@ class Proxy:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _requests(self, pair: _Pair, reader: asyncio.StreamReader) -> None:
-        with self._ends(pair):
+    async def _requests(self, pair: _ProxiedConnection, reader: asyncio.StreamReader) -> None:
+        with self._closing(pair):
             while data := await reader.read(_CHUNK):
-                await self._hold(pair)
+                await self._delay_data(pair)
                 self._inspect_request(pair, data)
                 pair.server.write(data)
                 await pair.server.drain()
 
-    async def _replies(self, pair: _Pair, reader: asyncio.StreamReader) -> None:
-        with self._ends(pair):
+    async def _replies(self, pair: _ProxiedConnection, reader: asyncio.StreamReader) -> None:
+        with self._closing(pair):
             while data := await reader.read(_CHUNK):
-                await self._hold(pair)
-                loss, pair.loses = pair.loses, None
-                if loss is not None and len(data) >= loss.at_least:
+                await self._delay_data(pair)
+                loss, pair.loss = pair.loss, None
+                if loss is not None and len(data) >= loss.min_bytes:
                     self._lose(pair, loss)
                     continue
                 if loss is not None:
@@ -175,14 +175,14 @@ class Proxy:
                 pair.client.write(data)
                 await pair.client.drain()
 
-    async def _hold(self, pair: _Pair) -> None:
-        await pair.flows.wait()
+    async def _delay_data(self, pair: _ProxiedConnection) -> None:
+        await pair.flowing.wait()
         seconds, marker = self._delay
         if seconds and marker in pair.head:
             await asyncio.sleep(seconds)
 
-    def _inspect_request(self, pair: _Pair, data: bytes) -> None:
-        """See who this is, and whether the reply to this is one to lose."""
+    def _inspect_request(self, pair: _ProxiedConnection, data: bytes) -> None:
+        """Identify the connection, and check whether the reply to this request is to be lost."""
         if len(pair.head) < _HEAD:
             pair.head += data[:_HEAD]
         if not self._pending_losses:
@@ -190,21 +190,21 @@ class Proxy:
             return
         loss = self._pending_losses[0]
         received = pair.tail + data
-        if loss.to in received:
-            pair.loses = self._pending_losses.pop(0)
+        if loss.request in received:
+            pair.loss = self._pending_losses.pop(0)
             received = b""
-        pair.tail = received[-len(loss.to) :]
+        pair.tail = received[-len(loss.request) :]
 
-    def _lose(self, pair: _Pair, loss: _Loss) -> None:
-        pair.flows.clear()
+    def _lose(self, pair: _ProxiedConnection, loss: _Loss) -> None:
+        pair.flowing.clear()
         with self._lost_changed:
-            self.lost += 1
+            self.lost_replies += 1
             self._lost_changed.notify_all()
         if loss.then == "cut":
             self._reset(pair)
 
     @contextlib.contextmanager
-    def _ends(self, pair: _Pair) -> Iterator[None]:
+    def _closing(self, pair: _ProxiedConnection) -> Iterator[None]:
         """Close both halves of a connection when one of them ends."""
         try:
             yield
@@ -215,9 +215,9 @@ class Proxy:
             for writer in (pair.client, pair.server):
                 writer.close()
 
-    def _reset(self, pair: _Pair) -> bool:
+    def _reset(self, pair: _ProxiedConnection) -> bool:
         self._pairs.discard(pair)
-        pair.flows.set()
+        pair.flowing.set()
         _reset(pair.client)
         _reset(pair.server)
         return True
@@ -250,5 +250,5 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     if sock is not None:
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
     writer.transport.abort()

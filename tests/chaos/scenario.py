@@ -1,4 +1,4 @@
-"""A scenario: a function that does harm in an arena, and how large it is played."""
+"""Scenarios: functions that inject faults into an environment, and their sizes."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from typing import Any, Literal
 
 import msgspec
 
-from tests.chaos.arena import Arena, Ground
+from tests.chaos.check import CheckResult
+from tests.chaos.environment import Environment, Requirements
 from tests.chaos.systems import SYSTEMS
-from tests.chaos.verdict import Verdict
-from tests.chaos.workers import Nursery
+from tests.chaos.workers import ForkServer
 
 Size = Literal["long", "short"]
-Play = Callable[[Arena], None]
+ScenarioFunction = Callable[[Environment], None]
 
-#: Seconds a lease lasts at the most where a scenario is played short.
-_SHORT_LEASE = 2.0
+#: Seconds of the longest lease in a short run.
+_SHORT_LEASE_SECONDS = 2.0
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the table."""
+    """A fault, and the number of its repetitions."""
 
     number: int
     title: str
-    play: Play
-    #: How often harm is done, by size, and when stock Celery plays it; 0 is not at all.
+    function: ScenarioFunction
+    #: Repetitions in a long run, in a short run, and with stock Celery; with 0 the scenario does not run.
     long: int
     short: int
     control: int
-    ground: Ground
+    requirements: Requirements
 
     @property
-    def about(self) -> str:
-        """The fault, in a sentence or two."""
-        return " ".join((self.play.__doc__ or "").split())
+    def fault(self) -> str:
+        """The description of the fault: the docstring of the function."""
+        return " ".join((self.function.__doc__ or "").split())
 
 
-class Played(msgspec.Struct, frozen=True, kw_only=True):
-    """A scenario as it was played with a system."""
+class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a scenario with one system."""
 
     number: int
     title: str
-    about: str
+    fault: str
     system: str
-    times: int
+    repetitions: int
     lease: float
     seconds: float
-    verdict: Verdict
+    check: CheckResult
     notes: list[str]
 
 
@@ -59,51 +59,59 @@ SCENARIOS: dict[int, Scenario] = {}
 
 
 def scenario(
-    number: int, title: str, *, long: int, short: int = 0, control: int = 0, **ground: Any
-) -> Callable[[Play], Play]:
-    """Make a function a scenario; `ground` as in Ground."""
+    number: int, title: str, *, long: int, short: int = 0, control: int = 0, **requirements: Any
+) -> Callable[[ScenarioFunction], ScenarioFunction]:
+    """Register a function as a scenario. `requirements` are the fields of `Requirements`."""
 
-    def add(play: Play) -> Play:
+    def register(function: ScenarioFunction) -> ScenarioFunction:
         SCENARIOS[number] = Scenario(
             number=number,
             title=title,
-            play=play,
+            function=function,
             long=long,
             short=short,
             control=control,
-            ground=Ground(**ground),
+            requirements=Requirements(**requirements),
         )
-        return play
+        return function
 
-    return add
+    return register
 
 
-def play(chosen: Scenario, system: str, size: Size, nursery: Nursery, seed: int) -> Played:
-    """Play a scenario. Raises LeftOut; and TimeoutError or RuntimeError where it cannot be played to its end."""
+def run_scenario(
+    scenario: Scenario, system: str, size: Size, fork_server: ForkServer, seed: int
+) -> ScenarioResult:
+    """Run a scenario. Raises SkipScenario, or TimeoutError or RuntimeError if it does not come to its end."""
     is_headrace = system == "headrace"
-    times = getattr(chosen, size) if is_headrace else chosen.control
-    lease = min(chosen.ground.lease, _SHORT_LEASE) if size == "short" else chosen.ground.lease
-    ground = msgspec.structs.replace(chosen.ground, lease=lease, mixed=chosen.ground.mixed and is_headrace)
-    began = time.monotonic()
+    repetitions = getattr(scenario, size) if is_headrace else scenario.control
+    lease = (
+        min(scenario.requirements.lease, _SHORT_LEASE_SECONDS) if size == "short" else scenario.requirements.lease
+    )
+    requirements = msgspec.structs.replace(
+        scenario.requirements, lease=lease, mixed=scenario.requirements.mixed and is_headrace
+    )
+    started_at = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder,
-        Arena(SYSTEMS[system], nursery, Path(folder), ground, times=times, seed=seed) as arena,
+        Environment(
+            SYSTEMS[system], fork_server, Path(folder), requirements, repetitions=repetitions, seed=seed
+        ) as env,
     ):
         try:
-            chosen.play(arena)
-            verdict = arena.verdict()
+            scenario.function(env)
+            check = env.check()
         except Exception as error:
-            error.add_note(arena.last_words())
+            error.add_note(env.log_tails())
             raise
-        notes = arena.notes
-    return Played(
-        number=chosen.number,
-        title=chosen.title,
-        about=chosen.about,
+        notes = env.notes
+    return ScenarioResult(
+        number=scenario.number,
+        title=scenario.title,
+        fault=scenario.fault,
         system=system,
-        times=times,
+        repetitions=repetitions,
         lease=lease,
-        seconds=time.monotonic() - began,
-        verdict=verdict,
+        seconds=time.monotonic() - started_at,
+        check=check,
         notes=notes,
     )

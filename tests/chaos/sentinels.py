@@ -1,4 +1,4 @@
-"""A replica that can lag behind its primary, and three Sentinels that put it in the primary's place."""
+"""A replica that can lag behind its primary, and three Sentinels that promote it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.chaos.workers import wait_until
 
 _NAME = "chaos"
 _COUNT = 3
-#: Milliseconds without an answer after which a Sentinel takes a server for down.
-_DOWN_AFTER = 1000
+#: Milliseconds without an answer after which a Sentinel considers a server down.
+_DOWN_AFTER_MS = 1000
 
 
 class Sentinels:
-    """Beside a primary that runs. A context manager; `folder` takes the replica's data.
+    """The replica and the Sentinels of a running primary, as a context manager. `folder` is for their data.
 
-    All know the primary by the port of a proxy: a Sentinel corrects a replica that follows another address.
+    All use the primary's address at a proxy: a Sentinel corrects a replica that follows another address.
     """
 
     def __init__(self, primary: EmbeddedRedis, folder: Path) -> None:
@@ -33,16 +33,16 @@ class Sentinels:
 
     @property
     def url(self) -> str:
-        """The Redis URL that names the Sentinels."""
+        """The Redis URL with the Sentinels."""
         return ";".join(f"sentinel://127.0.0.1:{port}" for port in self._ports) + f"/0?master_name={_NAME}"
 
     def lag(self, seconds: float) -> None:
-        """Let the replica lag so far behind, in each direction."""
-        self._between.delay(seconds, marker=b"PSYNC")
+        """Let the replica lag behind by `seconds`, in each direction."""
+        self._proxy.delay(seconds, marker=b"PSYNC")
 
     def lose(self) -> None:
         """Drop all data that is on its way to the replica."""
-        self._between.cut()
+        self._proxy.cut()
 
     def promoted(self) -> bool:
         """Check that all Sentinels name the replica as the primary."""
@@ -50,18 +50,18 @@ class Sentinels:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            self._between = stack.enter_context(Proxy(self.primary.port))
-            primary = f"127.0.0.1 {self._between.port}"
+            self._proxy = stack.enter_context(Proxy(self.primary.port))
+            primary = f"127.0.0.1 {self._proxy.port}"
             options = ["--dir", str(self._folder), "--replicaof", primary, "--auto-aof-rewrite-percentage", "0"]
             self.replica = stack.enter_context(EmbeddedRedis(*options))
             self.client = stack.enter_context(redis.Redis.from_url(self.replica.url, client_name="chaos"))
-            wait_until(self._is_in_step, 20, "a replica in step")
+            wait_until(self._is_synced, 20, "a synced replica")
             self._ports = [self._start(stack, number) for number in range(_COUNT)]
             wait_until(lambda: all(map(_knows_all, self._ports)), 30, "Sentinels that know each other")
             self._stack = stack.pop_all()
         return self
 
-    def _is_in_step(self) -> bool:
+    def _is_synced(self) -> bool:
         state: dict[str, Any] = self.client.info("replication")  # type: ignore[assignment]  # not asyncio
         return bool(state.get("master_link_status") == "up")
 
@@ -69,11 +69,11 @@ class Sentinels:
         port = _free_port()
         folder = self._folder / f"sentinel-{number}"
         folder.mkdir()
-        # A file of its own: a Sentinel writes down there what it learns.
+        # Each Sentinel has its own file, because it writes its state into it.
         (folder / "sentinel.conf").write_text(
             f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/sentinel.log\n"
-            f"sentinel monitor {_NAME} 127.0.0.1 {self._between.port} 2\n"
-            f"sentinel down-after-milliseconds {_NAME} {_DOWN_AFTER}\nsentinel failover-timeout {_NAME} 3000\n"
+            f"sentinel monitor {_NAME} 127.0.0.1 {self._proxy.port} 2\n"
+            f"sentinel down-after-milliseconds {_NAME} {_DOWN_AFTER_MS}\nsentinel failover-timeout {_NAME} 3000\n"
         )
         process = subprocess.Popen(
             [str(find_redis()), str(folder / "sentinel.conf"), "--sentinel"],

@@ -1,7 +1,7 @@
-"""The control: the same work on stock Celery, set up as its documentation advises for jobs that must not be lost.
+"""The control: the same jobs on stock Celery, with its documented settings for jobs that must not be lost.
 
-Late acknowledgement, rejection when a process is lost, one message at a time, and a visibility timeout as long as
-our lease. `celery -A tests.chaos.stock worker`.
+They are late acknowledgement, rejection when a process is lost, a prefetch of one, and a visibility timeout of one
+lease. Run it by `celery -A tests.chaos.stock worker`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from celery import Celery, signals
 
-from tests.chaos.model import work
+from tests.chaos.model import predict_rows
 
-#: Environment: the Redis URL, how long a message may stay unacknowledged, and the file that says "ready".
+#: Environment variables: the Redis URL, the visibility timeout in seconds, and the file that marks a ready worker.
 URL, TIMEOUT, READY = "CHAOS_URL", "CHAOS_VISIBILITY_TIMEOUT", "CHAOS_READY"
 QUEUE, TASK = "chaos", "chaos.work"
 
@@ -31,10 +31,10 @@ app.conf.update(
 
 @app.task(name=TASK)
 def run(rows: list[list[float]]) -> dict[str, Any]:
-    return {"predictions": work(rows)}
+    return {"predictions": predict_rows(rows)}
 
 
 @signals.worker_ready.connect(weak=False)
-def _tell(**_: Any) -> None:
+def _mark_ready(**_: Any) -> None:
     if file := os.environ.get(READY):
         Path(file).touch()

@@ -1,6 +1,12 @@
-"""All scenarios, by number."""
+"""All scenarios, by number: the modules of faults register them."""
 
-from tests.chaos import hosts, kills, network, poison, trouble  # noqa: F401  # each adds its own
+from tests.chaos import (  # noqa: F401  # each registers its scenarios
+    kill_faults,
+    network_faults,
+    poison_jobs,
+    redis_faults,
+    timing_faults,
+)
 from tests.chaos.scenario import SCENARIOS
 
 __all__ = ["SCENARIOS"]

@@ -1,4 +1,4 @@
-"""The two systems under test: Headrace, and stock Celery as the control. What differs between them is here."""
+"""The two systems under test, Headrace and stock Celery as the control, and their differences."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from headrace_worker.transport import claim_script, publish_script
 from tests.chaos import model, stock
 from tests.chaos.workers import Worker
 
-#: Keys both may leave: results, and kombu's table of who listens to remote control and events.
-_COMMON = ("celery-task-meta-*", "_kombu.binding*")
+#: Keys that both may leave: outcomes, and kombu's bindings for remote control and events.
+_COMMON_KEYS = ("celery-task-meta-*", "_kombu.binding*")
 
 
 class System(Protocol):
@@ -28,10 +28,10 @@ class System(Protocol):
 
     name: str
     title: str
-    #: Bytes that only these requests have in them: the one that takes jobs, that ends them, that submits them.
-    takes: bytes
-    ends: bytes
-    submits: bytes
+    #: Bytes that identify a request that claims jobs, publishes outcomes, or submits jobs.
+    claim_marker: bytes
+    publish_marker: bytes
+    submit_marker: bytes
 
     def argv(self, name: str) -> list[str]: ...
 
@@ -41,30 +41,30 @@ class System(Protocol):
         """Return the number of jobs that are queued, delayed or held by a worker."""
 
     def leftovers(self, server: redis.Redis) -> list[str]:
-        """Keys that should not be there when all is done."""
+        """Return the keys that should not exist when all jobs have their outcomes."""
 
     def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
-        """The messages a worker has, as Redis knows it."""
+        """Return the messages that a worker has claimed, by the records in Redis."""
 
 
 class Headrace:
-    """Ours."""
+    """Headrace."""
 
     name, title = "headrace", "Headrace"
-    takes = hashlib.sha1(claim_script.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
-    ends = hashlib.sha1(publish_script.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
-    submits = hashlib.sha1(enqueue.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
+    claim_marker = hashlib.sha1(claim_script.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
+    publish_marker = hashlib.sha1(publish_script.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
+    submit_marker = hashlib.sha1(enqueue.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
 
     _keys = Keys()
-    _queues = tuple(map(queue_name, (model.MODEL, model.ALONE)))
+    _queues = tuple(map(queue_name, (model.MODEL, model.SINGLE_MODEL)))
     _expected_keys = (
-        *_COMMON,
+        *_COMMON_KEYS,
         "headrace:id:*",
         "headrace:contracts:*",
         "headrace:models",
         "headrace:cancelled",
         "headrace:dead*",
-        # What workers say of their versions: it expires when they have been silent for half a minute.
+        # The status of workers expires half a minute after their end.
         "headrace:loaded:*",
         "headrace:refused:*",
     )
@@ -97,21 +97,21 @@ class Headrace:
             if run(partial(execute, server), queues.read_leases(self._keys))
             else (*self._expected_keys, self._keys.leases, self._keys.grace("*"))
         )
-        return _others(server, expected)
+        return _unexpected_keys(server, expected)
 
     def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
-        frames: list[bytes] = []
+        messages: list[bytes] = []
         for member in _members(server.zrange(self._keys.leases, 0, -1)):
             if f"/{worker.pid}/".encode() in member:
-                frames += _members(server.lrange(self._keys.lease(member.decode().split("#")[0]), 0, -1))
-        return frames
+                messages += _members(server.lrange(self._keys.lease(member.decode().split("#")[0]), 0, -1))
+        return messages
 
 
 class Stock:
-    """The control."""
+    """Stock Celery."""
 
     name, title = "celery", "stock Celery"
-    takes, ends, submits = b"BRPOP", b"SETEX", b"LPUSH"
+    claim_marker, publish_marker, submit_marker = b"BRPOP", b"SETEX", b"LPUSH"
     _lists = Keys().lists(stock.QUEUE)
 
     def argv(self, name: str) -> list[str]:
@@ -128,16 +128,16 @@ class Stock:
             return sum(pipe.execute())
 
     def leftovers(self, server: redis.Redis) -> list[str]:
-        return _others(server, (*_COMMON, "unacked_mutex"))
+        return _unexpected_keys(server, (*_COMMON_KEYS, "unacked_mutex"))
 
     def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
-        return []  # its records do not say whose they are
+        return []  # its records do not name the worker
 
 
 SYSTEMS: Mapping[str, System] = {"headrace": Headrace(), "celery": Stock()}
 
 
-def _others(server: redis.Redis, expected: tuple[str, ...]) -> list[str]:
+def _unexpected_keys(server: redis.Redis, expected: tuple[str, ...]) -> list[str]:
     keys = (key.decode(errors="replace") for key in server.scan_iter(count=1000))
     return sorted(key for key in keys if not any(fnmatch.fnmatchcase(key, pattern) for pattern in expected))
 
@@ -146,17 +146,17 @@ def _members(reply: Any) -> list[bytes]:
     return list(reply)
 
 
-def everything_in(server: redis.Redis, but: tuple[str, ...]) -> bytes:
-    """All that lists, hashes and sorted sets hold, in one, but for keys that begin like these."""
-    parts: list[bytes] = []
+def read_all_values(server: redis.Redis, excluded: tuple[str, ...]) -> bytes:
+    """Return all values of lists, hashes and sorted sets, joined, except of keys with these prefixes."""
+    values: list[bytes] = []
     for key in server.scan_iter(count=1000):
-        if key.decode(errors="replace").startswith(but):
+        if key.decode(errors="replace").startswith(excluded):
             continue
         kind = server.type(key)
         if kind == b"list":
-            parts += _members(server.lrange(key, 0, -1))
+            values += _members(server.lrange(key, 0, -1))
         elif kind == b"hash":
-            parts += _members(server.hvals(key))
+            values += _members(server.hvals(key))
         elif kind == b"zset":
-            parts += _members(server.zrange(key, 0, -1))
-    return b"\n".join(parts)
+            values += _members(server.zrange(key, 0, -1))
+    return b"\n".join(values)

@@ -1,4 +1,4 @@
-"""The chaos suite in small: the same scenarios and checks as `make chaos`, with few faults and a short lease."""
+"""The short chaos suite: scenarios and checks of `make chaos`, with few faults and a short lease."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.disk import LeftOut
-from tests.chaos.scenario import Scenario, play
+from tests.chaos.disk import SkipScenario
+from tests.chaos.scenario import Scenario, run_scenario
 from tests.chaos.suite import SCENARIOS
-from tests.chaos.workers import Nursery
+from tests.chaos.workers import ForkServer
 
-#: Those that `make test` plays.
+#: The scenarios that `make test` runs.
 SHORT = [scenario for scenario in SCENARIOS.values() if scenario.short]
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder, Nursery(Path(folder)) as nursery:
-        yield nursery
+def fork_server() -> Iterator[ForkServer]:
+    with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder, ForkServer(Path(folder)) as fork_server:
+        yield fork_server
 
 
 def test_the_suite_has_every_scenario() -> None:
@@ -28,10 +28,12 @@ def test_the_suite_has_every_scenario() -> None:
 
 
 @pytest.mark.parametrize("scenario", SHORT, ids=lambda scenario: scenario.title)
-def test_no_confirmed_job_is_lost_and_no_outcome_published_twice(scenario: Scenario, nursery: Nursery) -> None:
+def test_no_confirmed_job_is_lost_and_no_outcome_published_twice(
+    scenario: Scenario, fork_server: ForkServer
+) -> None:
     try:
-        played = play(scenario, "headrace", "short", nursery, seed=1)
-    except LeftOut as reason:
+        result = run_scenario(scenario, "headrace", "short", fork_server, seed=1)
+    except SkipScenario as reason:
         pytest.skip(str(reason))
-    assert played.verdict.confirmed > 0
-    assert played.verdict.broken == []
+    assert result.check.confirmed > 0
+    assert result.check.broken_promises == []

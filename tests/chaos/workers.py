@@ -1,4 +1,4 @@
-"""Worker processes: started, found out about, killed, and in the end always gone."""
+"""Worker processes of the suite, and the client of the fork server that starts them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 
-#: Where the processes of a scenario look for modules: as this one does, and here.
-SEARCHED = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+#: The PYTHONPATH of the processes of a scenario.
+PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, description: str) -> Any:
@@ -31,7 +31,7 @@ def wait_until(condition: Callable[[], Any], seconds: float, description: str) -
 
 
 def children(pid: int) -> list[int]:
-    """The processes a process has forked."""
+    """Return the ids of the child processes of a process."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -39,15 +39,15 @@ def children(pid: int) -> list[int]:
 
 
 class Worker:
-    """A worker process and its pool, in a session of their own."""
+    """A worker process and its pool, in their own session."""
 
     def __init__(self, name: str, pid: int, log: Path, ready: Path) -> None:
         self.name, self.pid, self.log, self._ready = name, pid, log, ready
-        #: Every pool process it was seen to have.
+        #: The ids of all pool processes that were observed.
         self.pool: set[int] = set()
 
     @property
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         try:
             return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except OSError:
@@ -55,60 +55,60 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        if not (self._ready.exists() and self.lives):
+        if not (self._ready.exists() and self.is_alive):
             return False
         self.pool.update(children(self.pid))
         return True
 
     def signal(self, number: signal.Signals) -> None:
-        """To the main process, as an init or an orchestrator sends it."""
+        """Send a signal to the main process, as an init or an orchestrator does."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def signal_all(self, number: signal.Signals) -> None:
-        """To the main process and its pool at once."""
+        """Send a signal to the main process and its pool."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL to all its processes; returns when the main one is gone."""
+        """Kill all processes (SIGKILL), and wait until the main process has ended."""
         self.pool.update(children(self.pid))
         self.signal_all(signal.SIGKILL)
-        wait_until(lambda: not self.lives, 10, f"the end of worker {self.name}")
+        wait_until(lambda: not self.is_alive, 10, f"the end of worker {self.name}")
         self._ready.unlink(missing_ok=True)
 
-    def end(self, patience: float) -> None:
-        """Ask it to end; kill it and what it forked if it does not."""
+    def stop(self, seconds: float) -> None:
+        """Stop the worker (SIGTERM), and kill it if it has not ended after `seconds`."""
         self.signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not self.lives, patience, self.name)
+            wait_until(lambda: not self.is_alive, seconds, self.name)
         self.kill()
 
 
-class Nursery:
-    """Starts workers, from one process that has imported what they need. A context manager for a whole run."""
+class ForkServer:
+    """The process that forks workers (`fork_server`), as a context manager for a whole run."""
 
     def __init__(self, folder: Path) -> None:
-        self._log = folder / "nursery.log"
+        self._log = folder / "fork_server.log"
 
     def start(self, argv: Sequence[str], environ: Mapping[str, str], log: Path) -> int:
-        """Fork a worker; its process id."""
+        """Fork a worker, and return its process id."""
         if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the nursery has no pipes")
-        order = {"argv": list(argv), "environ": dict(environ), "log": str(log)}
-        self._process.stdin.write(json.dumps(order) + "\n")
+            raise RuntimeError("the fork server has no pipes")
+        request = {"argv": list(argv), "environ": dict(environ), "log": str(log)}
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         reply = self._process.stdout.readline()
         if not reply:
-            raise RuntimeError(f"no worker can be started: {self._log.read_text()[-2000:]}")
+            raise RuntimeError(f"the fork server has ended: {self._log.read_text()[-2000:]}")
         return int(reply)
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.nursery"],
+                [sys.executable, "-m", "tests.chaos.fork_server"],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": SEARCHED},
+                env={**os.environ, "PYTHONPATH": PYTHONPATH},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

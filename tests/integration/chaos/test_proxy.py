@@ -74,7 +74,7 @@ def test_a_reply_is_lost_although_the_server_ran_the_command(
 
 
 def test_a_minimum_size_lets_short_replies_pass(proxy: Proxy, client: redis.Redis) -> None:
-    proxy.lose_reply(b"GET", at_least=100)
+    proxy.lose_reply(b"GET", min_bytes=100)
     client.set("short", "x" * 10)
     assert client.get("short") == b"x" * 10
     client.set("long", "x" * 200)

@@ -132,7 +132,7 @@ def test_a_lost_reply_leaves_one_job_and_a_confirmed_submit(
         submitter.submit(1)  # the server has the script then, so the next reply is that of the job
         proxy.lose_reply(b"order-1", then=then)
         submitter.submit(1, id="order-1")
-        assert proxy.lost == 1
+        assert proxy.lost_replies == 1
     assert submitter.raised == []
     assert count_waiting(admin) == Counter(submitter.confirmed)
     assert count_waiting(admin)["order-1"] == 1
@@ -149,7 +149,7 @@ def test_lost_replies_in_the_middle_of_many_leave_each_job_once(
         for lost in ("row-0100", "row-0400", "row-0999"):
             proxy.lose_reply(lost.encode(), then=then)
         assert submit_many(client_name, chosen, ids) == ids
-        assert proxy.lost == 3
+        assert proxy.lost_replies == 3
     assert count_waiting(admin) == Counter(ids)
 
 

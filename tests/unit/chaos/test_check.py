@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.evidence import Kill, recoveries
+from tests.chaos.check import Evidence, Run, check_promises, percentile
+from tests.chaos.evidence import Kill, recovery_seconds
 from tests.chaos.ledger import LedgerContents, Line, read
-from tests.chaos.verdict import Evidence, Run, judge, percentile
-from tests.chaos.witness import stored_twice
+from tests.chaos.outcome_recorder import count_repeated_writes
 
 
 def success(number: int, prediction: float | None = None) -> bytes:
@@ -31,7 +31,7 @@ CANCELLED = json.dumps({"status": "REVOKED", "result": {"exc_message": ["revoked
 def evidence(**changes: Any) -> Evidence:
     """Return the evidence of four jobs with one correct outcome of each kind, with some fields changed."""
     submitted = {
-        f"job-{n}": Line(do="asked", ids=[f"job-{n}"], written_at=100.0, expires=float(n == 4))
+        f"job-{n}": Line(event="submitted", ids=[f"job-{n}"], written_at=100.0, expires=float(n == 4))
         for n in range(1, 5)
     }
     fields: dict[str, Any] = {
@@ -41,9 +41,9 @@ def evidence(**changes: Any) -> Evidence:
         "stored": {"job-1": success(1), "job-2": failure(), "job-3": CANCELLED, "job-4": EXPIRED},
         "published": {job: [101.5] for job in submitted},
         "runs": [Run(7, 101.0, "job-1"), Run(7, 101.0, "job-2")],
-        "stored_twice": 0,
+        "repeated_writes": 0,
         "dead": frozenset({"job-2", "from-elsewhere"}),
-        "still_there": frozenset(),
+        "in_redis": frozenset(),
         "leftovers": [],
         "recovery": [3.0, 11.9],
         "resumed": [0.4],
@@ -53,10 +53,10 @@ def evidence(**changes: Any) -> Evidence:
 
 
 def test_correct_outcomes_break_no_guarantee() -> None:
-    judged = judge(evidence())
-    assert judged.broken == []
-    assert (judged.confirmed, judged.succeeded, judged.dead, judged.cancelled, judged.expired) == (4, 1, 1, 1, 1)
-    assert judged.reasons == {"crash": 1}
+    result = check_promises(evidence())
+    assert result.broken_promises == []
+    assert (result.confirmed, result.succeeded, result.dead, result.cancelled, result.expired) == (4, 1, 1, 1, 1)
+    assert result.reasons == {"crash": 1}
 
 
 def without(job: str) -> dict[str, bytes]:
@@ -69,41 +69,44 @@ def without(job: str) -> dict[str, bytes]:
     ("changes", "fault"),
     [
         ({"stored": without("job-1")}, "lost: 1 (job-1)"),
-        ({"stored": without("job-1"), "still_there": frozenset({"job-1"})}, "without an outcome: 1 (job-1)"),
-        ({"stored": evidence().stored | {"job-1": success(2)}}, "another job's answer: 1 (job-1)"),
-        ({"stored": evidence().stored | {"job-3": success(3)}}, "cancelled and yet another outcome: 1 (job-3)"),
+        ({"stored": without("job-1"), "in_redis": frozenset({"job-1"})}, "without an outcome: 1 (job-1)"),
+        ({"stored": evidence().stored | {"job-1": success(2)}}, "predictions of another job: 1 (job-1)"),
+        ({"stored": evidence().stored | {"job-3": success(3)}}, "cancelled, but with another outcome: 1 (job-3)"),
         ({"stored": evidence().stored | {"job-1": EXPIRED}}, "expired too early: 1 (job-1)"),
         ({"published": evidence().published | {"job-4": [100.5]}}, "expired too early: 1 (job-4)"),
-        ({"stored": evidence().stored | {"job-9": success(9)}}, "an outcome nobody asked for: 1 (job-9)"),
-        ({"stored": evidence().stored | {"job-1": b"{}"}}, "no outcome that can be read: 1 (job-1)"),
-        ({"runs": [Run(7, 99.0, "job-1")]}, "run before its time: 1 (job-1)"),
-        ({"dead": frozenset()}, "failed and no dead letter: 1 (job-2)"),
-        ({"dead": frozenset({"job-1", "job-2"})}, "a dead letter and not failed: 1 (job-1)"),
+        (
+            {"stored": evidence().stored | {"job-9": success(9)}},
+            "an outcome of a job that was not submitted: 1 (job-9)",
+        ),
+        ({"stored": evidence().stored | {"job-1": b"{}"}}, "an outcome that cannot be read: 1 (job-1)"),
+        ({"runs": [Run(7, 99.0, "job-1")]}, "run before it was due: 1 (job-1)"),
+        ({"dead": frozenset()}, "failed without a dead letter: 1 (job-2)"),
+        ({"dead": frozenset({"job-1", "job-2"})}, "a dead letter of a job that did not fail: 1 (job-1)"),
         ({"published": evidence().published | {"job-1": [101.0, 102.0]}}, "1 outcomes published twice"),
-        ({"stored_twice": 2}, "2 outcomes published twice"),
+        ({"repeated_writes": 2}, "2 outcomes published twice"),
         ({"leftovers": ["headrace:lease:x"]}, "keys left: 1 (headrace:lease:x)"),
         ({"recovery": [12.1]}, "recovery p99 12.1 s, more than the lease of 10 s and 2 s"),
-        ({"resumed": [0.1, 5.1]}, "work went on only after 5.1 s"),
+        ({"resumed": [0.1, 5.1]}, "the next outcome took 5.1 s after Redis answered again"),
     ],
 )
 def test_every_fault_is_reported(changes: dict[str, Any], fault: str) -> None:
-    assert fault in judge(evidence(**changes)).broken
+    assert fault in check_promises(evidence(**changes)).broken_promises
 
 
 def test_a_job_that_may_be_lost_is_counted_but_is_no_fault() -> None:
-    judged = judge(evidence(stored=without("job-1"), may_lose=frozenset({"job-1"})))
-    assert judged.lost == 1
-    assert judged.broken == []
+    result = check_promises(evidence(stored=without("job-1"), may_be_lost=frozenset({"job-1"})))
+    assert result.lost == 1
+    assert result.broken_promises == []
 
 
 def test_jobs_that_ran_twice_are_counted_once_each() -> None:
     runs = [Run(7, 101.0, "job-1"), Run(8, 102.0, "job-1"), Run(9, 103.0, "job-1"), Run(9, 103.0, "job-2")]
-    assert judge(evidence(runs=runs)).ran_again == 1
+    assert check_promises(evidence(runs=runs)).ran_again == 1
 
 
 def test_recovery_is_counted_from_the_last_kill_that_hit_a_job() -> None:
     kills = [Kill(10.0, frozenset({"a", "b"})), Kill(12.0, frozenset({"b"})), Kill(13.0, frozenset())]
-    assert recoveries(kills, {"a": [11.0], "b": [15.0]}) == [1.0, 3.0]
+    assert recovery_seconds(kills, {"a": [11.0], "b": [15.0]}) == [1.0, 3.0]
 
 
 def test_percentiles_are_measured_values() -> None:
@@ -112,9 +115,10 @@ def test_percentiles_are_measured_values() -> None:
 
 def test_a_ledger_with_a_truncated_last_line_is_read_up_to_it(tmp_path: Path) -> None:
     complete_lines = (
-        b'{"do":"asked","ids":["job-1"],"written_at":1.0}\n{"do":"confirmed","ids":["job-1"],"written_at":2.0}\n'
+        b'{"event":"submitted","ids":["job-1"],"written_at":1.0}\n'
+        b'{"event":"confirmed","ids":["job-1"],"written_at":2.0}\n'
     )
-    (tmp_path / "one.ledger").write_bytes(complete_lines + b'{"do":"confirmed","ids":["job-2"')
+    (tmp_path / "one.ledger").write_bytes(complete_lines + b'{"event":"confirmed","ids":["job-2"')
     ledgers = read(tmp_path)
     assert ledgers.confirmed == {"job-1": 2.0}
 
@@ -128,6 +132,6 @@ def test_a_second_outcome_in_the_append_only_file_is_counted(tmp_path: Path) -> 
     log.parent.mkdir()
     once = command(b"SET", b"celery-task-meta-a", b"1", b"PXAT", b"9") + command(b"DEL", b"celery-task-meta-a")
     log.write_bytes(once + command(b"SET", b"celery-task-meta-b", b"*1\r\n"))
-    assert stored_twice(tmp_path) == 0
+    assert count_repeated_writes(tmp_path) == 0
     log.write_bytes(once + once + command(b"SET", b"celery-task-meta-a", b"1")[:-3])
-    assert stored_twice(tmp_path) == 1
+    assert count_repeated_writes(tmp_path) == 1

@@ -1,4 +1,4 @@
-"""The environment of a scenario: a Redis, a proxy in front of it, workers, a producer under load, and a witness.
+"""The environment of a scenario: a Redis, a proxy, workers, a producer under load, and a recorder of outcomes.
 
 All of them are real processes. They end with the `with` block, whatever happens.
 """
@@ -23,97 +23,110 @@ import redis
 
 from headrace_worker.local.embedded_redis import EmbeddedRedis, find_redis
 from headrace_worker.local.stack import Child
-from tests.chaos import evidence, ledger, model, producer, verdict
-from tests.chaos.disk import disk
-from tests.chaos.jobs import Job, id_of
+from tests.chaos import evidence, ledger, model, producer
+from tests.chaos.check import CheckResult, Run, check_promises
+from tests.chaos.disk import small_disk
+from tests.chaos.jobs import Job, id_of_row
+from tests.chaos.outcome_recorder import RESULT_PREFIX, OutcomeRecorder
 from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Sentinels
 from tests.chaos.systems import System
-from tests.chaos.verdict import Run, Verdict
-from tests.chaos.witness import RESULT, Witness
-from tests.chaos.workers import ROOT, SEARCHED, Nursery, Worker, wait_until
+from tests.chaos.workers import PYTHONPATH, ROOT, ForkServer, Worker, wait_until
 
-#: Seconds in which a worker is ready, and in which all jobs have ended when nothing is done to them any more.
-_READY, _SETTLES = 60.0, {"headrace": 60.0, "celery": 30.0}
-#: Numbers of the jobs of a producer, and where those begin that scenarios submit themselves.
+#: Seconds until a worker must be ready.
+_READY_SECONDS = 60.0
+#: Seconds until all jobs must have an outcome after the last fault, by system.
+_SETTLE_SECONDS = {"headrace": 60.0, "celery": 30.0}
+#: The count of job numbers of each producer, and the first number of jobs that a scenario submits itself.
 _LOAD_JOBS, _OWN_JOBS = 1_000_000, 10_000_000
 
 
-class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """The environment that a scenario needs."""
+class Requirements(msgspec.Struct, frozen=True, kw_only=True):
+    """The properties of the environment that a scenario needs."""
 
     #: Seconds a lease lasts.
     lease: float = 2.0
-    #: Whether the load has jobs of every kind; plain ones only otherwise.
+    #: True for a load with jobs of every kind, False for plain jobs only.
     mixed: bool = True
-    #: Bytes of a disk of its own, for Redis, and for what models write; 0 is the machine's.
+    #: Bytes of a separate disk for Redis, and for the files of models; 0 uses the machine's disk.
     disk: int = 0
     scratch: int = 0
-    #: A replica, and Sentinels.
+    #: True for a replica and Sentinels.
     sentinels: bool = False
     #: Limits of the models, as in their manifest.
     limits: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Arena:
-    """A context manager. Redis has every write on disk before it is confirmed, in `folder`/redis."""
+class Environment:
+    """The processes and the records of one scenario, as a context manager.
+
+    Redis syncs every write to disk, in `folder`/redis, before it confirms it. The scenario repeats its fault
+    `repetitions` times.
+    """
 
     def __init__(
-        self, system: System, nursery: Nursery, folder: Path, ground: Ground, *, times: int, seed: int
+        self,
+        system: System,
+        fork_server: ForkServer,
+        folder: Path,
+        requirements: Requirements,
+        *,
+        repetitions: int,
+        seed: int,
     ) -> None:
-        self.system, self.nursery, self.folder, self.ground = system, nursery, folder, ground
-        self.lease, self.times = ground.lease, times
-        self.chance = random.Random(seed)
+        self.system, self.fork_server, self.folder, self.requirements = system, fork_server, folder, requirements
+        self.lease, self.repetitions = requirements.lease, repetitions
+        self.random = random.Random(seed)
         self.workers: list[Worker] = []
         self.kills: list[evidence.Kill] = []
-        #: Moments (monotonic) when Redis was back.
-        self.redis_returns: list[float] = []
+        #: Monotonic times at which Redis answered again after a fault.
+        self.redis_recovered_at: list[float] = []
         self.notes: list[str] = []
-        #: What a scenario finds broken beside the master check.
-        self.broken: list[str] = []
-        #: Jobs nothing was promised of but that this Redis has them.
-        self.may_lose: frozenset[str] = frozenset()
-        #: Seconds all jobs may take to end when the scenario is over.
-        self.settle_seconds = _SETTLES[system.name]
+        #: Broken promises that the scenario itself has checked.
+        self.broken_promises: list[str] = []
+        #: Confirmed jobs that may be lost together with their Redis.
+        self.may_be_lost: frozenset[str] = frozenset()
+        #: Seconds all jobs may take to get an outcome after the last fault.
+        self.settle_seconds = _SETTLE_SECONDS[system.name]
         self.runs_file = folder / "runs"
-        #: Where the append-only file lies, and what models may fill.
+        #: The folders of the append-only file, and of the files that models write.
         self.redis_folder, self.scratch = folder / "redis", folder / "scratch"
         self._numbers = iter(range(_OWN_JOBS, 2 * _OWN_JOBS))
         self._loads = iter(range(10))
         self._names = iter(range(1, 100_000))
         self._stack = contextlib.ExitStack()
-        options = ["--dir", str(self.redis_folder), "--auto-aof-rewrite-percentage", "0", *_debugging()]
+        options = ["--dir", str(self.redis_folder), "--auto-aof-rewrite-percentage", "0", *_debug_options()]
         self.redis = EmbeddedRedis(*options)
         self.sentinels = Sentinels(self.redis, folder / "replica")
 
     @property
     def url(self) -> str:
         """The URL of Redis for workers and producers."""
-        return self.sentinels.url if self.ground.sentinels else self.redis.url
+        return self.sentinels.url if self.requirements.sentinels else self.redis.url
 
     # --- actions of a scenario ------------------------------------------------------------------------
 
     def start_workers(self, count: int, *, through_proxy: bool = False, **environ: str) -> list[Worker]:
-        """Start workers and wait until they are ready; more settings for them in `environ`."""
+        """Start workers, and wait until they are ready. `environ` has further settings for them."""
         url = self.proxy.url if through_proxy else self.url
         started = [self.start_worker(url, **environ) for _ in range(count)]
         for worker in started:
-            wait_until(lambda worker=worker: worker.is_ready or self._is_dead(worker), _READY, worker.name)
+            wait_until(lambda worker=worker: worker.is_ready or self._is_dead(worker), _READY_SECONDS, worker.name)
         return started
 
     def start_worker(self, url: str | None = None, include: str = "", **environ: str) -> Worker:
-        """Start one, and do not wait. `include` is a module it imports."""
+        """Start a worker without waiting. `include` is a module it imports."""
         name = f"w{next(self._names)}"
         log, ready = self.folder / f"{name}.log", self.folder / f"{name}.ready"
         settings = self.system.environ(url or self.url, self.models, ready, self.lease)
         argv = self.system.argv(name) + (["--include", include] if include else [])
-        pid = self.nursery.start(argv, self._environ(settings | environ), log)
+        pid = self.fork_server.start(argv, self._environ(settings | environ), log)
         worker = Worker(name, pid, log, ready)
         self.workers.append(worker)
         return worker
 
-    def start_apart(self, **environ: str) -> Worker:
-        """Start a worker as a program of its own, by `headrace worker`, and wait until it is ready."""
+    def start_standalone_worker(self, **environ: str) -> Worker:
+        """Start a worker by `headrace worker`, not by the fork server, and wait until it is ready."""
         name = f"w{next(self._names)}"
         log, ready = self.folder / f"{name}.log", self.folder / f"{name}.ready"
         command = ["headrace.cli", "worker", "--concurrency", "2", "--hostname", f"{name}@chaos"]
@@ -122,31 +135,35 @@ class Arena:
         self._stack.callback(child.process.wait)
         worker = Worker(name, child.process.pid, log, ready)
         self.workers.append(worker)
-        wait_until(lambda: worker.is_ready or self._is_dead(worker), _READY, worker.name)
+        wait_until(lambda: worker.is_ready or self._is_dead(worker), _READY_SECONDS, worker.name)
         return worker
 
     def _environ(self, settings: dict[str, str]) -> dict[str, str]:
-        ours = {"PYTHONPATH": SEARCHED, model.RUNS: str(self.runs_file), model.SCRATCH: str(self.scratch)}
-        return ours | settings
+        paths = {
+            "PYTHONPATH": PYTHONPATH,
+            model.RUNS_VARIABLE: str(self.runs_file),
+            model.SCRATCH_VARIABLE: str(self.scratch),
+        }
+        return paths | settings
 
     def _is_dead(self, worker: Worker) -> bool:
-        if worker.lives:
+        if worker.is_alive:
             return False
         raise RuntimeError(f"worker {worker.name} ended: {worker.log.read_text()[-2000:]}")
 
     @property
-    def ready(self) -> list[Worker]:
-        """The workers that serve."""
+    def ready_workers(self) -> list[Worker]:
+        """The workers that are ready."""
         return [worker for worker in self.workers if worker.is_ready]
 
     def kill(self, worker: Worker) -> None:
-        """SIGKILL a worker's processes, and note what it held."""
+        """Kill a worker's processes (SIGKILL), and record the jobs it held."""
         worker.kill()
         self.record_kill(self.held(worker))
         self.workers.remove(worker)
 
     def record_kill(self, held: frozenset[str]) -> None:
-        """Record that the process which holds these jobs was harmed just now."""
+        """Record a fault, just now, of the process that holds these jobs."""
         self.kills.append(evidence.Kill(time.monotonic(), held))
 
     def held(self, worker: Worker) -> frozenset[str]:
@@ -154,11 +171,11 @@ class Arena:
 
         If the system does not record claims, these are the jobs that the worker has started.
         """
-        frames = self.system.held(self.server, worker)
-        jobs = {match[1].decode() for frame in frames if (match := evidence.ID.search(frame))}
+        messages = self.system.held(self.server, worker)
+        jobs = {match[1].decode() for message in messages if (match := evidence.ID.search(message))}
         if self.system.name != "headrace":
             jobs = {run.job for run in self.runs() if run.pid in worker.pool}
-        return frozenset(job for job in jobs if job not in self.witness.published)
+        return frozenset(job for job in jobs if job not in self.recorder.published)
 
     @contextlib.contextmanager
     def load(
@@ -166,27 +183,27 @@ class Arena:
     ) -> Iterator[None]:
         """Submit `rate` jobs per second while the block runs; each takes up to `longest` seconds.
 
-        `more` is as in producer.Order. Two loads may run at once.
+        `more` are further fields of `ProducerConfig`. Two loads may run at once.
         """
         number = next(self._loads)
         path = self.folder / f"producer-{number}.ledger"
-        order = producer.Order(
+        config = producer.ProducerConfig(
             system=self.system.name,
             url=self.proxy.url if through_proxy else self.url,
             ledger=str(path),
             first=1 + number * _LOAD_JOBS,
             rate=rate,
             longest=longest,
-            mixed=self.ground.mixed,
-            seed=self.chance.randrange(2**31),
+            mixed=self.requirements.mixed,
+            seed=self.random.randrange(2**31),
             **more,
         )
-        command = [sys.executable, "-m", "tests.chaos.producer", msgspec.json.encode(order).decode()]
+        command = [sys.executable, "-m", "tests.chaos.producer", msgspec.json.encode(config).decode()]
         with (self.folder / "producer.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": SEARCHED},
+                env={**os.environ, "PYTHONPATH": PYTHONPATH},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -195,7 +212,7 @@ class Arena:
             self.wait(lambda: path.exists() or process.poll() is not None, "a first job")
             yield
             process.terminate()
-            if not self.can_wait(lambda: process.poll() is not None, producer.PATIENCE + 15):
+            if not self.holds_within(lambda: process.poll() is not None, producer.DRAIN_SECONDS + 15):
                 self.notes.append("the producer hung")
                 self.expect(False, "the producer did not end")
                 return
@@ -206,97 +223,102 @@ class Arena:
             raise RuntimeError(f"the producer failed: {(self.folder / 'producer.log').read_text()[-2000:]}")
 
     def submit(self, jobs: Sequence[Job], **more: Any) -> bool:
-        """Submit jobs from here, with the same ledger; whether they were confirmed."""
+        """Submit jobs from this process, and return True if they were confirmed."""
         return self.producer.submit(jobs, **more)
 
     def jobs(self, count: int, **more: Any) -> list[Job]:
-        """New jobs of one's own."""
+        """Make jobs for the scenario itself to submit."""
         return [Job(number=next(self._numbers), **more) for _ in range(count)]
 
     def wait(self, condition: Any, description: str, seconds: float = 30.0) -> Any:
         """Wait until the condition holds, and return its value. Raises TimeoutError."""
         return wait_until(condition, seconds, description)
 
-    def can_wait(self, condition: Any, seconds: float) -> bool:
-        """Wait until the condition is true; whether it was in that time."""
+    def holds_within(self, condition: Any, seconds: float) -> bool:
+        """Wait until the condition holds, and return True if it did in time."""
         try:
             return bool(wait_until(condition, seconds, "a condition"))
         except TimeoutError:
             return False
 
     def expect(self, holds: bool, description: str) -> None:
-        """A promise of this scenario alone; where it does not hold, the scenario fails with these words."""
+        """Record a broken promise with this description unless the condition holds."""
         if not holds:
-            self.broken.append(description)
+            self.broken_promises.append(description)
 
     def runs(self) -> list[Run]:
-        """Every run the models wrote down."""
+        """Return every run that the models recorded."""
         if not self.runs_file.exists():
             return []
-        whole, _, _ = self.runs_file.read_text().rpartition("\n")
+        complete, _, _ = self.runs_file.read_text().rpartition("\n")
         runs = []
-        for line in whole.splitlines():
+        for line in complete.splitlines():
             pid, started, *rows = line.split()
             runs += [
-                Run(int(pid), float(started), job) for job in dict.fromkeys(id_of(float(row)) for row in rows)
+                Run(int(pid), float(started), job) for job in dict.fromkeys(id_of_row(float(row)) for row in rows)
             ]
-        return [run for run in runs if run.job != id_of(0)]  # the example, which proves the model
+        return [
+            run for run in runs if run.job != id_of_row(0)
+        ]  # the example, which a worker predicts when it loads the model
 
     @property
-    def submits_raised(self) -> int:
+    def failed_submits(self) -> int:
         """The number of submits that raised."""
         return sum(ledger.read(self.folder).raised.values())
 
     def outcome(self, job: str) -> dict[str, Any] | None:
-        """A job's outcome as stored."""
-        raw = self.server.get(RESULT + job)
+        """Return a job's outcome as stored; None if there is none."""
+        raw = self.server.get(RESULT_PREFIX + job)
         return msgspec.json.decode(raw) if isinstance(raw, bytes) else None
 
-    def last_words(self) -> str:
-        """The end of every log, for when a scenario fails."""
+    def log_tails(self) -> str:
+        """Return the last lines of the newest logs, for the error of a scenario that fails."""
         logs = sorted(self.folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs[-6:])
 
     # --- end of a scenario ---------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Wait until nothing waits, and nothing more ends."""
-        evidence.settle(self)
+        """Wait until no job waits and no further outcome is published."""
+        evidence.wait_until_settled(self)
 
-    def verdict(self) -> Verdict:
-        """Let all end, stop the workers, and judge."""
+    def check(self) -> CheckResult:
+        """Wait until all jobs are settled, stop the workers, and check the promises."""
         self.settle()
-        self.end_workers()
-        judged = verdict.judge(evidence.collect(self))
-        if judged.lost and self.may_lose:
-            self.notes.append(f"{judged.lost} lost that were not durable")
-        return msgspec.structs.replace(judged, broken=[*judged.broken, *self.broken])
+        self.stop_workers()
+        result = check_promises(evidence.collect_evidence(self))
+        if result.lost and self.may_be_lost:
+            self.notes.append(f"{result.lost} jobs lost that were not durable")
+        return msgspec.structs.replace(result, broken_promises=[*result.broken_promises, *self.broken_promises])
 
-    def end_workers(self) -> None:
-        """Stop all, at once, in the time it takes one."""
+    def stop_workers(self) -> None:
+        """Stop all workers at the same time."""
         for worker in self.workers:
             worker.signal(signal.SIGTERM)
         for worker in self.workers:
-            worker.end(15)
+            worker.stop(15)
         self.workers.clear()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            for path, size in ((self.redis_folder, self.ground.disk), (self.scratch, self.ground.scratch)):
+            for path, size in (
+                (self.redis_folder, self.requirements.disk),
+                (self.scratch, self.requirements.scratch),
+            ):
                 path.mkdir()
-                stack.enter_context(disk(path, size))
+                stack.enter_context(small_disk(path, size))
             stack.enter_context(self.redis)
-            if self.ground.sentinels:
+            if self.requirements.sentinels:
                 (self.folder / "replica").mkdir()
                 stack.enter_context(self.sentinels)
             self.server = stack.enter_context(redis.Redis.from_url(self.redis.url, client_name="chaos"))
             self.proxy = stack.enter_context(Proxy(self.redis.port))
-            self.witness = stack.enter_context(
-                Witness(redis.Redis.from_url(self.redis.url, client_name="chaos-witness"))
+            self.recorder = stack.enter_context(
+                OutcomeRecorder(redis.Redis.from_url(self.redis.url, client_name="chaos-recorder"))
             )
-            self.models = model.add_models(self.folder, **self.ground.limits)
+            self.models = model.add_models(self.folder, **self.requirements.limits)
             self.producer = producer.Producer(
-                producer.link(self.system.name, self.url), self.folder / "arena.ledger"
+                producer.open_connection(self.system.name, self.url), self.folder / "scenario.ledger"
             )
             stack.callback(self.producer.close)
             stack.callback(self._kill_workers)
@@ -315,12 +337,12 @@ class Arena:
 
 
 def redis_version() -> str:
-    """The version of the redis-server that scenarios are played with."""
+    """Return the version of the redis-server that the scenarios use."""
     output = subprocess.run([find_redis(), "--version"], capture_output=True, text=True, timeout=10).stdout
     version = re.search(r"v=([\d.]+)", output)
     return version[1] if version else "0"
 
 
-def _debugging() -> list[str]:
+def _debug_options() -> list[str]:
     """Return the options that permit DEBUG SLEEP, which Redis 7 and later forbid by default."""
     return ["--enable-debug-command", "local"] if int(redis_version().split(".")[0]) >= 7 else []

@@ -1,0 +1,168 @@
+"""Scenarios with Redis faults: killed, connections ended, out of memory, scripts flushed, failover, disk full."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import redis
+
+from tests.chaos import ledger
+from tests.chaos.environment import Environment
+from tests.chaos.scenario import scenario
+
+#: Names of the suite's own connections, which no scenario ends.
+_SUITE_CONNECTIONS = {"chaos", "chaos-recorder"}
+#: Seconds of a replica's lag, in each direction.
+_LAG_SECONDS = 0.2
+#: Bytes of the disk that a scenario fills.
+_DISK_BYTES = 24 * 2**20
+
+
+@scenario(6, "Redis killed and restarted", long=8, short=1, control=4)
+def redis_killed(env: Environment) -> None:
+    """Redis is killed (SIGKILL) under load and restarted within 1.5 s, with `appendfsync always`."""
+    env.start_workers(2)
+    with env.load(rate=60, longest=0.1):
+        for _ in range(env.repetitions):
+            time.sleep(env.random.uniform(1, 2.5))
+            env.redis.kill()
+            time.sleep(env.random.uniform(0, 1.5))
+            restart(env)
+
+
+def restart(env: Environment) -> None:
+    """Start Redis again, and wait for the next outcome."""
+    env.redis.start()
+    env.redis_recovered_at.append(answered_at := time.monotonic())
+    env.wait(lambda: env.recorder.seconds_to_next(answered_at), "an outcome after the restart", 60)
+
+
+@scenario(7, "CLIENT KILL, repeatedly", long=30, control=15)
+def connections_killed(env: Environment) -> None:
+    """Redis ends every connection of workers and producers, every 0.1 to 0.7 s."""
+    env.start_workers(2)
+    with env.load(rate=60, longest=0.1):
+        for _ in range(env.repetitions):
+            time.sleep(env.random.uniform(0.1, 0.7))
+            for client in env.server.client_list():
+                if client["name"] not in _SUITE_CONNECTIONS:
+                    env.server.client_kill_filter(_id=client["id"])
+        env.redis_recovered_at.append(time.monotonic())
+
+
+@scenario(11, "Redis out of memory", long=4, control=3)
+def redis_full(env: Environment) -> None:
+    """Redis has no memory left (`maxmemory`, `noeviction`) for 3 s, while producers and workers continue."""
+    env.start_workers(2)
+    with env.load(rate=100, longest=0.1):
+        for _ in range(env.repetitions):
+            time.sleep(1.5)
+            env.server.config_set("maxmemory", env.server.info("memory")["used_memory"])
+            time.sleep(3)
+            env.server.config_set("maxmemory", 0)
+            env.redis_recovered_at.append(time.monotonic())
+    env.notes.append(f"{env.failed_submits} submits raised")
+
+
+@scenario(13, "scripts flushed, Redis blocked", long=8)
+def scripts_flushed(env: Environment) -> None:
+    """`SCRIPT FLUSH` every 20 ms, and `DEBUG SLEEP` of half the lease every 0.5 to 1.5 s."""
+    env.start_workers(2)
+    with env.load(rate=60, longest=0.1), _repeat(env.server.script_flush, 0.02):
+        for _ in range(env.repetitions):
+            time.sleep(env.random.uniform(0.5, 1.5))
+            env.server.execute_command("DEBUG", "SLEEP", env.lease / 2)
+
+
+@contextlib.contextmanager
+def _repeat(call: Callable[[], object], interval: float) -> Iterator[None]:
+    stopped = threading.Event()
+
+    def repeat() -> None:
+        while not stopped.wait(interval):
+            with contextlib.suppress(redis.RedisError):
+                call()
+
+    thread = threading.Thread(target=repeat, name="chaos-repeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join(10)
+
+
+@scenario(15, "failover by Sentinel", long=1, sentinels=True)
+def failover(env: Environment) -> None:
+    """The primary is killed while its replica is 0.2 s behind. One of two producers submits `durable` jobs."""
+    env.start_workers(2)
+    with env.load(rate=60, longest=0.1), env.load(rate=40, durable=True):
+        env.sentinels.lag(_LAG_SECONDS)
+        time.sleep(5)
+        env.redis.kill()
+        env.sentinels.lose()
+        killed = time.monotonic()
+        env.wait(env.sentinels.promoted, "a new primary")
+        env.server = env.recorder.client = env.sentinels.client
+        env.notes.append(f"new primary after {time.monotonic() - killed:.1f} s")
+        env.redis_recovered_at.append(answered_at := time.monotonic())
+        env.redis.start()  # Sentinel makes it a replica of the new one
+        env.sentinels.lag(0)
+        env.wait(lambda: env.recorder.seconds_to_next(answered_at), "an outcome")
+        env.wait(lambda: env.server.info("replication")["connected_slaves"], "a replica of the new primary")
+        time.sleep(4)
+    submitted = ledger.read(env.folder).submitted
+    env.redis_folder = env.folder / "replica"
+    env.may_be_lost = frozenset(
+        job for job, line in submitted.items() if not line.durable and line.written_at < killed
+    )
+    env.notes.append(f"{sum(line.durable for line in submitted.values())} durable jobs")
+
+
+@scenario(19, "disk of Redis full", long=2, disk=_DISK_BYTES)
+def disk_full(env: Environment) -> None:
+    """The disk of the append-only file is full.
+
+    With `everysec` Redis refuses writes until there is room; with `always` it exits, and is started again.
+    """
+    filler = env.redis_folder / "filler"
+    env.start_workers(2)
+    with env.load(rate=60, longest=0.1):
+        for number in range(env.repetitions):
+            time.sleep(1)
+            env.server.config_set("appendfsync", "always" if number % 2 else "everysec")
+            _fill(filler)
+            if number % 2:
+                env.wait(lambda: not _answers(env.server), "the end of Redis")
+                env.redis.kill()
+            else:
+                env.wait(lambda: _refuses(env.server), "a refusal")
+                time.sleep(2)
+            filler.unlink()
+            if number % 2:
+                restart(env)
+            else:
+                env.wait(lambda: not _refuses(env.server), "accepted writes")
+                env.redis_recovered_at.append(time.monotonic())
+
+
+def _fill(filler: Path) -> None:
+    with filler.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(65536))
+            file.flush()
+
+
+def _answers(server: redis.Redis) -> bool:
+    try:
+        return bool(server.ping())
+    except redis.RedisError:
+        return False
+
+
+def _refuses(server: redis.Redis) -> bool:
+    return server.info("persistence")["aof_last_write_status"] != "ok"
