@@ -69,7 +69,7 @@ app.conf.broker_transport_options.update(
     share_keeper=Hook(service.keeper_for),
     on_delivered=Hook(dispatch.write),
     lease_seconds=settings.lease,
-    release_on_close=False,
+    requeue_on_close=False,
     # Celery's own commands, for instance a heartbeat, would wait without end on a half-open connection.
     socket_timeout=min(settings.command_timeout, silence_timeout(settings.lease)),
 )

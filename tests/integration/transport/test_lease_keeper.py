@@ -1,4 +1,4 @@
-"""The lease keeper: it renews leases, brings back the jobs of lost workers, and puts orphaned claims back."""
+"""The lease keeper: it renews leases, brings back the jobs of lost workers, and requeues orphaned claims."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_after_an_outage_of_redis_leases_are_renewed_before_any_counts_as_lost()
 
 
 @pytest.mark.parametrize("ended_by", ["requeue", "discard"])
-def test_a_claim_is_put_back_without_an_attempt_when_redis_answers_again(ended_by: str) -> None:
+def test_a_claim_is_requeued_without_an_attempt_when_redis_answers_again(ended_by: str) -> None:
     with EmbeddedRedis() as embedded, redis.Redis.from_url(embedded.url) as server:
         keeper = make_keeper(embedded.url)
         try:

@@ -4,7 +4,7 @@ transport          the transport as kombu loads it
 broker_settings    Celery's settings that choose it for a broker's URL
 poller             kombu's poller, with the listeners of notifications
 channel            the adapter between kombu's hooks and the claim loop
-qos                the end of a message: acknowledged, rejected or put back
+qos                the end of a message: acknowledged, rejected or requeued
 message            a claim as one message to Celery
 ordinary_message   the message of an ordinary Celery task
 

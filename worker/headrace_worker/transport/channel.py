@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from queue import Empty
 from typing import Any
@@ -25,7 +24,6 @@ from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys, model_name
 from headrace_worker.transport.claim_loop import ClaimLoop, State
 from headrace_worker.transport.claims import Claim, ClaimLimits, NothingClaimed
-from headrace_worker.transport.lease_keeper import silence_timeout
 from headrace_worker.transport.listener import NotificationListener
 from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.notifications import QueueNotifications
@@ -35,12 +33,7 @@ from headrace_worker.transport.qos import QoS
 log = logging.getLogger("headrace.claims")
 
 #: The transport options that kombu sets as attributes of a channel, besides its own.
-OPTIONS = ("lease_seconds", "limits_for", "release_on_close", "on_delivered")
-
-
-def default_limits(queue: str) -> ClaimLimits:
-    """Return the limits of a queue without an option `limits_for`: one message at a time."""
-    return ClaimLimits(queue=queue)
+OPTIONS = ("lease_seconds", "limits_for", "requeue_on_close", "on_delivered")
 
 
 class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
@@ -49,11 +42,11 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     QoS = QoS
     #: Transport option: seconds until a lease expires, unless it is renewed.
     lease_seconds: float = 10.0
-    #: Transport option: the limits of a claim of a queue.
-    limits_for: Callable[[str], ClaimLimits] = staticmethod(default_limits)
-    #: Transport option: put unfinished claims back when the channel closes. A worker sets it to False, as its pool
-    #: goes on after a lost connection, and puts them back when it ends.
-    release_on_close: bool = True
+    #: Transport option: the limits of a claim of a queue. Without it, messages are claimed one by one.
+    limits_for: Callable[[str], ClaimLimits] = staticmethod(lambda queue: ClaimLimits(queue=queue))
+    #: Transport option: requeue unfinished claims when the channel closes. A worker sets it to False, as its pool
+    #: goes on after a lost connection, and requeues them when it ends.
+    requeue_on_close: bool = True
     #: Transport option: called after a claim was delivered to Celery, which has sent it to its pool.
     on_delivered: Callable[[], None] = staticmethod(lambda: None)
 
@@ -219,23 +212,14 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     # --- lost connections -------------------------------------------------------------------------------
 
     def _on_connection_disconnect(self, connection: Any) -> None:
-        """Adopt the claims whose reply may be lost with the connection: their jobs go back."""
+        """Adopt the claims whose reply may be lost with the connection, to requeue their jobs."""
         if self._in_poll and connection is self._in_poll:
             for name, blocked_client in self._claims.connection_lost().items():
                 self.keeper.adopt_orphan(name, blocked_client)
         super()._on_connection_disconnect(connection)
 
-    def drop_if_silent(self) -> None:
-        """Disconnect a connection that has left a claim without an answer for too long."""
-        connection, timeout = self._in_poll, silence_timeout(self.lease_seconds)
-        if connection and time.monotonic() - self._claims.sent_at > timeout:
-            sock = connection._sock  # noqa: SLF001  # as kombu does
-            if sock is not None and not kombu_redis._socket_readable(sock):  # noqa: SLF001  # kombu's own check
-                log.warning("Redis has not answered a claim for %.0f s; reconnecting", timeout)
-                connection.disconnect()
-
     def _withdraw(self) -> None:
-        """Put back what a pending claim takes, and what may arrive under a parked lease: nobody consumes it."""
+        """Requeue what a pending claim takes, and what may arrive under a parked lease: nobody consumes it."""
         if self._in_poll:
             self._end_blocking()
             with contextlib.suppress(*self.connection_errors):
@@ -283,8 +267,8 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         self.keeper.requeue(message.delivery_tag)
 
     def close(self) -> None:
-        """Close the channel. Unfinished messages go back, unless the owner of the transport puts them back."""
-        if not self.release_on_close and self._qos is not None:
+        """Close the channel, and requeue unfinished messages, unless the owner of the transport does so."""
+        if not self.requeue_on_close and self._qos is not None:
             self._qos.restore_at_shutdown = False
         self._withdraw()
         self._stop_listening()

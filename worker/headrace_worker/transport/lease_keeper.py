@@ -142,7 +142,7 @@ class LeaseKeeper:
             self.commands.finish(lease)
 
     def discard(self, name: str) -> None:
-        """End a claim that was rejected: the message of an ordinary task is deleted, jobs go back."""
+        """End a claim that was rejected: the message of an ordinary task is deleted, jobs are requeued."""
         if lease := self._held.pop(name, None):
             if lease.holds_jobs:
                 self._requeue(lease)
@@ -150,7 +150,7 @@ class LeaseKeeper:
                 self.commands.finish(lease)
 
     def requeue(self, name: str, *, behind: bool = False) -> None:
-        """Put the messages of a claim back where they came from; an ordinary one, with `behind`, at the end."""
+        """Requeue the messages of a claim where they came from; an ordinary one, with `behind`, at the end."""
         if lease := self._held.pop(name, None):
             self._requeue(lease, behind=behind)
 
@@ -159,7 +159,7 @@ class LeaseKeeper:
             self.commands.requeue(lease, delivered=True, behind=behind)
         except redis.RedisError as error:
             log.warning(
-                "could not put a claim of %s back, retrying until its lease expires: %s", lease.queue, error
+                "could not requeue a claim of %s, retrying until its lease expires: %s", lease.queue, error
             )
             self.adopt_orphan(lease.name)
 
@@ -170,7 +170,7 @@ class LeaseKeeper:
             log.warning("%s: %d jobs of %s run again, each alone", cause, count, lease.queue)
 
     def adopt_orphan(self, name: str, blocked_client: int = 0) -> None:
-        """Put an orphaned claim back as soon as Redis answers, if it was ever made. It costs no attempt.
+        """Requeue an orphaned claim as soon as Redis answers, if it was ever made. It costs no attempt.
 
         `blocked_client` is the id at Redis of the connection whose BLMOVE may still fill the lease.
         """
@@ -179,7 +179,7 @@ class LeaseKeeper:
         self._is_urgent.set()
 
     def close(self) -> int:
-        """Stop, and put everything back, as this process ends. Returns the number of claims put back."""
+        """Stop, and requeue all claims, as this process ends. Returns the number of claims requeued."""
         if self._pid != os.getpid():
             return 0
         self._is_closed = True
@@ -196,7 +196,7 @@ class LeaseKeeper:
             return sum(self.commands.requeue(lease, delivered=lease.name in held) > 0 for lease in leases)
         except redis.RedisError as error:
             log.warning(
-                "could not put %d claims back: %s. Other workers run them after their leases expire",
+                "could not requeue %d claims: %s. Other workers run them after their leases expire",
                 len(names),
                 error,
             )
@@ -259,7 +259,7 @@ class LeaseKeeper:
         names = self._end_blocking(commands, orphans)
         for lease in commands.find(names) if names else ():
             count = commands.requeue(lease)
-            log.info("put an orphaned claim of %s back: %d messages", lease.queue, count)
+            log.info("requeued an orphaned claim of %s: %d messages", lease.queue, count)
         for name, orphan in orphans.items():
             if orphan.search_until < now or name not in names:
                 self._orphans.pop(name, None)
@@ -267,7 +267,7 @@ class LeaseKeeper:
     def _end_blocking(self, commands: Leases, orphans: Mapping[str, OrphanedClaim]) -> set[str]:
         """End each BLMOVE that may still fill an orphaned claim.
 
-        Returns the names of the claims that are safe to put back. The others are left to expire.
+        Returns the names of the claims that are safe to requeue. The others are left to expire.
         """
         clients = {orphan.blocked_client for orphan in orphans.values() if orphan.blocked_client}
         is_ended = {client: commands.unblock(client) for client in clients} | {0: True}
@@ -281,7 +281,7 @@ class LeaseKeeper:
         for lease in expired:
             count = commands.requeue_isolated(lease, LEASE_EXPIRED, owner=lease.owner, only_if_expired=True)
             if count:
-                # The owner was killed, or cut off from Redis: a worker that is told to stop puts its claims back.
+                # The owner was killed, or cut off from Redis: a worker that is told to stop requeues its claims.
                 log.error(
                     "the worker of a claim of %s was lost: %d jobs run again, each alone", lease.queue, count
                 )

@@ -87,7 +87,7 @@ return #messages
 def requeue_command(
     keys: Keys, lease: Lease, *, only_if_expired: bool, behind: bool, first_message: bytes
 ) -> Command:
-    """Return the command that puts a lease's messages back where they came from. The reply is their number.
+    """Return the command that requeues a lease's messages where they came from. The reply is their number.
 
     With `behind` they go behind all messages that wait there. `first_message` replaces the first message, unless
     it is empty.

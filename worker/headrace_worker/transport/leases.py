@@ -147,7 +147,7 @@ class Leases:
     def requeue(
         self, lease: Lease, *, only_if_expired: bool = False, delivered: bool = False, behind: bool = False
     ) -> int:
-        """Put a claim's messages back where they came from, without an attempt. Returns their number.
+        """Requeue a claim's messages where they came from, without an attempt. Returns their number.
 
         The message of an ordinary task that was `delivered` is marked so, and with `behind` it goes behind all
         messages that wait. Both are ignored for jobs.

@@ -6,7 +6,7 @@ from kombu.transport import virtual
 
 
 class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
-    """The prefetch limit of a channel, and the end of each message: acknowledged, rejected or put back."""
+    """The prefetch limit of a channel, and the end of each message: acknowledged, rejected or requeued."""
 
     def can_consume(self) -> bool:
         """Return whether another message may be claimed.
@@ -14,7 +14,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu has no types
         A claim that came over a lost connection still runs in the pool, and counts.
         """
         prefetch = self.prefetch_count or float("inf")
-        has_room = self.channel.release_on_close or len(self.channel.keeper) < prefetch
+        has_room = self.channel.requeue_on_close or len(self.channel.keeper) < prefetch
         return bool(has_room and super().can_consume())
 
     def ack(self, delivery_tag: str) -> None:
