@@ -33,9 +33,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     command_timeout: Seconds = 10.0
     #: Seconds for which an outcome can be read. Celery's own default is a day.
     result_ttl: Annotated[int, msgspec.Meta(gt=0)] = 86_400
-    #: Seconds for which the record of an unfinished job is kept, and its id is protected from a second use.
+    #: Seconds, besides its delay, for which the record of an unfinished job protects its id from a second use.
     job_ttl: Annotated[int, msgspec.Meta(gt=0)] = 7 * 86_400
-    #: Most jobs that may wait in a queue; beyond it, `submit` raises QueueFull. 0 is no limit.
+    #: Most jobs in a queue: waiting, delayed, or to run again; beyond it, `submit` raises QueueFull. 0 is
+    #: no limit.
     queue_limit: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
     #: Most bytes of a job's instances as JSON.
     max_job_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024

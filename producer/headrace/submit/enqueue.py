@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from headrace.connection.commands import Argument, Command, Script
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import InvalidInput
-from headrace.wire.keys import Keys, priority_index, queue_name
+from headrace.wire.keys import PRIORITY_STEPS, Keys, priority_index, queue_name
 from headrace.wire.message import Job, build_template, encode_instances
 from headrace.wire.record import DIGEST_BYTES, Record
 from headrace.wire.signing import JobKeys
@@ -25,21 +27,35 @@ from headrace.wire.signing import JobKeys
 #: Jobs in one call of the script: a call should hold Redis for about a millisecond.
 JOBS_PER_CALL = 250
 
-#: Call it by `enqueue_command`. Records are compared as text: Lua's strings are bytes.
-SCRIPT = """
-local list_number, queue_limit = tonumber(ARGV[1]), tonumber(ARGV[2])
-local record_ttl, digest_bytes = ARGV[3], tonumber(ARGV[4])
-local jobs = (#ARGV - 4) / 2
-local lists = #KEYS - jobs
-local room = math.huge
-if queue_limit > 0 then
-  room = queue_limit
-  for i = 1, lists do room = room - redis.call('LLEN', KEYS[i]) end
+#: Call it by `enqueue_command`. KEYS: the list of the jobs, the other lists of the queue, its delayed jobs, and
+#: the record of each job. Records are compared as text: Lua's strings are bytes. The cost is linear in the number
+#: and bytes of the jobs, whatever they and the stored records hold.
+SCRIPT = (
+    CHECKED_FUNCTION
+    + """
+local queue_limit, record_ttl, digest_bytes = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local jobs = (#ARGV - 3) / 2
+local list, delayed = KEYS[1], #KEYS - jobs
+
+-- Nothing is written before each key is known to have its type. Most jobs are new, and most queues have jobs in a
+-- single list: one EXISTS finds both.
+local waiting = checked('LLEN', list)
+if redis.call('EXISTS', unpack(KEYS, 2)) > 0 then
+  for i = 2, LISTS do waiting = waiting + checked('LLEN', KEYS[i]) end
+  if redis.call('EXISTS', unpack(KEYS, LISTS + 1, delayed)) > 0 then
+    for i = LISTS + 1, delayed - 1 do waiting = waiting + checked('LLEN', KEYS[i]) end
+    waiting = waiting + checked('ZCARD', KEYS[delayed])
+  end
+  if jobs == 1 or redis.call('EXISTS', unpack(KEYS, delayed + 1)) > 0 then
+    for i = delayed + 1, #KEYS do checked('GETRANGE', KEYS[i], 0, 0) end
+  end
 end
+
+local room = queue_limit > 0 and queue_limit - waiting or math.huge
 local NEW, REPEATED, CONFLICT, FULL = 0, 1, 2, 3
 local replies, new_messages = {}, {}
 for job = 1, jobs do
-  local record_key, record, message = KEYS[lists + job], ARGV[3 + 2 * job], ARGV[4 + 2 * job]
+  local record_key, record, message = KEYS[delayed + job], ARGV[2 + 2 * job], ARGV[3 + 2 * job]
   if room > #new_messages and redis.call('SET', record_key, record, 'NX', 'EX', record_ttl) then
     new_messages[#new_messages + 1] = message
     replies[job] = NEW
@@ -51,17 +67,18 @@ for job = 1, jobs do
   end
 end
 if #new_messages > 0 then
-  local pushed = redis.pcall('LPUSH', KEYS[list_number], unpack(new_messages))
+  local pushed = redis.pcall('LPUSH', list, unpack(new_messages))
   if type(pushed) == 'table' and pushed.err then
     -- A job that is in no list must not count as a repeat when it is submitted again.
     for job, reply in ipairs(replies) do
-      if reply == NEW then redis.call('EXPIRE', KEYS[lists + job], 0) end
+      if reply == NEW then redis.call('EXPIRE', KEYS[delayed + job], 0) end
     end
     return pushed
   end
 end
 return replies
-"""
+""".replace("LISTS", str(len(PRIORITY_STEPS)))
+)
 _ENQUEUE = Script(SCRIPT)
 
 
@@ -137,13 +154,24 @@ def enqueue_command(
 ) -> Command:
     """Return the command that enqueues at most JOBS_PER_CALL jobs of one encoder.
 
-    `queue_limit` is the most jobs the queue may hold, 0 for no limit; `record_ttl` is in seconds; `submitted_ms`
-    as for `JobEncoder.encode_record`. The reply is a list with an `EnqueueResult` for each job.
+    `queue_limit` is the most jobs the queue may hold: waiting, isolated, retried and delayed ones; 0 for no limit.
+    `record_ttl` is in seconds; `submitted_ms` as for `JobEncoder.encode_record`. The reply is a list with an
+    `EnqueueResult` for each job.
     """
     template = encoder.template
-    names = [*keys.lists(queue_name(template.model)), *(keys.job(job.job) for job in jobs)]
-    arguments: list[Argument] = [priority_index(template.priority) + 1, queue_limit, record_ttl, DIGEST_BYTES]
+    names = [*_names_of_queue(keys, template.model, priority_index(template.priority))]
+    names += [keys.job(job.job) for job in jobs]
+    arguments: list[Argument] = [queue_limit, record_ttl, DIGEST_BYTES]
     record = encoder.encode_record(submitted_ms)
     for job in jobs:
         arguments += (job.digest + record, job.message)
     return _ENQUEUE(names, arguments)
+
+
+@lru_cache(maxsize=1024)
+def _names_of_queue(keys: Keys, model: str, priority: int) -> tuple[str, ...]:
+    """Return the keys of a queue in the script's order; `priority` is the index of the list that jobs go to."""
+    queue = queue_name(model)
+    lists = keys.lists(queue)
+    others = [name for name in (*lists, *keys.sources(queue)) if name != lists[priority]]
+    return (lists[priority], *dict.fromkeys(others), keys.delayed(queue))

@@ -19,10 +19,13 @@ from headrace.wire.keys import Keys, queue_name
 
 
 class SubmissionPipeline:
-    """The jobs a caller submits together, at `submitted_at`; None if the ids of the jobs hold that time."""
+    """The jobs a caller submits together, at `submitted_at`; None if the ids of the jobs hold that time.
 
-    def __init__(self, keys: Keys, settings: Settings, submitted_at: datetime | None) -> None:
-        self._keys, self._settings = keys, settings
+    `record_ttl` is how many seconds the records of the jobs are stored.
+    """
+
+    def __init__(self, keys: Keys, settings: Settings, submitted_at: datetime | None, record_ttl: int) -> None:
+        self._keys, self._settings, self._record_ttl = keys, settings, record_ttl
         self._submitted_ms = int(submitted_at.timestamp() * 1000) if submitted_at is not None else None
         self._in_flight: tuple[JobEncoder, Sequence[EncodedJob], PendingReply] | None = None
         #: The ids of the jobs accepted so far.
@@ -54,7 +57,7 @@ class SubmissionPipeline:
             encoder,
             jobs,
             queue_limit=self._settings.queue_limit,
-            record_ttl=self._settings.job_ttl,
+            record_ttl=self._record_ttl,
             submitted_ms=self._submitted_ms,
         )
 
@@ -80,6 +83,6 @@ class SubmissionPipeline:
         if full:
             raise QueueFull(
                 f"queue {queue_name(encoder.template.model)} holds {self._settings.queue_limit:,} jobs, the limit "
-                "of HEADRACE_QUEUE_LIMIT; wait, run more workers, or raise it",
+                "of HEADRACE_QUEUE_LIMIT, delayed ones included; wait, run more workers, or raise it",
                 accepted=tuple(self.accepted),
             )

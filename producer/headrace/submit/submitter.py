@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice, repeat
+from math import ceil
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -70,7 +71,7 @@ class Submitter:
         with trace_submit(options.model, 1, job) as trace:
             template = options.make_job(job, version, checked, reply_channel or self._reply_channel, trace)
             encoder = JobEncoder(template, options.version, self._job_keys)
-            pipeline = SubmissionPipeline(self._keys, self._settings, submitted_at)
+            pipeline = self._make_pipeline(options, submitted_at, now)
             yield from pipeline.send_one(encoder, encoder.encode(job, encoded))
         if guarantee is not None:
             yield from durability.confirm([job], guarantee, self._keys, self._settings)
@@ -90,7 +91,7 @@ class Submitter:
             chunks = [instances] if instances else []
         remaining_ids, submitted_at = _iterate_ids(ids), None if ids is None else now
         submitted: list[str] = []
-        pipeline = SubmissionPipeline(self._keys, self._settings, submitted_at)
+        pipeline = self._make_pipeline(options, submitted_at, now)
         guarantee = (yield from durability.available_guarantee(self._settings)) if options.durable else None
         try:
             for chunk in chunks:
@@ -125,6 +126,12 @@ class Submitter:
         if guarantee is not None and pipeline.accepted:
             yield from durability.confirm(pipeline.accepted, guarantee, self._keys, self._settings)
         return submitted
+
+    def _make_pipeline(
+        self, options: SubmitOptions, submitted_at: datetime | None, now: datetime
+    ) -> SubmissionPipeline:
+        delay = 0 if options.eta is None else max(0, ceil((options.eta - now).total_seconds()))
+        return SubmissionPipeline(self._keys, self._settings, submitted_at, self._settings.job_ttl + delay)
 
 
 def _check_ids(ids: Iterable[str] | None, count: int) -> list[str] | None:
