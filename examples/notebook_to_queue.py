@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from skops import io as skops
 
-from headrace import Client
+from headrace import Client, UnknownModel
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
@@ -48,11 +48,15 @@ for feature in version.contract.input.features:
 
 # %% Submit. A worker loads the new version within seconds, and publishes its contract after testing it.
 client = Client()
-while "penguins" not in client.models() or client.contract("penguins").version != version.version:
-    time.sleep(0.5)
+while True:
+    try:
+        client.contract("penguins", version.version)
+        break
+    except UnknownModel:
+        time.sleep(0.5)
 
 rows = json.loads(test[categories + numbers].to_json(orient="records"))
-prediction = client.predict("penguins", instances=rows, timeout=30)
+prediction = client.predict("penguins", instances=rows, version=version.version, timeout=30)
 
 # %% Compare the predictions from the queue with the model's own.
 equal = prediction.predictions == list(model.predict(test[categories + numbers]))

@@ -24,6 +24,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.command import headrace
 from tests.support.stock_worker import publish_stock_contract, start_stock_worker
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +210,23 @@ def test_a_wrong_byte_in_a_late_line_leaves_no_output_and_no_waiting_job(idle_ur
     assert "line 502, byte 4" in result.stderr
     assert list(tmp_path.iterdir()) == [source]
     assert_all_cancelled(idle_url, 5)
+
+
+def test_a_killed_run_can_be_repeated_at_once_and_leaves_nothing(url, idle_url, tmp_path):
+    source, target = write_people(tmp_path / "in.csv", 300), tmp_path / "out.csv"
+    command = [sys.executable, "-m", "headrace.cli", "batch", "churn", str(source), "-o", str(target), "--url"]
+    with subprocess.Popen([*command, idle_url], stderr=subprocess.DEVNULL) as run:
+        wait_until(lambda: count_waiting(idle_url) == 3)
+        refused = headrace(*command[3:], idle_url)
+        assert refused.returncode == 1
+        assert "out.csv now; wait for it, or stop it" in refused.stderr
+        assert count_waiting(idle_url) == 3, "the refused run has enqueued nothing"
+        run.kill()
+    assert not target.exists()
+    repeated = headrace(*command[3:], url)
+    assert repeated.returncode == 0, repeated.stderr
+    assert len(read_csv(target)) == 300
+    assert sorted(tmp_path.iterdir()) == [source, target]
 
 
 def test_a_timeout_cancels_the_jobs_and_exits_4(idle_url, tmp_path):

@@ -47,6 +47,8 @@ class AnsweringWorker:
     ) -> None:
         #: The ids of the jobs popped so far.
         self.received: list[str] = []
+        #: The versions that these jobs named.
+        self.versions: list[str | None] = []
         self._url = url
         self._answer = answer
         self._keys = keys or Keys()
@@ -68,8 +70,9 @@ class AnsweringWorker:
     def _answer_job(self, client: redis.Redis, queued_message: bytes) -> None:
         message = json.loads(decode_queued_message(queued_message)[1])
         job = message["headers"]["id"]
-        (_, instances), _, _ = json.loads(base64.b64decode(message["body"]))
+        (_, instances), options, _ = json.loads(base64.b64decode(message["body"]))
         self.received.append(job)
+        self.versions.append(options.get("version"))
         outcome = self._answer(job, instances)
         if publish_outcomes(client, outcome, keys=self._keys, ttl=self._ttl)[0]:
             reply_channel = self._keys.reply_channel(message["properties"]["reply_to"])

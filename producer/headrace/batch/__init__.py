@@ -10,6 +10,7 @@ columns.py      maps the columns of a file to the contract's features, and cells
 blocks.py       groups rows into blocks, one for each job, and pairs them with the job's outcome
 job_window.py   submits the blocks and waits for them, with a bounded number of jobs under way
 writers.py      writes rows with their predictions as CSV or JSON lines
+part_file.py    the unfinished output of a run: locked, renamed when complete, removed when its run is dead
 progress.py     the progress bar
 """
 

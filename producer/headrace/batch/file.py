@@ -67,8 +67,9 @@ def predict_rows(
 
     Returns an iterator with a `PredictedRow` for each instance: its `row` (`row.line` counts instances from 1),
     and its `prediction` or `error`. An instance that does not fit the contract is not sent and has an error.
-    `durable` is the option of `Client.submit`. `timeout` is in seconds for all instances; the iterator raises
-    ResultTimeout when it has passed. Closing the iterator cancels the jobs without an outcome.
+    One version predicts all of them: `version`, or the one that serves now (`Client.contract`). `durable` is the
+    option of `Client.submit`. `timeout` is in seconds for all instances; the iterator raises ResultTimeout when it
+    has passed. Closing the iterator cancels the jobs without an outcome.
     """
     contract = client.contract(model, version)
     window = JobWindow(
@@ -108,9 +109,10 @@ def predict_file(
 ) -> BatchReport:
     """Predict the rows of a CSV or JSON lines file, and write them with their predictions in the same order.
 
-    `-` is standard input or output. `format` is the format of a source or target whose name has no known ending.
-    `columns` names the columns of a list or text, see `headrace.batch.columns`. `durable` is the option of
-    `Client.submit`. `timeout` is in seconds for the whole file. `force` overwrites the target.
+    One version predicts all rows, and is in the report: `version`, or the one that serves when the call begins
+    (`Client.contract`). `-` is standard input or output. `format` is the format of a source or target whose name
+    has no known ending. `columns` names the columns of a list or text, see `headrace.batch.columns`. `durable` is
+    the option of `Client.submit`. `timeout` is in seconds for the whole file. `force` overwrites the target.
     Rows that fail are written with their error and counted in the report. The target is created when it is
     complete. Raises InvalidInput before any job is enqueued if the file cannot be read or lacks a column, or if
     the target cannot be written.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ from typing import Any, BinaryIO, Protocol
 import msgspec
 
 from headrace.batch.blocks import PredictedRow
+from headrace.batch.part_file import open_part_file
 from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
-from headrace.wire.message import new_id
 
 #: The columns or keys that follow those of the input.
 PREDICTION, ERROR = "prediction", "error"
@@ -153,8 +152,9 @@ def check_target(target: str, source: str, *, force: bool) -> None:
 def open_target(target: str) -> Iterator[BinaryIO]:
     """Open the file to write; `-` is standard output.
 
-    A file is written under another name beside it and renamed at the end of the `with` block. After an exception,
-    no file is left. Devices and pipes are written directly.
+    A file is written under another name beside it and renamed at the end of the `with` block
+    (`headrace.batch.part_file`). After an exception, no file is left. Devices and pipes are written directly.
+    Raises InvalidInput if the file cannot be created, or if another run writes it.
     """
     path = Path(target).resolve()  # a symbolic link is kept, and its target replaced
     if target == "-":
@@ -165,17 +165,5 @@ def open_target(target: str) -> Iterator[BinaryIO]:
         with path.open("wb") as device:
             yield device
         return
-    unfinished = path.with_name(f".{path.name[:100]}.{new_id()[:8]}.part")
-    try:
-        file = unfinished.open("xb")
-    except OSError as error:
-        raise InvalidInput(f"{target} cannot be written: {error.strerror}") from None
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with open_part_file(path) as file:
+        yield file

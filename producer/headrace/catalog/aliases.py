@@ -85,16 +85,22 @@ class Aliases(msgspec.Struct, frozen=True):
         ids: the same id always gets the same answer.
         """
         if requested is None:
-            canary, production = self.by_name.get(CANARY), self.by_name.get(PRODUCTION)
+            canary = self.by_name.get(CANARY)
             if canary is not None and job_fraction(job) < (canary.share or 0.0):
                 return canary.version
-            return production.version if production is not None else None
+            return self.serving
         if is_version(requested):
             return requested
         if requested in self.by_name:
             return self.by_name[requested].version
         names = ", ".join(sorted(self.by_name)) or "none"
         raise UnknownModel(f"model {self.model!r} has no alias {requested[:64]!r}; it has {names}")
+
+    @property
+    def serving(self) -> str | None:
+        """The version that serves, apart from a canary's share of the jobs; None is the newest."""
+        production = self.by_name.get(PRODUCTION)
+        return None if production is None else production.version
 
     @property
     def has_canary(self) -> bool:

@@ -105,16 +105,27 @@ class ContractCache:
         return contract
 
     def resolve(self, model: str, version: str | None, now: datetime) -> Operation[Contract]:
-        """Read the contract of a version, given by number or alias, or of the newest version for None."""
-        if version is not None and not is_version(version):
-            alias = (yield from self.read_aliases(model, now.timestamp())).by_name.get(version)
-            version = version if alias is None else alias.version
-        return (yield from self.read(model, version, now.timestamp(), refresh=True))
+        """Read the contract of a version, given by number or alias, or of the one that serves for None.
 
-    def read_aliases(self, model: str, now: float) -> Operation[Aliases]:
-        """Read the aliases of a model. `now` is the time in seconds by which their age is measured."""
+        The version that serves is `production`, where there is this alias, else the newest: never a canary.
+        Nothing is taken from the cache.
+        """
+        moment = now.timestamp()
+        if version is None or not is_version(version):
+            current = yield from self.read_aliases(model, moment, refresh=True)
+            if version is None:
+                version = current.serving
+            elif version in current.by_name:
+                version = current.by_name[version].version
+        return (yield from self.read(model, version, moment, refresh=True))
+
+    def read_aliases(self, model: str, now: float, *, refresh: bool = False) -> Operation[Aliases]:
+        """Read the aliases of a model. `now` is the time in seconds by which their age is measured.
+
+        `refresh` skips the cache.
+        """
         read_at, cached = self._aliases.get(model, (0.0, None))
-        if cached is not None and now - read_at < self._ttl:
+        if cached is not None and not refresh and now - read_at < self._ttl:
             return cached
         fresh = aliases.decode_aliases(model, (yield aliases.read_aliases(self._keys, model)))
         self._aliases[model] = (now, fresh)
@@ -126,7 +137,7 @@ class ContractCache:
 
     def _raise_unknown(self, model: str, version: str | None) -> Operation[None]:
         fields: list[bytes] = yield Command(("HKEYS", self._keys.contracts(model)))
-        versions = sorted((name.decode() for name in fields if name != b"latest"), key=_version_order)
+        versions = sorted((name.decode() for name in fields if name != b"latest"), key=version_order)
         if versions:
             raise UnknownModel(f"model {model!r} has no version {version!r}; it has {', '.join(versions)}")
         models = yield from list_models(self._keys)
@@ -154,5 +165,6 @@ def _no_such_model(model: str, models: list[str]) -> str:
     return f"no model {model!r} is published{suggestion or '.'} Known: {', '.join(models[:_MAX_NAMES])}{more}"
 
 
-def _version_order(version: str) -> tuple[int, str]:
+def version_order(version: str) -> tuple[int, str]:
+    """Return the key that sorts versions, the oldest first."""
     return (int(version) if version.isascii() and version.isdigit() else -1, version)

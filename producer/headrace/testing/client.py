@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 import msgspec
 
 from headrace.catalog.contract import Contract, Output
+from headrace.catalog.published import version_order
 from headrace.catalog.validation import check_instances, check_method
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull, UnknownModel
@@ -37,9 +38,10 @@ class InMemoryClient:
     """A client whose models are functions, contracts, or both.
 
     `models` maps a model's name to its function (`Answer`), or to a Contract; the latter predicts its first class,
-    or 0, for every instance. `contracts` are those of the models that are functions: instances are checked against
-    them. An exception of a function is the failure of the job. Jobs run when they are submitted; with
-    `at_once=False`, when `run()` is called. Delays are ignored. `submitted` lists every job.
+    or 0, for every instance. `contracts` are those of the models that are functions, and of further versions:
+    instances are checked against them. The newest version serves. An exception of a function is the failure of the
+    job. Jobs run when they are submitted; with `at_once=False`, when `run()` is called. Delays are ignored.
+    `submitted` lists every job.
     """
 
     def __init__(
@@ -58,13 +60,16 @@ class InMemoryClient:
         self._jobs: dict[str, tuple[Job, bytes]] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._answers: dict[str, Answer] = {}
-        self._contracts: dict[str, Contract] = {contract.model: contract for contract in contracts}
+        #: By model and version.
+        self._contracts: dict[str, dict[str, Contract]] = {}
+        for contract in contracts:
+            self._add_contract(contract.model, contract)
         #: As `Client.dead_letters`.
         self.dead_letters = InMemoryDeadLetters(self._replay)
         for name, model in models.items():
             check_model_name(name)
             if isinstance(model, Contract):
-                self._contracts[name] = model
+                self._add_contract(name, model)
                 self._answers[name] = _constant_answer(model.methods[model.method])
             else:
                 self._answers[name] = model
@@ -143,12 +148,15 @@ class InMemoryClient:
     def contract(self, model: str, version: str | None = None) -> Contract:
         """Return the contract of a model; see `Client.contract`."""
         model, version = split_version(model, version)
-        contract = self._contracts.get(check_model_name(model))
-        if contract is None:
+        contracts = self._contracts.get(check_model_name(model))
+        if contracts is None:
             raise self._unknown_model(model)
-        if version not in {None, contract.version}:
-            raise UnknownModel(f"model {model!r} has no version {version!r}; it has {contract.version}")
-        return contract
+        if version is None:
+            return contracts[max(contracts, key=version_order)]
+        if version not in contracts:
+            versions = ", ".join(sorted(contracts, key=version_order))
+            raise UnknownModel(f"model {model!r} has no version {version!r}; it has {versions}")
+        return contracts[version]
 
     def models(self) -> list[str]:
         """Return the names of the models of this client, sorted."""
@@ -168,6 +176,9 @@ class InMemoryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _add_contract(self, model: str, contract: Contract) -> None:
+        self._contracts.setdefault(model, {})[contract.version] = contract
 
     def _unknown_model(self, model: str) -> UnknownModel:
         return UnknownModel(f"no model {model!r} is published. Known: {', '.join(self.models()) or 'none'}")
@@ -224,8 +235,9 @@ class InMemoryClient:
             self._finish(job)
 
     def _version(self, job: Job) -> str:
-        contract = self._contracts.get(job.model)
-        return job.version or (contract.version if contract else "1")
+        if job.version is None and job.model in self._contracts:
+            return self.contract(job.model).version
+        return job.version or "1"
 
     def _run(self, job: Job) -> Outcome:
         if job.expires is not None and job.expires <= utc_now():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace import Client, JobHandle
@@ -212,3 +213,15 @@ def test_a_replayed_job_waits_for_run_if_jobs_do():
     assert job.status() == "queued"
     client.run()
     assert job.result().prediction == 7
+
+
+@pytest.mark.parametrize("order", [(2, 10), (10, 2)])
+def test_the_newest_of_several_contracts_serves(order: tuple[int, int]):
+    contracts = [msgspec.structs.replace(CHURN, version=str(version)) for version in order]
+    client = InMemoryClient({"churn": over_40}, contracts=contracts)
+    assert client.contract("churn").version == "10"
+    assert client.contract("churn", "2").version == "2"
+    assert client.predict("churn", {"age": 41}).version == "10"
+    assert client.predict("churn@2", {"age": 41}).version == "2"
+    with pytest.raises(UnknownModel, match="it has 2, 10"):
+        client.contract("churn", "3")

@@ -146,7 +146,11 @@ class AsyncClient:
         return AsyncJobHandle(self._session, check_job_id(id))
 
     async def contract(self, model: str, version: str | None = None) -> Contract:
-        """Return the contract of a version of a model; of the newest for None. Raises UnknownModel."""
+        """Return the contract of a version, given by number or alias, or of the version that serves for None.
+
+        The version that serves is that of the alias `production`, else the newest; it is never a canary. Raises
+        UnknownModel.
+        """
         name, version = split_version(model, version)
         return await self._session.run(self._session.contracts.resolve(check_model_name(name), version, utc_now()))
 
