@@ -30,7 +30,9 @@ HISTORY_LENGTH = 1_000
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 #: Call it by `move_alias`.
-_MOVE = Script("""
+_MOVE = Script(
+    "move_alias",
+    """
 local aliases, history = KEYS[1], KEYS[2]
 local alias, before, after, change, history_length = unpack(ARGV)
 if (redis.call('HGET', aliases, alias) or '') ~= before then return 0 end
@@ -44,7 +46,9 @@ end
 redis.call('LPUSH', history, string.sub(change, 1, -2) .. ',"at_ms":' .. at_ms .. '}')
 redis.call('LTRIM', history, 0, history_length - 1)
 return 1
-""")
+""",
+    flag="allow-oom",
+)
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import redis
 
 # The newest version is the highest number, in whatever order workers publish.
-_PUBLISH = Script("""
+_PUBLISH = Script(
+    "publish_contract",
+    """
 local contracts, models = KEYS[1], KEYS[2]
 local version, contract, model = unpack(ARGV)
 redis.call('HSET', contracts, version, contract)
@@ -29,13 +31,18 @@ if not latest or (tonumber(version) or 0) >= (tonumber(latest) or 0) then
 end
 redis.call('SADD', models, model)
 return 1
-""")
+""",
+)
 
-_READ = Script("""
+_READ = Script(
+    "read_contract",
+    """
 local contracts, version = KEYS[1], ARGV[1]
 if version == '' then version = redis.call('HGET', contracts, 'latest') end
 return version and redis.call('HGET', contracts, version)
-""")
+""",
+    flag="no-writes",
+)
 
 _CONTRACT = msgspec.json.Decoder(Contract)
 

@@ -19,7 +19,9 @@ from headrace.wire.keys import Keys
 STATUS_TTL_SECONDS = 15.0
 
 #: Call it by `publish_status`. ARGV from the fourth on: a version and its entry for each version that is refused.
-_PUBLISH = Script("""
+_PUBLISH = Script(
+    "report_worker",
+    """
 local loaded, refused = KEYS[1], KEYS[2]
 local worker, status, ttl_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
@@ -46,10 +48,13 @@ local key_ttl_ms = math.max(1000, math.floor(ttl_ms) * 2)
 redis.call('PEXPIRE', loaded, key_ttl_ms)
 redis.call('PEXPIRE', refused, key_ttl_ms)
 return 1
-""")
+""",
+)
 
 #: Call it by `withdraw_status`.
-_WITHDRAW = Script("""
+_WITHDRAW = Script(
+    "withdraw_worker",
+    """
 local loaded, refused, worker = KEYS[1], KEYS[2], ARGV[1]
 redis.call('HDEL', loaded, worker)
 local pairs_ = redis.call('HGETALL', refused)
@@ -60,7 +65,9 @@ for i = 1, #pairs_, 2 do
   end
 end
 return 1
-""")
+""",
+    flag="allow-oom",
+)
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):

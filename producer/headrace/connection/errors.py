@@ -9,6 +9,7 @@ from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncPrimaryNotFound
 from redis.sentinel import MasterNotFoundError as PrimaryNotFound
 
+from headrace.connection.script_calls import FunctionMissing
 from headrace.connection.url import describe_server, parse_address
 from headrace.errors import BrokerUnavailable
 from headrace.settings import Settings
@@ -82,6 +83,8 @@ def _explain(error: exceptions.RedisError) -> str:
             if "no password" in text or "without any password" in text:
                 return "asks for no password but the URL has one; remove it, or set `requirepass` there"
             return _BAD_LOGIN
+        case FunctionMissing():
+            return text
         case exceptions.NoPermissionError():
             return f"does not permit this user a command, key or channel: {text}; see its ACL"
         case exceptions.BusyLoadingError():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from headrace.connection.commands import Command, PendingReply
+from headrace.connection.commands import Argument, Command, PendingReply
+from headrace.connection.script_calls import ScriptCall
 
 
 class PendingCommand(PendingReply):
@@ -17,14 +18,19 @@ class PendingCommand(PendingReply):
         self.command = command
         self._pool = client.connection_pool
         self._connection: Any = None
+        self._call = ScriptCall.over(client)
         #: The error that sending the command raised.
         self._error: RedisError | None = None
         try:
             self._connection = self._pool.get_connection()
-            self._connection.send_command(*command.args)
+            self._connection.send_command(*self._args)
         except RedisError as error:
             self._error = error
             self.drop()
+
+    @property
+    def _args(self) -> tuple[Argument, ...]:
+        return self.command.in_form(self._call.form) if self.command.script else self.command.args
 
     def reply(self) -> Any:
         """Read the reply; call it once. Raises RedisError, also if the command could not be sent."""
@@ -32,11 +38,7 @@ class PendingCommand(PendingReply):
             raise self._error
         connection = self._connection
         try:
-            try:
-                reply = connection.read_response()
-            except NoScriptError:
-                connection.send_command(*self.command.with_source)
-                reply = connection.read_response()
+            reply = self._read(connection)
         except ResponseError:
             self._release()
             raise
@@ -45,6 +47,21 @@ class PendingCommand(PendingReply):
             raise
         self._release()
         return reply
+
+    def _read(self, connection: Any) -> Any:
+        """Read the reply. If the server refuses the form of the script, send another, and read its reply."""
+        while True:
+            try:
+                reply = connection.read_response()
+            except ResponseError as error:
+                if self.command.script is None:
+                    raise
+                if (refusal := self._call.refused(error, self.command.script.function)) is not None:
+                    raise refusal from None
+                connection.send_command(*self._args)
+            else:
+                self._call.succeeded()
+                return reply
 
     def drop(self) -> None:
         """Give up the reply and close the connection."""

@@ -36,7 +36,9 @@ class LetterResult(IntEnum):
 
 # KEYS: dead times. ARGV: lowest score, `(` before it to exclude it; highest score; ids per page.
 # Returns the last score of the page ('' on the last page) and its ids. All ids of one score are on one page.
-_PAGE = Script("""
+_PAGE = Script(
+    "page_dead_letters",
+    """
 local dead_times = KEYS[1]
 local lowest, highest, ids_per_page = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local scored = redis.call('ZRANGEBYSCORE', dead_times, lowest, highest, 'WITHSCORES', 'LIMIT', 0, ids_per_page)
@@ -49,7 +51,9 @@ if is_full then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', dead_times, last, last)) do ids[#ids + 1] = id end
 end
 return {last, ids}
-""")
+""",
+    flag="no-writes",
+)
 
 
 def page_command(keys: Keys, lowest: str, highest_ms: int) -> Command:
@@ -62,14 +66,18 @@ def page_command(keys: Keys, lowest: str, highest_ms: int) -> Command:
 
 
 # KEYS: dead times, dead. ARGV: ids. Returns for each id the moment the letter died and its line.
-_LETTERS = Script("""
+_LETTERS = Script(
+    "read_dead_letters",
+    """
 local dead_times, dead = KEYS[1], KEYS[2]
 local letters = {}
 for i, id in ipairs(ARGV) do
   letters[i] = {redis.call('ZSCORE', dead_times, id), redis.call('HGET', dead, id)}
 end
 return letters
-""")
+""",
+    flag="no-writes",
+)
 
 
 def letters_command(keys: Keys, ids: Sequence[bytes | str]) -> Command:
@@ -82,7 +90,9 @@ def letters_command(keys: Keys, ids: Sequence[bytes | str]) -> Command:
 
 # KEYS: dead times, dead, dead messages. ARGV: bytes of messages; ids.
 # Returns the server's unix milliseconds, then moment, line and message of the letters read: one at least.
-_LETTERS_WITH_MESSAGES = Script("""
+_LETTERS_WITH_MESSAGES = Script(
+    "read_dead_messages",
+    """
 local dead_times, dead, dead_messages = KEYS[1], KEYS[2], KEYS[3]
 local max_bytes = tonumber(ARGV[1])
 local time, reply, bytes = redis.call('TIME'), {}, 0
@@ -95,7 +105,9 @@ for i = 2, #ARGV do
   bytes = bytes + (message and #message or 0)
 end
 return reply
-""")
+""",
+    flag="no-writes",
+)
 
 
 def letters_with_messages_command(keys: Keys, ids: Sequence[bytes | str]) -> Command:
@@ -107,7 +119,9 @@ def letters_with_messages_command(keys: Keys, ids: Sequence[bytes | str]) -> Com
     return _LETTERS_WITH_MESSAGES([keys.dead_times, keys.dead, keys.dead_messages], [_MESSAGE_BYTES, *ids])
 
 
-_COUNT = Script("return {redis.call('ZCARD', KEYS[1]), redis.call('GET', KEYS[2])}")
+_COUNT = Script(
+    "count_dead_letters", "return {redis.call('ZCARD', KEYS[1]), redis.call('GET', KEYS[2])}", flag="no-writes"
+)
 
 
 def count_command(keys: Keys) -> Command:
@@ -116,7 +130,9 @@ def count_command(keys: Keys) -> Command:
 
 
 # KEYS: dead times, dead, dead messages. ARGV: id and moment of each letter. Returns a LetterResult for each.
-_PURGE = Script("""
+_PURGE = Script(
+    "purge_dead_letters",
+    """
 local dead_times, dead, dead_messages = KEYS[1], KEYS[2], KEYS[3]
 local ALREADY_HANDLED, DONE = 0, 1
 local results = {}
@@ -133,7 +149,9 @@ for i = 1, #ARGV, 2 do
   end
 end
 return results
-""")
+""",
+    flag="allow-oom",
+)
 
 
 def purge_command(keys: Keys, letters: Sequence[DeadLetter]) -> Command:
@@ -150,6 +168,7 @@ def purge_command(keys: Keys, letters: Sequence[DeadLetter]) -> Command:
 # leaves the letter. `PERSIST` and `HLEN` are there because a full Redis refuses a script whose first write needs
 # memory, and because a key of another type must fail before the first change.
 _REPLAY = Script(
+    "replay_dead_letters",
     STATUS_FUNCTION
     + """
 local dead_times, dead, dead_messages, record_ttl = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
@@ -178,7 +197,8 @@ for i = 1, (#KEYS - 3) / 3 do
   end
 end
 return results
-"""
+""",
+    flag="allow-oom",
 )
 
 

@@ -16,7 +16,9 @@ from headrace.wire.outcome import Outcome, Status, decode_or_malformed, outcome_
 from headrace.wire.record import decode_record
 
 #: KEYS: result key, record. Returns both values.
-_READ_STATE = Script("return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}")
+_READ_STATE = Script(
+    "read_job_state", "return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}", flag="no-writes"
+)
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):

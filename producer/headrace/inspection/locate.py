@@ -59,6 +59,7 @@ end
 #: With a moment, that many jobs around its position are searched instead. Returns {index from the left or -1,
 #: length of the list, history}.
 _SEARCH_LIST = Script(
+    "search_list",
     _LUA_FUNCTIONS
     + """
 local key, id, moment, first, last = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -79,12 +80,14 @@ for i, message in ipairs(redis.call('LRANGE', key, first, last)) do
   if contains_job(message, id) then return {first + i - 1, length, history(message)} end
 end
 return {-1, length, ''}
-"""
+""",
+    flag="no-writes",
 )
 
 #: KEYS: delayed. ARGV: id, lowest score, jobs to skip, jobs to search. Returns {score or '', history, jobs
 #: searched}.
 _SEARCH_DELAYED = Script(
+    "search_delayed",
     _LUA_FUNCTIONS
     + """
 local scored = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', ARGV[3], ARGV[4])
@@ -92,7 +95,8 @@ for i = 1, #scored, 2 do
   if contains_job(scored[i], ARGV[1]) then return {scored[i + 1], history(scored[i]), 0} end
 end
 return {'', '', #scored / 2}
-"""
+""",
+    flag="no-writes",
 )
 
 

@@ -35,22 +35,30 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: KEYS: the priority lists, the isolated list and the delayed set of each queue. Returns the length of each.
-_LENGTHS = Script("""
+_LENGTHS = Script(
+    "count_jobs",
+    """
 local lengths = {}
 for i, key in ipairs(KEYS) do lengths[i] = redis.call(i % 6 == 0 and 'ZCARD' or 'LLEN', key) end
 return lengths
-""")
+""",
+    flag="no-writes",
+)
 _KEYS_PER_QUEUE = len(PRIORITY_STEPS) + 2
 
 #: KEYS: lists of jobs. Returns the id of the job that is claimed next from each list, '' for an empty list.
-_NEXT_JOBS = Script("""
+_NEXT_JOBS = Script(
+    "read_next_jobs",
+    """
 local ids = {}
 for i, key in ipairs(KEYS) do
   local message = redis.call('LINDEX', key, -1)
   ids[i] = message and string.match(message, '"correlation_id":%s?"([^"]*)"') or ''
 end
 return ids
-""")
+""",
+    flag="no-writes",
+)
 _LISTS_PER_QUEUE = len(PRIORITY_STEPS) + 1
 
 

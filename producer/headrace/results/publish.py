@@ -61,7 +61,7 @@ end
 return replies
 """
 )
-_PUBLISH = Script(SCRIPT)
+_PUBLISH = Script("publish_outcomes", SCRIPT)
 
 
 def publish_command(keys: Keys, finished: Sequence[Outcome], *, ttl: int, now: datetime) -> Command:

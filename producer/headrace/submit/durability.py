@@ -31,7 +31,9 @@ _RECORDS_PER_CALL = 1000
 #: The fraction of the command timeout that Redis may wait: its reply has to arrive within the timeout too.
 _WAIT_FRACTION = 0.8
 
-_COUNT_RECORDS = Script("""
+_COUNT_RECORDS = Script(
+    "count_records",
+    """
 local count, last_key, last_record = 0, nil, nil
 for _, key in ipairs(KEYS) do
   local record = redis.call('GET', key)
@@ -39,7 +41,8 @@ for _, key in ipairs(KEYS) do
 end
 if last_key then redis.call('SET', last_key, last_record, 'KEEPTTL') end
 return count
-""")
+""",
+)
 
 
 def _count_records_command(records: Sequence[str]) -> Command:
@@ -97,7 +100,7 @@ def confirm(
     records = [keys.job(job) for job in jobs]
     milliseconds = int(1000 * _WAIT_FRACTION * settings.command_timeout)
     counts = [
-        _count_records_command(records[start : start + _RECORDS_PER_CALL]).with_source
+        _count_records_command(records[start : start + _RECORDS_PER_CALL])
         for start in range(0, len(records), _RECORDS_PER_CALL)
     ]
     waits: list[tuple[Argument, ...]] = []

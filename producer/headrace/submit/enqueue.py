@@ -79,7 +79,7 @@ end
 return replies
 """.replace("LISTS", str(len(PRIORITY_STEPS)))
 )
-_ENQUEUE = Script(SCRIPT)
+_ENQUEUE = Script("enqueue", SCRIPT)
 
 
 class EnqueueResult(IntEnum):

@@ -42,7 +42,7 @@ from tests.support.stored_dead_letters import crashed_attempt, make_letter, stor
 from tests.support.waiting import wait_until
 
 #: Commands that are optional: redis-py sets its name and version, and a worker checks the server when it starts.
-OPTIONAL = {"client|setinfo", "info", "config|get"}
+OPTIONAL = {"client|setinfo", "info", "config|get", "fcall"}
 
 
 @pytest.fixture(scope="module")

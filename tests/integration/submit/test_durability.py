@@ -16,6 +16,7 @@ import redis
 
 from headrace import AsyncClient, Client, HeadraceError, InvalidInput, NotDurable, Settings
 from headrace.catalog.published import publish_contract
+from headrace.connection.commands import Command
 from headrace.wire.keys import Keys, queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.acl import users
@@ -251,7 +252,7 @@ def test_jobs_that_a_failover_lost_are_not_confirmed(pair: Pair):
 
             def lose_a_job(timeout: Any, command: Any) -> Any:
                 # The effect of a failover between a write and its confirmation.
-                if hasattr(command, "commands") and command.commands[0][0] == "EVAL":
+                if hasattr(command, "commands") and isinstance(command.commands[0], Command):
                     deleted.append(client.delete("headrace:id:lost"))
                 return execute(timeout, command)
 

@@ -83,7 +83,7 @@ def names_of(commands: list[Any]) -> list[str]:
 def test_a_claim_is_sent_once_and_its_reply_returns_the_jobs(harness: Harness) -> None:
     loop = harness.loop
     assert loop.state is State.IDLE
-    assert names_of(loop.next_commands()) == ["EVALSHA"]
+    assert names_of(loop.next_commands()) == ["FCALL"]
     assert (loop.state, loop.pending_replies) == (State.SENT, 1)
     harness.clock.advance(0.5)
     claim = harness.answer([1, [1, 2, 4, 1], [b"a", b"b", b"c"], 1, 1_700_000_000_000])
@@ -97,14 +97,14 @@ def test_a_claim_is_sent_once_and_its_reply_returns_the_jobs(harness: Harness) -
 def test_the_loop_sleeps_after_two_empty_claims_and_wakes_when_a_list_changes(harness: Harness) -> None:
     loop = harness.loop
     harness.claim(NOTHING)
-    assert names_of(loop.next_commands()) == ["CLIENT", "CLIENT", "EVALSHA"]
+    assert names_of(loop.next_commands()) == ["CLIENT", "CLIENT", "FCALL"]
     assert loop.pending_replies == 3
     assert harness.answer(NOTHING) is None
     assert loop.next_commands() == []
     assert not loop.keys_changed([])
     assert loop.next_commands() == []
     assert loop.keys_changed([{b"predict.churn"}])
-    assert names_of(loop.next_commands()) == ["EVALSHA"]
+    assert names_of(loop.next_commands()) == ["FCALL"]
 
 
 def test_the_poll_wakes_a_loop_that_sleeps(harness: Harness) -> None:
@@ -126,7 +126,7 @@ def test_an_idle_loop_waits_at_the_list_of_its_last_jobs(harness: Harness) -> No
     assert claim is not None
     assert claim.lease.blocking
     assert loop.state is State.IDLE
-    assert names_of(loop.next_commands()) == ["EVALSHA"]  # awake
+    assert names_of(loop.next_commands()) == ["FCALL"]  # awake
 
 
 def test_a_wait_without_a_job_is_followed_by_a_claim_that_parks_the_same_lease(harness: Harness) -> None:
@@ -172,11 +172,25 @@ def test_a_lost_connection_orphans_the_pending_claim_and_the_parked_lease(harnes
     assert orphans[lease.name] == CLIENT_ID
 
 
-def test_a_script_that_redis_does_not_have_is_sent_once(harness: Harness) -> None:
-    assert harness.claim(redis.exceptions.NoScriptError("NOSCRIPT")) is None
+def test_a_redis_without_the_function_gets_the_script_and_its_source_once(harness: Harness) -> None:
+    assert harness.claim(redis.ResponseError("Function not found")) is None
+    assert names_of(harness.loop.next_commands()) == ["EVALSHA"]
+    assert harness.answer(redis.exceptions.NoScriptError("NOSCRIPT")) is None
     assert names_of(harness.loop.next_commands()) == ["EVAL"]
     harness.answer(NOTHING)
     assert names_of(harness.loop.next_commands())[-1] == "EVALSHA"
+
+
+def test_a_claim_without_function_and_permission_for_the_script_names_the_remedy_and_tries_the_function_again(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    denied = redis.exceptions.NoPermissionError("User worker has no permissions to run the 'evalsha' command")
+    assert harness.claim(redis.ResponseError("Function not found")) is None
+    assert harness.claim(denied) is None
+    assert "headrace redis install" in caplog.text
+    assert harness.loop.next_commands() == []
+    harness.loop.poll()
+    assert names_of(harness.loop.next_commands()) == ["FCALL"]
 
 
 def test_a_refused_claim_is_logged_once_and_sent_again_at_the_next_poll(

@@ -63,7 +63,7 @@ class ShadowRunner:
         if shadow := route.aliases.get(SHADOW):
             self._run_shadow(report, route, shadow.version, by_version.setdefault(shadow.version, VersionStats()))
         commands = [
-            version_stats.add_command(self._keys, route.model, version, stats).with_source
+            version_stats.add_command(self._keys, route.model, version, stats)
             for version, stats in by_version.items()
         ]
         if commands:

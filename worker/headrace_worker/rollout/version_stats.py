@@ -21,13 +21,16 @@ _TTL_SECONDS = 7 * 86_400
 _FIRST_SECONDS, _BUCKETS_PER_DOUBLING, _LAST_BUCKET = 1e-6, 4, 160
 
 #: KEYS: the hash. ARGV: seconds it is kept, the largest difference, then pairs of a field and the number to add.
-_ADD = Script("""
+_ADD = Script(
+    "add_version_stats",
+    """
 for i = 3, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end
 local largest = tonumber(redis.call('HGET', KEYS[1], 'largest_difference') or '0')
 if tonumber(ARGV[2]) > largest then redis.call('HSET', KEYS[1], 'largest_difference', ARGV[2]) end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1
-""")
+""",
+)
 
 
 class VersionStats(msgspec.Struct, kw_only=True):

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
-from headrace.connection.commands import Pipeline, execute, run
+from headrace.connection.commands import Command, Pipeline, execute, run
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.errors import InvalidInput
 from headrace.inspection import queues
@@ -116,7 +116,7 @@ class QueueCollector(Collector):
 
 def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     models = sorted(_model_names(execute(client, Pipeline((("SMEMBERS", keys.models),)))[0]))
-    commands: list[tuple[Any, ...]] = [
+    commands: list[tuple[Any, ...] | Command] = [
         READ_SERVER_TIME.args,
         ("ZCARD", keys.dead_times),
         ("GET", keys.dead_dropped),
@@ -125,8 +125,8 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
         commands += [read_loaded(keys, model).args, read_refused(keys, model).args]
     if models:
         commands += [
-            queues.measure_command(keys, models).with_source,
-            queues.next_jobs_command(keys, models).with_source,
+            queues.measure_command(keys, models),
+            queues.next_jobs_command(keys, models),
         ]
     replies = execute(client, Pipeline(tuple(commands)))
     for reply in replies:

@@ -22,6 +22,7 @@ import msgspec
 import redis
 
 from headrace.connection.errors import is_read_only
+from headrace.connection.script_calls import ScriptCall
 from headrace.wire.keys import Keys
 from headrace_worker.transport.blocking_claim import BlockingClaim
 from headrace_worker.transport.claim_script import claim_command, decode_claim
@@ -54,6 +55,8 @@ class SentClaim(msgspec.Struct, frozen=True):
     limits: Sequence[ClaimLimits]
     #: The number of replies that come before that of the claim.
     earlier_replies: int
+    #: The function of its script.
+    function: str
 
 
 class ClaimLoop:
@@ -87,8 +90,7 @@ class ClaimLoop:
         #: The pending claim, or the lease of the pending BLMOVE.
         self._sent: SentClaim | Lease | None = None
         self._numbers = itertools.count(1)
-        #: True after Redis said that it does not have the script.
-        self._send_source = False
+        self._script_call = ScriptCall()
         self._last_refusal = ""
         #: True if the last claim skipped a queue of which the process holds as many claims as it may.
         self.has_skipped_queue = False
@@ -167,8 +169,8 @@ class ClaimLoop:
             parked=parked,
         )
         commands = self._notifications.commands()
-        sent = SentClaim(name, limits, earlier_replies=len(commands))
-        return self._send(sent, [*commands, command.with_source if self._send_source else command.args])
+        sent = SentClaim(name, limits, earlier_replies=len(commands), function=str(command.args[1]))
+        return self._send(sent, [*commands, command.in_form(self._script_call.form)])
 
     def _send(self, sent: SentClaim | Lease, commands: list[Sequence[Any]]) -> list[Sequence[Any]]:
         self._sent, self._sent_with, self.sent_at = sent, self._notifications, self._clock()
@@ -204,9 +206,10 @@ class ClaimLoop:
         *earlier, reply = replies
         self._sent_with.receive(earlier)
         if isinstance(reply, redis.ResponseError):
-            self._refuse(reply, self._sent_with)
+            self._refuse(reply, sent, self._sent_with)
             return None
-        self._send_source, self._last_refusal = False, ""
+        self._script_call.succeeded()
+        self._last_refusal = ""
         result = decode_claim(reply, sent.name, sent.limits, self._clock())
         self._sent_with.record_claim(found_jobs=isinstance(result, Claim))
         if isinstance(result, NothingClaimed):
@@ -217,9 +220,9 @@ class ClaimLoop:
         self._fill_until.pop(result.lease.queue, None)
         return result
 
-    def _refuse(self, error: redis.ResponseError, notifications: QueueNotifications) -> None:
-        if isinstance(error, redis.exceptions.NoScriptError):
-            self._send_source = True  # once: Redis then keeps it
+    def _refuse(self, reply: redis.ResponseError, sent: SentClaim, notifications: QueueNotifications) -> None:
+        error = self._script_call.refused(reply, sent.function)
+        if error is None:  # the claim is sent again, in another form
             return
         if is_read_only(error):
             raise redis.ConnectionError(str(error)) from error

@@ -125,7 +125,7 @@ if parked_member ~= '' then redis.call('ZADD', leases, now_ms() + lease_ms, park
 return {0, filling, parked_member ~= '' and 1 or 0}
 """
 )
-_CLAIM = Script(SCRIPT)
+_CLAIM = Script("claim", SCRIPT, flag="allow-oom")
 
 assert len(PRIORITY_STEPS) == 4, "CLAIM counts on four lists of a queue"  # noqa: S101  # a fact, not a check
 

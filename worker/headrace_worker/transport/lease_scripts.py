@@ -11,6 +11,7 @@ from headrace_worker.transport.claims import Lease
 from headrace_worker.transport.lua import NOW_FUNCTION
 
 _RENEW = Script(
+    "renew_leases",
     NOW_FUNCTION
     + """
 local leases = KEYS[1]
@@ -26,7 +27,8 @@ for i = 2, #ARGV do
   end
 end
 return lost
-"""
+""",
+    flag="allow-oom",
 )
 
 
@@ -35,12 +37,16 @@ def renew_command(keys: Keys, members: Sequence[bytes], *, lease_ms: int) -> Com
     return _RENEW([keys.leases], [lease_ms, *members])
 
 
-_FINISH = Script("""
+_FINISH = Script(
+    "finish_claim",
+    """
 local leases, lease = KEYS[1], KEYS[2]
 local member = ARGV[1]
 redis.call('DEL', lease)
 return redis.call('ZREM', leases, member)
-""")
+""",
+    flag="allow-oom",
+)
 
 
 def finish_command(keys: Keys, lease: Lease) -> Command:
@@ -59,6 +65,7 @@ end
 """
 
 _REQUEUE = Script(
+    "requeue",
     NOW_FUNCTION
     + _MAY_END_FUNCTION
     + """
@@ -80,7 +87,8 @@ end
 redis.call('ZREM', leases, member)
 redis.call('DEL', lease)
 return #messages
-"""
+""",
+    flag="allow-oom",
 )
 
 
@@ -98,6 +106,7 @@ def requeue_command(
 
 
 _REQUEUE_ISOLATED = Script(
+    "requeue_isolated",
     NOW_FUNCTION
     + _MAY_END_FUNCTION
     + """
@@ -130,7 +139,8 @@ end
 redis.call('ZREM', leases, member)
 redis.call('DEL', lease)
 return #messages
-"""
+""",
+    flag="allow-oom",
 )
 #: The milliseconds by which the empty lease of a blocking claim is extended when it is found expired.
 _GRACE_MS = 10_000
@@ -151,12 +161,14 @@ def requeue_isolated_command(
 
 
 _EXPIRED = Script(
+    "list_expired_leases",
     NOW_FUNCTION
     + """
 local leases = KEYS[1]
 local limit = ARGV[1]
 return redis.call('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', 0, limit)
-"""
+""",
+    flag="no-writes",
 )
 
 
@@ -168,6 +180,7 @@ def expired_command(keys: Keys, *, limit: int) -> Command:
 #: A job that was lost with its process runs alone from then on. The others go to the list of their priority: the
 #: first `"priority":` of the message, as its body is base64.
 _MOVE_DUE = Script(
+    "move_due_jobs",
     NOW_FUNCTION
     + """
 local delayed, isolated = KEYS[1], KEYS[2]
@@ -194,7 +207,8 @@ for _, message in ipairs(due) do
   redis.call('ZREM', delayed, message)
 end
 return #due
-"""
+""",
+    flag="allow-oom",
 )
 
 

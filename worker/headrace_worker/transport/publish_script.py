@@ -94,9 +94,10 @@ redis.call('DEL', lease)
 return replies
 """
 )
-_PUBLISH = Script(SCRIPT)
+_PUBLISH = Script("publish_claim", SCRIPT, flag="allow-oom")
 
 _TRIM = Script(
+    "trim_dead_letters",
     TRIM_FUNCTION
     + NOW_FUNCTION
     + """
@@ -105,7 +106,8 @@ local max_count, max_age_seconds, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), 
 redis.call('PERSIST', dead_times)
 return trim_dead_letters(
   dead, dead_messages, dead_times, dead_dropped, now_ms(), max_count, max_age_seconds, limit)
-"""
+""",
+    flag="allow-oom",
 )
 
 
