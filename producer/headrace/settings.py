@@ -38,8 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: Most jobs in a queue: waiting, delayed, or to run again; beyond it, `submit` raises QueueFull. 0 is
     #: no limit.
     queue_limit: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
-    #: Most bytes of a job's instances as JSON.
+    #: Most bytes of a job's instances as JSON, and most values in them (numbers, texts, nulls, lists, objects). A
+    #: worker refuses a message beyond them before it decodes it.
     max_job_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
+    max_job_values: Annotated[int, msgspec.Meta(gt=0)] = 1_000_000
     #: Keys that jobs are signed with, `id:secret,id:secret`. The first key signs, all keys verify.
     job_keys: str = ""
     #: Seconds for which a producer caches a contract.

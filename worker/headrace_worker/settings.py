@@ -23,6 +23,9 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     require_signature: bool = False
     #: Run only jobs that are signed by one of `job_keys`; otherwise jobs of plain Celery producers run too.
     require_signed_jobs: bool = False
+    #: Seconds after its signing for which a signed job is accepted; at most `result_ttl`, which 0 stands for: a
+    #: copy of a job is refused once the job's outcome is forgotten.
+    max_signature_age: Annotated[int, msgspec.Meta(ge=0)] = 0
     #: Models to serve, by name, separated by commas; "" is all models of the store, also those added later.
     serve: str = ""
     #: Seconds a claim's lease lasts unless it is renewed: after that a lost worker's jobs run elsewhere.

@@ -12,9 +12,9 @@ from headrace.submit.enqueue import JobEncoder
 from headrace.wire.attempts import REPLAY, Attempt, encode_queued_message, must_run_alone
 from headrace.wire.dead_letter import DeadLetterWithMessage
 from headrace.wire.keys import model_name
-from headrace.wire.message import Job, describe_job
+from headrace.wire.message import Job, describe_job, encode_instances, encode_message
 from headrace.wire.parsing import MalformedMessage, parse
-from headrace.wire.signing import SIGNATURE_HEADER, JobKeys
+from headrace.wire.signing import SIGNATURE_HEADER, JobKeys, SignedContent
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BODY = msgspec.json.Decoder(tuple[tuple[msgspec.Raw, ...], dict[str, msgspec.Raw], msgspec.Raw])
@@ -44,9 +44,8 @@ def prepare_replay(
     """Prepare a letter to be run again, on `version` if it is not None.
 
     `replayed_by` is written into the job's history, with `now_ms`, the server's unix milliseconds. The deadline
-    and the delay of the first submission are dropped. A job with a valid signature is signed again with `keys`
-    where the signed content changes. Raises MalformedMessage, and SettingError where keys are needed and there are
-    none.
+    and the delay of the first submission are dropped. A job with a valid signature is signed again with `keys`,
+    if there are any. Raises MalformedMessage, and SettingError where the signed content changes without keys.
     """
     if model_name(letter.queue) is None:
         raise MalformedMessage("it comes from no queue of a model")
@@ -55,12 +54,16 @@ def prepare_replay(
     job, record = None, b""
     try:
         job = parsed.to_job()
-        record = _encode_record(job, message, now_ms)
+        record = _encode_record(job, message, now_ms, is_foreign=parsed.is_foreign)
     except InvalidInput:
         job = None
     has_other_version = job is not None and version not in {None, job.version}
-    if parsed.eta is not None or parsed.expires is not None or has_other_version:
-        message = _rewrite(message, job, version, keys)
+    is_changed = parsed.eta is not None or parsed.expires is not None or has_other_version
+    if parsed.is_foreign:
+        if is_changed and job is not None:
+            message = _encode_anew(job, version)
+    elif is_changed or (keys is not None and SIGNATURE_HEADER.encode() in message):
+        message = _rewrite(message, job, version, keys, queue=letter.queue, now=now_ms / 1000)
     history = (*letter.attempts, Attempt(cause=REPLAY, owner=replayed_by, at_ms=now_ms, claim_size=0))
     return PreparedReplay(
         letter=letter,
@@ -71,60 +74,75 @@ def prepare_replay(
     )
 
 
-def _encode_record(job: Job, message: bytes, now_ms: int) -> bytes:
+def _encode_record(job: Job, message: bytes, now_ms: int, *, is_foreign: bool) -> bytes:
     """Return the record that a submission of this job writes: it protects the id from another input."""
-    (_, instances), *_ = _BODY.decode(_decode_body(_OBJECT.decode(message)))
+    if is_foreign:
+        instances = msgspec.Raw(encode_instances(job.instances))
+    else:
+        (_, instances), *_ = _BODY.decode(_decode_body(_OBJECT.decode(message)))
     encoder = JobEncoder(msgspec.structs.replace(job, eta=None, expires=None), job.version)
     return encoder.encode(job.id, bytes(instances)).digest + encoder.encode_record(now_ms)
 
 
-def _rewrite(message: bytes, job: Job | None, version: str | None, keys: JobKeys | None) -> bytes:
-    """Return the message without deadline and delay, and for `version`; every other byte stays the same."""
+def _encode_anew(job: Job, version: str | None) -> bytes:
+    """Return the message of another client's job, as Headrace's client writes it, without eta and deadline."""
+    return encode_message(
+        msgspec.structs.replace(job, eta=None, expires=None, version=job.version if version is None else version)
+    )
+
+
+def _rewrite(
+    message: bytes, job: Job | None, version: str | None, keys: JobKeys | None, *, queue: str, now: float
+) -> bytes:
+    """Return the message without deadline and delay, for `version`, and signed at `now` if it was signed.
+
+    Every other byte stays the same.
+    """
     fields: dict[str, Any] = dict(_OBJECT.decode(message))
     headers: dict[str, Any] = dict(_OBJECT.decode(fields["headers"]))
-    signed = _SignedContent.from_message(fields, headers)
+    signature = msgspec.json.decode(headers.get(SIGNATURE_HEADER, b"null"))
+    signed = _read_signed(fields, headers, job.id, queue) if job is not None else None
     headers |= {"eta": None, "expires": None}
     if job is not None and version is not None:
         args, options, embed = _BODY.decode(_decode_body(fields))
         body = msgspec.json.encode((args, {**options, "version": version}, embed))
         fields["body"] = base64.b64encode(body).decode() if _is_body_base64(fields) else body.decode()
         headers["argsrepr"] = describe_job(job.model, version, len(job.instances))
-    if signed is not None and job is not None:
+    if signed is not None and isinstance(signature, str):
         body_text = msgspec.json.decode(msgspec.json.encode(fields["body"]), type=str)
-        changed = msgspec.structs.replace(signed, expires=None, body=body_text)
-        headers[SIGNATURE_HEADER] = signed.sign_again(changed, job.id, keys)
+        changed = msgspec.structs.replace(signed, eta=None, expires=None, body=body_text.encode())
+        headers[SIGNATURE_HEADER] = _sign_again(signed, changed, signature, keys, now)
     fields["headers"] = headers
     return msgspec.json.encode(fields)
 
 
-class _SignedContent(msgspec.Struct, frozen=True):
-    """The signature of a message, and the content that it covers besides the id."""
+def _read_signed(fields: dict[str, Any], headers: dict[str, Any], job: str, queue: str) -> SignedContent:
+    """Read the content that a signature of the message covers."""
+    properties = msgspec.json.decode(fields["properties"])
+    return SignedContent(
+        job=job,
+        queue=queue,
+        reply_to=properties.get("reply_to") or "",
+        eta=msgspec.json.decode(headers.get("eta", b"null")),
+        expires=msgspec.json.decode(headers.get("expires", b"null")),
+        body=msgspec.json.decode(fields["body"], type=str).encode(),
+    )
 
-    signature: str
-    expires: str | None
-    body: str
 
-    @classmethod
-    def from_message(cls, fields: dict[str, Any], headers: dict[str, Any]) -> _SignedContent | None:
-        """Read the signed content of a message; None for a message without a signature."""
-        signature = msgspec.json.decode(headers.get(SIGNATURE_HEADER, b"null"))
-        if not isinstance(signature, str):
-            return None
-        expires = msgspec.json.decode(headers.get("expires", b"null"))
-        return cls(signature, expires, msgspec.json.decode(fields["body"], type=str))
-
-    def sign_again(self, changed: _SignedContent, job: str, keys: JobKeys | None) -> str:
-        """Return the signature of the changed content. An invalid signature stays as it is, so stays invalid."""
-        if changed == self:
-            return self.signature
-        if keys is None:
-            raise SettingError(
-                f"job {job} is signed, and this replay changes the signed content: set HEADRACE_JOB_KEYS to the "
-                "keys of the producers"
-            )
-        if keys.check(job, self.expires, self.body.encode(), self.signature) is not None:
-            return self.signature
-        return keys.sign(job, changed.expires, changed.body.encode()).decode()
+def _sign_again(
+    signed: SignedContent, changed: SignedContent, signature: str, keys: JobKeys | None, now: float
+) -> str:
+    """Return the signature of the changed content. An invalid signature stays as it is, so stays invalid."""
+    if keys is None:
+        if changed == signed:
+            return signature
+        raise SettingError(
+            f"job {signed.job} is signed, and this replay changes the signed content: set HEADRACE_JOB_KEYS to "
+            "the keys of the producers"
+        )
+    if keys.find_problem(signed, signature) is not None:
+        return signature
+    return keys.sign(changed, now).decode()
 
 
 def _decode_body(fields: dict[str, Any]) -> bytes:

@@ -18,8 +18,8 @@ import msgspec
 
 from headrace.connection.commands import Argument, Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION
-from headrace.errors import InvalidInput
 from headrace.wire.keys import PRIORITY_STEPS, Keys, priority_index, queue_name
+from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job, build_template, encode_instances
 from headrace.wire.record import DIGEST_BYTES, Record
 from headrace.wire.signing import JobKeys
@@ -132,14 +132,10 @@ class JobEncoder:
         )
 
 
-def encode_instances_within(instances: Sequence[Any], limit: int) -> bytes:
-    """Encode instances as JSON. Raises InvalidInput for values that JSON cannot hold, and over `limit` bytes."""
+def encode_instances_within(instances: Sequence[Any], limits: JobLimits) -> bytes:
+    """Encode instances as JSON. Raises InvalidInput for values that JSON cannot hold, and over the limits."""
     encoded = encode_instances(instances)
-    if len(encoded) > limit:
-        raise InvalidInput(
-            f"the job's instances take {len(encoded):,} bytes as JSON, more than the {limit:,} of "
-            "HEADRACE_MAX_JOB_BYTES; send fewer or smaller instances in a job"
-        )
+    limits.check_instances(encoded)
     return encoded
 
 

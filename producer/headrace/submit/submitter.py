@@ -25,6 +25,7 @@ from headrace.submit.pipeline import SubmissionPipeline
 from headrace.submit.routing import Router
 from headrace.submit.tracing import trace_submit
 from headrace.wire.keys import Keys, check_job_id
+from headrace.wire.limits import JobLimits
 from headrace.wire.message import new_id
 from headrace.wire.signing import JobKeys
 
@@ -49,6 +50,7 @@ class Submitter:
         check: bool,
     ) -> None:
         self._settings, self._keys, self._job_keys, self._reply_channel = settings, keys, job_keys, reply_channel
+        self._limits = JobLimits(settings.max_job_bytes, settings.max_job_values)
         self._router = Router(contracts, check=check)
 
     def submit(
@@ -66,7 +68,7 @@ class Submitter:
         submitted_at = None if job is None else now
         job = new_id() if job is None else check_job_id(job)
         version, checked = yield from self._router.route(options, job, instances, now)
-        encoded = encode_instances_within(checked, self._settings.max_job_bytes)
+        encoded = encode_instances_within(checked, self._limits)
         guarantee = (yield from durability.available_guarantee(self._settings)) if options.durable else None
         with trace_submit(options.model, 1, job) as trace:
             template = options.make_job(job, version, checked, reply_channel or self._reply_channel, trace)
@@ -84,7 +86,6 @@ class Submitter:
 
         A list is checked as a whole before anything is enqueued; an iterator is checked chunk by chunk.
         """
-        limit = self._settings.max_job_bytes
         chunks: Iterable[list[Any]] = _chunks(instances)
         if isinstance(instances, list):
             ids = _check_ids(ids, len(instances))
@@ -101,7 +102,7 @@ class Submitter:
                 groups = yield from self._router.route_many(options, jobs, chunk, len(submitted), now)
                 # All are encoded before the first is sent: an instance that cannot be sent refuses the chunk.
                 encoded = [
-                    [encode_instances_within([instance], limit) for instance in group.instances]
+                    [encode_instances_within([instance], self._limits) for instance in group.instances]
                     for group in groups
                 ]
                 with trace_submit(options.model, len(chunk)) as trace:

@@ -27,6 +27,7 @@ from headrace.wire.keys import (
     queue_name,
     split_version,
 )
+from headrace.wire.limits import JobLimits
 from headrace.wire.message import Instance, Job, encode_instances, new_id
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Status, Success, outcome_status
 
@@ -218,7 +219,8 @@ class InMemoryClient:
         return [InMemoryJob(self, name, options.model) for name in accepted]
 
     def _digest(self, job: Job) -> bytes:
-        instances = encode_instances_within(job.instances, self._settings.max_job_bytes)
+        limits = JobLimits(self._settings.max_job_bytes, self._settings.max_job_values)
+        instances = encode_instances_within(job.instances, limits)
         return JobEncoder(job, job.version).encode(job.id, instances).digest
 
     def _finish(self, job: Job) -> None:

@@ -22,7 +22,7 @@ import msgspec
 
 from headrace.errors import InvalidInput
 from headrace.wire.keys import TASK, queue_name
-from headrace.wire.signing import SIGNATURE_HEADER, JobKeys
+from headrace.wire.signing import SIGNATURE_HEADER, JobKeys, SignedContent
 
 #: A record to predict on: named features, a list of values (nested for images), or a text.
 Instance = dict[str, Any] | list[Any] | str | float
@@ -140,17 +140,18 @@ class MessageTemplate(msgspec.Struct, frozen=True):
     before_body: bytes
     #: The message after its body, cut wherever the id of the job belongs.
     between_ids: list[bytes]
-    #: The keys that sign the jobs, if there are any, and the deadline that is signed.
+    #: The keys that sign the jobs, if there are any, and the content that is signed besides id and body.
     keys: JobKeys | None = None
-    expires: str | None = None
+    signed: SignedContent | None = None
 
     def render(self, job: str, instances: bytes) -> bytes:
         """Return the message of a job. `instances` are JSON."""
         body = binascii.b2a_base64(self.body_head + instances + self.body_tail, newline=False)
-        if self.keys is None:
+        if self.keys is None or self.signed is None:
             return self.before_body + body + job.encode().join(self.between_ids)
         first, *others = self.between_ids
-        signature = b'"%b":"%b",' % (SIGNATURE_HEADER.encode(), self.keys.sign(job, self.expires, body))
+        content = msgspec.structs.replace(self.signed, job=job, body=body)
+        signature = b'"%b":"%b",' % (SIGNATURE_HEADER.encode(), self.keys.sign(content, time.time()))
         first = first.replace(_HEADERS_START, _HEADERS_START + signature, 1)
         return self.before_body + body + job.encode().join([first, *others])
 
@@ -163,7 +164,15 @@ def build_template(job: Job, keys: JobKeys | None = None) -> MessageTemplate:
     template = _unsigned_template(job)
     if keys is None:
         return template
-    return msgspec.structs.replace(template, keys=keys, expires=_to_iso(job.expires))
+    signed = SignedContent(
+        job="",
+        queue=queue_name(job.model),
+        reply_to=job.reply_to or "",
+        eta=_to_iso(job.eta),
+        expires=_to_iso(job.expires),
+        body=b"",
+    )
+    return msgspec.structs.replace(template, keys=keys, signed=signed)
 
 
 def _unsigned_template(job: Job) -> MessageTemplate:

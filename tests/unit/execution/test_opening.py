@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.wire.attempts import Attempt, encode_queued_message
+from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure
 from headrace_worker.execution.opening import ParsedClaim, open_claim
@@ -88,17 +89,12 @@ def test_a_job_has_the_reply_channel_of_the_client_that_waits():
         b"\x01crash,owner,1;",
         b"\x01crash,owner,1;\n",
         b"\x01crash,owner,1,1;\n",
-        b"\x01crash,owner,1,1;\n\x01crash,owner,1,1;\n" + message(),
         b"\x01\xff\xfe;\ngarbage",
         b"\xff\xfe\xfd",
         b"null",
         b"[]",
         b"{}",
         b'{"body": 1, "headers": {}, "properties": {}}',
-        b'{"body": "%%%", "headers": {"id": "a", "task": "headrace.predict"}, "properties": {}}',
-        message()[:-1],
-        message() + b"}",
-        message().replace(b"headrace.predict", b"another.task"),
         celery_message([], id=None),
         celery_message([], id=""),
         celery_message([], id=7),
@@ -110,6 +106,57 @@ def test_a_malformed_message_is_kept_whole_and_stops_no_other(garbage: bytes):
     assert [claimed.job.id for claimed in claim.jobs] == ["a", "b"]
     [malformed] = claim.malformed
     assert encode_queued_message(malformed.attempts, malformed.message) == garbage
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (b"\x01crash,owner,1,1;\n\x01crash,owner,1,1;\n" + message(), "cannot be read as JSON"),
+        (b'{"body": "%%%", "headers": {"id": "a", "task": "headrace.predict"}, "properties": {}}', "base64"),
+        (message()[:-1], "cannot be read as JSON"),
+        (message() + b"}", "cannot be read as JSON"),
+        (message().replace(b"headrace.predict", b"another.task"), "name of the task is 'another.task'"),
+    ],
+)
+def test_a_broken_message_whose_id_can_be_read_is_the_failure_of_that_job(broken: bytes, words: str):
+    claim = parsed([message("b"), broken])
+    assert [claimed.job.id for claimed in claim.jobs] == ["b"]
+    [result] = claim.finished
+    assert isinstance(result.value, Failure)
+    assert (result.value.job, result.value.reason) == ("a", "bad input")
+    assert words in result.value.message
+
+
+@pytest.mark.parametrize("model", ["churn2", "churn2@1", "other"])
+def test_a_job_that_names_another_model_than_that_of_its_queue_is_refused(model: str):
+    failure = the_only_failure([celery_message([model, [[1]]])])
+    assert failure.reason == "bad input"
+    name = model.partition("@")[0]
+    assert f"names the model {name!r}, and was sent to the queue predict.churn; send it to predict.{name}" in (
+        failure.message
+    )
+
+
+def test_a_job_may_name_a_version_of_the_model_of_its_queue():
+    [claimed] = parsed([celery_message(["churn@3", [[1]]])]).jobs
+    assert (claimed.job.model, claimed.job.version) == ("churn", "3")
+
+
+def test_the_claim_knows_the_jobs_whose_predictions_are_not_stored():
+    claim = parsed([celery_message(["churn", [[1]]], ignore_result=True), message("b")])
+    assert claim.without_result == {"a"}
+
+
+def test_a_message_beyond_the_limits_is_refused_before_it_is_decoded():
+    large = message("b") + b" " * 1_500_000
+    claim = open_claim(
+        [message("a"), large], "predict.churn", NOW, lambda job: Limits(), job_limits=JobLimits(1_000_000)
+    )
+    assert [claimed.job.id for claimed in claim.jobs] == ["a"]
+    [result] = claim.finished
+    assert isinstance(result.value, Failure)
+    assert (result.value.job, result.value.reason) == ("b", "bad input")
+    assert "HEADRACE_MAX_JOB_BYTES" in result.value.message
 
 
 @given(st.lists(st.binary() | st.binary().map(lambda tail: b"\x01" + tail) | st.just(message()), max_size=8))

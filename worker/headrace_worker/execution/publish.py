@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ import msgspec
 import redis
 
 from headrace.connection.errors import is_read_only
-from headrace.wire.outcome import Outcome, encode_outcome
+from headrace.wire.outcome import Outcome, Success, encode_outcome
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.transport.claims import Lease
 from headrace_worker.transport.leases import Leases
@@ -36,6 +36,7 @@ def publish_outcomes(
     ttl: int,
     reply_channels: Mapping[str, str] = MappingProxyType({}),
     executions: Mapping[str, msgspec.Raw] = MappingProxyType({}),
+    without_result: Collection[str] = (),
     worker: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Outcome] | None:
@@ -44,7 +45,8 @@ def publish_outcomes(
     An outcome is not stored if its job has one already, for instance if the job was cancelled while it ran.
 
     `ttl` is the number of seconds for which outcomes are kept. `reply_channels` and `executions` are by job id:
-    the channels of the clients that wait, and how the jobs came to their outcomes, on the worker of this name.
+    the channels of the clients that wait, and how the jobs came to their outcomes, on the worker of this name. The
+    predictions of the jobs in `without_result` are not stored, as their clients ask.
     Raises redis.RedisError if Redis stays unreachable, or goes on refusing: full, read-only, loading, or unable to
     write its disk.
     """
@@ -52,6 +54,10 @@ def publish_outcomes(
         job: encode_outcome(outcome, now, execution=executions.get(job), worker=worker)
         for job, outcome in decisions.outcomes.items()
     }
+    for job in without_result:
+        if isinstance(outcome := decisions.outcomes.get(job), Success):
+            outcome = Success(job=job, prediction=msgspec.structs.replace(outcome.prediction, predictions=[]))
+            stored[job] = encode_outcome(outcome, now, execution=executions.get(job), worker=worker)
     delays = iter(_BACKOFF)
     while True:
         try:

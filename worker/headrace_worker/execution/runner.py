@@ -19,6 +19,7 @@ import msgspec
 import redis
 
 from headrace.errors import HeadraceError
+from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job
 from headrace.wire.outcome import decode_outcome
 from headrace.wire.signing import Trust
@@ -57,11 +58,12 @@ class ClaimRunner:
         ttl: int,
         events: ProgressListener | None,
         trust: Trust | None = None,
+        job_limits: JobLimits | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._client, self._leases, self._registry = client, leases, registry
         self._worker, self._result_key, self._ttl = worker, result_key, ttl
-        self._events, self._trust = events, trust
+        self._events, self._trust, self._job_limits = events, trust, job_limits or JobLimits()
         self._listeners = [events, *listeners] if events else listeners
 
     def run(self, claim: Claim) -> None:
@@ -70,7 +72,14 @@ class ClaimRunner:
         now = claim.server_time(started_at)
         if self._events:
             self._events.on_claim_received(len(claim.queued_messages))
-        parsed = open_claim(claim.queued_messages, claim.lease.queue, now, self._limits_of, self._trust)
+        parsed = open_claim(
+            claim.queued_messages,
+            claim.lease.queue,
+            now,
+            self._limits_of,
+            trust=self._trust,
+            job_limits=self._job_limits,
+        )
         if claim.check_outcomes:
             self._drop_finished(parsed)
         if self._events:
@@ -92,6 +101,7 @@ class ClaimRunner:
                 if result.claimed.reply_channel is not None
             },
             executions=encode_executions(claim, all_results),
+            without_result=parsed.without_result,
             worker=self._worker,
         )
         self._report(

@@ -16,6 +16,7 @@ from headrace.connection.commands import execute
 from headrace.connection.connect import connect
 from headrace.connection.server_time import decode_server_time
 from headrace.wire.keys import Keys
+from headrace.wire.limits import JobLimits
 from headrace_worker.drift.recorder import DriftRecorder
 from headrace_worker.execution import pool_process
 from headrace_worker.execution.runner import ClaimRunner
@@ -102,6 +103,7 @@ class PoolChild:
                 ttl=settings.result_ttl,
                 events=self._events(app, client) if settings.events else None,
                 trust=self._trust,
+                job_limits=JobLimits(settings.max_job_bytes, settings.max_job_values),
                 listeners=[
                     ClaimLog(),
                     *sentry.listeners(),

@@ -89,4 +89,13 @@ def load_trust(settings: WorkerSettings) -> Trust | None:
     keys = JobKeys.parse(settings.job_keys)
     if keys is None and settings.require_signed_jobs:
         raise SettingError("HEADRACE_REQUIRE_SIGNED_JOBS needs HEADRACE_JOB_KEYS: without keys no job is accepted")
-    return Trust(keys=keys, required=settings.require_signed_jobs) if keys is not None else None
+    if keys is None:
+        return None
+    if settings.max_signature_age > settings.result_ttl:
+        raise SettingError(
+            f"HEADRACE_MAX_SIGNATURE_AGE is {settings.max_signature_age:,}, above HEADRACE_RESULT_TTL "
+            f"({settings.result_ttl:,}): a copy of a job could run again once its outcome is forgotten"
+        )
+    return Trust(
+        keys=keys, required=settings.require_signed_jobs, max_age=settings.max_signature_age or settings.result_ttl
+    )
