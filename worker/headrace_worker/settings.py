@@ -28,6 +28,9 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     max_signature_age: Annotated[int, msgspec.Meta(ge=0)] = 0
     #: Models to serve, by name, separated by commas; "" is all models of the store, also those added later.
     serve: str = ""
+    #: Maximum number of versions in the memory of a pool process that jobs name and no alias serves; the least
+    #: recently used are dropped.
+    versions_of_jobs: Annotated[int, msgspec.Meta(ge=1)] = 4
     #: Seconds a claim's lease lasts unless it is renewed: after that a lost worker's jobs run elsewhere.
     lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     #: Maximum number of jobs in a claim.

@@ -97,17 +97,26 @@ def _find_renamed(
 ) -> Iterator[tuple[Feature, Feature]]:
     """Find pairs that differ only in their names, if these are similar or the features have the same position."""
     candidates = list(added)
-    for before in removed:
+    old_positions = {feature.name: position for position, feature in enumerate(old)}
+    new_positions = {feature.name: position for position, feature in enumerate(new)}
+    compares_names = len(removed) * len(added) <= _MAX_COMPARED
+    for before in list(removed):  # the caller removes from it
         for after in candidates:
-            same_values = msgspec.structs.replace(after, name=before.name) == before
-            similarity = difflib.SequenceMatcher(a=before.name.lower(), b=after.name.lower()).ratio()
-            same_position = len(old) == len(new) and old.index(before) == new.index(after)
-            if same_values and (similarity >= _MIN_SIMILARITY or same_position):
+            if msgspec.structs.replace(after, name=before.name) != before:
+                continue
+            same_position = len(old) == len(new) and old_positions[before.name] == new_positions[after.name]
+            if same_position or (compares_names and _similarity(before, after) >= _MIN_SIMILARITY):
                 candidates.remove(after)
                 yield before, after
                 break
 
 
+def _similarity(before: Feature, after: Feature) -> float:
+    return difflib.SequenceMatcher(a=before.name.lower(), b=after.name.lower()).ratio()
+
+
+#: Most pairs of names that are compared; with more, a name must have kept its position.
+_MAX_COMPARED = 2_500
 #: Similarity of two names that may be the old and the new name of a feature: a ratio of difflib's.
 _MIN_SIMILARITY = 0.6
 

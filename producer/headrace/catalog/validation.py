@@ -2,8 +2,8 @@
 
 It runs in the producer before anything is enqueued, and in the worker, whose jobs may come from any Celery client.
 msgspec accepts valid instances in about a microsecond each. Only an instance that it refuses is coerced in Python:
-a value with an obvious meaning is replaced (NaN by a missing value, 3.0 by 3), and an error names everything else
-that does not fit. Errors name features, never values, as they end up in logs.
+a value with an obvious meaning is replaced (NaN by a missing value, 3.0 by 3), and an error names the first values
+that do not fit. Errors name features, never values, as they end up in logs.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
-from itertools import count
+from itertools import count, islice
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
 from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Kind, Named, Text
 from headrace.catalog.instance_types import InstanceTypes, instance_types
 from headrace.errors import InvalidInput
-from headrace.text import did_you_mean, nearest_name
+from headrace.text import nearest_name
 from headrace.wire.message import Instance
 
 #: Most problems that an error names.
@@ -103,14 +105,18 @@ def _coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list
     coerced: dict[str, Any] = {}
     expected = [feature.name for feature in features]
     names = set(expected)
-    extra = [name for name in instance if name not in names]
     missing = [name for name in expected if name not in instance]
-    for name in extra:
-        problems.append(
-            f"no feature {_abbreviate(name)} in the contract" + did_you_mean(str(name), missing or expected)
-        )
-    misspelt = {nearest_name(str(name), missing) for name in extra}
+    misspelt: set[str] = set()
+    # A problem more than an error names: it says that there are more.
+    for name in islice((name for name in instance if name not in names), _MAX_PROBLEMS + 1):
+        hint = ""
+        if len(problems) < _MAX_PROBLEMS and (nearest := nearest_name(str(name), missing or expected)):
+            misspelt.add(nearest)
+            hint = f"; did you mean {nearest!r}?"
+        problems.append(f"no feature {_abbreviate(name)} in the contract{hint}")
     for feature in features:
+        if len(problems) > _MAX_PROBLEMS:
+            break
         if feature.name in instance:
             coerced[feature.name], problem = _coerce_value(feature, instance[feature.name])
             if problem:
@@ -143,6 +149,7 @@ def _coerce_array(shape: Sequence[int], kind: Kind, nullable: bool, instance: An
 
 def _coerce_text(instance: Any) -> tuple[Any, list[str]]:
     """Check a string. Returns it and the problems that are left."""
+    instance = _read_typed(instance)
     if isinstance(instance, str):
         return instance, []
     return None, [f"must be a string, got {_describe_type(instance)}"]
@@ -156,16 +163,16 @@ def _coerce_value(feature: Feature, value: Any) -> tuple[Any, str | None]:
     for category in feature.categories:
         if category == coerced and isinstance(category, bool) == isinstance(coerced, bool):
             return category, None
-    names = [str(category) for category in feature.categories]
-    listing = ", ".join(names[:_MAX_CATEGORIES])
-    if len(names) > _MAX_CATEGORIES:
-        listing = f"{len(names)}, the first {listing}"
+    listing = ", ".join(str(category) for category in feature.categories[:_MAX_CATEGORIES])
+    if len(feature.categories) > _MAX_CATEGORIES:
+        listing = f"{len(feature.categories)}, the first {listing}"
     return None, f"has a category the model does not know; it knows {listing}"
 
 
 def _coerce_scalar(kind: Kind, nullable: bool, value: Any) -> tuple[Any, str | None]:
     if type(value).__module__ == "numpy" and hasattr(value, "item"):
         value = value.item()
+    value = _read_typed(value)
     if isinstance(value, Decimal):
         value = float(value)
     # pandas represents a missing value as NaN, NA or NaT, depending on the type of the column.
@@ -186,6 +193,23 @@ def _coerce_scalar(kind: Kind, nullable: bool, value: Any) -> tuple[Any, str | N
         case ("integer", float()) if value.is_integer():
             return int(value), None
     return None, f"must be {_EXPECTED[kind]}, got {_describe_type(value)}"
+
+
+def _read_typed(value: Any) -> Any:
+    """Return a value that kombu's JSON marks with its type, such as a date; other values are returned as they are.
+
+    Source: `kombu.utils.json`.
+    """
+    match value:
+        case {"__type__": "datetime" | "date" | "time" | "bytes", "__value__": str(text), **rest} if not rest:
+            return text
+        case {"__type__": "decimal", "__value__": str(text), **rest} if not rest:
+            with suppress(ArithmeticError):
+                return Decimal(text)
+        case {"__type__": "uuid", "__value__": {"hex": str(text)}, **rest} if not rest:
+            with suppress(ValueError):
+                return str(UUID(text))
+    return value
 
 
 _EXPECTED = {
@@ -217,5 +241,5 @@ def _describe_type(value: Any) -> str:
 
 
 def _abbreviate(name: Any) -> str:
-    text = repr(str(name))
+    text = repr(str(name)[:64])
     return text if len(text) <= 66 else text[:60] + "...'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import difflib
 import math
 import time
 from decimal import Decimal
@@ -269,3 +270,83 @@ def test_an_array_is_valid_if_its_values_are(kind: Kind, nullable: bool, length:
         assert not fits
     else:
         assert fits
+
+
+# --- the cost of an error ---
+
+
+@pytest.fixture
+def comparisons(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of names that each search for a similar name compares."""
+    counts: list[int] = []
+    original = difflib.get_close_matches
+
+    def get_close_matches(word: str, possibilities: list[str], **options: Any) -> list[str]:
+        counts.append(len(possibilities))
+        return original(word, possibilities, **options)
+
+    monkeypatch.setattr(difflib, "get_close_matches", get_close_matches)
+    return counts
+
+
+def test_only_the_first_five_problems_search_for_a_similar_name(comparisons: list[int]):
+    takes = named(**dict.fromkeys((f"feature_{number}" for number in range(1000)), "number"))
+    text = refuse(takes, *[{f"featur_{number}": 1 for number in range(10_000)}] * 20)
+    assert text.count("no feature") == 5
+    assert text.endswith("; ...")
+    assert len(comparisons) <= 5
+    assert max(comparisons) <= 64
+
+
+def test_the_listing_ends_inside_an_instance():
+    takes = named(**dict.fromkeys((f"f{number}" for number in range(1000)), "number"))
+    for instance in ({}, {f"f{number}": "Xyzzy" for number in range(1000)}, dict.fromkeys(range(1000), 1)):
+        text = refuse(takes, instance)
+        assert text.count("instance 0: ") == 5
+        assert text.endswith("; ...")
+
+
+def test_a_misspelt_feature_of_many_is_named_with_the_nearest_feature():
+    takes = named(
+        **dict.fromkeys((f"feature_{number}" for number in range(500)), "number"), monthly_charge="number"
+    )
+    assert "did you mean 'monthly_charge'?" in refuse(takes, {"montly_charge": 1})
+
+
+# --- values that kombu's JSON marks with their type ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "marker", "value", "read"),
+    [
+        ("string", "datetime", "2030-01-31T12:00:00+00:00", "2030-01-31T12:00:00+00:00"),
+        ("string", "date", "2030-01-31", "2030-01-31"),
+        ("category", "time", "12:00:00", "12:00:00"),
+        ("string", "bytes", "gold", "gold"),
+        ("string", "uuid", {"hex": "0197a3b2111172228333444455556666"}, "0197a3b2-1111-7222-8333-444455556666"),
+        ("number", "decimal", "12.50", 12.5),
+        ("integer", "decimal", "12", 12),
+    ],
+)
+def test_a_typed_value_of_kombu_is_read(kind: Kind, marker: str, value: Any, read: Any):
+    typed = {"__type__": marker, "__value__": value}
+    assert check_instances(named(plan=kind), [{"plan": typed}]) == [{"plan": read}]
+    assert check_instances(contract(Array(shape=(1,), kind=kind)), [[typed]]) == [[read]]
+    if kind == "string":
+        assert check_instances(contract(Text()), [typed]) == [read]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {"__type__": "decimal", "__value__": "twelve"},
+        {"__type__": "decimal", "__value__": 12},
+        {"__type__": "uuid", "__value__": {"hex": "12"}},
+        {"__type__": "base64", "__value__": "AAAA"},
+        {"__type__": "date", "__value__": "2030-01-31", "more": 1},
+        {"__type__": ["date"], "__value__": "2030-01-31"},
+    ],
+)
+def test_a_typed_value_that_cannot_be_read_is_an_object(typed: Any):
+    for kind in ("number", "string"):
+        assert "got an object" in refuse(named(plan=kind), {"plan": typed})

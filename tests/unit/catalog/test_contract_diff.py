@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import pytest
@@ -193,3 +194,14 @@ def test_a_value_that_is_no_longer_accepted_is_always_a_breaking_change(
 
     if passes(old) and not passes(new):
         assert has_breaking(compare_contracts(named(old), named(new)))
+
+
+def test_contracts_of_thousands_of_other_features_are_compared_without_comparing_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(difflib, "SequenceMatcher", None)
+    old, new = (
+        named(*(Feature(name=f"{prefix}_{number}", kind="number") for number in range(2000)))
+        for prefix in ("old", "new")
+    )
+    assert {change.subject for change in compare_contracts(old, new)} == {"feature renamed"}

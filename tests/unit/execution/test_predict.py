@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.wire.message import Job
-from headrace.wire.outcome import Expired, Outcome, Success
+from headrace.wire.outcome import Expired, Failure, Outcome, Success
 from headrace_worker.execution import predict
 from headrace_worker.execution.claimed_job import FailedRun, NotRunnableHere
 from headrace_worker.models.registry import Registry
@@ -178,3 +179,17 @@ def test_after_the_soft_time_limit_nothing_more_runs_and_finished_batches_keep_t
     assert isinstance(expired, Expired)
     assert summaries(results) == [[0] * MAX_INSTANCES, "SoftTimeLimitExceeded", "SoftTimeLimitExceeded"]
     assert calls == [MAX_INSTANCES, MAX_INSTANCES]
+
+
+def test_jobs_that_name_more_versions_than_fit_in_memory_wait_for_another_claim(tmp_path: Path):
+    store = Store(tmp_path / "models")
+    for _ in range(5):
+        hostile_models.add(store, max_batch_instances=MAX_INSTANCES)
+    registry = Registry(store, WorkerSettings(trust_pickle=True, versions_of_jobs=2))
+    assert not registry.preload()
+    named = ["5", "77", "1", "78", "2", "3", "1", None, "4", "5"]
+    values = run(registry, [job(str(index), version=version) for index, version in enumerate(named)])
+    kinds = ["failure" if isinstance(value, Failure) else type(value).__name__ for value in values]
+    expected = ["Success", "failure", "Success", "failure", "Success", "NotRunnableHere", "Success", "Success"]
+    assert kinds == [*expected, "NotRunnableHere", "Success"]
+    assert registry.loaded_versions("obedient") == ("1", "2", "5")

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from headrace.catalog.aliases import Alias, Aliases
 from headrace.errors import ModelError, UnknownModel
 from headrace_worker.models.loader import is_same_prediction, load
-from headrace_worker.models.registry import NotLoadedYet, Registry
+from headrace_worker.models.registry import NotLoadedYet, Registry, TooManyVersions
 from headrace_worker.packaging.package import package
 from headrace_worker.route import Route
 from headrace_worker.settings import WorkerSettings
@@ -294,3 +294,42 @@ def test_many_threads_load_a_version_once(store: Store) -> None:
         thread.join(timeout=30)
     assert len(served) == 8
     assert len(set(served)) == 1
+
+
+# --- versions that jobs name ---
+
+
+def test_versions_that_jobs_name_are_dropped_when_jobs_name_others(store: Store) -> None:
+    for _ in range(6):
+        _add(store)
+    registry = Registry(store, WorkerSettings(versions_of_jobs=2))
+    registry.serve(Aliases("churn", {"production": Alias(version="1"), "tested": Alias(version="2")}))
+    for version in ("3", "4", "1", "2", "3", "5"):
+        assert registry.get("churn", version).manifest.version == version
+    assert registry.loaded_versions("churn") == ("1", "2", "3", "5")  # 4 was not used since 3 was
+    registry.get("churn", "6")
+    registry.get("churn", "1")
+    registry.get("churn", "2")
+    assert registry.loaded_versions("churn") == ("1", "2", "5", "6")
+
+
+def test_a_version_that_an_alias_names_since_is_not_dropped(store: Store) -> None:
+    for _ in range(4):
+        _add(store)
+    registry = Registry(store, WorkerSettings(versions_of_jobs=1))
+    registry.serve(Aliases("churn", {"production": Alias(version="1")}))
+    registry.get("churn", "2")
+    registry.serve(Aliases("churn", {"production": Alias(version="2")}))
+    registry.get("churn", "3")
+    registry.get("churn", "4")
+    assert registry.loaded_versions("churn") == ("1", "2", "4")
+
+
+def test_a_claim_may_name_as_many_versions_as_fit_in_memory_besides_those_that_serve(store: Store) -> None:
+    for _ in range(2):
+        _add(store)
+    registry = Registry(store, WorkerSettings(versions_of_jobs=2))
+    registry.serve(Aliases("churn", {"production": Alias(version="1"), "tested": Alias(version="2")}))
+    registry.check_versions("churn", {"1", "2", "3", "4"})
+    with pytest.raises(TooManyVersions, match="HEADRACE_VERSIONS_OF_JOBS"):
+        registry.check_versions("churn", {"1", "3", "4", "5"})

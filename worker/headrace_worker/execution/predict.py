@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from headrace.catalog.aliases import is_version
+from headrace.errors import TransientError
+from headrace.wire.message import Job
 from headrace.wire.outcome import Outcome, Prediction, Success
 from headrace_worker.execution.batching import Batch, admit, form_batches
 from headrace_worker.execution.claimed_job import Admitted, ClaimedJob, FailedRun, JobResult, NotRunnableHere
@@ -50,10 +53,19 @@ def run(jobs: Sequence[ClaimedJob], registry: Registry, now: datetime) -> tuple[
     values: dict[int, Outcome | FailedRun | NotRunnableHere] = {}
     ready: list[Admitted] = []
     batch_runs: list[BatchRun] = []
+    #: The versions that the admitted jobs name.
+    versions: set[str] = set()
     for claimed in jobs:
+        version = claimed.job.version
+        is_first = version is not None and version not in versions
+        if is_first and (problem := _check_versions(registry, claimed.job, versions)):
+            values[id(claimed)] = problem
+            continue
         admitted = admit(claimed, registry, now)
         if isinstance(admitted, Admitted):
             ready.append(admitted)
+            if is_first:
+                versions.add(str(version))
         else:
             values[id(claimed)] = admitted
     try:
@@ -70,6 +82,16 @@ def run(jobs: Sequence[ClaimedJob], registry: Registry, now: datetime) -> tuple[
         for admitted in ready:
             values.setdefault(id(admitted.claimed), FailedRun(admitted, error))
     return _results(jobs, values, batch_runs), batch_runs
+
+
+def _check_versions(registry: Registry, job: Job, versions: set[str]) -> NotRunnableHere | None:
+    """Return the reason why a job waits for another claim: this one names as many versions as fit in memory."""
+    numbers = {version for version in (*versions, job.version) if version is not None and is_version(version)}
+    try:
+        registry.check_versions(job.model, numbers)
+    except TransientError as error:
+        return NotRunnableHere(error)
+    return None
 
 
 def _results(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -27,6 +27,10 @@ log = logging.getLogger("headrace.models")
 
 class NotLoadedYet(TransientError):
     """The worker's main process has the version or is loading it, and will soon replace this pool process."""
+
+
+class TooManyVersions(TransientError):
+    """The jobs of a claim name more versions than this process may have in memory for them."""
 
 
 def _no_former_version(_alias: str) -> str | None:
@@ -50,6 +54,8 @@ class Registry:
         #: Returns the versions of a model that each other worker has. Set in a pool process. Raises
         #: redis.RedisError.
         self.other_workers: Callable[[str], Sequence[tuple[str, ...]]] = lambda _model: ()
+        #: The versions that jobs named and no alias serves, by model and number, the least recently used first.
+        self._named_by_jobs: dict[tuple[str, str], None] = {}
         #: In a pool process: the last route of each model that the main process has sent.
         self._announced: dict[str, Route] = {}
 
@@ -65,10 +71,45 @@ class Registry:
         if number is None:  # the model has no route yet
             number = self.serve(Aliases(model)).resolve(version, job) or ""
         if loaded := self._loaded.get(model, {}).get(number):
+            if (model, number) in self._named_by_jobs:
+                self._named_by_jobs.pop((model, number), None)  # the most recently used is the last
+                self._named_by_jobs[model, number] = None
             return loaded
         if model in self._announced and number in self._announced[model].ready:
             raise NotLoadedYet(f"{model}@{number} is not in the memory of this process yet")
-        return self._load(model, number)
+        return self._load_for_job(model, number)
+
+    def check_versions(self, model: str, versions: Collection[str]) -> None:
+        """Check the versions that the jobs of one claim name: all are in memory until the claim ends.
+
+        Raises TooManyVersions.
+        """
+        limit = self._settings.versions_of_jobs
+        if len(versions) > limit and len(set(versions) - self._routed_versions(model)) > limit:
+            raise TooManyVersions(
+                f"other jobs of the claim name {limit} versions of {model}, as many as HEADRACE_VERSIONS_OF_JOBS"
+            )
+
+    def _load_for_job(self, model: str, version: str) -> LoadedModel:
+        """Load a version that a job names. The least recently used of such versions are dropped from memory."""
+        with self._lock:
+            loaded = self._load(model, version)
+            self._named_by_jobs[model, version] = None
+            for name, number in list(self._named_by_jobs):
+                if len(self._named_by_jobs) <= self._settings.versions_of_jobs:
+                    break
+                if (name, number) == (model, version):
+                    continue
+                self._named_by_jobs.pop((name, number), None)
+                if number not in self._routed_versions(name):
+                    self.drop(name, number)
+                    log.info("dropped %s@%s from memory: jobs named other versions since", name, number)
+            return loaded
+
+    def _routed_versions(self, model: str) -> set[str]:
+        """Return the versions of a model that aliases or the newest version serve."""
+        routes = (self._routes.get(model), self._announced.get(model))
+        return {version for route in routes if route is not None for version in route.versions}
 
     def is_runnable_elsewhere(self, model: str, version: str | None) -> bool:
         """Decide whether another worker has the version, or may know a model or alias that this one does not."""
@@ -156,6 +197,7 @@ class Registry:
             loaded_versions = self._loaded.get(model, {})
             remaining = {number: loaded for number, loaded in loaded_versions.items() if number != version}
             self._loaded[model] = remaining
+            self._named_by_jobs.pop((model, version), None)
             if route := self._routes.get(model):
                 self._routes[model] = msgspec.structs.replace(route, ready=tuple(remaining))
 
