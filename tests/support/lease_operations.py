@@ -13,7 +13,7 @@ from headrace.wire.keys import Keys
 from headrace.wire.outcome import Failure, Prediction, Success, encode_outcome
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, parse_lease
 from headrace_worker.transport.leases import Leases
-from headrace_worker.transport.publish_script import DeadLetterLimits
+from headrace_worker.transport.letter_scripts import DeadLetterLimits
 
 QUEUE = "predict.churn"
 #: When outcomes are published.
@@ -141,7 +141,7 @@ def every_operation(db: redis.Redis, keys: Keys, leases: Leases) -> Iterator[str
     yield "store_dead_letter"
     leases.store_dead_letter(*malformed(claim.queued_messages[0]), claim.lease)
     yield "trim_dead_letters"
-    assert Leases(db, keys, DeadLetterLimits(max_count=1, max_age_seconds=100)).trim_dead_letters() == 2
+    assert Leases(db, keys, DeadLetterLimits(max_count=1, max_age_seconds=100)).trim_dead_letters([QUEUE]) == 1
     yield "move_due"
     assert leases.move_due(QUEUE) == 1
     lease = claim_jobs(leases, "me/5", jobs=1).lease

@@ -80,6 +80,7 @@ def store_letter(
         pipe.hset(keys.dead, letter.id, letter.encode())
         pipe.hset(keys.dead_messages, letter.id, make_message(letter.id) if payload is None else payload)
         pipe.zadd(keys.dead_times, {letter.id: moment})
+        pipe.zadd(keys.dead_share(letter.queue, malformed=letter.is_malformed), {letter.id: moment})
         if with_outcome:
             failure = Failure(
                 job=letter.id,

@@ -45,7 +45,8 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     drain: Annotated[float, msgspec.Meta(ge=0, le=365 * 86_400)] = 25.0
     #: The check of Redis at start: log findings, refuse to start on a critical finding, or no check.
     redis_check: Literal["warn", "refuse", "off"] = "warn"
-    #: Maximum number of dead letters of all models, and seconds each is stored; the oldest are dropped first.
+    #: Maximum number of dead letters of the jobs of each model, and of the malformed messages of its queue, and
+    #: seconds each is stored; the oldest are dropped first.
     dead_letters_max: Annotated[int, msgspec.Meta(ge=1)] = 100_000
     dead_letters_ttl: Annotated[int, msgspec.Meta(ge=1)] = 30 * 86_400
     #: A canary is ended once it has run `canary_jobs` jobs and either its failure rate exceeds production's by

@@ -13,7 +13,7 @@ from headrace.catalog.contract import Contract
 from headrace.connection.commands import Command, Operation, Script, execute
 from headrace.errors import HeadraceError, UnknownModel
 from headrace.text import did_you_mean
-from headrace.wire.keys import Keys
+from headrace.wire.keys import Keys, is_model_name
 
 if TYPE_CHECKING:
     import redis
@@ -72,8 +72,8 @@ def read_model_names(keys: Keys) -> Command:
 
 
 def decode_model_names(reply: set[bytes] | list[bytes]) -> list[str]:
-    """Decode the reply to `read_model_names`: the names, sorted."""
-    return sorted(name.decode() for name in reply)
+    """Decode the reply to `read_model_names`: the names, sorted. A member that is no model's name is skipped."""
+    return sorted(name for name in (member.decode(errors="replace") for member in reply) if is_model_name(name))
 
 
 def list_models(keys: Keys) -> Operation[list[str]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from headrace.connection.commands import Argument, Command, Script
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.dead_letters.replay import PreparedReplay
 from headrace.results.publish import STATUS_FUNCTION
 from headrace.wire.dead_letter import DeadLetter
@@ -129,20 +130,35 @@ def count_command(keys: Keys) -> Command:
     return _COUNT([keys.dead_times, keys.dead_dropped])
 
 
-# KEYS: dead times, dead, dead messages. ARGV: id and moment of each letter. Returns a LetterResult for each.
+#: A Lua function: remove a letter, and the letter's member of its share.
+_REMOVE_FUNCTION = """
+local function remove_letter(dead, dead_messages, dead_times, share, id)
+  redis.call('HDEL', dead, id)
+  redis.call('HDEL', dead_messages, id)
+  redis.call('ZREM', dead_times, id)
+  redis.call('ZREM', share, id)
+end
+"""
+
+# KEYS: dead times, dead, dead messages; then the share of each letter. ARGV: id and moment of each letter.
+# Returns a LetterResult for each.
 _PURGE = Script(
     "purge_dead_letters",
-    """
+    CHECKED_FUNCTION
+    + _REMOVE_FUNCTION
+    + """
 local dead_times, dead, dead_messages = KEYS[1], KEYS[2], KEYS[3]
 local ALREADY_HANDLED, DONE = 0, 1
+checked('ZCARD', dead_times)
+checked('HLEN', dead)
+checked('HLEN', dead_messages)
+for i = 4, #KEYS do checked('ZCARD', KEYS[i]) end
 local results = {}
 for i = 1, #ARGV, 2 do
   local id, died_ms = ARGV[i], tonumber(ARGV[i + 1])
   local score = redis.call('ZSCORE', dead_times, id)
   if score and tonumber(score) == died_ms then
-    redis.call('HDEL', dead, id)
-    redis.call('HDEL', dead_messages, id)
-    redis.call('ZREM', dead_times, id)
+    remove_letter(dead, dead_messages, dead_times, KEYS[4 + (i - 1) / 2], id)
     results[#results + 1] = DONE
   else
     results[#results + 1] = ALREADY_HANDLED
@@ -156,28 +172,37 @@ return results
 
 def purge_command(keys: Keys, letters: Sequence[DeadLetter]) -> Command:
     """Return the command that removes letters. The reply is a list with a LetterResult for each letter."""
+    names = [keys.dead_times, keys.dead, keys.dead_messages]
     arguments: list[Argument] = []
     for letter in letters:
+        names.append(keys.dead_share(letter.queue, malformed=letter.is_malformed))
         arguments += (letter.id, letter.died_ms)
-    return _PURGE([keys.dead_times, keys.dead, keys.dead_messages], arguments)
+    return _PURGE(names, arguments)
 
 
-# KEYS: dead times, dead, dead messages; then result key, record and target list of each letter.
+# KEYS: dead times, dead, dead messages; then result key, record, target list and share of each letter.
 # ARGV: seconds to store a record; then id, moment, queued message and record (or '') of each letter.
 # Returns a LetterResult for each. The message is pushed before the letter is removed: an error between the two
-# leaves the letter. `PERSIST` and `HLEN` are there because a full Redis refuses a script whose first write needs
-# memory, and because a key of another type must fail before the first change.
+# leaves the letter. `PERSIST` changes nothing: a full Redis refuses a script whose first write needs memory.
 _REPLAY = Script(
     "replay_dead_letters",
-    STATUS_FUNCTION
+    CHECKED_FUNCTION
+    + STATUS_FUNCTION
+    + _REMOVE_FUNCTION
     + """
 local dead_times, dead, dead_messages, record_ttl = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local ALREADY_HANDLED, DONE, ID_IN_USE = 0, 1, 2
+checked('ZCARD', dead_times)
+checked('HLEN', dead)
+checked('HLEN', dead_messages)
+for i = 4, #KEYS, 4 do
+  checked('LLEN', KEYS[i + 2])
+  checked('ZCARD', KEYS[i + 3])
+end
 redis.call('PERSIST', dead_times)
-redis.call('HLEN', dead)
 local results = {}
-for i = 1, (#KEYS - 3) / 3 do
-  local result_key, record_key, target_list = KEYS[3 * i + 1], KEYS[3 * i + 2], KEYS[3 * i + 3]
+for i = 1, (#KEYS - 3) / 4 do
+  local result_key, record_key, target_list, share = KEYS[4 * i], KEYS[4 * i + 1], KEYS[4 * i + 2], KEYS[4 * i + 3]
   local id, died_ms, message, record = ARGV[4 * i - 2], tonumber(ARGV[4 * i - 1]), ARGV[4 * i], ARGV[4 * i + 1]
   local score = redis.call('ZSCORE', dead_times, id)
   if not score or tonumber(score) ~= died_ms or redis.call('HEXISTS', dead_messages, id) == 0 then
@@ -190,9 +215,7 @@ for i = 1, (#KEYS - 3) / 3 do
     if redis.call('EXPIRE', record_key, record_ttl) == 0 and record ~= '' then
       redis.call('SET', record_key, record, 'EX', record_ttl)
     end
-    redis.call('HDEL', dead, id)
-    redis.call('HDEL', dead_messages, id)
-    redis.call('ZREM', dead_times, id)
+    remove_letter(dead, dead_messages, dead_times, share, id)
     results[i] = DONE
   end
 end
@@ -211,7 +234,8 @@ def replay_command(keys: Keys, replays: Sequence[PreparedReplay], *, record_ttl:
     arguments: list[Argument] = [record_ttl]
     for replay in replays:
         letter = replay.letter
-        names += [keys.result(letter.id), keys.job(letter.id), _choose_list(keys, replay)]
+        names += [keys.result(letter.job), keys.job(letter.job), _choose_list(keys, replay)]
+        names.append(keys.dead_share(letter.queue, malformed=letter.is_malformed))
         arguments += (letter.id, letter.died_ms, replay.queued_message, replay.record)
     return _REPLAY(names, arguments)
 

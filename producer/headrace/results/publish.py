@@ -16,20 +16,24 @@ from headrace.wire.outcome import Cancelled, Outcome, decode_or_malformed, encod
 #: Seconds after a cancellation during which workers check whether a job was cancelled before they run it.
 _CANCELLED_SECONDS = 86_400
 
+#: Bytes of a stored result that a script decodes when the status is not first, which holds Redis for microseconds.
+_MAX_DECODED_BYTES = 4096
+
 #: A Lua function: return the status that a result key holds, nil if there is none. Headrace and Celery write the
-#: status first; JSON of another order is decoded.
+#: status first; JSON of another order is decoded if it is short. The cost has a bound, whatever is stored.
 STATUS_FUNCTION = """
 local function status_of(key)
   local head = redis.pcall('GETRANGE', key, 0, 63)
   if head == '' or type(head) ~= 'string' then return nil end  -- a key of another type holds no outcome
   local status = string.match(head, '^{%s*"status"%s*:%s*"(%u+)"')
   if not status then
-    local decoded, stored = pcall(cjson.decode, redis.call('GET', key))
+    -- A longer text is cut, and so is no JSON.
+    local decoded, stored = pcall(cjson.decode, redis.call('GETRANGE', key, 0, MAX_DECODED_BYTES))
     status = decoded and type(stored) == 'table' and stored.status or nil
   end
   return status
 end
-"""
+""".replace("MAX_DECODED_BYTES", str(_MAX_DECODED_BYTES))
 
 #: A Lua function, for this script and the worker's: store and announce an outcome. It returns 1 if this outcome
 #: is the first, else 0. A stored status that is not final (STARTED, RETRY, PENDING) is overwritten.

@@ -1,12 +1,13 @@
 """A dead letter: a job that failed for good, kept with its message and attempts until it is replayed or purged.
 
-It is stored under three keys, so that listing dead letters reads no messages:
+It is stored under three keys, so that listing dead letters reads no messages, and in a share (`Keys.dead_share`):
 
     headrace:dead            hash: letter id -> the letter as a line of JSON (`DeadLetter.encode`)
     headrace:dead:messages   hash: letter id -> the message, byte for byte, without the attempts before it
     headrace:dead:times      sorted set: letter id by the moment the job failed, the server's unix milliseconds
 
-The id of a letter is the id of its job. A malformed message has no job id: `malformed_letter_id` makes one.
+The id of a letter is the id of its job. If there is such a letter already, of an earlier job with the same id, the
+second letter is kept beside it as `<id>~2`. A malformed message has no job id: `malformed_letter_id` makes one.
 The line holds no value of an instance; only the message does.
 """
 
@@ -24,7 +25,10 @@ from headrace.wire.outcome import Reason
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A job that failed for good: what failed, where, for which reason, and after which attempts."""
 
+    #: Unique: the id of its job, or this id and `~2` for a second letter of the same id.
     id: str
+    #: The id of its job; of a malformed message, the id of the first letter.
+    job: str = ""
     #: None: the message is malformed, or its arguments name no model.
     model: str | None = None
     #: The version that ran, or else the version the job names.
@@ -48,6 +52,16 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     #: Text pairs of the submitter's own.
     metadata: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Take the id for that of the job, unless it is given."""
+        if not self.job:
+            msgspec.structs.force_setattr(self, "job", self.id)
+
+    @property
+    def is_malformed(self) -> bool:
+        """True if the message holds no job that could run."""
+        return self.reason == "malformed"
 
     def encode(self) -> bytes:
         """Return the letter as a line of JSON, without a newline."""
@@ -90,7 +104,7 @@ def decode_letter(letter_id: str, line: bytes, died_ms: int) -> DeadLetter:
     """Decode the letter in a line. A line that is no letter becomes a letter too, so that it can be purged."""
     try:
         letter = _LETTER.decode(line)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError, as DecodeError is
         letter = DeadLetter(
             id=letter_id,
             queue="",

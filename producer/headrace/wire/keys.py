@@ -33,12 +33,17 @@ def check_model_name(model: object) -> str:
 
     Raises InvalidInput otherwise.
     """
-    if not isinstance(model, str) or not _MODEL_NAME.fullmatch(model):
+    if not isinstance(model, str) or not is_model_name(model):
         raise InvalidInput(
             "a model's name is 1 to 64 letters, digits, '-' or '_', the first a letter or digit; "
             f"got {_abbreviate(model)}"
         )
     return model
+
+
+def is_model_name(text: str) -> bool:
+    """Decide whether a text is a valid name of a model."""
+    return _MODEL_NAME.fullmatch(text) is not None
 
 
 def split_version(model: Any, version: Any = None) -> tuple[Any, Any]:
@@ -191,6 +196,18 @@ class Keys(msgspec.Struct, frozen=True):
     def dead_times(self) -> str:
         """The key of the dead letters' times, a sorted set: letter id by unix milliseconds, the server's clock."""
         return f"{self.prefix}headrace:dead:times"
+
+    def dead_share(self, queue: str, *, malformed: bool) -> str:
+        """Return the key of the dead letters that share a limit, a sorted set as `dead_times`.
+
+        They are the jobs of a queue, or its malformed messages.
+        """
+        return f"{self.prefix}headrace:dead:{'malformed' if malformed else 'jobs'}:{queue}"
+
+    @property
+    def dead_trimmed(self) -> str:
+        """The key that a worker sets before it deletes old dead letters, so that the others need not."""
+        return f"{self.prefix}headrace:dead:trimmed"
 
     @property
     def dead_dropped(self) -> str:

@@ -216,3 +216,35 @@ def test_a_replay_that_fails_in_the_script_loses_nothing(client: Client, server:
         client.dead_letters.replay(ids=["a"])
     assert list_ids(client) == ["a"]
     assert client.job("a").status() == "failure"
+
+
+def store_second_letter(server: redis.Redis) -> None:
+    """Store two letters of jobs with the id `a`: of the second, the worker's script made the id `a~2`."""
+    store_letter(server, make_letter("a", error="KeyError"))
+    second = make_letter("a~2", job="a", error="ValueError")
+    store_letter(server, second, make_message("a", [{"age": 42}]), with_outcome=False)
+
+
+def test_a_second_letter_of_an_id_is_listed_shown_and_purged_by_its_own_id(client: Client, server: redis.Redis):
+    store_second_letter(server)
+    assert [(letter.id, letter.job, letter.error) for letter in client.dead_letters.list()] == [
+        ("a", "a", "KeyError"),
+        ("a~2", "a", "ValueError"),
+    ]
+    assert client.dead_letters.show("a~2").payload == make_message("a", [{"age": 42}])
+    assert client.dead_letters.purge(ids=["a"]) == BulkResult(done=1)
+    assert list_ids(client) == ["a~2"]
+    assert server.keys("headrace:dead:jobs:*") == [b"headrace:dead:jobs:predict.churn"]
+    assert client.dead_letters.purge(ids=["a~2"]) == BulkResult(done=1)
+    assert stored_ids(server) == NO_IDS
+    assert server.keys("headrace:dead*") == []
+
+
+def test_a_replay_of_a_second_letter_runs_its_job_under_the_id_of_the_job(client: Client, server: redis.Redis):
+    store_second_letter(server)
+    assert client.dead_letters.replay(ids=["a~2"]) == BulkResult(done=1)
+    assert not server.exists(Keys().result("a"))
+    assert client.job("a").status() == "queued"
+    # The first waits until the second has ended: its id has a job under way.
+    assert client.dead_letters.replay(ids=["a"]) == BulkResult(id_in_use=1)
+    assert list_ids(client) == ["a"]

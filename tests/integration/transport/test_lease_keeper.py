@@ -16,7 +16,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.lease_keeper import LeaseKeeper
-from headrace_worker.transport.publish_script import DeadLetterLimits
+from headrace_worker.transport.letter_scripts import DeadLetterLimits
 from tests.support.waiting import wait_until
 
 QUEUE = "predict.churn"
@@ -202,7 +202,7 @@ def test_dead_letters_that_are_too_old_are_dropped(redis_url: str, server: redis
     try:
         old = malformed_letter(b"\xff", ValueError(), queue=QUEUE, worker="w@host")
         keeper.commands.store_dead_letter(old, b"\xff", None)
-        server.zadd(KEYS.dead_times, {old.id: (time.time() - 61) * 1000})
+        server.zadd(KEYS.dead_share(QUEUE, malformed=True), {old.id: (time.time() - 61) * 1000})
         keeper.watch([QUEUE])
         wait_until(lambda: not server.exists(KEYS.dead, KEYS.dead_messages, KEYS.dead_times), 5)
         assert server.get(KEYS.dead_dropped) == b"1"

@@ -30,7 +30,7 @@ from headrace_worker.telemetry.claim_log import ClaimLog
 from headrace_worker.telemetry.events import Events
 from headrace_worker.transport.claims import Claim
 from headrace_worker.transport.leases import Leases
-from headrace_worker.transport.publish_script import DeadLetterLimits
+from headrace_worker.transport.letter_scripts import DeadLetterLimits
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -35,7 +35,7 @@ from headrace_worker.store.store import Store
 from headrace_worker.telemetry import sentry
 from headrace_worker.transport import ClaimingChannel, LeaseKeeper, make_keeper
 from headrace_worker.transport.claims import ClaimLimits
-from headrace_worker.transport.publish_script import DeadLetterLimits
+from headrace_worker.transport.letter_scripts import DeadLetterLimits
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -10,7 +10,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,13 +18,13 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from headrace.catalog.published import fetch_model_names
 from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import Command, Pipeline, execute, run
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
-from headrace.errors import InvalidInput
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
-from headrace.wire.keys import Keys, check_model_name, queue_name
+from headrace.wire.keys import Keys, queue_name
 from headrace_worker.telemetry.metrics import Metric, gauge_family
 from headrace_worker.transport.claims import parse_lease
 
@@ -115,7 +114,7 @@ class QueueCollector(Collector):
 
 
 def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
-    models = sorted(_model_names(execute(client, Pipeline((("SMEMBERS", keys.models),)))[0]))
+    models = fetch_model_names(client, keys)  # only the name of a model may become a label
     commands: list[tuple[Any, ...] | Command] = [
         READ_SERVER_TIME.args,
         ("ZCARD", keys.dead_times),
@@ -146,12 +145,6 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     family.add_metric((), int(dropped or 0))
     yield family
     yield from _versions(models, loaded, refused, now_ms)
-
-
-def _model_names(members: Sequence[bytes]) -> Iterator[str]:
-    for member in members:
-        with suppress(InvalidInput, UnicodeDecodeError):  # only the name of a model may become a label
-            yield check_model_name(member.decode())
 
 
 def _depths(depths: Sequence[QueueDepth]) -> Iterator[Family]:

@@ -24,7 +24,7 @@ from headrace.wire.attempts import LEASE_EXPIRED
 from headrace.wire.keys import Keys
 from headrace_worker.transport.claims import Claim, Lease
 from headrace_worker.transport.leases import Leases
-from headrace_worker.transport.publish_script import DeadLetterLimits
+from headrace_worker.transport.letter_scripts import DeadLetterLimits
 
 log = logging.getLogger("headrace.claims")
 
@@ -228,7 +228,7 @@ class LeaseKeeper:
                     self._sweep(commands)
                 if now >= trim_at:
                     trim_at = now + _TRIM_SECONDS
-                    commands.trim_dead_letters()
+                    commands.trim_all_dead_letters(self._queues)
                     self.on_swept()
                 self.on_reply()
                 has_failed = False

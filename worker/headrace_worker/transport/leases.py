@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import redis
 
+from headrace.catalog.published import fetch_model_names
 from headrace.connection.commands import Command, execute
-from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.keys import Keys
+from headrace.wire.keys import Keys, queue_name
 from headrace_worker.transport.claim_script import claim_command, decode_claim
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, parse_lease
 from headrace_worker.transport.lease_scripts import (
@@ -40,12 +40,15 @@ from headrace_worker.transport.lease_scripts import (
     requeue_command,
     requeue_isolated_command,
 )
+from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace_worker.transport.ordinary_message import mark_redelivered
-from headrace_worker.transport.publish_script import DeadLetterLimits, publish_command, trim_command
+from headrace_worker.transport.publish_script import publish_command
 
 log = logging.getLogger("headrace.claims")
 
 _DEFAULT_LIMITS = DeadLetterLimits()
+#: Seconds between two searches for old dead letters, and the queues and letters of one call of the script.
+_TRIM_SECONDS, _QUEUES_PER_TRIM, _LETTERS_PER_TRIM = 50.0, 100, 1000
 
 
 class Leases:
@@ -118,23 +121,36 @@ class Leases:
         if lease is not None:
             self.publish(lease, {}, ttl=1, dead_letters=[(letter, message)])
             return
-        keys, now_ms = self._keys, decode_server_time(self._run(READ_SERVER_TIME))
-        with self._client.pipeline() as pipe:
-            pipe.hset(keys.dead_messages, letter.id, message)
-            pipe.hset(keys.dead, letter.id, letter.encode())
-            pipe.zadd(keys.dead_times, {letter.id: now_ms})
-            pipe.execute()
+        self._run(store_command(self._keys, letter, message))
 
-    def trim_dead_letters(self, limit: int = 1000) -> int:
-        """Delete the oldest dead letters beyond the limits, at most `limit`. Returns their number."""
-        dropped = int(self._run(trim_command(self._keys, limits=self._limits, limit=limit)))
+    def trim_dead_letters(self, queues: Sequence[str], limit: int = _LETTERS_PER_TRIM) -> int:
+        """Delete the oldest dead letters of queues beyond the limits, at most `limit`. Returns their number."""
+        if not queues:
+            return 0
+        dropped = int(self._run(trim_command(self._keys, queues, limits=self._limits, limit=limit)))
         self._log_dropped(dropped)
         return dropped
+
+    def trim_all_dead_letters(self, queues: Iterable[str]) -> None:
+        """Delete the dead letters beyond the limits of these queues and of all models with a contract.
+
+        Of all workers, one does so every _TRIM_SECONDS: another call in this time does nothing.
+        """
+        if not self._client.zcard(self._keys.dead_times):
+            return
+        try:
+            if not self._client.set(self._keys.dead_trimmed, 1, nx=True, px=int(1000 * _TRIM_SECONDS)):
+                return
+        except redis.OutOfMemoryError:
+            pass  # then deleting letters is all the more important
+        names = sorted({*queues, *map(queue_name, fetch_model_names(self._client, self._keys))})
+        for first in range(0, len(names), _QUEUES_PER_TRIM):
+            self.trim_dead_letters(names[first : first + _QUEUES_PER_TRIM])
 
     def _log_dropped(self, letters: int) -> None:
         if letters:
             log.warning(
-                "dropped the %d oldest dead letters: more than %d, or older than %.0f days, are not kept",
+                "dropped the %d oldest dead letters: a queue keeps at most %d, for at most %.0f days",
                 letters,
                 self._limits.max_count,
                 self._limits.max_age_seconds / 86_400,

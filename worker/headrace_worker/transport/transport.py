@@ -10,9 +10,9 @@ from kombu.transport import redis as kombu_redis
 
 from headrace_worker.transport.channel import Channel, ClaimingChannel, SentinelChannel
 from headrace_worker.transport.lease_keeper import LeaseKeeper, silence_timeout
+from headrace_worker.transport.letter_scripts import DeadLetterLimits
 from headrace_worker.transport.notifications import POLL_SECONDS
 from headrace_worker.transport.poller import Poller
-from headrace_worker.transport.publish_script import DeadLetterLimits
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no types
