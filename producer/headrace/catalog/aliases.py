@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from headrace.connection.commands import Command, Script
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import InvalidInput, UnknownModel
 from headrace.wire.keys import Keys
 
@@ -32,10 +33,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 #: Call it by `move_alias`.
 _MOVE = Script(
     "move_alias",
-    """
+    CHECKED_FUNCTION
+    + """
 local aliases, history = KEYS[1], KEYS[2]
 local alias, before, after, change, history_length = unpack(ARGV)
-if (redis.call('HGET', aliases, alias) or '') ~= before then return 0 end
+if (checked('HGET', aliases, alias) or '') ~= before then return 0 end
+checked('LRANGE', history, 0, 0)
 local time = redis.call('TIME')
 local at_ms = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 if after == '' then

@@ -11,6 +11,7 @@ from headrace.catalog import aliases
 from headrace.catalog.aliases import Aliases, is_version
 from headrace.catalog.contract import Contract
 from headrace.connection.commands import Command, Operation, Script, execute
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import HeadraceError, UnknownModel
 from headrace.text import did_you_mean
 from headrace.wire.keys import Keys, is_model_name
@@ -21,25 +22,27 @@ if TYPE_CHECKING:
 # The newest version is the highest number, in whatever order workers publish.
 _PUBLISH = Script(
     "publish_contract",
-    """
+    CHECKED_FUNCTION
+    + """
 local contracts, models = KEYS[1], KEYS[2]
 local version, contract, model = unpack(ARGV)
+local latest = checked('HGET', contracts, 'latest')
+checked('SADD', models, model)  -- the first write, and it writes nothing if the key is of another type
 redis.call('HSET', contracts, version, contract)
-local latest = redis.call('HGET', contracts, 'latest')
 if not latest or (tonumber(version) or 0) >= (tonumber(latest) or 0) then
   redis.call('HSET', contracts, 'latest', version)
 end
-redis.call('SADD', models, model)
 return 1
 """,
 )
 
 _READ = Script(
     "read_contract",
-    """
+    CHECKED_FUNCTION
+    + """
 local contracts, version = KEYS[1], ARGV[1]
-if version == '' then version = redis.call('HGET', contracts, 'latest') end
-return version and redis.call('HGET', contracts, version)
+if version == '' then version = checked('HGET', contracts, 'latest') end
+return version and checked('HGET', contracts, version)
 """,
     flag="no-writes",
 )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from headrace.connection.commands import Argument, Command, Script
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.wire.keys import Keys
 
 #: Seconds for which a status is valid.
@@ -21,7 +22,8 @@ STATUS_TTL_SECONDS = 15.0
 #: Call it by `publish_status`. ARGV from the fourth on: a version and its entry for each version that is refused.
 _PUBLISH = Script(
     "report_worker",
-    """
+    CHECKED_FUNCTION
+    + """
 local loaded, refused = KEYS[1], KEYS[2]
 local worker, status, ttl_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
@@ -30,8 +32,7 @@ local function with_time(entry)
   return string.sub(entry, 1, -2) .. ',"at_ms":' .. string.format('%d', now_ms) .. '}'
 end
 -- Delete expired and unreadable entries of a hash, and those of one worker.
-local function prune(key, of_worker)
-  local pairs_ = redis.call('HGETALL', key)
+local function prune(key, pairs_, of_worker)
   for i = 1, #pairs_, 2 do
     local is_json, entry = pcall(cjson.decode, pairs_[i + 1])
     local at_ms = is_json and type(entry) == 'table' and tonumber(entry.at_ms)
@@ -40,8 +41,9 @@ local function prune(key, of_worker)
     end
   end
 end
-prune(loaded)
-prune(refused, worker)
+local all_loaded, all_refused = checked('HGETALL', loaded), checked('HGETALL', refused)
+prune(loaded, all_loaded)
+prune(refused, all_refused, worker)
 redis.call('HSET', loaded, worker, with_time(status))
 for i = 4, #ARGV, 2 do redis.call('HSET', refused, ARGV[i], with_time(ARGV[i + 1])) end
 local key_ttl_ms = math.max(1000, math.floor(ttl_ms) * 2)
@@ -54,10 +56,12 @@ return 1
 #: Call it by `withdraw_status`.
 _WITHDRAW = Script(
     "withdraw_worker",
-    """
+    CHECKED_FUNCTION
+    + """
 local loaded, refused, worker = KEYS[1], KEYS[2], ARGV[1]
+checked('HGET', loaded, worker)
+local pairs_ = checked('HGETALL', refused)
 redis.call('HDEL', loaded, worker)
-local pairs_ = redis.call('HGETALL', refused)
 for i = 1, #pairs_, 2 do
   local is_json, entry = pcall(cjson.decode, pairs_[i + 1])
   if not is_json or type(entry) ~= 'table' or entry.worker == worker then

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from headrace.connection.commands import Argument, Command, Operation, Pipeline, Script
 from headrace.connection.errors import translate_error
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.connection.server_info import ServerInfo, read_directives
 from headrace.connection.url import describe_server, parse_address
 from headrace.errors import NotDurable
@@ -33,10 +34,11 @@ _WAIT_FRACTION = 0.8
 
 _COUNT_RECORDS = Script(
     "count_records",
-    """
+    CHECKED_FUNCTION
+    + """
 local count, last_key, last_record = 0, nil, nil
 for _, key in ipairs(KEYS) do
-  local record = redis.call('GET', key)
+  local record = checked('GET', key)
   if record then count, last_key, last_record = count + 1, key, record end
 end
 if last_key then redis.call('SET', last_key, last_record, 'KEEPTTL') end

@@ -6,6 +6,7 @@ Models with neither canary nor shadow are not counted.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -151,7 +152,7 @@ def _compare(stats: VersionStats, expected: list[object], predictions: list[obje
     for production, shadow in zip(expected, predictions, strict=True):
         difference = max_difference(production, shadow)
         stats.compared += 1
-        stats.differing += difference is None or difference > TOLERANCE
-        if difference is not None:
+        stats.differing += difference is None or not difference <= TOLERANCE  # NaN differs too
+        if difference is not None and math.isfinite(difference):
             stats.difference_sum += difference
             stats.largest_difference = max(stats.largest_difference, difference)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.connection.commands import Command, Script
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.wire.keys import Keys
 
 #: Seconds the hash of a version is kept after the last job.
@@ -21,13 +22,31 @@ _TTL_SECONDS = 7 * 86_400
 _FIRST_SECONDS, _BUCKETS_PER_DOUBLING, _LAST_BUCKET = 1e-6, 4, 160
 
 #: KEYS: the hash. ARGV: seconds it is kept, the largest difference, then pairs of a field and the number to add.
+#: HINCRBYFLOAT refuses what is no finite number, so all numbers are checked before the first is added.
 _ADD = Script(
     "add_version_stats",
-    """
-for i = 3, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end
-local largest = tonumber(redis.call('HGET', KEYS[1], 'largest_difference') or '0')
-if tonumber(ARGV[2]) > largest then redis.call('HSET', KEYS[1], 'largest_difference', ARGV[2]) end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
+    CHECKED_FUNCTION
+    + """
+local key = KEYS[1]
+local stored = checked('HGETALL', key)
+local numbers = {}
+for i = 1, #stored, 2 do numbers[stored[i]] = stored[i + 1] end
+local function finite(text, field)
+  local number = string.find(text, '^%-?[%d.]+[eE]?[+-]?%d*$') and tonumber(text)
+  if not number or number - number ~= 0 then
+    error('WRONGTYPE ' .. field .. ' is no finite number (key ' .. key .. '); delete the key', 0)
+  end
+  return number
+end
+local largest = finite(numbers.largest_difference or '0', 'largest_difference')
+local is_larger = finite(ARGV[2], 'largest_difference') > largest
+for i = 3, #ARGV, 2 do
+  local field = ARGV[i]
+  finite(tostring(finite(numbers[field] or '0', field) + finite(ARGV[i + 1], field)), field)
+end
+for i = 3, #ARGV, 2 do redis.call('HINCRBYFLOAT', key, ARGV[i], ARGV[i + 1]) end
+if is_larger then redis.call('HSET', key, 'largest_difference', ARGV[2]) end
+redis.call('EXPIRE', key, ARGV[1])
 return 1
 """,
 )

@@ -1,0 +1,264 @@
+"""A case for each Lua script: the keys it needs, a call that changes something, and the kind of each key.
+
+A case stores a valid state and returns the command to run on it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+import redis
+
+import headrace
+import headrace_worker
+from headrace.catalog import aliases, published, workers
+from headrace.catalog.aliases import Alias
+from headrace.connection.commands import Command, execute
+from headrace.dead_letters import scripts as letters
+from headrace.dead_letters.replay import prepare_replay
+from headrace.inspection import job, locate, queues
+from headrace.results import publish
+from headrace.submit import durability
+from headrace.submit.enqueue import JobEncoder, enqueue_command
+from headrace.wire.dead_letter import attach_message
+from headrace.wire.keys import Keys
+from headrace.wire.message import Job, encode_instances
+from headrace.wire.outcome import Cancelled
+from headrace_worker.rollout import version_stats
+from headrace_worker.rollout.version_stats import VersionStats
+from headrace_worker.transport.claims import Lease
+from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
+from headrace_worker.transport.publish_script import publish_command
+from tests.support.answering_worker import CHURN
+from tests.support.lease_operations import NOW, QUEUE, failure, malformed, success
+from tests.support.stored_dead_letters import make_letter, make_message, store_letter
+
+KEYS = Keys()
+#: The type of a key; `any` for a key that is only deleted, expired or overwritten: another type does no harm.
+Kind = Literal["string", "list", "hash", "set", "zset", "any"]
+
+_LETTERS: tuple[Kind, ...] = ("hash", "hash", "zset", "string")
+LIMITS = DeadLetterLimits(max_count=1, max_age_seconds=1000)
+
+
+class Case(NamedTuple):
+    """A call of one script. `kinds` are those of its KEYS, in order."""
+
+    prepare: Callable[[redis.Redis], Command]
+    kinds: tuple[Kind, ...]
+
+
+def script_names() -> set[str]:
+    """Return the names of all scripts in the source of both distributions."""
+    return set(_iter_script_names())
+
+
+def _iter_script_names() -> Iterator[str]:
+    for package in (headrace, headrace_worker):
+        for path in Path(str(package.__file__)).parent.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Script":
+                    assert isinstance(node.args[0], ast.Constant), f"the name of a script in {path} is no literal"
+                    yield str(node.args[0].value)
+
+
+def name_of(command: Command) -> str:
+    """Return the name of the script that a command runs."""
+    assert command.script is not None
+    return command.script.function.removeprefix("headrace_").rpartition("_")[0]
+
+
+def keys_of(command: Command) -> tuple[str, ...]:
+    """Return the KEYS of a command that runs a script."""
+    count = command.args[2]
+    assert isinstance(count, int)
+    return tuple(str(key) for key in command.args[3 : 3 + count])
+
+
+def enqueue(names: list[str], message: bytes = b"m", limit: int = 100, priority: int = 0) -> Command:
+    """Return the command that enqueues jobs with these ids."""
+    encoder = JobEncoder(Job(id="", model="churn", instances=[None], priority=priority), None)
+    instances = encode_instances([{"age": 41}])
+    jobs = [msgspec.structs.replace(encoder.encode(name, instances), message=message) for name in names]
+    return enqueue_command(KEYS, encoder, jobs, queue_limit=limit, record_ttl=60, submitted_ms=None)
+
+
+def _prepare_enqueue(db: redis.Redis) -> Command:
+    execute(db, enqueue(["old"]))
+    db.lpush(KEYS.lists(QUEUE)[3], "x")
+    for source in (*KEYS.sources(QUEUE)[:1], *KEYS.sources(QUEUE)[5:]):
+        db.lpush(source, "x")
+    db.zadd(KEYS.delayed(QUEUE), {"x": 1})
+    return enqueue(["new-1", "old", "new-2"])
+
+
+def _prepare_publish_outcomes(db: redis.Redis) -> Command:
+    db.set(KEYS.job("a"), "record")
+    return publish.publish_command(KEYS, [Cancelled(job="a"), Cancelled(job="b")], ttl=60, now=NOW)
+
+
+def hold(db: redis.Redis, *messages: bytes, name: str = "me/1", expires_ms: int = 10**15) -> Lease:
+    """Store a lease with these messages, from the list of priority 0."""
+    lease = Lease(name=name, queue=QUEUE, origins=((1, len(messages)),))
+    db.zadd(KEYS.leases, {lease.member: expires_ms})
+    db.rpush(KEYS.lease(name), *messages)
+    return lease
+
+
+def _prepare_publish_claim(db: redis.Redis) -> Command:
+    lease = hold(db, b"a", b"b", b"c")
+    outcome, letter = failure("a")
+    store_letter(db, make_letter("older"))
+    db.set(KEYS.dead_dropped, 1)
+    for each in ("a", "b"):
+        db.set(KEYS.job(each), "record")
+    return publish_command(
+        KEYS,
+        lease,
+        {"a": outcome, "b": success("b")},
+        ttl=60,
+        clients={"a": "1" * 32, "b": "2" * 32},
+        dead_letters=[letter, malformed(b"\xff")],
+        delayed=[(1000, b"c")],
+        limits=LIMITS,
+    )
+
+
+def _prepare_store(db: redis.Redis) -> Command:
+    db.set(KEYS.dead_dropped, 1)
+    store_letter(db, make_letter("a"))
+    letter, message = malformed(b"\xff")
+    return store_command(KEYS, letter, message)
+
+
+def _prepare_trim(db: redis.Redis) -> Command:
+    db.set(KEYS.dead_dropped, 1)
+    for name in "abc":
+        store_letter(db, make_letter(name))
+    return trim_command(KEYS, [QUEUE], limits=LIMITS, limit=100)
+
+
+def _store_and_replay(db: redis.Redis) -> Command:
+    replays = []
+    for number, name in enumerate(("a", "b")):
+        letter = make_letter(name)
+        store_letter(db, letter, died_ms=1000)
+        stored = msgspec.structs.replace(letter, died_ms=1000)
+        message = make_message(name, priority=9 * number)
+        replay = prepare_replay(attach_message(stored, message), replayed_by="me", now_ms=2000, version=None)
+        replays.append(replay)
+    return letters.replay_command(KEYS, replays, record_ttl=60)
+
+
+def _prepare_purge(db: redis.Redis) -> Command:
+    stored = []
+    for name, queue in (("a", QUEUE), ("b", "predict.other")):
+        letter = make_letter(name, queue=queue)
+        store_letter(db, letter, died_ms=1000)
+        stored.append(msgspec.structs.replace(letter, died_ms=1000))
+    return letters.purge_command(KEYS, stored)
+
+
+def _after_letters(command: Command) -> Callable[[redis.Redis], Command]:
+    def prepare(db: redis.Redis) -> Command:
+        store_letter(db, make_letter("a"), died_ms=1000)
+        return command
+
+    return prepare
+
+
+def _prepare_move_alias(db: redis.Redis) -> Command:
+    former, latter = Alias(version="1"), Alias(version="2")
+    execute(db, aliases.move_alias(KEYS, "churn", "production", None, former, by="me", reason=""))
+    return aliases.move_alias(KEYS, "churn", "production", former, latter, by="me", reason="")
+
+
+def _prepare_publish_contract(db: redis.Redis) -> Command:
+    published.publish_contract(db, KEYS, CHURN)
+    newer = msgspec.structs.replace(CHURN, version="4", model="churn")
+    db.sadd(KEYS.models, "other")
+    return published._PUBLISH(
+        [KEYS.contracts("churn"), KEYS.models], [newer.version, msgspec.json.encode(newer), newer.model]
+    )
+
+
+def _prepare_read_contract(db: redis.Redis) -> Command:
+    published.publish_contract(db, KEYS, CHURN)
+    return published._READ([KEYS.contracts("churn")], [""])
+
+
+def _prepare_report(db: redis.Redis) -> Command:
+    execute(db, workers.publish_status(KEYS, "churn", "one", ["1"], {"3": "broken"}))
+    db.hset(KEYS.loaded("churn"), "gone", '{"at_ms":1}')
+    return workers.publish_status(KEYS, "churn", "two", ["2"], {"4": "broken"})
+
+
+def _prepare_withdraw(db: redis.Redis) -> Command:
+    for worker in ("one", "two"):
+        execute(db, workers.publish_status(KEYS, "churn", worker, ["1"], {worker: "broken"}))
+    return workers.withdraw_status(KEYS, "churn", "one")
+
+
+def _prepare_records(db: redis.Redis) -> Command:
+    db.mset({KEYS.job("a"): "a", KEYS.job("b"): "b"})
+    return durability._count_records_command([KEYS.job("a"), KEYS.job("b")])
+
+
+def _prepare_stats(db: redis.Redis) -> Command:
+    stats = VersionStats(succeeded=2, failed=1, largest_difference=0.5, difference_sum=0.5)
+    execute(db, version_stats.add_command(KEYS, "churn", "1", stats))
+    return version_stats.add_command(KEYS, "churn", "1", msgspec.structs.replace(stats, largest_difference=0.7))
+
+
+def _after_push(command: Command) -> Callable[[redis.Redis], Command]:
+    def prepare(db: redis.Redis) -> Command:
+        db.lpush(QUEUE, make_message("a"))
+        db.zadd(KEYS.delayed(QUEUE), {make_message("b"): 1})
+        return command
+
+    return prepare
+
+
+def _prepare_read_state(db: redis.Redis) -> Command:
+    db.mset({KEYS.job("a"): "a", KEYS.result("a"): "b"})
+    return job._READ_STATE([KEYS.result("a"), KEYS.job("a")])
+
+
+_SOURCES = len(KEYS.sources(QUEUE))
+
+#: By the name of the script.
+CASES: dict[str, Case] = {
+    "enqueue": Case(_prepare_enqueue, ("list",) * _SOURCES + ("zset",) + ("string",) * 3),
+    "publish_outcomes": Case(_prepare_publish_outcomes, ("any",) * 4),
+    "publish_claim": Case(
+        _prepare_publish_claim, ("zset", "any", "any", "any", "any", "any", "zset", "zset", "zset", *_LETTERS)
+    ),
+    "store_dead_letter": Case(_prepare_store, (*_LETTERS, "zset")),
+    "trim_dead_letters": Case(_prepare_trim, (*_LETTERS, "zset", "zset")),
+    "replay_dead_letters": Case(_store_and_replay, ("zset", "hash", "hash", *("any", "any", "list", "zset") * 2)),
+    "purge_dead_letters": Case(_prepare_purge, ("zset", "hash", "hash", "zset", "zset")),
+    "page_dead_letters": Case(_after_letters(letters.page_command(KEYS, "-inf", 10**15)), ("zset",)),
+    "read_dead_letters": Case(_after_letters(letters.letters_command(KEYS, ["a"])), ("zset", "hash")),
+    "read_dead_messages": Case(
+        _after_letters(letters.letters_with_messages_command(KEYS, ["a"])), ("zset", "hash", "hash")
+    ),
+    "count_dead_letters": Case(_after_letters(letters.count_command(KEYS)), ("zset", "string")),
+    "move_alias": Case(_prepare_move_alias, ("hash", "list")),
+    "publish_contract": Case(_prepare_publish_contract, ("hash", "set")),
+    "read_contract": Case(_prepare_read_contract, ("hash",)),
+    "report_worker": Case(_prepare_report, ("hash", "hash")),
+    "withdraw_worker": Case(_prepare_withdraw, ("hash", "hash")),
+    "count_records": Case(_prepare_records, ("string", "string")),
+    "add_version_stats": Case(_prepare_stats, ("hash",)),
+    "read_job_state": Case(_prepare_read_state, ("string", "string")),
+    "search_list": Case(_after_push(locate._SEARCH_LIST([QUEUE], ["a", "", 0, 10])), ("list",)),
+    "search_delayed": Case(
+        _after_push(locate._SEARCH_DELAYED([KEYS.delayed(QUEUE)], ["a", "-inf", 0, 10])), ("zset",)
+    ),
+    "count_jobs": Case(_after_push(queues.measure_command(KEYS, ["churn"])), ("list",) * _SOURCES + ("zset",)),
+    "read_next_jobs": Case(_after_push(queues.next_jobs_command(KEYS, ["churn"])), ("list",) * _SOURCES),
+}
