@@ -1,5 +1,6 @@
 """Celery workers that claim prediction jobs and run scikit-learn models: `celery -A headrace_worker worker`.
 
+notebook     `package`: a version of a fitted model in one call
 app          the Celery app: settings, steps and signals of the worker
 settings     the worker's settings: those of the client, and its own
 manifest     a version's manifest: digest, runtime, contract, limits, example
@@ -23,6 +24,10 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
+    if name == "package":
+        from headrace_worker.notebook import package
+
+        return package
     # Celery's `-A headrace_worker` looks for the app here. It is made on demand: importing another module of the
     # worker, for instance the model store, must not read settings or start Sentry.
     if name == "celery":

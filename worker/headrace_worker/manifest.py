@@ -40,6 +40,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024
     #: Seconds that the first job may wait for a fuller batch.
     max_batch_wait: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] = 0.0
+    #: True if each job is predicted in a call of its own, as a row's answer depends on the other rows of the call.
+    alone: bool = False
     #: The largest number of the model's claims that run at once in one worker; None for one in each pool process.
     max_claims: Annotated[int, msgspec.Meta(gt=0)] | None = None
     #: Attempts of a job that may end in a crash, an expired lease or a transient error before the job fails.
@@ -89,6 +91,16 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     milliseconds: dict[int, float] = {}
 
 
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """The comparison of a version with predictions that the original model gave, when the version was packaged."""
+
+    #: The source of these predictions, for people.
+    source: str
+    #: The number of rows compared, and the largest difference of two numbers.
+    compared: int
+    difference: float = 0.0
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The description of a version, stored beside its artifact as `manifest.json`."""
 
@@ -115,6 +127,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     #: The runtimes tried when the version was packaged, this one among them.
     trials: tuple[Trial, ...] = ()
     example: Example
+    #: The comparison with the original model; None if there was nothing to compare with.
+    proof: Proof | None = None
     #: The profile that drift is measured against; None if the version was packaged with too few rows.
     profile: Profile | None = None
 

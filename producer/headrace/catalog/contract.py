@@ -19,6 +19,9 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nullable: bool = False
     #: The values that a category may have; None: any value.
     categories: tuple[str | int | float | bool, ...] | None = None
+    #: The type of the column that the model was fitted on, as pandas names it: `int64`, `str`, `category`. The
+    #: worker builds the column with this type; producers need not know it. None: the usual type of the kind.
+    dtype: str | None = None
     #: True if its values are kept out of the prediction log.
     redact: bool = False
 
@@ -36,6 +39,8 @@ class Array(msgspec.Struct, frozen=True, kw_only=True, tag="array", omit_default
     shape: tuple[int, ...]
     kind: Kind = "number"
     nullable: bool = False
+    #: The type of the array that the model was fitted on, as numpy names it. None: the usual type of the kind.
+    dtype: str | None = None
     #: True if instances are kept out of the prediction log.
     redact: bool = False
 

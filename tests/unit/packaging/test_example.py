@@ -18,7 +18,7 @@ from headrace_worker.packaging.example import read_example
 def _read(folder: Path, name: str, content: str | bytes, estimator: Any = None) -> list[Any]:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_example(path, estimator or DummyClassifier().fit([[0], [1]], [0, 1]))
+    return read_example(path, estimator or DummyClassifier().fit([[0], [1]], [0, 1])).instances
 
 
 def test_csv_cells_get_the_type_of_their_column(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_json_and_json_lines_are_read_unchanged(tmp_path: Path) -> None:
         ("e.json", '{"a": 1}', "must be a list of instances"),
         ("e.json", "[]", "holds no instances"),
         ("e.jsonl", "{}\n{", "is not JSON"),
-        ("e.parquet", "PAR1", "must be a .csv, .json or .jsonl file"),
+        ("e.parquet", "PAR1", "is not a Parquet file that can be read"),
     ],
 )
 def test_a_malformed_example_is_refused(tmp_path: Path, name: str, content: Any, message: str) -> None:

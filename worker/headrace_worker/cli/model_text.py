@@ -34,6 +34,29 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     yield from _contract_lines(manifest.contract)
 
 
+def check_lines(manifest: Manifest, rows: int | None) -> Iterator[str]:
+    """Yield what was checked when the version was packaged, and what could not be.
+
+    `rows` is the number of rows that it was packaged with, if it is known.
+    """
+    stored, proof = len(manifest.example.instances), manifest.proof
+    if rows is not None and rows > stored:
+        yield f"the manifest keeps the first {stored} of {rows:,} rows as the example"
+    if proof is None:
+        yield (
+            "nothing was compared with the model's own predictions: give these with --expected, or the example as "
+            "Parquet"
+        )
+    else:
+        yield f"predicts as {proof.source}: {proof.compared:,} rows, largest difference {proof.difference:.2g}"
+    if manifest.limits.alone:
+        yield "each job is predicted in a call of its own (--alone)"
+    else:
+        yield "each row has the same predictions alone, together and in reversed order"
+    if manifest.profile is None:
+        yield "no profile, so drift is not measured: give 100 instances or more with --profile FILE"
+
+
 def _runs(limits: Limits) -> str:
     soft = f", interrupted after {limits.soft_time_limit:g} s" if limits.soft_time_limit else ""
     hard = f", killed after {limits.time_limit:g} s" if limits.time_limit else ""
@@ -46,10 +69,10 @@ def _contract_lines(contract: Contract) -> Iterator[str]:
         case Named(features=features):
             yield f"input: objects of {len(features)} named features"
             rows = [
-                (feature.name, feature.kind, _allowed(feature.nullable), _categories(feature))
+                (feature.name, feature.kind, feature.dtype or "", _allowed(feature.nullable), _categories(feature))
                 for feature in features
             ]
-            yield from _indented([("FEATURE", "KIND", "MISSING", "CATEGORIES"), *rows])
+            yield from _indented(_without_empty([("FEATURE", "KIND", "TYPE", "MISSING", "CATEGORIES"), *rows]))
         case Array(shape=shape, kind=kind, nullable=nullable):
             size = " x ".join(map(str, shape)) or "single"
             yield f"input: lists of {size} values, kind {kind}, missing values {_allowed(nullable)}"
@@ -64,6 +87,12 @@ def _contract_lines(contract: Contract) -> Iterator[str]:
 def _indented(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for line in format_table(rows):
         yield f"  {line}"
+
+
+def _without_empty(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the table without the columns that are empty below their title."""
+    used = [number for number in range(len(rows[0])) if any(row[number] for row in rows[1:])]
+    return [[row[number] for number in used] for row in rows]
 
 
 def _allowed(nullable: bool) -> str:

@@ -19,7 +19,7 @@ from headrace_worker.cli import (
     models_rollout,
     models_sign,
 )
-from headrace_worker.cli.model_text import manifest_lines
+from headrace_worker.cli.model_text import check_lines, manifest_lines
 from headrace_worker.cli.runtime_trials import trial_lines
 from headrace_worker.cli.store_options import open_store, store_option, worker_settings
 
@@ -58,7 +58,14 @@ for _command in (
 @click.argument("model", type=_Model(exists=True))
 @click.option("--name", required=True, help="Name of the model; its queue is predict.NAME.")
 @click.option(
-    "--example", type=_FILE, help="Instances: .csv, .json (a list) or .jsonl.  [the example of an MLflow folder]"
+    "--example",
+    type=_FILE,
+    help="Instances: .parquet, .csv, .json (a list) or .jsonl.  [the example of an MLflow folder]",
+)
+@click.option(
+    "--expected",
+    metavar="FILE|COLUMN",
+    help="The model's own predictions for the example: a file, or a column of it.",
 )
 @click.option("--method", help="Default method, such as predict_proba.  [predict, if the model has it]")
 @click.option("--contract", type=_FILE, help="JSON file; its `input` replaces the inferred input.")
@@ -83,6 +90,7 @@ for _command in (
     metavar="SECONDS",
     help="How long the first job waits for a fuller batch.  [0]",
 )
+@click.option("--alone", is_flag=True, help="Predict each job in a call of its own, never with other jobs.")
 @click.option("--max-claims", type=int, help="Maximum pool processes of a worker that run it at once.  [all]")
 @click.option("--max-attempts", type=int, help="Maximum runs of a job, when it crashes or can be retried.  [3]")
 @click.option("--retry-delay", type=float, metavar="SECONDS", help="Maximum delay of the first retry.  [1]")
@@ -107,6 +115,7 @@ def add(
     model: str,
     name: str,
     example: Path | None,
+    expected: str | None,
     method: str | None,
     contract: Path | None,
     trust_pickle: bool,
@@ -134,6 +143,7 @@ def add(
         model,
         name=name,
         example=example,
+        expected=Path(expected) if expected and Path(expected).is_file() else expected,
         method=method,
         contract=contract,
         runtime=runtime,
@@ -155,10 +165,8 @@ def add(
 
 def _print_notes(manifest: Manifest) -> None:
     click.echo(f"added {manifest.title}; check that the input above is correct", err=True)
-    if manifest.profile is None:
-        click.echo(
-            "no profile, so drift is not measured: give 100 instances or more with --profile FILE", err=True
-        )
+    for line in check_lines(manifest, None):
+        click.echo(line, err=True)
     if manifest.format == "joblib":
         click.echo(
             "stored as joblib, because skops does not support it: a worker loads it only with "
@@ -175,7 +183,9 @@ def _parse_limits(values: dict[str, float | tuple[str, ...] | None]) -> Limits:
     from headrace_worker.manifest import Limits
 
     try:
-        return msgspec.convert({name: value for name, value in values.items() if value not in {None, ()}}, Limits)
+        return msgspec.convert(
+            {name: value for name, value in values.items() if value not in {None, (), False}}, Limits
+        )
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         name = path.partition("[")[0].rstrip("`")

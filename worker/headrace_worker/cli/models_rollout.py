@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import socket
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +10,7 @@ import click
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
-from headrace_worker.cli.store_options import open_store, store_option, worker_settings
+from headrace_worker.cli.store_options import store_option, worker_settings
 
 if TYPE_CHECKING:
     from headrace_worker.rollout.promotion import Promoter, Promotion, RolloutStatus
@@ -39,31 +36,11 @@ _model = click.argument("model")
 _reason = click.option("--reason", metavar="TEXT", default="", help="A reason for the history.")
 
 
-@contextlib.contextmanager
-def open_promoter(store: str | None, url: str | None) -> Iterator[Promoter]:
+def open_promoter(store: str | None, url: str | None) -> AbstractContextManager[Promoter]:
     """Open a promoter on the store and the Redis of a command's options."""
-    from headrace.connection.connect import connect
-    from headrace.connection.errors import translate_errors
-    from headrace.wire.keys import Keys
-    from headrace_worker.rollout.promotion import Promoter
+    from headrace_worker.rollout.opening import open_promoter
 
-    settings = worker_settings(store, url)
-    with translate_errors(settings), connect(settings) as client:
-        yield Promoter(
-            client,
-            Keys(settings.key_prefix),
-            open_store(store),
-            by=_user(),
-            max_bytes=settings.max_model_bytes,
-        )
-
-
-def _user() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # the user of a container often has no name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
+    return open_promoter(worker_settings(store, url))
 
 
 @click.command()

@@ -81,6 +81,9 @@ def form_batches(admitted_jobs: Iterable[Admitted]) -> list[Batch]:
     open_: dict[tuple[int, str], list[Admitted]] = {}
     sizes: dict[tuple[int, str], int] = {}
     for admitted in admitted_jobs:
+        if admitted.model.manifest.limits.alone:
+            full.append(Batch(admitted.model, admitted.method, [admitted]))
+            continue
         key = (id(admitted.model), admitted.method)
         size = len(admitted.instances)
         if key in open_ and sizes[key] + size > admitted.model.manifest.limits.max_batch_instances:

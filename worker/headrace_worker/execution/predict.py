@@ -140,8 +140,9 @@ def _successes(batch: Batch, predictions: list[Any]) -> Iterator[tuple[Admitted,
 
 
 def _predict(batch: Batch) -> list[Any]:
-    """Return the predictions of a batch. A single job larger than a batch is predicted in slices."""
-    instances, batch_size = batch.instances, batch.model.manifest.limits.max_batch_instances
+    """Return the predictions of a batch. A single job larger than a batch is predicted in slices, if it may be."""
+    instances, limits = batch.instances, batch.model.manifest.limits
+    batch_size = len(instances) if limits.alone else limits.max_batch_instances
     predictions: list[Any] = []
     for start in range(0, len(instances), batch_size):
         predictions += batch.model.predict(batch.method, instances[start : start + batch_size])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
 
 import msgspec
 
@@ -14,10 +13,11 @@ from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.message import Instance
 from headrace_worker.manifest import Example, Manifest, installed_libraries
-from headrace_worker.packaging.infer import infer, to_instances
+from headrace_worker.packaging.infer import infer, order_features, to_instances
 from headrace_worker.packaging.infer_input import infer_input
 from headrace_worker.packaging.infer_methods import infer_methods, run_methods
 from headrace_worker.packaging.source import Source
+from headrace_worker.packaging.table import Table
 from headrace_worker.runtimes import InputSchema, find_runtime
 from headrace_worker.runtimes.estimator_tree import describe
 from headrace_worker.runtimes.python import PythonRuntime, create_model
@@ -27,25 +27,27 @@ _KEPT_INSTANCES = 32
 
 
 def draft_from_estimator(
-    source: Source, instances: Sequence[Any], input_schema: InputSchema | None, *, name: str, method: str | None
+    source: Source, table: Table, input_schema: InputSchema | None, *, name: str, method: str | None
 ) -> Manifest:
     """Draft the manifest of an estimator. `input_schema` replaces the inferred input. Raises ModelError."""
     estimator = source.estimator
-    converted = to_instances(estimator, instances)
-    contract = infer(estimator, converted, model=name, method=method, input_schema=input_schema)
+    converted = to_instances(estimator, table.instances)
+    typed = order_features(estimator, table.schema)
+    contract = infer(estimator, converted, model=name, method=method, typed=typed, input_schema=input_schema)
     example = fit_to_contract(contract, converted)[:_KEPT_INSTANCES]
     _, expected = infer_methods(estimator, contract.input, example, contract.method)
     return _draft(contract, describe(estimator), Example(instances=example, expected=expected))
 
 
 def draft_from_runtime(
-    source: Source, instances: Sequence[Any], input_schema: InputSchema | None, *, name: str, method: str | None
+    source: Source, table: Table, input_schema: InputSchema | None, *, name: str, method: str | None
 ) -> Manifest:
     """Draft the manifest of a model that only one runtime can execute. Its contract is inferred from the example.
 
     Raises ModelError.
     """
     assert source.data is not None  # noqa: S101  # only an estimator has no bytes
+    instances = table.instances
     if source.runtime == "python":
         model = PythonRuntime(create_model(source.factory, source.data))
         schema, title = input_schema or infer_input(None, instances), model.title

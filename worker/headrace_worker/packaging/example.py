@@ -1,4 +1,4 @@
-"""Read an example: the instances a version is packaged with, from CSV, JSON or JSON lines.
+"""Read an example: the instances a version is packaged with, from Parquet, CSV, JSON or JSON lines.
 
 CSV has no types. A column has the first type that all its cells can be read as: booleans, numbers, or else texts.
 If an encoder of the estimator knows the column's categories as texts, the cells stay texts, such as postcodes of
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import ModelError
+from headrace_worker.packaging.table import Table, read_parquet
 from headrace_worker.runtimes.estimator_tree import find_categories
 from headrace_worker.store.folder import read_capped
 
@@ -26,13 +27,18 @@ _MAX_BYTES = 64 * 1024 * 1024
 _JSON = msgspec.json.Decoder()
 
 
-def read_example(path: Path, estimator: Any) -> list[Any]:
+def read_example(path: Path, estimator: Any) -> Table:
     """Read the instances in a file. Raises ModelError, which says where it cannot be read."""
     title = f"the example {path.name}"
     data = read_capped(path, title, _MAX_BYTES)
     suffix = path.suffix.lower()
+    if suffix in {".parquet", ".pq"}:
+        table = read_parquet(data, title)
+        if not table.instances:
+            raise ModelError(f"{title} holds no instances; give it one or more")
+        return table
     if suffix not in {".csv", ".json", ".jsonl", ".ndjson"}:
-        raise ModelError(f"{title} must be a .csv, .json or .jsonl file")
+        raise ModelError(f"{title} must be a .parquet, .csv, .json or .jsonl file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -43,7 +49,7 @@ def read_example(path: Path, estimator: Any) -> list[Any]:
         instances = _from_json(text, title, lines=suffix != ".json")
     if not instances:
         raise ModelError(f"{title} holds no instances; give it one or more")
-    return instances
+    return Table(instances)
 
 
 def _from_json(text: str, title: str, *, lines: bool) -> list[Any]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.catalog.contract import Contract
+from headrace.catalog.contract import Array, Contract, Feature, Named
 from headrace.errors import ModelError
 from headrace.text import nearest_name
 from headrace.wire.message import Instance
+from headrace_worker.packaging.infer_dtypes import infer_dtypes
 from headrace_worker.packaging.infer_input import feature_names, infer_input, quote_names, widen_input
-from headrace_worker.packaging.infer_methods import infer_methods
+from headrace_worker.packaging.infer_methods import available_methods, infer_methods
 from headrace_worker.runtimes import InputSchema
 
 
@@ -25,13 +26,22 @@ def infer(
     *,
     model: str,
     method: str | None = None,
+    typed: InputSchema | None = None,
     input_schema: InputSchema | None = None,
 ) -> Contract:
-    """Infer the contract of a model that has no version yet. `input_schema` replaces the inferred input.
+    """Infer the contract of a model that has no version yet.
+
+    `typed` is the schema of a typed table, whose types are kept. `input_schema` replaces the inferred input.
 
     Raises ModelError if the estimator cannot predict the example.
     """
-    schema = input_schema or infer_input(estimator, instances)
+    schema = (
+        input_schema
+        or typed
+        or infer_dtypes(
+            estimator, infer_input(estimator, instances), instances, available_methods(estimator, method)
+        )
+    )
     outputs, expected = infer_methods(estimator, schema, instances, method)
     default = next(iter(outputs))
     if input_schema is None:
@@ -40,6 +50,19 @@ def infer(
         if infer_methods(estimator, widened, instances, default) == (outputs, expected):
             schema = widened
     return Contract(model=model, version="0", input=schema, methods=outputs)
+
+
+def order_features(estimator: Any, schema: InputSchema | None) -> InputSchema | None:
+    """Return a table's schema with the features in the estimator's order; its columns may have any order."""
+    names = feature_names(estimator)
+    if names is None or schema is None:
+        return schema
+    if isinstance(schema, Named):
+        by_name = {feature.name: feature for feature in schema.features}
+        return Named(features=tuple(by_name[name] for name in names))
+    # Rows of an array, for an estimator that was fitted on named columns.
+    kind, nullable = (schema.kind, schema.nullable) if isinstance(schema, Array) else ("string", False)
+    return Named(features=tuple(Feature(name=name, kind=kind, nullable=nullable) for name in names))
 
 
 def to_instances(estimator: Any, example: Sequence[Any]) -> list[Instance]:

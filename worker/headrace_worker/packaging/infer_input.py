@@ -31,7 +31,7 @@ def infer_input(estimator: Any, instances: Sequence[Any]) -> InputSchema:
     shape = _common_shape(list(instances), values)
     if shape is None:
         raise ModelError("the example's lists differ in length or depth; its instances must have one shape")
-    return Array(shape=shape[1:], kind=_infer_kind(values), nullable=None in values)
+    return Array(shape=shape[1:], kind=infer_kind(values), nullable=None in values)
 
 
 def widen_input(
@@ -42,18 +42,24 @@ def widen_input(
     Categories are closed where it fails on an unseen one.
     """
 
-    def passes(schema: InputSchema, trial_instances: Sequence[Instance]) -> bool:
+    def predict(schema: InputSchema, trial_instances: Sequence[Instance]) -> list[Any] | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                predictions = SklearnRuntime(estimator, schema).predict(method, trial_instances)
+                return SklearnRuntime(estimator, schema).predict(method, trial_instances)
         except Exception:  # noqa: BLE001  # an estimator may refuse a value with any error
-            return False
-        return not _has_null(predictions)
+            return None
+
+    def passes(schema: InputSchema, trial_instances: Sequence[Instance]) -> bool:
+        predictions = predict(schema, trial_instances)
+        return predictions is not None and not _has_null(predictions)
 
     match input_schema:
         case Named():
-            return _widen_named(estimator, input_schema, instances, passes)
+            expected = predict(input_schema, instances)
+            return _widen_named(
+                estimator, input_schema, instances, passes, lambda schema: predict(schema, instances) == expected
+            )
         case Array() if not input_schema.nullable and input_schema.kind == "number":
             widened = replace(input_schema, nullable=True)
             return widened if passes(widened, [_array_of_nulls(input_schema.shape)]) else input_schema
@@ -85,7 +91,7 @@ def _infer_named(estimator: Any, instances: Sequence[dict[str, Any]]) -> Named:
     features = []
     for name in names:
         values = [instance.get(name) for instance in instances]
-        kind = _infer_kind(values)
+        kind = infer_kind(values)
         if _has_only(categories.get(name, []), int) and _has_only(values, int):
             kind = "integer"
         elif _has_only(categories.get(name, []), str) and all(value is None for value in values):
@@ -94,7 +100,8 @@ def _infer_named(estimator: Any, instances: Sequence[dict[str, Any]]) -> Named:
     return Named(features=tuple(features))
 
 
-def _infer_kind(values: Sequence[Any]) -> Kind:
+def infer_kind(values: Sequence[Any]) -> Kind:
+    """Return the kind of feature that has these values; None is a missing value."""
     if _has_only(values, bool):
         return "boolean"
     if all(
@@ -115,6 +122,7 @@ def _widen_named(
     input_schema: Named,
     instances: Sequence[Any],
     passes: Callable[[InputSchema, Sequence[Instance]], bool],
+    keeps_predictions: Callable[[InputSchema], bool],
 ) -> Named:
     # Trials change one value of the instance with the fewest nulls, so that only the change decides.
     base = min(instances, key=lambda instance: sum(value is None for value in instance.values()))
@@ -123,12 +131,24 @@ def _widen_named(
     def accepts_null(trial_features: Sequence[Feature]) -> bool:
         names = dict.fromkeys(feature.name for feature in trial_features)
         widened = [replace(feature, nullable=True) if feature.name in names else feature for feature in features]
-        return passes(Named(features=tuple(widened)), [base | {name: None} for name in names])
+        schema = Named(features=tuple(widened))
+        # With a missing value, a column of integers becomes one of floats.
+        may_change = any(feature.kind == "integer" for feature in trial_features)
+        return passes(schema, [base | {name: None} for name in names]) and (
+            not may_change or keeps_predictions(schema)
+        )
 
     not_nullable = [feature for feature in features if not feature.nullable]
     nullable = {feature.name for feature in _select_passing(not_nullable, accepts_null)}
 
-    categories = find_categories(estimator, [feature.name for feature in features])
+    # A step before the encoder may have changed the column: texts that it made of numbers are no values of a job.
+    names = [feature.name for feature in features]
+    encoders = find_categories(estimator, names)
+    categories = {
+        feature.name: encoders[feature.name]
+        for feature in features
+        if feature.name in encoders and _may_hold(feature, encoders[feature.name])
+    }
     encoded = [feature for feature in features if _unseen_value(categories.get(feature.name)) is not None]
 
     def accepts_unseen(trial_features: Sequence[Feature]) -> bool:
@@ -158,6 +178,16 @@ def _select_passing(features: Sequence[Feature], passes: Callable[[Sequence[Feat
         return []
     middle = len(features) // 2
     return _select_passing(features[:middle], passes) + _select_passing(features[middle:], passes)
+
+
+def _may_hold(feature: Feature, categories: Sequence[Any]) -> bool:
+    """Decide whether a feature's values can be these categories, by their types."""
+    is_text = feature.kind == "string"
+    return feature.kind == "category" or all(
+        isinstance(category, str) == is_text
+        for category in categories
+        if category == category  # noqa: PLR0124  # NaN
+    )
 
 
 def _unseen_value(categories: list[Any] | None) -> Any:

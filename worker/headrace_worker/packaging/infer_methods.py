@@ -25,13 +25,8 @@ METHODS = (
 )
 
 
-def infer_methods(
-    estimator: Any, input_schema: InputSchema, instances: Sequence[Instance], default: str | None
-) -> tuple[dict[str, Output], dict[str, list[Any]]]:
-    """Run each method on the example. Return the outputs for the contract, and the predictions, by method.
-
-    Raises ModelError if the estimator has no method of METHODS, or the default method fails.
-    """
+def available_methods(estimator: Any, default: str | None) -> list[str]:
+    """Return the methods that the estimator has, the default one first. Raises ModelError if it has none."""
     available = [name for name in METHODS if callable(getattr(estimator, name, None))]
     if default is not None and default not in available:
         alternatives = f"it has {', '.join(available)}" if available else "it has none that predicts"
@@ -41,7 +36,17 @@ def infer_methods(
             f"{type(estimator).__name__} cannot predict for new instances: it has none of {', '.join(METHODS)}"
         )
     first = default or available[0]
-    methods = [first, *(name for name in available if name != first)]
+    return [first, *(name for name in available if name != first)]
+
+
+def infer_methods(
+    estimator: Any, input_schema: InputSchema, instances: Sequence[Instance], default: str | None
+) -> tuple[dict[str, Output], dict[str, list[Any]]]:
+    """Run each method on the example. Return the outputs for the contract, and the predictions, by method.
+
+    Raises ModelError if the estimator has no method of METHODS, or the default method fails.
+    """
+    methods = available_methods(estimator, default)
     runtime = SklearnRuntime(estimator, input_schema)
     return run_methods(runtime.predict, methods, instances, getattr(estimator, "classes_", None))
 

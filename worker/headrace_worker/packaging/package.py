@@ -1,7 +1,7 @@
 """Package a model: from a file and an example to a version in the store.
 
     read the model -> read the example -> draft the manifest -> dump -> load the dumped bytes -> run the example
-                   -> try runtimes -> store
+                   -> try runtimes -> compare with the original -> check that rows are independent -> store
 
 A stored version has passed every step that a worker takes to load it.
 """
@@ -20,6 +20,11 @@ from headrace.wire.keys import check_model_name
 from headrace_worker import runtimes
 from headrace_worker.manifest import Compiled, Format, Limits, Manifest, Trial
 from headrace_worker.models.loader import LoadedModel, verify_and_load
+from headrace_worker.packaging.checks import (
+    check_against_original,
+    check_rows_are_independent,
+    predict_with_original,
+)
 from headrace_worker.packaging.draft import (
     draft_from_estimator,
     draft_from_runtime,
@@ -27,8 +32,10 @@ from headrace_worker.packaging.draft import (
     runtime_libraries,
 )
 from headrace_worker.packaging.example import read_example
+from headrace_worker.packaging.expected import split_expected
 from headrace_worker.packaging.infer import to_instances
 from headrace_worker.packaging.source import Source, read_source
+from headrace_worker.packaging.table import Table
 from headrace_worker.packaging.trials import build_reference, choose_fastest, run_trial
 from headrace_worker.profile import MIN_ROWS, build_profile, select_rows
 from headrace_worker.runtimes import InputSchema
@@ -55,10 +62,11 @@ class _Version(NamedTuple):
 
 def package(
     store: Store,
-    model: str | Path,
+    model: Any,
     *,
     name: str,
-    example: Path | None = None,
+    example: Path | Table | None = None,
+    expected: Path | str | None = None,
     method: str | None = None,
     contract: Path | None = None,
     runtime: str = "sklearn",
@@ -70,32 +78,37 @@ def package(
 ) -> Manifest:
     """Add a model to the store as the next version of `name`, and return its manifest.
 
-    `model` is a file, an MLflow folder, or `module:factory` with the file `data` as its artifact. `example` is a
-    .csv, .json or .jsonl file of instances, which an MLflow folder may contain. `method` is the default method.
+    `model` is a fitted estimator, a file, an MLflow folder, or `module:factory` with the file `data` as its
+    artifact. `example` is a table, or a .parquet, .csv, .json or .jsonl file of instances, which an MLflow folder
+    may contain. `expected` holds the original's predictions for them: a file, or the name of a column of the
+    example. A typed table needs none: the estimator predicts it. `method` is the default method.
     `contract` is a JSON file whose `input` replaces the inferred one. `runtime` executes an estimator; `auto`
     finds the fastest. `sample` is a file of more instances, for the profile that drift is measured against.
     Raises InvalidInput and ModelError.
     """
     check_model_name(name)
     source = read_source(model, data=data, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    file = example or source.example
-    if file is None:
+    rows = example or source.example
+    if rows is None:
         raise ModelError(f"{source.title} comes without an example; give one with --example")
-    instances = read_example(file, source.estimator)
+    table, predictions = split_expected(
+        rows if isinstance(rows, Table) else read_example(rows, source.estimator), expected
+    )
     input_schema = _read_input_schema(contract) if contract else source.signature
     if source.runtime:
         if runtime not in {AUTO, "sklearn", source.runtime}:
             raise ModelError(f"{source.title} is executed by the runtime {source.runtime}, not by {runtime}")
-        manifest = draft_from_runtime(source, instances, input_schema, name=name, method=method)
+        manifest = draft_from_runtime(source, table, input_schema, name=name, method=method)
     else:
-        manifest = draft_from_estimator(source, instances, input_schema, name=name, method=method)
+        manifest = draft_from_estimator(source, table, input_schema, name=name, method=method)
     manifest = msgspec.structs.replace(manifest, limits=limits or Limits())
     version = _build_version(manifest, source, max_bytes=max_bytes, trust_pickle=trust_pickle)
     if runtime != "sklearn" and not source.runtime:
         version = _choose_runtime(
             version, source.estimator, runtime, max_bytes=max_bytes, trust_pickle=trust_pickle
         )
-    version = version._replace(manifest=_add_profile(version, source.estimator, instances, sample))
+    version = version._replace(manifest=_prove(version, source.estimator, table, predictions))
+    version = version._replace(manifest=_add_profile(version, source.estimator, table.instances, sample))
     compiled = version.compiled if version.manifest.compiled else None
     return store.add(version.manifest, version.artifact, compiled)
 
@@ -179,10 +192,26 @@ def _compile_version(
     return _Version(manifest, version.artifact, data, loaded)
 
 
+def _prove(version: _Version, estimator: Any, table: Table, predictions: list[Any] | None) -> Manifest:
+    """Return the manifest with the comparison with the original model. Raises ModelError where they differ."""
+    loaded, manifest = version.loaded, version.manifest
+    instances = fit_to_contract(loaded.contract, to_instances(estimator, table.instances))
+    if predictions is not None:
+        expected, source = {loaded.contract.method: predictions}, "the expected predictions"
+    elif estimator is not None and table.data is not None:
+        expected = predict_with_original(estimator, table.data, manifest.methods, len(instances))
+        source = "the model's own predictions for the table"
+    else:
+        expected, source = {}, ""
+    proof = check_against_original(loaded, instances, expected, source) if expected else None
+    check_rows_are_independent(loaded, manifest.example.instances)
+    return msgspec.structs.replace(manifest, proof=proof)
+
+
 def _add_profile(version: _Version, estimator: Any, example: Sequence[Any], sample: Path | None) -> Manifest:
     """Return the manifest with a profile of the sample, or of the example if that is large enough."""
     manifest, contract = version.manifest, version.loaded.contract
-    rows = read_example(sample, estimator) if sample else example
+    rows = read_example(sample, estimator).instances if sample else example
     if len(rows) < MIN_ROWS:
         if sample is None:
             return manifest

@@ -10,6 +10,7 @@ from sklearn.model_selection._search import BaseSearchCV
 
 from headrace.errors import ModelError
 from headrace_worker.manifest import Format
+from headrace_worker.packaging.infer_methods import METHODS
 from headrace_worker.packaging.mlflow import read_mlflow_model
 from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.python import is_factory
@@ -33,8 +34,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     example: Path | None = None
 
 
-def read_source(model: str | Path, *, data: Path | None, max_bytes: int, trust_pickle: bool) -> Source:
-    """Read a model: a path, or `module:factory`, whose artifact is the file `data`. Raises ModelError."""
+def read_source(model: Any, *, data: Path | None, max_bytes: int, trust_pickle: bool) -> Source:
+    """Read a model: an estimator, a path, or `module:factory`, whose artifact is the file `data`.
+
+    Raises ModelError.
+    """
+    if not isinstance(model, str | Path):
+        return _take_estimator(model)
     if isinstance(model, str) and not Path(model).exists() and is_factory(model):
         content = read_capped(data, data.name, max_bytes) if data else b""
         return Source(title=model, format="data", data=content, runtime="python", factory=model)
@@ -59,8 +65,20 @@ def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:
             "add --trust-pickle; better, save the model with skops (`skops.io.dump`)"
         )
     estimator = artifact.load(data, form, path.name, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    if isinstance(estimator, BaseSearchCV) and hasattr(estimator, "best_estimator_"):
-        # Only the best estimator predicts. The search itself need not be stored, or trusted.
-        return Source(title=path.name, format=form, data=None, estimator=estimator.best_estimator_)
-    stored = data if form == "skops" else None
-    return Source(title=path.name, format=form, data=stored, estimator=estimator)
+    best = _best_estimator(estimator)
+    stored = data if form == "skops" and best is estimator else None
+    return Source(title=path.name, format=form, data=stored, estimator=best)
+
+
+def _take_estimator(estimator: Any) -> Source:
+    if isinstance(estimator, type) or not any(callable(getattr(estimator, name, None)) for name in METHODS):
+        raise ModelError(
+            f"a {type(estimator).__name__} is no fitted model: it has none of the methods {', '.join(METHODS)}"
+        )
+    title = type(estimator).__name__
+    return Source(title=title, format="skops", data=None, estimator=_best_estimator(estimator))
+
+
+def _best_estimator(estimator: Any) -> Any:
+    """Return the best estimator of a search. Only that predicts: the search need not be stored, or trusted."""
+    return getattr(estimator, "best_estimator_", estimator) if isinstance(estimator, BaseSearchCV) else estimator

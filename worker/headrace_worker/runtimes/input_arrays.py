@@ -1,7 +1,7 @@
 """Convert instances to what estimators take: frames, arrays, or lists of texts.
 
-Frames and arrays are built by column, with the types that pandas uses for columns read from a file, because
-estimators were fitted on these: numbers are float64, texts are objects, and a missing value is NaN in both.
+Frames are built by column (`columns`), with the types that the estimator was fitted on. Where a contract names
+none, these are the usual types: numbers are float64, texts are objects, and a missing value is NaN in both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.pipeline import Pipeline
@@ -20,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from headrace.catalog.contract import Array, Feature, Named, Text
 from headrace.errors import InvalidInput
 from headrace_worker.runtimes import InputSchema
+from headrace_worker.runtimes.columns import make_column_builder, numpy_dtype, to_array
 from headrace_worker.runtimes.estimator_tree import iter_estimators
 
 #: Converts a batch of instances to an estimator's input.
@@ -32,9 +32,9 @@ def make_stacker(estimator: Any, input_schema: InputSchema) -> Stacker:
         case Named():
             return _make_named_stacker(estimator, input_schema)
         case Array():
-            dtype = _dtype(input_schema.kind, nullable=input_schema.nullable)
-            missing = _missing_value(estimator)
-            return lambda instances: to_array(instances, dtype, missing)
+            dtype, missing = numpy_dtype(input_schema), _missing_value(estimator)
+            is_exact = input_schema.dtype is not None
+            return lambda instances: to_array(instances, dtype, missing, is_exact=is_exact)
         case Text():
             return list
 
@@ -79,32 +79,48 @@ def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
             {name: instance[name] for name in names if instance[name] is not None} for instance in instances
         ]
     missing = _missing_value(estimator)
-    dtypes = [column_dtype(feature) for feature in input_schema.features]
+    common = _common_dtype(input_schema)
+    is_exact = any(feature.dtype is not None for feature in input_schema.features)
     pick = _make_picker(names)
+
+    def build_array(instances: Sequence[Mapping[str, Any]]) -> Any:
+        return to_array(list(map(pick, instances)), common, missing, is_exact=is_exact)
+
     # An estimator without either attribute may need the names or only their number; a frame has both.
     if hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_"):
-        common = np.float64 if all(dtype is not np.object_ for dtype in dtypes) else np.object_
-        return lambda instances: to_array(list(map(pick, instances)), common, missing)
+        return build_array
     index = pd.Index(names, dtype=object)
-    if all(dtype is np.float64 for dtype in dtypes):
-        return lambda instances: pd.DataFrame(
-            to_array(list(map(pick, instances)), np.float64, missing), columns=index
-        )
+    if all(numpy_dtype(feature) is common for feature in input_schema.features) and common is not np.object_:
+        return lambda instances: pd.DataFrame(build_array(instances), columns=index)
+    builders = [make_column_builder(feature, missing) for feature in input_schema.features]
 
     def build_frame(instances: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         columns = zip(*map(pick, instances), strict=True)
-        arrays = [to_array(column, dtype, missing) for column, dtype in zip(columns, dtypes, strict=True)]
-        # A Series of objects stays one. pandas would convert a bare array of texts to its own string type, whose
-        # missing value is not the one the estimator may have been fitted with.
-        series = {
-            number: pd.Series(array, dtype=object) if array.dtype == object else array
-            for number, array in enumerate(arrays)
+        arrays = {
+            number: build(column) for number, (build, column) in enumerate(zip(builders, columns, strict=True))
         }
-        frame = pd.DataFrame(series, copy=False)
+        frame = pd.DataFrame(arrays, copy=False)
         frame.columns = index
         return frame
 
     return build_frame
+
+
+def has_plain_numbers(input_schema: Named) -> bool:
+    """Decide whether an array of these features equals the array that scikit-learn makes of their frame."""
+    return all(numpy_dtype(feature) in _PLAIN_NUMBERS for feature in input_schema.features)
+
+
+#: Types that numpy and pandas combine alike.
+_PLAIN_NUMBERS = {np.float64, np.float32, np.int64, np.int32}
+
+
+def _common_dtype(input_schema: Named) -> Any:
+    """Return the type of an array that holds all features."""
+    dtypes = [numpy_dtype(feature) for feature in input_schema.features]
+    if has_plain_numbers(input_schema):
+        return np.result_type(*dtypes).type
+    return np.float64 if all(dtype not in {None, np.object_} for dtype in dtypes) else np.object_
 
 
 def _make_picker(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
@@ -113,46 +129,6 @@ def _make_picker(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
         (name,) = names
         return lambda instance: (instance[name],)
     return itemgetter(*names)
-
-
-def to_array(values: Sequence[Any], dtype: Any, missing: float | None) -> npt.NDArray[Any]:
-    """Convert values to an array. None becomes NaN among numbers, and `missing` among objects."""
-    if dtype is np.object_:
-        array = np.array(values, dtype=object)
-        if missing is not None:
-            array[np.equal(array, None)] = missing  # type: ignore[call-overload]  # None is an object too
-        return array
-    try:
-        return np.array(values, dtype=dtype)
-    except OverflowError:
-        # JSON has integers of any size, arrays do not.
-        try:
-            return np.array(values, dtype=np.float64)
-        except OverflowError:
-            raise InvalidInput("a number is too large for a 64-bit float") from None
-
-
-def column_dtype(feature: Feature) -> Any:
-    """Return the type of the column for a feature."""
-    if feature.kind == "category" and feature.categories:
-        kinds = {type(category) for category in feature.categories}
-        if kinds == {bool}:
-            return _dtype("boolean", nullable=feature.nullable)
-        if kinds <= {int, float}:
-            return _dtype("integer" if kinds == {int} else "number", nullable=feature.nullable)
-    return _dtype(feature.kind, nullable=feature.nullable)
-
-
-def _dtype(kind: str, *, nullable: bool) -> Any:
-    match kind:
-        case "number":
-            return np.float64
-        case "integer":
-            return np.float64 if nullable else np.int64
-        case "boolean":
-            return np.object_ if nullable else np.bool_
-        case _:
-            return np.object_
 
 
 def _missing_value(estimator: Any) -> float | None:

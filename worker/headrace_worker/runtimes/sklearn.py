@@ -15,7 +15,7 @@ from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import iter_estimators
 from headrace_worker.runtimes.forest import build_fast_methods
-from headrace_worker.runtimes.input_arrays import column_dtype, make_stacker
+from headrace_worker.runtimes.input_arrays import has_plain_numbers, make_stacker
 from headrace_worker.runtimes.predictions import to_predictions
 
 
@@ -67,7 +67,7 @@ def _accepts_array(estimator: Any, input_schema: Named) -> bool:
     They do if all features are numbers, and each inner estimator is scikit-learn's own and selects columns by
     position: such an estimator first converts a frame to an array.
     """
-    if not all(column_dtype(feature) is np.float64 for feature in input_schema.features):
+    if not has_plain_numbers(input_schema):
         return False
     if not hasattr(estimator, "n_features_in_") or estimator.n_features_in_ != len(input_schema.features):
         return False
