@@ -97,11 +97,16 @@ def test_every_limit_is_an_option(run: Run, penguins: Path) -> None:
         "soft_time_limit": 2.5,
         "time_limit": 4.0,
         "max_claims": 2,
+        "alone": True,
     }
     options: list[object] = []
     for name, value in limits.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            options.append(option)
+            continue
         for item in value if isinstance(value, list) else [value]:
-            options += [f"--{name.replace('_', '-')}", item]
+            options += [option, item]
     assert json.loads(_add(run, penguins, *options, "--json").stdout)["limits"] == limits
     assert set(limits) == {field.name for field in msgspec.structs.fields(Limits)}
     expected = (

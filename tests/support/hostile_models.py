@@ -79,7 +79,9 @@ def instance(do: str = "predict", *, secret: str = "none", size: float = 1.0) ->
     return {"do": do, "secret": secret, "size": size}
 
 
-def add(store: Store, name: str = "obedient", *, max_batch_instances: int = 1024, ballast: int = 0) -> Manifest:
+def add(
+    store: Store, name: str = "obedient", *, max_batch_instances: int = 1024, alone: bool = False, ballast: int = 0
+) -> Manifest:
     """Package the model into a store. `ballast` is the memory it takes, in bytes."""
     rows = pd.DataFrame([instance(secret="a"), instance("predict well", secret="b", size=2.5)])
     folder = store.path.parent
@@ -88,5 +90,5 @@ def add(store: Store, name: str = "obedient", *, max_batch_instances: int = 1024
     model.ballast_ = np.ones(ballast, dtype=np.uint8)
     joblib.dump(model, file)
     rows.to_csv(example, index=False)
-    limits = Limits(max_batch_instances=max_batch_instances)
+    limits = Limits(max_batch_instances=max_batch_instances, alone=alone)
     return package(store, file, name=name, example=example, trust_pickle=True, limits=limits)

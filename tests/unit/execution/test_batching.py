@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +65,13 @@ def test_versions_and_models_have_batches_of_their_own(registry: Registry):
 
 def test_a_job_larger_than_a_batch_has_a_batch_of_its_own(registry: Registry):
     assert batched_ids(registry, [job("a"), job("b", count=MAX_INSTANCES * 3), job("c")]) == [["a"], ["b"], ["c"]]
+
+
+def test_each_job_of_a_model_that_predicts_jobs_alone_is_a_batch(tmp_path: Path):
+    store = Store(tmp_path)
+    hostile_models.add(store, alone=True, max_batch_instances=MAX_INSTANCES)
+    registry = Registry(store, WorkerSettings(trust_pickle=True))
+    assert batched_ids(registry, [job("a"), job("b"), job("c", count=MAX_INSTANCES * 3)]) == [["a"], ["b"], ["c"]]
 
 
 def test_two_jobs_of_one_id_are_two_jobs(registry: Registry):

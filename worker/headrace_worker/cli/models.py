@@ -184,7 +184,8 @@ def _parse_limits(values: dict[str, float | tuple[str, ...] | None]) -> Limits:
 
     try:
         return msgspec.convert(
-            {name: value for name, value in values.items() if value not in {None, (), False}}, Limits
+            {name: value for name, value in values.items() if value not in {None, ()} and value is not False},
+            Limits,
         )
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
