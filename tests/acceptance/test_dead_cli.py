@@ -213,7 +213,7 @@ def test_a_replay_to_another_version_and_at_a_rate(url, server):
     started = time.monotonic()
     assert headrace("dead", "replay", "--all", "--yes", "--version", "3", "--rate", "10").returncode == 0
     assert time.monotonic() - started > 0.4
-    body = json.loads(decode_queued_message(server.lindex("predict.churn", 0))[1])["body"]
+    body = json.loads(decode_queued_message(server.lindex("headrace:retried:predict.churn", 0))[1])["body"]
     assert json.loads(base64.b64decode(body))[1] == {"version": "3"}
 
 
@@ -305,7 +305,7 @@ def test_a_slow_replay_shows_its_progress_and_can_be_stopped(url, server):
     assert terminal.process.wait(20) == 130
     remaining = server.zcard(Keys().dead_times)
     assert 0 < remaining < 100
-    assert server.llen("predict.churn") == 100 - remaining
+    assert server.llen("headrace:retried:predict.churn") == 100 - remaining
 
 
 # --- export ----------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class AnsweringWorker:
         self._url = url
         self._answer = answer
         self._keys = keys or Keys()
-        self._lists = list(self._keys.lists(queue_name(model)))
+        self._lists = list(self._keys.sources(queue_name(model)))
         self._ttl = ttl
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)

@@ -105,7 +105,7 @@ def every_operation(db: redis.Redis, keys: Keys, leases: Leases) -> Iterator[str
     empty, parked = park_lease(leases, "me/empty"), park_lease(leases)
     push(db, keys, *(b"%d" % number for number in range(6)))
     move_under(db, keys, parked)
-    db.zadd(keys.delayed(QUEUE), {b"due": 1})
+    db.zadd(keys.delayed(QUEUE), {b"1due": 1})
     yield "requeue_isolated of an empty lease"
     for _ in range(2):
         expire_leases(db, keys)
@@ -123,7 +123,7 @@ def every_operation(db: redis.Redis, keys: Keys, leases: Leases) -> Iterator[str
     yield "publish"
     outcome, letter = failure("0")
     letters = [letter, malformed(b"1" * 5000)]
-    delayed = [(10**12, b"later" * 1000)]
+    delayed = [(10**12, b"1" + b"later" * 1000)]
     assert leases.publish(lease, {"0": outcome}, ttl=10, dead_letters=letters, delayed=delayed) == [True]
     assert len(stored_messages(db, keys)) == 2
     assert db.zcard(keys.delayed(QUEUE)) == 2

@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.errors import InvalidInput, SettingError
 from headrace.submit.enqueue import JobEncoder
-from headrace.wire.attempts import REPLAY, Attempt, encode_queued_message, must_run_alone
+from headrace.wire.attempts import REPLAY, Attempt, encode_queued_message, select_source
 from headrace.wire.dead_letter import DeadLetterWithMessage
 from headrace.wire.keys import model_name
 from headrace.wire.message import Job, describe_job, encode_instances, encode_message
@@ -24,10 +24,8 @@ class PreparedReplay(msgspec.Struct, frozen=True, kw_only=True):
     """A letter ready to be put back on its queue."""
 
     letter: DeadLetterWithMessage
-    #: The priority in its message, as any Celery client may have written it.
-    priority: int
-    #: True for a job that must run with no other job.
-    isolated: bool
+    #: The list that it goes to, an index in `Keys.sources`.
+    source: int
     queued_message: bytes
     #: The record of the job, in case the stored one has expired; empty where its arguments are not a job's.
     record: bytes
@@ -67,8 +65,7 @@ def prepare_replay(
     history = (*letter.attempts, Attempt(cause=REPLAY, owner=replayed_by, at_ms=now_ms, claim_size=0))
     return PreparedReplay(
         letter=letter,
-        priority=parsed.priority,
-        isolated=must_run_alone(history),
+        source=select_source(history, parsed.priority),
         queued_message=encode_queued_message(history, message),
         record=record,
     )

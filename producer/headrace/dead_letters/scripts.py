@@ -13,7 +13,7 @@ from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.dead_letters.replay import PreparedReplay
 from headrace.results.publish import STATUS_FUNCTION
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.keys import PRIORITY_STEPS, Keys, priority_index
+from headrace.wire.keys import Keys
 
 #: Letters that one call of a script reads, replays or purges.
 LETTERS_PER_CALL = 200
@@ -234,16 +234,7 @@ def replay_command(keys: Keys, replays: Sequence[PreparedReplay], *, record_ttl:
     arguments: list[Argument] = [record_ttl]
     for replay in replays:
         letter = replay.letter
-        names += [keys.result(letter.job), keys.job(letter.job), _choose_list(keys, replay)]
+        names += [keys.result(letter.job), keys.job(letter.job), keys.sources(letter.queue)[replay.source]]
         names.append(keys.dead_share(letter.queue, malformed=letter.is_malformed))
         arguments += (letter.id, letter.died_ms, replay.queued_message, replay.record)
     return _REPLAY(names, arguments)
-
-
-def _choose_list(keys: Keys, replay: PreparedReplay) -> str:
-    queue = replay.letter.queue
-    if replay.isolated:
-        return keys.isolated(queue)
-    # Another Celery client may have written any number.
-    priority = min(max(replay.priority, PRIORITY_STEPS[0]), PRIORITY_STEPS[-1])
-    return keys.lists(queue)[priority_index(priority)]

@@ -14,8 +14,15 @@ import msgspec
 from redis.exceptions import NoPermissionError, ResponseError
 
 from headrace.connection.commands import Command, Operation, Script
-from headrace.wire.attempts import Attempt, decode_queued_message
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.attempts import MAX_HISTORY_BYTES, Attempt, decode_delayed, decode_queued_message
+from headrace.wire.keys import (
+    CLAIM_ORDER,
+    FIRST_SOURCE,
+    ISOLATED_SOURCE,
+    Keys,
+    holds_histories,
+    queue_name,
+)
 from headrace.wire.message import submission_time
 
 #: Jobs that one script call searches, so that it blocks Redis for 1 to 2 ms; and calls for one list.
@@ -44,20 +51,21 @@ class JobLocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Lua functions. `contains_job`: whether a queued message is the job's; its body is base64, or has its quotes
-# escaped, so that an id in an instance does not match. `history`: the attempts in front of the message.
+# escaped, so that an id in an instance does not match. `head`: the bytes that hold the history of a message, if it
+# may have one; `first` is the number of its first byte. Python parses them.
 _LUA_FUNCTIONS = """
 local function contains_job(message, id)
   return string.find(message, '"id":"' .. id .. '"', 1, true)
     or string.find(message, '"id": "' .. id .. '"', 1, true)
 end
-local function history(message)
-  return string.byte(message) == 1 and string.match(message, '^[^\\n]+\\n') or ''
+local function head(message, first)
+  return string.byte(message, first) == 1 and string.sub(message, 1, HEAD_BYTES) or ''
 end
-"""
+""".replace("HEAD_BYTES", str(MAX_HISTORY_BYTES + 1))
 
 #: KEYS: a list. ARGV: id; the moment of submission as ids contain it, or ''; first and last index to search.
 #: With a moment, that many jobs around its position are searched instead. Returns {index from the left or -1,
-#: length of the list, history}.
+#: length of the list, head of the message}.
 _SEARCH_LIST = Script(
     "search_list",
     _LUA_FUNCTIONS
@@ -77,22 +85,22 @@ if moment ~= '' then
   first, last = math.max(0, newer - (last - first)), newer + (last - first)
 end
 for i, message in ipairs(redis.call('LRANGE', key, first, last)) do
-  if contains_job(message, id) then return {first + i - 1, length, history(message)} end
+  if contains_job(message, id) then return {first + i - 1, length, head(message, 1)} end
 end
 return {-1, length, ''}
 """,
     flag="no-writes",
 )
 
-#: KEYS: delayed. ARGV: id, lowest score, jobs to skip, jobs to search. Returns {score or '', history, jobs
-#: searched}.
+#: KEYS: delayed. ARGV: id, lowest score, jobs to skip, jobs to search. Returns {score or '', head of the
+#: member, jobs searched}.
 _SEARCH_DELAYED = Script(
     "search_delayed",
     _LUA_FUNCTIONS
     + """
 local scored = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', ARGV[3], ARGV[4])
 for i = 1, #scored, 2 do
-  if contains_job(scored[i], ARGV[1]) then return {scored[i + 1], history(scored[i]), 0} end
+  if contains_job(scored[i], ARGV[1]) then return {scored[i + 1], head(scored[i], 2), 0} end
 end
 return {'', '', #scored / 2}
 """,
@@ -130,38 +138,38 @@ class JobLocator:
         key = self._keys.delayed(queue_name(model))
         for chunk in range(_MAX_CHUNKS):
             arguments = [self._job, self._earliest, chunk * _CHUNK, _CHUNK]
-            due_ms, history, searched = yield _SEARCH_DELAYED([key], arguments)
+            due_ms, head, searched = yield _SEARCH_DELAYED([key], arguments)
             if due_ms:
-                return JobLocation(
-                    model=model, state="delayed", due_ms=int(float(due_ms)), attempts=_decode_attempts(history)
-                )
+                attempts = _decode_attempts(*decode_delayed(head))
+                return JobLocation(model=model, state="delayed", due_ms=int(float(due_ms)), attempts=attempts)
             if searched < _CHUNK:
                 break
         return None
 
     def _find_waiting(self, model: str) -> Operation[JobLocation | None]:
-        queue = queue_name(model)
-        position, ahead, history = yield from self._search(self._keys.isolated(queue), ordered=False)
-        if position is not None:
-            return JobLocation(model=model, state="isolated", ahead=position, attempts=_decode_attempts(history))
-        for key in self._keys.lists(queue):
-            position, length, history = yield from self._search(key, ordered=True)
+        sources, ahead = self._keys.sources(queue_name(model)), 0
+        for source in CLAIM_ORDER:
+            is_list_of_producers = not holds_histories(source)
+            position, length, head = yield from self._search(sources[source], ordered=is_list_of_producers)
             if position is not None:
                 return JobLocation(
-                    model=model, state="waiting", ahead=ahead + position, attempts=_decode_attempts(history)
+                    model=model,
+                    state="isolated" if source == ISOLATED_SOURCE else "waiting",
+                    ahead=ahead + position,
+                    attempts=_decode_attempts(source, head),
                 )
             ahead += length
         return None
 
     def _search(self, key: str, *, ordered: bool) -> Operation[tuple[int | None, int, bytes]]:
-        """Return the jobs of the list that are claimed before this one, the length of the list, and the history.
+        """Return the jobs of the list that are claimed before this one, the list's length, and the message's head.
 
         The first is None where the job was not found. `ordered` says that the list is in the order of submission.
         """
         if ordered and self._moment:
-            index, length, history = yield _SEARCH_LIST([key], [self._job, self._moment, 0, _NEIGHBOURS])
+            index, length, head = yield _SEARCH_LIST([key], [self._job, self._moment, 0, _NEIGHBOURS])
             if index >= 0:
-                return length - 1 - index, length, history
+                return length - 1 - index, length, head
         else:
             length = yield Command(("LLEN", key))
         for chunk in range(_MAX_CHUNKS):  # from the right end, where jobs are claimed
@@ -169,32 +177,43 @@ class JobLocator:
             if last < 0:
                 break
             first = max(0, last - _CHUNK + 1)
-            index, new_length, history = yield _SEARCH_LIST([key], [self._job, "", first, last])
+            index, new_length, head = yield _SEARCH_LIST([key], [self._job, "", first, last])
             if index >= 0:
-                return new_length - 1 - index, new_length, history
+                return new_length - 1 - index, new_length, head
         return None, length, b""
 
     def _find_leased(self, models: Sequence[str]) -> Operation[JobLocation | None]:
         models_by_queue = {queue_name(model): model for model in models}
         for member in (yield Command(("ZRANGE", self._keys.leases, 0, -1))):
-            name, _, origins_and_queue = member.decode(errors="replace").partition("#")
-            model = models_by_queue.get(origins_and_queue.partition("#")[2])
+            name, origins, queue = [*member.decode(errors="replace").split("#", 2), "", ""][:3]
+            model = models_by_queue.get(queue)
             if model is None:
                 continue
-            index, length, history = yield _SEARCH_LIST([self._keys.lease(name)], [self._job, "", 0, -1])
+            index, length, head = yield _SEARCH_LIST([self._keys.lease(name)], [self._job, "", 0, -1])
             if index >= 0:
                 return JobLocation(
                     model=model,
                     state="leased",
                     lease=name,
                     claim_size=length,
-                    attempts=_decode_attempts(history),
+                    attempts=_decode_attempts(_source_of(origins, index), head),
                 )
         return None
 
 
-def _decode_attempts(history: bytes) -> tuple[Attempt, ...]:
-    return decode_queued_message(history)[0]
+def _source_of(origins: str, index: int) -> int:
+    """Return the source of the message at an index of a lease; `origins` is `source,count,source,count`."""
+    numbers = [int(number) for number in origins.split(",") if number.isdecimal()]
+    for source, count in zip(numbers[::2], numbers[1::2], strict=False):
+        if index < count:
+            return source
+        index -= count
+    return FIRST_SOURCE
+
+
+def _decode_attempts(source: int, head: bytes) -> tuple[Attempt, ...]:
+    """Return the attempts in the head of a queued message; none if a producer may have written them."""
+    return decode_queued_message(head)[0] if holds_histories(source) else ()
 
 
 def is_not_permitted(error: ResponseError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     queue: str
-    #: Waiting jobs by priority step, 0 first: `{0: 12, 3: 0, 6: 0, 9: 40000}`.
+    #: Waiting jobs by priority step, 0 first, those that run again included: `{0: 12, 3: 0, 6: 0, 9: 40000}`.
     by_priority: dict[int, int]
     #: Jobs whose process or worker was lost; they run before all others, each alone.
     isolated: int = 0
@@ -34,17 +35,19 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.by_priority.values()) + self.isolated
 
 
-#: KEYS: the priority lists, the isolated list and the delayed set of each queue. Returns the length of each.
+#: The lists of a queue: isolated jobs, and waiting and retried ones by priority. The delayed set is one key more.
+_LISTS_PER_QUEUE = 1 + 2 * len(PRIORITY_STEPS)
+#: KEYS: the lists and the delayed set of each queue. ARGV: keys of a queue. Returns the length of each.
 _LENGTHS = Script(
     "count_jobs",
     """
+local keys_per_queue = tonumber(ARGV[1])
 local lengths = {}
-for i, key in ipairs(KEYS) do lengths[i] = redis.call(i % 6 == 0 and 'ZCARD' or 'LLEN', key) end
+for i, key in ipairs(KEYS) do lengths[i] = redis.call(i % keys_per_queue == 0 and 'ZCARD' or 'LLEN', key) end
 return lengths
 """,
     flag="no-writes",
 )
-_KEYS_PER_QUEUE = len(PRIORITY_STEPS) + 2
 
 #: KEYS: lists of jobs. Returns the id of the job that is claimed next from each list, '' for an empty list.
 _NEXT_JOBS = Script(
@@ -59,15 +62,14 @@ return ids
 """,
     flag="no-writes",
 )
-_LISTS_PER_QUEUE = len(PRIORITY_STEPS) + 1
 
 
 def measure_command(keys: Keys, models: Sequence[str]) -> Command:
     """Return the command that measures the queues of models at one moment; `decode_depths` reads its reply."""
     names: list[str] = []
     for queue in map(queue_name, models):
-        names += [*keys.lists(queue), keys.isolated(queue), keys.delayed(queue)]
-    return _LENGTHS(names)
+        names += [*keys.sources(queue), keys.delayed(queue)]
+    return _LENGTHS(names, [_LISTS_PER_QUEUE + 1])
 
 
 def decode_depths(
@@ -80,8 +82,10 @@ def decode_depths(
     leased = _count_leased(member for member, _ in leases)
     depths = []
     for number, model in enumerate(models):
-        first = number * _KEYS_PER_QUEUE
-        *waiting, isolated, delayed = lengths[first : first + _KEYS_PER_QUEUE]
+        first = number * (_LISTS_PER_QUEUE + 1)
+        isolated, *by_list, delayed = lengths[first : first + _LISTS_PER_QUEUE + 1]
+        steps = len(PRIORITY_STEPS)
+        waiting = map(add, by_list[:steps], by_list[steps:])
         queue = queue_name(model)
         depths.append(
             QueueDepth(
@@ -134,7 +138,7 @@ def next_jobs_command(keys: Keys, models: Sequence[str]) -> Command:
     """Return the command that reads which job is claimed next from each list; `oldest_waits` reads its reply."""
     names: list[str] = []
     for queue in map(queue_name, models):
-        names += [keys.isolated(queue), *keys.lists(queue)]
+        names += keys.sources(queue)
     return _NEXT_JOBS(names)
 
 

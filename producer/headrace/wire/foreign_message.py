@@ -30,6 +30,7 @@ _MAX_ID = 255
 _IDS = tuple(
     re.compile(rb'"%b"\s*:\s*"([^"\\\x00-\x1f]{1,%d})"' % (name, _MAX_ID)) for name in (b"correlation_id", b"id")
 )
+_REPLY_TO = re.compile(rb'"reply_to"\s*:\s*"([0-9a-f]{32})"')
 
 #: Content types by kombu's names of serializers, for errors.
 _SERIALIZERS = {
@@ -182,15 +183,24 @@ def scan_id(message: bytes) -> str | None:
 
     Only the start and the end are searched, where clients write headers and properties.
     """
-    ends = [message[-_SCAN_BYTES:], message[:_SCAN_BYTES]] if len(message) > _SCAN_BYTES else [message]
     for pattern in _IDS:
-        for end in ends:
+        for end in _ends(message):
             if match := pattern.search(end):
                 try:
                     return match[1].decode()
                 except UnicodeDecodeError:
                     return None
     return None
+
+
+def scan_reply_to(message: bytes) -> str | None:
+    """Search the Headrace client that waits for a job as `scan_id` searches its id; None for any other client."""
+    matches = (_REPLY_TO.search(end) for end in _ends(message))
+    return next((match[1].decode() for match in matches if match), None)
+
+
+def _ends(message: bytes) -> list[bytes]:
+    return [message[-_SCAN_BYTES:], message[:_SCAN_BYTES]] if len(message) > _SCAN_BYTES else [message]
 
 
 def _decode_json(data: bytes, subject: str) -> Any:

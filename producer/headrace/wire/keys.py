@@ -2,6 +2,9 @@
 
 A queue has kombu's Redis layout: four lists, one for each priority step. Jobs are pushed on the left and taken
 from the right. The list of priority 0 has the plain name of the queue.
+
+Jobs that run again wait in lists of their own, `isolated` and `retried`, which producers cannot write. Only there
+does the history in front of a message count (`headrace.wire.attempts`).
 """
 
 from __future__ import annotations
@@ -91,6 +94,30 @@ def priority_index(priority: int) -> int:
     return max(index for index, step in enumerate(PRIORITY_STEPS) if step <= priority)
 
 
+#: The index in `Keys.sources` of the isolated jobs, and those of priority 0 among the lists and the retried jobs.
+ISOLATED_SOURCE, FIRST_SOURCE = 0, 1
+FIRST_RETRIED_SOURCE = FIRST_SOURCE + len(PRIORITY_STEPS)
+#: The sources in the order in which a claim takes from them: isolated jobs, then by priority, in turn the retried
+#: and the others first.
+CLAIM_ORDER = (
+    ISOLATED_SOURCE,
+    *(source + step for step in range(len(PRIORITY_STEPS)) for source in (FIRST_RETRIED_SOURCE, FIRST_SOURCE)),
+)
+
+
+def holds_histories(source: int) -> bool:
+    """Return whether the messages of a source may have a history: producers cannot write that list.
+
+    `source` is an index in `Keys.sources`.
+    """
+    return source == ISOLATED_SOURCE or source >= FIRST_RETRIED_SOURCE
+
+
+def _by_priority(name: str) -> tuple[str, ...]:
+    """Return the names of four lists, one for each priority step, as kombu names them."""
+    return tuple(name if step == 0 else f"{name}{_PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS)
+
+
 class Keys(msgspec.Struct, frozen=True):
     """Names of keys and channels in Redis, under the prefix of an installation (kombu's `global_keyprefix`)."""
 
@@ -98,8 +125,7 @@ class Keys(msgspec.Struct, frozen=True):
 
     def lists(self, queue: str) -> tuple[str, ...]:
         """Return the lists of a queue, highest priority first."""
-        name = self.prefix + queue
-        return tuple(name if step == 0 else f"{name}{_PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS)
+        return _by_priority(self.prefix + queue)
 
     def job(self, job: str) -> str:
         """Return the key of a job's record (`headrace.wire.record`), a string.
@@ -153,9 +179,16 @@ class Keys(msgspec.Struct, frozen=True):
         """Return the key of the queued messages that run first and alone, a list."""
         return f"{self.prefix}headrace:isolated:{queue}"
 
+    def retried(self, queue: str) -> tuple[str, ...]:
+        """Return the lists of jobs that run again: retried, requeued or replayed. Highest priority first."""
+        return _by_priority(f"{self.prefix}headrace:retried:{queue}")
+
     def sources(self, queue: str) -> tuple[str, ...]:
-        """Return the lists that a claim takes jobs from: the isolated jobs, then the others by priority."""
-        return (self.isolated(queue), *self.lists(queue))
+        """Return the lists that a claim takes jobs from, in the order by which leases count them.
+
+        They are the isolated jobs, the lists by priority, and the retried jobs by priority.
+        """
+        return (self.isolated(queue), *self.lists(queue), *self.retried(queue))
 
     def delayed(self, queue: str) -> str:
         """Return the key of the queued messages that are not due yet, a sorted set by unix milliseconds."""

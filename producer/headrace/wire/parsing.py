@@ -134,7 +134,7 @@ def parse(
         try:
             limits.check_message(message)
         except InvalidInput as error:
-            return _refused(foreign_message.scan_id(message), error)
+            return _refused(foreign_message.scan_id(message), error, foreign_message.scan_reply_to(message))
     try:
         raw = _MESSAGE.decode(message)
         headers = raw.headers
@@ -191,7 +191,7 @@ def _parse_foreign(
     try:
         foreign = ForeignMessage.read(message)
     except InvalidInput as error:
-        return _refused(foreign_message.scan_id(message), error)
+        return _refused(foreign_message.scan_id(message), error, foreign_message.scan_reply_to(message))
     headers, reply_to = foreign.headers, foreign.properties.get("reply_to")
     if not isinstance(reply_to, str):
         reply_to = None

@@ -49,7 +49,7 @@ def test_concurrent_replays_and_purges_handle_each_letter_once(client: Client, s
     for thread in threads:
         thread.join()
     assert sum(result.done for result in results) == 600
-    waiting = server.lrange("predict.churn", 0, -1)
+    waiting = server.lrange("headrace:retried:predict.churn", 0, -1)
     assert len(
         {decode_parts(decode_queued_message(queued_message)[1])["headers"]["id"] for queued_message in waiting}
     ) == len(waiting)
@@ -120,7 +120,7 @@ def test_large_messages_are_replayed_a_few_at_a_time(client: Client, server: red
     for number in range(20):
         store_letter(server, make_letter(f"n{number}"), make_message(f"n{number}", large))
     assert client.dead_letters.replay(model="churn").done == 20
-    assert server.llen("predict.churn") == 20
+    assert server.llen("headrace:retried:predict.churn") == 20
 
 
 def test_a_full_redis_permits_replays_and_purges(client: Client, server: redis.Redis):
@@ -133,7 +133,7 @@ def test_a_full_redis_permits_replays_and_purges(client: Client, server: redis.R
         assert client.dead_letters.purge(model="churn").done == 2
     finally:
         server.config_set("maxmemory", before)
-    assert server.llen("predict.churn") == 1
+    assert server.llen("headrace:retried:predict.churn") == 1
 
 
 def test_the_key_prefix_applies_to_dead_letters(redis_url: str, server: redis.Redis):
@@ -143,7 +143,11 @@ def test_the_key_prefix_applies_to_dead_letters(redis_url: str, server: redis.Re
     with Client(settings=Settings(redis_url=redis_url, key_prefix="shop:")) as client:
         assert client.dead_letters.replay(ids=["a"]).done == 1
         assert client.dead_letters.purge(ids=["b"]).done == 1
-    assert set(server.keys()) == {b"shop:predict.churn", b"shop:headrace:id:a", keys.result("b").encode()}
+    assert set(server.keys()) == {
+        b"shop:headrace:retried:predict.churn",
+        b"shop:headrace:id:a",
+        keys.result("b").encode(),
+    }
 
 
 def test_a_purge_removes_the_matching_letters_only(client: Client, server: redis.Redis):

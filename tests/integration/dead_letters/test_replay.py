@@ -37,11 +37,14 @@ from tests.support.stored_dead_letters import (
     stored_ids,
 )
 
+#: The list of the jobs that run again, of priority 0.
+RETRIED = Keys().retried("predict.churn")[0]
+
 
 def test_a_replay_queues_the_unchanged_message_and_removes_the_letter(client: Client, server: redis.Redis):
     store_letter(server, make_letter("a"))
     assert client.dead_letters.replay(ids=["a"]) == BulkResult(done=1)
-    (queued_message,) = server.lrange("predict.churn", 0, -1)
+    (queued_message,) = server.lrange(RETRIED, 0, -1)
     (attempt,), message = decode_queued_message(queued_message)
     assert message == make_message("a")
     assert (attempt.cause, attempt.claim_size) == ("replay", 0)
@@ -51,18 +54,18 @@ def test_a_replay_queues_the_unchanged_message_and_removes_the_letter(client: Cl
     assert client.job("a").status() == "queued"
 
 
-@pytest.mark.parametrize(("priority", "name"), [(0, "predict.churn"), (9, "predict.churn\x06\x169")])
+@pytest.mark.parametrize(("priority", "name"), [(0, RETRIED), (9, f"{RETRIED}\x06\x169")])
 def test_a_replay_keeps_the_priority(client: Client, server: redis.Redis, priority: int, name: str):
     store_letter(server, make_letter("a"), make_message("a", priority=priority))
     client.dead_letters.replay(ids=["a"])
     assert server.llen(name) == 1
 
 
-def test_a_replayed_job_is_queued_behind_waiting_jobs(client: Client, server: redis.Redis):
-    client.submit("churn", {"age": 1})
-    store_letter(server, make_letter("a"))
-    client.dead_letters.replay(ids=["a"])
-    assert decode_queued_message(server.lrange("predict.churn", 0, -1)[0])[1] == make_message("a")
+def test_a_replayed_job_is_queued_behind_the_jobs_replayed_before(client: Client, server: redis.Redis):
+    for job in ("a", "b"):
+        store_letter(server, make_letter(job))
+        client.dead_letters.replay(ids=[job])
+    assert decode_queued_message(server.lrange(RETRIED, 0, -1)[0])[1] == make_message("b")
 
 
 @pytest.mark.parametrize("cause", ["crash", "lease_expired", "timeout"])
@@ -76,7 +79,7 @@ def test_a_job_whose_process_or_worker_was_lost_is_isolated(client: Client, serv
 def test_a_job_that_only_failed_with_errors_is_not_isolated(client: Client, server: redis.Redis):
     store_letter(server, make_letter("a", attempts=(crashed_attempt(cause="error:TimeoutError"),)))
     client.dead_letters.replay(ids=["a"])
-    assert server.llen("predict.churn") == 1
+    assert server.llen(RETRIED) == 1
 
 
 def test_the_deadline_and_the_delay_are_dropped(client: Client, server: redis.Redis):
@@ -85,7 +88,7 @@ def test_the_deadline_and_the_delay_are_dropped(client: Client, server: redis.Re
     original = make_message("a", eta=eta, expires=expires, version="3", metadata={"x": "1"})
     store_letter(server, make_letter("a"), original)
     client.dead_letters.replay(ids=["a"])
-    replayed = decode_parts(decode_queued_message(server.lindex("predict.churn", 0))[1])
+    replayed = decode_parts(decode_queued_message(server.lindex(RETRIED, 0))[1])
     expected = decode_parts(original)
     assert (replayed["headers"]["eta"], replayed["headers"]["expires"]) == (None, None)
     expected["headers"].update(eta=None, expires=None)
@@ -98,7 +101,7 @@ def test_a_replay_to_another_version_changes_nothing_else(client: Client, server
     original = make_message("a", instances, version="3", method="predict", metadata={"x": "1"})
     store_letter(server, make_letter("a"), original)
     client.dead_letters.replay(ids=["a"], version="4")
-    replayed = decode_parts(decode_queued_message(server.lindex("predict.churn", 0))[1])
+    replayed = decode_parts(decode_queued_message(server.lindex(RETRIED, 0))[1])
     expected = decode_parts(original)
     body, body_before = (json.loads(base64.b64decode(parts.pop("body"))) for parts in (replayed, expected))
     assert body[1] == {"version": "4", "method": "predict", "metadata": {"x": "1"}}
@@ -154,7 +157,7 @@ def test_the_id_is_protected_again_after_a_replay(client: Client, server: redis.
     store_letter(server, make_letter("a"), payload, with_outcome=False)
     client.dead_letters.replay(ids=["a"])
     assert client.submit("churn", {"age": 41}, id="a").id == job.id
-    assert server.llen("predict.churn") == 1
+    assert (server.llen(RETRIED), server.llen("predict.churn")) == (1, 0)
     with pytest.raises(JobConflict):
         client.submit("churn", {"age": 42}, id="a")
     assert server.ttl(Keys().job("a")) > 86_400
@@ -194,8 +197,8 @@ def test_a_message_of_plain_celery_with_any_priority_is_replayed(client: Client,
         raw["properties"]["priority"] = priority
         store_letter(server, make_letter(name), json.dumps(raw).encode())
     assert client.dead_letters.replay(model="churn").done == 3
-    assert server.llen("predict.churn\x06\x169") == 1
-    assert server.llen("predict.churn") == 2
+    assert server.llen(f"{RETRIED}\x06\x169") == 1
+    assert server.llen(RETRIED) == 2
 
 
 def test_a_letter_that_was_replaced_after_it_was_read_is_left_in_place(client: Client, server: redis.Redis):
@@ -206,12 +209,12 @@ def test_a_letter_that_was_replaced_after_it_was_read_is_left_in_place(client: C
     store_letter(server, make_letter("a", message="newer"))
     assert execute(server, replay_command(Keys(), [prepared], record_ttl=60)) == [LetterResult.ALREADY_HANDLED]
     assert client.dead_letters.show("a").message == "newer"
-    assert not server.exists("predict.churn")
+    assert not server.exists(RETRIED)
 
 
 def test_a_replay_that_fails_in_the_script_loses_nothing(client: Client, server: redis.Redis):
     store_letter(server, make_letter("a"))
-    server.set("predict.churn", "a key of another type")
+    server.set(RETRIED, "a key of another type")
     with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
         client.dead_letters.replay(ids=["a"])
     assert list_ids(client) == ["a"]

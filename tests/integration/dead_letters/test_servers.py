@@ -42,7 +42,7 @@ def check_operations(url: str, db: redis.Redis, keys: Keys) -> None:
         assert [letter.id for letter in dead.list(older_than=30)] == ["a"]
         assert [len(letter.payload) > 0 for letter in dead.export()] == [True] * 3
         assert dead.replay(ids=["a", "b", "x"]) == BulkResult(done=2, missing=("x",))
-        assert (db.llen(keys.lists("predict.churn")[0]), db.llen(keys.isolated("predict.churn"))) == (1, 1)
+        assert (db.llen(keys.retried("predict.churn")[0]), db.llen(keys.isolated("predict.churn"))) == (1, 1)
         assert client.job("a").status() == "queued"
         assert dead.purge(every=True) == BulkResult(done=1)
         assert not db.exists(keys.dead, keys.dead_messages, keys.dead_times)
@@ -67,7 +67,9 @@ def test_a_full_redis_permits_replays_and_purges(embedded_redis: EmbeddedRedis, 
         db.config_set("maxmemory", 0)
 
 
-@pytest.mark.parametrize("key", [Keys().dead, Keys().dead_messages, "predict.churn", Keys().job("a")])
+@pytest.mark.parametrize(
+    "key", [Keys().dead, Keys().dead_messages, Keys().retried("predict.churn")[0], Keys().job("a")]
+)
 def test_a_key_of_another_type_loses_no_letter(embedded_redis: EmbeddedRedis, db: redis.Redis, key: str):
     store_letter(db, make_letter("a"))
     stored = db.dump(key) if db.exists(key) else None
@@ -81,7 +83,7 @@ def test_a_key_of_another_type_loses_no_letter(embedded_redis: EmbeddedRedis, db
             if stored is not None:
                 db.restore(key, 0, stored)
             assert client.dead_letters.replay(ids=["a"]).done == 1
-        assert db.lrange("predict.churn", 0, -1) != []
+        assert db.lrange(Keys().retried("predict.churn")[0], 0, -1) != []
         assert db.zcard(Keys().dead_times) == 0
 
 

@@ -2,66 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
 import redis
 
-from headrace.wire.attempts import Attempt, encode_queued_message
+from headrace.wire.attempts import decode_delayed, encode_delayed
 from headrace.wire.keys import Keys
 from headrace_worker.transport.leases import Leases
 from tests.support.lease_operations import QUEUE, claim_jobs
 
 
-@pytest.mark.parametrize(("priority", "index"), [(0, 0), (2, 0), (3, 1), (8, 2), (9, 3), (99, 3)])
-def test_a_delayed_job_goes_to_the_list_of_its_priority(
-    db: redis.Redis, keys: Keys, leases: Leases, priority: int, index: int
+@pytest.mark.parametrize("source", range(9))
+def test_a_delayed_job_goes_to_the_list_that_its_member_names(
+    db: redis.Redis, keys: Keys, leases: Leases, source: int
 ) -> None:
-    message = json.dumps({"body": "e30=", "properties": {"priority": priority}}).encode()
-    db.zadd(keys.delayed(QUEUE), {message: 1})
+    message = b'\x00{"priority": 9}'
+    db.zadd(keys.delayed(QUEUE), {encode_delayed(source, message): 1})
     assert leases.move_due(QUEUE) == 1
-    assert db.lrange(keys.lists(QUEUE)[index], 0, -1) == [message]
+    assert db.lrange(keys.sources(QUEUE)[source], 0, -1) == [message]
     assert db.exists(keys.delayed(QUEUE)) == 0
 
 
-@pytest.mark.parametrize(
-    ("causes", "index"),
-    [
-        (["error:OSError"], 3),
-        (["error:crash"], 3),
-        (["replay"], 3),
-        (["crash"], None),
-        (["lease_expired", "replay"], None),
-        (["error:OSError", "timeout"], None),
-    ],
-)
-def test_a_retry_goes_to_the_list_of_its_priority_unless_it_must_run_alone(
-    db: redis.Redis, keys: Keys, leases: Leases, causes: list[str], index: int | None
+@pytest.mark.parametrize("member", [b"", b"{}", b"9{}", b"/{}", b"\x01crash,me,1,1\n\n{}", b"\xff"])
+def test_a_member_of_another_form_goes_whole_to_a_list_without_histories(
+    db: redis.Redis, keys: Keys, leases: Leases, member: bytes
 ) -> None:
-    attempts = [Attempt(cause=cause, owner="crash", at_ms=1, claim_size=1) for cause in causes]
-    message = encode_queued_message(
-        attempts, b'{"body": "e30=", "properties": {"priority": 9}, "cause": ";crash,"}'
-    )
-    db.zadd(keys.delayed(QUEUE), {message: 1})
-    assert leases.move_due(QUEUE) == 1
-    target = keys.isolated(QUEUE) if index is None else keys.lists(QUEUE)[index]
-    assert db.lrange(target, 0, -1) == [message]
+    db.zadd(keys.delayed(QUEUE), {member: 1, b"2{}": 2})
+    assert leases.move_due(QUEUE) == 2
+    assert db.lrange(keys.lists(QUEUE)[0], 0, -1) == [member]
+    assert decode_delayed(member) == (1, member)
 
 
 def test_a_due_job_stays_delayed_if_its_list_cannot_be_written(
     db: redis.Redis, keys: Keys, leases: Leases
 ) -> None:
-    db.zadd(keys.delayed(QUEUE), {b"a": 1})
-    db.set(keys.lists(QUEUE)[0], "in the way")
+    db.zadd(keys.delayed(QUEUE), {b"1a": 1, b"2b": 2})
+    db.set(keys.lists(QUEUE)[1], "in the way")
     with pytest.raises(redis.ResponseError):
         leases.move_due(QUEUE)
-    assert db.zrange(keys.delayed(QUEUE), 0, -1) == [b"a"]
+    assert db.zrange(keys.delayed(QUEUE), 0, -1) == [b"1a", b"2b"]
+    assert not db.exists(keys.lists(QUEUE)[0])
 
 
 def test_only_due_jobs_are_moved_and_no_more_than_the_limit(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     in_an_hour = (time.time() + 3600) * 1000
-    db.zadd(keys.delayed(QUEUE), {b"1": 1, b"2": 2, b"3": 3, b"later": in_an_hour})
+    db.zadd(keys.delayed(QUEUE), {b"11": 1, b"12": 2, b"13": 3, b"1later": in_an_hour})
     assert leases.move_due(QUEUE, limit=2) == 2
     assert leases.move_due(QUEUE, limit=2) == 1
     assert leases.move_due(QUEUE, limit=2) == 0

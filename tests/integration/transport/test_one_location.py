@@ -27,7 +27,16 @@ from headrace.connection.commands import execute
 from headrace.dead_letters.replay import PreparedReplay
 from headrace.dead_letters.scripts import LetterResult, replay_command
 from headrace.results import publish
-from headrace.wire.attempts import Attempt, decode_queued_message, encode_queued_message, must_run_alone
+from headrace.wire.attempts import (
+    HISTORY_MARK,
+    Attempt,
+    decode_delayed,
+    decode_queued_message,
+    encode_delayed,
+    encode_queued_message,
+    must_run_alone,
+    select_source,
+)
 from headrace.wire.dead_letter import DeadLetter, attach_message, decode_letter, malformed_letter
 from headrace.wire.keys import PRIORITY_STEPS, Keys
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success, decode_outcome, encode_outcome
@@ -129,8 +138,7 @@ class Installation(RuleBasedStateMachine):
             history = [*letter.attempts, Attempt(cause="replay", owner="a person", at_ms=1, claim_size=0)]
             prepared = PreparedReplay(
                 letter=attach_message(letter, payload),
-                priority=int(JOB.search(payload)[3]),
-                isolated=must_run_alone(history),
+                source=select_source(history, int(JOB.search(payload)[3])),
                 queued_message=encode_queued_message(history, payload),
                 record=b"",
             )
@@ -155,7 +163,7 @@ class Installation(RuleBasedStateMachine):
         result = self.leases.claim(self._next_name(), limits, lease_ms=LEASE_MS, lowest_first=lowest_first)
         return result if isinstance(result, Claim) else multiple()
 
-    @rule(target=parked, queue=st.sampled_from(QUEUES[:2]), source=st.integers(1, 4))
+    @rule(target=parked, queue=st.sampled_from(QUEUES[:2]), source=st.integers(1, 8))
     def park(self, queue: str, source: int) -> object:
         """Claim a full batch of which fewer jobs wait: the lease is parked, and its owner waits at Redis."""
         lease = Lease(name=self._next_name(), queue=queue, origins=((source, 1),), blocking=True)
@@ -279,8 +287,10 @@ class Installation(RuleBasedStateMachine):
     @invariant()
     def jobs_of_lost_runs_are_isolated_and_no_others(self) -> None:
         for queue in QUEUES:
-            for key in self.keys.lists(queue):
+            for key in (*self.keys.lists(queue), *self.keys.retried(queue)):
                 assert not any(map(_must_be_isolated, self.db.lrange(key, 0, -1)))
+            for key in self.keys.lists(queue):
+                assert not any(map(_has_history, self.db.lrange(key, 0, -1)))
             assert all(map(_must_be_isolated, self.db.lrange(self.keys.isolated(queue), 0, -1)))
 
     # --- steps
@@ -306,7 +316,8 @@ class Installation(RuleBasedStateMachine):
             for name in self.keys.sources(queue):
                 yield from self._jobs_in(name.encode(), self.db.lrange(name, 0, -1), published)
             name = self.keys.delayed(queue)
-            yield from self._jobs_in(name.encode(), self.db.zrange(name, 0, -1), published)
+            members = self.db.zrange(name, 0, -1)
+            yield from self._jobs_in(name.encode(), [decode_delayed(member)[1] for member in members], published)
 
     def _jobs_in(self, key: bytes, queued_messages: list[bytes], published: set[str]) -> Iterator[tuple[str, str]]:
         for queued_message in queued_messages:
@@ -347,12 +358,15 @@ class Installation(RuleBasedStateMachine):
                     outcomes[job] = failure(job, lease.name)
                     letters.append((_dead_letter(job, lease, attempts), message))
                 case "not due":
-                    delayed.append((0, queued_message))
+                    delayed.append((0, encode_delayed(select_source(attempts, int(match[3])), queued_message)))
                 case result:
                     size = len(claim.queued_messages)
                     attempt = Attempt(cause="error:OSError", owner=lease.name, at_ms=1, claim_size=size)
                     milliseconds = 0 if result == "retry now" else 60_000
-                    delayed.append((milliseconds, encode_queued_message([*attempts, attempt], message)))
+                    history = [*attempts, attempt]
+                    source = select_source(history, int(match[3]))
+                    member = encode_delayed(source, encode_queued_message(history, message))
+                    delayed.append((milliseconds, member))
                     retried.append(job)
         published = self.leases.publish(lease, outcomes, ttl=100, dead_letters=letters, delayed=delayed)
         if published is not None and lease.name not in self.published_leases:
@@ -367,6 +381,10 @@ class Installation(RuleBasedStateMachine):
             key: self.db.hgetall(key) if self.db.type(key) == b"hash" else self.db.dump(key)
             for key in self.db.scan_iter()
         }
+
+
+def _has_history(queued_message: bytes) -> bool:
+    return queued_message.startswith(HISTORY_MARK)
 
 
 def _must_be_isolated(queued_message: bytes) -> bool:

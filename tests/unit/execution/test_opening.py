@@ -12,14 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.wire.attempts import Attempt, encode_queued_message
+from headrace.wire.attempts import Attempt, decode_delayed, encode_queued_message
+from headrace.wire.keys import FIRST_RETRIED_SOURCE, FIRST_SOURCE, ISOLATED_SOURCE
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure
+from headrace_worker.execution import opening
 from headrace_worker.execution.opening import ParsedClaim, open_claim
 from headrace_worker.manifest import Limits
+from headrace_worker.transport.claims import Claim, Lease
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
+#: The index in `Keys.sources` of the retried jobs of priority 0.
+RETRIED = FIRST_RETRIED_SOURCE
 
 
 def message(job: str = "a", **options: Any) -> bytes:
@@ -33,8 +38,14 @@ def with_history(message: bytes, *causes: str, claim_size: int = 1) -> bytes:
     return encode_queued_message(attempts, message)
 
 
+def claim_of(queued_messages: Sequence[bytes], source: int = RETRIED) -> Claim:
+    origins = ((source, len(queued_messages)),)
+    return Claim(lease=Lease(name="me/1", queue="predict.churn", origins=origins), queued_messages=queued_messages)
+
+
 def parsed(queued_messages: Sequence[bytes], limits: Limits | None = None) -> ParsedClaim:
-    return open_claim(queued_messages, "predict.churn", NOW, lambda job: limits or Limits())
+    """Open a claim of jobs that run again."""
+    return open_claim(claim_of(queued_messages), NOW, lambda model, version: limits or Limits())
 
 
 def celery_message(args: Any, kwargs: Any = None, **headers: Any) -> bytes:
@@ -86,9 +97,9 @@ def test_a_job_has_the_reply_channel_of_the_client_that_waits():
         b"",
         b"\x00",
         b"\x01",
-        b"\x01crash,owner,1;",
-        b"\x01crash,owner,1;\n",
-        b"\x01crash,owner,1,1;\n",
+        b"\x01crash,owner,1,1",
+        b"\x01crash,owner,1,1\n",
+        b"\x01crash,owner,1,1\n\n",
         b"\x01\xff\xfe;\ngarbage",
         b"\xff\xfe\xfd",
         b"null",
@@ -150,7 +161,10 @@ def test_the_claim_knows_the_jobs_whose_predictions_are_not_stored():
 def test_a_message_beyond_the_limits_is_refused_before_it_is_decoded():
     large = message("b") + b" " * 1_500_000
     claim = open_claim(
-        [message("a"), large], "predict.churn", NOW, lambda job: Limits(), job_limits=JobLimits(1_000_000)
+        claim_of([message("a"), large]),
+        NOW,
+        lambda model, version: Limits(),
+        job_limits=JobLimits(1_000_000),
     )
     assert [claimed.job.id for claimed in claim.jobs] == ["a"]
     [result] = claim.finished
@@ -195,14 +209,15 @@ def test_an_invalid_time_is_bad_input(header: str, moment: str):
 
 def test_a_job_that_is_not_due_waits_unchanged():
     delayed = message(eta=NOW + timedelta(seconds=1.5))
-    [(milliseconds, queued_message)] = parsed([delayed]).not_due
-    assert queued_message == delayed
+    [(milliseconds, member)] = parsed([delayed]).not_due
+    assert decode_delayed(member) == (FIRST_SOURCE, delayed)
     assert 1500 <= milliseconds <= 1501
 
 
 def test_a_job_that_was_tried_waits_with_its_history():
     delayed = with_history(message(eta=NOW + timedelta(hours=1)), "crash")
-    assert [queued_message for _, queued_message in parsed([delayed]).not_due] == [delayed]
+    [(_, member)] = parsed([delayed]).not_due
+    assert decode_delayed(member) == (ISOLATED_SOURCE, delayed)
 
 
 @pytest.mark.parametrize("eta", [NOW, NOW - timedelta(days=1)])
@@ -244,21 +259,22 @@ def test_a_waiting_job_is_given_up_when_its_models_max_attempts_is_lowered():
     assert "2 times" in failure.message
 
 
-def test_the_limits_are_those_of_the_job_s_model():
-    def limits_of(job: Job) -> Limits:
-        return Limits(max_attempts=1 if job.id == "a" else 9)
+def test_the_limits_are_those_of_the_job_s_version():
+    def limits_of(model: str, version: str | None) -> Limits:
+        assert model == "churn"
+        return Limits(max_attempts=1 if version == "1" else 9)
 
-    crashed = [with_history(message(name), "crash") for name in ("a", "b")]
-    claim = open_claim(crashed, "predict.churn", NOW, limits_of)
-    assert [claimed.job.id for claimed in claim.jobs] == ["b"]
-    assert [result.claimed.job.id for result in claim.finished] == ["a"]
+    tried = [with_history(message(version, version=version), "error:Busy") for version in ("1", "2")]
+    claim = open_claim(claim_of(tried), NOW, limits_of)
+    assert [claimed.job.id for claimed in claim.jobs] == ["2"]
+    assert [result.claimed.job.id for result in claim.finished] == ["1"]
 
 
 def test_the_limits_of_a_job_that_runs_for_the_first_time_are_not_read():
-    def limits_of(job: Job) -> Limits:
+    def limits_of(model: str, version: str | None) -> Limits:
         raise AssertionError
 
-    assert kinds(open_claim([message()], "predict.churn", NOW, limits_of)) == ["job"]
+    assert kinds(open_claim(claim_of([message()]), NOW, limits_of)) == ["job"]
 
 
 @pytest.mark.parametrize(
@@ -267,3 +283,71 @@ def test_the_limits_of_a_job_that_runs_for_the_first_time_are_not_read():
 def test_wrong_arguments_give_the_model_only_if_it_is_the_queues(args: Any, model: str):
     [result] = parsed([celery_message(args)]).finished
     assert result.claimed.job.model == model
+
+
+# --- jobs whose attempts are counted before their message is opened ---
+
+
+@pytest.fixture
+def unopenable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make whatever opens a message fail, as one that kills its process while it is decoded."""
+
+    def parse(message: bytes, *_: object, **__: object) -> None:
+        raise AssertionError("the message was opened")
+
+    monkeypatch.setattr(opening, "parse", parse)
+
+
+#: A message whose decoding would take gigabytes, with headers behind it as kombu writes them.
+BOMB = b'{"body": "' + b"W10s" * 100_000 + b'", "headers": {"task": "headrace.predict", "id": "bomb"}}'
+
+
+@pytest.mark.usefixtures("unopenable")
+def test_a_message_whose_lost_runs_used_up_its_attempts_is_not_opened():
+    failure = the_only_failure([with_history(BOMB, "crash", "crash", "lease_expired")])
+    assert (failure.job, failure.reason) == ("bomb", "crash")
+    assert "3 times (crash, crash, lease_expired)" in failure.message
+
+
+@pytest.mark.usefixtures("unopenable")
+def test_a_message_that_is_not_opened_keeps_its_client_and_the_model_of_its_queue():
+    channel = "0123456789abcdef" * 2
+    message_of_client = message("a", reply_to=channel)
+    [result] = parsed([with_history(message_of_client, *["crash"] * 3)]).finished
+    assert (result.claimed.reply_channel, result.claimed.job.model) == (channel, "churn")
+    assert result.claimed.message == message_of_client
+
+
+@pytest.mark.usefixtures("unopenable")
+@pytest.mark.parametrize(
+    "garbage", [b"[" * 100_000, b'{"id": ""}', b'{"id": "' + b"a" * 300 + b'"}', b'{"id": "\xff"}', b""]
+)
+def test_a_message_that_is_not_opened_and_has_no_valid_id_is_malformed(garbage: bytes):
+    [malformed] = parsed([with_history(garbage, *["crash"] * 3)]).malformed
+    assert (malformed.message, len(malformed.attempts)) == (garbage, 3)
+    assert "its runs were lost (crash, crash, crash)" in str(malformed.error)
+
+
+@pytest.mark.parametrize("source", range(9))
+def test_a_history_counts_only_in_a_list_that_producers_cannot_write(source: int):
+    forged = with_history(message(), "crash", "crash", "crash")
+    claim = open_claim(claim_of([forged], source), NOW, lambda model, version: Limits())
+    if source in {ISOLATED_SOURCE, *range(FIRST_RETRIED_SOURCE, 9)}:
+        [result] = claim.finished
+        assert isinstance(result.value, Failure)
+        assert (result.value.reason, result.claimed.message) == ("crash", message())
+    else:
+        [result] = claim.finished
+        assert isinstance(result.value, Failure)
+        assert (result.value.reason, result.claimed.message, result.claimed.attempts) == ("bad input", forged, ())
+
+
+def test_messages_of_a_claim_from_several_lists_are_told_apart():
+    tried = with_history(message("tried"), "error:Busy")
+    claim = Claim(
+        lease=Lease(name="me/1", queue="predict.churn", origins=((RETRIED, 1), (1, 2))),
+        queued_messages=[tried, message("a"), tried],
+    )
+    opened = open_claim(claim, NOW, lambda model, version: Limits())
+    assert [(claimed.job.id, len(claimed.attempts)) for claimed in opened.jobs] == [("tried", 1), ("a", 0)]
+    assert [result.claimed.message for result in opened.finished] == [tried]

@@ -10,8 +10,9 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.errors import InvalidInput, ModelError, StoreUnavailable, TransientError, UnknownModel
-from headrace.wire.attempts import REQUEUED, Attempt, decode_queued_message
+from headrace.wire.attempts import REQUEUED, Attempt, decode_delayed, decode_queued_message
 from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
+from headrace.wire.keys import FIRST_RETRIED_SOURCE, ISOLATED_SOURCE
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
 from headrace.wire.parsing import MalformedMessage
@@ -140,8 +141,9 @@ def test_a_transient_error_returns_the_job_to_its_queue_with_an_attempt(registry
     decisions = claim.decide()
     assert list(decisions.outcomes) == ["b"]
     assert decisions.letters == decisions.model_errors == []
-    [(milliseconds, queued_message)] = decisions.delayed
-    assert milliseconds == 250
+    [(milliseconds, member)] = decisions.delayed
+    source, queued_message = decode_delayed(member)
+    assert (milliseconds, source) == (250, FIRST_RETRIED_SOURCE)
     assert decode_queued_message(queued_message) == (
         (Attempt(cause="error:TransientError", owner="host/1/ab", at_ms=NOW_MS, claim_size=2, version="1"),),
         encode_message(job("a")),
@@ -153,8 +155,9 @@ def test_a_job_that_this_worker_cannot_run_is_requeued_soon_and_without_a_counte
     claim = Claim(registry, chance=1.0).add(job("a"), NotRunnableHere(UnknownModel("no version '9'")))
     decisions = claim.decide()
     assert decisions.outcomes == {}
-    [(milliseconds, queued_message)] = decisions.delayed
-    assert milliseconds == 100
+    [(milliseconds, member)] = decisions.delayed
+    source, queued_message = decode_delayed(member)
+    assert (milliseconds, source) == (100, FIRST_RETRIED_SOURCE)
     [requeue] = decode_queued_message(queued_message)[0]
     assert (requeue.cause, requeue.claim_size, requeue.version) == (REQUEUED, 0, None)
 
@@ -209,9 +212,10 @@ def test_after_a_time_limit_of_several_jobs_all_run_again_at_once(registry: Regi
     time_up = SoftTimeLimitExceeded()
     decisions = Claim(registry).add(job("a"), time_up).add(job("b"), time_up, attempt("timeout", 9)).decide()
     assert decisions.outcomes == {}
-    for milliseconds, queued_message in decisions.delayed:
+    for milliseconds, member in decisions.delayed:
+        source, queued_message = decode_delayed(member)
         attempts, _ = decode_queued_message(queued_message)
-        assert milliseconds == 0
+        assert (milliseconds, source) == (0, ISOLATED_SOURCE)
         assert (attempts[-1].cause, attempts[-1].claim_size) == ("timeout", 2)
 
 

@@ -111,7 +111,7 @@ def test_no_text_of_a_message_becomes_a_label() -> None:
     job = Job(id="x", model='evil"} 1\n', version="9999", instances=[1])
     attempt = Attempt(cause=f"error:{'E' * 40}", owner="o", at_ms=1, claim_size=1)
     queued_message = encode_queued_message([attempt], encode_message(job))
-    queued_message = queued_message.replace(b"\x01", b"\x01whatever,o,1,1;")
+    queued_message = queued_message.replace(b"\x01", b"\x01whatever,o,1,1\n\x01")
     failure = Failure(job="x", reason="unknown model", error="UnknownModel", module="headrace", message="no")
     letter = DeadLetter(
         id="x",

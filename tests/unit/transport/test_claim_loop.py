@@ -12,7 +12,7 @@ import redis
 
 from headrace.wire.keys import Keys
 from headrace_worker.transport.claim_loop import ClaimLoop, State
-from headrace_worker.transport.claims import Claim, ClaimLimits
+from headrace_worker.transport.claims import Claim, ClaimLimits, choose_isolated_turn
 from headrace_worker.transport.notifications import QueueNotifications
 from tests.support.fake_clock import FakeClock
 
@@ -30,12 +30,17 @@ class Harness:
         self.limits = [ClaimLimits(queue=QUEUE)]
         self.held: Counter[str] = Counter()
         self.wakes_after: list[float] = []
+        #: The pool processes, and those that run isolated jobs.
+        self.processes, self.isolated = 4, 0
         numbers = itertools.count(1)
         self.loop = ClaimLoop(
             Keys(),
             lease_seconds=10,
             queue_limits=lambda: self.limits,
             count_held=self.held.__getitem__,
+            isolated_turn=lambda follows_isolated: choose_isolated_turn(
+                processes=self.processes, isolated=self.isolated, follows_isolated=follows_isolated
+            ),
             next_name=lambda: f"host/1/x/{next(numbers)}",
             wake_after=self.wakes_after.append,
             clock=self.clock,
@@ -224,10 +229,10 @@ def test_each_tenth_claim_starts_with_the_lowest_priority(harness: Harness) -> N
 def test_a_queue_with_as_many_claims_as_it_may_have_is_skipped_until_a_claim_ends(harness: Harness) -> None:
     harness.limits = [ClaimLimits(queue=QUEUE, claims=1)]
     harness.claim_job()
-    assert not harness.loop.has_skipped_queue
+    assert not harness.loop.has_skipped_jobs
     harness.held[QUEUE] = 1
     assert harness.loop.next_commands() == []
-    assert harness.loop.has_skipped_queue
+    assert harness.loop.has_skipped_jobs
     harness.held[QUEUE] = 0
     assert harness.loop.next_commands()
 
@@ -235,7 +240,7 @@ def test_a_queue_with_as_many_claims_as_it_may_have_is_skipped_until_a_claim_end
 def test_a_model_that_is_not_served_is_not_waited_for(harness: Harness) -> None:
     harness.limits = [ClaimLimits(queue=QUEUE, claims=0)]
     assert harness.loop.next_commands() == []
-    assert not harness.loop.has_skipped_queue
+    assert not harness.loop.has_skipped_jobs
 
 
 def test_a_queue_fills_for_as_long_as_its_limits_say(harness: Harness) -> None:
@@ -245,7 +250,7 @@ def test_a_queue_fills_for_as_long_as_its_limits_say(harness: Harness) -> None:
     def sent() -> Any:
         command = harness.loop.next_commands()[-1]
         keys = int(command[2])
-        return command[3 + keys + 6 + full_only]
+        return command[3 + keys + 8 + full_only]
 
     assert sent() == 1
     harness.answer([0, [1], 0])  # jobs wait, fewer than 8
@@ -270,7 +275,7 @@ def test_no_lease_is_parked_where_redis_cannot_end_a_wait(harness: Harness) -> N
     harness.claim(NOTHING)
     command = harness.loop.next_commands()[-1]
     keys = int(command[2])
-    assert command[3 + keys + 3] == ""  # the member to park
+    assert command[3 + keys + 5] == ""  # the member to park
 
 
 def test_limits_are_passed_on_unchanged_but_for_filling(harness: Harness) -> None:
@@ -278,4 +283,41 @@ def test_limits_are_passed_on_unchanged_but_for_filling(harness: Harness) -> Non
     harness.limits = [limits, msgspec.structs.replace(limits, queue="predict.fraud", leased=True)]
     command = harness.loop.next_commands()[-1]
     keys = int(command[2])
-    assert list(command[3 + keys + 6 :]) == [QUEUE, 5, 1000, 0, 0, "predict.fraud", 5, 1000, 0, 1]
+    assert list(command[3 + keys + 8 :]) == [QUEUE, 5, 1000, 0, 0, "predict.fraud", 5, 1000, 0, 1]
+
+
+def isolated_turns(harness: Harness, *claimed_sources: int) -> list[str]:
+    """Claim one job from each of these sources. Return when each claim takes an isolated job."""
+    turns = []
+    for source in claimed_sources:
+        command = harness.loop.next_commands()[-1]
+        turns.append(command[3 + int(command[2]) + 3])
+        harness.answer([1, [source, 1], [b"job"], 0, 0])
+    return turns
+
+
+def test_a_single_process_runs_isolated_jobs_and_others_in_turn(harness: Harness) -> None:
+    harness.processes = 1
+    assert isolated_turns(harness, 0, 1, 0, 0, 5) == ["first", "last", "first", "last", "last"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "isolated", "turn"),
+    [(2, 0, "first"), (2, 1, "never"), (3, 1, "never"), (8, 3, "first"), (8, 4, "never"), (0, 99, "first")],
+)
+def test_isolated_jobs_hold_at_most_half_of_the_processes(
+    harness: Harness, processes: int, isolated: int, turn: str
+) -> None:
+    harness.processes, harness.isolated = processes, isolated
+    assert isolated_turns(harness, 0) == [turn]
+    assert harness.loop.has_skipped_jobs == (turn == "never")
+
+
+def test_retried_jobs_go_first_in_every_second_claim_of_either_order(harness: Harness) -> None:
+    orders = []
+    for _ in range(20):
+        command = harness.loop.next_commands()[-1]
+        lowest_first, _, retried_first = command[3 + int(command[2]) + 2 :][:3]
+        orders.append((lowest_first, retried_first))
+        harness.answer([1, [1, 1], [b"job"], 0, 0])
+    assert Counter(orders) == {(0, 0): 9, (0, 1): 9, (1, 0): 1, (1, 1): 1}

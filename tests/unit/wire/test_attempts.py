@@ -24,7 +24,7 @@ def attempt(cause: str = "crash", claim_size: int = 1, owner: str = "host/1/ab")
     return Attempt(cause=cause, owner=owner, at_ms=1_700_000_000_000, claim_size=claim_size)
 
 
-_FIELDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=",;"), min_size=1).map(
+_FIELDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=",\x01"), min_size=1).map(
     lambda text: "_".join(text.split()) or "_"
 )
 _ATTEMPTS = st.lists(
@@ -44,7 +44,7 @@ def test_an_encoded_queued_message_is_decoded_unchanged(attempts: list[Attempt],
     assert decode_queued_message(encode_queued_message(attempts, message)) == (tuple(attempts), message)
 
 
-@given(st.binary() | st.binary().map(lambda suffix: b"\x01crash,me,1,1;" + suffix))
+@given(st.binary() | st.binary().map(lambda suffix: b"\x01crash,me,1,1\n" + suffix))
 def test_decoding_any_bytes_keeps_the_message_byte_for_byte(queued_message: bytes):
     attempts, message = decode_queued_message(queued_message)
     assert queued_message.endswith(message)
@@ -58,14 +58,18 @@ def test_decoding_any_bytes_keeps_the_message_byte_for_byte(queued_message: byte
         b"{}",
         b"\x01",
         b"\x01\n{}",
-        b"\x01;\n{}",
-        b"\x01crash,me,1,1;",
-        b"\x01crash,me,1;\n{}",
-        b"\x01crash,me,one,1;\n{}",
+        b"\x01\n\n{}",
+        b"\x01crash,me,1,1",
+        b"\x01crash,me,1,1\n",
         b"\x01crash,me,1,1\n{}",
-        b"\x01,me,1,1;\n{}",
-        b"\x01crash,me,1,1;x\n{}",
-        b"\x01crash,me," + b"9" * 5000 + b",1;\n{}",
+        b"\x01crash,me,1\n\n{}",
+        b"\x01crash,me,one,1\n\n{}",
+        b"\x01crash,me,1,1,1\n\n{}",
+        b"\x01crash,me,1,1;\n\n{}",
+        b"\x01,me,1,1\n\n{}",
+        b"\x01crash,me,1,1\n\x01\n{}",
+        b"\x01crash,me," + b"9" * 5000 + b",1\n\n{}",
+        b"\x01" + b"a" * 5000 + b",me,1,1\n\n{}",
     ],
 )
 def test_bytes_with_invalid_attempts_are_a_message(message: bytes):
@@ -74,12 +78,12 @@ def test_bytes_with_invalid_attempts_are_a_message(message: bytes):
 
 def test_the_format_of_an_attempt():
     assert (
-        encode_queued_message([attempt("error:OSError", 3)], b"{}")
-        == b"\x01error:OSError,host/1/ab,1700000000000,3;\n{}"
+        encode_queued_message([attempt("error:OSError", 3), attempt()], b"{}")
+        == b"\x01crash,host/1/ab,1700000000000,1\n\x01error:OSError,host/1/ab,1700000000000,3\n\n{}"
     )
 
 
-@pytest.mark.parametrize("name", ["a,b", "a;b", "a\nb", "a\rb", "a\x85b", "\ud800"])
+@pytest.mark.parametrize("name", ["a,b", "a\x01b", "a\nb", "a\rb", "a\x85b", "\ud800"])
 def test_no_name_can_break_the_format(name: str):
     attempts, message = decode_queued_message(encode_queued_message([attempt(f"error:{name}", owner=name)], b"{}"))
     assert len(attempts) == 1

@@ -1,8 +1,12 @@
-"""Read the messages of a claim, and sort them: jobs to run, jobs that end without running, and other messages."""
+"""Read the messages of a claim, and sort them: jobs to run, jobs that end without running, and other messages.
+
+Attempts are counted before a message is opened: a message may end the process that parses it. When the runs that
+were lost use up its attempts, it becomes a dead letter unopened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import NoReturn
 
@@ -10,16 +14,27 @@ import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.errors import InvalidInput
-from headrace.wire.attempts import HISTORY_MARK, Attempt, decode_queued_message, find_pinned_version
-from headrace.wire.keys import check_model_name, model_name, queue_name
+from headrace.wire.attempts import (
+    Attempt,
+    decode_queued_message,
+    encode_delayed,
+    encode_queued_message,
+    find_pinned_version,
+    select_counted,
+    select_source,
+)
+from headrace.wire.foreign_message import scan_id, scan_reply_to
+from headrace.wire.keys import check_model_name, holds_histories, model_name, queue_name
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job
+from headrace.wire.outcome import Reason
 from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse
 from headrace.wire.signing import Trust
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.execution.failures import make_failure, make_failure_from_attempts
 from headrace_worker.execution.retry import GiveUp, decide_retry
 from headrace_worker.manifest import Limits
+from headrace_worker.transport.claims import Claim
 
 
 class MalformedEntry(msgspec.Struct, frozen=True):
@@ -42,58 +57,113 @@ class ParsedClaim(msgspec.Struct, frozen=True, kw_only=True):
     #: Jobs that fail without running: their arguments are invalid, or their attempts are used up.
     finished: list[JobResult] = []
     malformed: list[MalformedEntry] = []
-    #: Jobs whose `eta` has not come: milliseconds until then, and the queued message, with its history.
+    #: Jobs whose `eta` has not come: milliseconds until then, and the member of `Keys.delayed`.
     not_due: list[tuple[int, bytes]] = []
     #: The ids of the jobs whose predictions are not stored, as their client asks.
     without_result: set[str] = set()
 
 
-def open_claim(
-    queued_messages: Sequence[bytes],
-    queue: str,
-    now: datetime,
-    limits_of: Callable[[Job], Limits],
-    *,
-    trust: Trust | None = None,
-    job_limits: JobLimits = _DEFAULT_LIMITS,
-) -> ParsedClaim:
-    """Parse each message of a claim once, and sort the results. Raises nothing.
+class ClaimOpener(msgspec.Struct, frozen=True):
+    """Opens the messages of one claim."""
 
-    `limits_of` returns the limits of a job's model; it is called for jobs with earlier attempts only. `trust`
-    decides which signatures are accepted; without it, every job is. A job runs only if it names the model that
-    the queue belongs to.
-    """
-    parsed, model, moment = ParsedClaim(), model_name(queue), now.timestamp()
-    for queued_message in queued_messages:
-        has_history = queued_message.startswith(HISTORY_MARK)
-        attempts, message = decode_queued_message(queued_message) if has_history else ((), queued_message)
+    queue: str
+    #: The model that the queue belongs to.
+    model: str
+    #: The server's time, and in unix seconds.
+    now: datetime
+    timestamp: float
+    #: Returns the limits of a model by name and version; without a version, of the one that serves.
+    limits_of: Callable[[str, str | None], Limits]
+    trust: Trust | None
+    job_limits: JobLimits
+    parsed: ParsedClaim
+
+    def open(self, message: bytes, attempts: tuple[Attempt, ...]) -> None:
+        """Parse a message and sort it."""
+        parsed = self.parsed
         try:
-            parsed_message = parse(message, trust, job_limits, queue=queue, now=moment)
+            parsed_message = parse(message, self.trust, self.job_limits, queue=self.queue, now=self.timestamp)
         except MalformedMessage as error:
             parsed.malformed.append(MalformedEntry(message, attempts, error))
-            continue
+            return
         reply_channel = parsed_message.reply_to
         try:
             job = parsed_message.to_job()
-            if job.model != model:
-                _refuse_model(job.model, queue)
+            if job.model != self.model:
+                _refuse_model(job.model, self.queue)
         except InvalidInput as error:
-            job = _job_without_arguments(parsed_message, queue)
+            job = _job_without_arguments(parsed_message, self.queue)
             claimed = ClaimedJob(job, message, attempts, reply_channel)
             parsed.finished.append(JobResult(claimed, make_failure(error, job)))
-            continue
+            return
         if parsed_message.ignore_result:
             parsed.without_result.add(job.id)
         if attempts and not (job.version and is_version(job.version)):
             job = msgspec.structs.replace(job, version=find_pinned_version(attempts) or job.version)
         claimed = ClaimedJob(job, message, attempts, reply_channel)
-        if attempts and isinstance(decision := decide_retry(attempts, limits_of(job), 0.0), GiveUp):
-            parsed.finished.append(JobResult(claimed, make_failure_from_attempts(job, attempts, decision.reason)))
-        elif job.eta is not None and job.eta > now:
-            parsed.not_due.append((int((job.eta - now).total_seconds() * 1000) + 1, queued_message))
+        if attempts and (reason := self._reason_to_give_up(attempts, job.model, job.version)):
+            parsed.finished.append(JobResult(claimed, make_failure_from_attempts(job, attempts, reason)))
+        elif job.eta is not None and job.eta > self.now:
+            milliseconds = int((job.eta - self.now).total_seconds() * 1000) + 1
+            source = select_source(attempts, job.priority)
+            parsed.not_due.append((milliseconds, encode_delayed(source, encode_queued_message(attempts, message))))
         else:
             parsed.jobs.append(claimed)
-    return parsed
+
+    def open_with_history(self, queued_message: bytes) -> None:
+        """Count the attempts of a message, and open it unless lost runs have used them up."""
+        attempts, message = decode_queued_message(queued_message)
+        counted = select_counted(attempts)
+        version = find_pinned_version(attempts)
+        if counted and counted[-1].is_lost and (reason := self._reason_to_give_up(attempts, self.model, version)):
+            self._give_up_unopened(message, attempts, reason)
+        else:
+            self.open(message, attempts)
+
+    def _reason_to_give_up(self, attempts: tuple[Attempt, ...], model: str, version: str | None) -> Reason | None:
+        decision = decide_retry(attempts, self.limits_of(model, version), 0.0)
+        return decision.reason if isinstance(decision, GiveUp) else None
+
+    def _give_up_unopened(self, message: bytes, attempts: tuple[Attempt, ...], reason: Reason) -> None:
+        job_id = scan_id(message)
+        if not job_id:
+            causes = ", ".join(attempt.cause for attempt in select_counted(attempts))
+            error = MalformedMessage(
+                f"its runs were lost ({causes}), so it was not opened again; its start and end hold no id of a job"
+            )
+            self.parsed.malformed.append(MalformedEntry(message, attempts, error))
+            return
+        job = Job(id=job_id, model=self.model, instances=[])
+        claimed = ClaimedJob(job, message, attempts, scan_reply_to(message))
+        self.parsed.finished.append(JobResult(claimed, make_failure_from_attempts(job, attempts, reason)))
+
+
+def open_claim(
+    claim: Claim,
+    now: datetime,
+    limits_of: Callable[[str, str | None], Limits],
+    *,
+    trust: Trust | None = None,
+    job_limits: JobLimits = _DEFAULT_LIMITS,
+) -> ParsedClaim:
+    """Open each message of a claim once, and sort the results. Raises nothing.
+
+    `limits_of` returns the limits of a model by name and version (None: of the version that serves); it is called
+    for jobs with earlier attempts only. `trust` decides which signatures are accepted; without it, every job is. A
+    job runs only if it names the model that the queue belongs to.
+    """
+    queue = claim.lease.queue
+    opener = ClaimOpener(
+        queue, model_name(queue) or "", now, now.timestamp(), limits_of, trust, job_limits, ParsedClaim()
+    )
+    for source, queued_messages in claim.by_source():
+        if holds_histories(source):
+            for queued_message in queued_messages:
+                opener.open_with_history(queued_message)
+        else:  # a producer wrote the bytes: they are a message as a whole
+            for message in queued_messages:
+                opener.open(message, ())
+    return opener.parsed
 
 
 def _refuse_model(model: object, queue: str) -> NoReturn:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import redis
 
+from headrace.catalog.aliases import is_version
 from headrace.errors import HeadraceError
 from headrace.wire.limits import JobLimits
-from headrace.wire.message import Job
 from headrace.wire.outcome import decode_outcome
 from headrace.wire.signing import Trust
 from headrace_worker.execution import predict
@@ -72,14 +72,7 @@ class ClaimRunner:
         now = claim.server_time(started_at)
         if self._events:
             self._events.on_claim_received(len(claim.queued_messages))
-        parsed = open_claim(
-            claim.queued_messages,
-            claim.lease.queue,
-            now,
-            self._limits_of,
-            trust=self._trust,
-            job_limits=self._job_limits,
-        )
+        parsed = open_claim(claim, now, self._limits_of, trust=self._trust, job_limits=self._job_limits)
         if claim.check_outcomes:
             self._drop_finished(parsed)
         if self._events:
@@ -143,11 +136,16 @@ class ClaimRunner:
                 # The error's message may quote a payload.
                 log.error("the listener %s failed: %s", type(listener).__qualname__, type(error).__qualname__)  # noqa: TRY400
 
-    def _limits_of(self, job: Job) -> Limits:
-        """Return the limits of a job's model from the store, without loading it: that may be what crashes."""
-        store = self._registry.store
+    def _limits_of(self, model: str, version: str | None) -> Limits:
+        """Return the limits of a model from the store, without loading it: that may be what crashes.
+
+        Without a version, they are those of the version that serves.
+        """
+        store, route = self._registry.store, self._registry.route(model)
         try:
-            return store.read_manifest(job.model, job.version or store.latest(job.model)).limits
+            if version is None or not is_version(version):
+                version = (route and route.default) or store.latest(model)
+            return store.read_manifest(model, version).limits
         except (HeadraceError, OSError):
             return Limits()
 

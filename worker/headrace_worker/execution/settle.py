@@ -13,7 +13,14 @@ import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.errors import InvalidInput
-from headrace.wire.attempts import REQUEUED, Attempt, encode_queued_message
+from headrace.wire.attempts import (
+    REQUEUED,
+    Attempt,
+    add_requeue,
+    encode_delayed,
+    encode_queued_message,
+    select_source,
+)
 from headrace.wire.dead_letter import DeadLetter, malformed_letter
 from headrace.wire.outcome import Failure, Outcome, Success
 from headrace_worker.execution.claimed_job import ClaimedJob, FailedRun, JobResult, NotRunnableHere
@@ -29,7 +36,7 @@ class ClaimDecisions(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: dict[str, Outcome] = {}
     #: The dead letters, each with its message.
     letters: list[tuple[DeadLetter, bytes]] = []
-    #: Queued messages that return to the queue later: milliseconds until then, and the message with its history.
+    #: Jobs that return to the queue later: milliseconds until then, and the member of `Keys.delayed`.
     delayed: list[tuple[int, bytes]] = []
     #: The failed runs that ended their jobs because of the model: invalid input is not among them.
     model_errors: list[FailedRun] = []
@@ -73,7 +80,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             self.decisions.letters.append((letter, entry.message))
 
     def add_not_due(self, delayed: Iterable[tuple[int, bytes]]) -> None:
-        """Delay queued messages whose time has not come, by milliseconds, as they are."""
+        """Delay jobs whose time has not come: pairs of milliseconds and the member of `Keys.delayed`."""
         self.decisions.delayed.extend(delayed)
 
     def _retry_or_fail(self, failed: FailedRun, claim_size: int) -> None:
@@ -98,7 +105,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
 
     def _requeue_or_fail(self, claimed: ClaimedJob, error: Exception) -> None:
         attempt = Attempt(cause=REQUEUED, owner=self.owner, at_ms=self.now_ms, claim_size=0)
-        attempts = (*claimed.attempts, attempt)
+        attempts = add_requeue(claimed.attempts, attempt)
         decision = decide_requeue(attempts, error, self.chance())
         if isinstance(decision, Retry):
             self._delay(claimed, attempts, decision)
@@ -108,8 +115,9 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
         self._finish(claimed, msgspec.structs.replace(failure, reason=decision.reason, message=message), attempts)
 
     def _delay(self, claimed: ClaimedJob, attempts: Sequence[Attempt], decision: Retry) -> None:
-        queued_message = encode_queued_message(attempts, claimed.message)
-        self.decisions.delayed.append((int(decision.after * 1000), queued_message))
+        source = select_source(attempts, claimed.job.priority)
+        member = encode_delayed(source, encode_queued_message(attempts, claimed.message))
+        self.decisions.delayed.append((int(decision.after * 1000), member))
 
     def _finish(
         self, claimed: ClaimedJob, outcome: Outcome, attempts: tuple[Attempt, ...], version: str | None = None

@@ -16,7 +16,7 @@ from headrace.catalog.aliases import (
 )
 from headrace.connection.commands import execute
 from headrace.errors import InvalidInput, ModelError
-from headrace.wire.attempts import decode_queued_message
+from headrace.wire.attempts import decode_delayed, decode_queued_message
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys, queue_name
 from headrace.wire.parsing import MalformedMessage, parse
@@ -74,10 +74,10 @@ def _version_of(queued_message: bytes) -> str | None:
 
 
 def _iter_messages(client: redis.Redis, keys: Keys, queue: str) -> Iterator[bytes]:
-    """Yield every message of a queue in the order in which a job moves: waiting, isolated, delayed, leased."""
-    for key in (*keys.lists(queue), keys.isolated(queue)):
+    """Yield every queued message of a queue in the order in which a job moves: waiting, delayed, leased."""
+    for key in keys.sources(queue):
         yield from _iter_pages(client.lrange, key)
-    yield from _iter_pages(client.zrange, keys.delayed(queue))
+    yield from (decode_delayed(member)[1] for member in _iter_pages(client.zrange, keys.delayed(queue)))
     members: list[bytes] = client.zrange(keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
     for member in members:
         lease = parse_lease(member)

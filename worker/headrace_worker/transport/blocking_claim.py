@@ -23,7 +23,7 @@ from typing import Any
 import redis
 
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
-from headrace.wire.keys import Keys
+from headrace.wire.keys import Keys, holds_histories
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
 from headrace_worker.transport.notifications import POLL_SECONDS
 
@@ -70,8 +70,9 @@ class BlockingClaim:
         """Record a claim with jobs: it has ended the lease that was offered with it."""
         source, _ = claim.lease.origins[0]
         last_source = (claim.lease.queue, source)
-        is_isolated = source == 0
-        self._is_repeated = claim.lease.holds_jobs and not is_isolated and last_source == self._last_source
+        is_repeated = claim.lease.holds_jobs and last_source == self._last_source
+        # The next job hardly comes to a list of jobs that run again.
+        self._is_repeated = is_repeated and not holds_histories(source)
         self._last_source = last_source
         self.drop()
 

@@ -23,7 +23,13 @@ from kombu.transport import virtual
 from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys, model_name
 from headrace_worker.transport.claim_loop import ClaimLoop, State
-from headrace_worker.transport.claims import Claim, ClaimLimits, NothingClaimed
+from headrace_worker.transport.claims import (
+    Claim,
+    ClaimLimits,
+    IsolatedTurn,
+    NothingClaimed,
+    choose_isolated_turn,
+)
 from headrace_worker.transport.listener import NotificationListener
 from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.notifications import QueueNotifications
@@ -63,6 +69,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             lease_seconds=self.lease_seconds,
             queue_limits=self._queue_limits,
             count_held=self.keeper.count,
+            isolated_turn=self._isolated_turn,
             next_name=self.keeper.next_name,
             wake_after=lambda seconds: self.connection.call_later(seconds, self.wake),
         )
@@ -87,6 +94,14 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             limit = self.limits_for(queue)
             limits.append(msgspec.structs.replace(limit, leased=False) if queue in self._without_ack else limit)
         return limits
+
+    def _isolated_turn(self, follows_isolated: bool) -> IsolatedTurn:
+        # A worker's prefetch is one claim for each pool process.
+        return choose_isolated_turn(
+            processes=self.qos.prefetch_count or 0,
+            isolated=self.keeper.count_isolated(),
+            follows_isolated=follows_isolated,
+        )
 
     def _brpop_read(self, **_: Any) -> bool:
         """Read the reply to a claim, and deliver what was claimed to Celery as one message."""
@@ -204,9 +219,9 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             log.debug("could not end a BLMOVE, it ends by itself: %s", error)
 
     def on_claim_finished(self) -> None:
-        """Claim after a claim ended: a process is free, and a queue that was skipped may have room."""
+        """Claim after a claim ended: a process is free, and jobs that were skipped may have their turn."""
         self._is_delivering = False
-        if self._claims.has_skipped_queue:
+        if self._claims.has_skipped_jobs:
             self.wake()
 
     # --- lost connections -------------------------------------------------------------------------------

@@ -26,12 +26,13 @@ from headrace.connection.script_calls import ScriptCall
 from headrace.wire.keys import Keys
 from headrace_worker.transport.blocking_claim import BlockingClaim
 from headrace_worker.transport.claim_script import claim_command, decode_claim
-from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed
+from headrace_worker.transport.claims import Claim, ClaimLimits, IsolatedTurn, Lease, NothingClaimed
 from headrace_worker.transport.notifications import QueueNotifications
 
 log = logging.getLogger("headrace.claims")
 
-#: One claim of this many starts with the lowest priority, so that jobs of files are never starved.
+#: One claim of this many starts with the lowest priority, so that jobs of files are never starved. Every second
+#: claim starts with the retried jobs of each priority.
 _LOWEST_EVERY = 10
 _NEVER = float("inf")
 
@@ -64,7 +65,8 @@ class ClaimLoop:
 
     `queue_limits` returns the limits of each queue, in the order in which the queues are claimed from now.
     `count_held` returns the number of claims of a queue that this process holds, and `next_name` the name of a new
-    lease. `wake_after` calls `wake` after a number of seconds. `clock` is a monotonic clock in seconds.
+    lease. `isolated_turn` decides when the next claim takes an isolated job, given whether the last claim was one.
+    `wake_after` calls `wake` after a number of seconds. `clock` is a monotonic clock in seconds.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ClaimLoop:
         lease_seconds: float,
         queue_limits: Callable[[], Sequence[ClaimLimits]],
         count_held: Callable[[str], int],
+        isolated_turn: Callable[[bool], IsolatedTurn],
         next_name: Callable[[], str],
         wake_after: Callable[[float], None],
         clock: Callable[[], float] = time.monotonic,
@@ -81,6 +84,9 @@ class ClaimLoop:
         self._keys, self._lease_ms, self._clock = keys, int(lease_seconds * 1000), clock
         self._queue_limits, self._count_held = queue_limits, count_held
         self._next_name, self._wake_after = next_name, wake_after
+        self._isolated_turn = isolated_turn
+        #: True if the last claim was an isolated job.
+        self._follows_isolated = False
         self.blocking = BlockingClaim(keys, lease_seconds, clock)
         #: When the pending claim or BLMOVE was sent.
         self.sent_at = 0.0
@@ -92,8 +98,9 @@ class ClaimLoop:
         self._numbers = itertools.count(1)
         self._script_call = ScriptCall()
         self._last_refusal = ""
-        #: True if the last claim skipped a queue of which the process holds as many claims as it may.
-        self.has_skipped_queue = False
+        #: True if the last claim skipped jobs of which the process holds as many claims as it may: those of a
+        #: queue, or isolated ones.
+        self.has_skipped_jobs = False
         #: When a queue that fills up has waited long enough, by queue.
         self._fill_until: dict[str, float] = {}
 
@@ -159,13 +166,17 @@ class ClaimLoop:
         if not limits:
             return []
         parked = self.blocking.offer(limits, self._next_name) if self._notifications.may_sleep else None
-        name = self._next_name()
+        name, isolated_turn = self._next_name(), self._isolated_turn(self._follows_isolated)
+        self.has_skipped_jobs = self.has_skipped_jobs or isolated_turn == "never"
+        number = next(self._numbers)
         command = claim_command(
             self._keys,
             name,
             limits,
             lease_ms=self._lease_ms,
-            lowest_first=next(self._numbers) % _LOWEST_EVERY == 0,
+            lowest_first=number % _LOWEST_EVERY == 0,
+            isolated=isolated_turn,
+            retried_first=(number + number // _LOWEST_EVERY) % 2 == 0,
             parked=parked,
         )
         commands = self._notifications.commands()
@@ -179,10 +190,10 @@ class ClaimLoop:
     def _open_limits(self, now: float) -> list[ClaimLimits]:
         """Return the limits of the queues to claim from now: those of which this process may hold more claims."""
         open_limits = []
-        self.has_skipped_queue = False
+        self.has_skipped_jobs = False
         for limit in self._queue_limits():
             if limit.claims is not None and self._count_held(limit.queue) >= limit.claims:
-                self.has_skipped_queue = self.has_skipped_queue or limit.claims > 0
+                self.has_skipped_jobs = self.has_skipped_jobs or limit.claims > 0
             elif limit.wait and now < self._fill_until.get(limit.queue, _NEVER):
                 open_limits.append(msgspec.structs.replace(limit, full_only=True))
             else:
@@ -201,7 +212,7 @@ class ClaimLoop:
             claim = self.blocking.receive(replies)
             self._sent_with.wake()
             if claim is not None:
-                self.blocking.record_claim(claim)
+                self._record_claim(claim)
             return claim
         *earlier, reply = replies
         self._sent_with.receive(earlier)
@@ -216,9 +227,13 @@ class ClaimLoop:
             self.blocking.record_nothing(parked=result.parked, sent_at=self.sent_at)
             self._let_fill(result.filling, sent.limits)
             return None
-        self.blocking.record_claim(result)
+        self._record_claim(result)
         self._fill_until.pop(result.lease.queue, None)
         return result
+
+    def _record_claim(self, claim: Claim) -> None:
+        self.blocking.record_claim(claim)
+        self._follows_isolated = claim.lease.is_isolated
 
     def _refuse(self, reply: redis.ResponseError, sent: SentClaim, notifications: QueueNotifications) -> None:
         error = self._script_call.refused(reply, sent.function)

@@ -1,7 +1,11 @@
 """CLAIM: claim waiting messages of one queue under a new lease, or park a lease while nothing waits.
 
 Redis does not undo a script that fails half way. So CLAIM pops before it records the lease, and after the first
-pop no error can end it.
+pop no error can end it. A list that is a key of another type is passed over, so that it stops no other list; if
+nothing is claimed, its error is the reply.
+
+CLAIM never reads a message: its cost is linear in the number of queues, and in the number and bytes of the
+messages that it claims, whatever they hold.
 """
 
 from __future__ import annotations
@@ -10,30 +14,58 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.connection.commands import Argument, Command, Script
-from headrace.wire.keys import PRIORITY_STEPS, Keys
-from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, pair_origins
+from headrace.wire.keys import (
+    CLAIM_ORDER,
+    FIRST_RETRIED_SOURCE,
+    FIRST_SOURCE,
+    ISOLATED_SOURCE,
+    PRIORITY_STEPS,
+    Keys,
+)
+from headrace_worker.transport.claims import (
+    Claim,
+    ClaimLimits,
+    IsolatedTurn,
+    Lease,
+    NothingClaimed,
+    pair_origins,
+)
 from headrace_worker.transport.lua import NOW_FUNCTION
 
-#: Call it by `claim_command`. `source` is an index in `Keys.sources`, 0 is the list of isolated jobs. Returns
-#: {number of the queue, {source, count, ...}, messages, 1 if a job was cancelled lately, server's milliseconds}.
-#: If nothing is claimed, {0, {numbers of the queues that fill up}, 1 if a lease is parked}.
+#: Call it by `claim_command`. `source` is an index in `Keys.sources`: 0 are the isolated jobs, 1 to 4 the lists by
+#: priority, 5 to 8 the retried jobs by priority. Returns {number of the queue, {source, count, ...}, messages,
+#: 1 if a job was cancelled lately, server's milliseconds}. If nothing is claimed,
+#: {0, {numbers of the queues that fill up}, 1 if a lease is parked}.
 SCRIPT = (
     NOW_FUNCTION
     + """
 local leases, cancelled, lease, parked_lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local name, lease_ms, lowest_first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
-local parked_member, parked_queue, parked_source = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local queues = (#KEYS - 4) / 5
+local name, lease_ms, lowest_first, isolated_turn = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
+local retried_first = ARGV[5] == '1'
+local parked_member, parked_queue, parked_source = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local queues = (#KEYS - 4) / 9
 
-local function source_key(queue, source) return KEYS[5 + 5 * (queue - 1) + source] end
-local function queue_name(queue) return ARGV[7 + 5 * (queue - 1)] end
-local function max_jobs(queue) return tonumber(ARGV[8 + 5 * (queue - 1)]) end
-local function max_bytes(queue) return tonumber(ARGV[9 + 5 * (queue - 1)]) end
-local function full_only(queue) return ARGV[10 + 5 * (queue - 1)] == '1' end
-local function leased(queue) return ARGV[11 + 5 * (queue - 1)] == '1' end
+local function source_key(queue, source) return KEYS[5 + 9 * (queue - 1) + source] end
+local function queue_name(queue) return ARGV[9 + 5 * (queue - 1)] end
+local function max_jobs(queue) return tonumber(ARGV[10 + 5 * (queue - 1)]) end
+local function max_bytes(queue) return tonumber(ARGV[11 + 5 * (queue - 1)]) end
+local function full_only(queue) return ARGV[12 + 5 * (queue - 1)] == '1' end
+local function leased(queue) return ARGV[13 + 5 * (queue - 1)] == '1' end
 
 redis.call('ZCARD', leases)  -- if the key is of another type, fail now: nothing is popped yet
-local messages, bytes, largest, origins = {}, 0, 0, {}
+redis.call('LLEN', lease)  -- likewise
+local messages, bytes, largest, origins, refusal = {}, 0, 0, {}, nil
+
+-- Whether a queue has isolated or retried jobs. Few have, so one command asks for the five lists.
+local run_again = {}
+local function has_jobs_that_run_again(queue)
+  if run_again[queue] == nil then
+    run_again[queue] = redis.call(
+      'EXISTS', source_key(queue, 0), source_key(queue, 5), source_key(queue, 6), source_key(queue, 7),
+      source_key(queue, 8)) > 0
+  end
+  return run_again[queue]
+end
 
 local function pop(queue, source, job_limit, byte_limit)
   local before = #messages
@@ -43,9 +75,12 @@ local function pop(queue, source, job_limit, byte_limit)
     if largest > 0 then
       count = math.min(job_limit - #messages, math.max(1, math.floor((byte_limit - bytes) / largest)))
     end
-    -- After the first pop an error (a key of another type) must not end the script.
-    local popped = (#messages > 0 and redis.pcall or redis.call)('RPOP', source_key(queue, source), count)
-    if not popped or popped.err then break end
+    local popped = redis.pcall('RPOP', source_key(queue, source), count)
+    if not popped then break end
+    if popped.err then
+      refusal = refusal or redis.error_reply(popped.err .. ' (' .. source_key(queue, source) .. ')')
+      break
+    end
     for _, message in ipairs(popped) do
       messages[#messages + 1] = message
       bytes = bytes + #message
@@ -81,9 +116,18 @@ end
 local first, last, step = 1, 4, 1
 if lowest_first then first, last, step = 4, 1, -1 end
 
+local function pop_priority(queue, source)
+  local job_limit, byte_limit = max_jobs(queue), max_bytes(queue)
+  local has_retried = has_jobs_that_run_again(queue)
+  if has_retried and retried_first then pop(queue, source + 4, job_limit, byte_limit) end
+  pop(queue, source, job_limit, byte_limit)
+  if has_retried and not retried_first then pop(queue, source + 4, job_limit, byte_limit) end
+  return #messages > 0
+end
+
 local function fill_and_record(queue, popped_source)
   for source = first, last, step do
-    if source ~= popped_source then pop(queue, source, max_jobs(queue), max_bytes(queue)) end
+    if source ~= popped_source then pop_priority(queue, source) end
   end
   return record_claim(queue)
 end
@@ -97,15 +141,24 @@ if parked_member ~= '' then  -- a job that arrived under the parked lease is the
   end
 end
 
-for queue = 1, queues do  -- isolated jobs run first, each alone
-  if pop(queue, 0, 1, 1) then return record_claim(queue) end
+local function claim_isolated()  -- each runs alone
+  for queue = 1, queues do
+    if has_jobs_that_run_again(queue) and pop(queue, 0, 1, 1) then return record_claim(queue) end
+  end
+end
+if isolated_turn == 'first' then
+  local claimed = claim_isolated()
+  if claimed then return claimed end
 end
 
 local filling, is_skipped = {}, {}
 for queue = 1, queues do
   if full_only(queue) then
     local waiting = 0
-    for source = 1, 4 do waiting = waiting + redis.call('LLEN', source_key(queue, source)) end
+    for source = 1, has_jobs_that_run_again(queue) and 8 or 4 do
+      local length = redis.pcall('LLEN', source_key(queue, source))
+      if type(length) == 'number' then waiting = waiting + length end
+    end
     if waiting < max_jobs(queue) then
       is_skipped[queue] = true
       if waiting > 0 then filling[#filling + 1] = queue end
@@ -115,19 +168,25 @@ end
 
 for source = first, last, step do
   for queue = 1, queues do
-    if not is_skipped[queue] and pop(queue, source, max_jobs(queue), max_bytes(queue)) then
-      return fill_and_record(queue, source)
-    end
+    if not is_skipped[queue] and pop_priority(queue, source) then return fill_and_record(queue, source) end
   end
 end
 
+if isolated_turn == 'last' then
+  local claimed = claim_isolated()
+  if claimed then return claimed end
+end
+
+if refusal then return refusal end
 if parked_member ~= '' then redis.call('ZADD', leases, now_ms() + lease_ms, parked_member) end
 return {0, filling, parked_member ~= '' and 1 or 0}
 """
 )
 _CLAIM = Script("claim", SCRIPT, flag="allow-oom")
 
-assert len(PRIORITY_STEPS) == 4, "CLAIM counts on four lists of a queue"  # noqa: S101  # a fact, not a check
+# Facts that CLAIM counts on, not checks.
+assert (ISOLATED_SOURCE, FIRST_SOURCE, FIRST_RETRIED_SOURCE, len(PRIORITY_STEPS)) == (0, 1, 5, 4)  # noqa: S101
+assert CLAIM_ORDER == (0, 5, 1, 6, 2, 7, 3, 8, 4)  # noqa: S101
 
 
 def claim_command(
@@ -137,16 +196,19 @@ def claim_command(
     *,
     lease_ms: int,
     lowest_first: bool,
+    isolated: IsolatedTurn = "first",
+    retried_first: bool = True,
     parked: Lease | None = None,
 ) -> Command:
     """Return the command that claims from the first of these queues that has jobs; `decode_claim` reads its reply.
 
     `name` is the name of the new lease, `lease_ms` the milliseconds until it expires. `lowest_first` starts with
-    the lowest priority. `parked` is a lease of one of the queues: a job that arrived under it is claimed first, it
-    ends when anything is claimed, and it is parked (again) when nothing is.
+    the lowest priority, `retried_first` with the retried jobs of each priority. `isolated` says when an isolated
+    job is claimed. `parked` is a lease of one of the queues: a job that arrived under it is claimed first, it ends
+    when anything is claimed, and it is parked again when nothing is.
     """
     names = [keys.leases, keys.cancelled, keys.lease(name), keys.lease(parked.name if parked else name)]
-    arguments: list[Argument] = [name, lease_ms, int(lowest_first)]
+    arguments: list[Argument] = [name, lease_ms, int(lowest_first), isolated, int(retried_first)]
     if parked is None:
         arguments += ["", 0, 0]
     else:

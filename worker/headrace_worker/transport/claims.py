@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
-from headrace.wire.keys import model_name
+from headrace.wire.keys import FIRST_RETRIED_SOURCE, ISOLATED_SOURCE, PRIORITY_STEPS, model_name
 from headrace_worker.route import Route
 
 #: The mark of a blocking claim in a member of `Keys.leases`.
 _BLOCKING = ",blocking"
+
+#: When a claim takes an isolated job: before all others, if no other job waits, or not at all.
+IsolatedTurn = Literal["first", "last", "never"]
+
+#: The indexes in `Keys.sources`.
+_SOURCES = range(FIRST_RETRIED_SOURCE + len(PRIORITY_STEPS))
 
 
 class ClaimLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +66,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
         return model_name(self.queue) is not None
 
     @property
+    def is_isolated(self) -> bool:
+        """True for a job that runs alone, as its process or worker was lost before."""
+        return self.origins[:1] == ((ISOLATED_SOURCE, 1),)
+
+    @property
     def owner(self) -> str:
         """The process that claimed: host, process id and a random word."""
         return self.name.rpartition("/")[0] or self.name
@@ -78,6 +90,13 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     #: The versions that serve the jobs, as the main process knows them.
     route: Route | None = None
 
+    def by_source(self) -> Iterator[tuple[int, Sequence[bytes]]]:
+        """Yield the queued messages that came from each list, with its index in `Keys.sources`."""
+        first = 0
+        for source, count in self.lease.origins:
+            yield source, self.queued_messages[first : first + count]
+            first += count
+
     def server_time(self, monotonic: float) -> datetime:
         """Return the server's time at a moment of this machine's monotonic clock.
 
@@ -95,14 +114,29 @@ class NothingClaimed(msgspec.Struct, frozen=True):
     parked: bool = False
 
 
+def choose_isolated_turn(*, processes: int, isolated: int, follows_isolated: bool) -> IsolatedTurn:
+    """Decide when the next claim takes an isolated job, which may end or block its process.
+
+    Isolated jobs hold at most half of the pool processes: `processes` is their number, 0 for any, and `isolated`
+    the number of those that run an isolated job. A single process runs isolated jobs and others in turn:
+    `follows_isolated` is True if the last claim was an isolated job.
+    """
+    if processes == 1:
+        return "last" if follows_isolated else "first"
+    return "never" if processes and isolated >= processes // 2 else "first"
+
+
 def parse_lease(member: bytes) -> Lease | None:
     """Return the lease of a member of `Keys.leases`; None for a member of another form."""
     try:
         name, origins, queue = member.decode().split("#", 2)
         numbers = [int(number) for number in origins.removesuffix(_BLOCKING).split(",")]
-        return Lease(name=name, queue=queue, origins=pair_origins(numbers), blocking=origins.endswith(_BLOCKING))
+        pairs = pair_origins(numbers)
     except ValueError:
         return None
+    if any(source not in _SOURCES or count < 0 for source, count in pairs):
+        return None
+    return Lease(name=name, queue=queue, origins=pairs, blocking=origins.endswith(_BLOCKING))
 
 
 def pair_origins(numbers: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -108,6 +108,10 @@ class LeaseKeeper:
         """Return the number of leases held of a queue."""
         return sum(lease.queue == queue for lease in list(self._held.values()))
 
+    def count_isolated(self) -> int:
+        """Return the number of leases held of isolated jobs."""
+        return sum(lease.is_isolated for lease in list(self._held.values()))
+
     @property
     def names(self) -> list[str]:
         """The names of the leases held."""

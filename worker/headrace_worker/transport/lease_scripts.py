@@ -1,12 +1,17 @@
-"""The scripts that renew and end leases, and the one that moves delayed jobs that are due."""
+"""The scripts that renew and end leases, and the one that moves delayed jobs that are due.
+
+None reads a message, so that no message can hold up Redis: their cost is linear in the number of messages that
+they move and in their bytes. Each reads all its keys before it writes, so that a key of another type changes
+nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from headrace.connection.commands import Command, Script
-from headrace.wire.attempts import CRASH, LEASE_EXPIRED, TIMEOUT, escape_field
-from headrace.wire.keys import Keys
+from headrace.wire.attempts import escape_field
+from headrace.wire.keys import Keys, holds_histories
 from headrace_worker.transport.claims import Lease
 from headrace_worker.transport.lua import NOW_FUNCTION
 
@@ -17,6 +22,7 @@ _RENEW = Script(
 local leases = KEYS[1]
 local lease_ms = tonumber(ARGV[1])
 local expiry, lost = now_ms() + lease_ms, {}
+redis.call('ZCARD', leases)  -- fail now if it is of another type
 redis.call('PERSIST', leases)
 for i = 2, #ARGV do
   local member = ARGV[i]
@@ -42,6 +48,8 @@ _FINISH = Script(
     """
 local leases, lease = KEYS[1], KEYS[2]
 local member = ARGV[1]
+redis.call('ZCARD', leases)  -- fail now if a key is of another type
+redis.call('LLEN', lease)
 redis.call('DEL', lease)
 return redis.call('ZREM', leases, member)
 """,
@@ -75,6 +83,7 @@ local function source_key(source) return KEYS[3 + source] end
 local origins = 4  -- the number of the last argument before the origins: source, count, source, count
 if not may_end(leases, member, only_if_expired, now_ms()) then return 0 end
 local messages, done = redis.call('LRANGE', lease, 0, -1), 0
+for i = origins + 1, #ARGV, 2 do redis.call('LLEN', source_key(tonumber(ARGV[i]))) end  -- fail now if no list
 local push = behind and 'LPUSH' or 'RPUSH'
 if first_message ~= '' then messages[1] = first_message end
 for i = origins + 1, #ARGV, 2 do
@@ -105,6 +114,9 @@ def requeue_command(
     return _REQUEUE(names, [lease.member, int(only_if_expired), int(behind), first_message, *origins])
 
 
+#: The line of an attempt goes in front of a message. Of the message only the first byte is read: it says whether
+#: lines follow already. They count only in a message from a list that producers cannot write. In front of any
+#: other, the line is followed by the empty line that ends a history.
 _REQUEUE_ISOLATED = Script(
     "requeue_isolated",
     NOW_FUNCTION
@@ -113,6 +125,7 @@ _REQUEUE_ISOLATED = Script(
 local leases, lease, isolated, grace = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local member, only_if_expired = ARGV[1], ARGV[2] == '1'
 local cause, owner, grace_ms = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local origins = 5  -- the number of the last argument before the origins: 1 if histories count, and count
 local now = now_ms()
 if not may_end(leases, member, only_if_expired, now) then return 0 end
 local messages = redis.call('LRANGE', lease, 0, -1)
@@ -127,14 +140,17 @@ if #messages == 0 and grace_ms > 0 then
   end
   redis.call('DEL', grace)
 end
-local attempt = cause .. ',' .. owner .. ',' .. string.format('%.0f', now) .. ',' .. #messages .. ';'
+redis.call('LLEN', isolated)  -- fail now if it is no list
+local line = '\\1' .. cause .. ',' .. owner .. ',' .. string.format('%.0f', now) .. ',' .. #messages .. '\\n'
+local has_histories, last = {}, 0
+for i = origins + 1, #ARGV, 2 do
+  local count = tonumber(ARGV[i + 1])
+  for number = last + 1, math.min(last + count, #messages) do has_histories[number] = ARGV[i] == '1' end
+  last = last + count
+end
 for i = #messages, 1, -1 do
-  local history, message
-  if string.byte(messages[i]) == 1 then history, message = string.match(messages[i], '^\\1([^\\n]+;)\\n(.*)$') end
-  if not history or string.gsub(history, '[^,;]+,[^,;]*,%d+,%d+;', '') ~= '' then
-    history, message = '', messages[i]
-  end
-  redis.call('RPUSH', isolated, '\\1' .. history .. attempt .. '\\n' .. message)
+  local is_first_attempt = not has_histories[i] or string.byte(messages[i]) ~= 1
+  redis.call('RPUSH', isolated, line .. (is_first_attempt and '\\n' or '') .. messages[i])
 end
 redis.call('ZREM', leases, member)
 redis.call('DEL', lease)
@@ -155,8 +171,10 @@ def requeue_isolated_command(
     """
     names = [keys.leases, keys.lease(lease.name), keys.isolated(lease.queue), keys.grace(lease.name)]
     attempt = (escape_field(cause), escape_field(owner))
+    origins = [number for source, count in lease.origins for number in (int(holds_histories(source)), count)]
     return _REQUEUE_ISOLATED(
-        names, [lease.member, int(only_if_expired), *attempt, _GRACE_MS if lease.blocking else 0]
+        names,
+        [lease.member, int(only_if_expired), *attempt, _GRACE_MS if lease.blocking else 0, *origins],
     )
 
 
@@ -165,46 +183,38 @@ _EXPIRED = Script(
     NOW_FUNCTION
     + """
 local leases = KEYS[1]
-local limit = ARGV[1]
-return redis.call('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', 0, limit)
+local skip, limit = ARGV[1], ARGV[2]
+return redis.call('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', skip, limit)
 """,
     flag="no-writes",
 )
 
 
-def expired_command(keys: Keys, *, limit: int) -> Command:
-    """Return the command that lists the members of expired leases, at most `limit`."""
-    return _EXPIRED([keys.leases], [limit])
+def expired_command(keys: Keys, *, skip: int, limit: int) -> Command:
+    """Return the command that lists the members of expired leases, at most `limit`, without the first `skip`."""
+    return _EXPIRED([keys.leases], [skip, limit])
 
 
-#: A job that was lost with its process runs alone from then on. The others go to the list of their priority: the
-#: first `"priority":` of the message, as its body is base64.
+#: The list that a job goes to is the first byte of its member: a digit, the index in `Keys.sources`. A member of
+#: another form goes whole to the list of priority 0, whose messages have no history. The cost is linear in the
+#: number of jobs moved and in their bytes.
 _MOVE_DUE = Script(
     "move_due_jobs",
     NOW_FUNCTION
     + """
-local delayed, isolated = KEYS[1], KEYS[2]
-local function priority_list(priority) return KEYS[3 + math.min(3, math.floor(priority / 3))] end
+local delayed = KEYS[1]
+local sources = #KEYS - 1
+local function source_key(source) return KEYS[2 + source] end
 local limit = ARGV[1]
-local lost_causes = 1  -- the number of the last argument before the causes
-local function was_lost(message)
-  if string.byte(message) ~= 1 then return false end
-  local history = ';' .. (string.match(message, '^\\1([^\\n]*)\\n') or '')
-  for i = lost_causes + 1, #ARGV do
-    if string.find(history, ';' .. ARGV[i] .. '[@,]') then return true end
-  end
-  return false
-end
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now_ms(), 'LIMIT', 0, limit)
+if #due == 0 then return 0 end
+for source = 0, sources - 1 do redis.call('LLEN', source_key(source)) end  -- fail now if one is no list
 redis.call('PERSIST', delayed)
-for _, message in ipairs(due) do
-  if was_lost(message) then
-    redis.call('LPUSH', isolated, message)
-  else
-    local priority = tonumber(string.match(message, '"priority":%s*(%d+)') or '0')
-    redis.call('LPUSH', priority_list(priority), message)
-  end
-  redis.call('ZREM', delayed, message)
+for _, member in ipairs(due) do
+  local source, message = (string.byte(member) or 0) - string.byte('0'), string.sub(member, 2)
+  if source < 0 or source >= sources then source, message = 1, member end
+  redis.call('LPUSH', source_key(source), message)
+  redis.call('ZREM', delayed, member)
 end
 return #due
 """,
@@ -217,4 +227,4 @@ def move_due_command(keys: Keys, queue: str, *, limit: int) -> Command:
 
     The reply is their number.
     """
-    return _MOVE_DUE([keys.delayed(queue), *keys.sources(queue)], [limit, CRASH, LEASE_EXPIRED, TIMEOUT])
+    return _MOVE_DUE([keys.delayed(queue), *keys.sources(queue)], [limit])

@@ -31,7 +31,7 @@ from headrace.connection.commands import Command, execute
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys, queue_name
 from headrace_worker.transport.claim_script import claim_command, decode_claim
-from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, parse_lease
+from headrace_worker.transport.claims import Claim, ClaimLimits, IsolatedTurn, Lease, NothingClaimed, parse_lease
 from headrace_worker.transport.lease_scripts import (
     expired_command,
     finish_command,
@@ -67,11 +67,20 @@ class Leases:
         *,
         lease_ms: int,
         lowest_first: bool = False,
+        isolated: IsolatedTurn = "first",
+        retried_first: bool = True,
         parked: Lease | None = None,
     ) -> Claim | NothingClaimed:
         """Claim waiting messages; if nothing waits, park the lease `parked`. See `claim_command`."""
         command = claim_command(
-            self._keys, name, limits, lease_ms=lease_ms, lowest_first=lowest_first, parked=parked
+            self._keys,
+            name,
+            limits,
+            lease_ms=lease_ms,
+            lowest_first=lowest_first,
+            isolated=isolated,
+            retried_first=retried_first,
+            parked=parked,
         )
         return decode_claim(self._run(command), name, limits, time.monotonic())
 
@@ -95,7 +104,7 @@ class Leases:
         `outcomes` are as stored, by job id. `clients` names, by job id, the client on whose reply channel the
         outcome is published too. A dead letter comes with its message. It is stored only if the outcome of its job
         is published in the same call, or is already stored; that of a malformed message always is. `delayed` are
-        pairs of milliseconds from now and a queued message.
+        pairs of milliseconds from now and a member of `Keys.delayed`.
 
         Returns for each outcome whether it was published; None if the lease was lost, and then does nothing.
         """
@@ -191,9 +200,16 @@ class Leases:
         return int(self._run(command))
 
     def expired(self, limit: int = 100) -> list[Lease]:
-        """Return expired leases of any owner, at most `limit`."""
-        members = self._run(expired_command(self._keys, limit=limit))
-        return [lease for member in members if (lease := parse_lease(member))]
+        """Return expired leases of any owner, at most `limit`, or none if no more are due.
+
+        Members of another form are passed over, however many there are.
+        """
+        leases: list[Lease] = []
+        skip = 0
+        while not leases and (members := self._run(expired_command(self._keys, skip=skip, limit=limit))):
+            leases = [lease for member in members if (lease := parse_lease(member))]
+            skip += len(members)
+        return leases
 
     def find(self, names: Container[str]) -> list[Lease]:
         """Return the leases that exist under these names."""

@@ -53,7 +53,7 @@ class QueueNotifications:
 
     def watch(self, keys: Keys, queues: Iterable[str]) -> None:
         """Set the queues whose lists wake the claims."""
-        names = [name for queue in queues for name in (keys.prefix + queue, keys.isolated(queue))]
+        names = [name for queue in queues for name in keys.sources(queue)]
         prefixes = covering_prefixes(names)
         if prefixes != self._prefixes:
             self._prefixes = prefixes
