@@ -24,9 +24,9 @@ def attempt(cause: str = "crash", claim_size: int = 1, owner: str = "host/1/ab")
     return Attempt(cause=cause, owner=owner, at_ms=1_700_000_000_000, claim_size=claim_size)
 
 
-_FIELDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=",\x01"), min_size=1).map(
-    lambda text: "_".join(text.split()) or "_"
-)
+_FIELDS = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters=",\x01"), min_size=1, max_size=40
+).map(lambda text: "_".join(text.split()) or "_")
 _ATTEMPTS = st.lists(
     st.builds(
         Attempt,
