@@ -129,7 +129,7 @@ def test_an_unexpected_error_shows_no_traceback_and_no_message():
         "def open_client(redis_url): raise RuntimeError('age=41')\n"
         "options.open_client = open_client\n"
         "from headrace.cli import main\n"
-        "main(['queues'])\n"
+        "main(['status', 'a'])\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1

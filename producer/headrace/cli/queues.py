@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 import msgspec
 
 from headrace.cli import options
-from headrace.wire.keys import PRIORITY_STEPS
+from headrace.client.common import resolve_settings
+from headrace.connection.commands import execute, run
+from headrace.connection.connect import connect
+from headrace.connection.errors import translate_errors
+from headrace.inspection.queues import QueueDepth, read_queues
+from headrace.inspection.unread_lists import UnreadList, find_unread_lists
+from headrace.settings import Settings
+from headrace.wire.keys import PRIORITY_STEPS, Keys
 
 
 @click.command()
@@ -17,9 +26,12 @@ def queues(*, as_json: bool, url: str | None) -> None:
 
     ISOLATED jobs run before all others, each alone, as their process or worker was lost. WAITING is what a worker
     could claim now. DELAYED jobs are not due yet. LEASED jobs are with a worker.
+
+    Lists with jobs that no worker reads are named on standard error, for instance after a slip in a queue's name.
     """
-    with options.open_client(url) as client:
-        depths = client.queues()
+    depths, unread = _read(resolve_settings(url, None))
+    for unread_list in unread:
+        click.echo(str(unread_list), err=True)
     if as_json:
         for depth in depths:
             options.print_json({**msgspec.to_builtins(depth), "waiting": depth.waiting})
@@ -35,3 +47,10 @@ def queues(*, as_json: bool, url: str | None) -> None:
         rows.append([depth.queue, depth.model, *map(str, counts)])
     for line in options.format_table(rows, right=range(2, len(header))):
         options.print_line(line)
+
+
+def _read(settings: Settings) -> tuple[list[QueueDepth], list[UnreadList]]:
+    keys = Keys(settings.key_prefix)
+    with translate_errors(settings), connect(settings) as client:
+        ask = partial(execute, client)
+        return run(ask, read_queues(keys)), run(ask, find_unread_lists(keys)) or []

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -25,6 +25,7 @@ from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.doctor.finding import Finding
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
+from headrace.inspection.unread_lists import UnreadList, find_unread_lists
 from headrace.text import format_duration, plural
 from headrace.wire.keys import Keys
 
@@ -61,6 +62,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ServedModel, ...]
     #: The moment each lease expires, the server's unix milliseconds.
     lease_expiries_ms: tuple[int, ...]
+    #: The lists with jobs that no worker reads; None where this user may not look for them.
+    unread_lists: tuple[UnreadList, ...] | None = ()
 
 
 def read_service(keys: Keys) -> Operation[ServiceState | None]:
@@ -85,7 +88,13 @@ def _read_service(keys: Keys) -> Operation[ServiceState]:
             refused = decode_refused((yield read_refused(keys, model)), now_ms)
             models.append(ServedModel(queue=depth, aliases=model_aliases, loaded=loaded, refused=refused))
     expiries = tuple(int(expires_ms) for _, expires_ms in leases)
-    return ServiceState(now_ms=now_ms, models=tuple(models), lease_expiries_ms=expiries)
+    unread = yield from find_unread_lists(keys)
+    return ServiceState(
+        now_ms=now_ms,
+        models=tuple(models),
+        lease_expiries_ms=expiries,
+        unread_lists=None if unread is None else tuple(unread),
+    )
 
 
 def check_service(state: ServiceState) -> Iterator[Finding]:
@@ -104,6 +113,30 @@ def check_service(state: ServiceState) -> Iterator[Finding]:
             expected="without expired leases",
             reason="jobs of lost workers return to their queues only while a worker runs",
             fix="start a worker; if one runs, its log says why it does not return them",
+        )
+    yield from _check_unread_lists(state.unread_lists)
+
+
+def _check_unread_lists(unread_lists: Sequence[UnreadList] | None) -> Iterator[Finding]:
+    if unread_lists is None:
+        yield Finding(
+            severity="unknown",
+            subject="lists that no worker reads",
+            actual="not permitted to this user",
+            expected="permitted, or checked by another user",
+            reason="jobs that were sent to a queue with a slip in its name wait there without end",
+            fix="ACL SETUSER <user> +scan",
+        )
+    for unread in unread_lists or ():
+        target = unread.nearest or "predict.MODEL"
+        move = f"LMOVE {unread.name!r} {target} RIGHT LEFT"
+        yield Finding(
+            severity="error",
+            subject=unread.name,
+            actual=f"a list that no worker reads, with {plural(unread.messages, 'message')}",
+            expected=f"jobs in {target}",
+            reason="its jobs wait without end",
+            fix=f"send jobs with queue={target!r}; move each of these with {move}",
         )
 
 

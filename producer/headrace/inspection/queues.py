@@ -35,8 +35,12 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.by_priority.values()) + self.isolated
 
 
-#: The lists of a queue: isolated jobs, and waiting and retried ones by priority. The delayed set is one key more.
+#: The lists of a queue that workers claim from: isolated jobs, and waiting and retried ones by priority.
 _LISTS_PER_QUEUE = 1 + 2 * len(PRIORITY_STEPS)
+#: The index in PRIORITY_STEPS that the jobs of each foreign list have (`Keys.foreign_lists`).
+_FOREIGN_STEPS = tuple(Keys().lists("").index(target) for _, target in Keys().foreign_lists(""))
+#: These lists, and the delayed set.
+_KEYS_PER_QUEUE = _LISTS_PER_QUEUE + len(_FOREIGN_STEPS) + 1
 #: KEYS: the lists and the delayed set of each queue. ARGV: keys of a queue. Returns the length of each.
 _LENGTHS = Script(
     "count_jobs",
@@ -68,8 +72,8 @@ def measure_command(keys: Keys, models: Sequence[str]) -> Command:
     """Return the command that measures the queues of models at one moment; `decode_depths` reads its reply."""
     names: list[str] = []
     for queue in map(queue_name, models):
-        names += [*keys.sources(queue), keys.delayed(queue)]
-    return _LENGTHS(names, [_LISTS_PER_QUEUE + 1])
+        names += [*keys.sources(queue), *(name for name, _ in keys.foreign_lists(queue)), keys.delayed(queue)]
+    return _LENGTHS(names, [_KEYS_PER_QUEUE])
 
 
 def decode_depths(
@@ -82,10 +86,12 @@ def decode_depths(
     leased = _count_leased(member for member, _ in leases)
     depths = []
     for number, model in enumerate(models):
-        first = number * (_LISTS_PER_QUEUE + 1)
-        isolated, *by_list, delayed = lengths[first : first + _LISTS_PER_QUEUE + 1]
+        first = number * _KEYS_PER_QUEUE
+        isolated, *by_list, delayed = lengths[first : first + _KEYS_PER_QUEUE]
         steps = len(PRIORITY_STEPS)
-        waiting = map(add, by_list[:steps], by_list[steps:])
+        waiting = list(map(add, by_list[:steps], by_list[steps : 2 * steps]))
+        for step, length in zip(_FOREIGN_STEPS, by_list[2 * steps :], strict=True):
+            waiting[step] += length
         queue = queue_name(model)
         depths.append(
             QueueDepth(

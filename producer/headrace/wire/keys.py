@@ -26,7 +26,10 @@ PRIORITY_STEPS = (0, 3, 6, 9)
 ONLINE_PRIORITY, BATCH_PRIORITY = 0, 9
 
 _QUEUE_PREFIX = "predict."
-_PRIORITY_SEPARATOR = "\x06\x16"
+#: The separator of a queue's name and a priority step; kombu's default, and the one of Celery's documentation.
+_PRIORITY_SEPARATOR, _OTHER_SEPARATOR = "\x06\x16", ":"
+#: The priorities that have a list beside that of priority 0, if `priority_steps` has all of them.
+_PRIORITIES = range(1, 10)
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
@@ -126,6 +129,20 @@ class Keys(msgspec.Struct, frozen=True):
     def lists(self, queue: str) -> tuple[str, ...]:
         """Return the lists of a queue, highest priority first."""
         return _by_priority(self.prefix + queue)
+
+    def foreign_lists(self, queue: str) -> tuple[tuple[str, str], ...]:
+        """Return the lists of kombu clients with other options, each with the list that takes its jobs.
+
+        Celery's documentation tells to set `priority_steps` to all ten priorities, and `sep` to `:`. Workers move
+        the jobs in these lists to those of `lists`, rounding the priority down.
+        """
+        name, lists = self.prefix + queue, self.lists(queue)
+        return tuple(
+            (f"{name}{separator}{priority}", lists[priority_index(priority)])
+            for separator in (_PRIORITY_SEPARATOR, _OTHER_SEPARATOR)
+            for priority in _PRIORITIES
+            if separator == _OTHER_SEPARATOR or priority not in PRIORITY_STEPS
+        )
 
     def job(self, job: str) -> str:
         """Return the key of a job's record (`headrace.wire.record`), a string.

@@ -30,6 +30,14 @@ def test_isolated_jobs_count_as_waiting_and_delayed_jobs_do_not(client: Client, 
     assert (depth.isolated, depth.waiting, depth.delayed, depth.leased) == (2, 3, 1, 0)
 
 
+def test_jobs_in_lists_of_clients_with_other_priority_steps_are_counted(client: Client, server: redis.Redis):
+    for name in ("predict.churn:1", "predict.churn\x06\x164", "predict.churn:9"):
+        server.lpush(name, "message", "message")
+    server.lpush("predict.churn", "message")
+    (depth,) = client.queues()
+    assert depth.by_priority == {0: 3, 3: 2, 6: 0, 9: 2}
+
+
 def test_claimed_jobs_are_counted_by_queue(client: Client, server: redis.Redis):
     for priority in (0, 0, 9):
         client.submit("churn", {"age": 1}, priority=priority)

@@ -86,9 +86,25 @@ def test_lists_and_priority_steps_are_those_of_kombu(priority: int):
     assert Keys().lists("predict.churn")[priority_index(priority)] == kombu_list
 
 
+@pytest.mark.parametrize("separator", ["\x06\x16", ":"])
+@pytest.mark.parametrize("steps", [list(range(10)), [0, 3, 6, 9], [0, 1, 5], [2, 4]])
+@pytest.mark.parametrize("priority", range(10))
+def test_every_list_that_kombu_writes_with_other_steps_is_read_or_gathered(
+    priority: int, steps: list[int], separator: str
+):
+    channel = Channel.__new__(Channel)
+    channel.priority_steps, channel.sep = steps, separator
+    kombu_list = channel._q_for_pri("predict.churn", channel.priority(priority))
+    lists, foreign = Keys().lists("predict.churn"), dict(Keys().foreign_lists("predict.churn"))
+    assert kombu_list in {*lists, *foreign}
+    step = channel.priority(priority)
+    assert foreign.get(kombu_list, kombu_list) == lists[priority_index(step)]
+
+
 def test_keys_have_the_prefix():
     keys = Keys("shop:")
-    names = [*keys.lists("q"), keys.job("a"), keys.result("a"), keys.contracts("m"), keys.models]
+    foreign = [name for name, _ in keys.foreign_lists("q")]
+    names = [*keys.lists("q"), *foreign, keys.job("a"), keys.result("a"), keys.contracts("m"), keys.models]
     assert all(name.startswith("shop:") for name in names)
     assert len(set(names)) == len(names)
 

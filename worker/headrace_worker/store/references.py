@@ -75,7 +75,7 @@ def _version_of(queued_message: bytes) -> str | None:
 
 def _iter_messages(client: redis.Redis, keys: Keys, queue: str) -> Iterator[bytes]:
     """Yield every queued message of a queue in the order in which a job moves: waiting, delayed, leased."""
-    for key in keys.sources(queue):
+    for key in (*(name for name, _ in keys.foreign_lists(queue)), *keys.sources(queue)):
         yield from _iter_pages(client.lrange, key)
     yield from (decode_delayed(member)[1] for member in _iter_pages(client.zrange, keys.delayed(queue)))
     members: list[bytes] = client.zrange(keys.leases, 0, -1)  # type: ignore[assignment]  # bytes

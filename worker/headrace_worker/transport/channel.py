@@ -192,7 +192,9 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         if self._listener is None:
             return
         try:
-            is_woken = self._claims.keys_changed(self._listener.read_changes())
+            changes = self._listener.read_changes()
+            self.keeper.keys_changed(changes)
+            is_woken = self._claims.keys_changed(changes)
         except self.connection_errors:
             self._stop_listening()  # the next claim makes another
             is_woken = True

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import redis
+from redis.exceptions import NoPermissionError
 
 from headrace.connection.errors import is_read_only
 from headrace.wire.attempts import LEASE_EXPIRED
@@ -32,6 +33,8 @@ log = logging.getLogger("headrace.claims")
 _RENEW_AFTER = 1 / 3
 #: Seconds between two sweeps of expired leases, and of dead letters.
 _SWEEP_SECONDS, _TRIM_SECONDS = 1.0, 60.0
+#: Seconds between two looks into the lists of kombu clients with other priority steps. An idle worker is told.
+_GATHER_SECONDS = 2.0
 #: Seconds that `close` waits for the thread.
 _JOIN_SECONDS = 5.0
 
@@ -75,6 +78,8 @@ class LeaseKeeper:
         self.on_reply: Callable[[], None] = lambda: None
         self._connect, self._keys, self._limits = connect, keys, limits
         self._queues: tuple[str, ...] = ()
+        #: The keys of the foreign lists of these queues.
+        self._foreign_lists: frozenset[bytes] = frozenset()
         self._reset()
 
     def _reset(self) -> None:
@@ -92,6 +97,8 @@ class LeaseKeeper:
         self._is_closed = False
         #: Set when there is something to do before the next tick.
         self._is_urgent = threading.Event()
+        #: When foreign lists are looked into next, by the monotonic clock.
+        self._gather_at = 0.0
         self._thread: threading.Thread | None = None
 
     def next_name(self) -> str:
@@ -128,11 +135,20 @@ class LeaseKeeper:
     def watch(self, queues: Iterable[str]) -> None:
         """Move the delayed jobs of these queues from now on. The first call starts the thread."""
         self._queues = tuple(queues)
+        self._foreign_lists = frozenset(
+            name.encode() for queue in self._queues for name, _ in self._keys.foreign_lists(queue)
+        )
         if self._thread is None and self._pid == os.getpid():
             self._thread = threading.Thread(
                 target=self._run, args=(self.commands,), name="headrace-leases", daemon=True
             )
             self._thread.start()
+
+    def keys_changed(self, changes: Iterable[set[bytes]]) -> None:
+        """Look into the foreign lists soon if one of them changed. `changes` are the keys that Redis named."""
+        if any(not self._foreign_lists.isdisjoint(keys) for keys in changes):
+            self._gather_at = 0.0
+            self._is_urgent.set()
 
     def hold(self, claim: Claim) -> None:
         """Renew the lease of a claim until the claim ends."""
@@ -230,6 +246,9 @@ class LeaseKeeper:
                 self._requeue_orphans(commands, now)
                 if now >= sweep_from:
                     self._sweep(commands)
+                if now >= self._gather_at:
+                    self._gather_at = now + _GATHER_SECONDS
+                    self._gather(commands)
                 if now >= trim_at:
                     trim_at = now + _TRIM_SECONDS
                     commands.trim_all_dead_letters(self._queues)
@@ -292,3 +311,17 @@ class LeaseKeeper:
         for queue in self._queues:
             while commands.move_due(queue):
                 pass
+
+    def _gather(self, commands: Leases) -> None:
+        """Move the jobs in foreign lists to the lists that are claimed."""
+        try:
+            for queue in commands.find_foreign(self._queues):
+                while commands.gather(queue):
+                    pass
+        except NoPermissionError as error:
+            self._gather_at = float("inf")
+            log.warning(
+                "Redis refuses to look for jobs in the lists of Celery clients with other priority_steps or sep "
+                "(%s); permit this user the keys of docs/reference/acl.md",
+                error,
+            )

@@ -228,3 +228,33 @@ def move_due_command(keys: Keys, queue: str, *, limit: int) -> Command:
     The reply is their number.
     """
     return _MOVE_DUE([keys.delayed(queue), *keys.sources(queue)], [limit])
+
+
+#: KEYS: pairs of a foreign list and the list that takes its jobs. Both are read first, so that a key of another
+#: type leaves everything as it is.
+_GATHER = Script(
+    "gather_foreign_jobs",
+    """
+local limit, moved = tonumber(ARGV[1]), 0
+for i = 1, #KEYS, 2 do
+  local waiting, target = redis.pcall('LLEN', KEYS[i]), redis.pcall('LLEN', KEYS[i + 1])
+  if type(waiting) == 'number' and type(target) == 'number' then
+    for _ = 1, math.min(waiting, limit - moved) do
+      redis.call('LPUSH', KEYS[i + 1], redis.call('RPOP', KEYS[i]))
+      moved = moved + 1
+    end
+  end
+end
+return moved
+""",
+    flag="allow-oom",
+)
+
+
+def gather_command(keys: Keys, queue: str, *, limit: int) -> Command:
+    """Return the command that moves jobs from a queue's foreign lists to its own, at most `limit`, in their order.
+
+    The reply is their number.
+    """
+    names = [name for pair in keys.foreign_lists(queue) for name in pair]
+    return _GATHER(names, [limit])

@@ -35,6 +35,7 @@ from headrace_worker.transport.claims import Claim, ClaimLimits, IsolatedTurn, L
 from headrace_worker.transport.lease_scripts import (
     expired_command,
     finish_command,
+    gather_command,
     move_due_command,
     renew_command,
     requeue_command,
@@ -219,6 +220,19 @@ class Leases:
     def move_due(self, queue: str, limit: int = 500) -> int:
         """Move delayed jobs that are due to the lists of their queue, at most `limit`. Returns their number."""
         return int(self._run(move_due_command(self._keys, queue, limit=limit)))
+
+    def find_foreign(self, queues: Sequence[str]) -> list[str]:
+        """Return the queues among these with jobs in a foreign list (`Keys.foreign_lists`)."""
+        if not queues:
+            return []
+        names = {queue: [name for name, _ in self._keys.foreign_lists(queue)] for queue in queues}
+        if not self._client.exists(*(name for foreign in names.values() for name in foreign)):
+            return []
+        return [queue for queue, foreign in names.items() if self._client.exists(*foreign)]
+
+    def gather(self, queue: str, limit: int = 500) -> int:
+        """Move jobs from a queue's foreign lists to its own, at most `limit`. Returns their number."""
+        return int(self._run(gather_command(self._keys, queue, limit=limit)))
 
     def unblock(self, client_id: int) -> bool:
         """End the BLMOVE of a connection, given its id at Redis. Returns False if this user may not do so."""
