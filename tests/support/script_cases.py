@@ -20,7 +20,7 @@ from headrace.catalog.aliases import Alias
 from headrace.connection.commands import Command, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import prepare_replay
-from headrace.inspection import job, locate, queues
+from headrace.inspection import job, locate, queues, unread_lists
 from headrace.results import publish
 from headrace.submit import durability
 from headrace.submit.enqueue import JobEncoder, enqueue_command
@@ -31,6 +31,7 @@ from headrace.wire.outcome import Cancelled
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.transport.claims import Lease
+from headrace_worker.transport.lease_scripts import gather_command
 from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace_worker.transport.publish_script import publish_command
 from tests.support.answering_worker import CHURN
@@ -229,6 +230,14 @@ def _prepare_read_state(db: redis.Redis) -> Command:
 
 
 _SOURCES = len(KEYS.sources(QUEUE))
+_FOREIGN = len(KEYS.foreign_lists(QUEUE))
+
+
+def _prepare_gather(db: redis.Redis) -> Command:
+    for name, _ in KEYS.foreign_lists(QUEUE):
+        db.lpush(name, "a", "b")
+    return gather_command(KEYS, QUEUE, limit=100)
+
 
 #: By the name of the script.
 CASES: dict[str, Case] = {
@@ -259,6 +268,12 @@ CASES: dict[str, Case] = {
     "search_delayed": Case(
         _after_push(locate._SEARCH_DELAYED([KEYS.delayed(QUEUE)], ["a", "-inf", 0, 10])), ("zset",)
     ),
-    "count_jobs": Case(_after_push(queues.measure_command(KEYS, ["churn"])), ("list",) * _SOURCES + ("zset",)),
+    "count_jobs": Case(
+        _after_push(queues.measure_command(KEYS, ["churn"])),
+        ("list",) * _SOURCES + ("zset",) + ("list",) * _FOREIGN,
+    ),
+    # A pair of lists with a key of another type is skipped.
+    "gather_foreign_jobs": Case(_prepare_gather, ("any",) * 2 * _FOREIGN),
+    "find_job_in_list": Case(_after_push(unread_lists._HOLDS_JOB([QUEUE], unread_lists._TEXTS)), ("any",)),
     "read_next_jobs": Case(_after_push(queues.next_jobs_command(KEYS, ["churn"])), ("list",) * _SOURCES),
 }

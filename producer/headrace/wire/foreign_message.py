@@ -26,9 +26,9 @@ from headrace.wire.limits import JobLimits
 #: Bytes at the start and at the end of a message in which its id is searched for.
 _SCAN_BYTES = 64 * 1024
 #: Most characters of an id.
-_MAX_ID = 255
+MAX_ID = 255
 _IDS = tuple(
-    re.compile(rb'"%b"\s*:\s*"([^"\\\x00-\x1f]{1,%d})"' % (name, _MAX_ID)) for name in (b"correlation_id", b"id")
+    re.compile(rb'"%b"\s*:\s*"([^"\\\x00-\x1f]{1,%d})"' % (name, MAX_ID)) for name in (b"correlation_id", b"id")
 )
 _REPLY_TO = re.compile(rb'"reply_to"\s*:\s*"([0-9a-f]{32})"')
 
@@ -260,7 +260,7 @@ def _named(kwargs: Any) -> dict[str, Any]:
 
 
 def _valid_id(value: Any) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= _MAX_ID else None
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_ID else None
 
 
 def _lacks_zone(moment: Any) -> bool:

@@ -21,7 +21,7 @@ import msgspec
 
 from headrace.errors import InvalidInput, NotTrusted
 from headrace.wire import foreign_message
-from headrace.wire.foreign_message import ForeignMessage, MalformedMessage
+from headrace.wire.foreign_message import MAX_ID, ForeignMessage, MalformedMessage
 from headrace.wire.keys import TASK, split_version
 from headrace.wire.limits import COUNTED_FROM, JobLimits
 from headrace.wire.message import TRACE_HEADERS, Job, TaskOptions
@@ -77,7 +77,7 @@ class _Properties(msgspec.Struct):
 class _Headers(msgspec.Struct):
     # Other headers are not decoded, which saves a quarter of the time to parse a message. A header of another type
     # than here sends the message to the slow way: a time limit, a compression.
-    id: Any = None
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
     task: Any = None
     eta: str | None = None
     expires: str | None = None
@@ -139,7 +139,7 @@ def parse(
         raw = _MESSAGE.decode(message)
         headers = raw.headers
         job = headers.id
-        if headers.task != TASK or not isinstance(job, str) or not job:
+        if headers.task != TASK:
             return _parse_foreign(message, trust, limits, queue, now)
         properties = raw.properties
         reply_to = properties.reply_to
