@@ -270,7 +270,7 @@ CASES: dict[str, Case] = {
     ),
     "count_jobs": Case(
         _after_push(queues.measure_command(KEYS, ["churn"])),
-        ("list",) * _SOURCES + ("zset",) + ("list",) * _FOREIGN,
+        ("list",) * (_SOURCES + _FOREIGN) + ("zset",),
     ),
     # A pair of lists with a key of another type is skipped.
     "gather_foreign_jobs": Case(_prepare_gather, ("any",) * 2 * _FOREIGN),
