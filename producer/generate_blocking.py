@@ -26,6 +26,7 @@ REPLACEMENTS = [
     (r"\b(\w+)_async\b", r"\1"),
     (r"\b(headrace\.client)\.aio\b", r"\1.blocking"),
     (r"an asyncio client", "a blocking client"),
+    (r"\bheadrace\.results\.aio_listener\b", "headrace.results.listener"),
 ]
 
 #: Import order, and `yield from` where the asyncio text needs a loop.

@@ -28,7 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     redis_url: str = "redis://127.0.0.1:6379/0"
     #: Prefix of every key; kombu's `global_keyprefix`. It ends in one of `: _ - .`, as Celery requires.
     key_prefix: Annotated[str, msgspec.Meta(pattern=r"^(.*[:_.-])?$")] = ""
-    #: Seconds for opening a connection, and for the reply to a command.
+    #: Seconds for opening a connection, and for a command of a client with all its repetitions.
     connect_timeout: Seconds = 5.0
     command_timeout: Seconds = 10.0
     #: Seconds for which an outcome can be read. Celery's own default is a day.

@@ -27,6 +27,7 @@ from headrace.batch.writers import (
 )
 from headrace.catalog.contract import Contract, Named
 from headrace.catalog.validation import check_method
+from headrace.connection.call_limit import limit_call
 from headrace.errors import InvalidInput
 from headrace.wire.keys import BATCH_PRIORITY
 
@@ -71,7 +72,8 @@ def predict_rows(
     option of `Client.submit`. `timeout` is in seconds for all instances; the iterator raises ResultTimeout when it
     has passed. Closing the iterator cancels the jobs without an outcome.
     """
-    contract = client.contract(model, version)
+    with limit_call(timeout):
+        contract = client.contract(model, version)
     window = JobWindow(
         client,
         contract,
@@ -119,7 +121,8 @@ def predict_file(
     """
     started = time.monotonic()
     source, target = str(source), str(target)
-    contract = client.contract(model, version)
+    with limit_call(timeout):
+        contract = client.contract(model, version)
     checked_method = check_method(contract, method)
     source_format, target_format = choose_format(source, format), choose_format(target, format)
     check_target(target, source, force=force)

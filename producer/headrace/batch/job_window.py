@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headrace.batch.blocks import PredictedRow, must_split, pair_with_outcome, split_into_blocks
 from headrace.batch.reader import Row
 from headrace.catalog.contract import Contract
+from headrace.connection.call_limit import limit_call
 from headrace.errors import BrokerUnavailable, HeadraceError, InvalidInput, NotDurable, QueueFull, ResultTimeout
 from headrace.wire.message import new_id
 from headrace.wire.outcome import Outcome
@@ -24,6 +25,8 @@ T = TypeVar("T")
 MAX_OUTAGE_SECONDS = 60.0
 #: Seconds between two checks of the deadline while the window waits for an outcome.
 _TICK_SECONDS = 1.0
+#: Seconds that the cancelling of a job may take at the end of a batch.
+_CANCEL_SECONDS = 2.0
 #: Seconds before a refused call is repeated: at first, and at most.
 _MIN_DELAY_SECONDS, _MAX_DELAY_SECONDS = 0.05, 1.0
 
@@ -121,16 +124,19 @@ class JobWindow:
     def _submit(self, instances: list[Any]) -> JobHandle:
         # With the same id, a job that is submitted again after a broken connection is still one job.
         job_id = new_id()
-        job = self._retry(
-            lambda: self._client.submit(self._contract.model, instances=instances, id=job_id, **self._options)
-        )
+
+        def submit() -> JobHandle:
+            with limit_call(self._remaining_seconds()):
+                return self._client.submit(self._contract.model, instances=instances, id=job_id, **self._options)
+
+        job = self._retry(submit)
         self._jobs[job.id] = job
         return job
 
     def _wait_for(self, job: JobHandle) -> Outcome:
         while True:
             try:
-                outcome = self._retry(lambda: job.outcome(timeout=_TICK_SECONDS))
+                outcome = self._retry(lambda: job.outcome(timeout=self._tick_seconds()))
             except ResultTimeout:
                 self._check_deadline()
             else:
@@ -151,9 +157,18 @@ class JobWindow:
                 unavailable_since = unavailable_since or self._clock()
                 if self._clock() - unavailable_since > MAX_OUTAGE_SECONDS:
                     raise
+            self._check_deadline()
             time.sleep(delay)
             delay = min(2 * delay, _MAX_DELAY_SECONDS)
             self._check_deadline()
+
+    def _remaining_seconds(self) -> float | None:
+        """Return the seconds until the deadline, at least 0; None without one."""
+        return None if self._deadline is None else max(0.0, self._deadline - self._clock())
+
+    def _tick_seconds(self) -> float:
+        remaining = self._remaining_seconds()
+        return _TICK_SECONDS if remaining is None else min(_TICK_SECONDS, remaining)
 
     def _check_deadline(self) -> None:
         self._on_wait()
@@ -164,5 +179,6 @@ class JobWindow:
         # The first error ends the loop: an unavailable Redis would delay every further call.
         with contextlib.suppress(HeadraceError):
             for job in self._jobs.values():
-                job.cancel()
+                with limit_call(_CANCEL_SECONDS):
+                    job.cancel()
         self._jobs.clear()

@@ -14,7 +14,7 @@ from headrace.settings import Settings, load_settings
 #: Called a few times a second with the result of a replay or purge so far.
 OnProgress = Callable[[BulkResult], None]
 
-#: Seconds the last status look-up of a wait may retry after the caller's timeout has passed.
+#: Seconds that the last look at a job's state may take after the caller's timeout has passed.
 FINAL_LOOKUP_SECONDS = 0.5
 
 

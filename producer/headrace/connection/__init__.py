@@ -2,6 +2,9 @@
 
 - `url.py`: the address in the settings' URL, read and checked.
 - `connect.py`: pools of connections, for threads and for asyncio.
+- `call_limit.py`: the moment at which the current call must have ended.
+- `bounded.py`: redis-py's connections, each step of which ends at that moment.
+- `host_lookup.py`: the addresses of a host, looked up in a thread.
 - `sentinel.py`: pools that find the primary by Sentinel.
 - `celery.py`: a plain Celery app on the same Redis.
 - `errors.py`: errors of Redis: which are transient, and what each means to a person.

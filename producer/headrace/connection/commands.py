@@ -61,6 +61,8 @@ class Pipeline(msgspec.Struct, frozen=True):
     """
 
     commands: tuple[tuple[Argument, ...] | Command, ...]
+    #: True if Redis waits before it replies, as for WAIT.
+    blocks: bool = False
 
     def args_from(self, first: int, form: Form) -> list[tuple[Argument, ...]]:
         """Return the commands from number `first` on, with the scripts in this form."""

@@ -15,6 +15,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
+from headrace.connection.bounded import BoundedPool, bound_connections
 from headrace.connection.sentinel import AsyncSentinelPool, SentinelPool
 from headrace.connection.url import Address, explain_bad_options, parse_address
 from headrace.settings import Settings
@@ -44,25 +45,28 @@ def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
     options = _pool_options(settings, address) | {"retry": retry}
     with explain_bad_options(address):
         pool = (
-            SentinelPool(address, **options)
-            if address.sentinels
-            else redis.BlockingConnectionPool.from_url(address.url, **options)
+            SentinelPool(address, **options) if address.sentinels else BoundedPool.from_url(address.url, **options)
         )
+        bound_connections(pool)
         pool.connection_class(**pool.connection_kwargs)
     return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: Settings, *, retries: int = _RETRIES) -> redis.asyncio.Redis:
-    """Create a client as `connect`, for asyncio."""
+    """Create a client as `connect`, for asyncio. The caller limits the time of its commands, by `asyncio.timeout`.
+
+    redis-py would limit each step of a command again, with a task for each.
+    """
     address = parse_address(settings.redis_url)
     retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
-    options = _pool_options(settings, address) | {"retry": retry}
+    options = _pool_options(settings, address) | {"retry": retry, "socket_timeout": None}
     with explain_bad_options(address):
         pool = (
             AsyncSentinelPool(address, **options)
             if address.sentinels
             else redis.asyncio.BlockingConnectionPool.from_url(address.url, **options)
         )
+        bound_connections(pool)
         pool.connection_class(**pool.connection_kwargs)
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -83,9 +87,11 @@ def close_idle(client: redis.Redis) -> None:
 
 
 async def close_idle_async(client: redis.asyncio.Redis) -> None:
-    """Close the idle connections, for asyncio."""
-    with suppress(exceptions.RedisError, OSError):
-        await client.connection_pool.disconnect(inuse_connections=False)
+    """Close the idle connections, for asyncio. The end of a TLS session is not waited for."""
+    pool: Any = client.connection_pool
+    for connection in list(pool._get_free_connections()):  # noqa: SLF001  # redis-py's own would wait
+        with suppress(exceptions.RedisError, OSError):
+            await connection.disconnect(nowait=True)
 
 
 def _pool_options(settings: Settings, address: Address) -> dict[str, Any]:

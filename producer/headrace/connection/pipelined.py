@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import redis
@@ -21,12 +22,15 @@ class PendingCommand(PendingReply):
         self._call = ScriptCall.over(client)
         #: The error that sending the command raised.
         self._error: RedisError | None = None
+        started_at = time.monotonic()
         try:
             self._connection = self._pool.get_connection()
             self._connection.send_command(*self._args)
         except RedisError as error:
             self._error = error
             self.drop()
+        #: The seconds that sending took, of the time of the command.
+        self.sending_seconds = time.monotonic() - started_at
 
     @property
     def _args(self) -> tuple[Argument, ...]:

@@ -22,12 +22,11 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 class RetryPolicy:
     """The retry policy of one client's Redis. Safe for threads.
 
-    A command to a Redis that has answered before is repeated for `seconds`, as long as a restart or a failover
-    takes. If Redis has never answered, or is a read-only replica, there are a few tries in quick succession.
+    A command to a Redis that has answered before is repeated while its time lasts: through a restart, a failover.
+    If Redis has never answered, or is a read-only replica, there are a few tries in quick succession.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._has_answered = False
 
     def succeeded(self) -> None:
@@ -39,25 +38,39 @@ class RetryPolicy:
         error: exceptions.RedisError,
         *,
         tries: int,
-        elapsed: float,
-        timeout: float | None = None,
+        remaining: float,
         jitter: float | None = None,
     ) -> float | None:
         """Return the seconds to wait before the next try, or None to give up.
 
-        The command failed `tries` times, the last time with `error`, and was first sent `elapsed` seconds ago.
-        `timeout` is the caller's time for the command in seconds; None means no limit. `jitter` is a number from
-        0 to 1 by which the delay is multiplied; None takes a random one.
+        The command failed `tries` times, the last time with `error`, and has `remaining` seconds left. `jitter` is
+        a number from 0 to 1 by which the delay is multiplied; None takes a random one.
         """
-        seconds = self._seconds if timeout is None else min(self._seconds, timeout)
         if isinstance(error, exceptions.TimeoutError):
             # The connection may be broken unnoticed, so one more try over a new connection is made. There is no
-            # delay, as the timeout has passed already.
-            return 0.0 if tries == 1 and (timeout is None or elapsed < timeout) else None
+            # delay, as the time of the first try has passed already.
+            return 0.0 if tries == 1 and remaining > 0 else None
         if not is_transient(error):
             return None
         longest = exponential_delay(tries, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
         delay = longest * (random.random() if jitter is None else jitter)  # noqa: S311  # spreads tries, no secret
-        if not self._has_answered or is_read_only(error):
-            return delay if tries < _MAX_FIRST_TRIES else None
-        return delay if elapsed + delay < seconds else None
+        if (not self._has_answered or is_read_only(error)) and tries >= _MAX_FIRST_TRIES:
+            return None
+        return delay if delay < remaining else None
+
+
+def command_seconds(timeout: float, *, blocks: bool) -> float:
+    """Return the seconds that a command may take with all its tries. `timeout` is that of the settings.
+
+    A command that blocks at Redis is sent twice if the first form of its script is refused, and blocks twice then.
+    """
+    return 2 * timeout if blocks else timeout
+
+
+def try_seconds(remaining: float, *, tries: int, blocks: bool) -> float:
+    """Return the seconds that the next try may take, of the `remaining` ones of its command.
+
+    The first try takes half of them at most: if its connection is broken unnoticed, there is time for another.
+    A command that blocks at Redis gets all of them at once. `tries` is the number of tries so far.
+    """
+    return remaining / 2 if tries == 0 and not blocks else remaining

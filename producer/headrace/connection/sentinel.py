@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections import UserDict
 from typing import Any
 
-from redis import BlockingConnectionPool
 from redis.asyncio import BlockingConnectionPool as AsyncBlockingConnectionPool
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
+from headrace.connection.bounded import BoundedPool, bound_connections
 from headrace.connection.url import Address
 
 #: Seconds after which a Sentinel that has not replied is skipped for the next.
 _SENTINEL_TIMEOUT_SECONDS = 1.0
 
 
-class SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+class SentinelPool(SentinelConnectionPool, BoundedPool):
     """A bounded pool of connections to the primary. `options` are those of redis-py's pools."""
 
     def __init__(self, address: Address, **options: Any) -> None:
         sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no type for it
             address.sentinels, sentinel_kwargs=sentinel_options(address)
         )
+        for client in sentinels.sentinels:
+            bound_connections(client.connection_pool)
         super().__init__(  # type: ignore[no-untyped-call]  # as above
             address.master_name, sentinels, **(options | _primary_options(address))
         )
@@ -42,6 +44,8 @@ class AsyncSentinelPool(AsyncSentinelConnectionPool, AsyncBlockingConnectionPool
         sentinels = AsyncSentinel(  # type: ignore[no-untyped-call]  # as above
             address.sentinels, sentinel_kwargs=sentinel_options(address)
         )
+        for client in sentinels.sentinels:
+            bound_connections(client.connection_pool)
         super().__init__(  # type: ignore[no-untyped-call]  # as above
             address.master_name, sentinels, **(options | _primary_options(address))
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,8 @@ from headrace.wire.outcome import Outcome
 
 #: Seconds between two looks at the clock.
 _TICK_SECONDS = 1.0
+#: Seconds that closing waits for the end of the TLS session.
+_CLOSE_SECONDS = 1.0
 #: Replies that are read before the event loop runs other tasks.
 _REPLIES_PER_ROUND = 100
 
@@ -101,7 +104,7 @@ class AsyncOutcomeListener:
     """The subscriptions of one client, its connection for them, and the task that serves them."""
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys, settings: Settings, reply_channel: str) -> None:
-        self._client = client
+        self._client, self._settings = client, settings
         self._state = ListenerState(keys, settings, reply_channel)
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -113,6 +116,11 @@ class AsyncOutcomeListener:
     def error(self) -> BrokerUnavailable | None:
         """The reason why there is no connection at the moment; None if there is one."""
         return self._state.error
+
+    @property
+    def connection(self) -> Any:
+        """The connection of redis-py; None if there is none at the moment."""
+        return self._connection
 
     def subscribe(
         self, jobs: Iterable[str], *, own: Iterable[str] = (), fetch_stored: bool = True
@@ -148,6 +156,9 @@ class AsyncOutcomeListener:
     async def close(self) -> None:
         """End the task. Waiting callers get a HeadraceError."""
         self._closed = True
+        with suppress(TimeoutError, RedisError, OSError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._disconnect(nowait=False)
         self._state.subscriptions.fail(HeadraceError("the client was closed while this call waited"))
         # Repeated: in Python 3.11 a cancellation is lost if it meets a finished `wait_for`, such as redis-py's.
         for task in (self._task, self._sender):
@@ -192,17 +203,20 @@ class AsyncOutcomeListener:
 
     async def _connect(self) -> None:
         pool = self._client.connection_pool
-        options = pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0)}
+        options = pool.connection_kwargs | {
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": self._settings.command_timeout,
+        }
         connection = pool.connection_class(**options)
         await connection.connect()  # type: ignore[no-untyped-call]  # redis-py gives it no types
         self._connection = connection
         self._state.on_connected(time.monotonic())
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, *, nowait: bool = True) -> None:
         async with self._send_lock:
             connection, self._connection = self._connection, None
             if connection is not None:
-                await connection.disconnect(nowait=True)
+                await connection.disconnect(nowait=nowait)
 
     async def _serve(self) -> None:
         """Listen until no caller has waited for a while. Raises RedisError or OSError for a lost connection."""
@@ -219,7 +233,9 @@ class AsyncOutcomeListener:
     async def _fetch(self) -> None:
         """Fetch outcomes that may have been stored before their subscription was confirmed."""
         if names := self._state.next_fetch():
-            self._state.handle(self._state.read_stored(names, await self._client.mget(names)))
+            async with asyncio.timeout(self._settings.command_timeout):
+                stored = await self._client.mget(names)
+            self._state.handle(self._state.read_stored(names, stored))
 
     async def _receive(self) -> bool:
         """Wait for a reply, handle it and those behind it. Return False if none arrived within a tick."""

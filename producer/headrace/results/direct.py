@@ -22,6 +22,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from headrace.clock import Deadline
+from headrace.connection.call_limit import limit_call
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, decode_lines
@@ -41,25 +43,25 @@ class DirectSubscriber:
         #: True if the last wait received nothing: the connection may be lost without an error.
         self._is_suspect = False
 
-    def open(self, timeout: float | None) -> bool:
-        """Subscribe within `timeout` seconds. Return False if Redis is unreachable or refuses."""
+    def open(self, deadline: Deadline) -> bool:
+        """Subscribe in half of the remaining time. Return False if Redis is unreachable or refuses.
+
+        The other half is for the submit, and for the wait on the outcome listener.
+        """
         try:
-            if self._connection is None:
-                self._connect(timeout)
-            elif self._is_suspect:
-                self._connection.send_command("PING", check_health=False)
+            with limit_call(deadline.remaining_or(2 * self._settings.connect_timeout) / 2):
+                if self._connection is None:
+                    self._connect()
+                elif self._is_suspect:
+                    self._connection.send_command("PING", check_health=False)
         except (RedisError, OSError):
             self.close()
             return False
         return True
 
-    def _connect(self, timeout: float | None) -> None:
-        settings, pool = self._settings, self._client.connection_pool
-        limit = settings.connect_timeout
-        if timeout is not None:
-            limit = min(limit, max(timeout, 0.001))
-        options = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": limit, "socket_timeout": limit}
-        self._connection = pool.connection_class(**pool.connection_kwargs | options)
+    def _connect(self) -> None:
+        pool = self._client.connection_pool
+        self._connection = pool.connection_class(**pool.connection_kwargs | {"retry": Retry(NoBackoff(), 0)})
         self._connection.connect()
         self._connection.send_command("SUBSCRIBE", self._channel, check_health=False)
         self._connection.read_response()
@@ -72,7 +74,8 @@ class DirectSubscriber:
         connection, end, answered = self._connection, time.monotonic() + seconds, False
         try:
             while (remaining := end - time.monotonic()) > 0:
-                reply = connection.read_response(timeout=remaining, disconnect_on_error=False)
+                with limit_call(remaining):
+                    reply = connection.read_response(timeout=remaining, disconnect_on_error=False)
                 answered = True
                 for outcome in decode_lines(reply[2]) if reply[0] == b"message" else ():
                     if outcome.job == job:

@@ -32,6 +32,8 @@ from headrace.wire.outcome import Outcome
 
 #: Seconds between two looks at the clock.
 _TICK_SECONDS = 1.0
+#: Seconds that `close` waits for the thread.
+_CLOSE_SECONDS = 1.0
 #: Replies that are read before subscriptions end and stored outcomes are fetched.
 _REPLIES_PER_ROUND = 1000
 
@@ -138,7 +140,8 @@ class OutcomeListener:
             if thread is not None:
                 self._wake_thread()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=self._settings.connect_timeout)
+            # A thread that waits for a silent Redis ends by itself, later.
+            thread.join(timeout=min(_CLOSE_SECONDS, self._settings.connect_timeout))
 
     def after_fork(self) -> None:
         """Start over in a child process: the thread and the use of its connection remain in the parent."""

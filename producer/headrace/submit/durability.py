@@ -111,7 +111,7 @@ def confirm(
     if guarantee.disk:
         waits.append(("WAITAOF", 1, 0, milliseconds))
     try:
-        replies = yield Pipeline((*counts, *waits))
+        replies = yield Pipeline((*counts, *waits), blocks=True)
         refusal = next((reply for reply in replies if isinstance(reply, RedisError)), None)
         if refusal is not None:
             raise refusal

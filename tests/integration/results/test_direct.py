@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from headrace import Client
+from headrace.clock import Deadline
 from headrace.connection.connect import connect
 from headrace.results.direct import DirectSubscriber
 from headrace.settings import Settings
@@ -103,18 +104,18 @@ def test_a_silent_connection_is_replaced_after_two_predictions(redis_server: Emb
     with Proxy(redis_server.port) as proxy:
         settings = Settings(redis_url=proxy.url)
         subscriber = DirectSubscriber(connect(settings), Keys(), settings)
-        assert subscriber.open(5)
+        assert subscriber.open(Deadline(5))
         silent_connection = subscriber._connection
         proxy.go_silent()
         for _ in range(2):
-            assert subscriber.open(5)
+            assert subscriber.open(Deadline(5))
             assert subscriber._connection is silent_connection
             assert subscriber.receive("a", 0.05) is None
-        assert subscriber.open(5)
+        assert subscriber.open(Deadline(5))
         assert subscriber._connection not in {silent_connection, None}
         subscriber.close()
 
 
 def test_a_subscriber_does_not_open_without_redis():
     settings = Settings(redis_url="redis://127.0.0.1:1")
-    assert not DirectSubscriber(connect(settings), Keys(), settings).open(1)
+    assert not DirectSubscriber(connect(settings), Keys(), settings).open(Deadline(1))

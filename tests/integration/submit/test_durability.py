@@ -250,11 +250,11 @@ def test_jobs_that_a_failover_lost_are_not_confirmed(pair: Pair):
             connections = producer._session.connections
             execute, deleted = connections.execute, []
 
-            def lose_a_job(timeout: Any, command: Any) -> Any:
+            def lose_a_job(command: Any) -> Any:
                 # The effect of a failover between a write and its confirmation.
                 if hasattr(command, "commands") and isinstance(command.commands[0], Command):
                     deleted.append(client.delete("headrace:id:lost"))
-                return execute(timeout, command)
+                return execute(command)
 
             connections.execute = lose_a_job
             with pytest.raises(NotDurable, match="lost 1 of them") as caught:

@@ -5,54 +5,56 @@ from __future__ import annotations
 import pytest
 from redis import exceptions
 
-from headrace.connection.retry import RetryPolicy
+from headrace.connection.retry import RetryPolicy, try_seconds
 
 REFUSED = exceptions.ConnectionError("Error 111 connecting to 127.0.0.1:6379. Connection refused.")
 TIMED_OUT = exceptions.TimeoutError("Timeout reading from socket")
 READ_ONLY = exceptions.ReadOnlyError("You can't write against a read only replica.")
 
 
-def answered_policy(seconds: float = 10.0) -> RetryPolicy:
+def answered_policy() -> RetryPolicy:
     """Return the retry policy of a Redis that has answered before."""
-    policy = RetryPolicy(seconds)
+    policy = RetryPolicy()
     policy.succeeded()
     return policy
 
 
 def test_a_command_to_a_redis_that_has_answered_is_repeated_until_its_time_has_passed():
-    assert answered_policy().next_delay(REFUSED, tries=40, elapsed=9.0, jitter=1.0) == 0.5
-    assert answered_policy().next_delay(REFUSED, tries=41, elapsed=9.6, jitter=1.0) is None
+    assert answered_policy().next_delay(REFUSED, tries=40, remaining=1.0, jitter=1.0) == 0.5
+    assert answered_policy().next_delay(REFUSED, tries=41, remaining=0.4, jitter=1.0) is None
 
 
 def test_a_redis_that_never_answered_gets_three_tries():
-    delays = [RetryPolicy(10.0).next_delay(REFUSED, tries=tries, elapsed=0.1, jitter=1.0) for tries in (1, 2, 3)]
+    delays = [RetryPolicy().next_delay(REFUSED, tries=tries, remaining=9.9, jitter=1.0) for tries in (1, 2, 3)]
     assert delays == [0.05, 0.1, None]
 
 
 def test_delays_grow_to_half_a_second_and_are_multiplied_by_a_random_number():
-    delays = [answered_policy().next_delay(REFUSED, tries=tries, elapsed=0.0, jitter=1.0) for tries in range(1, 7)]
+    delays = [
+        answered_policy().next_delay(REFUSED, tries=tries, remaining=10.0, jitter=1.0) for tries in range(1, 7)
+    ]
     assert delays == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
-    assert answered_policy().next_delay(REFUSED, tries=3, elapsed=0.0, jitter=0.5) == 0.1
-    random_delays = {answered_policy().next_delay(REFUSED, tries=5, elapsed=0.0) for _ in range(20)}
+    assert answered_policy().next_delay(REFUSED, tries=3, remaining=10.0, jitter=0.5) == 0.1
+    random_delays = {answered_policy().next_delay(REFUSED, tries=5, remaining=10.0) for _ in range(20)}
     assert len(random_delays) > 1
     assert all(delay is not None and 0 <= delay <= 0.5 for delay in random_delays)
 
 
 def test_a_thousand_tries_do_not_overflow():
-    assert answered_policy(1e9).next_delay(REFUSED, tries=10_000, elapsed=5000.0, jitter=1.0) == 0.5
+    assert answered_policy().next_delay(REFUSED, tries=10_000, remaining=5000.0, jitter=1.0) == 0.5
 
 
 def test_after_a_timeout_there_is_one_more_try_at_once_over_another_connection():
-    for policy in (answered_policy(), RetryPolicy(10.0)):
-        assert policy.next_delay(TIMED_OUT, tries=1, elapsed=10.0) == 0.0
-        assert policy.next_delay(TIMED_OUT, tries=2, elapsed=20.0) is None
+    for policy in (answered_policy(), RetryPolicy()):
+        assert policy.next_delay(TIMED_OUT, tries=1, remaining=5.0) == 0.0
+        assert policy.next_delay(TIMED_OUT, tries=2, remaining=5.0) is None
+        assert policy.next_delay(TIMED_OUT, tries=1, remaining=0.0) is None
 
 
-def test_a_caller_with_a_shorter_timeout_gets_its_error_sooner():
-    assert answered_policy().next_delay(REFUSED, tries=5, elapsed=1.0, timeout=2.0, jitter=1.0) == 0.5
-    assert answered_policy().next_delay(REFUSED, tries=5, elapsed=1.8, timeout=2.0, jitter=1.0) is None
-    assert answered_policy().next_delay(TIMED_OUT, tries=1, elapsed=10.0, timeout=2.0) is None
-    assert answered_policy().next_delay(REFUSED, tries=50, elapsed=10.5, timeout=60.0, jitter=1.0) is None
+def test_the_first_try_leaves_time_for_another_unless_the_command_blocks():
+    assert try_seconds(10.0, tries=0, blocks=False) == 5.0
+    assert try_seconds(5.0, tries=1, blocks=False) == 5.0
+    assert try_seconds(10.0, tries=0, blocks=True) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_a_caller_with_a_shorter_timeout_gets_its_error_sooner():
     ],
 )
 def test_a_transient_error_is_retried(error: exceptions.RedisError):
-    assert answered_policy().next_delay(error, tries=10, elapsed=5.0, jitter=1.0) == 0.5
+    assert answered_policy().next_delay(error, tries=10, remaining=5.0, jitter=1.0) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -78,8 +80,8 @@ def test_a_transient_error_is_retried(error: exceptions.RedisError):
     ],
 )
 def test_a_replica_gets_a_few_tries_as_it_may_have_been_the_primary(error: exceptions.RedisError):
-    assert answered_policy().next_delay(error, tries=2, elapsed=0.1, jitter=1.0) == 0.1
-    assert answered_policy().next_delay(error, tries=3, elapsed=0.2) is None
+    assert answered_policy().next_delay(error, tries=2, remaining=9.9, jitter=1.0) == 0.1
+    assert answered_policy().next_delay(error, tries=3, remaining=9.8) is None
 
 
 @pytest.mark.parametrize(
@@ -94,4 +96,4 @@ def test_a_replica_gets_a_few_tries_as_it_may_have_been_the_primary(error: excep
     ],
 )
 def test_other_errors_are_raised_at_once(error: exceptions.RedisError):
-    assert answered_policy().next_delay(error, tries=1, elapsed=0.0) is None
+    assert answered_policy().next_delay(error, tries=1, remaining=10.0) is None

@@ -7,14 +7,16 @@ dead letters of both are one source text on top of these two modules.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
-from redis.exceptions import RedisError
+import redis.asyncio
+from redis import exceptions
 
+from headrace.client.aio.loop_connections import ConnectionsByLoop, LoopConnections
+from headrace.connection.call_limit import limit_call, remaining_seconds
 from headrace.connection.commands import Command, PendingReply, Pipeline, Pipelined, execute_async
-from headrace.connection.connect import close_idle_async, connect_async
-from headrace.connection.retry import RetryPolicy
+from headrace.connection.connect import close_idle_async
+from headrace.connection.retry import RetryPolicy, command_seconds, try_seconds
 from headrace.results.aio_listener import AsyncOutcomeListener
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
@@ -39,51 +41,61 @@ class PendingTask(PendingReply):
 
 
 class AsyncConnections:
-    """A pool of connections for commands, and the connection of the outcome listener.
-
-    They belong to the event loop that uses them first.
-    """
+    """A pool of connections for commands and the connection of the outcome listener, for each event loop."""
 
     def __init__(self, settings: Settings, keys: Keys, reply_channel: str) -> None:
-        self._redis = connect_async(settings, retries=0)  # `execute` repeats commands
-        self._retry_policy = RetryPolicy(settings.command_timeout)
-        self.listener = AsyncOutcomeListener(self._redis, keys, settings, reply_channel)
+        self._by_loop = ConnectionsByLoop(lambda: LoopConnections(settings, keys, reply_channel))
+        self._retry_policy = RetryPolicy()
+        self._command_timeout = settings.command_timeout
 
-    async def execute(
-        self,
-        timeout: float | None,
-        request: Command | Pipeline | Pipelined | PendingReply,
-    ) -> Any:
-        """Return the reply to a request of an operation; see `AsyncSession.run`. Raises RedisError."""
+    @property
+    def listener(self) -> AsyncOutcomeListener:
+        """The outcome listener in the running event loop."""
+        return self._by_loop.current().listener
+
+    async def execute(self, request: Command | Pipeline | Pipelined | PendingReply) -> Any:
+        """Return the reply to a request of an operation; see `AsyncSession.run`. Raises RedisError.
+
+        It takes the seconds of a command at most, tries included, and no longer than the current call may.
+        """
         if isinstance(request, Pipelined):
-            task = asyncio.ensure_future(self._execute_with_retries(timeout, request.command))
-            for _ in range(2):  # the task starts; in Python 3.11 a task inside it sends the command
-                await asyncio.sleep(0)
+            task = asyncio.ensure_future(self._execute_with_retries(request.command))
+            await asyncio.sleep(0)  # the task starts, and sends the command
             return PendingTask(request.command, task)
         if isinstance(request, PendingReply):
             return await request.reply()
-        return await self._execute_with_retries(timeout, request)
+        return await self._execute_with_retries(request)
 
-    async def _execute_with_retries(self, timeout: float | None, command: Command | Pipeline) -> Any:
-        first_sent, tries = time.monotonic(), 0
-        while True:
-            try:
-                reply = await execute_async(self._redis, command)
-            except RedisError as error:
-                tries += 1
-                delay = self._retry_policy.next_delay(
-                    error, tries=tries, elapsed=time.monotonic() - first_sent, timeout=timeout
-                )
-                if delay is None:
-                    raise
-                await close_idle_async(self._redis)
-                await asyncio.sleep(delay)
-            else:
-                self._retry_policy.succeeded()
-                return reply
+    async def _execute_with_retries(self, request: Command | Pipeline) -> Any:
+        client = self._by_loop.current().redis
+        blocks, tries = isinstance(request, Pipeline) and request.blocks, 0
+        with limit_call(command_seconds(self._command_timeout, blocks=blocks)):
+            while True:
+                try:
+                    reply = await self._try(client, request, tries, blocks=blocks)
+                except exceptions.RedisError as error:
+                    tries += 1
+                    delay = self._retry_policy.next_delay(error, tries=tries, remaining=remaining_seconds() or 0.0)
+                    if delay is None:
+                        raise
+                    await close_idle_async(client)
+                    await asyncio.sleep(delay)
+                else:
+                    self._retry_policy.succeeded()
+                    return reply
+
+    async def _try(
+        self, client: redis.asyncio.Redis, request: Command | Pipeline, tries: int, *, blocks: bool
+    ) -> Any:
+        remaining = remaining_seconds() or 0.0
+        if not remaining:
+            raise exceptions.TimeoutError("the time of the call has passed")
+        try:
+            async with asyncio.timeout(try_seconds(remaining, tries=tries, blocks=blocks)):
+                return await execute_async(client, request)
+        except TimeoutError:
+            raise exceptions.TimeoutError("no reply in time") from None
 
     async def close(self) -> None:
         """Close all connections. Callers that wait for outcomes get a HeadraceError."""
-        await self.listener.close()
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        await self._by_loop.close()

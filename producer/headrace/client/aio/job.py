@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.client.aio.session import AsyncSession
-from headrace.clock import utc_now
+from headrace.clock import Deadline, utc_now
 from headrace.inspection.timeline import Timeline
 from headrace.results import publish
 from headrace.wire.outcome import Outcome, Prediction, Status, outcome_status
@@ -40,7 +40,7 @@ class AsyncJobHandle:
     async def status(self) -> Status:
         """Return the status of the job: queued, running, success, failure, cancelled, expired or unknown."""
         if self._outcome is None:
-            state = await self._session.run(self._session.inspector.read_state(self.id))
+            state = await self._session.run_briefly(self._session.inspector.read_state(self.id))
             self.model = self.model or state.model
             self._outcome = state.outcome
             return state.status
@@ -57,7 +57,7 @@ class AsyncJobHandle:
         Raises ResultTimeout; BrokerUnavailable if Redis refuses the client, or was unreachable at the end.
         """
         if self._outcome is None:
-            self._outcome = await self._session.outcome(self.id, timeout)
+            self._outcome = await self._session.outcome(self.id, Deadline(timeout))
         return self._outcome
 
     async def result(self, timeout: float | None = None) -> Prediction:
@@ -69,7 +69,7 @@ class AsyncJobHandle:
 
         A running job is not interrupted: its prediction is discarded.
         """
-        return await self._session.run(
+        return await self._session.run_briefly(
             publish.cancel(self._session.keys, self.id, ttl=self._session.settings.result_ttl, now=utc_now())
         )
 

@@ -23,7 +23,8 @@ async def submit_and_receive(
     """
     job = new_id()
     async with session.listener.subscribe([job], own=[job], fetch_stored=False) as subscription:
-        ready = await subscription.ready(deadline.remaining_or(session.settings.connect_timeout))
+        # Half of the time at most: a job can be submitted, and its outcome looked up, without the subscription.
+        ready = await subscription.ready(deadline.remaining_or(2 * session.settings.connect_timeout) / 2)
         await session.run(session.submitter.submit(options, instances, job, now), deadline.remaining())
         arrived = await subscription.next(deadline.remaining_or(SINGLE_WAIT_SECONDS)) if ready else None
     return job, None if arrived is None else arrived[1]

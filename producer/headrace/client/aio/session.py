@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from functools import partial
 from typing import TypeVar
 
 from headrace.catalog.published import ContractCache
 from headrace.client.aio.connections import AsyncConnections
 from headrace.client.common import FINAL_LOOKUP_SECONDS, job_timeout
+from headrace.clock import Deadline
+from headrace.connection.call_limit import limit_call
 from headrace.connection.commands import PipelinedOperation, run_async
 from headrace.connection.errors import translate_errors
 from headrace.inspection.job import JobInspector
+from headrace.results.aio_listener import AsyncOutcomeListener
 from headrace.settings import Settings
 from headrace.submit.submitter import Submitter
 from headrace.wire.keys import Keys
@@ -35,31 +37,39 @@ class AsyncSession:
         )
         self.inspector = JobInspector(self.keys)
         self.connections = AsyncConnections(settings, self.keys, reply_channel)
-        self.listener = self.connections.listener
+
+    @property
+    def listener(self) -> AsyncOutcomeListener:
+        """The listener that waits for the outcomes of jobs."""
+        return self.connections.listener
 
     async def run(self, operation: PipelinedOperation[T], timeout: float | None = None) -> T:
-        """Run an operation and return its result. Raises BrokerUnavailable.
+        """Run an operation and return its result, after `timeout` seconds at most. Raises BrokerUnavailable.
 
-        While Redis is unreachable, a command is repeated for at most `timeout` seconds; None leaves it to the
-        retry policy.
+        Each command takes `Settings.command_timeout` seconds at most, its repetitions included. With None for
+        `timeout`, nothing else limits the operation.
         """
-        with translate_errors(self.settings):
-            return await run_async(partial(self.connections.execute, timeout), operation)
+        with translate_errors(self.settings), limit_call(timeout):
+            return await run_async(self.connections.execute, operation)
 
-    async def outcome(self, job: str, timeout: float | None) -> Outcome:
-        """Wait for the outcome of a job, `timeout` seconds at most.
+    async def run_briefly(self, operation: PipelinedOperation[T]) -> T:
+        """Run an operation that takes `Settings.command_timeout` seconds at most, with all its commands."""
+        return await self.run(operation, self.settings.command_timeout)
+
+    async def outcome(self, job: str, deadline: Deadline) -> Outcome:
+        """Wait for the outcome of a job until the deadline, and for the reply to a last look FINAL_LOOKUP_SECONDS.
 
         Raises ResultTimeout, or BrokerUnavailable if Redis was unreachable when the time was up.
         """
         async with self.listener.subscribe([job]) as subscription:
-            arrived = await subscription.next(timeout)
+            arrived = await subscription.next(deadline.remaining())
             if arrived is not None:
                 return arrived[1]
             if self.listener.error is not None:
                 raise self.listener.error
-            state = await self.run(self.inspector.read_state(job), timeout=FINAL_LOOKUP_SECONDS)
+            state = await self.run(self.inspector.read_state(job), FINAL_LOOKUP_SECONDS)
             if state.outcome is None:
-                raise job_timeout(state, timeout or 0.0)
+                raise job_timeout(state, deadline.timeout or 0.0)
             return state.outcome
 
     async def close(self) -> None:

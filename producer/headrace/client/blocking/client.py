@@ -28,7 +28,7 @@ class Client:
     """Submits jobs to the queues of models and gets their outcomes. A context manager.
 
     It connects when it is first used. In blocking code, one client serves a whole process: it is safe for threads,
-    and after fork. In asyncio, a client belongs to the event loop it is first used in.
+    and after fork. In asyncio, it works in any event loop, and has connections of its own in each.
 
     `url` is redis://, rediss:// (TLS) or unix://; None is HEADRACE_REDIS_URL, else REDIS_URL. `settings` replace
     the environment altogether. With `check=False` jobs are enqueued without a look at the model's contract.
@@ -57,9 +57,10 @@ class Client:
         """
         now = utc_now()
         parsed = parse_options(model, options, now)
-        job = self._session.run(
-            self._session.submitter.submit(parsed, instances_from(instance, instances), id, now)
-        )
+        operation = self._session.submitter.submit(parsed, instances_from(instance, instances), id, now)
+        # The confirmation of a durable job has the time of a command for itself.
+        run = self._session.run if parsed.durable else self._session.run_briefly
+        job = run(operation)
         return JobHandle(self._session, job, parsed.model, own=id is None)
 
     def submit_many(
@@ -107,7 +108,7 @@ class Client:
             operation = self._session.submitter.submit(parsed, job_instances, job, now)
             self._session.run(operation, deadline.remaining())
         if outcome is None:
-            outcome = self._session.outcome(job, deadline.remaining())
+            outcome = self._session.outcome(job, deadline)
         return outcome.get()
 
     def as_completed(self, jobs: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:
@@ -151,11 +152,13 @@ class Client:
         UnknownModel.
         """
         name, version = split_version(model, version)
-        return self._session.run(self._session.contracts.resolve(check_model_name(name), version, utc_now()))
+        return self._session.run_briefly(
+            self._session.contracts.resolve(check_model_name(name), version, utc_now())
+        )
 
     def models(self) -> list[str]:
         """Return the names of the models with a published contract, sorted."""
-        return self._session.run(list_models(self._session.keys))
+        return self._session.run_briefly(list_models(self._session.keys))
 
     def queues(self) -> list[QueueDepth]:
         """Return the depth of the queue of each of these models."""

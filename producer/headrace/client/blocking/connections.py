@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis import exceptions
 
+from headrace.connection.call_limit import limit_call, remaining_seconds, within_limit
 from headrace.connection.commands import Command, PendingReply, Pipeline, Pipelined, execute
 from headrace.connection.connect import close_idle, connect
 from headrace.connection.pipelined import PendingCommand
-from headrace.connection.retry import RetryPolicy
+from headrace.connection.retry import RetryPolicy, command_seconds, try_seconds
 from headrace.results.direct import DirectSubscriberPool
 from headrace.results.listener import OutcomeListener
 from headrace.settings import Settings
@@ -30,29 +31,57 @@ class Connections:
 
     def __init__(self, settings: Settings, keys: Keys, reply_channel: str) -> None:
         self._redis = connect(settings, retries=0)  # `execute` repeats commands
-        self._retry_policy = RetryPolicy(settings.command_timeout)
+        self._retry_policy = RetryPolicy()
+        self._command_timeout = settings.command_timeout
         self.listener = OutcomeListener(self._redis, keys, settings, reply_channel)
         self.direct_subscribers = DirectSubscriberPool(self._redis, keys, settings)
 
-    def execute(self, timeout: float | None, request: Command | Pipeline | Pipelined | PendingReply) -> Any:
-        """Return the reply to a request of an operation; see `Session.run`. Raises RedisError."""
+    def execute(self, request: Command | Pipeline | Pipelined | PendingReply) -> Any:
+        """Return the reply to a request of an operation; see `Session.run`. Raises RedisError.
+
+        It takes the seconds of a command at most, tries included, and no longer than the current call may.
+        """
+        blocks = isinstance(request, Pipeline) and request.blocks
+        seconds = command_seconds(self._command_timeout, blocks=blocks)
+        if isinstance(request, PendingCommand):
+            seconds -= request.sending_seconds
+        remaining = within_limit(seconds)
+        if not remaining:
+            raise exceptions.TimeoutError("the time of the call has passed")
+        end, first_try = time.monotonic() + remaining, limit_call(try_seconds(remaining, tries=0, blocks=blocks))
         if isinstance(request, Pipelined):
-            return PendingCommand(self._redis, request.command)
-        first_sent, tries = time.monotonic(), 0
+            with first_try:
+                return PendingCommand(self._redis, request.command)
+        try:
+            with first_try:
+                reply = self._try(request)
+        except exceptions.RedisError as error:
+            with limit_call(end - time.monotonic()):
+                return self._repeat(request.command if isinstance(request, PendingReply) else request, error)
+        self._retry_policy.succeeded()
+        return reply
+
+    def _try(self, request: Command | Pipeline | PendingReply) -> Any:
+        if isinstance(request, PendingReply):
+            return request.reply()
+        if isinstance(request, Command) and request.script is not None:
+            # redis-py's own way costs more, and does nothing to the reply of a script.
+            return PendingCommand(self._redis, request).reply()
+        return execute(self._redis, request)
+
+    def _repeat(self, request: Command | Pipeline, error: exceptions.RedisError) -> Any:
+        """Repeat a command that failed, as the retry policy allows. Raises its last error."""
+        tries = 1
         while True:
+            delay = self._retry_policy.next_delay(error, tries=tries, remaining=remaining_seconds() or 0.0)
+            if delay is None:
+                raise error
+            close_idle(self._redis)
+            time.sleep(delay)
             try:
-                reply = request.reply() if isinstance(request, PendingReply) else execute(self._redis, request)
-            except RedisError as error:
-                if isinstance(request, PendingReply):
-                    request = request.command
-                tries += 1
-                delay = self._retry_policy.next_delay(
-                    error, tries=tries, elapsed=time.monotonic() - first_sent, timeout=timeout
-                )
-                if delay is None:
-                    raise
-                close_idle(self._redis)
-                time.sleep(delay)
+                reply = self._try(request)
+            except exceptions.RedisError as next_error:
+                error, tries = next_error, tries + 1
             else:
                 self._retry_policy.succeeded()
                 return reply

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from headrace.client.blocking.session import Session
-from headrace.clock import utc_now
+from headrace.clock import Deadline, utc_now
 from headrace.inspection.timeline import Timeline
 from headrace.results import publish
 from headrace.wire.outcome import Outcome, Prediction, Status, outcome_status
@@ -41,7 +41,7 @@ class JobHandle:
     def status(self) -> Status:
         """Return the status of the job: queued, running, success, failure, cancelled, expired or unknown."""
         if self._outcome is None:
-            state = self._session.run(self._session.inspector.read_state(self.id))
+            state = self._session.run_briefly(self._session.inspector.read_state(self.id))
             self.model = self.model or state.model
             self._outcome = state.outcome
             return state.status
@@ -58,7 +58,7 @@ class JobHandle:
         Raises ResultTimeout; BrokerUnavailable if Redis refuses the client, or was unreachable at the end.
         """
         if self._outcome is None:
-            self._outcome = self._session.outcome(self.id, timeout)
+            self._outcome = self._session.outcome(self.id, Deadline(timeout))
         return self._outcome
 
     def result(self, timeout: float | None = None) -> Prediction:
@@ -70,7 +70,7 @@ class JobHandle:
 
         A running job is not interrupted: its prediction is discarded.
         """
-        return self._session.run(
+        return self._session.run_briefly(
             publish.cancel(self._session.keys, self.id, ttl=self._session.settings.result_ttl, now=utc_now())
         )
 

@@ -17,7 +17,7 @@ def submit_and_receive(
 ) -> tuple[str, Outcome | None]:
     """Submit a job under a new id. Return the id, and the outcome, None if it does not arrive soon."""
     with session.connections.direct_subscribers.acquire() as subscriber:
-        reply_channel = subscriber.reply_channel if subscriber.open(deadline.remaining()) else None
+        reply_channel = subscriber.reply_channel if subscriber.open(deadline) else None
         job = session.run(
             session.submitter.submit(options, instances, None, now, reply_channel), deadline.remaining()
         )

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import uuid
-from functools import partial
 from typing import TypeVar
 
 from headrace.catalog.published import ContractCache
 from headrace.client.blocking.connections import Connections
 from headrace.client.common import FINAL_LOOKUP_SECONDS, job_timeout
+from headrace.clock import Deadline
+from headrace.connection.call_limit import limit_call
 from headrace.connection.commands import PipelinedOperation, run
 from headrace.connection.errors import translate_errors
 from headrace.inspection.job import JobInspector
+from headrace.results.listener import OutcomeListener
 from headrace.settings import Settings
 from headrace.submit.submitter import Submitter
 from headrace.wire.keys import Keys
@@ -36,31 +38,39 @@ class Session:
         )
         self.inspector = JobInspector(self.keys)
         self.connections = Connections(settings, self.keys, reply_channel)
-        self.listener = self.connections.listener
+
+    @property
+    def listener(self) -> OutcomeListener:
+        """The listener that waits for the outcomes of jobs."""
+        return self.connections.listener
 
     def run(self, operation: PipelinedOperation[T], timeout: float | None = None) -> T:
-        """Run an operation and return its result. Raises BrokerUnavailable.
+        """Run an operation and return its result, after `timeout` seconds at most. Raises BrokerUnavailable.
 
-        While Redis is unreachable, a command is repeated for at most `timeout` seconds; None leaves it to the
-        retry policy.
+        Each command takes `Settings.command_timeout` seconds at most, its repetitions included. With None for
+        `timeout`, nothing else limits the operation.
         """
-        with translate_errors(self.settings):
-            return run(partial(self.connections.execute, timeout), operation)
+        with translate_errors(self.settings), limit_call(timeout):
+            return run(self.connections.execute, operation)
 
-    def outcome(self, job: str, timeout: float | None) -> Outcome:
-        """Wait for the outcome of a job, `timeout` seconds at most.
+    def run_briefly(self, operation: PipelinedOperation[T]) -> T:
+        """Run an operation that takes `Settings.command_timeout` seconds at most, with all its commands."""
+        return self.run(operation, self.settings.command_timeout)
+
+    def outcome(self, job: str, deadline: Deadline) -> Outcome:
+        """Wait for the outcome of a job until the deadline, and for the reply to a last look FINAL_LOOKUP_SECONDS.
 
         Raises ResultTimeout, or BrokerUnavailable if Redis was unreachable when the time was up.
         """
         with self.listener.subscribe([job]) as subscription:
-            arrived = subscription.next(timeout)
+            arrived = subscription.next(deadline.remaining())
             if arrived is not None:
                 return arrived[1]
             if self.listener.error is not None:
                 raise self.listener.error
-            state = self.run(self.inspector.read_state(job), timeout=FINAL_LOOKUP_SECONDS)
+            state = self.run(self.inspector.read_state(job), FINAL_LOOKUP_SECONDS)
             if state.outcome is None:
-                raise job_timeout(state, timeout or 0.0)
+                raise job_timeout(state, deadline.timeout or 0.0)
             return state.outcome
 
     def close(self) -> None:
