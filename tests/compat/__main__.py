@@ -1,8 +1,9 @@
 """Run kombu's tests of its Redis transport, and Celery's tests of tasks and canvas, with Headrace's transport.
 
-`make compat` runs them. The tests come from PyPI, from the source distributions of the installed versions.
-`in_place` replaces kombu's transport, and expects the tests of `exceptions` to fail; docs/reference/transport.md
-explains them. All files are in .compat/.
+`make compat` runs them, and beside them the suite `clients`: real Celery clients send jobs to a Headrace worker
+(`test_clients`, which needs npm). The other tests come from PyPI, from the source distributions of the installed
+versions. `in_place` replaces kombu's transport, and expects the tests of `exceptions` to fail;
+docs/reference/transport.md explains them. All files are in .compat/.
 
 `make compat ARGS=...` takes names of suites, to run these alone; `--stock`, to run with kombu's own transport,
 which shows whose fault a failure is; and options of pytest.
@@ -23,6 +24,9 @@ HERE = Path(__file__).parent
 FOLDER = Path(".compat").resolve()
 #: The packages that these tests import beside those of Headrace's tests.
 EXTRA = ["pytest-rerunfailures", "pytest-freezer", "freezegun", "pytest-subtests", "python-dateutil", "six"]
+#: The packages of kombu's further serializers and compressions, for the suite `clients`.
+CODECS = ["msgpack", "brotli", "backports.zstd"]
+CLIENTS = "clients"
 
 #: By the name of a suite: the distribution, and its tests. The unit tests leave mocks behind, so they run apart.
 SUITES = {
@@ -72,16 +76,30 @@ def run(name: str, tests: list[str], redis: EmbeddedRedis, options: list[str], *
     return subprocess.run(command, cwd=fetch(name), env=environ, check=False).returncode
 
 
+def run_clients(options: list[str]) -> int:
+    """Run the tests of real clients. Return the exit code of pytest."""
+    codecs = FOLDER / "codecs"
+    if not codecs.exists():
+        pip("install", "--no-deps", "--target", str(codecs), *CODECS)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(codecs), "."])}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "long", str(HERE / "test_clients.py"), *options]
+    return subprocess.run(command, env=environ, check=False).returncode
+
+
 def main() -> int:
     """Run the suites. Return 0 if all tests pass but the exceptions."""
     FOLDER.mkdir(exist_ok=True)
     if not (FOLDER / "extra").exists():
         pip("install", "--no-deps", "--target", str(FOLDER / "extra"), *EXTRA)
-    suites = [argument for argument in sys.argv[1:] if argument in SUITES]
-    options = [argument for argument in sys.argv[1:] if argument not in {*SUITES, "--stock"}]
+    names = {*SUITES, CLIENTS}
+    suites = [argument for argument in sys.argv[1:] if argument in names] or [*SUITES, CLIENTS]
+    options = [argument for argument in sys.argv[1:] if argument not in {*names, "--stock"}]
     stock = "--stock" in sys.argv[1:]
     with EmbeddedRedis("--appendfsync", "no") as redis:
-        return max(run(*SUITES[name], redis, options, stock=stock) for name in suites or SUITES)
+        return max(
+            run_clients(options) if name == CLIENTS else run(*SUITES[name], redis, options, stock=stock)
+            for name in suites
+        )
 
 
 if __name__ == "__main__":
