@@ -13,6 +13,7 @@
     │   ├── JobCancelled
     │   └── JobExpired
     ├── UnknownLetter            there is no dead letter with this id
+    ├── StoredDataError          what is stored in Redis or in a file was not written by Headrace
     ├── ModelError               a model cannot be packaged, verified or loaded
     ├── TransientError           for models to raise: the next attempt of the job may succeed
     │   └── StoreUnavailable     the model store cannot be reached; loaded versions go on serving
@@ -42,6 +43,7 @@ __all__ = [
     "ResultTimeout",
     "SettingError",
     "StoreUnavailable",
+    "StoredDataError",
     "TransientError",
     "UnknownLetter",
     "UnknownModel",
@@ -50,6 +52,10 @@ __all__ = [
 
 class HeadraceError(Exception):
     """The base of all errors that Headrace raises on purpose."""
+
+
+class StoredDataError(HeadraceError):
+    """Something stored in Redis or in a file cannot be decoded: Headrace did not write it, or it was damaged."""
 
 
 class InvalidInput(HeadraceError, ValueError):

@@ -12,6 +12,7 @@ import msgspec
 from headrace.catalog.contract import Contract
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
+from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.profile import Profile
 
 #: The format of an artifact. A joblib artifact is a pickle: loading it runs whatever code is in it. A `data`
@@ -172,7 +173,7 @@ def decode(data: bytes, title: str) -> Manifest:
     """Decode a stored manifest. Raises ModelError, which names the version by its `title`."""
     try:
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise ModelError(
             f"the manifest of {title} cannot be read: {error}; it was changed or damaged, or a newer Headrace "
             "wrote it: upgrade this one, or add the model again"

@@ -22,6 +22,7 @@ from headrace.connection.commands import Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import InvalidInput, UnknownModel
 from headrace.wire.keys import Keys
+from headrace.wire.stored import decode_items, hash_items
 
 PRODUCTION, CANARY, SHADOW, ARRIVING = "production", "canary", "shadow", "arriving"
 
@@ -146,14 +147,9 @@ def read_aliases(keys: Keys, model: str) -> Command:
 
 
 def decode_aliases(model: str, reply: Any) -> Aliases:
-    """Decode the reply to `read_aliases`. Entries of a newer Headrace that cannot be decoded are skipped."""
-    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    by_name = {}
-    for name, stored in pairs:
-        try:
-            by_name[name.decode()] = _ALIAS.decode(stored)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
+    """Decode the reply to `read_aliases`. Damaged entries are skipped, and their names are logged."""
+    name = f"the aliases of {model}"
+    by_name = dict(decode_items(_ALIAS.decode, hash_items(reply, name), name))
     return Aliases(model, by_name)
 
 
@@ -207,9 +203,10 @@ def read_history(keys: Keys, model: str) -> Command:
     return Command(("LRANGE", keys.alias_history(model), 0, -1))
 
 
-def decode_history(reply: Sequence[bytes]) -> list[AliasChange]:
-    """Decode the reply to `read_history`: the changes, newest first."""
-    return [_CHANGE.decode(stored) for stored in reply]
+def decode_history(model: str, reply: Sequence[bytes]) -> list[AliasChange]:
+    """Decode the reply to `read_history`: the changes, newest first. Damaged ones are skipped and logged."""
+    numbered = ((f"change {number}", stored) for number, stored in enumerate(reply, start=1))
+    return [change for _, change in decode_items(_CHANGE.decode, numbered, f"the history of {model}'s aliases")]
 
 
 def find_former_version(history: Sequence[AliasChange], alias: str) -> str | None:

@@ -12,9 +12,10 @@ from headrace.catalog.aliases import Aliases, is_version
 from headrace.catalog.contract import Contract
 from headrace.connection.commands import Command, Operation, Script, execute
 from headrace.connection.lua import CHECKED_FUNCTION
-from headrace.errors import HeadraceError, UnknownModel
+from headrace.errors import StoredDataError, UnknownModel
 from headrace.text import did_you_mean
 from headrace.wire.keys import Keys, is_model_name
+from headrace.wire.stored import decode_stored, show
 
 if TYPE_CHECKING:
     import redis
@@ -147,7 +148,7 @@ class ContractCache:
 
     def _raise_unknown(self, model: str, version: str | None) -> Operation[None]:
         fields: list[bytes] = yield Command(("HKEYS", self._keys.contracts(model)))
-        versions = sorted((name.decode() for name in fields if name != b"latest"), key=version_order)
+        versions = sorted((show(name) for name in fields if name != b"latest"), key=version_order)
         if versions:
             raise UnknownModel(f"model {model!r} has no version {version!r}; it has {', '.join(versions)}")
         models = yield from list_models(self._keys)
@@ -156,12 +157,9 @@ class ContractCache:
 
 def _decode_contract(stored: bytes, model: str) -> Contract:
     try:
-        return _CONTRACT.decode(stored)
-    except msgspec.DecodeError:
-        raise HeadraceError(
-            f"the contract of model {model!r} in Redis cannot be read: a newer Headrace may have written it; "
-            "upgrade this client, or use Client(check=False)"
-        ) from None
+        return decode_stored(_CONTRACT.decode, stored, f"the contract of model {model!r} in Redis")
+    except StoredDataError as error:
+        raise StoredDataError(f"{error}, or submit unchecked with Client(check=False)") from None
 
 
 def _no_such_model(model: str, models: list[str]) -> str:

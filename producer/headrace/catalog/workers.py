@@ -8,6 +8,7 @@ status deletes it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from headrace.connection.commands import Argument, Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.wire.keys import Keys
+from headrace.wire.stored import decode_items, hash_items
 
 #: Seconds for which a status is valid.
 STATUS_TTL_SECONDS = 15.0
@@ -130,31 +132,26 @@ def read_refused(keys: Keys, model: str) -> Command:
     return Command(("HGETALL", keys.refused(model)))
 
 
-def decode_loaded(reply: Any, now_ms: int) -> dict[str, WorkerStatus]:
+def decode_loaded(model: str, reply: Any, now_ms: int) -> dict[str, WorkerStatus]:
     """Decode the reply to `read_loaded`: the valid statuses by worker. `now_ms` is the server's clock."""
-    return dict(_decode_valid(reply, now_ms, _LOADED))
+    return dict(_decode_valid(f"the workers of {model}", reply, now_ms, _LOADED))
 
 
-def decode_refused(reply: Any, now_ms: int) -> dict[str, LoadError]:
+def decode_refused(model: str, reply: Any, now_ms: int) -> dict[str, LoadError]:
     """Decode the reply to `read_refused`: the valid errors by version. `now_ms` is the server's clock."""
-    return dict(_decode_valid(reply, now_ms, _REFUSED))
+    return dict(_decode_valid(f"the refused versions of {model}", reply, now_ms, _REFUSED))
 
 
 _Entry = TypeVar("_Entry", WorkerStatus, LoadError)
 
 
-def _decode_valid(reply: Any, now_ms: int, decoder: msgspec.json.Decoder[_Entry]) -> Iterator[tuple[str, _Entry]]:
-    """Return the entries that have not expired, sorted by name."""
-    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    entries = []
-    for name, stored in pairs:
-        try:
-            entry = decoder.decode(stored)
-            if now_ms - entry.at_ms <= STATUS_TTL_SECONDS * 1000:
-                entries.append((name.decode(), entry))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue  # a newer Headrace wrote it
-    return iter(sorted(entries, key=lambda pair: pair[0]))
+def _decode_valid(
+    name: str, reply: Any, now_ms: int, decoder: msgspec.json.Decoder[_Entry]
+) -> Iterator[tuple[str, _Entry]]:
+    """Yield the entries that have not expired, sorted by name. Damaged ones are skipped and logged."""
+    for item, entry in sorted(decode_items(decoder.decode, hash_items(reply, name), name), key=itemgetter(0)):
+        if now_ms - entry.at_ms <= STATUS_TTL_SECONDS * 1000:
+            yield item, entry
 
 
 _LOADED = msgspec.json.Decoder(WorkerStatus)

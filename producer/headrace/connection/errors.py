@@ -36,6 +36,11 @@ def is_read_only(error: BaseException) -> bool:
     return isinstance(error, exceptions.ReadOnlyError) or "READONLY" in text or "read only replica" in text
 
 
+def is_wrong_type(error: BaseException) -> bool:
+    """Decide whether a key holds another type than Headrace stores there."""
+    return isinstance(error, exceptions.ResponseError) and "WRONGTYPE" in str(error)
+
+
 def is_transient(error: exceptions.RedisError) -> bool:
     """Decide whether the same command may succeed later."""
     if is_permanent(error):

@@ -84,8 +84,8 @@ def _read_service(keys: Keys) -> Operation[ServiceState]:
         for depth in queues.decode_depths(names, lengths, leases):
             model = depth.model
             model_aliases = decode_aliases(model, (yield read_aliases(keys, model)))
-            loaded = decode_loaded((yield read_loaded(keys, model)), now_ms)
-            refused = decode_refused((yield read_refused(keys, model)), now_ms)
+            loaded = decode_loaded(model, (yield read_loaded(keys, model)), now_ms)
+            refused = decode_refused(model, (yield read_refused(keys, model)), now_ms)
             models.append(ServedModel(queue=depth, aliases=model_aliases, loaded=loaded, refused=refused))
     expiries = tuple(int(expires_ms) for _, expires_ms in leases)
     unread = yield from find_unread_lists(keys)

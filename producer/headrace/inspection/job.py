@@ -7,17 +7,22 @@ from redis.exceptions import RedisError, ResponseError
 
 from headrace.catalog.published import list_models
 from headrace.connection.commands import Operation, Pipeline, Script
+from headrace.connection.lua import CHECKED_FUNCTION
+from headrace.errors import StoredDataError
 from headrace.inspection.locate import JobLocator, is_not_permitted
 from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.wire.dead_letter import decode_letter
 from headrace.wire.execution import Completion, decode_completion
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, Status, decode_or_malformed, outcome_status
-from headrace.wire.record import decode_record
+from headrace.wire.record import Record, decode_record
+from headrace.wire.stored import report_damaged
 
 #: KEYS: result key, record. Returns both values.
 _READ_STATE = Script(
-    "read_job_state", "return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}", flag="no-writes"
+    "read_job_state",
+    CHECKED_FUNCTION + "return {checked('GET', KEYS[1]), checked('GET', KEYS[2])}",
+    flag="no-writes",
 )
 
 
@@ -40,7 +45,8 @@ class JobInspector:
     def read_state(self, job: str) -> Operation[JobState]:
         """Read the status of a job, and its outcome."""
         stored, record = yield _READ_STATE([self._keys.result(job), self._keys.job(job)])
-        return decode_state(job, stored, decode_record(record).model if record else None)
+        record_of_job = _decode_record(job, record)
+        return decode_state(job, stored, record_of_job.model if record_of_job else None)
 
     def explain(self, job: str) -> Operation[Timeline]:
         """Read the history of a job; where it has no outcome, search for it in the queues and leases."""
@@ -74,11 +80,20 @@ class JobInspector:
         )
         return JobFacts(
             job=job,
-            record=decode_record(record) if record else None,
+            record=_decode_record(job, record),
             outcome=decode_or_malformed(job, stored) if stored else None,
             completion=decode_completion(stored) if stored else Completion(),
             dead_letter=decode_letter(job, letter, int(float(died_ms))) if letter and died_ms else None,
         )
+
+
+def _decode_record(job: str, stored: bytes | None) -> Record | None:
+    """Return the record of a job; None if there is none, or if it is damaged, which is logged."""
+    try:
+        return decode_record(job, stored) if stored else None
+    except StoredDataError as error:
+        report_damaged(f"the record of job {job}", error)
+        return None
 
 
 def decode_state(job: str, stored: bytes | None, model: str | None) -> JobState:

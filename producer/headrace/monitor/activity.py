@@ -7,7 +7,6 @@ are counted by second, and only a sample of the times is stored.
 from __future__ import annotations
 
 import base64
-import binascii
 import random
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from headrace.wire.message import submission_time
+from headrace.wire.stored import DECODE_ERRORS
 
 #: Seconds over which rates and times are computed.
 WINDOW_SECONDS = 10
@@ -219,7 +219,7 @@ def decode_events(message: bytes) -> Iterator[Event]:
     """Yield the events in a message, as kombu publishes it in Redis; none for a message of another kind."""
     try:
         events = _EVENTS.decode(base64.b64decode(_MESSAGE.decode(message).body))
-    except (msgspec.DecodeError, binascii.Error, RecursionError):
+    except DECODE_ERRORS:
         return
     yield from events if isinstance(events, list) else [events]
 

@@ -191,7 +191,7 @@ class AsyncOutcomeListener:
                 if self._connection is None:
                     await self._connect()
                 await self._serve()
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # no reply may end the listener: callers wait for it
                 await self._disconnect()
                 await asyncio.sleep(self._state.on_connection_lost(error))
             if not self._state.subscriptions:

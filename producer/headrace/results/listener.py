@@ -21,7 +21,6 @@ from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from headrace.errors import BrokerUnavailable, HeadraceError
@@ -169,7 +168,7 @@ class OutcomeListener:
                 if self._connection is None:
                     self._connect()
                 self._serve()
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # no reply may end the listener: callers wait for it
                 self._disconnect()
                 with self._lock:
                     pause = self._state.on_connection_lost(error)

@@ -76,7 +76,7 @@ class ListenerState:
         self._ping_sent = False
         self._received_at = self._waited_at = self._refetched_at = now
 
-    def on_connection_lost(self, error: RedisError | OSError) -> float:
+    def on_connection_lost(self, error: Exception) -> float:
         """Note why the connection was lost, and return the seconds to wait before the next attempt to connect.
 
         If Redis refuses the client, all waits end with the error.
@@ -117,12 +117,12 @@ class ListenerState:
         """Decode a reply of the subscribed connection; None if it says nothing of a job."""
         match reply:
             case [b"message", bytes() as channel, bytes() as message]:
-                name = channel.decode()
+                name = channel.decode(errors="replace")
                 if name == self._reply_channel:
                     return Arrived({outcome.job: outcome for outcome in decode_lines(message)})
                 return Arrived(decode_by_job({name.removeprefix(self._channel_prefix): message}))
             case [b"subscribe", bytes() as channel, *_]:
-                name = channel.decode()
+                name = channel.decode(errors="replace")
                 return Subscribed(None if name == self._reply_channel else name.removeprefix(self._channel_prefix))
         return None
 

@@ -20,6 +20,7 @@ import msgspec
 from headrace.errors import InvalidInput
 from headrace.wire.attempts import Attempt
 from headrace.wire.outcome import Reason
+from headrace.wire.stored import DECODE_ERRORS
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +105,7 @@ def decode_letter(letter_id: str, line: bytes, died_ms: int) -> DeadLetter:
     """Decode the letter in a line. A line that is no letter becomes a letter too, so that it can be purged."""
     try:
         letter = _LETTER.decode(line)
-    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError, as DecodeError is
+    except DECODE_ERRORS:
         letter = DeadLetter(
             id=letter_id,
             queue="",
@@ -126,5 +127,5 @@ def decode_exported(line: bytes | str) -> DeadLetterWithMessage:
     """Decode a line of `headrace dead export`. Raises InvalidInput."""
     try:
         return _EXPORTED_LETTER.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise InvalidInput(f"the line is not an exported dead letter: {error}") from None

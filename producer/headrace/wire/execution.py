@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from headrace.wire.attempts import Attempt
+from headrace.wire.stored import DECODE_ERRORS
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -65,5 +66,5 @@ def decode_completion(stored: bytes) -> Completion:
     """Return the completion in a stored outcome; an empty one if no worker of Headrace stored it."""
     try:
         return _COMPLETION.decode(stored)
-    except (msgspec.DecodeError, RecursionError):
+    except DECODE_ERRORS:
         return Completion()

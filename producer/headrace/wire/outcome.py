@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from headrace.errors import JobCancelled, JobExpired, JobFailed
+from headrace.wire.stored import DECODE_ERRORS
 
 #: The class of a failure, by which dead letters are filtered.
 Reason = Literal["bad input", "permanent", "attempts exhausted", "crash", "timeout", "malformed", "unknown model"]
@@ -180,7 +181,7 @@ _CELERY_REASONS: dict[str, Reason] = {
 def decode_outcome(stored: bytes) -> Outcome | None:
     """Decode the value of a result key; return None for a state that is no outcome (STARTED, RETRY).
 
-    Raises msgspec.DecodeError for a value that neither Headrace nor Celery stored.
+    Raises one of DECODE_ERRORS for a value that neither Headrace nor Celery stored.
     """
     # Most outcomes are successes, and decoding these into their own type takes half the time.
     with suppress(msgspec.ValidationError):
@@ -229,7 +230,7 @@ def decode_lines(message: bytes) -> list[Outcome]:
     """
     outcomes: list[Outcome] = []
     for line in message.splitlines():
-        with suppress(msgspec.DecodeError, RecursionError):
+        with suppress(*DECODE_ERRORS):
             outcome = decode_outcome(line)
             if outcome is not None:
                 outcomes.append(outcome)
@@ -249,7 +250,7 @@ def decode_or_malformed(job: str, stored: bytes) -> Outcome | None:
     """Decode the value of a result key as `decode_outcome`; an invalid value becomes a failure of the job."""
     try:
         return decode_outcome(stored)
-    except (msgspec.DecodeError, RecursionError):
+    except DECODE_ERRORS:
         return Failure(
             job=job,
             reason="malformed",

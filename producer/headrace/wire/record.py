@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.wire.stored import decode_stored
+
 #: Length of the digest at the start of a record, in bytes.
 DIGEST_BYTES = 12
 
@@ -26,6 +28,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _RECORD = msgspec.json.Decoder(Record)
 
 
-def decode_record(stored: bytes) -> Record:
-    """Decode the record as it is stored in Redis."""
-    return _RECORD.decode(stored[DIGEST_BYTES:])
+def decode_record(job: str, stored: bytes) -> Record:
+    """Decode the record of a job as it is stored in Redis. Raises StoredDataError."""
+    return decode_stored(_RECORD.decode, stored[DIGEST_BYTES:], f"the record of job {job}")

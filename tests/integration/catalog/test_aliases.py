@@ -128,7 +128,7 @@ def test_an_alias_is_moved_only_from_its_current_version_and_every_change_is_rec
     for before, after, reply in steps:
         move = move_alias(KEYS, "churn", "canary", before, after, by="ann", reason="to see")
         assert execute(server, move) == reply
-    history = decode_history(execute(server, read_history(KEYS, "churn")))
+    history = decode_history("churn", execute(server, read_history(KEYS, "churn")))
     assert [(change.former, change.version, change.share) for change in history] == [
         ("2", None, None),
         ("1", "2", 0.1),

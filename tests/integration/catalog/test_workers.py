@@ -21,8 +21,8 @@ KEYS = Keys("loaded-test:")
 
 def read_status(client: redis.Redis, model: str = "churn") -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     now = decode_server_time(client.time())
-    loaded = decode_loaded(execute(client, read_loaded(KEYS, model)), now)
-    refused = decode_refused(execute(client, read_refused(KEYS, model)), now)
+    loaded = decode_loaded(model, execute(client, read_loaded(KEYS, model)), now)
+    refused = decode_refused(model, execute(client, read_refused(KEYS, model)), now)
     return (
         {worker: status.versions for worker, status in loaded.items()},
         {version: error.reason for version, error in refused.items()},

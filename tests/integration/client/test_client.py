@@ -280,7 +280,7 @@ def test_installations_with_different_prefixes_are_separate(redis_url: str, serv
 
 def test_a_record_lives_as_long_as_the_settings_say(client: Client, server: redis.Redis):
     job = client.submit("churn", AGE, metadata={"batch": "7"})
-    record = decode_record(server.get(Keys().job(job.id)))
+    record = decode_record(job.id, server.get(Keys().job(job.id)))
     assert record.model == "churn"
     assert record.metadata == {"batch": "7"}
     assert 6 * 86_400 < server.ttl(Keys().job(job.id)) <= 7 * 86_400

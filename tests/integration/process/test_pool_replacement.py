@@ -76,12 +76,12 @@ class Stack:
 
     def loaded(self, model: str) -> set[str]:
         """Return the versions that the worker has published as loaded."""
-        workers = decode_loaded(execute(self.redis, read_loaded(KEYS, model)), int(time.time() * 1000))
+        workers = decode_loaded(model, execute(self.redis, read_loaded(KEYS, model)), int(time.time() * 1000))
         return {version for status in workers.values() for version in status.versions}
 
     def refused(self, model: str) -> dict[str, str]:
         """Return the versions that the worker has published as refused, with the reasons."""
-        errors = decode_refused(execute(self.redis, read_refused(KEYS, model)), int(time.time() * 1000))
+        errors = decode_refused(model, execute(self.redis, read_refused(KEYS, model)), int(time.time() * 1000))
         return {version: error.reason for version, error in errors.items()}
 
     def pool(self) -> set[int]:

@@ -28,7 +28,7 @@ def url() -> Iterator[str]:
 def published_versions(url: str, model: str) -> dict[str, tuple[str, ...]]:
     """Return the versions of a model that each worker has loaded."""
     with redis.Redis.from_url(url) as client:
-        workers = decode_loaded(execute(client, read_loaded(Keys(), model)), int(time.time() * 1000))
+        workers = decode_loaded(model, execute(client, read_loaded(Keys(), model)), int(time.time() * 1000))
     return {worker.partition("@")[0]: status.versions for worker, status in workers.items()}
 
 

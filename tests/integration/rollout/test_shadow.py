@@ -61,7 +61,8 @@ def run_shadow(server: redis.Redis) -> Iterator[Callable[..., VersionStats]]:
     def run_shadow(predict: Callable[..., Any], **aliases: Alias) -> VersionStats:
         registry: Any = SimpleNamespace(get=lambda _model, version: model(version, predict))
         ShadowRunner(server, KEYS, registry).on_claim_finished(report(**aliases))
-        return version_stats.decode_stats(execute(server, version_stats.read_command(KEYS, "churn", "2")))
+        reply = execute(server, version_stats.read_command(KEYS, "churn", "2"))
+        return version_stats.decode_stats("churn@2", reply)
 
     yield run_shadow
     server.delete(KEYS.version_stats("churn", "1"), KEYS.version_stats("churn", "2"))

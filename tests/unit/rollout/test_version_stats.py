@@ -35,8 +35,8 @@ def test_statistics_are_read_from_both_forms_of_a_reply_and_unknown_fields_are_i
     expected = VersionStats(
         succeeded=98, failed=2, jobs_by_bucket={40: 100}, difference_sum=0.25, largest_difference=0.2
     )
-    assert decode_stats(stored) == expected
-    assert decode_stats([word for pair in stored.items() for word in pair]) == expected
+    assert decode_stats("churn@1", stored) == expected
+    assert decode_stats("churn@1", [word for pair in stored.items() for word in pair]) == expected
     assert expected.failure_rate == 0.02
-    assert decode_stats({}) == VersionStats()
+    assert decode_stats("churn@1", {}) == VersionStats()
     assert VersionStats().failure_rate == 0.0

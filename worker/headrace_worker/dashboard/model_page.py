@@ -76,14 +76,14 @@ def _served_model(model: str, replies: list[Any], now_ms: int) -> ServedModel:
     # A reply is an error where the Redis user may not read the key: that column stays empty.
     versions, by_alias, loaded, refused = ([] if isinstance(reply, Exception) else reply for reply in replies)
     numbers = [name.decode() for name in versions if is_version(name.decode(errors="replace"))]
-    by_worker = decode_loaded(loaded, now_ms)
+    by_worker = decode_loaded(model, loaded, now_ms)
     return ServedModel(
         model=model,
         versions=tuple(sorted(numbers, key=int, reverse=True)),
         aliases=dict(decode_aliases(model, by_alias).by_name),
         loaded=by_worker,
         runtimes={version: name for status in by_worker.values() for version, name in status.runtimes.items()},
-        refused=decode_refused(refused, now_ms),
+        refused=decode_refused(model, refused, now_ms),
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
-from headrace.errors import HeadraceError
 from headrace.monitor.overview import Monitor, Overview
 from headrace.settings import Settings
+
+log = logging.getLogger("headrace.dashboard")
 
 #: Seconds of listening to events between two checks for requests.
 _LISTEN_SECONDS = 0.2
@@ -34,7 +36,11 @@ class QueueMonitor(threading.Thread):
         """Count events and answer requests until the process ends."""
         monitor = Monitor(self._settings)
         while True:
-            monitor.listen(time.monotonic() + _LISTEN_SECONDS)
+            try:
+                monitor.listen(time.monotonic() + _LISTEN_SECONDS)
+            except Exception as error:  # noqa: BLE001  # no event may end the thread, which pages wait for
+                log.warning("events of workers cannot be counted: %s: %s", type(error).__name__, error)
+                time.sleep(_LISTEN_SECONDS)
             self._answer(monitor)
 
     def _answer(self, monitor: Monitor) -> None:
@@ -49,7 +55,7 @@ class QueueMonitor(threading.Thread):
             return
         try:
             overview = monitor.read()
-        except HeadraceError as error:
+        except Exception as error:  # noqa: BLE001  # whoever asked must not wait for ever
             for request in requests:
                 request.set_exception(error)
         else:

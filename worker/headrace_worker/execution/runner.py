@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import msgspec
 import redis
 
 from headrace.catalog.aliases import is_version
@@ -23,6 +22,7 @@ from headrace.errors import HeadraceError
 from headrace.wire.limits import JobLimits
 from headrace.wire.outcome import decode_outcome
 from headrace.wire.signing import Trust
+from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.execution import predict
 from headrace_worker.execution.claimed_job import JobResult
 from headrace_worker.execution.opening import ParsedClaim, open_claim
@@ -165,5 +165,5 @@ class ClaimRunner:
 def _is_outcome(raw: bytes) -> bool:
     try:
         return decode_outcome(raw) is not None
-    except (msgspec.DecodeError, RecursionError):
+    except DECODE_ERRORS:
         return False  # the key holds something else; the script decides whether it may be overwritten

@@ -9,9 +9,10 @@ A version is in memory before any job is routed to it, and a version that must n
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import redis
@@ -27,8 +28,10 @@ from headrace.catalog.aliases import (
 from headrace.catalog.published import publish_contract
 from headrace.catalog.workers import STATUS_TTL_SECONDS, publish_status, withdraw_status
 from headrace.connection.commands import Pipeline, execute
-from headrace.errors import HeadraceError
+from headrace.connection.errors import is_wrong_type
+from headrace.errors import HeadraceError, ModelError
 from headrace.wire.keys import Keys
+from headrace.wire.stored import report_damaged
 from headrace_worker.models.registry import Registry
 
 log = logging.getLogger("headrace.models")
@@ -86,6 +89,13 @@ class ModelSync:
                 if self._logged_errors.get(model) != str(error):  # logged once, not each second
                     self._logged_errors[model] = str(error)
                     log.error("model %s is not served: %s", model, error)  # noqa: TRY400  # the message says all
+            except redis.RedisError:
+                raise
+            except Exception as error:  # one model must not stop the others
+                errors[model] = ModelError(f"{model} cannot be served: {type(error).__name__}: {error}")
+                if self._logged_errors.get(model) != str(errors[model]):
+                    self._logged_errors[model] = str(errors[model])
+                    log.exception("model %s is not served", model)
         self._drop_unnamed()
         return errors
 
@@ -97,7 +107,9 @@ class ModelSync:
         try:
             reads = Pipeline(tuple(read_aliases(self._keys, model).args for model in models))
             for model, reply in zip(models, execute(self._connect(), reads) if models else (), strict=True):
-                if not isinstance(reply, Exception):
+                if isinstance(reply, Exception):  # the aliases last read stay in force
+                    report_damaged(f"the aliases of {model}", reply)
+                else:
                     self._aliases[model] = decode_aliases(model, reply)
         except redis.RedisError as error:
             log.warning("the aliases cannot be read from Redis; the last ones read stay in force: %s", error)
@@ -115,7 +127,7 @@ class ModelSync:
     def _read_former_version(self, model: str, alias: str) -> str | None:
         """Return the version that an alias named before, from its history in Redis; None if unknown."""
         try:
-            moves = decode_history(execute(self._connect(), read_history(self._keys, model)))
+            moves = decode_history(model, execute(self._connect(), read_history(self._keys, model)))
         except redis.RedisError:
             return None
         return find_former_version(moves, alias)
@@ -155,21 +167,36 @@ class ModelSync:
         client, registry = self._connect(), self._registry
         for contract in registry.contracts():
             if (contract.model, contract.version) not in self._published:
-                publish_contract(client, self._keys, contract)
-                self._published.add((contract.model, contract.version))
-                log.info("serving %s@%s", contract.model, contract.version)
+                with _skipping_damaged(f"the contract of {contract.model}"):
+                    publish_contract(client, self._keys, contract)
+                    self._published.add((contract.model, contract.version))
+                    log.info("serving %s@%s", contract.model, contract.version)
         is_due = self._clock() - self._reported_at >= _REPORT_SECONDS
         for model in {*registry.models(), *self._logged_errors}:
             versions, refused = registry.loaded_versions(model), registry.refused(model)
             if is_due or self._reported.get(model) != (versions, tuple(refused)):
                 runtimes = registry.runtimes(model)
-                execute(client, publish_status(self._keys, model, worker, versions, refused, runtimes=runtimes))
-                self._reported[model] = versions, tuple(refused)
+                status = publish_status(self._keys, model, worker, versions, refused, runtimes=runtimes)
+                with _skipping_damaged(f"the status of workers of {model}"):
+                    execute(client, status)
+                    self._reported[model] = versions, tuple(refused)
         if is_due:
             self._reported_at = self._clock()
 
     def withdraw(self, worker: str) -> None:
         """Remove the worker's reports from Redis when it shuts down. Raises redis.RedisError."""
         for model in self._reported:
-            execute(self._connect(), withdraw_status(self._keys, model, worker))
+            with _skipping_damaged(f"the status of workers of {model}"):
+                execute(self._connect(), withdraw_status(self._keys, model, worker))
         self._reported.clear()
+
+
+@contextlib.contextmanager
+def _skipping_damaged(name: str) -> Iterator[None]:
+    """Skip, in the block, what a key of another type refuses: it must not stop the other models."""
+    try:
+        yield
+    except redis.ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        report_damaged(name, error)

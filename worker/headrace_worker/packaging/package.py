@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.errors import ModelError
 from headrace.wire.keys import check_model_name
+from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker import runtimes
 from headrace_worker.manifest import Compiled, Format, Limits, Manifest, Trial
 from headrace_worker.models.loader import LoadedModel, verify_and_load
@@ -249,5 +250,5 @@ def _read_input_schema(path: Path) -> InputSchema:
         if isinstance(contract, dict) and "contract" in contract:
             contract = contract["contract"]
         return msgspec.convert(contract, _CorrectedContract).input
-    except (msgspec.DecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise ModelError(f"{title} cannot be used: {error}; `headrace models show --json` prints one") from None

@@ -17,6 +17,7 @@ from headrace_worker.models.sync import SYNC_SECONDS, ModelSync
 from headrace_worker.process import fork_memory
 from headrace_worker.process.pool_replacement import PoolReplacement
 from headrace_worker.rollout.canary import CanaryJudge
+from headrace_worker.telemetry.loops import LoopHealth
 
 if TYPE_CHECKING:
     from celery.worker.consumer.consumer import Consumer
@@ -27,6 +28,8 @@ log = logging.getLogger("headrace.worker")
 _PAUSE_SECONDS = 0.05
 #: Seconds to wait for the replacement of the pool; a process that runs a long claim is replaced later.
 _REPLACEMENT_TIMEOUT = 10.0
+#: Seconds after which a round is late: it may load and prove large versions.
+LATE_SECONDS = 900.0
 #: Seconds that this thread may hold the interpreter while the event loop waits; Python's default is 0.005.
 _SWITCH_INTERVAL = 0.0005
 
@@ -47,6 +50,7 @@ class ModelFollower:
         *,
         threads: int,
         adds_queues: bool,
+        loop: LoopHealth,
     ) -> None:
         self._registry, self.model_sync = registry, model_sync
         self._canary_judge, self._pool_replacement = canary_judge, pool_replacement
@@ -55,6 +59,7 @@ class ModelFollower:
         #: The models and versions that were in memory when the pool was forked.
         self._forked_with: frozenset[tuple[str, str]] = frozenset()
         self._stop = threading.Event()
+        self._loop = loop
 
     def start(self, consumer: Consumer) -> None:
         """Publish what the worker serves, and follow the aliases and the store from now on."""
@@ -74,14 +79,18 @@ class ModelFollower:
 
     def _run(self, consumer: Consumer) -> None:
         sys.setswitchinterval(_SWITCH_INTERVAL)
-        while not self._stop.wait(SYNC_SECONDS):
-            try:
-                self.model_sync.sync()
-                self._replace_pool_if_changed()
-                if self._adds_queues:
-                    self._add_queues(consumer)
-            except (HeadraceError, OSError) as error:
-                log.warning("cannot read the model store; the next attempt is in %g s: %s", SYNC_SECONDS, error)
+        self._loop.run_rounds(lambda: self._follow(consumer), self._stop, SYNC_SECONDS)
+
+    def _follow(self, consumer: Consumer) -> None:
+        """Follow the store, and publish what the worker serves, whatever became of the store."""
+        try:
+            self.model_sync.sync()
+            self._replace_pool_if_changed()
+            if self._adds_queues:
+                self._add_queues(consumer)
+        except (HeadraceError, OSError) as error:
+            log.warning("cannot read the model store; the next attempt is in %g s: %s", SYNC_SECONDS, error)
+        finally:
             self._report()
 
     def _replace_pool_if_changed(self) -> None:

@@ -58,7 +58,7 @@ class Monitoring:
         if not settings.metrics_port:
             return
         self._metrics_pipe = MetricsPipe()
-        collector = WorkerCollector(self._metrics_pipe, self._models, self.health.status, lambda: list(_pids()))
+        collector = WorkerCollector(self._metrics_pipe, self._models, self.health, lambda: list(_pids()))
         quick = msgspec.structs.replace(settings, connect_timeout=_SCRAPE_TIMEOUT, command_timeout=_SCRAPE_TIMEOUT)
         drift = DriftCollector(self._models, lambda: connect(quick, retries=0), Keys(settings.key_prefix))
         with exit_on_error():

@@ -131,7 +131,7 @@ class PoolChild:
         if time.monotonic() - read_at > _OTHER_WORKERS_TTL:
             client = self._client()
             now_ms = decode_server_time(client.time())
-            workers = decode_loaded(execute(client, read_loaded(self._keys, model)), now_ms)
+            workers = decode_loaded(model, execute(client, read_loaded(self._keys, model)), now_ms)
             versions = [status.versions for worker, status in workers.items() if worker != self._hostname]
             self._other_workers[model] = (time.monotonic(), versions)
         return versions

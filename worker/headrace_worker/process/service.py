@@ -17,7 +17,7 @@ from headrace.wire.keys import Keys, model_name
 from headrace_worker.doctor import RedisCheck
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.sync import ModelSync
-from headrace_worker.process.model_follower import ModelFollower
+from headrace_worker.process.model_follower import LATE_SECONDS, ModelFollower
 from headrace_worker.process.monitoring import Monitoring
 from headrace_worker.process.pool_child import PoolChild
 from headrace_worker.process.pool_replacement import PoolReplacement
@@ -82,6 +82,7 @@ class WorkerService:
             self.pool_replacement,
             threads=settings.threads,
             adds_queues=models is None,
+            loop=self.monitoring.health.watch_loop("models", late_after=LATE_SECONDS),
         )
 
     def choose_queues(self, app: Celery[Any], queues: Sequence[str] | None) -> None:
@@ -133,6 +134,8 @@ class WorkerService:
             keeper, health = make_keeper(channel, self._dead_letter_limits), self.monitoring.health
             keeper.on_swept = sentry.check_in
             keeper.on_request, keeper.on_reply = health.mark_request_sent, health.mark_reply_received
+            loop = health.watch_loop("leases", late_after=keeper.late_seconds)
+            keeper.on_round_begun, keeper.on_round_ended = loop.begin_round, loop.end_round
             self._lease_keeper = keeper
         return self._lease_keeper
 

@@ -81,7 +81,10 @@ class CanaryJudge:
                 continue
             versions = [alias.version for alias in (canary, production) if alias is not None]
             reads = tuple(version_stats.read_command(self._keys, model, version).args for version in versions)
-            canary_stats, *others = map(version_stats.decode_stats, execute(self._connect(), Pipeline(reads)))
+            names = [f"{model}@{version}" for version in versions]
+            replies = execute(self._connect(), Pipeline(reads))
+            # A reply of another type than a hash is logged, and has no jobs.
+            canary_stats, *others = map(version_stats.decode_stats, names, replies)
             production_stats = others[0] if others else VersionStats()
             if reason := judge(canary_stats, production_stats, self._limits):
                 self._end(model, canary, reason)

@@ -99,7 +99,7 @@ class Promoter:
 
     def history(self, model: str) -> list[AliasChange]:
         """Return the changes of a model's aliases, the newest first."""
-        return decode_history(execute(self._client, read_history(self._keys, model)))
+        return decode_history(model, execute(self._client, read_history(self._keys, model)))
 
     def status(self, model: str, version: str) -> RolloutStatus:
         """Return the state of a version at the workers now."""
@@ -110,8 +110,8 @@ class Promoter:
         )
         time_reply, loaded_reply, refused_reply = execute(self._client, Pipeline(commands))
         now_ms = decode_server_time(time_reply)
-        statuses = decode_loaded(loaded_reply, now_ms)
-        load_error = decode_refused(refused_reply, now_ms).get(version)
+        statuses = decode_loaded(model, loaded_reply, now_ms)
+        load_error = decode_refused(model, refused_reply, now_ms).get(version)
         ready = {name for name, status in statuses.items() if version in status.versions}
         refused = {} if load_error is None else {load_error.worker: load_error.reason}
         pending = statuses.keys() - ready - refused.keys()
@@ -126,7 +126,8 @@ class Promoter:
                 name,
                 version,
                 version_stats.decode_stats(
-                    execute(self._client, version_stats.read_command(self._keys, model, version))
+                    f"{model}@{version}",
+                    execute(self._client, version_stats.read_command(self._keys, model, version)),
                 ),
             )
             for name, version in versions

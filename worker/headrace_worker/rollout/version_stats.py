@@ -7,7 +7,7 @@ so the hash has a bounded size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from headrace.connection.commands import Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.wire.keys import Keys
+from headrace.wire.stored import decode_items, hash_items
 
 #: Seconds the hash of a version is kept after the last job.
 _TTL_SECONDS = 7 * 86_400
@@ -125,18 +126,27 @@ def read_command(keys: Keys, model: str, version: str) -> Command:
     return Command(("HGETALL", keys.version_stats(model, version)))
 
 
-def decode_stats(reply: Any) -> VersionStats:
-    """Return the statistics in a reply to HGETALL. Unknown fields, of a newer Headrace, are ignored."""
-    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    stats = VersionStats()
-    for name, number in ((name.decode(), float(stored)) for name, stored in pairs):
+def decode_stats(version: str, reply: Any) -> VersionStats:
+    """Return the statistics of a version in a reply to HGETALL.
+
+    Unknown fields, of a newer Headrace, are ignored. Damaged ones are skipped, and their names are logged.
+    """
+    stats, where = VersionStats(), f"the statistics of {version}"
+    for name, number in decode_items(_decode_number, hash_items(reply, where), where):
         if name in _FLOATS:
             setattr(stats, name, number)
         elif name in _SUMS:
             setattr(stats, name, int(number))
-        elif name[:1] == "t" and name[1:].isdigit():
-            stats.jobs_by_bucket[int(name[1:])] = int(number)
+        elif name[:1] == "t" and name[1:].isascii() and name[1:].isdigit():
+            stats.jobs_by_bucket[min(_LAST_BUCKET, int(name[1:6]))] = int(number)
     return stats
+
+
+def _decode_number(stored: bytes) -> float:
+    number = float(stored)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
 
 
 #: The fields that `_ADD` adds to, and those that are floats.

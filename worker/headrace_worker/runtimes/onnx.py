@@ -17,6 +17,7 @@ from sklearn.tree import BaseDecisionTree
 from headrace.catalog.contract import Array
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
+from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import iter_estimators
 from headrace_worker.runtimes.onnx_conversion import FEATURES_KEY, METHODS_KEY, convert
@@ -154,7 +155,7 @@ def _read_metadata(session: onnxruntime.InferenceSession, key: str, kind: type[_
     value = session.get_modelmeta().custom_metadata_map.get(key)
     try:
         return None if value is None else msgspec.json.decode(value, type=kind)
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise ModelError(f"the ONNX file's {key} cannot be read: {error}") from None
 
 

@@ -29,6 +29,7 @@ from sklearn.ensemble import (
 
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
+from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import split_pipeline
 from headrace_worker.runtimes.input_arrays import make_number_stacker, make_stacker, to_float32
@@ -120,7 +121,7 @@ class TreeliteRuntime:
         try:
             head = msgspec.json.decode(line, type=_Head)
             model = treelite.Model.deserialize_bytes(trees)
-        except (msgspec.DecodeError, treelite.TreeliteError) as error:
+        except (*DECODE_ERRORS, treelite.TreeliteError) as error:
             message = " ".join(str(error).split())[:200]
             raise ModelError(f"{title} cannot be loaded by treelite: {message}") from None
         _check_trees(model, head, title)

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.errors import ModelError
+from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.store import chunks
 from headrace_worker.store.folder import read_up_to
 
@@ -130,7 +131,7 @@ class CachedStore:
         """Return the last listing of the store's versions by any process; None if there is none."""
         try:
             return msgspec.json.decode((self._folder / "versions.json").read_bytes(), type=VersionListing)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *DECODE_ERRORS):
             return None
 
     def put_listing(self, listing: VersionListing) -> None:

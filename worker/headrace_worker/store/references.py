@@ -20,6 +20,7 @@ from headrace.wire.attempts import decode_delayed, decode_queued_message
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys, queue_name
 from headrace.wire.parsing import MalformedMessage, parse
+from headrace.wire.stored import show
 from headrace_worker.transport.claims import parse_lease
 
 #: The largest number of messages in one reply, and the bytes of a reply beyond which the next asks for fewer.
@@ -34,7 +35,7 @@ def find_versions_in_use(client: redis.Redis, keys: Keys, model: str) -> dict[st
     versions = _find_by_jobs(client, keys, model)
     latest: bytes | None = client.hget(keys.contracts(model), "latest")  # type: ignore[assignment]  # bytes
     if latest:
-        versions[latest.decode()] = "serves"
+        versions[show(latest)] = "serves"
     return versions | _find_by_aliases(client, keys, model)
 
 
@@ -48,7 +49,7 @@ def _find_by_aliases(client: redis.Redis, keys: Keys, model: str) -> dict[str, s
     current = decode_aliases(model, reply).by_name
     if len(current) < len(reply):
         raise ModelError(f"an alias of {model} cannot be read: a newer Headrace may have set it; upgrade this one")
-    moves = decode_history(execute(client, read_history(keys, model)))
+    moves = decode_history(model, execute(client, read_history(keys, model)))
     former = {name: find_former_version(moves, name) for name in current}
     return {
         **{version: f"the rollback target of {name}" for name, version in former.items() if version},

@@ -2,7 +2,7 @@
 
 A worker is live while its event loop turns, or while it waits for a Redis that is disconnected or does not answer:
 a restart would not help then. Pool processes are not checked, because a time limit ends one that hangs.
-A worker is ready once its models are loaded and proven.
+A worker is ready once its models are loaded and proven, and as long as its loops turn in time (`loops`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 import msgspec
 
 from headrace.errors import HeadraceError
+from headrace.wire.stored import DECODE_ERRORS
+from headrace_worker.telemetry.loops import LoopHealth, LoopStatus
 
 log = logging.getLogger("headrace.worker")
 
@@ -48,6 +50,16 @@ class Health:
         #: The time of the oldest unanswered request to Redis that a thread beside the event loop has sent.
         self._request_sent: float | None = None
         self._ready = self._stopping = self._disconnected = False
+        self._loops: dict[str, LoopHealth] = {}
+
+    def watch_loop(self, name: str, *, late_after: float) -> LoopHealth:
+        """Return the health of a new loop, which is part of the worker's. It replaces one of the same name."""
+        loop = self._loops[name] = LoopHealth(name, late_after=late_after, clock=self._clock)
+        return loop
+
+    def loops(self) -> list[LoopStatus]:
+        """Return the state of each loop that has begun."""
+        return [status for loop in list(self._loops.values()) if (status := loop.status()) is not None]
 
     def record_heartbeat(self) -> None:
         """Record that the event loop turns."""
@@ -89,6 +101,7 @@ class Health:
         """Return the health of the worker now."""
         idle_seconds = 0.0 if self._last_heartbeat is None else self._clock() - self._last_heartbeat
         silent = self._is_silent
+        problem = next((loop.problem for loop in self.loops() if loop.problem), None)
         live = idle_seconds < HUNG_SECONDS or silent
         if not live:
             reason = f"the worker hangs: its event loop has not turned for {idle_seconds:.0f} s"
@@ -96,13 +109,15 @@ class Health:
             reason = "the worker is shutting down"
         elif not self._ready:
             reason = "the worker starts: its models are being loaded"
+        elif problem is not None:
+            reason = problem
         elif self._disconnected:
             reason = "Redis is unreachable; the worker waits for it"
         elif silent:
             reason = "Redis does not answer; the worker waits for it"
         else:
             reason = "all is well"
-        ready = live and self._ready and not self._stopping
+        ready = live and self._ready and not self._stopping and problem is None
         return HealthStatus(live=live, ready=ready, reason=reason, pid=os.getpid())
 
 
@@ -161,7 +176,7 @@ def read_status(path: Path, now: float) -> HealthStatus:
         raise HeadraceError(
             f"there is no health file {path}: no worker runs, or its HEADRACE_HEALTH_FILE is another path"
         ) from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise HeadraceError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     age = now - modified
     if age > STALE_SECONDS:

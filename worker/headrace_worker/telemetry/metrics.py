@@ -169,7 +169,7 @@ class MetricDelta(msgspec.Struct):
 
 
 def decode(message: bytes) -> MetricDelta:
-    """Return the delta in a message. Raises msgspec.DecodeError."""
+    """Return the delta in a message. Raises one of DECODE_ERRORS."""
     delta = MetricDelta()
     for name, labels, value in _DECODER.decode(message):
         if isinstance(value, list):

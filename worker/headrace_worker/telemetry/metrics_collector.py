@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from headrace.version import __version__
 from headrace.wire.outcome import Reason
 from headrace_worker.telemetry import metrics
-from headrace_worker.telemetry.health import HealthStatus
+from headrace_worker.telemetry.health import Health
 from headrace_worker.telemetry.metrics import Metric, MetricDelta, gauge_family
 from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 INFO = Metric("headrace_worker_info", "gauge", "1, with the version of Headrace as a label.", ("headrace",))
 READY = Metric("headrace_worker_ready", "gauge", "1 if the worker is ready: its models are loaded and proven.")
+LOOP_UP = Metric(
+    "headrace_loop_up",
+    "gauge",
+    "1 while a loop of the worker turns in time; at 0 the worker is not ready.",
+    ("loop",),
+)
+LOOP_AGE = Metric(
+    "headrace_loop_age_seconds", "gauge", "Seconds since the last round of a loop of the worker ended.", ("loop",)
+)
 MODEL_STATE = Metric(
     "headrace_model_state",
     "gauge",
@@ -40,7 +49,17 @@ LARGEST_PROCESS = Metric(
 )
 
 #: Every metric of a worker, except those of prometheus-client and of drift.
-METRICS = (*metrics.POOL_METRICS, INFO, READY, MODEL_STATE, POOL_PROCESSES, POOL_MEMORY, LARGEST_PROCESS)
+METRICS = (
+    *metrics.POOL_METRICS,
+    INFO,
+    READY,
+    LOOP_UP,
+    LOOP_AGE,
+    MODEL_STATE,
+    POOL_PROCESSES,
+    POOL_MEMORY,
+    LARGEST_PROCESS,
+)
 
 
 class WorkerCollector(Collector):
@@ -50,10 +69,10 @@ class WorkerCollector(Collector):
         self,
         pipe: MetricsPipe,
         models: Registry,
-        health_status: Callable[[], HealthStatus],
+        health: Health,
         pids: Callable[[], Iterable[int]],
     ) -> None:
-        self._pipe, self._models, self._health_status, self._pids = pipe, models, health_status, pids
+        self._pipe, self._models, self._health, self._pids = pipe, models, health, pids
 
     def describe(self) -> Iterable[Family]:
         """Return nothing: registration must not need models that are not loaded yet."""
@@ -64,7 +83,10 @@ class WorkerCollector(Collector):
         states = list(_model_states(self._models))
         yield from metrics.metric_families(self._pipe.totals(_zeros(states)))
         yield gauge_family(INFO, [((__version__,), 1)])
-        yield gauge_family(READY, [((), float(self._health_status().ready))])
+        yield gauge_family(READY, [((), float(self._health.status().ready))])
+        loops = self._health.loops()
+        yield gauge_family(LOOP_UP, [((loop.name,), float(loop.problem is None)) for loop in loops])
+        yield gauge_family(LOOP_AGE, [((loop.name,), loop.age_seconds) for loop in loops])
         yield gauge_family(MODEL_STATE, [(state, 1) for state in states])
         memory = [resident_bytes(pid) for pid in self._pids()]
         yield gauge_family(POOL_PROCESSES, [((), len(memory))])

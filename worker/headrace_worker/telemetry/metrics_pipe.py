@@ -11,8 +11,7 @@ import os
 import socket
 import threading
 
-import msgspec
-
+from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.telemetry.metrics import MetricDelta, decode
 
 #: Time series in one datagram, and the bytes read of it at most: far below the limit of a socket.
@@ -78,9 +77,9 @@ class MetricsPipe:
                 if not message:
                     return  # closed
                 delta = decode(message)
+                with self._lock:
+                    self._totals.merge(delta)
             except OSError:
                 return
-            except msgspec.DecodeError:
+            except DECODE_ERRORS:
                 continue
-            with self._lock:
-                self._totals.merge(delta)

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from headrace.catalog.published import fetch_model_names
 from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import Command, Pipeline, execute, run
+from headrace.connection.errors import is_wrong_type
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -128,8 +129,8 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
             queues.next_jobs_command(keys, models),
         ]
     replies = execute(client, Pipeline(tuple(commands)))
-    for reply in replies:
-        if isinstance(reply, redis.RedisError):
+    for reply in replies:  # the report of a model's workers that is no hash hides nothing else
+        if isinstance(reply, redis.RedisError) and not (is_wrong_type(reply) and reply in replies[3:-2]):
             raise reply
     time_reply, dead_letters, dropped, *by_model = replies
     leases = run(partial(execute, client), queues.read_leases(keys))
@@ -174,8 +175,8 @@ def _versions(
     counts: Counter[tuple[str, str]] = Counter()
     refusals: list[tuple[str, str]] = []
     for model, loaded_reply, refused_reply in zip(models, loaded, refused, strict=True):
-        for status in decode_loaded(loaded_reply, now_ms).values():
+        for status in decode_loaded(model, loaded_reply, now_ms).values():
             counts.update((model, version) for version in status.versions)
-        refusals += [(model, version) for version in decode_refused(refused_reply, now_ms)]
+        refusals += [(model, version) for version in decode_refused(model, refused_reply, now_ms)]
     yield gauge_family(WORKERS, counts.items())
     yield gauge_family(REFUSED, [(labels, 1) for labels in refusals])

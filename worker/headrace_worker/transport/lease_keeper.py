@@ -6,6 +6,7 @@ lease. It also moves delayed jobs that are due, and deletes dead letters that ar
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -14,13 +15,13 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 import redis
 from redis.exceptions import NoPermissionError
 
-from headrace.connection.errors import is_read_only
+from headrace.connection.errors import is_read_only, is_wrong_type
 from headrace.wire.attempts import LEASE_EXPIRED
 from headrace.wire.keys import Keys
 from headrace_worker.transport.claims import Claim, Lease
@@ -35,6 +36,8 @@ _RENEW_AFTER = 1 / 3
 _SWEEP_SECONDS, _TRIM_SECONDS = 1.0, 60.0
 #: Seconds between two looks into the lists of kombu clients with other priority steps. An idle worker is told.
 _GATHER_SECONDS = 2.0
+#: Seconds without a round after which the thread is late, unless a lease lasts longer.
+_LATE_SECONDS = 30.0
 #: Seconds that `close` waits for the thread.
 _JOIN_SECONDS = 5.0
 
@@ -76,6 +79,9 @@ class LeaseKeeper:
         #: Called before a request to Redis, and after a reply, about every second.
         self.on_request: Callable[[], None] = lambda: None
         self.on_reply: Callable[[], None] = lambda: None
+        #: Called when a round of the thread begins, and when it has ended, with its error if there was one.
+        self.on_round_begun: Callable[[], None] = lambda: None
+        self.on_round_ended: Callable[[BaseException | None], None] = lambda _error: None
         self._connect, self._keys, self._limits = connect, keys, limits
         self._queues: tuple[str, ...] = ()
         #: The keys of the foreign lists of these queues.
@@ -94,6 +100,8 @@ class LeaseKeeper:
         #: Held leases that were missing at the last renewal.
         self._missing: set[str] = set()
         self._client: redis.Redis | None = None
+        #: The names of damaged things that were logged.
+        self._damaged: set[str] = set()
         self._is_closed = False
         #: Set when there is something to do before the next tick.
         self._is_urgent = threading.Event()
@@ -106,6 +114,11 @@ class LeaseKeeper:
         if self._pid != os.getpid():
             self._reset()
         return f"{self.owner}/{next(self._numbers)}"
+
+    @property
+    def late_seconds(self) -> float:
+        """The seconds without a round after which leases may have expired."""
+        return max(_LATE_SECONDS, self.lease_ms / 1000)
 
     def __len__(self) -> int:
         """Return the number of leases held."""
@@ -238,6 +251,7 @@ class LeaseKeeper:
             if self._is_closed:
                 return
             now = time.monotonic()
+            self.on_round_begun()
             self.on_request()
             try:
                 if now >= renew_at:
@@ -254,8 +268,10 @@ class LeaseKeeper:
                     commands.trim_all_dead_letters(self._queues)
                     self.on_swept()
                 self.on_reply()
+                self.on_round_ended(None)
                 has_failed = False
             except Exception as error:  # noqa: BLE001  # whatever it was: without renewals every lease is lost
+                self.on_round_ended(error)
                 log.warning("could not renew or sweep leases, retrying: %s", error)
                 if isinstance(error, redis.ResponseError):
                     self.on_reply()
@@ -302,22 +318,26 @@ class LeaseKeeper:
         if expired and commands.uptime_seconds() * 1000 < self.lease_ms:
             expired = []
         for lease in expired:
-            count = commands.requeue_isolated(lease, LEASE_EXPIRED, owner=lease.owner, only_if_expired=True)
-            if count:
+            with self._skipping_damaged(f"an expired lease of {lease.queue}"):
+                count = commands.requeue_isolated(lease, LEASE_EXPIRED, owner=lease.owner, only_if_expired=True)
+                if not count:
+                    continue
                 # The owner was killed, or cut off from Redis: a worker that is told to stop requeues its claims.
                 log.error(
                     "the worker of a claim of %s was lost: %d jobs run again, each alone", lease.queue, count
                 )
         for queue in self._queues:
-            while commands.move_due(queue):
-                pass
+            with self._skipping_damaged(f"the delayed jobs of {queue}"):
+                while commands.move_due(queue):
+                    pass
 
     def _gather(self, commands: Leases) -> None:
         """Move the jobs in foreign lists to the lists that are claimed."""
         try:
             for queue in commands.find_foreign(self._queues):
-                while commands.gather(queue):
-                    pass
+                with self._skipping_damaged(f"the jobs in foreign lists of {queue}"):
+                    while commands.gather(queue):
+                        pass
         except NoPermissionError as error:
             self._gather_at = float("inf")
             log.warning(
@@ -325,3 +345,15 @@ class LeaseKeeper:
                 "(%s); permit this user the keys of docs/reference/acl.md",
                 error,
             )
+
+    @contextlib.contextmanager
+    def _skipping_damaged(self, name: str) -> Iterator[None]:
+        """Skip, in the block, a thing of which a key is of another type: it must not stop the others."""
+        try:
+            yield
+        except redis.ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            if name not in self._damaged:  # once, not every second
+                self._damaged.add(name)
+                log.error("%s cannot be moved, and waits until the key is deleted: %s", name, error)  # noqa: TRY400
