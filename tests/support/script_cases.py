@@ -30,12 +30,12 @@ from headrace.wire.message import Job, encode_instances
 from headrace.wire.outcome import Cancelled
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
-from headrace_worker.transport.claims import Lease
-from headrace_worker.transport.lease_scripts import gather_command
+from headrace_worker.transport import claim_script, lease_scripts
+from headrace_worker.transport.claims import ClaimLimits, Lease
 from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace_worker.transport.publish_script import publish_command
 from tests.support.answering_worker import CHURN
-from tests.support.lease_operations import NOW, QUEUE, failure, malformed, success
+from tests.support.lease_operations import LEASE_MS, NOW, QUEUE, failure, malformed, success
 from tests.support.stored_dead_letters import make_letter, make_message, store_letter
 
 KEYS = Keys()
@@ -229,6 +229,32 @@ def _prepare_read_state(db: redis.Redis) -> Command:
     return job._READ_STATE([KEYS.result("a"), KEYS.job("a")])
 
 
+def _prepare_claim(db: redis.Redis) -> Command:
+    db.lpush(QUEUE, b"a", b"b")
+    limits = [ClaimLimits(queue=QUEUE, jobs=10, bytes=1 << 20)]
+    return claim_script.claim_command(KEYS, "me/1", limits, lease_ms=LEASE_MS, lowest_first=False)
+
+
+def _prepare_requeue(db: redis.Redis) -> Command:
+    lease = hold(db, b"a", b"b")
+    return lease_scripts.requeue_command(KEYS, lease, only_if_expired=False, behind=False, first_message=b"")
+
+
+def _prepare_requeue_isolated(db: redis.Redis) -> Command:
+    lease = hold(db, b"a", b"b")
+    return lease_scripts.requeue_isolated_command(KEYS, lease, only_if_expired=False, cause="crash", owner="me")
+
+
+def _prepare_renew(db: redis.Redis) -> Command:
+    lease = hold(db, b"a")
+    return lease_scripts.renew_command(KEYS, [lease.member.encode()], lease_ms=LEASE_MS)
+
+
+def _prepare_move_due(db: redis.Redis) -> Command:
+    db.zadd(KEYS.delayed(QUEUE), {b"1" + make_message("a"): 1})
+    return lease_scripts.move_due_command(KEYS, QUEUE, limit=10)
+
+
 _SOURCES = len(KEYS.sources(QUEUE))
 _FOREIGN = len(KEYS.foreign_lists(QUEUE))
 
@@ -236,7 +262,7 @@ _FOREIGN = len(KEYS.foreign_lists(QUEUE))
 def _prepare_gather(db: redis.Redis) -> Command:
     for name, _ in KEYS.foreign_lists(QUEUE):
         db.lpush(name, "a", "b")
-    return gather_command(KEYS, QUEUE, limit=100)
+    return lease_scripts.gather_command(KEYS, QUEUE, limit=100)
 
 
 #: By the name of the script.
@@ -276,4 +302,11 @@ CASES: dict[str, Case] = {
     "gather_foreign_jobs": Case(_prepare_gather, ("any",) * 2 * _FOREIGN),
     "find_job_in_list": Case(_after_push(unread_lists._HOLDS_JOB([QUEUE], unread_lists._TEXTS)), ("any",)),
     "read_next_jobs": Case(_after_push(queues.next_jobs_command(KEYS, ["churn"])), ("list",) * _SOURCES),
+    "claim": Case(_prepare_claim, ("zset", "any", "list", "list", "any", "list", *("any",) * (_SOURCES - 2))),
+    "renew_leases": Case(_prepare_renew, ("zset",)),
+    "finish_claim": Case(lambda db: lease_scripts.finish_command(KEYS, hold(db, b"a")), ("zset", "list")),
+    "requeue": Case(_prepare_requeue, ("zset", "list", "any", "list", *("any",) * (_SOURCES - 2))),
+    "requeue_isolated": Case(_prepare_requeue_isolated, ("zset", "list", "list", "any")),
+    "list_expired_leases": Case(lambda db: lease_scripts.expired_command(KEYS, skip=0, limit=10), ("zset",)),
+    "move_due_jobs": Case(_prepare_move_due, ("zset", *("list",) * _SOURCES)),
 }

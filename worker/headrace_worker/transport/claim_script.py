@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.connection.commands import Argument, Command, Script
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.wire.keys import (
     CLAIM_ORDER,
     FIRST_RETRIED_SOURCE,
@@ -37,7 +38,8 @@ from headrace_worker.transport.lua import NOW_FUNCTION
 #: 1 if a job was cancelled lately, server's milliseconds}. If nothing is claimed,
 #: {0, {numbers of the queues that fill up}, 1 if a lease is parked}.
 SCRIPT = (
-    NOW_FUNCTION
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
     + """
 local leases, cancelled, lease, parked_lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local name, lease_ms, lowest_first, isolated_turn = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
@@ -52,8 +54,8 @@ local function max_bytes(queue) return tonumber(ARGV[11 + 5 * (queue - 1)]) end
 local function full_only(queue) return ARGV[12 + 5 * (queue - 1)] == '1' end
 local function leased(queue) return ARGV[13 + 5 * (queue - 1)] == '1' end
 
-redis.call('ZCARD', leases)  -- if the key is of another type, fail now: nothing is popped yet
-redis.call('LLEN', lease)  -- likewise
+checked('ZCARD', leases)  -- if the key is of another type, fail now: nothing is popped yet
+checked('LLEN', lease)  -- likewise
 local messages, bytes, largest, origins, refusal = {}, 0, 0, {}, nil
 
 -- Whether a queue has isolated or retried jobs. Few have, so one command asks for the five lists.
@@ -78,7 +80,7 @@ local function pop(queue, source, job_limit, byte_limit)
     local popped = redis.pcall('RPOP', source_key(queue, source), count)
     if not popped then break end
     if popped.err then
-      refusal = refusal or redis.error_reply(popped.err .. ' (' .. source_key(queue, source) .. ')')
+      refusal = refusal or redis.error_reply(popped.err .. ' (key ' .. source_key(queue, source) .. ')')
       break
     end
     for _, message in ipairs(popped) do

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.connection.commands import Command, Script
+from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.wire.attempts import escape_field
 from headrace.wire.keys import Keys, holds_histories
 from headrace_worker.transport.claims import Lease
@@ -17,12 +18,13 @@ from headrace_worker.transport.lua import NOW_FUNCTION
 
 _RENEW = Script(
     "renew_leases",
-    NOW_FUNCTION
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
     + """
 local leases = KEYS[1]
 local lease_ms = tonumber(ARGV[1])
 local expiry, lost = now_ms() + lease_ms, {}
-redis.call('ZCARD', leases)  -- fail now if it is of another type
+checked('ZCARD', leases)  -- fail now if it is of another type
 redis.call('PERSIST', leases)
 for i = 2, #ARGV do
   local member = ARGV[i]
@@ -45,11 +47,12 @@ def renew_command(keys: Keys, members: Sequence[bytes], *, lease_ms: int) -> Com
 
 _FINISH = Script(
     "finish_claim",
-    """
+    CHECKED_FUNCTION
+    + """
 local leases, lease = KEYS[1], KEYS[2]
 local member = ARGV[1]
-redis.call('ZCARD', leases)  -- fail now if a key is of another type
-redis.call('LLEN', lease)
+checked('ZCARD', leases)  -- fail now if a key is of another type
+checked('LLEN', lease)
 redis.call('DEL', lease)
 return redis.call('ZREM', leases, member)
 """,
@@ -65,7 +68,7 @@ def finish_command(keys: Keys, lease: Lease) -> Command:
 #: A Lua function: whether a lease may be ended. One that is missing belongs to nobody any more.
 _MAY_END_FUNCTION = """
 local function may_end(leases, member, only_if_expired, now)
-  local expiry = redis.call('ZSCORE', leases, member)
+  local expiry = checked('ZSCORE', leases, member)
   if not expiry or (only_if_expired and tonumber(expiry) > now) then return false end
   redis.call('PERSIST', leases)
   return true
@@ -74,7 +77,8 @@ end
 
 _REQUEUE = Script(
     "requeue",
-    NOW_FUNCTION
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
     + _MAY_END_FUNCTION
     + """
 local leases, lease = KEYS[1], KEYS[2]
@@ -82,8 +86,8 @@ local member, only_if_expired, behind, first_message = ARGV[1], ARGV[2] == '1', 
 local function source_key(source) return KEYS[3 + source] end
 local origins = 4  -- the number of the last argument before the origins: source, count, source, count
 if not may_end(leases, member, only_if_expired, now_ms()) then return 0 end
-local messages, done = redis.call('LRANGE', lease, 0, -1), 0
-for i = origins + 1, #ARGV, 2 do redis.call('LLEN', source_key(tonumber(ARGV[i]))) end  -- fail now if no list
+local messages, done = checked('LRANGE', lease, 0, -1), 0
+for i = origins + 1, #ARGV, 2 do checked('LLEN', source_key(tonumber(ARGV[i]))) end  -- fail now if no list
 local push = behind and 'LPUSH' or 'RPUSH'
 if first_message ~= '' then messages[1] = first_message end
 for i = origins + 1, #ARGV, 2 do
@@ -119,7 +123,8 @@ def requeue_command(
 #: other, the line is followed by the empty line that ends a history.
 _REQUEUE_ISOLATED = Script(
     "requeue_isolated",
-    NOW_FUNCTION
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
     + _MAY_END_FUNCTION
     + """
 local leases, lease, isolated, grace = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -128,7 +133,7 @@ local cause, owner, grace_ms = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local origins = 5  -- the number of the last argument before the origins: 1 if histories count, and count
 local now = now_ms()
 if not may_end(leases, member, only_if_expired, now) then return 0 end
-local messages = redis.call('LRANGE', lease, 0, -1)
+local messages = checked('LRANGE', lease, 0, -1)
 if #messages == 0 and grace_ms > 0 then
   -- A Redis that was held up may not have ended the BLMOVE of the owner, and may still move a job under the lease.
   -- So the empty lease of a blocking claim is extended when it is found expired. It ends after the extension.
@@ -140,7 +145,7 @@ if #messages == 0 and grace_ms > 0 then
   end
   redis.call('DEL', grace)
 end
-redis.call('LLEN', isolated)  -- fail now if it is no list
+checked('LLEN', isolated)  -- fail now if it is no list
 local line = '\\1' .. cause .. ',' .. owner .. ',' .. string.format('%.0f', now) .. ',' .. #messages .. '\\n'
 local has_histories, last = {}, 0
 for i = origins + 1, #ARGV, 2 do
@@ -180,11 +185,12 @@ def requeue_isolated_command(
 
 _EXPIRED = Script(
     "list_expired_leases",
-    NOW_FUNCTION
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
     + """
 local leases = KEYS[1]
 local skip, limit = ARGV[1], ARGV[2]
-return redis.call('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', skip, limit)
+return checked('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', skip, limit)
 """,
     flag="no-writes",
 )
@@ -200,15 +206,16 @@ def expired_command(keys: Keys, *, skip: int, limit: int) -> Command:
 #: number of jobs moved and in their bytes.
 _MOVE_DUE = Script(
     "move_due_jobs",
-    NOW_FUNCTION
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
     + """
 local delayed = KEYS[1]
 local sources = #KEYS - 1
 local function source_key(source) return KEYS[2 + source] end
 local limit = ARGV[1]
-local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now_ms(), 'LIMIT', 0, limit)
+local due = checked('ZRANGEBYSCORE', delayed, '-inf', now_ms(), 'LIMIT', 0, limit)
 if #due == 0 then return 0 end
-for source = 0, sources - 1 do redis.call('LLEN', source_key(source)) end  -- fail now if one is no list
+for source = 0, sources - 1 do checked('LLEN', source_key(source)) end  -- fail now if one is no list
 redis.call('PERSIST', delayed)
 for _, member in ipairs(due) do
   local source, message = (string.byte(member) or 0) - string.byte('0'), string.sub(member, 2)
