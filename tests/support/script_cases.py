@@ -125,6 +125,7 @@ def _prepare_publish_claim(db: redis.Redis) -> Command:
         clients={"a": "1" * 32, "b": "2" * 32},
         dead_letters=[letter, malformed(b"\xff")],
         delayed=[(1000, b"c")],
+        record_seconds={"c": 100},
         limits=LIMITS,
     )
 
@@ -270,7 +271,8 @@ CASES: dict[str, Case] = {
     "enqueue": Case(_prepare_enqueue, ("list",) * _SOURCES + ("zset",) + ("string",) * 3),
     "publish_outcomes": Case(_prepare_publish_outcomes, ("any",) * 4),
     "publish_claim": Case(
-        _prepare_publish_claim, ("zset", "any", "any", "any", "any", "any", "zset", "zset", "zset", *_LETTERS)
+        _prepare_publish_claim,
+        ("zset", "any", "any", "any", "any", "any", "zset", "zset", "zset", *_LETTERS, "any"),
     ),
     "store_dead_letter": Case(_prepare_store, (*_LETTERS, "zset")),
     "trim_dead_letters": Case(_prepare_trim, (*_LETTERS, "zset", "zset")),
@@ -296,12 +298,12 @@ CASES: dict[str, Case] = {
     ),
     "count_jobs": Case(
         _after_push(queues.measure_command(KEYS, ["churn"])),
-        ("list",) * (_SOURCES + _FOREIGN) + ("zset",),
+        ("any",) * (_SOURCES + _FOREIGN + 1),
     ),
     # A pair of lists with a key of another type is skipped.
     "gather_foreign_jobs": Case(_prepare_gather, ("any",) * 2 * _FOREIGN),
     "find_job_in_list": Case(_after_push(unread_lists._HOLDS_JOB([QUEUE], unread_lists._TEXTS)), ("any",)),
-    "read_next_jobs": Case(_after_push(queues.next_jobs_command(KEYS, ["churn"])), ("list",) * _SOURCES),
+    "read_next_jobs": Case(_after_push(queues.next_jobs_command(KEYS, ["churn"])), ("any",) * _SOURCES),
     "claim": Case(_prepare_claim, ("zset", "any", "list", "list", "any", "list", *("any",) * (_SOURCES - 2))),
     "renew_leases": Case(_prepare_renew, ("zset",)),
     "finish_claim": Case(lambda db: lease_scripts.finish_command(KEYS, hold(db, b"a")), ("zset", "list")),

@@ -13,6 +13,7 @@ from headrace.catalog.published import list_models
 from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
 from headrace.wire.message import submission_time
+from headrace.wire.stored import report_damaged
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +42,21 @@ _LISTS_PER_QUEUE = 1 + 2 * len(PRIORITY_STEPS)
 _FOREIGN_STEPS = tuple(Keys().lists("").index(target) for _, target in Keys().foreign_lists(""))
 #: These lists, and the delayed set.
 _KEYS_PER_QUEUE = _LISTS_PER_QUEUE + len(_FOREIGN_STEPS) + 1
-#: KEYS: the lists and the delayed set of each queue. ARGV: keys of a queue. Returns the length of each.
+#: KEYS: the lists and the delayed set of each queue. ARGV: keys of a queue. Returns the length of each; -1 for one
+#: that is of another type: it must not hide the other queues.
 _LENGTHS = Script(
     "count_jobs",
     """
 local keys_per_queue = tonumber(ARGV[1])
 local lengths = {}
-for i, key in ipairs(KEYS) do lengths[i] = redis.call(i % keys_per_queue == 0 and 'ZCARD' or 'LLEN', key) end
+for i, key in ipairs(KEYS) do
+  local length = redis.pcall(i % keys_per_queue == 0 and 'ZCARD' or 'LLEN', key)
+  if type(length) == 'table' then
+    if not string.find(length.err, 'WRONGTYPE', 1, true) then return length end
+    length = -1
+  end
+  lengths[i] = length
+end
 return lengths
 """,
     flag="no-writes",
@@ -59,7 +68,11 @@ _NEXT_JOBS = Script(
     """
 local ids = {}
 for i, key in ipairs(KEYS) do
-  local message = redis.call('LINDEX', key, -1)
+  local message = redis.pcall('LINDEX', key, -1)
+  if type(message) == 'table' then
+    if not string.find(message.err, 'WRONGTYPE', 1, true) then return message end
+    message = false
+  end
   ids[i] = message and string.match(message, '"correlation_id":%s?"([^"]*)"') or ''
 end
 return ids
@@ -87,7 +100,10 @@ def decode_depths(
     depths = []
     for number, model in enumerate(models):
         first = number * _KEYS_PER_QUEUE
-        isolated, *by_list, delayed = lengths[first : first + _KEYS_PER_QUEUE]
+        lengths_of_queue = lengths[first : first + _KEYS_PER_QUEUE]
+        if min(lengths_of_queue) < 0:
+            report_damaged(f"a list of {queue_name(model)}", TypeError())
+        isolated, *by_list, delayed = (max(0, length) for length in lengths_of_queue)
         steps = len(PRIORITY_STEPS)
         waiting = list(map(add, by_list[:steps], by_list[steps : 2 * steps]))
         for step, length in zip(_FOREIGN_STEPS, by_list[2 * steps :], strict=True):

@@ -151,6 +151,18 @@ def metrics_of(server: redis.Redis) -> dict[str, list[Any]]:
     return {family.name: family.samples for family in QueueCollector(lambda: server).collect()}
 
 
+@pytest.mark.parametrize("key", ["predict.churn", KEYS.delayed("predict.churn"), KEYS.isolated("predict.churn")])
+def test_a_list_of_another_type_hides_no_other_queue(
+    redis_url: str, server: redis.Redis, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.sadd(KEYS.models, "churn", "other")
+    server.lpush("predict.other", b"a", b"b")
+    server.hset(key, "not", "ours")
+    with Client(redis_url) as client, caplog.at_level(logging.WARNING, "headrace.stored"):
+        assert [(queue.model, queue.waiting) for queue in client.queues()] == [("churn", 0), ("other", 2)]
+    assert "a list of predict.churn cannot be read" in caplog.text
+
+
 @pytest.mark.parametrize("key", [KEYS.loaded("churn"), KEYS.refused("churn")])
 def test_a_key_of_another_type_hides_no_other_metric_of_the_exporter(server: redis.Redis, key: str) -> None:
     for model in ("churn", "other"):

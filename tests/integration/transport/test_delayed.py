@@ -10,7 +10,7 @@ import redis
 from headrace.wire.attempts import decode_delayed, encode_delayed
 from headrace.wire.keys import Keys
 from headrace_worker.transport.leases import Leases
-from tests.support.lease_operations import QUEUE, claim_jobs
+from tests.support.lease_operations import QUEUE, claim_jobs, push
 
 
 @pytest.mark.parametrize("source", range(9))
@@ -52,3 +52,17 @@ def test_only_due_jobs_are_moved_and_no_more_than_the_limit(db: redis.Redis, key
     assert leases.move_due(QUEUE, limit=2) == 1
     assert leases.move_due(QUEUE, limit=2) == 0
     assert list(claim_jobs(leases).queued_messages) == [b"1", b"2", b"3"]
+
+
+def test_the_record_of_a_delayed_job_lives_longer_and_is_never_shortened(
+    db: redis.Redis, keys: Keys, leases: Leases
+) -> None:
+    for name, ttl in (("short", 5), ("long", 5000)):
+        db.set(keys.job(name), b"record", ex=ttl)
+    push(db, keys, b"a", b"b", b"c")
+    delayed, seconds = [(1000, b"1a"), (1000, b"1b"), (1000, b"1c")], {"short": 100, "long": 100, "foreign": 100}
+    assert leases.publish(claim_jobs(leases).lease, {}, ttl=1, delayed=delayed, record_seconds=seconds) == []
+    assert 90 < db.ttl(keys.job("short")) <= 100
+    assert not db.exists(keys.job("foreign"))  # a job of another client has no record
+    if db.info("server")["redis_version"] >= "7":
+        assert db.ttl(keys.job("long")) > 4000

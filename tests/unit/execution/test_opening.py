@@ -209,14 +209,14 @@ def test_an_invalid_time_is_bad_input(header: str, moment: str):
 
 def test_a_job_that_is_not_due_waits_unchanged():
     delayed = message(eta=NOW + timedelta(seconds=1.5))
-    [(milliseconds, member)] = parsed([delayed]).not_due
+    [(_, milliseconds, member)] = parsed([delayed]).not_due
     assert decode_delayed(member) == (FIRST_SOURCE, delayed)
     assert 1500 <= milliseconds <= 1501
 
 
 def test_a_job_that_was_tried_waits_with_its_history():
     delayed = with_history(message(eta=NOW + timedelta(hours=1)), "crash")
-    [(_, member)] = parsed([delayed]).not_due
+    [(_, _, member)] = parsed([delayed]).not_due
     assert decode_delayed(member) == (ISOLATED_SOURCE, delayed)
 
 

@@ -57,8 +57,8 @@ class ParsedClaim(msgspec.Struct, frozen=True, kw_only=True):
     #: Jobs that fail without running: their arguments are invalid, or their attempts are used up.
     finished: list[JobResult] = []
     malformed: list[MalformedEntry] = []
-    #: Jobs whose `eta` has not come: milliseconds until then, and the member of `Keys.delayed`.
-    not_due: list[tuple[int, bytes]] = []
+    #: Jobs whose `eta` has not come: id, milliseconds until then, and the member of `Keys.delayed`.
+    not_due: list[tuple[str, int, bytes]] = []
     #: The ids of the jobs whose predictions are not stored, as their client asks.
     without_result: set[str] = set()
 
@@ -106,7 +106,8 @@ class ClaimOpener(msgspec.Struct, frozen=True):
         elif job.eta is not None and job.eta > self.now:
             milliseconds = int((job.eta - self.now).total_seconds() * 1000) + 1
             source = select_source(attempts, job.priority)
-            parsed.not_due.append((milliseconds, encode_delayed(source, encode_queued_message(attempts, message))))
+            member = encode_delayed(source, encode_queued_message(attempts, message))
+            parsed.not_due.append((job.id, milliseconds, member))
         else:
             parsed.jobs.append(claimed)
 

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
+from math import ceil
 from types import MappingProxyType
 
 import msgspec
@@ -34,6 +35,7 @@ def publish_outcomes(
     *,
     now: datetime,
     ttl: int,
+    record_ttl: int = 0,
     reply_channels: Mapping[str, str] = MappingProxyType({}),
     executions: Mapping[str, msgspec.Raw] = MappingProxyType({}),
     without_result: Collection[str] = (),
@@ -44,7 +46,8 @@ def publish_outcomes(
 
     An outcome is not stored if its job has one already, for instance if the job was cancelled while it ran.
 
-    `ttl` is the number of seconds for which outcomes are kept. `reply_channels` and `executions` are by job id:
+    `ttl` is the number of seconds for which outcomes are kept, `record_ttl` the number besides its delay for which
+    the record of a delayed job is kept. `reply_channels` and `executions` are by job id:
     the channels of the clients that wait, and how the jobs came to their outcomes, on the worker of this name. The
     predictions of the jobs in `without_result` are not stored, as their clients ask.
     Raises redis.RedisError if Redis stays unreachable, or goes on refusing: full, read-only, loading, or unable to
@@ -58,6 +61,7 @@ def publish_outcomes(
         if isinstance(outcome := decisions.outcomes.get(job), Success):
             outcome = Success(job=job, prediction=msgspec.structs.replace(outcome.prediction, predictions=[]))
             stored[job] = encode_outcome(outcome, now, execution=executions.get(job), worker=worker)
+    record_seconds = {job: record_ttl + ceil(delay_ms / 1000) for job, delay_ms in decisions.delays.items()}
     delays = iter(_BACKOFF)
     while True:
         try:
@@ -68,6 +72,7 @@ def publish_outcomes(
                 clients=reply_channels,
                 dead_letters=decisions.letters,
                 delayed=decisions.delayed,
+                record_seconds=record_seconds,
             )
             break
         except redis.RedisError as error:

@@ -44,7 +44,8 @@ class ClaimRunner:
     """Runs claims in one pool process.
 
     `worker` is the worker's name, as Celery has it. `result_key` returns the key of a job's outcome by job id, and
-    `ttl` is the number of seconds for which outcomes are kept. `events` also follows claims while they run.
+    `ttl` is the number of seconds for which outcomes are kept, `record_ttl` the number for which the record of an
+    unfinished job is kept. `events` also follows claims while they run.
     """
 
     def __init__(
@@ -56,13 +57,14 @@ class ClaimRunner:
         worker: str,
         result_key: Callable[[str], str],
         ttl: int,
+        record_ttl: int,
         events: ProgressListener | None,
         trust: Trust | None = None,
         job_limits: JobLimits | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._client, self._leases, self._registry = client, leases, registry
-        self._worker, self._result_key, self._ttl = worker, result_key, ttl
+        self._worker, self._result_key, self._ttl, self._record_ttl = worker, result_key, ttl, record_ttl
         self._events, self._trust, self._job_limits = events, trust, job_limits or JobLimits()
         self._listeners = [events, *listeners] if events else listeners
 
@@ -88,6 +90,7 @@ class ClaimRunner:
             decisions,
             now=now,
             ttl=self._ttl,
+            record_ttl=self._record_ttl,
             reply_channels={
                 result.claimed.job.id: result.claimed.reply_channel
                 for result in all_results

@@ -38,6 +38,8 @@ class ClaimDecisions(msgspec.Struct, frozen=True, kw_only=True):
     letters: list[tuple[DeadLetter, bytes]] = []
     #: Jobs that return to the queue later: milliseconds until then, and the member of `Keys.delayed`.
     delayed: list[tuple[int, bytes]] = []
+    #: The milliseconds until then by job id: the record of the job must live longer.
+    delays: dict[str, int] = {}
     #: The failed runs that ended their jobs because of the model: invalid input is not among them.
     model_errors: list[FailedRun] = []
     #: The failed runs whose jobs run again.
@@ -79,9 +81,14 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             )
             self.decisions.letters.append((letter, entry.message))
 
-    def add_not_due(self, delayed: Iterable[tuple[int, bytes]]) -> None:
-        """Delay jobs whose time has not come: pairs of milliseconds and the member of `Keys.delayed`."""
-        self.decisions.delayed.extend(delayed)
+    def add_not_due(self, delayed: Iterable[tuple[str, int, bytes]]) -> None:
+        """Delay jobs whose time has not come: id, milliseconds, and the member of `Keys.delayed`."""
+        for job, milliseconds, member in delayed:
+            self._add_delayed(job, milliseconds, member)
+
+    def _add_delayed(self, job: str, milliseconds: int, member: bytes) -> None:
+        self.decisions.delayed.append((milliseconds, member))
+        self.decisions.delays[job] = max(milliseconds, self.decisions.delays.get(job, 0))
 
     def _retry_or_fail(self, failed: FailedRun, claim_size: int) -> None:
         claimed, error, manifest = failed.admitted.claimed, failed.error, failed.admitted.model.manifest
@@ -117,7 +124,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
     def _delay(self, claimed: ClaimedJob, attempts: Sequence[Attempt], decision: Retry) -> None:
         source = select_source(attempts, claimed.job.priority)
         member = encode_delayed(source, encode_queued_message(attempts, claimed.message))
-        self.decisions.delayed.append((int(decision.after * 1000), member))
+        self._add_delayed(claimed.job.id, int(decision.after * 1000), member)
 
     def _finish(
         self, claimed: ClaimedJob, outcome: Outcome, attempts: tuple[Attempt, ...], version: str | None = None

@@ -101,6 +101,7 @@ class PoolChild:
                 worker=hostname,
                 result_key=self._keys.result,
                 ttl=settings.result_ttl,
+                record_ttl=settings.job_ttl,
                 events=self._events(app, client) if settings.events else None,
                 trust=self._trust,
                 job_limits=JobLimits(settings.max_job_bytes, settings.max_job_values),

@@ -99,13 +99,15 @@ class Leases:
         clients: Mapping[str, str] = MappingProxyType({}),
         dead_letters: Sequence[tuple[DeadLetter, bytes]] = (),
         delayed: Sequence[tuple[int, bytes]] = (),
+        record_seconds: Mapping[str, int] = MappingProxyType({}),
     ) -> list[bool] | None:
         """End a claim: store its outcomes for `ttl` seconds, its dead letters and its retries.
 
         `outcomes` are as stored, by job id. `clients` names, by job id, the client on whose reply channel the
         outcome is published too. A dead letter comes with its message. It is stored only if the outcome of its job
         is published in the same call, or is already stored; that of a malformed message always is. `delayed` are
-        pairs of milliseconds from now and a member of `Keys.delayed`.
+        pairs of milliseconds from now and a member of `Keys.delayed`. `record_seconds` says by job id how long
+        the records of the delayed jobs must live from now; a foreign client's job has no record.
 
         Returns for each outcome whether it was published; None if the lease was lost, and then does nothing.
         """
@@ -117,6 +119,7 @@ class Leases:
             clients=clients,
             dead_letters=dead_letters,
             delayed=delayed,
+            record_seconds=record_seconds,
             limits=self._limits,
         )
         replies = self._run(command)

@@ -27,18 +27,20 @@ local member, outcome_ttl = ARGV[1], ARGV[2]
 local outcome_count, channel_count, letter_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local max_letters, max_age_seconds = tonumber(ARGV[6]), tonumber(ARGV[7])
 -- The number of the last argument before the outcomes, the reply channels, the channel number of each outcome (0
--- for none), the dead letters (number of its outcome or 0, 1 if malformed, id, line, message), and the delayed
--- jobs (milliseconds from now, message).
+-- for none), the dead letters (number of its outcome or 0, 1 if malformed, id, line, message), the seconds that
+-- the records of delayed jobs must live, and the delayed jobs (milliseconds from now, message).
 local outcomes = 7
 local channels = outcomes + outcome_count
 local channel_of = channels + channel_count
 local letters = channel_of + outcome_count
-local delayed_jobs = letters + 5 * letter_count
+local record_seconds = letters + 5 * letter_count
 -- The number of the last key before the result key and record of each outcome, and before all other keys.
 local outcome_keys = 2
 local more_keys = outcome_keys + 2 * outcome_count
 local delayed, shares = KEYS[more_keys + 1], {KEYS[more_keys + 2], KEYS[more_keys + 3]}
 local dead = letter_keys(more_keys + 4)
+local records = more_keys + 7
+local delayed_jobs = record_seconds + math.max(0, #KEYS - records)
 local replies = {}
 
 if not checked('ZSCORE', leases, member) then
@@ -48,7 +50,7 @@ if not checked('ZSCORE', leases, member) then
     replies[i] = redis.pcall('GET', KEYS[outcome_keys + 2 * i - 1]) == ARGV[outcomes + i] and 1 or 0
     is_repeated = is_repeated or replies[i] == 1
   end
-  for i = letters + 1, delayed_jobs, 5 do
+  for i = letters + 1, record_seconds, 5 do
     is_repeated = is_repeated or redis.pcall('HGET', dead.dead, ARGV[i + 2]) == ARGV[i + 3]
   end
   for i = delayed_jobs + 1, #ARGV, 2 do
@@ -77,7 +79,7 @@ end
 replies[outcome_count + 1] = 0
 if #KEYS > more_keys then
   local now = now_ms()
-  for i = letters + 1, delayed_jobs, 5 do
+  for i = letters + 1, record_seconds, 5 do
     -- No letter for a job that has another outcome. Compare with what is stored: a first call may have failed
     -- half way.
     local outcome, is_malformed = tonumber(ARGV[i]), ARGV[i + 1] == '1'
@@ -92,6 +94,11 @@ if #KEYS > more_keys then
     end
   end
   for i = delayed_jobs + 1, #ARGV, 2 do redis.call('ZADD', delayed, now + tonumber(ARGV[i]), ARGV[i + 1]) end
+  for i = 1, #KEYS - records do  -- a record is never shortened; Redis 6.2 has no GT
+    local key, seconds = KEYS[records + i], ARGV[record_seconds + i]
+    local reply = redis.pcall('EXPIRE', key, seconds, 'GT')
+    if type(reply) == 'table' and reply.err then redis.call('EXPIRE', key, seconds) end
+  end
 end
 redis.call('ZREM', leases, member)
 redis.call('DEL', lease)
@@ -110,6 +117,7 @@ def publish_command(
     clients: Mapping[str, str],
     dead_letters: Sequence[tuple[DeadLetter, bytes]],
     delayed: Sequence[tuple[int, bytes]],
+    record_seconds: Mapping[str, int],
     limits: DeadLetterLimits,
 ) -> Command:
     """Return the command that ends a claim; `Leases.publish` describes the arguments."""
@@ -123,11 +131,12 @@ def publish_command(
     arguments += [channels[clients[job]] if job in clients else 0 for job in outcomes]
     if dead_letters or delayed:
         shares = [keys.dead_share(lease.queue, malformed=malformed) for malformed in (False, True)]
-        names += [keys.delayed(lease.queue), *shares, *names_of_letters(keys)]
+        names += [keys.delayed(lease.queue), *shares, *names_of_letters(keys), *map(keys.job, record_seconds)]
         numbers = {job: number for number, job in enumerate(outcomes, start=1)}
         for letter, message in dead_letters:
             outcome = 0 if letter.is_malformed else numbers[letter.id]
             arguments += [outcome, int(letter.is_malformed), letter.id, letter.encode(), message]
+        arguments += record_seconds.values()
         for milliseconds, queued_message in delayed:
             arguments += [milliseconds, queued_message]
     return _PUBLISH(names, arguments)
