@@ -60,7 +60,7 @@ def prepare_replay(
     if parsed.is_foreign:
         if is_changed and job is not None:
             message = _encode_anew(job, version)
-    elif is_changed or (keys is not None and SIGNATURE_HEADER.encode() in message):
+    elif is_changed or (job is not None and keys is not None and SIGNATURE_HEADER.encode() in message):
         message = _rewrite(message, job, version, keys, queue=letter.queue, now=now_ms / 1000)
     history = (*letter.attempts, Attempt(cause=REPLAY, owner=replayed_by, at_ms=now_ms, claim_size=0))
     return PreparedReplay(

@@ -18,7 +18,7 @@ def test_jobs_keep_their_order_and_go_to_the_step_below_their_priority(
         db.lpush(target, "waiting")
         db.lpush(name, "1", "2", "3")
         assert leases.find_foreign(["predict.other", QUEUE]) == [QUEUE]
-        assert leases.gather(QUEUE) == 3
+        assert leases.gather(QUEUE, 100) == 3
         assert db.lrange(target, 0, -1) == [b"3", b"2", b"1", b"waiting"]
         assert not db.exists(name)
     assert leases.find_foreign([QUEUE]) == []
@@ -28,7 +28,7 @@ def test_no_more_than_the_limit_is_moved_at_once(db: redis.Redis, keys: Keys, le
     (first, target), (second, _), *_ = keys.foreign_lists(QUEUE)
     db.lpush(first, *range(7))
     db.lpush(second, *range(7))
-    assert [leases.gather(QUEUE, limit=5) for _ in range(4)] == [5, 5, 4, 0]
+    assert [leases.gather(QUEUE, 5) for _ in range(4)] == [5, 5, 4, 0]
     assert db.llen(target) == 14
 
 
@@ -40,7 +40,7 @@ def test_a_key_of_another_type_leaves_everything_in_its_list(
     db.lpush(pair[1 - wrong], "job")
     db.set(pair[wrong], "in the way")
     db.lpush(other, "another")
-    assert leases.gather(QUEUE) == 1
+    assert leases.gather(QUEUE, 100) == 1
     assert db.lrange(other_target, 0, -1) == [b"another"]
     assert db.lrange(pair[1 - wrong], 0, -1) == [b"job"]
     assert db.get(pair[wrong]) == b"in the way"
@@ -48,5 +48,5 @@ def test_a_key_of_another_type_leaves_everything_in_its_list(
 
 def test_gathered_jobs_are_claimed(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     db.lpush(keys.foreign_lists(QUEUE)[0][0], "foreign")
-    assert leases.gather(QUEUE) == 1
+    assert leases.gather(QUEUE, 100) == 1
     assert list(claim_jobs(leases).queued_messages) == [b"foreign"]

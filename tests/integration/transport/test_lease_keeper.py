@@ -14,6 +14,7 @@ from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport import lease_keeper
 from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.lease_keeper import LeaseKeeper
 from headrace_worker.transport.letter_scripts import DeadLetterLimits
@@ -53,6 +54,42 @@ def test_a_lease_is_renewed_while_it_is_held(keeper: LeaseKeeper, server: redis.
     assert server.zscore(KEYS.leases, held.lease.member)
     assert not server.zscore(KEYS.leases, other.lease.member)
     assert server.llen(KEYS.isolated(QUEUE)) == 1
+
+
+def test_jobs_in_foreign_lists_are_moved_and_a_notice_of_redis_moves_them_soon(
+    keeper: LeaseKeeper, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_keeper, "_GATHER_SECONDS", 3600)
+    monkeypatch.setattr(lease_keeper, "_GATHER_JOBS", 2)
+    server.lpush(f"{QUEUE}:1", *range(5))
+    keeper.watch([QUEUE])
+    wait_until(lambda: server.llen(QUEUE) == 5, 5)
+    server.lpush(f"{QUEUE}:1", "later")
+    keeper.keys_changed([{b"predict.other:1"}, {QUEUE.encode()}])
+    time.sleep(1.5)
+    assert server.llen(QUEUE) == 5
+    keeper.keys_changed([set(), {b"another", f"{QUEUE}:1".encode()}])
+    wait_until(lambda: server.llen(QUEUE) == 6, 5)
+
+
+def test_a_user_who_may_not_look_into_foreign_lists_keeps_its_leases(
+    redis_url: str, server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    lists = " ".join(f"~{name}" for name in KEYS.lists(QUEUE))
+    server.execute_command(f"ACL SETUSER narrow on >pw ~headrace:* &* +@all {lists}")
+    keeper = make_keeper(redis_url.replace("redis://", "redis://narrow:pw@"))
+    try:
+        keeper.watch([QUEUE])
+        held = claim(keeper, server, b"a")
+        keeper.hold(held)
+        wait_until(lambda: "other priority_steps" in caplog.text, 5)
+        keeper.keys_changed([{f"{QUEUE}:1".encode()}])
+        time.sleep(2)
+        assert server.zscore(KEYS.leases, held.lease.member)
+        assert caplog.text.count("other priority_steps") == 1
+    finally:
+        keeper.close()
+        server.execute_command("ACL DELUSER narrow")
 
 
 def test_an_orphaned_claim_goes_back_without_an_attempt(keeper: LeaseKeeper, server: redis.Redis) -> None:

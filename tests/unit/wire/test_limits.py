@@ -68,6 +68,16 @@ def test_a_smaller_limit_is_kept():
         parse(job_of(b"[" + b"1234," * 25_000 + b"1]"), limits=limits).to_job()
 
 
+def test_a_client_checks_its_instances_by_the_same_limits():
+    limits = JobLimits(max_bytes=200_000, max_values=1000)
+    limits.check_instances(b"[" + b"1," * 400 + b"1]")
+    limits.check_instances(b'["' + b"," * 100_000 + b'"]')
+    with pytest.raises(InvalidInput, match="more than the 200,000 of HEADRACE_MAX_JOB_BYTES"):
+        limits.check_instances(b"[" + b" " * 200_000 + b"]")
+    with pytest.raises(InvalidInput, match="more than the 1,000 of HEADRACE_MAX_JOB_VALUES"):
+        limits.check_instances(b"[" + b"1," * 50_000 + b"1]")
+
+
 @pytest.mark.parametrize("filler", [b"[],", b'"\\"",', b'"', b'\\"', b"{", b'"a":', b" ,"])
 def test_the_cost_of_a_refusal_grows_with_the_bytes(filler: bytes):
     def cost(count: int) -> float:

@@ -36,8 +36,11 @@ _RENEW_AFTER = 1 / 3
 _SWEEP_SECONDS, _TRIM_SECONDS = 1.0, 60.0
 #: Seconds between two looks into the lists of kombu clients with other priority steps. An idle worker is told.
 _GATHER_SECONDS = 2.0
+#: The most jobs that are moved from the foreign lists of a queue at once.
+_GATHER_JOBS = 500
 #: Seconds without a round after which the thread is late, unless a lease lasts longer.
 _LATE_SECONDS = 30.0
+_NEVER = float("inf")
 #: Seconds that `close` waits for the thread.
 _JOIN_SECONDS = 5.0
 
@@ -159,7 +162,8 @@ class LeaseKeeper:
 
     def keys_changed(self, changes: Iterable[set[bytes]]) -> None:
         """Look into the foreign lists soon if one of them changed. `changes` are the keys that Redis named."""
-        if any(not self._foreign_lists.isdisjoint(keys) for keys in changes):
+        is_permitted = self._gather_at != _NEVER
+        if is_permitted and any(not self._foreign_lists.isdisjoint(keys) for keys in changes):
             self._gather_at = 0.0
             self._is_urgent.set()
 
@@ -336,10 +340,11 @@ class LeaseKeeper:
         try:
             for queue in commands.find_foreign(self._queues):
                 with self._skipping_damaged(f"the jobs in foreign lists of {queue}"):
-                    while commands.gather(queue):
-                        pass
+                    if commands.gather(queue, _GATHER_JOBS) == _GATHER_JOBS:
+                        self._gather_at = 0.0  # there may be more: first the leases are renewed
+                        self._is_urgent.set()
         except NoPermissionError as error:
-            self._gather_at = float("inf")
+            self._gather_at = _NEVER
             log.warning(
                 "Redis refuses to look for jobs in the lists of Celery clients with other priority_steps or sep "
                 "(%s); permit this user the keys of docs/reference/acl.md",

@@ -233,7 +233,7 @@ class Leases:
             return []
         return [queue for queue, foreign in names.items() if self._client.exists(*foreign)]
 
-    def gather(self, queue: str, limit: int = 500) -> int:
+    def gather(self, queue: str, limit: int) -> int:
         """Move jobs from a queue's foreign lists to its own, at most `limit`. Returns their number."""
         return int(self._run(gather_command(self._keys, queue, limit=limit)))
 
