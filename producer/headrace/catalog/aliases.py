@@ -31,7 +31,7 @@ HISTORY_LENGTH = 1_000
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
-#: Call it by `move_alias`.
+#: Call it by `move_alias`. The cost is linear in the bytes of the change, and in the history beyond its length.
 _MOVE = Script(
     "move_alias",
     CHECKED_FUNCTION

@@ -21,6 +21,7 @@ from headrace.wire.stored import decode_items, hash_items
 #: Seconds for which a status is valid.
 STATUS_TTL_SECONDS = 15.0
 
+#: The cost of both scripts is linear in the entries of the two hashes and their bytes.
 #: Call it by `publish_status`. ARGV from the fourth on: a version and its entry for each version that is refused.
 _PUBLISH = Script(
     "report_worker",

@@ -1,6 +1,7 @@
 """The Lua scripts of dead letters, each with a function that builds its command.
 
-One call handles at most LETTERS_PER_CALL letters, so that it blocks Redis for about a millisecond.
+One call handles at most LETTERS_PER_CALL letters, so that it blocks Redis for about a millisecond. The cost of
+each script is linear in the number of its letters and in the bytes it reads of them, whatever they hold.
 """
 
 from __future__ import annotations

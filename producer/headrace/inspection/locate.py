@@ -50,6 +50,7 @@ class JobLocation(msgspec.Struct, frozen=True, kw_only=True):
     claim_size: int = 0
 
 
+# The cost of both scripts is linear in the bytes of the messages that one call searches.
 # Lua functions. `contains_job`: whether a queued message is the job's; its body is base64, or has its quotes
 # escaped, so that an id in an instance does not match. `head`: the bytes that hold the history of a message, if it
 # may have one; `first` is the number of its first byte. Python parses them.

@@ -62,6 +62,7 @@ return lengths
     flag="no-writes",
 )
 
+#: The cost is linear in the bytes of these messages.
 #: KEYS: lists of jobs. Returns the id of the job that is claimed next from each list, '' for an empty list.
 _NEXT_JOBS = Script(
     "read_next_jobs",

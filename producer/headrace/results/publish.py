@@ -53,7 +53,7 @@ end
 """
 )
 
-#: Call it by `publish_command`.
+#: Call it by `publish_command`. The cost is linear in the number and bytes of the outcomes.
 SCRIPT = (
     PUBLISH_FUNCTION
     + """

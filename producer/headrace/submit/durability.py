@@ -32,6 +32,7 @@ _RECORDS_PER_CALL = 1000
 #: The fraction of the command timeout that Redis may wait: its reply has to arrive within the timeout too.
 _WAIT_FRACTION = 0.8
 
+# The cost is linear in the number of records and their bytes.
 _COUNT_RECORDS = Script(
     "count_records",
     CHECKED_FUNCTION

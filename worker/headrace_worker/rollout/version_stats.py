@@ -24,6 +24,7 @@ _FIRST_SECONDS, _BUCKETS_PER_DOUBLING, _LAST_BUCKET = 1e-6, 4, 160
 
 #: KEYS: the hash. ARGV: seconds it is kept, the largest difference, then pairs of a field and the number to add.
 #: HINCRBYFLOAT refuses what is no finite number, so all numbers are checked before the first is added.
+#: The cost is linear in the number of fields.
 _ADD = Script(
     "add_version_stats",
     CHECKED_FUNCTION

@@ -31,7 +31,7 @@ class DeadLetterLimits(msgspec.Struct, frozen=True, kw_only=True):
 #: Lua functions on a table with the keys of dead letters, for scripts that begin with CHECKED_FUNCTION and
 #: NOW_FUNCTION. `check_letters` ends the script if a key is of another type. `store_letter` costs a few commands,
 #: whatever is stored. `trim_letters` deletes the oldest letters of a share that are too old or too many, at most
-#: `limit`, and returns their number.
+#: `limit`, and returns their number. The cost is linear in the letters stored and deleted, and in their bytes.
 LETTERS_FUNCTIONS = """
 local LAST_NUMBER = 9
 

@@ -1,0 +1,345 @@
+"""No input makes a script hold Redis: its cost grows with the size of the input, not with its square.
+
+Each case runs a script on hostile input of one size and of 16 times that size, and compares the time that Redis
+itself measured. A quadratic script takes 256 times as long, a linear one 16 times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import msgspec
+import pytest
+import redis
+
+from headrace.catalog import aliases, published, workers
+from headrace.catalog.aliases import Alias
+from headrace.connection.commands import Command, execute
+from headrace.dead_letters import scripts as letters
+from headrace.dead_letters.replay import PreparedReplay
+from headrace.inspection import job, locate, queues
+from headrace.results import publish
+from headrace.submit import durability
+from headrace.submit.enqueue import JOBS_PER_CALL
+from headrace.wire.dead_letter import attach_message
+from headrace.wire.outcome import Cancelled
+from headrace_worker.rollout import version_stats
+from headrace_worker.rollout.version_stats import VersionStats
+from headrace_worker.transport import claim_script, lease_scripts
+from headrace_worker.transport.claims import ClaimLimits, Lease
+from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
+from headrace_worker.transport.publish_script import publish_command
+from tests.support.answering_worker import CHURN
+from tests.support.lease_operations import LEASE_MS, NOW, QUEUE, failure, malformed
+from tests.support.script_cases import CASES, KEYS, enqueue, hold, name_of
+from tests.support.stored_dead_letters import make_letter, store_letter
+
+#: The first size, and the factor of the second.
+SIZE, FACTOR = 500, 16
+#: Machines are noisy, and Lua's memory costs more for each value when there are many.
+MAX_RATIO = 6 * FACTOR
+#: Milliseconds below which a script's time is not compared: noise.
+NOISE_MS = 2.0
+
+#: Texts that are slow for a pattern, a search or a parser, by their length.
+TEXTS: dict[str, Callable[[int], bytes]] = {
+    "history": lambda size: b"\x01" + b"a" * size + b";\n",
+    "near history": lambda size: b"\x01" + b"a,b,1,1;" * (size // 8) + b"\n",
+    "new history": lambda size: b"\x01a,b,1,1\n" * (size // 9),
+    "deep": lambda size: b'{"status":' + b"[" * size,
+    "near id": lambda size: b'"id":"aaaaaaaa' * (size // 14),
+    "near correlation": lambda size: b'"correlation_id":' * (size // 17),
+    "open correlation": lambda size: b'"correlation_id":"' + b"a" * size,
+    "spaces": lambda size: b"{" + b" " * size + b'"status"',
+    "quotes": lambda size: b'"' * size,
+}
+
+
+def big(size: int) -> bytes:
+    """Return a text of many bytes of no particular form."""
+    return b"[]," * (size * 100)
+
+
+def _enqueue_many(db: redis.Redis, size: int) -> Command:
+    names = [f"job-{number}" for number in range(min(JOBS_PER_CALL, size // 32))]
+    db.mset({KEYS.job(name): b"other" * 100 for name in names[::2]})
+    db.lpush(KEYS.isolated(QUEUE), "x")
+    return enqueue(names, limit=1_000_000)
+
+
+def _publish_outcomes(stored: bytes) -> Callable[[redis.Redis, int], Command]:
+    def build(db: redis.Redis, size: int) -> Command:
+        names = [f"job-{number}" for number in range(size // 10)]
+        db.mset({KEYS.result(name): stored for name in names})
+        return publish.publish_command(KEYS, [Cancelled(job=name) for name in names], ttl=60, now=NOW)
+
+    return build
+
+
+def _publish_claim(db: redis.Redis, size: int) -> Command:
+    """Each job has a client of its own, and each fails."""
+    names = [f"job-{number}" for number in range(size)]
+    failures = {name: failure(name) for name in names}
+    return publish_command(
+        KEYS,
+        hold(db, b"a"),
+        {name: outcome for name, (outcome, _) in failures.items()},
+        ttl=60,
+        clients={name: f"{number:032x}" for number, name in enumerate(names)},
+        dead_letters=[letter for _, letter in failures.values()],
+        delayed=[(1000, b"%d" % number) for number in range(size)],
+        record_seconds=dict.fromkeys(names, 60),
+        limits=DeadLetterLimits(max_count=10),
+    )
+
+
+def _publish_same_id(db: redis.Redis, size: int) -> Command:
+    """Malformed messages whose letters all have one id."""
+    letter, _ = malformed(b"\xff")
+    pairs = [(letter, b"\xff%d" % number) for number in range(size // 8)]
+    return publish_command(
+        KEYS, hold(db, b"a"), {}, ttl=1, clients={}, dead_letters=pairs, delayed=[], record_seconds={},
+        limits=DeadLetterLimits(),
+    )  # fmt: skip
+
+
+def _trim(db: redis.Redis, size: int) -> Command:
+    for malformed_too in (False, True):
+        share = KEYS.dead_share(QUEUE, malformed=malformed_too)
+        db.zadd(share, {f"{malformed_too}-{number}": number for number in range(size)})
+    return trim_command(KEYS, [QUEUE], limits=DeadLetterLimits(max_count=1), limit=2 * size)
+
+
+def _letters(db: redis.Redis, size: int) -> list[str]:
+    names = [f"letter-{number}" for number in range(size)]
+    db.hset(KEYS.dead, mapping=dict.fromkeys(names, b"x" * 100))
+    db.hset(KEYS.dead_messages, mapping=dict.fromkeys(names, b"x" * 100))
+    db.zadd(KEYS.dead_times, dict.fromkeys(names, 1000))
+    return names
+
+
+def _purge(db: redis.Redis, size: int) -> Command:
+    stored = [make_letter(name) for name in _letters(db, size)]
+    return letters.purge_command(KEYS, [msgspec.structs.replace(letter, died_ms=1000) for letter in stored])
+
+
+def _replay(db: redis.Redis, size: int) -> Command:
+    """The result of each job is a value that has no status in front."""
+    replays = []
+    for name in _letters(db, size // 4):
+        db.set(KEYS.result(name), b'{"x":' + b"[" * 5000)
+        letter = attach_message(msgspec.structs.replace(make_letter(name), died_ms=1000), b"x")
+        replays.append(PreparedReplay(letter=letter, source=1, queued_message=b"x", record=b"x"))
+    return letters.replay_command(KEYS, replays, record_ttl=60)
+
+
+def _page(db: redis.Redis, size: int) -> Command:
+    _letters(db, size * 4)  # all of one moment
+    return letters.page_command(KEYS, "-inf", 10**15)
+
+
+def _store_letter(db: redis.Redis, size: int) -> Command:
+    letter, _ = malformed(b"\xff")
+    for number in range(2, 10):
+        store_letter(
+            db, msgspec.structs.replace(letter, id=f"{letter.id}~{number}"), big(size), with_outcome=False
+        )
+    store_letter(db, letter, big(size), with_outcome=False)
+    return store_command(KEYS, letter, big(size) + b"!")
+
+
+def _report(stored: Callable[[int], str]) -> Callable[[redis.Redis, int], Command]:
+    def build(db: redis.Redis, size: int) -> Command:
+        for key in (KEYS.loaded("churn"), KEYS.refused("churn")):
+            db.hset(key, mapping={str(number): stored(size) for number in range(size if stored(1) == "{}" else 4)})
+        return workers.publish_status(KEYS, "churn", "me", ["1"], {"2": "broken"})
+
+    return build
+
+
+def _withdraw(db: redis.Redis, size: int) -> Command:
+    _report(lambda _: "{}")(db, size)
+    return workers.withdraw_status(KEYS, "churn", "me")
+
+
+def _statistics(db: redis.Redis, size: int) -> Command:
+    db.hset(KEYS.version_stats("churn", "1"), mapping={f"t{number}": number for number in range(size)})
+    stats = VersionStats(succeeded=1, jobs_by_bucket=dict.fromkeys(range(size), 1))
+    return version_stats.add_command(KEYS, "churn", "1", stats)
+
+
+def _contract(db: redis.Redis, size: int) -> Command:
+    db.hset(KEYS.contracts("churn"), mapping={str(number): "{}" for number in range(size)})
+    contract = json.dumps({"x": "y" * size * 100})
+    return published._PUBLISH([KEYS.contracts("churn"), KEYS.models], [CHURN.version, contract, "churn"])
+
+
+def _read_contract(db: redis.Redis, size: int) -> Command:
+    db.hset(KEYS.contracts("churn"), mapping={"latest": "1", "1": big(size)})
+    return published._READ([KEYS.contracts("churn")], [""])
+
+
+def _move_alias(db: redis.Redis, size: int) -> Command:
+    db.lpush(KEYS.alias_history("churn"), *["x"] * size)
+    alias = Alias(version="1")
+    return aliases.move_alias(KEYS, "churn", "production", None, alias, by="me", reason="x" * 100 * size)
+
+
+def _read_state(db: redis.Redis, size: int) -> Command:
+    db.mset({KEYS.job("a"): big(size), KEYS.result("a"): big(size)})
+    return job._READ_STATE([KEYS.result("a"), KEYS.job("a")])
+
+
+def _lists(text: Callable[[int], bytes]) -> Callable[[redis.Redis, int], None]:
+    def push(db: redis.Redis, size: int) -> None:
+        for number in range(4):
+            db.lpush(QUEUE, text(size * 20))
+            db.zadd(KEYS.delayed(QUEUE), {b"1" + text(size * 20) + b"%d" % number: 1})
+
+    return push
+
+
+def _hold_texts(text: Callable[[int], bytes], db: redis.Redis, size: int) -> Lease:
+    lease = hold(db, *[text(size * 20)] * 4)
+    isolated = msgspec.structs.replace(lease, name="me/2", origins=((0, 4),))
+    db.zadd(KEYS.leases, {isolated.member: 1})
+    db.rpush(KEYS.lease("me/2"), *[text(size * 20)] * 4)
+    return isolated
+
+
+def _on_texts(build: Callable[[redis.Redis], Command]) -> dict[str, Callable[[redis.Redis, int], Command]]:
+    def case(text: Callable[[int], bytes]) -> Callable[[redis.Redis, int], Command]:
+        def prepare(db: redis.Redis, size: int) -> Command:
+            _lists(text)(db, size)
+            for name, _ in KEYS.foreign_lists(QUEUE):
+                db.lpush(name, text(size * 20))
+            return build(db)
+
+        return prepare
+
+    return {label: case(text) for label, text in TEXTS.items()}
+
+
+def _on_leased_texts(build: Callable[[Lease], Command]) -> dict[str, Callable[[redis.Redis, int], Command]]:
+    def case(text: Callable[[int], bytes]) -> Callable[[redis.Redis, int], Command]:
+        return lambda db, size: build(_hold_texts(text, db, size))
+
+    return {label: case(text) for label, text in TEXTS.items()}
+
+
+def _claim(db: redis.Redis, jobs: int = 100) -> Command:
+    limits = [ClaimLimits(queue=QUEUE, jobs=jobs, bytes=1 << 30)]
+    return claim_script.claim_command(KEYS, "me/9", limits, lease_ms=LEASE_MS, lowest_first=False)
+
+
+def _claim_many(db: redis.Redis, size: int) -> Command:
+    db.lpush(QUEUE, *[b"x"] * size)
+    return _claim(db, size)
+
+
+def _leases(db: redis.Redis, size: int) -> list[bytes]:
+    members = [b"me/%d#1,1#predict.churn" % number for number in range(size)]
+    db.zadd(KEYS.leases, dict.fromkeys(members, 1))
+    return members
+
+
+def _requeue_isolated(lease: Lease) -> Command:
+    return lease_scripts.requeue_isolated_command(KEYS, lease, only_if_expired=False, cause="crash", owner="me")
+
+
+def _requeue(lease: Lease) -> Command:
+    return lease_scripts.requeue_command(KEYS, lease, only_if_expired=False, behind=False, first_message=b"")
+
+
+#: By the name of the script: hostile inputs by a name, each a function of a Redis and a size.
+COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
+    "enqueue": {
+        "many": _enqueue_many,
+        "long": lambda db, size: enqueue(["a", "b"], big(size)),
+        "conflict": lambda db, size: (db.set(KEYS.job("a"), big(size)), enqueue(["a"]))[1],
+    },
+    "publish_outcomes": {
+        "many": _publish_outcomes(b""),
+        "deep": _publish_outcomes(b'{"x":' + b"[" * 100_000),
+        "wide": _publish_outcomes(b'{"x":[' + b"1," * 50_000 + b'1],"status":"SUCCESS"}'),
+    },
+    "publish_claim": {"many": _publish_claim, "one id": _publish_same_id},
+    "store_dead_letter": {"long": _store_letter},
+    "trim_dead_letters": {"many": _trim},
+    "replay_dead_letters": {"many": _replay},
+    "purge_dead_letters": {"many": _purge},
+    "page_dead_letters": {"one moment": _page},
+    "read_dead_letters": {"many": lambda db, size: letters.letters_command(KEYS, _letters(db, size))},
+    "read_dead_messages": {
+        "many": lambda db, size: letters.letters_with_messages_command(KEYS, _letters(db, size))
+    },
+    "count_dead_letters": {"many": lambda db, size: (_letters(db, size), letters.count_command(KEYS))[1]},
+    "move_alias": {"long": _move_alias},
+    "publish_contract": {"long": _contract},
+    "read_contract": {"long": _read_contract},
+    "report_worker": {
+        "many": _report(lambda _: "{}"),
+        "deep": _report(lambda size: '{"x":' + "[" * size * 100),
+        "wide": _report(lambda size: '{"x":[' + "1," * size * 10 + "1]}"),
+    },
+    "withdraw_worker": {"many": _withdraw},
+    "count_records": {
+        "many": lambda db, size: durability._count_records_command([KEYS.job(str(each)) for each in range(size)])
+    },
+    "add_version_stats": {"many": _statistics},
+    "read_job_state": {"long": _read_state},
+    "search_list": _on_texts(lambda _: locate._SEARCH_LIST([QUEUE], ["a" * 100, "", 0, 10]))
+    | {
+        f"by moment, {label}": case
+        for label, case in _on_texts(
+            lambda _: locate._SEARCH_LIST([QUEUE], ["a" * 100, "01890000-0000", 0, 10])
+        ).items()
+    },
+    "search_delayed": _on_texts(lambda _: locate._SEARCH_DELAYED([KEYS.delayed(QUEUE)], ["a", "-inf", 0, 10])),
+    "count_jobs": {
+        "many": lambda db, size: queues.measure_command(KEYS, [f"m{number}" for number in range(size // 10)])
+    },
+    "read_next_jobs": _on_texts(lambda _: queues.next_jobs_command(KEYS, ["churn"])),
+    "claim": {"many": _claim_many, **_on_texts(_claim)},
+    "renew_leases": {"many": lambda db, size: lease_scripts.renew_command(KEYS, _leases(db, size), lease_ms=1000)},
+    "finish_claim": _on_leased_texts(lambda lease: lease_scripts.finish_command(KEYS, lease)),
+    "requeue": _on_leased_texts(_requeue),
+    "requeue_isolated": _on_leased_texts(_requeue_isolated),
+    "list_expired_leases": {
+        "many": lambda db, size: (_leases(db, size), lease_scripts.expired_command(KEYS, skip=0, limit=size))[1]
+    },
+    "move_due_jobs": _on_texts(lambda _: lease_scripts.move_due_command(KEYS, QUEUE, limit=100)),
+    "gather_foreign_jobs": _on_texts(lambda _: lease_scripts.gather_command(KEYS, QUEUE, limit=100)),
+    "find_job_in_list": _on_texts(CASES["find_job_in_list"].prepare),
+}
+
+
+def measure_ms(db: redis.Redis, build: Callable[[redis.Redis, int], Command], size: int) -> float:
+    """Return the milliseconds that Redis spent on a script, of three runs the least."""
+    times = []
+    for _ in range(3):
+        db.flushall()
+        command = build(db, size)
+        execute(db, CASES["count_records"].prepare(db))  # the connection has found its form of calls
+        assert command.script is not None
+        db.script_load(command.script.source)
+        db.config_resetstat()
+        execute(db, command)
+        stats = db.info("commandstats")
+        times.append(
+            sum(stats.get(f"cmdstat_{form}", {"usec": 0})["usec"] for form in ("fcall", "eval", "evalsha"))
+        )
+    return min(times) / 1000
+
+
+def test_every_script_has_a_case() -> None:
+    assert set(COSTS) == set(CASES)
+
+
+@pytest.mark.parametrize(("name", "label"), [(name, label) for name, cases in COSTS.items() for label in cases])
+def test_the_cost_of_a_script_is_linear(server: redis.Redis, name: str, label: str) -> None:
+    build = COSTS[name][label]
+    assert name_of(build(server, SIZE)) == name
+    small, large = measure_ms(server, build, SIZE), measure_ms(server, build, FACTOR * SIZE)
+    assert large < MAX_RATIO * max(small, NOISE_MS / FACTOR), f"{small:.2f} ms, then {large:.2f} ms"
