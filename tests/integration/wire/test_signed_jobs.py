@@ -14,25 +14,33 @@ from sklearn.dummy import DummyRegressor
 from headrace.client import Client
 from headrace.errors import HeadraceError, JobFailed
 from headrace.settings import Settings
-from headrace.wire.keys import queue_name
+from headrace.wire.keys import Keys, queue_name
 from headrace.wire.message import Job, encode_message
 from headrace.wire.signing import JobKeys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
+from tests.support.waiting import wait_until
 
 TIMEOUT_SECONDS = 30.0
 OLD, NEW = "2026a:" + "a" * 44, "2026b:" + "b" * 44
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with the model churn, which always predicts 1."""
     folder = tmp_path_factory.mktemp("signed")
     skops.io.dump(DummyRegressor(strategy="constant", constant=1.0).fit([[0.0]], [1.0]), folder / "m.skops")
     (folder / "rows.json").write_text("[[1.0]]")
     store = Store(folder / "models")
     package(store, folder / "m.skops", name="churn", example=folder / "rows.json", runtime="sklearn")
+    return store
+
+
+@pytest.fixture(scope="module")
+def url(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("worker")
     keys = {"HEADRACE_JOB_KEYS": f"{OLD},{NEW}", "HEADRACE_REQUIRE_SIGNED_JOBS": "true"}
     with EmbeddedRedis() as server:
         worker = start_worker(server.url, store.path, folder, **keys)
@@ -74,6 +82,34 @@ def test_a_job_that_was_changed_in_the_queue_never_runs(url: str):
         server.lpush(queue_name("churn"), json.dumps(parts))
         with pytest.raises(JobFailed, match="were changed"):
             client.job("another").result(timeout=TIMEOUT_SECONDS)
+
+
+def test_a_copy_of_a_job_does_not_run_again_once_its_outcome_is_forgotten(store: Store, tmp_path: Path) -> None:
+    keys = {"HEADRACE_JOB_KEYS": OLD, "HEADRACE_REQUIRE_SIGNED_JOBS": "true", "HEADRACE_RESULT_TTL": "3"}
+    with (
+        EmbeddedRedis() as server,
+        redis.Redis.from_url(server.url) as db,
+        signing_client(server.url, OLD) as client,
+    ):
+        worker = start_worker(server.url, store.path, tmp_path, **keys)
+        try:
+            signed = encode_message(Job(id="copied", model="churn", instances=[[7.0]]), JobKeys.parse(OLD))
+            db.lpush(queue_name("churn"), signed)
+            assert client.job("copied").result(timeout=TIMEOUT_SECONDS).prediction == 1.0
+            wait_until(lambda: not db.exists(Keys().result("copied")))
+            db.lpush(queue_name("churn"), signed)
+            with pytest.raises(JobFailed, match="HEADRACE_MAX_SIGNATURE_AGE is 3"):
+                client.job("copied").result(timeout=TIMEOUT_SECONDS)
+        finally:
+            worker.stop()
+
+
+def test_the_age_of_signatures_must_not_exceed_the_time_for_which_outcomes_are_kept(
+    store: Store, tmp_path: Path
+) -> None:
+    keys = {"HEADRACE_JOB_KEYS": OLD, "HEADRACE_RESULT_TTL": "60", "HEADRACE_MAX_SIGNATURE_AGE": "61"}
+    with EmbeddedRedis() as server, pytest.raises(HeadraceError, match="HEADRACE_MAX_SIGNATURE_AGE is 61, above"):
+        start_worker(server.url, store.path, tmp_path, **keys)
 
 
 def test_a_worker_that_requires_signatures_needs_keys(tmp_path: Path):
