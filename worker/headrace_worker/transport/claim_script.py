@@ -54,8 +54,8 @@ local function max_bytes(queue) return tonumber(ARGV[11 + 5 * (queue - 1)]) end
 local function full_only(queue) return ARGV[12 + 5 * (queue - 1)] == '1' end
 local function leased(queue) return ARGV[13 + 5 * (queue - 1)] == '1' end
 
-checked('ZCARD', leases)  -- if the key is of another type, fail now: nothing is popped yet
-checked('LLEN', lease)  -- likewise
+checked('ZCARD', leases)
+checked('LLEN', lease)
 local messages, bytes, largest, origins, refusal = {}, 0, 0, {}, nil
 
 -- Whether a queue has isolated or retried jobs. Few have, so one command asks for the five lists.
@@ -135,7 +135,7 @@ local function fill_and_record(queue, popped_source)
 end
 
 if parked_member ~= '' then  -- a job that arrived under the parked lease is the first of this claim
-  messages = redis.call('LRANGE', parked_lease, 0, -1)
+  messages = checked('LRANGE', parked_lease, 0, -1)
   if #messages > 0 then
     bytes, largest, origins = #messages[1], #messages[1], {parked_source, #messages}
     redis.call('PERSIST', leases)

@@ -24,7 +24,7 @@ _RENEW = Script(
 local leases = KEYS[1]
 local lease_ms = tonumber(ARGV[1])
 local expiry, lost = now_ms() + lease_ms, {}
-checked('ZCARD', leases)  -- fail now if it is of another type
+checked('ZCARD', leases)
 redis.call('PERSIST', leases)
 for i = 2, #ARGV do
   local member = ARGV[i]
@@ -51,7 +51,7 @@ _FINISH = Script(
     + """
 local leases, lease = KEYS[1], KEYS[2]
 local member = ARGV[1]
-checked('ZCARD', leases)  -- fail now if a key is of another type
+checked('ZCARD', leases)
 checked('LLEN', lease)
 redis.call('DEL', lease)
 return redis.call('ZREM', leases, member)
@@ -69,9 +69,7 @@ def finish_command(keys: Keys, lease: Lease) -> Command:
 _MAY_END_FUNCTION = """
 local function may_end(leases, member, only_if_expired, now)
   local expiry = checked('ZSCORE', leases, member)
-  if not expiry or (only_if_expired and tonumber(expiry) > now) then return false end
-  redis.call('PERSIST', leases)
-  return true
+  return expiry and not (only_if_expired and tonumber(expiry) > now)
 end
 """
 
@@ -87,7 +85,8 @@ local function source_key(source) return KEYS[3 + source] end
 local origins = 4  -- the number of the last argument before the origins: source, count, source, count
 if not may_end(leases, member, only_if_expired, now_ms()) then return 0 end
 local messages, done = checked('LRANGE', lease, 0, -1), 0
-for i = origins + 1, #ARGV, 2 do checked('LLEN', source_key(tonumber(ARGV[i]))) end  -- fail now if no list
+for i = origins + 1, #ARGV, 2 do checked('LLEN', source_key(tonumber(ARGV[i]))) end
+redis.call('PERSIST', leases)
 local push = behind and 'LPUSH' or 'RPUSH'
 if first_message ~= '' then messages[1] = first_message end
 for i = origins + 1, #ARGV, 2 do
@@ -134,10 +133,12 @@ local origins = 5  -- the number of the last argument before the origins: 1 if h
 local now = now_ms()
 if not may_end(leases, member, only_if_expired, now) then return 0 end
 local messages = checked('LRANGE', lease, 0, -1)
+checked('LLEN', isolated)
 if #messages == 0 and grace_ms > 0 then
   -- A Redis that was held up may not have ended the BLMOVE of the owner, and may still move a job under the lease.
   -- So the empty lease of a blocking claim is extended when it is found expired. It ends after the extension.
-  if redis.call('GET', grace) ~= redis.call('ZSCORE', leases, member) then
+  if checked('GET', grace) ~= redis.call('ZSCORE', leases, member) then
+    redis.call('PERSIST', leases)
     local extended = string.format('%.0f', now + grace_ms)
     redis.call('SET', grace, extended, 'PX', 10 * grace_ms)
     redis.call('ZADD', leases, extended, member)
@@ -145,7 +146,7 @@ if #messages == 0 and grace_ms > 0 then
   end
   redis.call('DEL', grace)
 end
-checked('LLEN', isolated)  -- fail now if it is no list
+redis.call('PERSIST', leases)
 local line = '\\1' .. cause .. ',' .. owner .. ',' .. string.format('%.0f', now) .. ',' .. #messages .. '\\n'
 local has_histories, last = {}, 0
 for i = origins + 1, #ARGV, 2 do
@@ -215,7 +216,7 @@ local function source_key(source) return KEYS[2 + source] end
 local limit = ARGV[1]
 local due = checked('ZRANGEBYSCORE', delayed, '-inf', now_ms(), 'LIMIT', 0, limit)
 if #due == 0 then return 0 end
-for source = 0, sources - 1 do checked('LLEN', source_key(source)) end  -- fail now if one is no list
+for source = 0, sources - 1 do checked('LLEN', source_key(source)) end
 redis.call('PERSIST', delayed)
 for _, member in ipairs(due) do
   local source, message = (string.byte(member) or 0) - string.byte('0'), string.sub(member, 2)
