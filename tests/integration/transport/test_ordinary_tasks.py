@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery, chain, chord, group
+from kombu import serialization
+from kombu.exceptions import DecodeError
 
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport.claims import Claim, Lease
+from headrace_worker.transport.message import CONTENT_TYPE, claim_message
+from headrace_worker.transport.ordinary_message import decode_ordinary
 from tests.support import ROOT
 from tests.support.waiting import wait_until
 
@@ -99,7 +107,73 @@ def test_malformed_messages_become_dead_letters(tasks: Any, server: redis.Redis)
     assert tasks.add.delay(1, 1).get(timeout=20) == 2
     wait_until(lambda: server.hlen(KEYS.dead_messages) == 3)
     assert set(server.hvals(KEYS.dead_messages)) == {b"\xff\x00", b"[]", b"{}"}
-    server.delete(KEYS.dead, KEYS.dead_messages, KEYS.dead_times)
+    server.delete(*server.keys("headrace:dead*"))
+
+
+def task_message(task: Any = "tests.support.ordinary_tasks.add", **fields: Any) -> bytes:
+    """Return the message of a task that adds 1 and 1, with other fields."""
+    body = base64.b64encode(b'[[1, 1], {}, {"callbacks": null}]').decode()
+    message = {
+        "body": body,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"lang": "py", "task": task, "id": "a", "root_id": "a"},
+        "properties": {"body_encoding": "base64", "correlation_id": "a", "delivery_info": {}},
+    }
+    return json.dumps({**message, **fields}).encode()
+
+
+def protocol_1(task: Any, **fields: Any) -> bytes:
+    """Return the message of a task in Celery's protocol 1, which names the task in the body."""
+    body = json.dumps({"task": task, "id": "a", "args": [{}], "kwargs": {}}).encode()
+    if fields.pop("compressed", False):
+        body, fields["headers"] = zlib.compress(body), {"compression": "application/x-gzip"}
+    return task_message(**{"body": base64.b64encode(body).decode(), "headers": {}, **fields})
+
+
+#: Messages on which Celery or kombu fails in its event loop, or that pretend to be a claim.
+REFUSED = {
+    "deep": b"[" * 100_000,
+    "a number that is none": b'{"__type__": "decimal", "__value__": "x"}',
+    "no properties": task_message(properties=None),
+    "properties that are a list": task_message(properties=[]),
+    "delivery_info that is a text": task_message(properties={"delivery_info": "x"}),
+    "headers that are a list": task_message(headers=[1]),
+    "a body that is a list": task_message(body=[1]),
+    "a body that is no base64": task_message(body="a"),
+    "another encoding": task_message(properties={"body_encoding": "rot13"}),
+    "a task that is a list": task_message(["headrace.claim"]),
+    "a claim": task_message("headrace.claim"),
+    "a claim by its content": task_message(**{"content-type": "application/x-headrace-claim"}),
+    "a claim in protocol 1": protocol_1("headrace.claim"),
+    "a compressed claim in protocol 1": protocol_1("headrace.claim", compressed=True),
+    "a task that is a list in protocol 1": protocol_1(["headrace.claim"]),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED.values(), ids=REFUSED)
+def test_a_refused_message_becomes_a_dead_letter_and_does_not_stop_the_worker(
+    tasks: Any, server: redis.Redis, message: bytes
+) -> None:
+    server.lpush("ordinary", message)
+    wait_until(lambda: server.hvals(KEYS.dead_messages) == [message])
+    assert tasks.add.delay(1, 1).get(timeout=20) == 2
+    wait_until(lambda: server.zcard(KEYS.leases) == 0)
+    server.delete(*server.keys("headrace:dead*"))
+
+
+@pytest.mark.parametrize("message", [task_message(), protocol_1("tests.support.ordinary_tasks.fail")])
+def test_a_message_as_celery_writes_it_is_not_refused(message: bytes) -> None:
+    assert decode_ordinary(message, "tag")["properties"]["delivery_tag"] == "tag"
+
+
+def test_a_claim_of_another_worker_is_not_decoded() -> None:
+    claim = Claim(lease=Lease(name="me/1", queue="predict.churn", origins=((1, 1),)), queued_messages=[b"a"])
+    body = claim_message(claim)["body"]
+    args, *_ = serialization.loads(body, CONTENT_TYPE, "binary", accept={CONTENT_TYPE})
+    assert args == (claim,)
+    with pytest.raises(DecodeError, match="not made by this worker"):
+        serialization.loads(bytes(16) + body[16:], CONTENT_TYPE, "binary", accept={CONTENT_TYPE})
 
 
 def test_a_stock_worker_on_the_same_redis_is_not_disturbed(

@@ -33,7 +33,7 @@ from headrace_worker.transport.claims import (
 from headrace_worker.transport.listener import NotificationListener
 from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.notifications import QueueNotifications
-from headrace_worker.transport.ordinary_message import decode_ordinary
+from headrace_worker.transport.ordinary_message import RefusedMessage, decode_ordinary
 from headrace_worker.transport.qos import QoS
 
 log = logging.getLogger("headrace.claims")
@@ -148,15 +148,15 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     def _ordinary_message(self, claim: Claim, *, leased: bool) -> dict[str, Any] | None:
         """Return the message of an ordinary task as Celery takes it.
 
-        None for bytes that are no message: they become a dead letter. `leased` is False if the queue is consumed
-        without acknowledgements.
+        None for a message that is refused: its bytes become a dead letter. `leased` is False if the queue is
+        consumed without acknowledgements.
         """
         lease, queued_message = claim.lease, claim.queued_messages[0]
         try:
             message = decode_ordinary(queued_message, lease.name)
-        except (ValueError, KeyError, TypeError) as error:
+        except RefusedMessage as error:
             log.error(  # noqa: TRY400  # a traceback would quote the message
-                "a message of %s is not a Celery message; stored as a dead letter", lease.queue
+                "refused a message of %s, stored as a dead letter: %s", lease.queue, error
             )
             worker = self.keeper.owner.partition("/")[0]
             letter = malformed_letter(queued_message, error, queue=lease.queue, worker=worker)

@@ -2,10 +2,15 @@
 
 The body is the claim in MessagePack, with the message of every job as it was queued. So the event loop neither
 reads nor writes JSON; the pool process decodes the jobs.
+
+The body begins with a word that only this worker's processes know: the pool decodes no claim of anybody else, even
+if it got past the transport, which refuses it (`ordinary_message`).
 """
 
 from __future__ import annotations
 
+import hmac
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +26,8 @@ CLAIM_TASK = "headrace.claim"
 CONTENT_TYPE = "application/x-headrace-claim"
 SERIALIZER = "headrace-claim"
 
+#: Made before the pool forks, so its processes share it.
+_SECRET = secrets.token_bytes(16)
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Claim)
 
@@ -33,7 +40,7 @@ def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, Non
     name, queue = claim.lease.name, claim.lease.queue
     jobs = len(claim.queued_messages)
     return {
-        "body": _ENCODER.encode(claim),
+        "body": _SECRET + _ENCODER.encode(claim),
         "content-type": CONTENT_TYPE,
         "content-encoding": "binary",
         "headers": {
@@ -63,8 +70,11 @@ def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, Non
 
 
 def _decode_body(body: bytes) -> tuple[tuple[Claim], dict[str, Any], dict[str, Any]]:
-    """Encode the body of Celery protocol 2: args, kwargs and embedded options."""
-    return (_DECODER.decode(body),), {}, {}
+    """Decode the body of Celery protocol 2: args, kwargs and embedded options. Raises ValueError."""
+    view = memoryview(body)
+    if not hmac.compare_digest(view[: len(_SECRET)], _SECRET):
+        raise ValueError("the claim was not made by this worker's transport")
+    return (_DECODER.decode(view[len(_SECRET) :]),), {}, {}
 
 
 def _refuse_encoding(value: object) -> bytes:  # pragma: no cover  # Celery serializes no result of a claim
