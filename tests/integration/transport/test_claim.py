@@ -130,3 +130,65 @@ def test_nothing_is_popped_if_the_lease_cannot_be_recorded(db: redis.Redis, keys
     with pytest.raises(redis.ResponseError):
         claim_jobs(leases)
     assert db.llen(keys.lists(QUEUE)[0]) == 1
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_a_list_of_another_type_stops_no_other_list_and_is_named_if_nothing_is_claimed(
+    db: redis.Redis, keys: Keys, leases: Leases, index: int
+) -> None:
+    wrong = keys.sources(QUEUE)[index]
+    db.set(wrong, "in the way")
+    db.lpush(keys.lists("predict.other")[3], b"other")
+    limits = [ClaimLimits(queue=QUEUE, jobs=9), ClaimLimits(queue="predict.other", jobs=9)]
+    claim = leases.claim("me/1", limits, lease_ms=LEASE_MS)
+    assert isinstance(claim, Claim)
+    assert list(claim.queued_messages) == [b"other"]
+    before = {*db.scan_iter()}
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE") as refusal:
+        leases.claim("me/2", limits, lease_ms=LEASE_MS)
+    assert f"(key {wrong})" in str(refusal.value)
+    assert {*db.scan_iter()} == before
+
+
+# --- jobs that run again ---
+
+
+def test_retried_jobs_keep_their_priority_and_go_first_or_last_of_it(
+    db: redis.Redis, keys: Keys, leases: Leases
+) -> None:
+    def fill() -> None:
+        for index, step in enumerate((0, 3, 6, 9)):
+            db.lpush(keys.lists(QUEUE)[index], b"%d" % step)
+            db.lpush(keys.retried(QUEUE)[index], b"again-%d" % step)
+
+    fill()
+    claim = claim_jobs(leases)
+    assert b" ".join(claim.queued_messages) == b"again-0 0 again-3 3 again-6 6 again-9 9"
+    assert claim.lease.origins == ((5, 1), (1, 1), (6, 1), (2, 1), (7, 1), (3, 1), (8, 1), (4, 1))
+    fill()
+    claim = claim_jobs(leases, "me/2", retried_first=False, lowest_first=True)
+    assert b" ".join(claim.queued_messages) == b"9 again-9 6 again-6 3 again-3 0 again-0"
+
+
+def test_an_isolated_job_is_claimed_when_it_is_its_turn(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    db.lpush(keys.isolated(QUEUE), b"1", b"2", b"3")
+    push(db, keys, b"a", b"b")
+    assert list(claim_jobs(leases, "me/1", jobs=1, isolated="last").queued_messages) == [b"a"]
+    assert list(claim_jobs(leases, "me/2", isolated="first").queued_messages) == [b"1"]
+    assert list(claim_jobs(leases, "me/3", isolated="never").queued_messages) == [b"b"]
+    assert list(claim_jobs(leases, "me/4", isolated="last").queued_messages) == [b"2"]
+    limits = [ClaimLimits(queue=QUEUE, jobs=9)]
+    assert isinstance(leases.claim("me/5", limits, lease_ms=LEASE_MS, isolated="never"), NothingClaimed)
+    assert db.lrange(keys.isolated(QUEUE), 0, -1) == [b"3"]
+
+
+def test_retried_jobs_fill_a_batch_and_count_as_waiting_for_it(
+    db: redis.Redis, keys: Keys, leases: Leases
+) -> None:
+    limits = [ClaimLimits(queue=QUEUE, jobs=2, bytes=1000, full_only=True)]
+    db.lpush(keys.retried(QUEUE)[0], b"again")
+    assert leases.claim("me/1", limits, lease_ms=LEASE_MS) == NothingClaimed((QUEUE,))
+    push(db, keys, b"a")
+    claim = leases.claim("me/2", limits, lease_ms=LEASE_MS)
+    assert isinstance(claim, Claim)
+    assert list(claim.queued_messages) == [b"again", b"a"]

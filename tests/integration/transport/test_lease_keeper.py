@@ -15,7 +15,7 @@ from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport import lease_keeper
-from headrace_worker.transport.claims import Claim, ClaimLimits
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
 from headrace_worker.transport.lease_keeper import LeaseKeeper
 from headrace_worker.transport.letter_scripts import DeadLetterLimits
 from tests.support.waiting import wait_until
@@ -270,3 +270,31 @@ def _connections(server: redis.Redis, name: str) -> set[str]:
 def _only_lease(server: redis.Redis) -> bytes:
     [member] = server.zrange(KEYS.leases, 0, -1)
     return bytes(member)
+
+
+def test_one_key_of_another_type_stops_no_other_queue_and_no_other_lease(
+    redis_url: str, server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = "predict.other"
+    for queue in (QUEUE, other):
+        lease = Lease(name=f"gone/{queue}", queue=queue, origins=((1, 1),))
+        server.zadd(KEYS.leases, {lease.member: 1})
+        server.rpush(KEYS.lease(lease.name), b"a")
+        server.zadd(KEYS.delayed(queue), {b"1b": 1})
+    server.zadd(KEYS.leases, {b"\xff no lease %d" % number: 0 for number in range(250)})
+    server.set(KEYS.isolated(QUEUE), "not ours")
+    server.set(KEYS.dead_times, "not ours")
+    keeper = make_keeper(redis_url)
+    keeper.watch([QUEUE, other])
+    try:
+        wait_until(lambda: server.llen(KEYS.isolated(other)) == 1 and server.llen(other) == 1, 10)
+        time.sleep(2.5)  # two sweeps more
+        errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        assert sum("expired lease of predict.churn" in error for error in errors) == 1
+        assert sum("delayed jobs of predict.churn" in error for error in errors) == 1
+        assert all("(key headrace:isolated:predict.churn)" in error for error in errors if QUEUE in error[:80])
+        server.delete(KEYS.isolated(QUEUE))
+        wait_until(lambda: server.llen(KEYS.isolated(QUEUE)) == 1 and server.llen(QUEUE) == 1, 10)
+    finally:
+        keeper.close()
+        server.delete(KEYS.dead_times)

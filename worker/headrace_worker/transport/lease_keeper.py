@@ -230,7 +230,11 @@ class LeaseKeeper:
         try:
             names = held | self._end_blocking(self.commands, orphans)
             leases = self.commands.find(names) if names else []
-            return sum(self.commands.requeue(lease, delivered=lease.name in held) > 0 for lease in leases)
+            requeued = 0
+            for lease in leases:
+                with self._skipping_damaged(f"a claim of {lease.queue}"):
+                    requeued += self.commands.requeue(lease, delivered=lease.name in held) > 0
+            return requeued
         except redis.RedisError as error:
             log.warning(
                 "could not requeue %d claims: %s. Other workers run them after their leases expire",
@@ -269,7 +273,8 @@ class LeaseKeeper:
                     self._gather(commands)
                 if now >= trim_at:
                     trim_at = now + _TRIM_SECONDS
-                    commands.trim_all_dead_letters(self._queues)
+                    with self._skipping_damaged("the list of dead letters"):
+                        commands.trim_all_dead_letters(self._queues)
                     self.on_swept()
                 self.on_reply()
                 self.on_round_ended(None)
@@ -301,8 +306,9 @@ class LeaseKeeper:
         orphans = dict(self._orphans)
         names = self._end_blocking(commands, orphans)
         for lease in commands.find(names) if names else ():
-            count = commands.requeue(lease)
-            log.info("requeued an orphaned claim of %s: %d messages", lease.queue, count)
+            with self._skipping_damaged(f"an orphaned claim of {lease.queue}"):
+                count = commands.requeue(lease)
+                log.info("requeued an orphaned claim of %s: %d messages", lease.queue, count)
         for name, orphan in orphans.items():
             if orphan.search_until < now or name not in names:
                 self._orphans.pop(name, None)
