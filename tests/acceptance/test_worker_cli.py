@@ -74,6 +74,20 @@ def test_flower_reports_the_same_sentence(settings: dict[str, str], message: str
     assert_is_one_sentence(run("headrace.cli", "flower", "--port", "0", **settings), message)
 
 
+@pytest.mark.parametrize("option", ["--pool=gevent", "-Peventlet"])
+def test_a_pool_that_does_not_work_is_refused_before_celery_imports_it(models: Path, option: str):
+    done = run(*HEADRACE, option, HEADRACE_MODELS=str(models))
+    assert_is_one_sentence(done, "a worker does not run on Celery's pool ")
+    assert "--pool is prefork" in done.stderr
+
+
+def test_celery_refuses_such_a_pool_in_the_same_sentence(models: Path):
+    # A pool of somebody's own: gevent and eventlet need not be installed for the test.
+    settings = {"CELERY_CUSTOM_WORKER_POOL": "celery.concurrency.base:BasePool", "HEADRACE_MODELS": str(models)}
+    done = run(*CELERY, "--pool", "custom", **settings)
+    assert_is_one_sentence(done, "a worker does not run on Celery's pool 'base'")
+
+
 def test_a_wrong_password_is_reported_in_one_sentence(models: Path):
     with EmbeddedRedis("--requirepass", "sesame") as redis:
         url = redis.url.replace("//", "//:simsalabim@")

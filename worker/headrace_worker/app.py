@@ -29,9 +29,11 @@ from celery.worker.consumer.consumer import Consumer  # noqa: E402
 from headrace.connection.celery import create_celery_app  # noqa: E402
 from headrace_worker.process.dispatch import DirectDispatch, DispatchStep  # noqa: E402
 from headrace_worker.process.health_steps import HealthStep, LoopHealthStep  # noqa: E402
+from headrace_worker.process.pool_kinds import check_pool  # noqa: E402
 from headrace_worker.process.pool_replacement import PoolReplacementStep  # noqa: E402
 from headrace_worker.process.service import WorkerService  # noqa: E402
 from headrace_worker.process.shutdown import Shutdown  # noqa: E402
+from headrace_worker.process.startup import exit_on_error  # noqa: E402
 from headrace_worker.process.supervision import (  # noqa: E402
     ClaimRequest,
     PruneTimers,
@@ -104,6 +106,8 @@ def claim(self: Task[Any, Any], claimed: Claim) -> None:
 @signals.celeryd_init.connect(weak=False)
 def _choose_queues(sender: str, options: dict[str, Any], **_: Any) -> None:
     log_format.worker = str(sender)
+    with exit_on_error():
+        check_pool(options.get("pool"))
     queues = options.get("queues")
     service.choose_queues(app, queues.split(",") if isinstance(queues, str) else queues or None)
 

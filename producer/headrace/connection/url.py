@@ -3,6 +3,7 @@
     redis://[USER:PASSWORD@]HOST[:6379][/DATABASE]
     rediss://...                                     the same over TLS, with options like ssl_ca_certs=FILE
     unix://[USER:PASSWORD@]/path/to.sock[?db=DATABASE]
+    redis+socket://[USER:PASSWORD@]/path/to.sock[?virtual_host=DATABASE]         the same, as Celery writes it
     sentinel://[USER:PASSWORD@]HOST[:26379];sentinel://HOST[:26379]/DATABASE?master_name=NAME
 
 Options after the `?` are redis-py's. In a `sentinel://` URL, user and password are those of Redis; those of the
@@ -26,6 +27,25 @@ from headrace.settings import Settings
 
 _SCHEMES = ("redis", "rediss", "unix", "sentinel")
 _PORT, _SENTINEL_PORT = 6379, 26379
+#: What a line of an environment file may leave around a URL.
+_BLANKS_AND_QUOTES = " \t\r\n'\"\ufeff"
+
+#: Options of redis-py that a URL must not set, as the code depends on them, and the values that change nothing.
+_OWN_OPTIONS: dict[str, frozenset[str]] = {
+    "decode_responses": frozenset(("false", "0", "no", "f", "n", "")),
+    "protocol": frozenset(("2",)),
+    "encoding": frozenset(("utf-8", "utf8")),
+    "encoding_errors": frozenset(("strict",)),
+    **dict.fromkeys(
+        (
+            *("cache", "cache_config", "command_packer", "connection_class", "credential_provider", "driver_info"),
+            *("event_dispatcher", "legacy_responses", "maint_notifications_config", "parser_class", "queue_class"),
+            *("redis_connect_func", "retry", "retry_on_error"),
+        ),
+        frozenset[str](),
+    ),
+}
+_CERTIFICATE_CHECKS = {"required", "optional", "none"}
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,10 +112,55 @@ def parse_address(url: str) -> Address:
     """Return the address in a URL. Raises SettingError, which shows only the scheme and options of the URL."""
     if not isinstance(url, str):
         raise SettingError(f"the Redis URL must be a text, got a {type(url).__name__}")
-    if url.startswith("sentinel:"):
-        return _parse_sentinel_address(url.strip(";").split(";"))
-    _check_url(url)
-    return Address(url=url)
+    cleaned = clean_url(url)
+    if cleaned.startswith("sentinel:"):
+        return _parse_sentinel_address([clean_url(single) for single in cleaned.strip(";").split(";")])
+    _check_url(cleaned)
+    return Address(url=_with_options(cleaned))
+
+
+def clean_url(url: str) -> str:
+    """Return one URL as redis-py reads it.
+
+    Blanks and quotes around it are removed, the scheme is in small letters, brackets in a password are quoted, and
+    Celery's form of a socket is redis-py's.
+    """
+    scheme, separator, rest = url.strip(_BLANKS_AND_QUOTES).partition("://")
+    scheme = scheme.lower()
+    end = next((index for index, letter in enumerate(rest) if letter in "/?#"), len(rest))
+    login, at_sign, host = rest[:end].rpartition("@")
+    login = login.replace("[", "%5B").replace("]", "%5D")
+    rest = login + at_sign + host + rest[end:]
+    if scheme == "redis+socket":
+        path, question_mark, options = rest.partition("?")
+        scheme, rest = "unix", path + question_mark + options.replace("virtual_host=", "db=")
+    return scheme + separator + rest
+
+
+def _with_options(url: str) -> str:
+    """Return the URL with its options as redis-py takes them. Raises SettingError for unusable ones."""
+    location, _, query = url.partition("?")
+    options = _parse_options(query, tls=url.startswith("rediss:"))
+    return f"{location}?{urlencode(options)}" if options else location
+
+
+def _parse_options(query: str, *, tls: bool) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name, harmless in _OWN_OPTIONS.items():
+        value = options.pop(name, None)
+        if value is not None and value.lower() not in harmless:
+            raise SettingError(f"the Redis URL sets {name}, which Headrace sets itself; remove it")
+    if not tls and (names := sorted(name for name in options if name.startswith("ssl_"))):
+        raise SettingError(f"the Redis URL has {names[0]} without TLS; write rediss://, or remove the option")
+    if "ssl_cert_reqs" in options:
+        value = options["ssl_cert_reqs"].lower().removeprefix("cert_")
+        if value not in _CERTIFICATE_CHECKS:
+            raise SettingError(
+                "ssl_cert_reqs in the Redis URL is CERT_REQUIRED, CERT_OPTIONAL or CERT_NONE, as Celery writes "
+                "it, or required, optional or none"
+            )
+        options["ssl_cert_reqs"] = value
+    return options
 
 
 def describe_server(settings: Settings) -> str:
@@ -124,6 +189,8 @@ def _parse_sentinel_address(urls: list[str]) -> Address:
         _check_url(url)
     first, last = urlsplit(urls[0]), urlsplit(urls[-1])
     options = dict(parse_qsl(last.query))
+    has_tls = any(option.startswith("ssl_") for option in options)
+    options = _parse_options(last.query, tls=has_tls)
     name = options.pop("master_name", "")
     if not name:
         raise SettingError(
@@ -135,7 +202,6 @@ def _parse_sentinel_address(urls: list[str]) -> Address:
         for option in ("username", "password")
         if f"sentinel_{option}" in options
     }
-    has_tls = any(option.startswith("ssl_") for option in options)
     return Address(
         url=first._replace(
             scheme="rediss" if has_tls else "redis", path=last.path, query=urlencode(options)
@@ -158,7 +224,8 @@ def _check_url(url: str) -> None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise SettingError(
-            "the Redis URL has no usable host and port; in a password, write / as %2F, # as %23, @ as %40"
+            "the Redis URL has no usable host and port; in a password, write / as %2F, # as %23, @ as %40, and an "
+            "IPv6 address in brackets"
         ) from None
     if parts.scheme not in _SCHEMES:
         raise SettingError(

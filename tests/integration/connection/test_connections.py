@@ -6,9 +6,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import redis
+from celery import Celery
+from kombu import pools
 from kombu.exceptions import OperationalError
 
 from headrace import Client, Settings
@@ -63,6 +66,30 @@ def test_a_unix_socket(models: Path, tmp_path: Path) -> None:
         everything_works(Settings(redis_url=f"unix://{path}"), models, tmp_path, client)
 
 
+def test_one_url_of_a_socket_suits_headrace_and_a_plain_celery_app(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    command = [find_server("path"), "--port", "0", "--unixsocket", path, "--save", "", "--dir", tmp_path]
+    url = f"redis+socket://{path}?virtual_host=1"
+    with running_server(command, tmp_path, "redis", redis.Redis(unix_socket_path=str(path))):
+        assert_suits_both(url)
+
+
+def assert_suits_both(url: str) -> None:
+    """Send a job with a plain Celery app, and cancel it with a client that has the same URL."""
+    with Celery(broker=url, backend=url) as app:
+        app.backend.client.ping()
+        job = app.send_task("headrace.predict", args=["other", [[1]]], queue="predict.other")
+        app.backend.client.connection_pool.disconnect()
+    pools.reset()
+    with Client(url, check=False) as client:
+        own = client.submit("other", [1])
+        assert client.job(job.id).cancel()
+        assert own.status() == "queued"
+    with create_celery_app(Settings(redis_url=url)) as own_app:
+        assert own_app.AsyncResult(job.id).state == "REVOKED"
+        own_app.backend.client.connection_pool.disconnect()
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a private certificate authority, `ca.pem`, and a certificate of it, `server.pem`."""
@@ -106,6 +133,28 @@ def test_tls_with_a_private_authority(tls: tuple[str, Path], models: Path, tmp_p
         port = server.connection_pool.connection_kwargs["port"]
     with redis.Redis(port=port, socket_timeout=1, retry=None) as plain, pytest.raises(redis.RedisError):
         plain.ping()
+
+
+@pytest.mark.parametrize("check", ["CERT_REQUIRED", "CERT_NONE"])
+def test_one_url_over_tls_suits_headrace_and_a_plain_celery_app(tls: tuple[str, Path], check: str) -> None:
+    assert_suits_both(f"{tls[0]}&ssl_cert_reqs={check}")
+
+
+def test_a_password_may_hold_any_letter(tmp_path: Path) -> None:
+    password = "a[b]c%40 d;é"
+    server_command = [find_server("path"), "--save", "", "--dir", tmp_path, "--bind", "127.0.0.1"]
+    port = free_port()
+    admin = redis.Redis(port=port, password=password)
+    with running_server(
+        [*server_command, "--port", str(port), "--requirepass", password], tmp_path, "redis", admin
+    ):
+        for written in (quote(password, safe=""), "a[b]c%2540 d;é"):
+            url = f"redis://:{written}@127.0.0.1:{port}/0"
+            with Client(url, check=False) as client:
+                assert client.submit("churn", [1]).status() == "queued"
+            with create_celery_app(Settings(redis_url=url)) as app:
+                app.backend.client.ping()
+                app.backend.client.connection_pool.disconnect()
 
 
 @pytest.mark.parametrize("transport", ["kombu", "headrace"])

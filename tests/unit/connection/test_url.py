@@ -28,6 +28,31 @@ SENTINELS = f"sentinel://me:{SECRET}@a:1;sentinel://b;sentinel://[::1]:3/4?maste
         ("rediss://me:x@h:1", "h:1", "rediss://me:x@h:1/0"),
         ("unix:///a/b.sock?db=2", "/a/b.sock", "redis+socket:///a/b.sock?virtual_host=2"),
         ("unix://me:x@/a.sock", "/a.sock", "redis+socket://me:x@/a.sock?virtual_host=0"),
+        ("redis+socket:///a.sock?virtual_host=3", "/a.sock", "redis+socket:///a.sock?virtual_host=3"),
+        ("redis+socket://me:x@/a.sock", "/a.sock", "redis+socket://me:x@/a.sock?virtual_host=0"),
+        ("redis://h", "h:6379", "redis://h:6379/0"),
+        ("redis://h/", "h:6379", "redis://h:6379/0"),
+        ("redis:///2", "localhost:6379", "redis://localhost:6379/2"),
+        ("REDIS://H:1/3", "h:1", "redis://h:1/3"),
+        ("RedisS://h", "h:6379", "rediss://h:6379/0"),
+        (" redis://h:1/3\n", "h:1", "redis://h:1/3"),
+        ("'redis://h:1/3'", "h:1", "redis://h:1/3"),
+        ('"redis://h:1/3" ', "h:1", "redis://h:1/3"),
+        ("\ufeffredis://h:1/3", "h:1", "redis://h:1/3"),
+        ("redis://:a[b]c@h", "h:6379", "redis://:a%5Bb%5Dc@h:6379/0"),
+        ("redis://:[@[::1]:1/0", "::1:1", "redis://:%5B@[::1]:1/0"),
+        ("redis://:p@ss@h", "h:6379", "redis://:p%40ss@h:6379/0"),
+        ("redis://:a;b@h", "h:6379", "redis://:a%3Bb@h:6379/0"),
+        ("redis://:%20x%25@h", "h:6379", "redis://:%20x%25@h:6379/0"),
+        ("redis://me@h", "h:6379", "redis://me:@h:6379/0"),
+        ("redis://h?health_check_interval=5&socket_keepalive=true&client_name=x", "h:6379", "redis://h:6379/0"),
+        ("redis://h/1?decode_responses=False&protocol=2&encoding=utf-8", "h:6379", "redis://h:6379/1"),
+        ("rediss://h?ssl_cert_reqs=CERT_NONE&ssl_check_hostname=false", "h:6379", "rediss://h:6379/0"),
+        (
+            "sentinel://a ; sentinel://b/1?master_name=jobs",
+            "jobs (by Sentinel: a:26379, b:26379)",
+            "sentinel://a:26379/1;sentinel://b:26379/1",
+        ),
         (
             SENTINELS,
             "jobs (by Sentinel: a:1, b:26379, ::1:3)",
@@ -60,6 +85,19 @@ def test_certificates_are_checked_unless_an_option_turns_it_off() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("value", "check"),
+    [
+        *(("CERT_REQUIRED", "required"), ("CERT_OPTIONAL", "optional"), ("CERT_NONE", "none")),
+        *(("required", "required"), ("optional", "optional"), ("none", "none"), ("None", "none")),
+    ],
+)
+def test_the_check_of_certificates_is_written_as_celery_or_as_redis_py_does(value: str, check: str) -> None:
+    for url in (f"rediss://h/0?ssl_cert_reqs={value}", f"{SENTINELS}&ssl_cert_reqs={value}"):
+        assert parse_address(url).tls == {"ssl_cert_reqs": check}
+        connect(Settings(redis_url=url)).close()
+
+
 def test_the_login_of_the_sentinels_is_never_printed() -> None:
     url = f"{SENTINELS.replace(SECRET, 'x')}&sentinel_username=you&sentinel_password={SECRET}"
     assert parse_address(url).sentinel_login == {"username": "you", "password": SECRET}
@@ -82,6 +120,19 @@ def test_the_login_of_the_sentinels_is_never_printed() -> None:
         (f"sentinel://:{SECRET}@a?master_name=x&nonsense=1", "an option redis-py does not take, among nonsense"),
         (f"redis://:{SECRET}@h?socket_timeout=soon", "an option redis-py does not take, among socket_timeout"),
         (f"redis-sentinel://:{SECRET}@a", "must begin with"),
+        (
+            f"redis://:{SECRET}@h?decode_responses=True",
+            "sets decode_responses, which Headrace sets itself; remove it",
+        ),
+        (f"redis://:{SECRET}@h/0?protocol=3", "sets protocol, which Headrace sets itself; remove it"),
+        (f"redis://:{SECRET}@h/0?encoding=utf-16", "sets encoding"),
+        (f"redis://:{SECRET}@h/0?retry=3", "sets retry"),
+        (f"{SENTINELS}&protocol=3", "sets protocol"),
+        (f"redis://:{SECRET}@h/0?ssl_cert_reqs=none", "has ssl_cert_reqs without TLS; write rediss://"),
+        (f"rediss://:{SECRET}@h/0?ssl_cert_reqs=maybe", "is CERT_REQUIRED, CERT_OPTIONAL or CERT_NONE"),
+        (f"redis://:{SECRET}@::1:6379/0", "an IPv6 address in brackets"),
+        (f"redis+socket://:{SECRET}@", "names no socket"),
+        (f"  '{SECRET}'  ", "must begin with"),
     ],
 )
 def test_an_invalid_url_is_refused_without_its_password(url: str, message: str) -> None:

@@ -68,6 +68,11 @@ def test_passwords_are_masked_in_messages_fields_and_tracebacks(style: Any) -> N
         assert secret not in line
 
 
+def test_a_password_is_masked_in_whatever_form_its_url_is_written() -> None:
+    secrets = find_secrets(" 'redis://:a[b]cd@h/0' ", "sentinel://h?master_name=x&sentinel_password=hunter22")
+    assert secrets == {"a[b]cd", "a%5Bb%5Dcd", "hunter22"}
+
+
 def test_the_key_of_a_dsn_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENTRY_DSN", "https://0123456789abcdef@sentry.example/7")
     assert find_secrets() == {"0123456789abcdef"}

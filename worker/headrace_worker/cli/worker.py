@@ -13,6 +13,7 @@ from headrace.connection.connect import connect
 from headrace.connection.errors import is_permanent, translate_error
 from headrace.errors import ModelError
 from headrace.settings import load_settings
+from headrace_worker.process.pool_kinds import check_pool, find_pool
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 
@@ -63,6 +64,7 @@ def worker(  # noqa: PLR0917  # click passes them by name
     celery_options: tuple[str, ...],
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; a second signal stops it at once."""
+    check_pool(find_pool(celery_options))  # Celery would import gevent before it loads this package
     settings = {
         "HEADRACE_SERVE": served,
         "HEADRACE_MODELS": store,

@@ -2,6 +2,7 @@
 
 service             one worker: wires the others together for the Celery app (`headrace_worker.app`)
 startup             the main process's start: choose queues, check settings, load and prove models
+pool_kinds          the kinds of Celery's pool that a worker runs on
 pool_child          a pool process: isolate it, make its claim runner, run claims
 model_follower      the thread that follows the store, replaces the pool and publishes what is served
 monitoring          metrics, health and prediction log of one worker

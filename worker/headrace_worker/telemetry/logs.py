@@ -11,10 +11,12 @@ import os
 import re
 from collections.abc import Iterable
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from headrace.connection.url import clean_url
 
 #: The replacement of a secret.
 MASK = "***"
@@ -105,10 +107,11 @@ def find_secrets(*urls: str) -> set[str]:
     for urls_text in (*urls, os.environ.get("SENTRY_DSN", "")):
         for url in urls_text.split(";"):
             try:
-                parsed = urlsplit(url)
+                parsed = urlsplit(clean_url(url))
             except ValueError:
                 continue
-            for secret in (parsed.password, parsed.username if urls_text.startswith("http") else None):
+            options = [value for name, value in parse_qsl(parsed.query) if name.endswith("password")]
+            for secret in (parsed.password, parsed.username if urls_text.startswith("http") else None, *options):
                 if secret:
-                    secrets |= {secret, unquote(secret)}
+                    secrets |= {secret, unquote(secret), quote(unquote(secret), safe="")}
     return secrets
