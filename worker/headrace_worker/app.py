@@ -108,8 +108,13 @@ def _choose_queues(sender: str, options: dict[str, Any], **_: Any) -> None:
     log_format.worker = str(sender)
     with exit_on_error():
         check_pool(options.get("pool"))
-    queues = options.get("queues")
-    service.choose_queues(app, queues.split(",") if isinstance(queues, str) else queues or None)
+    queues, excluded = (_split(options.get(name)) for name in ("queues", "exclude_queues"))
+    service.choose_queues(app, queues or None, excluded)
+
+
+def _split(queues: str | list[str] | None) -> list[str]:
+    """Return the queues of an option of Celery's, which are a list or a text with commas."""
+    return queues.split(",") if isinstance(queues, str) else queues or []
 
 
 @signals.worker_init.connect(weak=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import redis
@@ -38,7 +39,8 @@ class ModelFollower:
     """Loads what the aliases and the store name, replaces the pool, and publishes what the worker serves.
 
     A thread, because loading takes seconds and Celery's event loop must go on. `threads` is the number of threads
-    that libraries may use. With `adds_queues`, the worker consumes from the queues of models added to the store.
+    that libraries may use. `queues` are those of a worker of the whole store at its start, excluded ones too: it
+    begins to consume from the queue of each model that is added later, once. None if the queues are fixed.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class ModelFollower:
         pool_replacement: PoolReplacement,
         *,
         threads: int,
-        adds_queues: bool,
+        queues: Iterable[str] | None,
         loop: LoopHealth,
     ) -> None:
         self._registry, self.model_sync = registry, model_sync
         self._canary_judge, self._pool_replacement = canary_judge, pool_replacement
-        self._threads, self._adds_queues = threads, adds_queues
+        self._threads = threads
+        #: The queues that are not added: a person may have taken them out (`celery control cancel_consumer`).
+        self._offered_queues = None if queues is None else set(queues)
         self._hostname = ""
         #: The models and versions that were in memory when the pool was forked.
         self._forked_with: frozenset[tuple[str, str]] = frozenset()
@@ -86,8 +90,8 @@ class ModelFollower:
         try:
             self.model_sync.sync()
             self._replace_pool_if_changed()
-            if self._adds_queues:
-                self._add_queues(consumer)
+            if self._offered_queues is not None:
+                self._add_queues(consumer, self._offered_queues)
         except (HeadraceError, OSError) as error:
             log.warning("cannot read the model store; the next attempt is in %g s: %s", SYNC_SECONDS, error)
         finally:
@@ -104,9 +108,10 @@ class ModelFollower:
         self._pool_replacement.begin()
         self._pool_replacement.wait(_REPLACEMENT_TIMEOUT)
 
-    def _add_queues(self, consumer: Consumer) -> None:
+    def _add_queues(self, consumer: Consumer, offered_queues: set[str]) -> None:
         for queue in map(queue_name, self._registry.models()):
-            if queue not in consumer.app.amqp.queues.consume_from:
+            if queue not in offered_queues:
+                offered_queues.add(queue)
                 consumer.call_soon(consumer.add_task_queue, queue)
 
     def _report(self) -> None:

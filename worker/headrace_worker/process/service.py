@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import redis
 
 from headrace.client import Client
 from headrace.errors import HeadraceError
-from headrace.wire.keys import Keys, model_name
+from headrace.wire.keys import Keys, model_name, queue_name
 from headrace_worker.doctor import RedisCheck
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.sync import ModelSync
@@ -64,8 +64,8 @@ class WorkerService:
         self._lease_keeper: LeaseKeeper | None = None
         self._stopping = threading.Lock()
 
-    def _make_follower(self, models: list[str] | None) -> ModelFollower:
-        """Make the follower for the models to serve; None is the whole store."""
+    def _make_follower(self, models: list[str] | None, queues: Iterable[str] | None = None) -> ModelFollower:
+        """Make the follower for the models to serve, None for the whole store; `queues` as for ModelFollower."""
         settings = self._settings
         return ModelFollower(
             self.registry,
@@ -81,16 +81,21 @@ class WorkerService:
             ),
             self.pool_replacement,
             threads=settings.threads,
-            adds_queues=models is None,
+            queues=queues,
             loop=self.monitoring.health.watch_loop("models", late_after=LATE_SECONDS),
         )
 
-    def choose_queues(self, app: Celery[Any], queues: Sequence[str] | None) -> None:
-        """Set the queues from which Celery consumes. `queues` are those of its option `-Q`, None without it."""
+    def choose_queues(self, app: Celery[Any], queues: Sequence[str] | None, excluded: Sequence[str]) -> None:
+        """Set the queues from which Celery consumes, before it removes the excluded ones (its option `-X`).
+
+        `queues` are those of its option `-Q`, None without it.
+        """
         models = select_models(self._settings, queues)
-        self._model_follower = self._make_follower(models)
         with exit_on_error():
-            set_queues(app, self.registry.store.models() if models is None else models)
+            chosen = self.registry.store.models() if models is None else models
+        set_queues(app, chosen)
+        initial_queues = {*map(queue_name, chosen), *excluded} if models is None else None
+        self._model_follower = self._make_follower(models, initial_queues)
 
     def load_models(self) -> None:
         """Check Redis, and load and prove the models before the pool forks. Exit if none can be served."""
