@@ -20,7 +20,7 @@ from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Cancelled, Outcome, Prediction, Success, decode_outcome
 from headrace.wire.parsing import MalformedMessage
 from headrace_worker.execution.publish import publish_outcomes
-from headrace_worker.execution.settle import ClaimDecisions
+from headrace_worker.execution.settle import ClaimDecisions, OutcomeDecider
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.leases import Leases
@@ -110,6 +110,20 @@ def test_a_malformed_message_becomes_a_dead_letter_and_a_job_that_is_not_due_is_
     [(queued_message, due_ms)] = server.zrange(KEYS.delayed("predict.churn"), 0, -1, withscores=True)
     assert queued_message == message("a")
     assert due_ms / 1000 == pytest.approx(time.time() + 60, abs=5)
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_the_record_of_a_job_that_is_not_due_lives_for_its_delay_and_its_time_to_live(
+    server: redis.Redis, has_record: bool
+):
+    leases, claim = claim_jobs(server, "a")
+    if has_record:  # a foreign client's job has none
+        server.set(KEYS.job("a"), b"record", ex=10)
+    decider = OutcomeDecider(queue="predict.churn", owner="me", worker="w", now_ms=0, chance=lambda: 0.5)
+    decider.add_not_due([("a", 3_600_000, b"1" + message("a"))])
+    assert publish_outcomes(leases, claim.lease, decider.decisions, now=NOW, ttl=100, record_ttl=60) == []
+    assert server.zcard(KEYS.delayed("predict.churn")) == 1
+    assert (3650 < server.ttl(KEYS.job("a")) <= 3660) == has_record
 
 
 # --- Redis is unreachable -----------------------------------------------------------------------------------
