@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from headrace.settings import Settings
     from headrace.wire.outcome import Prediction
+    from headrace.wire.routing import route_job
 
 
 # The module of each public name. It is imported when the name is first used, so `import headrace` takes only a few
@@ -82,6 +83,7 @@ _MODULES = {
         ],
         "errors",
     ),
+    "route_job": "wire.routing",
 }
 
 __all__ = [
@@ -106,6 +108,7 @@ __all__ = [
     "Settings",
     "UnknownLetter",
     "UnknownModel",
+    "route_job",
 ]
 
 

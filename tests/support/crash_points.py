@@ -3,7 +3,7 @@
 A worker started with `--include tests.support.crash_points` is killed once. It needs the repository in its
 PYTHONPATH, and these variables:
 
-    CRASH_AT        the step, one of STEPS
+    CRASH_AT        the step, one of STEPS or FOLLOW_UP_STEPS
     CRASH_PROCESS   the process to kill: `self`, which takes the step; `main`, the main process; or `all` processes
     CRASH_FILE      a file that is created before the kill, so that it happens once
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace_worker.execution import predict, runner
+from headrace_worker.execution.follow_up_sender import FollowUpSender
 from headrace_worker.transport.channel import ClaimingChannel
 from headrace_worker.transport.lease_keeper import LeaseKeeper
 from headrace_worker.transport.leases import Leases
@@ -32,6 +33,12 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "publishing": (Leases, "publish", True),
     "published": (Leases, "publish", False),
     "acknowledging": (LeaseKeeper, "acknowledge", True),
+}
+#: The steps after the outcomes of jobs that are followed by tasks: what follows the first was sent; the result of
+#: the first was added to its chord.
+FOLLOW_UP_STEPS: dict[str, tuple[Any, str, bool]] = {
+    "sent": (FollowUpSender, "_send", False),
+    "added": (FollowUpSender, "_add_to_chord", False),
 }
 
 
@@ -63,5 +70,5 @@ def _with_kill(call: Callable[..., Any], before: bool) -> Callable[..., Any]:
 
 
 if step := os.environ.get("CRASH_AT"):
-    _owner, _name, _before = STEPS[step]
+    _owner, _name, _before = (STEPS | FOLLOW_UP_STEPS)[step]
     setattr(_owner, _name, _with_kill(getattr(_owner, _name), _before))

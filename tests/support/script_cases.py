@@ -28,12 +28,13 @@ from headrace.wire.dead_letter import attach_message
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode_instances
 from headrace.wire.outcome import Cancelled
+from headrace_worker.execution.follow_ups import FollowUps
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
-from headrace_worker.transport import claim_script, lease_scripts
+from headrace_worker.transport import claim_script, follow_up_scripts, lease_scripts
 from headrace_worker.transport.claims import ClaimLimits, Lease
 from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
-from headrace_worker.transport.publish_script import publish_command
+from headrace_worker.transport.publish_script import StoredFollowUps, publish_command
 from tests.support.answering_worker import CHURN
 from tests.support.lease_operations import LEASE_MS, NOW, QUEUE, failure, malformed, success
 from tests.support.stored_dead_letters import make_letter, make_message, store_letter
@@ -126,6 +127,8 @@ def _prepare_publish_claim(db: redis.Redis) -> Command:
         dead_letters=[letter, malformed(b"\xff")],
         delayed=[(1000, b"c")],
         record_seconds={"c": 100},
+        follow_ups=[StoredFollowUps(job="a", encoded=b"follow-ups")],
+        hold_ms=1000,
         limits=LIMITS,
     )
 
@@ -256,6 +259,43 @@ def _prepare_move_due(db: redis.Redis) -> Command:
     return lease_scripts.move_due_command(KEYS, QUEUE, limit=10)
 
 
+#: What follows a job: a key to delete, a value, a failure, a task that is run after all, and a message.
+_FOLLOW_UPS = FollowUps(
+    job="a",
+    planned_ms=1,
+    deleted=["deleted"],
+    values=[("value", "1", 60)],
+    failures=[("failed", "{}")],
+    revived=["revived"],
+    messages=[("celery", "message")],
+)
+
+
+def _after_follow_ups(command: Command) -> Callable[[redis.Redis], Command]:
+    def prepare(db: redis.Redis) -> Command:
+        db.zadd(KEYS.follow_ups, {_FOLLOW_UPS.encode(): 1, "other": 10**15})
+        db.lpush("celery", "older")
+        return command
+
+    return prepare
+
+
+def _prepare_chord_part(db: redis.Redis) -> Command:
+    db.zadd("parts", {"first": 0})
+    db.sadd("done", "first:0")
+    db.mset({"total": 0, "size": 2, "group": "x"})
+    keys = ["parts", "total", "size", "done", "group", "claim"]
+    return follow_up_scripts._CHORD_PART(keys, ["second", "value", 1, 1, 60, 60, 60, "token"])
+
+
+def _after_chord_claim(command: Command) -> Callable[[redis.Redis], Command]:
+    def prepare(db: redis.Redis) -> Command:
+        db.mset({"claim": "token", "size": 2})
+        return command
+
+    return prepare
+
+
 _SOURCES = len(KEYS.sources(QUEUE))
 _FOREIGN = len(KEYS.foreign_lists(QUEUE))
 
@@ -272,7 +312,29 @@ CASES: dict[str, Case] = {
     "publish_outcomes": Case(_prepare_publish_outcomes, ("any",) * 4),
     "publish_claim": Case(
         _prepare_publish_claim,
-        ("zset", "any", "any", "any", "any", "any", "zset", "zset", "zset", *_LETTERS, "any"),
+        ("zset", "any", "any", "any", "any", "any", "zset", "zset", "zset", *_LETTERS, "zset", "any"),
+    ),
+    "take_follow_ups": Case(_after_follow_ups(follow_up_scripts.take_command(KEYS, hold_ms=1000)), ("zset",)),
+    "send_follow_ups": Case(
+        _after_follow_ups(follow_up_scripts.send_command(KEYS, _FOLLOW_UPS.encode(), _FOLLOW_UPS, ttl=60)),
+        ("zset", "any", "any", "any", "any", "any", "list"),
+    ),
+    "postpone_follow_ups": Case(
+        _after_follow_ups(follow_up_scripts.postpone_command(KEYS, _FOLLOW_UPS.encode(), delay_ms=1000)),
+        ("zset",),
+    ),
+    "fail_task": Case(
+        _after_follow_ups(follow_up_scripts.fail_command(KEYS, "task", "{}", ttl=60)), ("any", "any")
+    ),
+    "chord_part": Case(_prepare_chord_part, ("zset", "string", "string", "set", "any", "string")),
+    "chord_extend": Case(
+        _after_chord_claim(follow_up_scripts._CHORD_EXTEND(["claim", "size"], ["token", 60])), ("string", "any")
+    ),
+    "chord_cleanup": Case(
+        _after_chord_claim(
+            follow_up_scripts._CHORD_CLEANUP(["claim", "parts", "total", "size", "done"], ["token", 60])
+        ),
+        ("string", "any", "any", "any", "any"),
     ),
     "store_dead_letter": Case(_prepare_store, (*_LETTERS, "zset")),
     "trim_dead_letters": Case(_prepare_trim, (*_LETTERS, "zset", "zset")),

@@ -26,6 +26,9 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     #: Seconds after its signing for which a signed job is accepted; at most `result_ttl`, which 0 stands for: a
     #: copy of a job is refused once the job's outcome is forgotten.
     max_signature_age: Annotated[int, msgspec.Meta(ge=0)] = 0
+    #: Queues to which workers send what follows jobs in a Celery canvas: names or patterns with `*`, separated by
+    #: commas; "" is none.
+    callback_queues: str = "*"
     #: Models to serve, by name, separated by commas; "" is all models of the store, also those added later.
     serve: str = ""
     #: Maximum number of versions in the memory of a pool process that jobs name and no alias serves; the least

@@ -10,6 +10,7 @@ from headrace.connection.sentinel import SentinelOptions
 from headrace.connection.url import explain_bad_options, parse_address
 from headrace.settings import Settings
 from headrace.wire.keys import PRIORITY_STEPS
+from headrace.wire.routing import route_job
 
 
 def create_celery_app(settings: Settings) -> Celery:
@@ -27,6 +28,7 @@ def create_celery_app(settings: Settings) -> Celery:
         accept_content=["json"],
         result_accept_content=["json"],
         result_expires=settings.result_ttl,
+        task_routes=(route_job,),
         broker_connection_retry_on_startup=True,
         broker_use_ssl=tls,
         redis_backend_use_ssl=tls,

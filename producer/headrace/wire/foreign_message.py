@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import InvalidInput
+from headrace.wire.canvas import Canvas, CanvasHeaders, Embedded, decode_canvas
 from headrace.wire.keys import TASK
 from headrace.wire.limits import JobLimits
 
@@ -60,6 +61,22 @@ class ForeignTask(msgspec.Struct, frozen=True):
     eta: Any
     expires: Any
     timelimit: Any
+    #: What follows the task, and the headers that name other tasks: not checked.
+    embedded: Any = None
+    canvas_headers: dict[str, Any] = {}
+
+    def decode_canvas(self, *, signed: bool) -> Canvas | None:
+        """Return the canvas of the task; None if it has none. Raises InvalidInput for values of other types."""
+        if not isinstance(self.embedded, dict):
+            return None
+        try:
+            headers = msgspec.convert(self.canvas_headers, CanvasHeaders)
+            embedded = msgspec.convert(self.embedded, Embedded)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"the headers of the message that name other tasks are invalid: {error}") from None
+        if not any((headers.parent_id, headers.group, *msgspec.structs.astuple(embedded))):
+            return None
+        return decode_canvas(headers, embedded, signed=signed)
 
 
 class ForeignMessage(msgspec.Struct, frozen=True):
@@ -115,6 +132,8 @@ class ForeignMessage(msgspec.Struct, frozen=True):
             headers.get("eta"),
             headers.get("expires"),
             headers.get("timelimit"),
+            content[2] if len(content) == 3 else None,
+            headers,
         )
 
     def _decode_protocol_1(self, content: dict[str, Any]) -> ForeignTask:
@@ -130,6 +149,8 @@ class ForeignMessage(msgspec.Struct, frozen=True):
             _named(content.get("kwargs")),
             *moments,
             content.get("timelimit"),
+            content,
+            {**content, "group": content.get("taskset")},
         )
 
     def decode_body(self, limits: JobLimits) -> bytes:

@@ -228,6 +228,14 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:leases"
 
     @property
+    def follow_ups(self) -> str:
+        """The key of what follows outcomes and is not sent yet, a sorted set: JSON by unix milliseconds.
+
+        From that moment, by the server's clock, any worker may send it.
+        """
+        return f"{self.prefix}headrace:follow-ups"
+
+    @property
     def prediction_log(self) -> str:
         """The key of the prediction log, a stream with a record (JSON) an entry, if a setting asks for it."""
         return f"{self.prefix}headrace:predictions"

@@ -115,8 +115,22 @@ def outcome_status(outcome: Outcome) -> Status:
     return _STATUS[type(outcome)]
 
 
+class OutcomeLinks(msgspec.Struct, frozen=True, kw_only=True):
+    """The tasks that a job is connected with, as Celery stores them with a result."""
+
+    #: The tasks that the job started: for each its id, its parent and the results of a group, as nested lists.
+    children: list[Any] = []
+    parent_id: str | None = None
+    group_id: str | None = None
+
+
 def encode_outcome(
-    outcome: Outcome, now: datetime, *, execution: msgspec.Raw | None = None, worker: str | None = None
+    outcome: Outcome,
+    now: datetime,
+    *,
+    execution: msgspec.Raw | None = None,
+    worker: str | None = None,
+    links: OutcomeLinks | None = None,
 ) -> bytes:
     """Return an outcome in the form in which Celery stores a result.
 
@@ -144,6 +158,10 @@ def encode_outcome(
             meta["result"] = _exception("TaskRevokedError", "celery.exceptions", message)
     if execution is not None:
         meta["execution"], meta["worker"] = execution, worker
+    if links is not None:
+        meta["children"] = links.children
+        meta |= {"parent_id": links.parent_id} if links.parent_id else {}
+        meta |= {"group_id": links.group_id} if links.group_id else {}
     return msgspec.json.encode(meta)
 
 

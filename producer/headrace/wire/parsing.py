@@ -21,16 +21,21 @@ import msgspec
 
 from headrace.errors import InvalidInput, NotTrusted
 from headrace.wire import foreign_message
+from headrace.wire.canvas import MAX_SIGNATURE_BYTES, Canvas, Embedded, MessageWithCanvas, decode_canvas
 from headrace.wire.foreign_message import MAX_ID, ForeignMessage, MalformedMessage
 from headrace.wire.keys import TASK, split_version
 from headrace.wire.limits import COUNTED_FROM, JobLimits
 from headrace.wire.message import TRACE_HEADERS, Job, TaskOptions
 from headrace.wire.signing import SIGNATURE_HEADER, SignedContent, Trust
 
-__all__ = ["MalformedMessage", "ParsedMessage", "build_job", "parse"]
+__all__ = ["MalformedMessage", "ParsedMessage", "build_job", "parse", "parse_canvas"]
 
 _NO_OPTIONS = TaskOptions()
 _DEFAULT_LIMITS = JobLimits()
+#: The arguments that may be named.
+_NAMED = frozenset({"model", "instances"})
+#: The fields of the result of a job, as Celery passes it on.
+_RESULT_FIELDS = frozenset({"model", "version", "predictions"})
 
 
 class ParsedMessage(msgspec.Struct, frozen=True):
@@ -52,6 +57,8 @@ class ParsedMessage(msgspec.Struct, frozen=True):
     ignore_result: bool = False
     #: True if only the slow way could read the message.
     is_foreign: bool = False
+    #: What the job is connected with in a Celery canvas; None for most jobs.
+    canvas: Canvas | None = None
 
     def to_job(self) -> Job:
         """Return the job. Raises InvalidInput for invalid arguments, NotTrusted for a job that is not trusted."""
@@ -89,6 +96,8 @@ class _Headers(msgspec.Struct):
     sentry_trace: Any = msgspec.field(default=None, name="sentry-trace")
     baggage: Any = None
     signature: Any = msgspec.field(default=None, name=SIGNATURE_HEADER)
+    parent_id: Any = None
+    group: Any = None
 
     @property
     def trace(self) -> dict[str, str] | None:
@@ -103,7 +112,9 @@ class _Message(msgspec.Struct):
 
 _CLIENT_ID = re.compile("[0-9a-f]{32}")
 _MESSAGE = msgspec.json.Decoder(_Message)
-_BODY = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], Any])
+_CANVAS_HEADERS = msgspec.json.Decoder(MessageWithCanvas)
+_BODY = msgspec.json.Decoder(tuple[list[Any], dict[str, Any], Embedded | None])
+_BODY_UNREAD = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw])
 
 
 @lru_cache(maxsize=1024)
@@ -143,21 +154,25 @@ def parse(
             return _parse_foreign(message, trust, limits, queue, now)
         properties = raw.properties
         reply_to = properties.reply_to
-        if trust is not None:
-            content = SignedContent(
-                job=job,
-                queue=queue,
-                reply_to=reply_to or "",
-                eta=headers.eta,
-                expires=headers.expires,
-                body=raw.body.encode(),
-            )
-            if problem := trust.find_problem(content, headers.signature, now):
-                return _refused(job, NotTrusted(problem), reply_to)
+        if trust is not None and (
+            problem := trust.find_problem(_signed_content(raw, queue), headers.signature, now)
+        ):
+            return _refused(job, NotTrusted(problem), reply_to)
         body = base64.b64decode(raw.body) if properties.body_encoding == "base64" else raw.body
         if is_large:
             limits.check_body(body if isinstance(body, bytes) else body.encode())
-        args, kwargs, _ = _BODY.decode(body)
+        args, kwargs, embedded = _BODY.decode(body)
+        canvas = None
+        if embedded is not None and (
+            embedded.callbacks
+            or embedded.errbacks
+            or embedded.chain
+            or embedded.chord
+            or headers.parent_id
+            or headers.group
+        ):
+            signed = trust is not None and headers.signature is not None
+            canvas = decode_canvas(_CANVAS_HEADERS.decode(message).headers, embedded, signed=signed)
     except InvalidInput as error:
         return _refused(job, error, reply_to)
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -168,20 +183,66 @@ def parse(
     # Few messages have a trace, so the property is read only for those.
     trace = headers.trace if headers.traceparent is not None or headers.sentry_trace is not None else None
     priority = properties.priority or 0
-    if headers.ignore_result:
+    if headers.ignore_result or canvas is not None:
         return ParsedMessage(
-            job, args, kwargs, headers.eta, headers.expires, priority, reply_to, trace, ignore_result=True
+            job,
+            args,
+            kwargs,
+            headers.eta,
+            headers.expires,
+            priority,
+            reply_to,
+            trace,
+            ignore_result=bool(headers.ignore_result),
+            canvas=canvas,
         )
     return ParsedMessage(job, args, kwargs, headers.eta, headers.expires, priority, reply_to, trace)
 
 
-def _refused(job: str | None, refusal: InvalidInput, reply_to: Any = None) -> ParsedMessage:
+def parse_canvas(
+    message: bytes, trust: Trust | None, limits: JobLimits, *, queue: str, now: float
+) -> Canvas | None:
+    """Return the canvas of a message that is not opened any more: its instances are passed over, not decoded.
+
+    The parameters are those of `parse`. Return None for a job without a canvas, and where `parse` would refuse it.
+    """
+    try:
+        limits.check_message(message)
+        raw = _MESSAGE.decode(message)
+        body = base64.b64decode(raw.body) if raw.properties.body_encoding == "base64" else raw.body.encode()
+        *_, embedded = _BODY_UNREAD.decode(body)
+        if len(bytes(embedded)) > 2 * MAX_SIGNATURE_BYTES:
+            return None
+        if trust is not None and trust.find_problem(_signed_content(raw, queue), raw.headers.signature, now):
+            return None
+        signed = trust is not None and raw.headers.signature is not None
+        headers = _CANVAS_HEADERS.decode(message).headers
+        return decode_canvas(headers, msgspec.json.decode(embedded, type=Embedded), signed=signed)
+    except (InvalidInput, msgspec.DecodeError, ValueError, RecursionError):
+        return None
+
+
+def _signed_content(raw: _Message, queue: str) -> SignedContent:
+    headers = raw.headers
+    return SignedContent(
+        job=str(headers.id),
+        queue=queue,
+        reply_to=raw.properties.reply_to or "",
+        eta=headers.eta,
+        expires=headers.expires,
+        body=raw.body.encode(),
+    )
+
+
+def _refused(
+    job: str | None, refusal: InvalidInput, reply_to: Any = None, canvas: Canvas | None = None
+) -> ParsedMessage:
     """Return the message of a job that fails with this error, without arguments."""
     if not job:
         raise MalformedMessage(f"{refusal}. No id of a job can be read from it") from None
     if not isinstance(reply_to, str) or not _is_client_id(reply_to):
         reply_to = None
-    return ParsedMessage(job, [], {}, None, None, 0, reply_to, None, refusal)
+    return ParsedMessage(job, [], {}, None, None, 0, reply_to, None, refusal, canvas=canvas)
 
 
 def _parse_foreign(
@@ -195,7 +256,7 @@ def _parse_foreign(
     headers, reply_to = foreign.headers, foreign.properties.get("reply_to")
     if not isinstance(reply_to, str):
         reply_to = None
-    job = foreign.id
+    job, canvas = foreign.id, None
     try:
         if trust is not None:
             _check_trust(foreign, trust, queue, now)
@@ -203,9 +264,10 @@ def _parse_foreign(
         job = task.id
         if not job:
             raise MalformedMessage(f"not a message of the task {TASK} with an id")
+        canvas = task.decode_canvas(signed=trust is not None and headers.get(SIGNATURE_HEADER) is not None)
         foreign_message.check_task(task)
     except InvalidInput as error:
-        return _refused(job or foreign_message.scan_id(message), error, reply_to)
+        return _refused(job or foreign_message.scan_id(message), error, reply_to, canvas)
     return ParsedMessage(
         job,
         task.args,
@@ -217,6 +279,7 @@ def _parse_foreign(
         _select_trace([headers.get(name) for name in TRACE_HEADERS]),
         ignore_result=headers.get("ignore_result") is True,
         is_foreign=True,
+        canvas=canvas,
     )
 
 
@@ -254,13 +317,10 @@ def build_job(
     `eta` and `expires` are the headers of the message: ISO 8601 texts, or None.
     """
     match args:
-        case [str() as model, list() as instances]:
+        case [str() as model, list() as instances] if not kwargs or kwargs.keys().isdisjoint(_NAMED):
             pass
         case _:
-            raise InvalidInput(
-                "a job's arguments are [model, instances]: a model's name, and a list of instances; "
-                f"got [{_describe_types(args)}]"
-            )
+            model, instances, kwargs = _name_arguments(args, kwargs)
     try:
         options = msgspec.convert(kwargs, TaskOptions) if kwargs else _NO_OPTIONS
     except msgspec.ValidationError as error:
@@ -278,6 +338,37 @@ def build_job(
         eta=_parse_moment(eta),
         trace=trace,
     )
+
+
+def _name_arguments(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return model and instances of a job that names one of them or both, and its other options.
+
+    A later link of a chain, and the body of a chord, have the result of what was before as their only positional
+    argument. With `model=` it is the instances; where `instances=` is named as well, it is not used.
+    """
+    model, instances = kwargs.get("model"), kwargs.get("instances")
+    match args:
+        case [] | [_] if isinstance(model, str) and isinstance(instances, list):
+            pass
+        case [previous] if isinstance(model, str) and "instances" not in kwargs:
+            instances = _read_result(previous)
+        case [str()] if "model" not in kwargs:
+            model = args[0]
+    if not isinstance(model, str) or not isinstance(instances, list) or len(args) > 1:
+        named = "".join(f", {name}={type(kwargs[name]).__name__}" for name in sorted(_NAMED & kwargs.keys()))
+        raise InvalidInput(
+            "a job's arguments are [model, instances]: a model's name, and a list of instances; a later link of a "
+            "chain names its model, model=..., and the result before it is the list of instances; "
+            f"got [{_describe_types(args)}]{named}"
+        )
+    return model, instances, {name: value for name, value in kwargs.items() if name not in _NAMED}
+
+
+def _read_result(previous: Any) -> Any:
+    """Return the instances in the result of the task before: a list, or the predictions of another job."""
+    if isinstance(previous, dict) and previous.keys() == _RESULT_FIELDS:
+        return previous["predictions"]
+    return previous
 
 
 def _describe_types(args: Sequence[Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import chain, chord
 from prometheus_client import CollectorRegistry, generate_latest
 from redis.exceptions import NoPermissionError
 
@@ -86,6 +87,8 @@ def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tm
         ):
             job = app.send_task("headrace.predict", args=[MODEL, [[5, 0, 0]]], queue=f"predict.{MODEL}")
             assert job.get(timeout=20)["predictions"] == [10]
+            jobs = [app.signature("headrace.predict", [MODEL, [[5, 0, 0]]], immutable=True) for _ in range(4)]
+            assert chord(jobs[:2], chain(*jobs[2:])).apply_async().get(timeout=20)["predictions"] == [10]
             app.backend.client.connection_pool.disconnect()
             running = client.submit(MODEL, [1, SLEEP, 0.3], priority=9)
             with redis.Redis(port=port, username="admin", password="admin") as observer:

@@ -15,7 +15,7 @@ import redis
 
 from headrace.catalog import aliases, published, workers
 from headrace.catalog.aliases import Alias
-from headrace.connection.commands import Command, execute
+from headrace.connection.commands import Command, Script, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import PreparedReplay
 from headrace.inspection import job, locate, queues
@@ -24,12 +24,13 @@ from headrace.submit import durability
 from headrace.submit.enqueue import JOBS_PER_CALL
 from headrace.wire.dead_letter import attach_message
 from headrace.wire.outcome import Cancelled
+from headrace_worker.execution.follow_ups import FollowUps
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
-from headrace_worker.transport import claim_script, lease_scripts
+from headrace_worker.transport import claim_script, follow_up_scripts, lease_scripts
 from headrace_worker.transport.claims import ClaimLimits, Lease
 from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
-from headrace_worker.transport.publish_script import publish_command
+from headrace_worker.transport.publish_script import StoredFollowUps, publish_command
 from tests.support.answering_worker import CHURN
 from tests.support.lease_operations import LEASE_MS, NOW, QUEUE, failure, malformed
 from tests.support.script_cases import CASES, KEYS, enqueue, hold, name_of
@@ -90,6 +91,7 @@ def _publish_claim(db: redis.Redis, size: int) -> Command:
         dead_letters=[letter for _, letter in failures.values()],
         delayed=[(1000, b"%d" % number) for number in range(size)],
         record_seconds=dict.fromkeys(names, 60),
+        follow_ups=[StoredFollowUps(job=name, encoded=name.encode()) for name in names],
         limits=DeadLetterLimits(max_count=10),
     )
 
@@ -252,6 +254,65 @@ def _requeue(lease: Lease) -> Command:
     return lease_scripts.requeue_command(KEYS, lease, only_if_expired=False, behind=False, first_message=b"")
 
 
+def _follow_ups(db: redis.Redis, size: int) -> FollowUps:
+    """Follow-ups of each kind, many of them."""
+    names = [str(number) for number in range(size // 4)]
+    db.mset({KEYS.result(f"revived-{name}"): b'{"x":' + b"[" * 1000 for name in names})
+    db.mset({KEYS.result(f"failed-{name}"): b'{"x":' + b"[" * 1000 for name in names})
+    follow_ups = FollowUps(
+        job="a" * size,
+        planned_ms=1,
+        deleted=names,
+        values=[(f"value-{name}", "1", 60) for name in names],
+        failures=[(f"failed-{name}", "{}") for name in names],
+        revived=[f"revived-{name}" for name in names],
+        messages=[(f"list-{name}", "x" * 100) for name in names],
+    )
+    db.zadd(KEYS.follow_ups, {follow_ups.encode(): 1})
+    return follow_ups
+
+
+def _send(db: redis.Redis, size: int) -> Command:
+    follow_ups = _follow_ups(db, size)
+    return follow_up_scripts.send_command(KEYS, follow_ups.encode(), follow_ups, ttl=60)
+
+
+def _take(db: redis.Redis, size: int) -> Command:
+    db.zadd(KEYS.follow_ups, {big(size // 100) + b"%d" % number: 1 for number in range(100)})
+    return follow_up_scripts.take_command(KEYS, hold_ms=1000)
+
+
+def _postpone(db: redis.Redis, size: int) -> Command:
+    db.zadd(KEYS.follow_ups, {big(size): 1})
+    return follow_up_scripts.postpone_command(KEYS, big(size), delay_ms=1000)
+
+
+def _fail_task(db: redis.Redis, size: int) -> Command:
+    db.set(KEYS.result("a"), b'{"x":' + b"[" * size * 100)
+    return follow_up_scripts.fail_command(KEYS, "a", "{}", ttl=60)
+
+
+def _chord(db: redis.Redis, size: int) -> list[str]:
+    db.zadd("parts", {str(number): number for number in range(size)})
+    db.sadd("done", *range(size))
+    db.set("size", size + 1)
+    return ["parts", "total", "size", "done", "group", "claim"]
+
+
+def _chord_part(db: redis.Redis, size: int) -> Command:
+    return follow_up_scripts._CHORD_PART(_chord(db, size), ["a", big(size), 1, 1, 60, 60, 60, "token"])
+
+
+def _chord_end(script: Script) -> Callable[[redis.Redis, int], Command]:
+    def build(db: redis.Redis, size: int) -> Command:
+        parts, *others, claim = _chord(db, size)
+        db.set(claim, "token")
+        return script([claim, parts, *others] if script is follow_up_scripts._CHORD_CLEANUP else [claim, "size"],
+                      ["token", 60])  # fmt: skip
+
+    return build
+
+
 #: By the name of the script: hostile inputs by a name, each a function of a Redis and a size.
 COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
     "enqueue": {
@@ -264,6 +325,13 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
         "deep": _publish_outcomes(b'{"x":' + b"[" * 10_000),
         "wide": _publish_outcomes(b'{"x":[' + b"1," * 5_000 + b'1],"status":"SUCCESS"}'),
     },
+    "send_follow_ups": {"many": _send},
+    "take_follow_ups": {"long": _take},
+    "postpone_follow_ups": {"long": _postpone},
+    "fail_task": {"deep": _fail_task},
+    "chord_part": {"many": _chord_part},
+    "chord_extend": {"many": _chord_end(follow_up_scripts._CHORD_EXTEND)},
+    "chord_cleanup": {"many": _chord_end(follow_up_scripts._CHORD_CLEANUP)},
     "publish_claim": {"many": _publish_claim, "one id": _publish_same_id},
     "store_dead_letter": {"long": _store_letter},
     "trim_dead_letters": {"many": _trim},

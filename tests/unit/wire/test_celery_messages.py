@@ -65,7 +65,22 @@ def both(*changes: Change) -> Change:
 PROTOCOL_1 = json.dumps(
     {"task": "headrace.predict", "id": "b", "args": ["churn", [[2]]], "kwargs": {}, "retries": 0}
 )
+#: The signatures of a task and of a group, as Celery writes them.
+SIGNATURE: dict[str, Any] = {
+    "task": "a",
+    "args": [],
+    "kwargs": {},
+    "options": {},
+    "subtask_type": None,
+    "immutable": False,
+}
+GROUP = {**SIGNATURE, "task": "celery.group", "subtask_type": "group"}
 BODY = b'[["churn", [[1]]], {}, {}]'
+
+
+def embed(signatures: dict[str, Any]) -> Change:
+    return body(json.dumps([["churn", [[1]]], {}, signatures]))
+
 
 #: By row: changes of a message. Each change of a row has the effect that the row states.
 ROWS: dict[str, list[Change]] = {
@@ -75,7 +90,47 @@ ROWS: dict[str, list[Change]] = {
         body('[["churn", [[2]]], {}, {}]'),
     ],
     "protocol 1: an object with `task`, `id`, `args` ...": [both(field("headers", {}), body(PROTOCOL_1))],
+    "`model=`, `instances=` among `kwargs`": [
+        body('[[], {"model": "churn", "instances": [[2]]}, {}]'),
+        body('[["churn"], {"instances": [[2]]}, {}]'),
+        body('[[[[2]]], {"model": "churn"}, {}]'),
+        body('[[{"model": "a", "version": "1", "predictions": [[2]]}], {"model": "churn"}, {}]'),
+        body('[["unused"], {"model": "churn", "instances": [[2]]}, {}]'),
+    ],
+    **{
+        f"`{name}`{option} in `embed`": [
+            embed({name: [SIGNATURE]} if name != "chord" else {name: SIGNATURE}),
+            both(
+                field("headers", {}),
+                body(json.dumps({**json.loads(PROTOCOL_1), "id": "a", name: [SIGNATURE]}))
+                if name != "chord"
+                else body(json.dumps({**json.loads(PROTOCOL_1), "id": "a", name: SIGNATURE})),
+            ),
+        ]
+        for name, option in (
+            ("callbacks", " (`link`)"),
+            ("errbacks", " (`link_error`)"),
+            ("chain", ""),
+            ("chord", ""),
+        )
+    },
+    "signatures of more than 1 MiB, or of `map`, `starmap` and `chunks`": [
+        embed({"callbacks": [{**SIGNATURE, "args": ["x" * 1024 * 1024]}]}),
+        embed({"chain": [{**SIGNATURE, "args": json.loads("[" * 100 + "]" * 100)}]}),
+        embed({"callbacks": ["no signature"]}),
+        embed({"chord": [SIGNATURE]}),
+        *(
+            embed({"callbacks": [{**SIGNATURE, "task": "celery.map", "subtask_type": kind}]})
+            for kind in ("xmap", "xstarmap", "chunks", ["group"])
+        ),
+        embed({"errbacks": [{**GROUP, "kwargs": {"tasks": [{**SIGNATURE, "subtask_type": "xmap"}]}}]}),
+    ],
     "other arguments, or an unknown option": [
+        body('[["churn", [[1]]], {"model": "churn"}, {}]'),
+        body('[["churn", [[1]]], {"instances": [[1]]}, {}]'),
+        body('[[1], {"model": "churn"}, {}]'),
+        body('[[], {"model": "churn", "instances": null}, {}]'),
+        body('[[[[1]], 2], {"model": "churn"}, {}]'),
         body('[["churn"], {}, {}]'),
         body("[null, {}, {}]"),
         body('[["churn", [[1]]], {"verison": "1"}, {}]'),
@@ -123,11 +178,12 @@ ROWS: dict[str, list[Change]] = {
     "`lang`, `origin`, `argsrepr`, `kwargsrepr`, `shadow`": [
         header(name, "other") for name in ("lang", "origin", "argsrepr", "kwargsrepr", "shadow")
     ],
-    "`root_id`, `parent_id`, `replaced_task_nesting`": [
-        header("root_id", "r"),
-        header("parent_id", "p"),
-        header("replaced_task_nesting", 1),
+    "`parent_id`, `group`": [header("parent_id", "p"), header("group", "g")],
+    "`root_id`, `group_index`": [
+        both(header("group", "g"), header("root_id", "r")),
+        both(header("group", "g"), header("group_index", 1)),
     ],
+    "`replaced_task_nesting`": [header("replaced_task_nesting", 1)],
     "`stamped_headers`, `stamps`, headers of your own": [
         header("stamped_headers", ["tenant"]),
         header("stamps", {"tenant": ["a"]}),
@@ -171,8 +227,6 @@ REFUSED = [
         for name in ("application/x-bz2", "application/x-lzma", "application/zstd", "br")
     ),
 ]
-#: Parts of a workflow, which docs/reference/celery-messages.md does not list with the others.
-WORKFLOW = {"group", "group_index"}
 
 
 def documented() -> dict[str, str]:
@@ -212,7 +266,7 @@ def changed(original: dict[str, Any], change: Change) -> dict[str, Any]:
 
 def effect(parts: dict[str, Any]) -> Any:
     parsed, job = read(parts)
-    return job, parsed.reply_to, parsed.ignore_result
+    return job, parsed.reply_to, parsed.ignore_result, parsed.canvas
 
 
 def test_the_page_has_a_row_for_each_test_and_a_test_for_each_row():
@@ -245,7 +299,7 @@ def test_the_page_lists_every_header_and_property_that_celery_writes():
     message = celery_message(**link, compression="zlib", ignore_result=True, root_id="r", parent_id="p", retries=1)
     items = set(re.findall(r"`([\w-]+)`", " ".join(documented())))
     headers, properties = message.pop("headers"), message.pop("properties")
-    assert {*headers, *properties} - WORKFLOW <= items
+    assert {*headers, *properties} <= items
     assert {*message} <= items | {"content-type"}
 
 

@@ -13,6 +13,9 @@ failures        from an exception to the failure that is stored
 redaction       remove a job's values from error messages
 records         how each job came to its outcome, as it is stored
 publish         publish the decisions and end the lease, in one step
+follow_ups      plan what follows the outcomes in a Celery canvas
+canvas_app      the Celery app that plans with Celery's own code
+follow_up_sender  carry out the plans
 report          the report of a claim, and its listeners
 pool_process    memory, threads and signals of a pool process
 scheduling      give a pool process that runs a claim precedence over the event loop

@@ -14,6 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from headrace.wire.attempts import Attempt
+    from headrace.wire.canvas import Canvas
     from headrace.wire.message import Instance, Job
     from headrace.wire.outcome import Outcome
     from headrace_worker.execution.predict import BatchRun
@@ -33,6 +34,8 @@ class ClaimedJob(msgspec.Struct, frozen=True, gc=False):
     attempts: tuple[Attempt, ...] = ()
     #: The reply channel of the client that waits for the outcome; None if none waits.
     reply_channel: str | None = None
+    #: What the job is connected with in a Celery canvas; None for most jobs.
+    canvas: Canvas | None = None
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

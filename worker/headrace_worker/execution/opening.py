@@ -28,7 +28,7 @@ from headrace.wire.keys import check_model_name, holds_histories, model_name, qu
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job
 from headrace.wire.outcome import Reason
-from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse
+from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse, parse_canvas
 from headrace.wire.signing import Trust
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.execution.failures import make_failure, make_failure_from_attempts
@@ -86,21 +86,21 @@ class ClaimOpener(msgspec.Struct, frozen=True):
         except MalformedMessage as error:
             parsed.malformed.append(MalformedEntry(message, attempts, error))
             return
-        reply_channel = parsed_message.reply_to
+        reply_channel, canvas = parsed_message.reply_to, parsed_message.canvas
         try:
             job = parsed_message.to_job()
             if job.model != self.model:
                 _refuse_model(job.model, self.queue)
         except InvalidInput as error:
             job = _job_without_arguments(parsed_message, self.queue)
-            claimed = ClaimedJob(job, message, attempts, reply_channel)
+            claimed = ClaimedJob(job, message, attempts, reply_channel, canvas)
             parsed.finished.append(JobResult(claimed, make_failure(error, job)))
             return
         if parsed_message.ignore_result:
             parsed.without_result.add(job.id)
         if attempts and not (job.version and is_version(job.version)):
             job = msgspec.structs.replace(job, version=find_pinned_version(attempts) or job.version)
-        claimed = ClaimedJob(job, message, attempts, reply_channel)
+        claimed = ClaimedJob(job, message, attempts, reply_channel, canvas)
         if attempts and (reason := self._reason_to_give_up(attempts, job.model, job.version)):
             parsed.finished.append(JobResult(claimed, make_failure_from_attempts(job, attempts, reason)))
         elif job.eta is not None and job.eta > self.now:
@@ -135,7 +135,8 @@ class ClaimOpener(msgspec.Struct, frozen=True):
             self.parsed.malformed.append(MalformedEntry(message, attempts, error))
             return
         job = Job(id=job_id, model=self.model, instances=[])
-        claimed = ClaimedJob(job, message, attempts, scan_reply_to(message))
+        canvas = parse_canvas(message, self.trust, self.job_limits, queue=self.queue, now=self.timestamp)
+        claimed = ClaimedJob(job, message, attempts, scan_reply_to(message), canvas)
         self.parsed.finished.append(JobResult(claimed, make_failure_from_attempts(job, attempts, reason)))
 
 
@@ -179,5 +180,6 @@ def _job_without_arguments(message: ParsedMessage, queue: str) -> Job:
     # Invalid arguments may be anything, for instance an instance in place of the model. The model's name is taken
     # from them only if it is the queue's.
     model = model_name(queue)
-    is_named = model and (message.refusal is not None or message.args[:1] == [model])
+    named = message.kwargs.get("model") or next(iter(message.args), None)
+    is_named = model and (message.refusal is not None or named == model)
     return Job(id=message.id, model=model if model and is_named else "", instances=[])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from math import ceil
 from types import MappingProxyType
@@ -17,10 +17,11 @@ import msgspec
 import redis
 
 from headrace.connection.errors import is_read_only
-from headrace.wire.outcome import Outcome, Success, encode_outcome
+from headrace.wire.outcome import Outcome, OutcomeLinks, Success, encode_outcome
 from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.transport.claims import Lease
 from headrace_worker.transport.leases import Leases
+from headrace_worker.transport.publish_script import StoredFollowUps
 
 log = logging.getLogger("headrace.claims")
 
@@ -40,6 +41,9 @@ def publish_outcomes(
     executions: Mapping[str, msgspec.Raw] = MappingProxyType({}),
     without_result: Collection[str] = (),
     worker: str | None = None,
+    links: Mapping[str, OutcomeLinks] = MappingProxyType({}),
+    follow_ups: Sequence[StoredFollowUps] = (),
+    hold_ms: int = 0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Outcome] | None:
     """Publish the decisions for a claim. Return the outcomes that were stored; None if the lease had expired.
@@ -49,18 +53,22 @@ def publish_outcomes(
     `ttl` is the number of seconds for which outcomes are kept, `record_ttl` the number besides its delay for which
     the record of a delayed job is kept. `reply_channels` and `executions` are by job id:
     the channels of the clients that wait, and how the jobs came to their outcomes, on the worker of this name. The
-    predictions of the jobs in `without_result` are not stored, as their clients ask.
+    predictions of the jobs in `without_result` are not stored, as their clients ask. `links` are by job id too.
+    The follow-ups are stored in the same step, and other workers leave them to this one for `hold_ms`.
+
     Raises redis.RedisError if Redis stays unreachable, or goes on refusing: full, read-only, loading, or unable to
     write its disk.
     """
     stored = {
-        job: encode_outcome(outcome, now, execution=executions.get(job), worker=worker)
+        job: encode_outcome(outcome, now, execution=executions.get(job), worker=worker, links=links.get(job))
         for job, outcome in decisions.outcomes.items()
     }
     for job in without_result:
         if isinstance(outcome := decisions.outcomes.get(job), Success):
             outcome = Success(job=job, prediction=msgspec.structs.replace(outcome.prediction, predictions=[]))
-            stored[job] = encode_outcome(outcome, now, execution=executions.get(job), worker=worker)
+            stored[job] = encode_outcome(
+                outcome, now, execution=executions.get(job), worker=worker, links=links.get(job)
+            )
     record_seconds = {job: record_ttl + ceil(delay_ms / 1000) for job, delay_ms in decisions.delays.items()}
     delays = iter(_BACKOFF)
     while True:
@@ -73,6 +81,8 @@ def publish_outcomes(
                 dead_letters=decisions.letters,
                 delayed=decisions.delayed,
                 record_seconds=record_seconds,
+                follow_ups=follow_ups,
+                hold_ms=hold_ms,
             )
             break
         except redis.RedisError as error:

@@ -1,6 +1,6 @@
 """Run a claim in a pool process, from its messages to one outcome for each job.
 
-    open ─> [admit ─> batches ─> predict] ─> settle ─> publish ─> report
+    open ─> [admit ─> batches ─> predict] ─> settle ─> publish ─> follow-ups ─> report
 
 All decisions for a claim are published in one step, together with the end of its lease, so either all take effect
 or none. If the lease has expired meanwhile, none does, and the jobs run on another worker.
@@ -20,11 +20,13 @@ import redis
 from headrace.catalog.aliases import is_version
 from headrace.errors import HeadraceError
 from headrace.wire.limits import JobLimits
-from headrace.wire.outcome import decode_outcome
+from headrace.wire.outcome import Cancelled, Outcome, decode_outcome
 from headrace.wire.signing import Trust
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.execution import predict
-from headrace_worker.execution.claimed_job import JobResult
+from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
+from headrace_worker.execution.follow_up_sender import FollowUpSender
+from headrace_worker.execution.follow_ups import ClaimFollowUps, FollowUpPlanner
 from headrace_worker.execution.opening import ParsedClaim, open_claim
 from headrace_worker.execution.publish import publish_outcomes
 from headrace_worker.execution.records import encode_executions
@@ -59,6 +61,8 @@ class ClaimRunner:
         ttl: int,
         record_ttl: int,
         events: ProgressListener | None,
+        planner: FollowUpPlanner,
+        sender: FollowUpSender,
         trust: Trust | None = None,
         job_limits: JobLimits | None = None,
         listeners: Sequence[Listener] = (),
@@ -66,6 +70,7 @@ class ClaimRunner:
         self._client, self._leases, self._registry = client, leases, registry
         self._worker, self._result_key, self._ttl, self._record_ttl = worker, result_key, ttl, record_ttl
         self._events, self._trust, self._job_limits = events, trust, job_limits or JobLimits()
+        self._planner, self._sender = planner, sender
         self._listeners = [events, *listeners] if events else listeners
 
     def run(self, claim: Claim) -> None:
@@ -75,15 +80,17 @@ class ClaimRunner:
         if self._events:
             self._events.on_claim_received(len(claim.queued_messages))
         parsed = open_claim(claim, now, self._limits_of, trust=self._trust, job_limits=self._job_limits)
-        if claim.check_outcomes:
-            self._drop_finished(parsed)
+        cancelled = self._drop_finished(parsed) if claim.check_outcomes else []
         if self._events:
             self._events.on_jobs_started(parsed.jobs, now)
-        results, batch_runs = predict.run(parsed.jobs, self._registry, now)
+        predicted, batch_runs = predict.run(parsed.jobs, self._registry, now)
         predicted_at = time.monotonic()
         now = claim.server_time(predicted_at)
+        follow_ups = ClaimFollowUps(self._planner, int(now.timestamp() * 1000))
+        results = follow_ups.plan_successes(predicted)
         decisions = self._decide(claim, parsed, results, now)
         all_results = [*parsed.finished, *results]
+        follow_ups.plan_others(all_results, decisions.outcomes, cancelled)
         published = publish_outcomes(
             self._leases,
             claim.lease,
@@ -99,7 +106,12 @@ class ClaimRunner:
             executions=encode_executions(claim, all_results),
             without_result=parsed.without_result,
             worker=self._worker,
+            links=follow_ups.links,
+            follow_ups=follow_ups.stored,
+            hold_ms=self._sender.lease_ms,
         )
+        if follow_ups.stored and published is not None:
+            self._sender.send(follow_ups.members)
         self._report(
             ClaimReport(
                 claim=claim,
@@ -152,21 +164,23 @@ class ClaimRunner:
         except (HeadraceError, OSError):
             return Limits()
 
-    def _drop_finished(self, parsed: ParsedClaim) -> None:
-        """Drop the jobs that have an outcome: a job that was cancelled while it waited does not run."""
+    def _drop_finished(self, parsed: ParsedClaim) -> list[ClaimedJob]:
+        """Drop the jobs that have an outcome: a job that was cancelled while it waited does not run.
+
+        Return the cancelled jobs.
+        """
         if not parsed.jobs:
-            return
+            return []
         keys = [self._result_key(claimed.job.id) for claimed in parsed.jobs]
         stored: list[bytes | None] = self._client.mget(keys)  # type: ignore[assignment]  # bytes
-        parsed.jobs[:] = [
-            claimed
-            for claimed, raw in zip(parsed.jobs, stored, strict=True)
-            if raw is None or not _is_outcome(raw)
-        ]
+        outcomes = [None if raw is None else _decode(raw) for raw in stored]
+        pairs = list(zip(parsed.jobs, outcomes, strict=True))
+        parsed.jobs[:] = [claimed for claimed, outcome in pairs if outcome is None]
+        return [claimed for claimed, outcome in pairs if isinstance(outcome, Cancelled)]
 
 
-def _is_outcome(raw: bytes) -> bool:
+def _decode(raw: bytes) -> Outcome | None:
     try:
-        return decode_outcome(raw) is not None
+        return decode_outcome(raw)
     except DECODE_ERRORS:
-        return False  # the key holds something else; the script decides whether it may be overwritten
+        return None  # the key holds something else; the script decides whether it may be overwritten

@@ -21,6 +21,7 @@ from headrace_worker.drift.recorder import DriftRecorder
 from headrace_worker.execution import pool_process
 from headrace_worker.execution.runner import ClaimRunner
 from headrace_worker.models.registry import Registry
+from headrace_worker.process.follow_up_service import FollowUpService
 from headrace_worker.process.monitoring import Monitoring
 from headrace_worker.process.startup import load_trust
 from headrace_worker.rollout.shadow import ShadowRunner
@@ -50,9 +51,12 @@ class PoolChild:
         registry: Registry,
         client: Callable[[], redis.Redis],
         monitoring: Monitoring,
+        *,
         dead_letter_limits: DeadLetterLimits,
+        follow_ups: FollowUpService,
     ) -> None:
         self._settings, self._registry, self._client = settings, registry, client
+        self._follow_ups = follow_ups
         self._monitoring, self._dead_letter_limits = monitoring, dead_letter_limits
         self._keys = Keys(settings.key_prefix)
         self._trust = load_trust(settings)
@@ -103,6 +107,8 @@ class PoolChild:
                 ttl=settings.result_ttl,
                 record_ttl=settings.job_ttl,
                 events=self._events(app, client) if settings.events else None,
+                planner=self._follow_ups.planner,
+                sender=self._follow_ups.sender,
                 trust=self._trust,
                 job_limits=JobLimits(settings.max_job_bytes, settings.max_job_values),
                 listeners=[

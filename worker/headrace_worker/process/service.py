@@ -17,6 +17,8 @@ from headrace.wire.keys import Keys, model_name, queue_name
 from headrace_worker.doctor import RedisCheck
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.sync import ModelSync
+from headrace_worker.process.follow_up_service import LATE_SECONDS as FOLLOW_UPS_LATE_SECONDS
+from headrace_worker.process.follow_up_service import FollowUpService
 from headrace_worker.process.model_follower import LATE_SECONDS, ModelFollower
 from headrace_worker.process.monitoring import Monitoring
 from headrace_worker.process.pool_child import PoolChild
@@ -57,8 +59,18 @@ class WorkerService:
         self.registry = Registry(Store.from_settings(settings, cached=True), settings)
         self.monitoring = Monitoring(settings, self.registry)
         self.pool_replacement = PoolReplacement()
+        self._follow_ups = FollowUpService(
+            settings,
+            self._client,
+            self.monitoring.health.watch_loop("follow-ups", late_after=FOLLOW_UPS_LATE_SECONDS),
+        )
         self.pool_child = PoolChild(
-            settings, self.registry, self._client, self.monitoring, self._dead_letter_limits
+            settings,
+            self.registry,
+            self._client,
+            self.monitoring,
+            dead_letter_limits=self._dead_letter_limits,
+            follow_ups=self._follow_ups,
         )
         self._model_follower = self._make_follower(None)
         self._lease_keeper: LeaseKeeper | None = None
@@ -107,6 +119,7 @@ class WorkerService:
         """Publish what the worker serves, now that it is ready, and follow the aliases and the store."""
         self._check_redis()  # if Redis was unreachable at the start
         self._model_follower.start(consumer)
+        self._follow_ups.start()
         if self._settings.ready_file:
             Path(self._settings.ready_file).touch()
 
@@ -159,6 +172,7 @@ class WorkerService:
         """Return the claims that did not run to their queues, and delete what the worker published."""
         with self._stopping:  # the main thread may end while another thread is in here
             self._model_follower.stop()
+            self._follow_ups.stop()
             if self._lease_keeper is not None and (released := self._lease_keeper.close()):
                 log.info("returned %d claims to their queues", released)
             with contextlib.suppress(redis.RedisError):

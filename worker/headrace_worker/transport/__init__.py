@@ -18,6 +18,7 @@ lease_keeper       renews leases, and brings back the jobs of lost workers
 leases             the operations on leases
 claim_script       CLAIM
 publish_script     PUBLISH, and the limits of dead letters
+follow_up_scripts  what follows outcomes: take it, send it, put it off
 lease_scripts      the other scripts
 lua                Lua functions that several scripts begin with
 """

@@ -43,7 +43,7 @@ from headrace_worker.transport.lease_scripts import (
 )
 from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace_worker.transport.ordinary_message import mark_redelivered
-from headrace_worker.transport.publish_script import publish_command
+from headrace_worker.transport.publish_script import StoredFollowUps, publish_command
 
 log = logging.getLogger("headrace.claims")
 
@@ -100,14 +100,17 @@ class Leases:
         dead_letters: Sequence[tuple[DeadLetter, bytes]] = (),
         delayed: Sequence[tuple[int, bytes]] = (),
         record_seconds: Mapping[str, int] = MappingProxyType({}),
+        follow_ups: Sequence[StoredFollowUps] = (),
+        hold_ms: int = 0,
     ) -> list[bool] | None:
-        """End a claim: store its outcomes for `ttl` seconds, its dead letters and its retries.
+        """End a claim: store its outcomes for `ttl` seconds, its dead letters, its retries and what follows.
 
         `outcomes` are as stored, by job id. `clients` names, by job id, the client on whose reply channel the
         outcome is published too. A dead letter comes with its message. It is stored only if the outcome of its job
         is published in the same call, or is already stored; that of a malformed message always is. `delayed` are
         pairs of milliseconds from now and a member of `Keys.delayed`. `record_seconds` says by job id how long
-        the records of the delayed jobs must live from now; a foreign client's job has no record.
+        the records of the delayed jobs must live from now; a foreign client's job has no record. Other workers
+        leave the follow-ups to the caller for `hold_ms`.
 
         Returns for each outcome whether it was published; None if the lease was lost, and then does nothing.
         """
@@ -120,6 +123,8 @@ class Leases:
             dead_letters=dead_letters,
             delayed=delayed,
             record_seconds=record_seconds,
+            follow_ups=follow_ups,
+            hold_ms=hold_ms,
             limits=self._limits,
         )
         replies = self._run(command)
