@@ -204,7 +204,7 @@ def test_a_cancelled_job_in_a_header_fails_the_chord(site: CanvasSite) -> None:
 
 def test_a_job_cancelled_while_it_runs_fails_its_chord(site: CanvasSite) -> None:
     running = predict("doubling", [row(1, SLEEP, 2.0)])
-    sent = chord([running, predict("doubling", [row(1)])], total.s(), app=app).apply_async()
+    sent = chord([running, predict("rows", [row(1)])], total.s(), app=app).apply_async()
     wait_until(sent.parent.results[1].ready)
     with Client(site.redis.url, check=False) as client:
         assert client.job(sent.parent.results[0].id).cancel()
