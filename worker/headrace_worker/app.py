@@ -16,9 +16,10 @@ from headrace.version import __version__
 from headrace_worker.execution import pool_process
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry
+from headrace_worker.threads import bound_threads
 
 settings = load_settings(WorkerSettings)
-pool_process.bound_threads(settings.threads)  # before numpy is imported
+bound_threads(1)  # before numpy is imported; pool processes set their own number
 sentry.start(__version__)  # before Celery's worker is imported: see telemetry/sentry.py
 
 from celery import Task, signals  # noqa: E402

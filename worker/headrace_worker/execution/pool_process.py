@@ -22,8 +22,6 @@ from headrace_worker.execution.scheduling import restore_priority
 if TYPE_CHECKING:
     from celery import Celery
 
-#: The variables in which libraries of linear algebra and OpenMP look up how many threads to start.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 #: The fraction of the memory limit above which a process is replaced after its claim, and runs no further batch
 #: after a MemoryError.
 _SHORT_OF_MEMORY_FRACTION = 0.8
@@ -31,16 +29,6 @@ _SHORT_OF_MEMORY_FRACTION = 0.8
 _EXIT_OUT_OF_MEMORY = 71
 #: The signal by which the main process reports that the soft time limit passed. It raises SoftTimeLimitExceeded.
 _SOFT_LIMIT_SIGNAL = signal.SIGUSR1
-
-
-def bound_threads(count: int) -> None:
-    """Set the number of threads of libraries that are loaded from now on, in this process and its forks.
-
-    It must be set before OpenBLAS is loaded. Set later, OpenBLAS still starts a thread for each core in each fork,
-    and those occupy the processors for 30 ms before they find no work.
-    """
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(count)
 
 
 def prepare(app: Celery[Any]) -> None:

@@ -1,4 +1,11 @@
-"""Load a version: verify its bytes, load the model from the same bytes, and run its example."""
+"""Load a version: verify its bytes, load the model from the same bytes, and run its example.
+
+    read the bytes ─> [load them, run the example ─> run it again] ─> load them, run the example ─> serve
+                       in a child               in its own child      in this process
+
+The child does what this process is about to do, and its own child what a pool process will do. A model that ends
+or blocks either never gets into this process.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +18,7 @@ from headrace.catalog.validation import check_method
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.manifest import Manifest, installed_libraries
+from headrace_worker.models.child_process import run_in_child
 from headrace_worker.parity import compare_predictions
 from headrace_worker.runtimes import Runtime, VerifiedVersion, find_runtime
 from headrace_worker.runtimes.predictions import check_count
@@ -20,6 +28,9 @@ from headrace_worker.store.store import Store, check_digest
 
 #: The tolerances for numbers of the example: linear algebra on another machine may add in another order.
 _RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 1e-6, 1e-9
+
+#: The seconds a child may take to load a version, and a fork of it to run the example, which takes milliseconds.
+LOAD_SECONDS, _EXAMPLE_SECONDS = 600.0, 60.0
 
 
 class LoadedModel:
@@ -52,10 +63,12 @@ def load(
     max_bytes: int = 2 * 1024**3,
     trust_pickle: bool = False,
     trust_modules: str = "",
+    prove: bool = False,
 ) -> LoadedModel:
     """Load a version from the store, and verify it.
 
-    Raises UnknownModel if it does not exist, and ModelError if it must not serve.
+    With `prove`, it is loaded in a child process first: only in a process that has run no threads of OpenMP, as a
+    fork waits for them for ever. Raises UnknownModel if it does not exist, and ModelError if it must not serve.
     """
     manifest = store.read_manifest(model, version)
     _check_libraries(manifest)
@@ -71,7 +84,26 @@ def load(
         )
     data = store.read_artifact(model, version, max_bytes=max_bytes)
     compiled = store.read_compiled(model, version, max_bytes=max_bytes) if manifest.compiled else b""
+    if prove:
+        prove_version(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
     return verify_and_load(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
+
+
+def prove_version(
+    manifest: Manifest, data: bytes, compiled: bytes = b"", *, max_bytes: int, trust_pickle: bool
+) -> None:
+    """Load a model in a child process, and run its example there and in a fork of it.
+
+    Raises ModelError, and OSError if no process can be forked.
+    """
+    title = manifest.title
+
+    def prove() -> None:
+        loaded = verify_and_load(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
+        doing = f"{title}, loaded before a fork, predicted its example after it,"
+        run_in_child(lambda: _run_examples(loaded), seconds=_EXAMPLE_SECONDS, doing=doing)
+
+    run_in_child(prove, seconds=LOAD_SECONDS, doing=f"{title} was loaded")
 
 
 def verify_and_load(
@@ -93,8 +125,7 @@ def verify_and_load(
 
     runtime = find_runtime(manifest.runtime).load(VerifiedVersion(manifest, data, compiled, estimator))
     loaded = LoadedModel(manifest, runtime)
-    for method in manifest.methods:
-        _run_example(loaded, method)
+    _run_examples(loaded)
     return loaded
 
 
@@ -105,6 +136,11 @@ def _check_libraries(manifest: Manifest) -> None:
             f"{manifest.title} was packaged with scikit-learn {packaged}, newer than the {installed} here; "
             "upgrade the worker's scikit-learn"
         )
+
+
+def _run_examples(loaded: LoadedModel) -> None:
+    for method in loaded.manifest.methods:
+        _run_example(loaded, method)
 
 
 def _run_example(loaded: LoadedModel, method: str) -> None:

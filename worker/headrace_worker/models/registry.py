@@ -40,11 +40,12 @@ def _no_former_version(_alias: str) -> str | None:
 class Registry:
     """The loaded versions. Any thread may call it; one version is loaded at a time.
 
-    A version that was refused is not loaded again.
+    A version that was refused is not loaded again. With `prove`, a version is loaded in a child process first.
     """
 
-    def __init__(self, store: Store, settings: WorkerSettings | None = None) -> None:
+    def __init__(self, store: Store, settings: WorkerSettings | None = None, *, prove: bool = False) -> None:
         self.store = store
+        self._prove = prove
         self._settings = settings or WorkerSettings()
         self._lock = threading.RLock()
         # The inner mappings are replaced and never changed, because other threads read them without the lock.
@@ -266,6 +267,7 @@ class Registry:
                     max_bytes=settings.max_model_bytes,
                     trust_pickle=settings.trust_pickle,
                     trust_modules=settings.trust_modules,
+                    prove=self._prove,
                 )
             except (UnknownModel, StoreUnavailable):
                 raise

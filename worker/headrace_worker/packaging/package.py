@@ -35,6 +35,7 @@ from headrace_worker.packaging.draft import (
 from headrace_worker.packaging.example import read_example
 from headrace_worker.packaging.expected import split_expected
 from headrace_worker.packaging.infer import to_instances
+from headrace_worker.packaging.prover import prove_version
 from headrace_worker.packaging.source import Source, read_source
 from headrace_worker.packaging.table import Table
 from headrace_worker.packaging.trials import build_reference, choose_fastest, run_trial
@@ -120,6 +121,7 @@ def _build_version(manifest: Manifest, source: Source, *, max_bytes: int, trust_
     def build(data: bytes, form: Format) -> _Version:
         complete = msgspec.structs.replace(manifest, format=form, sha256=_digest(data), size=len(data))
         is_trusted = form == "joblib" and trust_pickle
+        prove_version(complete, data, b"", max_bytes=max_bytes, trust_pickle=is_trusted)
         loaded = verify_and_load(complete, data, max_bytes=max_bytes, trust_pickle=is_trusted)
         return _Version(complete, data, b"", loaded)
 
@@ -189,6 +191,7 @@ def _compile_version(
         compiled=Compiled(sha256=_digest(data), size=len(data)) if data else None,
         libraries=version.manifest.libraries | runtime_libraries(name),
     )
+    prove_version(manifest, version.artifact, data, max_bytes=max_bytes, trust_pickle=trust_pickle)
     loaded = verify_and_load(manifest, version.artifact, data, max_bytes=max_bytes, trust_pickle=trust_pickle)
     return _Version(manifest, version.artifact, data, loaded)
 

@@ -12,6 +12,7 @@ from headrace.errors import ModelError
 from headrace_worker.manifest import Format
 from headrace_worker.packaging.infer_methods import METHODS
 from headrace_worker.packaging.mlflow import read_mlflow_model
+from headrace_worker.packaging.prover import prove_file
 from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.python import is_factory
 from headrace_worker.store import artifact
@@ -64,6 +65,7 @@ def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:
             f"{path.name} is a pickle, and reading a pickle runs whatever code is in it; if you trust its maker, "
             "add --trust-pickle; better, save the model with skops (`skops.io.dump`)"
         )
+    prove_file(data, form, path.name, max_bytes=max_bytes, trust_pickle=trust_pickle)
     estimator = artifact.load(data, form, path.name, max_bytes=max_bytes, trust_pickle=trust_pickle)
     best = _best_estimator(estimator)
     stored = data if form == "skops" and best is estimator else None

@@ -38,9 +38,9 @@ _SWITCH_INTERVAL = 0.0005
 class ModelFollower:
     """Loads what the aliases and the store name, replaces the pool, and publishes what the worker serves.
 
-    A thread, because loading takes seconds and Celery's event loop must go on. `threads` is the number of threads
-    that libraries may use. `queues` are those of a worker of the whole store at its start, excluded ones too: it
-    begins to consume from the queue of each model that is added later, once. None if the queues are fixed.
+    A thread, because loading takes seconds and Celery's event loop must go on. `queues` are those of a worker of the
+    whole store at its start, excluded ones too: it begins to consume from the queue of each model that is added
+    later, once. None if the queues are fixed.
     """
 
     def __init__(
@@ -50,13 +50,11 @@ class ModelFollower:
         canary_judge: CanaryJudge,
         pool_replacement: PoolReplacement,
         *,
-        threads: int,
         queues: Iterable[str] | None,
         loop: LoopHealth,
     ) -> None:
         self._registry, self.model_sync = registry, model_sync
         self._canary_judge, self._pool_replacement = canary_judge, pool_replacement
-        self._threads = threads
         #: The queues that are not added: a person may have taken them out (`celery control cancel_consumer`).
         self._offered_queues = None if queues is None else set(queues)
         self._hostname = ""
@@ -102,7 +100,7 @@ class ModelFollower:
         if loaded == self._forked_with:
             return
         self._forked_with = loaded
-        threadpool_limits(self._threads)  # a new version may have imported further libraries
+        threadpool_limits(1)  # a new version may have imported further libraries; see `startup.load_models`
         fork_memory.freeze_heap()
         self._stop.wait(_PAUSE_SECONDS)
         self._pool_replacement.begin()

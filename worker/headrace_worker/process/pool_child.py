@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import redis
+from threadpoolctl import threadpool_limits
 
 from headrace.catalog.workers import decode_loaded, read_loaded
 from headrace.connection.commands import execute
@@ -29,6 +30,7 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry, tracing
 from headrace_worker.telemetry.claim_log import ClaimLog
 from headrace_worker.telemetry.events import Events
+from headrace_worker.threads import bound_threads
 from headrace_worker.transport.claims import Claim
 from headrace_worker.transport.leases import Leases
 from headrace_worker.transport.letter_scripts import DeadLetterLimits
@@ -70,6 +72,9 @@ class PoolChild:
         """Bring a process that was just forked into a state of its own."""
         self._registry.after_fork()
         pool_process.isolate(self._settings.memory_limit)
+        if self._settings.threads > 1:
+            bound_threads(self._settings.threads)
+            threadpool_limits(self._settings.threads)
         self._monitoring.after_fork()
 
     def warm_up(self, app: Celery[Any], hostname: str) -> None:

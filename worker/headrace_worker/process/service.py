@@ -56,7 +56,7 @@ class WorkerService:
         self._dead_letter_limits = DeadLetterLimits(
             max_count=settings.dead_letters_max, max_age_seconds=settings.dead_letters_ttl
         )
-        self.registry = Registry(Store.from_settings(settings, cached=True), settings)
+        self.registry = Registry(Store.from_settings(settings, cached=True), settings, prove=True)
         self.monitoring = Monitoring(settings, self.registry)
         self.pool_replacement = PoolReplacement()
         self._follow_ups = FollowUpService(
@@ -92,7 +92,6 @@ class WorkerService:
                 ),
             ),
             self.pool_replacement,
-            threads=settings.threads,
             queues=queues,
             loop=self.monitoring.health.watch_loop("models", late_after=LATE_SECONDS),
         )

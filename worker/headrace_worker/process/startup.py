@@ -64,7 +64,7 @@ def set_queues(app: Celery[Any], models: Iterable[str]) -> None:
 
 def load_models(settings: WorkerSettings, registry: Registry, model_sync: ModelSync) -> None:
     """Load and prove the models before the pool forks. Exit if there are models and none can be served."""
-    threadpool_limits(settings.threads)
+    threadpool_limits(1)  # more would not survive the fork: OpenMP waits for threads that only the parent has
     with exit_on_error():
         failures = model_sync.sync()
     if failures and not registry.contracts():

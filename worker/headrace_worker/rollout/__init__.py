@@ -1,6 +1,7 @@
 """Rollout: move the jobs of a model from one version to another.
 
 promotion       move an alias after all checks; roll back; the state of a version at the workers
+opening         open what moves aliases: Redis, the store, the person's name
 canary          judge canaries, and end those that fail or are slow
 shadow          count versions while one is tried, and run shadows
 version_stats   the statistics of a version in Redis

@@ -12,6 +12,7 @@ onnx_conversion  an estimator to an ONNX file
 python           an object made by `module:factory`
 forest           faster methods for forests within scikit-learn
 input_arrays     instances to frames, arrays and lists
+columns          one column, of the type the model was fitted on
 predictions      a model's output to JSON-able predictions
 estimator_tree   the estimators within an estimator
 """
