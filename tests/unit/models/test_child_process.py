@@ -62,8 +62,8 @@ class _Model(BaseEstimator):
 
 @pytest.fixture(autouse=True)
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "LOAD_SECONDS", 3.0)
-    monkeypatch.setattr(loader, "_EXAMPLE_SECONDS", 1.0)
+    monkeypatch.setattr(loader, "LOAD_SECONDS", 8.0)
+    monkeypatch.setattr(loader, "_EXAMPLE_SECONDS", 5.0)
 
 
 @pytest.mark.parametrize(

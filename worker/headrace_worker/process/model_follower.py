@@ -38,9 +38,9 @@ _SWITCH_INTERVAL = 0.0005
 class ModelFollower:
     """Loads what the aliases and the store name, replaces the pool, and publishes what the worker serves.
 
-    A thread, because loading takes seconds and Celery's event loop must go on. `queues` are those of a worker of the
-    whole store at its start, excluded ones too: it begins to consume from the queue of each model that is added
-    later, once. None if the queues are fixed.
+    A thread, because loading takes seconds and Celery's event loop must go on. `queues` are those of a worker of
+    the whole store at its start, excluded ones too: it begins to consume from the queue of each model that is
+    added later, once. None if the queues are fixed.
     """
 
     def __init__(
