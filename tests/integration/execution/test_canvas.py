@@ -14,7 +14,7 @@ from celery.exceptions import ChordError
 from headrace import Client, InvalidInput
 from tests.support.canvas_site import CanvasSite, predict, row
 from tests.support.canvas_tasks import app, fail, predictions, record, rows, total
-from tests.support.claim_models import SLEEP, UNREACHABLE
+from tests.support.claim_models import KILL, SLEEP, UNREACHABLE
 from tests.support.waiting import wait_until
 
 TIMEOUT = 30
@@ -231,6 +231,14 @@ def test_a_replayed_job_that_succeeds_runs_the_rest_of_its_chain(site: CanvasSit
     wait_until(lambda: app.AsyncResult(last.id).state == "SUCCESS")
     assert app.AsyncResult(last.parent.id).get() == result(8.0)
     wait_until(lambda: site.server.zcard("headrace:follow-ups") == 0)
+
+
+def test_a_job_that_kills_its_process_starts_its_errbacks_and_fails_its_chord(site: CanvasSite, key: str) -> None:
+    """Its message is not opened again after its attempts; what follows it is read all the same."""
+    job = predict("doubling", [row(1, KILL)]).set(link_error=[record.s(key=key)])
+    sent = chord([job, predict("rows", [row(1)])], total.s(), app=app).apply_async()
+    assert "WorkerLostError" in repr(error_of(sent))
+    wait_until(lambda: site.recorded(key) == [sent.parent.results[0].id])
 
 
 # --- what cannot follow ---
