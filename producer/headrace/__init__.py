@@ -19,7 +19,7 @@ The packages, each importing only from those after it:
 - `connection/`: Redis.
 - `wire/`: the wire format.
 
-And single modules: `settings.py`, `errors.py`, `clock.py`, `text.py`, `status_line.py`, `version.py`.
+And single modules: `settings.py`, `errors.py`, `clock.py`, `text.py`, `user.py`, `status_line.py`, `version.py`.
 `contract.py` and `outcome.py` are public import paths of types.
 """
 

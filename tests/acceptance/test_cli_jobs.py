@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -125,6 +126,30 @@ def test_a_result_of_an_unknown_job_is_not_waited_for(idle_url):
     result = headrace("result", "missing", "--url", idle_url)
     assert result.returncode == 1
     assert "job missing is unknown" in result.stderr
+
+
+def test_a_model_is_paused_with_a_reason_that_everybody_sees_and_resumed(idle_url):
+    job = headrace("submit", "churn", GOLD, "--url", idle_url).stdout.strip()
+    paused = headrace("queues", "pause", "churn", "--reason", "no \x1b[2J features", "--url", idle_url)
+    assert (paused.returncode, paused.stdout) == (0, "")
+    pause = re.search(r"paused by \S+@\S+ at [\d-]+ [\d:]+ UTC: no \\x1b\[2J features", paused.stderr)
+    assert pause
+    header, row = headrace("queues", "--url", idle_url).stdout.splitlines()
+    assert header.endswith("  PAUSED")
+    assert row.endswith(f"  {pause[0]}")
+    (depth,) = map(json.loads, headrace("queues", "--json", "--url", idle_url).stdout.splitlines())
+    assert depth["paused"]["reason"] == "no \x1b[2J features"
+    assert f"the model is {pause[0]}" in headrace("explain", job, "--url", idle_url).stdout
+    assert headrace("queues", "resume", "churn", "--url", idle_url).stderr == "churn is resumed\n"
+    assert headrace("queues", "resume", "churn", "--url", idle_url).stderr == "churn was not paused\n"
+    assert not headrace("queues", "--url", idle_url).stdout.splitlines()[0].endswith("PAUSED")
+    assert "paused" not in headrace("explain", job, "--url", idle_url).stdout
+
+
+def test_options_in_front_of_a_command_of_queues_are_refused_instead_of_ignored(idle_url):
+    result = headrace("queues", "--url", idle_url, "pause", "churn")
+    assert result.returncode == 2
+    assert "write the options behind `pause`" in result.stderr
 
 
 def test_an_empty_list_of_queues_is_reported_on_stderr(redis_url):

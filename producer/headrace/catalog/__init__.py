@@ -6,5 +6,6 @@
 - `contract_diff.py`: the changes from one contract to another, and which of them break producers.
 - `published.py`: contracts in Redis, and a cache of them.
 - `aliases.py`: names for versions, their changes, and the version a job runs on.
+- `pauses.py`: the models of which workers claim no jobs.
 - `workers.py`: the versions that workers have loaded or refuse.
 """

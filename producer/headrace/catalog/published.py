@@ -156,6 +156,13 @@ class ContractCache:
         raise UnknownModel(_no_such_model(model, models))
 
 
+def check_published(keys: Keys, model: str) -> Operation[None]:
+    """Check that a model has a contract. Raises UnknownModel."""
+    models = yield from list_models(keys)
+    if model not in models:
+        raise UnknownModel(_no_such_model(model, models))
+
+
 def _decode_contract(stored: bytes, model: str) -> Contract:
     try:
         return decode_stored(_CONTRACT.decode, stored, f"the contract of model {model!r} in Redis")

@@ -30,7 +30,7 @@ _CLIENT_COMMANDS = {
     "dead": "List dead letters; replay, purge or export them.",
     "doctor": "Check Redis, workers and Flower, and print fixes.",
     "explain": "Print the history of jobs.",
-    "queues": "Print how many jobs of each model wait.",
+    "queues": "Print how many jobs of each model wait; pause or resume models.",
     "result": "Wait for jobs and print their predictions.",
     "status": "Print the status of jobs.",
     "submit": "Put a job on a model's queue.",

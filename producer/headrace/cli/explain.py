@@ -52,7 +52,7 @@ def format_timeline(timeline: Timeline) -> Iterator[str]:
     for name, value in (timeline.metadata or {}).items():
         yield f"  metadata: {escape_unprintable(f'{name}={value}')}"
     if timeline.note:
-        yield f"  {timeline.note}"
+        yield f"  {escape_unprintable(timeline.note)}"
 
 
 def _format_step(step: Step) -> str:

@@ -88,7 +88,7 @@ def _make_queue_columns(
     oldest = [format_duration(1000 * waits[model]) if model in waits else "-" for model in models]
     active = [activities.get(model) for model in models]
     return [
-        Column("MODEL", [escape_unprintable(model) for model in models], align_right=False),
+        Column("MODEL", [_format_model(depth) for depth in depths], align_right=False),
         Column("WAITING", [f"{depth.waiting:,}" for depth in depths]),
         Column("OLDEST", oldest, 2),
         Column("LEASED", [f"{depth.leased:,}" for depth in depths], 3),
@@ -100,6 +100,10 @@ def _make_queue_columns(
         Column("P50", [_format_ms(model.p50_ms) if model else "-" for model in active], 5),
         Column("P95", [_format_ms(model.p95_ms) if model else "-" for model in active], 1),
     ]
+
+
+def _format_model(depth: QueueDepth) -> str:
+    return f"{escape_unprintable(depth.model)}{' (paused)' if depth.paused else ''}"
 
 
 def _make_worker_columns(workers: Sequence[WorkerActivity]) -> list[Column]:

@@ -5,8 +5,6 @@ The blocking and the asyncio client run the same operations.
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -21,6 +19,7 @@ from headrace.dead_letters.scripts import LetterResult, count_command, purge_com
 from headrace.dead_letters.search import DeadLetterCursor, MessageCursor, read_letters
 from headrace.errors import InvalidInput, UnknownLetter
 from headrace.settings import Settings
+from headrace.user import name_user_and_host
 from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 from headrace.wire.keys import Keys
 from headrace.wire.parsing import MalformedMessage
@@ -105,7 +104,7 @@ class DeadLetterOperations:
         replays: list[PreparedReplay] = []
         #: The index in `results` of each replay.
         indexes: list[int] = []
-        replayed_by = _name_user_and_host()
+        replayed_by = name_user_and_host()
         for index, (letter, current) in enumerate(zip(letters, stored, strict=False)):
             results.append(LetterResult.ALREADY_HANDLED)
             if current is None or current.died_ms != letter.died_ms:
@@ -143,12 +142,3 @@ def check_version(version: str | None) -> str | None:
     if version is not None and not (isinstance(version, str) and version.isascii() and version.isdigit()):
         raise InvalidInput("`version` is a number as text, such as '3'")
     return version
-
-
-def _name_user_and_host() -> str:
-    """Return `user@host` of this process, for the history of the job."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a user without a name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"[:128]

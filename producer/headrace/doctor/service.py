@@ -11,6 +11,7 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from headrace.catalog.aliases import Aliases, decode_aliases, read_aliases
+from headrace.catalog.pauses import read_pauses
 from headrace.catalog.published import list_models
 from headrace.catalog.workers import (
     LoadError,
@@ -81,7 +82,8 @@ def _read_service(keys: Keys) -> Operation[ServiceState]:
     models = []
     if names:
         lengths = yield queues.measure_command(keys, names)
-        for depth in queues.decode_depths(names, lengths, leases):
+        pauses = yield from read_pauses(keys)
+        for depth in queues.decode_depths(names, lengths, leases, pauses):
             model = depth.model
             model_aliases = decode_aliases(model, (yield read_aliases(keys, model)))
             loaded = decode_loaded(model, (yield read_loaded(keys, model)), now_ms)
@@ -101,6 +103,7 @@ def check_service(state: ServiceState) -> Iterator[Finding]:
     """Yield the findings about queues, versions and leases."""
     for model in state.models:
         yield from _check_workers(model)
+        yield from _check_pause(model.queue)
         yield from _check_versions(model)
     overdue_ms = [state.now_ms - expiry for expiry in state.lease_expiries_ms]
     overdue_ms = [overdue for overdue in overdue_ms if overdue > _CLEANUP_MS]
@@ -152,6 +155,18 @@ def _check_workers(model: ServedModel) -> Iterator[Finding]:
         reason="its jobs wait until a worker serves the model",
         fix="start `headrace worker`; if one runs, its log says why it does not serve the model",
     )
+
+
+def _check_pause(queue: QueueDepth) -> Iterator[Finding]:
+    if queue.paused is not None:
+        yield Finding(
+            severity="warning",
+            subject=queue.queue,
+            actual=str(queue.paused),
+            expected="not paused",
+            reason=f"its jobs wait, {queue.waiting + queue.delayed} by now, until it is resumed",
+            fix=f"headrace queues resume {queue.model}",
+        )
 
 
 def _check_versions(model: ServedModel) -> Iterator[Finding]:

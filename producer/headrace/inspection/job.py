@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from redis.exceptions import RedisError, ResponseError
 
+from headrace.catalog.pauses import read_pauses
 from headrace.catalog.published import list_models
 from headrace.connection.commands import Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
@@ -64,7 +65,10 @@ class JobInspector:
             return build_timeline(msgspec.structs.replace(facts, may_locate=False))
         if location is None:  # it may have finished during the search
             facts = yield from self._read_facts(job)
-        return build_timeline(msgspec.structs.replace(facts, location=location))
+        pause = None
+        if location is not None and location.state != "leased":
+            pause = (yield from read_pauses(self._keys)).get(location.model)
+        return build_timeline(msgspec.structs.replace(facts, location=location, pause=pause))
 
     def _read_facts(self, job: str) -> Operation[JobFacts]:
         keys = self._keys

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import add
 from typing import Any
 
 import msgspec
 
+from headrace.catalog.pauses import Pause, read_pauses
 from headrace.catalog.published import list_models
 from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
@@ -29,6 +30,8 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
     delayed: int = 0
     #: Jobs that a worker has claimed.
     leased: int = 0
+    #: The pause of the model, None if it is not paused.
+    paused: Pause | None = None
 
     @property
     def waiting(self) -> int:
@@ -91,11 +94,14 @@ def measure_command(keys: Keys, models: Sequence[str]) -> Command:
 
 
 def decode_depths(
-    models: Sequence[str], lengths: Sequence[int], leases: Iterable[tuple[bytes, float]]
+    models: Sequence[str],
+    lengths: Sequence[int],
+    leases: Iterable[tuple[bytes, float]],
+    pauses: Mapping[str, Pause],
 ) -> list[QueueDepth]:
     """Return the depths, in the order of `models`.
 
-    `lengths` is the reply to `measure_command`, `leases` the result of `read_leases`.
+    `lengths` is the reply to `measure_command`, `leases` the result of `read_leases`, `pauses` of `read_pauses`.
     """
     leased = _count_leased(member for member, _ in leases)
     depths = []
@@ -118,6 +124,7 @@ def decode_depths(
                 isolated=isolated,
                 delayed=delayed,
                 leased=leased[queue],
+                paused=pauses.get(model),
             )
         )
     return depths
@@ -130,7 +137,8 @@ def read_queues(keys: Keys) -> Operation[list[QueueDepth]]:
         return []
     lengths = yield measure_command(keys, models)
     leases = yield from read_leases(keys)
-    return decode_depths(models, lengths, leases)
+    pauses = yield from read_pauses(keys)
+    return decode_depths(models, lengths, leases, pauses)
 
 
 def read_leases(keys: Keys) -> Operation[list[tuple[bytes, float]]]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from headrace.catalog.pauses import Pause
 from headrace.inspection.locate import JobLocation
 from headrace.text import format_duration, plural
 from headrace.wire.attempts import CRASH, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, REQUEUED, TIMEOUT, Attempt
@@ -86,6 +87,8 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     location: JobLocation | None = None
     #: False where the Redis user may not search the queues.
     may_locate: bool = True
+    #: The pause of its model; None if it is not paused, or the job does not wait.
+    pause: Pause | None = None
 
     @property
     def submitted_ms(self) -> int | None:
@@ -254,7 +257,7 @@ def _write_note(facts: JobFacts) -> str | None:
             )
         return None
     if facts.location is not None or facts.dead_letter is not None:
-        return None
+        return f"the model is {facts.pause}" if facts.pause is not None else None
     if not facts.may_locate:
         return "it has no outcome, and this Redis user may not search the queues for it"
     if facts.record is None:

@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 import msgspec
 
 from headrace.catalog.contract import Contract, Output
+from headrace.catalog.pauses import Pause, check_reason
 from headrace.catalog.published import version_order
 from headrace.catalog.validation import check_instances, check_method
 from headrace.clock import utc_now
@@ -19,6 +20,7 @@ from headrace.submit.enqueue import JobEncoder, encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
 from headrace.testing.job import InMemoryJob
+from headrace.user import name_user_and_host
 from headrace.wire.keys import (
     PRIORITY_STEPS,
     check_job_id,
@@ -65,6 +67,7 @@ class InMemoryClient:
         self._contracts: dict[str, dict[str, Contract]] = {}
         for contract in contracts:
             self._add_contract(contract.model, contract)
+        self._pauses: dict[str, Pause] = {}
         #: As `Client.dead_letters`.
         self.dead_letters = InMemoryDeadLetters(self._replay)
         for name, model in models.items():
@@ -135,8 +138,8 @@ class InMemoryClient:
             yield job
 
     def run(self) -> int:
-        """Run the waiting jobs, priority 0 first, and return their number."""
-        waiting = [job for job, _ in self._jobs.values() if job.id not in self._outcomes]
+        """Run the waiting jobs, priority 0 first, and return their number. Those of paused models wait."""
+        waiting = [job for job, _ in self._jobs.values() if job.id not in self._outcomes and self._runs(job)]
         for job in sorted(waiting, key=lambda job: priority_index(job.priority)):
             self._finish(job)
         return len(waiting)
@@ -166,6 +169,24 @@ class InMemoryClient:
     def queues(self) -> list[QueueDepth]:
         """Return the depth of the queue of each model; see `Client.queues`."""
         return [self._queue_depth(model) for model in self.models()]
+
+    def pause(self, model: str, *, reason: str = "") -> Pause:
+        """Pause a model: its jobs wait; see `Client.pause`."""
+        if model not in self._answers:
+            raise self._unknown_model(model)
+        self._pauses[model] = Pause(
+            by=name_user_and_host(), at_ms=int(utc_now().timestamp() * 1000), reason=check_reason(reason)
+        )
+        return self._pauses[model]
+
+    def resume(self, model: str) -> bool:
+        """End the pause of a model, and run its jobs; see `Client.resume`."""
+        if model not in self._answers:
+            raise self._unknown_model(model)
+        was_paused = self._pauses.pop(model, None) is not None
+        if was_paused and self._at_once:
+            self.run()
+        return was_paused
 
     def close(self) -> None:
         """Do nothing: there is no connection to close."""
@@ -213,7 +234,7 @@ class InMemoryClient:
                     )
                 self._jobs[job.id] = (job, digest)
                 self.submitted.append(job)
-                if self._at_once:
+                if self._at_once and self._runs(job):
                     self._finish(job)
             accepted.append(job.id)
         return [InMemoryJob(self, name, options.model) for name in accepted]
@@ -233,8 +254,11 @@ class InMemoryClient:
         """Enqueue the job of a dead letter again, which may have another version now."""
         self._jobs[job.id] = (job, self._jobs[job.id][1])
         del self._outcomes[job.id]
-        if self._at_once:
+        if self._at_once and self._runs(job):
             self._finish(job)
+
+    def _runs(self, job: Job) -> bool:
+        return job.model not in self._pauses
 
     def _version(self, job: Job) -> str:
         if job.version is None and job.model in self._contracts:
@@ -263,7 +287,9 @@ class InMemoryClient:
         for job, _ in self._jobs.values():
             if job.model == model and job.id not in self._outcomes:
                 by_priority[PRIORITY_STEPS[priority_index(job.priority)]] += 1
-        return QueueDepth(model=model, queue=queue_name(model), by_priority=by_priority)
+        return QueueDepth(
+            model=model, queue=queue_name(model), by_priority=by_priority, paused=self._pauses.get(model)
+        )
 
     def read_state(self, job: str) -> tuple[Status, Outcome | None]:
         """Return the status and outcome of a job, for its handle."""

@@ -278,6 +278,11 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:cancelled"
 
     @property
+    def paused(self) -> str:
+        """The key of the paused models, a hash: model -> `headrace.catalog.pauses.Pause` (JSON)."""
+        return f"{self.prefix}headrace:paused"
+
+    @property
     def models(self) -> str:
         """The key of the names of models with a published contract, a set."""
         return f"{self.prefix}headrace:models"

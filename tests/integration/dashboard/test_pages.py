@@ -297,6 +297,12 @@ def test_the_queues_page_and_the_broker_page_count_every_priority(read_only: Sit
     assert queue["by_priority"] == {"0": 1, "3": 2, "6": 3, "9": 4}
     assert queue["predicted_wait_seconds"] is None
     assert "no job finishes" in read_only.request("/queues")[1]
+    read_only.redis.hset(Keys().paused, "churn", '{"by": "<ann>", "at_ms": 1000, "reason": "no features"}')
+    [queue] = read_only.json("/api/queues")["queues"]
+    assert queue["paused"] == {"by": "<ann>", "at_ms": 1000, "reason": "no features"}
+    page = read_only.request("/queues")[1]
+    assert 'title="paused by &lt;ann&gt; at 1970-01-01 00:00:01 UTC: no features">paused</span>' in page
+    assert "no job finishes" not in page
     assert re.search(r"predict\.churn</td>\s*<td[^>]*>10</td>", read_only.request("/broker")[1])
 
 

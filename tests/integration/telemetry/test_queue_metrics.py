@@ -75,6 +75,7 @@ def test_every_queue_lease_dead_letter_and_version_is_counted(
     with Client(settings=settings) as client:
         client.submit_many("churn", [[n] for n in range(5)])
         client.submit_many("churn", [[n] for n in range(3)], priority=9)
+        client.pause("churn")
     Leases(server, keys).claim("w/1", [ClaimLimits(queue="predict.churn", jobs=2, bytes=10**6)], lease_ms=0)
     server.zadd(keys.delayed("predict.churn"), {b"a message": 4e12})
     execute(server, publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
@@ -89,6 +90,8 @@ def test_every_queue_lease_dead_letter_and_version_is_counted(
         **{f"queue_waiting{{churn,{step}}}": jobs for step, jobs in ((0, 3), (3, 0), (6, 0), (9, 3))},
         **{f"queue_waiting{{fraud,{step}}}": 0 for step in (0, 3, 6, 9)},
         **{f"queue_{metric}{{fraud}}": 0 for metric in ("isolated", "delayed", "leased", "oldest_seconds")},
+        "queue_paused{churn}": 1,
+        "queue_paused{fraud}": 0,
         "queue_isolated{churn}": 0,
         "queue_delayed{churn}": 1,
         "queue_leased{churn}": 2,

@@ -7,6 +7,7 @@ import re
 import msgspec
 import pytest
 
+from headrace.catalog.pauses import Pause
 from headrace.cli.top_format import format_outage, format_overview
 from headrace.inspection.queues import QueueDepth
 from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
@@ -104,3 +105,10 @@ def test_an_empty_redis_has_a_page_that_says_so():
     lines = format_plain(empty)
     assert "no model has a queue yet: a worker that serves a model publishes it" in lines
     assert lines[-1] == "workers: no events from any worker"
+
+
+def test_a_paused_model_is_marked_however_narrow_the_terminal_is():
+    churn = msgspec.structs.replace(OVERVIEW.queues[1], paused=Pause(by="ann@desk", at_ms=0))
+    lines = format_plain(msgspec.structs.replace(OVERVIEW, queues=(OVERVIEW.queues[0], churn)), width=40)
+    models = [line.split("  ")[0] for line in lines if line.startswith(("churn", "iris"))]
+    assert models[:2] == ["churn (paused)", "iris"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from headrace.catalog.aliases import Alias, Aliases
+from headrace.catalog.pauses import Pause
 from headrace.catalog.workers import LoadError, WorkerStatus
 from headrace.connection.url import parse_address
 from headrace.doctor.access import check_access
@@ -55,6 +57,14 @@ def check(*models: ServedModel, expiries_ms: tuple[int, ...] = ()) -> list[str]:
 def test_there_is_no_finding_where_workers_have_loaded_the_versions_of_all_aliases():
     aliases = Aliases("churn", {"production": Alias(version="2")})
     assert check(model(waiting=5, aliases=aliases), expiries_ms=(NOW + 1, NOW - 2000)) == []
+
+
+def test_a_paused_model_is_a_warning_that_says_who_paused_it():
+    pause = Pause(by="ann@desk", at_ms=1000, reason="no features")
+    queue = msgspec.structs.replace(model(waiting=5).queue, paused=pause)
+    assert check(model(queue=queue)) == [
+        "warning predict.churn paused by ann@desk at 1970-01-01 00:00:01 UTC: no features"
+    ]
 
 
 def test_a_queue_without_a_worker_is_an_error_with_jobs_and_a_warning_without():

@@ -30,6 +30,7 @@ class Harness:
         self.limits = [ClaimLimits(queue=QUEUE)]
         self.held: Counter[str] = Counter()
         self.wakes_after: list[float] = []
+        self.orphans: list[str] = []
         #: The pool processes, and those that run isolated jobs.
         self.processes, self.isolated = 4, 0
         numbers = itertools.count(1)
@@ -43,6 +44,7 @@ class Harness:
             ),
             next_name=lambda: f"host/1/x/{next(numbers)}",
             wake_after=self.wakes_after.append,
+            adopt_orphan=self.orphans.append,
             clock=self.clock,
         )
         self.connect()
@@ -241,6 +243,22 @@ def test_a_model_that_is_not_served_is_not_waited_for(harness: Harness) -> None:
     harness.limits = [ClaimLimits(queue=QUEUE, claims=0)]
     assert harness.loop.next_commands() == []
     assert not harness.loop.has_skipped_jobs
+
+
+def test_a_lease_that_is_parked_at_a_queue_of_which_nothing_is_claimed_any_more_is_given_up(
+    harness: Harness,
+) -> None:
+    harness.park()
+    lease = harness.loop.blocking.lease
+    assert lease is not None
+    harness.limits = [ClaimLimits(queue=QUEUE, claims=0), ClaimLimits(queue="predict.other")]
+    harness.loop.wake()
+    assert harness.loop.next_commands()
+    assert harness.orphans == [lease.name]
+    harness.answer(NOTHING)
+    harness.loop.wake()
+    assert harness.loop.next_commands()
+    assert harness.orphans == [lease.name]
 
 
 def test_a_queue_fills_for_as_long_as_its_limits_say(harness: Harness) -> None:

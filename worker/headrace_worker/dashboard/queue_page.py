@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.catalog.pauses import Pause
 from headrace.monitor.overview import Overview
 from headrace_worker.dashboard.page import Page
 
@@ -24,8 +25,11 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     oldest_seconds: float | None
     #: Finished jobs a second, over the last ten seconds; None where the Redis user may not read events.
     jobs_per_second: float | None
-    #: Seconds that a job submitted now would wait at this rate; None where jobs wait and none finishes.
+    #: Seconds that a job submitted now would wait at this rate; None where jobs wait and none finishes, and while
+    #: the model is paused.
     predicted_wait_seconds: float | None
+    #: The pause of the model; None if it is not paused.
+    paused: Pause | None
 
 
 class QueuePage(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +58,8 @@ def queue_page(overview: Overview) -> QueuePage:
     for depth in overview.queues:
         rate = None if overview.models is None else finished.get(depth.model, 0.0)
         predicted_wait = 0.0 if not depth.waiting else depth.waiting / rate if rate else None
+        if depth.paused is not None:
+            predicted_wait = None
         queues.append(
             Queue(
                 model=depth.model,
@@ -66,6 +72,7 @@ def queue_page(overview: Overview) -> QueuePage:
                 oldest_seconds=overview.oldest_wait_seconds.get(depth.model),
                 jobs_per_second=rate,
                 predicted_wait_seconds=predicted_wait,
+                paused=depth.paused,
             )
         )
     return QueuePage(queues=tuple(queues), dead_letters=overview.dead_letters)

@@ -5,6 +5,7 @@ startup             the main process's start: choose queues, check settings, loa
 pool_kinds          the kinds of Celery's pool that a worker runs on
 pool_child          a pool process: isolate it, make its claim runner, run claims
 model_follower      the thread that follows the store, replaces the pool and publishes what is served
+pauses              the thread that follows which models are paused
 monitoring          metrics, health and prediction log of one worker
 redis_client        one Redis client for each process
 fork_memory         the main process's memory before it forks

@@ -21,6 +21,8 @@ from headrace_worker.process.follow_up_service import LATE_SECONDS as FOLLOW_UPS
 from headrace_worker.process.follow_up_service import FollowUpService
 from headrace_worker.process.model_follower import LATE_SECONDS, ModelFollower
 from headrace_worker.process.monitoring import Monitoring
+from headrace_worker.process.pauses import LATE_SECONDS as PAUSES_LATE_SECONDS
+from headrace_worker.process.pauses import PauseFollower
 from headrace_worker.process.pool_child import PoolChild
 from headrace_worker.process.pool_replacement import PoolReplacement
 from headrace_worker.process.redis_client import ProcessClient
@@ -73,6 +75,9 @@ class WorkerService:
             follow_ups=self._follow_ups,
         )
         self._model_follower = self._make_follower(None)
+        self._pauses = PauseFollower(
+            self._client, self._keys, self.monitoring.health.watch_loop("pauses", late_after=PAUSES_LATE_SECONDS)
+        )
         self._lease_keeper: LeaseKeeper | None = None
         self._stopping = threading.Lock()
 
@@ -117,6 +122,7 @@ class WorkerService:
     def announce(self, consumer: Consumer) -> None:
         """Publish what the worker serves, now that it is ready, and follow the aliases and the store."""
         self._check_redis()  # if Redis was unreachable at the start
+        self._pauses.start()
         self._model_follower.start(consumer)
         self._follow_ups.start()
         if self._settings.ready_file:
@@ -141,8 +147,8 @@ class WorkerService:
             wait=limits.max_batch_wait,
             time_limits=(hard, soft if soft and soft < hard else None),
             route=route,
-            # The jobs of a model that this worker does not serve yet wait for a worker that serves it.
-            claims=limits.max_claims if route is not None else 0,
+            # Jobs wait while their model is paused, and for a worker that serves it.
+            claims=limits.max_claims if route is not None and not self._pauses.is_paused(model) else 0,
         )
 
     def keeper_for(self, channel: ClaimingChannel) -> LeaseKeeper:
@@ -170,6 +176,7 @@ class WorkerService:
     def stop(self) -> None:
         """Return the claims that did not run to their queues, and delete what the worker published."""
         with self._stopping:  # the main thread may end while another thread is in here
+            self._pauses.stop()
             self._model_follower.stop()
             self._follow_ups.stop()
             if self._lease_keeper is not None and (released := self._lease_keeper.close()):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import socket
 from collections.abc import Iterator
 
 from headrace.connection.connect import connect
 from headrace.connection.errors import translate_errors
+from headrace.user import name_user_and_host
 from headrace.wire.keys import Keys
 from headrace_worker.rollout.promotion import Promoter
 from headrace_worker.settings import WorkerSettings
@@ -23,14 +22,6 @@ def open_promoter(settings: WorkerSettings) -> Iterator[Promoter]:
             client,
             Keys(settings.key_prefix),
             Store.from_settings(settings),
-            by=_user(),
+            by=name_user_and_host(),
             max_bytes=settings.max_model_bytes,
         )
-
-
-def _user() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # the user of a container often has no name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from headrace.catalog.pauses import read_pauses
 from headrace.catalog.published import fetch_model_names
 from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import Command, Pipeline, execute, run
@@ -42,6 +43,7 @@ ISOLATED = Metric(
 )
 DELAYED = Metric("headrace_queue_delayed", "gauge", "Jobs that are not due yet.", ("model",))
 LEASED = Metric("headrace_queue_leased", "gauge", "Jobs that a worker has claimed.", ("model",))
+PAUSED = Metric("headrace_queue_paused", "gauge", "1 if the model is paused: no job of it is claimed.", ("model",))
 OLDEST_SECONDS = Metric(
     "headrace_queue_oldest_seconds",
     "gauge",
@@ -71,6 +73,7 @@ METRICS = (
     ISOLATED,
     DELAYED,
     LEASED,
+    PAUSED,
     OLDEST_SECONDS,
     LEASES,
     EXPIRED,
@@ -137,7 +140,8 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     now_ms = decode_server_time(time_reply)
     loaded, refused = by_model[0 : 2 * len(models) : 2], by_model[1 : 2 * len(models) : 2]
     lengths, next_jobs = by_model[-2:] if models else ([], [])
-    yield from _depths(queues.decode_depths(models, lengths, leases))
+    pauses = run(partial(execute, client), read_pauses(keys))
+    yield from _depths(queues.decode_depths(models, lengths, leases, pauses))
     waits = queues.oldest_waits(models, next_jobs, now_ms / 1000)
     yield gauge_family(OLDEST_SECONDS, [((model,), waits.get(model, 0.0)) for model in models])
     yield from _leases(models, leases, now_ms)
@@ -155,6 +159,7 @@ def _depths(depths: Sequence[QueueDepth]) -> Iterator[Family]:
     yield gauge_family(ISOLATED, [((depth.model,), depth.isolated) for depth in depths])
     yield gauge_family(DELAYED, [((depth.model,), depth.delayed) for depth in depths])
     yield gauge_family(LEASED, [((depth.model,), depth.leased) for depth in depths])
+    yield gauge_family(PAUSED, [((depth.model,), depth.paused is not None) for depth in depths])
 
 
 def _leases(models: Sequence[str], leases: Sequence[tuple[bytes, float]], now_ms: int) -> Iterator[Family]:

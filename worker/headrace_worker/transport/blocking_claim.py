@@ -57,14 +57,14 @@ class BlockingClaim:
 
         None is parked if the next job may come from any list: to wait at one then costs more than it saves.
         """
-        if self.lease is None:
-            if self._last_source is None or not self._is_repeated or self._clock() < self._paused_until:
-                return None
-            queue, source = self._last_source
+        if self.lease is not None:
+            return self.lease if _is_claimed(self.lease.queue, limits) else None
+        if self._last_source is None or not self._is_repeated or self._clock() < self._paused_until:
+            return None
+        queue, source = self._last_source
+        if _is_claimed(queue, limits):
             self.lease = Lease(name=next_name(), queue=queue, origins=((source, 1),), blocking=True)
-        queue = self.lease.queue
-        is_claimed = any(limit.queue == queue and limit.leased and not limit.wait for limit in limits)
-        return self.lease if is_claimed else None
+        return self.lease
 
     def record_claim(self, claim: Claim) -> None:
         """Record a claim with jobs: it has ended the lease that was offered with it."""
@@ -139,3 +139,8 @@ class BlockingClaim:
     def pause(self) -> None:
         """Park no lease for a while, and do not wait under one."""
         self._paused_until = self._clock() + _PAUSE_SECONDS
+
+
+def _is_claimed(queue: str, limits: Sequence[ClaimLimits]) -> bool:
+    """Return whether a claim with these limits takes from the queue at once, under a lease."""
+    return any(limit.queue == queue and limit.leased and not limit.wait for limit in limits)

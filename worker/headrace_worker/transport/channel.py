@@ -72,6 +72,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             isolated_turn=self._isolated_turn,
             next_name=self.keeper.next_name,
             wake_after=lambda seconds: self.connection.call_later(seconds, self.wake),
+            adopt_orphan=self.keeper.adopt_orphan,
         )
 
     # --- kombu's hooks: send a claim, read its reply ----------------------------------------------------

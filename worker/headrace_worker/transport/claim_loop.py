@@ -66,7 +66,8 @@ class ClaimLoop:
     `queue_limits` returns the limits of each queue, in the order in which the queues are claimed from now.
     `count_held` returns the number of claims of a queue that this process holds, and `next_name` the name of a new
     lease. `isolated_turn` decides when the next claim takes an isolated job, given whether the last claim was one.
-    `wake_after` calls `wake` after a number of seconds. `clock` is a monotonic clock in seconds.
+    `wake_after` calls `wake` after a number of seconds. `adopt_orphan` requeues a job under a lease, by its name.
+    `clock` is a monotonic clock in seconds.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class ClaimLoop:
         isolated_turn: Callable[[bool], IsolatedTurn],
         next_name: Callable[[], str],
         wake_after: Callable[[float], None],
+        adopt_orphan: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys, self._lease_ms, self._clock = keys, int(lease_seconds * 1000), clock
         self._queue_limits, self._count_held = queue_limits, count_held
-        self._next_name, self._wake_after = next_name, wake_after
+        self._next_name, self._wake_after, self._adopt_orphan = next_name, wake_after, adopt_orphan
         self._isolated_turn = isolated_turn
         #: True if the last claim was an isolated job.
         self._follows_isolated = False
@@ -163,6 +165,7 @@ class ClaimLoop:
             lease = self.blocking.parked_lease()
             return [] if lease is None else self._send(lease, self.blocking.commands(lease))
         limits = self._open_limits(self._clock())
+        self._give_up_closed_queue(limits)
         if not limits:
             return []
         parked = self.blocking.offer(limits, self._next_name) if self._notifications.may_sleep else None
@@ -199,6 +202,13 @@ class ClaimLoop:
             else:
                 open_limits.append(limit)
         return open_limits
+
+    def _give_up_closed_queue(self, limits: Sequence[ClaimLimits]) -> None:
+        """Give up a lease that was parked at a queue of which nothing is claimed now: a job under it goes back."""
+        lease = self.blocking.lease
+        if lease is not None and all(limit.queue != lease.queue for limit in limits):
+            self.blocking.drop()
+            self._adopt_orphan(lease.name)
 
     def receive(self, replies: Sequence[Any]) -> Claim | None:
         """Process the `pending_replies`; a refusal is a ResponseError among them. The loop is idle again.

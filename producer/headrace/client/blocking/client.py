@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from headrace.catalog import pauses
 from headrace.catalog.contract import Contract
+from headrace.catalog.pauses import Pause
 from headrace.catalog.published import list_models
 from headrace.client.blocking.dead_letters import DeadLetters
 from headrace.client.blocking.job import JobHandle
@@ -20,6 +22,7 @@ from headrace.inspection.queues import QueueDepth
 from headrace.results.reply_channel import bulk_jobs
 from headrace.settings import Settings
 from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
+from headrace.user import name_user_and_host
 from headrace.wire.keys import check_job_id, check_model_name, split_version
 from headrace.wire.outcome import Prediction
 
@@ -163,6 +166,20 @@ class Client:
     def queues(self) -> list[QueueDepth]:
         """Return the depth of the queue of each of these models."""
         return self._session.run(queues.read_queues(self._session.keys))
+
+    def pause(self, model: str, *, reason: str = "") -> Pause:
+        """Pause a model: within about a second, no worker claims a job of it. It replaces an earlier pause.
+
+        Jobs are accepted and wait; jobs that a worker has claimed finish. The pause stays until `resume`. It names
+        the user and host of this process, and the reason. Raises UnknownModel, InvalidInput for a long reason.
+        """
+        return self._session.run(
+            pauses.pause(self._session.keys, model, by=name_user_and_host(), reason=reason, now=utc_now())
+        )
+
+    def resume(self, model: str) -> bool:
+        """End the pause of a model. Return False if it was not paused. Raises UnknownModel."""
+        return self._session.run(pauses.resume(self._session.keys, model))
 
     @property
     def dead_letters(self) -> DeadLetters:
