@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from celery import Celery, chord, group
+from celery import Celery, chord, group, shared_task
 
 from headrace.errors import InvalidInput
 from headrace.wire.canvas import Canvas
@@ -203,8 +203,13 @@ def test_the_task_of_a_worker_itself_cannot_follow(client: Celery, task: str) ->
 
 def test_no_task_runs_in_the_worker_itself(client: Celery) -> None:
     """Celery would call an errback that it knows at once, in the process of the failed task."""
-    errback = client.signature("celery.backend_cleanup")
-    assert [task for _, task, _ in sent(plan(FAILURE, errbacks=[errback]))] == ["celery.backend_cleanup"]
+
+    def take_over(request: Any, error: Any, traceback: Any) -> None:
+        raise AssertionError((request, error, traceback))
+
+    shared_task(take_over, name="shared")  # as a module does that a model imports
+    errbacks = [client.signature(name) for name in ("celery.backend_cleanup", "shared")]
+    assert [task for _, task, _ in sent(plan(FAILURE, errbacks=errbacks))] == ["celery.backend_cleanup", "shared"]
 
 
 # --- limits ---

@@ -235,7 +235,6 @@ class CanvasApp(Celery):
             task_routes=(route_job,),
         )
         self.finalize()
-        self.tasks.clear()
         self._predict = _Predict()
         self._predict.bind(self)
 
@@ -256,6 +255,7 @@ class CanvasApp(Celery):
 
         With `sign`, messages to models are signed.
         """
+        self.tasks.clear()  # a module that was imported since may have shared tasks with every app
         previous = _STATE._tls.current_app  # noqa: SLF001  # see _STATE
         self._sign, self.failed_by = sign, request.id or ""
         _STATE._set_current_app(self)  # noqa: SLF001  # as above
