@@ -14,6 +14,7 @@ from celery import Celery
 from headrace import AsyncClient, Client
 from headrace.catalog.published import publish_contract
 from headrace.inspection.timeline import Timeline
+from headrace.wire.attempts import Attempt, encode_delayed, encode_queued_message
 from headrace.wire.keys import Keys
 from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.leases import Leases
@@ -81,6 +82,24 @@ def test_a_claimed_job_is_running_and_a_job_of_a_lost_worker_is_isolated(client:
     assert [step.kind for step in timeline.steps] == ["submitted", "attempt", "isolated"]
     assert timeline.steps[1].text == "attempt on host/1/ab with 2 other jobs failed: its process was lost"
     assert timeline.status == "queued"
+
+
+@pytest.mark.parametrize("is_forged", [False, True])
+def test_only_attempts_that_a_worker_wrote_are_shown(client: Client, server: redis.Redis, is_forged: bool):
+    job = client.submit("churn", {"age": 1}, id="mine")
+    attempts = [Attempt(cause="error:Busy", owner="host/1/ab", at_ms=1, claim_size=1)] * 2
+    tried = encode_queued_message(attempts, server.rpop(QUEUE))
+    source = QUEUE if is_forged else KEYS.retried(QUEUE)[0]
+    server.lpush(source, tried)
+    kinds = [] if is_forged else ["attempt", "attempt"]
+    assert [step.kind for step in job.explain().steps] == ["submitted", *kinds, "waiting"]
+    claim_jobs(server, 1)
+    assert [step.kind for step in job.explain().steps] == ["submitted", *kinds, "leased"]
+    server.flushall()
+    if not is_forged:
+        server.zadd(KEYS.delayed(QUEUE), {encode_delayed(5, tried): 2e12})
+        publish_contract(server, KEYS, CHURN)
+        assert [step.kind for step in job.explain().steps if step.kind != "submitted"] == [*kinds, "delayed"]
 
 
 def test_a_delayed_job_has_the_moment_it_is_due(client: Client, server: redis.Redis):

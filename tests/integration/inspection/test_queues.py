@@ -30,6 +30,16 @@ def test_isolated_jobs_count_as_waiting_and_delayed_jobs_do_not(client: Client, 
     assert (depth.isolated, depth.waiting, depth.delayed, depth.leased) == (2, 3, 1, 0)
 
 
+def test_retried_jobs_count_under_their_priority(client: Client, server: redis.Redis):
+    keys = Keys()
+    client.submit("churn", {"age": 1})
+    server.rpush(keys.retried("predict.churn")[0], "frame", "frame")
+    server.rpush(keys.retried("predict.churn")[3], "frame")
+    (depth,) = client.queues()
+    assert depth.by_priority == {0: 3, 3: 0, 6: 0, 9: 1}
+    assert (depth.isolated, depth.waiting) == (0, 4)
+
+
 def test_jobs_in_lists_of_clients_with_other_priority_steps_are_counted(client: Client, server: redis.Redis):
     for name in ("predict.churn:1", "predict.churn\x06\x164", "predict.churn:9"):
         server.lpush(name, "message", "message")

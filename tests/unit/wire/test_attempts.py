@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.wire.attempts import (
+    MAX_ATTEMPTS,
     REPLAY,
     REQUEUED,
     Attempt,
+    add_requeue,
+    decode_delayed,
     decode_queued_message,
+    encode_delayed,
     encode_queued_message,
     find_pinned_version,
     must_run_alone,
     select_counted,
     select_requeues,
+    select_source,
 )
+from headrace.wire.keys import holds_histories
 
 
 def attempt(cause: str = "crash", claim_size: int = 1, owner: str = "host/1/ab") -> Attempt:
@@ -133,3 +142,89 @@ def test_a_job_stays_on_its_version_until_it_is_replayed():
     assert find_pinned_version(decode_queued_message(encode_queued_message((ran, attempt()), b"{}"))[0]) == "7"
     assert find_pinned_version((ran, attempt(REPLAY, claim_size=0))) is None
     assert find_pinned_version((attempt(),)) is None
+
+
+def test_a_job_that_is_requeued_for_ever_keeps_a_short_history_and_its_first_and_last_requeue():
+    attempts: tuple[Attempt, ...] = (attempt("error:Busy"),)
+    for number in range(10_000):
+        attempts = add_requeue(attempts, Attempt(cause=REQUEUED, owner="o", at_ms=number, claim_size=0))
+    assert len(attempts) == 10
+    assert select_counted(attempts) == attempts[:1]
+    assert [requeue.at_ms for requeue in select_requeues(attempts)] == [0, *range(9_992, 10_000)]
+
+
+def test_a_requeue_after_another_attempt_starts_anew():
+    requeue = attempt(REQUEUED, claim_size=0)
+    attempts = (requeue,) * 5 + (attempt("error:Busy"),)
+    assert add_requeue(attempts, requeue) == (*attempts, requeue)
+    assert add_requeue((), requeue) == (requeue,)
+
+
+def test_a_history_keeps_a_bounded_number_of_attempts_and_all_that_decides():
+    requeue, crash = attempt(REQUEUED, claim_size=0), attempt("crash")
+    many = [requeue, requeue, attempt("error:Busy")] * 100 + [crash] * 100 + [requeue]
+    attempts, message = decode_queued_message(encode_queued_message(many, b"{}"))
+    assert message == b"{}"
+    assert len(attempts) == MAX_ATTEMPTS
+    assert select_counted(attempts)[-100:] == (crash,) * 100  # as many as the largest max_attempts
+    assert select_requeues(attempts) == (requeue,)
+    assert len(decode_queued_message(encode_queued_message(many * 100, b"{}"))[0]) == MAX_ATTEMPTS
+
+
+def test_the_longest_history_that_is_written_can_be_read_also_after_more_runs_that_were_lost():
+    longest = Attempt(cause="c" * 999, owner="€" * 999, at_ms=10**15 - 1, claim_size=10**9 - 1, version="v" * 999)
+    queued_message = encode_queued_message([longest] * MAX_ATTEMPTS, b"{}")
+    line = queued_message[: queued_message.index(b"\n") + 1]
+    attempts, message = decode_queued_message(line * 100 + queued_message)
+    assert (len(attempts), message) == (MAX_ATTEMPTS + 100, b"{}")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        lambda size: b"\x01" + b"a" * size + b";\n",
+        lambda size: b"\x01" + b"a," * size + b"\n\n",
+        lambda size: b"\x01a,b,1,1\n" * size,
+        lambda size: b"\x01\n" * size,
+        lambda size: b"\x01a,b," + b"1" * size + b",1\n\n",
+    ],
+)
+def test_decoding_takes_no_longer_than_a_history_is_allowed_to_be(hostile: Callable[[int], bytes]):
+    queued_message = hostile(4_000_000)
+    started = time.process_time()
+    assert decode_queued_message(queued_message) == ((), queued_message)
+    assert time.process_time() - started < 1  # it takes a few milliseconds
+
+
+@pytest.mark.parametrize(
+    ("causes", "priority", "source"),
+    [
+        ([], 0, 1),
+        ([], 5, 2),
+        ([], 255, 4),
+        ([], -7, 1),
+        (["error:Busy"], 0, 5),
+        (["error:crash"], 9, 8),
+        (["replay"], 6, 7),
+        (["requeued"], 3, 6),
+        (["crash"], 9, 0),
+        (["lease_expired", "replay"], 9, 0),
+        (["error:Busy", "timeout"], 9, 0),
+    ],
+)
+def test_a_job_goes_to_the_list_of_its_priority_and_its_attempts(causes: list[str], priority: int, source: int):
+    assert select_source([attempt(cause) for cause in causes], priority) == source
+    assert holds_histories(source) is bool(causes)
+
+
+@given(st.integers(0, 8), st.binary())
+def test_a_delayed_job_names_its_list(source: int, queued_message: bytes):
+    assert decode_delayed(encode_delayed(source, queued_message)) == (source, queued_message)
+
+
+@given(st.binary())
+def test_any_member_of_the_delayed_jobs_can_be_decoded(member: bytes):
+    source, queued_message = decode_delayed(member)
+    assert source in range(9)
+    assert member.endswith(queued_message)
+    assert len(member) - len(queued_message) == (member[:1] in b"012345678" and bool(member))

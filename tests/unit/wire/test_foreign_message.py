@@ -229,6 +229,14 @@ def test_an_id_is_found_at_either_end_of_a_message(filler: bytes):
     assert foreign_message.scan_id(encode_message(Job(id="a", model="m", instances=["x" * 300_000]))) == "a"
 
 
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_the_client_that_waits_is_found_in_a_message_that_is_not_parsed(size: int):
+    client = "0123456789abcdef" * 2
+    encoded = encode_message(Job(id="a", model="m", instances=["x" * size], reply_to=client))
+    assert foreign_message.scan_reply_to(encoded) == client
+    assert foreign_message.scan_reply_to(encode_message(Job(id="a", model="m", instances=["x" * size]))) is None
+
+
 @given(st.binary())
 def test_any_bytes_are_a_message_with_an_id_or_malformed(data: bytes):
     with suppress(MalformedMessage):
