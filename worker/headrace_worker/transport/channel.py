@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from queue import Empty
 from typing import Any
@@ -30,6 +31,7 @@ from headrace_worker.transport.claims import (
     NothingClaimed,
     choose_isolated_turn,
 )
+from headrace_worker.transport.lease_keeper import silence_timeout
 from headrace_worker.transport.listener import NotificationListener
 from headrace_worker.transport.message import claim_message
 from headrace_worker.transport.notifications import QueueNotifications
@@ -206,6 +208,16 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         """Claim on the next turn of the event loop."""
         self._claims.wake()
         self._end_blocking()
+
+    def drop_silent_connection(self) -> None:
+        """Disconnect if the connection has left a claim without an answer for too long."""
+        connection, timeout = self._in_poll, silence_timeout(self.lease_seconds)
+        if not connection or time.monotonic() - self._brpop_sent_at <= timeout:
+            return
+        sock = connection._sock  # noqa: SLF001  # as kombu does
+        if sock is not None and not kombu_redis._socket_readable(sock):  # noqa: SLF001  # kombu's own check
+            log.warning("Redis has not answered a claim for %.0f s; reconnecting", timeout)
+            connection.disconnect()
 
     def poll(self) -> None:
         """Claim on the next turn of the event loop, as the timer of the poll."""

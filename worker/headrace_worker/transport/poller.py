@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from queue import Empty
@@ -11,10 +10,7 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 
 from headrace_worker.transport.channel import ClaimingChannel
-from headrace_worker.transport.lease_keeper import silence_timeout
 from headrace_worker.transport.notifications import POLL_SECONDS
-
-log = logging.getLogger("headrace.claims")
 
 #: The kind of a listener, beside kombu's `BRPOP` and `LISTEN`.
 _WAKE = "WAKE"
@@ -87,7 +83,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]  # kombu has
     def poll_all(self) -> None:
         """Let every channel claim, also without a notification."""
         for channel in list(self._channels):
-            _drop_silent_connection(channel)
+            channel.drop_silent_connection()
             channel.poll()
 
     def maybe_restore_messages(self) -> None:
@@ -96,14 +92,3 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]  # kombu has
     def on_poll_init(self, poller: Any) -> None:
         """Begin to poll. There is nothing to restore."""
         self.poller = poller
-
-
-def _drop_silent_connection(channel: ClaimingChannel) -> None:
-    """Disconnect a channel if its connection has left a claim without an answer for too long."""
-    connection, timeout = channel._in_poll, silence_timeout(channel.lease_seconds)  # noqa: SLF001  # as kombu does
-    if not connection or time.monotonic() - channel._brpop_sent_at <= timeout:  # noqa: SLF001  # as kombu does
-        return
-    sock = connection._sock  # noqa: SLF001  # as kombu does
-    if sock is not None and not kombu_redis._socket_readable(sock):  # noqa: SLF001  # kombu's own check
-        log.warning("Redis has not answered a claim for %.0f s; reconnecting", timeout)
-        connection.disconnect()
