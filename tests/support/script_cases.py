@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 import redis
@@ -20,8 +20,8 @@ from headrace.catalog.aliases import Alias
 from headrace.connection.commands import Command, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import prepare_replay
-from headrace.inspection import job, locate, queues, unread_lists
-from headrace.results import publish
+from headrace.inspection import job, locate, oldest, queues, unread_lists
+from headrace.results import cancellation, publish
 from headrace.submit import durability
 from headrace.submit.enqueue import JobEncoder, enqueue_command
 from headrace.wire.dead_letter import attach_message
@@ -101,6 +101,12 @@ def _prepare_enqueue(db: redis.Redis) -> Command:
 def _prepare_publish_outcomes(db: redis.Redis) -> Command:
     db.set(KEYS.job("a"), "record")
     return publish.publish_command(KEYS, [Cancelled(job="a"), Cancelled(job="b")], ttl=60, now=NOW)
+
+
+def _prepare_cancel(db: redis.Redis) -> Command:
+    db.set(KEYS.job("a"), "record")
+    db.zadd(KEYS.cancel_requests, {"b": 1})
+    return cast("Command", next(cancellation.cancel(KEYS, "a", ttl=60, now=NOW)))
 
 
 def hold(db: redis.Redis, *messages: bytes, name: str = "me/1", expires_ms: int = 10**15) -> Lease:
@@ -310,6 +316,7 @@ def _prepare_gather(db: redis.Redis) -> Command:
 CASES: dict[str, Case] = {
     "enqueue": Case(_prepare_enqueue, ("list",) * _SOURCES + ("zset",) + ("string",) * 3),
     "publish_outcomes": Case(_prepare_publish_outcomes, ("any",) * 4),
+    "cancel": Case(_prepare_cancel, ("any", "any", "any", "zset")),
     "publish_claim": Case(
         _prepare_publish_claim,
         ("zset", "any", "any", "any", "any", "any", "zset", "zset", "zset", *_LETTERS, "zset", "any"),
@@ -366,6 +373,9 @@ CASES: dict[str, Case] = {
     "gather_foreign_jobs": Case(_prepare_gather, ("any",) * 2 * _FOREIGN),
     "find_job_in_list": Case(_after_push(unread_lists._HOLDS_JOB([QUEUE], unread_lists._TEXTS)), ("any",)),
     "read_next_jobs": Case(_after_push(queues.next_jobs_command(KEYS, ["churn"])), ("any",) * _SOURCES),
+    "report_oldest_jobs": Case(
+        _after_push(oldest.report_command(KEYS, ["churn"])), ("hash", *("any",) * _SOURCES)
+    ),
     "claim": Case(_prepare_claim, ("zset", "any", "list", "list", "any", "list", *("any",) * (_SOURCES - 2))),
     "renew_leases": Case(_prepare_renew, ("zset",)),
     "finish_claim": Case(lambda db: lease_scripts.finish_command(KEYS, hold(db, b"a")), ("zset", "list")),

@@ -180,5 +180,5 @@ class JobWindow:
         with contextlib.suppress(HeadraceError):
             for job in self._jobs.values():
                 with limit_call(_CANCEL_SECONDS):
-                    job.cancel()
+                    job.cancel(timeout=0)
         self._jobs.clear()

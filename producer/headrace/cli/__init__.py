@@ -7,6 +7,7 @@ batch.py                the rows of a file
 queues.py, top.py, top_format.py                          queues and workers
 dead.py, dead_letter_format.py                            dead letters
 doctor.py               checks of Redis, workers and Flower
+redis.py                prepare a Redis: functions
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ _CLIENT_COMMANDS = {
     "doctor": "Check Redis, workers and Flower, and print fixes.",
     "explain": "Print the history of jobs.",
     "queues": "Print how many jobs of each model wait; pause or resume models.",
+    "redis": "Load the functions that users call in place of EVAL.",
     "result": "Wait for jobs and print their predictions.",
     "status": "Print the status of jobs.",
     "submit": "Put a job on a model's queue.",

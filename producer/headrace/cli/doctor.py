@@ -61,8 +61,9 @@ def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[st
     from headrace.connection.errors import translate_errors
     from headrace.connection.server_info import read_server_info, read_user
     from headrace.connection.url import describe_server, parse_address
-    from headrace.doctor.access import check_access
+    from headrace.doctor.access import check_access, is_local
     from headrace.doctor.flower import check_flower
+    from headrace.doctor.functions import examine_functions
     from headrace.doctor.redis import check_redis
     from headrace.doctor.service import NOT_PERMITTED, check_service, read_service
     from headrace.wire.keys import Keys
@@ -75,6 +76,8 @@ def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[st
         for finding in check_redis(server, prefix=settings.key_prefix, by_sentinel=bool(address.sentinels)):
             yield "redis", finding
         for finding in check_access(address, run(ask, read_user())):
+            yield "access", finding
+        for finding in run(ask, examine_functions(local=is_local(address))):
             yield "access", finding
         state = run(ask, read_service(Keys(settings.key_prefix)))
         for finding in check_service(state) if state else [NOT_PERMITTED]:

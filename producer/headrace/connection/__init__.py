@@ -10,6 +10,8 @@
 - `errors.py`: errors of Redis: which are transient, and what each means to a person.
 - `retry.py`: how long a client repeats a command that failed.
 - `commands.py`: commands, scripts and operations, run over a blocking or an asynchronous connection.
+- `script_calls.py`: the forms in which a script is called: as a function, by its digest, with its source.
+- `functions.py`: the functions that an administrator loads.
 - `pipelined.py`: a command that is sent before its reply is read.
 - `server_info.py`: version, configuration, replicas, latency and clock of a server.
 - `server_time.py`: the clock of the server.

@@ -30,6 +30,9 @@ def create_celery_app(settings: Settings) -> Celery:
         result_expires=settings.result_ttl,
         task_routes=(route_job,),
         broker_connection_retry_on_startup=True,
+        # kombu runs EVAL for a queue that expires, which no Redis user of Headrace may.
+        control_queue_expires=None,
+        event_queue_expires=None,
         broker_use_ssl=tls,
         redis_backend_use_ssl=tls,
         broker_transport_options={

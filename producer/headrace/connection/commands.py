@@ -140,15 +140,13 @@ def execute(redis: redis.Redis, command: Command | Pipeline) -> Any:
         return _execute_pipeline(redis, command)
     if command.script is None:
         return redis.execute_command(*command.args)  # type: ignore[no-untyped-call]  # redis-py has no type for it
-    from redis.exceptions import ResponseError
-
     from headrace.connection.script_calls import ScriptCall
 
-    call = ScriptCall.over(redis)
+    call = ScriptCall(redis.connection_pool)
     while True:
         try:
             reply = redis.execute_command(*command.in_form(call.form))  # type: ignore[no-untyped-call]  # as above
-        except ResponseError as error:
+        except call.refusals as error:
             if (refusal := call.refused(error, command.script.function)) is not None:
                 raise refusal from None
         else:
@@ -159,7 +157,7 @@ def execute(redis: redis.Redis, command: Command | Pipeline) -> Any:
 def _execute_pipeline(redis: redis.Redis, pipeline: Pipeline) -> list[Any]:
     from headrace.connection.script_calls import ScriptCall
 
-    call, replies = ScriptCall.over(redis), list[Any]()
+    call, replies = ScriptCall(redis.connection_pool), list[Any]()
     while len(replies) < len(pipeline.commands):
         with redis.pipeline(transaction=False) as sender:
             for args in pipeline.args_from(len(replies), call.form):
@@ -191,15 +189,13 @@ async def execute_async(redis: redis.asyncio.Redis, command: Command | Pipeline)
         return await _execute_pipeline_async(redis, command)
     if command.script is None:
         return await redis.execute_command(*command.args)  # type: ignore[no-untyped-call]  # as above
-    from redis.exceptions import ResponseError
-
     from headrace.connection.script_calls import ScriptCall
 
-    call = ScriptCall.over(redis)
+    call = ScriptCall(redis.connection_pool)
     while True:
         try:
             reply = await redis.execute_command(*command.in_form(call.form))  # type: ignore[no-untyped-call]  # as above
-        except ResponseError as error:
+        except call.refusals as error:
             if (refusal := call.refused(error, command.script.function)) is not None:
                 raise refusal from None
         else:
@@ -210,7 +206,7 @@ async def execute_async(redis: redis.asyncio.Redis, command: Command | Pipeline)
 async def _execute_pipeline_async(redis: redis.asyncio.Redis, pipeline: Pipeline) -> list[Any]:
     from headrace.connection.script_calls import ScriptCall
 
-    call, replies = ScriptCall.over(redis), list[Any]()
+    call, replies = ScriptCall(redis.connection_pool), list[Any]()
     while len(replies) < len(pipeline.commands):
         async with redis.pipeline(transaction=False) as sender:
             for args in pipeline.args_from(len(replies), call.form):

@@ -19,7 +19,7 @@ class PendingCommand(PendingReply):
         self.command = command
         self._pool = client.connection_pool
         self._connection: Any = None
-        self._call = ScriptCall.over(client)
+        self._call = ScriptCall(client.connection_pool)
         #: The error that sending the command raised.
         self._error: RedisError | None = None
         started_at = time.monotonic()

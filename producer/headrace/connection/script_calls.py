@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Any, Self
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
@@ -44,6 +44,9 @@ _ACCEPTED: WeakKeyDictionary[Any, Form] = WeakKeyDictionary()
 class ScriptCall:
     """The form of a call: the first to try, and after a refusal the next. It is remembered for `pool`."""
 
+    #: The errors that `refused` processes.
+    refusals = ResponseError
+
     __slots__ = ("_first", "_pool", "_refused", "form")
 
     def __init__(self, pool: Any = None) -> None:
@@ -52,11 +55,6 @@ class ScriptCall:
         #: The form to send.
         self.form = self._first
         self._refused: tuple[Form, ...] = ()
-
-    @classmethod
-    def over(cls, client: Any) -> Self:
-        """Return a call over the connections of a client of redis-py, blocking or asynchronous."""
-        return cls(client.connection_pool)
 
     def succeeded(self) -> None:
         """Remember the form: the server ran the script."""

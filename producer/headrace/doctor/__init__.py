@@ -5,6 +5,7 @@
     finding.py   `Finding` and its severities
     redis.py     the configuration and state of a Redis server
     access.py    who can read the traffic to Redis, and who can log in
+    functions.py whether the functions are loaded that users call in place of EVAL
     flower.py    whether Flower answers, and whether it asks for a password
     service.py   whether every queue has a worker and every alias a loaded version
 """

@@ -1,6 +1,7 @@
 """From a published outcome to the caller that waits for it.
 
-- `publish.py`: the script that stores and announces the first outcome of a job; `cancel`.
+- `publish.py`: the script that stores and announces the first outcome of a job.
+- `cancellation.py`: `cancel`, by publishing an outcome or by asking the workers to.
 - `waiter.py`: the protocol of a caller that waits.
 - `subscriptions.py`: the channels a connection subscribes to, and the waiters for each job.
 - `reply_channel.py`: the jobs that are announced together on a client's reply channel.

@@ -1,7 +1,7 @@
 """Publish outcomes: the first outcome of a job is stored and announced, every later one is refused.
 
-The client's `cancel` and the worker both publish with this code, so they may race without a job ever ending
-twice. The stored and announced text is the one that Celery's own result backend would have written.
+The worker publishes with this code, and so does `cancellation`, so they may race without a job ever ending twice.
+The stored and announced text is the one that Celery's own result backend would have written.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from headrace.connection.commands import Argument, Command, Operation, Script
+from headrace.connection.commands import Argument, Command, Script
 from headrace.wire.keys import Keys
-from headrace.wire.outcome import Cancelled, Outcome, decode_or_malformed, encode_outcome
-
-#: Seconds after a cancellation during which workers check whether a job was cancelled before they run it.
-_CANCELLED_SECONDS = 86_400
+from headrace.wire.outcome import Outcome, encode_outcome
 
 #: Bytes of a stored result that a script decodes when the status is not first, which holds Redis for microseconds.
 _MAX_DECODED_BYTES = 4096
@@ -79,18 +76,3 @@ def publish_command(keys: Keys, finished: Sequence[Outcome], *, ttl: int, now: d
         names += [keys.result(outcome.job), keys.job(outcome.job)]
         arguments.append(encode_outcome(outcome, now))
     return _PUBLISH(names, arguments)
-
-
-def cancel(keys: Keys, job: str, *, ttl: int, now: datetime) -> Operation[bool]:
-    """Cancel a job unless it has an outcome. Return True if its outcome is now a cancellation.
-
-    The outcome is stored for `ttl` seconds.
-    """
-    # First, so that a worker that claims the job from now on checks whether it has an outcome.
-    yield Command(("SET", keys.cancelled, 1, "EX", _CANCELLED_SECONDS))
-    (published,) = yield publish_command(keys, [Cancelled(job=job)], ttl=ttl, now=now)
-    if published:
-        return True
-    # Cancelled before, perhaps by this very call, whose reply was lost.
-    stored = yield Command(("GET", keys.result(job)))
-    return stored is not None and isinstance(decode_or_malformed(job, stored), Cancelled)

@@ -41,7 +41,7 @@ class InMemoryJob:
         """Return the prediction; see `JobHandle.result`."""
         return self.outcome(timeout).get()
 
-    def cancel(self) -> bool:
+    def cancel(self, timeout: float = 5.0) -> bool:  # noqa: ARG002  # the signature of JobHandle
         """Cancel the job. Return True if it is cancelled, False if it has another outcome already."""
         return self._client.cancel(self.id)
 

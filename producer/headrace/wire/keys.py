@@ -283,6 +283,16 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:paused"
 
     @property
+    def oldest(self) -> str:
+        """The key of reports on the oldest waiting jobs, a hash: model -> report (`inspection.oldest`)."""
+        return f"{self.prefix}headrace:oldest"
+
+    @property
+    def cancel_requests(self) -> str:
+        """The key of the jobs that workers are asked to cancel, a sorted set: job id by unix seconds."""
+        return f"{self.prefix}headrace:cancel-requests"
+
+    @property
     def models(self) -> str:
         """The key of the names of models with a published contract, a set."""
         return f"{self.prefix}headrace:models"

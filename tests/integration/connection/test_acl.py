@@ -7,6 +7,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ from headrace.catalog.aliases import Alias, Aliases
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish_contract
 from headrace.connection.celery import create_celery_app
-from headrace.connection.commands import Pipeline, execute
+from headrace.connection.commands import Pipeline, execute, run
 from headrace.connection.connect import connect
+from headrace.results.cancellation import carry_out_requests
 from headrace.wire.keys import Keys
 from headrace_worker.drift.psi import add_commands, measure_drift
 from headrace_worker.local.stack import start_flower
@@ -38,12 +40,13 @@ from headrace_worker.transport.leases import Leases
 from tests.support.acl import users
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import MODEL, exercise_client, free_port, kill_pool, running_server
+from tests.support.functions import load_functions
 from tests.support.redis_servers import find_server
 from tests.support.stored_dead_letters import crashed_attempt, make_letter, store_letter
 from tests.support.waiting import wait_until
 
 #: Commands that are optional: redis-py sets its name and version, and a worker checks the server when it starts.
-OPTIONAL = {"client|setinfo", "info", "config|get", "fcall"}
+OPTIONAL = {"client|setinfo", "info", "config|get"}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
     command = [find_server("path"), *options]
     with running_server(command, folder, "redis", admin):
+        load_functions(admin)
         yield port
 
 
@@ -201,6 +205,10 @@ def test_an_operator_may_do_everything_with_dead_letters(port: int, admin: redis
         (depth,) = client.queues()
         assert (depth.waiting, depth.isolated) == (2, 1)
         assert client.job("a").status() == "queued"
+        assert not client.job("a").cancel(timeout=0.1), "no worker has carried it out"
+        with connect(Settings(redis_url=url("worker", port))) as worker:
+            requests = carry_out_requests(Keys(), ttl=60, now=datetime.now(UTC))
+            assert run(partial(execute, worker), requests) == 1
         assert client.job("a").cancel()
         with pytest.raises(JobCancelled):
             client.job("a").result(timeout=5)
@@ -354,6 +362,7 @@ def test_writes_of_a_script_survive_a_restart(tmp_path: Path) -> None:
     command = [find_server("path"), *options]
     command += ["--appendonly", "yes", "--appendfsync", "always"]
     with running_server(command, tmp_path, "redis", admin):
+        load_functions(admin)
         publish_model(admin)
         with Client(url("producer", port)) as producer:
             producer.submit(MODEL, [1, 0, 0])

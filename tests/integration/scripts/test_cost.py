@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 import pytest
@@ -18,8 +19,8 @@ from headrace.catalog.aliases import Alias
 from headrace.connection.commands import Command, Script, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import PreparedReplay
-from headrace.inspection import job, locate, queues
-from headrace.results import publish
+from headrace.inspection import job, locate, oldest, queues
+from headrace.results import cancellation, publish
 from headrace.submit import durability
 from headrace.submit.enqueue import JOBS_PER_CALL
 from headrace.wire.dead_letter import attach_message
@@ -74,6 +75,14 @@ def _publish_outcomes(stored: bytes) -> Callable[[redis.Redis, int], Command]:
         names = [f"job-{number}" for number in range(size // 10)]
         db.mset({KEYS.result(name): stored for name in names})
         return publish.publish_command(KEYS, [Cancelled(job=name) for name in names], ttl=60, now=NOW)
+
+    return build
+
+
+def _cancel(stored: Callable[[int], bytes]) -> Callable[[redis.Redis, int], Command]:
+    def build(db: redis.Redis, size: int) -> Command:
+        db.set(KEYS.result("a"), stored(size))
+        return cast("Command", next(cancellation.cancel(KEYS, "a", ttl=60, now=NOW)))
 
     return build
 
@@ -332,6 +341,10 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
     "chord_part": {"many": _chord_part},
     "chord_extend": {"many": _chord_end(follow_up_scripts._CHORD_EXTEND)},
     "chord_cleanup": {"many": _chord_end(follow_up_scripts._CHORD_CLEANUP)},
+    "cancel": {
+        "deep": _cancel(lambda size: b'{"x":' + b"[" * size * 100),
+        "wide": _cancel(lambda size: b'{"x":[' + b"1," * size * 10 + b"1]}"),
+    },
     "publish_claim": {"many": _publish_claim, "one id": _publish_same_id},
     "store_dead_letter": {"long": _store_letter},
     "trim_dead_letters": {"many": _trim},
@@ -369,6 +382,10 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
         "many": lambda db, size: queues.measure_command(KEYS, [f"m{number}" for number in range(size // 10)])
     },
     "read_next_jobs": _on_texts(lambda _: queues.next_jobs_command(KEYS, ["churn"])),
+    "report_oldest_jobs": {
+        "many": lambda db, size: oldest.report_command(KEYS, [f"m{number}" for number in range(size // 10)]),
+        **_on_texts(lambda _: oldest.report_command(KEYS, ["churn"])),
+    },
     "claim": {"many": _claim_many, **_on_texts(_claim)},
     "renew_leases": {"many": lambda db, size: lease_scripts.renew_command(KEYS, _leases(db, size), lease_ms=1000)},
     "finish_claim": _on_leased_texts(lambda lease: lease_scripts.finish_command(KEYS, lease)),

@@ -16,6 +16,7 @@ from headrace.catalog.published import publish_contract
 from headrace.catalog.workers import publish_status
 from headrace.connection.commands import execute
 from headrace.connection.connect import connect
+from headrace.inspection.oldest import report_command
 from headrace.wire.keys import Keys
 from headrace_worker.telemetry.queue_metrics import METRICS, QueueCollector
 from headrace_worker.transport.claims import ClaimLimits
@@ -81,6 +82,7 @@ def test_every_queue_lease_dead_letter_and_version_is_counted(
     execute(server, publish_status(keys, "churn", "w@1", ["1", "2"], {"3": "it fails"}))
     execute(server, publish_status(keys, "churn", "w@2", ["2"], {}))
     store_letter(server, make_letter("a"), keys=keys)
+    execute(server, report_command(keys, ["churn", "fraud"]))
     time.sleep(0.05)
     numbers = samples(registry)
     assert 0.05 <= numbers.pop("queue_oldest_seconds{churn}") < 20

@@ -10,12 +10,18 @@ import redis
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport.leases import Leases
+from tests.support.functions import load_functions
 from tests.support.redis_servers import SERVERS, find_server
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=[*SERVERS, "path with functions", "falkordb with functions"])
 def any_redis(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis("--appendfsync", "no", server=find_server(request.param)) as running:
+    """Run each Redis without functions, where scripts run by EVALSHA, and two with functions."""
+    name, _, functions = request.param.partition(" with ")
+    with EmbeddedRedis("--appendfsync", "no", server=find_server(name)) as running:
+        if functions:
+            with redis.Redis.from_url(running.url) as admin:
+                load_functions(admin)
         yield running
 
 

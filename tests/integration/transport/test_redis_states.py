@@ -47,7 +47,7 @@ def test_every_key_a_script_touches_is_declared(db: redis.Redis, keys: Keys, lea
             words = record["command"].split(" ")
             if record["command"].startswith("ECHO"):
                 break
-            if words[0] == "EVALSHA" and record["client_type"] != "lua":
+            if words[0] in {"EVALSHA", "FCALL"} and record["client_type"] != "lua":
                 declared = set(words[3 : 3 + int(words[2])])
             elif record["client_type"] == "lua" and words[0] != "TIME":
                 touched.append((words[1], record["command"]))

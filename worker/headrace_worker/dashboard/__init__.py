@@ -30,6 +30,8 @@ from headrace_worker.dashboard.settings import DashboardSettings
 try:
     _settings = load_settings(DashboardSettings)
     celery = create_celery_app(_settings)
+    # Flower consumes events and replies, and acknowledges none. kombu would look for lost messages, with EVAL.
+    celery.conf.broker_transport_options["ack_emulation"] = False
 except SettingError as error:
     # Celery would print its usage text and a traceback for any other exception.
     raise SystemExit(f"headrace: {error}") from None

@@ -11,14 +11,18 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import redis
 
 from headrace.catalog.aliases import is_version
+from headrace.connection.commands import execute, run
 from headrace.errors import HeadraceError
+from headrace.results.cancellation import carry_out_requests
+from headrace.wire.keys import Keys
 from headrace.wire.limits import JobLimits
 from headrace.wire.outcome import Cancelled, Outcome, decode_outcome
 from headrace.wire.signing import Trust
@@ -45,9 +49,9 @@ log = logging.getLogger("headrace.claims")
 class ClaimRunner:
     """Runs claims in one pool process.
 
-    `worker` is the worker's name, as Celery has it. `result_key` returns the key of a job's outcome by job id, and
-    `ttl` is the number of seconds for which outcomes are kept, `record_ttl` the number for which the record of an
-    unfinished job is kept. `events` also follows claims while they run.
+    `worker` is the worker's name, as Celery has it. `ttl` is the number of seconds for which outcomes are
+    kept, `record_ttl` the number for which the record of an unfinished job is kept. `events` also follows claims
+    while they run.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class ClaimRunner:
         registry: Registry,
         *,
         worker: str,
-        result_key: Callable[[str], str],
+        keys: Keys,
         ttl: int,
         record_ttl: int,
         events: ProgressListener | None,
@@ -68,7 +72,7 @@ class ClaimRunner:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._client, self._leases, self._registry = client, leases, registry
-        self._worker, self._result_key, self._ttl, self._record_ttl = worker, result_key, ttl, record_ttl
+        self._worker, self._keys, self._ttl, self._record_ttl = worker, keys, ttl, record_ttl
         self._events, self._trust, self._job_limits = events, trust, job_limits or JobLimits()
         self._planner, self._sender = planner, sender
         self._listeners = [events, *listeners] if events else listeners
@@ -80,7 +84,7 @@ class ClaimRunner:
         if self._events:
             self._events.on_claim_received(len(claim.queued_messages))
         parsed = open_claim(claim, now, self._limits_of, trust=self._trust, job_limits=self._job_limits)
-        cancelled = self._drop_finished(parsed) if claim.check_outcomes else []
+        cancelled = self._drop_finished(parsed, now) if claim.check_outcomes else []
         if self._events:
             self._events.on_jobs_started(parsed.jobs, now)
         predicted, batch_runs = predict.run(parsed.jobs, self._registry, now)
@@ -164,15 +168,16 @@ class ClaimRunner:
         except (HeadraceError, OSError):
             return Limits()
 
-    def _drop_finished(self, parsed: ParsedClaim) -> list[ClaimedJob]:
+    def _drop_finished(self, parsed: ParsedClaim, now: datetime) -> list[ClaimedJob]:
         """Drop the jobs that have an outcome: a job that was cancelled while it waited does not run.
 
         Return the cancelled jobs.
         """
         if not parsed.jobs:
             return []
-        keys = [self._result_key(claimed.job.id) for claimed in parsed.jobs]
-        stored: list[bytes | None] = self._client.mget(keys)  # type: ignore[assignment]  # bytes
+        run(partial(execute, self._client), carry_out_requests(self._keys, ttl=self._ttl, now=now))
+        names = [self._keys.result(claimed.job.id) for claimed in parsed.jobs]
+        stored: list[bytes | None] = self._client.mget(names)  # type: ignore[assignment]  # bytes
         outcomes = [None if raw is None else _decode(raw) for raw in stored]
         pairs = list(zip(parsed.jobs, outcomes, strict=True))
         parsed.jobs[:] = [claimed for claimed, outcome in pairs if outcome is None]

@@ -108,7 +108,7 @@ class PoolChild:
                 Leases(client, self._keys, self._dead_letter_limits),
                 self._registry,
                 worker=hostname,
-                result_key=self._keys.result,
+                keys=self._keys,
                 ttl=settings.result_ttl,
                 record_ttl=settings.job_ttl,
                 events=self._events(app, client) if settings.events else None,

@@ -6,13 +6,18 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
 
 from headrace.client import Client
+from headrace.clock import utc_now
+from headrace.connection.commands import execute, run
 from headrace.errors import HeadraceError
+from headrace.inspection.oldest import report_command
+from headrace.results.cancellation import carry_out_requests
 from headrace.wire.keys import Keys, model_name, queue_name
 from headrace_worker.doctor import RedisCheck
 from headrace_worker.models.registry import Registry
@@ -156,6 +161,7 @@ class WorkerService:
         if self._lease_keeper is None:
             keeper, health = make_keeper(channel, self._dead_letter_limits), self.monitoring.health
             keeper.on_swept = sentry.check_in
+            keeper.on_sweep = self._sweep
             keeper.on_request, keeper.on_reply = health.mark_request_sent, health.mark_reply_received
             loop = health.watch_loop("leases", late_after=keeper.late_seconds)
             keeper.on_round_begun, keeper.on_round_ended = loop.begin_round, loop.end_round
@@ -165,6 +171,17 @@ class WorkerService:
     def lease_keeper(self) -> LeaseKeeper | None:
         """Return the keeper of this worker's leases; None if it has none yet."""
         return self._lease_keeper
+
+    def _sweep(self, client: redis.Redis, queues: Sequence[str]) -> None:
+        """Do what users with fewer permissions cannot: cancel jobs, and read the age of waiting jobs."""
+        try:
+            requests = carry_out_requests(self._keys, ttl=self._settings.result_ttl, now=utc_now())
+            if jobs := run(partial(execute, client), requests):
+                log.info("cancelled %d jobs as requested", jobs)
+            if models := [model for queue in queues if (model := model_name(queue))]:
+                execute(client, report_command(self._keys, models))
+        except redis.ResponseError as error:  # leases are renewed and swept all the same
+            log.warning("could not carry out cancellations, or report the oldest jobs; retrying: %s", error)
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """Cancel the jobs with these ids that have no outcome yet."""

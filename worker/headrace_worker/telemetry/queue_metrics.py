@@ -25,6 +25,7 @@ from headrace.connection.commands import Command, Pipeline, execute, run
 from headrace.connection.errors import is_wrong_type
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.inspection import queues
+from headrace.inspection.oldest import decode_reports, read_reports
 from headrace.inspection.queues import QueueDepth
 from headrace.wire.keys import Keys, queue_name
 from headrace_worker.telemetry.metrics import Metric, gauge_family
@@ -129,7 +130,7 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     if models:
         commands += [
             queues.measure_command(keys, models),
-            queues.next_jobs_command(keys, models),
+            read_reports(keys).args,
         ]
     replies = execute(client, Pipeline(tuple(commands)))
     for reply in replies:  # the report of a model's workers that is no hash hides nothing else
@@ -139,10 +140,11 @@ def _read(client: redis.Redis, keys: Keys) -> Iterator[Family]:
     leases = run(partial(execute, client), queues.read_leases(keys))
     now_ms = decode_server_time(time_reply)
     loaded, refused = by_model[0 : 2 * len(models) : 2], by_model[1 : 2 * len(models) : 2]
-    lengths, next_jobs = by_model[-2:] if models else ([], [])
+    lengths, reports = by_model[-2:] if models else ([], [])
     pauses = run(partial(execute, client), read_pauses(keys))
-    yield from _depths(queues.decode_depths(models, lengths, leases, pauses))
-    waits = queues.oldest_waits(models, next_jobs, now_ms / 1000)
+    depths = queues.decode_depths(models, lengths, leases, pauses)
+    yield from _depths(depths)
+    waits = decode_reports(reports, {depth.model: depth.waiting for depth in depths}, now_ms / 1000)
     yield gauge_family(OLDEST_SECONDS, [((model,), waits.get(model, 0.0)) for model in models])
     yield from _leases(models, leases, now_ms)
     yield gauge_family(DEAD_LETTERS, [((), int(dead_letters))])

@@ -15,7 +15,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import redis
@@ -79,6 +79,8 @@ class LeaseKeeper:
         self.lease_ms = int(lease_seconds * 1000)
         #: Called once a minute while sweeps succeed.
         self.on_swept: Callable[[], None] = lambda: None
+        #: Called in each sweep, with the keeper's client and the queues that are watched.
+        self.on_sweep: Callable[[redis.Redis, Sequence[str]], None] = lambda _client, _queues: None
         #: Called before a request to Redis, and after a reply, about every second.
         self.on_request: Callable[[], None] = lambda: None
         self.on_reply: Callable[[], None] = lambda: None
@@ -268,6 +270,7 @@ class LeaseKeeper:
                 self._requeue_orphans(commands, now)
                 if now >= sweep_from:
                     self._sweep(commands)
+                    self.on_sweep(commands.client, self._queues)
                 if now >= self._gather_at:
                     self._gather_at = now + _GATHER_SECONDS
                     self._gather(commands)

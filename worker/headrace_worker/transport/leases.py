@@ -56,10 +56,10 @@ class Leases:
     """The leases of one installation, on one client of Redis. Every method raises redis.RedisError."""
 
     def __init__(self, client: redis.Redis, keys: Keys, limits: DeadLetterLimits = _DEFAULT_LIMITS) -> None:
-        self._client, self._keys, self._limits = client, keys, limits
+        self.client, self._keys, self._limits = client, keys, limits
 
     def _run(self, command: Command) -> Any:
-        return execute(self._client, command)
+        return execute(self.client, command)
 
     def claim(
         self,
@@ -154,14 +154,14 @@ class Leases:
 
         Of all workers, one does so every _TRIM_SECONDS: another call in this time does nothing.
         """
-        if not self._client.zcard(self._keys.dead_times):
+        if not self.client.zcard(self._keys.dead_times):
             return
         try:
-            if not self._client.set(self._keys.dead_trimmed, 1, nx=True, px=int(1000 * _TRIM_SECONDS)):
+            if not self.client.set(self._keys.dead_trimmed, 1, nx=True, px=int(1000 * _TRIM_SECONDS)):
                 return
         except redis.OutOfMemoryError:
             pass  # then deleting letters is all the more important
-        names = sorted({*queues, *map(queue_name, fetch_model_names(self._client, self._keys))})
+        names = sorted({*queues, *map(queue_name, fetch_model_names(self.client, self._keys))})
         for first in range(0, len(names), _QUEUES_PER_TRIM):
             self.trim_dead_letters(names[first : first + _QUEUES_PER_TRIM])
 
@@ -189,7 +189,7 @@ class Leases:
         behind = behind and not lease.holds_jobs
         marked = b""
         if delivered and not lease.holds_jobs:
-            first: list[bytes] = self._client.lrange(self._keys.lease(lease.name), 0, 0)  # type: ignore[assignment]  # bytes
+            first: list[bytes] = self.client.lrange(self._keys.lease(lease.name), 0, 0)  # type: ignore[assignment]  # bytes
             marked = b"".join(map(mark_redelivered, first))
         command = requeue_command(
             self._keys, lease, only_if_expired=only_if_expired, behind=behind, first_message=marked
@@ -222,7 +222,7 @@ class Leases:
 
     def find(self, names: Container[str]) -> list[Lease]:
         """Return the leases that exist under these names."""
-        members: list[bytes] = self._client.zrange(self._keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
+        members: list[bytes] = self.client.zrange(self._keys.leases, 0, -1)  # type: ignore[assignment]  # bytes
         return [lease for member in members if (lease := parse_lease(member)) and lease.name in names]
 
     def move_due(self, queue: str, limit: int = 500) -> int:
@@ -234,9 +234,9 @@ class Leases:
         if not queues:
             return []
         names = {queue: [name for name, _ in self._keys.foreign_lists(queue)] for queue in queues}
-        if not self._client.exists(*(name for foreign in names.values() for name in foreign)):
+        if not self.client.exists(*(name for foreign in names.values() for name in foreign)):
             return []
-        return [queue for queue, foreign in names.items() if self._client.exists(*foreign)]
+        return [queue for queue, foreign in names.items() if self.client.exists(*foreign)]
 
     def gather(self, queue: str, limit: int) -> int:
         """Move jobs from a queue's foreign lists to its own, at most `limit`. Returns their number."""
@@ -245,7 +245,7 @@ class Leases:
     def unblock(self, client_id: int) -> bool:
         """End the BLMOVE of a connection, given its id at Redis. Returns False if this user may not do so."""
         try:
-            self._client.client_unblock(client_id)
+            self.client.client_unblock(client_id)
         except redis.ResponseError as error:
             log.warning("Redis refuses to end a BLMOVE (%s); permit this user CLIENT UNBLOCK", error)
             return False
@@ -254,10 +254,10 @@ class Leases:
     def uptime_seconds(self) -> float:
         """Return the seconds since Redis started; infinity if this user may not read it."""
         try:
-            return float(self._client.info("server")["uptime_in_seconds"])
+            return float(self.client.info("server")["uptime_in_seconds"])
         except (redis.ResponseError, KeyError):
             return float("inf")
 
     def reconnect(self) -> None:
         """Close the connections, as their server is no longer a primary. New ones open on demand."""
-        self._client.connection_pool.disconnect()
+        self.client.connection_pool.disconnect()

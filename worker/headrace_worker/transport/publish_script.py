@@ -48,6 +48,10 @@ local follow_ups_key = KEYS[more_keys + 8]
 local records = more_keys + 8
 local delayed_jobs = record_seconds + math.max(0, #KEYS - records)
 local replies = {}
+local smallest = math.min(outcome_count, channel_count, letter_count)
+if not (smallest >= 0 and more_keys <= #KEYS and delayed_jobs <= #ARGV) then
+  error('the counts do not fit the arguments', 0)
+end
 
 if not checked('ZSCORE', leases, member) then
   -- A repeated call, as the reply was lost? Then what is stored equals, byte for byte, what this call brings.

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from headrace.client.blocking.session import Session
 from headrace.clock import Deadline, utc_now
+from headrace.errors import ResultTimeout
 from headrace.inspection.timeline import Timeline
-from headrace.results import publish
-from headrace.wire.outcome import Outcome, Prediction, Status, outcome_status
+from headrace.results.cancellation import cancel
+from headrace.wire.outcome import Cancelled, Outcome, Prediction, Status, outcome_status
 
 
 class JobHandle:
@@ -65,14 +66,21 @@ class JobHandle:
         """Wait for the prediction. Raises as `outcome` does, and JobFailed, JobCancelled or JobExpired."""
         return (self.outcome(timeout)).get()
 
-    def cancel(self) -> bool:
+    def cancel(self, timeout: float = 5.0) -> bool:
         """Cancel the job. Return True if it is cancelled, False if it has another outcome already.
 
-        A running job is not interrupted: its prediction is discarded.
+        A running job is not interrupted: its prediction is discarded. A Redis user who may not write outcomes asks
+        the workers to cancel the job, and waits `timeout` seconds at most until one does; then False. The request
+        stays, and the job does not run.
         """
-        return self._session.run_briefly(
-            publish.cancel(self._session.keys, self.id, ttl=self._session.settings.result_ttl, now=utc_now())
-        )
+        ttl = self._session.settings.result_ttl
+        is_cancelled = self._session.run_briefly(cancel(self._session.keys, self.id, ttl=ttl, now=utc_now()))
+        if is_cancelled is not None:
+            return is_cancelled
+        try:
+            return isinstance(self.outcome(timeout), Cancelled)
+        except ResultTimeout:
+            return False
 
     def explain(self) -> Timeline:
         """Return the history of the job: submitted, claimed, predicted, retried, finished; or where it waits."""

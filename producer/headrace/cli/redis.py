@@ -1,0 +1,61 @@
+"""`headrace redis`: prepare a Redis."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from headrace.cli import options
+from headrace.text import plural
+
+
+@click.group()
+def redis() -> None:
+    """Prepare a Redis for users with few permissions."""
+
+
+@redis.command()
+@click.option(
+    "--prune", is_flag=True, help="Remove the functions of other releases, once no client or worker of them runs."
+)
+@options.as_json
+@options.url
+def install(*, prune: bool, as_json: bool, url: str | None) -> None:
+    """Load the functions of this release, which users call in place of EVAL. Redis 7 or later.
+
+    It needs a user who may FUNCTION LOAD, FUNCTION LIST and, for --prune, FUNCTION DELETE. Functions of other
+    releases stay, so old workers go on; functions that are loaded already stay too.
+    """
+    from functools import partial
+
+    from redis.exceptions import ResponseError
+
+    from headrace.client.common import resolve_settings
+    from headrace.connection.commands import execute, run
+    from headrace.connection.connect import connect
+    from headrace.connection.errors import translate_errors
+    from headrace.connection.functions import install_functions
+    from headrace.connection.script_calls import is_function_missing
+    from headrace.connection.url import describe_server
+    from headrace.doctor.functions import load_scripts
+    from headrace.errors import HeadraceError
+
+    settings = resolve_settings(url, None)
+    with translate_errors(settings), connect(settings) as client:
+        try:
+            changes = run(partial(execute, client), install_functions(load_scripts(), prune=prune))
+        except ResponseError as error:
+            if not is_function_missing(error):
+                raise
+            raise HeadraceError(
+                f"Redis at {describe_server(settings)} has no functions, as it is older than 7; "
+                "clients and workers use EVAL there"
+            ) from None
+    if as_json:
+        options.print_json(msgspec.to_builtins(changes))
+    else:
+        for change in ("added", "replaced", "removed"):
+            for function in getattr(changes, change):
+                options.print_line(f"{change} {function}")
+    total = len(changes.added) + len(changes.replaced) + len(changes.present)
+    click.echo(f"{plural(total, 'function')} loaded, {len(changes.present):,} of them before", err=True)
