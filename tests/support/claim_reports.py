@@ -45,11 +45,14 @@ def claim_report(
     *,
     outcomes: Iterable[Outcome] = (),
     not_run: Iterable[ClaimedJob] = (),
+    cancelled: Sequence[ClaimedJob] = (),
     decisions: ClaimDecisions | None = None,
     lease_lost: bool = False,
     times: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> ClaimReport:
     """Return the report of a claim whose jobs are those of the batches, and those that were `not_run`.
+
+    `cancelled` are jobs that were cancelled before.
 
     `outcomes` are the published ones. `times` are the claim's start, the end of the last batch and the end of
     publishing: seconds of the monotonic clock.
@@ -69,6 +72,7 @@ def claim_report(
         parsed=ParsedClaim(jobs=[result.claimed for result in results]),
         results=results,
         batch_runs=batch_runs,
+        cancelled=cancelled,
         decisions=decisions or ClaimDecisions(outcomes=by_job),
         published=None if lease_lost else outcomes,
         started_at=started_at,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import random
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +21,6 @@ from headrace.wire.stored import DECODE_ERRORS
 WINDOW_SECONDS = 10
 #: Times stored for one model and second.
 _TIMES_PER_SECOND = 200
-#: Started jobs that are remembered until they finish: the event of a failure does not name the model.
-_MAX_STARTED = 100_000
 #: Seconds without a heartbeat after which a worker counts as lost: three of Celery's intervals.
 _HEARTBEAT_TIMEOUT = 6.0
 
@@ -41,9 +39,9 @@ class Event(msgspec.Struct):
     type: str
     hostname: str = ""
     uuid: str = ""
+    #: The model of a job. Celery's own tasks have none.
+    model: str | None = None
     timestamp: float = 0.0
-    args: Any = None
-    result: Any = None
     exception: Any = None
     active: int | None = None
     processed: int | None = None
@@ -109,8 +107,6 @@ class Activity:
     def __init__(self, now: float) -> None:
         self._started = now
         self._seconds: deque[_Second] = deque()
-        #: The model of each started job, by the job's id.
-        self._started_jobs: OrderedDict[str, str] = OrderedDict()
         #: The last heartbeat of each worker, and when it came.
         self._heartbeats: dict[str, tuple[float, Event]] = {}
 
@@ -118,11 +114,7 @@ class Activity:
         """Count the events of a message. A message that is not one of Celery's is ignored."""
         second = self._current_second(now)
         for event in decode_events(message):
-            if event.type == "task-received":
-                self._started_jobs[event.uuid] = model_of_description(event.args)
-                if len(self._started_jobs) > _MAX_STARTED:
-                    self._started_jobs.popitem(last=False)
-            elif event.type in _FINISHING_EVENTS:
+            if event.type in _FINISHING_EVENTS:
                 self._record_finished(event, second)
             elif event.type in {"worker-heartbeat", "worker-online"}:
                 self._heartbeats[event.hostname] = now, event
@@ -130,8 +122,7 @@ class Activity:
                 self._heartbeats.pop(event.hostname, None)
 
     def _record_finished(self, event: Event, second: _Second) -> None:
-        model = self._started_jobs.pop(event.uuid, "") or model_of_description(event.result)
-        result = _FINISHING_EVENTS[event.type]
+        model, result = event.model or "", _FINISHING_EVENTS[event.type]
         second.finished[model, result] += 1
         second.by_worker[event.hostname] += 1
         if result == "failed":
@@ -222,11 +213,6 @@ def decode_events(message: bytes) -> Iterator[Event]:
     except DECODE_ERRORS:
         return
     yield from events if isinstance(events, list) else [events]
-
-
-def model_of_description(description: Any) -> str:
-    """Return the model in the description of a job in an event: `churn@3, 2 instances` (`describe_job`)."""
-    return str(description or "").partition(",")[0].partition("@")[0].strip("'\"")
 
 
 def _compute_quantile(values: list[float], fraction: float) -> float | None:

@@ -81,11 +81,14 @@ def test_pools_of_every_kind_run_claims(
 # --- events and wake-up ---
 
 
-def test_every_job_of_a_batch_has_events(shared: Site, client: Client) -> None:
+def test_every_job_of_a_batch_has_events(shared: Site, client: Client, server: redis.Redis) -> None:
     events: dict[str, list[str]] = {}
+    targets: set[tuple[str, str]] = set()
 
     def record(event: dict[str, Any]) -> None:
         events.setdefault(event.get("uuid", ""), []).append(event["type"])
+        if event["type"].startswith("task-"):
+            targets.add((event["model"], event["version"]))
 
     with create_celery_app(Settings(redis_url=shared.url)) as app, app.connection() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": record})
@@ -95,15 +98,25 @@ def test_every_job_of_a_batch_has_events(shared: Site, client: Client) -> None:
                 consumer.drain_events(timeout=0.1)
             # A worker that was busy in the last test assumes for a moment that there is still no subscriber.
             time.sleep(1.5 * telemetry_events._SUBSCRIBERS_TTL_SECONDS)
+            client.predict("doubling", shared.rows(1)[0])
+            for publisher in server.client_list():  # as a proxy closes idle connections
+                if publisher["cmd"] == "publish":
+                    server.client_kill_filter(_id=publisher["id"])
             jobs = client.submit_many("doubling", shared.rows(30))
             misfit = client.submit("doubling", [1])
+            cancelled = client.submit("doubling", shared.rows(1)[0], delay=0.5)
+            assert cancelled.cancel()
             deadline = time.monotonic() + 20
-            while not all(len(events.get(job.id, [])) == 3 for job in [*jobs, misfit]):
+            while (
+                not all(len(events.get(job.id, [])) == 3 for job in [*jobs, misfit]) or cancelled.id not in events
+            ):
                 assert time.monotonic() < deadline, events
                 with contextlib.suppress(TimeoutError):
                     consumer.drain_events(timeout=1)
     assert {tuple(events[job.id]) for job in jobs} == {("task-received", "task-started", "task-succeeded")}
     assert events[misfit.id] == ["task-received", "task-started", "task-failed"]
+    assert events[cancelled.id] == ["task-revoked"]
+    assert targets == {("doubling", "1"), ("doubling", None)}  # no version ran the cancelled job
 
 
 def test_an_idle_worker_wakes_for_a_job_and_uses_no_processor_time(

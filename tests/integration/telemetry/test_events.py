@@ -27,7 +27,6 @@ from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.telemetry.events import Events
 from headrace_worker.transport.claims import Claim, Lease
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
-from tests.support.stored_dead_letters import make_letter
 from tests.support.waiting import wait_until
 
 #: The fields of every event, of Celery too.
@@ -82,8 +81,17 @@ def app(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
 @pytest.fixture
 def events(app: Celery, server: redis.Redis) -> Events:
     prefix = app.conf.broker_transport_options["global_keyprefix"]
+    return make_events(server, app, prefix)
+
+
+def make_events(server: redis.Redis, app: Celery, prefix: str = "") -> Events:
+    """Return the publisher of a worker on which version 3 serves."""
     return Events(
-        server, hostname="worker@here", channel=f"{prefix}/0.celeryev/task.multi", clock=app.clock.forward
+        server,
+        hostname="worker@here",
+        channel=f"{prefix}/0.celeryev/task.multi",
+        clock=app.clock.forward,
+        version_of=lambda job: job.version or "3",
     )
 
 
@@ -94,12 +102,16 @@ def jobs(*names: str, **options: Any) -> list[ClaimedJob]:
 
 
 def report(
-    *outcomes: Outcome, published: bool = True, retried: Sequence[ClaimedJob] = (), seconds: float = 0.1
+    *outcomes: Outcome,
+    published: bool = True,
+    retried: Sequence[ClaimedJob] = (),
+    cancelled: Sequence[ClaimedJob] = (),
+    seconds: float = 0.1,
 ) -> ClaimReport:
     """Return the report of a claim that ended now, after `seconds`."""
     now = time.monotonic()
     claim = Claim(
-        lease=Lease(name="w:1", queue="headrace.churn", origins=()),
+        lease=Lease(name="w:1", queue="predict.churn", origins=()),
         queued_messages=[],
         claimed_ms=time.time_ns() // 1_000_000,
         claimed_monotonic=now,
@@ -107,10 +119,11 @@ def report(
     return claim_report(
         claim,
         outcomes=outcomes if published else (),
+        not_run=[*jobs(*(outcome.job for outcome in outcomes)), *retried],
+        cancelled=cancelled,
         decisions=ClaimDecisions(
             outcomes={outcome.job: outcome for outcome in outcomes},
             retried=[FailedRun(admitted, ValueError("no")) for admitted in batch_run(retried, None).batch.jobs],
-            letters=[(make_letter(failure.job), b"") for failure in outcomes if isinstance(failure, Failure)],
         ),
         times=(now - seconds, now, now),
     )
@@ -128,6 +141,7 @@ def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Eve
     assert set(celery) - {"uuid"} <= COMMON_FIELDS
     for event in (received, started, succeeded, failed):
         assert set(event) >= set(celery)
+        assert (event["model"], event["version"]) == ("churn", "3")
         assert event["hostname"] == celery["hostname"]
         assert event["utcoffset"] == celery["utcoffset"]
         assert event["pid"] == os.getpid()
@@ -135,6 +149,7 @@ def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Eve
         assert before - 0.01 <= event["timestamp"] <= time.time()
     assert set(received) - COMMON_FIELDS == {
         *("uuid", "name", "args", "kwargs", "root_id", "parent_id", "retries", "eta", "expires"),
+        *("model", "version"),
     }
     assert (received["type"], received["name"]) == ("task-received", "headrace.predict")
     assert (received["args"], received["kwargs"]) == ("churn@3, 2 instances", "{}")
@@ -143,7 +158,7 @@ def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Eve
     assert (succeeded["result"], succeeded["runtime"]) == ("churn@3, 2 instances", pytest.approx(0.25))
     assert (failed["type"], failed["uuid"]) == ("task-failed", "b")
     assert (failed["exception"], failed["traceback"]) == ("ValueError: no", "in predict")
-    assert (failed["runtime"], failed["version"]) == (pytest.approx(0.25), "3")
+    assert failed["runtime"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
@@ -156,10 +171,7 @@ def test_the_offset_and_the_timestamp_are_those_of_celery_in_every_time_zone(
         try:
             now = datetime.now(UTC)
             prefix = app.conf.broker_transport_options["global_keyprefix"]
-            channel = f"{prefix}/0.celeryev/task.multi"
-            Events(server, hostname="there", channel=channel, clock=app.clock.forward).on_jobs_started(
-                jobs("a"), now
-            )
+            make_events(server, app, prefix).on_jobs_started(jobs("a"), now)
             with app.connection_for_write() as connection:
                 app.events.Dispatcher(connection, hostname="there", enabled=True).send("task-started", uuid="own")
             job_event, _, own = receiver.wait_for(3)
@@ -200,12 +212,63 @@ def test_a_job_that_runs_again_has_the_state_retry(app: Celery, events: Events):
             own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
             own.send("task-retried", uuid="own", exception="no", traceback="")
         *earlier, retried, celery = receiver.wait_for(4)
-    assert set(retried) == set(celery)
+    assert set(retried) == {*celery, "model", "version"}
+    assert (retried["model"], retried["version"]) == ("churn", "3")
     assert retried["exception"] == "ValueError: no"
     state_of_tasks = State()
     for event in (*earlier, retried):
         state_of_tasks.event(event)
     assert state_of_tasks.tasks["b"].state == "RETRY"
+
+
+def test_a_job_that_was_cancelled_before_it_ran_is_revoked_with_its_model_and_no_version(
+    app: Celery, events: Events
+):
+    with Receiver(app) as receiver:
+        events.on_jobs_started(jobs("a"), datetime.now(UTC))
+        events.on_claim_finished(report(SUCCESS, cancelled=jobs("c")))
+        *_, revoked = receiver.wait_for(4)
+    assert (revoked["type"], revoked["uuid"], revoked["name"]) == ("task-revoked", "c", "headrace.predict")
+    assert (revoked["model"], revoked["version"], revoked["expired"]) == ("churn", None, False)
+
+
+@pytest.mark.parametrize("idle_seconds", [0.0, 1.2 * telemetry_events._SUBSCRIBERS_TTL_SECONDS])
+def test_events_on_a_connection_that_was_closed_are_received_once_and_in_order(
+    app: Celery, events: Events, server: redis.Redis, idle_seconds: float
+):
+    with Receiver(app) as receiver:
+        for number in range(4):
+            job = Success(job=str(number), prediction=SUCCESS.prediction)
+            events.on_claim_received(1)
+            events.on_jobs_started(jobs(job.job), datetime.now(UTC))
+            events.on_claim_finished(report(job))
+            wait_until(lambda: receiver.wait_for(3 * (number + 1)), 10)  # noqa: B023  # called at once
+            kill_publishers(server)
+            time.sleep(idle_seconds)
+        received = [(event["uuid"], event["type"]) for event in receiver.wait_for(12)]
+    kinds = ("task-received", "task-started", "task-succeeded")
+    assert received == [(str(number), kind) for number in range(4) for kind in kinds]
+
+
+def test_the_start_of_a_job_after_a_long_pause_is_not_held_up_by_a_closed_connection(
+    app: Celery, events: Events, server: redis.Redis
+):
+    with Receiver(app) as receiver:
+        events.on_jobs_started(jobs("a"), datetime.now(UTC))
+        receiver.wait_for(2)
+        kill_publishers(server)
+        time.sleep(1.2 * telemetry_events._SUBSCRIBERS_TTL_SECONDS)
+        events.on_claim_received(1)
+        events.on_jobs_started(jobs("b"), datetime.now(UTC))  # and its claim runs for hours
+        assert [event["uuid"] for event in receiver.wait_for(4)] == ["a", "a", "b", "b"]
+
+
+def kill_publishers(server: redis.Redis) -> None:
+    """Close the connections that published events, as a proxy closes idle ones."""
+    publishers = [client["id"] for client in server.client_list() if client["cmd"] == "publish"]
+    assert publishers
+    for publisher in publishers:
+        server.client_kill_filter(_id=publisher)
 
 
 def test_no_event_holds_a_payload(app: Celery, events: Events):
@@ -219,7 +282,7 @@ def test_no_event_holds_a_payload(app: Celery, events: Events):
 
 def test_a_claim_without_jobs_has_no_events_and_an_unreachable_redis_is_no_error(app: Celery, server: redis.Redis):
     unreachable = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
-    events = Events(unreachable, hostname="here", channel="/0.celeryev/task.multi", clock=app.clock.forward)
+    events = make_events(unreachable, app)
     events.on_jobs_started([], datetime.now(UTC))
     events.on_claim_finished(report(SUCCESS))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.monitor.activity import WINDOW_SECONDS, Activity, model_of_description
+from headrace.monitor.activity import WINDOW_SECONDS, Activity
 from headrace.wire.message import new_id, submission_time
 
 
@@ -28,10 +28,10 @@ def finished_event(kind: str = "task-succeeded", seconds: float = 0.04, **fields
 def test_rates_and_times_are_computed_by_model_over_the_window():
     activity = Activity(0)
     for second in range(5, 15):
-        good = [finished_event(result="churn@3, 1 instance") for _ in range(8)]
+        good = [finished_event(model="churn") for _ in range(8)]
         slow = [
-            finished_event(result="churn@3, 1 instance", seconds=2.0),
-            finished_event(result="iris@1, 2 instances"),
+            finished_event(model="churn", seconds=2.0),
+            finished_event(model="iris"),
         ]
         activity.record(encode_events(*good, *slow), second)
     churn, iris = activity.models(14.5)
@@ -42,15 +42,12 @@ def test_rates_and_times_are_computed_by_model_over_the_window():
     assert activity.models(14 + 2 * WINDOW_SECONDS) == []
 
 
-def test_a_failure_counts_for_the_model_that_its_job_was_received_for():
+def test_a_failure_counts_for_the_model_of_its_event_and_that_of_an_ordinary_task_for_none():
     activity = Activity(0)
-    failed = finished_event("task-failed", exception="ValueError: no")
-    received = {"type": "task-received", "uuid": failed["uuid"], "args": "churn, 1 instance"}
-    activity.record(encode_events(received, {"type": "task-started", "uuid": failed["uuid"]}), 1)
-    activity.record(encode_events(failed, failed), 2)
-    (error, unknown) = activity.errors(2)
-    assert (error.model, error.error, error.count) == ("churn", "ValueError: no", 1)
-    assert unknown.model == ""
+    failed = finished_event("task-failed", exception="ValueError: no", model="churn", version="3")
+    activity.record(encode_events(failed, finished_event("task-failed", exception="KeyError: no")), 2)
+    errors = {(error.model, error.error, error.count) for error in activity.errors(2)}
+    assert errors == {("churn", "ValueError: no", 1), ("", "KeyError: no", 1)}
 
 
 def test_a_worker_is_alive_while_its_heartbeats_arrive():
@@ -63,7 +60,7 @@ def test_a_worker_is_alive_while_its_heartbeats_arrive():
         "loadavg": [0.5, 0, 0],
     }
     activity.record(encode_events(heartbeat, group=False), 1)
-    activity.record(encode_events(finished_event(result="churn@3, 1 instance")), 2)
+    activity.record(encode_events(finished_event(model="churn")), 2)
     (worker,) = activity.workers(3)
     assert (worker.worker, worker.alive, worker.load) == ("w@host", True, 0.5)
     assert (worker.active_claims, worker.processed_claims) == (2, 7)
@@ -89,9 +86,3 @@ def test_a_message_that_is_not_an_event_is_ignored(garbage: bytes):
     activity = Activity(0)
     activity.record(garbage, 1)
     assert activity.models(1) == []
-
-
-def test_the_model_is_read_from_the_description_of_a_job():
-    assert model_of_description("churn@3, 2 instances") == "churn"
-    assert model_of_description("churn, 1 instance") == "churn"
-    assert model_of_description(None) == ""

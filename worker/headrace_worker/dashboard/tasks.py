@@ -8,7 +8,6 @@ from typing import Any
 from celery.events.state import Task
 from flower.events import Events, EventsState
 
-from headrace.monitor.activity import model_of_description
 from headrace.wire.keys import TASK
 from headrace.wire.message import submission_time
 
@@ -23,7 +22,7 @@ COLUMNS = {
 
 _PAYLOAD_FIELDS = ("args", "kwargs", "result")
 #: Event fields whose text is the same in many tasks.
-_REPEATED_FIELDS = ("name", "args", "kwargs", "result", "hostname")
+_REPEATED_FIELDS = ("name", "args", "kwargs", "result", "hostname", "model", "version")
 
 
 class DashboardJob(Task):
@@ -33,10 +32,7 @@ class DashboardJob(Task):
 
     @property
     def _description(self) -> str:
-        """The worker's description of the job, `churn@3, 2 instances`; "" for an ordinary task.
-
-        The result names the version that ran; the arguments name the version that was requested.
-        """
+        """The worker's description of the job, `churn@3, 2 instances`; "" for an ordinary task."""
         if self.name != TASK:
             return ""
         return str(self.result or self.args or "")
@@ -44,14 +40,17 @@ class DashboardJob(Task):
     @property
     def model(self) -> str | None:
         """The model; None for an ordinary task."""
-        return model_of_description(self._description) or None
+        return self._event_field("model")
 
     @property
     def version(self) -> str | None:
-        """The version that ran, else the requested one; None where the job named none and has not run."""
-        if from_failure := self.__dict__.get("version"):  # the event of a failure has a field for it
-            return str(from_failure)
-        return self._description.partition(",")[0].partition("@")[2].strip("'\"") or None
+        """The version that runs or ran; None where none did."""
+        return self._event_field("version")
+
+    def _event_field(self, name: str) -> str | None:
+        """Return a field of the job's last event that has it: Celery stores each in the instance."""
+        value = self.__dict__.get(name)
+        return str(value) if value else None
 
     @property
     def instances(self) -> int | None:

@@ -33,6 +33,8 @@ class ClaimReport(msgspec.Struct, frozen=True, kw_only=True):
     results: Sequence[JobResult]
     #: In the order in which they were predicted.
     batch_runs: Sequence[BatchRun]
+    #: Jobs that had been cancelled before they could run.
+    cancelled: Sequence[ClaimedJob] = ()
     decisions: ClaimDecisions
     #: The outcomes that were stored; None if the lease had expired and none was.
     published: Sequence[Outcome] | None

@@ -123,6 +123,7 @@ class ClaimRunner:
                 parsed=parsed,
                 results=results,
                 batch_runs=batch_runs,
+                cancelled=cancelled,
                 decisions=decisions,
                 published=published,
                 started_at=started_at,

@@ -119,6 +119,18 @@ class Registry:
             return any(version in versions for versions in others)
         return bool(others)
 
+    def version_of(self, model: str, requested: str | None, job: str) -> str | None:
+        """Return the number of the version that a job runs on; None if none serves or there is no such alias.
+
+        It loads nothing, so the version may still be refused.
+        """
+        if requested is not None and is_version(requested):
+            return requested
+        try:
+            return self._resolve(model, requested, job)
+        except UnknownModel:
+            return None
+
     def _resolve(self, model: str, requested: str | None, job: str) -> str | None:
         """Return the number of the version for an alias or for None; None if the model has no route."""
         route = self._routes.get(model) or self._announced.get(model)

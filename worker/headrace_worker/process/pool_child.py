@@ -134,6 +134,7 @@ class PoolChild:
             hostname=self._hostname,
             channel=f"{self._keys.prefix}/{database}.celeryev/task.multi",
             clock=app.clock.forward,  # type: ignore[attr-defined]  # not in celery-types
+            version_of=lambda job: self._registry.version_of(job.model, job.version, job.id),
             share=self._settings.events,
         )
 

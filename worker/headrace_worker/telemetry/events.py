@@ -7,6 +7,9 @@ Redis stores no events: only clients that are subscribed now receive them, and t
 number. When nobody was subscribed at the last PUBLISH, no events are made for a moment. Before a large claim an
 empty group is published to learn the number, if the last reply is too old: making the events of a claim takes as
 long as parsing its messages.
+
+Every event of a job has the fields `model` and `version` besides Celery's own; receivers ignore further fields.
+The version is the number of the one that runs or ran, None where none did.
 """
 
 from __future__ import annotations
@@ -24,12 +27,13 @@ import msgspec
 import redis
 
 from headrace.wire.attempts import select_counted
-from headrace.wire.keys import TASK
+from headrace.wire.keys import TASK, model_name
 from headrace.wire.message import describe_job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
 from headrace_worker.execution.failures import make_failure
 
 if TYPE_CHECKING:
+    from headrace.wire.message import Job
     from headrace_worker.execution.claimed_job import ClaimedJob
     from headrace_worker.execution.report import ClaimReport
 
@@ -42,21 +46,30 @@ _SUBSCRIBERS_TTL_SECONDS = 0.5
 class Events:
     """The publisher of a pool process's job events, over a connection of its own.
 
-    `channel` is Celery's event channel, `clock` returns Celery's logical clock. `share` is the share of the jobs
-    that have events, from 0 to 1; a job has all of its events or none.
+    `channel` is Celery's event channel, `clock` returns Celery's logical clock. `version_of` returns the version a
+    job runs on, None if none serves. `share` is the share of the jobs that have events, from 0 to 1; a job has all
+    of its events or none.
     """
 
     def __init__(
-        self, client: redis.Redis, *, hostname: str, channel: str, clock: Callable[[], int], share: float = 1.0
+        self,
+        client: redis.Redis,
+        *,
+        hostname: str,
+        channel: str,
+        clock: Callable[[], int],
+        version_of: Callable[[Job], str | None],
+        share: float = 1.0,
     ) -> None:
         self._connection: Any = None
-        #: True while the reply to the last PUBLISH is unread.
-        self._reply_pending = False
+        #: The last group of events, while the reply to its PUBLISH is unread.
+        self._unconfirmed: bytes | None = None
         #: True if an empty group was published for this claim, and if anybody is subscribed to its events.
         self._probed, self._has_subscribers = False, True
         #: The number of clients that received the last group, as far as is known, and its monotonic time.
         self._subscribers, self._published_at = 1, float("-inf")
         self._pool, self._channel, self._clock, self._share = client.connection_pool, channel, clock, share
+        self._version_of = version_of
         self._common_fields = {
             "hostname": hostname,
             "pid": os.getpid(),
@@ -84,10 +97,13 @@ class Events:
             job = claimed.job
             if not self._is_selected(job.id):
                 continue
+            version = self._version_of(job)
             events += [
                 {
                     "type": "task-received",
                     "uuid": job.id,
+                    "model": job.model,
+                    "version": version,
                     "name": TASK,
                     "args": describe_job(job.model, job.version, len(job.instances)),
                     "kwargs": "{}",
@@ -97,14 +113,15 @@ class Events:
                     "eta": None,
                     "expires": job.expires and job.expires.isoformat(),
                 },
-                {"type": "task-started", "uuid": job.id},
+                {"type": "task-started", "uuid": job.id, "model": job.model, "version": version},
             ]
         self._send(events, now)
 
     def on_claim_finished(self, report: ClaimReport) -> None:
         """Publish the jobs' outcomes, and which jobs are retried.
 
-        A job whose outcome was decided here but not published was cancelled while it ran.
+        A job whose outcome was decided here but not published was cancelled while it ran. One that was cancelled
+        before has no other event of this claim.
         """
         if report.published is None or not (self._has_subscribers or self._is_stale):
             return  # a client that subscribed during a long claim receives the end of its jobs
@@ -112,19 +129,27 @@ class Events:
         outcomes: dict[str, Outcome] = {job: Cancelled(job=job) for job in decisions.outcomes}
         outcomes.update((outcome.job, outcome) for outcome in report.published)
         seconds = report.predicted_at - report.started_at
-        # `version` is not a field of Celery's event; receivers ignore further fields.
-        versions = {letter.id: letter.version for letter, _ in decisions.letters}
-        events = [
-            self._end_event(outcomes[job], seconds, versions.get(job))
-            for job in outcomes
-            if self._is_selected(job)
+        model, versions = model_name(report.claim.lease.queue), self._versions(report)
+        events = [_end_event(outcomes[job], seconds, model, versions[job]) for job in outcomes if job in versions]
+        events += [
+            _retry_event(make_failure(failed.error, job), model, versions[job.id])
+            for failed in decisions.retried
+            if (job := failed.admitted.claimed.job).id in versions
         ]
         events += [
-            _retry_event(make_failure(failed.error, job))
-            for failed in decisions.retried
-            if self._is_selected((job := failed.admitted.claimed.job).id)
+            _end_event(Cancelled(job=claimed.job.id), 0.0, model, None)
+            for claimed in report.cancelled
+            if self._is_selected(claimed.job.id)
         ]
         self._send(events, now)
+
+    def _versions(self, report: ClaimReport) -> dict[str, str | None]:
+        """Return the version of each job that has events, by its id."""
+        return {
+            job.id: self._version_of(job) if result.admitted is None else result.admitted.model.manifest.version
+            for result in (*report.parsed.finished, *report.results)
+            if self._is_selected((job := result.claimed.job).id)
+        }
 
     @property
     def _is_stale(self) -> bool:
@@ -134,36 +159,12 @@ class Events:
     def _is_selected(self, job: str) -> bool:
         return self._share >= 1 or zlib.crc32(job.encode()) < self._share * 2**32
 
-    def _end_event(self, outcome: Outcome, seconds: float, version: str | None) -> dict[str, Any]:
-        match outcome:
-            case Success(prediction=prediction):
-                result = describe_job(prediction.model, prediction.version, len(prediction.predictions))
-                return {"type": "task-succeeded", "uuid": outcome.job, "result": result, "runtime": seconds}
-            case Failure():
-                exception = f"{outcome.error}: {outcome.message}"
-                return {
-                    "type": "task-failed",
-                    "uuid": outcome.job,
-                    "name": TASK,  # a job that failed without running has no task-received event
-                    "exception": exception,
-                    "traceback": outcome.traceback or exception,
-                    "runtime": seconds,
-                    "version": version,
-                }
-            case Cancelled() | Expired():
-                expired = isinstance(outcome, Expired)
-                return {
-                    "type": "task-revoked",
-                    "uuid": outcome.job,
-                    "terminated": False,
-                    "signum": None,
-                    "expired": expired,
-                }
-
     def _send(self, events: list[dict[str, Any]], now: datetime) -> None:
         if events:
             fields = {**self._common_fields, "timestamp": now.timestamp(), "clock": self._clock()}
-            self._publish(msgspec.json.encode([{**event, **fields} for event in events]))
+            for event in events:
+                event.update(fields)
+            self._publish(msgspec.json.encode(events))
 
     def _publish(self, body: bytes) -> None:
         """Publish a group of events without waiting for the reply, because the jobs would wait too."""
@@ -180,21 +181,44 @@ class Events:
                 "delivery_tag": str(uuid.uuid4()),
             },
         }
-        # An error here must not affect the jobs.
+        self._read_reply()
+        self._transmit(msgspec.json.encode(message))
+
+    def _transmit(self, message: bytes) -> None:
+        """Send a group. An error must not affect the jobs."""
         try:
-            self._read_reply()
+            # Redis or a proxy may have closed the connection while no job ran. That shows before a group is sent.
+            if self._connection is not None and self._is_stale and _is_closed(self._connection):
+                self._drop_connection()
             if self._connection is None:
                 self._connection = self._pool.get_connection()
-            self._connection.send_command("PUBLISH", self._channel, msgspec.json.encode(message))
-            self._reply_pending, self._published_at = True, time.monotonic()
+            self._connection.send_command("PUBLISH", self._channel, message)
+            self._unconfirmed, self._published_at = message, time.monotonic()
         except redis.RedisError:
             self._drop_connection()
 
     def _read_reply(self) -> None:
-        """Read the number of clients that received the last group."""
-        if not self._reply_pending:
+        """Read the number of clients that received the last group.
+
+        A group whose connection was lost is sent once more, so that a job does not lack its first events.
+        """
+        message, self._unconfirmed = self._unconfirmed, None
+        if message is None:
             return
-        self._reply_pending = False
+        try:
+            self._subscribers = int(self._connection.read_response())
+        except redis.ConnectionError:
+            self._drop_connection()
+            self._transmit(message)
+            self._read_subscribers()
+        except redis.RedisError:
+            self._drop_connection()
+
+    def _read_subscribers(self) -> None:
+        """Read the reply to a group that was sent again."""
+        if self._unconfirmed is None:
+            return
+        self._unconfirmed = None
         try:
             self._subscribers = int(self._connection.read_response())
         except redis.RedisError:
@@ -202,18 +226,55 @@ class Events:
 
     def _drop_connection(self) -> None:
         """Return the connection to the pool; a new one asks Sentinel for the primary, a repaired one does not."""
-        connection, self._connection, self._reply_pending = self._connection, None, False
+        connection, self._connection, self._unconfirmed = self._connection, None, None
         self._subscribers, self._published_at = 1, float("-inf")
         if connection is not None:
             connection.disconnect()
             self._pool.release(connection)
 
 
-def _retry_event(failure: Failure) -> dict[str, Any]:
+def _is_closed(connection: Any) -> bool:
+    """Return whether a connection that awaits no reply was closed by its other end."""
+    try:
+        return bool(connection.can_read())
+    except redis.RedisError:
+        return True
+
+
+def _end_event(outcome: Outcome, seconds: float, model: str | None, version: str | None) -> dict[str, Any]:
+    run = {"uuid": outcome.job, "model": model, "version": version}
+    match outcome:
+        case Success(prediction=prediction):
+            result = describe_job(prediction.model, prediction.version, len(prediction.predictions))
+            return {"type": "task-succeeded", **run, "result": result, "runtime": seconds}
+        case Failure():
+            exception = f"{outcome.error}: {outcome.message}"
+            return {
+                "type": "task-failed",
+                **run,
+                "name": TASK,  # a job that ended without running has no task-received event
+                "exception": exception,
+                "traceback": outcome.traceback or exception,
+                "runtime": seconds,
+            }
+        case Cancelled() | Expired():
+            return {
+                "type": "task-revoked",
+                **run,
+                "name": TASK,  # as above
+                "terminated": False,
+                "signum": None,
+                "expired": isinstance(outcome, Expired),
+            }
+
+
+def _retry_event(failure: Failure, model: str | None, version: str | None) -> dict[str, Any]:
     """Return the event of a job that is retried. `failure` describes the error of this attempt."""
     return {
         "type": "task-retried",
         "uuid": failure.job,
+        "model": model,
+        "version": version,
         "exception": f"{failure.error}: {failure.message}",
         "traceback": failure.traceback or "",
     }
