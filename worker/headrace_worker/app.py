@@ -32,6 +32,7 @@ from headrace_worker.process.dispatch import DirectDispatch, DispatchStep  # noq
 from headrace_worker.process.health_steps import HealthStep, LoopHealthStep  # noqa: E402
 from headrace_worker.process.pool_kinds import check_pool  # noqa: E402
 from headrace_worker.process.pool_replacement import PoolReplacementStep  # noqa: E402
+from headrace_worker.process.remote_control import cancel_on_revoke  # noqa: E402
 from headrace_worker.process.service import WorkerService  # noqa: E402
 from headrace_worker.process.shutdown import Shutdown  # noqa: E402
 from headrace_worker.process.startup import exit_on_error  # noqa: E402
@@ -40,7 +41,6 @@ from headrace_worker.process.supervision import (  # noqa: E402
     PruneTimers,
     ReapLostProcesses,
     ReleaseDropped,
-    cancel_on_revoke,
 )
 from headrace_worker.telemetry.logs import LogFormat, find_secrets  # noqa: E402
 from headrace_worker.transport import Hook, broker_settings, silence_timeout  # noqa: E402

@@ -60,6 +60,23 @@ def test_inspect_shows_claims_without_their_content_and_revoke_cancels_a_job(
     wait_until(lambda: is_clean(server))
 
 
+def test_query_task_finds_the_jobs_of_a_running_claim_by_id(shared: Site, client: Client) -> None:
+    rows = shared.rows(1, SLEEP, 5) + shared.rows(2)
+    jobs = client.submit_many("doubling", rows)
+    shared.wait_until_predicting(rows)
+    with create_celery_app(Settings(redis_url=shared.url)) as app:
+        sought = [*(job.id for job in jobs[1:]), "unknown"]
+        (replies,) = app.control.inspect(timeout=5, limit=1).query_task(*sought).values()
+        assert set(replies) == {jobs[1].id, jobs[2].id}
+        for job, (state, info) in replies.items():
+            assert (state, info["id"], info["name"]) == ("active", job, "headrace.predict")
+            assert info["args"] == "doubling, 3 jobs"
+        (active,) = app.control.inspect(timeout=5, limit=1).active().values()
+        assert {claim["id"] for claim in active} == {info["claim"] for _, info in replies.values()}
+        assert not {str(row[0]) for row in rows} & set(str(replies).replace("'", " ").split())
+    assert outcomes_of(jobs) == doubled(rows)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,4 +1,4 @@
-"""Adapt Celery's supervision to claims: lost and slow pool processes, lost connections, revoked jobs."""
+"""Adapt Celery's supervision to claims: lost and slow pool processes, lost connections."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import heapq
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import redis
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import bootsteps
-from celery.utils.functional import maybe_list
-from celery.worker import control, state
+from celery.worker import state
 from celery.worker.request import Request
 
 if TYPE_CHECKING:
@@ -143,20 +142,3 @@ def _watch_all_processes(consumer: Consumer) -> None:
     for process in getattr(getattr(consumer.pool, "_pool", None), "_pool", ()):
         if getattr(process, "_sentinel_poll", ...) is None:
             del process._sentinel_poll  # noqa: SLF001
-
-
-def cancel_on_revoke(cancel: Callable[[Sequence[str]], None]) -> None:
-    """Make `celery control revoke ID` cancel jobs as well, in whatever queue they wait."""
-
-    @control.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")  # type: ignore[untyped-decorator]  # Celery's
-    def revoke(of_worker: Any, task_id: Any, terminate: bool = False, **options: Any) -> Any:
-        """Cancel jobs and revoke tasks by id."""
-        ids = [str(each) for each in maybe_list(task_id) or []]
-        cancel(ids)
-        if terminate:  # for an ordinary task; for a job it would also end the other jobs of its claim
-            return _celery_revoke(of_worker, ids, terminate=True, **options)
-        state.revoked.update(ids)
-        return {"ok": f"cancelled, or flagged as revoked: {', '.join(ids)}"}
-
-
-_celery_revoke = control.revoke
