@@ -1,6 +1,7 @@
 """All scenarios, by number: the modules of faults register them."""
 
 from tests.chaos import (  # noqa: F401  # each registers its scenarios
+    foreign_messages,
     kill_faults,
     network_faults,
     poison_jobs,

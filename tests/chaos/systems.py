@@ -64,6 +64,7 @@ class Headrace:
         "headrace:models",
         "headrace:cancelled",
         "headrace:dead*",
+        "headrace:oldest",
         # The status of workers expires half a minute after their end.
         "headrace:loaded:*",
         "headrace:refused:*",
