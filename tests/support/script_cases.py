@@ -21,7 +21,7 @@ from headrace.connection.commands import Command, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import prepare_replay
 from headrace.inspection import job, locate, oldest, queues, unread_lists
-from headrace.results import cancellation, publish
+from headrace.results import cancellation, publish, started
 from headrace.submit import durability
 from headrace.submit.enqueue import JobEncoder, enqueue_command
 from headrace.wire.dead_letter import attach_message
@@ -101,6 +101,15 @@ def _prepare_enqueue(db: redis.Redis) -> Command:
 def _prepare_publish_outcomes(db: redis.Redis) -> Command:
     db.set(KEYS.job("a"), "record")
     return publish.publish_command(KEYS, [Cancelled(job="a"), Cancelled(job="b")], ttl=60, now=NOW)
+
+
+def _prepare_mark(db: redis.Redis) -> Command:
+    return started.mark_command(KEYS, {job: started.encode_mark(job, "w@here", "lease") for job in "ab"})
+
+
+def _prepare_unmark(db: redis.Redis) -> Command:
+    execute(db, _prepare_mark(db))
+    return started.unmark_command(KEYS, {job: started.encode_mark(job, "w@here", "lease") for job in "ab"})
 
 
 def _prepare_cancel(db: redis.Redis) -> Command:
@@ -317,6 +326,8 @@ CASES: dict[str, Case] = {
     "enqueue": Case(_prepare_enqueue, ("list",) * _SOURCES + ("zset",) + ("string",) * 3),
     "publish_outcomes": Case(_prepare_publish_outcomes, ("any",) * 4),
     "cancel": Case(_prepare_cancel, ("any", "any", "any", "zset")),
+    "mark_started": Case(_prepare_mark, ("any",) * 2),
+    "unmark_started": Case(_prepare_unmark, ("any",) * 2),
     "publish_claim": Case(
         _prepare_publish_claim,
         ("zset", "any", "any", "any", "any", "any", "zset", "zset", "zset", *_LETTERS, "zset", "any"),

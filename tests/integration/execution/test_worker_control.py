@@ -17,7 +17,8 @@ from headrace import Client, Settings
 from headrace.connection.celery import create_celery_app
 from headrace_worker.telemetry import events as telemetry_events
 from headrace_worker.transport.notifications import POLL_SECONDS
-from tests.support.claim_models import SLEEP
+from tests.support.claim_models import SLEEP, UNREACHABLE
+from tests.support.connections import kill_pool
 from tests.support.served_worker import (
     LEASE_SECONDS,
     Site,
@@ -75,6 +76,39 @@ def test_query_task_finds_the_jobs_of_a_running_claim_by_id(shared: Site, client
         assert {claim["id"] for claim in active} == {info["claim"] for _, info in replies.values()}
         assert not {str(row[0]) for row in rows} & set(str(replies).replace("'", " ").split())
     assert outcomes_of(jobs) == doubled(rows)
+
+
+def test_a_job_that_runs_for_a_while_is_running_and_one_that_waits_or_is_retried_is_queued(
+    shared: Site, client: Client, server: redis.Redis
+) -> None:
+    busy = client.submit_many("single", rows := shared.rows(2, SLEEP, 4))
+    shared.wait_until_predicting(rows[1:])
+    waiting = client.submit("single", row := shared.rows(1)[0])
+    wait_until(lambda: [job.status() for job in busy] == ["running", "running"])
+    with create_celery_app(Settings(redis_url=shared.url)) as app:
+        assert app.AsyncResult(busy[0].id).state == "STARTED"
+        assert app.AsyncResult(busy[0].id).info["hostname"] == "worker@test"
+        app.backend.client.connection_pool.disconnect()
+    assert waiting.status() == "queued"
+    assert outcomes_of([*busy, waiting]) == doubled([*rows, row])
+    retried = client.submit("patient", shared.rows(1, UNREACHABLE, time.time() + 2)[0])
+    assert outcomes_of([retried])
+    quick = client.submit_many("doubling", shared.rows(50))
+    outcomes_of(quick)
+    wait_until(lambda: is_clean(server))
+    started = [key for key in server.scan_iter("celery-task-meta-*") if b"STARTED" in (server.get(key) or b"")]
+    assert started == []
+
+
+def test_a_job_whose_worker_is_lost_is_queued_again_and_no_longer_running(own: Site, client: Client) -> None:
+    with own.start_worker() as worker:
+        job = client.submit("single", row := own.rows(1, SLEEP, 1000)[0])
+        wait_until(lambda: job.status() == "running")
+        kill_pool(worker)
+        wait_until(lambda: len(own.predict_calls([row])) >= 2)
+        wait_until(lambda: job.status() == "running")
+        worker.process.terminate()
+        wait_until(lambda: job.status() == "queued")
 
 
 @pytest.mark.parametrize(

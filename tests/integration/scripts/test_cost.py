@@ -20,7 +20,7 @@ from headrace.connection.commands import Command, Script, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import PreparedReplay
 from headrace.inspection import job, locate, oldest, queues
-from headrace.results import cancellation, publish
+from headrace.results import cancellation, publish, started
 from headrace.submit import durability
 from headrace.submit.enqueue import JOBS_PER_CALL
 from headrace.wire.dead_letter import attach_message
@@ -77,6 +77,21 @@ def _publish_outcomes(stored: bytes) -> Callable[[redis.Redis, int], Command]:
         return publish.publish_command(KEYS, [Cancelled(job=name) for name in names], ttl=60, now=NOW)
 
     return build
+
+
+def _mark(stored: bytes) -> Callable[[redis.Redis, int], Command]:
+    def build(db: redis.Redis, size: int) -> Command:
+        names = [f"job-{number}" for number in range(size // 10)]
+        db.mset({KEYS.result(name): stored for name in names})
+        return started.mark_command(KEYS, {name: started.encode_mark(name, "w", "c") for name in names})
+
+    return build
+
+
+def _unmark(db: redis.Redis, size: int) -> Command:
+    marks = {f"job-{number}": started.encode_mark(f"job-{number}", "w", "c") for number in range(size)}
+    db.mset({KEYS.result(name): mark + b"x" * 1000 for name, mark in marks.items()})
+    return started.unmark_command(KEYS, marks)
 
 
 def _cancel(stored: Callable[[int], bytes]) -> Callable[[redis.Redis, int], Command]:
@@ -345,6 +360,8 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
         "deep": _cancel(lambda size: b'{"x":' + b"[" * size * 100),
         "wide": _cancel(lambda size: b'{"x":[' + b"1," * size * 10 + b"1]}"),
     },
+    "mark_started": {"deep": _mark(b'{"x":' + b"[" * 10_000), "started": _mark(b'{"status":"STARTED"')},
+    "unmark_started": {"long": _unmark},
     "publish_claim": {"many": _publish_claim, "one id": _publish_same_id},
     "store_dead_letter": {"long": _store_letter},
     "trim_dead_letters": {"many": _trim},

@@ -12,6 +12,7 @@ fork_memory         the main process's memory before it forks
 dispatch            write a claim to a free pool process at once
 pool_replacement    replace the pool processes one by one, between claims
 supervision         lost and slow pool processes, lost connections
+running_jobs        the jobs of claims that run, and the thread that marks them as started
 remote_control      Celery's commands `revoke` and `query_task`, for jobs
 health_steps        report connection and event loop to the worker's health
 shutdown            stop in bounded time, without losing a job

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery.utils.functional import maybe_list
 from celery.worker import control, state
 
-from headrace.wire.attempts import decode_queued_message
-from headrace.wire.foreign_message import scan_id
-from headrace.wire.keys import TASK, holds_histories
-from headrace_worker.transport.claims import Claim
+from headrace.wire.keys import TASK
+from headrace_worker.process.running_jobs import find_jobs
 
 _celery_revoke, _celery_query_task = control.revoke, control.query_task
 
@@ -36,19 +34,7 @@ def query_task(of_worker: Any, ids: Any, **options: Any) -> dict[str, Any]:
     sought = {str(each) for each in maybe_list(ids) or []}
     replies: dict[str, Any] = dict(_celery_query_task(of_worker, list(sought), **options))
     for request in list(state.requests.values()):
-        for job in sought.intersection(_jobs_of(request)):
+        for job in sought.intersection(find_jobs(request)):
             status, info = _celery_query_task(of_worker, [request.id], **options)[request.id]
             replies[job] = (status, {**info, "id": job, "name": TASK, "claim": request.id})
     return replies
-
-
-def _jobs_of(request: Any) -> Iterator[str]:
-    """Yield the ids of the jobs of a claim, none for an ordinary task. The messages are searched, not parsed."""
-    claim = next(iter(request.args or ()), None)
-    if not isinstance(claim, Claim):
-        return
-    for source, queued_messages in claim.by_source():
-        for queued_message in queued_messages:
-            message = decode_queued_message(queued_message)[1] if holds_histories(source) else queued_message
-            if job := scan_id(message):
-                yield job

@@ -31,6 +31,8 @@ from headrace_worker.process.pauses import PauseFollower
 from headrace_worker.process.pool_child import PoolChild
 from headrace_worker.process.pool_replacement import PoolReplacement
 from headrace_worker.process.redis_client import ProcessClient
+from headrace_worker.process.running_jobs import LATE_SECONDS as STARTED_LATE_SECONDS
+from headrace_worker.process.running_jobs import StartedMarker
 from headrace_worker.process.startup import (
     exit_on_error,
     load_models,
@@ -83,6 +85,11 @@ class WorkerService:
         self._pauses = PauseFollower(
             self._client, self._keys, self.monitoring.health.watch_loop("pauses", late_after=PAUSES_LATE_SECONDS)
         )
+        self._started_marker = StartedMarker(
+            self._client,
+            self._keys,
+            self.monitoring.health.watch_loop("started", late_after=STARTED_LATE_SECONDS),
+        )
         self._lease_keeper: LeaseKeeper | None = None
         self._stopping = threading.Lock()
 
@@ -129,6 +136,7 @@ class WorkerService:
         self._check_redis()  # if Redis was unreachable at the start
         self._pauses.start()
         self._model_follower.start(consumer)
+        self._started_marker.start(str(consumer.hostname))
         self._follow_ups.start()
         if self._settings.ready_file:
             Path(self._settings.ready_file).touch()
@@ -194,6 +202,7 @@ class WorkerService:
         """Return the claims that did not run to their queues, and delete what the worker published."""
         with self._stopping:  # the main thread may end while another thread is in here
             self._pauses.stop()
+            self._started_marker.stop()
             self._model_follower.stop()
             self._follow_ups.stop()
             if self._lease_keeper is not None and (released := self._lease_keeper.close()):
