@@ -103,6 +103,8 @@ def _feature_sources(input_schema: Named | Array | Text) -> list[_Source]:
             return [
                 (feature.name, _make_getter(feature.name), feature.kind in {"number", "integer"})
                 for feature in features[:_MAX_FEATURES]
+                # Datetimes move on by themselves: the profile of the past says nothing about them.
+                if feature.kind not in {"datetime", "date"}
             ]
         case Array(shape=(width,), kind=kind) if width <= _MAX_FEATURES:
             return [(str(index), _make_getter(index), kind in {"number", "integer"}) for index in range(width)]

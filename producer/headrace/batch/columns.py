@@ -165,6 +165,8 @@ def make_cell_reader(feature: Feature) -> CellReader:
     """Return the function that reads a cell of a feature: from text to a number, boolean, string or None."""
     if feature.kind == "category" and feature.categories is not None:
         return _make_category_reader(feature.categories)
+    if feature.kind in {"datetime", "date"}:
+        return _read_datetime
     if feature.kind in {"string", "category"}:
         # Where no value may be missing, "NA" can only be a name or a country.
         return _read_nullable if feature.nullable else _read_string
@@ -197,6 +199,10 @@ def _read_string(text: str) -> Any:
 
 def _read_nullable(text: str) -> Any:
     return None if text.strip() in _MISSING_TEXTS else text
+
+
+def _read_datetime(text: str) -> Any:
+    return None if text.strip() == "NaT" else _read_nullable(text.strip())
 
 
 def _make_category_reader(categories: tuple[str | int | float | bool, ...]) -> CellReader:

@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 
-#: The kind of a feature's values. A `category` is a string or number, out of a list if the list is known.
-Kind = Literal["number", "integer", "boolean", "string", "category"]
+#: The kind of a feature's values. A `category` is a string or number, out of a list if the list is known. A
+#: `datetime` and a `date` are texts of ISO 8601.
+Kind = Literal["number", "integer", "boolean", "string", "category", "datetime", "date"]
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -20,10 +21,16 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: The values that a category may have; None: any value.
     categories: tuple[str | int | float | bool, ...] | None = None
     #: The type of the column that the model was fitted on, as pandas names it: `int64`, `str`, `category`. The
-    #: worker builds the column with this type; producers need not know it. None: the usual type of the kind.
+    #: worker builds the column with this type; producers only read the zone of `datetime64[us, UTC]`. None: the
+    #: usual type of the kind.
     dtype: str | None = None
     #: True if its values are kept out of the prediction log.
     redact: bool = False
+
+    @property
+    def has_zone(self) -> bool:
+        """True if its values are datetimes with a zone, False if they have none."""
+        return self.kind == "datetime" and "," in (self.dtype or "")
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True, tag="named"):

@@ -129,7 +129,7 @@ def _compare_values(old: Feature, new: Feature, name: str | None) -> Iterator[Ch
         yield Change(subject="missing values", name=name, breaking=old.nullable, text=f"{title} {now}")
     if old.kind == new.kind == "category" and old.categories is not None and new.categories is not None:
         yield from _compare_categories(old.categories, new.categories, name, title)
-    elif (old.kind, old.categories is None) != (new.kind, new.categories is None):
+    elif (old.kind, old.categories is None, old.has_zone) != (new.kind, new.categories is None, new.has_zone):
         breaking = not _accepts_all(new, old)
         consequence = "refuses values that were accepted" if breaking else "accepts every former value"
         text = f"{title}: {_describe_kind(old)} becomes {_describe_kind(new)}, which {consequence}"
@@ -183,13 +183,16 @@ def _compare_outputs(old: Output, new: Output, name: str) -> Iterator[Change]:
         yield Change(subject="classes", name=name, breaking=True, text=text)
 
 
-#: The types of JSON values that each kind accepts; 3.0 is an integer.
+_TEXTS = frozenset({"string", "date", "datetime", "instant"})
+#: The types of values that each kind accepts; 3.0 is an integer, an instant a datetime with a zone.
 _ACCEPTED_TYPES: dict[Kind, frozenset[str]] = {
     "number": frozenset({"integer", "fraction"}),
     "integer": frozenset({"integer"}),
     "boolean": frozenset({"boolean"}),
-    "string": frozenset({"string"}),
-    "category": frozenset({"integer", "fraction", "boolean", "string"}),
+    "string": _TEXTS,
+    "category": _TEXTS | {"integer", "fraction", "boolean"},
+    "datetime": frozenset({"date", "datetime"}),
+    "date": frozenset({"date"}),
 }
 
 
@@ -198,8 +201,12 @@ def _accepts_all(new: Feature, old: Feature) -> bool:
     values = (True, False) if old.kind == "boolean" else old.categories
     if new.categories is not None:
         return values is not None and all(_contains(new.categories, value) for value in values)
-    types = _ACCEPTED_TYPES[old.kind] if values is None else {_json_type(value) for value in values}
-    return types <= _ACCEPTED_TYPES[new.kind]
+    types = _accepted_types(old) if values is None else {_json_type(value) for value in values}
+    return types <= _accepted_types(new)
+
+
+def _accepted_types(feature: Feature) -> frozenset[str]:
+    return frozenset({"instant"}) if feature.has_zone else _ACCEPTED_TYPES[feature.kind]
 
 
 def _json_type(value: Value) -> str:
@@ -222,6 +229,8 @@ def _values_of(array: Array) -> Feature:
 
 
 def _describe_kind(feature: Feature) -> str:
+    if feature.kind == "datetime":
+        return f"datetime {'with' if feature.has_zone else 'without'} a zone"
     if feature.kind != "category":
         return feature.kind
     return "any category" if feature.categories is None else f"a category of {_list(feature.categories)}"

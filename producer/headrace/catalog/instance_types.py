@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 import msgspec
 
 from headrace.catalog.contract import Array, Feature, InputSchema, Kind, Named, Text
+from headrace.catalog.datetimes import PLAIN_DATE, PLAIN_DATETIME, PLAIN_INSTANT
 
 # A type that accepts nothing, for schemas that msgspec cannot express: every instance is coerced instead.
 _NOTHING = Literal["\0no instance is this"]
@@ -20,7 +21,10 @@ _TYPES: dict[Kind, Any] = {
     "boolean": bool,
     "string": str,
     "category": str,
+    "datetime": Annotated[str, msgspec.Meta(pattern=PLAIN_DATETIME)],
+    "date": Annotated[str, msgspec.Meta(pattern=PLAIN_DATE)],
 }
+_INSTANT = Annotated[str, msgspec.Meta(pattern=PLAIN_INSTANT)]
 
 
 class InstanceTypes(NamedTuple):
@@ -72,7 +76,7 @@ def _instance_type(schema: InputSchema) -> Any:
 
 
 def _feature_type(feature: Feature) -> Any:
-    accepted = _TYPES[feature.kind]
+    accepted = _INSTANT if feature.has_zone else _TYPES[feature.kind]
     if feature.kind == "category":
         accepted = _category_type(feature.categories)
     return Union[accepted, None] if feature.nullable else accepted  # noqa: UP007  # built at run time

@@ -2,8 +2,8 @@
 
 It runs in the producer before anything is enqueued, and in the worker, whose jobs may come from any Celery client.
 msgspec accepts valid instances in about a microsecond each. Only an instance that it refuses is coerced in Python:
-a value with an obvious meaning is replaced (NaN by a missing value, 3.0 by 3), and an error names the first values
-that do not fit. Errors name features, never values, as they end up in logs.
+a value with an obvious meaning is replaced (NaN by a missing value, 3.0 by 3, a datetime by its text), and an
+error names the first values that do not fit. Errors name features, never values, as they end up in logs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import time
 from decimal import Decimal
 from itertools import count, islice
 from typing import Any
@@ -20,6 +21,7 @@ from uuid import UUID
 import msgspec
 
 from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Kind, Named, Text
+from headrace.catalog.datetimes import parse_datetime, to_text
 from headrace.catalog.instance_types import InstanceTypes, instance_types
 from headrace.errors import InvalidInput
 from headrace.text import nearest_name
@@ -132,7 +134,7 @@ def _coerce_array(shape: Sequence[int], kind: Kind, nullable: bool, instance: An
         scalar, problem = _coerce_scalar(kind, nullable, instance)
         return scalar, [problem] if problem else []
     size = " x ".join(str(length) for length in shape)
-    if type(instance).__module__ == "numpy" and hasattr(instance, "tolist"):
+    if type(instance).__module__ == "numpy" and hasattr(instance, "tolist") and not _is_numpy_time(instance):
         instance = instance.tolist()
     if not isinstance(instance, list | tuple):
         return None, [f"must be a list of {size} values, got {_describe_type(instance)}"]
@@ -156,6 +158,8 @@ def _coerce_text(instance: Any) -> tuple[Any, list[str]]:
 
 
 def _coerce_value(feature: Feature, value: Any) -> tuple[Any, str | None]:
+    if feature.kind in {"datetime", "date"}:
+        return _coerce_datetime(feature, value)
     coerced, problem = _coerce_scalar(feature.kind, feature.nullable, value)
     if problem or coerced is None or feature.categories is None:
         return coerced, problem
@@ -169,15 +173,50 @@ def _coerce_value(feature: Feature, value: Any) -> tuple[Any, str | None]:
     return None, f"has a category the model does not know; it knows {listing}"
 
 
+def _coerce_datetime(feature: Feature, value: Any) -> tuple[Any, str | None]:
+    """Coerce a datetime or date to its text."""
+    if _is_missing(value) or (_is_numpy_time(value) and str(value) == "NaT"):
+        return _coerce_scalar(feature.kind, feature.nullable, None)
+    text = to_text(_read_typed(value))
+    expected = _EXPECTED[feature.kind]
+    if not isinstance(text, str):
+        return None, f"must be {expected}, got {_describe_type(value)}"
+    try:
+        moment = parse_datetime(text)
+    except ValueError:
+        return None, f"must be {expected}, got another text"
+    if feature.kind == "date":
+        if moment.tzinfo is not None or moment.time() != time():
+            return None, f"must be {expected}, got a time of day too"
+        return text[:10], None
+    if feature.has_zone and moment.tzinfo is None:
+        return None, "must be a datetime with a zone, as 2026-01-02T03:04:05Z or +01:00; it has none"
+    if not feature.has_zone and moment.tzinfo is not None:
+        return None, "must be a datetime without a zone, as 2026-01-02T03:04:05; it has one"
+    return text, None
+
+
+def _is_missing(value: Any) -> bool:
+    # pandas represents a missing value as NaN, NA or NaT, depending on the type of the column.
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return value is None or is_nan or type(value).__name__ in {"NAType", "NaTType"}
+
+
+def _is_numpy_time(value: Any) -> bool:
+    """Decide whether a value is a datetime or a duration of numpy, or an array of them.
+
+    numpy converts them to integers.
+    """
+    return type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in {"m", "M"}
+
+
 def _coerce_scalar(kind: Kind, nullable: bool, value: Any) -> tuple[Any, str | None]:
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+    if type(value).__module__ == "numpy" and hasattr(value, "item") and not _is_numpy_time(value):
         value = value.item()
     value = _read_typed(value)
     if isinstance(value, Decimal):
         value = float(value)
-    # pandas represents a missing value as NaN, NA or NaT, depending on the type of the column.
-    is_nan = isinstance(value, float) and math.isnan(value)
-    if value is None or is_nan or type(value).__name__ in {"NAType", "NaTType"}:
+    if _is_missing(value):
         return None, None if nullable else f"must be {_EXPECTED[kind]}, got a missing value (null or NaN)"
     if isinstance(value, float) and math.isinf(value):
         return None, "is infinite, which JSON cannot express and no model accepts"
@@ -218,6 +257,8 @@ _EXPECTED = {
     "boolean": "true or false",
     "string": "a string",
     "category": "a category (a string or a number)",
+    "datetime": "a datetime (ISO 8601)",
+    "date": "a date (ISO 8601, as 2026-01-02)",
 }
 
 

@@ -136,6 +136,14 @@ def test_a_tensor_becomes_an_array_of_its_shape(folder: Path) -> None:
     assert read_mlflow_model(folder).signature == Array(shape=(30,))
 
 
+def test_a_datetime_of_the_signature_is_one_without_a_zone_in_nanoseconds(folder: Path) -> None:
+    text = (folder / "MLmodel").read_text().replace('"double", "name": "age"', '"datetime", "name": "age"')
+    (folder / "MLmodel").write_text(text)
+    signature = read_mlflow_model(folder).signature
+    assert isinstance(signature, Named)
+    assert signature.features[0] == Feature(name="age", kind="datetime", dtype="datetime64[ns]")
+
+
 def _write_description(tmp_path: Path, text: str) -> Path:
     (tmp_path / "model.pkl").write_bytes(b"")
     (tmp_path / "MLmodel").write_text(text)
@@ -155,8 +163,8 @@ def _write_description(tmp_path: Path, text: str) -> Path:
         ("flavors: !!python/object/apply:os.abort []", "is not YAML"),
         ("flavors: {sklearn: null}\nsignature: {inputs: '{'}", "signature"),
         (
-            """flavors: {sklearn: null}\nsignature: {inputs: '[{"name": "a", "type": "datetime"}]'}""",
-            "of type datetime",
+            """flavors: {sklearn: null}\nsignature: {inputs: '[{"name": "a", "type": "binary"}]'}""",
+            "of type binary",
         ),
         ("""flavors: {sklearn: null}\nsignature: {inputs: '[{"type": "double"}]'}""", "signature"),
     ],

@@ -38,6 +38,11 @@ WORDS = np.array(["low", "middle", "high"])
 ROWS = Array(shape=(6,))
 
 
+def test_datetimes_are_rejected() -> None:
+    schema = Named(features=(Feature(name="started", kind="datetime"),))
+    assert OnnxRuntime.explain_rejection(LinearRegression(), schema) == "ONNX has no datetimes"
+
+
 @pytest.mark.parametrize(
     "estimator",
     [

@@ -3,21 +3,27 @@
 pandas reads a column of whole numbers as integers, and a column of texts as its own type of strings. Most models
 predict the same from 64-bit floats and from objects, which also take a job's 41.5 and null. Trials find the
 columns for which a model does not: it writes a number as text (`101`, not `101.0`), or selects columns by type.
+Texts of datetimes become datetimes where the model predicts from nothing else.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import combinations, islice
 from typing import Any
 
 import pandas as pd
 from msgspec.structs import replace
 
 from headrace.catalog.contract import Feature, Named
+from headrace.catalog.datetimes import parse_datetime
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.sklearn import SklearnRuntime
+
+#: The most sets of columns that are tried as datetimes.
+_MAX_SUBSETS = 64
 
 
 def infer_dtypes(
@@ -26,6 +32,7 @@ def infer_dtypes(
     """Return the schema with the types of the columns whose type changes a prediction of the example."""
     if not isinstance(schema, Named):
         return schema
+    schema = _with_needed_datetimes(estimator, schema, instances, methods)
     typed = {
         feature.name: alternative
         for feature in schema.features
@@ -42,6 +49,54 @@ def infer_dtypes(
     if _predict(estimator, _with_types(schema, chosen), instances, methods) != expected:
         chosen = typed  # columns that are alike may stand in for each other: no single one decides
     return _with_types(schema, chosen)
+
+
+def _with_needed_datetimes(
+    estimator: Any, schema: Named, instances: Sequence[Instance], methods: Sequence[str]
+) -> Named:
+    """Return the schema with those texts as datetimes without which no method predicts."""
+    datetimes = {
+        feature.name: alternative
+        for feature in schema.features
+        if (alternative := _as_datetimes(feature, instances)) is not None
+    }
+    if not datetimes:
+        return schema
+    typed = {
+        feature.name: alternative
+        for feature in schema.features
+        if (alternative := _as_pandas_reads_it(feature, instances)) is not None
+    }
+
+    def predicts(types: Mapping[str, Feature]) -> bool:
+        return any(
+            _predict(estimator, _with_types(schema, trial), instances, methods) is not None
+            for trial in (types, {**typed, **types})
+        )
+
+    # The fewest first: a column that the model reads as text must stay text.
+    subsets = (names for size in range(len(datetimes)) for names in combinations(datetimes, size))
+    for names in (*islice(subsets, _MAX_SUBSETS), tuple(datetimes)):
+        chosen = {name: datetimes[name] for name in names}
+        if predicts(chosen):
+            return _with_types(schema, chosen)
+    return schema
+
+
+def _as_datetimes(feature: Feature, instances: Sequence[Any]) -> Feature | None:
+    """Return the feature as datetimes or dates if all its texts are such; None otherwise."""
+    texts = [instance[feature.name] for instance in instances if instance[feature.name] is not None]
+    if feature.kind != "string" or not texts:
+        return None
+    try:
+        zones = {parse_datetime(text).tzinfo for text in texts}
+    except ValueError:
+        return None
+    if len(zones) != 1:
+        return None
+    if all(len(text) == len("2026-01-02") for text in texts):
+        return replace(feature, kind="date", dtype="datetime64[us]")
+    return replace(feature, kind="datetime", dtype="datetime64[us]" if zones == {None} else "datetime64[us, UTC]")
 
 
 def _as_pandas_reads_it(feature: Feature, instances: Sequence[Any]) -> Feature | None:

@@ -182,6 +182,8 @@ def _select_passing(features: Sequence[Feature], passes: Callable[[Sequence[Feat
 
 def _may_hold(feature: Feature, categories: Sequence[Any]) -> bool:
     """Decide whether a feature's values can be these categories, by their types."""
+    if feature.kind in {"datetime", "date"}:
+        return False
     is_text = feature.kind == "string"
     return feature.kind == "category" or all(
         isinstance(category, str) == is_text

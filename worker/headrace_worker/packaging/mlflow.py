@@ -26,6 +26,7 @@ _KINDS: dict[str, Kind] = {
     "float": "number",
     "double": "number",
     "string": "string",
+    "datetime": "datetime",
 }
 
 
@@ -114,4 +115,9 @@ def _convert_column(column: dict[str, Any]) -> Feature:
     name, kind = column["name"], column["type"]
     if kind not in _KINDS:
         raise ValueError(f"the column {name!r} is of type {kind}; supported are {', '.join(_KINDS)}")
-    return Feature(name=str(name), kind=_KINDS[kind], nullable=not column.get("required", True))
+    return Feature(
+        name=str(name),
+        kind=_KINDS[kind],
+        nullable=not column.get("required", True),
+        dtype="datetime64[ns]" if kind == "datetime" else None,  # as MLflow defines it
+    )

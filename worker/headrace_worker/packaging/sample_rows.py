@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from headrace.catalog.contract import Array, Feature, Named, Text
+from headrace.catalog.datetimes import parse_datetime
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema
 
@@ -74,8 +76,25 @@ def _make_new_value(feature: Feature, present: list[Any], generator: random.Rand
             return generator.uniform(low, high)
 
         return generate_number
+    if feature.kind in {"datetime", "date"}:
+        return _make_new_datetime(feature, present, generator)
     choices = [*present, _UNSEEN_TEXT] if all(isinstance(value, str) for value in present) else present
     return lambda: generator.choice(choices)
+
+
+def _make_new_datetime(feature: Feature, present: list[str], generator: random.Random) -> Callable[[], str]:
+    moments = [parse_datetime(text) for text in present] or [datetime(2026, 1, 1, tzinfo=_zone(feature))]
+    low, seconds = min(moments), (max(moments) - min(moments)).total_seconds()
+
+    def generate_datetime() -> str:
+        moment = low + timedelta(seconds=round(generator.uniform(0, seconds)))
+        return moment.date().isoformat() if feature.kind == "date" else moment.isoformat()
+
+    return generate_datetime
+
+
+def _zone(feature: Feature) -> tzinfo | None:
+    return UTC if feature.has_zone else None
 
 
 def _flatten(value: Any) -> list[Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from headrace.catalog.contract import Array, Feature, Kind, Named
+from headrace.catalog.datetimes import to_text
 from headrace.errors import ModelError
 from headrace_worker.packaging.infer_input import infer_kind
 from headrace_worker.runtimes import InputSchema
@@ -116,7 +117,7 @@ def _read_array(array: np.ndarray[Any, Any]) -> Table:
 def _describe_column(name: str, column: pd.Series[Any], values: Sequence[Any]) -> Feature:
     dtype, nullable = column.dtype, any(value is None for value in values)
     if isinstance(dtype, pd.CategoricalDtype):
-        categories = tuple(_to_value(category) for category in dtype.categories.tolist())
+        categories = tuple(dtype.categories.tolist())
         if not all(isinstance(category, str | int | float | bool) for category in categories):
             raise ModelError(f"the categories of the column {name!r} are neither texts nor numbers")
         return Feature(
@@ -126,10 +127,10 @@ def _describe_column(name: str, column: pd.Series[Any], values: Sequence[Any]) -
             categories=categories,
             dtype=ORDERED_CATEGORY if dtype.ordered else CATEGORY,
         )
-    return Feature(name=name, kind=_infer_kind(name, dtype, values), nullable=nullable, dtype=str(dtype))
+    return Feature(name=name, kind=_infer_kind(name, dtype, column, values), nullable=nullable, dtype=str(dtype))
 
 
-def _infer_kind(name: str, dtype: Any, values: Sequence[Any]) -> Kind:
+def _infer_kind(name: str, dtype: Any, column: pd.Series[Any], values: Sequence[Any]) -> Kind:
     if pd.api.types.is_bool_dtype(dtype):
         return "boolean"
     if pd.api.types.is_integer_dtype(dtype):
@@ -138,13 +139,17 @@ def _infer_kind(name: str, dtype: Any, values: Sequence[Any]) -> Kind:
         return "number"
     if isinstance(dtype, pd.StringDtype):
         return "string"
+    if isinstance(dtype, pd.DatetimeTZDtype) or (isinstance(dtype, np.dtype) and dtype.kind == "M"):
+        return "datetime"
+    if str(dtype) == "object" and pd.api.types.infer_dtype(column, skipna=True) == "date":
+        return "date"
     if str(dtype) == "object" and all(
         value is None or isinstance(value, str | int | float | bool) for value in values
     ):
         return infer_kind(values)
     raise ModelError(
-        f"the column {name!r} has the type {dtype}; a feature is a number, an integer, a boolean, a text "
-        "or a category"
+        f"the column {name!r} has the type {dtype}; a feature is a number, an integer, a boolean, a text, "
+        "a category, a datetime64 or a date; convert the column, and fit the model on that"
     )
 
 
@@ -157,6 +162,7 @@ def _to_values(column: pd.Series[Any]) -> list[Any]:
 
 
 def _to_value(value: Any) -> Any:
+    value = to_text(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, np.ndarray):

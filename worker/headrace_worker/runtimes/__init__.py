@@ -13,6 +13,7 @@ python           an object made by `module:factory`
 forest           faster methods for forests within scikit-learn
 input_arrays     instances to frames, arrays and lists
 columns          one column, of the type the model was fitted on
+datetimes        one column of datetimes or dates
 predictions      a model's output to JSON-able predictions
 estimator_tree   the estimators within an estimator
 """

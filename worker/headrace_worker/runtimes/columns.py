@@ -15,6 +15,7 @@ import pandas as pd
 
 from headrace.catalog.contract import Array, Feature
 from headrace.errors import InvalidInput, ModelError
+from headrace_worker.runtimes.datetimes import make_datetime_builder
 
 #: Converts the values of a column; None is a missing value.
 ColumnBuilder = Callable[[Sequence[Any]], Any]
@@ -24,7 +25,12 @@ CATEGORY, ORDERED_CATEGORY = "category", "ordered category"
 
 
 def numpy_dtype(values: Feature | Array) -> Any:
-    """Return numpy's type of a feature's column or of an array; None for a type that only pandas has."""
+    """Return numpy's type of a feature's column or of an array; None for a type that only pandas has.
+
+    Datetimes have None too: their texts are no values of their type.
+    """
+    if values.kind in {"datetime", "date"}:
+        return None
     if values.dtype is None:
         return _default_dtype(values)
     try:
@@ -41,6 +47,8 @@ def make_column_builder(feature: Feature, missing: float | None) -> ColumnBuilde
 
     Raises ModelError for a type that the installed libraries do not have.
     """
+    if feature.kind in {"datetime", "date"}:
+        return make_datetime_builder(feature)
     dtype = numpy_dtype(feature)
     if dtype is np.object_:
         # A Series of objects stays one. pandas would convert a bare array of texts to its own type of strings.

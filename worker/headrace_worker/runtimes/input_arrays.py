@@ -17,7 +17,7 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.pipeline import Pipeline
 
 from headrace.catalog.contract import Array, Feature, Named, Text
-from headrace.errors import InvalidInput
+from headrace.errors import InvalidInput, ModelError
 from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.columns import make_column_builder, numpy_dtype, to_array
 from headrace_worker.runtimes.estimator_tree import iter_estimators
@@ -31,6 +31,10 @@ def make_stacker(estimator: Any, input_schema: InputSchema) -> Stacker:
     match input_schema:
         case Named():
             return _make_named_stacker(estimator, input_schema)
+        case Array(kind="datetime" | "date"):
+            raise ModelError(
+                "the contract takes lists of datetimes, which no model has; datetimes are named features: objects"
+            )
         case Array():
             dtype, missing = numpy_dtype(input_schema), _missing_value(estimator)
             is_exact = input_schema.dtype is not None
@@ -48,7 +52,7 @@ def make_number_stacker(input_schema: InputSchema) -> Stacker | None:
         case Named(features=features) if all(map(is_numeric, features)):
             pick = _make_picker([feature.name for feature in features])
             return lambda instances: to_array(list(map(pick, instances)), np.float64, None)
-        case Array(kind=kind) if kind not in {"string", "category"}:
+        case Array(kind=kind) if kind in {"number", "integer", "boolean"}:
             return lambda instances: to_array(instances, np.float64, None)
         case _:
             return None
@@ -69,7 +73,7 @@ def is_numeric(feature: Feature) -> bool:
     """Decide whether a feature holds only numbers or booleans."""
     if feature.kind == "category":
         return feature.categories is not None and not any(isinstance(value, str) for value in feature.categories)
-    return feature.kind != "string"
+    return feature.kind in {"number", "integer", "boolean"}
 
 
 def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
@@ -86,8 +90,9 @@ def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
     def build_array(instances: Sequence[Mapping[str, Any]]) -> Any:
         return to_array(list(map(pick, instances)), common, missing, is_exact=is_exact)
 
+    has_datetimes = any(feature.kind in {"datetime", "date"} for feature in input_schema.features)
     # An estimator without either attribute may need the names or only their number; a frame has both.
-    if hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_"):
+    if hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_") and not has_datetimes:
         return build_array
     index = pd.Index(names, dtype=object)
     if all(numpy_dtype(feature) is common for feature in input_schema.features) and common is not np.object_:
