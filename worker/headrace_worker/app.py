@@ -70,6 +70,7 @@ app.conf.update(
 app.conf.broker_transport_options.update(
     limits_for=Hook(service.limits_for),
     share_keeper=Hook(service.keeper_for),
+    give_up=Hook(service.give_up),
     on_delivered=Hook(dispatch.write),
     lease_seconds=settings.lease,
     requeue_on_close=False,

@@ -18,7 +18,7 @@ from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure
 from headrace_worker.execution import opening
-from headrace_worker.execution.opening import ParsedClaim, open_claim
+from headrace_worker.execution.opening import ParsedClaim, open_claim, open_exhausted
 from headrace_worker.manifest import Limits
 from headrace_worker.transport.claims import Claim, Lease
 
@@ -307,6 +307,38 @@ def test_a_message_whose_lost_runs_used_up_its_attempts_is_not_opened():
     failure = the_only_failure([with_history(BOMB, "crash", "crash", "lease_expired")])
     assert (failure.job, failure.reason) == ("bomb", "crash")
     assert "3 times (crash, crash, lease_expired)" in failure.message
+
+
+@pytest.mark.usefixtures("unopenable")
+def test_what_follows_a_job_is_not_read_if_the_run_that_read_it_was_lost_too(monkeypatch: pytest.MonkeyPatch):
+    reads: list[bytes] = []
+    monkeypatch.setattr(opening, "parse_canvas", lambda message, *_, **__: reads.append(message))
+    for runs in (3, 4, 5):
+        assert the_only_failure([with_history(BOMB, *["crash"] * runs)]).reason == "crash"
+    assert reads == [BOMB]
+
+
+@pytest.mark.usefixtures("unopenable")
+@pytest.mark.parametrize(
+    ("causes", "is_given_up"),
+    [
+        (["crash"] * 3, False),
+        (["crash"] * 4, False),
+        (["crash"] * 5, True),
+        (["timeout", "crash"], False),
+        (["timeout", "crash", "crash"], True),
+        (["crash", "crash", "replay", "crash", "crash", "crash"], False),
+        ([*["crash"] * 5, "replay"], False),
+        ([], False),
+    ],
+)
+def test_the_main_process_gives_up_a_job_if_two_processes_that_did_so_were_lost(
+    causes: list[str], is_given_up: bool
+):
+    isolated = claim_of([with_history(BOMB, *causes)], ISOLATED_SOURCE)
+    opened = open_exhausted(isolated, NOW, lambda model, version: Limits())
+    assert (opened is not None and kinds(opened) == ["finished"]) is is_given_up
+    assert open_exhausted(claim_of([with_history(BOMB, *causes)]), NOW, lambda model, version: Limits()) is None
 
 
 @pytest.mark.usefixtures("unopenable")

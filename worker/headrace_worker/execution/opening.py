@@ -101,7 +101,7 @@ class ClaimOpener(msgspec.Struct, frozen=True):
         if attempts and not (job.version and is_version(job.version)):
             job = msgspec.structs.replace(job, version=find_pinned_version(attempts) or job.version)
         claimed = ClaimedJob(job, message, attempts, reply_channel, canvas)
-        if attempts and (reason := self._reason_to_give_up(attempts, job.model, job.version)):
+        if attempts and (reason := self.reason_to_give_up(attempts, job.model, job.version)):
             parsed.finished.append(JobResult(claimed, make_failure_from_attempts(job, attempts, reason)))
         elif job.eta is not None and job.eta > self.now:
             milliseconds = int((job.eta - self.now).total_seconds() * 1000) + 1
@@ -116,16 +116,18 @@ class ClaimOpener(msgspec.Struct, frozen=True):
         attempts, message = decode_queued_message(queued_message)
         counted = select_counted(attempts)
         version = find_pinned_version(attempts)
-        if counted and counted[-1].is_lost and (reason := self._reason_to_give_up(attempts, self.model, version)):
-            self._give_up_unopened(message, attempts, reason)
+        if counted and counted[-1].is_lost and (reason := self.reason_to_give_up(attempts, self.model, version)):
+            self.give_up_unopened(message, attempts, reason)
         else:
             self.open(message, attempts)
 
-    def _reason_to_give_up(self, attempts: tuple[Attempt, ...], model: str, version: str | None) -> Reason | None:
+    def reason_to_give_up(self, attempts: tuple[Attempt, ...], model: str, version: str | None) -> Reason | None:
+        """Return the reason why a job with these attempts is given up; None if it runs again."""
         decision = decide_retry(attempts, self.limits_of(model, version), 0.0)
         return decision.reason if isinstance(decision, GiveUp) else None
 
-    def _give_up_unopened(self, message: bytes, attempts: tuple[Attempt, ...], reason: Reason) -> None:
+    def give_up_unopened(self, message: bytes, attempts: tuple[Attempt, ...], reason: Reason) -> None:
+        """Sort a message among those that ended. Only its start and its end are searched for its id."""
         job_id = scan_id(message)
         if not job_id:
             causes = ", ".join(attempt.cause for attempt in select_counted(attempts))
@@ -135,7 +137,10 @@ class ClaimOpener(msgspec.Struct, frozen=True):
             self.parsed.malformed.append(MalformedEntry(message, attempts, error))
             return
         job = Job(id=job_id, model=self.model, instances=[])
-        canvas = parse_canvas(message, self.trust, self.job_limits, queue=self.queue, now=self.timestamp)
+        canvas = None
+        # What follows the job is read from the message once. If that run was lost too, the message is not touched.
+        if not self.reason_to_give_up(attempts[:-1], self.model, find_pinned_version(attempts)):
+            canvas = parse_canvas(message, self.trust, self.job_limits, queue=self.queue, now=self.timestamp)
         claimed = ClaimedJob(job, message, attempts, scan_reply_to(message), canvas)
         self.parsed.finished.append(JobResult(claimed, make_failure_from_attempts(job, attempts, reason)))
 
@@ -165,6 +170,31 @@ def open_claim(
         else:  # a producer wrote the bytes: they are a message as a whole
             for message in queued_messages:
                 opener.open(message, ())
+    return opener.parsed
+
+
+def open_exhausted(
+    claim: Claim, now: datetime, limits_of: Callable[[str, str | None], Limits]
+) -> ParsedClaim | None:
+    """Give up the isolated job of a claim if two processes that were to give it up were lost.
+
+    Return None for any other claim. The message is not opened.
+    """
+    if not claim.lease.is_isolated:
+        return None
+    attempts, message = decode_queued_message(claim.queued_messages[0])
+    counted = select_counted(attempts)
+    if not (counted and counted[-1].is_lost):
+        return None
+    queue, timestamp = claim.lease.queue, now.timestamp()
+    opener = ClaimOpener(
+        queue, model_name(queue) or "", now, timestamp, limits_of, None, _DEFAULT_LIMITS, ParsedClaim()
+    )
+    version = find_pinned_version(attempts)
+    reason = opener.reason_to_give_up(attempts, opener.model, version)
+    if reason is None or opener.reason_to_give_up(attempts[:-2], opener.model, version) is None:
+        return None
+    opener.give_up_unopened(message, attempts, reason)
     return opener.parsed
 
 

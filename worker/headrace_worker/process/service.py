@@ -20,6 +20,7 @@ from headrace.inspection.oldest import report_command
 from headrace.results.cancellation import carry_out_requests
 from headrace.wire.keys import Keys, model_name, queue_name
 from headrace_worker.doctor import RedisCheck
+from headrace_worker.execution.exhausted import give_up_exhausted
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.sync import ModelSync
 from headrace_worker.process.follow_up_service import LATE_SECONDS as FOLLOW_UPS_LATE_SECONDS
@@ -45,7 +46,7 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 from headrace_worker.telemetry import sentry
 from headrace_worker.transport import ClaimingChannel, LeaseKeeper, make_keeper
-from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.letter_scripts import DeadLetterLimits
 
 if TYPE_CHECKING:
@@ -163,6 +164,18 @@ class WorkerService:
             # Jobs wait while their model is paused, and for a worker that serves it.
             claims=limits.max_claims if route is not None and not self._pauses.is_paused(model) else 0,
         )
+
+    def give_up(self, claim: Claim) -> bool:
+        """Give up the isolated job of a claim if no pool process can. Return whether the claim has ended so."""
+        keeper = self._lease_keeper
+        if keeper is None:
+            return False
+        worker, ttl = keeper.owner.partition("/")[0], self._settings.result_ttl
+        try:
+            return give_up_exhausted(claim, keeper.commands, self.registry.limits, worker=worker, ttl=ttl)
+        except redis.RedisError as error:
+            log.warning("cannot give up a job of %s, leaving it to the pool: %s", claim.lease.queue, error)
+            return False
 
     def keeper_for(self, channel: ClaimingChannel) -> LeaseKeeper:
         """Return the keeper of this worker's leases: one for all connections. The first call makes it."""

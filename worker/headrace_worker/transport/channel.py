@@ -41,7 +41,7 @@ from headrace_worker.transport.qos import QoS
 log = logging.getLogger("headrace.claims")
 
 #: The transport options that kombu sets as attributes of a channel, besides its own.
-OPTIONS = ("lease_seconds", "limits_for", "requeue_on_close", "on_delivered")
+OPTIONS = ("lease_seconds", "limits_for", "requeue_on_close", "give_up", "on_delivered")
 
 
 class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
@@ -55,6 +55,8 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     #: Transport option: requeue unfinished claims when the channel closes. A worker sets it to False, as its pool
     #: goes on after a lost connection, and requeues them when it ends.
     requeue_on_close: bool = True
+    #: Transport option: gives up the isolated job of a claim, if no pool process can. Returns whether it did.
+    give_up: Callable[[Claim], bool] = staticmethod(lambda _claim: False)
     #: Transport option: called after a claim was delivered to Celery, which has sent it to its pool.
     on_delivered: Callable[[], None] = staticmethod(lambda: None)
 
@@ -136,6 +138,8 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             self._flush_brpop_reauth()
 
     def _deliver_jobs(self, claim: Claim) -> None:
+        if claim.lease.is_isolated and self.give_up(claim):
+            return
         self.keeper.hold(claim)
         self._is_delivering = self.connection.in_event_loop
         limits = self.limits_for(claim.lease.queue)
