@@ -202,7 +202,7 @@ def test_a_pickle_needs_the_option_trust_pickle(run: Run, penguins: Path) -> Non
         (b"", "is no model file"),
         (b"not a model", "is no model file"),
         (b"PK\x03\x04not a zip", "is a damaged archive"),
-        (pickle.dumps({"a": "dict"}), "holds a dict, which is not a scikit-learn estimator"),
+        (pickle.dumps({"a": "dict"}), "holds a dict, which is no model: it has none of the methods predict"),
     ],
 )
 def test_an_invalid_model_file_is_an_error_of_one_line(

@@ -18,6 +18,13 @@ from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
 
+class Rule:
+    """A model that has `predict` and is no estimator of scikit-learn."""
+
+    def predict(self, rows: Any) -> Any:
+        return np.asarray(rows)[:, 0] > 1
+
+
 def add_model(folder: Path, estimator: Any, instances: Any, **options: Any) -> Manifest:
     """Package an estimator with an example into the store `folder`/store, as the next version of `model`."""
     file, example = folder / "model.skops", folder / "example.json"

@@ -16,6 +16,7 @@ drift, rollout, telemetry   what is recorded of claims: distributions, canaries 
 execution                   a claim in a pool process, from its messages to its outcomes
 packaging, models, store    versions: make them, load them, keep them
 runtimes                    how a version's model is loaded and called
+boosters                    models of LightGBM, from and to its files
 transport                   the kombu transport: claims, leases, wake-up
 """
 

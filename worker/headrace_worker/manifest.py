@@ -17,7 +17,11 @@ from headrace_worker.profile import Profile
 
 #: The format of an artifact. A joblib artifact is a pickle: loading it runs whatever code is in it. A `data`
 #: artifact is read by the factory of its version only.
-Format = Literal["skops", "joblib", "onnx", "data"]
+Format = Literal["skops", "joblib", "onnx", "data", "lightgbm"]
+#: The formats that are files of a library of gradient boosters. Each has the name of its library.
+BoosterFormat = Literal["lightgbm"]
+#: The label of a class.
+ClassLabel = str | int | float | bool
 
 #: The name of a runtime. It is also used in file names.
 RuntimeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
@@ -117,6 +121,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     #: Versions of Python and of the libraries the version was packaged with.
     libraries: dict[str, str]
+    #: The labels of the classes of a booster whose file does not have them, in the order of its probabilities.
+    classes: tuple[ClassLabel, ...] = ()
     contract: Contract
     limits: Limits = Limits()
     #: The runtime that executes the version: its name among the entry points `headrace.runtimes`.

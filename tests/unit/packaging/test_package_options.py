@@ -25,7 +25,7 @@ from headrace.errors import InvalidInput, ModelError
 from headrace_worker.models.loader import load
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
-from tests.support.packaged_models import add_model, assert_predicts_as
+from tests.support.packaged_models import Rule, add_model, assert_predicts_as
 
 X, Y = make_classification(80, 6, n_informative=4, n_classes=3, random_state=0)
 WORDS = np.array(["low", "middle", "high"])[Y]
@@ -155,3 +155,12 @@ def test_a_model_that_skops_cannot_store_stays_a_pickle(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_a_queue_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="a model's name"):
         package(Store(tmp_path), tmp_path / "none.skops", name="../up", example=tmp_path / "none.json")
+
+
+def test_an_object_with_predict_needs_no_base_class(tmp_path: Path) -> None:
+    joblib.dump(Rule(), tmp_path / "rule.joblib")
+    (tmp_path / "example.json").write_text(json.dumps([[0.5, 1.0], [2.0, 1.0]]))
+    store = Store(tmp_path / "store")
+    package(store, tmp_path / "rule.joblib", name="rule", example=tmp_path / "example.json", trust_pickle=True)
+    loaded = load(store, "rule", "1", trust_pickle=True)
+    assert loaded.predict("predict", [[0.5, 1.0], [2.0, 1.0]]) == [False, True]

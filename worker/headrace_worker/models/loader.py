@@ -121,7 +121,9 @@ def verify_and_load(
         form, title = manifest.format, manifest.title
         if form in {"onnx", "data"}:
             raise ModelError(f"{title} holds no estimator, and its runtime {manifest.runtime} needs one")
-        return artifact.load(data, form, title, max_bytes=max_bytes, trust_pickle=trust_pickle)
+        return artifact.load(
+            data, form, title, max_bytes=max_bytes, trust_pickle=trust_pickle, classes=manifest.classes
+        )
 
     runtime = find_runtime(manifest.runtime).load(VerifiedVersion(manifest, data, compiled, estimator))
     loaded = LoadedModel(manifest, runtime)

@@ -8,10 +8,12 @@ from importlib import metadata
 
 import msgspec
 
-from headrace.catalog.contract import Contract
+from headrace.catalog.contract import Contract, Named
 from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.message import Instance
+from headrace_worker import boosters
+from headrace_worker.boosters import BoosterModel
 from headrace_worker.manifest import Example, Manifest, installed_libraries
 from headrace_worker.packaging.infer import infer, order_features, to_instances
 from headrace_worker.packaging.infer_input import infer_input
@@ -31,12 +33,19 @@ def draft_from_estimator(
 ) -> Manifest:
     """Draft the manifest of an estimator. `input_schema` replaces the inferred input. Raises ModelError."""
     estimator = source.estimator
+    if isinstance(estimator, BoosterModel) and isinstance(table.schema, Named):
+        estimator.use_names([feature.name for feature in table.schema.features])
     converted = to_instances(estimator, table.instances)
     typed = order_features(estimator, table.schema)
     contract = infer(estimator, converted, model=name, method=method, typed=typed, input_schema=input_schema)
     example = fit_to_contract(contract, converted)[:_KEPT_INSTANCES]
     _, expected = infer_methods(estimator, contract.input, example, contract.method)
-    return _draft(contract, describe(estimator), Example(instances=example, expected=expected))
+    title = describe(estimator if source.original is None else source.original)
+    manifest = _draft(contract, title, Example(instances=example, expected=expected))
+    if not boosters.is_booster_format(source.format):
+        return manifest
+    libraries = manifest.libraries | {source.format: metadata.version(source.format)}
+    return msgspec.structs.replace(manifest, classes=source.classes, libraries=libraries)
 
 
 def draft_from_runtime(

@@ -12,17 +12,8 @@ from headrace.catalog.contract import Output
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema
+from headrace_worker.runtimes.estimator_tree import METHODS
 from headrace_worker.runtimes.sklearn import SklearnRuntime
-
-#: The methods a contract may have, the preferred default first. Each returns one prediction for each instance.
-METHODS = (
-    "predict",
-    "predict_proba",
-    "predict_log_proba",
-    "decision_function",
-    "score_samples",
-    "transform",
-)
 
 
 def available_methods(estimator: Any, default: str | None) -> list[str]:

@@ -80,10 +80,10 @@ def package(
 ) -> Manifest:
     """Add a model to the store as the next version of `name`, and return its manifest.
 
-    `model` is a fitted estimator, a file, an MLflow folder, or `module:factory` with the file `data` as its
-    artifact. `example` is a table, or a .parquet, .csv, .json or .jsonl file of instances, which an MLflow folder
-    may contain. `expected` holds the original's predictions for them: a file, or the name of a column of the
-    example. A typed table needs none: the estimator predicts it. `method` is the default method.
+    `model` is a fitted estimator or booster, a file, an MLflow folder, or `module:factory` with the file `data` as
+    its artifact. `example` is a table, or a .parquet, .csv, .json or .jsonl file of instances, which an MLflow
+    folder may contain. `expected` holds the original's predictions for them: a file, or the name of a column of
+    the example. A typed table needs none: the estimator predicts it. `method` is the default method.
     `contract` is a JSON file whose `input` replaces the inferred one. `runtime` executes an estimator; `auto`
     finds the fastest. `sample` is a file of more instances, for the profile that drift is measured against.
     Raises InvalidInput and ModelError.
@@ -109,7 +109,7 @@ def package(
         version = _choose_runtime(
             version, source.estimator, runtime, max_bytes=max_bytes, trust_pickle=trust_pickle
         )
-    version = version._replace(manifest=_prove(version, source.estimator, table, predictions))
+    version = version._replace(manifest=_prove(version, source, table, predictions))
     version = version._replace(manifest=_add_profile(version, source.estimator, table.instances, sample))
     compiled = version.compiled if version.manifest.compiled else None
     return store.add(version.manifest, version.artifact, compiled)
@@ -196,18 +196,19 @@ def _compile_version(
     return _Version(manifest, version.artifact, data, loaded)
 
 
-def _prove(version: _Version, estimator: Any, table: Table, predictions: list[Any] | None) -> Manifest:
+def _prove(version: _Version, source: Source, table: Table, predictions: list[Any] | None) -> Manifest:
     """Return the manifest with the comparison with the original model. Raises ModelError where they differ."""
     loaded, manifest = version.loaded, version.manifest
-    instances = fit_to_contract(loaded.contract, to_instances(estimator, table.instances))
+    original = source.estimator if source.original is None else source.original
+    instances = fit_to_contract(loaded.contract, to_instances(source.estimator, table.instances))
     if predictions is not None:
-        expected, source = {loaded.contract.method: predictions}, "the expected predictions"
-    elif estimator is not None and table.data is not None:
-        expected = predict_with_original(estimator, table.data, manifest.methods, len(instances))
-        source = "the model's own predictions for the table"
+        expected, origin = {loaded.contract.method: predictions}, "the expected predictions"
+    elif original is not None and table.data is not None:
+        expected = predict_with_original(original, table.data, manifest.methods, len(instances))
+        origin = "the model's own predictions for the table"
     else:
-        expected, source = {}, ""
-    proof = check_against_original(loaded, instances, expected, source) if expected else None
+        expected, origin = {}, ""
+    proof = check_against_original(loaded, instances, expected, origin) if expected else None
     check_rows_are_independent(loaded, manifest.example.instances)
     return msgspec.structs.replace(manifest, proof=proof)
 

@@ -9,11 +9,12 @@ import msgspec
 from sklearn.model_selection._search import BaseSearchCV
 
 from headrace.errors import ModelError
-from headrace_worker.manifest import Format
-from headrace_worker.packaging.infer_methods import METHODS
+from headrace_worker import boosters
+from headrace_worker.manifest import ClassLabel, Format
 from headrace_worker.packaging.mlflow import read_mlflow_model
 from headrace_worker.packaging.prover import prove_file
 from headrace_worker.runtimes import InputSchema
+from headrace_worker.runtimes.estimator_tree import METHODS, is_model
 from headrace_worker.runtimes.python import is_factory
 from headrace_worker.store import artifact
 from headrace_worker.store.folder import read_capped
@@ -28,6 +29,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes | None
     #: The estimator, for any runtime that accepts it; None if only `runtime` can execute the model.
     estimator: Any = None
+    #: The fitted model that a person has, if the estimator was made of that.
+    original: Any = None
+    #: The labels of the classes of a booster whose file does not have them.
+    classes: tuple[ClassLabel, ...] = ()
     runtime: str = ""
     factory: str = ""
     #: The input of the contract and the example, if they were stored with the model.
@@ -67,18 +72,32 @@ def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:
         )
     prove_file(data, form, path.name, max_bytes=max_bytes, trust_pickle=trust_pickle)
     estimator = artifact.load(data, form, path.name, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    if boosters.is_booster_format(form):
+        return Source(title=path.name, format=form, data=data, estimator=estimator)
     best = _best_estimator(estimator)
+    if booster := _take_booster(best, path.name):
+        return booster
     stored = data if form == "skops" and best is estimator else None
     return Source(title=path.name, format=form, data=stored, estimator=best)
 
 
 def _take_estimator(estimator: Any) -> Source:
-    if isinstance(estimator, type) or not any(callable(getattr(estimator, name, None)) for name in METHODS):
+    if not is_model(estimator):
         raise ModelError(
             f"a {type(estimator).__name__} is no fitted model: it has none of the methods {', '.join(METHODS)}"
         )
-    title = type(estimator).__name__
-    return Source(title=title, format="skops", data=None, estimator=_best_estimator(estimator))
+    title, best = type(estimator).__name__, _best_estimator(estimator)
+    return _take_booster(best, title) or Source(title=title, format="skops", data=None, estimator=best)
+
+
+def _take_booster(model: Any, title: str) -> Source | None:
+    """Convert a booster to its library's format, from which it is loaded again; None for another model."""
+    exported = boosters.export(model)
+    if exported is None:
+        return None
+    form, data, classes = exported
+    estimator = boosters.load(data, form, title, classes)
+    return Source(title=title, format=form, data=data, estimator=estimator, original=model, classes=classes)
 
 
 def _best_estimator(estimator: Any) -> Any:

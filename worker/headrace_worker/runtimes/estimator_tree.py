@@ -10,6 +10,21 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
+#: The methods a contract may have, the preferred default first. Each returns one prediction for each instance.
+METHODS = (
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "decision_function",
+    "score_samples",
+    "transform",
+)
+
+
+def is_model(value: Any) -> bool:
+    """Decide whether an object has a method that a contract may have, whatever class it is of."""
+    return not isinstance(value, type) and any(callable(getattr(value, name, None)) for name in METHODS)
+
 
 def iter_estimators(estimator: Any) -> Iterator[Any]:
     """Yield the estimator and every estimator within it once, both fitted ones and templates."""
@@ -29,6 +44,13 @@ def iter_estimators(estimator: Any) -> Iterator[Any]:
         elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
             visited.add(id(value))
             pending.extend(item for item in value if not isinstance(item, str | int | float))
+
+
+def bind_threads(estimator: Any) -> None:
+    """Let every estimator within an estimator predict with one thread: others do not survive a fork."""
+    for inner in iter_estimators(estimator):
+        if vars(inner).get("n_jobs", 1) != 1 or type(inner).__module__.startswith("lightgbm."):
+            inner.n_jobs = 1
 
 
 def split_pipeline(estimator: Any) -> tuple[Callable[[Any], Any], Any]:

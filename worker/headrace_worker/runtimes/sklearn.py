@@ -1,4 +1,4 @@
-"""The runtime for scikit-learn: it calls the methods of a fitted estimator."""
+"""The runtime for scikit-learn: it calls the methods of a fitted estimator, or of a booster."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from headrace.catalog.contract import Named
 from headrace.wire.message import Instance
+from headrace_worker.boosters import BoosterModel
 from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import iter_estimators
 from headrace_worker.runtimes.forest import build_fast_methods
@@ -69,6 +70,8 @@ def _accepts_array(estimator: Any, input_schema: Named) -> bool:
     """
     if not has_plain_numbers(input_schema):
         return False
+    if isinstance(estimator, BoosterModel):
+        return estimator.takes_arrays and estimator.n_features_in_ == len(input_schema.features)
     if not hasattr(estimator, "n_features_in_") or estimator.n_features_in_ != len(input_schema.features):
         return False
     return all(
@@ -80,5 +83,5 @@ def _accepts_array(estimator: Any, input_schema: Named) -> bool:
 
 
 def _remove_feature_names(estimator: Any) -> None:
-    for inner in iter_estimators(estimator):
+    for inner in (estimator, *iter_estimators(estimator)):
         vars(inner).pop("feature_names_in_", None)

@@ -18,15 +18,15 @@ from typing import Any, BinaryIO
 import joblib
 import numpy as np
 import skops.io
-from sklearn.base import BaseEstimator
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.tree._tree import Tree
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from headrace.errors import ModelError
-from headrace_worker.manifest import Format
-from headrace_worker.runtimes.estimator_tree import iter_estimators
+from headrace_worker import boosters
+from headrace_worker.manifest import ClassLabel, Format
+from headrace_worker.runtimes.estimator_tree import METHODS, bind_threads, is_model, iter_estimators
 from headrace_worker.store import chunks
 from headrace_worker.store.chunks import ThrottledFile
 from headrace_worker.store.trusted_types import TRUSTED
@@ -42,7 +42,11 @@ def detect_format(data: bytes, title: str) -> Format:
         return "skops"
     if data.startswith(_PICKLE_PREFIXES):
         return "joblib"
-    raise ModelError(f"{title} is no model file: neither skops (`skops.io.dump`) nor joblib nor pickle")
+    if form := boosters.detect_format(data):
+        return form
+    raise ModelError(
+        f"{title} is no model file: neither skops (`skops.io.dump`) nor joblib nor pickle, nor a file of LightGBM"
+    )
 
 
 def dump(estimator: Any, form: Format) -> bytes:
@@ -58,8 +62,21 @@ def dump(estimator: Any, form: Format) -> bytes:
     return buffer.getvalue()
 
 
-def load(data: bytes, form: Format, title: str, *, max_bytes: int, trust_pickle: bool) -> Any:
-    """Read an estimator from bytes. Raises ModelError, whose message says what is wrong and what to do."""
+def load(
+    data: bytes,
+    form: Format,
+    title: str,
+    *,
+    max_bytes: int,
+    trust_pickle: bool,
+    classes: tuple[ClassLabel, ...] = (),
+) -> Any:
+    """Read an estimator from bytes. Raises ModelError, whose message says what is wrong and what to do.
+
+    `classes` are the labels that the file of a booster does not have.
+    """
+    if boosters.is_booster_format(form):
+        return boosters.load(data, form, title, classes)
     if form == "joblib" and not trust_pickle:
         raise ModelError(f"{title} is a pickle, and reading a pickle runs whatever code is in it")
     with warnings.catch_warnings(record=True) as caught:
@@ -76,10 +93,14 @@ def load(data: bytes, form: Format, title: str, *, max_bytes: int, trust_pickle:
             raise ModelError(f"{title} cannot be loaded: {_describe_cause(error)}{newer}") from error
     if newer := _describe_newer_library(caught):
         raise ModelError(f"{title} cannot be served{newer}")
-    if not isinstance(estimator, BaseEstimator):
-        raise ModelError(f"{title} holds a {type(estimator).__name__}, which is not a scikit-learn estimator")
+    if not is_model(estimator):
+        raise ModelError(
+            f"{title} holds a {type(estimator).__name__}, which is no model: it has none of the methods "
+            f"{', '.join(METHODS)}"
+        )
     if form == "skops":
         _check_trees(estimator, title)
+    bind_threads(estimator)
     return estimator
 
 
