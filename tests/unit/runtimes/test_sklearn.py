@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -26,6 +27,7 @@ from headrace.catalog.contract import Array, Contract, Feature, Named, Output, T
 from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.packaging.infer import infer
+from headrace_worker.packaging.infer_methods import run_methods
 from headrace_worker.runtimes.estimator_tree import describe, find_categories, iter_estimators
 from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
@@ -195,6 +197,33 @@ def test_every_kind_of_output_becomes_lists(output: Any, expected: Any) -> None:
 def test_output_must_hold_one_prediction_for_each_instance(output: Any) -> None:
     with pytest.raises(ModelError, match="it must return one"):
         to_predictions(output, 2)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (np.array(["2026-01-02T03:04:05", "NaT"], "datetime64[ns]"), ["2026-01-02T03:04:05.000000000", None]),
+        (pd.Series(pd.to_datetime(["2026-01-02T03:04:05+01:00", None])), ["2026-01-02T02:04:05+00:00", None]),
+        (np.array([1_500_000_000, "NaT"], "timedelta64[ns]"), [1.5, None]),
+        (np.array([b"gold", b"\xff"]), ["gold", "\\xff"]),
+        (np.array([b"gold", b"free"], dtype=object), ["gold", "free"]),
+        ((np.array([1.0, 2.0]), np.array([0.1, 0.2])), [[1.0, 0.1], [2.0, 0.2]]),
+        ((np.array([[1.0], [2.0]]), np.array([[3], [4]])), [[[1.0], [3]], [[2.0], [4]]]),
+    ],
+)
+def test_datetimes_bytes_and_tuples_become_json(output: Any, expected: Any) -> None:
+    assert to_predictions(output, 2) == expected
+
+
+def test_a_transformer_transforms_by_default() -> None:
+    rows = [[0.0, 1.0], [2.0, 1.0], [5.0, 4.0]]
+    assert infer(PCA(1).fit(rows), rows, model="m").method == "transform"
+
+
+def test_classes_of_bytes_are_texts() -> None:
+    classes = np.array([b"free", b"gold"])
+    outputs, _ = run_methods(lambda _method, rows: ["gold"] * len(rows), ["predict"], [[1.0]], classes)
+    assert outputs["predict"].classes == ("free", "gold")
 
 
 def test_inner_estimators_are_found_at_any_depth() -> None:

@@ -222,6 +222,42 @@ def test_a_model_of_an_older_scikit_learn_is_loaded() -> None:
     assert isinstance(_load(older), LogisticRegression)
 
 
+class _NeedsModule:
+    """An object whose pickle names a module that this scikit-learn does not have."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __reduce__(self) -> Any:
+        return __import__, (self._module,)
+
+
+@pytest.mark.parametrize("compress", [0, "zlib", "gzip"])
+@pytest.mark.parametrize("module", ["_loss", "sklearn.ensemble._gb_losses"])
+def test_an_older_model_that_does_not_load_is_refused_with_both_versions_and_the_remedy(
+    module: str, compress: Any
+) -> None:
+    import sklearn
+
+    model = LogisticRegression().fit(X, Y)
+    model.loss = _NeedsModule(module)
+    buffer = io.BytesIO()
+    joblib.dump({"_sklearn_version": "1.2.2", "model": model}, buffer, compress=compress)
+    with pytest.raises(ModelError) as caught:
+        _load(buffer.getvalue(), trust_pickle=True)
+    text = str(caught.value)
+    assert f"made by scikit-learn 1.2.2, and {sklearn.__version__} here cannot read it" in text
+    assert f"fit the model again with {sklearn.__version__}" in text
+    assert "pip install 'scikit-learn==1.2.*'" in text
+
+
+def test_an_older_model_of_unknown_version_and_a_missing_module_of_others_differ() -> None:
+    with pytest.raises(ModelError, match=r"made by another scikit-learn than the .* fit the model again"):
+        _load(pickle.dumps(_NeedsModule("_loss")), trust_pickle=True)
+    with pytest.raises(ModelError, match="needs the module 'no_such_module', which is not installed here"):
+        _load(pickle.dumps({"_sklearn_version": "1.2.2", "x": _NeedsModule("no_such_module")}), trust_pickle=True)
+
+
 def test_library_versions_are_compared_as_numbers() -> None:
     assert is_newer("1.10.0", "1.9.1")
     assert not is_newer("1.9.9", "1.9.1")

@@ -13,6 +13,7 @@ from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.estimator_tree import METHODS
+from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 
@@ -76,7 +77,7 @@ def _describe_output(classes: Any, method: str, predictions: list[Any]) -> Outpu
         return Output(shape=shape)
     # A decision_function of two classes has one column, the score of the second class: it gets no classes.
     if (method == "predict" and not shape) or shape == (len(classes),):
-        return Output(shape=shape, classes=tuple(classes.tolist()))
+        return Output(shape=shape, classes=tuple(to_predictions(classes, len(classes))))
     return Output(shape=shape)
 
 

@@ -16,8 +16,8 @@ METHODS = (
     "predict_proba",
     "predict_log_proba",
     "decision_function",
-    "score_samples",
     "transform",
+    "score_samples",
 )
 
 

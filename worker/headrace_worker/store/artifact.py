@@ -10,13 +10,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import joblib
 import numpy as np
+import sklearn
 import skops.io
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.exceptions import InconsistentVersionWarning
@@ -33,6 +36,8 @@ from headrace_worker.store.trusted_types import TRUSTED
 
 #: The first bytes of a pickle (protocol 2 and later), plain or compressed: zlib, gzip, bz2, xz, lzma, lz4.
 _PICKLE_PREFIXES = (b"\x80", b"\x78", b"\x1f\x8b", b"BZ", b"\xfd7zXZ", b"\x5d\x00", b"\x04\x22\x4d\x18")
+#: The version of scikit-learn in a pickle or in the schema of a skops file.
+_SKLEARN_VERSION = re.compile(rb"_sklearn_version.{1,200}?([0-9]+\.[0-9]+(?:\.[0-9a-z]+)*)", re.DOTALL)
 _ZIP_PREFIX = b"PK\x03\x04"
 
 
@@ -89,6 +94,8 @@ def load(
         except MemoryError:
             raise ModelError(f"{title} needs more memory than there is") from None
         except Exception as error:
+            if reason := _describe_older_library(error, data, form, max_bytes):
+                raise ModelError(f"{title} cannot be loaded: {reason}") from error
             newer = _describe_newer_library(caught)
             raise ModelError(f"{title} cannot be loaded: {_describe_cause(error)}{newer}") from error
     if newer := _describe_newer_library(caught):
@@ -203,6 +210,43 @@ def _describe_newer_library(caught: list[warnings.WarningMessage]) -> str:
                 f"{message.current_sklearn_version} here; upgrade scikit-learn here, or train with this one"
             )
     return ""
+
+
+def _describe_older_library(error: Exception, data: bytes, form: Format, max_bytes: int) -> str:
+    """Return the reason and the remedy if a model's scikit-learn is too old to be read here, else no text."""
+    module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+    is_internal = module == "_loss" or module.split(".")[0] == "sklearn"
+    if module and not is_internal:
+        return ""
+    made_with = _find_sklearn_version(data, form, max_bytes)
+    if made_with is None and is_internal:
+        return (
+            f"it was made by another scikit-learn than the {sklearn.__version__} here, which has no module "
+            f"{module!r}; fit the model again with {sklearn.__version__}"
+        )
+    if made_with is None or not is_newer(sklearn.__version__, made_with):
+        return ""
+    series = ".".join(made_with.split(".")[:2])
+    return (
+        f"it was made by scikit-learn {made_with}, and {sklearn.__version__} here cannot read it "
+        f"({type(error).__name__}: {_shorten(error)}); "
+        f"fit the model again with {sklearn.__version__}, or serve it with an image that has "
+        f"scikit-learn {series}: pip install 'scikit-learn=={series}.*'"
+    )
+
+
+def _find_sklearn_version(data: bytes, form: Format, max_bytes: int) -> str | None:
+    """Find the version of scikit-learn that an estimator was made with, without reading the estimator."""
+    try:
+        if form == "skops":
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                data = archive.read("schema.json")
+        elif data.startswith((b"\x78", b"\x1f\x8b")):
+            data = zlib.decompressobj(wbits=47).decompress(data, max_bytes)
+    except (zlib.error, zipfile.BadZipFile, KeyError):
+        return None
+    match = _SKLEARN_VERSION.search(data)
+    return match[1].decode() if match else None
 
 
 def is_newer(version: str, other: str) -> bool:
