@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -30,7 +29,8 @@ def test_help_imports_no_large_library_and_no_command():
         "main(['--help'])\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    for module in ("redis", "celery", "kombu", "sklearn", "numpy", "headrace_worker", "headrace.cli.batch"):
+    large = ("redis", "celery", "kombu", "sklearn", "numpy", "asyncio", "msgspec", "headrace_worker")
+    for module in (*large, "headrace.cli.batch"):
         assert f"'{module}'" not in result.stderr
 
 
@@ -143,12 +143,3 @@ def test_a_command_of_a_daemon_without_standard_streams_shows_no_traceback():
     result = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
     assert result.returncode == 1
     assert "cannot be reached" in result.stderr
-
-
-def test_help_is_quick():
-    best = 60.0
-    for _ in range(3):
-        started = time.monotonic()
-        headrace("--help")
-        best = min(best, time.monotonic() - started)
-    assert best < 1.0  # 0.15 s on an idle machine

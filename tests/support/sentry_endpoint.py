@@ -29,12 +29,11 @@ class Sentry(Endpoint):
         """Return every item of a kind that has arrived: `event`, `transaction` or `check_in`."""
         return [item for body in list(self.bodies) for item_kind, item in _items(body) if item_kind == kind]
 
-    def wait(self, kind: str, matches: Callable[[dict[str, Any]], bool], seconds: float = 15) -> dict[str, Any]:
+    def wait(self, kind: str, matches: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait for an item of a kind that matches, and return the first."""
         return wait_until(
             lambda: next((item for item in self.items(kind) if matches(item)), None) or {},
-            seconds,
-            lambda: f"{len(self.items(kind))} items of kind {kind} arrived, none matches",
+            describe=lambda: f"{len(self.items(kind))} items of kind {kind} arrived, none matches",
         )
 
 

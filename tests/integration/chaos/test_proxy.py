@@ -21,7 +21,7 @@ def proxy(redis_url: str) -> Iterator[Proxy]:
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[redis.Redis]:
     """Connect a client through the proxy, without retries."""
-    with redis.Redis.from_url(proxy.url, socket_timeout=0.3, retry=None, single_connection_client=True) as client:
+    with redis.Redis.from_url(proxy.url, socket_timeout=1, retry=None, single_connection_client=True) as client:
         client.ping()
         yield client
 
@@ -87,11 +87,9 @@ def test_a_delay_delays_replies(proxy: Proxy, client: redis.Redis) -> None:
     proxy.delay(0.05)
     started = time.monotonic()
     assert client.ping()
-    assert 0.1 <= time.monotonic() - started < 0.3
-    proxy.delay(0.5, marker=b"ANOTHER")
-    started = time.monotonic()
-    assert client.ping()
-    assert time.monotonic() - started < 0.3
+    assert time.monotonic() - started >= 0.1
+    proxy.delay(60, marker=b"ANOTHER")
+    assert client.ping(), "delayed, it would have timed out"
     proxy.delay(0)
 
 

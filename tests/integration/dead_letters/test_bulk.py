@@ -88,7 +88,7 @@ def test_a_rate_limits_the_replay(client: Client, server: redis.Redis):
         store_letter(server, make_letter(f"n{number}"))
     started = time.monotonic()
     assert client.dead_letters.replay(model="churn", rate=20).done == 12
-    assert 0.5 < time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.5  # 12 at 20 a second, the first two at once
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan")])

@@ -125,10 +125,14 @@ def test_delayed_jobs_wait_in_redis_and_run_when_they_are_due(
 ) -> None:
     rows, submitted_at = shared.rows(2), time.monotonic()
     jobs = client.submit_many("doubling", rows, delay=timedelta(seconds=1.5))
-    wait_until(lambda: server.zcard(KEYS.delayed("predict.doubling")) == 2)
+    later = client.submit("doubling", shared.rows(1)[0], delay=timedelta(minutes=10))
+    wait_until(lambda: server.zcard(KEYS.delayed("predict.doubling")) == 3)
     wait_until(lambda: not count_claims(server))
     assert outcomes_of(jobs) == doubled(rows)
-    assert 1.4 < time.monotonic() - submitted_at < 6
+    assert time.monotonic() - submitted_at > 1.4
+    assert later.status() == "queued"
+    assert server.zcard(KEYS.delayed("predict.doubling")) == 1
+    server.delete(KEYS.delayed("predict.doubling"))
     wait_until(lambda: is_clean(server))
 
 

@@ -18,11 +18,9 @@ from tests.support.claim_models import SLEEP, add_model, count_claims, running_w
 from tests.support.connections import MODEL
 from tests.support.faults import repeatedly
 from tests.support.redis_servers import find_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import DEADLINE, wait_until
 
 LEASE = 2
-#: Seconds after an outage in which a worker must have caught up.
-RECOVERY_SECONDS = 8.0
 
 
 class Site(NamedTuple):
@@ -58,20 +56,20 @@ def admin(site: Site) -> Iterator[redis.Redis]:
         yield admin
 
 
-def assert_recovers(
-    site: Site, admin: redis.Redis, outage: Callable[[], Any], seconds: float = RECOVERY_SECONDS
-) -> None:
-    """Cause an outage while jobs run. Assert that all have their outcomes soon after, from the same worker."""
+def assert_recovers(site: Site, admin: redis.Redis, outage: Callable[[], Any]) -> None:
+    """Cause an outage while jobs run. Assert that all have their outcomes after it, from the same worker.
+
+    How soon is measured by the chaos suite: the bounds here are for a worker that never recovers.
+    """
     former = site.worker.process.pid
     with Client(site.server.url) as client:
         jobs = client.submit_many(MODEL, [[number, SLEEP, 0.02] for number in range(60)])
         wait_until(lambda: count_claims(admin), describe=site.log_tail)
         outage()
-        outage_ended_at = time.monotonic()
         further_job = client.submit(MODEL, [21, 0, 0])
-        assert further_job.result(timeout=30).prediction == 42, site.log_tail()
-        predictions = {job.id: job.result(timeout=0).prediction for job in client.as_completed(jobs, timeout=30)}
-        assert time.monotonic() - outage_ended_at < seconds, site.log_tail()
+        assert further_job.result(timeout=DEADLINE).prediction == 42, site.log_tail()
+        outcomes = client.as_completed(jobs, timeout=DEADLINE)
+        predictions = {job.id: job.result(timeout=0).prediction for job in outcomes}
         assert [predictions[job.id] for job in jobs] == [2 * number for number in range(60)]
     assert site.worker.process.poll() is None
     assert site.worker.process.pid == former
@@ -123,9 +121,7 @@ def test_the_network_cuts_all_connections(site: Site, admin: redis.Redis):
 
 
 def test_connections_go_silent(site: Site, admin: redis.Redis):
-    assert_recovers(
-        site, admin, site.proxy.go_silent, seconds=10 + RECOVERY_SECONDS
-    )  # a claim is abandoned after 10 s of silence
+    assert_recovers(site, admin, site.proxy.go_silent)
 
 
 def test_redis_forgets_its_scripts(site: Site, admin: redis.Redis):

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from celery import Celery
+from celery.concurrency.asynpool import PROC_ALIVE_TIMEOUT
 
-from headrace import Client, JobFailed
+from headrace import Client, JobFailed, Settings
 from headrace.errors import UnknownModel
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_worker
+from headrace_worker.process import pool_child
 from headrace_worker.process.service import WorkerService
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
@@ -251,7 +253,14 @@ def test_a_pool_process_is_ready_soon_whatever_redis_does(listens: bool, tmp_pat
         child = WorkerService(WorkerSettings(redis_url=url, models=str(tmp_path))).pool_child
         started_at = time.monotonic()
         child.warm_up(Celery(), "w1")
-        assert time.monotonic() - started_at < 3  # of the 4 s that Celery gives a process to start
+        # One try: with the timeout of a command, the process would not be ready in time.
+        assert time.monotonic() - started_at < Settings().command_timeout
+        assert pool_child._WARM_UP_TIMEOUT < PROC_ALIVE_TIMEOUT / 2
+        server.setblocking(False)
+        if listens:
+            server.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                server.accept()
         runner = child.get_runner(Celery(), "w1")
         child.warm_up(Celery(), "w1")
         assert child.get_runner(Celery(), "w1") is runner

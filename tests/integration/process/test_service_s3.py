@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,5 @@ def test_only_signed_versions_are_served_if_signatures_are_required(
         assert "churn@2 is not signed by the key" in worker.log.read_text()
         fetched = [path.name for path in (tmp_path / "cache/artifacts").iterdir()]
         assert fetched == [Store(URL).read_manifest("churn", "1").sha256]
-        added_at = time.monotonic()
         add_version(tmp_path, 3.0, signer=read_signer(private))
         wait_until(lambda: client.predict("churn", [0.0], timeout=20).prediction == 3.0)
-        assert time.monotonic() - added_at < 15

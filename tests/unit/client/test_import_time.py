@@ -29,13 +29,16 @@ def test_a_client_imports_neither_celery_nor_numpy():
     assert loaded.isdisjoint({"celery", "kombu", "numpy", "sklearn"})
 
 
-def test_importing_headrace_is_quick():
-    script = "import time; start = time.perf_counter(); import headrace; print(time.perf_counter() - start)"
-    seconds = min(
+def test_importing_headrace_is_quicker_than_importing_redis():
+    script = (
+        "import time; start = time.process_time(); import headrace; middle = time.process_time(); import redis\n"
+        "print((middle - start) / (time.process_time() - middle))"
+    )
+    ratio = min(
         float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60).stdout)
         for _ in range(3)
     )
-    assert seconds < 0.15
+    assert ratio < 0.5  # 0.1 as a rule
 
 
 def test_every_public_name_can_be_imported():
