@@ -27,7 +27,7 @@ def test_a_primary_that_became_a_replica_is_reported_and_used_again_as_a_primary
             started_at = time.monotonic()
             with pytest.raises(BrokerUnavailable, match="read-only replica"):
                 client.submit("churn", AGE)
-            assert time.monotonic() - started_at < 3
+            assert time.monotonic() - started_at < settings(server.url).command_timeout
             submitter.submit(1)
             assert "read-only replica" in str(submitter.raised[0])
             admin.replicaof("NO", "ONE")
@@ -41,10 +41,11 @@ def test_a_redis_without_memory_is_reported_at_once_and_keeps_nothing_of_the_job
         with Client(settings=settings(server.url), check=False) as client:
             client.submit("churn", AGE, id="first")
             admin.config_set("maxmemory", "1")
-            started_at = time.monotonic()
+            admin.config_resetstat()
             with pytest.raises(BrokerUnavailable, match="has no memory left"):
                 client.submit("churn", AGE, id="second")
-            assert time.monotonic() - started_at < 1
+            errors = admin.info("errorstats").values()
+            assert sum(error["count"] for error in errors) == 1, "one try"
             assert client.job("second").status() == "unknown"
             admin.config_set("maxmemory", "0")
             client.submit("churn", AGE, id="second")
