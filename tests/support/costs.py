@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 #: How much more than linear a cost may grow: caches and allocations make it vary.
-SLACK = 4
+SLACK = 2
 
 
 def processor_seconds(action: Callable[[], object], repetitions: int = 3) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -47,11 +48,13 @@ def test_predict_fetches_nothing_for_a_new_id(client: Client, server: redis.Redi
 def test_predict_with_an_id_returns_the_stored_outcome(
     client: Client, server: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(listener_state, "REFETCH_SECONDS", 3600)  # the outcome is fetched at once, or never
+    monkeypatch.setattr(listener_state, "REFETCH_SECONDS", 3600)  # fetched at once, or not before the timeout
     with AnsweringWorker(redis_url) as worker:
         assert client.predict("churn", AGE, id="order-1", timeout=10).prediction == 82
         wait_until(lambda: not subscribed_jobs(server))
-        assert client.predict("churn", AGE, id="order-1", timeout=10).prediction == 82
+        start = time.monotonic()
+        assert client.predict("churn", AGE, id="order-1", timeout=60).prediction == 82
+        assert time.monotonic() - start < 60  # not by the look-up after the timeout
     assert worker.received == ["order-1"]
 
 
