@@ -231,24 +231,29 @@ def test_any_number_of_silent_connections_costs_a_single_timeout(
                 assert proxy.go_silent() >= 2
                 monkeypatch.setattr(RetryPolicy, "next_delay", record_error)
                 await client.submit("churn", AGE)
+                await asyncio.gather(*(client.submit("churn", AGE) for _ in range(8)))
 
         def submit_after_silence() -> None:
             with Client(settings=chosen, check=False) as client:
                 client.submit("churn", AGE)  # learns the form in which this server takes the script
-                proxy.delay(0.02)  # makes the submits overlap, so that each needs a connection
-                threads = [threading.Thread(target=client.submit, args=("churn", AGE)) for _ in range(8)]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                proxy.delay(0)
+                submit_at_once(client)
                 assert proxy.go_silent() >= 2
                 monkeypatch.setattr(RetryPolicy, "next_delay", record_error)
                 client.submit("churn", AGE)
+                submit_at_once(client)
+
+        def submit_at_once(client: Client) -> None:
+            proxy.delay(0.02)  # makes the submits overlap, so that each needs a connection
+            threads = [threading.Thread(target=client.submit, args=("churn", AGE)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            proxy.delay(0)
 
         submit_after_silence() if client_name == "Client" else asyncio.run(submit_after_silence_async())
     assert [type(error) for error in errors] == [redis.TimeoutError]
-    assert admin.llen(QUEUE) == 10
+    assert admin.llen(QUEUE) == 18
 
 
 def test_a_wait_on_a_silent_connection_gets_the_outcome(
