@@ -91,6 +91,11 @@ deploy-test-long: $(VENV)/.develops ## Also run every command of docs/production
 compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; 24 minutes)
 	$(BIN)/python -m tests.compat $(ARGS)
 
+# Another seed, or a part: make fuzz ARGS='--seed 7 --target message'; `python -m tests.fuzz --help` lists it.
+.PHONY: fuzz
+fuzz: $(VENV)/.develops ## Read 20,000 mutated messages, manifests, stored things and files (1 minute)
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 # Options for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
 .PHONY: chaos
 chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (15 minutes)

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -141,7 +142,10 @@ def _read_csv(lines: _Lines, contract: Contract, delimiter: str | None, column_n
         header = _next_cells(reader, lines) or []
         columns = match_columns(contract, header, column_names)
     except csv.Error as error:
-        raise InvalidInput(f"{lines.name}: the line of column names cannot be read as CSV: {error}") from None
+        hint = "; its lines end in a carriage return alone: save it with line feeds" if "\r" in first[:-2] else ""
+        raise InvalidInput(
+            f"{lines.name}: the line of column names cannot be read as CSV: {error}{hint}"
+        ) from None
     except InvalidInput as error:
         raise type(error)(f"{lines.name}: {error}") from None
     return Table(
@@ -153,7 +157,14 @@ def _read_csv(lines: _Lines, contract: Contract, delimiter: str | None, column_n
 
 def _detect_delimiter(line: str) -> str:
     """Return the delimiter that splits the first line into the most cells; a comma where none splits it."""
-    return max(_DELIMITERS, key=lambda delimiter: len(next(csv.reader([line], delimiter=delimiter))))
+    return max(_DELIMITERS, key=partial(_count_cells, line))
+
+
+def _count_cells(line: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter)))
+    except csv.Error:
+        return 0  # the line is read again with the delimiter, and then refused
 
 
 def _next_cells(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:

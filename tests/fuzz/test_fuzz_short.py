@@ -1,0 +1,87 @@
+"""A short fuzz in `make test`; `make fuzz` runs the same targets in full."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import redis
+
+from headrace.wire.keys import FIRST_SOURCE, Keys
+from headrace_worker.execution.opening import open_claim
+from headrace_worker.manifest import Limits
+from headrace_worker.transport.claims import Claim, Lease
+from tests.fuzz import corpus
+from tests.fuzz.fuzzer import fuzz
+from tests.fuzz.mutations import mutate
+from tests.fuzz.targets import Target, all_targets
+from tests.support.foreign_clients import QUEUE
+from tests.support.served_worker import Site, server, shared, store
+from tests.support.waiting import wait_until
+
+__all__ = ["server", "shared", "store"]
+
+#: The part of a full run, and the mutated messages that a worker receives.
+_SCALE, _MESSAGES = 0.03, 300
+_SEED = 1
+KEYS = Keys()
+
+
+@pytest.fixture
+def worker_site(shared: Site, server: redis.Redis) -> Iterator[Site]:
+    server.delete(KEYS.dead, KEYS.dead_messages, KEYS.dead_times)
+    yield shared
+    server.delete(KEYS.dead, KEYS.dead_messages, KEYS.dead_times)
+
+
+@pytest.mark.parametrize("target", all_targets(), ids=lambda target: target.name)
+def test_what_others_wrote_is_read_or_refused(target: Target) -> None:
+    findings = fuzz(target, max(10, round(target.count * _SCALE)), _SEED)
+    assert [finding.error for finding in findings] == []
+
+
+def test_the_same_seed_gives_the_same_inputs() -> None:
+    inputs = corpus.messages()
+    first, second = (
+        [mutate(inputs[0], inputs, chance) for _ in range(50)] for chance in (random.Random(7), random.Random(7))
+    )
+    assert first == second
+    assert len(set(first)) > 25
+
+
+def test_a_target_that_breaks_its_promise_is_found() -> None:
+    def refuse_zeros(data: bytes) -> None:
+        if b"\0" in data:
+            raise KeyError("a zero")
+
+    target = Target(name="zeros", inputs=[b'{"a": "b"}'], run=refuse_zeros, count=1)
+    assert fuzz(target, 500, _SEED)
+
+
+def test_every_mutated_message_has_an_outcome_or_is_a_dead_letter(worker_site: Site, server: redis.Redis) -> None:
+    chance, inputs = random.Random(_SEED), corpus.messages()
+    messages = {mutate(chance.choice(inputs), inputs, chance) for _ in range(_MESSAGES)}
+    ids, nameless = _sort(messages)
+    for message in messages:
+        server.lpush(QUEUE, message)
+    wait_until(lambda: all(server.exists(KEYS.result(job)) for job in ids), 60)
+    wait_until(lambda: nameless <= set(server.hvals(KEYS.dead_messages)), 60)
+    malformed = {letter for letter in server.hkeys(KEYS.dead) if letter.startswith(b"malformed-")}
+    assert len(malformed) == len(nameless)
+    server.delete(*map(KEYS.result, ids), KEYS.delayed(QUEUE))
+
+
+def _sort(messages: set[bytes]) -> tuple[set[str], set[bytes]]:
+    """Return the ids of the messages that have one, and the messages without. Jobs for later are left out."""
+    ids, nameless = set(), set()
+    for message in messages:
+        claim = Claim(
+            lease=Lease(name="me/1", queue=QUEUE, origins=((FIRST_SOURCE, 1),)), queued_messages=[message]
+        )
+        parsed = open_claim(claim, datetime.now(UTC), lambda _model, _version: Limits())
+        ids |= {claimed.job.id for claimed in parsed.jobs}
+        ids |= {result.claimed.job.id for result in parsed.finished}
+        nameless |= {entry.message for entry in parsed.malformed}
+    return ids, nameless
