@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def _mutate_json(data: bytes, chance: random.Random) -> bytes | None:
         parent, key = chance.choice(_places(holder))
         change = chance.random()
         if change < 0.6:
-            parent[key] = chance.choice(_VALUES)
+            parent[key] = copy.deepcopy(chance.choice(_VALUES))
         elif change < 0.75 and isinstance(parent, dict):
             del parent[key]
         elif change < 0.9 and isinstance(parent, dict):

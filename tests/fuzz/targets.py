@@ -30,6 +30,7 @@ from headrace.wire.outcome import (
     decode_or_malformed,
     encode_outcome,
 )
+from headrace.wire.parsing import MalformedMessage, parse
 from headrace.wire.record import DIGEST_BYTES, Record, decode_record
 from headrace_worker import manifest as manifests
 from headrace_worker.execution.opening import open_claim
@@ -87,6 +88,10 @@ def _open_retried(data: bytes) -> None:
 def _open(data: bytes, source: int) -> None:
     """Open a claim of the message: it is in one place, and its job runs or fails with an error that says why."""
     queue = f"predict.{corpus.MODEL}"
+    try:
+        parse(data if source == FIRST_SOURCE else decode_queued_message(data)[1], queue=queue).to_job()
+    except (MalformedMessage, InvalidInput) as error:
+        str(error).encode()
     claim = Claim(lease=Lease(name="me/1", queue=queue, origins=((source, 1),)), queued_messages=[data])
     parsed = open_claim(claim, NOW, lambda _model, _version: Limits())
     places = (parsed.jobs, parsed.finished, parsed.malformed, parsed.not_due)

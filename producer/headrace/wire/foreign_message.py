@@ -248,7 +248,7 @@ def _decode_json(data: bytes, subject: str) -> Any:
 
 
 def _decompress(body: bytes, compression: Any, limits: JobLimits) -> bytes:
-    if compression not in _ZLIB:
+    if _text(compression) not in _ZLIB:
         name = repr(compression[:64]) if isinstance(compression, str) else "unreadable"
         raise InvalidInput(
             f"the compression of the message is {name}; workers read zlib and gzip: send the job with "

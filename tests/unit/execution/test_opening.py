@@ -383,3 +383,19 @@ def test_messages_of_a_claim_from_several_lists_are_told_apart():
     opened = open_claim(claim, NOW, lambda model, version: Limits())
     assert [(claimed.job.id, len(claimed.attempts)) for claimed in opened.jobs] == [("tried", 1), ("a", 0)]
     assert [result.claimed.message for result in opened.finished] == [tried]
+
+
+@pytest.mark.parametrize("job", ["a", None])
+def test_an_error_of_ours_in_one_message_stops_no_other(job: str | None, monkeypatch: pytest.MonkeyPatch):
+    def fail(message: bytes, *_: Any, **__: Any) -> Any:
+        if b"broken" in message:
+            raise TypeError("unhashable")
+        return parse(message)
+
+    parse = opening.parse
+    monkeypatch.setattr(opening, "parse", fail)
+    broken = json.dumps({"broken": 1, "headers": {"id": job}} if job else {"broken": 1}).encode()
+    claim = open_claim(claim_of([broken, message("b")], FIRST_SOURCE), NOW, lambda *_: Limits())
+    assert [claimed.job.id for claimed in claim.jobs] == ["b"]
+    assert [result.claimed.job.id for result in claim.finished] == (["a"] if job else [])
+    assert [entry.message for entry in claim.malformed] == ([] if job else [broken])

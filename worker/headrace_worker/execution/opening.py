@@ -6,6 +6,7 @@ were lost use up its attempts, it becomes a dead letter unopened.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import NoReturn
@@ -35,6 +36,8 @@ from headrace_worker.execution.failures import make_failure, make_failure_from_a
 from headrace_worker.execution.retry import GiveUp, decide_retry
 from headrace_worker.manifest import Limits
 from headrace_worker.transport.claims import Claim
+
+log = logging.getLogger("headrace.claims")
 
 
 class MalformedEntry(msgspec.Struct, frozen=True):
@@ -78,7 +81,7 @@ class ClaimOpener(msgspec.Struct, frozen=True):
     job_limits: JobLimits
     parsed: ParsedClaim
 
-    def open(self, message: bytes, attempts: tuple[Attempt, ...]) -> None:
+    def open(self, message: bytes, attempts: tuple[Attempt, ...] = ()) -> None:
         """Parse a message and sort it."""
         parsed = self.parsed
         try:
@@ -110,6 +113,19 @@ class ClaimOpener(msgspec.Struct, frozen=True):
             parsed.not_due.append((job.id, milliseconds, member))
         else:
             parsed.jobs.append(claimed)
+
+    def refuse(self, message: bytes, attempts: tuple[Attempt, ...], error: Exception) -> None:
+        """Let a message fail that could not be sorted: the error is ours, and must not stop the other jobs."""
+        kind = type(error).__qualname__
+        log.error("a message in %s cannot be read: %s; please report it", self.queue, kind)
+        job_id = scan_id(message)
+        if not job_id:
+            self.parsed.malformed.append(MalformedEntry(message, attempts, MalformedMessage(kind)))
+            return
+        job = Job(id=job_id, model=self.model, instances=[])
+        claimed = ClaimedJob(job, message, attempts, scan_reply_to(message))
+        failure = make_failure(InvalidInput(f"the message cannot be read ({kind})"), job)
+        self.parsed.finished.append(JobResult(claimed, failure))
 
     def open_with_history(self, queued_message: bytes) -> None:
         """Count the attempts of a message, and open it unless lost runs have used them up."""
@@ -164,12 +180,13 @@ def open_claim(
         queue, model_name(queue) or "", now, now.timestamp(), limits_of, trust, job_limits, ParsedClaim()
     )
     for source, queued_messages in claim.by_source():
-        if holds_histories(source):
-            for queued_message in queued_messages:
-                opener.open_with_history(queued_message)
-        else:  # a producer wrote the bytes: they are a message as a whole
-            for message in queued_messages:
-                opener.open(message, ())
+        # Where a producer wrote the bytes, they are a message as a whole.
+        open_message = opener.open_with_history if holds_histories(source) else opener.open
+        for queued_message in queued_messages:
+            try:
+                open_message(queued_message)
+            except Exception as error:  # noqa: BLE001  # no message may stop the others of its claim
+                opener.refuse(queued_message, (), error)
     return opener.parsed
 
 
