@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from headrace.terminal import escape_controls, write_control
+
 #: Seconds between two updates on a terminal, and between two plain lines.
 _UPDATE_SECONDS, _LOG_SECONDS = 0.1, 5.0
 
@@ -38,7 +40,8 @@ class StatusLine:
             self.write_line(make_text(None))
             return
         # Go back to the first column, and clear the rest of a longer former line.
-        self._stream.write(f"\r{make_text(shutil.get_terminal_size().columns)}\x1b[K")
+        text = escape_controls(make_text(shutil.get_terminal_size().columns))
+        write_control(self._stream, f"\r{text}\x1b[K")
         self._stream.flush()
         self._drawn = True
 
@@ -51,6 +54,6 @@ class StatusLine:
     def close(self) -> None:
         """Clear the status line."""
         if self._drawn:
-            self._stream.write("\r\x1b[K")
+            write_control(self._stream, "\r\x1b[K")
             self._stream.flush()
             self._drawn = False

@@ -383,7 +383,6 @@ CASES: dict[str, Case] = {
     # A pair of lists with a key of another type is skipped.
     "gather_foreign_jobs": Case(_prepare_gather, ("any",) * 2 * _FOREIGN),
     "find_job_in_list": Case(_after_push(unread_lists._HOLDS_JOB([QUEUE], unread_lists._TEXTS)), ("any",)),
-    "read_next_jobs": Case(_after_push(queues.next_jobs_command(KEYS, ["churn"])), ("any",) * _SOURCES),
     "report_oldest_jobs": Case(
         _after_push(oldest.report_command(KEYS, ["churn"])), ("hash", *("any",) * _SOURCES)
     ),

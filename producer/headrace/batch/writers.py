@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ from headrace.batch.blocks import PredictedRow
 from headrace.batch.part_file import open_part_file
 from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
+from headrace.terminal import PlainBytes
 
 #: The columns or keys that follow those of the input.
 PREDICTION, ERROR = "prediction", "error"
@@ -158,8 +159,9 @@ def open_target(target: str) -> Iterator[BinaryIO]:
     """
     path = Path(target).resolve()  # a symbolic link is kept, and its target replaced
     if target == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        file = cast("BinaryIO", PlainBytes(sys.stdout)) if sys.stdout.isatty() else sys.stdout.buffer
+        yield file
+        file.flush()
         return
     if path.exists() and not path.is_file():
         with path.open("wb") as device:

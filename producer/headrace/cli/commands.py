@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from headrace.errors import HeadraceError, JobFailed, ResultTimeout
+from headrace.terminal import plain_streams
 from headrace.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -94,9 +96,16 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]  # always ends the process, as click's does by default
         """Run a command and exit with its code. An error is printed as one line on standard error."""
         extra["standalone_mode"] = False
+        with plain_streams():
+            code = self._run(args, prog_name or "headrace", extra)
+        _close_stdout()
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def _run(self, args: Sequence[str] | None, prog_name: str, extra: dict[str, Any]) -> Any:
+        """Run a command and return its exit code, after an error has been printed."""
         code: Any
         try:
-            code = super().main(args, prog_name or "headrace", **extra)
+            code = super().main(args, prog_name, **extra)
             if sys.stdout is not None:  # a daemon may have closed it
                 sys.stdout.flush()
         except (click.Abort, KeyboardInterrupt):
@@ -106,8 +115,7 @@ class Commands(click.Group):
             code = ERROR  # the reader of standard output has closed it
         except Exception as error:  # noqa: BLE001  # users see no traceback
             code = _report(error)
-        _close_stdout()
-        sys.exit(code if isinstance(code, int) else 0)
+        return code
 
 
 def _close_stdout() -> None:
@@ -154,7 +162,8 @@ def _report(error: Exception) -> int:
         _print_error(f"{error.filename or 'input or output'}: {error.strerror}")
         return ERROR
     if os.environ.get("HEADRACE_DEBUG"):
-        raise error
+        traceback.print_exception(error)
+        return ERROR
     # The message of an unexpected error may contain anything, also values of an instance.
     _print_error(f"unexpected {type(error).__name__}: please report it; HEADRACE_DEBUG=1 shows its traceback")
     return ERROR

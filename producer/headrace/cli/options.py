@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
+
+from headrace.terminal import escape_controls, escape_json, write_control
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -81,21 +84,39 @@ def open_client(redis_url: str | None) -> Client:
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON on standard output."""
-    click.echo(msgspec.json.encode(value))
+    click.echo(escape_json(msgspec.json.encode(value).decode()))
 
 
 def print_line(text: str) -> None:
-    """Print a line on standard output."""
-    click.echo(text)
+    """Print a line for people on standard output."""
+    click.echo(escape_controls(text))
 
 
-def format_prediction(prediction: Any) -> str:
-    """Return a prediction as people and shells read it: text as it is, everything else as JSON."""
-    return prediction if isinstance(prediction, str) else msgspec.json.encode(prediction).decode()
+def print_styled(line: str) -> None:
+    """Print a line with styles of our own on standard output. Everything else in it must be escaped."""
+    if sys.stdout.isatty():
+        write_control(sys.stdout, f"{line}\n")
+    else:
+        click.echo(line)
+
+
+def print_prediction(prediction: Any) -> None:
+    """Print a prediction as people and shells read it: text as it is, everything else as JSON.
+
+    A terminal gets text escaped, a pipe or a file gets it as it is.
+    """
+    if isinstance(prediction, str):
+        click.echo(prediction, color=True)  # or click would strip colours
+    else:
+        print_json(prediction)
 
 
 def format_table(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
-    """Return rows as lines with aligned columns; the columns numbered in `right` are right-aligned."""
+    """Return rows as lines with aligned columns; the columns numbered in `right` are right-aligned.
+
+    Unprintable characters are escaped.
+    """
+    rows = [[escape_unprintable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -50,7 +50,7 @@ def result(
                     options.print_json({"id": job_id, **msgspec.to_builtins(prediction)})
                 else:
                     for value in prediction.predictions:
-                        options.print_line(options.format_prediction(value))
+                        options.print_prediction(value)
     if timed_out:
         raise ResultTimeout(f"{timed_out} of {len(jobs)} jobs had no outcome within {timeout:g} s")
     if failed:

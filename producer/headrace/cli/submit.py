@@ -68,7 +68,7 @@ def submit(
         options.print_json({"id": job.id, **msgspec.to_builtins(prediction)})
     else:
         for predicted_value in prediction.predictions:
-            options.print_line(options.format_prediction(predicted_value))
+            options.print_prediction(predicted_value)
 
 
 def read_instances(argument: str) -> Any:

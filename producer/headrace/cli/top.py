@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from headrace.cli import options
+from headrace.terminal import write_control
 
 if TYPE_CHECKING:
     from headrace.monitor.overview import Monitor
@@ -91,17 +92,18 @@ def _show(monitor: Monitor, server: str, *, full_screen: bool, once: bool, as_js
         lines = format_overview(overview, server, width=width)
     if full_screen:
         text = "".join(f"{line}{_CLEAR_LINE}\r\n" for line in lines[: height - 1])
-        click.echo(f"{_HOME}{text}{_CLEAR_BELOW}", nl=False)
+        write_control(sys.stdout, f"{_HOME}{text}{_CLEAR_BELOW}")
         sys.stdout.flush()
     else:
         for line in lines:
-            click.echo(line)
+            options.print_styled(line)
 
 
 @contextmanager
 def _alternate_screen() -> Iterator[None]:
-    click.echo(_OPEN_SCREEN, nl=False)
+    write_control(sys.stdout, _OPEN_SCREEN)
     try:
         yield
     finally:
-        click.echo(_CLOSE_SCREEN, nl=False)
+        write_control(sys.stdout, _CLOSE_SCREEN)
+        sys.stdout.flush()

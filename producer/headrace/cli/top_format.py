@@ -12,6 +12,7 @@ from headrace.cli.options import escape_unprintable
 from headrace.inspection.queues import QueueDepth
 from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
+from headrace.terminal import escape_controls
 from headrace.text import format_duration, plural
 
 #: Groups of failures shown, the most frequent first.
@@ -148,6 +149,8 @@ def _measure_width(columns: Sequence[Column]) -> int:
 
 
 def _cut(line: str, width: int) -> str:
+    """Return a line of at most `width` characters. Every line passes here, before it is styled."""
+    line = escape_controls(line)
     return line if len(line) <= width else line[: max(0, width - 1)] + "…"
 
 

@@ -13,7 +13,6 @@ from headrace.catalog.pauses import Pause, read_pauses
 from headrace.catalog.published import list_models
 from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
-from headrace.wire.message import submission_time
 from headrace.wire.stored import report_damaged
 
 
@@ -61,25 +60,6 @@ for i, key in ipairs(KEYS) do
   lengths[i] = length
 end
 return lengths
-""",
-    flag="no-writes",
-)
-
-#: The cost is linear in the bytes of these messages.
-#: KEYS: lists of jobs. Returns the id of the job that is claimed next from each list, '' for an empty list.
-_NEXT_JOBS = Script(
-    "read_next_jobs",
-    """
-local ids = {}
-for i, key in ipairs(KEYS) do
-  local message = redis.pcall('LINDEX', key, -1)
-  if type(message) == 'table' then
-    if not string.find(message.err, 'WRONGTYPE', 1, true) then return message end
-    message = false
-  end
-  ids[i] = message and string.match(message, '"correlation_id":%s?"([^"]*)"') or ''
-end
-return ids
 """,
     flag="no-writes",
 )
@@ -163,30 +143,6 @@ def read_leases(keys: Keys) -> Operation[list[tuple[bytes, float]]]:
 
 def _is_blocking(member: bytes) -> bool:
     return member.partition(b"#")[2].partition(b"#")[0].endswith(b",blocking")
-
-
-def next_jobs_command(keys: Keys, models: Sequence[str]) -> Command:
-    """Return the command that reads which job is claimed next from each list; `oldest_waits` reads its reply."""
-    names: list[str] = []
-    for queue in map(queue_name, models):
-        names += keys.sources(queue)
-    return _NEXT_JOBS(names)
-
-
-def oldest_waits(models: Sequence[str], ids: Sequence[bytes], now_seconds: float) -> dict[str, float]:
-    """Return for each model the seconds that the oldest of its next jobs has waited.
-
-    `ids` is the reply to `next_jobs_command`, `now_seconds` a unix time. A model is left out where no job waits,
-    or where no id contains the time of submission.
-    """
-    waits = {}
-    for number, model in enumerate(models):
-        first = number * _LISTS_PER_QUEUE
-        moments = [submission_time(job.decode(errors="replace")) for job in ids[first : first + _LISTS_PER_QUEUE]]
-        submitted = [moment.timestamp() for moment in moments if moment is not None]
-        if submitted:
-            waits[model] = max(0.0, now_seconds - min(submitted))
-    return waits
 
 
 def _count_leased(members: Iterable[bytes]) -> Counter[str]:

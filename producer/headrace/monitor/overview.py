@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +17,8 @@ from headrace.connection.commands import Command, Operation
 from headrace.connection.connect import connect
 from headrace.errors import BrokerUnavailable
 from headrace.inspection.locate import is_not_permitted
-from headrace.inspection.queues import QueueDepth, next_jobs_command, oldest_waits, read_queues
+from headrace.inspection.oldest import decode_reports, read_reports
+from headrace.inspection.queues import QueueDepth, read_queues
 from headrace.monitor.activity import Activity, ErrorCount, ModelActivity, WorkerActivity
 from headrace.settings import Settings
 
@@ -78,7 +79,7 @@ class Monitor:
         return Overview(
             unix_seconds=time.time(),
             queues=tuple(queues),
-            oldest_wait_seconds=self._read_oldest_waits([queue.model for queue in queues]),
+            oldest_wait_seconds=self._read_oldest_waits(queues),
             models=tuple(self.activity.models(now)) if self._may_listen else None,
             workers=tuple(self.activity.workers(now)),
             errors=tuple(self.activity.errors(now)),
@@ -100,11 +101,13 @@ class Monitor:
             self._pubsub.close()
         self._pubsub = None
 
-    def _read_oldest_waits(self, models: list[str]) -> dict[str, float]:
-        if not models:
+    def _read_oldest_waits(self, queues: Sequence[QueueDepth]) -> dict[str, float]:
+        reports = self._run_if_permitted(read_reports(self._keys))
+        if reports is None:
             return {}
-        ids = self._run_if_permitted(next_jobs_command(self._keys, models))
-        return {} if ids is None else oldest_waits(models, ids, utc_now().timestamp())
+        waiting = {queue.model: queue.waiting for queue in queues}
+        waits = decode_reports(reports, waiting, utc_now().timestamp())
+        return {model: seconds for model, seconds in waits.items() if waiting[model]}
 
     def _run_if_permitted(self, command: Command) -> Any:
         """Return the reply to a command, None where this user may not run it."""

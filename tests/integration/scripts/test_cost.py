@@ -398,7 +398,6 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
     "count_jobs": {
         "many": lambda db, size: queues.measure_command(KEYS, [f"m{number}" for number in range(size // 10)])
     },
-    "read_next_jobs": _on_texts(lambda _: queues.next_jobs_command(KEYS, ["churn"])),
     "report_oldest_jobs": {
         "many": lambda db, size: oldest.report_command(KEYS, [f"m{number}" for number in range(size // 10)]),
         **_on_texts(lambda _: oldest.report_command(KEYS, ["churn"])),

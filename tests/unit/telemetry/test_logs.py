@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -80,3 +81,15 @@ def test_the_key_of_a_dsn_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_arguments_of_a_task_that_celery_adds_are_left_out() -> None:
     assert "Xyzzy" not in format_line(LogFormat(), "Task received", data={"args": "Xyzzy"})
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["json", "text"])
+def test_what_a_terminal_obeys_is_escaped_in_every_field_and_in_tracebacks(stream: io.StringIO) -> None:
+    evil = "a\x1b]0;t\x07\x9b\u202e\ud800"
+    logger = logging.Logger("headrace.claims")
+    logger.addHandler(logging.StreamHandler(stream))
+    LogFormat().apply_to(logger)
+    logger.error("of %s", evil, extra={"queue": evil, "jobs": [evil]}, exc_info=ValueError(evil))
+    line = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
+    assert line.count("a") > 4
+    assert not set(line) & {"\x1b", "\x07", "\x9b", "\u202e", "\ud800"}

@@ -24,9 +24,12 @@ from flower.views import BaseHandler
 from headrace.connection.celery import create_celery_app
 from headrace.errors import SettingError
 from headrace.settings import load_settings
+from headrace.terminal import escape_log_records
 from headrace_worker.dashboard.app import Dashboard
 from headrace_worker.dashboard.settings import DashboardSettings
 
+# Flower's log has colours of its own, so its lines are escaped before they are coloured.
+escape_log_records()
 try:
     _settings = load_settings(DashboardSettings)
     celery = create_celery_app(_settings)

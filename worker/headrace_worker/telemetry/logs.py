@@ -6,6 +6,7 @@ A line has `timestamp`, `level`, `logger`, `event` (a sentence) and `worker`. Fu
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from headrace.connection.url import clean_url
+from headrace.terminal import escape_controls, escape_json
 
 #: The replacement of a secret.
 MASK = "***"
@@ -56,7 +58,7 @@ class LogFormat:
         renderer: Processor = (
             structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=0)
             if text
-            else structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+            else structlog.processors.JSONRenderer(_encode_line, ensure_ascii=False, default=str)
         )
         return structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
@@ -70,6 +72,7 @@ class LogFormat:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 self._mask_fields,
+                *([_escape_fields] if text else []),
                 renderer,
             ],
         )
@@ -96,6 +99,25 @@ class LogFormat:
                 return [self._mask(element) for element in value]
             case _:
                 return self._mask(str(value))
+
+
+def _escape_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would obey: fields quote what others wrote."""
+    return {name: _escape(value) for name, value in event.items()}
+
+
+def _escape(value: Any) -> Any:
+    match value:
+        case str():
+            return escape_controls(value)
+        case list():
+            return [_escape(element) for element in value]
+        case _:
+            return value
+
+
+def _encode_line(event: EventDict, **options: Any) -> str:
+    return escape_json(json.dumps(event, **options))
 
 
 def find_secrets(*urls: str) -> set[str]:
