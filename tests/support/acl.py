@@ -1,4 +1,4 @@
-"""The Redis users that the documentation defines."""
+"""The Redis users that the documentation defines, and the changes to them that it describes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,39 @@ import re
 
 from tests.support import ROOT
 
-_PAGE = ROOT / "docs" / "reference" / "acl.md"
+PAGE = ROOT / "docs" / "reference" / "acl.md"
 
 
 def users() -> list[str]:
     """Return the Redis users of the reference page, as lines of an `aclfile`."""
-    (block,) = re.findall(r"^```\n(user .*?)^```", _PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```\n(user .*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     return str(block).splitlines()
+
+
+def user(name: str) -> str:
+    """Return the line of one user."""
+    return next(line for line in users() if line.split()[1] == name)
+
+
+def rules(line: str) -> list[str]:
+    """Return the arguments of ACL SETUSER for a line, the name of the user first."""
+    return re.findall(r"\([^)]*\)|\S+", line)[1:]
+
+
+def for_redis_6(line: str) -> str:
+    """Return a line as the page says to write it for Redis 6.2, without functions and parentheses."""
+    line = line.replace(" +function|kill", "").replace("(-@all ", "").replace(")", "").replace("%R~", "~")
+    line = line.replace("+fcall", "+eval +evalsha")
+    return f"{line} +publish" if line.split()[1] in {"producer", "operator"} else line
+
+
+def for_model(line: str, model: str) -> str:
+    """Return a producer's line as the page says to write it for a producer of one model."""
+    patterns = re.findall(r"```\n(~predict\.churn [^\n]*)\n```", PAGE.read_text())
+    assert len(patterns) == 1
+    (pattern,) = patterns
+    return re.sub(r"((?:%R)?)~predict\.\*", lambda match: _each(match[1], pattern), line).replace("churn", model)
+
+
+def _each(access: str, patterns: str) -> str:
+    return " ".join(f"{access}{pattern}" for pattern in patterns.split())

@@ -39,7 +39,8 @@ if final[status] then return status == 'REVOKED' and 1 or 0 end
 local pending = checked('ZCARD', requests)
 redis.call('SET', cancelled, 1, 'EX', mark_seconds)
 -- Redis 6.2 cannot tell what a user may do; there, every user may write outcomes.
-if not redis.acl_check_cmd or redis.acl_check_cmd('SET', result_key, outcome) then
+local function may(...) return not redis.acl_check_cmd or redis.acl_check_cmd(...) end
+if may('SET', result_key, outcome) and may('PUBLISH', result_key, outcome) then
   return publish(result_key, record_key, ttl, outcome)
 end
 if pending >= tonumber(max_requests) then
