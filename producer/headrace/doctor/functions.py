@@ -31,6 +31,7 @@ _MODULES = (
     "headrace.inspection.unread_lists",
     "headrace.results.cancellation",
     "headrace.results.publish",
+    "headrace.results.started",
     "headrace.submit.durability",
     "headrace.submit.enqueue",
 )
