@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+#: The first and the last moment that a datetime can hold, in unix milliseconds.
+_FIRST_MS = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_LAST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 #: Doublings after which a delay no longer grows, so that it stays within a float.
 _MAX_DOUBLINGS = 62
 
@@ -12,6 +17,25 @@ _MAX_DOUBLINGS = 62
 def utc_now() -> datetime:
     """Return the time of this machine, in UTC."""
     return datetime.now(UTC)
+
+
+def from_unix_ms(unix_ms: float) -> datetime:
+    """Return a moment from unix milliseconds, without rounding.
+
+    Anything may be stored as a moment: one before the year 1, or after 9999, is the first or the last that a
+    datetime can hold.
+    """
+    return _EPOCH + int(max(_FIRST_MS, min(_LAST_MS, unix_ms))) * _MILLISECOND
+
+
+def to_unix_ms(moment: datetime) -> int:
+    """Return the unix milliseconds of a moment, rounded down."""
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def decode_unix_ms(score: bytes | str | float) -> int:
+    """Return the unix milliseconds in the score of a sorted set; the first or last for an infinite score."""
+    return int(max(_FIRST_MS, min(_LAST_MS, float(score))))
 
 
 def exponential_delay(tries: int, *, first: float, longest: float) -> float:

@@ -6,13 +6,14 @@ claim nothing.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from redis.exceptions import NoPermissionError, ResponseError
 
 from headrace.catalog.published import check_published
+from headrace.clock import from_unix_ms
 from headrace.connection.commands import Command, Operation
 from headrace.connection.errors import is_wrong_type
 from headrace.errors import InvalidInput
@@ -34,7 +35,7 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
     def __str__(self) -> str:
-        moment = datetime.fromtimestamp(self.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        moment = from_unix_ms(self.at_ms).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"paused by {self.by} at {moment}{self.reason and f': {self.reason}'}"
 
 

@@ -278,7 +278,7 @@ def _confirm(
     The filter returned excludes letters that die after they were shown.
     """
     from headrace.cli import dead_letter_format
-    from headrace.dead_letters.filter import from_unix_ms
+    from headrace.clock import from_unix_ms
 
     groups = letters.groups(**conditions)
     if not groups:

@@ -9,8 +9,8 @@ import msgspec
 
 from headrace.cli import options
 from headrace.cli.options import escape_unprintable
+from headrace.clock import from_unix_ms
 from headrace.dead_letters.bulk import BulkResult
-from headrace.dead_letters.filter import from_unix_ms
 from headrace.dead_letters.groups import DeadLetterGroup
 from headrace.errors import InvalidInput
 from headrace.inspection.timeline import describe_claim_size

@@ -11,6 +11,7 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.commands import ERROR
 from headrace.cli.options import escape_unprintable
+from headrace.clock import from_unix_ms
 
 if TYPE_CHECKING:
     from headrace.inspection.timeline import Step, Timeline
@@ -66,10 +67,8 @@ def _format_time(at_ms: int | None, first_ms: int) -> str:
         return "now".rjust(23)
     if at_ms == first_ms:
         return _format_moment(at_ms)
-    return f"{(at_ms - first_ms) / 1000:+.3f} s".rjust(23)
+    return f"{(from_unix_ms(at_ms) - from_unix_ms(first_ms)).total_seconds():+.3f} s".rjust(23)
 
 
 def _format_moment(unix_ms: int) -> str:
-    from headrace.dead_letters.filter import from_unix_ms
-
     return f"{from_unix_ms(unix_ms):%Y-%m-%d %H:%M:%S}.{unix_ms % 1000:03d}"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypedDict, get_args
 
 import msgspec
 
+from headrace.clock import to_unix_ms
 from headrace.errors import InvalidInput
 from headrace.submit.options import parse_duration
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.outcome import Reason
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -99,11 +99,6 @@ def require_filter(conditions: DeadLetterFilter, *, every: bool) -> CheckedFilte
     return checked
 
 
-def from_unix_ms(unix_ms: int) -> datetime:
-    """Return a moment from unix milliseconds, without rounding."""
-    return _EPOCH + unix_ms * _MILLISECOND
-
-
 def _parse_age(name: str, value: float | timedelta | datetime | None) -> timedelta | datetime | None:
     if not isinstance(value, datetime):
         return parse_duration(name, value)
@@ -114,5 +109,5 @@ def _parse_age(name: str, value: float | timedelta | datetime | None) -> timedel
 
 def _to_unix_ms(age: timedelta | datetime, now_ms: int) -> int:
     if isinstance(age, datetime):
-        return (age - _EPOCH) // _MILLISECOND
+        return to_unix_ms(age)
     return now_ms - age // _MILLISECOND

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from headrace.clock import decode_unix_ms
 from headrace.connection.commands import Operation
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.dead_letters.filter import CheckedFilter
@@ -62,7 +63,7 @@ class DeadLetterCursor:
                 if self._filter.ids is not None:
                     self.missing.append(letter_id)
                 continue
-            letter = decode_letter(letter_id, line or b"", int(float(died_ms)))
+            letter = decode_letter(letter_id, line or b"", decode_unix_ms(died_ms))
             if self._first_ms <= letter.died_ms <= self._last_ms and self._filter.matches(letter):
                 yield letter
 
@@ -102,6 +103,6 @@ def read_letters(keys: Keys, ids: Sequence[str]) -> Operation[tuple[int, list[De
         if died_ms is None:
             letters.append(None)
         else:
-            letter = decode_letter(letter_id, line or b"", int(float(died_ms)))
+            letter = decode_letter(letter_id, line or b"", decode_unix_ms(died_ms))
             letters.append(attach_message(letter, message or b""))
     return int(now_ms), letters

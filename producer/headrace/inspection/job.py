@@ -7,6 +7,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from headrace.catalog.pauses import read_pauses
 from headrace.catalog.published import list_models
+from headrace.clock import decode_unix_ms
 from headrace.connection.commands import Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import StoredDataError
@@ -87,7 +88,7 @@ class JobInspector:
             record=_decode_record(job, record),
             outcome=decode_or_malformed(job, stored) if stored else None,
             completion=decode_completion(stored) if stored else Completion(),
-            dead_letter=decode_letter(job, letter, int(float(died_ms))) if letter and died_ms else None,
+            dead_letter=decode_letter(job, letter, decode_unix_ms(died_ms)) if letter and died_ms else None,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 from redis.exceptions import NoPermissionError, ResponseError
 
+from headrace.clock import decode_unix_ms
 from headrace.connection.commands import Command, Operation, Script
 from headrace.wire.attempts import MAX_HISTORY_BYTES, Attempt, decode_delayed, decode_queued_message
 from headrace.wire.keys import (
@@ -142,7 +143,7 @@ class JobLocator:
             due_ms, head, searched = yield _SEARCH_DELAYED([key], arguments)
             if due_ms:
                 attempts = _decode_attempts(*decode_delayed(head))
-                return JobLocation(model=model, state="delayed", due_ms=int(float(due_ms)), attempts=attempts)
+                return JobLocation(model=model, state="delayed", due_ms=decode_unix_ms(due_ms), attempts=attempts)
             if searched < _CHUNK:
                 break
         return None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
+from headrace.clock import from_unix_ms
 from headrace_worker.cli.store_options import store_option, worker_settings
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def history(*, model: str, store: str | None, url: str | None, as_json: bool) ->
         return
     rows = [
         (
-            f"{datetime.fromtimestamp(change.at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}",
+            f"{from_unix_ms(change.at_ms):%Y-%m-%d %H:%M:%S}",
             change.alias,
             change.former or "-",
             change.version or "-",

@@ -8,6 +8,7 @@ from typing import get_args
 import msgspec
 from tornado import web
 
+from headrace.clock import decode_unix_ms
 from headrace.connection.commands import Command, Operation
 from headrace.dead_letters.bulk import BulkOperation, BulkResult
 from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_filter
@@ -48,7 +49,7 @@ def read_page(keys: Keys, letter_filter: CheckedFilter, start: int) -> Operation
         lines = yield Command(("HMGET", keys.dead, *names))
         for name, died_ms, line in zip(names, scored[1::2], lines, strict=True):
             position += 1
-            letter = decode_letter(name.decode(errors="replace"), line or b"", int(float(died_ms)))
+            letter = decode_letter(name.decode(errors="replace"), line or b"", decode_unix_ms(died_ms))
             if letter_filter.matches(letter):
                 matching.append(letter)
             if len(matching) == PAGE_SIZE:
@@ -63,7 +64,7 @@ def read_dead_letter(keys: Keys, name: str) -> Operation[DeadLetter | None]:
     """Read a dead letter by its id, without its message; None where there is none."""
     died_ms = yield Command(("ZSCORE", keys.dead_times, name))
     lines = yield Command(("HMGET", keys.dead, name))
-    return None if died_ms is None else decode_letter(name, lines[0] or b"", int(float(died_ms)))
+    return None if died_ms is None else decode_letter(name, lines[0] or b"", decode_unix_ms(died_ms))
 
 
 class DeadLetterList(Page):

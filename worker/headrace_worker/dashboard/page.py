@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 from flower.views import BaseHandler
 from tornado import ioloop, web
 
+from headrace.clock import from_unix_ms
 from headrace.connection.commands import Operation
 from headrace.errors import HeadraceError, InvalidInput, UnknownLetter, UnknownModel
 
@@ -108,4 +108,4 @@ def _status(error: HeadraceError) -> int:
 
 def _utc_time(unix_ms: int) -> str:
     """Format unix milliseconds as a UTC date and time, to the second."""
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return from_unix_ms(unix_ms).strftime("%Y-%m-%d %H:%M:%S")
