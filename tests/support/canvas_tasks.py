@@ -48,6 +48,12 @@ def total(results: list[Any]) -> float:
 
 
 @app.task
+def kind(value: Any) -> str:
+    """Return the name of the type of a value."""
+    return type(value).__name__
+
+
+@app.task
 def record(result: Any, key: str) -> Any:
     """Append what the task gets to a list in Redis, and return it."""
     with redis.Redis.from_url(URL) as client:

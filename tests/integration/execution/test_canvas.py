@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from celery.exceptions import ChordError
 
 from headrace import Client, InvalidInput
 from tests.support.canvas_site import CanvasSite, predict, row
-from tests.support.canvas_tasks import app, fail, predictions, record, rows, total
+from tests.support.canvas_tasks import app, fail, kind, predictions, record, rows, total
 from tests.support.claim_models import KILL, SLEEP, UNREACHABLE
 from tests.support.waiting import wait_until
 
@@ -110,6 +111,16 @@ def test_a_group_of_jobs_is_the_header_of_a_chord(site: CanvasSite) -> None:
     header = [predict("doubling", [row(value)]) for value in range(10)]
     assert chord(header, total.s(), app=app).apply_async().get(timeout=TIMEOUT) == 90.0
     assert (group(header, app=app) | total.s()).apply_async().get(timeout=TIMEOUT) == 90.0
+
+
+def test_values_with_a_type_of_kombus_own_reach_the_tasks_that_follow(site: CanvasSite, key: str) -> None:
+    moment = datetime(2030, 1, 31, tzinfo=UTC)
+    body = kind.si(moment)
+    chained = chain(predict("doubling", [row(1)]), kind.si(moment), app=app)
+    assert chained.apply_async().get(timeout=TIMEOUT) == "datetime"
+    assert (
+        chord([predict("doubling", [row(1)])] * 2, body, app=app).apply_async().get(timeout=TIMEOUT) == "datetime"
+    )
 
 
 def test_a_job_is_the_body_of_a_chord(site: CanvasSite) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -126,7 +127,15 @@ def test_the_failures_of_a_replayed_job_are_deleted_and_no_others(
 def chord_part(number: int = 0) -> ChordPart:
     body = {"task": "body", "args": [], "kwargs": {}, "options": {"task_id": "body"}, "subtask_type": None,
             "immutable": False}  # fmt: skip
-    return ChordPart(id=f"job-{number}", group="g", group_index=number, chord=body, state="SUCCESS", result=number)
+    return ChordPart(
+        id=f"job-{number}",
+        root_id="root",
+        group="g",
+        group_index=number,
+        chord=json.dumps(body),
+        state="SUCCESS",
+        result=number,
+    )
 
 
 @pytest.fixture
@@ -146,6 +155,8 @@ def test_the_last_part_of_a_chord_starts_its_body(server: redis.Redis, add: Call
     assert server.llen("celery") == 0
     add(0)
     assert (server.llen("celery"), server.exists(KEYS.follow_ups)) == (1, 0)
+    headers = json.loads(server.lindex("celery", 0))["headers"]
+    assert (headers["parent_id"], headers["root_id"]) == ("job-0", "root")
 
 
 def test_a_part_stays_while_another_worker_starts_the_body(

@@ -47,10 +47,11 @@ class ChordPart(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a task in the header of a chord, to be added to the chord."""
 
     id: str
+    root_id: str
     group: str
     group_index: int | None
-    #: The body of the chord.
-    chord: Any
+    #: The body of the chord, in kombu's JSON, which has types for dates and bytes.
+    chord: str
     #: Celery's state, and the result as Celery stores it.
     state: str
     result: Any
@@ -142,9 +143,10 @@ class RecordingBackend(SyncBackendMixin, RedisBackend):  # type: ignore[misc]  #
         elif request.group and request.id:
             chord_part = ChordPart(
                 id=request.id,
+                root_id=request.root_id or request.id,
                 group=request.group,
                 group_index=request.group_index,
-                chord=request.chord,
+                chord=dumps(request.chord),
                 state=state,
                 result=self.encode_result(result, state),
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 import redis
 from celery.app.task import Context
+from kombu.utils.json import loads
 
 from headrace.connection.commands import execute
 from headrace.wire.keys import TASK, Keys
@@ -106,9 +107,11 @@ class FollowUpSender:
         request = Context(
             id=chord_part.id,
             task=TASK,
+            root_id=chord_part.root_id,
+            called_directly=False,
             group=chord_part.group,
             group_index=chord_part.group_index,
-            chord=chord_part.chord,
+            chord=loads(chord_part.chord),
             delivery_info={},
         )
         with app.as_current(request, sign=signed):
