@@ -20,10 +20,11 @@ from headrace.catalog.aliases import Alias
 from headrace.connection.commands import Command, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import prepare_replay
-from headrace.inspection import job, locate, oldest, queues, unread_lists
-from headrace.results import cancellation, publish, started
+from headrace.inspection import job, locate, lost, oldest, queues, unread_lists
+from headrace.results import cancellation, publish, purge, started
+from headrace.results.purge import QueuePurge
 from headrace.submit import durability
-from headrace.submit.enqueue import JobEncoder, enqueue_command
+from headrace.submit.enqueue import JobEncoder, enqueue_command, forget_command
 from headrace.wire.dead_letter import attach_message
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode_instances
@@ -110,6 +111,36 @@ def _prepare_mark(db: redis.Redis) -> Command:
 def _prepare_unmark(db: redis.Redis) -> Command:
     execute(db, _prepare_mark(db))
     return started.unmark_command(KEYS, {job: started.encode_mark(job, "w@here", "lease") for job in "ab"})
+
+
+def _prepare_forget(db: redis.Redis) -> Command:
+    db.set(KEYS.job("a"), b"record")
+    return forget_command(KEYS, "a", b"record")
+
+
+def _prepare_find_absent(db: redis.Redis) -> Command:
+    hold(db, b'{"id":"a"}')
+    return find_absent("b")
+
+
+def find_absent(*jobs: str, max_messages: int = 10**6, max_bytes: int = 10**9) -> Command:
+    """Return the command that finds those of the jobs that are in no place of the queue."""
+    lists = (*KEYS.sources(QUEUE), *(name for name, _ in KEYS.foreign_lists(QUEUE)))
+    arguments = [QUEUE, KEYS.lease(""), max_messages, max_bytes, *jobs]
+    return lost._FIND_ABSENT([KEYS.leases, KEYS.delayed(QUEUE), *lists], arguments)
+
+
+def purge_jobs(*messages: bytes) -> Command:
+    """Return the command that purges messages, the first of which is at the right end of the queue."""
+    step = QueuePurge(KEYS, "churn", ttl=60)
+    entries = [purge._make_entry("list", message, with_history=False) for message in messages]
+    return step._command("list", QUEUE, entries, NOW)
+
+
+def _prepare_purge_jobs(db: redis.Redis) -> Command:
+    messages = [make_message(name) for name in "ab"]
+    db.lpush(QUEUE, *messages)
+    return purge_jobs(*messages)
 
 
 def _prepare_cancel(db: redis.Redis) -> Command:
@@ -373,6 +404,11 @@ CASES: dict[str, Case] = {
     "add_version_stats": Case(_prepare_stats, ("hash",)),
     "read_job_state": Case(_prepare_read_state, ("string", "string")),
     "search_list": Case(_after_push(locate._SEARCH_LIST([QUEUE], ["a", "", 0, 10])), ("list",)),
+    "find_absent_jobs": Case(_prepare_find_absent, ("zset", *("any",) * (1 + _SOURCES + _FOREIGN))),
+    "list_job_ids": Case(_after_push(lost._LIST_IDS([QUEUE], ["list", 0, 10])), ("any",)),
+    "forget_lost_job": Case(_prepare_forget, ("any", "any")),
+    "read_messages": Case(_after_push(purge._READ([QUEUE], ["list", 0, 10, 10])), ("list",)),
+    "purge_jobs": Case(_prepare_purge_jobs, ("list", *("any",) * 5)),
     "search_delayed": Case(
         _after_push(locate._SEARCH_DELAYED([KEYS.delayed(QUEUE)], ["a", "-inf", 0, 10])), ("zset",)
     ),

@@ -73,6 +73,7 @@ app.conf.broker_transport_options.update(
     give_up=Hook(service.give_up),
     on_delivered=Hook(dispatch.write),
     lease_seconds=settings.lease,
+    result_ttl=settings.result_ttl,
     requeue_on_close=False,
     # Celery's own commands, for instance a heartbeat, would wait without end on a half-open connection.
     socket_timeout=min(settings.command_timeout, silence_timeout(settings.lease)),

@@ -32,7 +32,7 @@ _CLIENT_COMMANDS = {
     "dead": "List dead letters; replay, purge or export them.",
     "doctor": "Check Redis, workers and Flower, and print fixes.",
     "explain": "Print the history of jobs.",
-    "queues": "Print how many jobs of each model wait; pause or resume models.",
+    "queues": "Print how many jobs of each model wait; pause, resume or purge them.",
     "redis": "Load the functions that users call in place of EVAL.",
     "result": "Wait for jobs and print their predictions.",
     "status": "Print the status of jobs.",

@@ -26,19 +26,19 @@ def explain(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url:
     """Print the history of each JOB: submission, attempts, claim, prediction and outcome, or where it waits.
 
     Times are UTC. For a job without an outcome, the last line is its present place. The exit code is 1 if a job is
-    unknown.
+    unknown or lost.
     """
-    any_unknown = False
+    any_missing = False
     with options.open_client(url) as client:
         for job in jobs:
             timeline = client.job(job).explain()
-            any_unknown |= timeline.status == "unknown"
+            any_missing |= timeline.status in {"unknown", "lost"}
             if as_json:
                 options.print_json(msgspec.to_builtins(timeline))
             else:
                 for line in format_timeline(timeline):
                     options.print_line(line)
-    if any_unknown:
+    if any_missing:
         ctx.exit(ERROR)
 
 

@@ -1,13 +1,17 @@
-"""`headrace queues`: print the depth of each queue, pause and resume models."""
+"""`headrace queues`: print the depth of each queue, pause, resume and purge queues."""
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from headrace.cli import options
+from headrace.cli.commands import ERROR
 from headrace.client.common import resolve_settings
 from headrace.connection.commands import execute, run
 from headrace.connection.connect import connect
@@ -15,7 +19,13 @@ from headrace.connection.errors import translate_errors
 from headrace.inspection.queues import QueueDepth, read_queues
 from headrace.inspection.unread_lists import UnreadList, find_unread_lists
 from headrace.settings import Settings
+from headrace.status_line import StatusLine
+from headrace.text import plural
 from headrace.wire.keys import PRIORITY_STEPS, Keys
+
+if TYPE_CHECKING:
+    from headrace.client import Client
+    from headrace.results.purge import PurgeResult
 
 
 @click.group(invoke_without_command=True)
@@ -78,6 +88,54 @@ def resume(*, model: str, url: str | None) -> None:
     """Resume MODEL: workers claim its jobs again."""
     with options.open_client(url) as client:
         click.echo(f"{model} {'is resumed' if client.resume(model) else 'was not paused'}", err=True)
+
+
+@queues.command()
+@click.argument("model")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@options.as_json
+@options.url
+@click.pass_context
+def purge(ctx: click.Context, /, model: str, *, yes: bool, as_json: bool, url: str | None) -> None:
+    """Empty the queue of MODEL: every waiting or delayed job ends as cancelled.
+
+    Jobs that a worker has claimed finish. Pause the model before, if they must not run again after an error.
+    """
+    with options.open_client(url) as client:
+        if not yes:
+            _confirm_purge(ctx, client, model)
+        status_line = StatusLine(sys.stderr, terminal=sys.stderr.isatty() and os.environ.get("TERM") != "dumb")
+
+        def show_progress(result: PurgeResult) -> None:
+            if status_line.elapsed_if_due() is not None:
+                status_line.show(lambda width: _format_purge(result)[:width])
+
+        try:
+            result = client.purge_queue(model, on_progress=show_progress)
+        finally:
+            status_line.close()
+    if as_json:
+        options.print_json(result)
+    click.echo(_format_purge(result), err=True)
+
+
+def _confirm_purge(ctx: click.Context, client: Client, model: str) -> None:
+    """Ask whether the jobs of the model shall be cancelled; exit if not."""
+    jobs = sum(depth.waiting + depth.delayed for depth in client.queues() if depth.model == model)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError(
+            f"{plural(jobs, 'job')} would be cancelled; without a terminal to confirm on, pass --yes", ctx
+        )
+    if not click.confirm(f"{plural(jobs, 'job')} of {model} will be cancelled. Continue?", err=True):
+        click.echo("nothing was cancelled", err=True)
+        ctx.exit(ERROR)
+
+
+def _format_purge(result: PurgeResult) -> str:
+    text = f"{plural(result.cancelled, 'job')} cancelled"
+    if result.removed:
+        text += f", {plural(result.removed, 'message')} removed of jobs with an outcome, or without an id"
+    return text
 
 
 def _read(settings: Settings) -> tuple[list[QueueDepth], list[UnreadList]]:

@@ -12,10 +12,16 @@ from headrace.cli import options
 @options.as_json
 @options.url
 def status(jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
-    """Print the status of each JOB: queued, running, success, failure, cancelled, expired or unknown."""
+    """Print the status of each JOB: queued, running, success, failure, cancelled, expired, lost or unknown.
+
+    A lost job is in no place, as its list was deleted. Submit it again, under the same id.
+    """
     with options.open_client(url) as client:
         for job_id in jobs:
-            job_status = client.job(job_id).status()
+            job = client.job(job_id)
+            job_status = job.status()
+            if job_status == "queued":  # look for it
+                job_status = job.explain().status
             if as_json:
                 options.print_json({"id": job_id, "status": job_status})
             else:

@@ -25,6 +25,7 @@ from headrace.connection.commands import Operation
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.doctor.finding import Finding
 from headrace.inspection import queues
+from headrace.inspection.lost import LostSample, sample_lost
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.unread_lists import UnreadList, find_unread_lists
 from headrace.text import format_duration, plural
@@ -65,6 +66,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     lease_expiries_ms: tuple[int, ...]
     #: The lists with jobs that no worker reads; None where this user may not look for them.
     unread_lists: tuple[UnreadList, ...] | None = ()
+    #: The lost jobs among some of the records; None where this user may not look for them.
+    lost: LostSample | None = None
 
 
 def read_service(keys: Keys) -> Operation[ServiceState | None]:
@@ -96,6 +99,7 @@ def _read_service(keys: Keys) -> Operation[ServiceState]:
         models=tuple(models),
         lease_expiries_ms=expiries,
         unread_lists=None if unread is None else tuple(unread),
+        lost=(yield from sample_lost(keys)),
     )
 
 
@@ -118,6 +122,20 @@ def check_service(state: ServiceState) -> Iterator[Finding]:
             fix="start a worker; if one runs, its log says why it does not return them",
         )
     yield from _check_unread_lists(state.unread_lists)
+    yield from _check_lost(state.lost)
+
+
+def _check_lost(sample: LostSample | None) -> Iterator[Finding]:
+    if sample is not None and sample.lost:
+        jobs = plural(len(sample.lost), "lost job")
+        yield Finding(
+            severity="error",
+            subject="records of jobs",
+            actual=f"holding {jobs} among {sample.records:,}, such as {sample.lost[0]}",
+            expected="jobs in a queue, under a lease, or with an outcome",
+            reason="their lists were deleted, perhaps by `celery purge`, and nobody runs them",
+            fix="submit them again, each under its id; empty a queue with headrace queues purge",
+        )
 
 
 def _check_unread_lists(unread_lists: Sequence[UnreadList] | None) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from headrace.connection.commands import Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import StoredDataError
 from headrace.inspection.locate import JobLocator, is_not_permitted
+from headrace.inspection.lost import find_lost
 from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.wire.dead_letter import decode_letter
 from headrace.wire.execution import Completion, decode_completion
@@ -66,10 +67,13 @@ class JobInspector:
             return build_timeline(msgspec.structs.replace(facts, may_locate=False))
         if location is None:  # it may have finished during the search
             facts = yield from self._read_facts(job)
+        is_lost = False
+        if location is None and facts.record is not None and facts.outcome is None:
+            is_lost = job in (yield from find_lost(self._keys, [job]))
         pause = None
         if location is not None and location.state != "leased":
             pause = (yield from read_pauses(self._keys)).get(location.model)
-        return build_timeline(msgspec.structs.replace(facts, location=location, pause=pause))
+        return build_timeline(msgspec.structs.replace(facts, location=location, pause=pause, is_lost=is_lost))
 
     def _read_facts(self, job: str) -> Operation[JobFacts]:
         keys = self._keys

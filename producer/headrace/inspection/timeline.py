@@ -85,6 +85,8 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter: DeadLetter | None = None
     #: None where the job was not searched for, or not found.
     location: JobLocation | None = None
+    #: True if the job has a record, and is in no place.
+    is_lost: bool = False
     #: False where the Redis user may not search the queues.
     may_locate: bool = True
     #: The pause of its model; None if it is not paused, or the job does not wait.
@@ -134,6 +136,8 @@ def _find_status(facts: JobFacts) -> Status:
         return "running" if facts.location.state == "leased" else "queued"
     if facts.dead_letter is not None:
         return "failure"
+    if facts.is_lost:
+        return "lost"
     return "unknown" if facts.record is None else "queued"
 
 
@@ -264,6 +268,11 @@ def _write_note(facts: JobFacts) -> str | None:
         return (
             "Redis has no such job: its outcome has expired (HEADRACE_RESULT_TTL), or the id, the Redis URL or "
             "the key prefix is wrong"
+        )
+    if facts.is_lost:
+        return (
+            "it has no outcome, and is in no list, delayed set or lease: its list was deleted, perhaps by "
+            "`celery purge`; submit it again under the same id"
         )
     return "it has no outcome and was not found: it is deep in its queue, or moved during the search; ask again"
 

@@ -3,6 +3,7 @@
 - `publish.py`: the script that stores and announces the first outcome of a job.
 - `cancellation.py`: `cancel`, by publishing an outcome or by asking the workers to.
 - `started.py`: the mark of a job that runs.
+- `purge.py`: ends the jobs of a queue.
 - `waiter.py`: the protocol of a caller that waits.
 - `subscriptions.py`: the channels a connection subscribes to, and the waiters for each job.
 - `reply_channel.py`: the jobs that are announced together on a client's reply channel.

@@ -20,7 +20,7 @@ from headrace.wire.keys import Keys, check_job_id
 from headrace.wire.outcome import Cancelled, encode_outcome
 
 #: Seconds after a cancellation during which workers check whether a job was cancelled before they run it.
-_CANCELLED_SECONDS = 86_400
+CANCELLED_SECONDS = 86_400
 #: Most requests that wait for a worker, and requests that a worker carries out at a time.
 _MAX_REQUESTS, _REQUESTS_PER_CALL = 100_000, 500
 
@@ -59,7 +59,7 @@ def cancel(keys: Keys, job: str, *, ttl: int, now: datetime) -> Operation[bool |
     """
     outcome = encode_outcome(Cancelled(job=job), now)
     names = [keys.result(job), keys.job(job), keys.cancelled, keys.cancel_requests]
-    arguments: list[Argument] = [outcome, ttl, job, int(now.timestamp()), _CANCELLED_SECONDS, _MAX_REQUESTS]
+    arguments: list[Argument] = [outcome, ttl, job, int(now.timestamp()), CANCELLED_SECONDS, _MAX_REQUESTS]
     reply = yield _CANCEL(names, arguments)
     return None if reply == 2 else bool(reply)
 

@@ -82,6 +82,18 @@ return replies
 _ENQUEUE = Script("enqueue", SCRIPT)
 
 
+#: KEYS: record, result key. ARGV: the record of the lost job. Returns 1 if the id is free now.
+_FORGET = Script(
+    "forget_lost_job",
+    """
+local record = redis.pcall('GET', KEYS[1])
+if record ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+return redis.call('EXPIRE', KEYS[1], 0)
+""",
+    flag="allow-oom",
+)
+
+
 class EnqueueResult(IntEnum):
     """The decision of the script about one job."""
 
@@ -162,6 +174,11 @@ def enqueue_command(
     for job in jobs:
         arguments += (job.digest + record, job.message)
     return _ENQUEUE(names, arguments)
+
+
+def forget_command(keys: Keys, job: str, record: bytes) -> Command:
+    """Return the command that frees the id of a lost job, unless its record changed or it has an outcome."""
+    return _FORGET([keys.job(job), keys.result(job)], [record])
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,7 @@ from headrace.settings import Settings
 from headrace.submit import durability
 from headrace.submit.enqueue import JOBS_PER_CALL, EncodedJob, JobEncoder, encode_instances_within
 from headrace.submit.options import SubmitOptions
-from headrace.submit.pipeline import SubmissionPipeline
+from headrace.submit.pipeline import FindLost, SubmissionPipeline
 from headrace.submit.routing import Router
 from headrace.submit.tracing import trace_submit
 from headrace.wire.keys import Keys, check_job_id
@@ -36,7 +36,8 @@ _BYTES_PER_CALL = 1024 * 1024
 class Submitter:
     """Submits the jobs of one client.
 
-    `contracts` are those the client has read; `reply_channel` is the client's own.
+    `contracts` are those the client has read; `reply_channel` is the client's own. `find_lost` finds those
+    lost among jobs that are submitted again.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class Submitter:
         job_keys: JobKeys | None,
         *,
         reply_channel: str,
+        find_lost: FindLost,
         check: bool,
     ) -> None:
+        self._find_lost = find_lost
         self._settings, self._keys, self._job_keys, self._reply_channel = settings, keys, job_keys, reply_channel
         self._limits = JobLimits(settings.max_job_bytes, settings.max_job_values)
         self._router = Router(contracts, check=check)
@@ -132,7 +135,13 @@ class Submitter:
         self, options: SubmitOptions, submitted_at: datetime | None, now: datetime
     ) -> SubmissionPipeline:
         delay = 0 if options.eta is None else max(0, ceil((options.eta - now).total_seconds()))
-        return SubmissionPipeline(self._keys, self._settings, submitted_at, self._settings.job_ttl + delay)
+        return SubmissionPipeline(
+            self._keys,
+            self._settings,
+            submitted_at,
+            record_ttl=self._settings.job_ttl + delay,
+            find_lost=self._find_lost,
+        )
 
 
 def _check_ids(ids: Iterable[str] | None, count: int) -> list[str] | None:

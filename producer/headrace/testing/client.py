@@ -15,6 +15,7 @@ from headrace.catalog.validation import check_instances, check_method
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull, UnknownModel
 from headrace.inspection.queues import QueueDepth
+from headrace.results.purge import PurgeResult
 from headrace.settings import Settings
 from headrace.submit.enqueue import JobEncoder, encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
@@ -187,6 +188,17 @@ class InMemoryClient:
         if was_paused and self._at_once:
             self.run()
         return was_paused
+
+    def purge_queue(self, model: str, *, on_progress: Callable[[PurgeResult], None] | None = None) -> PurgeResult:
+        """Cancel the waiting jobs of a model; see `Client.purge_queue`."""
+        if model not in self._answers:
+            raise self._unknown_model(model)
+        waiting = [job.id for job, _ in self._jobs.values() if job.model == model and job.id not in self._outcomes]
+        self._outcomes.update((job, Cancelled(job=job)) for job in waiting)
+        result = PurgeResult(cancelled=len(waiting))
+        if on_progress is not None:
+            on_progress(result)
+        return result
 
     def close(self) -> None:
         """Do nothing: there is no connection to close."""

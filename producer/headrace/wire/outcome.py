@@ -21,7 +21,7 @@ from headrace.wire.stored import DECODE_ERRORS
 Reason = Literal["bad input", "permanent", "attempts exhausted", "crash", "timeout", "malformed", "unknown model"]
 
 #: The status of a job.
-Status = Literal["queued", "running", "success", "failure", "cancelled", "expired", "unknown"]
+Status = Literal["queued", "running", "success", "failure", "cancelled", "expired", "lost", "unknown"]
 
 
 # A client may hold a hundred thousand predictions. They have no reference cycles, so the collector skips them.

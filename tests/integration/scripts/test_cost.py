@@ -19,10 +19,10 @@ from headrace.catalog.aliases import Alias
 from headrace.connection.commands import Command, Script, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import PreparedReplay
-from headrace.inspection import job, locate, oldest, queues
-from headrace.results import cancellation, publish, started
+from headrace.inspection import job, locate, lost, oldest, queues
+from headrace.results import cancellation, publish, purge, started
 from headrace.submit import durability
-from headrace.submit.enqueue import JOBS_PER_CALL
+from headrace.submit.enqueue import JOBS_PER_CALL, forget_command
 from headrace.wire.dead_letter import attach_message
 from headrace.wire.outcome import Cancelled
 from headrace_worker.execution.follow_ups import FollowUps
@@ -34,7 +34,7 @@ from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_com
 from headrace_worker.transport.publish_script import StoredFollowUps, publish_command
 from tests.support.answering_worker import CHURN
 from tests.support.lease_operations import LEASE_MS, NOW, QUEUE, failure, malformed
-from tests.support.script_cases import CASES, KEYS, enqueue, hold, name_of
+from tests.support.script_cases import CASES, KEYS, enqueue, find_absent, hold, name_of, purge_jobs
 from tests.support.stored_dead_letters import make_letter, store_letter
 
 #: The first size, and the factor of the second.
@@ -92,6 +92,27 @@ def _unmark(db: redis.Redis, size: int) -> Command:
     marks = {f"job-{number}": started.encode_mark(f"job-{number}", "w", "c") for number in range(size)}
     db.mset({KEYS.result(name): mark + b"x" * 1000 for name, mark in marks.items()})
     return started.unmark_command(KEYS, marks)
+
+
+def _find_absent(db: redis.Redis, size: int) -> Command:
+    db.lpush(QUEUE, *(b'{"id":"job-%d"}' % number for number in range(size)))
+    return find_absent(*(f"other-{number}" for number in range(size)))
+
+
+def _forget(db: redis.Redis, size: int) -> Command:
+    db.set(KEYS.job("a"), big(size))
+    return forget_command(KEYS, "a", big(size))
+
+
+def _purge_jobs(db: redis.Redis, size: int) -> Command:
+    messages = [b'{"id":"job-%d"}' % number for number in range(size)]
+    db.lpush(QUEUE, *messages)
+    return purge_jobs(*messages)
+
+
+def _purge_long(db: redis.Redis, size: int) -> Command:
+    db.lpush(QUEUE, big(size))
+    return purge_jobs(big(size))
 
 
 def _cancel(stored: Callable[[int], bytes]) -> Callable[[redis.Redis, int], Command]:
@@ -394,6 +415,11 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
             lambda _: locate._SEARCH_LIST([QUEUE], ["a" * 100, "01890000-0000", 0, 10])
         ).items()
     },
+    "find_absent_jobs": {"many": _find_absent, **_on_texts(lambda _: find_absent("a"))},
+    "list_job_ids": _on_texts(lambda _: lost._LIST_IDS([QUEUE], ["list", 0, 10])),
+    "forget_lost_job": {"long": _forget},
+    "read_messages": _on_texts(lambda _: purge._READ([QUEUE], ["list", 0, 10, 10**9])),
+    "purge_jobs": {"many": _purge_jobs, "long": _purge_long},
     "search_delayed": _on_texts(lambda _: locate._SEARCH_DELAYED([KEYS.delayed(QUEUE)], ["a", "-inf", 0, 10])),
     "count_jobs": {
         "many": lambda db, size: queues.measure_command(KEYS, [f"m{number}" for number in range(size // 10)])

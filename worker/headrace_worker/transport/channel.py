@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -21,6 +22,9 @@ import redis
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
+from headrace.clock import utc_now
+from headrace.connection.commands import execute, run
+from headrace.results.purge import QueuePurge
 from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys, model_name
 from headrace_worker.transport.claim_loop import ClaimLoop, State
@@ -41,7 +45,7 @@ from headrace_worker.transport.qos import QoS
 log = logging.getLogger("headrace.claims")
 
 #: The transport options that kombu sets as attributes of a channel, besides its own.
-OPTIONS = ("lease_seconds", "limits_for", "requeue_on_close", "give_up", "on_delivered")
+OPTIONS = ("lease_seconds", "limits_for", "requeue_on_close", "give_up", "on_delivered", "result_ttl")
 
 
 class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
@@ -57,6 +61,8 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     requeue_on_close: bool = True
     #: Transport option: gives up the isolated job of a claim, if no pool process can. Returns whether it did.
     give_up: Callable[[Claim], bool] = staticmethod(lambda _claim: False)
+    #: Transport option: seconds for which the outcomes of purged jobs are stored.
+    result_ttl: int = 86_400
     #: Transport option: called after a claim was delivered to Celery, which has sent it to its pool.
     on_delivered: Callable[[], None] = staticmethod(lambda: None)
 
@@ -299,6 +305,17 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: ARG002  # kombu's signature
         self.keeper.requeue(message.delivery_tag)
+
+    def _purge(self, queue: str) -> int:
+        """Empty a queue (`celery purge`) and return the number of messages. Jobs of a model end as cancelled."""
+        model = model_name(queue)
+        if model is None:
+            return int(super()._purge(queue))
+        purge = QueuePurge(self.keys, model, ttl=self.result_ttl)
+        with redis.Redis(connection_pool=self.pool) as client:
+            while not purge.finished:
+                run(partial(execute, client), purge.step(utc_now()))
+        return purge.result.cancelled + purge.result.removed
 
     def close(self) -> None:
         """Close the channel, and requeue unfinished messages, unless the owner of the transport does so."""

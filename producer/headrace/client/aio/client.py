@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from headrace.catalog import pauses
 from headrace.catalog.contract import Contract
 from headrace.catalog.pauses import Pause
-from headrace.catalog.published import list_models
+from headrace.catalog.published import check_published, list_models
 from headrace.client.aio.dead_letters import AsyncDeadLetters
 from headrace.client.aio.job import AsyncJobHandle
 from headrace.client.aio.predict import submit_and_receive
@@ -18,6 +18,7 @@ from headrace.client.common import jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
+from headrace.results.purge import PurgeResult, QueuePurge
 from headrace.results.reply_channel import bulk_jobs
 from headrace.settings import Settings
 from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
@@ -181,6 +182,22 @@ class AsyncClient:
     async def resume(self, model: str) -> bool:
         """End the pause of a model. Return False if it was not paused. Raises UnknownModel."""
         return await self._session.run(pauses.resume(self._session.keys, model))
+
+    async def purge_queue(
+        self, model: str, *, on_progress: Callable[[PurgeResult], None] | None = None
+    ) -> PurgeResult:
+        """Empty the queue of a model: waiting, retried, isolated and delayed jobs end as cancelled.
+
+        It takes many small steps, and calls `on_progress` after each. Jobs that a worker has claimed finish. The
+        Redis user needs the rights of `worker`. Raises UnknownModel.
+        """
+        await self._session.run(check_published(self._session.keys, model))
+        purge = QueuePurge(self._session.keys, model, ttl=self._session.settings.result_ttl)
+        while not purge.finished:
+            await self._session.run(purge.step(utc_now()))
+            if on_progress is not None:
+                on_progress(purge.result)
+        return purge.result
 
     @property
     def dead_letters(self) -> AsyncDeadLetters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import TypeVar
 
 from headrace.catalog.published import ContractCache
@@ -13,6 +14,7 @@ from headrace.connection.call_limit import limit_call
 from headrace.connection.commands import PipelinedOperation, run_async
 from headrace.connection.errors import translate_errors
 from headrace.inspection.job import JobInspector
+from headrace.inspection.lost import find_lost_if_permitted
 from headrace.results.aio_listener import AsyncOutcomeListener
 from headrace.settings import Settings
 from headrace.submit.submitter import Submitter
@@ -33,7 +35,13 @@ class AsyncSession:
         self.job_keys = JobKeys.parse(settings.job_keys)
         self.contracts = ContractCache(self.keys, settings.contract_ttl)
         self.submitter = Submitter(
-            settings, self.keys, self.contracts, self.job_keys, reply_channel=reply_channel, check=check
+            settings,
+            self.keys,
+            self.contracts,
+            self.job_keys,
+            reply_channel=reply_channel,
+            find_lost=partial(find_lost_if_permitted, self.keys),
+            check=check,
         )
         self.inspector = JobInspector(self.keys)
         self.connections = AsyncConnections(settings, self.keys, reply_channel)

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from headrace.catalog import pauses
 from headrace.catalog.contract import Contract
 from headrace.catalog.pauses import Pause
-from headrace.catalog.published import list_models
+from headrace.catalog.published import check_published, list_models
 from headrace.client.blocking.dead_letters import DeadLetters
 from headrace.client.blocking.job import JobHandle
 from headrace.client.blocking.predict import submit_and_receive
@@ -19,6 +19,7 @@ from headrace.client.common import jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
+from headrace.results.purge import PurgeResult, QueuePurge
 from headrace.results.reply_channel import bulk_jobs
 from headrace.settings import Settings
 from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
@@ -180,6 +181,20 @@ class Client:
     def resume(self, model: str) -> bool:
         """End the pause of a model. Return False if it was not paused. Raises UnknownModel."""
         return self._session.run(pauses.resume(self._session.keys, model))
+
+    def purge_queue(self, model: str, *, on_progress: Callable[[PurgeResult], None] | None = None) -> PurgeResult:
+        """Empty the queue of a model: waiting, retried, isolated and delayed jobs end as cancelled.
+
+        It takes many small steps, and calls `on_progress` after each. Jobs that a worker has claimed finish. The
+        Redis user needs the rights of `worker`. Raises UnknownModel.
+        """
+        self._session.run(check_published(self._session.keys, model))
+        purge = QueuePurge(self._session.keys, model, ttl=self._session.settings.result_ttl)
+        while not purge.finished:
+            self._session.run(purge.step(utc_now()))
+            if on_progress is not None:
+                on_progress(purge.result)
+        return purge.result
 
     @property
     def dead_letters(self) -> DeadLetters:
