@@ -19,6 +19,8 @@ import redis
 
 RESULT_PREFIX = "celery-task-meta-"
 
+#: In the value of a result key, the state of a job that runs: it is no outcome, and an outcome follows it.
+_RUNNING = b'"status":"STARTED"'
 #: Commands that store an outcome.
 _STORE_COMMANDS = {b"SET", b"SETEX", b"PSETEX", b"SETNX", b"GETSET"}
 
@@ -84,6 +86,7 @@ def count_repeated_writes(folder: Path) -> int:
                 len(command) > 2
                 and command[0].upper() in _STORE_COMMANDS
                 and command[1].startswith(RESULT_PREFIX.encode())
+                and not any(_RUNNING in argument[:100] for argument in command[2:])
             ):
                 stored[command[1]] += 1
     return sum(stored.values()) - len(stored)

@@ -130,7 +130,9 @@ def test_a_second_outcome_in_the_append_only_file_is_counted(tmp_path: Path) -> 
 
     log = tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof"
     log.parent.mkdir()
-    once = command(b"SET", b"celery-task-meta-a", b"1", b"PXAT", b"9") + command(b"DEL", b"celery-task-meta-a")
+    running = command(b"SET", b"celery-task-meta-a", b'{"status":"STARTED","result":{}}')  # no outcome yet
+    once = running + command(b"SET", b"celery-task-meta-a", b"1", b"PXAT", b"9")
+    once += command(b"DEL", b"celery-task-meta-a")
     log.write_bytes(once + command(b"SET", b"celery-task-meta-b", b"*1\r\n"))
     assert count_repeated_writes(tmp_path) == 0
     log.write_bytes(once + once + command(b"SET", b"celery-task-meta-a", b"1")[:-3])
