@@ -1,7 +1,7 @@
 #!/bin/sh
-# Replaces all workers without an interruption: starts the same number of new workers with the current image,
-# settings and secrets, waits until all of them are ready, and stops the old ones. If a new worker is not ready in
-# time, the new ones are removed and the old ones continue.
+# Replaces all workers without an interruption: loads the functions of the current image into Redis, starts the same
+# number of new workers with this image and the current settings and secrets, waits until all of them are ready, and
+# stops the old ones. If a new worker is not ready in time, the new ones are removed and the old ones continue.
 #
 #   roll.sh                                            restart with new settings or secrets
 #   HEADRACE_WORKER_IMAGE=headrace-worker:2 roll.sh    upgrade; with the former image, roll back
@@ -12,6 +12,12 @@ cd "$(dirname "$0")/.."
 
 if command -v docker-compose >/dev/null; then compose=docker-compose; else compose='docker compose'; fi
 deadline=$(($(date +%s) + ${HEADRACE_READY_SECONDS:-120}))
+
+# The functions of the new image; those of the old one stay loaded for the workers that run.
+$compose run --rm -T functions >/dev/null || {
+  echo "the image cannot load its functions into Redis; the old workers continue" >&2
+  exit 1
+}
 
 old=$($compose ps -q worker)
 [ -n "$old" ] || { echo "no worker runs; start the stack with docker-compose up -d" >&2; exit 1; }

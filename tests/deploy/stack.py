@@ -104,7 +104,9 @@ class Stack:
         )
 
     def containers(self, service: str = "") -> list[str]:
-        return self(f"docker-compose ps -q {service}").split()
+        """Return the ids of the running containers, without those that have done their work."""
+        running = self("docker ps -q --no-trunc").split()
+        return [name for name in self(f"docker-compose ps -q {service}").split() if name in running]
 
     def healthy(self, service: str = "worker") -> int:
         states = self("docker inspect -f '{{.State.Health.Status}}' " + " ".join(self.containers(service)))

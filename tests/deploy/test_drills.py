@@ -207,6 +207,17 @@ def test_workers_log_no_finding_for_this_redis(stack: Stack):
     assert [line for line in log.splitlines() if ", should be " in line] == []
 
 
+def test_the_functions_are_loaded_and_nobody_runs_a_script(stack: Stack):
+    loaded = stack("docker-compose run --rm -T functions redis install --json")
+    changes = json.loads(loaded)
+    assert (changes["added"], changes["replaced"]) == ([], [])
+    assert len(changes["present"]) > 20
+    stats = stack.redis("INFO commandstats")
+    called = dict(re.findall(r"cmdstat_(\w+):calls=(\d+)", stats))
+    assert int(called["fcall"]) > 0
+    assert not {"eval", "evalsha"} & {name for name, calls in called.items() if int(calls)}
+
+
 # --- changed under load -----------------------------------------------------------------------------
 
 
