@@ -79,6 +79,7 @@ COMMANDS: dict[str, list[str] | None] = {
     "models verify": [],
     "queues": [],
     "queues pause": [MODEL, "--reason", EVIL],
+    "queues purge": [MODEL, "--yes"],
     "queues resume": [MODEL],
     "redis install": [],
     "result": [JOB, FAILED, "--timeout", "1"],

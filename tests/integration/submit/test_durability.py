@@ -21,6 +21,7 @@ from headrace.wire.keys import Keys, queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.acl import users
 from tests.support.answering_worker import CHURN, AnsweringWorker
+from tests.support.functions import load_functions
 from tests.support.redis_servers import SERVERS, find_server
 from tests.support.waiting import wait_until
 
@@ -204,6 +205,7 @@ def test_a_producer_needs_the_permissions_of_the_security_page(name: str):
     (line,) = [user for user in users() if user.startswith("user producer ")]
     with EmbeddedRedis(server=find_server(name)) as server, admin(server) as client:
         client.execute_command("ACL", "SETUSER", *line.split()[1:])
+        load_functions(client)
         url = server.url.replace("redis://", "redis://producer:PRODUCER-PASSWORD@")
         chosen = Settings(redis_url=url)
         error = errors_of_both(chosen, lambda producer: producer.submit("churn", AGE, durable=True))[0]

@@ -46,7 +46,7 @@ def test_a_method_the_estimator_lacks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_clusterer_that_cannot_predict_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="DBSCAN cannot predict for new instances"):
+    with pytest.raises(ModelError, match="a DBSCAN, which is no model: it has none of the methods predict"):
         add_model(tmp_path, DBSCAN().fit(X), X[:5].tolist())
 
 
