@@ -93,7 +93,7 @@ compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport
 
 # Another seed, or a part: make fuzz ARGS='--seed 7 --target message'; `python -m tests.fuzz --help` lists it.
 .PHONY: fuzz
-fuzz: $(VENV)/.develops ## Read 20,000 mutated messages, manifests, stored things and files (1 minute)
+fuzz: $(VENV)/.develops ## Read 28,000 mutated messages, manifests, stored things and files, and run claims (2 minutes)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 # Options for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.

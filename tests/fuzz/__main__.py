@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+from tests.fuzz.claims import running_claims
 from tests.fuzz.fuzzer import fuzz
 from tests.fuzz.targets import all_targets
 
@@ -20,15 +23,17 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.getLogger("headrace").setLevel(logging.CRITICAL)  # it names each damaged thing
     findings, total = [], 0
-    for target in all_targets():
-        if arguments.target not in target.name:
-            continue
-        count, started = max(1, round(target.count * arguments.scale)), time.perf_counter()
-        target_findings = fuzz(target, count, arguments.seed)
-        seconds = time.perf_counter() - started
-        total += count
-        findings += target_findings
-        print(f"{target.name:26} {count:7,} inputs  {seconds:6.1f} s  {len(target_findings)} findings", flush=True)
+    with tempfile.TemporaryDirectory() as folder, running_claims(Path(folder)) as claim_targets:
+        for target in (*all_targets(), *claim_targets):
+            if arguments.target not in target.name:
+                continue
+            count, started = max(1, round(target.count * arguments.scale)), time.perf_counter()
+            target_findings = fuzz(target, count, arguments.seed)
+            seconds = time.perf_counter() - started
+            total += count
+            findings += target_findings
+            summary = f"{len(target_findings)} findings"
+            print(f"{target.name:26} {count:7,} inputs  {seconds:6.1f} s  {summary}", flush=True)
     print(f"{total:,} inputs, {len(findings)} findings, seed {arguments.seed}")
     for finding in findings[:20]:
         print(f"\n{finding.target}, input {finding.number}: {finding.data[:300]!r}\n{finding.error}")

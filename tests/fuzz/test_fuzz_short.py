@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -14,6 +16,7 @@ from headrace_worker.execution.opening import open_claim
 from headrace_worker.manifest import Limits
 from headrace_worker.transport.claims import Claim, Lease
 from tests.fuzz import corpus
+from tests.fuzz.claims import running_claims
 from tests.fuzz.fuzzer import fuzz
 from tests.fuzz.mutations import mutate
 from tests.fuzz.targets import Target, all_targets
@@ -42,6 +45,19 @@ def test_what_others_wrote_is_read_or_refused(target: Target) -> None:
     assert [finding.error for finding in findings] == []
 
 
+@pytest.fixture(scope="module")
+def claim_targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Target]]:
+    with running_claims(tmp_path_factory.mktemp("claims")) as targets:
+        yield targets
+
+
+@pytest.mark.parametrize("name", ["a claimed message", "a claimed retry"])
+def test_what_is_claimed_ends_in_one_place(claim_targets: list[Target], name: str) -> None:
+    (target,) = [target for target in claim_targets if target.name == name]
+    findings = fuzz(target, len(target.inputs) + round(target.count * _SCALE), _SEED)
+    assert [finding.error for finding in findings] == []
+
+
 def test_the_same_seed_gives_the_same_inputs() -> None:
     inputs = corpus.messages()
     first, second = (
@@ -57,7 +73,27 @@ def test_a_target_that_breaks_its_promise_is_found() -> None:
             raise KeyError("a zero")
 
     target = Target(name="zeros", inputs=[b'{"a": "b"}'], run=refuse_zeros, count=1)
-    assert fuzz(target, 500, _SEED)
+    findings = fuzz(target, 500, _SEED)
+    assert findings
+    assert all(b"\0" in finding.data for finding in findings)
+    assert "KeyError: 'a zero'" in findings[0].error
+
+
+def test_an_input_that_ends_or_blocks_its_process_is_found_and_the_others_run() -> None:
+    def misbehave(data: bytes) -> None:
+        match data:
+            case b"kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case b"block":
+                signal.pause()
+            case b"raise":
+                raise KeyError
+
+    inputs = [b"kill", b"fine", b"block", b"fine", b"raise"]
+    findings = fuzz(Target(name="bad", inputs=inputs, run=misbehave, count=5), 5, _SEED, seconds=1)
+    assert [finding.data for finding in findings] == [b"kill", b"block", b"raise"]
+    assert findings[0].error == "the process ended with exit code -9"
+    assert findings[1].error == "not done after 1 s"
 
 
 def test_every_mutated_message_has_an_outcome_or_is_a_dead_letter(worker_site: Site, server: redis.Redis) -> None:
