@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from celery import Celery, signature
 
-from headrace.wire.keys import queue_name
+from headrace.wire.keys import Keys, priority_index, queue_name
 from tests.chaos import model
 from tests.chaos.environment import Environment
 from tests.chaos.jobs import Job
@@ -31,6 +31,7 @@ from tests.support.foreign_clients import (
 )
 
 _QUEUE = queue_name(model.MODEL)
+_UNUSED_LIST = Keys().lists(queue_name(model.SINGLE_MODEL))[priority_index(6)]
 
 
 class _Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +46,10 @@ class _Form(msgspec.Struct, frozen=True, kw_only=True):
 
 @scenario(20, "messages of other clients", long=30, short=2)
 def foreign_messages(env: Environment) -> None:
-    """Messages of every form that Celery clients write, and hostile ones, arrive while workers are killed."""
+    """Messages of every form that Celery clients write, and hostile ones, arrive while workers are killed.
+
+    A list of another queue of the same workers is of another type meanwhile.
+    """
     env.start_workers(2 if env.lease < env.requirements.lease else 3)
     forms, sent, nameless = _forms(), dict[str, _Form](), set[bytes]()
     ledger = Ledger(env.folder / "foreign.ledger")
@@ -59,9 +63,12 @@ def foreign_messages(env: Environment) -> None:
             for message in _nameless(number):
                 env.server.lpush(_QUEUE, message)
                 nameless.add(message)
+            # A list of the other queue, in which no job is, becomes a text for a while.
+            env.server.set(_UNUSED_LIST, "no list")
             env.kill(env.random.choice(wait_for_two_ready(env)))
             env.start_worker()
             time.sleep(env.random.uniform(0.2, 2))
+            env.server.delete(_UNUSED_LIST)
     ledger.close()
     env.settle_seconds = 120
     env.settle()

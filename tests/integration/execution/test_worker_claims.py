@@ -163,3 +163,17 @@ def test_malformed_messages_become_dead_letters_and_harm_no_job(
     wait_until(lambda: is_clean(server))
     assert sorted(server.hvals(KEYS.dead_messages)) == sorted(garbage)
     assert {decode_letter("", line, 0).reason for line in server.hvals(KEYS.dead)} == {"malformed"}
+
+
+# --- keys of another type ---
+
+
+def test_a_worker_that_starts_beside_a_list_of_another_type_serves_its_other_queues(
+    own: Site, client: Client, server: redis.Redis
+) -> None:
+    broken_list = KEYS.lists("predict.single")[2]
+    server.set(broken_list, "no list")
+    with own.start_worker():
+        assert client.predict("doubling", own.rows(1)[0], timeout=30).prediction is not None
+        server.delete(broken_list)
+        assert client.predict("single", own.rows(1)[0], timeout=30).prediction is not None

@@ -306,6 +306,16 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: ARG002  # kombu's signature
         self.keeper.requeue(message.delivery_tag)
 
+    def _size(self, queue: str) -> int:
+        """Return the number of messages that wait in a queue. Celery asks when it declares the queue.
+
+        A key of another type holds none: it must not keep the worker from the other lists and queues.
+        """
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            for step in self.priority_steps:
+                pipe.llen(self._q_for_pri(queue, step))
+            return sum(size for size in pipe.execute(raise_on_error=False) if isinstance(size, int))
+
     def _purge(self, queue: str) -> int:
         """Empty a queue (`celery purge`) and return the number of messages. Jobs of a model end as cancelled."""
         model = model_name(queue)
