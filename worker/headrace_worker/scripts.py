@@ -1,5 +1,6 @@
 """The modules with scripts of workers. `headrace redis install` imports it, to load the scripts as functions."""
 
+from headrace.results import started
 from headrace_worker.rollout import version_stats
 from headrace_worker.transport import (
     claim_script,
@@ -15,5 +16,6 @@ __all__ = [
     "lease_scripts",
     "letter_scripts",
     "publish_script",
+    "started",
     "version_stats",
 ]

@@ -12,7 +12,7 @@ from headrace.connection.commands import Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import StoredDataError
 from headrace.inspection.locate import JobLocator, is_not_permitted
-from headrace.inspection.lost import find_lost
+from headrace.inspection.lost import find_lost_if_permitted
 from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.wire.dead_letter import decode_letter
 from headrace.wire.execution import Completion, decode_completion
@@ -69,7 +69,7 @@ class JobInspector:
             facts = yield from self._read_facts(job)
         is_lost = False
         if location is None and facts.record is not None and facts.outcome is None:
-            is_lost = job in (yield from find_lost(self._keys, [job]))
+            is_lost = job in (yield from find_lost_if_permitted(self._keys, [job], set()))
         pause = None
         if location is not None and location.state != "leased":
             pause = (yield from read_pauses(self._keys)).get(location.model)

@@ -220,4 +220,5 @@ def _decode_attempts(source: int, head: bytes) -> tuple[Attempt, ...]:
 
 def is_not_permitted(error: ResponseError) -> bool:
     """Return whether the error says that this user lacks a permission. Scripts report it only as text."""
-    return isinstance(error, NoPermissionError) or "user executing the script" in str(error)
+    texts = ("user executing the script", "ACL failure in script")
+    return isinstance(error, NoPermissionError) or any(text in str(error) for text in texts)

@@ -17,10 +17,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import msgspec
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from headrace.clock import utc_now
 from headrace.connection.commands import Command, Operation, Pipeline, Script
-from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.errors import StoredDataError
 from headrace.inspection.locate import is_not_permitted
 from headrace.wire.keys import Keys, is_model_name, queue_name
@@ -142,6 +142,8 @@ def find_lost(keys: Keys, jobs: Sequence[str], present: set[str] | None = None) 
     """
     present = set() if present is None else present
     candidates = yield from _read_candidates(keys, [job for job in jobs if job not in present])
+    if not candidates or (yield Command(("EXISTS", keys.prefix + _UNACKED))):
+        return {}  # with kombu's hash, a plain Celery worker runs jobs, and they may be among those
     by_model: dict[str, list[str]] = defaultdict(list)
     for job, candidate in candidates.items():
         by_model[candidate.model].append(job)
@@ -196,12 +198,7 @@ def _read_candidates(keys: Keys, jobs: Sequence[str]) -> Operation[dict[str, Can
     for first in range(0, len(jobs), _IDS_PER_CALL):
         chunk = jobs[first : first + _IDS_PER_CALL]
         commands = [command for job in chunk for command in (("GET", keys.job(job)), ("GET", keys.result(job)))]
-        now, unacked, *replies = yield Pipeline(
-            (READ_SERVER_TIME.args, ("EXISTS", keys.prefix + _UNACKED), *commands)
-        )
-        if isinstance(now, RedisError) or unacked == 1:
-            return {}  # a plain Celery worker runs jobs, and they may be among those
-        now_ms = decode_server_time(now)
+        replies, now_ms = (yield Pipeline(tuple(commands))), int(utc_now().timestamp() * 1000)
         for job, record, stored in zip(chunk, replies[::2], replies[1::2], strict=True):
             if isinstance(record, bytes) and stored is None:
                 candidate = _make_candidate(job, record, now_ms)

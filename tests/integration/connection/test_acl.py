@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ from headrace_worker.transport.claims import ClaimLimits
 from headrace_worker.transport.leases import Leases
 from tests.support.acl import users
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
+from tests.support.command import headrace
 from tests.support.connections import MODEL, exercise_client, free_port, kill_pool, running_server
 from tests.support.functions import load_functions
 from tests.support.redis_servers import find_server
@@ -105,6 +107,22 @@ def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tm
                 assert control.control.inspect(timeout=5, limit=1).ping()
                 assert control.control.revoke([running.id], reply=True, timeout=5)
     assert refused(admin) == []
+
+
+def test_an_operator_learns_that_a_job_is_lost_and_a_producer_that_it_is_queued(
+    port: int, admin: redis.Redis
+) -> None:
+    with Client(url("producer", port), check=False) as producer:
+        job = producer.submit(MODEL, [1, 0, 0], id="nightly-17")
+        time.sleep(5.1)  # a new job may be moving
+        producer.submit(MODEL, [1, 0, 0], id="nightly-17")
+        assert headrace("status", job.id, "--url", url("operator", port)).stdout == "queued\n"
+        admin.delete(f"predict.{MODEL}")
+        assert headrace("status", job.id, "--url", url("operator", port)).stdout == "lost\n"
+        assert headrace("status", job.id, "--url", url("producer", port)).stdout == "queued\n"
+        assert producer.submit(MODEL, [1, 0, 0], id="nightly-17").id == job.id
+    users = {entry.split()[0] for entry in refused(admin)}
+    assert users <= {"producer"}  # who may not search the queues
 
 
 @pytest.mark.parametrize(
