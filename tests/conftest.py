@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import redis
@@ -24,8 +25,15 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
-    """Run a Redis for all tests of a process. To kill or reconfigure a Redis, start another one."""
+    """Run a Redis for all tests of a process. To kill or reconfigure a Redis, start another one.
+
+    It has our functions, as in production. Tests that run on every Redis run without them too.
+    """
+    from tests.support.functions import load_functions  # after asserts of tests.support are rewritten
+
     with EmbeddedRedis("--appendfsync", "no") as server:
+        with redis.Redis.from_url(server.url) as admin, suppress(redis.ResponseError):  # Redis 6.2 has none
+            load_functions(admin)
         yield server
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import redis
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from headrace import Client
 from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encode_alias
@@ -153,7 +153,7 @@ def test_a_click_replays_a_dead_letter(page: Page, site: Site):
     purge_all(site)
     jobs = run_failing_jobs(site)
     page.goto("/dead-letters")
-    assert page.locator("#dead-letters-table tbody tr").count() == 3
+    expect(page.locator("#dead-letters-table tbody tr")).to_have_count(3)
     assert fits(page)
     save_screenshot(page, "flower-dead-letters")
     page.get_by_role("link", name=jobs[0]).click()
@@ -174,12 +174,12 @@ def test_selected_dead_letters_are_purged_after_a_confirmation(page: Page, site:
     page.get_by_label(f"Select {jobs[1]}").uncheck()
     page.once("dialog", lambda dialog: dialog.dismiss())
     page.get_by_role("button", name="Purge selected").click()
-    assert page.locator("#dead-letters-table tbody tr").count() == 3
+    expect(page.locator("#dead-letters-table tbody tr")).to_have_count(3)
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Purge selected").click()
     page.wait_for_selector("#done")
     assert "2 purged." in page.inner_text("#done")
-    assert page.locator("#dead-letters-table tbody tr").count() == 1
+    expect(page.locator("#dead-letters-table tbody tr")).to_have_count(1)
 
 
 def test_long_names_do_not_widen_the_table(page: Page, site: Site):
@@ -203,11 +203,11 @@ def test_the_list_of_dead_letters_is_filtered(page: Page, site: Site):
     page.goto("/dead-letters")
     page.get_by_label("Model", exact=True).fill("other")
     page.get_by_role("button", name="Filter").click()
-    assert "No dead letter matches." in page.inner_text("#dead-letters-table")
+    expect(page.locator("#dead-letters-table")).to_contain_text("No dead letter matches.")
     page.get_by_label("Model", exact=True).fill("obedient")
     page.get_by_label("Reason").select_option("permanent")
     page.get_by_role("button", name="Filter").click()
-    assert page.locator("#dead-letters-table tbody tr").count() == 3
+    expect(page.locator("#dead-letters-table tbody tr")).to_have_count(3)
 
 
 def test_the_models_and_queues_pages_in_dark_and_light_themes(page: Page, site: Site):

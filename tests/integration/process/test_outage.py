@@ -17,6 +17,7 @@ from tests.chaos.proxy import Proxy
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import MODEL
 from tests.support.faults import repeatedly
+from tests.support.functions import load_functions
 from tests.support.redis_servers import find_server
 from tests.support.waiting import DEADLINE, wait_until
 
@@ -42,6 +43,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         EmbeddedRedis("--key-load-delay", "500", server=find_server("path")) as server,
         Proxy(server.port) as proxy,
     ):
+        with redis.Redis.from_url(server.url) as loader:
+            load_functions(loader)  # as in production; the chaos suite injects the same faults without them
         settings = {"HEADRACE_LEASE": str(LEASE), "HEADRACE_COMMAND_TIMEOUT": "1", "HEADRACE_CONNECT_TIMEOUT": "1"}
         with running_worker(
             url=proxy.url, models=add_model(folder, max_batch_instances=8), folder=folder, **settings
@@ -180,6 +183,6 @@ def test_the_replies_to_a_claim_and_to_a_publish_are_lost(site: Site, admin: red
         assert site.proxy.wait_lost()
 
     def outage() -> None:
-        site.proxy.lose_reply(b"EVALSHA")
+        site.proxy.lose_reply(b"FCALL")
 
     assert_recovers(site, admin, outage)

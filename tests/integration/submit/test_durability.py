@@ -229,15 +229,16 @@ def test_a_replica_that_does_not_answer_leaves_the_job_accepted_and_a_repeat_con
     chosen = settings(pair.primary, 0.5)
     with admin(pair.primary) as client, admin(pair.replica) as replica:
         client.flushall()
-        with Client(settings=chosen, check=False) as producer:
+        with Client(settings=settings(pair.primary), check=False) as producer:
             producer.submit("churn", AGE, id="warm", durable=True)
-            with stopped(pair.replica):
-                with pytest.raises(NotDurable, match="no replica of") as caught:
-                    producer.submit("churn", AGE, id="one", durable=True)
-                assert caught.value.accepted == ("one",)
-                # A repeat writes nothing of its own: an older write must not confirm it.
-                with Client(settings=chosen, check=False) as second, pytest.raises(NotDurable, match="no replica"):
-                    second.submit("churn", AGE, id="one", durable=True)
+        with Client(settings=chosen, check=False) as producer, stopped(pair.replica):
+            with pytest.raises(NotDurable, match="no replica of") as caught:
+                producer.submit("churn", AGE, id="one", durable=True)
+            assert caught.value.accepted == ("one",)
+            # A repeat writes nothing of its own: an older write must not confirm it.
+            with Client(settings=chosen, check=False) as second, pytest.raises(NotDurable, match="no replica"):
+                second.submit("churn", AGE, id="one", durable=True)
+        with Client(settings=settings(pair.primary), check=False) as producer:
             producer.submit("churn", AGE, id="one", durable=True)
         assert client.llen(QUEUE) == 2
         assert replica.llen(QUEUE) == 2

@@ -194,7 +194,7 @@ def test_queues_are_emptied_in_order_with_the_priority_strategy(embedded: Embedd
 
 
 def test_a_consumer_reconnects_after_its_connection_fell_silent(
-    embedded: EmbeddedRedis, connection: Connection
+    embedded: EmbeddedRedis, connection: Connection, server: redis.Redis
 ) -> None:
     options = {"lease_seconds": 1.0}
     bodies: list[Any] = []
@@ -211,7 +211,9 @@ def test_a_consumer_reconnects_after_its_connection_fell_silent(
         while not bodies and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 consuming.drain_events(timeout=1)
-    assert bodies == ["late"]
+        state = consuming.default_channel._claims.state
+    leases = server.zrange("headrace:leases", 0, -1, withscores=True)
+    assert bodies == ["late"], (state, leases, server.lrange("simple", 0, -1), server.client_list())
 
 
 def test_the_poll_ends_with_its_connection(embedded: EmbeddedRedis) -> None:
