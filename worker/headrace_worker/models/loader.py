@@ -10,6 +10,7 @@ or blocks either never gets into this process.
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -138,6 +139,16 @@ def _check_libraries(manifest: Manifest) -> None:
             f"{manifest.title} was packaged with scikit-learn {packaged}, newer than the {installed} here; "
             "upgrade the worker's scikit-learn"
         )
+    made_with, python = manifest.libraries.get("python", ""), platform.python_version()
+    if "cloudpickle" in manifest.libraries and _series(made_with) != _series(python):
+        raise ModelError(
+            f"{manifest.title} holds functions as code of Python {made_with}, which the {python} here cannot run; "
+            f"package it with Python {_series(python)}, or serve it with an image that has {_series(made_with)}"
+        )
+
+
+def _series(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def _run_examples(loaded: LoadedModel) -> None:

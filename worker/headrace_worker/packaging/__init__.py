@@ -13,6 +13,7 @@ infer          the contract of a fitted estimator
 infer_input    its input: names, kinds, nulls and categories
 infer_dtypes   the types of its columns, found by trials
 infer_methods  its methods and their outputs
+libraries      the libraries that its types come from
 trials         compare runtimes with scikit-learn and measure them
 sample_rows    generate instances for trials
 """

@@ -18,6 +18,7 @@ from headrace_worker.manifest import Example, Manifest, installed_libraries
 from headrace_worker.packaging.infer import infer, order_features, to_instances
 from headrace_worker.packaging.infer_input import infer_input
 from headrace_worker.packaging.infer_methods import infer_methods, run_methods
+from headrace_worker.packaging.libraries import find_libraries
 from headrace_worker.packaging.source import Source
 from headrace_worker.packaging.table import Table
 from headrace_worker.runtimes import InputSchema, find_runtime
@@ -42,9 +43,9 @@ def draft_from_estimator(
     _, expected = infer_methods(estimator, contract.input, example, contract.method)
     title = describe(estimator if source.original is None else source.original)
     manifest = _draft(contract, title, Example(instances=example, expected=expected))
-    if not boosters.is_booster_format(source.format):
-        return manifest
-    libraries = manifest.libraries | {source.format: metadata.version(source.format)}
+    libraries = manifest.libraries | find_libraries(estimator if source.original is None else source.original)
+    if boosters.is_booster_format(source.format):
+        libraries |= {source.format: metadata.version(source.format)}
     return msgspec.structs.replace(manifest, classes=source.classes, libraries=libraries)
 
 

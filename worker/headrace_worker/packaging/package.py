@@ -119,7 +119,10 @@ def _build_version(manifest: Manifest, source: Source, *, max_bytes: int, trust_
     """Build the version for the store, and load it as a worker does. Raises ModelError."""
 
     def build(data: bytes, form: Format) -> _Version:
-        complete = msgspec.structs.replace(manifest, format=form, sha256=_digest(data), size=len(data))
+        libraries = manifest.libraries | (artifact.find_cloudpickle(data) if form == "joblib" else {})
+        complete = msgspec.structs.replace(
+            manifest, format=form, sha256=_digest(data), size=len(data), libraries=libraries
+        )
         is_trusted = form == "joblib" and trust_pickle
         prove_version(complete, data, b"", max_bytes=max_bytes, trust_pickle=is_trusted)
         loaded = verify_and_load(complete, data, max_bytes=max_bytes, trust_pickle=is_trusted)
@@ -133,7 +136,7 @@ def _build_version(manifest: Manifest, source: Source, *, max_bytes: int, trust_
         if not trust_pickle:
             raise
         # The user trusts the pickle it was read from, and skops cannot store it.
-        return build(artifact.dump(source.estimator, "joblib"), "joblib")
+        return build(source.pickle or artifact.dump(source.estimator, "joblib"), "joblib")
 
 
 def _choose_runtime(

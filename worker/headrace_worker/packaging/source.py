@@ -27,6 +27,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     format: Format
     #: The bytes to store unchanged; None if the estimator must be dumped.
     data: bytes | None
+    #: The pickle that the estimator was read from, which is stored if skops cannot store the estimator.
+    pickle: bytes | None = None
     #: The estimator, for any runtime that accepts it; None if only `runtime` can execute the model.
     estimator: Any = None
     #: The fitted model that a person has, if the estimator was made of that.
@@ -77,8 +79,10 @@ def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:
     best = _best_estimator(estimator)
     if booster := _take_booster(best, path.name):
         return booster
-    stored = data if form == "skops" and best is estimator else None
-    return Source(title=path.name, format=form, data=stored, estimator=best)
+    unchanged = data if best is estimator else None
+    if form == "skops":
+        return Source(title=path.name, format=form, data=unchanged, estimator=best)
+    return Source(title=path.name, format=form, data=None, pickle=unchanged, estimator=best)
 
 
 def _take_estimator(estimator: Any) -> Source:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
+import platform
 import re
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+import cloudpickle
 import joblib
 import numpy as np
 import sklearn
@@ -39,6 +42,11 @@ _PICKLE_PREFIXES = (b"\x80", b"\x78", b"\x1f\x8b", b"BZ", b"\xfd7zXZ", b"\x5d\x0
 #: The version of scikit-learn in a pickle or in the schema of a skops file.
 _SKLEARN_VERSION = re.compile(rb"_sklearn_version.{1,200}?([0-9]+\.[0-9]+(?:\.[0-9a-z]+)*)", re.DOTALL)
 _ZIP_PREFIX = b"PK\x03\x04"
+#: Advice for a model that skops cannot store.
+_STORE_AS_PICKLE = (
+    "if the model is your own, store it as a pickle: package(..., trust_pickle=True), or save it with joblib or "
+    "cloudpickle and add it with --trust-pickle"
+)
 
 
 def detect_format(data: bytes, title: str) -> Format:
@@ -55,16 +63,37 @@ def detect_format(data: bytes, title: str) -> Format:
 
 
 def dump(estimator: Any, form: Format) -> bytes:
-    """Convert an estimator to bytes. Raises ModelError if skops cannot store it."""
-    if form == "skops":
-        try:
-            data: bytes = skops.io.dumps(estimator)
-        except Exception as error:
-            raise ModelError(f"skops cannot store this model: {_shorten(error)}") from error
-        return data
+    """Convert an estimator to bytes. Raises ModelError if it holds something that cannot be stored."""
+    try:
+        data: bytes = skops.io.dumps(estimator) if form == "skops" else _dump_pickle(estimator)
+    except Exception as error:
+        problem = f"cannot store this model ({type(error).__name__}: {_shorten(error)})"
+        if form == "skops":
+            raise ModelError(f"skops {problem}; {_STORE_AS_PICKLE}") from error
+        raise ModelError(
+            f"a pickle {problem}; fit it without objects that only this process can have, such as open files, "
+            "locks and connections"
+        ) from error
+    return data
+
+
+def find_cloudpickle(data: bytes) -> dict[str, str]:
+    """Return the version of cloudpickle, by its name, if a pickle holds functions or classes that it wrote."""
+    return {"cloudpickle": cloudpickle.__version__} if b"cloudpickle" in data else {}
+
+
+def _dump_pickle(estimator: Any) -> bytes:
+    """Pickle an estimator, by cloudpickle if it holds a lambda, or something of a script or a notebook.
+
+    A pickle names functions and classes and does not hold them. cloudpickle holds those that no module has.
+    """
     buffer = io.BytesIO()
-    joblib.dump(estimator, buffer)
-    return buffer.getvalue()
+    try:
+        joblib.dump(estimator, buffer)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return cast("bytes", cloudpickle.dumps(estimator))
+    data = buffer.getvalue()
+    return cast("bytes", cloudpickle.dumps(estimator)) if b"__main__" in data else data
 
 
 def load(
@@ -97,7 +126,8 @@ def load(
             if reason := _describe_older_library(error, data, form, max_bytes):
                 raise ModelError(f"{title} cannot be loaded: {reason}") from error
             newer = _describe_newer_library(caught)
-            raise ModelError(f"{title} cannot be loaded: {_describe_cause(error)}{newer}") from error
+            python = _describe_other_python(error, data)
+            raise ModelError(f"{title} cannot be loaded: {_describe_cause(error)}{newer}{python}") from error
     if newer := _describe_newer_library(caught):
         raise ModelError(f"{title} cannot be served{newer}")
     if not is_model(estimator):
@@ -125,8 +155,8 @@ def _load_skops(data: bytes, title: str, max_bytes: int) -> Any:
         names = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED))
         raise ModelError(
             f"{title} needs {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}, which "
-            f"{'are' if len(names) > 1 else 'is'} not on the list of types a skops file may hold; if the model is "
-            "your own, save it with joblib and add it with --trust-pickle"
+            f"{'are' if len(names) > 1 else 'is'} not on the list of types a skops file may hold; "
+            f"{_STORE_AS_PICKLE}"
         ) from None
 
 
@@ -265,12 +295,23 @@ def _describe_cause(error: Exception) -> str:
         case AttributeError() if "__main__" in str(error):
             return (
                 "it needs something defined in the script or notebook that trained it "
-                f"({_shorten(error)}); move that into a module and install it here"
+                f"({_shorten(error)}); save it with cloudpickle.dump, or move that into a module and install it "
+                "here"
             )
         case json.JSONDecodeError() | UnicodeDecodeError():
             return "its schema is not JSON"
         case _:
             return f"{type(error).__name__}: {_shorten(error)}"
+
+
+def _describe_other_python(error: Exception, data: bytes) -> str:
+    """Return a clause on the Python of a cloudpickle, whose functions another Python cannot read."""
+    if b"cloudpickle" not in data or not isinstance(error, TypeError | SystemError | ValueError):
+        return ""
+    return (
+        f"; it holds functions as code of the Python that made it, which may be another than the "
+        f"{platform.python_version()} here: make and load it with one Python"
+    )
 
 
 def _shorten(error: Exception) -> str:
