@@ -76,7 +76,7 @@ def test_a_loop_whose_thread_has_ended_is_dead_at_once(health: Health) -> None:
     loop = health.watch_loop("models", late_after=30)
     run_in_thread(loop.begin_round)
     assert not health.status().ready
-    assert health.status().reason == "the loop `models` has ended; restart the worker"
+    assert health.status().reason == "the loop `models` has ended; restart this process"
 
 
 def test_an_error_of_any_kind_ends_a_round_and_not_the_loop(

@@ -6,6 +6,7 @@ import os
 import time
 
 from headrace_worker.telemetry import metrics
+from headrace_worker.telemetry.loops import LoopHealth
 from headrace_worker.telemetry.metrics import MetricDelta, decode
 from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 from tests.support.waiting import wait_until
@@ -22,7 +23,7 @@ def test_a_delta_encoded_in_chunks_is_decoded_whole() -> None:
 
 
 def test_a_process_that_cannot_send_adds_up_its_deltas_and_sends_them_later() -> None:
-    pipe = MetricsPipe()
+    pipe = MetricsPipe(LoopHealth("metrics", late_after=60))
     delta = MetricDelta(counters={}, histograms={})
     delta.add(metrics.RETRIES, ("m",))
     child = os.fork()

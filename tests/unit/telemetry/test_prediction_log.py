@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,9 @@ from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure, Prediction, Success
 from headrace_worker.execution.report import ClaimReport
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.telemetry.health import Health
 from headrace_worker.telemetry.metrics import LOG_RECORDS, LOG_RECORDS_DROPPED, MetricDelta
+from headrace_worker.telemetry.pool_loops import PoolLoop
 from headrace_worker.telemetry.prediction_log import PredictionLog
 from headrace_worker.telemetry.prediction_record import Levels, Record, make_records, parse_levels, redact
 from headrace_worker.telemetry.prediction_sinks import (
@@ -33,6 +36,7 @@ from headrace_worker.telemetry.prediction_sinks import (
 from headrace_worker.transport.claims import Claim, Lease
 from tests.support import ROOT
 from tests.support.claim_reports import batch_run, claim_report, claimed_job
+from tests.support.fake_clock import FakeClock
 from tests.support.waiting import wait_until
 
 SIGNATURE = Named(features=(Feature(name="age", kind="number"), Feature(name="name", kind="string", redact=True)))
@@ -196,6 +200,7 @@ def start_log() -> Iterator[Callable[..., PredictionLog]]:
     logs: list[PredictionLog] = []
 
     def start(sink: Any, totals: Totals, **options: Any) -> PredictionLog:
+        options.setdefault("work_clock", PoolLoop("prediction-log", late_after=60, pids=tuple).work_clock())
         logs.append(PredictionLog(Levels({"*": 1.0}), lambda _: sink, totals, **options))
         return logs[-1]
 
@@ -251,6 +256,41 @@ def test_a_sink_that_hangs_does_not_block_and_the_records_beyond_the_queue_are_d
     wait_until(lambda: totals[LOG_RECORDS_DROPPED] >= 60)
     sink.released = True
     wait_until(lambda: totals[LOG_RECORDS] + totals[LOG_RECORDS_DROPPED] == 100)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_worker_is_not_ready_while_the_thread_of_the_log_is_dead_or_blocked(
+    totals: Totals, start_log: Callable[..., PredictionLog], ends: bool
+) -> None:
+    reached, released = threading.Event(), threading.Event()
+
+    class Sink:
+        def write(self, _: Any) -> None:
+            reached.set()
+            if ends:
+                raise SystemExit
+            assert released.wait(20)
+
+        idle = close = lambda self: None
+
+    clock = FakeClock()
+    health, loop = Health(clock), PoolLoop("prediction-log", late_after=120, pids=tuple, clock=clock)
+    health.mark_ready()
+    health.add_loop(loop)
+    log = start_log(Sink(), totals, work_clock=loop.work_clock())
+    clock.advance(1000)
+    assert health.status().ready
+    for _ in range(2):
+        log.on_claim_finished(report("a"))
+    assert reached.wait(10)
+    assert health.status().ready
+    clock.advance(121)
+    assert not health.status().ready
+    assert "the loop `prediction-log` of a pool process has done nothing for 121 s" in health.status().reason
+    if not ends:
+        released.set()
+        wait_until(lambda: health.status().ready)
 
 
 def test_by_default_nothing_is_logged() -> None:

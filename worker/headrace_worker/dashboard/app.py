@@ -9,6 +9,7 @@ from flower.api.tasks import BaseTaskHandler
 from flower.app import Flower, rewrite_handler
 from flower.views import monitor
 from flower.views import tasks as task_views
+from prometheus_client import CollectorRegistry, generate_latest
 from tornado import ioloop, web
 from tornado.template import Loader, Template
 
@@ -22,6 +23,7 @@ from headrace_worker.dashboard.queue_monitor import QueueMonitor
 from headrace_worker.dashboard.queue_page import Queues
 from headrace_worker.dashboard.settings import DashboardSettings
 from headrace_worker.dashboard.tasks import COLUMNS, JobEvents
+from headrace_worker.telemetry.metrics_collector import LoopCollector
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -74,6 +76,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             web.url(r"/api/models", Models),
             web.url(r"/api/queues", Queues),
             web.url(r"/metrics", Metrics),
+            web.url(r"/healthcheck", Healthcheck),
         ]
         if not settings.flower_payloads:
             handlers.append(web.url(r"/api/task/result/(.+)", HiddenResult))
@@ -92,9 +95,28 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
 
 
 class Metrics(monitor.Metrics):  # type: ignore[misc]  # as above
-    """Flower's own metrics behind the login, since they name workers and tasks."""
+    """Flower's metrics behind the login, since they name workers and tasks, and those of the queue monitor."""
 
-    get = web.authenticated(monitor.Metrics.get)
+    @web.authenticated
+    async def get(self) -> None:
+        """Answer with the metrics as text."""
+        await super().get()
+        registry = CollectorRegistry()
+        registry.register(LoopCollector(self.application.queue_monitor.loop))
+        self.write(generate_latest(registry))
+
+
+class Healthcheck(monitor.Healthcheck):  # type: ignore[misc]  # as above
+    """Flower's health check, which the queue monitor can fail."""
+
+    async def get(self) -> None:
+        """Answer OK, or 503 with the reason."""
+        status = self.application.queue_monitor.loop.status()
+        if status is None or status.problem is None:
+            await super().get()
+            return
+        self.set_status(503)
+        self.finish(status.problem)
 
 
 class HiddenResult(BaseTaskHandler):  # type: ignore[misc]  # as above

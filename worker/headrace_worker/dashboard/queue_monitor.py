@@ -1,18 +1,20 @@
-"""A thread that counts worker events beside Flower, for the rates on the Queues page."""
+"""A thread that counts worker events beside Flower, for the rates on the Queues page.
+
+The page says so if the thread is dead or late, and so do `/healthcheck` and the metrics of Flower.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
+from headrace.errors import HeadraceError
 from headrace.monitor.overview import Monitor, Overview
 from headrace.settings import Settings
-
-log = logging.getLogger("headrace.dashboard")
+from headrace_worker.telemetry.loops import LATE_SECONDS, LoopHealth
 
 #: Seconds of listening to events between two checks for requests.
 _LISTEN_SECONDS = 0.2
@@ -25,22 +27,31 @@ class QueueMonitor(threading.Thread):
         super().__init__(name="queue-monitor", daemon=True)
         self._settings = settings
         self._requests: SimpleQueue[Future[Overview]] = SimpleQueue()
+        self.loop = LoopHealth("queue-monitor", late_after=LATE_SECONDS)
 
     async def read(self) -> Overview:
-        """Return the overview of this moment. Raises BrokerUnavailable."""
+        """Return the overview of this moment.
+
+        Raises BrokerUnavailable, and HeadraceError if the thread is dead or late.
+        """
+        status = self.loop.status()
+        if status is not None and status.problem is not None:
+            raise HeadraceError(status.problem)
         request: Future[Overview] = Future()
         self._requests.put(request)
         return await asyncio.wrap_future(request)
 
     def run(self) -> None:
         """Count events and answer requests until the process ends."""
+        self.loop.begin_round()
         monitor = Monitor(self._settings)
-        while True:
-            try:
-                monitor.listen(time.monotonic() + _LISTEN_SECONDS)
-            except Exception as error:  # noqa: BLE001  # no event may end the thread, which pages wait for
-                log.warning("events of workers cannot be counted: %s: %s", type(error).__name__, error)
-                time.sleep(_LISTEN_SECONDS)
+        self.loop.run_rounds(lambda: self._run_round(monitor), threading.Event(), 0)
+
+    def _run_round(self, monitor: Monitor) -> None:
+        """Count the events of a moment, whatever they are, and answer the requests that came meanwhile."""
+        try:
+            monitor.listen(time.monotonic() + _LISTEN_SECONDS)
+        finally:
             self._answer(monitor)
 
     def _answer(self, monitor: Monitor) -> None:

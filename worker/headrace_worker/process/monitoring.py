@@ -17,9 +17,11 @@ from headrace_worker.telemetry import metrics, metrics_collector
 from headrace_worker.telemetry.claim_metrics import ClaimMetrics
 from headrace_worker.telemetry.health import Health, HealthFile
 from headrace_worker.telemetry.http_server import HttpServer
+from headrace_worker.telemetry.loops import LATE_SECONDS
 from headrace_worker.telemetry.metrics import MetricDelta
 from headrace_worker.telemetry.metrics_collector import WorkerCollector, make_registry
 from headrace_worker.telemetry.metrics_pipe import MetricsPipe
+from headrace_worker.telemetry.pool_loops import PoolLoop
 from headrace_worker.telemetry.prediction_log import PredictionLog
 from headrace_worker.telemetry.prediction_record import parse_levels
 from headrace_worker.telemetry.prediction_sinks import Sink, check_destination, make_sink
@@ -33,6 +35,8 @@ METRICS = (*metrics_collector.METRICS, PSI)
 
 #: Seconds for which a scrape waits for Redis.
 _SCRAPE_TIMEOUT = 1.0
+#: Seconds for which claims may wait to be logged while none is. A write to a slow store takes far less.
+PREDICTION_LOG_LATE_SECONDS = 120.0
 
 
 class Monitoring:
@@ -46,6 +50,10 @@ class Monitoring:
         self._health_file: HealthFile | None = None
         self._levels = parse_levels(settings.prediction_log)
         self._prediction_log: PredictionLog | None = None
+        self._prediction_loop = PoolLoop(
+            "prediction-log", late_after=PREDICTION_LOG_LATE_SECONDS, pids=lambda: list(_pids())
+        )
+        self.health.add_loop(self._prediction_loop)
         if self._levels.by_model:
             check_destination(settings.prediction_log_to)
 
@@ -57,7 +65,7 @@ class Monitoring:
             self._health_file.start()
         if not settings.metrics_port:
             return
-        self._metrics_pipe = MetricsPipe()
+        self._metrics_pipe = MetricsPipe(self.health.watch_loop("metrics", late_after=LATE_SECONDS))
         collector = WorkerCollector(self._metrics_pipe, self._models, self.health, lambda: list(_pids()))
         quick = msgspec.structs.replace(settings, connect_timeout=_SCRAPE_TIMEOUT, command_timeout=_SCRAPE_TIMEOUT)
         drift = DriftCollector(self._models, lambda: connect(quick, retries=0), Keys(settings.key_prefix))
@@ -67,6 +75,7 @@ class Monitoring:
                 settings.metrics_port,
                 make_registry(collector, drift),
                 self.health.status,
+                self.health.watch_loop("http", late_after=LATE_SECONDS),
             )
 
     def make_listeners(self) -> list[Listener]:
@@ -75,7 +84,8 @@ class Monitoring:
         if self._metrics_pipe is not None:
             listeners.append(ClaimMetrics(self._metrics_pipe.send, claim_jobs=self._settings.claim_jobs))
         if self._levels.by_model:
-            self._prediction_log = PredictionLog(self._levels, self._make_sink, self._send)
+            work_clock = self._prediction_loop.work_clock()
+            self._prediction_log = PredictionLog(self._levels, self._make_sink, self._send, work_clock)
             listeners.append(self._prediction_log)
         return listeners
 

@@ -18,6 +18,8 @@ The main process shows metrics and health:
     metrics_pipe        the pipe that carries deltas from pool processes to the main process
     metrics_collector   the metrics of a worker
     queue_metrics       the exporter's metrics of one Redis
+    loops               the health of loops in threads of the main process
+    pool_loops          the health of a loop that runs in every pool process
     health              liveness and readiness, and the health file
     http_server         `/metrics`, `/live` and `/ready`
 

@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.errors import HeadraceError
 from headrace.wire.stored import DECODE_ERRORS
-from headrace_worker.telemetry.loops import LoopHealth, LoopStatus
+from headrace_worker.telemetry.loops import LATE_SECONDS, Loop, LoopHealth, LoopStatus
 
 log = logging.getLogger("headrace.worker")
 
@@ -50,12 +50,17 @@ class Health:
         #: The time of the oldest unanswered request to Redis that a thread beside the event loop has sent.
         self._request_sent: float | None = None
         self._ready = self._stopping = self._disconnected = False
-        self._loops: dict[str, LoopHealth] = {}
+        self._loops: dict[str, Loop] = {}
 
     def watch_loop(self, name: str, *, late_after: float) -> LoopHealth:
         """Return the health of a new loop, which is part of the worker's. It replaces one of the same name."""
-        loop = self._loops[name] = LoopHealth(name, late_after=late_after, clock=self._clock)
+        loop = LoopHealth(name, late_after=late_after, clock=self._clock)
+        self.add_loop(loop)
         return loop
+
+    def add_loop(self, loop: Loop) -> None:
+        """Make a loop a part of the worker's health. It replaces one of the same name."""
+        self._loops[loop.name] = loop
 
     def loops(self) -> list[LoopStatus]:
         """Return the state of each loop that has begun."""
@@ -127,12 +132,18 @@ class HealthFile:
     def __init__(self, path: str, health: Health) -> None:
         self._path, self._health, self._pid = Path(path), health, os.getpid()
         self._stop = threading.Event()
+        self._loop = health.watch_loop("health-file", late_after=LATE_SECONDS)
         self._failed = False
 
     def start(self) -> None:
         """Write the file now, and every few seconds from now on."""
         self._write()
-        threading.Thread(target=self._run, name="headrace-health", daemon=True).start()
+        threading.Thread(
+            target=self._loop.run_rounds,
+            args=(self._write, self._stop, WRITE_SECONDS),
+            name="headrace-health",
+            daemon=True,
+        ).start()
 
     def remove(self) -> None:
         """Stop writing and delete the file, in the process that made this object."""
@@ -143,10 +154,6 @@ class HealthFile:
     def update(self) -> None:
         """Write the file at once, because the health has changed."""
         if os.getpid() == self._pid and not self._stop.is_set():
-            self._write()
-
-    def _run(self) -> None:
-        while not self._stop.wait(WRITE_SECONDS):
             self._write()
 
     def _write(self) -> None:

@@ -14,6 +14,7 @@ from prometheus_client.exposition import make_wsgi_app
 
 from headrace.errors import SettingError
 from headrace_worker.telemetry.health import HealthStatus
+from headrace_worker.telemetry.loops import LATE_SECONDS, LoopHealth
 
 #: Seconds a client may take to send its request.
 _REQUEST_SECONDS = 10.0
@@ -22,7 +23,8 @@ _REQUEST_SECONDS = 10.0
 class HttpServer:
     """The server; it listens from its construction on and answers each request in a thread.
 
-    `health_status` returns the worker's health; without it there is no `/live` and no `/ready`.
+    `health_status` returns the worker's health; without it there is no `/live` and no `/ready`. `loop` is the
+    health of the thread that accepts connections; None if nothing depends on it.
     Raises SettingError if the address or the port cannot be used.
     """
 
@@ -32,6 +34,7 @@ class HttpServer:
         port: int,
         registry: CollectorRegistry,
         health_status: Callable[[], HealthStatus] | None = None,
+        loop: LoopHealth | None = None,
     ) -> None:
         self._metrics, self._health_status = make_wsgi_app(registry), health_status
         server_class: type[_Server] = _Server6 if ":" in address else _Server
@@ -42,7 +45,15 @@ class HttpServer:
                 f"cannot listen on {address}, port {port}: {error.strerror or error}; change "
                 "HEADRACE_METRICS_ADDRESS and HEADRACE_METRICS_PORT, or for the exporter --address and --port"
             ) from None
-        threading.Thread(target=self._server.serve_forever, name="headrace-http", daemon=True).start()
+        self._loop = loop or LoopHealth("http", late_after=LATE_SECONDS)
+        self._server.service_actions = self._loop.end_round  # type: ignore[method-assign]  # called in each round
+        self._closed = threading.Event()
+        threading.Thread(
+            target=self._loop.run_rounds,
+            args=(self._server.serve_forever, self._closed, 0),
+            name="headrace-http",
+            daemon=True,
+        ).start()
 
     @property
     def port(self) -> int:
@@ -55,6 +66,7 @@ class HttpServer:
 
     def close(self) -> None:
         """Stop listening."""
+        self._closed.set()
         self._server.shutdown()
         self._server.server_close()
 

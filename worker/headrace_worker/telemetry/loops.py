@@ -1,8 +1,9 @@
-"""The health of the loops that follow something, in threads of the main process.
+"""The health of the loops that follow something, each in a thread of one process.
 
 A loop reports the begin and the end of each round. An error ends a round, never the loop: `run_rounds` logs it,
 and the next round follows. A round that failed as Redis or the store is away counts as a round. One that failed
-for another reason does not, so that a loop whose rounds all fail becomes late.
+for another reason does not, so that a loop whose rounds all fail becomes late. `pool_loops` has the loops that run
+in every pool process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 import redis
@@ -22,6 +24,10 @@ log = logging.getLogger("headrace.worker")
 
 #: The errors of a round while Redis or the store is away. A key of another type is none.
 _OUTAGES = (redis.RedisError, HeadraceError, OSError)
+#: Seconds without a round after which a loop is late whose rounds take a few seconds at most.
+LATE_SECONDS = 60.0
+#: Seconds until the next round after one that failed: a loop without a pause must not take a processor.
+_ERROR_PAUSE = 0.1
 
 
 class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +38,17 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
     age_seconds: float
     #: The reason why the worker must not count on the loop, for a person; None if all is well.
     problem: str | None
+
+
+class Loop(Protocol):
+    """A loop, or the loops of one name in several processes."""
+
+    @property
+    def name(self) -> str:
+        """The name, for logs and metrics."""
+
+    def status(self) -> LoopStatus | None:
+        """Return the state of the loop now; None before its first round."""
 
 
 class LoopHealth:
@@ -66,15 +83,18 @@ class LoopHealth:
             return None
         age, problem = self._clock() - self._ended_at, None
         if not self._thread.is_alive():
-            problem = f"the loop `{self.name}` has ended; restart the worker"
+            problem = f"the loop `{self.name}` has ended; restart this process"
         elif age > self._late_after:
             problem = f"the loop `{self.name}` has not completed a round for {age:.0f} s{self._last_error}"
         return LoopStatus(name=self.name, age_seconds=age, problem=problem)
 
     def run_rounds(self, run_round: Callable[[], None], stop: threading.Event, period: float) -> None:
-        """Run a round every `period` seconds until `stop` is set. An error is logged, and the loop goes on."""
-        logged = ""
-        while not stop.wait(period):
+        """Run a round every `period` seconds until `stop` is set. An error is logged, and the loop goes on.
+
+        A period of 0 is for rounds that wait themselves.
+        """
+        logged, pause = "", max(period, _ERROR_PAUSE)
+        while not stop.wait(pause if logged else period):
             self.begin_round()
             try:
                 run_round()
@@ -83,7 +103,7 @@ class LoopHealth:
                 description = f"{type(error).__name__}: {error}"
                 if description != logged:
                     log.warning(
-                        "a round of the loop `%s` failed, the next is in %g s: %s", self.name, period, description
+                        "a round of the loop `%s` failed, the next is in %g s: %s", self.name, pause, description
                     )
                 logged = description
             else:

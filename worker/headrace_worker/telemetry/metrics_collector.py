@@ -15,6 +15,7 @@ from headrace.version import __version__
 from headrace.wire.outcome import Reason
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.health import Health
+from headrace_worker.telemetry.loops import Loop, LoopStatus
 from headrace_worker.telemetry.metrics import Metric, MetricDelta, gauge_family
 from headrace_worker.telemetry.metrics_pipe import MetricsPipe
 
@@ -26,11 +27,11 @@ READY = Metric("headrace_worker_ready", "gauge", "1 if the worker is ready: its 
 LOOP_UP = Metric(
     "headrace_loop_up",
     "gauge",
-    "1 while a loop of the worker turns in time; at 0 the worker is not ready.",
+    "1 while a loop of the process turns in time; at 0 it is not ready.",
     ("loop",),
 )
 LOOP_AGE = Metric(
-    "headrace_loop_age_seconds", "gauge", "Seconds since the last round of a loop of the worker ended.", ("loop",)
+    "headrace_loop_age_seconds", "gauge", "Seconds since the last round of a loop of the process ended.", ("loop",)
 )
 MODEL_STATE = Metric(
     "headrace_model_state",
@@ -84,14 +85,30 @@ class WorkerCollector(Collector):
         yield from metrics.metric_families(self._pipe.totals(_zeros(states)))
         yield gauge_family(INFO, [((__version__,), 1)])
         yield gauge_family(READY, [((), float(self._health.status().ready))])
-        loops = self._health.loops()
-        yield gauge_family(LOOP_UP, [((loop.name,), float(loop.problem is None)) for loop in loops])
-        yield gauge_family(LOOP_AGE, [((loop.name,), loop.age_seconds) for loop in loops])
+        yield from loop_families(self._health.loops())
         yield gauge_family(MODEL_STATE, [(state, 1) for state in states])
         memory = [resident_bytes(pid) for pid in self._pids()]
         yield gauge_family(POOL_PROCESSES, [((), len(memory))])
         yield gauge_family(POOL_MEMORY, [((), sum(memory))])
         yield gauge_family(LARGEST_PROCESS, [((), max(memory, default=0))])
+
+
+def loop_families(loops: Iterable[LoopStatus]) -> Iterator[Family]:
+    """Yield the metrics of loops."""
+    loops = list(loops)
+    yield gauge_family(LOOP_UP, [((loop.name,), float(loop.problem is None)) for loop in loops])
+    yield gauge_family(LOOP_AGE, [((loop.name,), loop.age_seconds) for loop in loops])
+
+
+class LoopCollector(Collector):
+    """The collector of the loops of a process that is no worker."""
+
+    def __init__(self, *loops: Loop) -> None:
+        self._loops = loops
+
+    def collect(self) -> Iterator[Family]:
+        """Yield the metrics of the loops that have begun."""
+        yield from loop_families(status for loop in self._loops if (status := loop.status()) is not None)
 
 
 def make_registry(*collectors: Collector) -> CollectorRegistry:

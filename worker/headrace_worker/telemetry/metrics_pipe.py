@@ -12,24 +12,31 @@ import socket
 import threading
 
 from headrace.wire.stored import DECODE_ERRORS
+from headrace_worker.telemetry.loops import LoopHealth
 from headrace_worker.telemetry.metrics import MetricDelta, decode
 
 #: Time series in one datagram, and the bytes read of it at most: far below the limit of a socket.
 _SERIES, _MAX_BYTES = 100, 64 * 1024
+#: Seconds after which a round ends in which no delta came.
+_ROUND_SECONDS = 1.0
 
 
 class MetricsPipe:
-    """Both ends of the pipe. The process that makes it reads; that process and its forks send."""
+    """Both ends of the pipe. The process that makes it reads, in rounds of `loop`; it and its forks send."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: LoopHealth) -> None:
         self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._writer.setblocking(False)
+        self._reader.settimeout(_ROUND_SECONDS)
         self._pid = os.getpid()
         self._unsent = MetricDelta()
         self._sending = threading.Lock()
         self._totals = MetricDelta()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._read, name="headrace-metrics", daemon=True)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(
+            target=loop.run_rounds, args=(self._read, self._closed, 0), name="headrace-metrics", daemon=True
+        )
         self._thread.start()
 
     def after_fork(self) -> None:
@@ -64,22 +71,18 @@ class MetricsPipe:
 
     def close(self) -> None:
         """Stop reading."""
-        self._writer.close()
+        self._closed.set()
         with contextlib.suppress(OSError):
             self._reader.shutdown(socket.SHUT_RDWR)
+        self._writer.close()
         self._thread.join(5)
         self._reader.close()
 
     def _read(self) -> None:
-        while True:
-            try:
-                message = self._reader.recv(_MAX_BYTES)
-                if not message:
-                    return  # closed
-                delta = decode(message)
-                with self._lock:
-                    self._totals.merge(delta)
-            except OSError:
-                return
-            except DECODE_ERRORS:
-                continue
+        """Add one delta to the totals, unless none comes for a moment."""
+        try:
+            delta = decode(self._reader.recv(_MAX_BYTES))
+        except (TimeoutError, *DECODE_ERRORS):
+            return
+        with self._lock:
+            self._totals.merge(delta)

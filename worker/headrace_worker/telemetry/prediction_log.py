@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from headrace.wire.keys import model_name
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.metrics import MetricDelta
+from headrace_worker.telemetry.pool_loops import WorkClock
 from headrace_worker.telemetry.prediction_record import Levels, Record, make_records
 from headrace_worker.telemetry.prediction_sinks import Sink
 
@@ -36,7 +37,7 @@ class PredictionLog:
     """A listener that logs the predictions of one process.
 
     `make_sink` takes the worker's name and returns the sink; `send` takes the numbers of written and dropped
-    records. `max_bytes` bounds the messages in the queue.
+    records. `work_clock` records whether claims wait. `max_bytes` bounds the messages in the queue.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class PredictionLog:
         levels: Levels,
         make_sink: Callable[[str], Sink],
         send: Callable[[MetricDelta], None],
+        work_clock: WorkClock,
         *,
         max_bytes: int = _MAX_QUEUED_BYTES,
     ) -> None:
         self._levels, self._make_sink, self._send, self._max_bytes = levels, make_sink, send, max_bytes
+        self._work_clock = work_clock
         self._queue: deque[tuple[ClaimReport, int]] = deque()
         self._queued_bytes = 0
         self._changed = threading.Condition()
@@ -63,6 +66,8 @@ class PredictionLog:
         size = sum(map(len, report.claim.queued_messages))
         with self._changed:
             if fits := self._queued_bytes + size <= self._max_bytes or not self._queue:
+                if not self._queue:
+                    self._work_clock.mark(waiting=True)
                 self._queue.append((report, size))
                 self._queued_bytes += size
                 self._changed.notify()
@@ -108,6 +113,7 @@ class PredictionLog:
             if report is not None:
                 with self._changed:
                     self._queued_bytes -= self._queue.popleft()[1]
+                    self._work_clock.mark(waiting=bool(self._queue))
 
     def _handle_error(self, error: Exception, records: list[Record], report: ClaimReport | None) -> None:
         dropped = Counter(record.model for record in records)
