@@ -145,15 +145,13 @@ def predict_file(
         deadline=None if timeout is None else started + timeout,
         on_wait=on_wait,
     )
-    to_csv = target_format == "csv"
-    predictions: Sequence[str] = (PREDICTION,)
-    if to_csv:
-        predictions = name_prediction_columns(checked_method, contract.methods[checked_method])
+    to_csv, form = target_format == "csv", contract.methods[checked_method]
+    predictions = name_prediction_columns(form) if to_csv else (PREDICTION,)
     with open_source(source) as file:
         table = read_table(file, source_format, contract, name=source, delimiter=delimiter, column_names=columns)
         output_columns, rows = _prepare_output(table, contract, (*predictions, ERROR), same_columns=to_csv)
         with open_target(target) as output, closing(window.predict(rows)) as predicted_rows:
-            writer: Writer = JsonWriter(output)
+            writer: Writer = JsonWriter(output, form)
             if to_csv:
                 output_delimiter = "\t" if target.lower().endswith(".tsv") else table.delimiter
                 writer = CsvWriter(output, output_columns, predictions, output_delimiter)

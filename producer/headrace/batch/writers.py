@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.batch.blocks import PredictedRow
 from headrace.batch.part_file import open_part_file
+from headrace.catalog.class_labels import by_label, name_labels
 from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
 from headrace.terminal import PlainBytes
@@ -38,19 +39,12 @@ class Writer(Protocol):
         """Write buffered rows to the file."""
 
 
-def name_prediction_columns(method: str, output: Output) -> tuple[str, ...]:
+def name_prediction_columns(output: Output) -> tuple[str, ...]:
     """Return the columns of a prediction in a CSV: one for each value, named by its class if it has one."""
     if len(output.shape) != 1:
         return (PREDICTION,)  # a single value, or a nested list that is written as JSON
-    names: list[Any] = list(range(output.shape[0]))
-    # The classes name the columns of predict_proba and similar methods, not the outputs of `predict`.
-    if (
-        output.classes is not None
-        and method != "predict"
-        and len(set(map(_to_text, output.classes))) == len(names)
-    ):
-        names = list(output.classes)
-    return tuple(f"{PREDICTION}_{_to_text(name)}" for name in names)
+    names = name_labels(output.column_classes) or [str(number) for number in range(output.shape[0])]
+    return tuple(f"{PREDICTION}_{name}" for name in names)
 
 
 class CsvWriter:
@@ -91,17 +85,21 @@ class CsvWriter:
 
 
 class JsonWriter:
-    """Writes rows as JSON lines: the keys of the input, `prediction` and `error`. Features have contract types."""
+    """Writes rows as JSON lines: the keys of the input, `prediction` and `error`. Features have contract types.
 
-    def __init__(self, file: BinaryIO) -> None:
+    A prediction that holds a value for each class is an object of them.
+    """
+
+    def __init__(self, file: BinaryIO, output: Output) -> None:
         self._file = file
+        self._labels = name_labels(output.column_classes)
 
     def write(self, predicted: PredictedRow) -> None:
         """Write a row."""
         line: dict[str, Any] = dict(predicted.row.values)
         if isinstance(predicted.row.instance, dict):
             line.update(predicted.row.instance)
-        line[PREDICTION] = predicted.prediction
+        line[PREDICTION] = by_label(self._labels, predicted.prediction)
         line[ERROR] = None if predicted.error is None else _format_error(predicted)
         self._file.write(msgspec.json.encode(line) + b"\n")
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from headrace.wire.outcome import ClassLabel
+
 #: The kind of a feature's values. A `category` is a string or number, out of a list if the list is known. A
 #: `datetime` and a `date` are texts of ISO 8601.
 Kind = Literal["number", "integer", "boolean", "string", "category", "datetime", "date"]
@@ -19,7 +21,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: True if the value may be missing (null, NaN, None).
     nullable: bool = False
     #: The values that a category may have; None: any value.
-    categories: tuple[str | int | float | bool, ...] | None = None
+    categories: tuple[ClassLabel, ...] | None = None
     #: The type of the column that the model was fitted on, as pandas names it: `int64`, `str`, `category`. The
     #: worker builds the column with this type; producers only read the zone of `datetime64[us, UTC]`. None: the
     #: usual type of the kind.
@@ -68,8 +70,13 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     #: () is a single value, (3,) a list of three.
     shape: tuple[int, ...]
-    #: The classes, in the order of the columns of `predict_proba`.
-    classes: tuple[str | int | float | bool, ...] | None = None
+    #: The classes, in the order of the columns of `predict_proba`; for a single value, those it may be.
+    classes: tuple[ClassLabel, ...] | None = None
+
+    @property
+    def column_classes(self) -> tuple[ClassLabel, ...] | None:
+        """The classes whose values a prediction holds, in their order; None if it has no value for each class."""
+        return self.classes if self.classes is not None and self.shape == (len(self.classes),) else None
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):

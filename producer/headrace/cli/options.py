@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from headrace.catalog.class_labels import by_label, name_labels
 from headrace.terminal import escape_controls, escape_json, write_control
 
 if TYPE_CHECKING:
     from headrace.client import Client
+    from headrace.wire.outcome import Prediction
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,15 +102,17 @@ def print_styled(line: str) -> None:
         click.echo(line)
 
 
-def print_prediction(prediction: Any) -> None:
-    """Print a prediction as people and shells read it: text as it is, everything else as JSON.
+def print_predictions(prediction: Prediction) -> None:
+    """Print predictions as people and shells read them, one a line: text as it is, everything else as JSON.
 
-    A terminal gets text escaped, a pipe or a file gets it as it is.
+    Values of classes become an object of them. A terminal gets text escaped, a pipe or a file gets it as it is.
     """
-    if isinstance(prediction, str):
-        click.echo(prediction, color=True)  # or click would strip colours
-    else:
-        print_json(prediction)
+    labels = name_labels(prediction.classes)
+    for value in prediction.predictions:
+        if isinstance(value, str):
+            click.echo(value, color=True)  # or click would strip colours
+        else:
+            print_json(by_label(labels, value))
 
 
 def format_table(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:

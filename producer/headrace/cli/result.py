@@ -49,8 +49,7 @@ def result(
                 if as_json:
                     options.print_json({"id": job_id, **msgspec.to_builtins(prediction)})
                 else:
-                    for value in prediction.predictions:
-                        options.print_prediction(value)
+                    options.print_predictions(prediction)
     if timed_out:
         raise ResultTimeout(f"{timed_out} of {len(jobs)} jobs had no outcome within {timeout:g} s")
     if failed:

@@ -67,8 +67,7 @@ def submit(
     if as_json:
         options.print_json({"id": job.id, **msgspec.to_builtins(prediction)})
     else:
-        for predicted_value in prediction.predictions:
-            options.print_prediction(predicted_value)
+        options.print_predictions(prediction)
 
 
 def read_instances(argument: str) -> Any:

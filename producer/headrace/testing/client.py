@@ -32,7 +32,17 @@ from headrace.wire.keys import (
 )
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import Instance, Job, encode_instances, new_id
-from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Status, Success, outcome_status
+from headrace.wire.outcome import (
+    Cancelled,
+    ClassLabel,
+    Expired,
+    Failure,
+    Outcome,
+    Prediction,
+    Status,
+    Success,
+    outcome_status,
+)
 
 #: A function of a list of instances that returns a prediction for each.
 Answer = Callable[[list[Instance]], Sequence[Any]]
@@ -277,6 +287,12 @@ class InMemoryClient:
             return self.contract(job.model).version
         return job.version or "1"
 
+    def _classes(self, job: Job) -> tuple[ClassLabel, ...] | None:
+        if job.model not in self._contracts:
+            return None
+        contract = self.contract(job.model, job.version)
+        return contract.methods[check_method(contract, job.method)].column_classes
+
     def _run(self, job: Job) -> Outcome:
         if job.expires is not None and job.expires <= utc_now():
             return Expired(job=job.id)
@@ -290,9 +306,13 @@ class InMemoryClient:
                 module=type(error).__module__,
                 message=str(error),
             )
-        return Success(
-            job=job.id, prediction=Prediction(model=job.model, version=self._version(job), predictions=predictions)
+        prediction = Prediction(
+            model=job.model,
+            version=self._version(job),
+            predictions=predictions,
+            classes=self._classes(job),
         )
+        return Success(job=job.id, prediction=prediction)
 
     def _queue_depth(self, model: str) -> QueueDepth:
         by_priority = dict.fromkeys(PRIORITY_STEPS, 0)

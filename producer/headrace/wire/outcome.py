@@ -23,14 +23,19 @@ Reason = Literal["bad input", "permanent", "attempts exhausted", "crash", "timeo
 #: The status of a job.
 Status = Literal["queued", "running", "success", "failure", "cancelled", "expired", "lost", "unknown"]
 
+#: The label of a class.
+ClassLabel = str | int | float | bool
+
 
 # A client may hold a hundred thousand predictions. They have no reference cycles, so the collector skips them.
-class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The answer of a model: a prediction for each instance of the job, in the order of the instances."""
 
     model: str
     version: str
     predictions: list[Any]
+    #: The classes whose values each prediction holds, in their order, as `predict_proba` does; None for others.
+    classes: tuple[ClassLabel, ...] | None = None
 
     @property
     def prediction(self) -> Any:
@@ -38,6 +43,20 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if len(self.predictions) != 1:
             raise ValueError(f"the job had {len(self.predictions)} instances; read `predictions`")
         return self.predictions[0]
+
+    @property
+    def labelled(self) -> Any:
+        """Each class with its value, as a dict: one dict for a job with one instance, else a list of them.
+
+        Raises ValueError if the method returns no value for each class.
+        """
+        if self.classes is None:
+            raise ValueError(
+                f"the predictions of {self.model}@{self.version} have no value for each class, as those of "
+                "`predict_proba` have"
+            )
+        labelled = [dict(zip(self.classes, values, strict=True)) for values in self.predictions]
+        return labelled[0] if len(labelled) == 1 else labelled
 
 
 class Success(msgspec.Struct, frozen=True, kw_only=True, gc=False):

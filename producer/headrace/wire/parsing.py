@@ -34,8 +34,8 @@ _NO_OPTIONS = TaskOptions()
 _DEFAULT_LIMITS = JobLimits()
 #: The arguments that may be named.
 _NAMED = frozenset({"model", "instances"})
-#: The fields of the result of a job, as Celery passes it on.
-_RESULT_FIELDS = frozenset({"model", "version", "predictions"})
+#: The fields of the result of a job, as Celery passes it on, and the field that only some results have.
+_RESULT_FIELDS, _CLASSES_FIELD = frozenset({"model", "version", "predictions"}), frozenset({"classes"})
 
 
 class ParsedMessage(msgspec.Struct, frozen=True):
@@ -366,7 +366,7 @@ def _name_arguments(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[str, l
 
 def _read_result(previous: Any) -> Any:
     """Return the instances in the result of the task before: a list, or the predictions of another job."""
-    if isinstance(previous, dict) and previous.keys() == _RESULT_FIELDS:
+    if isinstance(previous, dict) and previous.keys() - _CLASSES_FIELD == _RESULT_FIELDS:
         return previous["predictions"]
     return previous
 

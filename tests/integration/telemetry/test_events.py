@@ -347,3 +347,21 @@ def test_a_client_that_subscribes_while_a_job_runs_receives_its_end(
         events.on_claim_finished(report(SUCCESS))
         (event,) = receiver.wait_for(1)
     assert (event["type"], event["uuid"]) == ("task-succeeded", "a")
+
+
+@pytest.mark.parametrize(
+    ("classes", "result"),
+    [
+        (("no", "yes"), "churn@3, 1 instance, values of no, yes"),
+        (tuple(range(12)), "churn@3, 1 instance, values of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+    ],
+)
+def test_the_result_of_probabilities_names_their_classes(
+    app: Celery, events: Events, classes: tuple[Any, ...], result: str
+):
+    values = [[1 / len(classes)] * len(classes)]
+    prediction = Prediction(model="churn", version="3", predictions=values, classes=classes)
+    with Receiver(app) as receiver:
+        events.on_claim_finished(report(Success(job="a", prediction=prediction)))
+        (succeeded,) = receiver.wait_for(1)
+    assert succeeded["result"] == result

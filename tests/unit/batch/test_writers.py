@@ -55,7 +55,7 @@ def test_values_are_written_as_valid_csv():
 
 
 def test_several_values_have_a_column_each():
-    columns = name_prediction_columns("predict_proba", Output(shape=(2,), classes=("basic", "gold")))
+    columns = name_prediction_columns(Output(shape=(2,), classes=("basic", "gold")))
     assert columns == ("prediction_basic", "prediction_gold")
     assert as_csv([predicted_row([0.25, 0.75], a="1"), predicted_row(error="no", a="2")], predictions=columns)[
         1:
@@ -66,32 +66,36 @@ def test_several_values_have_a_column_each():
 
 
 def test_columns_of_predictions_are_named_by_class_or_number():
-    assert name_prediction_columns("predict", Output(shape=())) == ("prediction",)
-    assert name_prediction_columns("predict", Output(shape=(), classes=("a", "b"))) == ("prediction",)
-    assert name_prediction_columns("predict", Output(shape=(2,))) == ("prediction_0", "prediction_1")
-    assert name_prediction_columns("predict", Output(shape=(2,), classes=(0, 1))) == (
-        "prediction_0",
-        "prediction_1",
-    )
-    assert name_prediction_columns("predict_proba", Output(shape=(2,), classes=(False, True))) == (
+    assert name_prediction_columns(Output(shape=())) == ("prediction",)
+    assert name_prediction_columns(Output(shape=(), classes=("a", "b"))) == ("prediction",)
+    assert name_prediction_columns(Output(shape=(2,))) == ("prediction_0", "prediction_1")
+    assert name_prediction_columns(Output(shape=(2,), classes=(4, 9))) == ("prediction_4", "prediction_9")
+    assert name_prediction_columns(Output(shape=(2,), classes=(False, True))) == (
         "prediction_false",
         "prediction_true",
     )
-    assert name_prediction_columns("predict_proba", Output(shape=(2,), classes=(1, "1"))) == (
-        "prediction_0",
-        "prediction_1",
-    )
-    assert name_prediction_columns("transform", Output(shape=(2, 2))) == ("prediction",)
+    assert name_prediction_columns(Output(shape=(2,), classes=(1, "1"))) == ("prediction_0", "prediction_1")
+    assert name_prediction_columns(Output(shape=(2, 2))) == ("prediction",)
 
 
 def test_json_lines_have_the_features_in_their_types():
     file = io.BytesIO()
-    writer = JsonWriter(file)
+    writer = JsonWriter(file, Output(shape=(2,)))
     writer.write(predicted_row([0.5, 0.5], instance={"a": 1.0}, a="1", id="x"))
     writer.write(predicted_row(error="no good", a="y", id="x"))
     assert [json.loads(line) for line in file.getvalue().splitlines()] == [
         {"a": 1.0, "id": "x", "prediction": [0.5, 0.5], "error": None},
         {"a": "y", "id": "x", "prediction": None, "error": "line 2: no good"},
+    ]
+
+
+def test_json_lines_have_the_value_of_each_class_under_its_label():
+    file = io.BytesIO()
+    for classes in ((False, True), (1, "1")):  # labels that JSON cannot tell apart have no keys
+        JsonWriter(file, Output(shape=(2,), classes=classes)).write(predicted_row([0.25, 0.75]))
+    assert [json.loads(line)["prediction"] for line in file.getvalue().splitlines()] == [
+        {"false": 0.25, "true": 0.75},
+        [0.25, 0.75],
     ]
 
 

@@ -95,6 +95,7 @@ ROWS: dict[str, list[Change]] = {
         body('[["churn"], {"instances": [[2]]}, {}]'),
         body('[[[[2]]], {"model": "churn"}, {}]'),
         body('[[{"model": "a", "version": "1", "predictions": [[2]]}], {"model": "churn"}, {}]'),
+        body('[[{"model":"a","version":"1","predictions":[[2]],"classes":["x"]}], {"model": "churn"}, {}]'),
         body('[["unused"], {"model": "churn", "instances": [[2]]}, {}]'),
     ],
     **{

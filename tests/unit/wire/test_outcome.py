@@ -34,7 +34,13 @@ _OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(
         Success,
         job=st.text(min_size=1),
-        prediction=st.builds(Prediction, model=st.text(), version=st.text(), predictions=_PREDICTIONS),
+        prediction=st.builds(
+            Prediction,
+            model=st.text(),
+            version=st.text(),
+            predictions=_PREDICTIONS,
+            classes=st.none() | st.lists(st.text() | st.integers(-9, 9) | st.booleans()).map(tuple),
+        ),
     ),
     st.builds(
         Failure,
@@ -150,3 +156,25 @@ def test_only_a_job_with_one_instance_has_an_only_prediction():
     assert Prediction(model="m", version="1", predictions=[7]).prediction == 7
     with pytest.raises(ValueError, match="2 instances"):
         _ = Prediction(model="m", version="1", predictions=[7, 8]).prediction
+
+
+def test_an_outcome_that_was_stored_without_classes_is_decoded():
+    stored = b'{"status":"SUCCESS","task_id":"a","result":{"model":"m","version":"1","predictions":[[0.25,0.75]]}}'
+    assert decode_outcome(stored) == Success(
+        job="a", prediction=Prediction(model="m", version="1", predictions=[[0.25, 0.75]])
+    )
+
+
+def test_an_outcome_without_classes_is_stored_as_it_always_was():
+    prediction = Prediction(model="m", version="1", predictions=[1])
+    stored = json.loads(encode_outcome(Success(job="a", prediction=prediction), NOW))
+    assert stored["result"] == {"model": "m", "version": "1", "predictions": [1]}
+
+
+def test_values_are_labelled_by_their_classes():
+    values = Prediction(model="m", version="1", predictions=[[0.25, 0.75]], classes=("basic", "gold"))
+    assert values.labelled == {"basic": 0.25, "gold": 0.75}
+    two = Prediction(model="m", version="1", predictions=[[1.0, 0.0], [0.5, 0.5]], classes=(0, 1))
+    assert two.labelled == [{0: 1.0, 1: 0.0}, {0: 0.5, 1: 0.5}]
+    with pytest.raises(ValueError, match="m@1 have no value for each class, as those of `predict_proba` have"):
+        _ = Prediction(model="m", version="1", predictions=[7]).labelled

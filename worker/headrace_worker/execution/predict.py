@@ -131,10 +131,12 @@ def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | Fai
 
 
 def _successes(batch: Batch, predictions: list[Any]) -> Iterator[tuple[Admitted, Success]]:
-    version, start = batch.model.manifest.version, 0
+    version, classes, start = batch.model.manifest.version, batch.model.classes_of(batch.method), 0
     for admitted in batch.jobs:
         job, end = admitted.claimed.job, start + len(admitted.instances)
-        prediction = Prediction(model=job.model, version=version, predictions=predictions[start:end])
+        prediction = Prediction(
+            model=job.model, version=version, predictions=predictions[start:end], classes=classes
+        )
         start = end
         yield admitted, Success(job=job.id, prediction=prediction)
 

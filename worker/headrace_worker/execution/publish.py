@@ -65,7 +65,8 @@ def publish_outcomes(
     }
     for job in without_result:
         if isinstance(outcome := decisions.outcomes.get(job), Success):
-            outcome = Success(job=job, prediction=msgspec.structs.replace(outcome.prediction, predictions=[]))
+            prediction = msgspec.structs.replace(outcome.prediction, predictions=[], classes=None)
+            outcome = Success(job=job, prediction=prediction)
             stored[job] = encode_outcome(
                 outcome, now, execution=executions.get(job), worker=worker, links=links.get(job)
             )

@@ -18,6 +18,7 @@ from headrace.catalog.contract import Contract
 from headrace.catalog.validation import check_method
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
+from headrace.wire.outcome import ClassLabel
 from headrace_worker.manifest import Manifest, installed_libraries
 from headrace_worker.models.child_process import run_in_child
 from headrace_worker.parity import compare_predictions
@@ -40,11 +41,17 @@ class LoadedModel:
     def __init__(self, manifest: Manifest, runtime: Runtime) -> None:
         self.manifest = manifest
         self._runtime = runtime
+        outputs = manifest.contract.methods.items()
+        self._classes = {method: output.column_classes for method, output in outputs}
 
     @property
     def contract(self) -> Contract:
         """The input and output of the version."""
         return self.manifest.contract
+
+    def classes_of(self, method: str) -> tuple[ClassLabel, ...] | None:
+        """Return the classes whose values a method's predictions hold; None if they hold no value for each."""
+        return self._classes.get(method)
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
         """Return a JSON-able prediction for each instance; they have passed `check_instances` of the contract.

@@ -12,9 +12,12 @@ from headrace.catalog.contract import Output
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema
-from headrace_worker.runtimes.estimator_tree import METHODS
+from headrace_worker.runtimes.estimator_tree import METHODS, iter_estimators
 from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
+
+#: The methods that return a class, or a value for each class. Others may return as many values by chance.
+_CLASS_METHODS = {"predict", "predict_proba", "predict_log_proba", "decision_function"}
 
 
 def available_methods(estimator: Any, default: str | None) -> list[str]:
@@ -40,7 +43,15 @@ def infer_methods(
     """
     methods = available_methods(estimator, default)
     runtime = SklearnRuntime(estimator, input_schema)
-    return run_methods(runtime.predict, methods, instances, getattr(estimator, "classes_", None))
+    outputs, expected = run_methods(runtime.predict, methods, instances, getattr(estimator, "classes_", None))
+    if "decision_function" in outputs and _compares_pairs(estimator):
+        outputs["decision_function"] = Output(shape=outputs["decision_function"].shape)
+    return outputs, expected
+
+
+def _compares_pairs(estimator: Any) -> bool:
+    """Decide whether a decision_function has a column for each pair of classes: three classes have three pairs."""
+    return any(vars(inner).get("decision_function_shape") == "ovo" for inner in iter_estimators(estimator))
 
 
 def run_methods(
@@ -73,10 +84,10 @@ def run_methods(
 
 def _describe_output(classes: Any, method: str, predictions: list[Any]) -> Output:
     shape = _common_shape(predictions)[1:]
-    if not isinstance(classes, np.ndarray) or classes.ndim != 1:
+    if method not in _CLASS_METHODS or not isinstance(classes, np.ndarray) or classes.ndim != 1:
         return Output(shape=shape)
     # A decision_function of two classes has one column, the score of the second class: it gets no classes.
-    if (method == "predict" and not shape) or shape == (len(classes),):
+    if shape == (() if method == "predict" else (len(classes),)):
         return Output(shape=shape, classes=tuple(to_predictions(classes, len(classes))))
     return Output(shape=shape)
 

@@ -29,7 +29,7 @@ import redis
 from headrace.wire.attempts import select_counted
 from headrace.wire.keys import TASK, model_name
 from headrace.wire.message import describe_job
-from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Success
+from headrace.wire.outcome import Cancelled, ClassLabel, Expired, Failure, Outcome, Success
 from headrace_worker.execution.failures import make_failure
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Jobs from which on a claim is worth an empty group first: for fewer, the reply takes as long as the events.
 _PROBE_MIN_JOBS = 16
+#: The most labels of classes that an event names.
+_MAX_LABELS = 10
 #: Seconds for which the number of subscribers is trusted.
 _SUBSCRIBERS_TTL_SECONDS = 0.5
 
@@ -246,6 +248,8 @@ def _end_event(outcome: Outcome, seconds: float, model: str | None, version: str
     match outcome:
         case Success(prediction=prediction):
             result = describe_job(prediction.model, prediction.version, len(prediction.predictions))
+            if prediction.classes is not None:
+                result += f", values of {_list_labels(prediction.classes)}"
             return {"type": "task-succeeded", **run, "result": result, "runtime": seconds}
         case Failure():
             exception = f"{outcome.error}: {outcome.message}"
@@ -266,6 +270,11 @@ def _end_event(outcome: Outcome, seconds: float, model: str | None, version: str
                 "signum": None,
                 "expired": isinstance(outcome, Expired),
             }
+
+
+def _list_labels(labels: Sequence[ClassLabel]) -> str:
+    listed = ", ".join(map(str, labels[:_MAX_LABELS]))
+    return listed if len(labels) <= _MAX_LABELS else f"{listed} and {len(labels) - _MAX_LABELS} more"
 
 
 def _retry_event(failure: Failure, model: str | None, version: str | None) -> dict[str, Any]:
