@@ -1,11 +1,12 @@
 """The run of a claim in a pool process: from its messages to one outcome for each job.
 
-runner ─> opening ─> batching ─> predict ─> settle ─> records ─> publish ─> report
+runner ─> opening ─> batching ─> predict ─> forged ─> settle ─> records ─> publish ─> report
 
 runner          run a claim: call the steps in order, then the listeners
 claimed_job     the records of a job: as claimed, as admitted, and its result
 opening         parse the messages of a claim, and sort them
 exhausted       give up, in the main process, what no pool process can
+forged          find messages that bear the id of another job
 batching        admit jobs, and group them into batches
 predict         run the batches; if a batch fails, find the failing job
 settle          decide what becomes of each job: an outcome, a dead letter, another run

@@ -31,6 +31,7 @@ from headrace_worker.execution import predict
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.execution.follow_up_sender import FollowUpSender
 from headrace_worker.execution.follow_ups import ClaimFollowUps, FollowUpPlanner
+from headrace_worker.execution.forged import drop_forged
 from headrace_worker.execution.opening import ParsedClaim, open_claim
 from headrace_worker.execution.publish import publish_outcomes
 from headrace_worker.execution.records import encode_executions
@@ -92,6 +93,7 @@ class ClaimRunner:
         now = claim.server_time(predicted_at)
         follow_ups = ClaimFollowUps(self._planner, int(now.timestamp() * 1000))
         results = follow_ups.plan_successes(predicted)
+        results = drop_forged(self._client, self._keys, claim, parsed, results)
         decisions = self._decide(claim, parsed, results, now)
         all_results = [*parsed.finished, *results]
         follow_ups.plan_others(all_results, decisions.outcomes, cancelled)
