@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightgbm
 import numpy as np
-import pytest
 
 from headrace import Client
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.packaging.table import read_table
 from tests.support.booster_models import SIZES, TABLE, add_booster
 from tests.support.claim_models import running_worker
-
-lightgbm = pytest.importorskip("lightgbm")
 
 
 def test_a_lightgbm_model_with_default_threads_answers_from_every_pool_process(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,8 +30,6 @@ from tests.support.booster_models import (
     assert_same_answers,
     load_as_worker,
 )
-
-lightgbm = pytest.importorskip("lightgbm")
 
 OPTIONS: dict[str, Any] = {"n_estimators": 15, "min_child_samples": 5, "verbose": -1}
 

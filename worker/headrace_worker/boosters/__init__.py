@@ -4,23 +4,27 @@ A booster is stored as the library's own file, which holds no code, so that nobo
 there, it has the methods and attributes of an estimator of scikit-learn, and predicts with one thread: the threads
 of a library's pool do not survive a fork.
 
+formats    which library wrote a file
 lightgbm   LightGBM's text files
+xgboost    XGBoost's files, JSON or UBJSON
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, TypeGuard, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import pandas as pd
 
 from headrace.errors import ModelError
-from headrace_worker.manifest import BoosterFormat, ClassLabel, Format
+from headrace_worker.manifest import BoosterFormat, ClassLabel
 
-#: The first bytes of each library's files.
-_PREFIXES: dict[BoosterFormat, tuple[bytes, ...]] = {"lightgbm": (b"tree\n",)}
+#: The rows that a file from outside must predict, and the largest number of their values.
+_EXERCISE_ROWS, _EXERCISE_VALUES = 256, 10_000_000
 
 
 class BoosterModel(ABC):
@@ -32,11 +36,24 @@ class BoosterModel(ABC):
     #: The number of features it was fitted on.
     n_features_in_: int
     #: Whether an array of numbers gives the same predictions as a frame of them.
-    takes_arrays: ClassVar[bool]
+    takes_arrays: bool
 
     @abstractmethod
     def predict(self, data: Any) -> Any:
         """Return what the library's own estimator predicts, or its booster if no estimator was fitted."""
+
+    def exercise(self) -> None:
+        """Predict rows of random numbers: nodes of a forged file that point outside of it end the process.
+
+        Libraries check little of a file when they load it. Call it in a process that may end.
+        """
+        features = max(1, self.n_features_in_)
+        random = np.random.default_rng(0)
+        rows = random.normal(size=(min(_EXERCISE_ROWS, 1 + _EXERCISE_VALUES // features), features))
+        rows *= 10.0 ** random.integers(-2, 7, size=(1, features))
+        rows[::5] = np.nan
+        with contextlib.suppress(Exception):  # columns of texts take no numbers
+            self.predict(rows)
 
     def use_names(self, columns: Sequence[str]) -> None:  # noqa: B027  # most libraries keep names as they are
         """Use the names of a table's columns, where the library's file has them in another spelling."""
@@ -48,16 +65,8 @@ class Exported(NamedTuple):
     format: BoosterFormat
     data: bytes
     classes: tuple[ClassLabel, ...] = ()
-
-
-def is_booster_format(form: Format) -> TypeGuard[BoosterFormat]:
-    """Decide whether artifacts of this format are files of a library of boosters."""
-    return form in get_args(BoosterFormat)
-
-
-def detect_format(data: bytes) -> BoosterFormat | None:
-    """Detect the library that wrote a file, by its first bytes; None for a file of something else."""
-    return next((form for form, prefixes in _PREFIXES.items() if data.startswith(prefixes)), None)
+    #: The model with methods that take tables, if its own do not; else None.
+    table_model: Any = None
 
 
 def export(model: Any) -> Exported | None:
@@ -67,15 +76,13 @@ def export(model: Any) -> Exported | None:
     fitted.
     """
     form = type(model).__module__.partition(".")[0]
-    if form not in _PREFIXES:
+    if form not in get_args(BoosterFormat):
         return None
     try:
         exported: Exported | None = importlib.import_module(f"{__name__}.{form}").export(model)
-    except ModelError:
-        raise
     except Exception as error:
         raise ModelError(
-            f"a {type(model).__name__} cannot be stored: {' '.join(str(error).split())[:200]}"
+            f"a {type(model).__name__} cannot be stored: {' '.join(str(error).split())[:300]}"
         ) from error
     return exported
 
@@ -101,3 +108,19 @@ def to_labels(classes: Any) -> tuple[ClassLabel, ...]:
     if not all(isinstance(label, str | int | float | bool) for label in labels):
         raise ModelError(f"the labels of classes must be texts, numbers or booleans; got {labels[0]!r}")
     return labels
+
+
+def encode_categories(data: Any, categories: Mapping[int, Sequence[Any]]) -> Any:
+    """Return a frame whose columns of categories have the type they were fitted with; other data as it is.
+
+    Most libraries take columns of texts in no other way. `categories` is by a column's position. A value that is
+    none of them becomes a missing value.
+    """
+    if not isinstance(data, pd.DataFrame) or not categories:
+        return data
+    columns: dict[Any, Any] = {
+        data.columns[position]: data.iloc[:, position].astype(pd.CategoricalDtype(list(values)))
+        for position, values in categories.items()
+        if not isinstance(data.dtypes.iloc[position], pd.CategoricalDtype)
+    }
+    return data.assign(**columns) if columns else data

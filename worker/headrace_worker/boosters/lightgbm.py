@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import lightgbm
 import numpy as np
-import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from headrace_worker.boosters import BoosterModel, Exported, to_labels
+from headrace_worker.boosters import BoosterModel, Exported, encode_categories, to_labels
 from headrace_worker.manifest import ClassLabel
 
 #: LightGBM names the features of an array so.
@@ -25,7 +24,7 @@ _UNNAMED = re.compile(r"Column_\d+")
 class LightgbmModel(BoosterModel):
     """A LightGBM booster, with the labels of its classes if it was fitted as a classifier."""
 
-    takes_arrays: ClassVar[bool] = True
+    takes_arrays = True
 
     def __init__(self, booster: lightgbm.Booster, classes: Sequence[ClassLabel]) -> None:
         self._booster = booster
@@ -61,22 +60,7 @@ class LightgbmModel(BoosterModel):
         return output if output.ndim == 2 else np.column_stack([1.0 - output, output])
 
     def _run(self, data: Any) -> Any:
-        return self._booster.predict(self._encode(data), num_threads=1)
-
-    def _encode(self, data: Any) -> Any:
-        """Return a frame whose columns of categories have the type they were fitted with.
-
-        LightGBM takes columns of texts in no other way.
-        """
-        if not isinstance(data, pd.DataFrame) or not self._categories:
-            return data
-        columns: dict[Any, Any] = {
-            name: data.iloc[:, position].astype(pd.CategoricalDtype(categories))
-            for position, categories in self._categories.items()
-            if not isinstance(data.dtypes.iloc[position], pd.CategoricalDtype)
-            for name in [data.columns[position]]
-        }
-        return data.assign(**columns) if columns else data
+        return self._booster.predict(encode_categories(data, self._categories), num_threads=1)
 
 
 def export(model: Any) -> Exported | None:

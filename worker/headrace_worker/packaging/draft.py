@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -12,8 +13,8 @@ from headrace.catalog.contract import Contract, Named
 from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.message import Instance
-from headrace_worker import boosters
 from headrace_worker.boosters import BoosterModel
+from headrace_worker.boosters.formats import is_booster_format
 from headrace_worker.manifest import Example, Manifest, installed_libraries
 from headrace_worker.packaging.infer import infer, order_features, to_instances
 from headrace_worker.packaging.infer_input import infer_input
@@ -41,11 +42,11 @@ def draft_from_estimator(
     contract = infer(estimator, converted, model=name, method=method, typed=typed, input_schema=input_schema)
     example = fit_to_contract(contract, converted)[:_KEPT_INSTANCES]
     _, expected = infer_methods(estimator, contract.input, example, contract.method)
-    title = describe(estimator if source.original is None else source.original)
+    title = source.estimator_name or describe(estimator)
     manifest = _draft(contract, title, Example(instances=example, expected=expected))
     libraries = manifest.libraries | find_libraries(estimator if source.original is None else source.original)
-    if boosters.is_booster_format(source.format):
-        libraries |= {source.format: metadata.version(source.format)}
+    if is_booster_format(source.format):
+        libraries |= {source.format: importlib.import_module(source.format).__version__}
     return msgspec.structs.replace(manifest, classes=source.classes, libraries=libraries)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.errors import ModelError
+from headrace_worker.boosters import BoosterModel
 from headrace_worker.manifest import Format, Manifest
 from headrace_worker.models import loader
 from headrace_worker.models.child_process import run_in_child
@@ -161,11 +162,15 @@ def _prove(request: _Request) -> None:
         compiled = Path(request.compiled).read_bytes() if request.compiled else b""
         loader.prove_version(request.manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
         return
-    run_in_child(
-        lambda: artifact.load(data, request.form, request.title, max_bytes=max_bytes, trust_pickle=trust_pickle),
-        seconds=loader.LOAD_SECONDS,
-        doing=f"{request.title} was read",
-    )
+
+    def read() -> None:
+        estimator = artifact.load(
+            data, request.form, request.title, max_bytes=max_bytes, trust_pickle=trust_pickle
+        )
+        if isinstance(estimator, BoosterModel):
+            estimator.exercise()
+
+    run_in_child(read, seconds=loader.LOAD_SECONDS, doing=f"{request.title} was read")
 
 
 @contextlib.contextmanager

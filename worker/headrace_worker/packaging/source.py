@@ -10,6 +10,7 @@ from sklearn.model_selection._search import BaseSearchCV
 
 from headrace.errors import ModelError
 from headrace_worker import boosters
+from headrace_worker.boosters.formats import is_booster_format
 from headrace_worker.manifest import ClassLabel, Format
 from headrace_worker.packaging.mlflow import read_mlflow_model
 from headrace_worker.packaging.prover import prove_file
@@ -31,8 +32,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     pickle: bytes | None = None
     #: The estimator, for any runtime that accepts it; None if only `runtime` can execute the model.
     estimator: Any = None
-    #: The fitted model that a person has, if the estimator was made of that.
+    #: The fitted model that a person has, with methods that take tables, if the estimator was made of that.
     original: Any = None
+    #: That model's class, for people.
+    estimator_name: str = ""
     #: The labels of the classes of a booster whose file does not have them.
     classes: tuple[ClassLabel, ...] = ()
     runtime: str = ""
@@ -74,7 +77,7 @@ def _read_file(path: Path, *, max_bytes: int, trust_pickle: bool) -> Source:
         )
     prove_file(data, form, path.name, max_bytes=max_bytes, trust_pickle=trust_pickle)
     estimator = artifact.load(data, form, path.name, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    if boosters.is_booster_format(form):
+    if is_booster_format(form):
         return Source(title=path.name, format=form, data=data, estimator=estimator)
     best = _best_estimator(estimator)
     if booster := _take_booster(best, path.name):
@@ -99,9 +102,16 @@ def _take_booster(model: Any, title: str) -> Source | None:
     exported = boosters.export(model)
     if exported is None:
         return None
-    form, data, classes = exported
-    estimator = boosters.load(data, form, title, classes)
-    return Source(title=title, format=form, data=data, estimator=estimator, original=model, classes=classes)
+    form, data, classes, table_model = exported
+    return Source(
+        title=title,
+        format=form,
+        data=data,
+        estimator=boosters.load(data, form, title, classes),
+        original=model if table_model is None else table_model,
+        estimator_name=type(model).__name__,
+        classes=classes,
+    )
 
 
 def _best_estimator(estimator: Any) -> Any:

@@ -49,8 +49,11 @@ def iter_estimators(estimator: Any) -> Iterator[Any]:
 def bind_threads(estimator: Any) -> None:
     """Let every estimator within an estimator predict with one thread: others do not survive a fork."""
     for inner in iter_estimators(estimator):
-        if vars(inner).get("n_jobs", 1) != 1 or type(inner).__module__.startswith("lightgbm."):
+        library = type(inner).__module__.partition(".")[0]
+        if vars(inner).get("n_jobs", 1) != 1 or library in {"lightgbm", "xgboost"}:
             inner.n_jobs = 1
+        if library == "xgboost" and hasattr(inner, "get_booster") and inner.__sklearn_is_fitted__():
+            inner.get_booster().set_param({"nthread": 1})
 
 
 def split_pipeline(estimator: Any) -> tuple[Callable[[Any], Any], Any]:

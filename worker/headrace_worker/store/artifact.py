@@ -31,6 +31,8 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from headrace.errors import ModelError
 from headrace_worker import boosters
+from headrace_worker.boosters.formats import detect_format as detect_booster_format
+from headrace_worker.boosters.formats import explain_unusable, is_booster_format
 from headrace_worker.manifest import ClassLabel, Format
 from headrace_worker.runtimes.estimator_tree import METHODS, bind_threads, is_model, iter_estimators
 from headrace_worker.store import chunks
@@ -50,15 +52,18 @@ _STORE_AS_PICKLE = (
 
 
 def detect_format(data: bytes, title: str) -> Format:
-    """Detect a file's format by its first bytes. Raises ModelError if it is neither skops nor a pickle."""
+    """Detect a file's format by its first bytes. Raises ModelError if no library loads it."""
+    if reason := explain_unusable(data):
+        raise ModelError(f"{title} {reason}")
     if data.startswith(_ZIP_PREFIX):
         return "skops"
     if data.startswith(_PICKLE_PREFIXES):
         return "joblib"
-    if form := boosters.detect_format(data):
+    if form := detect_booster_format(data):
         return form
     raise ModelError(
-        f"{title} is no model file: neither skops (`skops.io.dump`) nor joblib nor pickle, nor a file of LightGBM"
+        f"{title} is no model file: neither skops (`skops.io.dump`) nor joblib nor pickle, nor a file of "
+        "LightGBM, XGBoost or CatBoost"
     )
 
 
@@ -109,7 +114,7 @@ def load(
 
     `classes` are the labels that the file of a booster does not have.
     """
-    if boosters.is_booster_format(form):
+    if is_booster_format(form):
         return boosters.load(data, form, title, classes)
     if form == "joblib" and not trust_pickle:
         raise ModelError(f"{title} is a pickle, and reading a pickle runs whatever code is in it")

@@ -1,7 +1,7 @@
 """The model store: immutable, numbered versions of models, in a folder or at a URL.
 
     <store>/<model>/<version>/manifest.json
-                              artifact.skops, or .joblib, .onnx, .data, .lightgbm
+                              artifact.skops, or .joblib, .onnx, .data, .lightgbm, .xgboost
                               compiled.<runtime>    if the runtime compiled the artifact
                               signature.<key>       if the version was signed
 
