@@ -7,6 +7,7 @@ manifest     a version's manifest: digest, runtime, contract, limits, example
 profile      the distribution of a version's training data, to measure drift against
 route        the versions that a model's jobs run on, by alias
 parity       compare two predictions
+own_modules  the modules that a version brings along
 threads      the number of threads of linear algebra and OpenMP
 doctor       the worker's part of `headrace doctor`, and its check of Redis at the start
 

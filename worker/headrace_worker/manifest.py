@@ -29,6 +29,9 @@ RuntimeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
 #: The distributions whose versions a manifest records.
 LIBRARIES = ("scikit-learn", "numpy", "pandas", "skops")
 
+#: The name of the file with the modules that a version brings along.
+CODE_FILE = "code.zip"
+
 #: The name of an exception class, with or without its module.
 ExceptionName = Annotated[str, msgspec.Meta(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]
 #: Seconds in a year, the longest time limit: JSON has no infinity.
@@ -83,6 +86,16 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
+class OwnCode(msgspec.Struct, frozen=True, kw_only=True):
+    """The archive of the Python modules that a version brings along. They run when the version is loaded."""
+
+    #: The archive's digest and its size in bytes.
+    sha256: str
+    size: int
+    #: The names of the modules at its top.
+    modules: tuple[str, ...]
+
+
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """The result of trying a runtime when the version was packaged."""
 
@@ -131,6 +144,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     factory: str = ""
     #: None if the runtime executes the artifact itself.
     compiled: Compiled | None = None
+    #: None if the version brings no modules.
+    code: OwnCode | None = None
     #: The runtimes tried when the version was packaged, this one among them.
     trials: tuple[Trial, ...] = ()
     example: Example

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -116,6 +117,7 @@ def package(
     runtime: str = AUTO,
     store: str | None = None,
     redis_url: str | None = None,
+    code: str | Path | Sequence[str | Path] = (),
     trust_pickle: bool = False,
     limits: Limits | None = None,
 ) -> PackagedVersion:
@@ -126,7 +128,8 @@ def package(
     more the profile that drift is measured against. The version's predictions are compared with the model's own
     for `X`. `y` are the targets of `X`, for the model's score. `method` is the default method. `runtime` executes
     the model; `auto` finds the fastest. `store` and `redis_url` replace the settings HEADRACE_MODELS and
-    HEADRACE_REDIS_URL. `trust_pickle` stores as a pickle what skops cannot store. Raises ModelError and
+    HEADRACE_REDIS_URL. `code` are the files and folders of your own modules, which the version brings along; it
+    needs `trust_pickle`. `trust_pickle` stores as a pickle what skops cannot store. Raises ModelError and
     InvalidInput.
     """
     overrides = {key: value for key, value in (("models", store), ("redis_url", redis_url)) if value}
@@ -139,6 +142,7 @@ def package(
         example=table,
         method=method,
         runtime=runtime,
+        code=[Path(code)] if isinstance(code, str | Path) else list(map(Path, code)),
         trust_pickle=trust_pickle,
         limits=limits,
         max_bytes=settings.max_model_bytes,

@@ -155,7 +155,7 @@ def _write_description(tmp_path: Path, text: str) -> Path:
     [
         ("flavors: [", "is not YAML"),
         ("- a list", "describes no model"),
-        ("flavors: {xgboost: {data: model.xgb}}", "has the flavors xgboost; sklearn and onnx can be read"),
+        ("flavors: {spacy: {data: model.spacy}}", "has the flavors spacy; sklearn, onnx, .*can be read"),
         ("{}", "has the flavors none"),
         ("flavors: {sklearn: {pickled_model: ../secret.pkl}}", "outside of the folder"),
         ("flavors: {sklearn: {pickled_model: /etc/passwd}}", "outside of the folder"),

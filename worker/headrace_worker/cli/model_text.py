@@ -24,6 +24,9 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     yield f"  added     {manifest.created:%Y-%m-%d %H:%M} UTC, with {libraries}"
     yield f"  artifact  {manifest.format}, {format_bytes(manifest.size)}, sha256 {manifest.sha256}"
     yield f"  runtime   {manifest.runtime}{f', {manifest.factory}' if manifest.factory else ''}"
+    if manifest.code:
+        code = manifest.code
+        yield f"  code      {', '.join(code.modules)}, {format_bytes(code.size)}, sha256 {code.sha256}"
     yield f"  batches   up to {limits.max_batch_instances:,} instances, {format_bytes(limits.max_batch_bytes)}"
     yield f"  runs      {_runs(limits)}"
     yield f"  example   {len(manifest.example.instances)} instances"

@@ -78,6 +78,12 @@ for _command in (
 )
 @click.option("--data", type=_FILE, help="File that a module:factory loads.")
 @click.option(
+    "--code",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="Module of your own that the model needs: a .py file or a package's folder; needs --trust-pickle.",
+)
+@click.option(
     "--profile",
     type=_FILE,
     help="At least 100 instances like the training data, to detect drift.  [the example]",
@@ -121,6 +127,7 @@ def add(
     trust_pickle: bool,
     runtime: str,
     data: Path | None,
+    code: tuple[Path, ...],
     profile: Path | None,
     sign_key: Path | None,
     store: str | None,
@@ -148,6 +155,7 @@ def add(
         contract=contract,
         runtime=runtime,
         data=data,
+        code=code,
         sample=profile,
         trust_pickle=trust_pickle,
         limits=_parse_limits(limits),
@@ -173,7 +181,17 @@ def _print_notes(manifest: Manifest) -> None:
             "HEADRACE_TRUST_PICKLE=true",
             err=True,
         )
-    if manifest.factory:
+    from headrace_worker.runtimes.pyfunc import FACTORY
+
+    if manifest.code:
+        click.echo(
+            f"brings the modules {', '.join(manifest.code.modules)}: a worker loads it only with "
+            "HEADRACE_TRUST_PICKLE=true",
+            err=True,
+        )
+    elif manifest.factory == FACTORY:
+        click.echo("loaded by MLflow: a worker loads it only with mlflow and HEADRACE_TRUST_PICKLE=true", err=True)
+    elif manifest.factory:
         module = manifest.factory.partition(":")[0]
         click.echo(f"a worker runs code of {module} only with HEADRACE_TRUST_MODULES={module}", err=True)
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from headrace.catalog.contract import Contract
@@ -21,8 +23,9 @@ from headrace.wire.message import Instance
 from headrace.wire.outcome import ClassLabel
 from headrace_worker.manifest import Manifest, installed_libraries
 from headrace_worker.models.child_process import run_in_child
+from headrace_worker.own_modules import OwnModules
 from headrace_worker.parity import compare_predictions
-from headrace_worker.runtimes import Runtime, VerifiedVersion, find_runtime
+from headrace_worker.runtimes import Runtime, VerifiedVersion, find_runtime, pyfunc
 from headrace_worker.runtimes.predictions import check_count
 from headrace_worker.runtimes.python import is_trusted
 from headrace_worker.store import artifact
@@ -38,9 +41,9 @@ LOAD_SECONDS, _EXAMPLE_SECONDS = 600.0, 60.0
 class LoadedModel:
     """A version whose bytes were verified and whose example gave the expected predictions."""
 
-    def __init__(self, manifest: Manifest, runtime: Runtime) -> None:
+    def __init__(self, manifest: Manifest, runtime: Runtime, own_modules: OwnModules | None = None) -> None:
         self.manifest = manifest
-        self._runtime = runtime
+        self._runtime, self._own_modules = runtime, own_modules
         outputs = manifest.contract.methods.items()
         self._classes = {method: output.column_classes for method, output in outputs}
 
@@ -58,7 +61,12 @@ class LoadedModel:
 
         Raises the model's errors, and ModelError unless it returns one prediction for each instance.
         """
-        predictions = self._runtime.predict(check_method(self.contract, method), instances)
+        checked = check_method(self.contract, method)
+        if self._own_modules is None:
+            predictions = self._runtime.predict(checked, instances)
+        else:
+            with self._own_modules.importable():
+                predictions = self._runtime.predict(checked, instances)
         check_count(len(predictions), len(instances))
         return predictions
 
@@ -80,25 +88,50 @@ def load(
     """
     manifest = store.read_manifest(model, version)
     _check_libraries(manifest)
-    if manifest.factory and not is_trusted(manifest.factory, trust_modules):
+    _check_trust(manifest, trust_modules, trust_pickle=trust_pickle)
+    data = store.read_artifact(model, version, max_bytes=max_bytes)
+    compiled = store.read_compiled(model, version, max_bytes=max_bytes) if manifest.compiled else b""
+    code = store.read_code(model, version, max_bytes=max_bytes) if manifest.code else b""
+    if prove:
+        prove_version(manifest, data, compiled, code, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    return verify_and_load(manifest, data, compiled, code, max_bytes=max_bytes, trust_pickle=trust_pickle)
+
+
+def _check_trust(manifest: Manifest, trust_modules: str, *, trust_pickle: bool) -> None:
+    """Raise ModelError for a version that would run code which nobody has allowed to run."""
+    if not trust_pickle and (reason := _explain_need_of_trust(manifest)):
+        raise ModelError(
+            f"{manifest.title} {reason}; if you trust everyone who can write to the model store, set "
+            "HEADRACE_TRUST_PICKLE=true"
+        )
+    module = re.split(r"[.:]", manifest.factory)[0]
+    is_covered = manifest.factory == pyfunc.FACTORY or (manifest.code and module in manifest.code.modules)
+    if manifest.factory and not is_covered and not is_trusted(manifest.factory, trust_modules):
         raise ModelError(
             f"{manifest.title} is made by {manifest.factory}, which runs code of that module; if you trust "
             "everyone who can write to the model store, name the module in HEADRACE_TRUST_MODULES"
         )
-    if manifest.format == "joblib" and not trust_pickle:
-        raise ModelError(
-            f"{manifest.title} is stored as joblib, and loading it runs whatever code is in it; if you trust "
-            "everyone who can write to the model store, set HEADRACE_TRUST_PICKLE=true"
-        )
-    data = store.read_artifact(model, version, max_bytes=max_bytes)
-    compiled = store.read_compiled(model, version, max_bytes=max_bytes) if manifest.compiled else b""
-    if prove:
-        prove_version(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    return verify_and_load(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
+
+
+def _explain_need_of_trust(manifest: Manifest) -> str:
+    """Return the reason why a version must be trusted like a pickle; empty if it need not be."""
+    if manifest.format == "joblib":
+        return "is stored as joblib, and loading it runs whatever code is in it"
+    if manifest.code is not None:
+        return f"brings the modules {', '.join(manifest.code.modules)}, whose code runs when it is loaded"
+    if manifest.factory == pyfunc.FACTORY:
+        return "is loaded by MLflow, which runs whatever code is in it"
+    return ""
 
 
 def prove_version(
-    manifest: Manifest, data: bytes, compiled: bytes = b"", *, max_bytes: int, trust_pickle: bool
+    manifest: Manifest,
+    data: bytes,
+    compiled: bytes = b"",
+    code: bytes = b"",
+    *,
+    max_bytes: int,
+    trust_pickle: bool,
 ) -> None:
     """Load a model in a child process, and run its example there and in a fork of it.
 
@@ -107,7 +140,7 @@ def prove_version(
     title = manifest.title
 
     def prove() -> None:
-        loaded = verify_and_load(manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
+        loaded = verify_and_load(manifest, data, compiled, code, max_bytes=max_bytes, trust_pickle=trust_pickle)
         doing = f"{title}, loaded before a fork, predicted its example after it,"
         run_in_child(lambda: _run_examples(loaded), seconds=_EXAMPLE_SECONDS, doing=doing)
 
@@ -115,7 +148,13 @@ def prove_version(
 
 
 def verify_and_load(
-    manifest: Manifest, data: bytes, compiled: bytes = b"", *, max_bytes: int, trust_pickle: bool
+    manifest: Manifest,
+    data: bytes,
+    compiled: bytes = b"",
+    code: bytes = b"",
+    *,
+    max_bytes: int,
+    trust_pickle: bool,
 ) -> LoadedModel:
     """Load a model from its bytes after comparing their digests with the manifest, and run its example.
 
@@ -124,6 +163,10 @@ def verify_and_load(
     check_digest(manifest.title, data, manifest.sha256)
     if manifest.compiled is not None:
         check_digest(manifest.title, compiled, manifest.compiled.sha256)
+    own_modules: OwnModules | None = None
+    if manifest.code is not None:
+        check_digest(manifest.title, code, manifest.code.sha256)
+        own_modules = OwnModules(code, manifest.title, max_bytes=max_bytes)
 
     def estimator() -> Any:
         form, title = manifest.format, manifest.title
@@ -133,8 +176,9 @@ def verify_and_load(
             data, form, title, max_bytes=max_bytes, trust_pickle=trust_pickle, classes=manifest.classes
         )
 
-    runtime = find_runtime(manifest.runtime).load(VerifiedVersion(manifest, data, compiled, estimator))
-    loaded = LoadedModel(manifest, runtime)
+    with own_modules.importable() if own_modules else nullcontext():
+        runtime = find_runtime(manifest.runtime).load(VerifiedVersion(manifest, data, compiled, estimator))
+    loaded = LoadedModel(manifest, runtime, own_modules)
     _run_examples(loaded)
     return loaded
 

@@ -2,6 +2,7 @@
 
 package        all steps, from the file to the stored version
 source         read the model: a file, an MLflow folder, or module:factory
+own_modules    the archive of the modules that it brings along
 mlflow         read an MLflow folder
 example        read an example from CSV, JSON or JSON lines
 expected       the original's predictions, read from a file

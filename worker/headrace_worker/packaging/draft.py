@@ -22,7 +22,7 @@ from headrace_worker.packaging.infer_methods import infer_methods, run_methods
 from headrace_worker.packaging.libraries import find_libraries
 from headrace_worker.packaging.source import Source
 from headrace_worker.packaging.table import Table
-from headrace_worker.runtimes import InputSchema, find_runtime
+from headrace_worker.runtimes import InputSchema, find_runtime, pyfunc
 from headrace_worker.runtimes.estimator_tree import describe
 from headrace_worker.runtimes.python import PythonRuntime, create_model
 
@@ -83,12 +83,10 @@ def draft_from_runtime(
     _, expected = run_methods(predict, list(outputs), example)
     contract = msgspec.structs.replace(contract, methods=outputs)
     manifest = _draft(contract, title, Example(instances=example, expected=expected))
-    return msgspec.structs.replace(
-        manifest,
-        runtime=source.runtime,
-        factory=source.factory,
-        libraries=manifest.libraries | runtime_libraries(source.runtime),
-    )
+    libraries = manifest.libraries | runtime_libraries(source.runtime)
+    if source.factory == pyfunc.FACTORY:
+        libraries |= {"mlflow": metadata.version("mlflow")}
+    return msgspec.structs.replace(manifest, runtime=source.runtime, factory=source.factory, libraries=libraries)
 
 
 def fit_to_contract(

@@ -9,6 +9,7 @@ A stored version has passed every step that a worker takes to load it.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,9 @@ from headrace.errors import ModelError
 from headrace.wire.keys import check_model_name
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker import runtimes
-from headrace_worker.manifest import Compiled, Format, Limits, Manifest, Trial
+from headrace_worker.manifest import Compiled, Format, Limits, Manifest, OwnCode, Trial
 from headrace_worker.models.loader import LoadedModel, verify_and_load
+from headrace_worker.own_modules import OwnModules
 from headrace_worker.packaging.checks import (
     check_against_original,
     check_rows_are_independent,
@@ -73,6 +75,7 @@ def package(
     contract: Path | None = None,
     runtime: str = "sklearn",
     data: Path | None = None,
+    code: Sequence[Path] = (),
     sample: Path | None = None,
     trust_pickle: bool = False,
     limits: Limits | None = None,
@@ -85,11 +88,46 @@ def package(
     folder may contain. `expected` holds the original's predictions for them: a file, or the name of a column of
     the example. A typed table needs none: the estimator predicts it. `method` is the default method.
     `contract` is a JSON file whose `input` replaces the inferred one. `runtime` executes an estimator; `auto`
-    finds the fastest. `sample` is a file of more instances, for the profile that drift is measured against.
+    finds the fastest. `code` are the files and folders of the modules that the version brings along. `sample` is a
+    file of more instances, for the profile that drift is measured against.
+
     Raises InvalidInput and ModelError.
     """
     check_model_name(name)
-    source = read_source(model, data=data, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    source = read_source(model, data=data, code=code, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    with source.own_modules.importable():
+        version = _make_version(
+            source,
+            name=name,
+            example=example,
+            expected=expected,
+            method=method,
+            contract=contract,
+            runtime=runtime,
+            sample=sample,
+            trust_pickle=trust_pickle,
+            limits=limits,
+            max_bytes=max_bytes,
+        )
+    compiled = version.compiled if version.manifest.compiled else None
+    return store.add(version.manifest, version.artifact, compiled, source.code)
+
+
+def _make_version(
+    source: Source,
+    *,
+    name: str,
+    example: Path | Table | None,
+    expected: Path | str | None,
+    method: str | None,
+    contract: Path | None,
+    runtime: str,
+    sample: Path | None,
+    trust_pickle: bool,
+    limits: Limits | None,
+    max_bytes: int,
+) -> _Version:
+    """Make the version of a model that was read, and check it. The arguments are those of `package`."""
     rows = example or source.example
     if rows is None:
         raise ModelError(f"{source.title} comes without an example; give one with --example")
@@ -103,16 +141,12 @@ def package(
         manifest = draft_from_runtime(source, table, input_schema, name=name, method=method)
     else:
         manifest = draft_from_estimator(source, table, input_schema, name=name, method=method)
-    manifest = msgspec.structs.replace(manifest, limits=limits or Limits())
+    manifest = msgspec.structs.replace(manifest, limits=limits or Limits(), code=_describe_code(source))
     version = _build_version(manifest, source, max_bytes=max_bytes, trust_pickle=trust_pickle)
     if runtime != "sklearn" and not source.runtime:
-        version = _choose_runtime(
-            version, source.estimator, runtime, max_bytes=max_bytes, trust_pickle=trust_pickle
-        )
+        version = _choose_runtime(version, source, runtime, max_bytes=max_bytes, trust_pickle=trust_pickle)
     version = version._replace(manifest=_prove(version, source, table, predictions))
-    version = version._replace(manifest=_add_profile(version, source.estimator, table.instances, sample))
-    compiled = version.compiled if version.manifest.compiled else None
-    return store.add(version.manifest, version.artifact, compiled)
+    return version._replace(manifest=_add_profile(version, source.estimator, table.instances, sample))
 
 
 def _build_version(manifest: Manifest, source: Source, *, max_bytes: int, trust_pickle: bool) -> _Version:
@@ -123,9 +157,9 @@ def _build_version(manifest: Manifest, source: Source, *, max_bytes: int, trust_
         complete = msgspec.structs.replace(
             manifest, format=form, sha256=_digest(data), size=len(data), libraries=libraries
         )
-        is_trusted = form == "joblib" and trust_pickle
-        prove_version(complete, data, b"", max_bytes=max_bytes, trust_pickle=is_trusted)
-        loaded = verify_and_load(complete, data, max_bytes=max_bytes, trust_pickle=is_trusted)
+        is_trusted = trust_pickle and (form == "joblib" or bool(source.code))
+        prove_version(complete, data, b"", source.code, max_bytes=max_bytes, trust_pickle=is_trusted)
+        loaded = verify_and_load(complete, data, b"", source.code, max_bytes=max_bytes, trust_pickle=is_trusted)
         return _Version(complete, data, b"", loaded)
 
     if source.data is not None:
@@ -140,14 +174,14 @@ def _build_version(manifest: Manifest, source: Source, *, max_bytes: int, trust_
 
 
 def _choose_runtime(
-    version: _Version, estimator: Any, runtime: str, *, max_bytes: int, trust_pickle: bool
+    version: _Version, source: Source, runtime: str, *, max_bytes: int, trust_pickle: bool
 ) -> _Version:
     """Return the version for a runtime, or for the fastest, with the trials of all that were tried.
 
     `version` is that for scikit-learn. Raises ModelError if the named runtime cannot predict as scikit-learn does.
     """
     contract = version.manifest.contract
-    reference = build_reference(estimator, contract, version.manifest.example.instances)
+    reference = build_reference(source.estimator, contract, version.manifest.example.instances)
     versions: dict[str, _Version] = {"sklearn": version}
     trials: list[Trial] = [run_trial("sklearn", version.loaded.predict, reference)]
     for name in [runtime] if runtime != AUTO else runtimes.runtime_names():
@@ -155,7 +189,7 @@ def _choose_runtime(
             continue
         try:
             versions[name] = _compile_version(
-                version, estimator, name, max_bytes=max_bytes, trust_pickle=trust_pickle
+                version, source, name, max_bytes=max_bytes, trust_pickle=trust_pickle
             )
         except ModelError as error:
             trials.append(Trial(runtime=name, refused=str(error)))
@@ -169,10 +203,10 @@ def _choose_runtime(
 
 
 def _compile_version(
-    version: _Version, estimator: Any, name: str, *, max_bytes: int, trust_pickle: bool
+    version: _Version, source: Source, name: str, *, max_bytes: int, trust_pickle: bool
 ) -> _Version:
     """Compile a version for another runtime, and load it. Raises ModelError if the runtime cannot run it."""
-    runtime = runtimes.find_runtime(name)
+    runtime, estimator, code = runtimes.find_runtime(name), source.estimator, source.code
     input_schema = version.manifest.contract.input
     if reason := runtime.explain_rejection(estimator, input_schema):
         raise ModelError(reason)
@@ -194,8 +228,9 @@ def _compile_version(
         compiled=Compiled(sha256=_digest(data), size=len(data)) if data else None,
         libraries=version.manifest.libraries | runtime_libraries(name),
     )
-    prove_version(manifest, version.artifact, data, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    loaded = verify_and_load(manifest, version.artifact, data, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    artifact_bytes = version.artifact
+    prove_version(manifest, artifact_bytes, data, code, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    loaded = verify_and_load(manifest, artifact_bytes, data, code, max_bytes=max_bytes, trust_pickle=trust_pickle)
     return _Version(manifest, version.artifact, data, loaded)
 
 
@@ -236,6 +271,14 @@ def _add_profile(version: _Version, estimator: Any, example: Sequence[Any], samp
         raise ModelError(f"the model fails on {title}: {contract.method}: {type(error).__name__}") from error
     profile = build_profile(contract, instances, predictions)
     return msgspec.structs.replace(manifest, profile=profile if profile.columns else None)
+
+
+def _describe_code(source: Source) -> OwnCode | None:
+    """Describe the modules that a version brings along, for its manifest; None for none."""
+    if not source.code:
+        return None
+    names = OwnModules(source.code, source.title, max_bytes=sys.maxsize).names
+    return OwnCode(sha256=_digest(source.code), size=len(source.code), modules=tuple(sorted(names)))
 
 
 def _digest(data: bytes) -> str:

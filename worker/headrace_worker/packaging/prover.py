@@ -24,6 +24,7 @@ from headrace_worker.boosters import BoosterModel
 from headrace_worker.manifest import Format, Manifest
 from headrace_worker.models import loader
 from headrace_worker.models.child_process import run_in_child
+from headrace_worker.own_modules import OwnModules
 from headrace_worker.store import artifact
 from headrace_worker.threads import THREAD_VARIABLES
 
@@ -34,9 +35,10 @@ class _Request(msgspec.Struct, kw_only=True):
     """A model to prove: a version with its manifest, or a file that is to be packaged."""
 
     title: str
-    #: The files with the bytes of the artifact and of what a runtime compiled; "" is none.
+    #: The files with the bytes of the artifact, of what a runtime compiled, and of modules; "" is none.
     data: str
     compiled: str = ""
+    code: str = ""
     manifest: Manifest | None = None
     form: Format
     max_bytes: int
@@ -50,14 +52,21 @@ class _Answer(msgspec.Struct):
     error: str | None = None
 
 
-def prove_version(manifest: Manifest, data: bytes, compiled: bytes, *, max_bytes: int, trust_pickle: bool) -> None:
+def prove_version(
+    manifest: Manifest, data: bytes, compiled: bytes, code: bytes, *, max_bytes: int, trust_pickle: bool
+) -> None:
     """Load a version as a worker does, and run its example there and in a fork. Raises ModelError."""
-    with _write_file(data) as data_file, _write_file(compiled) as compiled_file:
+    with (
+        _write_file(data) as data_file,
+        _write_file(compiled) as compiled_file,
+        _write_file(code) as code_file,
+    ):
         _PROVER.prove(
             _Request(
                 title=manifest.title,
                 data=data_file,
                 compiled=compiled_file,
+                code=code_file,
                 manifest=manifest,
                 form=manifest.format,
                 max_bytes=max_bytes,
@@ -67,13 +76,16 @@ def prove_version(manifest: Manifest, data: bytes, compiled: bytes, *, max_bytes
         )
 
 
-def prove_file(data: bytes, form: Format, title: str, *, max_bytes: int, trust_pickle: bool) -> None:
+def prove_file(
+    data: bytes, form: Format, title: str, code: bytes = b"", *, max_bytes: int, trust_pickle: bool
+) -> None:
     """Read an estimator from bytes. Raises ModelError."""
-    with _write_file(data) as data_file:
+    with _write_file(data) as data_file, _write_file(code) as code_file:
         _PROVER.prove(
             _Request(
                 title=title,
                 data=data_file,
+                code=code_file,
                 form=form,
                 max_bytes=max_bytes,
                 trust_pickle=trust_pickle,
@@ -158,15 +170,19 @@ def _prove(request: _Request) -> None:
     sys.path[:] = request.sys_path
     max_bytes, trust_pickle = request.max_bytes, request.trust_pickle
     data = Path(request.data).read_bytes() if request.data else b""
+    code = Path(request.code).read_bytes() if request.code else b""
     if request.manifest is not None:
         compiled = Path(request.compiled).read_bytes() if request.compiled else b""
-        loader.prove_version(request.manifest, data, compiled, max_bytes=max_bytes, trust_pickle=trust_pickle)
+        loader.prove_version(
+            request.manifest, data, compiled, code, max_bytes=max_bytes, trust_pickle=trust_pickle
+        )
         return
 
     def read() -> None:
-        estimator = artifact.load(
-            data, request.form, request.title, max_bytes=max_bytes, trust_pickle=trust_pickle
-        )
+        with OwnModules(code, request.title, max_bytes=max_bytes).importable():
+            estimator = artifact.load(
+                data, request.form, request.title, max_bytes=max_bytes, trust_pickle=trust_pickle
+            )
         if isinstance(estimator, BoosterModel):
             estimator.exercise()
 

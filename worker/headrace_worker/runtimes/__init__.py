@@ -10,6 +10,7 @@ onnx             an ONNX file, or an estimator converted to ONNX
 onnx_inputs      instances to the inputs of an ONNX file, and its input schema
 onnx_conversion  an estimator to an ONNX file
 python           an object made by `module:factory`
+pyfunc           such an object for MLflow folders, loaded by MLflow
 forest           faster methods for forests within scikit-learn
 input_arrays     instances to frames, arrays and lists
 columns          one column, of the type the model was fitted on

@@ -76,6 +76,8 @@ def create_model(factory: str, data: bytes) -> Any:
             function = getattr(function, name)
         model = function()
         model.load(data)
+    except ModelError:
+        raise
     except ModuleNotFoundError as error:
         raise ModelError(
             f"{factory} cannot be imported: there is no module {error.name} here; install it, or set PYTHONPATH"

@@ -112,7 +112,8 @@ def load(
 ) -> Any:
     """Read an estimator from bytes. Raises ModelError, whose message says what is wrong and what to do.
 
-    `classes` are the labels that the file of a booster does not have.
+    `classes` are the labels that the file of a booster does not have. With `trust_pickle`, a skops file may hold
+    any types: it can then do what a pickle can.
     """
     if is_booster_format(form):
         return boosters.load(data, form, title, classes)
@@ -122,7 +123,11 @@ def load(
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", InconsistentVersionWarning)
         try:
-            estimator = _load_skops(data, title, max_bytes) if form == "skops" else joblib.load(io.BytesIO(data))
+            estimator = (
+                _load_skops(data, title, max_bytes, trust_pickle)
+                if form == "skops"
+                else joblib.load(io.BytesIO(data))
+            )
         except ModelError:
             raise
         except MemoryError:
@@ -146,15 +151,16 @@ def load(
     return estimator
 
 
-def _load_skops(data: bytes, title: str, max_bytes: int) -> Any:
+def _load_skops(data: bytes, title: str, max_bytes: int, trust_pickle: bool) -> Any:
     unpacked = _unpacked_size(data, title)
     if unpacked > max_bytes:
         raise ModelError(
             f"{title} unpacks to {unpacked:,} bytes, more than the {max_bytes:,} of HEADRACE_MAX_MODEL_BYTES"
         )
+    trusted = (*TRUSTED, *skops.io.get_untrusted_types(data=data)) if trust_pickle else TRUSTED
     try:
         with _as_file(data) as file:
-            return skops.io.load(file, trusted=TRUSTED)
+            return skops.io.load(file, trusted=trusted)
     except UntrustedTypesFoundException:
         # The exception's own text advises to trust all types in the file. This message names them instead.
         names = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED))
@@ -296,7 +302,10 @@ def _first_numbers(version: str) -> tuple[int, ...]:
 def _describe_cause(error: Exception) -> str:
     match error:
         case ModuleNotFoundError():
-            return f"it needs the module {error.name!r}, which is not installed here"
+            return (
+                f"it needs the module {error.name!r}, which is not installed here; install its package, or add "
+                "the model with the module: --code, or code= of package(...)"
+            )
         case AttributeError() if "__main__" in str(error):
             return (
                 "it needs something defined in the script or notebook that trained it "

@@ -3,6 +3,7 @@
     <store>/<model>/<version>/manifest.json
                               artifact.skops, or .joblib, .onnx, .data, .lightgbm, .xgboost
                               compiled.<runtime>    if the runtime compiled the artifact
+                              code.zip              if the version brings modules of its own
                               signature.<key>       if the version was signed
 
 A backend (`folder`, `remote`) holds the files. This module decides which of them may be used.
@@ -18,7 +19,7 @@ from pathlib import Path
 from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.text import did_you_mean
 from headrace.wire.keys import check_model_name
-from headrace_worker.manifest import Manifest, decode, encode
+from headrace_worker.manifest import CODE_FILE, Manifest, decode, encode
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.backend import MANIFEST_NAME, StoreBackend, UnfinishedVersion
 from headrace_worker.store.cache import Cache, has_digest
@@ -139,6 +140,14 @@ class Store:
             raise ModelError(f"{manifest.title} has no compiled artifact")
         return self._read_file(manifest, manifest.compiled_artifact, compiled.sha256, compiled.size, max_bytes)
 
+    def read_code(self, model: str, version: str, *, max_bytes: int) -> bytes:
+        """Return the archive of a version's modules, not verified. Raises ModelError as `read_artifact` does."""
+        manifest = self.read_manifest(model, version)
+        code = manifest.code
+        if code is None:
+            raise ModelError(f"{manifest.title} brings no modules")
+        return self._read_file(manifest, CODE_FILE, code.sha256, code.size, max_bytes)
+
     def verify(self, model: str, version: str, *, max_bytes: int) -> Manifest:
         """Compare all files of a version with its manifest, and return the manifest. Raises ModelError."""
         manifest = self.read_manifest(model, version)
@@ -146,6 +155,8 @@ class Store:
         if manifest.compiled is not None:
             compiled = self.read_compiled(model, version, max_bytes=max_bytes)
             check_digest(manifest.title, compiled, manifest.compiled.sha256)
+        if manifest.code is not None:
+            check_digest(manifest.title, self.read_code(model, version, max_bytes=max_bytes), manifest.code.sha256)
         return manifest
 
     def _read_file(self, manifest: Manifest, name: str, digest: str, size: int, max_bytes: int) -> bytes:
@@ -158,12 +169,16 @@ class Store:
         check_size(len(data), title, max_bytes)
         return data
 
-    def add(self, manifest: Manifest, artifact: bytes, compiled: bytes | None = None) -> Manifest:
+    def add(
+        self, manifest: Manifest, artifact: bytes, compiled: bytes | None = None, code: bytes = b""
+    ) -> Manifest:
         """Store a version under the next number, and return its manifest with that number."""
         check_model_name(manifest.name)
         artifacts = {manifest.artifact: artifact}
         if compiled is not None:
             artifacts[manifest.compiled_artifact] = compiled
+        if manifest.code is not None:
+            artifacts[CODE_FILE] = code
 
         def small_files(version: str) -> Mapping[str, bytes]:
             data = encode(manifest.with_version(version))
