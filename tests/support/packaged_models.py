@@ -44,7 +44,11 @@ def to_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _to_lists(output: Any) -> Any:
     if isinstance(output, list):  # one array for each output
         return [list(row) for row in zip(*map(_to_lists, output), strict=True)]
-    return (output.toarray() if hasattr(output, "toarray") else np.asarray(output)).tolist()
+    if hasattr(output, "toarray"):
+        return [
+            {"indices": np.flatnonzero(row).tolist(), "values": row[row != 0].tolist()} for row in output.toarray()
+        ]
+    return np.asarray(output).tolist()
 
 
 def assert_predicts_as(estimator: Any, data: Any, folder: Path, instances: Any) -> None:
@@ -67,6 +71,9 @@ def _assert_equal(actual: Any, expected: Any) -> None:
         assert len(actual) == len(expected)
         for actual_item, expected_item in zip(actual, expected, strict=True):
             _assert_equal(actual_item, expected_item)
+    elif isinstance(expected, dict):
+        assert actual.keys() == expected.keys()
+        _assert_equal(list(actual.values()), list(expected.values()))
     elif isinstance(expected, float) and not np.isfinite(expected):
         assert actual is None
     elif isinstance(expected, float):

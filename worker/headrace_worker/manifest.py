@@ -137,6 +137,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     #: The labels of the classes of a booster whose file does not have them, in the order of its probabilities.
     classes: tuple[ClassLabel, ...] = ()
     contract: Contract
+    #: Constant arguments of the default method, such as `return_std`.
+    arguments: dict[str, Any] = {}
     limits: Limits = Limits()
     #: The runtime that executes the version: its name among the entry points `headrace.runtimes`.
     runtime: RuntimeName = "sklearn"

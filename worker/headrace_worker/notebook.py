@@ -9,8 +9,9 @@ It runs every step and check of `headrace models add`, and compares with the mod
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -114,6 +115,7 @@ def package(
     name: str,
     y: Any = None,
     method: str | None = None,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
     runtime: str = AUTO,
     store: str | None = None,
     redis_url: str | None = None,
@@ -126,11 +128,11 @@ def package(
     `X` is a table like the one the model was fitted on: a frame of pandas or polars, an array, or a list of
     instances. Its types, names and categories become the contract, its first rows the example, and 100 rows or
     more the profile that drift is measured against. The version's predictions are compared with the model's own
-    for `X`. `y` are the targets of `X`, for the model's score. `method` is the default method. `runtime` executes
-    the model; `auto` finds the fastest. `store` and `redis_url` replace the settings HEADRACE_MODELS and
-    HEADRACE_REDIS_URL. `code` are the files and folders of your own modules, which the version brings along; it
-    needs `trust_pickle`. `trust_pickle` stores as a pickle what skops cannot store. Raises ModelError and
-    InvalidInput.
+    for `X`. `y` are the targets of `X`, for the model's score. `method` is the default method, and `arguments` are
+    constant arguments of it, as `{"return_std": True}`. `runtime` executes the model; `auto` finds the fastest.
+    `store` and `redis_url` replace the settings HEADRACE_MODELS and HEADRACE_REDIS_URL. `code` are the files and
+    folders of your own modules, which the version brings along; it needs `trust_pickle`, which stores as a pickle
+    what skops cannot store. Raises ModelError and InvalidInput.
     """
     overrides = {key: value for key, value in (("models", store), ("redis_url", redis_url)) if value}
     settings = msgspec.structs.replace(load_settings(WorkerSettings), **overrides)
@@ -141,6 +143,7 @@ def package(
         name=name,
         example=table,
         method=method,
+        arguments=arguments,
         runtime=runtime,
         code=[Path(code)] if isinstance(code, str | Path) else list(map(Path, code)),
         trust_pickle=trust_pickle,

@@ -38,6 +38,8 @@ def _iter_floats(prediction: Any) -> Iterator[float]:
     if isinstance(prediction, list):
         for item in prediction:
             yield from _iter_floats(item)
+    elif isinstance(prediction, dict):
+        yield from _iter_floats(list(prediction.values()))
     elif isinstance(prediction, float):
         yield prediction
 
@@ -54,6 +56,10 @@ def max_difference(expected: Any, actual: Any) -> float | None:
                 return None
             largest = max(largest, difference)
         return largest
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        if expected.keys() != actual.keys():
+            return None
+        return max_difference(list(expected.values()), [actual[name] for name in expected])
     if isinstance(expected, float) and isinstance(actual, float):
         return abs(expected - actual)
     return 0.0 if expected == actual and type(expected) is type(actual) else None

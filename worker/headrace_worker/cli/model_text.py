@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
 from headrace.cli.options import format_table
 from headrace.text import format_bytes
@@ -27,6 +29,11 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     if manifest.code:
         code = manifest.code
         yield f"  code      {', '.join(code.modules)}, {format_bytes(code.size)}, sha256 {code.sha256}"
+    if manifest.arguments:
+        arguments = ", ".join(
+            f"{name}={msgspec.json.encode(value).decode()}" for name, value in manifest.arguments.items()
+        )
+        yield f"  arguments {manifest.contract.method}({arguments})"
     yield f"  batches   up to {limits.max_batch_instances:,} instances, {format_bytes(limits.max_batch_bytes)}"
     yield f"  runs      {_runs(limits)}"
     yield f"  example   {len(manifest.example.instances)} instances"

@@ -40,6 +40,21 @@ class _Model(click.Path):
         return value if is_factory else super().convert(value, param, ctx)
 
 
+class _Argument(click.ParamType[tuple[str, Any]]):
+    """A parameter type: a name and a value of JSON."""
+
+    name = "argument"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Return the name and the value; fail for another text."""
+        name, equals, text = value.partition("=")
+        try:
+            return name, msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            example = "return_std=true" if not equals else f"{name}=true, {name}=3 or '{name}=\"text\"'"
+            self.fail(f"{value[:64]!r} is not NAME=JSON, such as {example}", param, ctx)
+
+
 @click.group()
 def models() -> None:
     """Add, list, check and roll out the models of a store."""
@@ -68,6 +83,14 @@ for _command in (
     help="The model's own predictions for the example: a file, or a column of it.",
 )
 @click.option("--method", help="Default method, such as predict_proba.  [predict, if the model has it]")
+@click.option(
+    "--argument",
+    "arguments",
+    type=_Argument(),
+    multiple=True,
+    metavar="NAME=JSON",
+    help="Constant argument of the default method, such as return_std=true; may be repeated.",
+)
 @click.option("--contract", type=_FILE, help="JSON file; its `input` replaces the inferred input.")
 @click.option("--trust-pickle", is_flag=True, help="Allow joblib and pickle files, which run code when loaded.")
 @click.option(
@@ -123,6 +146,7 @@ def add(
     example: Path | None,
     expected: str | None,
     method: str | None,
+    arguments: tuple[tuple[str, Any], ...],
     contract: Path | None,
     trust_pickle: bool,
     runtime: str,
@@ -152,6 +176,7 @@ def add(
         example=example,
         expected=Path(expected) if expected and Path(expected).is_file() else expected,
         method=method,
+        arguments=dict(arguments),
         contract=contract,
         runtime=runtime,
         data=data,

@@ -233,6 +233,10 @@ def is_same_prediction(expected: Any, actual: Any) -> bool:
         if not isinstance(actual, list) or len(actual) != len(expected):
             return False
         return all(map(is_same_prediction, expected, actual))
+    if isinstance(expected, dict):
+        if not isinstance(actual, dict) or actual.keys() != expected.keys():
+            return False
+        return all(is_same_prediction(value, actual[name]) for name, value in expected.items())
     if isinstance(expected, float) or isinstance(actual, float):
         if not isinstance(expected, int | float) or not isinstance(actual, int | float):
             return False

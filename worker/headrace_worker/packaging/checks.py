@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from headrace.errors import ModelError
@@ -18,14 +19,24 @@ from headrace_worker.runtimes.predictions import to_predictions
 _SINGLE_ROWS, _SINGLE_SECONDS = 32, 3.0
 
 
-def predict_with_original(estimator: Any, data: Any, methods: Sequence[str], rows: int) -> dict[str, list[Any]]:
-    """Return the predictions of the estimator itself for its own kind of table, by method. Raises ModelError."""
+def predict_with_original(
+    estimator: Any,
+    data: Any,
+    methods: Sequence[str],
+    rows: int,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, list[Any]]:
+    """Return the predictions of the estimator itself for its own kind of table, by method.
+
+    `arguments` are constant arguments of the first method. Raises ModelError.
+    """
     expected = {}
     for method in methods:
+        constant = arguments if method == methods[0] else {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                expected[method] = to_predictions(getattr(estimator, method)(data), rows)
+                expected[method] = to_predictions(getattr(estimator, method)(data, **constant), rows)
         except ModelError:
             raise
         except Exception as error:

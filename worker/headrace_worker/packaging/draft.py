@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from typing import Any
 
 import msgspec
 
@@ -31,17 +32,35 @@ _KEPT_INSTANCES = 32
 
 
 def draft_from_estimator(
-    source: Source, table: Table, input_schema: InputSchema | None, *, name: str, method: str | None
+    source: Source,
+    table: Table,
+    input_schema: InputSchema | None,
+    *,
+    name: str,
+    method: str | None,
+    arguments: dict[str, Any],
 ) -> Manifest:
-    """Draft the manifest of an estimator. `input_schema` replaces the inferred input. Raises ModelError."""
+    """Draft the manifest of an estimator.
+
+    `input_schema` replaces the inferred input. `arguments` are constant arguments of the default method. Raises
+    ModelError.
+    """
     estimator = source.estimator
     if isinstance(estimator, BoosterModel) and isinstance(table.schema, Named):
         estimator.use_names([feature.name for feature in table.schema.features])
     converted = to_instances(estimator, table.instances)
     typed = order_features(estimator, table.schema)
-    contract = infer(estimator, converted, model=name, method=method, typed=typed, input_schema=input_schema)
+    contract = infer(
+        estimator,
+        converted,
+        model=name,
+        method=method,
+        typed=typed,
+        input_schema=input_schema,
+        arguments=arguments,
+    )
     example = fit_to_contract(contract, converted)[:_KEPT_INSTANCES]
-    _, expected = infer_methods(estimator, contract.input, example, contract.method)
+    _, expected = infer_methods(estimator, contract.input, example, contract.method, arguments)
     title = source.estimator_name or describe(estimator)
     manifest = _draft(contract, title, Example(instances=example, expected=expected))
     libraries = manifest.libraries | find_libraries(estimator if source.original is None else source.original)

@@ -7,7 +7,8 @@ on an unseen one. The result is shown to the user, who may correct it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from headrace.catalog.contract import Array, Contract, Feature, Named
@@ -28,10 +29,12 @@ def infer(
     method: str | None = None,
     typed: InputSchema | None = None,
     input_schema: InputSchema | None = None,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> Contract:
     """Infer the contract of a model that has no version yet.
 
     `typed` is the schema of a typed table, whose types are kept. `input_schema` replaces the inferred input.
+    `arguments` are constant arguments of the default method.
 
     Raises ModelError if the estimator cannot predict the example.
     """
@@ -39,15 +42,19 @@ def infer(
         input_schema
         or typed
         or infer_dtypes(
-            estimator, infer_input(estimator, instances), instances, available_methods(estimator, method)
+            estimator,
+            infer_input(estimator, instances),
+            instances,
+            available_methods(estimator, method),
+            arguments,
         )
     )
-    outputs, expected = infer_methods(estimator, schema, instances, method)
+    outputs, expected = infer_methods(estimator, schema, instances, method, arguments)
     default = next(iter(outputs))
     if input_schema is None:
-        widened = widen_input(estimator, schema, instances, default)
+        widened = widen_input(estimator, schema, instances, default, arguments)
         # A nullable column has another type. This must not change any prediction.
-        if infer_methods(estimator, widened, instances, default) == (outputs, expected):
+        if infer_methods(estimator, widened, instances, default, arguments) == (outputs, expected):
             schema = widened
     return Contract(model=model, version="0", input=schema, methods=outputs)
 

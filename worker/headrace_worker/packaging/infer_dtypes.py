@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations, islice
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -27,32 +28,41 @@ _MAX_SUBSETS = 64
 
 
 def infer_dtypes(
-    estimator: Any, schema: InputSchema, instances: Sequence[Instance], methods: Sequence[str]
+    estimator: Any,
+    schema: InputSchema,
+    instances: Sequence[Instance],
+    methods: Sequence[str],
+    arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> InputSchema:
     """Return the schema with the types of the columns whose type changes a prediction of the example."""
     if not isinstance(schema, Named):
         return schema
-    schema = _with_needed_datetimes(estimator, schema, instances, methods)
+    schema = _with_needed_datetimes(estimator, schema, instances, methods, arguments)
     typed = {
         feature.name: alternative
         for feature in schema.features
         if (alternative := _as_pandas_reads_it(feature, instances)) is not None
     }
-    expected = _predict(estimator, _with_types(schema, typed), instances, methods)
-    if not typed or expected is None or _predict(estimator, schema, instances, methods) == expected:
+    expected = _predict(estimator, _with_types(schema, typed), instances, methods, arguments)
+    if not typed or expected is None or _predict(estimator, schema, instances, methods, arguments) == expected:
         return schema
     chosen = {
         name: feature
         for name, feature in typed.items()
-        if _predict(estimator, _with_types(schema, {**typed, name: None}), instances, methods) != expected
+        if _predict(estimator, _with_types(schema, {**typed, name: None}), instances, methods, arguments)
+        != expected
     }
-    if _predict(estimator, _with_types(schema, chosen), instances, methods) != expected:
+    if _predict(estimator, _with_types(schema, chosen), instances, methods, arguments) != expected:
         chosen = typed  # columns that are alike may stand in for each other: no single one decides
     return _with_types(schema, chosen)
 
 
 def _with_needed_datetimes(
-    estimator: Any, schema: Named, instances: Sequence[Instance], methods: Sequence[str]
+    estimator: Any,
+    schema: Named,
+    instances: Sequence[Instance],
+    methods: Sequence[str],
+    arguments: Mapping[str, Any],
 ) -> Named:
     """Return the schema with those texts as datetimes without which no method predicts."""
     datetimes = {
@@ -70,7 +80,7 @@ def _with_needed_datetimes(
 
     def predicts(types: Mapping[str, Feature]) -> bool:
         return any(
-            _predict(estimator, _with_types(schema, trial), instances, methods) is not None
+            _predict(estimator, _with_types(schema, trial), instances, methods, arguments) is not None
             for trial in (types, {**typed, **types})
         )
 
@@ -116,10 +126,14 @@ def _with_types(schema: Named, typed: Mapping[str, Feature | None]) -> Named:
 
 
 def _predict(
-    estimator: Any, schema: InputSchema, instances: Sequence[Instance], methods: Sequence[str]
+    estimator: Any,
+    schema: InputSchema,
+    instances: Sequence[Instance],
+    methods: Sequence[str],
+    arguments: Mapping[str, Any],
 ) -> list[Any] | None:
     """Return the predictions of the methods that predict; None if none does."""
-    runtime = SklearnRuntime(estimator, schema)
+    runtime = SklearnRuntime(estimator, schema, arguments={methods[0]: arguments})
     predictions: list[Any] = []
     for method in methods:
         try:

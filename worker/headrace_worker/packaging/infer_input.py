@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
@@ -35,7 +36,11 @@ def infer_input(estimator: Any, instances: Sequence[Any]) -> InputSchema:
 
 
 def widen_input(
-    estimator: Any, input_schema: InputSchema, instances: Sequence[Instance], method: str
+    estimator: Any,
+    input_schema: InputSchema,
+    instances: Sequence[Instance],
+    method: str,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> InputSchema:
     """Return the schema with the nulls and unseen categories that the estimator accepts.
 
@@ -46,7 +51,8 @@ def widen_input(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return SklearnRuntime(estimator, schema).predict(method, trial_instances)
+                runtime = SklearnRuntime(estimator, schema, arguments={method: arguments})
+                return runtime.predict(method, trial_instances)
         except Exception:  # noqa: BLE001  # an estimator may refuse a value with any error
             return None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from headrace.catalog.contract import Output
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema
-from headrace_worker.runtimes.estimator_tree import METHODS, iter_estimators
+from headrace_worker.runtimes.estimator_tree import METHODS, find_methods, is_prediction_method, iter_estimators
 from headrace_worker.runtimes.predictions import to_predictions
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
@@ -22,10 +23,15 @@ _CLASS_METHODS = {"predict", "predict_proba", "predict_log_proba", "decision_fun
 
 def available_methods(estimator: Any, default: str | None) -> list[str]:
     """Return the methods that the estimator has, the default one first. Raises ModelError if it has none."""
-    available = [name for name in METHODS if callable(getattr(estimator, name, None))]
-    if default is not None and default not in available:
+    available = find_methods(estimator)
+    is_other = (
+        default is not None and is_prediction_method(default) and callable(getattr(estimator, default, None))
+    )
+    if default is not None and default not in available and not is_other:
         alternatives = f"it has {', '.join(available)}" if available else "it has none that predicts"
-        raise ModelError(f"{type(estimator).__name__} has no method {default[:64]!r}; {alternatives}")
+        raise ModelError(
+            f"{type(estimator).__name__} has no method {default[:64]!r} that predicts; {alternatives}"
+        )
     if not available:
         raise ModelError(
             f"{type(estimator).__name__} cannot predict for new instances: it has none of {', '.join(METHODS)}"
@@ -35,14 +41,20 @@ def available_methods(estimator: Any, default: str | None) -> list[str]:
 
 
 def infer_methods(
-    estimator: Any, input_schema: InputSchema, instances: Sequence[Instance], default: str | None
+    estimator: Any,
+    input_schema: InputSchema,
+    instances: Sequence[Instance],
+    default: str | None,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[dict[str, Output], dict[str, list[Any]]]:
     """Run each method on the example. Return the outputs for the contract, and the predictions, by method.
+
+    `arguments` are constant arguments of the default method.
 
     Raises ModelError if the estimator has no method of METHODS, or the default method fails.
     """
     methods = available_methods(estimator, default)
-    runtime = SklearnRuntime(estimator, input_schema)
+    runtime = SklearnRuntime(estimator, input_schema, arguments={methods[0]: arguments})
     outputs, expected = run_methods(runtime.predict, methods, instances, getattr(estimator, "classes_", None))
     if "decision_function" in outputs and _compares_pairs(estimator):
         outputs["decision_function"] = Output(shape=outputs["decision_function"].shape)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +24,7 @@ from headrace_worker import runtimes
 from headrace_worker.manifest import Compiled, Format, Limits, Manifest, OwnCode, Trial
 from headrace_worker.models.loader import LoadedModel, verify_and_load
 from headrace_worker.own_modules import OwnModules
+from headrace_worker.packaging.arguments import check_arguments
 from headrace_worker.packaging.checks import (
     check_against_original,
     check_rows_are_independent,
@@ -37,6 +39,7 @@ from headrace_worker.packaging.draft import (
 from headrace_worker.packaging.example import read_example
 from headrace_worker.packaging.expected import split_expected
 from headrace_worker.packaging.infer import to_instances
+from headrace_worker.packaging.inverse import Inverse, invert
 from headrace_worker.packaging.prover import prove_version
 from headrace_worker.packaging.source import Source, read_source
 from headrace_worker.packaging.table import Table
@@ -72,6 +75,7 @@ def package(
     example: Path | Table | None = None,
     expected: Path | str | None = None,
     method: str | None = None,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
     contract: Path | None = None,
     runtime: str = "sklearn",
     data: Path | None = None,
@@ -86,15 +90,18 @@ def package(
     `model` is a fitted estimator or booster, a file, an MLflow folder, or `module:factory` with the file `data` as
     its artifact. `example` is a table, or a .parquet, .csv, .json or .jsonl file of instances, which an MLflow
     folder may contain. `expected` holds the original's predictions for them: a file, or the name of a column of
-    the example. A typed table needs none: the estimator predicts it. `method` is the default method.
-    `contract` is a JSON file whose `input` replaces the inferred one. `runtime` executes an estimator; `auto`
-    finds the fastest. `code` are the files and folders of the modules that the version brings along. `sample` is a
-    file of more instances, for the profile that drift is measured against.
+    the example. A typed table needs none: the estimator predicts it. `method` is the default method, and
+    `arguments` are constant arguments of it. `contract` is a JSON file whose `input` replaces the inferred one.
+    `runtime` executes an estimator; `auto` finds the fastest. `code` are the files and folders of the modules that
+    the version brings along. `sample` is a file of more instances, for the profile that drift is measured against.
 
     Raises InvalidInput and ModelError.
     """
     check_model_name(name)
+    constant = check_arguments(arguments)
     source = read_source(model, data=data, code=code, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    if method == "inverse_transform" and source.estimator is not None:
+        source = invert(source)
     with source.own_modules.importable():
         version = _make_version(
             source,
@@ -102,6 +109,7 @@ def package(
             example=example,
             expected=expected,
             method=method,
+            arguments=constant,
             contract=contract,
             runtime=runtime,
             sample=sample,
@@ -120,6 +128,7 @@ def _make_version(
     example: Path | Table | None,
     expected: Path | str | None,
     method: str | None,
+    arguments: dict[str, Any],
     contract: Path | None,
     runtime: str,
     sample: Path | None,
@@ -138,12 +147,18 @@ def _make_version(
     if source.runtime:
         if runtime not in {AUTO, "sklearn", source.runtime}:
             raise ModelError(f"{source.title} is executed by the runtime {source.runtime}, not by {runtime}")
+        if arguments:
+            raise ModelError(f"{source.title} has no methods with arguments; only an estimator has")
         manifest = draft_from_runtime(source, table, input_schema, name=name, method=method)
     else:
-        manifest = draft_from_estimator(source, table, input_schema, name=name, method=method)
-    manifest = msgspec.structs.replace(manifest, limits=limits or Limits(), code=_describe_code(source))
+        manifest = draft_from_estimator(source, table, input_schema, name=name, method=method, arguments=arguments)
+    manifest = msgspec.structs.replace(
+        manifest, limits=limits or Limits(), arguments=arguments, code=_describe_code(source)
+    )
     version = _build_version(manifest, source, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    if runtime != "sklearn" and not source.runtime:
+    if arguments and runtime not in {AUTO, "sklearn"}:
+        raise ModelError(f"the runtime {runtime} passes no arguments to methods; only sklearn does")
+    if runtime != "sklearn" and not (source.runtime or arguments):
         version = _choose_runtime(version, source, runtime, max_bytes=max_bytes, trust_pickle=trust_pickle)
     version = version._replace(manifest=_prove(version, source, table, predictions))
     return version._replace(manifest=_add_profile(version, source.estimator, table.instances, sample))
@@ -164,13 +179,14 @@ def _build_version(manifest: Manifest, source: Source, *, max_bytes: int, trust_
 
     if source.data is not None:
         return build(source.data, source.format)
+    stored = source.estimator.estimator if isinstance(source.estimator, Inverse) else source.estimator
     try:
-        return build(artifact.dump(source.estimator, "skops"), "skops")
+        return build(artifact.dump(stored, "skops"), "skops")
     except ModelError:
         if not trust_pickle:
             raise
         # The user trusts the pickle it was read from, and skops cannot store it.
-        return build(source.pickle or artifact.dump(source.estimator, "joblib"), "joblib")
+        return build(source.pickle or artifact.dump(stored, "joblib"), "joblib")
 
 
 def _choose_runtime(
@@ -242,7 +258,9 @@ def _prove(version: _Version, source: Source, table: Table, predictions: list[An
     if predictions is not None:
         expected, origin = {loaded.contract.method: predictions}, "the expected predictions"
     elif original is not None and table.data is not None:
-        expected = predict_with_original(original, table.data, manifest.methods, len(instances))
+        expected = predict_with_original(
+            original, table.data, manifest.methods, len(instances), manifest.arguments
+        )
         origin = "the model's own predictions for the table"
     else:
         expected, origin = {}, ""

@@ -102,7 +102,7 @@ def _read_array(array: np.ndarray[Any, Any]) -> Table:
             f"an array of instances has rows of numbers, booleans or texts; got {array.dtype} {array.shape}"
         )
     instances = [_to_value(value) for value in array.tolist()]
-    if array.dtype.kind not in "iufb" or array.ndim == 1:
+    if array.dtype.kind not in "iufb":
         return Table(instances, data=array)
     kinds: dict[str, Kind] = {"f": "number", "b": "boolean"}
     schema = Array(

@@ -19,11 +19,25 @@ METHODS = (
     "transform",
     "score_samples",
 )
+#: Further methods that return one prediction for each instance. A contract has one of them only if a person names
+#: it, or if the estimator has none of METHODS.
+_OTHER_METHODS = ("kneighbors", "radius_neighbors", "apply", "decision_path", "inverse_transform")
 
 
 def is_model(value: Any) -> bool:
     """Decide whether an object has a method that a contract may have, whatever class it is of."""
-    return not isinstance(value, type) and any(callable(getattr(value, name, None)) for name in METHODS)
+    return not isinstance(value, type) and bool(find_methods(value))
+
+
+def find_methods(value: Any) -> list[str]:
+    """Return the methods of an object that a contract has by default, the preferred default first."""
+    methods = [name for name in METHODS if callable(getattr(value, name, None))]
+    return methods or [name for name in _OTHER_METHODS if callable(getattr(value, name, None))][:1]
+
+
+def is_prediction_method(name: str) -> bool:
+    """Decide whether a contract may have a method of this name. Methods that fit or change a model have others."""
+    return name in METHODS or name in _OTHER_METHODS or (name.startswith("predict_") and name.isidentifier())
 
 
 def iter_estimators(estimator: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,9 @@ def to_predictions(output: Any, instances: int) -> list[Any]:
 
     An array of shape (instances, ...) becomes nested lists. A list of arrays, one for each output of a
     multi-output classifier, and a tuple of arrays, as `kneighbors` returns, are transposed: a list for each
-    instance. Datetimes become texts of ISO 8601, durations seconds, and bytes text. Sparse matrices and frames
-    become dense. Raises ModelError unless there is one prediction for each instance.
+    instance. Datetimes become texts of ISO 8601, durations seconds, and bytes text. A row of a sparse matrix
+    becomes `{"indices": [...], "values": [...]}`, its values other than 0. Raises ModelError unless there is one
+    prediction for each instance.
     """
     dimensions = 1 if isinstance(output, tuple) else 2
     if (
@@ -39,8 +41,11 @@ def to_predictions(output: Any, instances: int) -> list[Any]:
     ):
         return [list(row) for row in zip(*(to_predictions(block, instances) for block in output), strict=True)]
     if sparse.issparse(output):
-        output = output.toarray()
-    elif hasattr(output, "to_numpy"):
+        return _to_sparse_rows(output, instances)
+    if isinstance(output, list | tuple):  # of values that an array would make alike, such as tuples of labels
+        check_count(len(output), instances)
+        return [to_json_value(value) for value in output]
+    if hasattr(output, "to_numpy"):
         output = output.to_numpy()
     array = np.asarray(output)
     if array.ndim == 0:
@@ -55,8 +60,19 @@ def to_predictions(output: Any, instances: int) -> list[Any]:
     return predictions if is_plain else [to_json_value(value) for value in predictions]
 
 
+def _to_sparse_rows(output: Any, instances: int) -> list[Any]:
+    rows = sparse.csr_array(output, copy=True)
+    check_count(rows.shape[0], instances)
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    bounds, indices, values = rows.indptr.tolist(), rows.indices.tolist(), to_json_value(rows.data)
+    return [{"indices": indices[start:end], "values": values[start:end]} for start, end in pairwise(bounds)]
+
+
 def _is_block(block: Any, instances: int, dimensions: int) -> bool:
-    return isinstance(block, np.ndarray) and block.ndim >= dimensions and len(block) == instances
+    if isinstance(block, np.ndarray | pd.DataFrame | pd.Series) or sparse.issparse(block):
+        return bool(block.ndim >= dimensions and block.shape[0] == instances)
+    return False
 
 
 def _to_values(array: Any) -> list[Any]:
