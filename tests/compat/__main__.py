@@ -34,6 +34,7 @@ SUITES = {
     "kombu": ("kombu", ["t/integration/test_redis.py", "t/integration/test_redis_brpop_qos.py"]),
     "celery-tasks": ("celery", ["t/integration/test_tasks.py"]),
     "celery-canvas": ("celery", ["t/integration/test_canvas.py"]),
+    "canvas-of-jobs": ("celery", ["t/integration/test_canvas.py"]),
 }
 
 
@@ -54,8 +55,9 @@ def pip(*arguments: str) -> None:
     subprocess.run(command, check=True)
 
 
-def run(name: str, tests: list[str], redis: EmbeddedRedis, options: list[str], *, stock: bool) -> int:
+def run(suite: str, redis: EmbeddedRedis, options: list[str], *, stock: bool) -> int:
     """Run a suite on an embedded Redis. Return the exit code of pytest."""
+    name, tests = SUITES[suite]
     environ = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE), str(FOLDER / "extra"), "."]),
@@ -67,7 +69,8 @@ def run(name: str, tests: list[str], redis: EmbeddedRedis, options: list[str], *
         "TEST_BROKER": f"redis://127.0.0.1:{redis.port}/0",
         "TEST_BACKEND": f"redis://127.0.0.1:{redis.port}/0",
     }
-    names = ["no:in_place" if stock else "in_place", "no:randomly"]
+    names = ["no:in_place" if stock or suite == "canvas-of-jobs" else "in_place", "no:randomly"]
+    names += ["as_jobs"] if suite == "canvas-of-jobs" and not stock else []
     names += ["celery.contrib.pytest" if name == "celery" else "no:celery"]
     plugins = [argument for plugin in names for argument in ("-p", plugin)]
     # Some tests of Celery wait two to three minutes, to see that nothing happens.
@@ -97,8 +100,7 @@ def main() -> int:
     stock = "--stock" in sys.argv[1:]
     with EmbeddedRedis("--appendfsync", "no") as redis:
         return max(
-            run_clients(options) if name == CLIENTS else run(*SUITES[name], redis, options, stock=stock)
-            for name in suites
+            run_clients(options) if name == CLIENTS else run(name, redis, options, stock=stock) for name in suites
         )
 
 

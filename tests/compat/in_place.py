@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
-
 import kombu.transport
 import kombu.transport.redis as kombu_redis
 import pytest
-from exceptions import EXCEPTIONS
+from exceptions import EXCEPTIONS, mark_exceptions
 
 from headrace_worker import transport
 from headrace_worker.transport.qos import QoS
@@ -25,9 +23,5 @@ kombu_redis.QoS, kombu_redis.MultiChannelPoller = QoS, transport.Poller
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect the exceptions to fail. They run all the same: an exception that passes is an error."""
-    for item in items:
-        name = item.nodeid.split("/", 1)[1]
-        for pattern, reason in EXCEPTIONS.items():
-            if fnmatch(name, pattern.replace("[", "[[]")):
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+    """Expect the exceptions to fail."""
+    mark_exceptions(items, EXCEPTIONS)

@@ -35,6 +35,14 @@ def fail(*_: Any) -> None:
 
 
 @app.task
+def fail_own(*_: Any) -> None:
+    """Raise an error whose module the Headrace worker of the tests, which imports this module, does not have."""
+    from tests.support.canvas_errors import OwnError
+
+    raise OwnError("expected")
+
+
+@app.task
 def predictions(result: dict[str, Any]) -> list[Any]:
     """Return the predictions of a job."""
     values: list[Any] = result["predictions"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from celery.exceptions import ChordError
 
 from headrace import Client, InvalidInput
 from tests.support.canvas_site import CanvasSite, predict, row
-from tests.support.canvas_tasks import app, fail, kind, predictions, record, rows, total
+from tests.support.canvas_tasks import app, fail, fail_own, kind, predictions, record, rows, total
 from tests.support.claim_models import KILL, SLEEP, UNREACHABLE
 from tests.support.waiting import wait_until
 
@@ -196,6 +197,15 @@ def test_a_task_before_a_job_that_fails_fails_the_job(site: CanvasSite) -> None:
 def test_the_failure_of_a_header_fails_a_job_that_is_the_body(site: CanvasSite) -> None:
     sent = chord([predict("doubling", [["text"]])] * 2, predict(model="doubling"), app=app).apply_async()
     assert isinstance(error_of(sent), ChordError)
+
+
+def test_the_error_of_a_task_keeps_its_class_where_it_fails_the_jobs_of_a_group(site: CanvasSite) -> None:
+    header = [fail_own.si(), predict("doubling", [row(1, SLEEP, 2)])]
+    sent = chord(header, group(total.s(), total.s()), app=app).apply_async()
+    for failed in sent.results:
+        error_of(failed)
+        stored = json.loads(str(site.server.get(f"celery-task-meta-{failed.id}")))["result"]
+        assert (stored["exc_module"], stored["exc_type"]) == ("tests.support.canvas_errors", "OwnError")
 
 
 def test_an_expired_job_in_a_header_fails_the_chord_and_starts_no_errback(site: CanvasSite, key: str) -> None:

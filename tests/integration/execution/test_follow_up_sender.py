@@ -172,6 +172,18 @@ def test_a_part_stays_while_another_worker_starts_the_body(
     assert (server.llen("celery"), server.exists(KEYS.follow_ups)) == (1, 0)
 
 
+def test_the_failure_of_a_header_is_stored_before_that_of_the_body(
+    server: redis.Redis, sender: FollowUpSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(*_: object, **__: object) -> bool:
+        assert server.exists(KEYS.result("later"))
+        return True
+
+    monkeypatch.setattr(FollowUpSender, "_add_to_chord", check)
+    sender.send([store(server, chord_parts=[chord_part()], failures=[("later", "{}")])])
+    assert not server.exists(KEYS.follow_ups)
+
+
 def test_a_part_that_is_not_stored_is_not_added(server: redis.Redis, sender: FollowUpSender) -> None:
     """A job that was not cancelled after all must not fail its chord."""
     sender.send([FollowUps(job="a", planned_ms=1, chord_parts=[chord_part()]).encode()])

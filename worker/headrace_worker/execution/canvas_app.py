@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import redis
-from celery import Celery
+from celery import Celery, exceptions
 from celery import _state as celery_state
 from celery.app.amqp import AMQP, Queues
 from celery.app.task import Context, Task
@@ -151,6 +151,15 @@ class RecordingBackend(SyncBackendMixin, RedisBackend):  # type: ignore[misc]  #
                 result=self.encode_result(result, state),
             )
             recording.chord_parts.append(chord_part)
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """Keep the module of an exception whose class this process does not have, for the failures it causes."""
+        error = super().exception_to_python(exc)
+        module = exc.get("exc_module") if isinstance(exc, dict) else None
+        created = type(error)
+        if isinstance(module, str) and created.__module__ == exceptions.__name__ != module:
+            created.__module__ = module  # Celery has made the class for this exception alone
+        return error
 
     def get_state(self, task_id: str) -> str:
         """Celery asks so as not to add a part to a chord twice, which adding it does not do anyway."""

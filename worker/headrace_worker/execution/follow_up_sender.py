@@ -17,6 +17,7 @@ from headrace_worker.execution.follow_ups import FollowUps
 from headrace_worker.transport.follow_up_scripts import (
     decode_taken,
     drop_command,
+    fail_command,
     postpone_command,
     send_command,
     take_command,
@@ -90,8 +91,12 @@ class FollowUpSender:
 
     def _send(self, member: bytes, follow_ups: FollowUps) -> None:
         # Parts of a chord are added by Celery's own script, so what is not stored any more must be known before.
-        if follow_ups.chord_parts and self._connect().zscore(self._keys.follow_ups, member) is None:
-            return
+        if follow_ups.chord_parts:
+            if self._connect().zscore(self._keys.follow_ups, member) is None:
+                return
+            # Whoever waits for the body of the chord must find the error of its header before that of the body.
+            for task, failure in follow_ups.failures:
+                execute(self._connect(), fail_command(self._keys, task, failure, ttl=self._ttl))
         is_waiting = False
         for chord_part in follow_ups.chord_parts:
             is_waiting = not self._add_to_chord(chord_part, signed=follow_ups.signed) or is_waiting
