@@ -1,6 +1,6 @@
 # The worker: client, worker and runtimes. No Flower, no compiler, no pip in its environment, no root.
 #   docker build -f deploy/worker.Dockerfile -t headrace-worker .
-# More of the worker's extras: --build-arg EXTRAS=treelite,onnx,lightgbm,xgboost,s3,signing
+# More of the worker's extras: --build-arg EXTRAS=treelite,onnx,lightgbm,xgboost,catboost,s3,signing
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
@@ -17,7 +17,7 @@ RUN pip --python /opt/headrace/bin/python install --no-cache-dir --constraint re
  && /opt/headrace/bin/python sbom.py >/opt/headrace/sbom.json
 
 FROM python:3.11-slim-bookworm
-# LightGBM needs the library of OpenMP, which the slim image lacks; XGBoost brings its own.
+# LightGBM needs the library of OpenMP, which the slim image lacks; XGBoost and CatBoost bring theirs.
 RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin headrace
 COPY --from=build /opt/headrace /opt/headrace

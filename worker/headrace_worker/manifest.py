@@ -17,9 +17,9 @@ from headrace_worker.profile import Profile
 
 #: The format of an artifact. A joblib artifact is a pickle: loading it runs whatever code is in it. A `data`
 #: artifact is read by the factory of its version only.
-Format = Literal["skops", "joblib", "onnx", "data", "lightgbm", "xgboost"]
+Format = Literal["skops", "joblib", "onnx", "data", "lightgbm", "xgboost", "catboost"]
 #: The formats that are files of a library of gradient boosters. Each has the name of its library.
-BoosterFormat = Literal["lightgbm", "xgboost"]
+BoosterFormat = Literal["lightgbm", "xgboost", "catboost"]
 #: The label of a class.
 ClassLabel = str | int | float | bool
 

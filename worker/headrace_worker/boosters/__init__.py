@@ -4,6 +4,7 @@ A booster is stored as the library's own file, which holds no code, so that nobo
 there, it has the methods and attributes of an estimator of scikit-learn, and predicts with one thread: the threads
 of a library's pool do not survive a fork.
 
+catboost   CatBoost's .cbm files
 formats    which library wrote a file
 lightgbm   LightGBM's text files
 xgboost    XGBoost's files, JSON or UBJSON
@@ -52,8 +53,12 @@ class BoosterModel(ABC):
         rows = random.normal(size=(min(_EXERCISE_ROWS, 1 + _EXERCISE_VALUES // features), features))
         rows *= 10.0 ** random.integers(-2, 7, size=(1, features))
         rows[::5] = np.nan
-        with contextlib.suppress(Exception):  # columns of texts take no numbers
-            self.predict(rows)
+        with contextlib.suppress(Exception):  # a file may be refused for its columns of texts
+            self.predict(self.with_texts(rows))
+
+    def with_texts(self, rows: Any) -> Any:
+        """Return rows of numbers with texts in the columns that take no numbers."""
+        return rows
 
     def use_names(self, columns: Sequence[str]) -> None:  # noqa: B027  # most libraries keep names as they are
         """Use the names of a table's columns, where the library's file has them in another spelling."""

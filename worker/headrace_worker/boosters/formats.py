@@ -10,10 +10,15 @@ from headrace_worker.manifest import BoosterFormat, Format
 #: The first bytes of each library's files. XGBoost writes JSON, or the same in binary: UBJSON.
 _STARTS: dict[BoosterFormat, re.Pattern[bytes]] = {
     "lightgbm": re.compile(rb"tree\r?\n"),
+    "catboost": re.compile(rb"CBM1"),
     "xgboost": re.compile(rb'\s*\{\s*"(?:learner|version)"|\{[iIlL][\0-\xff]{1,8}?(?:learner|version)'),
 }
 #: The first bytes of files that a library writes and does not load, or no longer, and what to do instead.
 _UNUSABLE: dict[re.Pattern[bytes], str] = {
+    re.compile(rb'\s*\{\s*"(?:ctr_data|features_info|model_info|oblivious_trees|scale_and_bias|trees)"\s*:'): (
+        "is CatBoost's JSON, which holds less than the model; save it in CatBoost's own format: "
+        '`model.save_model("model.cbm")`'
+    ),
     re.compile(rb"binf|bs64\t"): (
         "is in XGBoost's binary format, which was removed in XGBoost 3.1; load it with the XGBoost that wrote it, "
         'and save it again as .ubj or .json: `booster.save_model("model.ubj")`'

@@ -160,8 +160,8 @@ def add(
 ) -> None:
     """Add MODEL to the store as the next version of a model.
 
-    MODEL is the file of an estimator (.skops, .joblib or .pkl), a file of LightGBM or XGBoost, an MLflow folder,
-    an .onnx file, or module:factory.
+    MODEL is the file of an estimator (.skops, .joblib or .pkl), a file of LightGBM, XGBoost or CatBoost, an
+    MLflow folder, an .onnx file, or module:factory.
 
     The contract is inferred from the model and the example, and printed for you to check. To correct it, edit
     what `headrace models show NAME --json` prints under `contract`, and add MODEL again with --contract.

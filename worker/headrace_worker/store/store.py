@@ -1,7 +1,7 @@
 """The model store: immutable, numbered versions of models, in a folder or at a URL.
 
     <store>/<model>/<version>/manifest.json
-                              artifact.skops, or .joblib, .onnx, .data, .lightgbm, .xgboost
+                              artifact.skops, or .joblib, .onnx, .data, .lightgbm, .xgboost, .catboost
                               compiled.<runtime>    if the runtime compiled the artifact
                               code.zip              if the version brings modules of its own
                               signature.<key>       if the version was signed
