@@ -96,6 +96,11 @@ compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport
 fuzz: $(VENV)/.develops ## Read 28,000 mutated messages, manifests, stored things and files, and run claims (2 minutes)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
+# A part: make zoo ARGS='--only LightGBM'
+.PHONY: zoo
+zoo: $(VENV)/.develops ## Serve 300 kinds of models and compare each with itself; write docs/reference/models.md (8 minutes)
+	$(BIN)/python -m tests.zoo $(if $(ARGS),$(ARGS),--docs)
+
 # Options for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
 .PHONY: chaos
 chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (15 minutes)

@@ -82,13 +82,11 @@ def check_rows_are_independent(loaded: LoadedModel, instances: Sequence[Instance
     for method in loaded.manifest.methods:
         together = loaded.predict(method, instances)
         backwards = loaded.predict(method, instances[::-1])[::-1]
-        alone = dict(enumerate(_predict_one_by_one(loaded, method, instances)))
-        differing = [
-            row
-            for row, prediction in enumerate(together)
-            if not is_same_prediction(prediction, backwards[row])
-            or not is_same_prediction(prediction, alone.get(row, prediction))
-        ]
+        alone = list(_predict_one_by_one(loaded, method, instances))
+        differing = {
+            *_find_differing(loaded.manifest, together, backwards),
+            *_find_differing(loaded.manifest, together, [*alone, *together[len(alone) :]]),
+        }
         if differing:
             raise ModelError(
                 f"{method} gives {len(differing)} of {len(instances)} rows another answer alone or in another "
@@ -107,8 +105,9 @@ def _predict_one_by_one(loaded: LoadedModel, method: str, instances: Sequence[In
             yield loaded.predict(method, [instance])[0]
         except Exception as error:
             raise ModelError(
-                f"the model predicts {len(instances)} rows, but not row {row} alone: {type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}"
+                f"{method} predicts {len(instances)} rows together, but not row {row} alone: "
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Most jobs have one row. Put the "
+                "model into a class whose method repeats a single row and returns the first answer"
             ) from error
         if time.perf_counter() - started > _SINGLE_SECONDS:
             return

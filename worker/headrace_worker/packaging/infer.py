@@ -7,6 +7,7 @@ on an unseen one. The result is shown to the user, who may correct it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -54,8 +55,9 @@ def infer(
     if input_schema is None:
         widened = widen_input(estimator, schema, instances, default, arguments)
         # A nullable column has another type. This must not change any prediction.
-        if infer_methods(estimator, widened, instances, default, arguments) == (outputs, expected):
-            schema = widened
+        with contextlib.suppress(ModelError):  # the estimator fails with that type
+            if infer_methods(estimator, widened, instances, default, arguments) == (outputs, expected):
+                schema = widened
     return Contract(model=model, version="0", input=schema, methods=outputs)
 
 

@@ -167,7 +167,8 @@ def _widen_named(
     def widen(feature: Feature) -> Feature:
         if feature.name in nullable:
             feature = replace(feature, nullable=True)
-        if feature.name in closed:
+        # A column of the type `category` has its own categories, in their order.
+        if feature.name in closed and feature.categories is None:
             feature = replace(feature, kind="category", categories=_closed_categories(categories[feature.name]))
         return feature
 

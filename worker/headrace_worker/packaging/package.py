@@ -1,7 +1,8 @@
 """Package a model: from a file and an example to a version in the store.
 
     read the model -> read the example -> draft the manifest -> dump -> load the dumped bytes -> run the example
-                   -> try runtimes -> compare with the original -> check that rows are independent -> store
+                   -> compare with the original -> check that rows are independent
+                   -> try runtimes, and compare and check each -> store
 
 A stored version has passed every step that a worker takes to load it.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -156,11 +157,15 @@ def _make_version(
         manifest, limits=limits or Limits(), arguments=arguments, code=_describe_code(source)
     )
     version = _build_version(manifest, source, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    version = version._replace(manifest=_prove(version, source, table, predictions))
     if arguments and runtime not in {AUTO, "sklearn"}:
         raise ModelError(f"the runtime {runtime} passes no arguments to methods; only sklearn does")
     if runtime != "sklearn" and not (source.runtime or arguments):
-        version = _choose_runtime(version, source, runtime, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    version = version._replace(manifest=_prove(version, source, table, predictions))
+
+        def prove(compiled: _Version) -> _Version:
+            return compiled._replace(manifest=_prove(compiled, source, table, predictions))
+
+        version = _choose_runtime(version, source, runtime, prove, max_bytes=max_bytes, trust_pickle=trust_pickle)
     return version._replace(manifest=_add_profile(version, source.estimator, table.instances, sample))
 
 
@@ -190,11 +195,18 @@ def _build_version(manifest: Manifest, source: Source, *, max_bytes: int, trust_
 
 
 def _choose_runtime(
-    version: _Version, source: Source, runtime: str, *, max_bytes: int, trust_pickle: bool
+    version: _Version,
+    source: Source,
+    runtime: str,
+    prove: Callable[[_Version], _Version],
+    *,
+    max_bytes: int,
+    trust_pickle: bool,
 ) -> _Version:
     """Return the version for a runtime, or for the fastest, with the trials of all that were tried.
 
-    `version` is that for scikit-learn. Raises ModelError if the named runtime cannot predict as scikit-learn does.
+    `version` is that for scikit-learn. `prove` compares another with the original, and raises ModelError. Raises
+    ModelError if the named runtime cannot predict as scikit-learn does.
     """
     contract = version.manifest.contract
     reference = build_reference(source.estimator, contract, version.manifest.example.instances)
@@ -204,8 +216,8 @@ def _choose_runtime(
         if name in {"sklearn", "python"} and runtime == AUTO:
             continue
         try:
-            versions[name] = _compile_version(
-                version, source, name, max_bytes=max_bytes, trust_pickle=trust_pickle
+            versions[name] = prove(
+                _compile_version(version, source, name, max_bytes=max_bytes, trust_pickle=trust_pickle)
             )
         except ModelError as error:
             trials.append(Trial(runtime=name, refused=str(error)))

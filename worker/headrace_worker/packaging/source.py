@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sklearn.base import BaseEstimator, is_clusterer
 from sklearn.model_selection._search import BaseSearchCV
 
 from headrace.errors import ModelError
@@ -148,9 +149,19 @@ def _take_estimator(estimator: Any) -> Source:
     if not is_model(estimator):
         raise ModelError(
             f"a {type(estimator).__name__} is no fitted model: it has none of the methods {', '.join(METHODS)}"
+            f"{_advise(estimator)}"
         )
     title, best = type(estimator).__name__, _best_estimator(estimator)
     return _take_booster(best, title) or Source(title=title, format="skops", data=None, estimator=best)
+
+
+def _advise(estimator: Any) -> str:
+    """Return what to do about an estimator that predicts no new instances, as the end of a sentence."""
+    if isinstance(estimator, BaseEstimator) and is_clusterer(estimator):
+        return "; it only labels the rows it was fitted on: fit a classifier on its `labels_`, and package that"
+    if isinstance(estimator, BaseEstimator):
+        return "; package the estimator that predicts from its results, or an object with `predict` that calls it"
+    return ""
 
 
 def _take_booster(model: Any, title: str) -> Source | None:

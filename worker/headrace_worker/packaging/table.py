@@ -17,7 +17,7 @@ from headrace.catalog.datetimes import to_text
 from headrace.errors import ModelError
 from headrace_worker.packaging.infer_input import infer_kind
 from headrace_worker.runtimes import InputSchema
-from headrace_worker.runtimes.columns import CATEGORY, ORDERED_CATEGORY
+from headrace_worker.runtimes.columns import ARROW_STRING, CATEGORY, ORDERED_CATEGORY
 
 
 class Table(NamedTuple):
@@ -127,7 +127,13 @@ def _describe_column(name: str, column: pd.Series[Any], values: Sequence[Any]) -
             categories=categories,
             dtype=ORDERED_CATEGORY if dtype.ordered else CATEGORY,
         )
-    return Feature(name=name, kind=_infer_kind(name, dtype, column, values), nullable=nullable, dtype=str(dtype))
+    is_arrow_string = isinstance(dtype, pd.ArrowDtype) and dtype.type is str
+    return Feature(
+        name=name,
+        kind="string" if is_arrow_string else _infer_kind(name, dtype, column, values),
+        nullable=nullable,
+        dtype=ARROW_STRING if is_arrow_string else str(dtype),
+    )
 
 
 def _infer_kind(name: str, dtype: Any, column: pd.Series[Any], values: Sequence[Any]) -> Kind:

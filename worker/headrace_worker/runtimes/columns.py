@@ -22,6 +22,8 @@ ColumnBuilder = Callable[[Sequence[Any]], Any]
 
 #: The names of a categorical type without and with an order of its categories. pandas writes both as `category`.
 CATEGORY, ORDERED_CATEGORY = "category", "ordered category"
+#: The name of Arrow's own type of texts. pandas writes it as it writes one of its own, `string[pyarrow]`.
+ARROW_STRING = "arrow string"
 
 
 def numpy_dtype(values: Feature | Array) -> Any:
@@ -61,7 +63,7 @@ def make_column_builder(feature: Feature, missing: float | None) -> ColumnBuilde
         )
         return lambda values: pd.Categorical(values, dtype=categorical)
     try:
-        extension: Any = pd.api.types.pandas_dtype(feature.dtype)
+        extension = _extension_dtype(feature.dtype)
         pd.array([], dtype=extension)
     except (TypeError, ValueError, ImportError) as error:
         raise ModelError(
@@ -94,6 +96,14 @@ def to_array(
             return np.array(values, dtype=np.float64)
         except OverflowError:
             raise InvalidInput("a number is too large for a 64-bit float") from None
+
+
+def _extension_dtype(name: str | None) -> Any:
+    if name != ARROW_STRING:
+        return pd.api.types.pandas_dtype(name)
+    import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow has no types
+
+    return pd.ArrowDtype(pa.string())
 
 
 def _extension_array(values: Sequence[Any], dtype: Any) -> Any:
