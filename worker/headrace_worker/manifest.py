@@ -134,6 +134,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     #: Versions of Python and of the libraries the version was packaged with.
     libraries: dict[str, str]
+    #: The version of scikit-learn that the estimator was made with, if that is older; else empty.
+    made_with: str = ""
     #: The labels of the classes of a booster whose file does not have them, in the order of its probabilities.
     classes: tuple[ClassLabel, ...] = ()
     contract: Contract

@@ -136,7 +136,11 @@ def package(
     """
     overrides = {key: value for key, value in (("models", store), ("redis_url", redis_url)) if value}
     settings = msgspec.structs.replace(load_settings(WorkerSettings), **overrides)
-    table = read_table(X[:_MAX_ROWS])
+    _check_types({"name": name, "method": method or "", "runtime": runtime})
+    if limits is not None and not isinstance(limits, Limits):
+        raise InvalidInput(f"limits must be headrace_worker.manifest.Limits; got a {type(limits).__name__}")
+    score = None if y is None else _score(model, X, y)
+    table = read_table(_first_rows(X))
     manifest = package_model(
         Store.from_settings(settings),
         model,
@@ -145,13 +149,43 @@ def package(
         method=method,
         arguments=arguments,
         runtime=runtime,
-        code=[Path(code)] if isinstance(code, str | Path) else list(map(Path, code)),
+        code=_to_paths(code),
         trust_pickle=trust_pickle,
         limits=limits,
         max_bytes=settings.max_model_bytes,
     )
-    score = None if y is None else float(model.score(X, y))
     return PackagedVersion(manifest, settings, rows=len(table.instances), score=score)
+
+
+def _check_types(arguments: dict[str, Any]) -> None:
+    for argument, value in arguments.items():
+        if not isinstance(value, str):
+            raise InvalidInput(f"{argument} must be a text; got a {type(value).__name__}")
+
+
+def _to_paths(code: Any) -> list[Path]:
+    try:
+        return [Path(code)] if isinstance(code, str | Path) else list(map(Path, code))
+    except TypeError:
+        raise InvalidInput(f"code must be a path or a list of paths; got a {type(code).__name__}") from None
+
+
+def _first_rows(table: Any) -> Any:
+    """Return the first rows of a table; what has none is left to the reader of tables, which refuses it."""
+    try:
+        return table[:_MAX_ROWS]
+    except (TypeError, IndexError, KeyError):
+        return table
+
+
+def _score(model: Any, table: Any, targets: Any) -> float:
+    try:
+        return float(model.score(table, targets))
+    except Exception as error:
+        raise InvalidInput(
+            f"the model cannot be scored with this table and y: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def _table_rows(manifest: Manifest) -> Iterator[Sequence[str]]:

@@ -24,6 +24,8 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     limits = manifest.limits
     yield f"{manifest.title}  {manifest.estimator}"
     yield f"  added     {manifest.created:%Y-%m-%d %H:%M} UTC, with {libraries}"
+    if manifest.made_with:
+        yield f"  made      by scikit-learn {manifest.made_with}"
     yield f"  artifact  {manifest.format}, {format_bytes(manifest.size)}, sha256 {manifest.sha256}"
     yield f"  runtime   {manifest.runtime}{f', {manifest.factory}' if manifest.factory else ''}"
     if manifest.code:

@@ -49,6 +49,8 @@ def archive_files(files: Mapping[str, bytes]) -> bytes:
 def _iter_files(path: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a module, and their names in the archive."""
     path = path.resolve()
+    if not path.exists():
+        raise ModelError(f"{path} does not exist; give the .py file or the package's folder that the model needs")
     if not path.is_dir() and path.suffix != ".py":
         raise ModelError(f"{path} is no Python module: give a .py file, or the folder of a package")
     _check_name(path.stem if path.is_file() else path.name, path)

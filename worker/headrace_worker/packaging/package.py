@@ -9,16 +9,18 @@ A stored version has passed every step that a worker takes to load it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.errors import ModelError
+from headrace.catalog.contract import Named
+from headrace.errors import HeadraceError, ModelError
 from headrace.wire.keys import check_model_name
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker import runtimes
@@ -103,7 +105,7 @@ def package(
     source = read_source(model, data=data, code=code, max_bytes=max_bytes, trust_pickle=trust_pickle)
     if method == "inverse_transform" and source.estimator is not None:
         source = invert(source)
-    with source.own_modules.importable():
+    with source.own_modules.importable(), _explaining_errors(source):
         version = _make_version(
             source,
             name=name,
@@ -120,6 +122,27 @@ def package(
         )
     compiled = version.compiled if version.manifest.compiled else None
     return store.add(version.manifest, version.artifact, compiled, source.code)
+
+
+@contextlib.contextmanager
+def _explaining_errors(source: Source) -> Iterator[None]:
+    """Translate what a model raises in the block, and name its older scikit-learn if it has one."""
+    try:
+        yield
+    except ModelError as error:
+        if not source.made_with:
+            raise
+        raise ModelError(
+            f"{error}; the model was made by scikit-learn {source.made_with}: "
+            f"{artifact.describe_remedy(source.made_with)}"
+        ) from error
+    except (HeadraceError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{source.title} does not behave as a model of scikit-learn does: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}; HEADRACE_DEBUG=1 shows where"
+        ) from error
 
 
 def _make_version(
@@ -154,7 +177,11 @@ def _make_version(
     else:
         manifest = draft_from_estimator(source, table, input_schema, name=name, method=method, arguments=arguments)
     manifest = msgspec.structs.replace(
-        manifest, limits=limits or Limits(), arguments=arguments, code=_describe_code(source)
+        manifest,
+        limits=limits or Limits(),
+        arguments=arguments,
+        code=_describe_code(source),
+        made_with=source.made_with,
     )
     version = _build_version(manifest, source, max_bytes=max_bytes, trust_pickle=trust_pickle)
     version = version._replace(manifest=_prove(version, source, table, predictions))
@@ -329,6 +356,11 @@ def _read_input_schema(path: Path) -> InputSchema:
         contract = msgspec.json.decode(data)
         if isinstance(contract, dict) and "contract" in contract:
             contract = contract["contract"]
-        return msgspec.convert(contract, _CorrectedContract).input
+        schema = msgspec.convert(contract, _CorrectedContract).input
     except DECODE_ERRORS as error:
         raise ModelError(f"{title} cannot be used: {error}; `headrace models show --json` prints one") from None
+    if isinstance(schema, Named) and not schema.features:
+        raise ModelError(
+            f"{title} cannot be used: it names no features; `headrace models show --json` prints them"
+        )
+    return schema

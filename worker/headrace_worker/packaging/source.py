@@ -46,6 +46,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[ClassLabel, ...] = ()
     runtime: str = ""
     factory: str = ""
+    #: The version of scikit-learn that the estimator was made with, if that is older than here; else empty.
+    made_with: str = ""
     #: The archive of the modules that the version brings along; empty for none.
     code: bytes = b""
     #: The modules that the model was read with, with which it must be called.
@@ -140,9 +142,10 @@ def _read_model(path: Path, code: bytes, *, max_bytes: int, trust_pickle: bool) 
     if booster := _take_booster(best, path.name):
         return booster
     unchanged = data if best is estimator else None
+    made_with = artifact.find_older_sklearn(data, form, max_bytes)
     if form == "skops":
-        return Source(title=path.name, format=form, data=unchanged, estimator=best)
-    return Source(title=path.name, format=form, data=None, pickle=unchanged, estimator=best)
+        return Source(title=path.name, format=form, data=unchanged, estimator=best, made_with=made_with)
+    return Source(title=path.name, format=form, data=None, pickle=unchanged, estimator=best, made_with=made_with)
 
 
 def _take_estimator(estimator: Any) -> Source:

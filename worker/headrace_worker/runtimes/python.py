@@ -82,7 +82,7 @@ def create_model(factory: str, data: bytes) -> Any:
         raise ModelError(
             f"{factory} cannot be imported: there is no module {error.name} here; install it, or set PYTHONPATH"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{factory} cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(getattr(model, "predict", None)):
         raise ModelError(f"the object that {factory} returns has no method `predict`")

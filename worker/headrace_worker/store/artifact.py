@@ -145,6 +145,13 @@ def load(
             f"{title} holds a {type(estimator).__name__}, which is no model: it has none of the methods "
             f"{', '.join(METHODS)}"
         )
+    if _has_counts(estimator):
+        made_with = find_older_sklearn(data, form, max_bytes) or "1.3"
+        raise ModelError(
+            f"{title} cannot be served: its trees count samples, as those of scikit-learn {made_with} do, and "
+            f"{sklearn.__version__} would read that without an error and predict otherwise; "
+            f"{describe_remedy(made_with)}"
+        )
     if form == "skops":
         _check_trees(estimator, title)
     bind_threads(estimator)
@@ -229,6 +236,14 @@ def _check_trees(estimator: Any, title: str) -> None:
             )
 
 
+def _has_counts(estimator: Any) -> bool:
+    """Decide whether a tree holds the number of samples of each class, as in scikit-learn 1.3, and not shares."""
+    trees = (vars(inner).get("tree_") for inner in iter_estimators(estimator) if hasattr(inner, "classes_"))
+    return any(
+        isinstance(tree, Tree) and not np.allclose(tree.value[:1].sum(axis=-1), 1, atol=1e-6) for tree in trees
+    )
+
+
 def _iter_trees(estimator: Any) -> Iterator[tuple[Any, int]]:
     """Yield every tree within an estimator, with the number of features that the tree's estimator takes."""
     for inner in iter_estimators(estimator):
@@ -259,20 +274,32 @@ def _describe_older_library(error: Exception, data: bytes, form: Format, max_byt
     is_internal = module == "_loss" or module.split(".")[0] == "sklearn"
     if module and not is_internal:
         return ""
-    made_with = _find_sklearn_version(data, form, max_bytes)
-    if made_with is None and is_internal:
+    made_with = find_older_sklearn(data, form, max_bytes)
+    if made_with:
+        return (
+            f"it was made by scikit-learn {made_with}, and {sklearn.__version__} here cannot read it "
+            f"({type(error).__name__}: {_shorten(error)}); {describe_remedy(made_with)}"
+        )
+    if is_internal and _find_sklearn_version(data, form, max_bytes) is None:
         return (
             f"it was made by another scikit-learn than the {sklearn.__version__} here, which has no module "
             f"{module!r}; fit the model again with {sklearn.__version__}"
         )
-    if made_with is None or not is_newer(sklearn.__version__, made_with):
-        return ""
+    return ""
+
+
+def find_older_sklearn(data: bytes, form: Format, max_bytes: int) -> str:
+    """Return the version of scikit-learn that an estimator was made with, if it is older than here; else empty."""
+    made_with = None if form not in {"skops", "joblib"} else _find_sklearn_version(data, form, max_bytes)
+    return made_with if made_with and is_newer(sklearn.__version__, made_with) else ""
+
+
+def describe_remedy(made_with: str) -> str:
+    """Return what to do with a model of an older scikit-learn."""
     series = ".".join(made_with.split(".")[:2])
     return (
-        f"it was made by scikit-learn {made_with}, and {sklearn.__version__} here cannot read it "
-        f"({type(error).__name__}: {_shorten(error)}); "
-        f"fit the model again with {sklearn.__version__}, or serve it with an image that has "
-        f"scikit-learn {series}: pip install 'scikit-learn=={series}.*'"
+        f"fit the model again with {sklearn.__version__}, or serve it with an image that has scikit-learn "
+        f"{series}: pip install 'scikit-learn=={series}.*'"
     )
 
 
