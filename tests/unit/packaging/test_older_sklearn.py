@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import sklearn
 import skops.io
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
@@ -76,6 +76,15 @@ def test_trees_that_hold_counts_are_refused_because_they_would_predict_otherwise
     assert not np.allclose(forest.predict_proba(TABLE), before)  # without an error
     with pytest.raises(ModelError, match=rf"trees count samples, as those of scikit-learn 1\.2\.2 do.*{REMEDY}"):
         add(tmp_path, forest, form)
+
+
+def test_trees_whose_weights_add_up_to_one_are_refused_too(tmp_path: Path) -> None:
+    boosted = AdaBoostClassifier(n_estimators=2, random_state=0).fit(TABLE, TARGET)
+    for tree in boosted.estimators_:
+        tree.tree_.value[...] *= tree.tree_.weighted_n_node_samples[:, None, None]
+        assert np.allclose(tree.tree_.value[0].sum(), 1)
+    with pytest.raises(ModelError, match="trees count samples"):
+        add(tmp_path, boosted, "joblib")
 
 
 def test_trees_with_weights_are_served(tmp_path: Path) -> None:

@@ -240,7 +240,9 @@ def _has_counts(estimator: Any) -> bool:
     """Decide whether a tree holds the number of samples of each class, as in scikit-learn 1.3, and not shares."""
     trees = (vars(inner).get("tree_") for inner in iter_estimators(estimator) if hasattr(inner, "classes_"))
     return any(
-        isinstance(tree, Tree) and not np.allclose(tree.value[:1].sum(axis=-1), 1, atol=1e-6) for tree in trees
+        isinstance(tree, Tree)
+        and not np.allclose(tree.value[tree.weighted_n_node_samples > 0].sum(axis=-1), 1, atol=1e-6)
+        for tree in trees
     )
 
 
