@@ -16,15 +16,12 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 import cloudpickle
 import joblib
-import numpy as np
 import sklearn
 import skops.io
-from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.tree._tree import Tree
 from skops.io.exceptions import UntrustedTypesFoundException
@@ -34,9 +31,10 @@ from headrace_worker import boosters
 from headrace_worker.boosters.formats import detect_format as detect_booster_format
 from headrace_worker.boosters.formats import explain_unusable, is_booster_format
 from headrace_worker.manifest import ClassLabel, Format
-from headrace_worker.runtimes.estimator_tree import METHODS, bind_threads, is_model, iter_estimators
+from headrace_worker.runtimes.estimator_tree import METHODS, bind_threads, is_model
 from headrace_worker.store import chunks
 from headrace_worker.store.chunks import ThrottledFile
+from headrace_worker.store.native_arrays import check_native_arrays
 from headrace_worker.store.trusted_types import TRUSTED
 
 #: The first bytes of a pickle (protocol 2 and later), plain or compressed: zlib, gzip, bz2, xz, lzma, lz4.
@@ -145,6 +143,8 @@ def load(
             f"{title} holds a {type(estimator).__name__}, which is no model: it has none of the methods "
             f"{', '.join(METHODS)}"
         )
+    if form == "skops":
+        check_native_arrays(estimator, title)
     if _has_counts(estimator):
         made_with = find_older_sklearn(data, form, max_bytes) or "1.3"
         raise ModelError(
@@ -152,8 +152,6 @@ def load(
             f"{sklearn.__version__} would read that without an error and predict otherwise; "
             f"{describe_remedy(made_with)}"
         )
-    if form == "skops":
-        _check_trees(estimator, title)
     bind_threads(estimator)
     return estimator
 
@@ -211,31 +209,6 @@ def _unpacked_size(data: bytes, title: str) -> int:
     return total
 
 
-def _check_trees(estimator: Any, title: str) -> None:
-    """Raise ModelError for a tree whose nodes point outside of it, because scikit-learn does not check them.
-
-    A child's number must be larger than its parent's, as in every tree scikit-learn grows, so that a walk ends.
-    """
-    for tree, features in _iter_trees(estimator):
-        if isinstance(tree, Tree):
-            left, right, feature = tree.children_left, tree.children_right, tree.feature
-            inner = left != -1
-            is_valid = (right[~inner] == -1).all()
-        else:
-            nodes = tree.nodes
-            left, right, feature = (nodes[name].astype(np.int64) for name in ("left", "right", "feature_idx"))
-            inner = nodes["is_leaf"] == 0
-            categorical = nodes[inner & (nodes["is_categorical"] != 0)]
-            is_valid = (categorical["bitset_idx"] < len(tree.raw_left_cat_bitsets)).all()
-        parents = np.arange(len(left))[inner]
-        for child in (left[inner], right[inner]):
-            is_valid = is_valid and ((child > parents) & (child < len(left))).all()
-        if not (len(left) and is_valid and ((feature[inner] >= 0) & (feature[inner] < features)).all()):
-            raise ModelError(
-                f"{title} holds a tree whose nodes point outside of it; the file is damaged or forged"
-            )
-
-
 def _has_counts(estimator: Any) -> bool:
     """Decide whether a tree holds the number of samples of each class, as in scikit-learn 1.3, and not shares."""
     trees = (vars(inner).get("tree_") for inner in iter_estimators(estimator) if hasattr(inner, "classes_"))
@@ -244,16 +217,6 @@ def _has_counts(estimator: Any) -> bool:
         and not np.allclose(tree.value[tree.weighted_n_node_samples > 0].sum(axis=-1), 1, atol=1e-6)
         for tree in trees
     )
-
-
-def _iter_trees(estimator: Any) -> Iterator[tuple[Any, int]]:
-    """Yield every tree within an estimator, with the number of features that the tree's estimator takes."""
-    for inner in iter_estimators(estimator):
-        attributes = vars(inner)
-        if isinstance(attributes.get("tree_"), Tree):
-            yield attributes["tree_"], min(attributes["tree_"].n_features, inner.n_features_in_)
-        for row in attributes.get("_predictors", ()):
-            yield from ((tree, inner.n_features_in_) for tree in row if isinstance(tree, TreePredictor))
 
 
 def _describe_newer_library(caught: list[warnings.WarningMessage]) -> str:
