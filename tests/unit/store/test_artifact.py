@@ -14,20 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import lightgbm
 import numpy as np
 import pytest
 import skops.io
 from scipy import sparse
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import fbeta_score, make_scorer
+from sklearn.model_selection import TunedThresholdClassifierCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from headrace.errors import ModelError
+from headrace_worker.packaging.package import package
+from headrace_worker.packaging.table import read_table
 from headrace_worker.store import artifact
 from headrace_worker.store.artifact import is_newer
+from headrace_worker.store.store import Store
 from headrace_worker.store.trusted_types import TRUSTED
 
 X, Y = make_classification(50, 5, random_state=0)
@@ -356,3 +363,34 @@ def test_other_threads_run_while_a_large_model_is_loaded() -> None:
     # A copy without pauses would take a third of the load or more. The best of several loads counts, because the
     # machine may be busy.
     assert min(longest_wait() for _ in range(8)) < 0.12
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        TunedThresholdClassifierCV(LogisticRegression()),
+        TunedThresholdClassifierCV(LogisticRegression(), scoring=make_scorer(fbeta_score, beta=2), cv=3),
+        CalibratedClassifierCV(LogisticRegression(), method="temperature"),
+        CalibratedClassifierCV(RandomForestClassifier(3), method="temperature", ensemble=False),
+    ],
+    ids=repr,
+)
+def test_tuned_thresholds_and_temperatures_load_from_skops(model: Any) -> None:
+    fitted = model.fit(X, Y)
+    assert (_load(artifact.dump(fitted, "skops")).predict_proba(X) == fitted.predict_proba(X)).all()
+
+
+def test_the_advice_for_a_skops_file_of_a_booster_is_true(tmp_path: Path) -> None:
+    model = lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(X, Y)
+    data = skops.io.dumps(model)
+    with pytest.raises(
+        ModelError, match=r"lightgbm\.\S+.* and needs no trust, or save that file \(`(.*)`\)"
+    ) as caught:
+        _load(data)
+    eval(str(caught.value).split("`")[3].replace("model.txt", str(tmp_path / "model.txt")), {"model": model})
+    saved = (tmp_path / "model.txt").read_bytes()
+    assert _load(saved).predict(X).tolist() == model.predict_proba(X)[:, 1].tolist()
+    package(Store(tmp_path / "store"), model, name="m", example=read_table(X))
+    piped = skops.io.dumps(make_pipeline(FunctionTransformer(), model))
+    with pytest.raises(ModelError, match="store it as a pickle"):
+        _load(piped)

@@ -9,6 +9,7 @@ cache           copies of a remote store's files on this machine
 signing         keys, and signatures of manifests
 artifact        an estimator to bytes (skops, joblib) and back
 trusted_types   the types a skops file may hold
+native_arrays   check the arrays that native code indexes without a check
 chunks          read, hash and write large bytes in chunks
 garbage         find and remove old versions that are not in use
 references      find the versions that aliases, jobs and dead letters refer to

@@ -16,7 +16,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast, get_args
 
 import cloudpickle
 import joblib
@@ -30,7 +30,7 @@ from headrace.errors import ModelError
 from headrace_worker import boosters
 from headrace_worker.boosters.formats import detect_format as detect_booster_format
 from headrace_worker.boosters.formats import explain_unusable, is_booster_format
-from headrace_worker.manifest import ClassLabel, Format
+from headrace_worker.manifest import BoosterFormat, ClassLabel, Format
 from headrace_worker.runtimes.estimator_tree import METHODS, bind_threads, is_model
 from headrace_worker.store import chunks
 from headrace_worker.store.chunks import ThrottledFile
@@ -42,6 +42,12 @@ _PICKLE_PREFIXES = (b"\x80", b"\x78", b"\x1f\x8b", b"BZ", b"\xfd7zXZ", b"\x5d\x0
 #: The version of scikit-learn in a pickle or in the schema of a skops file.
 _SKLEARN_VERSION = re.compile(rb"_sklearn_version.{1,200}?([0-9]+\.[0-9]+(?:\.[0-9a-z]+)*)", re.DOTALL)
 _ZIP_PREFIX = b"PK\x03\x04"
+#: How a person saves a booster as a file of its library, by the library's name.
+_SAVE_BOOSTER = {
+    "lightgbm": "model.booster_.save_model('model.txt')",
+    "xgboost": "model.save_model('model.json')",
+    "catboost": "model.save_model('model.cbm')",
+}
 #: Advice for a model that skops cannot store.
 _STORE_AS_PICKLE = (
     "if the model is your own, store it as a pickle: package(..., trust_pickle=True), or save it with joblib or "
@@ -172,8 +178,21 @@ def _load_skops(data: bytes, title: str, max_bytes: int, trust_pickle: bool) -> 
         raise ModelError(
             f"{title} needs {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}, which "
             f"{'are' if len(names) > 1 else 'is'} not on the list of types a skops file may hold; "
-            f"{_STORE_AS_PICKLE}"
+            f"{_advise(data)}"
         ) from None
+
+
+def _advise(data: bytes) -> str:
+    """Return the advice for a skops file of other types: a booster itself has a file format of its own."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        schema = json.loads(archive.read("schema.json"))
+    library = str(schema.get("__module__", "")).partition(".")[0]
+    if library not in get_args(BoosterFormat):
+        return _STORE_AS_PICKLE
+    return (
+        f"give the model itself to `package`, which stores it as {library}'s own file and needs no trust, or save "
+        f"that file (`{_SAVE_BOOSTER[library]}`) and add it"
+    )
 
 
 def _as_file(data: bytes) -> BinaryIO:

@@ -2,7 +2,7 @@
 
 The list is curated by hand, a family of estimators at a time, and never extended because a file needs a type. Each
 type only holds numbers or computes with them. skops does not trust trees because their nodes may point anywhere;
-`headrace_worker.store.artifact` checks the nodes itself.
+`headrace_worker.store.native_arrays` checks the nodes, and every other array that native code indexes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _LINEAR = (
 )
 
 _META = (
-    *_qualified("sklearn.calibration", "_CalibratedClassifier _SigmoidCalibration"),
+    *_qualified("sklearn.calibration", "_CalibratedClassifier _SigmoidCalibration _TemperatureScaling"),
     *_qualified("sklearn.cluster._bisect_k_means", "_BisectingTree"),
     *_qualified("sklearn.cluster._kmeans", "_kmeans_single_elkan _kmeans_single_lloyd"),
     *_qualified("sklearn.compose._column_transformer", "_RemainderColsList make_column_selector"),
@@ -66,7 +66,9 @@ _META = (
 
 # Attributes of a fitted search, such as its scorer and its splits.
 _SEARCH = (
-    *_qualified("sklearn.metrics._scorer", "_MultimetricScorer _PassthroughScorer _Scorer"),
+    *_qualified("sklearn.metrics._scorer", "_CurveScorer _MultimetricScorer _PassthroughScorer _Scorer"),
+    # What a meta-estimator passes on to its parts: names and true or false.
+    *_qualified("sklearn.utils._metadata_requests", "MetadataRequest MethodMetadataRequest"),
     *_qualified("sklearn.model_selection._search_successive_halving", "HalvingGridSearchCV HalvingRandomSearchCV"),
     *_qualified(
         "sklearn.model_selection._split",
@@ -75,7 +77,7 @@ _SEARCH = (
     ),
     *_qualified(
         "sklearn.metrics._classification",
-        "accuracy_score balanced_accuracy_score brier_score_loss f1_score jaccard_score log_loss "
+        "accuracy_score balanced_accuracy_score brier_score_loss f1_score fbeta_score jaccard_score log_loss "
         "matthews_corrcoef precision_score recall_score",
     ),
     *_qualified("sklearn.metrics._ranking", "average_precision_score roc_auc_score top_k_accuracy_score"),
