@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast, get_args
 
 import cloudpickle
 import joblib
+import numpy as np
 import sklearn
 import skops.io
 from sklearn.exceptions import InconsistentVersionWarning
@@ -31,7 +32,7 @@ from headrace_worker import boosters
 from headrace_worker.boosters.formats import detect_format as detect_booster_format
 from headrace_worker.boosters.formats import explain_unusable, is_booster_format
 from headrace_worker.manifest import BoosterFormat, ClassLabel, Format
-from headrace_worker.runtimes.estimator_tree import METHODS, bind_threads, is_model
+from headrace_worker.runtimes.estimator_tree import METHODS, bind_threads, is_model, iter_estimators
 from headrace_worker.store import chunks
 from headrace_worker.store.chunks import ThrottledFile
 from headrace_worker.store.native_arrays import check_native_arrays
