@@ -22,6 +22,7 @@ settings = load_settings(WorkerSettings)
 bound_threads(1)  # before numpy is imported; pool processes set their own number
 sentry.start(__version__)  # before Celery's worker is imported: see telemetry/sentry.py
 
+import joblib  # noqa: E402
 from celery import Task, signals  # noqa: E402
 from celery.exceptions import CPendingDeprecationWarning  # noqa: E402
 from celery.utils.log import get_multiprocessing_logger  # noqa: E402
@@ -59,6 +60,8 @@ app.conf.update(
     # Acknowledge a claim when its jobs have their outcomes; claim when a process is free to run the claim.
     task_acks_late=True,
     worker_prefetch_multiplier=1,
+    # The cores of this process, by its affinity and its cgroup: Celery counts those of the machine.
+    worker_concurrency=joblib.cpu_count(),
     worker_send_task_events=True,
     # A claim that runs when the connection is lost goes on, and occupies its process: the transport counts it.
     worker_cancel_long_running_tasks_on_connection_loss=False,

@@ -192,3 +192,30 @@ def test_retried_jobs_fill_a_batch_and_count_as_waiting_for_it(
     claim = leases.claim("me/2", limits, lease_ms=LEASE_MS)
     assert isinstance(claim, Claim)
     assert list(claim.queued_messages) == [b"again", b"a"]
+
+
+def test_a_deep_queue_costs_a_claim_no_more_than_a_shallow_one(
+    db: redis.Redis, keys: Keys, leases: Leases
+) -> None:
+    def take_microseconds(depth: int) -> float:
+        for _ in range(depth // 1000):
+            push(db, keys, *[b"x" * 100] * 1000)
+        limits = [ClaimLimits(queue=QUEUE, jobs=16, bytes=100_000)]
+        before = read_cpu_seconds(db)
+        for number in range(20):
+            claim = leases.claim(f"me/{depth}/{number}", limits, lease_ms=LEASE_MS)
+            assert isinstance(claim, Claim)
+            assert len(claim.queued_messages) == 16
+        return 1e6 * (read_cpu_seconds(db) - before) / 20
+
+    db.config_set("list-max-ziplist-size", 1)  # as with messages of some KB: a node of the list holds one
+    try:
+        shallow = max(take_microseconds(1000), 25)
+        assert take_microseconds(200_000) < 8 * shallow
+    finally:
+        db.config_set("list-max-ziplist-size", -2)
+
+
+def read_cpu_seconds(db: redis.Redis) -> float:
+    info = db.info("cpu")
+    return float(info["used_cpu_user"] + info["used_cpu_sys"])

@@ -47,7 +47,7 @@ from headrace_worker.store.store import Store
     metavar="SECONDS",
     help="How long running jobs may continue after SIGTERM.  [HEADRACE_DRAIN, else 25]",
 )
-@click.option("-c", "--concurrency", type=click.IntRange(1), help="Pool processes.  [one per core]")
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="Pool processes.  [the cores it may use]")
 @click.option(
     "-l", "--loglevel", default="INFO", show_default=True, help="Log level: DEBUG, INFO, WARNING or ERROR."
 )

@@ -69,15 +69,24 @@ local function has_jobs_that_run_again(queue)
   return run_again[queue]
 end
 
+-- Redis 6.2 walks the list for an RPOP with a count: 14 ms at a million jobs. 7.0 brought REDIS_VERSION_NUM.
+local rpop_walks = redis.REDIS_VERSION_NUM == nil
+
+local function pop_messages(key, count)
+  if not rpop_walks then return redis.pcall('RPOP', key, count) end
+  local message = redis.pcall('RPOP', key)
+  return type(message) == 'string' and {message} or message
+end
+
 local function pop(queue, source, job_limit, byte_limit)
   local before = #messages
   while #messages < job_limit and bytes < byte_limit do
     -- The size of a message is known only after the pop: pop one, then as many of the largest size as fit.
     local count = 1
-    if largest > 0 then
+    if largest > 0 and not rpop_walks then
       count = math.min(job_limit - #messages, math.max(1, math.floor((byte_limit - bytes) / largest)))
     end
-    local popped = redis.pcall('RPOP', source_key(queue, source), count)
+    local popped = pop_messages(source_key(queue, source), count)
     if not popped then break end
     if popped.err then
       refusal = refusal or redis.error_reply(popped.err .. ' (key ' .. source_key(queue, source) .. ')')
