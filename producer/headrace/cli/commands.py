@@ -154,6 +154,8 @@ def _report(error: Exception) -> int:
         _print_error(f"{error.format_message()}{hint}")
         return error.exit_code
     if isinstance(error, HeadraceError):
+        if os.environ.get("HEADRACE_DEBUG") and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         _print_error(str(error))
         if isinstance(error, JobFailed):
             return SOME_FAILED

@@ -74,7 +74,7 @@ def write_kit(folder: Path, factor: int) -> Path:
     (kit / "numbers.py").write_text(f"FACTOR = {factor}\n")
     (kit / "late.py").write_text("ZERO = 0\n")
     (kit / "offset.txt").write_text("0.5")
-    (kit / ".env").write_text("PASSWORD=x")
+    (kit / ".env").write_text("A=1")
     (kit / "__pycache__" / "steps.pyc").write_bytes(b"x")
     return kit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
 
+from headrace.cli.commands import _report
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker import package
 from headrace_worker.packaging.package import package as package_file
@@ -88,6 +90,18 @@ def test_an_object_that_only_resembles_a_model_is_refused(make: Callable[[], Any
     with pytest.raises(ModelError, match="does not behave as a model of scikit-learn does"):
         package(make(), TABLE, name="m", trust_pickle=True)
     assert store.models() == []
+
+
+def test_the_command_shows_the_model_s_own_traceback_if_it_is_asked_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        package(Exits(), TABLE, name="m", trust_pickle=True)
+    assert _report(caught.value) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("HEADRACE_DEBUG", "1")
+    assert _report(caught.value) == 1
+    assert re.search(r"in predict\n.*SystemExit: 3\nheadrace: Exits does not", capsys.readouterr().err, re.DOTALL)
 
 
 def test_modules_that_do_not_exist_are_named(model: Any) -> None:
