@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skl2onnx
 from sklearn.datasets import load_iris
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -16,6 +18,9 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from headrace_worker.manifest import Manifest
+from headrace_worker.models.loader import load
+from headrace_worker.packaging.package import package
+from headrace_worker.store.store import Store
 from tests.support.packaged_models import add_model
 
 X, Y = load_iris(return_X_y=True)
@@ -55,3 +60,16 @@ def test_the_labels_of_a_model_of_several_labels_are_not_named_in_its_answer(tmp
     methods = add(tmp_path, estimator, np.eye(3, dtype=int)[Y]).contract.methods
     assert methods["predict"].shape == (3,)
     assert methods["predict"].column_classes is None
+
+
+@pytest.mark.parametrize("labels", [["b9", "b10", "a"], [30, 4, 100]])
+def test_the_probabilities_of_an_onnx_file_have_the_labels_of_its_zip_map(tmp_path: Path, labels: list[Any]):
+    model = LogisticRegression(max_iter=500).fit(X, np.array(labels)[Y])
+    file, example = tmp_path / "model.onnx", tmp_path / "example.json"
+    file.write_bytes(skl2onnx.to_onnx(model, X[:1].astype(np.float32)).SerializeToString())
+    example.write_text(json.dumps(X[::10].tolist()))
+    store = Store(tmp_path / "store")
+    methods = package(store, file, name="model", example=example).contract.methods
+    assert methods["predict_proba"].column_classes == tuple(model.classes_.tolist())
+    answers = load(store, "model", "1").predict("predict_proba", X[::10].tolist())
+    assert np.allclose(answers, model.predict_proba(X[::10]), atol=1e-5)

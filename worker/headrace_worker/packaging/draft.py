@@ -77,13 +77,18 @@ def draft_from_runtime(
     Raises ModelError.
     """
     assert source.data is not None  # noqa: S101  # only an estimator has no bytes
-    instances = table.instances
+    instances, classes = table.instances, None
     if source.runtime == "python":
         model = PythonRuntime(create_model(source.factory, source.data))
         schema, title = input_schema or infer_input(None, instances), model.title
         predict, methods = model.predict, list(model.methods)
     else:
-        from headrace_worker.runtimes.onnx import OnnxRuntime, open_session, refuse_external_tensors
+        from headrace_worker.runtimes.onnx import (
+            OnnxRuntime,
+            open_session,
+            read_class_labels,
+            refuse_external_tensors,
+        )
         from headrace_worker.runtimes.onnx_inputs import infer_input as infer_onnx_input
 
         refuse_external_tensors(source.data, source.title)
@@ -91,13 +96,14 @@ def draft_from_runtime(
         schema, title = input_schema or infer_onnx_input(session, instances, source.title), "ONNX"
         onnx = OnnxRuntime(session, schema)
         predict, methods = onnx.predict, list(onnx.methods)
+        classes = read_class_labels(source.data)
     if method is not None:
         if method not in methods:
             raise ModelError(f"{source.title} has no method {method[:64]!r}; it has {', '.join(methods)}")
         methods = [method, *(other for other in methods if other != method)]
     contract = Contract(model=name, version="0", input=schema, methods={})
     checked = fit_to_contract(contract, instances)
-    outputs, _ = run_methods(predict, methods, checked)
+    outputs, _ = run_methods(predict, methods, checked, classes)
     example = checked[:_KEPT_INSTANCES]
     _, expected = run_methods(predict, list(outputs), example)
     contract = msgspec.structs.replace(contract, methods=outputs)

@@ -137,6 +137,19 @@ def refuse_external_tensors(data: bytes, title: str) -> None:
             raise ModelError(f"{title} keeps tensors in other files; save it as one (`onnx.save_model` does)")
 
 
+def read_class_labels(data: bytes) -> Any:
+    """Return the labels of a file's ZipMap in the order of the probabilities; None without a ZipMap."""
+    import onnx
+
+    nodes = [node for node in onnx.load_from_string(data).graph.node if node.op_type == "ZipMap"]
+    if len(nodes) != 1:
+        return None
+    attributes = {attribute.name: attribute for attribute in nodes[0].attribute}
+    if "classlabels_strings" in attributes:
+        return np.array(sorted(label.decode() for label in attributes["classlabels_strings"].strings))
+    return np.array(sorted(attributes["classlabels_int64s"].ints))
+
+
 def find_method_outputs(session: onnxruntime.InferenceSession) -> dict[str, str]:
     """Return the name of the output for each method, the default method first.
 
