@@ -24,6 +24,7 @@ from kombu.transport import virtual
 
 from headrace.clock import utc_now
 from headrace.connection.commands import execute, run
+from headrace.connection.errors import is_wrong_type
 from headrace.results.purge import QueuePurge
 from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys, model_name
@@ -311,10 +312,15 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
 
         A key of another type holds none: it must not keep the worker from the other lists and queues.
         """
-        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+        size = 0
+        with self.conn_or_acquire() as client:
             for step in self.priority_steps:
-                pipe.llen(self._q_for_pri(queue, step))
-            return sum(size for size in pipe.execute(raise_on_error=False) if isinstance(size, int))
+                try:
+                    size += client.llen(self._q_for_pri(queue, step))
+                except redis.ResponseError as error:
+                    if not is_wrong_type(error):
+                        raise
+        return size
 
     def _purge(self, queue: str) -> int:
         """Empty a queue (`celery purge`) and return the number of messages. Jobs of a model end as cancelled."""
