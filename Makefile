@@ -88,7 +88,7 @@ deploy-test-long: $(VENV)/.develops ## Also run every command of docs/production
 	$(BIN)/pytest -m long tests/deploy $(ARGS)
 
 .PHONY: compat
-compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; 24 minutes)
+compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; an hour)
 	$(BIN)/python -m tests.compat $(ARGS)
 
 # Another seed, or a part: make fuzz ARGS='--seed 7 --target message'; `python -m tests.fuzz --help` lists it.

@@ -304,7 +304,7 @@ def test_old_versions_are_collected_by_the_user_of_a_worker(port: int, admin: re
         )
         candidates = collector.collect(collector.find_candidates([MODEL], datetime.now(UTC)))
         assert [(candidate.version, candidate.reason) for candidate in candidates] == [
-            ("1", "serves"),
+            ("1", "the newest published version"),
             ("2", "the dead letter a"),
         ]
         admin.hset(f"headrace:contracts:{MODEL}", "latest", "3")

@@ -18,8 +18,9 @@ import pytest
 import redis
 
 from headrace import Client, Settings
-from headrace.connection.commands import Script
+from headrace.connection.commands import Script, execute, run
 from headrace.doctor.functions import load_scripts
+from headrace.inspection.unread_lists import find_unread_lists
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support import credentials
@@ -345,6 +346,34 @@ def test_a_producer_of_one_model_reaches_all_its_priorities_and_no_other_model(
                 with pytest.raises(redis.ResponseError, match=r"(?i)permission"):
                     thief.lpush(key, "x")
     admin.execute_command("ACL", "DELUSER", "one-model")
+
+
+def test_a_worker_of_one_model_reaches_each_list_that_a_client_can_write_and_no_other_model(
+    admin: redis.Redis,
+) -> None:
+    line = for_model(user("worker"), "churn").replace("user worker", "user one-worker")
+    admin.execute_command("ACL", "SETUSER", *rules(line))
+    for queue, permitted in (("predict.churn", True), ("predict.churn2", False), ("predict.churn-2", False)):
+        for name in (*KEYS.lists(queue), *(name for name, _ in KEYS.foreign_lists(queue))):
+            for command in (("RPOP", name), ("LLEN", name), ("LPUSH", name, "x")):
+                assert credentials.may(admin, "one-worker", *command) == permitted, (command, permitted)
+    admin.execute_command("ACL", "DELUSER", "one-worker")
+
+
+def test_an_operator_with_scan_finds_the_lists_that_no_worker_reads(
+    any_redis: EmbeddedRedis, admin: redis.Redis
+) -> None:
+    admin.lpush("predict.chrun", make_message("a"))
+    admin.lpush("celery", make_message("b"))
+    line = user("operator").replace("user operator", "user scanning")
+    admin.execute_command("ACL", "SETUSER", *rules(line))
+    with redis.Redis.from_url(f"redis://scanning:OPERATOR-PASSWORD@127.0.0.1:{any_redis.port}/0") as operator:
+        assert run(partial(execute, operator), find_unread_lists(KEYS)) is None
+        admin.execute_command("ACL", "SETUSER", "scanning", "+scan")
+        unread = run(partial(execute, operator), find_unread_lists(KEYS))
+    assert unread is not None
+    assert [(entry.name, entry.messages) for entry in unread] == [("predict.chrun", 1)]
+    admin.execute_command("ACL", "DELUSER", "scanning")
 
 
 def test_the_patterns_of_one_model_are_the_same_in_an_acl_file(tmp_path: Path) -> None:

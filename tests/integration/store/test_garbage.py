@@ -102,7 +102,7 @@ def test_versions_of_aliases_and_of_their_rollbacks_are_kept(
 
 def test_the_version_that_serves_is_kept(collector: GarbageCollector, server: redis.Redis) -> None:
     publish_contract(server, KEYS, contract("3"))  # all newer ones may have been refused
-    assert reasons_to_keep(collector.find_candidates(["churn"], NOW)) == {"3": "serves"}
+    assert reasons_to_keep(collector.find_candidates(["churn"], NOW)) == {"3": "the newest published version"}
 
 
 def test_an_alias_that_cannot_be_read_stops_the_collection(

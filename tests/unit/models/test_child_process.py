@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import time
@@ -28,6 +29,7 @@ _LOADED_BY: list[int] = []
 
 
 def crash() -> None:
+    faulthandler.disable()  # pytest's would write a traceback into the output of the tests
     os.kill(os.getpid(), signal.SIGSEGV)
 
 

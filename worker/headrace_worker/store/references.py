@@ -28,14 +28,14 @@ _PAGE_MESSAGES, _PAGE_BYTES = 1000, 1024 * 1024
 
 
 def find_versions_in_use(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]:
-    """Return the versions that serve, or that an alias or a job in flight names, with a phrase that says which.
+    """Return the newest published version, and those that an alias or a job in flight names, each with a reason.
 
     Raises redis.RedisError, and ModelError if an alias cannot be read, because its version would be missing.
     """
     versions = _find_by_jobs(client, keys, model)
     latest: bytes | None = client.hget(keys.contracts(model), "latest")  # type: ignore[assignment]  # bytes
     if latest:
-        versions[show(latest)] = "serves"
+        versions[show(latest)] = "the newest published version"
     return versions | _find_by_aliases(client, keys, model)
 
 
