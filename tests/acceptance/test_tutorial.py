@@ -38,6 +38,8 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
         if stack is not None:
             stack.send_signal(signal.SIGINT)
             stack.wait(timeout=30)
+    assert "churn@1  Pipeline(ColumnTransformer, LogisticRegression)" in output
+    assert "predicts as the model's own predictions for the table: 500 rows, largest difference" in output
     assert "70 answers" in output
     assert "did you mean 'plan'?" in output
     assert "'predictions': ['stays']" in output

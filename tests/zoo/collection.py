@@ -49,7 +49,7 @@ SHORT: tuple[str, ...] = (
     "texts and objects: TfidfVectorizer, linear",
     "labels and several outputs: labels: bytes",
     "labels and several outputs: several labels of texts",
-    "LightGBM: LGBMClassifier, categories",
+    "boosters: LGBMClassifier, categories",
 )
 
 

@@ -41,6 +41,8 @@ def to_answers(output: Any, rows: int) -> list[Any]:
 
 def find_difference(expected: Any, answer: Any, tolerance: float) -> float | None:
     """Return the largest difference of numbers, relative to the number or to 1; None for unequal answers."""
+    if isinstance(expected, list) and len(expected) == 1 and isinstance(answer, str):
+        expected = expected[0]  # CatBoost returns labels as a column
     if isinstance(expected, list):
         if not isinstance(answer, list) or len(answer) != len(expected):
             return None

@@ -114,7 +114,15 @@ _TWO_CLASSES = {"FixedThresholdClassifier", "TunedThresholdClassifierCV"}
 _POSITIVE_TARGETS = {"GammaRegressor", "PoissonRegressor", "TweedieRegressor"}
 
 #: Estimators with inputs of other kinds, which other modules of the zoo have, and those whose input is no table.
-_ELSEWHERE = {"CountVectorizer", "DictVectorizer", "FeatureHasher", "HashingVectorizer", "TfidfVectorizer"}
+_ELSEWHERE = {
+    "CountVectorizer",
+    "DictVectorizer",
+    "FeatureHasher",
+    "HalvingGridSearchCV",
+    "HalvingRandomSearchCV",
+    "HashingVectorizer",
+    "TfidfVectorizer",
+}
 _NO_TABLE = {
     "KernelCenterer",
     "LabelBinarizer",
@@ -171,7 +179,7 @@ def _target(name: str, estimator: Any, table: Any) -> Any:
     if name in _MULTI:
         first = targets(table)
         if is_classifier(estimator):
-            return np.column_stack([first > np.median(first), first < 1])
+            return np.column_stack([first > np.median(first), first < np.quantile(first, 0.3)])
         return np.column_stack([first, first**2])
     if name in _TWO_CLASSES:
         return labels(table) > 0

@@ -80,7 +80,10 @@ def run_cases(cases: Sequence[Case], folder: Path, *, runtime: str = AUTO) -> It
 def _package(case: Case, name: str, runtime: str) -> _Packaged | Outcome:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fitted = case.fit()
+        try:
+            fitted = case.fit()
+        except Exception as error:  # noqa: BLE001  # an estimator may raise any error
+            return Outcome(case.group, case.name, "wrong", text=f"it cannot be fitted: {error}")
         try:
             version = package(
                 fitted.model, fitted.table[:PACKAGED], **{"name": name, "runtime": runtime, **fitted.options}

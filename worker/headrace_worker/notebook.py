@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
-from headrace.errors import InvalidInput
+from headrace.errors import InvalidInput, ModelError
 from headrace.settings import load_settings
 from headrace_worker.cli.model_text import check_lines, manifest_lines
 from headrace_worker.manifest import Limits, Manifest
@@ -40,7 +40,7 @@ class PackagedVersion:
     def __init__(self, manifest: Manifest, settings: WorkerSettings, *, rows: int, score: float | None) -> None:
         self.manifest = manifest
         self._settings = settings
-        #: The rows of the table that were used.
+        #: The rows of the table.
         self.rows = rows
         #: The model's own score for the table and `y`; None without `y`.
         self.score = score
@@ -105,6 +105,8 @@ class PackagedVersion:
 
     def _notes(self) -> list[str]:
         notes = list(check_lines(self.manifest, self.rows))
+        if self.rows > _MAX_ROWS:
+            notes.append(f"only the first {_MAX_ROWS:,} rows of the table were used and compared")
         return notes if self.score is None else [*notes, f"the model's own score for the table: {self.score:.4g}"]
 
 
@@ -141,6 +143,8 @@ def package(
         raise InvalidInput(f"limits must be headrace_worker.manifest.Limits; got a {type(limits).__name__}")
     score = None if y is None else _score(model, X, y)
     table = read_table(_first_rows(X))
+    if not table.instances:
+        raise ModelError("the table has no rows; give it some of those that the model was fitted on")
     manifest = package_model(
         Store.from_settings(settings),
         model,
@@ -154,7 +158,7 @@ def package(
         limits=limits,
         max_bytes=settings.max_model_bytes,
     )
-    return PackagedVersion(manifest, settings, rows=len(table.instances), score=score)
+    return PackagedVersion(manifest, settings, rows=len(X), score=score)
 
 
 def _check_types(arguments: dict[str, Any]) -> None:

@@ -84,6 +84,13 @@ def test_texts_are_taken() -> None:
     ("table", "message"),
     [
         (pd.DataFrame({"age": [1]}), "the example has no 'plan <b>'"),
+        (TABLE[:0], "the table has no rows"),
+        ([], "the table has no rows"),
+        (None, "a table is a frame of pandas or polars, an array, or a list of instances; got a NoneType"),
+        (
+            TABLE.to_dict("list"),
+            "a table is a frame of pandas or polars, an array, or a list of instances; got a dict",
+        ),
         ("rows.csv", "a table is a frame of pandas or polars, an array, or a list of instances; got a str"),
     ],
 )
@@ -102,3 +109,21 @@ def test_an_object_that_is_no_fitted_model_is_refused(model: Any) -> None:
 def test_a_version_cannot_be_canary_and_shadow(model: Any) -> None:
     with pytest.raises(InvalidInput, match="exclude each other"):
         package(model, TABLE, name="churn").promote(canary=0.1, shadow=True)
+
+
+@pytest.mark.parametrize("targets", [TARGET[:10], [None] * 150])
+def test_targets_of_another_table_are_refused_before_anything_is_stored(
+    targets: Any, model: Any, store: Store
+) -> None:
+    with pytest.raises(InvalidInput, match="the model cannot be scored with this table and y"):
+        package(model, TABLE, name="churn", y=targets)
+    assert store.models() == []
+
+
+def test_more_rows_than_are_used_are_said() -> None:
+    numbers = RANDOM.normal(size=(10_001, 1))
+    version = package(
+        LogisticRegression().fit(numbers, numbers[:, 0] > 0), numbers, name="large", runtime="sklearn"
+    )
+    assert "the first 32 of 10,001 rows" in repr(version)
+    assert "only the first 10,000 rows of the table were used and compared" in repr(version)

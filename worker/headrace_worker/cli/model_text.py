@@ -56,8 +56,8 @@ def check_lines(manifest: Manifest, rows: int | None) -> Iterator[str]:
         yield f"the manifest keeps the first {stored} of {rows:,} rows as the example"
     if proof is None:
         yield (
-            "nothing was compared with the model's own predictions: give these with --expected, or the example as "
-            "Parquet"
+            "nothing was compared with the model's own predictions: give these with --expected, or give a typed "
+            "table: a frame, an array or Parquet"
         )
     else:
         yield f"predicts as {proof.source}: {proof.compared:,} rows, largest difference {proof.difference:.2g}"
@@ -66,7 +66,7 @@ def check_lines(manifest: Manifest, rows: int | None) -> Iterator[str]:
     else:
         yield "each row has the same predictions alone, together and in reversed order"
     if manifest.profile is None:
-        yield "no profile, so drift is not measured: give 100 instances or more with --profile FILE"
+        yield "no profile, so drift is not measured: give 100 rows or more, in the table or with --profile FILE"
 
 
 def _runs(limits: Limits) -> str:
