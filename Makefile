@@ -141,7 +141,7 @@ audit-versions: $(AUDIT)/.made ## Search for vulnerable dependencies (asks PyPI)
 
 # Options for the suite: make bench ARGS='--peers headrace,celery --rounds 1'; `python -m benchmarks --help` lists it.
 .PHONY: bench
-bench: $(VENV)/.runs ## Measure Headrace beside its peers, and write docs/benchmarks.md (half an hour)
+bench: $(VENV)/.develops ## Measure Headrace beside its peers, and write docs/benchmarks.md (half an hour)
 	$(BIN)/python -m benchmarks --docs $(ARGS)
 
 .PHONY: bench-swap

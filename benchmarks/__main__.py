@@ -29,8 +29,9 @@ from headrace_worker.local.stack import interruptible_stack
 
 _ROOT = Path(__file__).parent.parent
 _PAGE, _CHART = _ROOT / "docs" / "benchmarks.md", _ROOT / "docs" / "benchmarks.svg"
-_MEASUREMENTS = ("fast", "depths", "pools", "telemetry", "durable")
+_MEASUREMENTS = ("fast", "depths", "pools", "telemetry", "boosters", "durable")
 #: Peers that are also measured with every write on disk before it is confirmed.
+_BOOSTERS = ("headrace", "celery-tuned", "celery")
 _DURABLE = ("headrace", "celery-tuned", "celery")
 
 
@@ -111,6 +112,17 @@ def measure(
             results["pools"] = headrace_only.pools()
         if "telemetry" in measurements:
             results["telemetry_cost"] = TelemetryCost(server, folder, sizes).run()
+        if "boosters" in measurements:
+            models.make_boosters(folder / models.BOOSTERS_FOLDER)
+            booster_entries = [entry for entry in entries if entry.name in _BOOSTERS]
+            boosters = Comparison(server, folder / models.BOOSTERS_FOLDER, sizes, environments, models.BOOSTERS)
+            boosters.run(booster_entries)
+            results["boosters"] = {
+                "date": results["date"],
+                "commit": results["commit"],
+                "load": os.getloadavg()[0],
+                "peers": boosters.results(booster_entries),
+            }
         if "durable" in measurements:
             server.set_fsync("always")
             durable_entries = [entry for entry in entries if entry.name in _DURABLE]

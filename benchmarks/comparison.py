@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,17 @@ _TIMEOUT_FACTOR, _TIMEOUT_MARGIN = 10, 60
 class Comparison:
     """The measurements of all peers, and the reasons for those that are left out."""
 
-    def __init__(self, server: RedisServer, folder: Path, sizes: Sizes, interpreters: dict[str, str]) -> None:
+    def __init__(
+        self,
+        server: RedisServer,
+        folder: Path,
+        sizes: Sizes,
+        interpreters: dict[str, str],
+        models: Iterable[str] = TITLES,
+    ) -> None:
         self._server, self._folder = server, folder
+        #: The names of the models in the folder. Round trips and submissions are those of the first.
+        self._models = list(models)
         self._sizes = sizes
         #: Interpreters to use, by name of the environment, instead of creating the environment.
         self._interpreters = interpreters
@@ -75,11 +84,11 @@ class Comparison:
             print(f"{entry.title} is left out: {reason}", file=sys.stderr)
 
     def _measure(self, entry: PeerEntry, session: PeerSession) -> dict[str, Any]:
-        seconds, first_model = self._sizes.seconds, next(iter(TITLES))
+        seconds, first_model = self._sizes.seconds, self._models[0]
         self._about[entry.name] = session.execute("about", _TIMEOUT_MARGIN)
         session.start_workers(PROCESSES, first_model)
         turn: dict[str, Any] = {"jobs_per_second": {}, "redis_cpu": {}}
-        for model in TITLES:
+        for model in self._models:
             count = self._job_count(entry, session, model)
             cpu_before = self._server.cpu_seconds()
             run = session.execute("throughput", self._timeout, model=model, count=count)
@@ -130,7 +139,7 @@ class Comparison:
                     "title": entry.title,
                     **self._about[entry.name],
                     "turns": len(turns),
-                    "jobs": {model: self._counts[entry.name, model] for model in TITLES},
+                    "jobs": {model: self._counts[entry.name, model] for model in self._models},
                     "jobs_per_second": _medians([turn["jobs_per_second"] for turn in turns]),
                     "every_jobs_per_second": [turn["jobs_per_second"] for turn in turns],
                     "redis_cpu_us": _medians([turn["redis_cpu"] for turn in turns]),

@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from headrace_worker.packaging.package import package
+from headrace_worker.packaging.table import read_table
 from headrace_worker.store.store import Store
 
 #: Models that all peers run: name -> title in the tables.
@@ -26,6 +27,9 @@ TITLES = {
     "forest": "random forest, 100 trees",
     "boosting": "histogram gradient boosting",
 }
+#: Boosters, which Headrace and plain Celery run. They lie in a folder of their own.
+BOOSTERS = {"lightgbm": "LightGBM, 200 trees", "xgboost": "XGBoost, 200 trees"}
+BOOSTERS_FOLDER = "boosters"
 #: A CPU-bound model for the comparison of one and two pool processes: a prediction compares the row with nearly
 #: every training row, since nearly all of them are support vectors.
 CPU_BOUND = "vectors"
@@ -37,7 +41,7 @@ METHOD = "predict_proba"
 
 def make(folder: Path, *, fast: bool) -> None:
     """Fit the models; write them, the rows and a model store into the folder, and with `fast` a second store."""
-    table, classes = make_classification(4_000, FEATURES, n_informative=12, random_state=7)
+    table, classes = _make_table()
     train, rows = table[:3_000], table[3_000:]
     fitted: dict[str, Any] = {
         "logistic": LogisticRegression().fit(train, classes[:3_000]),
@@ -52,6 +56,30 @@ def make(folder: Path, *, fast: bool) -> None:
         if fast:
             _add(folder, name, estimator, METHOD, store=FAST_STORE, runtime="auto")
     _add(folder, CPU_BOUND, SVC(gamma=0.5).fit(*_noise(6_000)), "predict")
+
+
+def make_boosters(folder: Path) -> None:
+    """Fit the boosters, each with one thread; write them, the rows and a model store into the folder."""
+    import lightgbm
+    import xgboost
+
+    folder.mkdir()
+    table, classes = _make_table()
+    train, rows = table[:3_000], table[3_000:]
+    (folder / "rows.json").write_text(json.dumps(rows.tolist()))
+    fitted: dict[str, Any] = {
+        "lightgbm": lightgbm.LGBMClassifier(n_estimators=200, n_jobs=1, verbose=-1, random_state=7),
+        "xgboost": xgboost.XGBClassifier(n_estimators=200, n_jobs=1, random_state=7),
+    }
+    for name, estimator in fitted.items():
+        joblib.dump(estimator.fit(train, classes[:3_000]), folder / f"{name}.joblib")
+        example = read_table(rows[:8])
+        package(Store(folder / STORE), estimator, name=name, example=example, method=METHOD)
+
+
+def _make_table() -> tuple[Any, Any]:
+    table, classes = make_classification(4_000, FEATURES, n_informative=12, random_state=7)
+    return table, classes
 
 
 def _noise(count: int) -> tuple[Any, Any]:

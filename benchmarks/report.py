@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import TITLES
+from benchmarks.models import BOOSTERS, TITLES
 from benchmarks.tables import Table, as_markdown, as_text, replace_between
 from benchmarks.targets import evaluate
 
@@ -58,6 +58,26 @@ def durable(results: dict[str, Any]) -> Table:
 def _submit_and_round_trip(row: dict[str, Any]) -> list[str]:
     rates, trip = row["submits_per_second"], row["round_trip_ms"]
     return [f"{rates['single']:,.0f}", f"{rates['bulk']:,.0f}", f"{trip['p50']:.1f}", f"{trip['p99']:.1f}"]
+
+
+def boosters(results: dict[str, Any]) -> Table:
+    """Return the jobs per second of boosters, in Headrace and in plain Celery."""
+    peers = results.get("boosters", {}).get("peers", [])
+    rows = [
+        ["", *(f"{title}, jobs/s" for title in BOOSTERS.values()), *(f"x Celery, {name}" for name in BOOSTERS)]
+    ]
+    plain = [row["jobs_per_second"] for row in peers if row["name"] != "headrace"]
+    best = {name: max((rates[name] for rates in plain), default=None) for name in BOOSTERS}
+    for row in peers:
+        rates = row["jobs_per_second"]
+        ratios = [f"{rates[name] / rate:.1f}" if rate else "" for name, rate in best.items()]
+        rows.append([row["title"], *(f"{rates[name]:,.0f}" for name in BOOSTERS), *ratios])
+    return rows
+
+
+def _describe_boosters(results: dict[str, Any]) -> str:
+    run = results["boosters"]
+    return f"Measured on {run['date']} at commit {run['commit']}, load before the run {run['load']:.1f}."
 
 
 def targets(results: dict[str, Any]) -> Table:
@@ -118,7 +138,14 @@ def machine(results: dict[str, Any]) -> str:
 def terminal(results: dict[str, Any]) -> str:
     """Format all results as plain text."""
     sections = [machine(results)]
-    all_tables = (throughput(results), latency(results), durable(results), depths(results), targets(results))
+    all_tables = (
+        throughput(results),
+        latency(results),
+        boosters(results),
+        durable(results),
+        depths(results),
+        targets(results),
+    )
     sections += [as_text(table) for table in all_tables if len(table) > 1]
     if lines := left_out(results):
         sections.append("left out:\n" + "\n".join(f"  {line}" for line in lines))
@@ -134,6 +161,11 @@ def markdown(results: dict[str, Any], chart: str) -> str:
         as_markdown(throughput(results)),
         "### Submission, idle round trips, Redis",
         as_markdown(latency(results)),
+        *(
+            ["### Boosters", _describe_boosters(results), as_markdown(boosters(results))]
+            if "boosters" in results
+            else []
+        ),
         "### Every write on disk before it is confirmed (`appendfsync always`)",
         as_markdown(durable(results)),
         "### Deep queues",

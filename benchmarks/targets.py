@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from benchmarks.models import BOOSTERS
 from benchmarks.peers.registry import HEADRACE_VARIANTS
 
 #: The two configurations of plain Celery.
@@ -31,6 +32,11 @@ class Results:
         return max(
             row["jobs_per_second"][model] for name, row in self.peers.items() if name not in HEADRACE_VARIANTS
         )
+
+    def booster_ratio(self, model: str) -> float:
+        """Return Headrace's jobs per second of a booster, relative to plain Celery in its better configuration."""
+        rates = {row["name"]: row["jobs_per_second"][model] for row in self.data["boosters"]["peers"]}
+        return float(rates["headrace"] / max(rates[name] for name in _CELERY if name in rates))
 
     def round_trip(self, name: str, percentile: str) -> float:
         """Return a peer's idle round trip in milliseconds; `percentile` is p50 or p99."""
@@ -96,6 +102,15 @@ TARGETS = (
         "at least 45 x",
         lambda results: results.rate("headrace-fast", "forest") / results.best_rate("forest"),
         lambda value: value >= 45,
+    ),
+    *(
+        Target(
+            f"jobs/s, {title}, relative to the best plain Celery",
+            "at least 30 x",
+            lambda results, model=name: results.booster_ratio(model),  # type: ignore[misc]  # bound at once
+            lambda value: value >= 30,
+        )
+        for name, title in BOOSTERS.items()
     ),
     Target(
         "idle round trip p50, random forest in a fast runtime, relative to one in-process scikit-learn predict",

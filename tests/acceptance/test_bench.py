@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import pool_replacement_page, report
+from benchmarks.models import BOOSTERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     out = tmp_path_factory.mktemp("bench") / "results.json"
     command = [sys.executable, "-m", "benchmarks", "--short", "--seconds", "0.1", "--deepest", "2000"]
     # Celery runs in this environment, so that nothing is downloaded.
-    command += ["--peers", "headrace,celery,mayu", "--more", "depths,telemetry", "--out", str(out)]
+    command += ["--peers", "headrace,celery,mayu", "--more", "depths,telemetry,boosters", "--out", str(out)]
     command += ["--environment", f"main={sys.executable}", "--environment", "mayu=/no/such/python"]
     completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert completed.returncode == 0, completed.stderr[-2000:]
@@ -40,6 +41,15 @@ def test_every_peer_has_its_numbers(run: tuple[dict[str, Any], str]) -> None:
         assert row["submits_per_second"]["single"] > 0
         assert row["round_trip_ms"]["p50"] <= row["round_trip_ms"]["p99"]
         assert row["versions"]
+
+
+def test_boosters_are_measured_beside_plain_celery(run: tuple[dict[str, Any], str]) -> None:
+    rates = {row["name"]: row["jobs_per_second"] for row in run[0]["boosters"]["peers"]}
+    assert rates.keys() == {"headrace", "celery"}
+    targets = {row["target"]: row["measured"] for row in run[0]["targets"]}
+    for name, title in BOOSTERS.items():
+        ratio = rates["headrace"][name] / rates["celery"][name]
+        assert targets[f"jobs/s, {title}, relative to the best plain Celery"] == pytest.approx(ratio)
 
 
 def test_a_peer_that_cannot_run_is_listed_with_the_reason(run: tuple[dict[str, Any], str]) -> None:

@@ -121,6 +121,14 @@ def test_early_stopping_keeps_the_best_iteration(tmp_path: Path) -> None:
     )
 
 
+def test_the_fastest_runtime_of_a_booster_is_its_library(tmp_path: Path) -> None:
+    model = lightgbm.LGBMRegressor(**OPTIONS).fit(NUMBERS, AMOUNT)
+    manifest = add_booster(tmp_path, model, NUMBERS, runtime="auto")
+    assert manifest.runtime == "sklearn"
+    refused = {trial.runtime: trial.refused for trial in manifest.trials}
+    assert refused["treelite"] == "a booster is executed by its own library"
+
+
 def test_names_with_spaces_stay_as_the_table_has_them(tmp_path: Path) -> None:
     data = TABLE.rename(columns={"weight": "weight in kg"})
     model = lightgbm.LGBMRegressor(**OPTIONS).fit(data, AMOUNT)

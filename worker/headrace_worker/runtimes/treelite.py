@@ -30,6 +30,7 @@ from sklearn.ensemble import (
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace.wire.stored import DECODE_ERRORS
+from headrace_worker.boosters import BoosterModel
 from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import split_pipeline
 from headrace_worker.runtimes.input_arrays import make_number_stacker, make_stacker, to_float32
@@ -79,6 +80,8 @@ class TreeliteRuntime:
     @classmethod
     def explain_rejection(cls, estimator: Any, input_schema: InputSchema) -> str:
         """Return the reason unless it is a forest, or boosted trees, of one output; a pipeline may end in one."""
+        if isinstance(estimator, BoosterModel):
+            return "a booster is executed by its own library"
         _, last = split_pipeline(estimator)
         if type(last) not in {*_CLASSIFIERS, *_REGRESSORS}:
             return f"it executes ensembles of trees, and does not support {type(last).__name__}"
