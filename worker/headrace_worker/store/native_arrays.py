@@ -35,19 +35,19 @@ _BITSET_WORDS = 8
 def check_native_arrays(estimator: Any, title: str) -> None:
     """Raise ModelError if an array within the estimator points outside of another one."""
     objects = list(_iter_objects(estimator))
-    for kinds, is_valid, what in _CHECKS:
+    for kinds, is_valid, defect in _CHECKS:
         for value in objects:
             if isinstance(value, kinds):
-                _require(is_valid, value, title, what)
+                _require(is_valid, value, title, defect)
 
 
-def _require(is_valid: Callable[[Any], bool], value: Any, title: str, what: str) -> None:
+def _require(is_valid: Callable[[Any], bool], value: Any, title: str, defect: str) -> None:
     try:
         passes = bool(is_valid(value))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError):
         passes = False  # an attribute is missing, or has another type or shape than every fitted one
     if not passes:
-        raise ModelError(f"{title} holds {what}; the file is damaged or forged")
+        raise ModelError(f"{title} holds {defect}; the file is damaged or forged")
 
 
 def _iter_objects(root: Any) -> Iterator[Any]:
