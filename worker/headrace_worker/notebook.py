@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
+from headrace.catalog.contract import Tokens
 from headrace.errors import InvalidInput, ModelError
 from headrace.settings import load_settings
 from headrace_worker.cli.model_text import check_lines, manifest_lines
@@ -196,7 +197,9 @@ def _table_rows(manifest: Manifest) -> Iterator[Sequence[str]]:
     schema = manifest.contract.input
     features = getattr(schema, "features", None)
     if features is None:
-        yield ("", getattr(schema, "kind", "text"), getattr(schema, "dtype", None) or "", "")
+        kind = "tokens" if isinstance(schema, Tokens) else getattr(schema, "kind", "text")
+        yield ("", kind, getattr(schema, "dtype", None) or "", "")
         return
     for feature in features:
-        yield (feature.name, feature.kind, feature.dtype or "", "allowed" if feature.nullable else "no")
+        missing = "may be left out" if feature.optional else "allowed" if feature.nullable else "no"
+        yield (feature.name, feature.kind, feature.dtype or "", missing)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.catalog.contract import Array, Contract, Named, Output, Text
+from headrace.catalog.contract import Array, Contract, Named, Output, Text, Tokens
 
 #: The fewest rows a profile is built from, and the most.
 MIN_ROWS, _MAX_ROWS = 100, 10_000
@@ -95,13 +95,17 @@ class CellLocator:
 _Source = tuple[str, Callable[[Any], Any], bool]
 
 
-def _feature_sources(input_schema: Named | Array | Text) -> list[_Source]:
+def _feature_sources(input_schema: Named | Array | Text | Tokens) -> list[_Source]:
     match input_schema:
-        case Text():
+        case Text() | Tokens():
             return [("length", len, True)]
         case Named(features=features):
             return [
-                (feature.name, _make_getter(feature.name), feature.kind in {"number", "integer"})
+                (
+                    feature.name,
+                    (_make_optional_getter if feature.optional else _make_getter)(feature.name),
+                    feature.kind in {"number", "integer"},
+                )
                 for feature in features[:_MAX_FEATURES]
                 # Datetimes move on by themselves: the profile of the past says nothing about them.
                 if feature.kind not in {"datetime", "date"}
@@ -128,6 +132,10 @@ def _make_getter(key: Any) -> Callable[[Any], Any]:
         return container[key]
 
     return get
+
+
+def _make_optional_getter(key: str) -> Callable[[Any], Any]:
+    return lambda container: container.get(key)
 
 
 def _count_columns(sources: Iterable[_Source], rows: Sequence[Any]) -> tuple[Column, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Text
+from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Text, Tokens
 from headrace.errors import InvalidInput
 from headrace.text import nearest_name
 
@@ -43,6 +43,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     readers: tuple[tuple[int, CellReader], ...]
     #: The names of the features; None where instances are lists or texts.
     names: tuple[str, ...] | None = None
+    #: The names of those that an instance may leave out: it has none for an empty cell.
+    optional: frozenset[str] = frozenset()
     #: The shape of an instance that is a list; () for a text.
     shape: tuple[int, ...] = ()
 
@@ -50,7 +52,10 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
         """Return the instance in a row with a cell for each column. It is not checked against the contract yet."""
         values = [read(cells[index]) for index, read in self.readers]
         if self.names is not None:
-            return dict(zip(self.names, values, strict=True))
+            pairs = zip(self.names, values, strict=True)
+            if self.optional:
+                return {name: value for name, value in pairs if value is not None or name not in self.optional}
+            return dict(pairs)
         return _nest(values, self.shape) if self.shape else values[0]
 
 
@@ -77,6 +82,11 @@ def match_columns(contract: Contract, header: Sequence[str], column_names: Seque
             return _match_array(contract, array, header, column_names)
         case Text():
             return _match_text(contract, header, column_names)
+        case Tokens():
+            raise InvalidInput(
+                f"{contract.model}@{contract.version} takes lists of strings, which no row of columns holds; "
+                "give a file of JSON lines, a list in each"
+            )
 
 
 def _check_unique(header: Sequence[str]) -> None:
@@ -91,12 +101,16 @@ def _check_unique(header: Sequence[str]) -> None:
 
 def _match_named(role: str, features: Sequence[Feature], header: Sequence[str]) -> Columns:
     indexes = {name: index for index, name in enumerate(header)}
-    missing = [feature.name for feature in features if feature.name not in indexes]
+    missing = [feature.name for feature in features if feature.name not in indexes and not feature.optional]
+    present = [feature for feature in features if feature.name in indexes]
     if missing:
         raise InvalidInput(_describe_missing(role, missing, header))
+    if not present:
+        raise InvalidInput(_describe_missing(role, [feature.name for feature in features], header))
     return Columns(
-        readers=tuple((indexes[feature.name], make_cell_reader(feature)) for feature in features),
-        names=tuple(feature.name for feature in features),
+        readers=tuple((indexes[feature.name], make_cell_reader(feature)) for feature in present),
+        names=tuple(feature.name for feature in present),
+        optional=frozenset(feature.name for feature in present if feature.optional),
     )
 
 

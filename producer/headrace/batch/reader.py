@@ -18,6 +18,7 @@ from headrace.batch.columns import Columns, match_columns
 from headrace.catalog.contract import Contract, Named
 from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput
+from headrace.text import nearest_name
 
 Format = Literal["csv", "jsonl"]
 
@@ -255,9 +256,15 @@ def _to_instance(contract: Contract, value: Any, key_names: Sequence[str]) -> An
     if not isinstance(value, dict):
         return value
     if isinstance(contract.input, Named):
-        names = [feature.name for feature in contract.input.features]
+        features = contract.input.features
+        absent = [feature for feature in features if feature.name not in value]
         # Where a name is missing, the whole object goes to the check, which suggests similar names.
-        return {name: value[name] for name in names} if all(name in value for name in names) else value
+        if not all(feature.optional for feature in absent):
+            return value
+        instance = {feature.name: value[feature.name] for feature in features if feature.name in value}
+        names = [feature.name for feature in absent]
+        is_misspelt = absent and any(nearest_name(key, names) for key in value.keys() - instance.keys())
+        return value if is_misspelt else instance
     keys = list(key_names) or [key for key in ("instance", "text") if key in value][:1] or list(value)
     if len(keys) != 1 or keys[0] not in value:
         raise InvalidInput("which key of the object holds the instance? name it `instance`, or use --column KEY")

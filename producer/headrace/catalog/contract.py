@@ -20,6 +20,9 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: Kind
     #: True if the value may be missing (null, NaN, None).
     nullable: bool = False
+    #: True if an instance may leave it out: the model, such as a DictVectorizer, then gets no value for it. Such a
+    #: model gets null as None; if the feature is not optional, it gets no value for null either.
+    optional: bool = False
     #: The values that a category may have; None: any value.
     categories: tuple[ClassLabel, ...] | None = None
     #: The type of the column that the model was fitted on, as pandas names it: `int64`, `str`, `category`. The
@@ -61,8 +64,15 @@ class Text(msgspec.Struct, frozen=True, kw_only=True, tag="text", omit_defaults=
     redact: bool = False
 
 
+class Tokens(msgspec.Struct, frozen=True, kw_only=True, tag="tokens", omit_defaults=True):
+    """The schema of instances that are lists of strings, of any length: texts that the caller has split."""
+
+    #: True if instances are kept out of the prediction log.
+    redact: bool = False
+
+
 #: The form of an instance.
-InputSchema = Named | Array | Text
+InputSchema = Named | Array | Text | Tokens
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

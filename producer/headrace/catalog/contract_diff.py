@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Kind, Named, Output, Text
+from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Kind, Named, Output, Text, Tokens
 
 #: The subject of a change.
 Subject = Literal[
@@ -65,7 +65,7 @@ def _compare_inputs(old: InputSchema, new: InputSchema) -> Iterator[Change]:
                 text = f"instances are lists of {_size(new.shape)} values, no longer of {_size(old.shape)}"
                 yield Change(subject="shape", breaking=True, text=text)
             yield from _compare_values(_values_of(old), _values_of(new), None)
-        case Text(), Text():
+        case (Text(), Text()) | (Tokens(), Tokens()):
             pass
         case _:
             text = f"instances are {_describe_input(new)}, no longer {_describe_input(old)}"
@@ -85,8 +85,9 @@ def _compare_features(old: Sequence[Feature], new: Sequence[Feature]) -> Iterato
         text = f"feature {feature.name!r} is removed; an instance that has it is refused"
         yield Change(subject="feature removed", name=feature.name, breaking=True, text=text)
     for feature in added:
-        text = f"feature {feature.name!r} ({feature.kind}) is new; an instance without it is refused"
-        yield Change(subject="feature added", name=feature.name, breaking=True, text=text)
+        consequence = "an instance may leave it out" if feature.optional else "an instance without it is refused"
+        text = f"feature {feature.name!r} ({feature.kind}) is new; {consequence}"
+        yield Change(subject="feature added", name=feature.name, breaking=not feature.optional, text=text)
     for feature in old:
         if feature.name in new_by_name:
             yield from _compare_values(feature, new_by_name[feature.name], feature.name)
@@ -127,6 +128,9 @@ def _compare_values(old: Feature, new: Feature, name: str | None) -> Iterator[Ch
     if old.nullable != new.nullable:
         now = "may be missing (null) now" if new.nullable else "must not be missing (null) any more"
         yield Change(subject="missing values", name=name, breaking=old.nullable, text=f"{title} {now}")
+    if old.optional != new.optional:
+        now = "may be left out now" if new.optional else "must not be left out any more"
+        yield Change(subject="missing values", name=name, breaking=old.optional, text=f"{title} {now}")
     if old.kind == new.kind == "category" and old.categories is not None and new.categories is not None:
         yield from _compare_categories(old.categories, new.categories, name, title)
     elif (old.kind, old.categories is None, old.has_zone) != (new.kind, new.categories is None, new.has_zone):
@@ -244,6 +248,8 @@ def _describe_input(schema: InputSchema) -> str:
             return "lists of values"
         case Text():
             return "texts"
+        case Tokens():
+            return "lists of strings of any length"
 
 
 def _describe_classes(output: Output) -> str:

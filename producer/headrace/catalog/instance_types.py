@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import msgspec
 
-from headrace.catalog.contract import Array, Feature, InputSchema, Kind, Named, Text
+from headrace.catalog.contract import Array, Feature, InputSchema, Kind, Named, Text, Tokens
 from headrace.catalog.datetimes import PLAIN_DATE, PLAIN_DATETIME, PLAIN_INSTANT
 
 # A type that accepts nothing, for schemas that msgspec cannot express: every instance is coerced instead.
@@ -56,11 +56,14 @@ def _instance_type(schema: InputSchema) -> Any:
         case Named():
             # The attributes are numbered, as a feature may have any name: `mean radius (cm)`, `class`.
             fields: list[tuple[str, Any, Any]] = [
-                (f"f{number}", _feature_type(feature), msgspec.field(name=feature.name))
+                (f"f{number}", _feature_type(feature), _field(feature))
                 for number, feature in enumerate(schema.features)
             ]
+            has_optional = any(feature.optional for feature in schema.features)
             try:
-                return msgspec.defstruct("Instance", fields, forbid_unknown_fields=True, gc=False)
+                return msgspec.defstruct(
+                    "Instance", fields, forbid_unknown_fields=True, gc=False, kw_only=has_optional
+                )
             except ValueError:
                 # msgspec refuses quotes and line breaks in the names of fields.
                 return _NOTHING
@@ -73,6 +76,14 @@ def _instance_type(schema: InputSchema) -> Any:
             return accepted
         case Text():
             return str
+        case Tokens():
+            return list[str]
+
+
+def _field(feature: Feature) -> Any:
+    # msgspec refuses an absent field only if it has no default.
+    default = msgspec.UNSET if feature.optional else msgspec.NODEFAULT
+    return msgspec.field(name=feature.name, default=default)
 
 
 def _feature_type(feature: Feature) -> Any:

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Kind, Named, Text
+from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Kind, Named, Text, Tokens
 from headrace.catalog.datetimes import parse_datetime, to_text
 from headrace.catalog.instance_types import InstanceTypes, instance_types
 from headrace.errors import InvalidInput
@@ -97,6 +97,8 @@ def _coerce(schema: InputSchema, instance: Any) -> tuple[Any, list[str]]:
             return _coerce_array(schema.shape, schema.kind, schema.nullable, instance)
         case Text():
             return _coerce_text(instance)
+        case Tokens():
+            return _coerce_tokens(instance)
 
 
 def _coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list[str]]:
@@ -123,7 +125,7 @@ def _coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list
             coerced[feature.name], problem = _coerce_value(feature, instance[feature.name])
             if problem:
                 problems.append(f"feature {feature.name!r} {problem}")
-        elif feature.name not in misspelt:
+        elif not feature.optional and feature.name not in misspelt:
             problems.append(f"feature {feature.name!r} is missing")
     return coerced, problems
 
@@ -155,6 +157,22 @@ def _coerce_text(instance: Any) -> tuple[Any, list[str]]:
     if isinstance(instance, str):
         return instance, []
     return None, [f"must be a string, got {_describe_type(instance)}"]
+
+
+def _coerce_tokens(instance: Any) -> tuple[Any, list[str]]:
+    """Check a list of strings. Returns it and the problems that are left."""
+    if type(instance).__module__ == "numpy" and hasattr(instance, "tolist") and not _is_numpy_time(instance):
+        instance = instance.tolist()
+    if not isinstance(instance, list | tuple):
+        hint = "; split it into tokens" if isinstance(instance, str) else ""
+        return None, [f"must be a list of strings, got {_describe_type(instance)}{hint}"]
+    tokens: list[str] = []
+    for index, value in enumerate(instance):
+        token, problems = _coerce_text(value)
+        if problems:
+            return None, [f"at [{index}]: {problems[0]}"]
+        tokens.append(token)
+    return tokens, []
 
 
 def _coerce_value(feature: Feature, value: Any) -> tuple[Any, str | None]:

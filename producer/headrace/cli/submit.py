@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from headrace.catalog.contract import Array, Contract
+from headrace.catalog.contract import Array, Contract, Tokens
 from headrace.cli import options
 from headrace.errors import InvalidInput
 from headrace.wire.keys import ONLINE_PRIORITY
@@ -102,11 +102,14 @@ def _decode_json(text: bytes, name: str) -> Any:
 def to_instances(contract: Contract, value: Any) -> list[Any]:
     """Return the instances in a JSON value, which is one instance or a list of instances.
 
-    For a model that takes lists, a list as deep as the contract's shape is one instance.
+    For a model that takes lists, a list as deep as the contract's shape is one instance, as is a list of strings
+    for a model that takes tokens.
     """
     if not isinstance(value, list):
         return [value]
     if isinstance(contract.input, Array) and _measure_depth(value) <= len(contract.input.shape):
+        return [value]
+    if isinstance(contract.input, Tokens) and _measure_depth(value) == 1:
         return [value]
     return value
 

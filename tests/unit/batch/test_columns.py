@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from headrace.batch.columns import make_cell_reader, match_columns
-from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Named, Output, Text, Tokens
 from headrace.errors import InvalidInput
 
 
-def contract(model_input: Named | Array | Text) -> Contract:
+def contract(model_input: InputSchema) -> Contract:
     return Contract(model="churn", version="3", input=model_input, methods={"predict": Output(shape=())})
 
 
@@ -142,3 +142,20 @@ def test_a_text_among_several_columns_must_be_named():
     assert match_columns(contract(Text()), ["title", "body"], ["body"]).instance(["a", "b"]) == "b"
     with pytest.raises(InvalidInput, match="'bodi' \\(did you mean 'body'\\?\\)"):
         match_columns(contract(Text()), ["title", "body"], ["bodi"])
+
+
+def test_a_file_may_lack_the_columns_of_optional_features_and_an_empty_cell_leaves_one_out():
+    features = [Feature(name=name, kind="number", optional=True) for name in ("a", "b")]
+    model = contract(Named(features=(*features, Feature(name="c", kind="number", nullable=True))))
+    columns = match_columns(model, ["c", "id", "a"])
+    assert columns.instance(["1", "x", "2"]) == {"a": 2.0, "c": 1.0}
+    assert columns.instance(["", "x", ""]) == {"c": None}
+    with pytest.raises(InvalidInput, match="lacks a column that churn@3 takes: 'c'"):
+        match_columns(model, ["a", "b"])
+    with pytest.raises(InvalidInput, match="lacks 2 columns that churn@3 takes: 'a', 'b'"):
+        match_columns(contract(Named(features=tuple(features))), ["id"])
+
+
+def test_a_csv_holds_no_lists_of_strings():
+    with pytest.raises(InvalidInput, match="give a file of JSON lines, a list in each"):
+        match_columns(contract(Tokens()), ["tokens"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 
+import msgspec
 import pytest
 
 from headrace.batch.reader import Row, Table, choose_format, read_table
-from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text, Tokens
 from headrace.errors import InvalidInput
 
 CHURN = Contract(
@@ -193,3 +194,22 @@ def test_the_format_comes_from_the_file_ending_or_from_the_option():
         choose_format("-", None)
     with pytest.raises(InvalidInput, match=r"the ending of a\.parquet names none"):
         choose_format("a.parquet", None)
+
+
+def test_an_object_may_lack_optional_features_and_loses_keys_that_are_not_misspelt():
+    features = (Feature(name="age", kind="number"), Feature(name="plan", kind="string", optional=True))
+    churn = msgspec.structs.replace(CHURN, input=Named(features=features))
+    left_out, full, misspelt = rows(
+        '{"id": 1, "age": 41}\n{"age": 41, "plan": "gold", "pla": 1}\n{"age": 41, "plam": "gold"}\n',
+        "jsonl",
+        churn,
+    )
+    assert (left_out.instance, full.instance) == ({"age": 41}, {"age": 41, "plan": "gold"})
+    assert "no feature 'plam' in the contract; did you mean 'plan'?" in (misspelt.error or "")
+
+
+def test_a_list_of_strings_is_a_line_of_its_own_or_the_instance_of_an_object():
+    tokens = msgspec.structs.replace(SPAM, input=Tokens())
+    read = rows('["rain", "wind"]\n{"id": 1, "instance": []}\n["rain", 1]\n', "jsonl", tokens)
+    assert [row.instance for row in read] == [["rain", "wind"], [], None]
+    assert "at [1]: must be a string, got a number" in (read[2].error or "")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text
+from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text, Tokens
 from headrace.cli.options import format_table
 from headrace.text import format_bytes
 
@@ -81,7 +81,7 @@ def _contract_lines(contract: Contract) -> Iterator[str]:
         case Named(features=features):
             yield f"input: objects of {len(features)} named features"
             rows = [
-                (feature.name, feature.kind, feature.dtype or "", _allowed(feature.nullable), _categories(feature))
+                (feature.name, feature.kind, feature.dtype or "", _missing(feature), _categories(feature))
                 for feature in features
             ]
             yield from _indented(_without_empty([("FEATURE", "KIND", "TYPE", "MISSING", "CATEGORIES"), *rows]))
@@ -90,6 +90,8 @@ def _contract_lines(contract: Contract) -> Iterator[str]:
             yield f"input: lists of {size} values, kind {kind}, missing values {_allowed(nullable)}"
         case Text():
             yield "input: texts"
+        case Tokens():
+            yield "input: lists of strings, of any length"
     yield ""
     yield "output, the default method first"
     outputs = [(name, _shape(output), _classes(output)) for name, output in contract.methods.items()]
@@ -105,6 +107,10 @@ def _without_empty(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
     """Return the table without the columns that are empty below their title."""
     used = [number for number in range(len(rows[0])) if any(row[number] for row in rows[1:])]
     return [[row[number] for number in used] for row in rows]
+
+
+def _missing(feature: Feature) -> str:
+    return "may be left out" if feature.optional else _allowed(feature.nullable)
 
 
 def _allowed(nullable: bool) -> str:

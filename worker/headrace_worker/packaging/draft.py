@@ -25,6 +25,7 @@ from headrace_worker.packaging.source import Source
 from headrace_worker.packaging.table import Table
 from headrace_worker.runtimes import InputSchema, find_runtime, pyfunc
 from headrace_worker.runtimes.estimator_tree import describe
+from headrace_worker.runtimes.input_arrays import check_no_optional
 from headrace_worker.runtimes.python import PythonRuntime, create_model
 
 #: The number of the example's instances that a manifest keeps; the contract is inferred from all.
@@ -81,6 +82,8 @@ def draft_from_runtime(
     if source.runtime == "python":
         model = PythonRuntime(create_model(source.factory, source.data))
         schema, title = input_schema or infer_input(None, instances), model.title
+        if source.factory == pyfunc.FACTORY:  # MLflow takes a table
+            check_no_optional(schema)
         predict, methods = model.predict, list(model.methods)
     else:
         from headrace_worker.runtimes.onnx import (

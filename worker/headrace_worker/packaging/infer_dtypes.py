@@ -95,7 +95,7 @@ def _with_needed_datetimes(
 
 def _as_datetimes(feature: Feature, instances: Sequence[Any]) -> Feature | None:
     """Return the feature as datetimes or dates if all its texts are such; None otherwise."""
-    texts = [instance[feature.name] for instance in instances if instance[feature.name] is not None]
+    texts = [instance[feature.name] for instance in instances if instance.get(feature.name) is not None]
     if feature.kind != "string" or not texts:
         return None
     try:
@@ -111,7 +111,7 @@ def _as_datetimes(feature: Feature, instances: Sequence[Any]) -> Feature | None:
 
 def _as_pandas_reads_it(feature: Feature, instances: Sequence[Any]) -> Feature | None:
     """Return the feature with the type that pandas gives its values; None if that is the usual one of its kind."""
-    values = [instance[feature.name] for instance in instances]
+    values = [instance.get(feature.name) for instance in instances]
     if feature.dtype is not None or all(value is None for value in values):
         return None
     if feature.kind == "number" and all(type(value) is int for value in values):

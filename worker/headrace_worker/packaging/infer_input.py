@@ -9,11 +9,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from headrace.catalog.contract import Array, Feature, Kind, Named, Text
+from headrace.catalog.contract import Array, Feature, Kind, Named, Text, Tokens
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema
-from headrace_worker.runtimes.estimator_tree import find_categories
+from headrace_worker.runtimes.estimator_tree import find_categories, may_take_tokens, takes_objects
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 #: The largest number of trials of nulls and unseen categories in one call of the estimator.
@@ -28,6 +28,8 @@ def infer_input(estimator: Any, instances: Sequence[Any]) -> InputSchema:
         return _infer_named(estimator, instances)
     if any(isinstance(instance, dict | str) for instance in instances):
         raise ModelError("the example mixes objects, lists and texts; its instances must be alike")
+    if _are_tokens(estimator, instances):
+        return Tokens()
     values: list[Any] = []
     shape = _common_shape(list(instances), values)
     if shape is None:
@@ -86,8 +88,10 @@ def quote_names(names: Sequence[str]) -> str:
 
 
 def _infer_named(estimator: Any, instances: Sequence[dict[str, Any]]) -> Named:
-    names = feature_names(estimator) or list(instances[0])
-    for number, instance in enumerate(instances):
+    may_lack_keys = takes_objects(estimator)
+    keys = dict.fromkeys(name for instance in instances for name in instance) if may_lack_keys else instances[0]
+    names = feature_names(estimator) or list(keys)
+    for number, instance in enumerate(() if may_lack_keys else instances):
         if different := set(names) ^ set(instance):
             raise ModelError(
                 f"instance {number} of the example has other features than the first: "
@@ -102,8 +106,36 @@ def _infer_named(estimator: Any, instances: Sequence[dict[str, Any]]) -> Named:
             kind = "integer"
         elif _has_only(categories.get(name, []), str) and all(value is None for value in values):
             kind = "string"
-        features.append(Feature(name=name, kind=kind, nullable=None in values))
+        features.append(
+            Feature(
+                name=name,
+                kind=kind,
+                nullable=any(instance.get(name, 0) is None for instance in instances),
+                optional=any(name not in instance for instance in instances),
+            )
+        )
     return Named(features=tuple(features))
+
+
+def _are_tokens(estimator: Any, instances: Sequence[Any]) -> bool:
+    """Decide whether instances are lists of strings which a model does not take as rows of a table.
+
+    Raises ModelError if some strings stand in lists of different lengths beside other values.
+    """
+    if not all(isinstance(instance, list) for instance in instances):
+        return False
+    has_strings = any(isinstance(value, str) for instance in instances for value in instance)
+    lengths = {len(instance) for instance in instances}
+    if not has_strings or (len(lengths) == 1 and not may_take_tokens(estimator)):
+        return False
+    for number, instance in enumerate(instances):
+        for index, value in enumerate(instance):
+            if not isinstance(value, str):
+                raise ModelError(
+                    f"instance {number} of the example has a {type(value).__name__} at [{index}]; lists of any "
+                    "length hold strings only"
+                )
+    return True
 
 
 def infer_kind(values: Sequence[Any]) -> Kind:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.catalog.contract import Named
+from headrace.catalog.contract import Contract, Named
 from headrace.errors import HeadraceError, ModelError
 from headrace.wire.keys import check_model_name
 from headrace.wire.stored import DECODE_ERRORS
@@ -49,6 +49,7 @@ from headrace_worker.packaging.table import Table
 from headrace_worker.packaging.trials import build_reference, choose_fastest, run_trial
 from headrace_worker.profile import MIN_ROWS, build_profile, select_rows
 from headrace_worker.runtimes import InputSchema
+from headrace_worker.runtimes.estimator_tree import takes_objects
 from headrace_worker.store import artifact
 from headrace_worker.store.folder import read_capped
 from headrace_worker.store.store import Store
@@ -296,16 +297,24 @@ def _prove(version: _Version, source: Source, table: Table, predictions: list[An
     instances = fit_to_contract(loaded.contract, to_instances(source.estimator, table.instances))
     if predictions is not None:
         expected, origin = {loaded.contract.method: predictions}, "the expected predictions"
-    elif original is not None and table.data is not None:
-        expected = predict_with_original(
-            original, table.data, manifest.methods, len(instances), manifest.arguments
-        )
+    elif original is not None and (data := _own_data(original, table, loaded.contract)) is not None:
+        expected = predict_with_original(original, data, manifest.methods, len(instances), manifest.arguments)
         origin = "the model's own predictions for the table"
     else:
         expected, origin = {}, ""
     proof = check_against_original(loaded, instances, expected, origin) if expected else None
     check_rows_are_independent(loaded, manifest.example.instances)
     return msgspec.structs.replace(manifest, proof=proof)
+
+
+def _own_data(original: Any, table: Table, contract: Contract) -> Any:
+    """Return the table as the original takes it; None if it has no such form."""
+    if table.data is not None or not isinstance(contract.input, Named) or not takes_objects(original):
+        return table.data
+    required = [feature.name for feature in contract.input.features if not feature.optional]
+    # A null of a required feature stands for an absent key, which the original has no null for.
+    has_null = any(row.get(name) is None for row in table.instances for name in required)
+    return None if has_null else table.instances
 
 
 def _add_profile(version: _Version, estimator: Any, example: Sequence[Any], sample: Path | None) -> Manifest:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from headrace.catalog.contract import Array, Feature, Named, Text
+from headrace.catalog.contract import Array, Feature, Named, Text, Tokens
 from headrace.catalog.datetimes import parse_datetime
 from headrace.wire.message import Instance
 from headrace_worker.runtimes import InputSchema
@@ -30,10 +30,20 @@ def generate_instances(input_schema: InputSchema, example: Sequence[Any], count:
     match input_schema:
         case Named(features=features):
             columns = {
-                feature.name: _make_column(feature, [instance[feature.name] for instance in example], generator)
+                feature.name: _make_column(
+                    feature, [instance.get(feature.name) for instance in example], generator
+                )
                 for feature in features
             }
-            return [{name: generate() for name, generate in columns.items()} for _ in range(count)]
+            optional = {feature.name for feature in features if feature.optional}
+            return [
+                {
+                    name: generate()
+                    for name, generate in columns.items()
+                    if name not in optional or generator.random() >= _MISSING
+                }
+                for _ in range(count)
+            ]
         case Array(shape=shape, kind=kind, nullable=nullable):
             feature = Feature(name="", kind=kind, nullable=nullable)
             values = zip(*map(_flatten, example), strict=True)
@@ -42,6 +52,9 @@ def generate_instances(input_schema: InputSchema, example: Sequence[Any], count:
         case Text():
             words = sorted({word for text in example for word in text.split()}) or [_UNSEEN_TEXT]
             return [_generate_text(words, generator) for _ in range(count)]
+        case Tokens():
+            tokens = sorted({token for tokens in example for token in tokens} | {_UNSEEN_TEXT})
+            return [generator.choices(tokens, k=generator.randint(0, 30)) for _ in range(count)]
 
 
 def _make_column(feature: Feature, values: Sequence[Any], generator: random.Random) -> Callable[[], Any]:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from headrace.catalog.contract import Array, Named, Text
+from headrace.catalog.contract import Array, Named, Text, Tokens
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace_worker.manifest import Manifest
@@ -34,7 +34,7 @@ from headrace_worker.manifest import Manifest
 ENTRY_POINT_GROUP = "headrace.runtimes"
 
 #: The input of a contract, which says what an instance looks like.
-InputSchema = Named | Array | Text
+InputSchema = Named | Array | Text | Tokens
 
 
 class VerifiedVersion(NamedTuple):

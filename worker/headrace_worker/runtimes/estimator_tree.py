@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction import DictVectorizer, FeatureHasher
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 #: The methods a contract may have, the preferred default first. Each returns one prediction for each instance.
@@ -86,6 +88,26 @@ def split_pipeline(estimator: Any) -> tuple[Callable[[Any], Any], Any]:
         return data
 
     return transform, estimator
+
+
+def takes_objects(estimator: Any) -> bool:
+    """Decide whether an estimator takes an object for each row, which may lack keys, and not a table."""
+    first = _first_step(estimator)
+    return isinstance(first, DictVectorizer) or (isinstance(first, FeatureHasher) and first.input_type == "dict")
+
+
+def may_take_tokens(estimator: Any) -> bool:
+    """Decide whether an estimator may take a list of strings of any length for each row: one that counts words."""
+    return not hasattr(estimator, "n_features_in_") and any(
+        isinstance(inner, CountVectorizer | HashingVectorizer | FeatureHasher)
+        for inner in iter_estimators(estimator)
+    )
+
+
+def _first_step(estimator: Any) -> Any:
+    while isinstance(estimator, Pipeline):
+        estimator = estimator.steps[0][1]
+    return estimator
 
 
 def find_categories(estimator: Any, columns: Sequence[str]) -> dict[str, list[Any]]:

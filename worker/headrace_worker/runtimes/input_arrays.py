@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.feature_extraction import DictVectorizer
-from sklearn.pipeline import Pipeline
 
-from headrace.catalog.contract import Array, Feature, Named, Text
+from headrace.catalog.contract import Array, Feature, Named, Text, Tokens
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.columns import make_column_builder, numpy_dtype, to_array
-from headrace_worker.runtimes.estimator_tree import iter_estimators
+from headrace_worker.runtimes.estimator_tree import iter_estimators, takes_objects
 
 #: Converts a batch of instances to an estimator's input.
 Stacker = Callable[[Sequence[Any]], Any]
@@ -39,7 +37,7 @@ def make_stacker(estimator: Any, input_schema: InputSchema) -> Stacker:
             dtype, missing = numpy_dtype(input_schema), _missing_value(estimator)
             is_exact = input_schema.dtype is not None
             return lambda instances: to_array(instances, dtype, missing, is_exact=is_exact)
-        case Text():
+        case Text() | Tokens():
             return list
 
 
@@ -78,10 +76,18 @@ def is_numeric(feature: Feature) -> bool:
 
 def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
     names = [feature.name for feature in input_schema.features]
-    if isinstance(_first_step(estimator), DictVectorizer):
+    if takes_objects(estimator):
+        # A vectorizer computes with None. Where a key cannot be absent, null says that it is.
+        optional = {feature.name for feature in input_schema.features if feature.optional}
         return lambda instances: [
-            {name: instance[name] for name in names if instance[name] is not None} for instance in instances
+            {
+                name: instance[name]
+                for name in names
+                if name in instance and (instance[name] is not None or name in optional)
+            }
+            for instance in instances
         ]
+    check_no_optional(input_schema)
     missing = _missing_value(estimator)
     common = _common_dtype(input_schema)
     is_exact = any(feature.dtype is not None for feature in input_schema.features)
@@ -109,6 +115,17 @@ def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
         return frame
 
     return build_frame
+
+
+def check_no_optional(input_schema: InputSchema) -> None:
+    """Raise ModelError if an instance may leave out a feature, for a model that takes a value of each."""
+    features = input_schema.features if isinstance(input_schema, Named) else ()
+    for feature in features:
+        if feature.optional:
+            raise ModelError(
+                f"feature {feature.name!r} is optional, and the model takes a value of each feature; only a "
+                "DictVectorizer, a FeatureHasher or a Python object takes rows that lack keys"
+            )
 
 
 def has_plain_numbers(input_schema: Named) -> bool:
@@ -145,9 +162,3 @@ def _missing_value(estimator: Any) -> float | None:
         if isinstance(columns, list) and any(value is None for categories in columns for value in categories):
             return None
     return math.nan
-
-
-def _first_step(estimator: Any) -> Any:
-    while isinstance(estimator, Pipeline):
-        estimator = estimator.steps[0][1]
-    return estimator

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from sklearn.tree import BaseDecisionTree
 
-from headrace.catalog.contract import Array, Named
+from headrace.catalog.contract import Array, Named, Tokens
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
 from headrace.wire.stored import DECODE_ERRORS
@@ -52,6 +52,10 @@ class OnnxRuntime:
             return "it executes ONNX files and estimators"
         if isinstance(input_schema, Array) and len(input_schema.shape) != 1:
             return "skl2onnx converts estimators of flat rows only"
+        if isinstance(input_schema, Tokens):
+            return "ONNX has no lists of any length"
+        if isinstance(input_schema, Named) and any(feature.optional for feature in input_schema.features):
+            return "ONNX has a value for each feature, and rows may lack some"
         if isinstance(input_schema, Named) and any(
             feature.kind in {"datetime", "date"} for feature in input_schema.features
         ):

@@ -9,7 +9,7 @@ import msgspec
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 
-from headrace.catalog.contract import Array, Feature, Named, Text
+from headrace.catalog.contract import Array, Feature, Named, Text, Tokens
 from headrace.errors import ModelError
 from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.estimator_tree import iter_estimators, split_pipeline
@@ -56,6 +56,8 @@ def _initial_types(estimator: Any, input_schema: InputSchema, *, doubles: bool) 
         return float_type if feature.kind in {"number", "integer", "boolean"} else StringTensorType
 
     match input_schema:
+        case Tokens():
+            raise ModelError("ONNX has no lists of any length")
         case Text():
             yield "texts", StringTensorType([None, 1])
         case Array(shape=shape, kind=kind):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from headrace.catalog.contract import Array, Feature, Kind, Named, Text
+from headrace.catalog.contract import Array, Feature, Kind, Named, Text, Tokens
 from headrace.errors import InvalidInput, ModelError
 from headrace_worker.runtimes import InputSchema
-from headrace_worker.runtimes.input_arrays import make_number_stacker, to_float32
+from headrace_worker.runtimes.input_arrays import check_no_optional, make_number_stacker, to_float32
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 _TYPES = _FLOATS | {
@@ -91,6 +91,9 @@ def make_feeder(
     for node in inputs:
         if node.type not in _TYPES:
             raise ModelError(f"the input {node.name!r} is a {node.type}, which no value can become")
+    check_no_optional(input_schema)
+    if isinstance(input_schema, Tokens):
+        raise ModelError("the contract takes lists of strings of any length, which no input of an ONNX file is")
     stack_numbers = make_number_stacker(input_schema)
     if len(inputs) == 1 and isinstance(input_schema, Text):
         name, shape = inputs[0].name, _inner_shape(inputs[0])
