@@ -149,7 +149,6 @@ def _end_pool_process(**_: Any) -> None:
 @signals.worker_ready.connect(weak=False)
 def _announce(sender: Consumer, **_: Any) -> None:
     service.announce(sender)
-    service.monitoring.mark_ready()
 
 
 @signals.worker_shutting_down.connect(weak=False)

@@ -50,6 +50,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_wait: Annotated[float, msgspec.Meta(ge=0, le=_YEAR)] = 0.0
     #: True if each job is predicted in a call of its own, as a row's answer depends on the other rows of the call.
     alone: bool = False
+    #: True if each process that predicts loads the model itself, as what it loads does not survive a fork.
+    load_after_fork: bool = False
     #: The largest number of the model's claims that run at once in one worker; None for one in each pool process.
     max_claims: Annotated[int, msgspec.Meta(gt=0)] | None = None
     #: Attempts of a job that may end in a crash, an expired lease or a transient error before the job fails.

@@ -29,6 +29,7 @@ class Pool:
         self._putlock = SimpleNamespace(shrink=lambda: None)
         self._pool = [Process(number) for number in range(processes)]
         self._processes = processes
+        self._proc_alive_timeout = 4.0
         self._all_inqueues = set(range(100))
         self._busy_workers: set[int] = set()
         self._active_writes: set[int] = set()
@@ -82,3 +83,29 @@ def test_the_output_of_a_process_that_ended_by_itself_is_waited_for() -> None:
 def test_a_pool_of_another_kind_is_not_changed() -> None:
     PoolReplacement().skip_flush_of_idle_processes(None)
     PoolReplacement().skip_flush_of_idle_processes(SimpleNamespace())
+
+
+def test_new_processes_have_the_time_that_their_models_take_besides_celery_s() -> None:
+    seconds = [10.0]
+    pool, replacement = Pool(2), PoolReplacement(lambda: sum(seconds))
+    replacement.attach(pool)
+    assert pool._proc_alive_timeout == 14.0
+    seconds.append(5.0)  # another version arrived
+    replace_processes(pool, replacement)
+    assert pool._proc_alive_timeout == 19.0
+    seconds.clear()
+    replace_processes(pool, replacement)
+    assert pool._proc_alive_timeout == 4.0
+
+
+def test_a_callback_waits_until_every_process_is_ready() -> None:
+    pool, replacement, calls = Pool(2), PoolReplacement(), list[str]()
+    replacement.attach(pool)
+    pool._all_inqueues = {0}
+    replacement.when_complete(lambda: calls.append("complete"))
+    replacement.step()
+    assert calls == []
+    pool._all_inqueues = {0, 1}
+    replacement.step()
+    replacement.step()
+    assert calls == ["complete"]

@@ -38,6 +38,8 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
         yield f"  arguments {manifest.contract.method}({arguments})"
     yield f"  batches   up to {limits.max_batch_instances:,} instances, {format_bytes(limits.max_batch_bytes)}"
     yield f"  runs      {_runs(limits)}"
+    if limits.load_after_fork:
+        yield "  loaded    by each pool process after the fork (--load-after-fork)"
     yield f"  example   {len(manifest.example.instances)} instances"
     if manifest.profile:
         features, instances = len(manifest.profile.features), sum(manifest.profile.columns[0].rows)

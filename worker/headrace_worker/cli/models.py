@@ -120,6 +120,11 @@ for _command in (
     help="How long the first job waits for a fuller batch.  [0]",
 )
 @click.option("--alone", is_flag=True, help="Predict each job in a call of its own, never with other jobs.")
+@click.option(
+    "--load-after-fork",
+    is_flag=True,
+    help="Load it in each pool process, not before the fork: it uses a GPU or starts threads.",
+)
 @click.option("--max-claims", type=int, help="Maximum pool processes of a worker that run it at once.  [all]")
 @click.option("--max-attempts", type=int, help="Maximum runs of a job, when it crashes or can be retried.  [3]")
 @click.option("--retry-delay", type=float, metavar="SECONDS", help="Maximum delay of the first retry.  [1]")

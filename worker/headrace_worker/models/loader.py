@@ -4,7 +4,8 @@
                        in a child               in its own child      in this process
 
 The child does what this process is about to do, and its own child what a pool process will do. A model that ends
-or blocks either never gets into this process.
+or blocks either never gets into this process. A version that must not be loaded before a fork is not forked, and a
+process that will fork only proves it and keeps its bytes.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import math
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from headrace.catalog.contract import Contract
@@ -41,7 +43,7 @@ LOAD_SECONDS, _EXAMPLE_SECONDS = 600.0, 60.0
 class LoadedModel:
     """A version whose bytes were verified and whose example gave the expected predictions."""
 
-    def __init__(self, manifest: Manifest, runtime: Runtime, own_modules: OwnModules | None = None) -> None:
+    def __init__(self, manifest: Manifest, runtime: Runtime | None, own_modules: OwnModules | None = None) -> None:
         self.manifest = manifest
         self._runtime, self._own_modules = runtime, own_modules
         outputs = manifest.contract.methods.items()
@@ -62,6 +64,8 @@ class LoadedModel:
         Raises the model's errors, and ModelError unless it returns one prediction for each instance.
         """
         checked = check_method(self.contract, method)
+        if self._runtime is None:
+            raise ModelError(f"{self.manifest.title} is loaded after the fork only, and not in this process")
         if self._own_modules is None:
             predictions = self._runtime.predict(checked, instances)
         else:
@@ -69,6 +73,19 @@ class LoadedModel:
                 predictions = self._runtime.predict(checked, instances)
         check_count(len(predictions), len(instances))
         return predictions
+
+
+class DeferredModel(LoadedModel):
+    """A version that must not be loaded before a fork. It predicts nothing; `load` returns what does."""
+
+    def __init__(
+        self, manifest: Manifest, prove: Callable[[], None], load_verified: Callable[[], LoadedModel]
+    ) -> None:
+        super().__init__(manifest, None)
+        #: Loads it in a child process, and runs its example there. Raises ModelError and OSError.
+        self.prove = prove
+        #: Loads it in this process, and runs its example. Raises ModelError.
+        self.load = load_verified
 
 
 def load(
@@ -80,11 +97,13 @@ def load(
     trust_pickle: bool = False,
     trust_modules: str = "",
     prove: bool = False,
+    defer: bool = False,
 ) -> LoadedModel:
     """Load a version from the store, and verify it.
 
     With `prove`, it is loaded in a child process first: only in a process that has run no threads of OpenMP, as a
-    fork waits for them for ever. Raises UnknownModel if it does not exist, and ModelError if it must not serve.
+    fork waits for them for ever. With `defer`, a DeferredModel is returned for a version that must not be loaded
+    before a fork. Raises UnknownModel if it does not exist, and ModelError if it must not serve.
     """
     manifest = store.read_manifest(model, version)
     _check_libraries(manifest)
@@ -92,9 +111,14 @@ def load(
     data = store.read_artifact(model, version, max_bytes=max_bytes)
     compiled = store.read_compiled(model, version, max_bytes=max_bytes) if manifest.compiled else b""
     code = store.read_code(model, version, max_bytes=max_bytes) if manifest.code else b""
+    files = (manifest, data, compiled, code)
+    prove_files = partial(prove_version, *files, max_bytes=max_bytes, trust_pickle=trust_pickle)
+    load_files = partial(verify_and_load, *files, max_bytes=max_bytes, trust_pickle=trust_pickle)
     if prove:
-        prove_version(manifest, data, compiled, code, max_bytes=max_bytes, trust_pickle=trust_pickle)
-    return verify_and_load(manifest, data, compiled, code, max_bytes=max_bytes, trust_pickle=trust_pickle)
+        prove_files()
+    if defer and manifest.limits.load_after_fork:
+        return DeferredModel(manifest, prove_files, load_files)
+    return load_files()
 
 
 def _check_trust(manifest: Manifest, trust_modules: str, *, trust_pickle: bool) -> None:
@@ -135,14 +159,23 @@ def prove_version(
 ) -> None:
     """Load a model in a child process, and run its example there and in a fork of it.
 
-    Raises ModelError, and OSError if no process can be forked.
+    A version that must not be loaded before a fork runs in no fork of the child. Raises ModelError, and OSError if
+    no process can be forked.
     """
     title = manifest.title
 
     def prove() -> None:
         loaded = verify_and_load(manifest, data, compiled, code, max_bytes=max_bytes, trust_pickle=trust_pickle)
+        if manifest.limits.load_after_fork:
+            return
         doing = f"{title}, loaded before a fork, predicted its example after it,"
-        run_in_child(lambda: _run_examples(loaded), seconds=_EXAMPLE_SECONDS, doing=doing)
+        try:
+            run_in_child(lambda: _run_examples(loaded), seconds=_EXAMPLE_SECONDS, doing=doing)
+        except ModelError as error:
+            raise ModelError(
+                f"{error}; before the fork it predicted its example: if it starts threads or uses a GPU, add it "
+                "with --load-after-fork"
+            ) from None
 
     run_in_child(prove, seconds=LOAD_SECONDS, doing=f"{title} was loaded")
 

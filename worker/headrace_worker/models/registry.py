@@ -2,7 +2,7 @@
 
 The worker's main process loads versions (`sync`). Its pool processes are forked from it with all that it has
 loaded, and each claim carries the route of its model. A pool process only loads a version itself if a job names
-it and no alias does.
+it and no alias does, or if the version must not be loaded before the fork.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace.catalog.aliases import ARRIVING, CANARY, PRODUCTION, SHADOW, Alias
 from headrace.catalog.contract import Contract
 from headrace.errors import HeadraceError, ModelError, StoreUnavailable, TransientError, UnknownModel
 from headrace_worker.manifest import Limits
-from headrace_worker.models.loader import LoadedModel, load
+from headrace_worker.models.loader import DeferredModel, LoadedModel, load
 from headrace_worker.route import Route
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
@@ -27,6 +27,10 @@ log = logging.getLogger("headrace.models")
 
 class NotLoadedYet(TransientError):
     """The worker's main process has the version or is loading it, and will soon replace this pool process."""
+
+
+class RefusedHere(TransientError):
+    """A version that must be loaded after the fork was refused in this pool process; another may have it."""
 
 
 class TooManyVersions(TransientError):
@@ -41,11 +45,14 @@ class Registry:
     """The loaded versions. Any thread may call it; one version is loaded at a time.
 
     A version that was refused is not loaded again. With `prove`, a version is loaded in a child process first.
+    With `defer`, a version that must not be loaded before a fork is loaded by `load_deferred`.
     """
 
-    def __init__(self, store: Store, settings: WorkerSettings | None = None, *, prove: bool = False) -> None:
+    def __init__(
+        self, store: Store, settings: WorkerSettings | None = None, *, prove: bool = False, defer: bool = False
+    ) -> None:
         self.store = store
-        self._prove = prove
+        self._prove, self._defer = prove, defer
         self._settings = settings or WorkerSettings()
         self._lock = threading.RLock()
         # The inner mappings are replaced and never changed, because other threads read them without the lock.
@@ -66,7 +73,8 @@ class Registry:
         """Return the version that a job runs on, given the version or alias it names; None for none.
 
         Raises UnknownModel if the store does not have it, ModelError if it must not serve, StoreUnavailable if it
-        is not in memory and the store does not answer, and NotLoadedYet in a pool process that will be replaced.
+        is not in memory and the store does not answer. In a pool process, raises NotLoadedYet if the process will
+        be replaced, and RefusedHere.
         """
         number = version if version is not None and is_version(version) else self._resolve(model, version, job)
         if number is None:  # the model has no route yet
@@ -77,6 +85,8 @@ class Registry:
                 self._named_by_jobs[model, number] = None
             return loaded
         if model in self._announced and number in self._announced[model].ready:
+            if reason := self.refused(model).get(number):
+                raise RefusedHere(reason)
             raise NotLoadedYet(f"{model}@{number} is not in the memory of this process yet")
         return self._load_for_job(model, number)
 
@@ -219,12 +229,73 @@ class Registry:
     def after_fork(self) -> None:
         """Replace the lock in a forked process: another thread of the main process may have held it."""
         self._lock = threading.RLock()
+        self._defer = False
 
     def apply_route(self, route: Route) -> None:
-        """Use the route that the main process sent, if this process has all its versions in memory."""
-        if route.versions <= self._loaded.get(route.model, {}).keys():
+        """Use the route that the main process sent, if this process has all its versions in memory or refused."""
+        missing = route.versions - self._loaded.get(route.model, {}).keys()
+        if missing <= self.refused(route.model).keys():
             self._routes[route.model] = route
         self._announced[route.model] = route
+
+    # --- where nothing is forked any more: in a pool process, and in the only one of other pools -------
+
+    def deferred(self) -> list[DeferredModel]:
+        """Return the versions in memory that are not loaded, as they must not be before a fork."""
+        return [
+            loaded
+            for versions in self._loaded.values()
+            for loaded in versions.values()
+            if isinstance(loaded, DeferredModel)
+        ]
+
+    def load_deferred(self) -> dict[str, str]:
+        """Load the versions that were not loaded before the fork, and later ones at once.
+
+        Return the reasons by the title of the version for those that cannot be loaded: they are refused.
+        """
+        with self._lock:
+            self._defer = False
+            failures: dict[str, str] = {}
+            # All are proven before the first is loaded: its threads do not exist in the child that proves another.
+            for deferred in self.deferred() if self._prove else []:
+                self._try(deferred, deferred.prove, failures)
+            for deferred in self.deferred():
+                if loaded := self._try(deferred, deferred.load, failures):
+                    model, version = loaded.manifest.name, loaded.manifest.version
+                    self._loaded[model] = {**self._loaded[model], version: loaded}
+            return failures
+
+    def refuse_deferred(self, reason: str) -> dict[str, str]:
+        """Refuse the versions that were not loaded before the fork; return the reasons as `load_deferred` does."""
+
+        def refuse() -> None:
+            raise ModelError(reason)
+
+        failures: dict[str, str] = {}
+        with self._lock:
+            for deferred in self.deferred():
+                self._try(deferred, refuse, failures)
+        return failures
+
+    def _try(
+        self, deferred: DeferredModel, step: Callable[[], LoadedModel | None], failures: dict[str, str]
+    ) -> LoadedModel | None:
+        """Do a step of loading a version. If it fails, refuse the version, and add the reason to `failures`."""
+        manifest = deferred.manifest
+        try:
+            return step()
+        except ModelError as error:
+            reason = str(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a model may raise anything
+            reason = f"{manifest.title} cannot be loaded: {type(error).__name__}: {error}"
+        model, version = manifest.name, manifest.version
+        failures[manifest.title] = reason
+        self._refused[model] = {**self.refused(model), version: reason}
+        remaining = {number: loaded for number, loaded in self._loaded[model].items() if number != version}
+        self._loaded[model] = remaining
+        log.error("%s", reason)
+        return None
 
     # --- in any process ----------------------------------------------------------------------------
 
@@ -280,6 +351,7 @@ class Registry:
                     trust_pickle=settings.trust_pickle,
                     trust_modules=settings.trust_modules,
                     prove=self._prove,
+                    defer=self._defer,
                 )
             except (UnknownModel, StoreUnavailable):
                 raise

@@ -16,14 +16,14 @@ from headrace.errors import InvalidInput, ModelError
 from headrace.wire.message import Instance
 from headrace_worker.boosters import BoosterModel
 from headrace_worker.boosters.formats import is_booster_format
-from headrace_worker.manifest import Example, Manifest, installed_libraries
+from headrace_worker.manifest import Example, Limits, Manifest, installed_libraries
 from headrace_worker.packaging.infer import infer, order_features, to_instances
 from headrace_worker.packaging.infer_input import infer_input
 from headrace_worker.packaging.infer_methods import infer_methods, run_methods
 from headrace_worker.packaging.libraries import find_libraries
 from headrace_worker.packaging.source import Source
 from headrace_worker.packaging.table import Table
-from headrace_worker.runtimes import InputSchema, find_runtime, pyfunc
+from headrace_worker.runtimes import InputSchema, find_runtime, must_load_after_fork, pyfunc
 from headrace_worker.runtimes.estimator_tree import describe
 from headrace_worker.runtimes.input_arrays import check_no_optional
 from headrace_worker.runtimes.python import PythonRuntime, create_model
@@ -85,6 +85,7 @@ def draft_from_runtime(
         if source.factory == pyfunc.FACTORY:  # MLflow takes a table
             check_no_optional(schema)
         predict, methods = model.predict, list(model.methods)
+        limits = Limits(load_after_fork=must_load_after_fork(model))
     else:
         from headrace_worker.runtimes.onnx import (
             OnnxRuntime,
@@ -99,6 +100,7 @@ def draft_from_runtime(
         schema, title = input_schema or infer_onnx_input(session, instances, source.title), "ONNX"
         onnx = OnnxRuntime(session, schema)
         predict, methods = onnx.predict, list(onnx.methods)
+        limits = Limits()
         classes = read_class_labels(source.data)
     if method is not None:
         if method not in methods:
@@ -114,7 +116,9 @@ def draft_from_runtime(
     libraries = manifest.libraries | runtime_libraries(source.runtime)
     if source.factory == pyfunc.FACTORY:
         libraries |= {"mlflow": metadata.version("mlflow")}
-    return msgspec.structs.replace(manifest, runtime=source.runtime, factory=source.factory, libraries=libraries)
+    return msgspec.structs.replace(
+        manifest, runtime=source.runtime, factory=source.factory, limits=limits, libraries=libraries
+    )
 
 
 def fit_to_contract(

@@ -179,7 +179,7 @@ def _make_version(
         manifest = draft_from_estimator(source, table, input_schema, name=name, method=method, arguments=arguments)
     manifest = msgspec.structs.replace(
         manifest,
-        limits=limits or Limits(),
+        limits=_set_load_after_fork(limits or Limits(), needed=manifest.limits.load_after_fork),
         arguments=arguments,
         code=_describe_code(source),
         made_with=source.made_with,
@@ -281,6 +281,7 @@ def _compile_version(
     manifest = msgspec.structs.replace(
         version.manifest,
         runtime=name,
+        limits=_set_load_after_fork(version.manifest.limits, needed=runtimes.must_load_after_fork(runtime)),
         compiled=Compiled(sha256=_digest(data), size=len(data)) if data else None,
         libraries=version.manifest.libraries | runtime_libraries(name),
     )
@@ -337,6 +338,11 @@ def _add_profile(version: _Version, estimator: Any, example: Sequence[Any], samp
         raise ModelError(f"the model fails on {title}: {contract.method}: {type(error).__name__}") from error
     profile = build_profile(contract, instances, predictions)
     return msgspec.structs.replace(manifest, profile=profile if profile.columns else None)
+
+
+def _set_load_after_fork(limits: Limits, *, needed: bool) -> Limits:
+    """Return the limits with `load_after_fork` if the model or its runtime says that it is needed."""
+    return msgspec.structs.replace(limits, load_after_fork=True) if needed else limits
 
 
 def _describe_code(source: Source) -> OwnCode | None:

@@ -11,6 +11,7 @@ from headrace.connection.connect import connect
 from headrace.wire.keys import Keys
 from headrace_worker.drift.collector import PSI, DriftCollector
 from headrace_worker.process.health_steps import LoopHealthStep
+from headrace_worker.process.pool_loads import PoolLoads
 from headrace_worker.process.startup import exit_on_error
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import metrics, metrics_collector
@@ -54,6 +55,8 @@ class Monitoring:
             "prediction-log", late_after=PREDICTION_LOG_LATE_SECONDS, pids=lambda: list(_pids())
         )
         self.health.add_loop(self._prediction_loop)
+        self.pool_loads = PoolLoads(lambda: list(_pids()))
+        self.health.add_loop(self.pool_loads)
         if self._levels.by_model:
             check_destination(settings.prediction_log_to)
 

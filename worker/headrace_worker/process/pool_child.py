@@ -80,7 +80,8 @@ class PoolChild:
     def warm_up(self, app: Celery[Any], hostname: str) -> None:
         """Make the claim runner before the first claim: a fork copies each page that it first touches.
 
-        Models are not run: if one harms its process, that must happen to its own jobs.
+        Models are not run: if one harms its process, that must happen to its own jobs. Only versions that must not
+        be loaded before the fork are loaded and proven. Celery sends the process no claim before that.
         """
         self.get_runner(app, hostname)
         quick = msgspec.structs.replace(
@@ -88,6 +89,18 @@ class PoolChild:
         )
         with contextlib.suppress(redis.RedisError), connect(quick, retries=0) as client:
             client.ping()
+        if os.getpid() != self._main_pid and self._registry.deferred():
+            self._load_deferred()
+
+    def _load_deferred(self) -> None:
+        loads = self._monitoring.pool_loads
+        if loads.begin():
+            refused = self._registry.load_deferred()
+        else:
+            refused = self._registry.refuse_deferred(
+                "the last pool processes ended while they loaded their models"
+            )
+        loads.end(refused=bool(refused))
 
     def run(self, app: Celery[Any], hostname: str, claim: Claim) -> None:
         """Run a claim. Raises redis.RedisError if Redis stays unreachable."""

@@ -9,16 +9,25 @@ An extra process runs meanwhile, so that no job waits for a fork. An old process
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps
 
 
 class PoolReplacement:
-    """The replacement of a pool's processes. Any thread calls `begin` and `wait`, the event loop `step`."""
+    """The replacement of a pool's processes. Any thread calls `begin` and `wait`, the event loop the rest.
 
-    def __init__(self) -> None:
+    Celery kills a new process that is not ready in time. `load_seconds` returns the seconds for which it may load
+    models.
+    """
+
+    def __init__(self, load_seconds: Callable[[], float] = lambda: 0.0) -> None:
+        self._load_seconds = load_seconds
         self._pool: Any = None
+        #: The seconds that Celery gives a new process.
+        self._start_seconds = 0.0
+        self._on_complete: Callable[[], None] | None = None
         self._requested = False
         self._old: list[Any] = []
         self._has_extra_process = False
@@ -29,7 +38,26 @@ class PoolReplacement:
 
     def attach(self, pool: Any) -> None:
         """Set the pool: Celery's pool of processes that its event loop drives, or None for any other."""
+        if pool is not None and pool is not self._pool:
+            self._start_seconds = pool._proc_alive_timeout  # noqa: SLF001  # Celery has no public name for it
         self._pool = pool
+        self._allow_loads()
+
+    def _allow_loads(self) -> None:
+        if self._pool is not None:
+            self._pool._proc_alive_timeout = self._start_seconds + self._load_seconds()  # noqa: SLF001  # as above
+
+    def when_complete(self, callback: Callable[[], None]) -> None:
+        """Call back once every process is ready: at once if the pool does not fork."""
+        if self._pool is None:
+            callback()
+        else:
+            self._on_complete = callback
+
+    @property
+    def forks(self) -> bool:
+        """Whether the pool has processes of its own."""
+        return self._pool is not None
 
     def skip_flush_of_idle_processes(self, pool: Any) -> None:
         """Stop Celery from waiting for the last output of a process that ended idle: 0.02 s of its event loop."""
@@ -54,6 +82,9 @@ class PoolReplacement:
 
     def step(self) -> None:
         """Do what can be done now. The event loop calls this on each turn."""
+        if self._on_complete is not None and _is_complete(self._pool):
+            callback, self._on_complete = self._on_complete, None
+            callback()
         if self._done.is_set():
             return
         pool = self._pool
@@ -61,6 +92,7 @@ class PoolReplacement:
             self._finish()
             return
         if self._requested:
+            self._allow_loads()
             self._requested, self._old = False, list(pool._pool)  # noqa: SLF001  # nor for its processes
             if not self._has_extra_process:
                 self._has_extra_process = True

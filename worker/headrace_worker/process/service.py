@@ -21,6 +21,7 @@ from headrace.results.cancellation import carry_out_requests
 from headrace.wire.keys import Keys, model_name, queue_name
 from headrace_worker.doctor import RedisCheck
 from headrace_worker.execution.exhausted import give_up_exhausted
+from headrace_worker.models.loader import LOAD_SECONDS
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.sync import ModelSync
 from headrace_worker.process.follow_up_service import LATE_SECONDS as FOLLOW_UPS_LATE_SECONDS
@@ -66,9 +67,11 @@ class WorkerService:
         self._dead_letter_limits = DeadLetterLimits(
             max_count=settings.dead_letters_max, max_age_seconds=settings.dead_letters_ttl
         )
-        self.registry = Registry(Store.from_settings(settings, cached=True), settings, prove=True)
+        self.registry = Registry(Store.from_settings(settings, cached=True), settings, prove=True, defer=True)
         self.monitoring = Monitoring(settings, self.registry)
-        self.pool_replacement = PoolReplacement()
+        self.pool_replacement = PoolReplacement(self._pool_load_seconds)
+        #: True until the pool processes have loaded what they must load themselves: nothing is claimed before.
+        self._is_starting = False
         self._follow_ups = FollowUpService(
             settings,
             self._client,
@@ -131,16 +134,34 @@ class WorkerService:
         remove_ready_file(self._settings)
         self._check_redis()
         load_models(self._settings, self.registry, self._model_follower.model_sync)
+        self._is_starting = bool(self.registry.deferred())
 
     def announce(self, consumer: Consumer) -> None:
-        """Publish what the worker serves, now that it is ready, and follow the aliases and the store."""
+        """Publish what the worker serves, and follow the aliases and the store.
+
+        The worker is ready now, or once its pool processes have loaded what must be loaded after the fork.
+        """
         self._check_redis()  # if Redis was unreachable at the start
+        if not self.pool_replacement.forks:
+            self.registry.load_deferred()
         self._pauses.start()
         self._model_follower.start(consumer)
         self._started_marker.start(str(consumer.hostname))
         self._follow_ups.start()
+        if self._is_starting:
+            self.pool_replacement.when_complete(self._become_ready)
+        else:
+            self._become_ready()
+
+    def _become_ready(self) -> None:
+        self._is_starting = False
+        self.monitoring.mark_ready()
         if self._settings.ready_file:
             Path(self._settings.ready_file).touch()
+
+    def _pool_load_seconds(self) -> float:
+        """Return the seconds that a new pool process may load versions that were deferred."""
+        return 2 * LOAD_SECONDS * len(self.registry.deferred())  # each is loaded twice
 
     def _check_redis(self) -> None:
         with exit_on_error():
@@ -161,9 +182,12 @@ class WorkerService:
             wait=limits.max_batch_wait,
             time_limits=(hard, soft if soft and soft < hard else None),
             route=route,
-            # Jobs wait while their model is paused, and for a worker that serves it.
-            claims=limits.max_claims if route is not None and not self._pauses.is_paused(model) else 0,
+            claims=limits.max_claims if route is not None and not self._must_wait(model) else 0,
         )
+
+    def _must_wait(self, model: str) -> bool:
+        """Return whether a model's jobs must wait: it is paused, or no pool process is ready."""
+        return self._is_starting or self._pauses.is_paused(model)
 
     def give_up(self, claim: Claim) -> bool:
         """Give up the isolated job of a claim if no pool process can. Return whether the claim has ended so."""

@@ -53,7 +53,8 @@ class Runtime(Protocol):
     """The execution of one version. It is never called from two threads at once.
 
     It is loaded in a worker's main process and used in processes forked from that one. So it must use one thread,
-    and hold nothing that does not survive a fork, such as a thread pool or a connection.
+    and hold nothing that does not survive a fork, such as a thread pool or a connection. One that cannot has the
+    attribute `load_after_fork = True`, which the manifest of a version records: each pool process then loads it.
     """
 
     #: The distributions whose versions are recorded in a manifest.
@@ -85,6 +86,11 @@ class Runtime(Protocol):
 def runtime_names() -> list[str]:
     """Return the names of all registered runtimes, sorted; the packages they need may be missing."""
     return sorted({entry_point.name for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP)})
+
+
+def must_load_after_fork(runtime: type[Runtime] | Runtime) -> bool:
+    """Decide whether a runtime says that it must not be loaded in a process that forks."""
+    return getattr(runtime, "load_after_fork", False) is True
 
 
 def find_runtime(name: str) -> type[Runtime]:

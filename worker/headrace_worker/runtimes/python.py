@@ -5,7 +5,8 @@
         def predict(self, method: str, instances: list) -> list: ...
 
 The factory is called without arguments. The object may have an attribute `methods`: the names of the methods that
-jobs may ask for, the default one first. Without it, jobs may ask for `predict` only.
+jobs may ask for, the default one first. Without it, jobs may ask for `predict` only. With the attribute
+`load_after_fork = True`, it is loaded in each pool process, and never in a process that forks.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ class PythonRuntime:
     def methods(self) -> tuple[str, ...]:
         """The methods that jobs may ask for, the default one first."""
         return tuple(getattr(self._model, "methods", ("predict",)))
+
+    @property
+    def load_after_fork(self) -> bool:
+        """Whether it must not be loaded in a process that forks."""
+        return getattr(self._model, "load_after_fork", False) is True
 
     @property
     def title(self) -> str:
