@@ -99,6 +99,15 @@ def test_a_stored_booster_is_a_file_that_lightgbm_reads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored.predict(TABLE), booster.predict(TABLE))
 
 
+def test_a_file_of_an_older_lightgbm_predicts_as_it_did_there(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"weight": [-1.0, 0.5, 2.0, -0.5], "visits": [2, 3, 7, 8]})
+    add_booster(tmp_path, Path(__file__).parent / "files" / "lightgbm-3.3.txt", rows)
+    loaded = load_as_worker(tmp_path)
+    predictions = loaded.predict("predict", check_instances(loaded.contract, read_table(rows).instances))
+    by_lightgbm_3_3_5 = [0.7434559869383046, 1.326980885541709, 1.659669504546086, 1.0663249687757848]
+    np.testing.assert_allclose(predictions, by_lightgbm_3_3_5, rtol=1e-12)
+
+
 def test_texts_of_an_example_without_types_become_the_categories_the_booster_knows(tmp_path: Path) -> None:
     booster = fit_booster(TABLE, AMOUNT)
     instances = read_table(TABLE).instances
