@@ -163,7 +163,7 @@ def test_connections_cut_while_many_are_submitted_leave_each_job_once(
     client_name: ClientName, server: EmbeddedRedis, admin: redis.Redis
 ):
     ids = [f"row-{number:05}" for number in range(20_000)]
-    with Proxy(server.port) as proxy, repeatedly(proxy.cut):
+    with Proxy(server.port) as proxy, repeatedly(proxy.cut, every=0.1):
         assert submit_many(client_name, settings(proxy.url), ids) == ids
     assert count_waiting(admin) == Counter(ids)
 

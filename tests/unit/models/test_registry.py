@@ -79,7 +79,7 @@ def test_a_version_that_fails_on_its_example_never_serves(store: Store) -> None:
 def test_a_version_with_a_method_the_estimator_lacks_never_serves(store: Store) -> None:
     _add(store)
     _edit(store, "1", lambda manifest: manifest["contract"]["methods"].update(unknown={"shape": []}))
-    with pytest.raises(ModelError, match="churn@1 fails on its own example: unknown: AttributeError"):
+    with pytest.raises(ModelError, match="churn@1 names the method 'unknown', which predicts nothing"):
         load(store, "churn", "1")
 
 

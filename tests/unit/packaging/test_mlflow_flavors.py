@@ -73,7 +73,7 @@ def test_a_lightgbm_estimator_that_mlflow_saved_by_skops_is_stored_as_lightgbm_s
     model = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1, n_jobs=1).fit(TABLE, TARGET)
     folder = write_folder(tmp_path / "m", "  lightgbm:\n    code: null\n    data: model.skops\n")
     skops.io.dump(model, folder / "model.skops")
-    with pytest.raises(ModelError, match=r"lightgbm.*--trust-pickle"):
+    with pytest.raises(ModelError, match=r"lightgbm.*needs no trust"):
         add(folder)
     assert add(folder, trust_pickle=True).format == "lightgbm"
     loaded = load(Store(tmp_path / "store"), "model", "1")  # a worker needs no trust

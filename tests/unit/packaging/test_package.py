@@ -254,13 +254,6 @@ def test_texts_predict_as_before(tmp_path: Path) -> None:
     assert_predicts_as(estimator, TEXTS, tmp_path, TEXTS)
 
 
-def test_a_bag_of_words_is_a_dense_list(tmp_path: Path) -> None:
-    estimator = TfidfVectorizer().fit(TEXTS)
-    manifest = add_model(tmp_path, estimator, TEXTS[:4])
-    assert manifest.contract.methods["transform"].shape == (len(estimator.vocabulary_),)
-    assert_predicts_as(estimator, TEXTS, tmp_path, TEXTS)
-
-
 def test_a_text_among_other_features_predicts_as_before(tmp_path: Path) -> None:
     table = pd.DataFrame({"text": TEXTS, "number": np.arange(40.0)})
     estimator = make_pipeline(

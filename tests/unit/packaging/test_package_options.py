@@ -41,7 +41,9 @@ def test_the_named_method_is_the_default(tmp_path: Path) -> None:
 
 
 def test_a_method_the_estimator_lacks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="SVC has no method 'predict_proba'; it has predict, decision_function"):
+    with pytest.raises(
+        ModelError, match="SVC has no method 'predict_proba' that predicts; it has predict, decision_function"
+    ):
         add_model(tmp_path, SVC().fit(X, WORDS), X[:5].tolist(), method="predict_proba")
 
 
