@@ -12,6 +12,7 @@ import msgspec
 from headrace.catalog.contract import Contract
 from headrace.errors import ModelError
 from headrace.wire.message import Instance
+from headrace.wire.outcome import ClassLabel
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.profile import Profile
 
@@ -20,8 +21,6 @@ from headrace_worker.profile import Profile
 Format = Literal["skops", "joblib", "onnx", "data", "lightgbm", "xgboost", "catboost"]
 #: The formats that are files of a library of gradient boosters. Each has the name of its library.
 BoosterFormat = Literal["lightgbm", "xgboost", "catboost"]
-#: The label of a class.
-ClassLabel = str | int | float | bool
 
 #: The name of a runtime. It is also used in file names.
 RuntimeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]

@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 
 from headrace.errors import ModelError
-from headrace_worker.manifest import BoosterFormat, ClassLabel
+from headrace.wire.outcome import ClassLabel
+from headrace_worker.manifest import BoosterFormat
 
 #: The rows that a file from outside must predict, and the largest number of their values.
 _EXERCISE_ROWS, _EXERCISE_VALUES = 256, 10_000_000

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from headrace.errors import ModelError
+from headrace.wire.outcome import ClassLabel
 from headrace_worker.boosters import BoosterModel, Exported
-from headrace_worker.manifest import ClassLabel
 
 #: How a fitted regressor transforms the scores of these losses. A loaded one does not.
 _TRANSFORMATIONS = {

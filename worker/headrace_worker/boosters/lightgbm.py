@@ -14,8 +14,8 @@ import lightgbm
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from headrace.wire.outcome import ClassLabel
 from headrace_worker.boosters import BoosterModel, Exported, encode_categories, to_labels
-from headrace_worker.manifest import ClassLabel
 
 #: LightGBM names the features of an array so.
 _UNNAMED = re.compile(r"Column_\d+")

@@ -18,8 +18,8 @@ import xgboost
 from threadpoolctl import threadpool_limits
 
 from headrace.errors import InvalidInput, ModelError
+from headrace.wire.outcome import ClassLabel
 from headrace_worker.boosters import BoosterModel, Exported, encode_categories
-from headrace_worker.manifest import ClassLabel
 
 _ESTIMATORS = {
     "classifier": xgboost.XGBClassifier,

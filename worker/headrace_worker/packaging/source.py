@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator, is_clusterer
 from sklearn.model_selection._search import BaseSearchCV
 
 from headrace.errors import ModelError
+from headrace.wire.outcome import ClassLabel
 from headrace_worker import boosters
 from headrace_worker.boosters.formats import is_booster_format
-from headrace_worker.manifest import ClassLabel, Format
+from headrace_worker.manifest import Format
 from headrace_worker.own_modules import OwnModules
 from headrace_worker.packaging.mlflow import archive_folder, read_mlflow_model
 from headrace_worker.packaging.own_modules import archive_modules

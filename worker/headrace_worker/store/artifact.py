@@ -28,10 +28,11 @@ from sklearn.tree._tree import Tree
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from headrace.errors import ModelError
+from headrace.wire.outcome import ClassLabel
 from headrace_worker import boosters
 from headrace_worker.boosters.formats import detect_format as detect_booster_format
 from headrace_worker.boosters.formats import explain_unusable, is_booster_format
-from headrace_worker.manifest import BoosterFormat, ClassLabel, Format
+from headrace_worker.manifest import BoosterFormat, Format
 from headrace_worker.runtimes.estimator_tree import METHODS, bind_threads, is_model, iter_estimators
 from headrace_worker.store import chunks
 from headrace_worker.store.chunks import ThrottledFile
