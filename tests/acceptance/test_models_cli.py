@@ -98,6 +98,7 @@ def test_every_limit_is_an_option(run: Run, penguins: Path) -> None:
         "time_limit": 4.0,
         "max_claims": 2,
         "alone": True,
+        "load_after_fork": True,
     }
     options: list[object] = []
     for name, value in limits.items():
