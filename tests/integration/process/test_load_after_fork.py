@@ -96,6 +96,7 @@ def test_a_process_that_cannot_load_the_version_serves_none_of_its_jobs_and_the_
         assert child_pids(worker.process.pid) == pool
 
 
+@pytest.mark.long
 def test_processes_that_die_while_they_load_are_not_replaced_without_end(site: Site) -> None:
     add(site.store, site.folder)
     with site.running_worker() as worker:
@@ -121,6 +122,7 @@ def test_a_pool_without_forks_loads_it_in_the_only_process(site: Site, pool: str
     assert {pid for pid, _ in read_record(site.record, "predict")} >= {worker.process.pid}
 
 
+@pytest.mark.long
 def test_a_worker_that_is_told_to_stop_while_its_processes_load_stops(site: Site) -> None:
     add(site.store, site.folder)
     with site.running_worker() as worker:
