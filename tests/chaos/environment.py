@@ -267,9 +267,10 @@ class Environment:
         return sum(ledger.read(self.folder).raised.values())
 
     def outcome(self, job: str) -> dict[str, Any] | None:
-        """Return a job's outcome as stored; None if there is none."""
+        """Return a job's outcome as stored; None if there is none. That a job runs is no outcome."""
         raw = self.server.get(RESULT_PREFIX + job)
-        return msgspec.json.decode(raw) if isinstance(raw, bytes) else None
+        outcome = msgspec.json.decode(raw) if isinstance(raw, bytes) else {"status": "STARTED"}
+        return None if outcome["status"] == "STARTED" else outcome
 
     def log_tails(self) -> str:
         """Return the last lines of the newest logs, for the error of a scenario that fails."""
