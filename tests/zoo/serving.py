@@ -31,7 +31,7 @@ _ALONE = 8
 
 
 class Outcome(NamedTuple):
-    """What became of a case."""
+    """The outcome of a case."""
 
     group: str
     name: str

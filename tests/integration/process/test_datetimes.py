@@ -14,13 +14,12 @@ from headrace import AsyncClient, Client
 from headrace.connection.celery import create_celery_app
 from headrace.errors import InvalidInput
 from headrace.settings import Settings
-from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
 from headrace_worker.packaging.table import read_table
 from headrace_worker.store.store import Store
-from tests.support import ROOT, datetime_models
+from tests.support import datetime_models
 from tests.support.command import headrace
+from tests.support.trusting_worker import run_trusting_worker
 
 #: An hour that Berlin has twice: the first is at 2 in summer time, the second at 2 in winter time.
 AUTUMN = ["2025-10-26T00:30:00Z", "2025-10-26T01:30:00Z", "2025-10-26T02:30:00Z"]
@@ -37,14 +36,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         example=read_table(datetime_models.TABLE),
         trust_pickle=True,
     )
-    with EmbeddedRedis("--appendfsync", "no") as server:
-        worker = start_worker(
-            server.url, folder / "models", folder, concurrency=1, HEADRACE_TRUST_PICKLE="1", PYTHONPATH=str(ROOT)
-        )
-        try:
-            yield server.url
-        finally:
-            worker.stop()
+    with run_trusting_worker(folder) as url:
+        yield url
 
 
 async def test_python_clients_send_datetimes_and_texts(url: str) -> None:

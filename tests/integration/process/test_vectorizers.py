@@ -13,11 +13,10 @@ from headrace import Client
 from headrace.connection.celery import create_celery_app
 from headrace.errors import InvalidInput
 from headrace.settings import Settings
-from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.local.stack import start_worker
 from headrace_worker.notebook import package
-from tests.support import ROOT, vectorizer_models
+from tests.support import vectorizer_models
 from tests.support.command import headrace
+from tests.support.trusting_worker import run_trusting_worker
 
 #: Rows of which each lacks other keys, and one has a value that the vectorizer was not fitted on.
 ROWS: list[dict[str, Any]] = [{"floor": 2}, {}, {"city": "Rome"}, {"area": 55.5, "city": "Bern", "floor": 1}]
@@ -40,14 +39,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         trust_pickle=True,
         **options,
     )
-    with EmbeddedRedis("--appendfsync", "no") as server:
-        worker = start_worker(
-            server.url, folder / "models", folder, concurrency=1, HEADRACE_TRUST_PICKLE="1", PYTHONPATH=str(ROOT)
-        )
-        try:
-            yield server.url
-        finally:
-            worker.stop()
+    with run_trusting_worker(folder) as url:
+        yield url
 
 
 def test_rows_that_lack_keys_are_predicted_as_the_vectorizer_itself_does(url: str) -> None:

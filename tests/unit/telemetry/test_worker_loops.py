@@ -63,7 +63,7 @@ def pipe(health: Health) -> Iterator[MetricsPipe]:
 
 
 class ThreadFault:
-    """What goes wrong in a thread: it blocks until `release`, or it ends."""
+    """A fault of a thread: it blocks until `release`, or it ends."""
 
     def __init__(self) -> None:
         self.reached, self._released = threading.Event(), threading.Event()

@@ -140,7 +140,7 @@ def load(data: bytes, classes: Sequence[ClassLabel]) -> XgboostModel:  # noqa: A
 
 
 class _Meta(msgspec.Struct, frozen=True):
-    """What an estimator writes into its file."""
+    """The attributes of an estimator in its file."""
 
     kind: str = msgspec.field(name="_estimator_type", default="")
 

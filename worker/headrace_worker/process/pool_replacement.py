@@ -56,7 +56,7 @@ class PoolReplacement:
 
     @property
     def forks(self) -> bool:
-        """Whether the pool has processes of its own."""
+        """True if the pool has processes of its own."""
         return self._pool is not None
 
     def skip_flush_of_idle_processes(self, pool: Any) -> None:

@@ -54,7 +54,7 @@ class PythonRuntime:
 
     @property
     def load_after_fork(self) -> bool:
-        """Whether it must not be loaded in a process that forks."""
+        """True if the object must not be loaded in a process that forks."""
         return getattr(self._model, "load_after_fork", False) is True
 
     @property

@@ -20,6 +20,7 @@ The main process shows metrics and health:
     queue_metrics       the exporter's metrics of one Redis
     loops               the health of loops in threads of the main process
     pool_loops          the health of a loop that runs in every pool process
+    pool_memory         a record of each pool process, in shared memory
     health              liveness and readiness, and the health file
     http_server         `/metrics`, `/live` and `/ready`
 

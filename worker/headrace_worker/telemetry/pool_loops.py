@@ -6,32 +6,27 @@ means that the loop is dead or blocked. A loop without work is neither, while it
 
 from __future__ import annotations
 
-import mmap
 import os
-import struct
 import time
 from collections.abc import Callable, Collection, Iterator
 
-from billiard.process import current_process
-
 from headrace_worker.telemetry.loops import LoopStatus
+from headrace_worker.telemetry.pool_memory import PoolMemory
 
-#: The process id, and the monotonic seconds since which work waits: 0 if none does. Processes share the clock.
-_SLOT = struct.Struct("=qd")
-#: Processes that can be told apart: the pool numbers its processes from 0 and uses each number again.
-_SLOTS = 1024
+#: The monotonic seconds since which work waits: 0 if none does. Processes share the clock.
+_FIELDS = "d"
 
 
 class WorkClock:
     """The side of one pool process."""
 
-    def __init__(self, memory: mmap.mmap, offset: int, clock: Callable[[], float]) -> None:
-        self._memory, self._offset, self._clock = memory, offset, clock
+    def __init__(self, memory: PoolMemory, clock: Callable[[], float]) -> None:
+        self._memory, self._clock = memory, clock
         self.mark(waiting=False)
 
     def mark(self, *, waiting: bool) -> None:
         """Record that the loop makes progress; `waiting` is False if it has nothing left to do."""
-        _SLOT.pack_into(self._memory, self._offset, os.getpid(), self._clock() if waiting else 0.0)
+        self._memory.write(self._clock() if waiting else 0.0)
 
 
 class PoolLoop:
@@ -49,12 +44,11 @@ class PoolLoop:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self._late_after, self._pids, self._clock = name, late_after, pids, clock
-        self._memory = mmap.mmap(-1, _SLOT.size * _SLOTS)
+        self._memory = PoolMemory(_FIELDS)
 
     def work_clock(self) -> WorkClock:
         """Return the clock of this process, a pool process or the main process."""
-        index = int(getattr(current_process(), "index", 0))
-        return WorkClock(self._memory, _SLOT.size * (index % _SLOTS), self._clock)
+        return WorkClock(self._memory, self._clock)
 
     def status(self) -> LoopStatus | None:
         """Return the state of the process whose work waits longest; None before there is a loop."""
@@ -68,6 +62,6 @@ class PoolLoop:
 
     def _waiting_since(self) -> Iterator[float]:
         pids = {os.getpid(), *self._pids()}
-        for pid, since in _SLOT.iter_unpack(self._memory[:]):
+        for pid, since in self._memory.records():
             if pid in pids:
                 yield since
