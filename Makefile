@@ -21,13 +21,13 @@ help: ## List the commands
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# The packages that run: client, worker, Flower, an embedded Redis.
-$(VENV)/.runs: pyproject.toml producer/pyproject.toml worker/pyproject.toml $(LOCK)
+# The packages that run: client, worker, gateway, Flower, an embedded Redis.
+$(VENV)/.runs: pyproject.toml producer/pyproject.toml worker/pyproject.toml gateway/pyproject.toml $(LOCK)
 	@test -n "$(PYTHON)" || { echo "Headrace needs Python 3.11 or later, and none is on PATH; set it with make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "installing into $(VENV) with $(PYTHON) (a minute or two, once)"
 	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot create an environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(PIP) install --upgrade 'pip>=25.1'
-	@$(PIP) install --constraint $(LOCK) --editable producer --editable 'worker[embedded,flower]'
+	@$(PIP) install --constraint $(LOCK) --editable producer --editable 'worker[embedded,flower]' --editable gateway
 	@touch $@
 
 # The packages for tests and checks.
@@ -73,11 +73,46 @@ test-quick: $(VENV)/.develops ## Run the unit tests, in less than a minute
 
 .PHONY: test-long
 test-long: $(VENV)/.develops ## Run the tests that take minutes
-	$(BIN)/pytest -m long --ignore tests/packaging --ignore tests/deploy $(ARGS)
+	$(BIN)/pytest -m long --ignore tests/packaging --ignore tests/deploy --ignore tests/chart --ignore tests/engines \
+		--ignore tests/inference_clients $(ARGS)
 
 .PHONY: test-packaging
 test-packaging: $(VENV)/.develops ## Build the wheels and install them as a user does
 	$(BIN)/pytest -m long tests/packaging $(ARGS)
+
+ENGINES := .venv-engines
+
+# The engines bring 80 packages, which the other tests do not need.
+$(ENGINES)/.made: tests/engines/requirements.txt producer/pyproject.toml worker/pyproject.toml $(LOCK)
+	@test -n "$(PYTHON)" && $(PYTHON) -m venv $(ENGINES)
+	@echo "installing Ray, Dask, Spark and DuckDB into $(ENGINES) (two minutes, once)"
+	@$(ENGINES)/bin/pip install --quiet --disable-pip-version-check --constraint $(LOCK) --editable producer \
+		--editable 'worker[parquet]' --requirement tests/engines/requirements.txt
+	@touch $@
+
+.PHONY: test-engines
+test-engines: $(VENV)/.develops $(ENGINES)/.made ## Predict with Ray, Dask, Spark and DuckDB (needs Java)
+	$(BIN)/pytest -m long tests/engines $(ARGS)
+
+KSERVE := .venv-kserve
+MLSERVER := .venv-mlserver
+
+# Neither can be installed beside the other, nor beside the newest pandas.
+$(KSERVE)/.made $(MLSERVER)/.made: .venv-%/.made: tests/inference_clients/%.txt
+	@test -n "$(PYTHON)" && $(PYTHON) -m venv .venv-$*
+	@echo "installing $* into .venv-$* (a minute, once)"
+	@.venv-$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+.PHONY: test-clients
+test-clients: $(VENV)/.develops $(KSERVE)/.made $(MLSERVER)/.made ## Call a gateway with the clients of KServe, MLServer and MLflow
+	$(BIN)/pytest -m long tests/inference_clients $(ARGS)
+
+# The two drills take longest and come first.
+.PHONY: chart-test
+chart-test: $(VENV)/.develops ## Check the objects of the Helm chart; play its pods, where there is a Docker engine
+	$(BIN)/pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder --randomly-dont-reorganize \
+		tests/chart/test_pods.py tests/chart/test_scaling_drill.py tests/chart $(ARGS)
 
 .PHONY: deploy-test
 deploy-test: $(VENV)/.develops ## Build the images, start the stack as in the README, and test it (needs Docker)
@@ -102,15 +137,22 @@ zoo: $(VENV)/.develops ## Serve 300 kinds of models and compare each with itself
 	$(BIN)/python -m tests.zoo $(if $(ARGS),$(ARGS),--docs)
 
 # Options for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
+# Some scenarios, the others as they are: make chaos ARGS='23 24 --update'
 .PHONY: chaos
-chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (15 minutes)
+chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (35 minutes)
 	$(BIN)/python -m tests.chaos --out tests/chaos/results/latest.json --docs $(ARGS)
+
+# Needs root, for network namespaces. They end with the command, however it ends.
+.PHONY: machines
+machines: $(VENV)/.develops ## Run workers on several machines with slow, half-open and lost links (root, 2 minutes)
+	$(BIN)/python -m tests.machines
 
 .PHONY: lint
 lint: $(VENV)/.develops ## Check style, format, generated code, types, and imports between packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python producer/generate_blocking.py --check
+	$(BIN)/python deploy/helm/reference.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -128,7 +170,7 @@ audit: audit-code audit-versions ## Search for risky code, committed secrets and
 # report every `password:` and every URL with a user name.
 .PHONY: audit-code
 audit-code: $(AUDIT)/.made ## Search for risky code and committed secrets
-	$(AUDIT)/bin/bandit --quiet --recursive --severity-level medium --skip B310 producer worker deploy
+	$(AUDIT)/bin/bandit --quiet --recursive --severity-level medium --skip B310 producer worker gateway deploy
 	$(AUDIT)/bin/detect-secrets-hook --no-verify --disable-plugin KeywordDetector --disable-plugin BasicAuthDetector \
 		--exclude-lines hunter2 $$(git ls-files)
 
@@ -140,24 +182,36 @@ audit-versions: $(AUDIT)/.made ## Search for vulnerable dependencies (asks PyPI)
 # --- measure ---------------------------------------------------------------------------------------
 
 # Options for the suite: make bench ARGS='--peers headrace,celery --rounds 1'; `python -m benchmarks --help` lists it.
+# One measurement, the others as they are: make bench ARGS='--update --more fleet'
 .PHONY: bench
-bench: $(VENV)/.develops ## Measure Headrace beside its peers, and write docs/benchmarks.md (half an hour)
+bench: $(VENV)/.develops ## Measure Headrace beside its peers, and write docs/benchmarks.md (an hour)
 	$(BIN)/python -m benchmarks --docs $(ARGS)
 
 .PHONY: bench-swap
 bench-swap: $(VENV)/.runs ## Measure the cost of a new version to a busy worker, and write docs/swapping.md (5 minutes)
 	$(BIN)/python -m benchmarks.pool_replacement --docs $(ARGS)
 
+# A part: make bench-bulk ARGS='--update --only online,memory'
+.PHONY: bench-bulk
+bench-bulk: $(VENV)/.develops ## Measure bulk runs beside scripts, Dask and Ray, and write docs/bulk-benchmarks.md (half an hour)
+	$(BIN)/python -m benchmarks.bulk --docs $(ARGS)
+
+# A part: make bench-http ARGS='--update --only client,files'
+.PHONY: bench-http
+bench-http: $(VENV)/.develops ## Measure the HTTP gateway beside FastAPI and MLServer, and write docs/http-benchmarks.md (15 minutes)
+	$(BIN)/python -m benchmarks.http --docs $(ARGS)
+
 .PHONY: bench-short
-bench-short: $(VENV)/.runs ## Run the benchmarks with small sizes and few peers, to test them (3 minutes)
-	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey --more fast,depths,pools,telemetry \
-		--out benchmarks/results/short.json $(ARGS)
+bench-short: $(VENV)/.runs ## Run the benchmarks with small sizes and few peers, to test them (5 minutes)
+	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey \
+		--more fast,depths,pools,telemetry,fleet --out benchmarks/results/short.json $(ARGS)
 
 # --- maintain --------------------------------------------------------------------------------------
 
 .PHONY: generate
-generate: $(VENV)/.develops ## Write the blocking client from the asyncio client
+generate: $(VENV)/.develops ## Write the blocking client from the asyncio client, and the reference of the chart
 	$(BIN)/python producer/generate_blocking.py
+	$(BIN)/python deploy/helm/reference.py
 
 .PHONY: format
 format: $(VENV)/.develops ## Format the code, and fix what ruff can fix
@@ -168,7 +222,7 @@ format: $(VENV)/.develops ## Format the code, and fix what ruff can fix
 lock: ## Update requirements.lock to the newest compatible versions
 	@test -n "$(PYTHON)" && $(PYTHON) -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check uv
 	@$(TOOLS)/bin/uv --no-config pip compile --quiet --universal --upgrade --python-version 3.11 --group dev pyproject.toml \
-		--no-emit-package headrace --no-emit-package headrace-worker --custom-compile-command 'make lock' \
+		--no-emit-package headrace --no-emit-package headrace-worker --no-emit-package headrace-gateway --custom-compile-command 'make lock' \
 		--output-file $(LOCK).body
 	@{ echo "# The versions of CI, of the images and of \`make\`: pip constraints, so each installs only what it needs."; \
 		cat $(LOCK).body; } >$(LOCK) && rm $(LOCK).body
@@ -176,5 +230,5 @@ lock: ## Update requirements.lock to the newest compatible versions
 
 .PHONY: clean
 clean: ## Remove the files that the commands above create
-	rm -rf $(VENV) $(VENV)-bench $(TOOLS) $(AUDIT) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
-	find producer worker tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(VENV)-bench $(ENGINES) $(KSERVE) $(MLSERVER) $(TOOLS) $(AUDIT) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	find producer worker gateway tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 from benchmarks import models, report
 from benchmarks.comparison import PROCESSES, Comparison
 from benchmarks.environments import EnvironmentFailed, interpreter
+from benchmarks.fleet import Fleet
 from benchmarks.headrace_only import HeadraceOnly
 from benchmarks.machine import commit, machine
+from benchmarks.outages import measure_outages
 from benchmarks.peers.registry import PEERS, PeerEntry
 from benchmarks.redis_server import RedisServer
 from benchmarks.sizes import LONG, SHORT, Sizes
@@ -26,11 +29,16 @@ from benchmarks.targets import evaluate
 from benchmarks.telemetry_cost import TelemetryCost
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import interruptible_stack
+from tests.support.redis_servers import SERVERS
 
 _ROOT = Path(__file__).parent.parent
 _PAGE, _CHART = _ROOT / "docs" / "benchmarks.md", _ROOT / "docs" / "benchmarks.svg"
-_MEASUREMENTS = ("fast", "depths", "pools", "telemetry", "boosters", "durable")
-#: Peers that are also measured with every write on disk before it is confirmed.
+#: Measurements whose results say when, and of which commit, they are: each can be repeated alone.
+_SEPARATE = ("depths", "boosters", "fleet", "long_outage")
+_MEASUREMENTS = ("fast", "depths", "pools", "telemetry", "boosters", "durable", "fleet")
+#: A further measurement, only on request.
+_LONG_OUTAGE = "long_outage"
+#: Peers that also run boosters, and those measured with every write on disk before it is confirmed.
 _BOOSTERS = ("headrace", "celery-tuned", "celery")
 _DURABLE = ("headrace", "celery-tuned", "celery")
 
@@ -43,12 +51,24 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--peers", default=",".join(names), help=f"comma-separated: {', '.join(names)}")
     parser.add_argument(
-        "--more", default=",".join(_MEASUREMENTS), help=f"further measurements: {', '.join(_MEASUREMENTS)}"
+        "--more",
+        default=",".join(_MEASUREMENTS),
+        help=f"further measurements: {', '.join(_MEASUREMENTS)}; and {_LONG_OUTAGE}, which takes 20 minutes",
+    )
+    parser.add_argument(
+        "--servers",
+        default=",".join(SERVERS),
+        help=f"servers whose deep queues are measured: {', '.join(SERVERS)}",
     )
     parser.add_argument("--rounds", type=int, help="turns of every peer")
     parser.add_argument("--seconds", type=float, help="approximate duration of one run")
     parser.add_argument("--deepest", type=int, help="waiting jobs in the deepest queue")
     parser.add_argument("--out", type=Path, default=_ROOT / "benchmarks" / "results" / "latest.json")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help=f"measure only --more ({', '.join(_SEPARATE)}), and keep the other results of the file --out",
+    )
     parser.add_argument("--docs", action="store_true", help="also write the results into docs/benchmarks.md")
     parser.add_argument(
         "--environment",
@@ -60,6 +80,13 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if unknown := set(_names(arguments.peers)) - set(names):
         parser.error(f"unknown peers {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    measurements = (*_MEASUREMENTS, _LONG_OUTAGE)
+    if unknown := set(_names(arguments.more)) - set(measurements):
+        parser.error(f"unknown measurements {', '.join(sorted(unknown))}; choose from {', '.join(measurements)}")
+    if unknown := set(_names(arguments.servers)) - set(SERVERS):
+        parser.error(f"unknown servers {', '.join(sorted(unknown))}; choose from {', '.join(SERVERS)}")
+    if arguments.update and (others := set(_names(arguments.more)) - set(_SEPARATE)):
+        parser.error(f"--update does not measure {', '.join(sorted(others))}; choose from {', '.join(_SEPARATE)}")
     return arguments
 
 
@@ -77,10 +104,18 @@ def _sizes(arguments: argparse.Namespace) -> Sizes:
 
 
 def measure(
-    entries: list[PeerEntry], measurements: list[str], sizes: Sizes, environments: dict[str, str]
+    entries: list[PeerEntry],
+    measurements: list[str],
+    sizes: Sizes,
+    environments: dict[str, str],
+    servers: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run all measurements on an embedded Redis; `environments` are interpreters by name of the environment."""
+    """Run all measurements on an embedded Redis; `environments` are interpreters by name of the environment.
+
+    `servers` are the names of those whose deep queues are measured.
+    """
     load = os.getloadavg()[0]
+    run = {"date": datetime.now(UTC).date().isoformat(), "commit": commit(), "load": load}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
         redis = stack.enter_context(EmbeddedRedis())
@@ -93,8 +128,8 @@ def measure(
         comparison = Comparison(server, folder, sizes, environments)
         comparison.run(entries)
         results: dict[str, Any] = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "commit": commit(),
+            "date": run["date"],
+            "commit": run["commit"],
             "machine": machine(load),
             "redis": server.about(),
             "scikit_learn": version("scikit-learn"),
@@ -107,7 +142,7 @@ def measure(
         if "fast" in measurements:
             results["fast_round_trip_ms"] = headrace_only.fast_round_trip()
         if "depths" in measurements:
-            results["depths"] = headrace_only.depths()
+            results["depths"] = {**run, "servers": [_measure_depths(name, folder, sizes) for name in servers]}
         if "pools" in measurements:
             results["pools"] = headrace_only.pools()
         if "telemetry" in measurements:
@@ -129,6 +164,33 @@ def measure(
             durable = Comparison(server, folder, sizes, environments)
             durable.run(durable_entries)
             results["durable"] = durable.results(durable_entries)
+        if "fleet" in measurements:
+            results["fleet"] = {**run, **Fleet(folder, sizes).run()}
+        if _LONG_OUTAGE in measurements:
+            results["long_outage"] = {**run, **measure_outages(folder, sizes, sizes.long_outage_seconds, 1)}
+    results["targets"] = evaluate(results)
+    return results
+
+
+def _measure_depths(name: str, folder: Path, sizes: Sizes) -> dict[str, Any]:
+    """Measure the depths on the server with this name, which starts for it alone."""
+    find, reason = SERVERS[name]
+    executable = find()
+    if executable is None:
+        return {"server": name, "left_out": reason, "rows": []}
+    with EmbeddedRedis("--appendfsync", "everysec", server=executable) as redis:
+        server = RedisServer(redis.url)
+        try:
+            print(f"deep queues on {server.title}", file=sys.stderr)
+            return {"server": server.title, "rows": HeadraceOnly(server, folder, sizes).depths()}
+        finally:
+            server.close()
+
+
+def update(file: Path, measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the results of a file with the separate measurements among `measured` in their place."""
+    results: dict[str, Any] = json.loads(file.read_text())
+    results |= {name: measured[name] for name in _SEPARATE if name in measured}
     results["targets"] = evaluate(results)
     return results
 
@@ -143,19 +205,25 @@ def main() -> int:
     """Run the command; return its exit code."""
     arguments = _arguments()
     environments = dict(pair.split("=", 1) for pair in arguments.environment)
-    peers = _names(arguments.peers)
+    # Of the separate measurements, only the boosters are measured beside peers.
+    measurements, peers = _names(arguments.more), _names(arguments.peers)
     entries = [entry for entry in PEERS if entry.name in peers]
+    if arguments.update and "boosters" not in measurements:
+        entries = []
     with interruptible_stack():
-        results = measure(entries, _names(arguments.more), _sizes(arguments), environments)
+        results = measure(entries, measurements, _sizes(arguments), environments, _names(arguments.servers))
+    if arguments.update:
+        results = update(arguments.out, results)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(report.terminal(results))
     print(f"\nwrote {arguments.out}", file=sys.stderr)
-    if arguments.docs:
+    if arguments.docs and not arguments.update:
         try:
             _draw(arguments.out, environments)
         except (EnvironmentFailed, subprocess.SubprocessError) as error:
             print(f"no chart: {error}", file=sys.stderr)
+    if arguments.docs:
         report.write_into(_PAGE, results, _CHART.name)
         print(f"wrote {_PAGE}", file=sys.stderr)
     return 0

@@ -52,18 +52,28 @@ class HeadraceOnly:
         return cycle(self._rows)
 
     def depths(self) -> list[dict[str, float]]:
-        """Measure throughput and memory at each depth: a row for each, with medians over the rounds."""
+        """Measure throughput and memory at each depth: a row for each, with medians over the rounds.
+
+        `of_shallow` is the throughput relative to that of the first depth in the same round. A machine drifts, so
+        the order of the depths changes with each round.
+        """
         # Without an append-only file: filling the deep queue would write 2 GB of it, and measure how fast the
         # machine finds memory for that.
         self._server.set_append_only(enabled=False)
         try:
-            turns = [[self._at_depth(depth) for depth in self._sizes.depths] for _ in range(self._sizes.rounds)]
+            turns = [self._at_depths(reverse=number % 2 == 1) for number in range(self._sizes.rounds)]
         finally:
             self._server.set_append_only(enabled=True)
         return [
             {name: statistics.median(turn[index][name] for turn in turns) for name in turns[0][index]}
             for index in range(len(self._sizes.depths))
         ]
+
+    def _at_depths(self, *, reverse: bool) -> list[dict[str, float]]:
+        depths = self._sizes.depths
+        rows = {depth: self._at_depth(depth) for depth in (reversed(depths) if reverse else depths)}
+        shallow = rows[depths[0]]["jobs_per_second"]
+        return [row | {"of_shallow": row["jobs_per_second"] / shallow} for row in map(rows.__getitem__, depths)]
 
     def _at_depth(self, depth: int) -> dict[str, float]:
         print(f"a queue of {depth:,} jobs", file=sys.stderr)
@@ -79,13 +89,23 @@ class HeadraceOnly:
             worker = self._worker(2)
             try:
                 self._hold(client, model, rows, depth, self._sizes.depth_warm_up)
-                rate = self._hold(client, model, rows, depth, self._sizes.depth_seconds)
+                cpu_before = self._server.cpu_seconds()
+                jobs, seconds = self._hold(client, model, rows, depth, self._sizes.depth_seconds)
+                cpu = self._server.cpu_seconds() - cpu_before
             finally:
                 worker.stop()
-        return {"depth": depth, "jobs_per_second": rate, "memory_bytes": memory, "message_bytes": message}
+        return {
+            "depth": depth,
+            "jobs_per_second": jobs / seconds,
+            "redis_cpu_us": 1e6 * cpu / jobs,
+            "memory_bytes": memory,
+            "message_bytes": message,
+        }
 
-    def _hold(self, client: Client, model: str, rows: Iterator[Any], depth: int, seconds: float) -> float:
-        """Keep the queue at a depth for some seconds; return the jobs per second that workers took from it."""
+    def _hold(
+        self, client: Client, model: str, rows: Iterator[Any], depth: int, seconds: float
+    ) -> tuple[int, float]:
+        """Keep the queue at a depth for some seconds; return the jobs that workers took, and the seconds."""
         queue, added = queue_name(model), 0
         first: int = self._server.client.llen(queue)  # type: ignore[assignment]  # not asyncio
         started = time.monotonic()
@@ -96,7 +116,7 @@ class HeadraceOnly:
             else:
                 time.sleep(0.001)
         last: int = self._server.client.llen(queue)  # type: ignore[assignment]  # not asyncio
-        return (first + added - last) / (now - started)
+        return first + added - last, now - started
 
     def pools(self) -> dict[str, float]:
         """Measure one and two pool processes with a CPU-bound model: median jobs per second of each."""

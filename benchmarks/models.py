@@ -33,6 +33,8 @@ BOOSTERS_FOLDER = "boosters"
 #: A CPU-bound model for the comparison of one and two pool processes: a prediction compares the row with nearly
 #: every training row, since nearly all of them are support vectors.
 CPU_BOUND = "vectors"
+#: The store of the models of a fleet, which are alike: what a fleet costs does not depend on what it computes.
+FLEET_STORE = "fleet"
 FEATURES = 30
 #: Model stores in the folder: versions that scikit-learn runs, and versions in their fastest runtime.
 STORE, FAST_STORE = "store", "fast"
@@ -75,6 +77,16 @@ def make_boosters(folder: Path) -> None:
         joblib.dump(estimator.fit(train, classes[:3_000]), folder / f"{name}.joblib")
         example = read_table(rows[:8])
         package(Store(folder / STORE), estimator, name=name, example=example, method=METHOD)
+
+
+def make_fleet(folder: Path, count: int, prefix: str = "model") -> list[str]:
+    """Fit one small model, and add it to the store of fleets under several names; return the names."""
+    names = [f"{prefix}-{number:02}" for number in range(count)]
+    table, classes = _make_table()
+    estimator = LogisticRegression().fit(table[:3_000], classes[:3_000])
+    for name in names:
+        _add(folder, name, estimator, METHOD, store=FLEET_STORE)
+    return names
 
 
 def _make_table() -> tuple[Any, Any]:

@@ -16,6 +16,13 @@ class RedisServer:
         self.url = url
         self.client = redis.Redis.from_url(url, socket_timeout=120)
 
+    @property
+    def title(self) -> str:
+        """The name and version of the server."""
+        info = self._info("server")
+        valkey = info.get("valkey_version")
+        return f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}"
+
     def about(self) -> dict[str, Any]:
         """Return the server's version and its persistence settings."""
         info = self._info("server")

@@ -29,8 +29,8 @@ passwords)
   deploy/secrets.sh passwords
   redis "$former" ACL LOAD
   deploy/roll.sh
-  # The other services with a password, also those of the profiles, if they run.
-  services=$($compose --profile trial --profile monitoring ps -q flower trial exporter)
+  # The other services with a password, also those of the profiles, if they run: one container after the other.
+  services=$($compose --profile trial --profile monitoring --profile webhooks ps -q flower gateway notifier trial exporter)
   [ -z "$services" ] || docker restart --time 60 $services >/dev/null
   ;;
 forget)

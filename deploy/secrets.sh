@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 folder=${HEADRACE_SECRETS:-./secrets}
 host=${HEADRACE_HOST:-localhost}
-users='admin celery flower installer metrics operator producer worker'
+users='admin celery flower gateway installer metrics notifier operator producer worker'
 days=397 # the longest validity that browsers accept
 
 command -v openssl >/dev/null || { echo "openssl is needed, and is not on PATH" >&2; exit 1; }
@@ -84,7 +84,7 @@ users_acl() { # write users.acl: a line per user with its digest, and its former
       fi
     done
   } >"$folder/acl.new"
-  [ "$(wc -l <"$folder/acl.new")" -eq 9 ] || { echo "docs/reference/acl.md lacks a line for one of: $users" >&2; exit 1; }
+  [ "$(wc -l <"$folder/acl.new")" -eq "$(($(echo "$users" | wc -w) + 1))" ] || { echo "docs/reference/acl.md lacks a line for one of: $users" >&2; exit 1; }
   write users.acl <"$folder/acl.new"
   rm "$folder/acl.new"
 }
@@ -95,6 +95,8 @@ missing)
   for user in $users; do [ -f "$folder/$user.url" ] || password "$user"; done
   [ -f "$folder/flower.login" ] || printf 'flower:%s' "$(openssl rand -hex 16)" | write flower.login
   [ -f "$folder/grafana.password" ] || openssl rand -hex 16 | write grafana.password
+  # Yours to write: the endpoints of webhooks, each with its URL and its secrets.
+  [ -f "$folder/notify.toml" ] || { : >"$folder/notify.toml"; chmod 644 "$folder/notify.toml"; }
   users_acl keep
   # docker-compose.yml reads the folder from .env.
   touch .env

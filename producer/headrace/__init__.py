@@ -12,7 +12,7 @@ The packages, each importing only from those after it:
 - `batch/`: predictions for the rows of a file. `testing/`: clients for tests, without Redis. `monitor/`: an
   overview of queues and events. `doctor/`: checks of Redis and of a service.
 - `client/`: the clients, job handles and dead letters.
-- `dead_letters/`: listing, replay and purge of dead letters.
+- `dead_letters/`: listing, replay and purge of dead letters. `bulk/`: bulk runs.
 - `submit/`: from arguments to an accepted job. `inspection/`: the state and history of a job, and queue depths.
 - `results/`: from a published outcome to the caller.
 - `catalog/`: contracts, aliases and loaded versions of models.
@@ -32,7 +32,7 @@ from headrace.version import __version__ as __version__  # re-exported
 
 if TYPE_CHECKING:
     from headrace.catalog.contract import Contract
-    from headrace.client import AsyncClient, AsyncJobHandle, Client, JobHandle
+    from headrace.client import AsyncClient, AsyncJobHandle, AsyncRunHandle, Client, JobHandle, RunHandle
     from headrace.errors import (
         BrokerUnavailable,
         HeadraceError,
@@ -45,11 +45,16 @@ if TYPE_CHECKING:
         NotDurable,
         QueueFull,
         ResultTimeout,
+        RunCancelled,
+        RunConflict,
+        RunFailed,
         SettingError,
         UnknownLetter,
         UnknownModel,
+        UnknownRun,
     )
     from headrace.settings import Settings
+    from headrace.wire.bulk import RunProgress
     from headrace.wire.outcome import Prediction
     from headrace.wire.routing import route_job
 
@@ -59,10 +64,13 @@ if TYPE_CHECKING:
 _MODULES = {
     "AsyncClient": "client",
     "AsyncJobHandle": "client",
+    "AsyncRunHandle": "client",
     "Client": "client",
     "Contract": "catalog.contract",
     "JobHandle": "client",
     "Prediction": "wire.outcome",
+    "RunHandle": "client",
+    "RunProgress": "wire.bulk",
     "Settings": "settings",
     **dict.fromkeys(
         [
@@ -77,9 +85,13 @@ _MODULES = {
             "NotDurable",
             "QueueFull",
             "ResultTimeout",
+            "RunCancelled",
+            "RunConflict",
+            "RunFailed",
             "SettingError",
             "UnknownLetter",
             "UnknownModel",
+            "UnknownRun",
         ],
         "errors",
     ),
@@ -89,6 +101,7 @@ _MODULES = {
 __all__ = [
     "AsyncClient",
     "AsyncJobHandle",
+    "AsyncRunHandle",
     "BrokerUnavailable",
     "Client",
     "Contract",
@@ -104,10 +117,16 @@ __all__ = [
     "Prediction",
     "QueueFull",
     "ResultTimeout",
+    "RunCancelled",
+    "RunConflict",
+    "RunFailed",
+    "RunHandle",
+    "RunProgress",
     "SettingError",
     "Settings",
     "UnknownLetter",
     "UnknownModel",
+    "UnknownRun",
     "route_job",
 ]
 

@@ -4,7 +4,8 @@
     ├── InvalidInput             the instances or options of a job are wrong; nothing was enqueued
     │   ├── NotTrusted           the job is not signed with a key that the worker trusts
     │   ├── UnknownModel         no such model, or no such version of it
-    │   └── JobConflict          the id belongs to another job
+    │   ├── JobConflict          the id belongs to another job
+    │   └── RunConflict          the name belongs to another bulk run
     ├── QueueFull                the queue is at its limit; nothing was enqueued
     ├── NotDurable               no confirmation that a job survives a restart or a failover of Redis
     ├── BrokerUnavailable        Redis is down, refuses the user, or cannot take a write
@@ -12,7 +13,10 @@
     ├── JobFailed                the outcome of the job is a failure
     │   ├── JobCancelled
     │   └── JobExpired
+    ├── RunFailed                a bulk run failed
+    │   └── RunCancelled
     ├── UnknownLetter            there is no dead letter with this id
+    ├── UnknownRun               there is no bulk run with this name
     ├── StoredDataError          what is stored in Redis or in a file was not written by Headrace
     ├── ModelError               a model cannot be packaged, verified or loaded
     ├── TransientError           for models to raise: the next attempt of the job may succeed
@@ -25,6 +29,7 @@ logs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -41,12 +46,16 @@ __all__ = [
     "NotTrusted",
     "QueueFull",
     "ResultTimeout",
+    "RunCancelled",
+    "RunConflict",
+    "RunFailed",
     "SettingError",
     "StoreUnavailable",
     "StoredDataError",
     "TransientError",
     "UnknownLetter",
     "UnknownModel",
+    "UnknownRun",
 ]
 
 
@@ -59,7 +68,15 @@ class StoredDataError(HeadraceError):
 
 
 class InvalidInput(HeadraceError, ValueError):
-    """The instances or options of a job are wrong; nothing was enqueued."""
+    """The instances or options of a job are wrong; nothing was enqueued.
+
+    `problems` are the values that the message names, each as a JSON pointer, such as `/instances/0/age`, and what
+    is wrong there. It is empty if the error is not about instances.
+    """
+
+    def __init__(self, *args: object, problems: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(*args)
+        self.problems = tuple(problems)
 
 
 class NotTrusted(InvalidInput):
@@ -72,6 +89,10 @@ class UnknownModel(InvalidInput):
 
 class JobConflict(InvalidInput):
     """The id belongs to a job with other arguments."""
+
+
+class RunConflict(InvalidInput):
+    """The name belongs to a bulk run with other arguments."""
 
 
 class QueueFull(HeadraceError):
@@ -131,8 +152,27 @@ class JobExpired(JobFailed):
     """The job was not started before its deadline."""
 
 
+class RunFailed(HeadraceError):
+    """A bulk run ended as a failure. `run` is its name."""
+
+    def __init__(self, message: str, *, run: str) -> None:
+        super().__init__(message)
+        self.run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), run=self.run), self.args
+
+
+class RunCancelled(RunFailed):
+    """A bulk run was cancelled before its end."""
+
+
 class UnknownLetter(HeadraceError, LookupError):
     """There is no dead letter with this id, or it was replayed, purged or dropped."""
+
+
+class UnknownRun(HeadraceError, LookupError):
+    """There is no bulk run with this name, or it was forgotten."""
 
 
 class ModelError(HeadraceError):

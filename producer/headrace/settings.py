@@ -16,9 +16,19 @@ import msgspec
 from headrace.errors import SettingError
 
 PREFIX = "HEADRACE_"
+#: What a line of an environment file may leave around a URL.
+BLANKS_AND_QUOTES = " \t\r\n'\"\ufeff"
+#: The key prefix on a Redis Cluster where none is set. Its hash tag, the braces, puts all keys into one slot.
+CLUSTER_PREFIX = "{headrace}:"
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 SettingsType = TypeVar("SettingsType", bound=msgspec.Struct)
+
+
+class _ImpliedPrefix(str):
+    """The key prefix that a cluster address implies: it goes if the address is replaced by another."""
+
+    __slots__ = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +56,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     job_keys: str = ""
     #: Seconds for which a producer caches a contract.
     contract_ttl: Seconds = 10.0
+
+    def __post_init__(self) -> None:
+        """Set the key prefix of a cluster where none is set. msgspec calls this for copies too."""
+        if not self.key_prefix and is_cluster_url(self.redis_url):
+            msgspec.structs.force_setattr(self, "key_prefix", _ImpliedPrefix(CLUSTER_PREFIX))
+        elif isinstance(self.key_prefix, _ImpliedPrefix) and not is_cluster_url(self.redis_url):
+            msgspec.structs.force_setattr(self, "key_prefix", "")
+
+
+def is_cluster_url(url: object) -> bool:
+    """Decide whether a Redis URL is that of a cluster, as `headrace.connection.url` reads it."""
+    return isinstance(url, str) and url.strip(BLANKS_AND_QUOTES).lower().startswith("cluster:")
 
 
 def load_settings(kind: type[SettingsType], environ: Mapping[str, str] | None = None) -> SettingsType:

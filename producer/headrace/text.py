@@ -10,6 +10,13 @@ _MAX_CHARACTERS = 64
 #: Most names that a name is compared with; each comparison takes tens of microseconds.
 _MAX_COMPARED = 64
 
+#: The texts of a missing value: those of pandas.read_csv, which most likely read the training data. Source: the
+#: pandas documentation, under `na_values`.
+MISSING_TEXTS = {
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+}
+
 
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: `1 job`, `1,000 jobs`."""
@@ -48,6 +55,13 @@ def format_duration(ms: float) -> str:
     if ms < 3_600_000:
         return f"{ms // 60_000:.0f} min {ms % 60_000 // 1000:.0f} s"
     return f"{ms // 3_600_000:.0f} h {ms % 3_600_000 // 60_000:.0f} min"
+
+
+def format_clock(seconds: float) -> str:
+    """Return a duration as a clock shows it: `0:05`, `1:02:03`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def format_bytes(count: int) -> str:

@@ -261,12 +261,43 @@ def test_a_batch_waits_while_the_queue_is_full(url):
     assert [row.prediction for row in rows] == [2 * n for n in range(300)]
 
 
-def test_rows_too_large_for_one_job_are_sent_one_by_one(url):
+def test_rows_too_large_for_one_job_are_sent_in_several(url):
     long_rows = [{"age": n, "plan": "x" * 1000} for n in range(20)] + [{"age": 20, "plan": "x" * 9000}]
     with Client(settings=Settings(redis_url=url, max_job_bytes=5000)) as client:
         rows = list(predict_rows(client, "churn", long_rows))
     assert [row.prediction for row in rows[:-1]] == [2 * n for n in range(20)]
     assert "HEADRACE_MAX_JOB_BYTES" in rows[-1].error
+
+
+def test_a_named_number_of_rows_is_a_job(url, idle_url, tmp_path):
+    source, target = write_people(tmp_path / "in.csv", 30_000), tmp_path / "out.csv"
+    options = ["-o", str(target), "--rows-per-job", "12000", "--json", "--url", url]
+    result = headrace("batch", "churn", str(source), *options)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["largest_job"] == 12_000
+    assert len(result.stderr.splitlines()) == 1
+    assert [float(row["prediction"]) for row in read_csv(target)] == [2 * number for number in range(30_000)]
+
+
+def test_a_number_of_rows_that_a_job_cannot_hold_is_said_to_be_cut(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_MAX_JOB_VALUES", "30000")
+    source = write_people(tmp_path / "in.csv", 30_000)
+    options = ["-o", str(tmp_path / "out.csv"), "--rows-per-job", "30000", "--url", url]
+    result = headrace("batch", "churn", str(source), *options)
+    assert result.returncode == 0, result.stderr
+    assert "a job held 7,500 rows at most, not 30,000: its limits are" in result.stderr
+    assert "HEADRACE_MAX_JOB_VALUES" in result.stderr
+    assert len(read_csv(tmp_path / "out.csv")) == 30_000
+
+
+def test_a_batch_forgets_what_it_has_read_and_keeps_what_failed(url, redis_url, tmp_path):
+    source = write_people(tmp_path / "in.csv", 3000, bad_plans={7: "fail"})
+    with Client(url) as client, redis.Redis.from_url(redis_url) as server:
+        report = predict_file(client, "churn", source, tmp_path / "out.csv")
+        assert (report.rows, report.failed) == (3000, 1)
+        outcomes, records = server.keys("celery-task-meta-*"), server.keys(Keys().job("*"))
+        assert len(outcomes) == len(records) == 2, "the job of 100 rows, and the job of the row"
+        assert all(json.loads(stored)["status"] == "FAILURE" for stored in server.mget(outcomes))
 
 
 def test_wrong_instances_from_python_fail_alone(url):

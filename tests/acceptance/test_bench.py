@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from benchmarks import pool_replacement_page, report
+from benchmarks.__main__ import main, update
+from benchmarks.command_counts import Counts, ScriptCounter
 from benchmarks.models import BOOSTERS
+from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.leases import Leases
 
 ROOT = Path(__file__).parents[2]
 
 #: The first test waits for the run.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +32,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     out = tmp_path_factory.mktemp("bench") / "results.json"
     command = [sys.executable, "-m", "benchmarks", "--short", "--seconds", "0.1", "--deepest", "2000"]
     # Celery runs in this environment, so that nothing is downloaded.
-    command += ["--peers", "headrace,celery,mayu", "--more", "depths,telemetry,boosters", "--out", str(out)]
+    command += ["--peers", "headrace,celery,mayu", "--more", "depths,telemetry,boosters,fleet", "--out", str(out)]
+    command += ["--servers", "valkey"]
     command += ["--environment", f"main={sys.executable}", "--environment", "mayu=/no/such/python"]
-    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540)
     assert completed.returncode == 0, completed.stderr[-2000:]
     return json.loads(out.read_text()), completed.stdout
 
@@ -50,6 +58,89 @@ def test_boosters_are_measured_beside_plain_celery(run: tuple[dict[str, Any], st
     for name, title in BOOSTERS.items():
         ratio = rates["headrace"][name] / rates["celery"][name]
         assert targets[f"jobs/s, {title}, relative to the best plain Celery"] == pytest.approx(ratio)
+
+
+def test_deep_queues_are_measured_on_the_chosen_servers(run: tuple[dict[str, Any], str]) -> None:
+    (server,) = run[0]["depths"]["servers"]
+    assert server["server"].startswith("Valkey 9")
+    assert [row["depth"] for row in server["rows"]] == [1_000, 2_000]
+    assert all(row["jobs_per_second"] > 0 and row["redis_cpu_us"] > 0 for row in server["rows"])
+    assert [row["of_shallow"] > 0 for row in server["rows"]] == [True, True]
+
+
+def test_a_fleet_is_counted_idle_and_for_each_job(run: tuple[dict[str, Any], str]) -> None:
+    (fleet,) = run[0]["fleet"]["fleets"]
+    assert (fleet["workers"], fleet["models"]) == (2, 2)
+    # A job is submitted by one script, claimed by a script or a BLMOVE, and published by one script.
+    scripts = fleet["each_script_per_job"]
+    assert scripts["enqueue"] == 1
+    # A pool process first tries whether the script is a function; one of both has done so before the count.
+    assert scripts["publish_claim"] in {1, 1 + 1 / 10}
+    assert fleet["claims_per_job"] >= 1
+    assert fleet["commands_per_job"] > fleet["scripts_per_job"] > 2
+    assert fleet["idle"]["commands_per_second"] > 0
+    assert 0 < fleet["round_trip_ms"]["p50"] <= fleet["round_trip_ms"]["p99"]
+
+
+def test_many_workers_without_pool_processes_are_counted_idle(run: tuple[dict[str, Any], str]) -> None:
+    many = run[0]["fleet"]["many"]
+    assert (many["workers"], many["models"]) == (3, 3)
+    assert many["idle"]["commands_per_second"] > 0
+
+
+def test_the_first_outcome_after_an_outage_is_timed(run: tuple[dict[str, Any], str]) -> None:
+    outage = run[0]["fleet"]["outage"]
+    assert outage["seconds_away"] == 5
+    assert len(outage["every_first_outcome"]) == outage["outages"] == 1
+    assert 0 < outage["max"] < 60
+
+
+def test_scripts_are_counted_by_name_and_blocking_claims_beside_them() -> None:
+    with EmbeddedRedis() as server, redis.Redis(port=server.port) as client:
+        counter, leases = ScriptCounter(server.port), Leases(client, Keys(""))
+        leases.claim("owner/0", [ClaimLimits(queue="predict.churn")], lease_ms=1000)  # tries each form of a call
+        with counter.counting() as calls:
+            for number in range(1, 4):
+                leases.claim(f"owner/{number}", [ClaimLimits(queue="predict.churn")], lease_ms=1000)
+            client.blmove("from", "to", 0.01, "RIGHT", "LEFT")
+            client.set("blmove", "evalsha")  # names in arguments are not counted
+        assert calls == {"claim": 3, "blmove": 1}
+
+
+def test_counts_beyond_idle_leave_out_what_an_idle_fleet_does_in_the_time() -> None:
+    idle = Counts(seconds=2, commands=20, scripts=4, cpu_seconds=0.2)
+    assert Counts(seconds=5, commands=80, scripts=10, cpu_seconds=0.7).beyond(idle)[1:] == pytest.approx(
+        (30, 0, 0.2)
+    )
+
+
+def test_an_update_replaces_a_separate_measurement_and_keeps_the_others(
+    run: tuple[dict[str, Any], str], tmp_path: Path
+) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(run[0]))
+    updated = update(file, {"peers": [], "fleet": {"fleets": [], "many": {}, "outage": {"max": 2.5}}})
+    assert updated["peers"] == run[0]["peers"]
+    assert updated["depths"] == run[0]["depths"]
+    outcome = next(row for row in updated["targets"] if row["target"].startswith("first outcome"))
+    assert outcome["text"] == "2.5 s"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--more", "depth"], "unknown measurements depth"),
+        (["--servers", "memcached"], "unknown servers memcached"),
+        (["--update", "--more", "fleet,pools"], "--update does not measure pools"),
+    ],
+)
+def test_a_mistyped_option_is_refused_before_anything_is_measured(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert message in capsys.readouterr().err
 
 
 def test_a_peer_that_cannot_run_is_listed_with_the_reason(run: tuple[dict[str, Any], str]) -> None:

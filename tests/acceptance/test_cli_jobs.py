@@ -102,11 +102,24 @@ def test_a_waiting_job_is_counted_and_can_be_cancelled(idle_url):
     for name, priority in (("a", "0"), ("b", "9")):
         headrace("submit", "churn", GOLD, "--id", name, "--priority", priority, "--url", idle_url)
     table = headrace("queues", "--url", idle_url).stdout.splitlines()
-    columns = ["QUEUE", "MODEL", "P0", "P3", "P6", "P9", "ISOLATED", "WAITING", "DELAYED", "LEASED"]
+    columns = [
+        "QUEUE",
+        "MODEL",
+        "P0",
+        "P3",
+        "P6",
+        "P9",
+        "ISOLATED",
+        "WAITING",
+        "DELAYED",
+        "DUE",
+        "LEASED",
+        "BACKLOG",
+    ]
     assert table[0].split() == columns
-    assert table[1].split() == ["predict.churn", "churn", "1", "0", "0", "1", "0", "2", "0", "0"]
+    assert table[1].split() == ["predict.churn", "churn", "1", "0", "0", "1", "0", "2", "0", "0", "0", "2"]
     depth = json.loads(headrace("queues", "--json", "--url", idle_url).stdout)
-    assert (depth["model"], depth["waiting"]) == ("churn", 2)
+    assert (depth["model"], depth["waiting"], depth["backlog"]) == ("churn", 2, 2)
     assert (
         headrace("status", "a", "b", "missing", "--url", idle_url).stdout
         == "a\tqueued\nb\tqueued\nmissing\tunknown\n"

@@ -49,6 +49,8 @@ def check_output(output: str) -> None:
     assert re.search(r"11,400 rows in [\d.]+ s, 0 failed", output)
     assert re.search(r"mean radius +[\d.]+, mean texture +[\d.]+  ->  (benign|malignant)", output)
     assert re.search(r"a single row, with client.predict: (benign|malignant)", output)
+    assert re.search(r"\$ curl http://127.0.0.1:\d+/v1/models/churn:predict ", output)
+    assert re.search(r'   \{.*"predictions": ?\[[01]\].*\}', output)
     assert "all 11,400 equal" in output
     assert re.search(r"All good, in [\d.]+ s. Next steps:", output)
     assert "Traceback" not in output
@@ -99,11 +101,12 @@ def read_all(terminal: int, process: subprocess.Popen[bytes]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("number", "step"),
-    [(signal.SIGINT, "1. Train"), (signal.SIGTERM, "2. Start"), (signal.SIGINT, "3. Predict")],
+    ("number", "step", "seconds"),
+    # The last step takes less than a tenth of a second.
+    [(signal.SIGINT, "1. Train", 0.5), (signal.SIGTERM, "2. Start", 0.5), (signal.SIGINT, "3. Predict", 0.0)],
 )
 def test_an_interrupt_in_any_step_ends_it_and_leaves_nothing(
-    environ: dict[str, str], number: signal.Signals, step: str
+    environ: dict[str, str], number: signal.Signals, step: str, seconds: float
 ):
     process = subprocess.Popen(COMMAND, env=environ, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -112,7 +115,7 @@ def test_an_interrupt_in_any_step_ends_it_and_leaves_nothing(
         for line in process.stderr:
             output += line
             if line.startswith(step):
-                time.sleep(0.5)  # into the step
+                time.sleep(seconds)  # into the step
                 process.send_signal(number)
                 break
         process.send_signal(number)  # a second interrupt must not disturb the first

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +36,7 @@ class Dev(NamedTuple):
     process: subprocess.Popen[str]
     redis: str
     flower: str
+    api: str
     folder: Path
     welcome: str
 
@@ -53,10 +56,10 @@ def start(temporary: Path, *options: str) -> Dev:
         welcome += line
         if line.startswith("Ctrl-C"):
             break
-    matches = [re.search(rf"  {name} +(\S+)\n", welcome) for name in ("Redis", "Flower", "logs")]
+    matches = [re.search(rf"  {name} +(\S+)\n", welcome) for name in ("Redis", "Flower", "API", "logs")]
     assert all(matches), welcome
-    redis, flower, logs = (match[1] for match in matches if match)
-    return Dev(process, redis, flower, Path(logs), welcome)
+    redis, flower, api, logs = (match[1] for match in matches if match)
+    return Dev(process, redis, flower, api, Path(logs), welcome)
 
 
 def stop(dev: Dev) -> str:
@@ -77,7 +80,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dev(temporary: Path) -> Iterator[Dev]:
     """Start a stack while its preferred ports are in use; stop it with Ctrl-C and check that nothing remains."""
     with contextlib.ExitStack() as servers:
-        for port in (5555, 6390):
+        for port in (5555, 6390, 8080):
             with contextlib.suppress(OSError):  # the port is in use already
                 servers.enter_context(socket.create_server(("127.0.0.1", port)))
         dev = start(temporary)
@@ -124,9 +127,19 @@ def test_the_commands_in_its_output_work(dev: Dev):
     assert re.search(r"\b[01]\b", completed.stdout)
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_curl_line_in_its_output_returns_a_prediction(dev: Dev):
+    (line,) = re.findall(r"^  (curl .*)$", dev.welcome, re.MULTILINE)
+    completed = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, timeout=60)
+    answer = json.loads(completed.stdout)
+    assert answer["predictions"] in ([0], [1])
+    assert (answer["model"], answer["version"]) == ("churn", "1")
+
+
 def test_it_uses_other_ports_when_its_preferred_ones_are_in_use(dev: Dev):
     assert not dev.redis.endswith(":6390/0")
     assert not dev.flower.endswith(":5555")
+    assert not dev.api.endswith(":8080")
 
 
 def test_flower_answers(dev: Dev):
@@ -135,17 +148,16 @@ def test_flower_answers(dev: Dev):
 
 
 def test_the_logs_are_in_the_folder_it_prints(dev: Dev):
-    assert {path.name for path in dev.folder.glob("*.log")} == {"worker.log", "flower.log"}
+    assert {path.name for path in dev.folder.glob("*.log")} == {"worker.log", "flower.log", "gateway.log"}
 
 
-def test_a_requested_port_in_use_is_an_error_of_one_line(tmp_path: Path):
+@pytest.mark.parametrize("option", ["--flower-port", "--gateway-port"])
+def test_a_requested_port_in_use_is_an_error_of_one_line(option: str):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        completed = subprocess.run(
-            [*COMMAND, "--flower-port", str(port)], capture_output=True, text=True, timeout=60
-        )
+        completed = subprocess.run([*COMMAND, option, str(port)], capture_output=True, text=True, timeout=60)
     assert completed.returncode == 1
-    assert completed.stderr == f"headrace: port {port} is in use; give another with --flower-port\n"
+    assert completed.stderr == f"headrace: port {port} is in use; give another with {option}\n"
 
 
 def test_a_child_that_dies_ends_the_stack_with_an_error(tmp_path: Path):

@@ -28,6 +28,7 @@ from headrace.catalog.published import publish_contract
 from headrace.catalog.workers import LoadError, WorkerStatus
 from headrace.cli import main
 from headrace.terminal import _CONTROLS, escape_controls, escape_json
+from headrace.wire.bulk import Run
 from headrace.wire.execution import Execution
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode_message
@@ -45,11 +46,18 @@ EVIL = "owned\x1b]0;title\x07\x1b[2J\x1b[5m\x9b31m\x08\x08\r\x7f\u202e\u2066\u20
 OURS = re.compile(
     r"\x1b\[(?!5m)[\d;]{1,5}m|\x1b\[K|\x1b\[H|\x1b\[J|\x1b\[\?25[hl]|\x1b\[\?1049[hl]|\r(?=\x1b|\r|\n|[\[ \d])"
 )
-MODEL, JOB, FAILED = "churn", "one", "two"
+MODEL, JOB, FAILED, RUN = "churn", "one", "two", "nightly"
 
 #: The arguments of each command. Where one is None, the command is run in a test of its own, or not at all.
 COMMANDS: dict[str, list[str] | None] = {
     "batch": [MODEL, "rows.jsonl", "-o", "-", "--timeout", "1"],
+    "bulk cancel": [RUN],
+    "bulk failures": [RUN],
+    "bulk list": [],
+    "bulk resume": [RUN],
+    "bulk status": [RUN],
+    "bulk submit": [MODEL, "in:a.parquet", "-o", "out:b", "--name", "other"],
+    "bulk wait": [RUN, "--timeout", "1"],
     "cancel": [JOB, FAILED, EVIL],
     "dead export": [],
     "dead list": [],
@@ -62,7 +70,13 @@ COMMANDS: dict[str, list[str] | None] = {
     "explain": [JOB, FAILED, "waiting", EVIL],
     "exporter": ["--port", "0"],
     "flower": None,
+    "gateway": None,  # a server, as `flower`
     "health": ["--file", "health"],
+    "keys add": [EVIL],
+    "keys change": [EVIL, "--models", EVIL],
+    "keys list": [],
+    "keys revoke": [EVIL],
+    "keys rotate": [EVIL],
     "models add": ["model.skops", "--name", MODEL, "--example", "example.json"],
     "models aliases": [MODEL],
     "models compare": [MODEL],
@@ -72,11 +86,15 @@ COMMANDS: dict[str, list[str] | None] = {
     "models history": [MODEL],
     "models keys new": ["key"],
     "models list": [],
+    "models publish": [],
     "models promote": [f"{MODEL}@1", "--timeout", "1"],
     "models rollback": [MODEL],
     "models show": [MODEL],
     "models sign": [f"{MODEL}@1"],
     "models verify": [],
+    "notify": None,  # runs until it is stopped
+    "notify secret": [],
+    "plan": ["--measure", "0.1s"],
     "queues": [],
     "queues pause": [MODEL, "--reason", EVIL],
     "queues purge": [MODEL, "--yes"],
@@ -90,8 +108,8 @@ COMMANDS: dict[str, list[str] | None] = {
 }
 #: Commands that show a planted text.
 SHOWING = {
-    "dead export", "dead list", "dead show", "doctor", "explain", "models aliases", "models history", "queues",
-    "result", "top",
+    "bulk failures", "bulk status", "dead export", "dead list", "dead show", "doctor", "explain", "models aliases",
+    "models history", "queues", "result", "top",
 }  # fmt: skip
 
 
@@ -165,6 +183,7 @@ def plant(server: redis.Redis) -> None:
         KEYS.paused, mapping={MODEL: json.dumps({"by": EVIL, "at_ms": now_ms, "reason": EVIL}), EVIL: "{}"}
     )
     plant_jobs(server, now, now_ms)
+    plant_run(server, now_ms)
     server.hset(KEYS.version_stats(MODEL, EVIL), mapping={EVIL: EVIL, "succeeded": 1})
     for queue in ("predict.churn ", f"predict.{MODEL}{EVIL}", f"{MODEL}{EVIL}"):
         server.lpush(queue, encode_message(Job(id="unread", model=MODEL, instances=[[1]])))
@@ -193,6 +212,16 @@ def plant_jobs(server: redis.Redis, now: datetime, now_ms: int) -> None:
         store_letter(server, letter, encode_message(Job(id="a", model=MODEL, instances=[{EVIL: EVIL}])))
     server.zadd(KEYS.leases, {f"{EVIL}/1/x#1,2#predict.{MODEL}": now_ms - 5000})
     server.rpush(KEYS.lease(f"{EVIL}/1/x"), message)
+
+
+def plant_run(server: redis.Redis, now_ms: int) -> None:
+    run = Run(name=RUN, model=MODEL, input=f"in:{EVIL}", output=f"out:{EVIL}", key=EVIL, keep=(EVIL,))
+    numbers = {"submitted_ms": now_ms, "ended_ms": now_ms, "round": 1, "chunks": 1, "chunks_failed": 1}
+    fields = {"run": msgspec.json.encode(run), "state": "failure", "error": EVIL, f"reason:{EVIL}": 1, **numbers}
+    server.hset(KEYS.run(RUN), mapping=fields)
+    server.zadd(KEYS.runs, {RUN: now_ms})
+    failure = {"job": EVIL, "reason": EVIL, "message": EVIL}
+    server.hset(KEYS.receipts(RUN), "!0", json.dumps(failure))
 
 
 def find_controls(output: str) -> list[str]:

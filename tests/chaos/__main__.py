@@ -50,6 +50,8 @@ def main() -> int:
             for system in arguments.systems:
                 _run(SCENARIOS[number], system, arguments, fork_server, results)
     results["minutes"] = (time.monotonic() - started_at) / 60
+    if arguments.update and arguments.out:
+        results = report.update(json.loads(arguments.out.read_text(encoding="utf-8")), results)
     print(f"\n{report.as_text_page(results)}")
     if arguments.out:
         arguments.out.parent.mkdir(exist_ok=True)
@@ -80,6 +82,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of all random choices of the suite")
     parser.add_argument("--out", type=Path, help="a file for the results, as JSON")
+    parser.add_argument(
+        "--update", action="store_true", help="keep the results of the file --out for scenarios that do not run"
+    )
     parser.add_argument("--docs", action="store_true", help="write the results into docs/reliability.md")
     return parser.parse_args()
 

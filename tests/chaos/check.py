@@ -52,7 +52,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     lease: float
     #: Confirmed jobs that may be lost together with their Redis.
     may_be_lost: frozenset[str] = frozenset()
-    #: True if outcomes may be published again, because Redis may lose the first.
+    #: True if outcomes may be published again: Redis may lose the first, or failed jobs of a run are resumed.
     may_be_repeated: bool = False
 
 

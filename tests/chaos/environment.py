@@ -21,6 +21,7 @@ from typing import Any, Self
 import msgspec
 import redis
 
+from headrace.settings import CLUSTER_PREFIX
 from headrace_worker.local.embedded_redis import EmbeddedRedis, find_redis
 from headrace_worker.local.stack import Child
 from tests.chaos import evidence, ledger, model, producer
@@ -30,8 +31,9 @@ from tests.chaos.jobs import Job, id_of_row
 from tests.chaos.outcome_recorder import RESULT_PREFIX, OutcomeRecorder
 from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Sentinels
-from tests.chaos.systems import System
+from tests.chaos.systems import Headrace, System
 from tests.chaos.workers import PYTHONPATH, ROOT, ForkServer, Worker, wait_until
+from tests.support.redis_cluster import RedisCluster
 
 #: Seconds until a worker must be ready.
 _READY_SECONDS = 60.0
@@ -51,8 +53,11 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     #: Bytes of a separate disk for Redis, and for the files of models; 0 uses the machine's disk.
     disk: int = 0
     scratch: int = 0
-    #: True for a replica and Sentinels.
+    #: True for a replica and Sentinels, and for a Redis Cluster of six nodes.
     sentinels: bool = False
+    cluster: bool = False
+    #: True if jobs that failed run again under their ids.
+    resumed: bool = False
     #: Limits of the models, as in their manifest.
     limits: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -74,7 +79,10 @@ class Environment:
         repetitions: int,
         seed: int,
     ) -> None:
-        self.system, self.fork_server, self.folder, self.requirements = system, fork_server, folder, requirements
+        #: The key prefix of the system.
+        self.prefix = CLUSTER_PREFIX if requirements.cluster else ""
+        self.system = Headrace(self.prefix) if requirements.cluster else system
+        self.fork_server, self.folder, self.requirements = fork_server, folder, requirements
         self.lease, self.repetitions = requirements.lease, repetitions
         self.random = random.Random(seed)
         self.workers: list[Worker] = []
@@ -102,6 +110,8 @@ class Environment:
     @property
     def url(self) -> str:
         """The URL of Redis for workers and producers."""
+        if self.requirements.cluster:
+            return self.cluster.url
         return self.sentinels.url if self.requirements.sentinels else self.redis.url
 
     # --- actions of a scenario ------------------------------------------------------------------------
@@ -268,7 +278,7 @@ class Environment:
 
     def outcome(self, job: str) -> dict[str, Any] | None:
         """Return a job's outcome as stored; None if there is none. That a job runs is no outcome."""
-        raw = self.server.get(RESULT_PREFIX + job)
+        raw = self.server.get(self.prefix + RESULT_PREFIX + job)
         outcome = msgspec.json.decode(raw) if isinstance(raw, bytes) else {"status": "STARTED"}
         return None if outcome["status"] == "STARTED" else outcome
 
@@ -314,8 +324,15 @@ class Environment:
                 stack.enter_context(self.sentinels)
             self.server = stack.enter_context(redis.Redis.from_url(self.redis.url, client_name="chaos"))
             self.proxy = stack.enter_context(Proxy(self.redis.port))
+            recorded_url = self.redis.url
+            if self.requirements.cluster:
+                options = ("--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
+                self.cluster = stack.enter_context(RedisCluster(find_redis(), *options))
+                self.server = self.cluster.owner().db
+                # Every node hears what is published; this one is never killed.
+                recorded_url = self.cluster.others()[0].server.url
             self.recorder = stack.enter_context(
-                OutcomeRecorder(redis.Redis.from_url(self.redis.url, client_name="chaos-recorder"))
+                OutcomeRecorder(redis.Redis.from_url(recorded_url, client_name="chaos-recorder"), self.prefix)
             )
             self.models = model.add_models(self.folder, **self.requirements.limits)
             self.producer = producer.Producer(

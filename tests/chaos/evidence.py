@@ -47,24 +47,24 @@ def wait_until_settled(env: Environment) -> None:
 def collect_evidence(env: Environment) -> Evidence:
     """Collect the outcomes of all jobs, and the keys left in Redis."""
     ledgers = ledger.read(env.folder)
-    jobs = sorted(ledgers.submitted)
+    jobs, outcomes = sorted(ledgers.submitted), env.prefix + RESULT_PREFIX
     stored = {
-        key.decode().removeprefix(RESULT_PREFIX): raw
-        for key_chunk in _chunks([RESULT_PREFIX.encode() + job.encode() for job in jobs])
+        key.decode().removeprefix(outcomes): raw
+        for key_chunk in _chunks([(outcomes + job).encode() for job in jobs])
         for key, raw in zip(key_chunk, env.server.mget(key_chunk), strict=True)
         if raw is not None
     }
-    dead = None
+    dead, dead_letters = None, f"{env.prefix}headrace:dead"
     if env.system.name == "headrace":
-        letters = {letter.decode() for letter in env.server.hkeys("headrace:dead")}
+        letters = {letter.decode() for letter in env.server.hkeys(dead_letters)}
         dead = frozenset(letter for letter in letters if not letter.startswith("malformed-"))
-    remaining = read_all_values(env.server, ("headrace:dead", "headrace:dead:times"))
+    remaining = read_all_values(env.server, (dead_letters, f"{dead_letters}:times"))
     return Evidence(
         ledgers=ledgers,
         stored=stored,
         published=env.recorder.published,
         runs=env.runs(),
-        repeated_writes=count_repeated_writes(env.redis_folder),
+        repeated_writes=count_repeated_writes(env.redis_folder, env.prefix),
         dead=dead,
         in_redis=frozenset(job.decode() for job in ID.findall(remaining)),
         leftovers=env.system.leftovers(env.server),
@@ -75,7 +75,7 @@ def collect_evidence(env: Environment) -> Evidence:
         ],
         lease=env.lease,
         may_be_lost=env.may_be_lost,
-        may_be_repeated=env.requirements.sentinels,
+        may_be_repeated=any((env.requirements.sentinels, env.requirements.cluster, env.requirements.resumed)),
     )
 
 

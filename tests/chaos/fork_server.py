@@ -18,6 +18,9 @@ import sys
 from typing import Any
 
 # The slow imports of a worker. Not `headrace_worker.app`: it reads the environment.
+import pyarrow.parquet  # noqa: F401
+
+import tests.chaos.bulk_model
 import tests.chaos.model  # noqa: F401
 
 #: The option of prctl, on Linux, for a signal when the parent ends.

@@ -26,11 +26,15 @@ _STORE_COMMANDS = {b"SET", b"SETEX", b"PSETEX", b"SETNX", b"GETSET"}
 
 
 class OutcomeRecorder:
-    """A subscriber to all outcomes, on a direct connection to Redis, as a context manager."""
+    """A subscriber to all outcomes, on a direct connection to Redis, as a context manager.
 
-    def __init__(self, client: redis.Redis) -> None:
+    `prefix` is the key prefix of the system.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str = "") -> None:
         #: The Redis to subscribe to; after a failover, the new primary.
         self.client = client
+        self._prefix = prefix + RESULT_PREFIX
         #: The monotonic times of the publications, by job id.
         self.published: dict[str, list[float]] = {}
         self._stopped = threading.Event()
@@ -57,12 +61,12 @@ class OutcomeRecorder:
 
     def _receive(self) -> None:
         with self.client.pubsub(ignore_subscribe_messages=True) as subscription:
-            subscription.psubscribe(f"{RESULT_PREFIX}*")
+            subscription.psubscribe(f"{self._prefix}*")
             while not self._stopped.is_set():
                 message = subscription.get_message(timeout=0.2)
                 self._subscribed.set()
                 if message is not None and message["type"] == "pmessage":
-                    job = message["channel"].decode().removeprefix(RESULT_PREFIX)
+                    job = message["channel"].decode().removeprefix(self._prefix)
                     self.published.setdefault(job, []).append(time.monotonic())
 
     def __enter__(self) -> Self:
@@ -77,7 +81,7 @@ class OutcomeRecorder:
         self._thread.join(10)
 
 
-def count_repeated_writes(folder: Path) -> int:
+def count_repeated_writes(folder: Path, prefix: str = "") -> int:
     """Count the writes of outcomes in a server's append-only files, beyond the first of each job."""
     stored: Counter[bytes] = Counter()
     for path in sorted({*folder.rglob("*.incr.aof"), *folder.rglob("appendonly.aof")}):
@@ -85,7 +89,7 @@ def count_repeated_writes(folder: Path) -> int:
             if (
                 len(command) > 2
                 and command[0].upper() in _STORE_COMMANDS
-                and command[1].startswith(RESULT_PREFIX.encode())
+                and command[1].startswith((prefix + RESULT_PREFIX).encode())
                 and not any(_RUNNING in argument[:100] for argument in command[2:])
             ):
                 stored[command[1]] += 1

@@ -40,6 +40,8 @@ class ProducerConfig(msgspec.Struct, frozen=True, kw_only=True):
     mixed: bool
     #: True for durable submits.
     durable: bool = False
+    #: The endpoint that is notified of each outcome; empty for none.
+    notify: str = ""
     seed: int = 1
     first: int = 1
 
@@ -61,11 +63,12 @@ class HeadraceConnection:
 
     errors: tuple[type[Exception], ...] = (HeadraceError,)
 
-    def __init__(self, url: str) -> None:
-        self._client = Client(url)
+    def __init__(self, url: str, notify: str = "") -> None:
+        self._client, self._notify = Client(url), notify
 
     def send(self, jobs: Sequence[Job], *, durable: bool) -> None:
         options: dict[str, Any] = {"durable": True} if durable else {}
+        options |= {"notify": self._notify} if self._notify else {}
         if len(jobs) > 1:
             ids = [job.id for job in jobs]
             self._client.submit_many(jobs[0].model, [job.rows[0] for job in jobs], ids=ids, **options)
@@ -107,8 +110,8 @@ class StockConnection:
         self._app.close()
 
 
-def open_connection(system: str, url: str) -> Connection:
-    return HeadraceConnection(url) if system == "headrace" else StockConnection(url)
+def open_connection(system: str, url: str, notify: str = "") -> Connection:
+    return HeadraceConnection(url, notify) if system == "headrace" else StockConnection(url)
 
 
 class Producer:
@@ -144,7 +147,7 @@ def main(config: ProducerConfig) -> None:
     """Submit jobs until SIGTERM."""
     stop_requested = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop_requested.set())
-    producer = Producer(open_connection(config.system, config.url), Path(config.ledger))
+    producer = Producer(open_connection(config.system, config.url, config.notify), Path(config.ledger))
     rng = random.Random(config.seed)
     number, due, unconfirmed = config.first, 0.0, list[list[Job]]()
     while not stop_requested.is_set():

@@ -5,7 +5,7 @@
         proxy.cut()
 
 It runs an event loop in its own thread. Every method may be called from any thread, and has taken effect when it
-returns. It listens on loopback only.
+returns. It listens on loopback, unless it is given another address.
 """
 
 from __future__ import annotations
@@ -54,10 +54,13 @@ class _ProxiedConnection:
 
 
 class Proxy:
-    """A proxy from its own port to `to_port`, both on loopback, as a context manager."""
+    """A proxy from a port of `host` to `to_port` of `to_host`, as a context manager.
 
-    def __init__(self, to_port: int) -> None:
-        self.to_port = to_port
+    Its sockets belong to the network namespace of the thread that enters the context.
+    """
+
+    def __init__(self, to_port: int, *, host: str = "127.0.0.1", to_host: str = "127.0.0.1") -> None:
+        self.host, self.to_host, self.to_port = host, to_host, to_port
         self.port = 0
         #: The number of replies lost by `lose_reply`.
         self.lost_replies = 0
@@ -73,7 +76,7 @@ class Proxy:
     @property
     def url(self) -> str:
         """The Redis URL of the server as seen through the proxy."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     # --- faults --------------------------------------------------------------------------------------
 
@@ -141,7 +144,7 @@ class Proxy:
             _reset(client)
             return
         try:
-            from_server, server = await asyncio.open_connection("127.0.0.1", self.to_port)
+            from_server, server = await asyncio.open_connection(self.to_host, self.to_port)
         except OSError:
             _reset(client)
             return
@@ -224,7 +227,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        listening = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        listening = asyncio.start_server(self._serve, self.host, 0)
         self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
         self.port = self._server.sockets[0].getsockname()[1]
         return self

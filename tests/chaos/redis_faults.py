@@ -16,6 +16,8 @@ from tests.chaos.scenario import scenario
 
 #: Names of the suite's own connections, which no scenario ends.
 _SUITE_CONNECTIONS = {"chaos", "chaos-recorder"}
+#: Seconds for which Redis is away in each repetition, and seconds after its return until an outcome is due.
+_AWAY_SECONDS, _RETURN_SECONDS = 10.0, 3.0
 #: Seconds of a replica's lag, in each direction.
 _LAG_SECONDS = 0.2
 #: Bytes of the disk that a scenario fills.
@@ -34,11 +36,26 @@ def redis_killed(env: Environment) -> None:
             restart(env)
 
 
-def restart(env: Environment) -> None:
-    """Start Redis again, and wait for the next outcome."""
+def restart(env: Environment) -> float:
+    """Start Redis again, wait for the next outcome, and return the seconds until it."""
     env.redis.start()
     env.redis_recovered_at.append(answered_at := time.monotonic())
-    env.wait(lambda: env.recorder.seconds_to_next(answered_at), "an outcome after the restart", 60)
+    return float(env.wait(lambda: env.recorder.seconds_to_next(answered_at), "an outcome after the restart", 60))
+
+
+@scenario(21, "Redis away for minutes", long=18, short=1)
+def redis_away(env: Environment) -> None:
+    """Redis is killed under load, and away for 3 minutes (10 s in small); the next outcome is due within 3 s."""
+    workers = env.start_workers(2)
+    with env.load(rate=20, longest=0.1):
+        time.sleep(2)
+        env.redis.kill()
+        time.sleep(_AWAY_SECONDS * env.repetitions)
+        logged = [len(worker.log.read_text().splitlines()) for worker in workers]
+        seconds = restart(env)
+    env.notes.append(f"next outcome after {seconds:.1f} s; {max(logged)} lines in a worker's log")
+    env.expect(env.repetitions == 1 or seconds <= _RETURN_SECONDS, f"no outcome within {_RETURN_SECONDS:g} s")
+    env.expect(all(worker.is_alive for worker in workers), "a worker ended while Redis was away")
 
 
 @scenario(7, "CLIENT KILL, repeatedly", long=30, control=15)

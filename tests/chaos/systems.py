@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,42 @@ from headrace.submit import enqueue
 from headrace.wire.keys import Keys, queue_name
 from headrace_worker.transport import claim_script, publish_script
 from tests.chaos import model, stock
-from tests.chaos.workers import Worker
 
 #: Keys that both may leave: outcomes, and kombu's bindings for remote control and events.
 _COMMON_KEYS = ("celery-task-meta-*", "_kombu.binding*")
+
+
+class WorkerProcess(Protocol):
+    """A worker, by the id of its main process."""
+
+    @property
+    def pid(self) -> int: ...
+
+
+#: Keys that Headrace may leave.
+_EXPECTED_KEYS = (
+    *_COMMON_KEYS,
+    "headrace:id:*",
+    "headrace:contracts:*",
+    "headrace:models",
+    "headrace:cancelled",
+    "headrace:dead*",
+    "headrace:oldest",
+    "headrace:changes",
+    "headrace:notify:endpoints",
+    # Runs and their receipts expire.
+    "headrace:runs",
+    "headrace:run:*",
+    "headrace:receipts:*",
+    # The locks of the worker that keeps the queues and of the one that watches them, tokens, and the status of
+    # workers expire after their end.
+    "headrace:keeper:*",
+    "headrace:watch:*",
+    "headrace:tokens:*",
+    "headrace:workers",
+    "headrace:loaded:*",
+    "headrace:refused:*",
+)
 
 
 class System(Protocol):
@@ -43,32 +74,23 @@ class System(Protocol):
     def leftovers(self, server: redis.Redis) -> list[str]:
         """Return the keys that should not exist when all jobs have their outcomes."""
 
-    def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
+    def held(self, server: redis.Redis, worker: WorkerProcess) -> list[bytes]:
         """Return the messages that a worker has claimed, by the records in Redis."""
 
 
 class Headrace:
-    """Headrace."""
+    """Headrace, with a key prefix."""
 
     name, title = "headrace", "Headrace"
-    claim_marker = hashlib.sha1(claim_script.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
-    publish_marker = hashlib.sha1(publish_script.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
-    submit_marker = hashlib.sha1(enqueue.SCRIPT.encode(), usedforsecurity=False).hexdigest().encode()
+    claim_marker = claim_script.CLAIM.digest.encode()
+    publish_marker = publish_script.PUBLISH.digest.encode()
+    submit_marker = enqueue.ENQUEUE.digest.encode()
 
-    _keys = Keys()
     _queues = tuple(map(queue_name, (model.MODEL, model.SINGLE_MODEL)))
-    _expected_keys = (
-        *_COMMON_KEYS,
-        "headrace:id:*",
-        "headrace:contracts:*",
-        "headrace:models",
-        "headrace:cancelled",
-        "headrace:dead*",
-        "headrace:oldest",
-        # The status of workers expires half a minute after their end.
-        "headrace:loaded:*",
-        "headrace:refused:*",
-    )
+
+    def __init__(self, prefix: str = "") -> None:
+        self._keys = Keys(prefix)
+        self._expected_keys = tuple(prefix + key for key in _EXPECTED_KEYS)
 
     def argv(self, name: str) -> list[str]:
         return ["celery", "-A", "headrace_worker", "worker", "--concurrency", "2", "--hostname", f"{name}@chaos"]
@@ -100,7 +122,7 @@ class Headrace:
         )
         return _unexpected_keys(server, expected)
 
-    def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
+    def held(self, server: redis.Redis, worker: WorkerProcess) -> list[bytes]:
         messages: list[bytes] = []
         for member in _members(server.zrange(self._keys.leases, 0, -1)):
             if f"/{worker.pid}/".encode() in member:
@@ -131,7 +153,7 @@ class Stock:
     def leftovers(self, server: redis.Redis) -> list[str]:
         return _unexpected_keys(server, (*_COMMON_KEYS, "unacked_mutex"))
 
-    def held(self, server: redis.Redis, worker: Worker) -> list[bytes]:
+    def held(self, server: redis.Redis, worker: WorkerProcess) -> list[bytes]:
         return []  # its records do not name the worker
 
 

@@ -40,6 +40,7 @@ OVERRIDE = """
 services:
   worker: { build: { network: host } }
   flower: { build: { network: host } }
+  gateway: { build: { network: host } }
   headrace: { build: { network: host } }
 """
 
@@ -160,7 +161,7 @@ class Stack:
             time.sleep(0.5)
 
     def down(self) -> None:
-        self("docker-compose --profile trial down -v --remove-orphans")
+        self("docker-compose --profile trial --profile webhooks down -v --remove-orphans")
 
 
 def check_all_succeeded(report: dict[str, Any]) -> None:

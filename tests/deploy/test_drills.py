@@ -71,7 +71,7 @@ def test_make_secrets_keeps_existing_files(stack: Stack):
 
 
 def test_the_documentation_has_the_size_of_each_image():
-    assert set(SIZES) == {"headrace", "headrace-worker", "headrace-flower"}
+    assert set(SIZES) == {"headrace", "headrace-worker", "headrace-flower", "headrace-gateway"}
 
 
 @pytest.mark.parametrize("image", SIZES)
@@ -86,6 +86,8 @@ def test_an_image_is_small_and_lists_its_packages(image: str, stack: Stack):
     assert {"headrace", "celery", "libc6"} <= packages
     assert ("flower" in packages) == (image == "headrace-flower")
     assert ("onnxruntime" in packages) == (image == "headrace-worker")
+    assert ("starlette" in packages) == (image == "headrace-gateway")
+    assert ("scikit-learn" in packages) == (image in ("headrace-worker", "headrace-flower"))
     assert sh(*run, "command -v gcc cc make; ls /opt/headrace/bin | grep -c ^pip || true").strip() == "0"
 
 
@@ -195,7 +197,7 @@ def test_no_redis_user_of_the_stack_lacks_a_permission(stack: Stack):
     refused = {
         (entry["username"], entry["object"])
         for entry in json.loads(log)
-        if entry["username"] in ("flower", "worker") and entry["object"] not in OPTIONAL_COMMANDS
+        if entry["username"] in ("flower", "gateway", "worker") and entry["object"] not in OPTIONAL_COMMANDS
     }
     assert not refused, log
 

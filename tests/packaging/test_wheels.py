@@ -18,11 +18,15 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
 
-#: Distributions that the client must not depend on.
-HEAVY = {
-    *("flower", "headrace-worker", "joblib", "numpy", "pandas", "prometheus-client"),
-    *("scikit-learn", "scipy", "sentry-sdk", "skops", "structlog"),
+#: Distributions that neither the client nor the gateway may depend on, and those that the client may not.
+MODELS = {
+    *("flower", "headrace-worker", "joblib", "numpy", "pandas"),
+    *("scikit-learn", "scipy", "sentry-sdk", "skops"),
 }
+HEAVY = MODELS | {"aiohttp", "headrace-gateway", "prometheus-client", "starlette", "structlog", "uvicorn"}
+
+FOLDERS = ["producer", "worker", "gateway"]
+DISTRIBUTIONS = ["headrace", "headrace-worker", "headrace-gateway"]
 
 
 class Environment:
@@ -61,10 +65,10 @@ def run(*command: object, check: bool = True, timeout: float = 120) -> subproces
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Build both wheels; return them by the name of their distribution."""
+    """Build all wheels; return them by the name of their distribution."""
     folder = tmp_path_factory.mktemp("wheels")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
-    run(*pip, "--wheel-dir", folder, ROOT / "producer", ROOT / "worker", timeout=300)
+    run(*pip, "--wheel-dir", folder, *(ROOT / name for name in FOLDERS), timeout=300)
     return {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in folder.glob("*.whl")}
 
 
@@ -77,6 +81,14 @@ def client(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def gateway(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Install the gateway."""
+    environment = Environment(tmp_path_factory.mktemp("gateway"))
+    environment.install(wheels["headrace-gateway"], wheels["headrace"])
+    return environment
+
+
+@pytest.fixture(scope="session")
 def worker(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Install the worker without extras."""
     environment = Environment(tmp_path_factory.mktemp("worker"))
@@ -84,7 +96,7 @@ def worker(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return environment
 
 
-@pytest.mark.parametrize("distribution", ["headrace", "headrace-worker"])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_wheel_contains_types_licence_and_its_own_package_only(wheels: dict[str, Path], distribution: str):
     package = distribution.replace("-", "_")
     with zipfile.ZipFile(wheels[distribution]) as wheel:
@@ -136,11 +148,19 @@ def test_the_command_line_prints_help_with_the_client_alone(client: Environment)
     assert {"submit", "batch", "status", "result", "cancel", "queues"} <= set(helped.stdout.split())
 
 
-@pytest.mark.parametrize("command", ["worker", "models", "flower", "demo"])
-def test_a_command_of_the_worker_names_what_to_install(client: Environment, command: str):
+@pytest.mark.parametrize(
+    ("command", "distribution"),
+    [
+        *((command, "headrace-worker") for command in ("worker", "models", "flower", "demo")),
+        *((command, "headrace-gateway") for command in ("gateway", "notify")),
+    ],
+)
+def test_a_command_of_another_distribution_names_what_to_install(
+    client: Environment, command: str, distribution: str
+):
     refused = client.headrace(command)
     assert refused.returncode != 0
-    assert "headrace-worker" in refused.stderr
+    assert f"pip install {distribution}" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -159,3 +179,50 @@ def test_the_worker_runs_without_flower(worker: Environment):
     assert "flower" not in worker.installed()
     assert worker.headrace("worker", "--help").returncode == 0
     assert worker.headrace("models", "list", "--help").returncode == 0
+
+
+@pytest.fixture(scope="session")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Install the build backend, which pip runs for wheels only."""
+    environment = Environment(tmp_path_factory.mktemp("builder"))
+    environment.install("hatchling")
+    return environment
+
+
+@pytest.mark.parametrize(("folder", "distribution"), list(zip(FOLDERS, DISTRIBUTIONS, strict=True)))
+def test_a_wheel_of_the_source_distribution_has_the_same_files(
+    builder: Environment, wheels: dict[str, Path], tmp_path: Path, folder: str, distribution: str
+):
+    build = (
+        "import os, sys; os.chdir(sys.argv[1]); from hatchling.build import build_sdist; build_sdist(sys.argv[2])"
+    )
+    run(builder.bin / "python", "-c", build, ROOT / folder, tmp_path)
+    (source,) = tmp_path.glob("*.tar.gz")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
+    run(*pip, "--wheel-dir", tmp_path, source, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as rebuilt, zipfile.ZipFile(wheels[distribution]) as built:
+        assert rebuilt.namelist() == built.namelist()
+
+
+def test_the_gateway_requires_the_client_of_its_own_version_and_nothing_of_models(gateway: Environment):
+    code = "import importlib.metadata as m; print(m.version('headrace-gateway'), *m.requires('headrace-gateway'))"
+    version, *requires = gateway.python(code).split()
+    assert f"headrace=={version}" in requires
+    assert not gateway.installed() & MODELS
+
+
+def test_the_gateway_makes_its_app_in_a_clean_environment(gateway: Environment):
+    gateway.python(
+        "from headrace_gateway.app import create_app; from headrace_gateway.settings import GatewaySettings; "
+        "assert create_app(GatewaySettings()).routes"
+    )
+    assert gateway.headrace("gateway", "--help").returncode == 0
+
+
+def test_the_producer_imports_no_web_framework(client: Environment):
+    loaded = client.python(
+        "import sys, headrace; from headrace import AsyncClient, Client; "
+        "print(*{'aiohttp', 'httptools', 'starlette', 'uvicorn', 'uvloop'} & set(sys.modules))"
+    )
+    assert loaded == ""

@@ -11,8 +11,16 @@ PAGE = ROOT / "docs" / "reference" / "acl.md"
 
 def users() -> list[str]:
     """Return the Redis users of the reference page, as lines of an `aclfile`."""
-    (block,) = re.findall(r"^```\n(user .*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    return str(block).splitlines()
+    return _blocks()[0].splitlines()
+
+
+def keda() -> str:
+    """Return the line of the user for KEDA's `redis` trigger, which is no part of an installation."""
+    return _blocks()[1].strip()
+
+
+def _blocks() -> list[str]:
+    return re.findall(r"^```\n(user .*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def user(name: str) -> str:
@@ -29,7 +37,7 @@ def for_redis_6(line: str) -> str:
     """Return a line as the page says to write it for Redis 6.2, without functions and parentheses."""
     line = line.replace(" +function|kill", "").replace("(-@all ", "").replace(")", "").replace("%R~", "~")
     line = line.replace("+fcall", "+eval +evalsha")
-    return f"{line} +publish" if line.split()[1] in {"producer", "operator"} else line
+    return f"{line} +publish" if line.split()[1] in {"producer", "gateway", "operator"} else line
 
 
 def for_model(line: str, model: str) -> str:
@@ -37,7 +45,9 @@ def for_model(line: str, model: str) -> str:
     patterns = re.findall(r"```\n(~predict\.churn [^\n]*)\n```", PAGE.read_text())
     assert len(patterns) == 1
     (pattern,) = patterns
-    return re.sub(r"((?:%R)?)~predict\.\*", lambda match: _each(match[1], pattern), line).replace("churn", model)
+    return re.sub(
+        r"((?:%R)?)~(predict|bulk)\.\*", lambda match: _each(match[1], pattern.replace("predict", match[2])), line
+    ).replace("churn", model)
 
 
 def _each(access: str, patterns: str) -> str:

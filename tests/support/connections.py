@@ -98,7 +98,15 @@ def exercise_celery_app(settings: Settings) -> None:
             wait_until(lambda: (job.id, "task-succeeded") in events)
         assert app.control.inspect(timeout=5, limit=1).ping()
         app.backend.client.connection_pool.disconnect()
-    pools.reset()  # kombu would keep connections for the next app with the same URL
+        close_pools(app)
+
+
+def close_pools(app: Celery[Any]) -> None:
+    """Close the connections that kombu keeps for the next app with the same URL, and those of no other app."""
+    connection = app.connection_for_write()
+    for group in (pools.producers, pools.connections):
+        group[connection].force_close_all()
+        del group[connection]
 
 
 @contextmanager

@@ -20,11 +20,14 @@ from tests.support.redis_servers import find_server
 KEYS = Keys()
 QUEUE = "predict.churn"
 #: The users of the page that can log in.
-NAMES = ("producer", "celery", "operator", "worker", "flower", "metrics")
+NAMES = ("producer", "gateway", "celery", "operator", "worker", "flower", "metrics", "notifier")
 
 #: Every kind of key that Headrace or Celery uses, with examples.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "waiting jobs": (*KEYS.lists(QUEUE), *(name for name, _ in KEYS.foreign_lists(QUEUE))),
+    "waiting jobs of bulk runs": KEYS.lists("bulk.churn"),
+    "bulk runs": (KEYS.run("x"), KEYS.runs),
+    "receipts of bulk runs": (KEYS.receipts("x"),),
     "jobs that run again": (KEYS.isolated(QUEUE), *KEYS.retried(QUEUE)),
     "delayed jobs": (KEYS.delayed(QUEUE),),
     "jobs under lease": (KEYS.lease("me/1"), KEYS.grace("me/1")),
@@ -32,6 +35,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "records of jobs": (KEYS.job("x"),),
     "outcomes": (KEYS.result("x"),),
     "what follows jobs": (KEYS.follow_ups,),
+    "notices": (KEYS.notices, KEYS.notices_due, KEYS.notices_open),
+    "last errors of endpoints": (KEYS.endpoints,),
     "parts of chords": ("celery-taskset-meta-x",),
     "requests to cancel": (KEYS.cancelled, KEYS.cancel_requests),
     "dead letters": (
@@ -45,7 +50,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "aliases": (KEYS.aliases("churn"),),
     "history of aliases": (KEYS.alias_history("churn"),),
     "pauses": (KEYS.paused,),
+    "callers and their API keys": (KEYS.callers,),
+    "rates of callers": (KEYS.rate("shop"),),
+    "count of changes": (KEYS.changes,),
     "reports of workers": (KEYS.loaded("churn"), KEYS.refused("churn"), KEYS.oldest),
+    "election of keepers": (KEYS.workers, KEYS.keeper([QUEUE]), KEYS.watch([QUEUE]), KEYS.tokens(QUEUE)),
     "canary and shadow": (KEYS.version_stats("churn", "1"),),
     "counts of values": (KEYS.drift("churn", "1", 1),),
     "prediction log": (KEYS.prediction_log,),
@@ -68,10 +77,10 @@ VERBS: dict[str, str] = {
     for verb, commands in {
         "count": "exists hexists hlen llen scard sismember zcard zcount zscore",
         "read": "get getrange hget hgetall hkeys hmget lindex lrange mget smembers zrange zrangebyscore zrevrange",
-        "add": "lpush rpush sadd xadd zadd",
-        "change": "bitfield hincrbyfloat hset incrby persist set",
-        "take": "blmove brpop rpop",
-        "delete": "del expire hdel ltrim pexpire srem zrem",
+        "add": "hsetnx lpush rpush sadd xadd zadd",
+        "change": "bitfield hincrby hincrbyfloat hset incrby persist set",
+        "take": "blmove blpop brpop rpop",
+        "delete": "del expire hdel ltrim pexpire srem zrem zremrangebyscore",
     }.items()
     for command in commands.split()
 }

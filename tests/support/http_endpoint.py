@@ -7,6 +7,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import brotli
+
+#: Sentry's SDK packs with brotli where it is installed.
+_UNPACK = {"gzip": gzip.decompress, "br": brotli.decompress, None: bytes}
+
 
 class Endpoint:
     """An endpoint that stores bodies while it runs. After `stop`, `start` runs it again on the same port."""
@@ -25,7 +30,7 @@ class Endpoint:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                bodies.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+                bodies.append(_UNPACK[self.headers["Content-Encoding"]](body))
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(reply)

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import msgspec
 import redis
 
+from headrace.results.letter_scripts import DeadLetterLimits
 from headrace.wire.dead_letter import DeadLetter, malformed_letter
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Failure, Prediction, Success, encode_outcome
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, parse_lease
 from headrace_worker.transport.leases import Leases
-from headrace_worker.transport.letter_scripts import DeadLetterLimits
 
 QUEUE = "predict.churn"
 #: When outcomes are published.
@@ -133,7 +133,7 @@ def every_operation(db: redis.Redis, keys: Keys, leases: Leases) -> Iterator[str
     lease = claim_jobs(leases, "me/3", jobs=2).lease
     yield "expired"
     expire_leases(db, keys)
-    assert leases.expired() == [lease]
+    assert leases.find_expired().leases == [lease]
     yield "requeue_isolated"
     assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 2
     assert db.llen(keys.isolated(QUEUE)) == 2

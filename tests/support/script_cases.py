@@ -6,45 +6,55 @@ A case stores a valid state and returns the command to run on it.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import redis
 
 import headrace
 import headrace_worker
-from headrace.catalog import aliases, published, workers
+from headrace.bulk import make_run
+from headrace.bulk import scripts as run_scripts
+from headrace.catalog import aliases, callers, published, rate, workers
 from headrace.catalog.aliases import Alias
+from headrace.catalog.callers import Rate
 from headrace.connection.commands import Command, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import prepare_replay
 from headrace.inspection import job, locate, lost, oldest, queues, unread_lists
-from headrace.results import cancellation, publish, purge, started
+from headrace.results import cancellation, forget, publish, purge, started
+from headrace.results.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace.results.purge import QueuePurge
 from headrace.submit import durability
-from headrace.submit.enqueue import JobEncoder, enqueue_command, forget_command
+from headrace.submit.enqueue import enqueue_command, forget_command
+from headrace.wire.bulk import Receipt
 from headrace.wire.dead_letter import attach_message
+from headrace.wire.job_encoder import JobEncoder
 from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode_instances
 from headrace.wire.outcome import Cancelled
+from headrace_worker.bulk import run_state
 from headrace_worker.execution.follow_ups import FollowUps
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
-from headrace_worker.transport import claim_script, follow_up_scripts, lease_scripts
+from headrace_worker.transport import claim_script, follow_up_scripts, lease_scripts, token_script
 from headrace_worker.transport.claims import ClaimLimits, Lease
-from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace_worker.transport.publish_script import StoredFollowUps, publish_command
+from headrace_worker.transport.run_script import NewJob, RunUpdate, publish_run_command
 from tests.support.answering_worker import CHURN
 from tests.support.lease_operations import LEASE_MS, NOW, QUEUE, failure, malformed, success
 from tests.support.stored_dead_letters import make_letter, make_message, store_letter
+from tests.support.stored_notices import CASES as NOTICE_CASES
+from tests.support.stored_notices import open_job
 
 KEYS = Keys()
 #: The type of a key; `any` for a key that is only deleted, expired or overwritten: another type does no harm.
 Kind = Literal["string", "list", "hash", "set", "zset", "any"]
 
 _LETTERS: tuple[Kind, ...] = ("hash", "hash", "zset", "string")
+_NOTICES: tuple[Kind, ...] = ("zset", "hash", "zset")
 LIMITS = DeadLetterLimits(max_count=1, max_age_seconds=1000)
 
 
@@ -82,9 +92,12 @@ def keys_of(command: Command) -> tuple[str, ...]:
     return tuple(str(key) for key in command.args[3 : 3 + count])
 
 
-def enqueue(names: list[str], message: bytes = b"m", limit: int = 100, priority: int = 0) -> Command:
+def enqueue(
+    names: list[str], message: bytes = b"m", limit: int = 100, priority: int = 0, notify: str | None = None
+) -> Command:
     """Return the command that enqueues jobs with these ids."""
-    encoder = JobEncoder(Job(id="", model="churn", instances=[None], priority=priority), None)
+    job = Job(id="", model="churn", instances=[None], priority=priority, notify=notify)
+    encoder = JobEncoder(job, None)
     instances = encode_instances([{"age": 41}])
     jobs = [msgspec.structs.replace(encoder.encode(name, instances), message=message) for name in names]
     return enqueue_command(KEYS, encoder, jobs, queue_limit=limit, record_ttl=60, submitted_ms=None)
@@ -96,11 +109,12 @@ def _prepare_enqueue(db: redis.Redis) -> Command:
     for source in (*KEYS.sources(QUEUE)[:1], *KEYS.sources(QUEUE)[5:]):
         db.lpush(source, "x")
     db.zadd(KEYS.delayed(QUEUE), {"x": 1})
-    return enqueue(["new-1", "old", "new-2"])
+    db.zadd(KEYS.notices_open, {"x": 1})
+    return enqueue(["new-1", "old", "new-2"], notify="orders")
 
 
 def _prepare_publish_outcomes(db: redis.Redis) -> Command:
-    db.set(KEYS.job("a"), "record")
+    open_job(db, "a")
     return publish.publish_command(KEYS, [Cancelled(job="a"), Cancelled(job="b")], ttl=60, now=NOW)
 
 
@@ -118,6 +132,17 @@ def _prepare_forget(db: redis.Redis) -> Command:
     return forget_command(KEYS, "a", b"record")
 
 
+def forget_outcomes(*jobs: str) -> Command:
+    """Return the command that forgets the outcomes of these jobs."""
+    return forget._FORGET([name for job_id in jobs for name in (KEYS.result(job_id), KEYS.job(job_id))])
+
+
+def _prepare_forget_outcomes(db: redis.Redis) -> Command:
+    db.mset({KEYS.result(job): b'{"status":"SUCCESS"}' for job in "ab"})
+    db.mset({KEYS.job(job): b"record" for job in "ab"})
+    return forget_outcomes(*"ab")
+
+
 def _prepare_find_absent(db: redis.Redis) -> Command:
     hold(db, b'{"id":"a"}')
     return find_absent("b")
@@ -132,19 +157,20 @@ def find_absent(*jobs: str, max_messages: int = 10**6, max_bytes: int = 10**9) -
 
 def purge_jobs(*messages: bytes) -> Command:
     """Return the command that purges messages, the first of which is at the right end of the queue."""
-    step = QueuePurge(KEYS, "churn", ttl=60)
+    step = QueuePurge(KEYS, QUEUE, ttl=60)
     entries = [purge._make_entry("list", message, with_history=False) for message in messages]
     return step._command("list", QUEUE, entries, NOW)
 
 
 def _prepare_purge_jobs(db: redis.Redis) -> Command:
+    open_job(db, "a")
     messages = [make_message(name) for name in "ab"]
     db.lpush(QUEUE, *messages)
     return purge_jobs(*messages)
 
 
 def _prepare_cancel(db: redis.Redis) -> Command:
-    db.set(KEYS.job("a"), "record")
+    open_job(db, "a")
     db.zadd(KEYS.cancel_requests, {"b": 1})
     return cast("Command", next(cancellation.cancel(KEYS, "a", ttl=60, now=NOW)))
 
@@ -162,8 +188,8 @@ def _prepare_publish_claim(db: redis.Redis) -> Command:
     outcome, letter = failure("a")
     store_letter(db, make_letter("older"))
     db.set(KEYS.dead_dropped, 1)
-    for each in ("a", "b"):
-        db.set(KEYS.job(each), "record")
+    db.set(KEYS.job("a"), "record")
+    open_job(db, "b")
     return publish_command(
         KEYS,
         lease,
@@ -246,6 +272,12 @@ def _prepare_report(db: redis.Redis) -> Command:
     execute(db, workers.publish_status(KEYS, "churn", "one", ["1"], {"3": "broken"}))
     db.hset(KEYS.loaded("churn"), "gone", '{"at_ms":1}')
     return workers.publish_status(KEYS, "churn", "two", ["2"], {"4": "broken"})
+
+
+def _prepare_renew_statuses(db: redis.Redis) -> Command:
+    _prepare_report(db)
+    db.zadd(KEYS.workers, {"one": 2e12, "gone": 1})
+    return workers.renew_command(KEYS, ["churn"])
 
 
 def _prepare_withdraw(db: redis.Redis) -> Command:
@@ -352,16 +384,97 @@ def _prepare_gather(db: redis.Redis) -> Command:
     return lease_scripts.gather_command(KEYS, QUEUE, limit=100)
 
 
+#: A run of the model, for `headrace.bulk` and the jobs of its chunks.
+RUN = make_run("churn", "in:rows", "out:rows", name="nightly", max_failed=0.5)
+
+
+def _after_submit(command: Command) -> Callable[[redis.Redis], Command]:
+    def prepare(db: redis.Redis) -> Command:
+        execute(db, run_scripts.submit_command(KEYS, RUN, None, record_ttl=60))
+        return command
+
+    return prepare
+
+
+_NEW_JOB = NewJob("new", b"record", b"message")
+
+
+def enqueue_chunks(jobs: Sequence[NewJob]) -> Command:
+    """Return the command of a plan that enqueues jobs of chunks."""
+    return run_state.enqueue_command(KEYS, RUN, 1, jobs)
+
+
+def _prepare_enqueue_chunks(db: redis.Redis) -> Command:
+    store_letter(db, make_letter("failed"), died_ms=1000)
+    db.set(KEYS.result("failed"), b'{"status": "FAILURE"}')
+    db.lpush("bulk.churn\x06\x169", "x")
+    db.zadd(KEYS.dead_share("bulk.churn", malformed=False), {"failed": 1})
+    return _after_submit(enqueue_chunks([_NEW_JOB, NewJob("failed", b"record", b"message")]))(db)
+
+
+def _prepare_begin(db: redis.Redis) -> Command:
+    command = run_state.begin_command(KEYS, RUN.name, round_=1, version="3", chunks=2, rows=None, now_ms=1)
+    prepared = _after_submit(command)(db)
+    db.hset(KEYS.run(RUN.name), "chunks_failed", 1)
+    db.hset(KEYS.receipts(RUN.name), mapping={"0": "{}", "!1": "{}"})
+    for _ in range(20):  # Redis moves the fields of a hash that has grown, a few at each access
+        db.hget(KEYS.run(RUN.name), "run")
+    return prepared
+
+
+def _prepare_restore(db: redis.Redis) -> Command:
+    db.hset(KEYS.receipts(RUN.name), "1", "{}")
+    return _after_submit(run_state.restore_command(KEYS, RUN.name, {"0": Receipt(rows=2, failed=1)}))(db)
+
+
+def publish_run(db: redis.Redis, **changes: Any) -> Command:
+    """Return the command that publishes the outcome of the last chunk of a run."""
+    db.hset(KEYS.run(RUN.name), mapping={"run": "{}", "state": "running", "chunks": 1})
+    outcome = publish_command(
+        KEYS, hold(db, b"a"), {"a": success("a")}, ttl=60, clients={}, dead_letters=[], delayed=[],
+        record_seconds={}, limits=LIMITS,
+    )  # fmt: skip
+    update = RunUpdate(
+        run=RUN.name, change="chunk", unit="0", receipt=b"{}", rows=2, failed=1, finish=NewJob("f", b"r", b"m")
+    )
+    lease = Lease(name="me/1", queue="bulk.churn", origins=((4, 1),))
+    return publish_run_command(KEYS, outcome, msgspec.structs.replace(update, **changes), lease=lease)
+
+
+def _prepare_publish_run(db: redis.Redis) -> Command:
+    db.hset(KEYS.receipts(RUN.name), "!0", "{}")
+    open_job(db, "other")
+    for step in (6, 9):
+        db.lpush(f"bulk.churn\x06\x16{step}", "x")
+    return publish_run(db, pieces=[NewJob("p", b"r", b"m")], reasons={"crash": 1})
+
+
 #: By the name of the script.
 CASES: dict[str, Case] = {
-    "enqueue": Case(_prepare_enqueue, ("list",) * _SOURCES + ("zset",) + ("string",) * 3),
-    "publish_outcomes": Case(_prepare_publish_outcomes, ("any",) * 4),
-    "cancel": Case(_prepare_cancel, ("any", "any", "any", "zset")),
+    "submit_run": Case(
+        lambda _: run_scripts.submit_command(KEYS, RUN, None, record_ttl=60), ("hash", "zset", "list", "any")
+    ),
+    "resume_run": Case(
+        _after_submit(run_scripts.resume_command(KEYS, RUN, 1, None, record_ttl=60)), ("hash", "list", "any")
+    ),
+    "cancel_run": Case(_after_submit(run_scripts.cancel_command(KEYS, RUN.name)), ("hash",)),
+    "begin_run": Case(_prepare_begin, ("hash", "hash")),
+    "enqueue_chunks": Case(
+        _prepare_enqueue_chunks, ("hash", "list", "hash", "hash", "zset", "any", "zset", *("any",) * 4)
+    ),
+    "restore_receipts": Case(_prepare_restore, ("hash", "hash")),
+    "publish_run": Case(
+        _prepare_publish_run,
+        ("zset", "any", *_NOTICES, "any", "any", "hash", "hash", "list", "list", "any", "any"),
+    ),
+    "enqueue": Case(_prepare_enqueue, ("list",) * _SOURCES + ("zset", "zset") + ("string",) * 3),
+    "publish_outcomes": Case(_prepare_publish_outcomes, (*_NOTICES, *("any",) * 4)),
+    "cancel": Case(_prepare_cancel, ("any", "any", "any", "zset", *_NOTICES)),
     "mark_started": Case(_prepare_mark, ("any",) * 2),
     "unmark_started": Case(_prepare_unmark, ("any",) * 2),
     "publish_claim": Case(
         _prepare_publish_claim,
-        ("zset", "any", "any", "any", "any", "any", "zset", "zset", "zset", *_LETTERS, "zset", "any"),
+        ("zset", "any", *_NOTICES, *("any",) * 4, "zset", "zset", "zset", *_LETTERS, "zset", "any"),
     ),
     "take_follow_ups": Case(_after_follow_ups(follow_up_scripts.take_command(KEYS, hold_ms=1000)), ("zset",)),
     "send_follow_ups": Case(
@@ -387,7 +500,9 @@ CASES: dict[str, Case] = {
     ),
     "store_dead_letter": Case(_prepare_store, (*_LETTERS, "zset")),
     "trim_dead_letters": Case(_prepare_trim, (*_LETTERS, "zset", "zset")),
-    "replay_dead_letters": Case(_store_and_replay, ("zset", "hash", "hash", *("any", "any", "list", "zset") * 2)),
+    "replay_dead_letters": Case(
+        _store_and_replay, ("zset", "hash", "hash", "zset", *("any", "any", "list", "zset") * 2)
+    ),
     "purge_dead_letters": Case(_prepare_purge, ("zset", "hash", "hash", "zset", "zset")),
     "page_dead_letters": Case(_after_letters(letters.page_command(KEYS, "-inf", 10**15)), ("zset",)),
     "read_dead_letters": Case(_after_letters(letters.letters_command(KEYS, ["a"])), ("zset", "hash")),
@@ -396,9 +511,13 @@ CASES: dict[str, Case] = {
     ),
     "count_dead_letters": Case(_after_letters(letters.count_command(KEYS)), ("zset", "string")),
     "move_alias": Case(_prepare_move_alias, ("hash", "list")),
+    "replace_caller": Case(lambda _: callers._REPLACE([KEYS.callers], ["shop", b"", b"{}"]), ("hash",)),
+    "take_rate": Case(lambda _: rate.take_command(KEYS, "shop", Rate(10), 3), ("string",)),
     "publish_contract": Case(_prepare_publish_contract, ("hash", "set")),
     "read_contract": Case(_prepare_read_contract, ("hash",)),
     "report_worker": Case(_prepare_report, ("hash", "hash")),
+    "sign_of_life": Case(lambda _: workers.sign_of_life_command(KEYS, "one"), ("zset",)),
+    "renew_statuses": Case(_prepare_renew_statuses, ("any",) * 3),
     "withdraw_worker": Case(_prepare_withdraw, ("hash", "hash")),
     "count_records": Case(_prepare_records, ("string", "string")),
     "add_version_stats": Case(_prepare_stats, ("hash",)),
@@ -407,14 +526,15 @@ CASES: dict[str, Case] = {
     "find_absent_jobs": Case(_prepare_find_absent, ("zset", *("any",) * (1 + _SOURCES + _FOREIGN))),
     "list_job_ids": Case(_after_push(lost._LIST_IDS([QUEUE], ["list", 0, 10])), ("any",)),
     "forget_lost_job": Case(_prepare_forget, ("any", "any")),
+    "forget_outcomes": Case(_prepare_forget_outcomes, ("any",) * 4),
     "read_messages": Case(_after_push(purge._READ([QUEUE], ["list", 0, 10, 10])), ("list",)),
-    "purge_jobs": Case(_prepare_purge_jobs, ("list", *("any",) * 5)),
+    "purge_jobs": Case(_prepare_purge_jobs, ("list", "any", *_NOTICES, *("any",) * 4)),
     "search_delayed": Case(
         _after_push(locate._SEARCH_DELAYED([KEYS.delayed(QUEUE)], ["a", "-inf", 0, 10])), ("zset",)
     ),
     "count_jobs": Case(
-        _after_push(queues.measure_command(KEYS, ["churn"])),
-        ("any",) * (_SOURCES + _FOREIGN + 1),
+        _after_push(*queues.measure_commands(KEYS, ["churn"])),
+        ("zset", *("any",) * (_SOURCES + _FOREIGN + 1)),
     ),
     # A pair of lists with a key of another type is skipped.
     "gather_foreign_jobs": Case(_prepare_gather, ("any",) * 2 * _FOREIGN),
@@ -423,10 +543,13 @@ CASES: dict[str, Case] = {
         _after_push(oldest.report_command(KEYS, ["churn"])), ("hash", *("any",) * _SOURCES)
     ),
     "claim": Case(_prepare_claim, ("zset", "any", "list", "list", "any", "list", *("any",) * (_SOURCES - 2))),
+    # A token is left out if its list is a key of another type.
+    "pass_tokens": Case(_after_push(token_script.pass_tokens_command(KEYS, [QUEUE])), ("any",) * (1 + _SOURCES)),
     "renew_leases": Case(_prepare_renew, ("zset",)),
     "finish_claim": Case(lambda db: lease_scripts.finish_command(KEYS, hold(db, b"a")), ("zset", "list")),
     "requeue": Case(_prepare_requeue, ("zset", "list", "any", "list", *("any",) * (_SOURCES - 2))),
     "requeue_isolated": Case(_prepare_requeue_isolated, ("zset", "list", "list", "any")),
     "list_expired_leases": Case(lambda db: lease_scripts.expired_command(KEYS, skip=0, limit=10), ("zset",)),
     "move_due_jobs": Case(_prepare_move_due, ("zset", *("list",) * _SOURCES)),
+    **{name: Case(prepare, cast("tuple[Kind, ...]", kinds)) for name, (prepare, kinds) in NOTICE_CASES.items()},
 }

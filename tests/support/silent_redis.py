@@ -62,10 +62,11 @@ def trickling_server() -> Iterator[int]:
 
 
 @contextmanager
-def dropping_port() -> Iterator[int]:
-    """Yield a port that drops connection requests: the backlog of its listener is full."""
+def dropping_port(port: int = 0) -> Iterator[int]:
+    """Yield a port that drops connection requests: the backlog of its listener is full. 0 is any free port."""
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
         listening.listen(0)
         waiting = []
         try:

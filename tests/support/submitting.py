@@ -14,6 +14,7 @@ from typing import Any, Literal
 import redis
 
 from headrace import AsyncClient, BrokerUnavailable, Client, Settings
+from headrace.wire.attempts import decode_queued_message
 from headrace.wire.keys import queue_name
 
 AGE = {"age": 41}
@@ -30,6 +31,16 @@ def settings(url: str, seconds: float = 10) -> Settings:
 def count_waiting(admin: redis.Redis) -> Counter[str]:
     """Count the waiting messages of each job id."""
     return Counter(json.loads(message)["headers"]["id"] for message in admin.lrange(QUEUE, 0, -1))
+
+
+def queued_messages(server: redis.Redis, key: str = QUEUE) -> list[dict[str, Any]]:
+    """Return the messages of a list, in the order in which they were pushed."""
+    return [json.loads(decode_queued_message(item)[1]) for item in server.lrange(key, 0, -1)[::-1]]
+
+
+def queued_ids(server: redis.Redis) -> list[str]:
+    """Return the ids of the waiting jobs, in the order in which they were pushed."""
+    return [message["headers"]["id"] for message in queued_messages(server)]
 
 
 class Submitter:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 
 def to_instances(table: Any) -> list[Any]:
@@ -24,6 +25,18 @@ def to_instances(table: Any) -> list[Any]:
     else:
         rows = list(table)
     return list(json.loads(json.dumps([_to_json(row) for row in rows])))
+
+
+def to_arrow(table: Any) -> pa.Table:
+    """Return a table as Arrow: the columns of a frame or an array, objects by key, and other rows as a column."""
+    if hasattr(table, "to_arrow"):  # polars
+        return table.to_arrow()
+    if isinstance(table, pd.DataFrame):
+        return pa.Table.from_pandas(table.rename(columns=str), preserve_index=False)
+    if isinstance(table, np.ndarray) and table.ndim == 2 and table.dtype.kind in "iufb":
+        return pa.table({str(number): pa.array(column) for number, column in enumerate(table.T.copy())})
+    rows = to_instances(table)
+    return pa.Table.from_pylist(rows) if isinstance(rows[0], dict) else pa.table({"instance": rows})
 
 
 def to_answers(output: Any, rows: int) -> list[Any]:

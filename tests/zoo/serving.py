@@ -15,11 +15,14 @@ from headrace import Client
 from headrace.errors import HeadraceError
 from headrace_worker import package
 from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.models.loader import load
 from headrace_worker.notebook import PackagedVersion
 from headrace_worker.packaging.package import AUTO
+from headrace_worker.store.store import Store
+from headrace_worker.tables.predict import predict_table
 from tests.support.claim_models import running_worker
 from tests.zoo.case import PACKAGED, REQUESTED, Case, Fitted
-from tests.zoo.instances import find_difference, to_answers, to_instances
+from tests.zoo.instances import find_difference, to_answers, to_arrow, to_instances
 
 #: The largest accepted difference of a number, relative to the number or to 1: of scikit-learn itself, and of
 #: treelite and ONNX Runtime, which compute with 32-bit floats.
@@ -74,7 +77,7 @@ def run_cases(cases: Sequence[Case], folder: Path, *, runtime: str = AUTO) -> It
         Client(server.url) as client,
     ):
         for entry in packaged:
-            yield _ask(client, entry)
+            yield _ask(client, entry, store)
 
 
 def _package(case: Case, name: str, runtime: str) -> _Packaged | Outcome:
@@ -95,12 +98,13 @@ def _package(case: Case, name: str, runtime: str) -> _Packaged | Outcome:
     return _Packaged(case, fitted, version)
 
 
-def _ask(client: Client, entry: _Packaged) -> Outcome:
-    """Ask each method for rows that were not packaged, in one job and row by row."""
+def _ask(client: Client, entry: _Packaged, store: Path) -> Outcome:
+    """Ask each method for rows that were not packaged: in one job, row by row, and as the columns of a table."""
     manifest = entry.version.manifest
     table = entry.fitted.table[-REQUESTED:]
     instances = to_instances(table)
     tolerance = TOLERANCE if manifest.runtime == "sklearn" else TOLERANCE_OF_FLOAT32
+    loaded = load(Store(store), manifest.name, manifest.version, trust_pickle=True)
     outcome = Outcome(entry.case.group, entry.case.name, "equal", manifest.runtime, tuple(manifest.methods))
     largest = 0.0
     for method in manifest.methods:
@@ -117,6 +121,7 @@ def _ask(client: Client, entry: _Packaged) -> Outcome:
                     client.predict(manifest.name, instance, method=method, timeout=_TIMEOUT).prediction
                     for instance in instances[:_ALONE]
                 ],
+                "as a table": predict_table(loaded, method, to_arrow(table)).to_json(),
             }
         except HeadraceError as error:
             return outcome._replace(verdict="wrong", text=f"{method}: {error}")

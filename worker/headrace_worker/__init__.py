@@ -1,6 +1,7 @@
 """Celery workers that claim prediction jobs and run scikit-learn models: `celery -A headrace_worker worker`.
 
 notebook     `package`: a version of a fitted model in one call
+udf          `Predictor`: a version as one callable over frames, for Ray, Dask, Spark, DuckDB and polars
 app          the Celery app: settings, steps and signals of the worker
 settings     the worker's settings: those of the client, and its own
 manifest     a version's manifest: digest, runtime, contract, limits, example

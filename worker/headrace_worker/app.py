@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import atexit
 import logging
-import warnings
 from typing import Any
 
-from headrace.settings import load_settings
+from headrace.cli.signals import exit_on_sigterm_as_process_1
+from headrace.settings import is_cluster_url, load_settings
 from headrace.version import __version__
 from headrace_worker.execution import pool_process
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry
 from headrace_worker.threads import bound_threads
 
+exit_on_sigterm_as_process_1()  # Celery's own handlers follow, after seconds of imports
 settings = load_settings(WorkerSettings)
 bound_threads(1)  # before numpy is imported; pool processes set their own number
 sentry.start(__version__)  # before Celery's worker is imported: see telemetry/sentry.py
 
-import joblib  # noqa: E402
 from celery import Task, signals  # noqa: E402
-from celery.exceptions import CPendingDeprecationWarning  # noqa: E402
 from celery.utils.log import get_multiprocessing_logger  # noqa: E402
-from celery.worker.consumer.consumer import Consumer  # noqa: E402
 
 from headrace.connection.celery import create_celery_app  # noqa: E402
+from headrace_worker.container import count_cores  # noqa: E402
+from headrace_worker.process.consumer import Consumer  # noqa: E402
 from headrace_worker.process.dispatch import DirectDispatch, DispatchStep  # noqa: E402
 from headrace_worker.process.health_steps import HealthStep, LoopHealthStep  # noqa: E402
 from headrace_worker.process.pool_kinds import check_pool  # noqa: E402
@@ -53,19 +53,24 @@ dispatch = DirectDispatch()
 log_format = LogFormat(settings.log_format, find_secrets(settings.redis_url))
 
 app = create_celery_app(settings)
+# docs/reference/celery-settings.md says of each setting of Celery why it is set, or not.
 app.conf.update(
-    broker_settings(app.conf.broker_url),
+    broker_settings(app.conf.broker_url, in_cluster=is_cluster_url(settings.redis_url)),
     # Claims have a serialisation of their own, which only Headrace's transport delivers.
     accept_content=["json", SERIALIZER],
     # Acknowledge a claim when its jobs have their outcomes; claim when a process is free to run the claim.
     task_acks_late=True,
     worker_prefetch_multiplier=1,
-    # The cores of this process, by its affinity and its cgroup: Celery counts those of the machine.
-    worker_concurrency=joblib.cpu_count(),
+    # The cores of this process, by its affinity and its cgroups: Celery counts those of the machine.
+    worker_concurrency=count_cores(),
     worker_send_task_events=True,
+    worker_pool_start_method="fork",  # pool processes share the loaded models
     # A claim that runs when the connection is lost goes on, and occupies its process: the transport counts it.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_enable_prefetch_count_reduction=False,
+    # A worker waits for Redis as long as it takes: its consumer has pauses of its own.
+    worker_consumer=f"{Consumer.__module__}:{Consumer.__name__}",
+    broker_connection_max_retries=None,
     # A Redis that is full, read-only or unable to write its disk refuses the declarations of a connecting worker.
     broker_channel_error_retry=True,
     worker_max_memory_per_child=pool_process.compute_max_resident_kilobytes(settings.memory_limit),
@@ -81,6 +86,7 @@ app.conf.broker_transport_options.update(
     # Celery's own commands, for instance a heartbeat, would wait without end on a half-open connection.
     socket_timeout=min(settings.command_timeout, silence_timeout(settings.lease)),
 )
+Consumer.outages = service.monitoring.health.outages
 app.steps["consumer"].update({ReleaseDropped, HealthStep})
 DispatchStep.dispatch = dispatch
 ReleaseDropped.lease_keeper = service.lease_keeper
@@ -114,6 +120,8 @@ def _choose_queues(sender: str, options: dict[str, Any], **_: Any) -> None:
     log_format.worker = str(sender)
     with exit_on_error():
         check_pool(options.get("pool"))
+    service.monitoring.start()  # first of all: a startup probe waits for it
+    atexit.register(service.monitoring.stop)
     queues, excluded = (_split(options.get(name)) for name in ("queues", "exclude_queues"))
     service.choose_queues(app, queues or None, excluded)
 
@@ -125,11 +133,7 @@ def _split(queues: str | list[str] | None) -> list[str]:
 
 @signals.worker_init.connect(weak=False)
 def _load_models(**_: Any) -> None:
-    # At every lost connection, Celery warns of a setting that is set above.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     log_format.install()
-    service.monitoring.start()
-    atexit.register(service.monitoring.stop)
     pool_process.prepare(app)
     service.load_models()
     atexit.register(service.stop)  # Celery sends no signal at a cold shutdown

@@ -10,7 +10,7 @@ import redis
 
 from headrace.catalog.aliases import PRODUCTION, decode_aliases, read_aliases
 from headrace.connection.commands import execute, run
-from headrace.connection.errors import translate_error
+from headrace.connection.errors import missing_command, translate_error
 from headrace.connection.server_info import read_server_info
 from headrace.connection.url import describe_server, parse_address
 from headrace.doctor.finding import Finding
@@ -36,7 +36,9 @@ def _check_tracking(client: redis.Redis) -> Iterator[Finding]:
     try:
         with client.client() as connection:  # type: ignore[no-untyped-call]  # redis-py gives it no types
             connection.execute_command("CLIENT", "TRACKING", "OFF")
-    except redis.ResponseError:
+    except redis.ResponseError as error:
+        if missing_command(error) is not None:
+            return  # `headrace.doctor.commands` has a finding
         yield Finding(
             severity="warning",
             subject="CLIENT TRACKING",
@@ -117,8 +119,13 @@ class RedisCheck:
             log.warning("Redis is not checked yet: %s", translate_error(error, settings))
             return
         self._is_due = False
-        by_sentinel = bool(parse_address(settings.redis_url).sentinels)
-        findings = check_redis(server, prefix=settings.key_prefix, by_sentinel=by_sentinel)
+        address = parse_address(settings.redis_url)
+        findings = check_redis(
+            server,
+            prefix=settings.key_prefix,
+            by_sentinel=bool(address.sentinels),
+            in_cluster=bool(address.nodes),
+        )
         critical = [finding for finding in findings if finding.severity == "critical"]
         if critical and settings.redis_check == "refuse":
             raise SettingError(

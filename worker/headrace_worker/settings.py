@@ -14,6 +14,9 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
 
     #: The model store: a folder, or a URL that fsspec knows (`s3://bucket/prefix`).
     models: str = "models"
+    #: Folders and buckets that bulk runs may read (`r`), write (`w`) or both (`rw`), by name, separated by commas:
+    #: `in=s3://lake/in:r,out=/srv/out:w`.
+    locations: str = ""
     #: Folder for files read from a store URL, and its maximum size; "" is `~/.cache/headrace/models`.
     model_cache: str = ""
     model_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 10 * 1024**3
@@ -34,6 +37,11 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     #: Maximum number of versions in the memory of a pool process that jobs name and no alias serves; the least
     #: recently used are dropped.
     versions_of_jobs: Annotated[int, msgspec.Meta(ge=1)] = 4
+    #: Pool processes that may run bulk jobs at once; 0 is all but one, so that one is free for online jobs. A
+    #: worker of bulk jobs only, or with a single process, uses all.
+    bulk_processes: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    #: Run bulk jobs only. A worker without `locations` runs none.
+    bulk_only: bool = False
     #: Seconds a claim's lease lasts unless it is renewed: after that a lost worker's jobs run elsewhere.
     lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     #: Maximum number of jobs in a claim.

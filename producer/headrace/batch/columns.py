@@ -14,15 +14,10 @@ import msgspec
 
 from headrace.catalog.contract import Array, Contract, Feature, Kind, Named, Text, Tokens
 from headrace.errors import InvalidInput
-from headrace.text import nearest_name
+from headrace.text import MISSING_TEXTS, nearest_name
 
-#: The texts of a missing value: those of pandas.read_csv, which most likely read the training data. Source: the
-#: pandas documentation, under `na_values`.
-_MISSING_TEXTS = {
-    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
-    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-}
-_BOOLEANS = {
+#: The texts of a boolean, in small letters.
+BOOLEANS = {
     "true": True,
     "yes": True,
     "1": True,
@@ -204,7 +199,7 @@ def _read_integer(text: str) -> Any:
 
 def _read_boolean(text: str) -> Any:
     word = text.strip().lower()
-    return _BOOLEANS[word] if word in _BOOLEANS else _read_nullable(text)
+    return BOOLEANS[word] if word in BOOLEANS else _read_nullable(text)
 
 
 def _read_string(text: str) -> Any:
@@ -212,7 +207,7 @@ def _read_string(text: str) -> Any:
 
 
 def _read_nullable(text: str) -> Any:
-    return None if text.strip() in _MISSING_TEXTS else text
+    return None if text.strip() in MISSING_TEXTS else text
 
 
 def _read_datetime(text: str) -> Any:

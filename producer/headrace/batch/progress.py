@@ -9,6 +9,7 @@ from typing import TextIO
 import msgspec
 
 from headrace.status_line import StatusLine
+from headrace.text import format_clock
 
 #: Seconds without a finished row after which the meter asks whether a worker runs.
 _SILENCE_SECONDS = 15.0
@@ -28,7 +29,7 @@ def describe_progress(progress: Progress, *, seconds: float, size: int | None) -
     texts = [f"{progress.rows:,} rows done", f"{progress.failed:,} failed", f"{rate:,.0f} rows/s"]
     if size and 0 < progress.bytes_read < size:
         remaining = seconds * (size - progress.bytes_read) / progress.bytes_read
-        texts.append(f"{_format_clock(remaining)} left")
+        texts.append(f"{format_clock(remaining)} left")
     return ", ".join(texts)
 
 
@@ -43,12 +44,6 @@ def format_bar(progress: Progress, *, seconds: float, size: int | None, width: i
         return f"{fraction:4.0%} {text}"[: width - 1]
     filled = int(fraction * bar_width)
     return f"[{'#' * filled}{'-' * (bar_width - filled)}] {fraction:4.0%}  {text}"
-
-
-def _format_clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class ProgressMeter:

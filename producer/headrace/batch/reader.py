@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
+import math
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NoReturn
 
 import msgspec
 
@@ -31,7 +34,11 @@ ENDINGS: dict[str, tuple[Format, str | None]] = {
 }
 
 #: The most bytes of a line, and characters of a cell. A longer line means that the file is not a table of rows.
-_MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_LINE_BYTES = 16 * 1024 * 1024
+#: Bytes that are read at a time.
+_CHUNK_BYTES = 1024 * 1024
+#: Seconds without input after which what was read is sent.
+IDLE_SECONDS = 0.2
 _DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -57,6 +64,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...] | None
     delimiter: str
     rows: Iterator[Row]
+    #: The lines from which the rows are read.
+    lines: Lines
+    #: The columns of a CSV that are sent; None for JSON lines.
+    sent: Columns | None = None
 
 
 def choose_format(path: str, default: Format | None) -> Format:
@@ -89,36 +100,109 @@ def read_table(
     columns of a CSV are matched with the contract at once. Raises InvalidInput, also while the rows are read, for
     a file that is not UTF-8 text, has an endless line, or lacks a column.
     """
-    lines = _Lines(file, name)
+    lines = Lines(file, name)
     if file_format == "jsonl":
-        return Table(columns=None, delimiter=",", rows=_read_json_rows(lines, contract, column_names))
+        rows = _read_json_rows(lines, contract, column_names)
+        return Table(columns=None, delimiter=",", rows=rows, lines=lines)
     return _read_csv(lines, contract, delimiter, column_names)
 
 
-class _Lines:
-    """An iterator over the lines of a file as text, with the number and the end of the last line read."""
+class Lines:
+    """An iterator over the lines of a file as text, with the number and the end of the last line read.
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file = file
+    `peek` returns further lines as bytes, to be read together, and `skip` passes over them. A file that arrives
+    slowly may have a method `wait(seconds)`, which returns False if nothing can be read before they have passed.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, *, number: int = 0, end: int = 0) -> None:
+        self._file, self._read = file, getattr(file, "read1", file.read)
+        self._wait: Callable[[float], bool] = getattr(file, "wait", lambda _: True)
         self.name = name
-        self.number = 0
-        self.end = 0
+        self.number = number
+        self.end = end
+        #: Complete lines that were read, without their line feeds, and how many of them were returned.
+        self._ready: list[bytes] = []
+        self._returned = 0
+        #: The beginning of the next line; None at the end of the file.
+        self._rest: bytes | None = b""
+        self._ends_in_feed = True
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self._file.readline(_MAX_LINE_BYTES + 1)
-        if not line:
+        if self._returned == len(self._ready) and not self._fill():
             raise StopIteration
-        self.number += 1
-        if len(line) > _MAX_LINE_BYTES:
-            raise InvalidInput(f"{self.name}, line {self.number} is longer than {_MAX_LINE_BYTES // 1024**2} MB")
-        self.end += len(line)
+        line = self._ready[self._returned]
+        self.skip(1, len(line))
+        if len(line) > MAX_LINE_BYTES:
+            self._refuse_long(self.number)
         try:
-            return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
+            return line.decode("utf-8-sig" if self.number == 1 else "utf-8") + "\n"
         except UnicodeDecodeError as error:
             raise InvalidInput(self._not_utf8(line, error.start)) from None
+
+    def peek(self, count: int, size: int, *, seconds: float = math.inf) -> list[bytes]:
+        """Return the next lines, without their line feeds: at most `count`, and about `size` bytes.
+
+        There are none at the end. Fewer are returned if the file, a pipe, took longer than this.
+        """
+        started = time.monotonic()
+        ready = self._ready = self._ready[self._returned :]
+        self._returned, total = 0, sum(map(len, ready))
+        while len(ready) < count and total < size:
+            remaining = started + seconds - time.monotonic()
+            if ready and (remaining < 0 or not self._wait(remaining)):
+                break
+            former = len(ready)
+            if not self._fill():
+                break
+            total += sum(map(len, ready[former:]))
+        return ready[:count]
+
+    def is_idle(self, seconds: float = IDLE_SECONDS) -> bool:
+        """Return True if there is no further line yet, and nothing can be read before `seconds` have passed."""
+        return self._returned == len(self._ready) and self._rest is not None and not self._wait(seconds)
+
+    def skip(self, count: int, size: int) -> None:
+        """Pass over the next lines, which hold `size` bytes without their line feeds."""
+        self._returned += count
+        self.number += count
+        self.end += size + count
+        if self._rest is None and self._returned == len(self._ready) and not self._ends_in_feed:
+            self.end -= 1
+
+    def seek(self, end: int) -> None:
+        """Go on behind the first `end` bytes of the file, which can seek."""
+        self._file.seek(0)
+        number, remaining = 0, end
+        while remaining and (chunk := self._read(min(remaining, _CHUNK_BYTES))):
+            number, remaining = number + chunk.count(b"\n"), remaining - len(chunk)
+        self.number, self.end = number, end
+        self._ready, self._returned, self._rest = [], 0, b""
+
+    def _fill(self) -> bool:
+        """Read until there is a complete line more. Return False at the end of the file."""
+        while self._rest is not None:
+            chunk = self._read(_CHUNK_BYTES)
+            if not chunk:
+                line, self._rest = self._rest, None
+                if line:
+                    self._ends_in_feed = False
+                    self._ready.append(line)
+                return bool(line)
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            if lines:
+                self._ready = self._ready[self._returned :] if self._returned else self._ready
+                self._returned = 0
+                self._ready += lines
+                return True
+            if len(self._rest) > MAX_LINE_BYTES:
+                self._refuse_long(self.number + len(self._ready) - self._returned + 1)
+        return False
+
+    def _refuse_long(self, number: int) -> NoReturn:
+        raise InvalidInput(f"{self.name}, line {number} is longer than {MAX_LINE_BYTES // 1024**2} MB")
 
     def _not_utf8(self, line: bytes, start: int) -> str:
         utf16 = line.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -131,9 +215,9 @@ class _Lines:
         )
 
 
-def _read_csv(lines: _Lines, contract: Contract, delimiter: str | None, column_names: Sequence[str]) -> Table:
+def _read_csv(lines: Lines, contract: Contract, delimiter: str | None, column_names: Sequence[str]) -> Table:
     # A cell may hold a long text. The limit of the csv module is 128 KB, and holds for the whole process.
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_LINE_BYTES))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     first = next(lines, "")
     if not first.strip():
         raise InvalidInput(f"{lines.name} is empty: a CSV begins with a line of column names")
@@ -153,7 +237,18 @@ def _read_csv(lines: _Lines, contract: Contract, delimiter: str | None, column_n
         columns=tuple(header),
         delimiter=delimiter,
         rows=_read_csv_rows(reader, lines, header, columns, contract),
+        lines=lines,
+        sent=columns,
     )
+
+
+def read_csv_lines(table: Table, contract: Contract, data: bytes, *, number: int, end: int) -> Iterator[Row]:
+    """Read rows of a CSV again from their lines, without a header. `number` and `end` are of the line before."""
+    assert table.columns is not None  # noqa: S101  # a CSV has columns
+    assert table.sent is not None  # noqa: S101  # as above
+    lines = Lines(io.BytesIO(data), "", number=number, end=end)
+    reader = csv.reader(lines, delimiter=table.delimiter, strict=True)
+    return _read_csv_rows(reader, lines, list(table.columns), table.sent, contract)
 
 
 def _detect_delimiter(line: str) -> str:
@@ -168,7 +263,7 @@ def _count_cells(line: str, delimiter: str) -> int:
         return 0  # the line is read again with the delimiter, and then refused
 
 
-def _next_cells(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
+def _next_cells(reader: Iterator[list[str]], lines: Lines) -> list[str] | None:
     """Return the cells of the next row, None at the end.
 
     Raises csv.Error for a broken row, and InvalidInput for a broken file.
@@ -180,12 +275,12 @@ def _next_cells(reader: Iterator[list[str]], lines: _Lines) -> list[str] | None:
             raise
         raise InvalidInput(
             f"{lines.name}: a quote is opened and not closed before line {lines.number}, or a cell is longer than "
-            f"{_MAX_LINE_BYTES // 1024**2} MB"
+            f"{MAX_LINE_BYTES // 1024**2} MB"
         ) from None
 
 
 def _read_csv_rows(
-    reader: Iterator[list[str]], lines: _Lines, header: list[str], columns: Columns, contract: Contract
+    reader: Iterator[list[str]], lines: Lines, header: list[str], columns: Columns, contract: Contract
 ) -> Iterator[Row]:
     width = len(header)
     while True:
@@ -223,7 +318,7 @@ def to_row_error(contract: Contract, message: str) -> str:
     return message.removeprefix(f"{contract.model}@{contract.version}: ").replace("instance 0: ", "")
 
 
-def _read_json_rows(lines: _Lines, contract: Contract, key_names: Sequence[str]) -> Iterator[Row]:
+def _read_json_rows(lines: Lines, contract: Contract, key_names: Sequence[str]) -> Iterator[Row]:
     for text in lines:
         if not text.strip():
             continue

@@ -15,15 +15,15 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
 
-from headrace.batch.blocks import PredictedRow
-from headrace.batch.part_file import open_part_file
-from headrace.catalog.class_labels import by_label, name_labels
+from headrace.batch.blocks import Predicted, PredictedLines, PredictedRow
+from headrace.batch.part_file import PartFile, open_part_file
+from headrace.catalog.class_labels import PREDICTION, by_label, name_labels
 from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
 from headrace.terminal import PlainBytes
 
-#: The columns or keys that follow those of the input.
-PREDICTION, ERROR = "prediction", "error"
+#: The column or key that follows those of the prediction.
+ERROR = "error"
 
 #: Characters of CSV that are buffered before they are written.
 _BUFFER_CHARACTERS = 64 * 1024
@@ -32,46 +32,77 @@ _BUFFER_CHARACTERS = 64 * 1024
 class Writer(Protocol):
     """Writes rows to a file."""
 
-    def write(self, predicted: PredictedRow) -> None:
-        """Write a row."""
+    def write(self, predicted: Predicted) -> None:
+        """Write a row, or several lines."""
 
     def flush(self) -> None:
         """Write buffered rows to the file."""
-
-
-def name_prediction_columns(output: Output) -> tuple[str, ...]:
-    """Return the columns of a prediction in a CSV: one for each value, named by its class if it has one."""
-    if len(output.shape) != 1:
-        return (PREDICTION,)  # a single value, or a nested list that is written as JSON
-    names = name_labels(output.column_classes) or [str(number) for number in range(output.shape[0])]
-    return tuple(f"{PREDICTION}_{name}" for name in names)
 
 
 class CsvWriter:
     """Writes rows as CSV: the columns of the input, the columns of the prediction, and `error`."""
 
     def __init__(
-        self, file: BinaryIO, columns: Sequence[str], predictions: Sequence[str], delimiter: str = ","
+        self,
+        file: BinaryIO,
+        columns: Sequence[str],
+        predictions: Sequence[str],
+        delimiter: str = ",",
+        *,
+        header: bool = True,
     ) -> None:
         self._columns = columns
         self._prediction_count = len(predictions)
         self._file = file
+        self._delimiter = delimiter
         self._buffer = io.StringIO(newline="")
         self._csv = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\n")
-        self._csv.writerow([*columns, *predictions, ERROR])
+        if header:
+            self._csv.writerow([*columns, *predictions, ERROR])
 
-    def write(self, predicted: PredictedRow) -> None:
-        """Write a row."""
-        cells = [_to_text(predicted.row.values.get(column)) for column in self._columns]
-        if predicted.error is not None:
-            cells += [""] * self._prediction_count + [_format_error(predicted)]
-        elif self._prediction_count == 1:
-            cells += [_to_text(_unwrap(predicted.prediction)), ""]
+    def write(self, predicted: Predicted) -> None:
+        """Write a row, or several lines."""
+        if isinstance(predicted, PredictedRow):
+            self._write_row(predicted)
+        elif predicted.block.table.delimiter == self._delimiter:
+            self._write_lines(predicted)
         else:
-            cells += [*map(_to_text, predicted.prediction), ""]
+            for row in predicted.rows():
+                self._write_row(row)
+
+    def _write_row(self, predicted: PredictedRow) -> None:
+        cells = [_to_text(predicted.row.values.get(column)) for column in self._columns]
+        cells += self._predicted_cells(predicted.prediction, predicted.error, predicted.row.line)
         self._csv.writerow(cells)
         if self._buffer.tell() > _BUFFER_CHARACTERS:
             self._write_buffer()
+
+    def _predicted_cells(self, prediction: Any, error: str | None, line: int) -> list[str]:
+        if error is not None:
+            return [""] * self._prediction_count + [_format_error(line, error)]
+        if self._prediction_count == 1:
+            return [_to_text(_unwrap(prediction)), ""]
+        return [*map(_to_text, prediction), ""]
+
+    def _write_lines(self, predicted: PredictedLines) -> None:
+        """Write lines as they are in the input, and append the cells of the prediction."""
+        self._write_buffer()
+        appended = io.StringIO(newline="")
+        writer = csv.writer(appended, delimiter=self._delimiter, lineterminator="\n")
+        texts, errors = predicted.block.texts, predicted.errors
+        for index, prediction in enumerate(predicted.predictions):
+            error = errors.get(index) if errors else None
+            line = predicted.block.line_number(index) if error is not None else 0
+            writer.writerow(["", *self._predicted_cells(prediction, error, line)])
+        # Each begins with a delimiter. Only an error may hold a line feed, in quotes; then there are more of them.
+        endings = appended.getvalue().split("\n")[:-1]
+        if len(endings) != len(texts):
+            for row in predicted.rows():
+                self._write_row(row)
+            return
+        self._file.write(
+            b"".join([b"%b%b\n" % pair for pair in zip(texts, map(str.encode, endings), strict=True)])
+        )
 
     def flush(self) -> None:
         """Write buffered rows to the file."""
@@ -94,13 +125,20 @@ class JsonWriter:
         self._file = file
         self._labels = name_labels(output.column_classes)
 
-    def write(self, predicted: PredictedRow) -> None:
-        """Write a row."""
+    def write(self, predicted: Predicted) -> None:
+        """Write a row, or several lines."""
+        if isinstance(predicted, PredictedRow):
+            self._write_row(predicted)
+        else:
+            for row in predicted.rows():
+                self._write_row(row)
+
+    def _write_row(self, predicted: PredictedRow) -> None:
         line: dict[str, Any] = dict(predicted.row.values)
         if isinstance(predicted.row.instance, dict):
             line.update(predicted.row.instance)
         line[PREDICTION] = by_label(self._labels, predicted.prediction)
-        line[ERROR] = None if predicted.error is None else _format_error(predicted)
+        line[ERROR] = None if predicted.error is None else _format_error(predicted.row.line, predicted.error)
         self._file.write(msgspec.json.encode(line) + b"\n")
 
     def flush(self) -> None:
@@ -108,8 +146,8 @@ class JsonWriter:
         self._file.flush()
 
 
-def _format_error(predicted: PredictedRow) -> str:
-    return f"line {predicted.row.line}: {predicted.error}"
+def _format_error(line: int, error: str) -> str:
+    return f"line {line}: {error}"
 
 
 def _unwrap(prediction: Any) -> Any:
@@ -148,22 +186,22 @@ def check_target(target: str, source: str, *, force: bool) -> None:
 
 
 @contextmanager
-def open_target(target: str) -> Iterator[BinaryIO]:
+def open_target(target: str, *, run: str = "", resume: bool = False) -> Iterator[PartFile]:
     """Open the file to write; `-` is standard output.
 
     A file is written under another name beside it and renamed at the end of the `with` block
-    (`headrace.batch.part_file`). After an exception, no file is left. Devices and pipes are written directly.
-    Raises InvalidInput if the file cannot be created, or if another run writes it.
+    (`headrace.batch.part_file`, also for `run` and `resume`). After an exception, no file is left. Devices and
+    pipes are written directly. Raises InvalidInput if the file cannot be created, or if another run writes it.
     """
     path = Path(target).resolve()  # a symbolic link is kept, and its target replaced
     if target == "-":
         file = cast("BinaryIO", PlainBytes(sys.stdout)) if sys.stdout.isatty() else sys.stdout.buffer
-        yield file
+        yield PartFile(file, None, None)
         file.flush()
         return
     if path.exists() and not path.is_file():
         with path.open("wb") as device:
-            yield device
+            yield PartFile(device, None, None)
         return
-    with open_part_file(path) as file:
-        yield file
+    with open_part_file(path, run=run, resume=resume) as part_file:
+        yield part_file

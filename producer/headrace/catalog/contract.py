@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -89,7 +89,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.classes if self.classes is not None and self.shape == (len(self.classes),) else None
 
 
-class Contract(msgspec.Struct, frozen=True, kw_only=True):
+class Contract(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The inputs and outputs of a version of a model, published so that producers check before they enqueue."""
 
     model: str
@@ -97,6 +97,9 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     input: InputSchema
     #: The methods that a job may name, the default method first.
     methods: dict[str, Output]
+    #: An instance with typical values, for documentation (`headrace.catalog.typical`). None if it would be too
+    #: long, or if an older Headrace packaged the version.
+    example: Any = None
 
     @property
     def method(self) -> str:

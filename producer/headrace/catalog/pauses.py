@@ -1,7 +1,7 @@
 """Paused models: workers claim none of their jobs. Jobs are accepted, and those that are claimed finish.
 
-A hash holds for each paused model who paused it, when and why. Workers read it once a second, so that it costs a
-claim nothing.
+A hash holds for each paused model who paused it, when and why. Workers see within a second that it changed, which
+costs a claim nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import NoPermissionError, ResponseError
 
+from headrace.catalog.changes import count_change
 from headrace.catalog.published import check_published
 from headrace.clock import from_unix_ms
 from headrace.connection.commands import Command, Operation
@@ -44,6 +45,7 @@ def pause(keys: Keys, model: str, *, by: str, reason: str, now: datetime) -> Ope
     yield from check_published(keys, model)
     stated = Pause(by=by, at_ms=int(now.timestamp() * 1000), reason=check_reason(reason))
     yield Command(("HSET", keys.paused, model, msgspec.json.encode(stated)))
+    yield from count_change(keys)
     return stated
 
 
@@ -57,7 +59,9 @@ def check_reason(reason: str) -> str:
 def resume(keys: Keys, model: str) -> Operation[bool]:
     """End the pause of a model. Return False if it was not paused. Raises UnknownModel."""
     removed: int = yield Command(("HDEL", keys.paused, model))
-    if not removed:
+    if removed:
+        yield from count_change(keys)
+    else:
         yield from check_published(keys, model)
     return bool(removed)
 
@@ -65,18 +69,28 @@ def resume(keys: Keys, model: str) -> Operation[bool]:
 def read_pauses(keys: Keys) -> Operation[dict[str, Pause]]:
     """Read the pauses by model; none where the Redis user may not read them, or the key is of another type."""
     try:
-        return _decode_pauses((yield Command(("HGETALL", keys.paused))))
-    except NoPermissionError:
-        return {}
+        return decode_pauses((yield pauses_command(keys)))
     except ResponseError as error:
-        if not is_wrong_type(error):
-            raise
-        report_damaged(_NAME, error)
+        return decode_pauses(error)
+
+
+def pauses_command(keys: Keys) -> Command:
+    """Return the command that reads the pauses; `decode_pauses` decodes its reply."""
+    return Command(("HGETALL", keys.paused))
+
+
+def decode_pauses(reply: Any) -> dict[str, Pause]:
+    """Decode the fields and values of the hash, or the error in place of them, as `read_pauses` says.
+
+    A model with a damaged value is paused, too. Raises the error if it is another one.
+    """
+    if isinstance(reply, NoPermissionError):
         return {}
-
-
-def _decode_pauses(reply: Any) -> dict[str, Pause]:
-    """Decode the fields and values of the hash. A model with a damaged value is paused, too."""
+    if isinstance(reply, Exception):
+        if not (isinstance(reply, ResponseError) and is_wrong_type(reply)):
+            raise reply
+        report_damaged(_NAME, reply)
+        return {}
     items = list(hash_items(reply, _NAME))
     pauses = {model.decode(errors="replace"): Pause(by="unknown", at_ms=0) for model, _ in items}
     return {**pauses, **dict(decode_items(_PAUSE.decode, items, _NAME))}

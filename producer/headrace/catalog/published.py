@@ -173,8 +173,9 @@ def _decode_contract(stored: bytes, model: str) -> Contract:
 def _no_such_model(model: str, models: list[str]) -> str:
     if not models:
         return (
-            f"no model {model!r}: no worker has published a contract to this Redis yet; start `headrace worker`, "
-            "look at the Redis URL and key prefix, or enqueue unchecked with Client(check=False)"
+            f"no model {model!r}: no contract is published to this Redis yet; start `headrace worker` or run "
+            "`headrace models publish`, look at the Redis URL and key prefix, or enqueue unchecked with "
+            "Client(check=False)"
         )
     suggestion = did_you_mean(model, models, cutoff=0.5)
     more = ", ..." if len(models) > _MAX_NAMES else ""

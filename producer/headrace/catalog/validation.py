@@ -22,6 +22,7 @@ import msgspec
 
 from headrace.catalog.contract import Array, Contract, Feature, InputSchema, Kind, Named, Text, Tokens
 from headrace.catalog.datetimes import parse_datetime, to_text
+from headrace.catalog.instance_problems import InstanceProblem, about_feature, make_error, no_instances
 from headrace.catalog.instance_types import InstanceTypes, instance_types
 from headrace.errors import InvalidInput
 from headrace.text import nearest_name
@@ -29,6 +30,8 @@ from headrace.wire.message import Instance
 
 #: Most problems that an error names.
 _MAX_PROBLEMS = 5
+#: Most letters of a name that an error repeats.
+_MAX_NAME = 64
 #: Most categories that a problem names.
 _MAX_CATEGORIES = 12
 
@@ -53,7 +56,7 @@ def check_instances(
     `numbers` are the numbers by which it names the instances; None counts from 0.
     """
     if not instances:
-        raise InvalidInput("a job needs at least one instance; the list is empty")
+        raise no_instances()
     types = instance_types(contract.input)
     try:
         msgspec.convert((instances,), types.batch)
@@ -66,21 +69,20 @@ def _coerce_instances(
     contract: Contract, types: InstanceTypes, instances: Sequence[Any], numbers: Iterable[int]
 ) -> list[Instance]:
     checked: list[Instance] = []
-    problems: list[str] = []
+    problems: list[tuple[int, InstanceProblem]] = []
     for number, instance in zip(numbers, instances, strict=False):
         try:
             msgspec.convert(instance, types.instance)
         except (msgspec.ValidationError, RecursionError):
             coerced, instance_problems = _coerce(contract.input, instance)
-            problems += [f"instance {number}: {problem}" for problem in instance_problems]
+            problems += [(number, problem) for problem in instance_problems]
             checked.append(coerced)
             if len(problems) > _MAX_PROBLEMS:
                 break
         else:
             checked.append(instance)
     if problems:
-        more = "; ..." if len(problems) > _MAX_PROBLEMS else ""
-        raise InvalidInput(f"{_title(contract)}: {'; '.join(problems[:_MAX_PROBLEMS])}{more}")
+        raise make_error(_title(contract), problems, limit=_MAX_PROBLEMS)
     return checked
 
 
@@ -88,7 +90,7 @@ def _title(contract: Contract) -> str:
     return f"{contract.model}@{contract.version}"
 
 
-def _coerce(schema: InputSchema, instance: Any) -> tuple[Any, list[str]]:
+def _coerce(schema: InputSchema, instance: Any) -> tuple[Any, list[InstanceProblem]]:
     """Return the coerced instance and the problems that are left; the instance is valid if there are none."""
     match schema:
         case Named():
@@ -101,11 +103,12 @@ def _coerce(schema: InputSchema, instance: Any) -> tuple[Any, list[str]]:
             return _coerce_tokens(instance)
 
 
-def _coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list[str]]:
+def _coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list[InstanceProblem]]:
     """Coerce an object of named features. Returns it and the problems that are left."""
     if not isinstance(instance, Mapping):
-        return None, [f"must be an object of {len(features)} named features, got {_describe_type(instance)}"]
-    problems: list[str] = []
+        text = f"must be an object of {len(features)} named features, got {_describe_type(instance)}"
+        return None, [InstanceProblem(text)]
+    problems: list[InstanceProblem] = []
     coerced: dict[str, Any] = {}
     expected = [feature.name for feature in features]
     names = set(expected)
@@ -117,65 +120,70 @@ def _coerce_named(features: Sequence[Feature], instance: Any) -> tuple[Any, list
         if len(problems) < _MAX_PROBLEMS and (nearest := nearest_name(str(name), missing or expected)):
             misspelt.add(nearest)
             hint = f"; did you mean {nearest!r}?"
-        problems.append(f"no feature {_abbreviate(name)} in the contract{hint}")
+        is_short = isinstance(name, str) and len(name) <= _MAX_NAME
+        text = f"no feature {_abbreviate(name)} in the contract{hint}"
+        problems.append(InstanceProblem(text, (name,) if is_short else ()))
     for feature in features:
         if len(problems) > _MAX_PROBLEMS:
             break
         if feature.name in instance:
-            coerced[feature.name], problem = _coerce_value(feature, instance[feature.name])
+            coerced[feature.name], problem = coerce_value(feature, instance[feature.name])
             if problem:
-                problems.append(f"feature {feature.name!r} {problem}")
+                problems.append(about_feature(feature.name, problem))
         elif not feature.optional and feature.name not in misspelt:
-            problems.append(f"feature {feature.name!r} is missing")
+            problems.append(about_feature(feature.name, "is missing"))
     return coerced, problems
 
 
-def _coerce_array(shape: Sequence[int], kind: Kind, nullable: bool, instance: Any) -> tuple[Any, list[str]]:
+def _coerce_array(
+    shape: Sequence[int], kind: Kind, nullable: bool, instance: Any
+) -> tuple[Any, list[InstanceProblem]]:
     """Coerce a list of values, nested by `shape`. Returns it and the problems that are left."""
     if not shape:
         scalar, problem = _coerce_scalar(kind, nullable, instance)
-        return scalar, [problem] if problem else []
+        return scalar, [InstanceProblem(problem)] if problem else []
     size = " x ".join(str(length) for length in shape)
     if type(instance).__module__ == "numpy" and hasattr(instance, "tolist") and not _is_numpy_time(instance):
         instance = instance.tolist()
     if not isinstance(instance, list | tuple):
-        return None, [f"must be a list of {size} values, got {_describe_type(instance)}"]
+        return None, [InstanceProblem(f"must be a list of {size} values, got {_describe_type(instance)}")]
     if len(instance) != shape[0]:
-        return None, [f"must be a list of {size} values, got a list of {len(instance)}"]
+        return None, [InstanceProblem(f"must be a list of {size} values, got a list of {len(instance)}")]
     values: list[Any] = []
     for index, value in enumerate(instance):
         coerced, problems = _coerce_array(shape[1:], kind, nullable, value)
         if problems:
-            return None, [f"at [{index}]: {problems[0]}"]
+            return None, [problems[0].within(index)]
         values.append(coerced)
     return values, []
 
 
-def _coerce_text(instance: Any) -> tuple[Any, list[str]]:
+def _coerce_text(instance: Any) -> tuple[Any, list[InstanceProblem]]:
     """Check a string. Returns it and the problems that are left."""
     instance = _read_typed(instance)
     if isinstance(instance, str):
         return instance, []
-    return None, [f"must be a string, got {_describe_type(instance)}"]
+    return None, [InstanceProblem(f"must be a string, got {_describe_type(instance)}")]
 
 
-def _coerce_tokens(instance: Any) -> tuple[Any, list[str]]:
+def _coerce_tokens(instance: Any) -> tuple[Any, list[InstanceProblem]]:
     """Check a list of strings. Returns it and the problems that are left."""
     if type(instance).__module__ == "numpy" and hasattr(instance, "tolist") and not _is_numpy_time(instance):
         instance = instance.tolist()
     if not isinstance(instance, list | tuple):
         hint = "; split it into tokens" if isinstance(instance, str) else ""
-        return None, [f"must be a list of strings, got {_describe_type(instance)}{hint}"]
+        return None, [InstanceProblem(f"must be a list of strings, got {_describe_type(instance)}{hint}")]
     tokens: list[str] = []
     for index, value in enumerate(instance):
         token, problems = _coerce_text(value)
         if problems:
-            return None, [f"at [{index}]: {problems[0]}"]
+            return None, [problems[0].within(index)]
         tokens.append(token)
     return tokens, []
 
 
-def _coerce_value(feature: Feature, value: Any) -> tuple[Any, str | None]:
+def coerce_value(feature: Feature, value: Any) -> tuple[Any, str | None]:
+    """Coerce the value of a feature. Returns it as it is sent, and the problem that is left, None if valid."""
     if feature.kind in {"datetime", "date"}:
         return _coerce_datetime(feature, value)
     coerced, problem = _coerce_scalar(feature.kind, feature.nullable, value)
@@ -300,5 +308,5 @@ def _describe_type(value: Any) -> str:
 
 
 def _abbreviate(name: Any) -> str:
-    text = repr(str(name)[:64])
-    return text if len(text) <= 66 else text[:60] + "...'"
+    text = repr(str(name)[:_MAX_NAME])
+    return text if len(text) <= _MAX_NAME + 2 else text[:60] + "...'"

@@ -1,8 +1,9 @@
 """The status of workers: the versions of a model that they have loaded, and those that they refuse to serve.
 
-A worker publishes its status when it changes and every few seconds. A status that was not renewed for
-STATUS_TTL_SECONDS is that of a worker that has ended. Readers ignore it, and the next worker to publish its own
-status deletes it.
+A worker publishes its status of a model when it changes, and a sign of life every few seconds. The keeper of the
+queues writes the time of that sign into the statuses, so that they cost Redis the same for any number of models a
+worker serves. A status whose time is STATUS_TTL_SECONDS ago is that of a worker that has ended. Readers ignore it,
+and the next worker to publish its own status deletes it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,88 @@ from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
+from redis.exceptions import NoPermissionError
 
-from headrace.connection.commands import Argument, Command, Script
+from headrace.connection.commands import Argument, Command, Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys
 from headrace.wire.stored import decode_items, hash_items
 
 #: Seconds for which a status is valid.
 STATUS_TTL_SECONDS = 15.0
+#: Seconds after its last sign of life for which a worker is remembered.
+_REMEMBERED_SECONDS = 60
+#: Seconds for which renewed statuses are stored.
+_STORED_SECONDS = 120
+#: The most fields of one HSET: Lua passes at most some thousand arguments.
+_FIELDS_PER_CALL = 1000
+
+#: KEYS: the workers. ARGV: the worker, seconds it is remembered. Returns 1 if the worker was not known, and the
+#: number of workers. The cost is logarithmic in their number.
+_SIGN = Script(
+    "sign_of_life",
+    CHECKED_FUNCTION
+    + """
+local workers, worker, seconds = KEYS[1], ARGV[1], ARGV[2]
+local time = redis.call('TIME')
+local now_ms = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
+local added = checked('ZADD', workers, now_ms, worker)
+if added == 1 then redis.call('EXPIRE', workers, seconds) end
+return {added, redis.call('ZCARD', workers)}
+""",
+)
+
+#: KEYS: the workers, then the loaded versions of each model, then the refused ones. ARGV: milliseconds for which a
+#: worker is remembered, for which a hash is stored, fields of one HSET, and 1 to store hashes for longer. The cost
+#: is linear in the entries of the hashes and their bytes. The time is at the end of an entry.
+_RENEW = Script(
+    "renew_statuses",
+    """
+local workers, remembered_ms, stored_ms, fields = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local extends = ARGV[4] == '1'
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local signs = {}
+local listed = redis.pcall('ZRANGE', workers, 0, -1, 'WITHSCORES')
+for i = 1, listed.err and 0 or #listed, 2 do
+  local at_ms = tonumber(listed[i + 1])
+  if now_ms - at_ms > remembered_ms then redis.call('ZREM', workers, listed[i]) else signs[listed[i]] = at_ms end
+end
+local function worker_of(entry)
+  local is_json, decoded = pcall(cjson.decode, entry)
+  return is_json and type(decoded) == 'table' and decoded.worker
+end
+-- Renew the entries of a hash, and delete those of workers that ended.
+local function renew(key, is_refused)
+  local entries, changed = redis.pcall('HGETALL', key), {}
+  for i = 1, entries.err and 0 or #entries, 2 do
+    local name, entry = entries[i], entries[i + 1]
+    local worker = name
+    if is_refused then worker = worker_of(entry) end
+    local sign, former = signs[worker], string.match(string.sub(entry, -24), '"at_ms":(%d+)}$')
+    if sign and former and tonumber(former) < sign then
+      changed[#changed + 1] = name
+      changed[#changed + 1] = string.sub(entry, 1, -2 - #former) .. string.format('%d', sign) .. '}'
+    elseif not sign and former and now_ms - tonumber(former) > remembered_ms then
+      redis.call('HDEL', key, name)
+    end
+  end
+  for first = 1, #changed, fields do
+    redis.call('HSET', key, unpack(changed, first, math.min(#changed, first + fields - 1)))
+  end
+  if #changed > 0 and extends then redis.call('PEXPIRE', key, stored_ms) end
+end
+local models = (#KEYS - 1) / 2
+for number = 2, 1 + models do renew(KEYS[number], false) end
+if models > 0 and redis.call('EXISTS', unpack(KEYS, 2 + models)) > 0 then
+  for number = 2 + models, #KEYS do renew(KEYS[number], true) end
+end
+redis.call('EXPIRE', workers, math.floor(remembered_ms / 1000))
+return 1
+""",
+)
+
 
 #: The cost of both scripts is linear in the entries of the two hashes and their bytes.
 #: Call it by `publish_status`. ARGV from the fourth on: a version and its entry for each version that is refused.
@@ -84,6 +159,10 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[str, ...]
     #: The runtime of each version; {} of an older Headrace.
     runtimes: dict[str, str] = {}
+    #: Its pool processes, each of which runs one claim at a time; 0 of an older Headrace.
+    processes: int = 0
+    #: The forms of instances in columns that it takes (`headrace.wire.columns`); none of an older Headrace.
+    columns: tuple[str, ...] = ()
     #: The time of publishing: unix milliseconds, the server's clock.
     at_ms: int = 0
 
@@ -105,13 +184,22 @@ def publish_status(
     refused: Mapping[str, str],
     *,
     runtimes: Mapping[str, str] | None = None,
+    processes: int = 0,
+    columns: Sequence[str] = (),
     ttl: float = STATUS_TTL_SECONDS,
 ) -> Command:
     """Return the command that publishes a worker's status of a model and replaces the former one.
 
-    `versions` are those it has loaded, `refused` those it refuses, with the reason of each. `ttl` is in seconds.
+    `versions` are those it has loaded, `refused` those it refuses, with the reason of each. `processes` is the
+    number of its pool processes, `columns` are the forms of columns it takes. `ttl` is in seconds.
     """
-    status = msgspec.json.encode({"versions": sorted(versions, key=int), "runtimes": runtimes or {}})
+    fields: dict[str, Any] = {
+        "versions": sorted(versions, key=int),
+        "runtimes": runtimes or {},
+        "processes": processes,
+        "columns": columns,
+    }
+    status = msgspec.json.encode(fields)
     values: list[Argument] = [worker, status, int(ttl * 1000)]
     for version, reason in refused.items():
         values += [version, msgspec.json.encode({"worker": worker, "reason": reason})]
@@ -123,6 +211,29 @@ def withdraw_status(keys: Keys, model: str, worker: str) -> Command:
     return _WITHDRAW([keys.loaded(model), keys.refused(model)], [worker])
 
 
+def sign_of_life_command(keys: Keys, worker: str) -> Command:
+    """Return the command by which a worker says that it runs; `renew_command` writes it to the worker's statuses.
+
+    The reply is 1 if Redis did not know the worker, 0 if it did, and the number of workers.
+    """
+    return _SIGN([keys.workers], [worker, _REMEMBERED_SECONDS])
+
+
+def renew_command(keys: Keys, models: Sequence[str], *, extend: bool = True) -> Command:
+    """Return the command that renews the statuses of these models, of all workers that gave a sign of life.
+
+    With `extend` it also puts off that they are deleted, by _STORED_SECONDS.
+    """
+    names = [*map(keys.loaded, models), *map(keys.refused, models)]
+    milliseconds = [1000 * _REMEMBERED_SECONDS, 1000 * _STORED_SECONDS]
+    return _RENEW([keys.workers, *names], [*milliseconds, _FIELDS_PER_CALL, int(extend)])
+
+
+def forget_worker(keys: Keys, worker: str) -> Command:
+    """Return the command that forgets a worker that ends."""
+    return Command(("ZREM", keys.workers, worker))
+
+
 def read_loaded(keys: Keys, model: str) -> Command:
     """Return the command that reads the loaded versions of a model; `decode_loaded` decodes its reply."""
     return Command(("HGETALL", keys.loaded(model)))
@@ -131,6 +242,19 @@ def read_loaded(keys: Keys, model: str) -> Command:
 def read_refused(keys: Keys, model: str) -> Command:
     """Return the command that reads the refused versions of a model; `decode_refused` decodes its reply."""
     return Command(("HGETALL", keys.refused(model)))
+
+
+def read_accepted_columns(keys: Keys, model: str) -> Operation[frozenset[str]]:
+    """Read the forms of instances in columns that all workers of a model take.
+
+    They are none if no worker runs, or if the Redis user may not read the statuses of workers.
+    """
+    loaded, server_time = yield Pipeline((read_loaded(keys, model), READ_SERVER_TIME))
+    if isinstance(loaded, NoPermissionError):
+        return frozenset()
+    statuses = decode_loaded(model, loaded, decode_server_time(server_time)).values()
+    forms = [frozenset(status.columns) for status in statuses]
+    return frozenset.intersection(*forms) if forms else frozenset()
 
 
 def decode_loaded(model: str, reply: Any, now_ms: int) -> dict[str, WorkerStatus]:

@@ -4,6 +4,7 @@ commands.py             the group of all commands; exit codes; errors as one lin
 options.py              options and output functions that several commands share
 submit.py, status.py, result.py, cancel.py, explain.py    single jobs
 batch.py                the rows of a file
+bulk.py, bulk_format.py, bulk_progress.py                 bulk runs
 queues.py, top.py, top_format.py                          queues and workers
 dead.py, dead_letter_format.py                            dead letters
 doctor.py               checks of Redis, workers and Flower

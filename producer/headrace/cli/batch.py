@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 
-from headrace.batch.file import IN_FLIGHT, ROWS_PER_JOB
+from headrace.batch.blocks import MAX_BLOCK_BYTES
+from headrace.batch.file import IN_FLIGHT
+from headrace.batch.forms import ROWS_PER_JOB
 from headrace.batch.reader import Format
 from headrace.cli import options
-from headrace.cli.commands import SOME_FAILED
+from headrace.cli.commands import SOME_FAILED, exit_on_signal
 from headrace.errors import ResultTimeout
 from headrace.wire.keys import BATCH_PRIORITY
 
@@ -33,16 +35,16 @@ _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}
 @click.option(
     "--rows-per-job",
     type=click.IntRange(1, 100_000),
-    default=ROWS_PER_JOB,
-    show_default=True,
-    help="Rows in a job.",
+    help=f"Most rows in a job; default: {ROWS_PER_JOB['arrow']:,} in Arrow columns, {ROWS_PER_JOB['json']:,} in "
+    f"JSON columns, else {ROWS_PER_JOB['rows']}. A job stays within {MAX_BLOCK_BYTES // 1024**2} MB of the file, "
+    "HEADRACE_MAX_JOB_BYTES and HEADRACE_MAX_JOB_VALUES.",
 )
 @click.option(
     "--in-flight",
     type=click.IntRange(1, 10_000),
     default=IN_FLIGHT,
     show_default=True,
-    help="Jobs under way at a time.",
+    help="Most jobs under way at a time; fewer if they hold much of the file.",
 )
 @click.option(
     "--format",
@@ -61,6 +63,11 @@ _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}
 @options.durable
 @click.option("--timeout", type=options.SECONDS, help="Seconds for the whole file.")
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where a run for OUT has ended or was killed, and keep the finished rows if this one ends.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 @options.url
 @click.pass_context
@@ -92,7 +99,7 @@ def batch(
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0 '):
         raise click.UsageError("--delimiter is one character, or `tab`", ctx)
     meter = ProgressMeter(sys.stderr, size=_get_file_size(source), terminal=_has_terminal(target))
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGTERM, exit_on_signal)  # cancels the jobs
     with options.open_client(url) as client:
         try:
             report = predict_file(
@@ -107,10 +114,10 @@ def batch(
             )
         except (KeyboardInterrupt, SystemExit):
             meter.close()
-            click.echo(f"stopped: {_describe_stop(target)}", err=True)
+            click.echo(f"stopped: {_describe_stop(target, resume=batch_options['resume'])}", err=True)
             raise
         except ResultTimeout as error:
-            raise ResultTimeout(f"{error}; {_describe_stop(target)}") from None
+            raise ResultTimeout(f"{error}; {_describe_stop(target, resume=batch_options['resume'])}") from None
         finally:
             meter.close()
     if as_json:
@@ -121,19 +128,22 @@ def batch(
         f"({rate:,.0f} rows/s), {report.failed:,} failed",
         err=True,
     )
+    wished_rows = batch_options["rows_per_job"]
+    if wished_rows is not None and report.largest_job < min(wished_rows, report.rows - report.failed):
+        click.echo(
+            f"a job held {report.largest_job:,} rows at most, not {wished_rows:,}: its limits are "
+            f"{MAX_BLOCK_BYTES // 1024**2} MB of the file, HEADRACE_MAX_JOB_BYTES and HEADRACE_MAX_JOB_VALUES",
+            err=True,
+        )
     if report.failed:
         ctx.exit(SOME_FAILED)
 
 
-def _describe_stop(target: str) -> str:
+def _describe_stop(target: str, *, resume: bool) -> str:
     written = "finished rows are on standard output" if target == "-" else f"{target} was not written"
+    if resume:
+        written += "; the same command goes on from the finished rows"
     return f"jobs without an outcome were cancelled, {written}"
-
-
-def _exit_on_signal(number: int, _: object) -> None:
-    # The exit code that shells use for a process ended by a signal. As an exception, it lets the jobs be
-    # cancelled.
-    raise SystemExit(128 + number)
 
 
 def _get_file_size(source: str) -> int | None:

@@ -7,6 +7,7 @@ theirs as entry points of the group `headrace.commands`.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from headrace.errors import HeadraceError, JobFailed, ResultTimeout
+from headrace.errors import HeadraceError, JobFailed, ResultTimeout, RunFailed
 from headrace.terminal import plain_streams
 from headrace.text import did_you_mean
 
@@ -28,10 +29,13 @@ ERROR, USAGE, SOME_FAILED, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 130
 #: The commands of this distribution, with a line of help. Each is in the module of its name in this package.
 _CLIENT_COMMANDS = {
     "batch": "Predict the rows of a file, and write them with their predictions.",
+    "bulk": "Predict tables that workers read and write themselves.",
     "cancel": "Cancel jobs that have no outcome yet.",
     "dead": "List dead letters; replay, purge or export them.",
     "doctor": "Check Redis, workers and Flower, and print fixes.",
     "explain": "Print the history of jobs.",
+    "keys": "Add, list, change, rotate and revoke keys of the HTTP gateway.",
+    "plan": "Print the workers that models need, by backlog and rates.",
     "queues": "Print how many jobs of each model wait; pause, resume or purge them.",
     "redis": "Load the functions that users call in place of EVAL.",
     "result": "Wait for jobs and print their predictions.",
@@ -51,6 +55,12 @@ _WORKER_COMMANDS = {
     "worker": "Run a worker that serves models.",
 }
 
+#: The commands of headrace-gateway, in the same way.
+_GATEWAY_COMMANDS = {
+    "gateway": "Serve the HTTP API until Ctrl-C.",
+    "notify": "Tell endpoints how jobs ended, until Ctrl-C.",
+}
+
 
 class Commands(click.Group):
     """A click group that imports its commands when they are used."""
@@ -67,6 +77,8 @@ class Commands(click.Group):
             return _check_command(entry.load())
         if cmd_name in _WORKER_COMMANDS:
             raise HeadraceError(f"`headrace {cmd_name}` comes with the worker: pip install headrace-worker")
+        if cmd_name in _GATEWAY_COMMANDS:
+            raise HeadraceError(f"`headrace {cmd_name}` comes with the gateway: pip install headrace-gateway")
         return None
 
     def resolve_command(
@@ -75,13 +87,13 @@ class Commands(click.Group):
         """Find the command in the arguments. The error for an unknown name suggests a similar one."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            hint = did_you_mean(name, [*self.list_commands(ctx), *_WORKER_COMMANDS])
+            hint = did_you_mean(name, [*self.list_commands(ctx), *_WORKER_COMMANDS, *_GATEWAY_COMMANDS])
             raise click.UsageError(f"no command {name[:64]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands. Commands in the tables are not imported for it."""
-        help_lines = {**_CLIENT_COMMANDS, **_WORKER_COMMANDS}
+        help_lines = {**_CLIENT_COMMANDS, **_WORKER_COMMANDS, **_GATEWAY_COMMANDS}
         entries = _load_entry_points()
         rows = [
             (name, help_lines[name] if name in help_lines else f"(from {_name_distribution(entries[name])})")
@@ -92,10 +104,15 @@ class Commands(click.Group):
         if "worker" not in entries:
             formatter.write_paragraph()
             formatter.write_text("Models and workers come with `pip install headrace-worker`.")
+        if "gateway" not in entries:
+            formatter.write_paragraph()
+            formatter.write_text("The HTTP API comes with `pip install headrace-gateway`.")
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]  # always ends the process, as click's does by default
         """Run a command and exit with its code. An error is printed as one line on standard error."""
         extra["standalone_mode"] = False
+        if os.getpid() == 1:  # of a container: the kernel ends it by no signal that it does not handle
+            signal.signal(signal.SIGTERM, exit_on_signal)
         with plain_streams():
             code = self._run(args, prog_name or "headrace", extra)
         _close_stdout()
@@ -116,6 +133,11 @@ class Commands(click.Group):
         except Exception as error:  # noqa: BLE001  # users see no traceback
             code = _report(error)
         return code
+
+
+def exit_on_signal(number: int, _: object) -> NoReturn:
+    """Exit with the code of shells for a process ended by a signal. As an exception, it lets a command tidy up."""
+    raise SystemExit(128 + number)
 
 
 def _close_stdout() -> None:
@@ -157,7 +179,7 @@ def _report(error: Exception) -> int:
         if os.environ.get("HEADRACE_DEBUG") and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         _print_error(str(error))
-        if isinstance(error, JobFailed):
+        if isinstance(error, JobFailed | RunFailed):
             return SOME_FAILED
         return TIMED_OUT if isinstance(error, ResultTimeout) else ERROR
     if isinstance(error, OSError) and error.strerror:

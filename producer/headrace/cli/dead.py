@@ -32,7 +32,7 @@ BulkAction = Callable[["DeadLetterFilter", bool, "OnProgress"], "BulkResult"]
 def dead() -> None:
     """List dead letters, which are the jobs that failed for good; replay, purge or export them.
 
-    All commands but `show` take the same filter: --model, --reason, --error, --older-than, --newer-than.
+    All commands but `show` take the same filter: --model, --queue, --reason, --error, --older-than, --newer-than.
     """
 
 
@@ -48,6 +48,7 @@ def _add_filter_options(command: F) -> F:
         ),
         click.option("--error", metavar="NAME", help="Name of the exception, such as ValueError."),
         click.option("--reason", type=click.Choice(get_args(Reason)), help="Reason of the failure."),
+        click.option("--queue", metavar="NAME", help="Letters of this queue; headrace.notify is that of notices."),
         click.option("--model", metavar="NAME", help="Jobs of this model."),
     ):
         command = option(command)
@@ -223,9 +224,9 @@ def export(
     selected = _to_filter(ids, conditions)
     missing = dict.fromkeys(selected["ids"] or ())
     exported = 0
-    with options.open_client(url) as client, open_target(target) as file:
+    with options.open_client(url) as client, open_target(target) as part_file:
         for letter in client.dead_letters.export(**selected):
-            file.write(msgspec.json.encode(letter) + b"\n")
+            part_file.file.write(msgspec.json.encode(letter) + b"\n")
             missing.pop(letter.id, None)
             exported += 1
     click.echo(f"{_format_count(exported)} exported" if exported else "no dead letter matches", err=True)

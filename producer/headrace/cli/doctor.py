@@ -62,6 +62,7 @@ def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[st
     from headrace.connection.server_info import read_server_info, read_user
     from headrace.connection.url import describe_server, parse_address
     from headrace.doctor.access import check_access, is_local
+    from headrace.doctor.commands import examine_commands
     from headrace.doctor.flower import check_flower
     from headrace.doctor.functions import examine_functions
     from headrace.doctor.redis import check_redis
@@ -73,7 +74,12 @@ def _run_checks(settings: Settings, flower_url: str | None) -> Iterator[tuple[st
         server = run(ask, read_server_info())
         click.echo(f"redis: {server.name} at {describe_server(settings)}", err=True)
         address = parse_address(settings.redis_url)
-        for finding in check_redis(server, prefix=settings.key_prefix, by_sentinel=bool(address.sentinels)):
+        by_sentinel, in_cluster = bool(address.sentinels), bool(address.nodes)
+        for finding in check_redis(
+            server, prefix=settings.key_prefix, by_sentinel=by_sentinel, in_cluster=in_cluster
+        ):
+            yield "redis", finding
+        for finding in run(ask, examine_commands()):
             yield "redis", finding
         for finding in check_access(address, run(ask, read_user())):
             yield "access", finding

@@ -11,9 +11,12 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.commands import ERROR
 from headrace.cli.options import escape_unprintable
-from headrace.clock import from_unix_ms
+from headrace.clock import from_unix_ms, to_unix_ms, utc_now
+from headrace.errors import InvalidInput, UnknownRun
 
 if TYPE_CHECKING:
+    from headrace.bulk.explain import RunExplanation
+    from headrace.client import Client
     from headrace.inspection.timeline import Step, Timeline
 
 
@@ -26,12 +29,15 @@ def explain(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url:
     """Print the history of each JOB: submission, attempts, claim, prediction and outcome, or where it waits.
 
     Times are UTC. For a job without an outcome, the last line is its present place. The exit code is 1 if a job is
-    unknown or lost.
+    unknown or lost. JOB may be the name of a bulk run: then its state and what it waits for are printed.
     """
     any_missing = False
     with options.open_client(url) as client:
         for job in jobs:
             timeline = client.job(job).explain()
+            if timeline.status == "unknown" and (run := _explain_run(client, job)) is not None:
+                _print_run(run, as_json=as_json)
+                continue
             any_missing |= timeline.status in {"unknown", "lost"}
             if as_json:
                 options.print_json(msgspec.to_builtins(timeline))
@@ -40,6 +46,26 @@ def explain(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url:
                     options.print_line(line)
     if any_missing:
         ctx.exit(ERROR)
+
+
+def _explain_run(client: Client, name: str) -> RunExplanation | None:
+    """Return what is known of a bulk run; None if there is none of this name."""
+    try:
+        return client.bulk_run(name).explain()
+    except (UnknownRun, InvalidInput):
+        return None
+
+
+def _print_run(run: RunExplanation, *, as_json: bool) -> None:
+    from headrace.cli.bulk_format import format_run, to_dict
+
+    if as_json:
+        options.print_json({**to_dict(run.progress), "notes": run.notes})
+        return
+    for line in format_run(run.progress, to_unix_ms(utc_now())):
+        options.print_line(line)
+    for note in run.notes:
+        options.print_line(f"  {escape_unprintable(note)}")
 
 
 def format_timeline(timeline: Timeline) -> Iterator[str]:

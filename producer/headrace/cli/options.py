@@ -52,6 +52,20 @@ class _Age(click.ParamType[float]):
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 AGE = _Age()
 
+
+class _Duration(_Age):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds of an age above 0."""
+        seconds = super().convert(value, param, ctx)
+        if not seconds:
+            self.fail("must be above 0", param, ctx)
+        return seconds
+
+
+DURATION = _Duration()
+
 url = click.option("--url", metavar="URL", help="Redis URL; default: HEADRACE_REDIS_URL, then REDIS_URL.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 version = click.option(

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from headrace.cli import options
 from headrace.cli.commands import ERROR
@@ -21,7 +20,7 @@ from headrace.inspection.unread_lists import UnreadList, find_unread_lists
 from headrace.settings import Settings
 from headrace.status_line import StatusLine
 from headrace.text import plural
-from headrace.wire.keys import PRIORITY_STEPS, Keys
+from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -36,8 +35,11 @@ def queues(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
     """Print how many jobs of each model wait, by priority (P0 is claimed first) and in all.
 
     ISOLATED jobs run before all others, each alone, as their process or worker was lost. WAITING is what a worker
-    could claim now. DELAYED jobs are not due yet. LEASED jobs are with a worker. Jobs of a PAUSED model wait
+    could claim now. DELAYED jobs are not due yet, DUE jobs are about to return to their queue. LEASED jobs are
+    with a worker. BACKLOG is the jobs that want a worker: WAITING, DUE and LEASED. Jobs of a PAUSED model wait
     until it is resumed.
+
+    The queue of a model's bulk runs, such as bulk.churn, is listed while it holds chunks of tables.
 
     Lists with jobs that no worker reads are named on standard error, for instance after a slip in a queue's name.
     """
@@ -50,17 +52,18 @@ def queues(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
         click.echo(str(unread_list), err=True)
     if as_json:
         for depth in depths:
-            options.print_json({**msgspec.to_builtins(depth), "waiting": depth.waiting})
+            options.print_json(depth.to_dict())
         return
     if not depths:
         click.echo("no model has a queue yet: a worker that serves a model publishes it", err=True)
         return
     priorities = [f"P{step}" for step in PRIORITY_STEPS]
     any_paused = any(depth.paused for depth in depths)
-    header = ["QUEUE", "MODEL", *priorities, "ISOLATED", "WAITING", "DELAYED", "LEASED"]
+    header = ["QUEUE", "MODEL", *priorities, "ISOLATED", "WAITING", "DELAYED", "DUE", "LEASED", "BACKLOG"]
     rows = [[*header, "PAUSED"] if any_paused else header]
     for depth in depths:
-        counts = (*depth.by_priority.values(), depth.isolated, depth.waiting, depth.delayed, depth.leased)
+        counts = [*depth.by_priority.values(), depth.isolated, depth.waiting]
+        counts += [depth.delayed, depth.due, depth.leased, depth.backlog]
         paused = [options.escape_unprintable(str(depth.paused or "-"))] if any_paused else []
         rows.append([depth.queue, depth.model, *map(str, counts), *paused])
     for line in options.format_table(rows, right=range(2, len(header))):
@@ -121,7 +124,8 @@ def purge(ctx: click.Context, /, model: str, *, yes: bool, as_json: bool, url: s
 
 def _confirm_purge(ctx: click.Context, client: Client, model: str) -> None:
     """Ask whether the jobs of the model shall be cancelled; exit if not."""
-    jobs = sum(depth.waiting + depth.delayed for depth in client.queues() if depth.model == model)
+    queue = queue_name(model)
+    jobs = sum(depth.waiting + depth.due + depth.delayed for depth in client.queues() if depth.queue == queue)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(
             f"{plural(jobs, 'job')} would be cancelled; without a terminal to confirm on, pass --yes", ctx

@@ -24,7 +24,8 @@ def install(*, prune: bool, as_json: bool, url: str | None) -> None:
     """Load the functions of this release, which users call in place of EVAL. Redis 7 or later.
 
     It needs a user who may FUNCTION LOAD, FUNCTION LIST and, for --prune, FUNCTION DELETE. Functions of other
-    releases stay, so old workers go on; functions that are loaded already stay too.
+    releases stay, so old workers go on; functions that are loaded already stay too. In a cluster, every primary
+    gets them.
     """
     from functools import partial
 
@@ -32,18 +33,23 @@ def install(*, prune: bool, as_json: bool, url: str | None) -> None:
 
     from headrace.client.common import resolve_settings
     from headrace.connection.commands import execute, run
-    from headrace.connection.connect import connect
+    from headrace.connection.connect import connect_to_primaries
     from headrace.connection.errors import translate_errors
-    from headrace.connection.functions import install_functions
+    from headrace.connection.functions import install_functions, merge_changes
     from headrace.connection.script_calls import is_function_missing
     from headrace.connection.url import describe_server
     from headrace.doctor.functions import load_scripts
     from headrace.errors import HeadraceError
 
     settings = resolve_settings(url, None)
-    with translate_errors(settings), connect(settings) as client:
+    with translate_errors(settings):
         try:
-            changes = run(partial(execute, client), install_functions(load_scripts(), prune=prune))
+            changes = merge_changes(
+                [
+                    run(partial(execute, client), install_functions(load_scripts(), prune=prune))
+                    for client in connect_to_primaries(settings)
+                ]
+            )
         except ResponseError as error:
             if not is_function_missing(error):
                 raise

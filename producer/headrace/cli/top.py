@@ -39,7 +39,7 @@ _UNLIMITED = 1000
 @options.as_json
 @options.url
 def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
-    """Show queues, workers, rates, times and failures, live. Ctrl-C ends it.
+    """Show queues, bulk runs, workers, rates, times and failures, live. Ctrl-C ends it.
 
     Rates and times are of the last 10 seconds, from the events of workers; a time is from submission to
     prediction. Where standard output is not a terminal, each update is printed as a page.
@@ -68,6 +68,7 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
 
 
 def _show(monitor: Monitor, server: str, *, full_screen: bool, once: bool, as_json: bool) -> None:
+    from headrace.cli.bulk_format import to_dict
     from headrace.cli.top_format import format_outage, format_overview
     from headrace.errors import BrokerUnavailable
 
@@ -86,7 +87,9 @@ def _show(monitor: Monitor, server: str, *, full_screen: bool, once: bool, as_js
         lines = format_outage(str(error), width)
     else:
         if as_json:
-            options.print_json(msgspec.to_builtins(overview))
+            queues = [depth.to_dict() for depth in overview.queues]
+            runs = None if overview.runs is None else [to_dict(run) for run in overview.runs]
+            options.print_json({**msgspec.to_builtins(overview), "queues": queues, "runs": runs})
             sys.stdout.flush()
             return
         lines = format_overview(overview, server, width=width)

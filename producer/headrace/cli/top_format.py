@@ -10,13 +10,17 @@ import msgspec
 
 from headrace.cli.options import escape_unprintable
 from headrace.inspection.queues import QueueDepth
+from headrace.inspection.run_pace import measure_pace
 from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
 from headrace.terminal import escape_controls
-from headrace.text import format_duration, plural
+from headrace.text import format_clock, format_duration, plural
+from headrace.wire.bulk import RunProgress
 
 #: Groups of failures shown, the most frequent first.
 _MAX_ERRORS = 8
+#: Bulk runs shown, the newest first.
+_MAX_RUNS = 8
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -43,6 +47,9 @@ def format_overview(overview: Overview, server: str, *, width: int) -> list[str]
     activities = None if overview.models is None else {activity.model: activity for activity in overview.models}
     columns = _make_queue_columns(overview.queues, overview.oldest_wait_seconds, activities or {})
     lines += _format_table(columns, width, "no model has a queue yet: a worker that serves a model publishes it")
+    if overview.runs:
+        now_ms = round(1000 * overview.unix_seconds)
+        lines += ["", *_format_table(_make_run_columns(overview.runs[:_MAX_RUNS], now_ms), width, "")]
     lines.append("")
     no_workers = "this user may not listen to events" if overview.models is None else "no events from any worker"
     lines += _format_table(_make_worker_columns(overview.workers), width, f"workers: {no_workers}")
@@ -84,27 +91,50 @@ def _wrap(texts: Sequence[str], width: int) -> list[str]:
 def _make_queue_columns(
     depths: Sequence[QueueDepth], waits: dict[str, float], activities: dict[str, ModelActivity]
 ) -> list[Column]:
-    depths = sorted(depths, key=lambda depth: (-depth.waiting - depth.leased, depth.model))
-    models = [depth.model for depth in depths]
+    depths = sorted(depths, key=lambda depth: (-depth.backlog, -depth.waiting, depth.model))
+    # The times and rates of chunks of tables are apart from those of jobs.
+    models = [depth.queue if depth.is_bulk else depth.model for depth in depths]
     oldest = [format_duration(1000 * waits[model]) if model in waits else "-" for model in models]
     active = [activities.get(model) for model in models]
     return [
         Column("MODEL", [_format_model(depth) for depth in depths], align_right=False),
+        Column("BACKLOG", [f"{depth.backlog:,}" for depth in depths], 3),
         Column("WAITING", [f"{depth.waiting:,}" for depth in depths]),
         Column("OLDEST", oldest, 2),
-        Column("LEASED", [f"{depth.leased:,}" for depth in depths], 3),
-        Column("DELAYED", [f"{depth.delayed:,}" for depth in depths], 6),
-        Column("ISOLATED", [f"{depth.isolated:,}" for depth in depths], 8),
+        Column("LEASED", [f"{depth.leased:,}" for depth in depths], 4),
+        Column("DELAYED", [f"{depth.delayed:,}" for depth in depths], 7),
+        Column("DUE", [f"{depth.due:,}" for depth in depths], 9),
+        Column("ISOLATED", [f"{depth.isolated:,}" for depth in depths], 10),
         Column("JOBS/S", [_format_rate(model.succeeded_per_second) if model else "-" for model in active]),
-        Column("FAILED/S", [_format_rate(model.failed_per_second) if model else "-" for model in active], 4),
-        Column("RETRIED/S", [_format_rate(model.retried_per_second) if model else "-" for model in active], 7),
-        Column("P50", [_format_ms(model.p50_ms) if model else "-" for model in active], 5),
+        Column("FAILED/S", [_format_rate(model.failed_per_second) if model else "-" for model in active], 5),
+        Column("RETRIED/S", [_format_rate(model.retried_per_second) if model else "-" for model in active], 8),
+        Column("P50", [_format_ms(model.p50_ms) if model else "-" for model in active], 6),
         Column("P95", [_format_ms(model.p95_ms) if model else "-" for model in active], 1),
     ]
 
 
 def _format_model(depth: QueueDepth) -> str:
-    return f"{escape_unprintable(depth.model)}{' (paused)' if depth.paused else ''}"
+    kind = " (bulk)" if depth.is_bulk else ""
+    return f"{escape_unprintable(depth.model)}{kind}{' (paused)' if depth.paused else ''}"
+
+
+def _make_run_columns(runs: Sequence[RunProgress], now_ms: int) -> list[Column]:
+    paces = [measure_pace(run, now_ms) for run in runs]
+    shares = ["-" if pace.share is None else f"{pace.share:.0%}" for pace in paces]
+    rates = ["-" if pace.rows_per_second is None else _format_rate(pace.rows_per_second) for pace in paces]
+    times_left = [
+        "-" if pace.remaining_seconds is None else format_clock(pace.remaining_seconds) for pace in paces
+    ]
+    return [
+        Column("RUN", [escape_unprintable(run.run.name) for run in runs], align_right=False),
+        Column("MODEL", [escape_unprintable(run.run.model) for run in runs], 3, align_right=False),
+        Column("STATE", [run.state for run in runs], align_right=False),
+        Column("DONE", shares),
+        Column("ROWS", [f"{run.rows_done:,}" for run in runs], 2),
+        Column("FAILED", [f"{run.rows_failed:,}" for run in runs], 1),
+        Column("ROWS/S", rates, 4),
+        Column("LEFT", times_left),
+    ]
 
 
 def _make_worker_columns(workers: Sequence[WorkerActivity]) -> list[Column]:

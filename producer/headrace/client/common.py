@@ -27,7 +27,8 @@ def resolve_settings(url: str | None, settings: Settings | None) -> Settings:
 def job_timeout(state: JobState, timeout: float) -> ResultTimeout:
     """Return the error for a job without an outcome after `timeout` seconds. It says what to check."""
     advice = {
-        "unknown": "Redis knows no such job: check the id, the Redis URL and the key prefix",
+        "unknown": "Redis knows no such job: check the id, the Redis URL and the key prefix; an outcome that was "
+        "forgotten, or is older than HEADRACE_RESULT_TTL, is unknown too",
         "queued": "is a worker running? See `headrace queues`",
         "running": "a worker is running it; wait again",
     }.get(state.status, "wait again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty, Queue
 from typing import Any
@@ -16,8 +17,9 @@ from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
 from headrace.connection.bounded import BoundedPool, bound_connections
+from headrace.connection.keepalive import KEEPALIVE_OPTIONS
 from headrace.connection.sentinel import AsyncSentinelPool, SentinelPool
-from headrace.connection.url import Address, explain_bad_options, parse_address
+from headrace.connection.url import Address, check_cluster_prefix, explain_bad_options, parse_address
 from headrace.settings import Settings
 
 #: How often a command is repeated when its connection breaks. Every command of Headrace may be repeated; clients
@@ -44,10 +46,17 @@ def connect(settings: Settings, *, retries: int = _RETRIES) -> redis.Redis:
     retry = Retry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
     options = _pool_options(settings, address) | {"retry": retry}
     with explain_bad_options(address):
-        pool = (
-            SentinelPool(address, **options) if address.sentinels else BoundedPool.from_url(address.url, **options)
-        )
-        bound_connections(pool)
+        if address.nodes:
+            pool = BoundedPool(  # type: ignore[no-untyped-call]  # redis-py has no type for it
+                **_cluster_options(settings, address, options)
+            )
+        else:
+            pool = (
+                SentinelPool(address, **options)
+                if address.sentinels
+                else BoundedPool.from_url(address.url, **options)
+            )
+            bound_connections(pool)
         pool.connection_class(**pool.connection_kwargs)
     return redis.Redis.from_pool(pool)
 
@@ -61,12 +70,17 @@ def connect_async(settings: Settings, *, retries: int = _RETRIES) -> redis.async
     retry = AsyncRetry(ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), retries)
     options = _pool_options(settings, address) | {"retry": retry, "socket_timeout": None}
     with explain_bad_options(address):
-        pool = (
-            AsyncSentinelPool(address, **options)
-            if address.sentinels
-            else redis.asyncio.BlockingConnectionPool.from_url(address.url, **options)
-        )
-        bound_connections(pool)
+        if address.nodes:
+            pool = redis.asyncio.BlockingConnectionPool(
+                **_cluster_options(settings, address, options, is_async=True)
+            )
+        else:
+            pool = (
+                AsyncSentinelPool(address, **options)
+                if address.sentinels
+                else redis.asyncio.BlockingConnectionPool.from_url(address.url, **options)
+            )
+            bound_connections(pool)
         pool.connection_class(**pool.connection_kwargs)
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -94,6 +108,47 @@ async def close_idle_async(client: redis.asyncio.Redis) -> None:
             await connection.disconnect(nowait=True)
 
 
+def connect_to_primaries(settings: Settings) -> Iterator[redis.Redis]:
+    """Yield a client of each server that takes writes: of each primary of a cluster, else of the one server.
+
+    Each is closed when the next is asked for. Raises RedisError.
+    """
+    with connect(settings) as client:
+        address = parse_address(settings.redis_url)
+        if not address.nodes:
+            yield client
+            return
+        from headrace.connection.slots import parse_primaries
+
+        reply = client.execute_command("CLUSTER SLOTS")
+        primaries = parse_primaries(reply, client.connection_pool.connection_kwargs["slot"].known_primary)
+    for node in primaries:
+        options = {**_pool_options(settings, address), **address.options, "host": node.host, "port": node.port}
+        pool = BoundedPool(**options)  # type: ignore[no-untyped-call]  # as above
+        with redis.Redis.from_pool(pool) as client:
+            yield client
+
+
+def _cluster_options(
+    settings: Settings, address: Address, options: dict[str, Any], *, is_async: bool = False
+) -> dict[str, Any]:
+    """Return the options of a pool of connections to the node of a cluster that serves the key prefix."""
+    # A cluster is rare, and its code need not be loaded for other servers.
+    from headrace.connection import cluster
+    from headrace.connection.slots import SlotPrimary
+
+    classes = (
+        (cluster.AsyncClusterConnection, cluster.AsyncClusterTLSConnection)
+        if is_async
+        else (cluster.ClusterConnection, cluster.ClusterTLSConnection)
+    )
+    check_cluster_prefix(settings.key_prefix)
+    located = {"host", "port", "connection_class"}
+    url_options = {name: value for name, value in address.options.items() if name not in located}
+    slot = SlotPrimary(address.nodes, settings.key_prefix)
+    return {**options, **url_options, "slot": slot, "connection_class": classes[bool(address.tls)]}
+
+
 def _pool_options(settings: Settings, address: Address) -> dict[str, Any]:
     options: dict[str, Any] = {
         "socket_connect_timeout": settings.connect_timeout,
@@ -106,5 +161,5 @@ def _pool_options(settings: Settings, address: Address) -> dict[str, Any]:
         "driver_info": _DRIVER,
     }
     if urlsplit(address.url).scheme != "unix":
-        options["socket_keepalive"] = True
+        options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE_OPTIONS}
     return options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncPrimaryNotFound
 from redis.sentinel import MasterNotFoundError as PrimaryNotFound
 
+from headrace.connection.cluster_errors import NotACluster, SlotMoved, SlotNotServed
 from headrace.connection.script_calls import FunctionMissing
 from headrace.connection.url import describe_server, parse_address
 from headrace.errors import BrokerUnavailable
@@ -102,12 +104,34 @@ def _explain(error: exceptions.RedisError) -> str:
             return "does not answer in time; is it overloaded, or is something between dropping packets?"
         case PrimaryNotFound() | AsyncPrimaryNotFound():
             return "has no primary now: no Sentinel names one that is up; do they run, and is master_name right?"
+        case SlotMoved():
+            return f"moves the slot of the key prefix, or fails over: {text}; try again in a moment"
+        case SlotNotServed():
+            return (
+                f"has no primary for the slot of the key prefix now: {text}; do its nodes run, and is it complete?"
+            )
+        case NotACluster():
+            return "is not in cluster mode; write redis:// in HEADRACE_REDIS_URL, and one host"
+        case exceptions.MovedError() | exceptions.AskError() | exceptions.ClusterCrossSlotError():
+            return _explain_cluster_node(error)
         case exceptions.ConnectionError():
             return _explain_connection_error(text)
+        case exceptions.ResponseError() if name := missing_command(error):
+            return f"does not have the command {name}; docs/reference/redis-services.md says what Headrace needs"
         case exceptions.ResponseError():
             return _explain_refusal(text)
         case _:
             return f"failed: {type(error).__name__}: {text}"
+
+
+#: What to do about a node of a cluster that a URL names as if it were a server of its own.
+USE_CLUSTER_URL = "write cluster://HOST:PORT in HEADRACE_REDIS_URL, with any of its nodes"
+
+
+def _explain_cluster_node(error: exceptions.ResponseError) -> str:
+    """Return what to do about an answer of a cluster's node. redis-py leaves the first word of the answer out."""
+    answer = f"{getattr(error, 'status_code', None) or type(error).__name__} {error}"
+    return f"is a node of a Redis Cluster, and does not serve the key here ({answer}); {USE_CLUSTER_URL}"
 
 
 def _explain_connection_error(text: str) -> str:
@@ -119,6 +143,18 @@ def _explain_connection_error(text: str) -> str:
         problem = _on_one_line(text)
         return f"cannot be reached over TLS ({problem}); check rediss://, the port, and ssl_ca_certs in the URL"
     return f"cannot be reached ({_on_one_line(text)}); is it running, and is HEADRACE_REDIS_URL right?"
+
+
+#: How servers answer a command that they do not have. Behind the name, they quote arguments.
+_MISSING_COMMAND = re.compile(
+    r"(?:ERR )?(?:unknown|unsupported) (?:sub)?command[ ,:]*[`'\"]?(?P<name>[\w|.-]+)", re.IGNORECASE
+)
+
+
+def missing_command(error: BaseException) -> str | None:
+    """Return the name of the command that the server says it lacks; None for another error."""
+    match = _MISSING_COMMAND.match(str(error)) if isinstance(error, exceptions.ResponseError) else None
+    return match["name"].upper() if match else None
 
 
 def _explain_refusal(text: str) -> str:

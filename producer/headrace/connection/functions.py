@@ -8,7 +8,7 @@ files and to its replicas, as it does with data.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +30,16 @@ class InstalledFunctions(msgspec.Struct, frozen=True, kw_only=True):
     present: list[str]
     #: Functions of other releases, which were removed.
     removed: list[str]
+
+
+def merge_changes(changes: Sequence[InstalledFunctions]) -> InstalledFunctions:
+    """Return the changes to several servers as one: a function is present if it was present on all."""
+    names = {
+        change: sorted({name for server in changes for name in getattr(server, change)})
+        for change in ("added", "replaced", "removed")
+    }
+    present = set[str].intersection(*(set(server.present) for server in changes))
+    return InstalledFunctions(**names, present=sorted(present))
 
 
 def read_functions() -> Operation[dict[str, str]]:

@@ -11,6 +11,7 @@ import random
 from redis import exceptions
 
 from headrace.clock import exponential_delay
+from headrace.connection.cluster_errors import SlotMoved
 from headrace.connection.errors import is_read_only, is_transient
 
 #: Most tries while Redis has never answered. The URL may be wrong, and the caller should soon learn it.
@@ -54,7 +55,9 @@ class RetryPolicy:
             return None
         longest = exponential_delay(tries, first=_FIRST_DELAY, longest=_LONGEST_DELAY)
         delay = longest * (random.random() if jitter is None else jitter)  # noqa: S311  # spreads tries, no secret
-        if (not self._has_answered or is_read_only(error)) and tries >= _MAX_FIRST_TRIES:
+        # A node of a cluster that does not serve the slot has answered: another serves it, or will do so soon.
+        is_limited = not isinstance(error, SlotMoved) and (not self._has_answered or is_read_only(error))
+        if is_limited and tries >= _MAX_FIRST_TRIES:
             return None
         return delay if delay < remaining else None
 

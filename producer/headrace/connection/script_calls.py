@@ -9,7 +9,7 @@
     SOURCE    EVAL of the whole script, which the server then keeps
 
 The accepted form is remembered for each pool of connections, so a pool meets a refusal once. A user who may not
-EVAL is sent back to FUNCTION.
+EVAL, or whose server has no EVAL, is sent back to FUNCTION.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ScriptCall:
         if not is_missing:
             return error
         return FunctionMissing(
-            f"lacks the function {function}, and this user may not run EVAL; "
+            f"lacks the function {function}, and runs no EVAL for this user; "
             "an administrator loads the functions: headrace redis install"
         )
 
@@ -96,10 +96,17 @@ def _choose_next(form: Form, error: RedisError) -> Form | None:
         return Form.DIGEST if form is Form.FUNCTION else Form.FUNCTION
     if form is Form.FUNCTION:
         return Form.DIGEST if is_function_missing(error) else None
+    if _is_command_missing(error):  # a server that has functions only, or neither
+        return Form.FUNCTION
     return Form.SOURCE if isinstance(error, NoScriptError) else None
 
 
 def is_function_missing(error: RedisError) -> bool:
     """Decide whether an error says that the server lacks a function, or functions at all."""
-    text = str(error)
-    return isinstance(error, ResponseError) and text.startswith(("Function not found", "unknown command"))
+    return isinstance(error, ResponseError) and (
+        str(error).startswith("Function not found") or _is_command_missing(error)
+    )
+
+
+def _is_command_missing(error: RedisError) -> bool:
+    return isinstance(error, ResponseError) and str(error).startswith("unknown command")

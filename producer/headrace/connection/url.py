@@ -5,10 +5,11 @@
     unix://[USER:PASSWORD@]/path/to.sock[?db=DATABASE]
     redis+socket://[USER:PASSWORD@]/path/to.sock[?virtual_host=DATABASE]         the same, as Celery writes it
     sentinel://[USER:PASSWORD@]HOST[:26379];sentinel://HOST[:26379]/DATABASE?master_name=NAME
+    cluster://[USER:PASSWORD@]HOST[:6379],HOST[:6379]
 
 Options after the `?` are redis-py's. In a `sentinel://` URL, user and password are those of Redis; those of the
 Sentinels are the options `sentinel_username` and `sentinel_password`. An option `ssl_...` there turns on TLS, both
-to Redis and to the Sentinels.
+to Redis and to the Sentinels; in a `cluster://` URL, to all nodes.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from redis.connection import parse_url
 from redis.exceptions import RedisError
 
 from headrace.errors import SettingError
-from headrace.settings import Settings
+from headrace.settings import BLANKS_AND_QUOTES, Settings
+from headrace.wire.keys import has_hash_tag
 
-_SCHEMES = ("redis", "rediss", "unix", "sentinel")
+_SCHEMES = ("redis", "rediss", "unix", "sentinel", "cluster")
 _PORT, _SENTINEL_PORT = 6379, 26379
-#: What a line of an environment file may leave around a URL.
-_BLANKS_AND_QUOTES = " \t\r\n'\"\ufeff"
 
 #: Options of redis-py that a URL must not set, as the code depends on them, and the values that change nothing.
 _OWN_OPTIONS: dict[str, frozenset[str]] = {
@@ -49,10 +49,12 @@ _CERTIFICATE_CHECKS = {"required", "optional", "none"}
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """The address of a Redis, or of the Sentinels that know the primary."""
+    """The address of a Redis, of the Sentinels that know the primary, or of nodes of a Redis Cluster."""
 
-    #: The URL for redis-py. With Sentinels, its host and port are those of the first Sentinel.
+    #: The URL for redis-py. With Sentinels or nodes, its host and port are those of the first.
     url: str
+    #: Host and port of each node of a Redis Cluster that the URL names.
+    nodes: tuple[tuple[str, int], ...] = ()
     #: Host and port of each Sentinel.
     sentinels: tuple[tuple[str, int], ...] = ()
     #: The name under which the Sentinels know the primary.
@@ -64,9 +66,11 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     def location(self) -> str:
         """Host and port, or the path of the socket, for messages. It holds no secret."""
         parts = urlsplit(self.url)
+        hosts = ", ".join(f"{host}:{port}" for host, port in self.sentinels or self.nodes)
         if self.sentinels:
-            hosts = ", ".join(f"{host}:{port}" for host, port in self.sentinels)
             return f"{self.master_name} (by Sentinel: {hosts})"
+        if self.nodes:
+            return f"a cluster ({hosts})"
         return parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or _PORT}"
 
     @property
@@ -115,6 +119,8 @@ def parse_address(url: str) -> Address:
     cleaned = clean_url(url)
     if cleaned.startswith("sentinel:"):
         return _parse_sentinel_address([clean_url(single) for single in cleaned.strip(";").split(";")])
+    if cleaned.startswith("cluster:"):
+        return _parse_cluster_address(cleaned)
     _check_url(cleaned)
     return Address(url=_with_options(cleaned))
 
@@ -125,7 +131,7 @@ def clean_url(url: str) -> str:
     Blanks and quotes around it are removed, the scheme is in small letters, brackets in a password are quoted, and
     Celery's form of a socket is redis-py's.
     """
-    scheme, separator, rest = url.strip(_BLANKS_AND_QUOTES).partition("://")
+    scheme, separator, rest = url.strip(BLANKS_AND_QUOTES).partition("://")
     scheme = scheme.lower()
     end = next((index for index, letter in enumerate(rest) if letter in "/?#"), len(rest))
     login, at_sign, host = rest[:end].rpartition("@")
@@ -173,6 +179,8 @@ def explain_bad_options(address: Address) -> Iterator[None]:
     """Turn redis-py's errors about options of the URL into SettingError."""
     try:
         yield
+    except SettingError:
+        raise
     except (TypeError, ValueError, RedisError):
         raise SettingError(
             "the Redis URL has an option redis-py does not take, among "
@@ -218,6 +226,45 @@ def _sentinel_hosts(urls: list[str]) -> Iterator[tuple[str, int]]:
         yield parts.hostname or "localhost", parts.port or _SENTINEL_PORT
 
 
+def _parse_cluster_address(url: str) -> Address:
+    if ";" in url.rpartition("@")[2]:
+        raise SettingError("the nodes of a cluster are written with commas: cluster://HOST1:6379,HOST2:6379")
+    location, question_mark, query = url.removeprefix("cluster://").partition("?")
+    login, at_sign, hosts = location.rpartition("@")
+    hosts, _, database = hosts.partition("/")
+    urls = [
+        f"cluster://{login}{at_sign}{host.strip()}{question_mark}{query}"
+        for host in hosts.split(",")
+        if host.strip()
+    ]
+    if not urls:
+        raise SettingError("the Redis URL names no node of the cluster; write cluster://HOST1:6379,HOST2:6379")
+    for node in urls:
+        _check_url(node)
+    options = dict(parse_qsl(query))
+    if database.strip("/") not in {"", "0"} or options.get("db", "0") != "0":
+        raise SettingError("a Redis Cluster has only the database 0; remove the other number from the Redis URL")
+    has_tls = any(option.startswith("ssl_") for option in options)
+    first = urlsplit(urls[0])
+    return Address(
+        url=first._replace(
+            scheme="rediss" if has_tls else "redis",
+            path="/0",
+            query=urlencode(_parse_options(query, tls=has_tls)),
+        ).geturl(),
+        nodes=tuple((parts.hostname or "localhost", parts.port or _PORT) for parts in map(urlsplit, urls)),
+    )
+
+
+def check_cluster_prefix(prefix: str) -> None:
+    """Check that a key prefix puts all keys into one slot of a cluster. Raises SettingError."""
+    if not has_hash_tag(prefix):
+        raise SettingError(
+            f"HEADRACE_KEY_PREFIX is {prefix!r}, and in a Redis Cluster it needs a hash tag, which puts all keys "
+            "into one slot; write it in braces, for example {shop}:, or leave it out for {headrace}:"
+        )
+
+
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
@@ -229,7 +276,7 @@ def _check_url(url: str) -> None:
         ) from None
     if parts.scheme not in _SCHEMES:
         raise SettingError(
-            "the Redis URL must begin with redis://, rediss:// (TLS), unix:// or sentinel://, not "
+            "the Redis URL must begin with redis://, rediss:// (TLS), unix://, sentinel:// or cluster://, not "
             f"{parts.scheme[:20]!r}"
         )
     if parts.fragment or "@" in parts.path + parts.query:

@@ -1,4 +1,4 @@
-"""The filter of dead letters: by id, model, reason, error and age."""
+"""The filter of dead letters: by id, model, queue, reason, error and age."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class DeadLetterFilter(TypedDict, total=False):
     ids: Iterable[str] | None
     #: The name of the model.
     model: str | None
+    #: The name of the queue: `predict.churn`, or `headrace.notify` for notices.
+    queue: str | None
     #: One of `headrace.outcome.Reason`.
     reason: str | None
     #: The name of the exception, `ValueError`, or with its module, `sklearn.exceptions.NotFittedError`.
@@ -39,6 +41,7 @@ class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     ids: tuple[str, ...] | None = None
     model: str | None = None
+    queue: str | None = None
     reason: str | None = None
     error: str | None = None
     older_than: timedelta | datetime | None = None
@@ -60,9 +63,10 @@ class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
         return first, min(last, now_ms)
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Return whether a letter meets the conditions on model, reason and error."""
+        """Return whether a letter meets the conditions on model, queue, reason and error."""
         return (
             (self.model is None or letter.model == self.model)
+            and (self.queue is None or letter.queue == self.queue)
             and (self.reason is None or letter.reason == self.reason)
             and (self.error is None or self.error in {letter.error, f"{letter.module}.{letter.error}"})
         )
@@ -84,6 +88,7 @@ def parse_filter(conditions: DeadLetterFilter) -> CheckedFilter:
     return CheckedFilter(
         ids=None if ids is None else tuple(dict.fromkeys(ids)),
         model=conditions.get("model"),
+        queue=conditions.get("queue"),
         reason=reason,
         error=conditions.get("error"),
         older_than=_parse_age("older_than", conditions.get("older_than")),
@@ -95,7 +100,9 @@ def require_filter(conditions: DeadLetterFilter, *, every: bool) -> CheckedFilte
     """Check a filter. Raises InvalidInput for a filter without conditions unless `every` is true."""
     checked = parse_filter(conditions)
     if checked.matches_all and not every:
-        raise InvalidInput("say which letters: by `ids`, `model`, `reason`, `error` or age, or `every=True`")
+        raise InvalidInput(
+            "say which letters: by `ids`, `model`, `queue`, `reason`, `error` or age, or `every=True`"
+        )
     return checked
 
 

@@ -5,7 +5,7 @@ The blocking and the asyncio client run the same operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -14,14 +14,21 @@ from headrace.catalog.published import ContractCache
 from headrace.connection.commands import Operation
 from headrace.dead_letters.bulk import BulkOperation
 from headrace.dead_letters.filter import DeadLetterFilter, parse_filter, require_filter
-from headrace.dead_letters.replay import PreparedReplay, prepare_replay
-from headrace.dead_letters.scripts import LetterResult, count_command, purge_command, replay_command
+from headrace.dead_letters.replay import PreparedNotice, PreparedReplay, prepare_notice, prepare_replay
+from headrace.dead_letters.scripts import (
+    LetterResult,
+    count_command,
+    purge_command,
+    replay_command,
+    replay_notices_command,
+)
 from headrace.dead_letters.search import DeadLetterCursor, MessageCursor, read_letters
 from headrace.errors import InvalidInput, UnknownLetter
 from headrace.settings import Settings
 from headrace.user import name_user_and_host
 from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 from headrace.wire.keys import Keys
+from headrace.wire.notice import NOTICE_QUEUE
 from headrace.wire.parsing import MalformedMessage
 from headrace.wire.signing import JobKeys
 
@@ -101,27 +108,29 @@ class DeadLetterOperations:
         """Replay the letters, or the first of them; return a result for each."""
         now_ms, stored = yield from read_letters(self._keys, [letter.id for letter in letters])
         results: list[LetterResult] = []
-        replays: list[PreparedReplay] = []
-        #: The index in `results` of each replay.
-        indexes: list[int] = []
+        replays: dict[int, PreparedReplay] = {}
+        notices: dict[int, PreparedNotice] = {}
         replayed_by = name_user_and_host()
         for index, (letter, current) in enumerate(zip(letters, stored, strict=False)):
             results.append(LetterResult.ALREADY_HANDLED)
             if current is None or current.died_ms != letter.died_ms:
                 continue
             try:
-                replay = prepare_replay(
-                    current, replayed_by=replayed_by, now_ms=now_ms, version=version, keys=self._job_keys
-                )
+                if current.queue == NOTICE_QUEUE:
+                    notices[index] = prepare_notice(current, replayed_by=replayed_by, now_ms=now_ms)
+                else:
+                    replays[index] = prepare_replay(
+                        current, replayed_by=replayed_by, now_ms=now_ms, version=version, keys=self._job_keys
+                    )
             except MalformedMessage:
                 results[index] = LetterResult.MALFORMED
-            else:
-                replays.append(replay)
-                indexes.append(index)
         if replays:
-            replies = yield replay_command(self._keys, replays, record_ttl=self._settings.job_ttl)
-            for index, reply in zip(indexes, replies, strict=True):
-                results[index] = LetterResult(reply)
+            command = replay_command(self._keys, [*replays.values()], record_ttl=self._settings.job_ttl)
+            results = _with_replies(results, replays, (yield command))
+        if notices:
+            results = _with_replies(
+                results, notices, (yield replay_notices_command(self._keys, [*notices.values()]))
+            )
         return results
 
     def purge(self, conditions: DeadLetterFilter, *, dry_run: bool, every: bool) -> BulkOperation:
@@ -135,6 +144,14 @@ class DeadLetterOperations:
 
         cursor = DeadLetterCursor(self._keys, require_filter(conditions, every=every))
         return BulkOperation(cursor, handle, rate=None)
+
+
+def _with_replies(
+    results: Sequence[LetterResult], indexes: Iterable[int], replies: Sequence[int]
+) -> list[LetterResult]:
+    """Return the results with the replies of a script in their places."""
+    replaced = dict(zip(indexes, map(LetterResult, replies), strict=True))
+    return [replaced.get(index, result) for index, result in enumerate(results)]
 
 
 def check_version(version: str | None) -> str | None:

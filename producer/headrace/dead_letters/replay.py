@@ -1,4 +1,7 @@
-"""Prepares a dead letter to be run again: the message without deadline and delay, and the record of the job."""
+"""Prepares a dead letter to be run again: the message without deadline and delay, and the record of the job.
+
+The letter of a notice (`headrace.wire.notice`) is delivered again.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,20 @@ from typing import Any
 
 import msgspec
 
-from headrace.errors import InvalidInput, SettingError
-from headrace.submit.enqueue import JobEncoder
+from headrace.errors import InvalidInput, SettingError, StoredDataError
 from headrace.wire.attempts import REPLAY, Attempt, encode_queued_message, select_source
 from headrace.wire.dead_letter import DeadLetterWithMessage
-from headrace.wire.keys import model_name
-from headrace.wire.message import Job, describe_job, encode_instances, encode_message
+from headrace.wire.job_encoder import JobEncoder
+from headrace.wire.keys import is_short_name, model_name
+from headrace.wire.message import (
+    NOTIFY_HEADER,
+    OWNER_HEADER,
+    Job,
+    describe_job,
+    encode_instances,
+    encode_message,
+)
+from headrace.wire.notice import decode_notice_message
 from headrace.wire.parsing import MalformedMessage, parse
 from headrace.wire.signing import SIGNATURE_HEADER, JobKeys, SignedContent
 
@@ -29,6 +40,30 @@ class PreparedReplay(msgspec.Struct, frozen=True, kw_only=True):
     queued_message: bytes
     #: The record of the job, in case the stored one has expired; empty where its arguments are not a job's.
     record: bytes
+
+
+class PreparedNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """The letter of a notice, ready to be delivered again."""
+
+    letter: DeadLetterWithMessage
+    #: The id of the notice, and the bytes to store.
+    notice: str
+    stored: bytes
+
+
+def prepare_notice(letter: DeadLetterWithMessage, *, replayed_by: str, now_ms: int) -> PreparedNotice:
+    """Prepare the letter of a notice to be delivered again, with all attempts of the schedule.
+
+    `now_ms` is the server's unix milliseconds. Raises MalformedMessage.
+    """
+    if letter.is_malformed:
+        raise MalformedMessage("it is no notice")
+    try:
+        notice = decode_notice_message(letter.payload)
+    except StoredDataError as error:
+        raise MalformedMessage(str(error)) from None
+    replay = Attempt(cause=REPLAY, owner=replayed_by, at_ms=now_ms, claim_size=0)
+    return PreparedNotice(letter=letter, notice=notice.id, stored=notice.with_attempts((*letter.attempts, replay)))
 
 
 def prepare_replay(
@@ -73,12 +108,24 @@ def prepare_replay(
 
 def _encode_record(job: Job, message: bytes, now_ms: int, *, is_foreign: bool) -> bytes:
     """Return the record that a submission of this job writes: it protects the id from another input."""
+    owner = notify = None
     if is_foreign:
         instances = msgspec.Raw(encode_instances(job.instances))
     else:
-        (_, instances), *_ = _BODY.decode(_decode_body(_OBJECT.decode(message)))
-    encoder = JobEncoder(msgspec.structs.replace(job, eta=None, expires=None), job.version)
+        fields = _OBJECT.decode(message)
+        (_, instances), *_ = _BODY.decode(_decode_body(fields))
+        headers = _OBJECT.decode(fields["headers"])
+        owner, notify = _read_name(headers, OWNER_HEADER), _read_name(headers, NOTIFY_HEADER)
+    encoder = JobEncoder(
+        msgspec.structs.replace(job, eta=None, expires=None, owner=owner, notify=notify), job.version
+    )
     return encoder.encode(job.id, bytes(instances)).digest + encoder.encode_record(now_ms)
+
+
+def _read_name(headers: dict[str, msgspec.Raw], header: str) -> str | None:
+    """Return the name in a header; None where there is none, or what is there is no name."""
+    name = msgspec.json.decode(headers.get(header, b"null"))
+    return name if is_short_name(name) else None
 
 
 def _encode_anew(job: Job, version: str | None) -> bytes:

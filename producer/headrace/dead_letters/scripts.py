@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from headrace.connection.commands import Argument, Command, Script
-from headrace.connection.lua import CHECKED_FUNCTION
-from headrace.dead_letters.replay import PreparedReplay
+from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
+from headrace.dead_letters.replay import PreparedNotice, PreparedReplay
+from headrace.results.notices import NOTICES_FUNCTIONS
 from headrace.results.publish import STATUS_FUNCTION
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
+from headrace.wire.notice import NOTICE_QUEUE
 
 #: Letters that one call of a script reads, replays or purges.
 LETTERS_PER_CALL = 200
@@ -181,14 +183,16 @@ def purge_command(keys: Keys, letters: Sequence[DeadLetter]) -> Command:
     return _PURGE(names, arguments)
 
 
-# KEYS: dead times, dead, dead messages; then result key, record, target list and share of each letter.
-# ARGV: seconds to store a record; then id, moment, queued message and record (or '') of each letter.
+# KEYS: dead times, dead, dead messages, open notices; then result key, record, target list and share of each
+# letter. ARGV: seconds to store a record; then id, moment, queued message and record (or '') of each letter.
 # Returns a LetterResult for each. The message is pushed before the letter is removed: an error between the two
 # leaves the letter. `PERSIST` changes nothing: a full Redis refuses a script whose first write needs memory.
 _REPLAY = Script(
     "replay_dead_letters",
     CHECKED_FUNCTION
+    + NOW_FUNCTION
     + STATUS_FUNCTION
+    + NOTICES_FUNCTIONS
     + _REMOVE_FUNCTION
     + """
 local dead_times, dead, dead_messages, record_ttl = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
@@ -196,14 +200,16 @@ local ALREADY_HANDLED, DONE, ID_IN_USE = 0, 1, 2
 checked('ZCARD', dead_times)
 checked('HLEN', dead)
 checked('HLEN', dead_messages)
-for i = 4, #KEYS, 4 do
+local open = KEYS[4]
+checked('ZCARD', open)
+for i = 5, #KEYS, 4 do
   checked('LLEN', KEYS[i + 2])
   checked('ZCARD', KEYS[i + 3])
 end
 redis.call('PERSIST', dead_times)
 local results = {}
-for i = 1, (#KEYS - 3) / 4 do
-  local result_key, record_key, target_list, share = KEYS[4 * i], KEYS[4 * i + 1], KEYS[4 * i + 2], KEYS[4 * i + 3]
+for i = 1, (#KEYS - 4) / 4 do
+  local result_key, record_key, target_list, share = unpack(KEYS, 4 * i + 1, 4 * i + 4)
   local id, died_ms, message, record = ARGV[4 * i - 2], tonumber(ARGV[4 * i - 1]), ARGV[4 * i], ARGV[4 * i + 1]
   local score = redis.call('ZSCORE', dead_times, id)
   if not score or tonumber(score) ~= died_ms or redis.call('HEXISTS', dead_messages, id) == 0 then
@@ -216,6 +222,7 @@ for i = 1, (#KEYS - 3) / 4 do
     if redis.call('EXPIRE', record_key, record_ttl) == 0 and record ~= '' then
       redis.call('SET', record_key, record, 'EX', record_ttl)
     end
+    open_notice(open, result_key, record_key)
     remove_letter(dead, dead_messages, dead_times, share, id)
     results[i] = DONE
   end
@@ -231,7 +238,7 @@ def replay_command(keys: Keys, replays: Sequence[PreparedReplay], *, record_ttl:
 
     `record_ttl` is the seconds a job's record is stored. The reply is a list with a LetterResult for each letter.
     """
-    names = [keys.dead_times, keys.dead, keys.dead_messages]
+    names = [keys.dead_times, keys.dead, keys.dead_messages, keys.notices_open]
     arguments: list[Argument] = [record_ttl]
     for replay in replays:
         letter = replay.letter
@@ -239,3 +246,52 @@ def replay_command(keys: Keys, replays: Sequence[PreparedReplay], *, record_ttl:
         names.append(keys.dead_share(letter.queue, malformed=letter.is_malformed))
         arguments += (letter.id, letter.died_ms, replay.queued_message, replay.record)
     return _REPLAY(names, arguments)
+
+
+# KEYS: dead times, dead, dead messages, the share of the letters, notices, notices due. ARGV: id, moment and
+# notice of each letter. Returns a LetterResult for each.
+_REPLAY_NOTICES = Script(
+    "replay_notices",
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
+    + _REMOVE_FUNCTION
+    + """
+local dead_times, dead, dead_messages, share, notices, due = unpack(KEYS)
+local ALREADY_HANDLED, DONE = 0, 1
+checked('ZCARD', dead_times)
+checked('HLEN', dead)
+checked('HLEN', dead_messages)
+checked('ZCARD', share)
+checked('HLEN', notices)
+checked('ZCARD', due)
+redis.call('PERSIST', dead_times)
+local results = {}
+for i = 1, #ARGV, 4 do
+  local id, died_ms, notice_id, notice = unpack(ARGV, i, i + 3)
+  local score = redis.call('ZSCORE', dead_times, id)
+  if score and tonumber(score) == tonumber(died_ms) then
+    redis.call('HSET', notices, notice_id, notice)
+    redis.call('ZADD', due, now_ms(), notice_id)
+    remove_letter(dead, dead_messages, dead_times, share, id)
+    results[#results + 1] = DONE
+  else
+    results[#results + 1] = ALREADY_HANDLED
+  end
+end
+return results
+""",
+    flag="allow-oom",
+)
+
+
+def replay_notices_command(keys: Keys, replays: Sequence[PreparedNotice]) -> Command:
+    """Return the command that makes dead letters notices again, due at once, each whole or not at all.
+
+    The reply is a list with a LetterResult for each letter.
+    """
+    share = keys.dead_share(NOTICE_QUEUE, malformed=False)
+    names = [keys.dead_times, keys.dead, keys.dead_messages, share, keys.notices, keys.notices_due]
+    arguments: list[Argument] = []
+    for replay in replays:
+        arguments += (replay.letter.id, replay.letter.died_ms, replay.notice, replay.stored)
+    return _REPLAY_NOTICES(names, arguments)

@@ -8,4 +8,5 @@
     functions.py whether the functions are loaded that users call in place of EVAL
     flower.py    whether Flower answers, and whether it asks for a password
     service.py   whether every queue has a worker and every alias a loaded version
+    runs.py      whether every bulk run makes progress
 """

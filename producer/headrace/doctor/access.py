@@ -60,8 +60,8 @@ def check_access(address: Address, user: str | None) -> Iterator[Finding]:
 
 def is_local(address: Address) -> bool:
     """Return whether the traffic to an address stays on this machine."""
-    if address.sentinels:
-        return all(is_loopback(host) for host, _ in address.sentinels)
+    if hosts := address.sentinels or address.nodes:
+        return all(is_loopback(host) for host, _ in hosts)
     url = urlsplit(address.url)
     return url.scheme == "unix" or is_loopback(url.hostname or "localhost")
 

@@ -20,8 +20,11 @@ from headrace.text import plural
 
 #: The modules of this distribution that have scripts.
 _MODULES = (
+    "headrace.bulk.scripts",
     "headrace.catalog.aliases",
+    "headrace.catalog.callers",
     "headrace.catalog.published",
+    "headrace.catalog.rate",
     "headrace.catalog.workers",
     "headrace.dead_letters.scripts",
     "headrace.inspection.job",
@@ -30,6 +33,8 @@ _MODULES = (
     "headrace.inspection.queues",
     "headrace.inspection.unread_lists",
     "headrace.results.cancellation",
+    "headrace.results.letter_scripts",
+    "headrace.results.notice_scripts",
     "headrace.results.publish",
     "headrace.results.started",
     "headrace.submit.durability",

@@ -6,11 +6,12 @@ refuses to start. Sources: redis.conf of Redis 8, and the documentation of INFO.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from headrace.connection.errors import USE_CLUSTER_URL
 from headrace.connection.server_info import DIRECTIVES, ServerInfo
 from headrace.doctor.finding import Finding, Severity, by_severity
+from headrace.wire.keys import has_hash_tag
 
 #: The oldest Redis version that has all commands workers use.
 _MINIMUM_VERSION = (6, 2)
@@ -22,22 +23,21 @@ _SLOW_MS = 10.0
 #: Seconds of difference between two clocks from which `expires` and `delay` are visibly wrong.
 _CLOCK_SKEW_SECONDS = 1.0
 
-#: A key prefix whose hash tag puts all keys into one slot of a Redis Cluster.
-_HASH_TAG = re.compile(r"^[^{]*\{[^}]+\}")
 
-
-def check_redis(server: ServerInfo, *, prefix: str = "", by_sentinel: bool = False) -> list[Finding]:
+def check_redis(
+    server: ServerInfo, *, prefix: str = "", by_sentinel: bool = False, in_cluster: bool = False
+) -> list[Finding]:
     """Return the findings about a server, the worst first.
 
-    `prefix` is the key prefix of this installation. `by_sentinel` is true where Sentinels name the primary:
-    a replica is expected then.
+    `prefix` is the key prefix of this installation. `by_sentinel` is true where Sentinels name the primary, and
+    `in_cluster` where the URL is that of a cluster: a replica is expected then.
     """
     if not server.info:
         return [
             Finding(
                 severity="unknown",
                 subject="INFO",
-                actual="not permitted to this user",
+                actual="missing on this server, or not permitted to this user",
                 expected="permitted",
                 reason="version, eviction and persistence cannot be checked",
                 fix="ACL SETUSER <user> +info +config|get",
@@ -53,15 +53,16 @@ def check_redis(server: ServerInfo, *, prefix: str = "", by_sentinel: bool = Fal
         _check_unreadable_directives,
     )
     findings = [finding for check in checks for finding in check(server)]
-    findings += _check_cluster(server, prefix)
-    if by_sentinel and not server.get_number("connected_slaves") and server.is_primary:
+    if not in_cluster:
+        findings += _check_cluster(server, prefix)
+    if (by_sentinel or in_cluster) and not server.get_number("connected_slaves") and server.is_primary:
         findings.append(
             Finding(
                 severity="warning",
                 subject="connected_slaves",
                 actual="0",
                 expected="1 or more",
-                reason="Sentinel has no replica to fail over to",
+                reason=f"{'Sentinel' if by_sentinel else 'the cluster'} has no replica to fail over to",
                 fix="start a replica, or read the replica's log and check its `replicaof` and `masterauth`",
             )
         )
@@ -100,26 +101,19 @@ def _check_identity(server: ServerInfo) -> Iterator[Finding]:
 
 
 def _check_cluster(server: ServerInfo, prefix: str) -> Iterator[Finding]:
+    """Check a URL of one server, which is a node of a cluster."""
     if not server.get_number("cluster_enabled"):
         return
-    alternative = "use one primary with replicas and Sentinel"
-    if _HASH_TAG.search(prefix):
-        yield Finding(
-            severity="error",
-            subject="cluster-enabled",
-            actual="yes",
-            expected="no",
-            reason="Headrace talks to one server: it does not follow when slots move or another server takes over",
-            fix=alternative,
-        )
-        return
+    in_one_slot = has_hash_tag(prefix)
     yield Finding(
-        severity="critical",
+        severity="error" if in_one_slot else "critical",
         subject="cluster-enabled",
-        actual="yes",
-        expected="no",
-        reason="the keys of a job are in several slots, and a script may use only one",
-        fix=f"{alternative}, or set HEADRACE_KEY_PREFIX={{headrace}}: to have all keys in one slot",
+        actual="yes, and the URL names one node",
+        expected="a URL of the cluster",
+        reason="over redis://, nothing follows when the slot moves or another node takes over"
+        if in_one_slot
+        else "the keys of a job are in several slots, and a script may use only one",
+        fix=USE_CLUSTER_URL + ("" if in_one_slot else "; the key prefix is {headrace}: then, if none is set"),
     )
 
 
@@ -300,7 +294,7 @@ def _check_unreadable_directives(server: ServerInfo) -> Iterator[Finding]:
         yield Finding(
             severity="unknown",
             subject="CONFIG GET",
-            actual="not permitted to this user",
+            actual="missing on this server, or not permitted to this user",
             expected="permitted, or checked by another user",
             reason=f"{', '.join(unreadable)} cannot be read",
             fix="ACL SETUSER <user> +config|get; or name a permitted user in --url",

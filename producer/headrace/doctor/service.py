@@ -1,4 +1,4 @@
-"""Checks that every queue has a worker, every alias a loaded version, and no lease stays expired.
+"""Checks that every queue has a worker, every alias a loaded version, no lease stays expired, and runs go on.
 
 `read_service` reads the state from Redis; `check_service` is a pure function of it.
 """
@@ -11,7 +11,6 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from headrace.catalog.aliases import Aliases, decode_aliases, read_aliases
-from headrace.catalog.pauses import read_pauses
 from headrace.catalog.published import list_models
 from headrace.catalog.workers import (
     LoadError,
@@ -24,11 +23,14 @@ from headrace.catalog.workers import (
 from headrace.connection.commands import Operation
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.doctor.finding import Finding
+from headrace.doctor.runs import check_runs, read_open_runs
 from headrace.inspection import queues
 from headrace.inspection.lost import LostSample, sample_lost
+from headrace.inspection.notices import NoticeState, read_notices
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.unread_lists import UnreadList, find_unread_lists
 from headrace.text import format_duration, plural
+from headrace.wire.bulk import RunProgress
 from headrace.wire.keys import Keys
 
 #: Milliseconds within which an expired lease is removed while any worker runs: workers look every second.
@@ -49,6 +51,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """One model's queue, aliases and workers."""
 
     queue: QueueDepth
+    #: The queue of its bulk runs; None if it was not measured.
+    bulk_queue: QueueDepth | None = None
     aliases: Aliases
     #: The status of each worker that serves the model, by the worker's name.
     loaded: Mapping[str, WorkerStatus]
@@ -68,6 +72,10 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     unread_lists: tuple[UnreadList, ...] | None = ()
     #: The lost jobs among some of the records; None where this user may not look for them.
     lost: LostSample | None = None
+    #: The bulk runs that have not ended.
+    runs: tuple[RunProgress, ...] = ()
+    #: None where this user may not read them.
+    notices: NoticeState | None = None
 
 
 def read_service(keys: Keys) -> Operation[ServiceState | None]:
@@ -83,15 +91,15 @@ def _read_service(keys: Keys) -> Operation[ServiceState]:
     names = yield from list_models(keys)
     leases = yield from queues.read_leases(keys)
     models = []
-    if names:
-        lengths = yield queues.measure_command(keys, names)
-        pauses = yield from read_pauses(keys)
-        for depth in queues.decode_depths(names, lengths, leases, pauses):
-            model = depth.model
-            model_aliases = decode_aliases(model, (yield read_aliases(keys, model)))
-            loaded = decode_loaded(model, (yield read_loaded(keys, model)), now_ms)
-            refused = decode_refused(model, (yield read_refused(keys, model)), now_ms)
-            models.append(ServedModel(queue=depth, aliases=model_aliases, loaded=loaded, refused=refused))
+    depths = yield from queues.measure_queues(keys, queues.queues_of(names))
+    for depth, bulk_depth in zip(depths[::2], depths[1::2], strict=True):
+        model = depth.model
+        model_aliases = decode_aliases(model, (yield read_aliases(keys, model)))
+        loaded = decode_loaded(model, (yield read_loaded(keys, model)), now_ms)
+        refused = decode_refused(model, (yield read_refused(keys, model)), now_ms)
+        models.append(
+            ServedModel(queue=depth, bulk_queue=bulk_depth, aliases=model_aliases, loaded=loaded, refused=refused)
+        )
     expiries = tuple(int(expires_ms) for _, expires_ms in leases)
     unread = yield from find_unread_lists(keys)
     return ServiceState(
@@ -100,6 +108,8 @@ def _read_service(keys: Keys) -> Operation[ServiceState]:
         lease_expiries_ms=expiries,
         unread_lists=None if unread is None else tuple(unread),
         lost=(yield from sample_lost(keys)),
+        runs=(yield from read_open_runs(keys)),
+        notices=(yield from read_notices(keys, now_ms)),
     )
 
 
@@ -123,6 +133,23 @@ def check_service(state: ServiceState) -> Iterator[Finding]:
         )
     yield from _check_unread_lists(state.unread_lists)
     yield from _check_lost(state.lost)
+    # Of a model without workers, the queue is a finding already.
+    served = {model.queue.model: model.bulk_queue for model in state.models if model.loaded}
+    bulk_queues = {model: queue for model, queue in served.items() if queue is not None}
+    yield from check_runs(state.runs, bulk_queues, state.now_ms)
+    yield from _check_notices(state.notices)
+
+
+def _check_notices(notices: NoticeState | None) -> Iterator[Finding]:
+    if notices is not None and notices.late:
+        yield Finding(
+            severity="error",
+            subject="notices",
+            actual=f"{plural(notices.late, 'notice')} due for more than a minute",
+            expected="delivered, or tried again later",
+            reason="no notifier delivers them, or too few do: receivers are not told how jobs ended",
+            fix="start `headrace notify`; if it runs, its log says why it does not deliver, and two deliver more",
+        )
 
 
 def _check_lost(sample: LostSample | None) -> Iterator[Finding]:
@@ -164,15 +191,18 @@ def _check_unread_lists(unread_lists: Sequence[UnreadList] | None) -> Iterator[F
 def _check_workers(model: ServedModel) -> Iterator[Finding]:
     if model.loaded:
         return
-    jobs = model.queue.waiting + model.queue.delayed
-    yield Finding(
-        severity="error" if jobs else "warning",
-        subject=model.queue.queue,
-        actual=f"served by no worker, with {plural(jobs, 'job')} in it",
-        expected="served by a worker",
-        reason="its jobs wait until a worker serves the model",
-        fix="start `headrace worker`; if one runs, its log says why it does not serve the model",
-    )
+    for queue in (model.queue, model.bulk_queue):
+        if queue is None or (queue.is_bulk and not queue.holds_jobs):
+            continue
+        jobs = queue.waiting + queue.due + queue.delayed
+        yield Finding(
+            severity="error" if jobs else "warning",
+            subject=queue.queue,
+            actual=f"served by no worker, with {plural(jobs, 'job')} in it",
+            expected="served by a worker",
+            reason="its jobs wait until a worker serves the model",
+            fix="start `headrace worker`; if one runs, its log says why it does not serve the model",
+        )
 
 
 def _check_pause(queue: QueueDepth) -> Iterator[Finding]:
@@ -182,7 +212,7 @@ def _check_pause(queue: QueueDepth) -> Iterator[Finding]:
             subject=queue.queue,
             actual=str(queue.paused),
             expected="not paused",
-            reason=f"its jobs wait, {queue.waiting + queue.delayed} by now, until it is resumed",
+            reason=f"its jobs wait, {queue.waiting + queue.due + queue.delayed} by now, until it is resumed",
             fix=f"headrace queues resume {queue.model}",
         )
 

@@ -16,7 +16,7 @@ from headrace.inspection.lost import find_lost_if_permitted
 from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.wire.dead_letter import decode_letter
 from headrace.wire.execution import Completion, decode_completion
-from headrace.wire.keys import Keys
+from headrace.wire.keys import Keys, queue_names
 from headrace.wire.outcome import Outcome, Status, decode_or_malformed, outcome_status
 from headrace.wire.record import Record, decode_record
 from headrace.wire.stored import report_damaged
@@ -37,6 +37,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     status: Status
     outcome: Outcome | None
+    #: The caller of the HTTP gateway that the job belongs to; None for another producer's, or without a record.
+    owner: str | None = None
 
 
 class JobInspector:
@@ -49,18 +51,25 @@ class JobInspector:
         """Read the status of a job, and its outcome."""
         stored, record = yield _READ_STATE([self._keys.result(job), self._keys.job(job)])
         record_of_job = _decode_record(job, record)
-        return decode_state(job, stored, record_of_job.model if record_of_job else None)
+        if record_of_job is None:
+            return decode_state(job, stored, None)
+        state = decode_state(job, stored, record_of_job.model)
+        return msgspec.structs.replace(state, owner=record_of_job.owner) if record_of_job.owner else state
 
     def explain(self, job: str) -> Operation[Timeline]:
         """Read the history of a job; where it has no outcome, search for it in the queues and leases."""
         facts = yield from self._read_facts(job)
         if facts.outcome is not None or facts.dead_letter is not None:
             return build_timeline(facts)
-        models = [facts.record.model] if facts.record else (yield from list_models(self._keys))
+        queues = (
+            [facts.record.queue]
+            if facts.record
+            else [queue for model in (yield from list_models(self._keys)) for queue in queue_names(model)]
+        )
         earliest_ms = facts.record.not_before_ms if facts.record else None
         locator = JobLocator(self._keys, job, facts.submitted_ms, earliest_ms)
         try:
-            location = yield from locator.find(models)
+            location = yield from locator.find(queues)
         except ResponseError as error:
             if not is_not_permitted(error):
                 raise

@@ -22,7 +22,7 @@ from headrace.wire.keys import (
     ISOLATED_SOURCE,
     Keys,
     holds_histories,
-    queue_name,
+    model_name,
 )
 from headrace.wire.message import submission_time
 
@@ -78,7 +78,8 @@ if moment ~= '' then
   local newer, older = 0, length
   while newer < older do
     local middle = math.floor((newer + older) / 2)
-    local message = redis.call('LINDEX', key, middle)
+    -- Redis 6.2 walks to a positive index from the left, however near the right end it is.
+    local message = redis.call('LINDEX', key, middle < length / 2 and middle or middle - length)
     local submitted = message and string.match(message, '"id":%s?"(%x%x%x%x%x%x%x%x%-%x%x%x%x)%-7')
     if not submitted then return {-1, length, ''} end
     if submitted > moment then newer = middle + 1 else older = middle end
@@ -127,35 +128,40 @@ class JobLocator:
             self._moment = f"{digits[:8]}-{digits[8:]}"
         self._earliest = "-inf" if earliest_ms is None else earliest_ms
 
-    def find(self, models: Sequence[str]) -> Operation[JobLocation | None]:
-        """Find the job among these models. Returns None where it finished, moved, or is too deep in its queue."""
-        for model in models:
+    def find(self, queues: Sequence[str]) -> Operation[JobLocation | None]:
+        """Find the job in these queues. Returns None where it finished, moved, or is too deep in its queue."""
+        for queue in queues:
             # In the order in which jobs move, so that a job that moves during the search is still found.
-            location = (yield from self._find_delayed(model)) or (yield from self._find_waiting(model))
+            location = (yield from self._find_delayed(queue)) or (yield from self._find_waiting(queue))
             if location is not None:
                 return location
-        return (yield from self._find_leased(models))
+        return (yield from self._find_leased(queues))
 
-    def _find_delayed(self, model: str) -> Operation[JobLocation | None]:
-        key = self._keys.delayed(queue_name(model))
+    def _find_delayed(self, queue: str) -> Operation[JobLocation | None]:
+        key = self._keys.delayed(queue)
         for chunk in range(_MAX_CHUNKS):
             arguments = [self._job, self._earliest, chunk * _CHUNK, _CHUNK]
             due_ms, head, searched = yield _SEARCH_DELAYED([key], arguments)
             if due_ms:
                 attempts = _decode_attempts(*decode_delayed(head))
-                return JobLocation(model=model, state="delayed", due_ms=decode_unix_ms(due_ms), attempts=attempts)
+                return JobLocation(
+                    model=model_name(queue) or queue,
+                    state="delayed",
+                    due_ms=decode_unix_ms(due_ms),
+                    attempts=attempts,
+                )
             if searched < _CHUNK:
                 break
         return None
 
-    def _find_waiting(self, model: str) -> Operation[JobLocation | None]:
-        sources, ahead = self._keys.sources(queue_name(model)), 0
+    def _find_waiting(self, queue: str) -> Operation[JobLocation | None]:
+        sources, ahead = self._keys.sources(queue), 0
         for source in CLAIM_ORDER:
             is_list_of_producers = not holds_histories(source)
             position, length, head = yield from self._search(sources[source], ordered=is_list_of_producers)
             if position is not None:
                 return JobLocation(
-                    model=model,
+                    model=model_name(queue) or queue,
                     state="isolated" if source == ISOLATED_SOURCE else "waiting",
                     ahead=ahead + position,
                     attempts=_decode_attempts(source, head),
@@ -184,17 +190,15 @@ class JobLocator:
                 return new_length - 1 - index, new_length, head
         return None, length, b""
 
-    def _find_leased(self, models: Sequence[str]) -> Operation[JobLocation | None]:
-        models_by_queue = {queue_name(model): model for model in models}
+    def _find_leased(self, queues: Sequence[str]) -> Operation[JobLocation | None]:
         for member in (yield Command(("ZRANGE", self._keys.leases, 0, -1))):
             name, origins, queue = [*member.decode(errors="replace").split("#", 2), "", ""][:3]
-            model = models_by_queue.get(queue)
-            if model is None:
+            if queue not in queues:
                 continue
             index, length, head = yield _SEARCH_LIST([self._keys.lease(name)], [self._job, "", 0, -1])
             if index >= 0:
                 return JobLocation(
-                    model=model,
+                    model=model_name(queue) or queue,
                     state="leased",
                     lease=name,
                     claim_size=length,

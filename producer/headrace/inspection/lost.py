@@ -23,7 +23,7 @@ from headrace.clock import utc_now
 from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.errors import StoredDataError
 from headrace.inspection.locate import is_not_permitted
-from headrace.wire.keys import Keys, is_model_name, queue_name
+from headrace.wire.keys import Keys, is_model_name
 from headrace.wire.message import submission_time
 from headrace.wire.record import decode_record
 
@@ -121,7 +121,7 @@ return ids
 class Candidate(msgspec.Struct, frozen=True):
     """A job that may be lost."""
 
-    model: str
+    queue: str
     record: bytes
 
 
@@ -144,12 +144,12 @@ def find_lost(keys: Keys, jobs: Sequence[str], present: set[str] | None = None) 
     candidates = yield from _read_candidates(keys, [job for job in jobs if job not in present])
     if not candidates or (yield Command(("EXISTS", keys.prefix + _UNACKED))):
         return {}  # with kombu's hash, a plain Celery worker runs jobs, and they may be among those
-    by_model: dict[str, list[str]] = defaultdict(list)
+    by_queue: dict[str, list[str]] = defaultdict(list)
     for job, candidate in candidates.items():
-        by_model[candidate.model].append(job)
+        by_queue[candidate.queue].append(job)
     absent: list[str] = []
-    for model, jobs_of_model in by_model.items():
-        absent += yield from _find_absent(keys, model, jobs_of_model, present)
+    for queue, jobs_of_queue in by_queue.items():
+        absent += yield from _find_absent(keys, queue, jobs_of_queue, present)
     again = yield from _read_candidates(keys, absent)
     return {job: candidates[job].record for job in absent if again.get(job) == candidates[job]}
 
@@ -216,12 +216,11 @@ def _make_candidate(job: str, record: bytes, now_ms: int) -> Candidate | None:
     if submitted_ms is None and moment is not None:
         submitted_ms = int(moment.timestamp() * 1000)
     is_new = submitted_ms is not None and now_ms - submitted_ms < _MIN_AGE_MS
-    return None if is_new or not is_model_name(decoded.model) else Candidate(decoded.model, record)
+    return None if is_new or not is_model_name(decoded.model) else Candidate(decoded.queue, record)
 
 
-def _find_absent(keys: Keys, model: str, jobs: list[str], present: set[str]) -> Operation[list[str]]:
-    """Return the jobs of a model that are in no place. Ids that are met in a long queue are added to `present`."""
-    queue = queue_name(model)
+def _find_absent(keys: Keys, queue: str, jobs: list[str], present: set[str]) -> Operation[list[str]]:
+    """Return the jobs of a queue that are in no place. Ids that are met in a long queue are added to `present`."""
     lists = (*keys.sources(queue), *(name for name, _ in keys.foreign_lists(queue)))
     limits = (_MAX_SNAPSHOT, _MAX_SNAPSHOT_BYTES)
     absent: list[str] = []

@@ -1,17 +1,19 @@
 """The age of the oldest waiting job of each model, for readers who may not read messages.
 
-Workers read the message that is claimed next from each list of a queue, once a second, and report the ids in a
+A worker reads the message that is claimed next from each list of a queue, once a second, and reports the ids in a
 hash. An id made by Headrace contains the time of its submission. A report outlives the workers: the age of a job
 that nobody claims goes on growing.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headrace.connection.commands import Argument, Command, Script
+from headrace.connection.commands import Argument, Command, Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys, queue_name
 from headrace.wire.message import submission_time
 
@@ -54,6 +56,22 @@ def report_command(keys: Keys, models: Sequence[str]) -> Command:
     """Return the command that reports the oldest waiting jobs of models. It has no reply."""
     arguments: list[Argument] = [_CURRENT_MS, _ID_CHARS, *models]
     return _REPORT([keys.oldest, *(key for model in models for key in keys.sources(queue_name(model)))], arguments)
+
+
+def find_waiting(keys: Keys, models: Sequence[str]) -> Operation[list[str]]:
+    """Return the models of which jobs wait. It costs one command where none do."""
+    lists = {model: keys.sources(queue_name(model)) for model in models}
+    if not lists or not (yield Command(("EXISTS", *itertools.chain.from_iterable(lists.values())))):
+        return []
+    replies = yield Pipeline(tuple(("EXISTS", *names) for names in lists.values()))
+    return [model for model, reply in zip(lists, replies, strict=True) if reply]
+
+
+def report_none_waiting(keys: Keys, models: Sequence[str]) -> Operation[None]:
+    """Report that no job of these models waits now."""
+    now = b"%d" % decode_server_time((yield READ_SERVER_TIME))
+    reports: list[Argument] = [argument for model in models for argument in (model, now)]
+    yield Command(("HSET", keys.oldest, *reports))
 
 
 def read_reports(keys: Keys) -> Command:

@@ -15,7 +15,9 @@ from redis.exceptions import NoPermissionError
 
 from headrace.catalog.published import list_models
 from headrace.connection.commands import Command, Operation, Script
+from headrace.inspection.queues import queues_of
 from headrace.text import nearest_name, plural
+from headrace.wire.bulk import BULK_TASK
 from headrace.wire.keys import TASK, Keys, queue_name
 
 #: Keys of a page, and most pages: a Redis with more keys is looked through in part.
@@ -73,7 +75,12 @@ def _base64_forms(text: str) -> list[str]:
     return forms
 
 
-_TEXTS = [f'"task":"{TASK}"', f'"task": "{TASK}"', "", *_base64_forms(TASK)]
+_TASKS = (TASK, BULK_TASK)
+_TEXTS = [
+    *(f'"task":{space}"{task}"' for task in _TASKS for space in ("", " ")),
+    "",
+    *(form for task in _TASKS for form in _base64_forms(task)),
+]
 
 
 def find_unread_lists(keys: Keys) -> Operation[list[UnreadList] | None]:
@@ -81,7 +88,7 @@ def find_unread_lists(keys: Keys) -> Operation[list[UnreadList] | None]:
     models = yield from list_models(keys)
     read = {
         name
-        for queue in map(queue_name, models)
+        for queue in queues_of(models)
         for name in (*keys.lists(queue), *(name for name, _ in keys.foreign_lists(queue)))
     }
     try:
@@ -127,5 +134,5 @@ def _describe(keys: Keys, name: bytes, models: Iterable[str], messages: int) -> 
     text = name[len(keys.prefix.encode()) :].decode(errors="replace")
     # Behind another separator than kombu's stands the priority.
     stem = re.sub(r"\W+\d+$", "", text)
-    nearest = nearest_name(stem, map(queue_name, models), cutoff=0.75)
+    nearest = nearest_name(stem, queues_of(models), cutoff=0.75)
     return UnreadList(name=repr(keys.prefix + text)[1:-1], messages=messages, nearest=nearest)

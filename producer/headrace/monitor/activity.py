@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import random
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +41,11 @@ class Event(msgspec.Struct):
     uuid: str = ""
     #: The model of a job. Celery's own tasks have none.
     model: str | None = None
+    #: The queue of a job of a bulk run; None for any other.
+    queue: str | None = None
     timestamp: float = 0.0
+    #: Seconds that the claim of a finished job ran.
+    runtime: float | None = None
     exception: Any = None
     active: int | None = None
     processed: int | None = None
@@ -51,11 +55,16 @@ class Event(msgspec.Struct):
 class ModelActivity(msgspec.Struct, frozen=True, kw_only=True):
     """The jobs of one model that finished within the window."""
 
+    #: The model; the queue for jobs of its bulk runs, whose times are no measure for its other jobs.
     model: str
     succeeded_per_second: float
     failed_per_second: float
     #: Runs that failed and will be repeated.
     retried_per_second: float
+    #: Jobs that were cancelled or expired before they ran.
+    revoked_per_second: float = 0.0
+    #: The pool processes that these runs kept busy, on average.
+    busy_processes: float = 0.0
     #: Milliseconds from submission to prediction: the median and the 95th percentile. None where no id contains
     #: the time of submission.
     p50_ms: float | None
@@ -95,6 +104,8 @@ class _Second:
         #: Finished runs by model and result.
         self.finished: Counter[tuple[str, str]] = Counter()
         self.by_worker: Counter[str] = Counter()
+        #: Seconds that pool processes ran claims, by model.
+        self.busy_seconds: defaultdict[str, float] = defaultdict(float)
         #: Failed jobs by model and error.
         self.errors: Counter[tuple[str, str]] = Counter()
         #: A sample of the milliseconds from submission to prediction, by model.
@@ -102,10 +113,13 @@ class _Second:
 
 
 class Activity:
-    """Counts events. `now` is a monotonic clock in seconds, here and in all methods."""
+    """Counts events. `now` is a monotonic clock in seconds, here and in all methods.
 
-    def __init__(self, now: float) -> None:
-        self._started = now
+    `window` is the seconds over which rates and times are computed.
+    """
+
+    def __init__(self, now: float, window: float = WINDOW_SECONDS) -> None:
+        self._started, self._window = now, window
         self._seconds: deque[_Second] = deque()
         #: The last heartbeat of each worker, and when it came.
         self._heartbeats: dict[str, tuple[float, Event]] = {}
@@ -113,16 +127,23 @@ class Activity:
     def record(self, message: bytes, now: float) -> None:
         """Count the events of a message. A message that is not one of Celery's is ignored."""
         second = self._current_second(now)
+        # The events of a claim are one message, and each has the seconds of the whole claim.
+        claim_seconds: dict[str, float] = {}
         for event in decode_events(message):
+            if event.runtime and event.model:
+                model = event.queue or event.model
+                claim_seconds[model] = max(event.runtime, claim_seconds.get(model, 0.0))
             if event.type in _FINISHING_EVENTS:
                 self._record_finished(event, second)
             elif event.type in {"worker-heartbeat", "worker-online"}:
                 self._heartbeats[event.hostname] = now, event
             elif event.type == "worker-offline":
                 self._heartbeats.pop(event.hostname, None)
+        for model, seconds in claim_seconds.items():
+            second.busy_seconds[model] += seconds
 
     def _record_finished(self, event: Event, second: _Second) -> None:
-        model, result = event.model or "", _FINISHING_EVENTS[event.type]
+        model, result = event.queue or event.model or "", _FINISHING_EVENTS[event.type]
         second.finished[model, result] += 1
         second.by_worker[event.hostname] += 1
         if result == "failed":
@@ -140,9 +161,12 @@ class Activity:
         """Return the models whose jobs finished within the window, by name."""
         seconds, span = self._seconds_in_window(now)
         finished: Counter[tuple[str, str]] = Counter()
+        busy_seconds: defaultdict[str, float] = defaultdict(float)
         times_ms: dict[str, list[float]] = {}
         for second in seconds:
             finished.update(second.finished)
+            for model, seconds_busy in second.busy_seconds.items():
+                busy_seconds[model] += seconds_busy
             for model, sample in second.times_ms.items():
                 times_ms.setdefault(model, []).extend(sample)
         return [
@@ -151,6 +175,8 @@ class Activity:
                 succeeded_per_second=finished[model, "succeeded"] / span,
                 failed_per_second=finished[model, "failed"] / span,
                 retried_per_second=finished[model, "retried"] / span,
+                revoked_per_second=finished[model, "revoked"] / span,
+                busy_processes=busy_seconds[model] / span,
                 p50_ms=_compute_quantile(times_ms.get(model, []), 0.5),
                 p95_ms=_compute_quantile(times_ms.get(model, []), 0.95),
             )
@@ -188,14 +214,14 @@ class Activity:
     def _current_second(self, now: float) -> _Second:
         if not self._seconds or self._seconds[-1].number != int(now):
             self._seconds.append(_Second(int(now)))
-        while self._seconds[0].number <= now - WINDOW_SECONDS - 1:
+        while self._seconds[0].number <= now - self._window - 1:
             self._seconds.popleft()
         return self._seconds[-1]
 
     def _seconds_in_window(self, now: float) -> tuple[list[_Second], float]:
         """Return the counts within the window, and its length in seconds: shorter just after the start."""
-        seconds = [second for second in self._seconds if second.number > now - WINDOW_SECONDS - 1]
-        return seconds, min(max(now - self._started, 1.0), float(WINDOW_SECONDS))
+        seconds = [second for second in self._seconds if second.number > now - self._window - 1]
+        return seconds, min(max(now - self._started, 1.0), self._window)
 
 
 class _Message(msgspec.Struct):

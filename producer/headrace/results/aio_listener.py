@@ -18,8 +18,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from headrace.connection.future_deadlines import FutureDeadlines
 from headrace.errors import BrokerUnavailable, HeadraceError
+from headrace.results.aio_expected import ExpectedOutcome
 from headrace.results.listener_state import ListenerState, Step
+from headrace.results.waiter import Waiter
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome
@@ -110,6 +113,7 @@ class AsyncOutcomeListener:
         self._task: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._send_lock = asyncio.Lock()
+        self._deadlines = FutureDeadlines(lambda future: future.set_result(None))
         self._closed = False
 
     @property
@@ -131,7 +135,20 @@ class AsyncOutcomeListener:
         """
         return AsyncSubscription(self, jobs, own=own, fetch_stored=fetch_stored)
 
-    def start(self, subscription: AsyncSubscription) -> None:
+    def expect(self, job: str) -> ExpectedOutcome:
+        """Return the outcome to expect of a job that this client is about to submit. To be entered."""
+        return ExpectedOutcome(self, job, self._deadlines)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs callers wait for."""
+        return len(self._state.subscriptions)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Return a new future of the running event loop."""
+        return asyncio.get_running_loop().create_future()
+
+    def start(self, subscription: Waiter) -> None:
         """Start to wait for the jobs of a subscription."""
         if not subscription.jobs:
             return
@@ -142,7 +159,7 @@ class AsyncOutcomeListener:
             self._task = asyncio.create_task(self._run(), name="headrace-listener")
         self._start_sender()
 
-    def unsubscribe(self, subscription: AsyncSubscription) -> None:
+    def unsubscribe(self, subscription: Waiter) -> None:
         """End a subscription, even if some of its jobs have no outcome yet."""
         if subscription.jobs:
             self._state.subscriptions.remove(subscription)
@@ -150,6 +167,8 @@ class AsyncOutcomeListener:
 
     def _start_sender(self) -> None:
         # A task of its own: the caller may be cancelled while it sends commands for others too.
+        if not self._state.subscriptions.has_work:
+            return
         if self._connection is not None and (self._sender is None or self._sender.done()):
             self._sender = asyncio.create_task(self._send_subscriptions(), name="headrace-listener")
 
@@ -166,6 +185,7 @@ class AsyncOutcomeListener:
                 task.cancel()
                 await asyncio.wait([task], timeout=0.1)
         await self._disconnect()
+        self._deadlines.close()
 
     async def _send_subscriptions(self) -> None:
         if subscribe := self._state.next_subscribe():

@@ -13,8 +13,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from headrace.connection.commands import Argument, Command, Operation, Script
-from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import InvalidInput
+from headrace.results.notices import names_of_notices
 from headrace.results.publish import PUBLISH_FUNCTION, publish_command
 from headrace.wire.keys import Keys, check_job_id
 from headrace.wire.outcome import Cancelled, encode_outcome
@@ -24,25 +24,25 @@ CANCELLED_SECONDS = 86_400
 #: Most requests that wait for a worker, and requests that a worker carries out at a time.
 _MAX_REQUESTS, _REQUESTS_PER_CALL = 100_000, 500
 
-#: KEYS: result key, record, the mark of cancellations, requests. ARGV: outcome, its seconds, id, unix seconds,
-#: seconds of the mark, most requests. Returns 1 if the outcome is a cancellation, 0 if the job has another, 2 if a
-#: request is stored. The mark comes first: a worker that claims the job from now on looks for its outcome.
+#: KEYS: result key, record, the mark of cancellations, requests, those of notices. ARGV: outcome, its seconds, id,
+#: unix seconds, seconds of the mark, most requests. Returns 1 if the outcome is a cancellation, 0 if the job has
+#: another, 2 if a request is stored. The mark comes first: a worker that claims the job from now on looks for its
+#: outcome.
 _CANCEL = Script(
     "cancel",
-    CHECKED_FUNCTION
-    + PUBLISH_FUNCTION
+    PUBLISH_FUNCTION
     + """
 local result_key, record_key, cancelled, requests = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local outcome, ttl, id, now, mark_seconds, max_requests = unpack(ARGV)
 local status = status_of(result_key)
 if final[status] then return status == 'REVOKED' and 1 or 0 end
 local pending = checked('ZCARD', requests)
-redis.call('SET', cancelled, 1, 'EX', mark_seconds)
 -- Redis 6.2 cannot tell what a user may do; there, every user may write outcomes.
 local function may(...) return not redis.acl_check_cmd or redis.acl_check_cmd(...) end
-if may('SET', result_key, outcome) and may('PUBLISH', result_key, outcome) then
-  return publish(result_key, record_key, ttl, outcome)
-end
+local may_publish = may('SET', result_key, outcome) and may('PUBLISH', result_key, outcome)
+local notices = may_publish and notice_keys(5)
+redis.call('SET', cancelled, 1, 'EX', mark_seconds)
+if may_publish then return publish(result_key, record_key, ttl, outcome, notices) end
 if pending >= tonumber(max_requests) then
   return redis.error_reply('ERR ' .. pending .. ' cancellations wait for a worker')
 end
@@ -58,7 +58,7 @@ def cancel(keys: Keys, job: str, *, ttl: int, now: datetime) -> Operation[bool |
     None if the workers are asked to cancel it. The outcome is stored for `ttl` seconds.
     """
     outcome = encode_outcome(Cancelled(job=job), now)
-    names = [keys.result(job), keys.job(job), keys.cancelled, keys.cancel_requests]
+    names = [keys.result(job), keys.job(job), keys.cancelled, keys.cancel_requests, *names_of_notices(keys)]
     arguments: list[Argument] = [outcome, ttl, job, int(now.timestamp()), CANCELLED_SECONDS, _MAX_REQUESTS]
     reply = yield _CANCEL(names, arguments)
     return None if reply == 2 else bool(reply)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from headrace.connection.commands import Argument, Command, Script
+from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
+from headrace.results.notices import NOTICES_FUNCTIONS, names_of_notices
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, encode_outcome
 
@@ -33,18 +35,23 @@ end
 """.replace("MAX_DECODED_BYTES", str(_MAX_DECODED_BYTES))
 
 #: A Lua function, for this script and the worker's: store and announce an outcome. It returns 1 if this outcome
-#: is the first, else 0. A stored status that is not final (STARTED, RETRY, PENDING) is overwritten.
+#: is the first, else 0. A stored status that is not final (STARTED, RETRY, PENDING) is overwritten. `notices` is
+#: the reply of `notice_keys` before the first write; nil stores no notice.
 PUBLISH_FUNCTION = (
-    STATUS_FUNCTION
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
+    + STATUS_FUNCTION
+    + NOTICES_FUNCTIONS
     + """
 local final = {SUCCESS = true, FAILURE = true, REVOKED = true}
-local function publish(result_key, record_key, ttl, outcome)
+local function publish(result_key, record_key, ttl, outcome, notices)
   if not redis.call('SET', result_key, outcome, 'NX', 'EX', ttl) then
     if final[status_of(result_key)] then return 0 end
     redis.call('SET', result_key, outcome, 'EX', ttl)
   end
   redis.call('EXPIRE', record_key, ttl)
   redis.call('PUBLISH', result_key, outcome)
+  if notices then store_notice(notices, result_key, record_key, ttl) end
   return 1
 end
 """
@@ -54,10 +61,10 @@ end
 SCRIPT = (
     PUBLISH_FUNCTION
     + """
-local ttl, replies = ARGV[1], {}
+local ttl, replies, notices = ARGV[1], {}, notice_keys(1)
 for job = 1, #ARGV - 1 do
-  local result_key, record_key, outcome = KEYS[2 * job - 1], KEYS[2 * job], ARGV[1 + job]
-  replies[job] = publish(result_key, record_key, ttl, outcome)
+  local result_key, record_key, outcome = KEYS[2 * job + 2], KEYS[2 * job + 3], ARGV[1 + job]
+  replies[job] = publish(result_key, record_key, ttl, outcome, notices)
 end
 return replies
 """
@@ -70,7 +77,7 @@ def publish_command(keys: Keys, finished: Sequence[Outcome], *, ttl: int, now: d
 
     The reply is a list: for each outcome, 1 if it was published, 0 if the job had an outcome already.
     """
-    names: list[str] = []
+    names = names_of_notices(keys)
     arguments: list[Argument] = [ttl]
     for outcome in finished:
         names += [keys.result(outcome.job), keys.job(outcome.job)]

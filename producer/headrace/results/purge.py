@@ -14,12 +14,12 @@ from datetime import datetime
 import msgspec
 
 from headrace.connection.commands import Argument, Command, Operation, Script
-from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.results.cancellation import CANCELLED_SECONDS
+from headrace.results.notices import names_of_notices
 from headrace.results.publish import PUBLISH_FUNCTION
 from headrace.wire.attempts import decode_delayed, decode_queued_message
 from headrace.wire.foreign_message import scan_id
-from headrace.wire.keys import Keys, holds_histories, queue_name
+from headrace.wire.keys import Keys, holds_histories
 from headrace.wire.outcome import Cancelled, encode_outcome
 from headrace.wire.parsing import MalformedMessage, parse
 
@@ -47,18 +47,18 @@ return messages
     flag="no-writes",
 )
 
-#: KEYS: a list or a sorted set, the mark of cancellations, and the result key and record of each message's job.
-#: ARGV: `list` or `zset`, seconds of outcomes, seconds of the mark, and of each message its SHA-1 or itself, its
-#: outcome ('' without a job), 1 if the message stays. Returns the number of messages that were there, and of
-#: published outcomes. The messages of a list are removed from its right end; one that stays goes to the left end.
-#: The cost is linear in their number and bytes.
+#: KEYS: a list or a sorted set, the mark of cancellations, those of notices, and the result key and record of each
+#: message's job. ARGV: `list` or `zset`, seconds of outcomes, seconds of the mark, and of each message its SHA-1
+#: or itself, its outcome ('' without a job), 1 if the message stays. Returns the number of messages that were
+#: there, and of published outcomes. The messages of a list are removed from its right end; one that stays goes to
+#: the left end. The cost is linear in their number and bytes.
 _PURGE = Script(
     "purge_jobs",
-    CHECKED_FUNCTION
-    + PUBLISH_FUNCTION
+    PUBLISH_FUNCTION
     + """
 local key, cancelled, kind, ttl, mark_seconds = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
 checked(kind == 'list' and 'LLEN' or 'ZCARD', key)
+local notices = notice_keys(3)
 local met, published, any_stays = 0, 0, false
 for i = 4, #ARGV, 3 do
   local id, outcome, stays, is_met = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1', nil
@@ -74,8 +74,9 @@ for i = 4, #ARGV, 3 do
   if is_met then
     met = met + 1
     any_stays = any_stays or stays
-    local result = 3 + (i - 4) / 3 * 2
-    if outcome ~= '' then published = published + publish(KEYS[result], KEYS[result + 1], ttl, outcome) end
+    local first = 6 + (i - 4) / 3 * 2
+    local result_key, record_key = KEYS[first], KEYS[first + 1]
+    if outcome ~= '' then published = published + publish(result_key, record_key, ttl, outcome, notices) end
   end
 end
 if any_stays then redis.call('SET', cancelled, 1, 'EX', mark_seconds) end
@@ -108,9 +109,8 @@ class _Entry(msgspec.Struct, frozen=True):
 class QueuePurge:
     """The purge of one queue, a page at a time. `ttl` is the seconds for which outcomes are stored."""
 
-    def __init__(self, keys: Keys, model: str, *, ttl: int) -> None:
+    def __init__(self, keys: Keys, queue: str, *, ttl: int) -> None:
         self._keys, self._ttl = keys, ttl
-        queue = queue_name(model)
         #: The keys that are not empty yet. Delayed jobs move to the lists when they are due, so they are first.
         self._places = [
             ("zset", keys.delayed(queue), False),
@@ -148,7 +148,7 @@ class QueuePurge:
         self.result = PurgeResult(cancelled=result.cancelled + published, removed=result.removed + met - published)
 
     def _command(self, kind: str, key: str, entries: list[_Entry], now: datetime) -> Command:
-        names = [key, self._keys.cancelled]
+        names = [key, self._keys.cancelled, *names_of_notices(self._keys)]
         arguments: list[Argument] = [kind, self._ttl, CANCELLED_SECONDS]
         for entry in entries:
             job = entry.job or ""

@@ -15,8 +15,11 @@ from headrace.wire.outcome import Outcome
 
 #: A wait for fewer own jobs subscribes to a channel for each job instead, which misses no outcome.
 _MIN_BULK_JOBS = 64
-#: Seconds a single prediction waits on a reply channel; then it subscribes to the channel of its job.
-SINGLE_WAIT_SECONDS = 0.05
+#: Seconds a single prediction waits on a reply channel; then it subscribes to the channel of its job. A client
+#: that waits for many is busy: its jobs take longer, and a subscription for each would cost more than they do.
+SINGLE_WAIT_SECONDS, BUSY_WAIT_SECONDS = 0.05, 1.0
+#: The jobs that a busy client waits for.
+_BUSY_JOBS = 8
 #: Seconds between two fetches of the outcomes of all remaining jobs.
 REFETCH_SECONDS = 2.0
 
@@ -24,6 +27,11 @@ REFETCH_SECONDS = 2.0
 def bulk_jobs(own: set[str]) -> set[str]:
     """Return the jobs to wait for on the reply channel: all that the client submitted itself, or none if few."""
     return own if len(own) >= _MIN_BULK_JOBS else set()
+
+
+def single_wait_seconds(waiting: int) -> float:
+    """Return how long a single prediction waits on the reply channel of a client that waits for so many jobs."""
+    return SINGLE_WAIT_SECONDS if waiting < _BUSY_JOBS else BUSY_WAIT_SECONDS
 
 
 class ReplyChannel:

@@ -72,11 +72,11 @@ def available_guarantee(settings: Settings) -> Operation[DurabilityGuarantee]:
     replica = server.replicas > 0
     if replica and isinstance(wait, RedisError):
         raise _no_guarantee(settings, "replicas are connected, and this user may not WAIT for one; see its ACL")
-    if not replica and parse_address(settings.redis_url).sentinels:
+    address = parse_address(settings.redis_url)
+    if not replica and (address.sentinels or address.nodes):
         # Its disk does not help: another server may become the primary, and this one may itself have come back.
-        raise _no_guarantee(
-            settings, "Sentinels choose the primary, and this one has no replica now; wait for one"
-        )
+        chooser = "Sentinels choose" if address.sentinels else "the cluster chooses"
+        raise _no_guarantee(settings, f"{chooser} the primary, and this one has no replica now; wait for one")
     disk = server.has_append_only_file and not isinstance(waitaof, RedisError)
     if replica or disk:
         return DurabilityGuarantee(replica, disk)

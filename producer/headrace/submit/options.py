@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
 import msgspec
 
 from headrace.errors import InvalidInput
-from headrace.wire.keys import check_model_name, split_version
+from headrace.wire.columns import Columns
+from headrace.wire.keys import check_model_name, check_short_name, split_version
 from headrace.wire.message import Job
 
 #: Bytes of a job's metadata as JSON: a few words about the job, not a second payload.
@@ -36,6 +37,10 @@ class JobOptions(TypedDict, total=False):
     metadata: Mapping[str, str] | None
     #: Return only when neither a restart of Redis nor a failover can lose the job (`headrace.submit.durability`).
     durable: bool
+    #: The caller of the HTTP gateway that the job belongs to. Others there do not see it.
+    owner: str | None
+    #: The endpoint that is notified of the outcome, by its name.
+    notify: str | None
 
 
 class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,12 +54,14 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
     eta: datetime | None
     metadata: dict[str, str] | None
     durable: bool
+    owner: str | None = None
+    notify: str | None = None
 
     def make_job(
         self,
         job: str,
         version: str | None,
-        instances: list[Any],
+        instances: Sequence[Any],
         reply_to: str | None = None,
         trace: dict[str, str] | None = None,
     ) -> Job:
@@ -74,6 +81,8 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
             eta=self.eta,
             reply_to=reply_to,
             metadata=self.metadata,
+            owner=self.owner,
+            notify=self.notify,
             trace=trace,
         )
 
@@ -96,7 +105,13 @@ def parse_options(model: str, options: JobOptions, now: datetime) -> SubmitOptio
         eta=eta,
         metadata=_parse_metadata(options.get("metadata")),
         durable=_parse_bool("durable", options.get("durable", False)),
+        owner=_parse_short_name("owner", options.get("owner")),
+        notify=_parse_short_name("notify", options.get("notify")),
     )
+
+
+def _parse_short_name(name: str, value: object) -> str | None:
+    return None if value is None else check_short_name(name, value)
 
 
 def _parse_bool(name: str, value: object) -> bool:
@@ -173,10 +188,15 @@ def _describe(value: object) -> str:
     return repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
-def instances_from(instance: Any, instances: Any) -> list[Any]:
-    """Return the instances of one job: `[instance]`, or `instances`, of which exactly one is not None."""
+def instances_from(instance: Any, instances: Any) -> Sequence[Any]:
+    """Return the instances of one job: `[instance]`, or `instances`, of which exactly one is not None.
+
+    Instances in columns stay as they are.
+    """
     if (instance is None) == (instances is None):
         raise InvalidInput("give a job either one instance, or `instances=[...]`")
+    if isinstance(instances, Columns):
+        return instances
     return [instance] if instances is None else list(iterate_instances(instances))
 
 

@@ -14,7 +14,8 @@ from datetime import datetime
 from headrace.connection.commands import Command, Operation, PendingReply, Pipeline, Pipelined, PipelinedOperation
 from headrace.errors import JobConflict, QueueFull
 from headrace.settings import Settings
-from headrace.submit.enqueue import EncodedJob, EnqueueResult, JobEncoder, enqueue_command, forget_command
+from headrace.submit.enqueue import EnqueueResult, enqueue_command, forget_command
+from headrace.wire.job_encoder import EncodedJob, JobEncoder
 from headrace.wire.keys import Keys, queue_name
 
 #: Returns the records of the jobs that are lost, by id. It adds ids to the second argument, of jobs that are not.

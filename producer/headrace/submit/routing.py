@@ -14,11 +14,13 @@ import msgspec
 
 from headrace.catalog.aliases import is_version
 from headrace.catalog.contract import Contract
+from headrace.catalog.instance_problems import no_instances
 from headrace.catalog.published import ContractCache
 from headrace.catalog.validation import check_instances, check_method
 from headrace.connection.commands import Operation
 from headrace.errors import InvalidInput
 from headrace.submit.options import SubmitOptions
+from headrace.wire.columns import Columns
 from headrace.wire.message import Instance
 
 
@@ -30,7 +32,7 @@ class VersionGroup(msgspec.Struct, frozen=True):
     #: The indexes of these jobs in the call.
     indexes: Sequence[int]
     #: The instance of each job, as it is sent.
-    instances: list[Instance]
+    instances: Sequence[Instance]
 
 
 class Router:
@@ -41,13 +43,15 @@ class Router:
         self._check = check
 
     def route(
-        self, options: SubmitOptions, job: str, instances: list[Any], now: datetime
-    ) -> Operation[tuple[str | None, list[Instance]]]:
+        self, options: SubmitOptions, job: str, instances: Sequence[Any], now: datetime
+    ) -> Operation[tuple[str | None, Sequence[Instance]]]:
         """Return the version that one job runs on, and its instances as they are sent.
 
-        Raises InvalidInput (UnknownModel).
+        Instances in columns are checked by the worker, each row alone. Raises InvalidInput (UnknownModel).
         """
         (version,) = yield from self._versions(options, [job], now)
+        if isinstance(instances, Columns):
+            return version, instances
         numbers = range(len(instances))
         return version, (yield from self._check_instances(options, version, instances, numbers, now))
 
@@ -80,13 +84,13 @@ class Router:
         self,
         options: SubmitOptions,
         version: str | None,
-        instances: list[Any],
+        instances: Sequence[Any],
         numbers: Iterable[int],
         now: datetime,
-    ) -> Operation[list[Instance]]:
+    ) -> Operation[Sequence[Instance]]:
         """Return the instances as they are sent. If a cached contract refuses them, it is read again first."""
         if not instances:
-            raise InvalidInput("a job needs at least one instance; the list is empty")
+            raise no_instances()
         if not self._check:
             return instances
         moment, numbers = now.timestamp(), list(numbers)
@@ -101,7 +105,7 @@ class Router:
 
 
 def _check_against(
-    contract: Contract, options: SubmitOptions, instances: list[Any], numbers: Iterable[int]
+    contract: Contract, options: SubmitOptions, instances: Sequence[Any], numbers: Iterable[int]
 ) -> list[Instance]:
     check_method(contract, options.method)
     return check_instances(contract, instances, numbers=numbers)

@@ -5,7 +5,7 @@ The blocking client and the asyncio client run these operations; every decision 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice, repeat
@@ -16,21 +16,20 @@ from redis.exceptions import RedisError
 
 from headrace.catalog.published import ContractCache
 from headrace.connection.commands import Operation, PipelinedOperation
+from headrace.connection.grouped import MAX_BYTES
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.settings import Settings
 from headrace.submit import durability
-from headrace.submit.enqueue import JOBS_PER_CALL, EncodedJob, JobEncoder, encode_instances_within
+from headrace.submit.enqueue import JOBS_PER_CALL, encode_instances_within
 from headrace.submit.options import SubmitOptions
 from headrace.submit.pipeline import FindLost, SubmissionPipeline
 from headrace.submit.routing import Router
 from headrace.submit.tracing import trace_submit
+from headrace.wire.job_encoder import EncodedJob, JobEncoder
 from headrace.wire.keys import Keys, check_job_id
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import new_id
 from headrace.wire.signing import JobKeys
-
-#: Bytes of messages in one call of the enqueue script, besides its limit of JOBS_PER_CALL jobs.
-_BYTES_PER_CALL = 1024 * 1024
 
 
 class Submitter:
@@ -59,7 +58,7 @@ class Submitter:
     def submit(
         self,
         options: SubmitOptions,
-        instances: list[Any],
+        instances: Sequence[Any],
         job: str | None,
         now: datetime,
         reply_channel: str | None = None,
@@ -172,7 +171,7 @@ def _calls(encoder: JobEncoder, jobs: Iterable[str], instances: Iterable[bytes])
     for job, instance in zip(jobs, instances, strict=True):
         call.append(encoder.encode(job, instance))
         size += len(call[-1].message)
-        if len(call) >= JOBS_PER_CALL or size >= _BYTES_PER_CALL:
+        if len(call) >= JOBS_PER_CALL or size >= MAX_BYTES:
             yield call
             call, size = [], 0
     if call:

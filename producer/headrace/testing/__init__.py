@@ -8,10 +8,12 @@
 
 - `client.py`: `InMemoryClient`, with the methods of `headrace.Client`; it refuses the same input.
 - `job.py`: `InMemoryJob`, with the methods of `headrace.JobHandle`.
+- `runs.py`: `InMemoryRun`, with the methods of `headrace.RunHandle`.
 - `dead_letters.py`: `InMemoryDeadLetters`, behind `client.dead_letters`.
 """
 
 from headrace.testing.client import Answer, InMemoryClient
 from headrace.testing.job import InMemoryJob
+from headrace.testing.runs import InMemoryRun
 
-__all__ = ["Answer", "InMemoryClient", "InMemoryJob"]
+__all__ = ["Answer", "InMemoryClient", "InMemoryJob", "InMemoryRun"]

@@ -8,6 +8,7 @@ from typing import Any, Self, Unpack
 
 import msgspec
 
+from headrace.bulk.specification import make_run
 from headrace.catalog.contract import Contract, Output
 from headrace.catalog.pauses import Pause, check_reason
 from headrace.catalog.published import version_order
@@ -17,11 +18,14 @@ from headrace.errors import InvalidInput, JobConflict, QueueFull, UnknownModel
 from headrace.inspection.queues import QueueDepth
 from headrace.results.purge import PurgeResult
 from headrace.settings import Settings
-from headrace.submit.enqueue import JobEncoder, encode_instances_within
+from headrace.submit.enqueue import encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
 from headrace.testing.job import InMemoryJob
+from headrace.testing.runs import InMemoryRun, InMemoryRuns
 from headrace.user import name_user_and_host
+from headrace.wire.bulk import RunProgress
+from headrace.wire.job_encoder import JobEncoder
 from headrace.wire.keys import (
     PRIORITY_STEPS,
     check_job_id,
@@ -55,7 +59,7 @@ class InMemoryClient:
     or 0, for every instance. `contracts` are those of the models that are functions, and of further versions:
     instances are checked against them. The newest version serves. An exception of a function is the failure of the
     job. Jobs run when they are submitted; with `at_once=False`, when `run()` is called. Delays are ignored.
-    `submitted` lists every job.
+    `submitted` lists every job. A bulk run reads no file: it ends as a success of 0 rows.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class InMemoryClient:
         for contract in contracts:
             self._add_contract(contract.model, contract)
         self._pauses: dict[str, Pause] = {}
+        self._bulk_runs = InMemoryRuns(self._pauses, at_once=at_once)
         #: As `Client.dead_letters`.
         self.dead_letters = InMemoryDeadLetters(self._replay)
         for name, model in models.items():
@@ -136,20 +141,78 @@ class InMemoryClient:
         """Submit a job and return its prediction; see `Client.predict`."""
         return self.submit(model, instance, instances=instances, id=id, **options).result(timeout)
 
-    def as_completed(self, jobs: Iterable[InMemoryJob], timeout: float | None = None) -> Iterator[InMemoryJob]:
+    def as_completed(
+        self, jobs: Iterable[InMemoryJob], timeout: float | None = None, *, forget: bool = False
+    ) -> Iterator[InMemoryJob]:
         """Yield finished jobs, then raise ResultTimeout at once if there are others; see `Client.as_completed`."""
         unfinished = []
         for job in jobs:
             if job.done():
-                yield job
+                yield from self._hand_over(job, forget=forget)
             else:
                 unfinished.append(job)
         for job in unfinished:
             job.outcome(timeout)
-            yield job
+            yield from self._hand_over(job, forget=forget)
+
+    def _hand_over(self, job: InMemoryJob, *, forget: bool) -> Iterator[InMemoryJob]:
+        yield job
+        if forget:
+            self.forget([job])
+
+    def forget(self, jobs: Iterable[InMemoryJob]) -> int:
+        """Delete the outcomes of those jobs that succeeded, and return their number; see `Client.forget`."""
+        succeeded = [job.id for job in jobs if isinstance(self._outcomes.get(job.id), Success)]
+        for job_id in succeeded:
+            del self._outcomes[job_id], self._jobs[job_id]
+        return len(succeeded)
+
+    def bulk(
+        self,
+        model: str,
+        input: str,  # noqa: A002  # as above
+        output: str,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        method: str | None = None,
+        key: str | None = None,
+        keep: Sequence[str] | None = None,
+        max_failed: float | str | None = None,
+    ) -> InMemoryRun:
+        """Submit a bulk run, which reads and writes no file; see `Client.bulk`."""
+        run = make_run(
+            model,
+            input,
+            output,
+            name=name,
+            version=version,
+            method=method,
+            key=key,
+            keep=keep,
+            max_failed=max_failed,
+        )
+        if run.model not in self._answers:
+            raise self._unknown_model(run.model)
+        if run.model in self._contracts:
+            check_method(self.contract(run.model, run.version), run.method)
+        self._bulk_runs.submit(run)
+        return InMemoryRun(self._bulk_runs, run.name)
+
+    def bulk_run(self, name: str) -> InMemoryRun:
+        """Return the handle of a bulk run by its name; see `Client.bulk_run`."""
+        return InMemoryRun(self._bulk_runs, name)
+
+    def bulk_runs(self, model: str | None = None, *, limit: int = 100) -> list[RunProgress]:
+        """Return the newest bulk runs; see `Client.bulk_runs`."""
+        return self._bulk_runs.list(model, limit)
 
     def run(self) -> int:
-        """Run the waiting jobs, priority 0 first, and return their number. Those of paused models wait."""
+        """Run the waiting jobs, priority 0 first, and return their number. Those of paused models wait.
+
+        Waiting bulk runs end, too.
+        """
+        self._bulk_runs.finish_waiting()
         waiting = [job for job, _ in self._jobs.values() if job.id not in self._outcomes and self._runs(job)]
         for job in sorted(waiting, key=lambda job: priority_index(job.priority)):
             self._finish(job)
@@ -172,6 +235,10 @@ class InMemoryClient:
             versions = ", ".join(sorted(contracts, key=version_order))
             raise UnknownModel(f"model {model!r} has no version {version!r}; it has {versions}")
         return contracts[version]
+
+    def accepted_columns(self, model: str) -> frozenset[str]:  # noqa: ARG002  # the signature of Client
+        """Return the forms of instances in columns that it takes: all; see `Client.accepted_columns`."""
+        return frozenset({"arrow", "json"})
 
     def models(self) -> list[str]:
         """Return the names of the models of this client, sorted."""
@@ -227,7 +294,8 @@ class InMemoryClient:
     def _unknown_model(self, model: str) -> UnknownModel:
         return UnknownModel(f"no model {model!r} is published. Known: {', '.join(self.models()) or 'none'}")
 
-    def _check_instances(self, options: SubmitOptions, instances: list[Any]) -> list[Instance]:
+    def _check_instances(self, options: SubmitOptions, instances: Sequence[Any]) -> list[Instance]:
+        instances = list(instances)  # also those in columns
         if not instances:
             raise InvalidInput("a job needs at least one instance; the list is empty")
         if options.model not in self._answers:

@@ -3,6 +3,9 @@
 - `keys.py`: names of queues, keys, channels and the Celery task.
 - `message.py`: a job, and how it is written as a Celery message.
 - `parsing.py`: how a Celery message is read, whichever client wrote it.
+- `task_arguments.py`: the arguments of a task, read as a job.
+- `bulk.py`: the messages and the progress of bulk runs.
+- `columns.py`: instances in columns.
 - `signing.py`: keys that jobs are signed with, and the check of a signature.
 - `attempts.py`: a queued message, which is the message of a job with the attempts so far before it.
 - `outcome.py`: how a job ends, and how its outcome is stored.

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import InvalidInput
+from headrace.wire.bulk import BULK_TASK
 from headrace.wire.canvas import Canvas, CanvasHeaders, Embedded, decode_canvas
 from headrace.wire.keys import TASK
 from headrace.wire.limits import JobLimits
@@ -189,7 +190,7 @@ class ForeignMessage(msgspec.Struct, frozen=True):
 
 def check_task(task: ForeignTask) -> None:
     """Refuse what a job cannot have. Raises InvalidInput."""
-    if task.task != TASK:
+    if task.task not in (TASK, BULK_TASK):
         name = repr(task.task[:64]) if isinstance(task.task, str) else "missing"
         raise InvalidInput(f"the name of the task is {name}; the only task in the queue of a model is {TASK!r}")
     if task.timelimit is not None and task.timelimit not in ([None, None], []):

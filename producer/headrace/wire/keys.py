@@ -9,7 +9,9 @@ does the history in front of a message count (`headrace.wire.attempts`).
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -25,13 +27,17 @@ PRIORITY_STEPS = (0, 3, 6, 9)
 #: Priority of jobs whose caller waits, and of jobs of a file.
 ONLINE_PRIORITY, BATCH_PRIORITY = 0, 9
 
-_QUEUE_PREFIX = "predict."
+_QUEUE_PREFIX, _BULK_PREFIX = "predict.", "bulk."
 #: The separator of a queue's name and a priority step; kombu's default, and the one of Celery's documentation.
 _PRIORITY_SEPARATOR, _OTHER_SEPARATOR = "\x06\x16", ":"
 #: The priorities that have a list beside that of priority 0, if `priority_steps` has all of them.
 _PRIORITIES = range(1, 10)
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+#: A key prefix whose hash tag decides the slot of every key in a Redis Cluster.
+_HASH_TAG = re.compile(r"[^{]*\{[^}]+\}")
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+#: The name of a caller or of an endpoint. It has no dot, so no two callers share a prefix of ids, `<caller>.`.
+_SHORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 
 def check_model_name(model: object) -> str:
@@ -50,6 +56,20 @@ def check_model_name(model: object) -> str:
 def is_model_name(text: str) -> bool:
     """Decide whether a text is a valid name of a model."""
     return _MODEL_NAME.fullmatch(text) is not None
+
+
+def is_short_name(text: object) -> bool:
+    """Return True if a text is valid as the name of a caller or of an endpoint for notices."""
+    return isinstance(text, str) and _SHORT_NAME.fullmatch(text) is not None
+
+
+def check_short_name(field: str, name: object) -> str:
+    """Return the name of a caller or an endpoint if it is valid. Raises InvalidInput, which tells the field."""
+    if not isinstance(name, str) or not is_short_name(name):
+        raise InvalidInput(
+            f"`{field}` is a name of 1 to 32 letters, digits, '-' or '_', the first a letter or digit"
+        )
+    return name
 
 
 def split_version(model: Any, version: Any = None) -> tuple[Any, Any]:
@@ -78,8 +98,18 @@ def check_job_id(job: object) -> str:
     return job
 
 
+def is_job_id(text: str) -> bool:
+    """Decide whether a text is valid as the id of a job."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
 def _abbreviate(value: object) -> str:
     return repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def has_hash_tag(prefix: str) -> bool:
+    """Decide whether all keys with a prefix lie in one slot of a Redis Cluster."""
+    return _HASH_TAG.match(prefix) is not None
 
 
 def queue_name(model: str) -> str:
@@ -87,9 +117,26 @@ def queue_name(model: str) -> str:
     return _QUEUE_PREFIX + model
 
 
+def bulk_queue_name(model: str) -> str:
+    """Return the name of the queue of a model's bulk jobs (`headrace.wire.bulk`)."""
+    return _BULK_PREFIX + model
+
+
+def queue_names(model: str) -> tuple[str, str]:
+    """Return the names of a model's queues: of its online jobs, and of its bulk jobs."""
+    return queue_name(model), bulk_queue_name(model)
+
+
 def model_name(queue: str) -> str | None:
     """Return the model that a queue belongs to, or None if it is no queue of Headrace."""
-    return queue.removeprefix(_QUEUE_PREFIX) if queue.startswith(_QUEUE_PREFIX) else None
+    if queue.startswith(_QUEUE_PREFIX):
+        return queue.removeprefix(_QUEUE_PREFIX)
+    return queue.removeprefix(_BULK_PREFIX) if queue.startswith(_BULK_PREFIX) else None
+
+
+def is_bulk_queue(queue: str) -> bool:
+    """Decide whether the jobs of a queue are those of bulk runs."""
+    return queue.startswith(_BULK_PREFIX)
 
 
 def priority_index(priority: int) -> int:
@@ -119,6 +166,10 @@ def holds_histories(source: int) -> bool:
 def _by_priority(name: str) -> tuple[str, ...]:
     """Return the names of four lists, one for each priority step, as kombu names them."""
     return tuple(name if step == 0 else f"{name}{_PRIORITY_SEPARATOR}{step}" for step in PRIORITY_STEPS)
+
+
+def _digest(queues: Iterable[str]) -> str:
+    return hashlib.sha1(" ".join(sorted(queues)).encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -236,6 +287,26 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:follow-ups"
 
     @property
+    def notices_open(self) -> str:
+        """The key of the jobs under way whose outcome is to be notified, a sorted set: id by unix milliseconds."""
+        return f"{self.prefix}headrace:notify:open"
+
+    @property
+    def notices(self) -> str:
+        """The key of the notices that are not delivered, a hash: id -> notice (`headrace.wire.notice`)."""
+        return f"{self.prefix}headrace:notify:notices"
+
+    @property
+    def notices_due(self) -> str:
+        """The key of the next attempts of notices, a sorted set: id by unix milliseconds, the server's clock."""
+        return f"{self.prefix}headrace:notify:due"
+
+    @property
+    def endpoints(self) -> str:
+        """The key of the last errors of endpoints, a hash: name -> `results.notice_scripts.EndpointError`."""
+        return f"{self.prefix}headrace:notify:endpoints"
+
+    @property
     def prediction_log(self) -> str:
         """The key of the prediction log, a stream with a record (JSON) an entry, if a setting asks for it."""
         return f"{self.prefix}headrace:predictions"
@@ -278,6 +349,15 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:cancelled"
 
     @property
+    def callers(self) -> str:
+        """The key of the gateway's callers, a hash: name -> `headrace.catalog.callers.RegisteredCaller` (JSON)."""
+        return f"{self.prefix}headrace:callers"
+
+    def rate(self, caller: str) -> str:
+        """Return the key of the rate of a caller, a string that expires (`headrace.catalog.rate`)."""
+        return f"{self.prefix}headrace:rate:{caller}"
+
+    @property
     def paused(self) -> str:
         """The key of the paused models, a hash: model -> `headrace.catalog.pauses.Pause` (JSON)."""
         return f"{self.prefix}headrace:paused"
@@ -291,6 +371,41 @@ class Keys(msgspec.Struct, frozen=True):
     def cancel_requests(self) -> str:
         """The key of the jobs that workers are asked to cancel, a sorted set: job id by unix seconds."""
         return f"{self.prefix}headrace:cancel-requests"
+
+    @property
+    def changes(self) -> str:
+        """The key of the number of changes of aliases and pauses, a string. Workers read both when it changes."""
+        return f"{self.prefix}headrace:changes"
+
+    @property
+    def workers(self) -> str:
+        """The key of the workers that run, a sorted set by their last sign of life, unix milliseconds."""
+        return f"{self.prefix}headrace:workers"
+
+    def keeper(self, queues: Iterable[str]) -> str:
+        """Return the key of the worker that keeps these queues for all workers of the same queues, a string."""
+        return f"{self.prefix}headrace:keeper:{_digest(queues)}"
+
+    def watch(self, queues: Iterable[str]) -> str:
+        """Return the key of the idle worker that listens for all workers of the same queues, a string."""
+        return f"{self.prefix}headrace:watch:{_digest(queues)}"
+
+    def tokens(self, queue: str) -> str:
+        """Return the key of the token that wakes a worker for a queue, a list of at most one."""
+        return f"{self.prefix}headrace:tokens:{queue}"
+
+    @property
+    def runs(self) -> str:
+        """The key of the bulk runs, a sorted set: name by the time of submission, unix milliseconds."""
+        return f"{self.prefix}headrace:runs"
+
+    def run(self, run: str) -> str:
+        """Return the key of a bulk run, a hash with the fields of `headrace.wire.bulk.RunProgress`."""
+        return f"{self.prefix}headrace:run:{run}"
+
+    def receipts(self, run: str) -> str:
+        """Return the key of the receipts of a run, a hash: number of the chunk -> `headrace.wire.bulk.Receipt`."""
+        return f"{self.prefix}headrace:receipts:{run}"
 
     @property
     def models(self) -> str:

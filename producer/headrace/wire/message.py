@@ -21,7 +21,9 @@ from typing import Any
 import msgspec
 
 from headrace.errors import InvalidInput
-from headrace.wire.keys import TASK, queue_name
+from headrace.wire.bulk import BULK_TASK, Step, describe_step
+from headrace.wire.columns import Columns
+from headrace.wire.keys import TASK, bulk_queue_name, queue_name
 from headrace.wire.signing import SIGNATURE_HEADER, JobKeys, SignedContent
 
 #: A record to predict on: named features, a list of values (nested for images), or a text.
@@ -48,12 +50,25 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     #: Text pairs of the submitter's own. They are stored with the job and shown with its status.
     metadata: dict[str, str] | None = None
+    #: The caller of the HTTP gateway that the job belongs to, and the endpoint that is notified of its outcome.
+    #: Both are in the record; the headers of the message (OWNER_HEADER, NOTIFY_HEADER) keep them for a replay.
+    owner: str | None = None
+    notify: str | None = None
     #: The trace of the job, as headers of the message (TRACE_HEADERS).
     trace: dict[str, str] | None = None
+    #: The step of a bulk run; then there are no instances. None for any other job.
+    step: Step | None = None
+
+    @property
+    def queue(self) -> str:
+        """The queue that the job belongs to."""
+        return queue_name(self.model) if self.step is None else bulk_queue_name(self.model)
 
 
 #: Headers that carry a trace: W3C's and Sentry's. Instrumented Celery clients write the same headers.
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
+#: Headers that keep the owner of a job and the endpoint of its notice. Workers, Celery's too, pass over them.
+OWNER_HEADER, NOTIFY_HEADER = "headrace-owner", "headrace-notify"
 
 
 class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -95,8 +110,10 @@ def submission_time(job: str) -> datetime | None:
 def encode_instances(instances: Sequence[Any]) -> bytes:
     """Return instances as JSON. numpy scalars and arrays become numbers and lists; NaN becomes null.
 
-    Raises InvalidInput for a value that JSON cannot represent.
+    Instances in columns become an object. Raises InvalidInput for a value that JSON cannot represent.
     """
+    if isinstance(instances, Columns):
+        return instances.encode()
     try:
         encoded = _INSTANCES.encode(instances)
         # A Decimal that is not finite is encoded as NaN or Infinity, which is no JSON; a text may hold the same
@@ -127,7 +144,8 @@ _INSTANCES = msgspec.json.Encoder(enc_hook=_encode_numpy, decimal_format="number
 
 def encode_message(job: Job, keys: JobKeys | None = None) -> bytes:
     """Return the message of a job as it is pushed on a list; signed if there are keys."""
-    return build_template(job, keys).render(job.id, encode_instances(job.instances))
+    content = encode_instances(job.instances) if job.step is None else msgspec.json.encode(job.step)
+    return build_template(job, keys).render(job.id, content)
 
 
 class MessageTemplate(msgspec.Struct, frozen=True):
@@ -145,7 +163,7 @@ class MessageTemplate(msgspec.Struct, frozen=True):
     signed: SignedContent | None = None
 
     def render(self, job: str, instances: bytes) -> bytes:
-        """Return the message of a job. `instances` are JSON."""
+        """Return the message of a job. `instances` are JSON; of a bulk job, they are its step."""
         body = binascii.b2a_base64(self.body_head + instances + self.body_tail, newline=False)
         if self.keys is None or self.signed is None:
             return self.before_body + body + job.encode().join(self.between_ids)
@@ -166,7 +184,7 @@ def build_template(job: Job, keys: JobKeys | None = None) -> MessageTemplate:
         return template
     signed = SignedContent(
         job="",
-        queue=queue_name(job.model),
+        queue=job.queue,
         reply_to=job.reply_to or "",
         eta=_to_iso(job.eta),
         expires=_to_iso(job.expires),
@@ -180,17 +198,25 @@ def _unsigned_template(job: Job) -> MessageTemplate:
     template = _cached_template(
         job.model,
         msgspec.json.encode(options),
-        describe_job(job.model, job.version, len(job.instances)),
+        describe_job(job.model, job.version, len(job.instances))
+        if job.step is None
+        else describe_step(job.model, job.step),
+        job.step is not None,
         job.reply_to or "",
         job.priority,
         _to_iso(job.eta),
         _to_iso(job.expires),
     )
-    if not job.trace:
+    more = dict(job.trace or {})
+    if job.owner is not None:
+        more[OWNER_HEADER] = job.owner
+    if job.notify is not None:
+        more[NOTIFY_HEADER] = job.notify
+    if not more:
         return template
     # Each call has a trace of its own, so the trace is no part of the cached template.
     first, *others = template.between_ids
-    headers = _HEADERS_START + msgspec.json.encode(job.trace)[1:-1] + b","
+    headers = _HEADERS_START + msgspec.json.encode(more)[1:-1] + b","
     return msgspec.structs.replace(template, between_ids=[first.replace(_HEADERS_START, headers, 1), *others])
 
 
@@ -209,6 +235,7 @@ def _cached_template(  # noqa: PLR0917  # all parameters together are the key of
     model: str,
     options: bytes,
     description: str,
+    is_bulk: bool,
     reply_to: str,
     priority: int,
     eta: str | None,
@@ -216,6 +243,7 @@ def _cached_template(  # noqa: PLR0917  # all parameters together are the key of
 ) -> MessageTemplate:
     head = b"[[%b," % msgspec.json.encode(model)
     tail = b"],%b,%b]" % (options, msgspec.json.encode(_EMBED))
+    queue = bulk_queue_name(model) if is_bulk else queue_name(model)
     message = msgspec.json.encode(
         {
             "body": _BODY_MARK,
@@ -223,7 +251,7 @@ def _cached_template(  # noqa: PLR0917  # all parameters together are the key of
             "content-type": "application/json",
             "headers": {
                 "lang": "py",
-                "task": TASK,
+                "task": BULK_TASK if is_bulk else TASK,
                 "id": _ID_MARK,
                 "eta": eta,
                 "expires": expires,
@@ -242,7 +270,7 @@ def _cached_template(  # noqa: PLR0917  # all parameters together are the key of
                 "correlation_id": _ID_MARK,
                 "reply_to": reply_to,
                 "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": queue_name(model)},
+                "delivery_info": {"exchange": "", "routing_key": queue},
                 "priority": priority,
                 "body_encoding": "base64",
                 # kombu wants an id of the message. A job has only one message, so the job's id serves.

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from headrace.errors import JobCancelled, JobExpired, JobFailed
+from headrace.wire.bulk import Receipt
 from headrace.wire.stored import DECODE_ERRORS
 
 #: The class of a failure, by which dead letters are filtered.
@@ -36,6 +37,9 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     predictions: list[Any]
     #: The classes whose values each prediction holds, in their order, as `predict_proba` does; None for others.
     classes: tuple[ClassLabel, ...] | None = None
+    #: The errors of those instances that failed, by their index; their predictions are None. Only a job whose
+    #: instances were sent in columns has them: any other job fails as a whole.
+    errors: dict[int, str] | None = None
 
     @property
     def prediction(self) -> Any:
@@ -68,6 +72,13 @@ class Success(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def get(self) -> Prediction:
         """Return the prediction."""
         return self.prediction
+
+
+class BulkSuccess(Success, frozen=True, kw_only=True, gc=False):
+    """The outcome of a job of a bulk run. Its result is the receipt, and it has no predictions."""
+
+    receipt: Receipt
+    prediction: Prediction = Prediction(model="", version="", predictions=[])
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +134,7 @@ Outcome = Success | Failure | Cancelled | Expired
 
 _STATUS: dict[type[Any], Status] = {
     Success: "success",
+    BulkSuccess: "success",
     Failure: "failure",
     Cancelled: "cancelled",
     Expired: "expired",
@@ -164,6 +176,8 @@ def encode_outcome(
         "task_id": outcome.job,
     }
     match outcome:
+        case BulkSuccess():
+            meta["result"] = outcome.receipt
         case Success():
             meta["result"] = outcome.prediction
         case Failure():
@@ -227,6 +241,8 @@ def decode_outcome(stored: bytes) -> Outcome | None:
     meta = _STORED.decode(stored)
     match meta.status:
         case "SUCCESS":
+            if isinstance(meta.result, dict) and "predictions" not in meta.result and "rows" in meta.result:
+                return BulkSuccess(job=meta.task_id, receipt=msgspec.convert(meta.result, Receipt))
             return Success(job=meta.task_id, prediction=msgspec.convert(meta.result, Prediction))
         case "REVOKED":
             expired = "expired" in _message(meta.result)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -21,21 +20,20 @@ import msgspec
 
 from headrace.errors import InvalidInput, NotTrusted
 from headrace.wire import foreign_message
+from headrace.wire.bulk import BULK_TASK
 from headrace.wire.canvas import MAX_SIGNATURE_BYTES, Canvas, Embedded, MessageWithCanvas, decode_canvas
 from headrace.wire.foreign_message import MAX_ID, ForeignMessage, MalformedMessage
-from headrace.wire.keys import TASK, split_version
+from headrace.wire.keys import TASK
 from headrace.wire.limits import COUNTED_FROM, JobLimits
-from headrace.wire.message import TRACE_HEADERS, Job, TaskOptions
+from headrace.wire.message import TRACE_HEADERS, Job
 from headrace.wire.signing import SIGNATURE_HEADER, SignedContent, Trust
+from headrace.wire.task_arguments import build_bulk_job, build_job
 
-__all__ = ["MalformedMessage", "ParsedMessage", "build_job", "parse", "parse_canvas"]
+__all__ = ["MalformedMessage", "ParsedMessage", "parse", "parse_canvas"]
 
-_NO_OPTIONS = TaskOptions()
+#: No set: the name of a foreign task may be of any type.
+_TASKS = (TASK, BULK_TASK)
 _DEFAULT_LIMITS = JobLimits()
-#: The arguments that may be named.
-_NAMED = frozenset({"model", "instances"})
-#: The fields of the result of a job, as Celery passes it on, and the field that only some results have.
-_RESULT_FIELDS, _CLASSES_FIELD = frozenset({"model", "version", "predictions"}), frozenset({"classes"})
 
 
 class ParsedMessage(msgspec.Struct, frozen=True):
@@ -59,12 +57,16 @@ class ParsedMessage(msgspec.Struct, frozen=True):
     is_foreign: bool = False
     #: What the job is connected with in a Celery canvas; None for most jobs.
     canvas: Canvas | None = None
+    #: True for a message to the task of bulk jobs.
+    is_bulk: bool = False
 
     def to_job(self) -> Job:
         """Return the job. Raises InvalidInput for invalid arguments, NotTrusted for a job that is not trusted."""
         if self.refusal is not None:
             raise self.refusal
-        return build_job(
+        if self.is_bulk and self.canvas is not None:
+            raise InvalidInput("a bulk job has no callbacks, and is no link of a canvas: send it alone")
+        return (build_bulk_job if self.is_bulk else build_job)(
             self.id,
             self.args,
             self.kwargs,
@@ -150,7 +152,7 @@ def parse(
         raw = _MESSAGE.decode(message)
         headers = raw.headers
         job = headers.id
-        if headers.task != TASK:
+        if headers.task not in _TASKS:
             return _parse_foreign(message, trust, limits, queue, now)
         properties = raw.properties
         reply_to = properties.reply_to
@@ -183,7 +185,7 @@ def parse(
     # Few messages have a trace, so the property is read only for those.
     trace = headers.trace if headers.traceparent is not None or headers.sentry_trace is not None else None
     priority = properties.priority or 0
-    if headers.ignore_result or canvas is not None:
+    if headers.ignore_result or canvas is not None or headers.task == BULK_TASK:
         return ParsedMessage(
             job,
             args,
@@ -195,6 +197,7 @@ def parse(
             trace,
             ignore_result=bool(headers.ignore_result),
             canvas=canvas,
+            is_bulk=headers.task == BULK_TASK,
         )
     return ParsedMessage(job, args, kwargs, headers.eta, headers.expires, priority, reply_to, trace)
 
@@ -263,7 +266,7 @@ def _parse_foreign(
         task = foreign.decode_task(limits)
         job = task.id
         if not job:
-            raise MalformedMessage(f"not a message of the task {TASK} with an id")
+            raise MalformedMessage(f"not a message of the task {TASK} or {BULK_TASK} with an id")
         canvas = task.decode_canvas(signed=trust is not None and headers.get(SIGNATURE_HEADER) is not None)
         foreign_message.check_task(task)
     except InvalidInput as error:
@@ -280,6 +283,7 @@ def _parse_foreign(
         ignore_result=headers.get("ignore_result") is True,
         is_foreign=True,
         canvas=canvas,
+        is_bulk=task.task == BULK_TASK,
     )
 
 
@@ -300,90 +304,3 @@ def _check_trust(foreign: ForeignMessage, trust: Trust, queue: str, now: float) 
     )
     if problem := trust.find_problem(content, headers.get(SIGNATURE_HEADER), now):
         raise NotTrusted(problem)
-
-
-def build_job(
-    job: str,
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    *,
-    eta: Any = None,
-    expires: Any = None,
-    priority: int = 0,
-    trace: dict[str, str] | None = None,
-) -> Job:
-    """Return the job that the arguments of a Celery task describe. Raises InvalidInput for invalid arguments.
-
-    `eta` and `expires` are the headers of the message: ISO 8601 texts, or None.
-    """
-    match args:
-        case [str() as model, list() as instances] if not kwargs or kwargs.keys().isdisjoint(_NAMED):
-            pass
-        case _:
-            model, instances, kwargs = _name_arguments(args, kwargs)
-    try:
-        options = msgspec.convert(kwargs, TaskOptions) if kwargs else _NO_OPTIONS
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"a job's options are version, method and metadata: {error}") from None
-    name, version = split_version(model, options.version)
-    return Job(
-        id=job,
-        model=name,
-        instances=instances,
-        version=version,
-        method=options.method,
-        metadata=options.metadata,
-        priority=priority,
-        expires=_parse_moment(expires),
-        eta=_parse_moment(eta),
-        trace=trace,
-    )
-
-
-def _name_arguments(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:
-    """Return model and instances of a job that names one of them or both, and its other options.
-
-    A later link of a chain, and the body of a chord, have the result of what was before as their only positional
-    argument. With `model=` it is the instances; where `instances=` is named as well, it is not used.
-    """
-    model, instances = kwargs.get("model"), kwargs.get("instances")
-    match args:
-        case [] | [_] if isinstance(model, str) and isinstance(instances, list):
-            pass
-        case [previous] if isinstance(model, str) and "instances" not in kwargs:
-            instances = _read_result(previous)
-        case [str()] if "model" not in kwargs:
-            model = args[0]
-    if not isinstance(model, str) or not isinstance(instances, list) or len(args) > 1:
-        named = "".join(f", {name}={type(kwargs[name]).__name__}" for name in sorted(_NAMED & kwargs.keys()))
-        raise InvalidInput(
-            "a job's arguments are [model, instances]: a model's name, and a list of instances; a later link of a "
-            "chain names its model, model=..., and the result before it is the list of instances; "
-            f"got [{_describe_types(args)}]{named}"
-        )
-    return model, instances, {name: value for name, value in kwargs.items() if name not in _NAMED}
-
-
-def _read_result(previous: Any) -> Any:
-    """Return the instances in the result of the task before: a list, or the predictions of another job."""
-    if isinstance(previous, dict) and previous.keys() - _CLASSES_FIELD == _RESULT_FIELDS:
-        return previous["predictions"]
-    return previous
-
-
-def _describe_types(args: Sequence[Any]) -> str:
-    names = ", ".join(type(arg).__name__ for arg in args[:3])
-    return names if len(args) <= 3 else f"{names}, and {len(args) - 3:,} more"
-
-
-def _parse_moment(text: Any) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except (ValueError, TypeError):
-        raise InvalidInput(
-            "a job's eta and expires are ISO 8601 moments, such as 2030-01-31T12:00:00+00:00"
-        ) from None
-    # Celery writes no time zone for UTC.
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis
@@ -22,12 +24,15 @@ from headrace.errors import (
     UnknownModel,
 )
 from headrace.results import aio_listener, listener_state
+from headrace.results.reply_channel import SINGLE_WAIT_SECONDS
 from headrace.settings import Settings
 from headrace.wire.keys import Keys
+from headrace.wire.outcome import Outcome
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.answering_worker import (
     CHURN,
     AnsweringWorker,
+    double_age,
     publish_outcomes,
     subscribed_jobs,
     success,
@@ -61,6 +66,24 @@ async def test_predict_fetches_nothing_for_a_new_id(client: AsyncClient, server:
     stats = server.info("commandstats")
     assert "cmdstat_mget" not in stats
     assert "cmdstat_subscribe" not in stats
+
+
+@pytest.mark.parametrize(("callers", "channels"), [(2, 2), (20, 0)])
+async def test_a_busy_client_waits_on_its_reply_channel_alone(
+    client: AsyncClient, server: redis.Redis, redis_url: str, callers: int, channels: int
+):
+    subscribed: set[str] = set()
+
+    def answer_late(job: str, instances: list[Any]) -> Outcome:
+        if len(worker.received) == 1:
+            time.sleep(4 * SINGLE_WAIT_SECONDS)
+            subscribed.update(subscribed_jobs(server))
+        return double_age(job, instances)
+
+    with AnsweringWorker(redis_url, answer=answer_late) as worker:
+        predictions = await asyncio.gather(*(client.predict("churn", AGE, timeout=20) for _ in range(callers)))
+    assert [prediction.prediction for prediction in predictions] == [82] * callers
+    assert len(subscribed) == channels
 
 
 async def test_predict_with_an_id_returns_the_stored_outcome(client: AsyncClient, redis_url: str):

@@ -291,6 +291,13 @@ def test_a_record_lives_as_long_as_the_settings_say(client: Client, server: redi
     assert 90 < server.ttl(f"celery-task-meta-{job.id}") <= 100
 
 
+def test_the_record_holds_the_owner_and_the_notice_of_every_job_of_a_call(client: Client, server: redis.Redis):
+    handles = client.submit_many("churn", [AGE, AGE], owner="shop", notify="orders")
+    for handle in (*handles, client.submit("churn", AGE, owner="shop", notify="orders")):
+        record = decode_record(handle.id, server.get(Keys().job(handle.id)))
+        assert (record.owner, record.notify) == ("shop", "orders")
+
+
 def test_every_key_of_a_job_expires(client: Client, server: redis.Redis, redis_url: str):
     with AnsweringWorker(redis_url):
         client.predict("churn", AGE, timeout=10)

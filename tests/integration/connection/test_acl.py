@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -18,9 +19,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from redis.exceptions import NoPermissionError
 
 from headrace import BrokerUnavailable, Client, JobCancelled, Settings
+from headrace.bulk import cancel_run, failures_of, list_runs, make_run, read_run, resume_run, submit_run
 from headrace.catalog.aliases import Alias, Aliases
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish_contract
+from headrace.clock import utc_now
 from headrace.connection.celery import create_celery_app
 from headrace.connection.commands import Pipeline, execute, run
 from headrace.connection.connect import connect
@@ -39,6 +42,7 @@ from headrace_worker.telemetry.queue_metrics import QueueCollector
 from headrace_worker.transport.claims import ClaimLimits
 from headrace_worker.transport.leases import Leases
 from tests.support.acl import users
+from tests.support.bulk_site import KEYS, BulkSite, add_bulk_model
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.command import headrace
 from tests.support.connections import MODEL, exercise_client, free_port, kill_pool, running_server
@@ -51,14 +55,19 @@ from tests.support.waiting import wait_until
 OPTIONAL = {"client|setinfo", "info", "config|get"}
 
 
+#: Run a test on Redis 7 and on Valkey.
+ON_VALKEY_TOO = pytest.mark.parametrize("port", ["path", "valkey"], indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Run a Redis 7 with the users of the page and an admin. Return its port."""
+def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Run a Redis 7, or the named server, with the users of the page and an admin. Return its port."""
+    server = find_server(getattr(request, "param", "path"))
     folder, port = tmp_path_factory.mktemp("redis"), free_port()
     (folder / "users.acl").write_text("\n".join([*users(), "user admin on >admin ~* &* +@all", ""]))
     admin = redis.Redis(port=port, username="admin", password="admin")
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", "users.acl"]
-    command = [find_server("path"), *options]
+    command = [server, *options]
     with running_server(command, folder, "redis", admin):
         load_functions(admin)
         yield port
@@ -83,6 +92,7 @@ def refused(admin: redis.Redis) -> list[str]:
     return [" ".join(entry[field] for field in fields) for entry in entries]
 
 
+@ON_VALKEY_TOO
 def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tmp_path: Path) -> None:
     settings = Settings(redis_url=url("producer", port))
     with running_worker(url=url("worker", port), models=add_model(tmp_path), folder=tmp_path) as worker:
@@ -109,6 +119,29 @@ def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tm
     assert refused(admin) == []
 
 
+@ON_VALKEY_TOO
+@pytest.mark.parametrize("user", ["producer", "operator", "flower"])
+def test_a_bulk_run_is_submitted_carried_out_resumed_and_watched(
+    port: int, admin: redis.Redis, tmp_path: Path, user: str
+) -> None:
+    site = BulkSite(SimpleNamespace(url=url("worker", port)), add_bulk_model(tmp_path), tmp_path)  # type: ignore[arg-type]  # it has the URL
+    site.output.mkdir()
+    site.input.mkdir()
+    producer, steering = (Settings(redis_url=url(name, port)) for name in ("producer", user))
+    with site.worker(), connect(producer) as submitting, connect(steering) as client:
+        ask = partial(execute, client)
+        publish_contract(admin, KEYS, Store(site.models).read_manifest("doubling", "1").contract)
+        request = make_run("doubling", "in:rows.parquet", "out:nightly", name="nightly")
+        run(partial(execute, submitting), submit_run(KEYS, request, producer, None, contracts=None, now=utc_now()))
+        wait_until(lambda: run(ask, read_run(KEYS, "nightly")).state == "failure")  # there is no file
+        site.write_table(300)
+        run(ask, resume_run(KEYS, "nightly", steering, None))
+        wait_until(lambda: run(ask, list_runs(KEYS))[0].state == "success")
+        run(ask, cancel_run(KEYS, "nightly"))
+        run(ask, failures_of(KEYS, "nightly"))
+    assert refused(admin) == []
+
+
 def test_an_operator_learns_that_a_job_is_lost_and_a_producer_that_it_is_queued(
     port: int, admin: redis.Redis
 ) -> None:
@@ -125,6 +158,7 @@ def test_an_operator_learns_that_a_job_is_lost_and_a_producer_that_it_is_queued(
     assert users <= {"producer"}  # who may not search the queues
 
 
+@ON_VALKEY_TOO
 @pytest.mark.parametrize(
     "command",
     [
@@ -175,6 +209,7 @@ def test_a_producer_may_not(user: str, command: tuple[str, ...], port: int, admi
         client.execute_command(*command)
 
 
+@ON_VALKEY_TOO
 @pytest.mark.parametrize(
     "command",
     [("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("GET", "another-application"), ("MONITOR",)],
@@ -185,6 +220,7 @@ def test_a_worker_may_not(command: tuple[str, ...], port: int, admin: redis.Redi
         client.execute_command(*command)
 
 
+@ON_VALKEY_TOO
 @pytest.mark.parametrize(
     "command",
     [
@@ -207,6 +243,7 @@ def test_an_operator_may_not(command: tuple[str, ...], port: int, admin: redis.R
         client.execute_command(*command)
 
 
+@ON_VALKEY_TOO
 def test_an_operator_may_do_everything_with_dead_letters(port: int, admin: redis.Redis) -> None:
     publish_model(admin)
     admin_raw = redis.Redis(port=port, username="admin", password="admin")
@@ -250,6 +287,7 @@ def test_an_operator_sees_the_location_of_a_job_and_a_producer_only_its_status(
         assert operator.job(job.id).explain().steps[-1].kind == "leased"
 
 
+@ON_VALKEY_TOO
 def test_an_operator_starts_a_canary_and_a_worker_counts_its_jobs_and_ends_it(
     port: int, admin: redis.Redis, tmp_path: Path
 ) -> None:
@@ -313,6 +351,24 @@ def test_old_versions_are_collected_by_the_user_of_a_worker(port: int, admin: re
     assert refused(admin) == []
 
 
+@ON_VALKEY_TOO
+def test_contracts_are_published_by_the_user_of_a_worker_and_by_no_reader(
+    port: int, admin: redis.Redis, tmp_path: Path
+) -> None:
+    store = str(add_model(tmp_path))
+    ran = headrace("models", "publish", "--store", store, "--url", url("worker", port))
+    assert (ran.returncode, ran.stdout) == (0, f"{MODEL}@1  published\n")
+    assert refused(admin) == []
+    for name in ("metrics", "producer", "operator"):
+        ran = headrace("models", "publish", "--store", store, "--url", url(name, port))
+        assert ran.returncode == 1
+        assert "does not permit this user" in ran.stderr
+    with Client(url("producer", port)) as producer:
+        assert producer.submit(MODEL, [1, 0, 0]).status() == "queued"
+        (depth,) = producer.queues()
+        assert depth.backlog == 1
+
+
 def test_metrics_are_read_by_a_user_that_may_change_nothing(port: int, admin: redis.Redis) -> None:
     publish_model(admin)
     with Client(url("producer", port)) as producer:
@@ -323,9 +379,11 @@ def test_metrics_are_read_by_a_user_that_may_change_nothing(port: int, admin: re
     metrics = generate_latest(registry).decode()
     assert "headrace_redis_up 1.0" in metrics
     assert f'headrace_queue_waiting{{model="{MODEL}",priority="0"}} 1.0' in metrics
+    assert f'headrace_backlog{{model="{MODEL}"}} 1.0' in metrics
     assert refused(admin) == []
 
 
+@ON_VALKEY_TOO
 @pytest.mark.parametrize(
     "command",
     [

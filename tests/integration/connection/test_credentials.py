@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from prometheus_client import CollectorRegistry, generate_latest
 
 from headrace import Client, Settings
 from headrace.connection.commands import Script, execute, run
@@ -23,6 +24,7 @@ from headrace.doctor.functions import load_scripts
 from headrace.inspection.unread_lists import find_unread_lists
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
+from headrace_worker.telemetry.queue_metrics import QueueCollector
 from tests.support import credentials
 from tests.support.acl import for_model, for_redis_6, rules, user, users
 from tests.support.answering_worker import publish_outcomes, success
@@ -74,8 +76,8 @@ def verbs_of(permitted: dict[str, dict[str, set[str]]], name: str, family: str) 
 
 def test_every_key_of_headrace_belongs_to_a_family() -> None:
     examples = {key for keys in FAMILIES.values() for key in keys}
-    samples = {"queue": QUEUE, "model": "churn", "version": "1", "hour": 1, "job": "x", "name": "me/1"}
-    samples |= {"lease": "me/1", "malformed": False}
+    samples = {"queue": QUEUE, "model": "churn", "version": "1", "hour": 1, "job": "x", "run": "x", "name": "me/1"}
+    samples |= {"caller": "shop", "lease": "me/1", "malformed": False, "queues": [QUEUE]}
     for name, member in vars(Keys).items():
         if isinstance(member, property):
             assert getattr(KEYS, name) in examples, name
@@ -131,7 +133,7 @@ def test_keys_and_channels_of_other_applications_are_out_of_reach(
 # --- what the page promises of each user ---
 
 
-@pytest.mark.parametrize("name", ["producer", "celery", "metrics", "operator", "flower"])
+@pytest.mark.parametrize("name", ["producer", "gateway", "celery", "metrics", "notifier", "operator", "flower"])
 def test_only_a_worker_makes_up_an_outcome_or_takes_a_job(
     name: str, permitted: dict[str, dict[str, set[str]]], admin: redis.Redis
 ) -> None:
@@ -142,7 +144,7 @@ def test_only_a_worker_makes_up_an_outcome_or_takes_a_job(
         assert not verbs_of(permitted, name, family) & {"change", "take", "delete"}, family
 
 
-@pytest.mark.parametrize("name", ["producer", "celery"])
+@pytest.mark.parametrize("name", ["producer", "gateway", "celery"])
 def test_a_producer_adds_waiting_jobs_and_nothing_else_to_queues(
     name: str, permitted: dict[str, dict[str, set[str]]]
 ) -> None:
@@ -163,6 +165,16 @@ def test_metrics_change_nothing_and_read_no_payload(permitted: dict[str, dict[st
         "dead letters", "messages of dead letters", "prediction log", "what follows jobs",
     ):  # fmt: skip
         assert "read" not in verbs_of(permitted, "metrics", family), family
+
+
+def test_only_an_operator_and_a_worker_change_callers_and_only_the_gateway_counts_their_rates(
+    permitted: dict[str, dict[str, set[str]]],
+) -> None:
+    verbs = {name: verbs_of(permitted, name, "callers and their API keys") for name in NAMES}
+    assert {name for name in NAMES if verbs[name] & {"add", "change", "delete"}} == {"operator", "worker"}
+    assert {name for name in NAMES if verbs[name]} == {"gateway", "operator", "worker"}
+    rates = {name for name in NAMES if verbs_of(permitted, name, "rates of callers")}
+    assert rates == {"gateway", "worker"}
 
 
 def test_flower_reads_no_message_of_a_job_that_waits(permitted: dict[str, dict[str, set[str]]]) -> None:
@@ -211,6 +223,8 @@ def plant(admin: redis.Redis) -> None:
     store_letter(admin, make_letter("dead", queue=QUEUE))
     admin.zadd(KEYS.leases, {"me/1#1,1#predict.churn": 1})
     admin.rpush(KEYS.lease("me/1"), make_message("leased"))
+    admin.hset(KEYS.callers, "shop", "{}")
+    admin.set(KEYS.rate("shop"), "1 0.5")
 
 
 @pytest.mark.parametrize("attack", [each for each in ATTACKS if each not in {"delete a queue", "take a job"}])
@@ -242,8 +256,10 @@ def _attack(name: str, attack: str, any_redis: EmbeddedRedis, admin: redis.Redis
 #: What each user's functions may change, of what is planted.
 CHANGEABLE = {
     "producer": {"records of jobs", "waiting jobs", "requests to cancel"},
+    "gateway": {"records of jobs", "waiting jobs", "requests to cancel", "rates of callers"},
     "celery": set(),
     "operator": {
+        "callers and their API keys",
         "records of jobs", "jobs that run again", "requests to cancel", "outcomes", "dead letters",
         "messages of dead letters", "counts of dead letters", "aliases", "history of aliases", "canary and shadow",
     },
@@ -252,6 +268,9 @@ CHANGEABLE = {
         "counts of dead letters", "requests to cancel",
     },
     "metrics": set(),
+    "notifier": {
+        "records of jobs", "outcomes", "dead letters", "messages of dead letters", "counts of dead letters",
+    },
 }  # fmt: skip
 
 
@@ -405,8 +424,12 @@ def test_redis_6_takes_the_lines_as_the_page_says_and_clients_and_workers_do_the
                 assert operator.dead_letters.count().letters == 0
         refused = {(entry["username"], entry["object"]) for entry in admin.acl_log()}
         assert {command for _, command in refused} <= {"client", "config"}, "redis-py's name and a worker's look"
-        with redis.Redis.from_url(url("metrics", server.port)) as metrics, pytest.raises(redis.ResponseError):
-            metrics.lpush(f"predict.{MODEL}", "x")
+        with redis.Redis.from_url(url("metrics", server.port)) as metrics:
+            registry = CollectorRegistry()
+            registry.register(QueueCollector(lambda: metrics))
+            assert f'headrace_backlog{{model="{MODEL}"}} 0.0' in generate_latest(registry).decode()
+            with pytest.raises(redis.ResponseError):
+                metrics.lpush(f"predict.{MODEL}", "x")
 
 
 def test_an_installer_loads_functions_and_nothing_else(any_redis: EmbeddedRedis, admin: redis.Redis) -> None:

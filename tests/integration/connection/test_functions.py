@@ -30,7 +30,7 @@ from tests.support.submitting import settings
 from tests.support.waiting import wait_until
 
 #: The servers that have functions.
-WITH_FUNCTIONS = ("path", "falkordb")
+WITH_FUNCTIONS = ("path", "falkordb", "valkey")
 #: The commands of a user who may call functions and run no script.
 WITHOUT_EVAL = ["+@all", "-@scripting", "+fcall"]
 
@@ -161,6 +161,7 @@ def test_functions_survive_a_restart_and_a_failover(name: str) -> None:
 # --- calls ---
 
 
+@pytest.mark.parametrize("any_redis", ["path", "falkordb"], indirect=True, scope="module")
 def test_a_client_and_a_worker_call_functions_and_nothing_else(
     any_redis: EmbeddedRedis, admin: redis.Redis, tmp_path: Path
 ) -> None:
@@ -180,7 +181,11 @@ def test_without_functions_a_pool_of_connections_meets_one_refusal(
         for _ in range(5):
             client.submit("churn", {"age": 4})
             client.queues()
-        threads = [threading.Thread(target=client.submit, args=("churn", {"age": 4})) for _ in range(4)]
+        # Submits of one priority share a call.
+        threads = [
+            threading.Thread(target=client.submit, args=("churn", {"age": 4}), kwargs={"priority": 3 * number})
+            for number in range(4)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -15,6 +15,7 @@ import redis
 
 from headrace import AsyncClient, BrokerUnavailable, Client
 from headrace.connection.retry import RetryPolicy
+from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.chaos.proxy import Proxy
 from tests.support.answering_worker import AnsweringWorker
@@ -227,11 +228,16 @@ def test_any_number_of_silent_connections_costs_a_single_timeout(
 
         async def submit_after_silence_async() -> None:
             async with AsyncClient(settings=chosen, check=False) as client:
-                await asyncio.gather(*(client.submit("churn", AGE) for _ in range(9)))
+                await client.submit("churn", AGE)
+                await submit_at_once_async(client)
                 assert proxy.go_silent() >= 2
                 monkeypatch.setattr(RetryPolicy, "next_delay", record_error)
                 await client.submit("churn", AGE)
-                await asyncio.gather(*(client.submit("churn", AGE) for _ in range(8)))
+                await submit_at_once_async(client)
+
+        async def submit_at_once_async(client: AsyncClient) -> None:
+            # Submits of one priority share a connection.
+            await asyncio.gather(*(client.submit("churn", AGE, priority=priority) for priority in range(10)))
 
         def submit_after_silence() -> None:
             with Client(settings=chosen, check=False) as client:
@@ -244,7 +250,10 @@ def test_any_number_of_silent_connections_costs_a_single_timeout(
 
         def submit_at_once(client: Client) -> None:
             proxy.delay(0.02)  # makes the submits overlap, so that each needs a connection
-            threads = [threading.Thread(target=client.submit, args=("churn", AGE)) for _ in range(8)]
+            threads = [
+                threading.Thread(target=client.submit, args=("churn", AGE), kwargs={"priority": priority})
+                for priority in range(10)
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -253,7 +262,7 @@ def test_any_number_of_silent_connections_costs_a_single_timeout(
 
         submit_after_silence() if client_name == "Client" else asyncio.run(submit_after_silence_async())
     assert [type(error) for error in errors] == [redis.TimeoutError]
-    assert admin.llen(QUEUE) == 18
+    assert sum(admin.llen(key) for key in Keys().lists(QUEUE)) == 22
 
 
 def test_a_wait_on_a_silent_connection_gets_the_outcome(

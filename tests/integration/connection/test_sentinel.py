@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import redis
-from kombu import pools
 from redis.sentinel import Sentinel
 
 from headrace import AsyncClient, Client, HeadraceError, Settings
@@ -24,6 +23,7 @@ from headrace.wire.keys import TASK
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import (
     MODEL,
+    close_pools,
     count_waiting_in_flower,
     exercise_celery_app,
     exercise_client,
@@ -122,7 +122,7 @@ def test_client_and_worker_follow_a_failover(group: Group, tmp_path: Path) -> No
         assert worker.process.poll() is None
         with create_celery_app(settings) as app:
             stats = json.dumps(app.control.inspect(timeout=5, limit=1).stats())
-        pools.reset()
+            close_pools(app)
         output = stats + worker.log.read_text()
     assert "headrace-sentinel" in stats
     assert PASSWORD not in output
@@ -170,4 +170,4 @@ def test_a_sentinel_that_does_not_answer_is_skipped(group: Group) -> None:
     with create_celery_app(settings) as app:
         app.send_task(TASK, args=[MODEL, [[5, 0, 0]]], queue=f"predict.{MODEL}", ignore_result=True)
         app.backend.client.connection_pool.disconnect()
-    pools.reset()
+        close_pools(app)

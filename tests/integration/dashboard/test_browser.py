@@ -29,6 +29,7 @@ from headrace_worker.local.stack import Child, start_flower, start_worker
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
 from tests.support.stored_dead_letters import make_letter, store_letter
+from tests.support.stored_runs import store_run
 from tests.support.waiting import wait_until
 
 USER, PASSWORD = "ann", "s3cret"
@@ -136,7 +137,7 @@ def test_a_wrong_password_is_refused(browser: Browser, site: Site):
 
 def test_the_navigation_leads_to_every_page(page: Page):
     page.goto("/")
-    for name in ("Dead letters", "Models", "Queues"):
+    for name in ("Dead letters", "Models", "Queues", "Runs"):
         page.get_by_role("link", name=name, exact=True).click()
         page.wait_for_load_state()
         assert name in page.title()
@@ -268,9 +269,81 @@ def test_the_tasks_page_has_columns_for_model_version_instances_attempts_and_wai
     save_screenshot(page, "flower-tasks")
 
 
+def store_runs(site: Site) -> None:
+    """Store a run in each state, one of them with failures, and the dead letter of its failed chunk."""
+    for name in site.redis.zrange(Keys().runs, 0, -1):
+        site.redis.delete(Keys().run(name.decode()), Keys().receipts(name.decode()))
+    site.redis.delete(Keys().runs)
+    now_ms = site.redis.time()[0] * 1000
+    half = {"chunks": 96, "chunks_done": 41, "rows": 960_000, "rows_done": 410_000, "version": "3"}
+    store_run(
+        site.redis, "monthly-2026-11", "success", model="fraud", age_seconds=9000, **{**half, "chunks_done": 96}
+    )
+    store_run(site.redis, "weekly-48", "cancelled", model="fraud", age_seconds=8000, **half)
+    failed = {"rows_failed": 1212, "chunks_failed": 1, "error": "1 of 96 chunks failed", "reason:bad input": 1212}
+    store_run(
+        site.redis, "nightly-28", "failure", age_seconds=5000, started_ms=now_ms - 5_000_000, **half, **failed
+    )
+    failure = '{"job":"nightly-28:7","reason":"permanent","message":"in:2026-11/28.parquet has changed"}'
+    site.redis.hset(Keys().receipts("nightly-28"), "!7", failure)
+    store_letter(
+        site.redis, make_letter("nightly-28:7", queue="bulk.churn", message="in:2026-11/28.parquet has changed")
+    )
+    store_run(site.redis, "nightly-29", age_seconds=70, started_ms=now_ms - 65_000, rows_failed=12, **half)
+    store_run(site.redis, "n" * 64, "planning", model="model-of-a-name-" * 4, age_seconds=5)
+
+
+@pytest.mark.parametrize("width", [700, 1400])
+def test_runs_are_readable_in_a_narrow_and_in_a_wide_window(page: Page, site: Site, width: int):
+    store_runs(site)
+    page.set_viewport_size({"width": width, "height": 700})
+    page.goto("/runs")
+    rows = page.locator("#runs-table tbody tr")
+    expect(rows).to_have_count(5)
+    save_screenshot(page, "flower-runs" if width == 1400 else f"flower-runs-{width}")
+    assert fits(page)
+    for row in rows.all():
+        box = row.bounding_box()
+        assert box is not None
+        assert box["height"] < 150
+    nightly = page.locator("#runs-table tbody tr", has_text="nightly-29")
+    assert nightly.locator("[role=progressbar]").get_attribute("aria-valuenow") == "42"
+    bar, frame = (nightly.locator(name).bounding_box() for name in (".progress-bar", ".progress"))
+    assert bar is not None
+    assert frame is not None
+    assert bar["width"] / frame["width"] == pytest.approx(0.427, abs=0.02)
+    page.get_by_role("link", name="nightly-28").click()
+    page.wait_for_selector("#chunks-table")
+    assert "permanent" in page.inner_text("#chunks-table")
+    assert "1,212" in page.inner_text("#reasons-table")
+    assert fits(page)
+    save_screenshot(page, "flower-run" if width == 1400 else f"flower-run-{width}")
+    page.get_by_role("link", name="nightly-28:7").click()
+    page.wait_for_load_state()
+    assert "Dead letter nightly" in page.title()
+    purge_all(site)
+
+
+def test_a_run_is_cancelled_and_resumed_after_a_confirmation(page: Page, site: Site):
+    store_runs(site)
+    page.goto("/runs/nightly-29")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Cancel").click()
+    assert site.redis.hget(Keys().run("nightly-29"), "state") == b"running"
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#done")).to_contain_text("Cancelled.")
+    assert site.redis.hget(Keys().run("nightly-29"), "state") == b"cancelled"
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#done")).to_contain_text("Resumed.")
+    assert site.redis.hget(Keys().run("nightly-29"), "round") == b"2"
+
+
 def test_pages_fit_a_small_window(page: Page, site: Site):
     run_failing_jobs(site, 1)
+    store_run(site.redis, "nightly", "failure", chunks=20, chunks_done=19, rows_done=190_000, chunks_failed=1)
     page.set_viewport_size({"width": 420, "height": 800})
-    for path in ("/dead-letters", "/models", "/queues"):
+    for path in ("/dead-letters", "/models", "/queues", "/runs", "/runs/nightly"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path

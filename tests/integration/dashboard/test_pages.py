@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import socket
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-import redis
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encode_alias
 from headrace.catalog.contract import Array, Contract, Output
@@ -23,8 +16,9 @@ from headrace.catalog.published import publish_contract
 from headrace.catalog.workers import publish_status
 from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
-from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.local.stack import Child, start_flower
+from headrace_worker.local.stack import start_flower
+from tests.support.connections import free_port
+from tests.support.flower_site import Site
 from tests.support.stored_dead_letters import (
     crashed_attempt,
     make_letter,
@@ -33,86 +27,18 @@ from tests.support.stored_dead_letters import (
     stored_ids,
 )
 
-LOGIN = "ann:s3cret"
 HOSTILE = "<script>document.title = 'owned'</script>"
-PAGES = ("/dead-letters", "/models", "/queues", "/tasks", "/workers", "/broker", "/metrics", "/api/dead-letters")
-
-
-class Site(NamedTuple):
-    """A running Flower and its Redis."""
-
-    url: str
-    redis: redis.Redis
-
-    def request(
-        self, path: str, *, login: str | None = LOGIN, form: Any = None, headers: Any = None, jar: Any = None
-    ) -> tuple[int, str]:
-        """Send a request, with the form as a POST; return status and body."""
-        body = None if form is None else urllib.parse.urlencode(form, doseq=True).encode()
-        request = urllib.request.Request(self.url + path, data=body, headers=headers or {})
-        if login:
-            request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
-        opener = urllib.request.build_opener(
-            urllib.request.HTTPCookieProcessor(CookieJar() if jar is None else jar)
-        )
-        try:
-            with opener.open(request, timeout=20) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def json(self, path: str) -> Any:
-        status, body = self.request(path)
-        assert status == 200, body
-        return json.loads(body)
-
-    def submit_form(self, **fields: Any) -> tuple[int, str]:
-        """Send a form as a click in the page does, with the page's XSRF token; return status and body."""
-        jar = CookieJar()
-        _, page = self.request("/dead-letters", jar=jar)
-        token = re.search(r'name="_xsrf" value="([^"]+)"', page)
-        assert token, page
-        return self.request("/dead-letters", form={**fields, "_xsrf": token[1]}, jar=jar)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Site]]:
-    """Start two Flowers on one Redis: the first allows actions, the second is read-only."""
-    children: list[Child] = []
-    with EmbeddedRedis("--appendfsync", "no") as server, redis.Redis.from_url(server.url) as client:
-        try:
-            started = []
-            for actions in ("true", "false"):
-                port, folder = free_port(), tmp_path_factory.mktemp("flower")
-                settings = {
-                    "HEADRACE_FLOWER_LOGIN": LOGIN,
-                    "HEADRACE_FLOWER_OPEN": "false",
-                    "HEADRACE_FLOWER_ACTIONS": actions,
-                }
-                children.append(start_flower(server.url, folder, port=port, **settings))
-                started.append(Site(f"http://127.0.0.1:{port}", client))
-            yield started[0], started[1]
-        finally:
-            for child in children:
-                child.stop()
-
-
-@pytest.fixture
-def acting(sites: tuple[Site, Site]) -> Site:
-    sites[0].redis.flushall()
-    return sites[0]
-
-
-@pytest.fixture
-def read_only(sites: tuple[Site, Site]) -> Site:
-    sites[1].redis.flushall()
-    return sites[1]
+PAGES = (
+    "/dead-letters",
+    "/models",
+    "/queues",
+    "/runs",
+    "/tasks",
+    "/workers",
+    "/broker",
+    "/metrics",
+    "/api/dead-letters",
+)
 
 
 def publish(site: Site, model: str = "churn", versions: tuple[str, ...] = ("1", "2")) -> None:
@@ -130,7 +56,7 @@ def test_no_page_answers_without_the_login(read_only: Site, path: str):
     assert read_only.request(path)[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/dead-letters", "/models", "/queues"])
+@pytest.mark.parametrize("path", ["/dead-letters", "/models", "/queues", "/runs"])
 def test_empty_pages_say_so(read_only: Site, path: str):
     status, page = read_only.request(path)
     assert status == 200
@@ -291,7 +217,7 @@ def test_the_queues_page_and_the_broker_page_count_every_priority(read_only: Sit
     publish(read_only)
     for name, count in zip(Keys().lists("predict.churn"), (1, 2, 3, 4), strict=True):
         read_only.redis.rpush(name, *[b"{}"] * count)
-    read_only.redis.zadd(Keys().delayed("predict.churn"), {b"{}": 1})
+    read_only.redis.zadd(Keys().delayed("predict.churn"), {b"{}": 4e12})
     [queue] = read_only.json("/api/queues")["queues"]
     assert (queue["waiting"], queue["delayed"], queue["leased"]) == (10, 1, 0)
     assert queue["by_priority"] == {"0": 1, "3": 2, "6": 3, "9": 4}

@@ -22,6 +22,8 @@ from headrace.dead_letters.scripts import LetterResult, replay_command
 from headrace.errors import InvalidInput
 from headrace.wire.attempts import decode_queued_message
 from headrace.wire.keys import Keys
+from headrace.wire.message import NOTIFY_HEADER, OWNER_HEADER
+from headrace.wire.record import DIGEST_BYTES, NOTIFY_MARK, decode_record
 from tests.support.answering_worker import CHURN, AnsweringWorker
 from tests.support.stored_dead_letters import (
     INSTANCES,
@@ -93,6 +95,30 @@ def test_the_deadline_and_the_delay_are_dropped(client: Client, server: redis.Re
     assert (replayed["headers"]["eta"], replayed["headers"]["expires"]) == (None, None)
     expected["headers"].update(eta=None, expires=None)
     assert replayed == expected
+
+
+@pytest.mark.parametrize("changes", [{}, {"eta": datetime(2020, 1, 1, tzinfo=UTC)}, {"trace": {"baggage": "a=1"}}])
+def test_a_replay_writes_the_owner_and_the_notice_of_a_lost_record_again(
+    client: Client, server: redis.Redis, changes: dict[str, Any]
+):
+    store_letter(server, make_letter("a"), make_message("a", owner="shop", notify="orders", **changes))
+    client.dead_letters.replay(ids=["a"])
+    stored = server.get(Keys().job("a"))
+    record = decode_record("a", stored)
+    assert (record.owner, record.notify) == ("shop", "orders")
+    assert stored[DIGEST_BYTES:].startswith(NOTIFY_MARK)
+    headers = decode_parts(decode_queued_message(server.lindex(RETRIED, 0))[1])["headers"]
+    assert (headers[OWNER_HEADER], headers[NOTIFY_HEADER]) == ("shop", "orders")
+
+
+@pytest.mark.parametrize("name", ["a.b", "", 7, None, ["shop"], 'a"'])
+def test_a_header_that_is_no_name_is_no_owner_and_no_notice(client: Client, server: redis.Redis, name: Any):
+    message = json.loads(make_message("a"))
+    message["headers"] |= {OWNER_HEADER: name, NOTIFY_HEADER: name}
+    store_letter(server, make_letter("a"), json.dumps(message).encode())
+    client.dead_letters.replay(ids=["a"])
+    record = decode_record("a", server.get(Keys().job("a")))
+    assert (record.owner, record.notify) == (None, None)
 
 
 def test_a_replay_to_another_version_changes_nothing_else(client: Client, server: redis.Redis):

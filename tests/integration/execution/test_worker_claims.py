@@ -67,6 +67,19 @@ def _near(expected: list[Any]) -> Any:
     return expected if isinstance(expected[0], str) else [pytest.approx(value, rel=1e-9) for value in expected]
 
 
+def test_no_predict_call_mixes_online_jobs_with_those_of_a_file(shared: Site, client: Client) -> None:
+    file_rows, online_rows, files, online = shared.rows(1500), shared.rows(150), [], []
+    for number in range(15):  # a file waits all the time, and online jobs come in between
+        files += client.submit_many("doubling", file_rows[100 * number : 100 * (number + 1)], priority=9)
+        online += client.submit_many("doubling", online_rows[10 * number : 10 * (number + 1)])
+    assert outcomes_of(online) == doubled(online_rows)
+    assert outcomes_of(files) == doubled(file_rows)
+    numbers = {int(row[0]) for row in online_rows}
+    calls = [set(call) for call in shared.predict_calls(file_rows + online_rows)]
+    assert sum(1 for call in calls if call & numbers and call - numbers) == 0
+    assert any(len(call) > 10 for call in calls), "jobs of one priority still share claims"
+
+
 # --- transient errors ---
 
 

@@ -57,6 +57,19 @@ def test_the_number_of_jobs_ahead_is_exact(client: Client, server: redis.Redis, 
     assert urgent.explain().steps[-1].ahead == 1
 
 
+def test_the_search_of_a_job_counts_from_the_nearer_end_of_the_list(client: Client, server: redis.Redis):
+    """Redis 6.2 walks to a positive index from the left, however near the right end it is."""
+    jobs = client.submit_many("churn", [{"age": 1}] * 4000)
+    with server.monitor() as monitor:
+        jobs[10].explain()
+        server.echo("end")
+        lines = iter(lambda: monitor.next_command()["command"], "ECHO end")
+        commands = [line.split() for line in lines]
+    walked = [abs(int(arguments[2])) for arguments in commands if arguments[0] == "LINDEX"]
+    assert len(walked) > 5
+    assert sum(walked) < 3 * 4000
+
+
 def test_a_job_is_found_among_30_000_by_a_binary_search(client: Client, server: redis.Redis):
     jobs = client.submit_many("churn", [{"age": 1}] * 30_000)
     server.config_resetstat()

@@ -49,7 +49,7 @@ def test_jobs_in_lists_of_clients_with_other_priority_steps_are_counted(client: 
 
 
 def test_claimed_jobs_are_counted_by_queue(client: Client, server: redis.Redis):
-    for priority in (0, 0, 9):
+    for priority in (0, 0, 3):
         client.submit("churn", {"age": 1}, priority=priority)
     limits = ClaimLimits(queue="predict.churn", jobs=8, bytes=10**6)
     Leases(server, Keys()).claim("owner-1", [limits], lease_ms=60_000)
@@ -67,3 +67,23 @@ async def test_the_asyncio_client_returns_the_same_depths(client: Client, server
     server.rpush(Keys().isolated("predict.churn"), "frame")
     async with AsyncClient(redis_url) as other:
         assert await other.queues() == client.queues()
+
+
+def test_the_queue_of_bulk_runs_is_shown_while_it_holds_jobs(client: Client, server: redis.Redis):
+    keys = Keys()
+    client.submit("churn", {"age": 1})
+    server.rpush(keys.lists("bulk.churn")[3], "frame", "frame", "frame")
+    Leases(server, keys).claim("w/1", [ClaimLimits(queue="bulk.churn", jobs=1, bytes=10**6)], lease_ms=60_000)
+    client.pause("churn")
+    jobs, chunks = client.queues()
+    assert (jobs.model, jobs.queue, jobs.waiting, jobs.leased, jobs.is_bulk) == (
+        "churn",
+        "predict.churn",
+        1,
+        0,
+        False,
+    )
+    assert (chunks.model, chunks.queue, chunks.waiting, chunks.leased) == ("churn", "bulk.churn", 2, 1)
+    assert (chunks.is_bulk, chunks.paused is not None, chunks.backlog) == (True, True, 1)
+    server.delete(*keys.lists("bulk.churn"), keys.leases)
+    assert [depth.queue for depth in client.queues()] == ["predict.churn"]

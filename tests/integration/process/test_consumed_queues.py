@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from kombu import pools
 
 from headrace import Client, Settings
 from headrace.connection.celery import create_celery_app
 from headrace.wire.keys import queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.claim_models import add_model, running_worker
+from tests.support.connections import close_pools
 from tests.support.waiting import wait_until
 
 WORKER = "worker@test"
@@ -47,7 +47,7 @@ def celery_app(url: str) -> Iterator[Celery[Any]]:
     with create_celery_app(Settings(redis_url=url)) as app:
         yield app
         app.backend.client.connection_pool.disconnect()
-    pools.reset()  # kombu would keep connections for the next app with the same URL
+        close_pools(app)
 
 
 @contextmanager

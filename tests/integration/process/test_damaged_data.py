@@ -15,12 +15,12 @@ from headrace import Client
 from headrace.catalog import aliases
 from headrace.catalog.aliases import Alias
 from headrace.connection.commands import execute
+from headrace.results.letter_scripts import DeadLetterLimits
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_worker
 from headrace_worker.store.store import Store
 from headrace_worker.transport.lease_keeper import LeaseKeeper
-from headrace_worker.transport.letter_scripts import DeadLetterLimits
 from tests.support.constant_models import add_constant
 from tests.support.lease_operations import QUEUE
 from tests.support.script_cases import hold

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,11 +16,13 @@ from headrace import Client
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
 from tests.chaos.proxy import Proxy
+from tests.support import failing_dns
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import MODEL
 from tests.support.faults import repeatedly
 from tests.support.functions import load_functions
 from tests.support.redis_servers import find_server
+from tests.support.silent_redis import dropping_port
 from tests.support.waiting import DEADLINE, wait_until
 
 LEASE = 2
@@ -90,6 +94,73 @@ def test_redis_crashes_and_restarts(site: Site, admin: redis.Redis):
     assert_recovers(site, admin, outage)
 
 
+def test_redis_is_away_for_longer_than_all_retries_of_a_command(site: Site, admin: redis.Redis):
+    logged = len(site.worker.log.read_text().splitlines())
+
+    def outage() -> None:
+        site.server.kill()
+        time.sleep(4)
+        site.server.start()
+
+    assert_recovers(site, admin, outage)
+    events = [json.loads(line)["event"] for line in site.worker.log.read_text().splitlines()[logged:]]
+    # All loops together log each cause once: through the proxy, connections end in different ways.
+    assert 1 <= sum("Waiting for it" in event for event in events) <= 5
+    assert sum("Redis answers again, after" in event for event in events) == 1
+    assert not [event for event in events if "Traceback" in event]
+    assert len(events) < 20
+
+
+def test_nothing_answers_connection_requests(site: Site, admin: redis.Redis):
+    def outage() -> None:
+        site.server.kill()
+        site.proxy.cut(refuse=True)
+        with dropping_port(site.server.port):
+            site.proxy.accept()  # its own connections to the server are not answered
+            time.sleep(3)
+        site.server.start()
+
+    assert_recovers(site, admin, outage)
+
+
+def test_the_password_is_changed_and_changed_back(site: Site, admin: redis.Redis):
+    logged = len(site.worker.log.read_text())
+
+    def outage() -> None:
+        admin.acl_setuser("default", enabled=True, reset_passwords=True, passwords="+another-password")
+        for kind in ("normal", "pubsub"):
+            admin.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        time.sleep(3)
+        admin.acl_setuser("default", enabled=True, nopass=True)
+
+    assert_recovers(site, admin, outage)
+    text = site.worker.log.read_text()[logged:]
+    assert text.count("refuses the user or password") == 1
+    assert "another-password" not in text
+
+
+def test_the_name_of_redis_is_not_found(tmp_path: Path):
+    with EmbeddedRedis(server=find_server("path")) as server, Proxy(server.port) as proxy:
+        url = proxy.url.replace("127.0.0.1", "redis.example")
+        unknown = tmp_path / "unknown"
+        settings = {"HEADRACE_LEASE": str(LEASE), failing_dns.UNKNOWN: str(unknown)}
+        include = ("--include", "tests.support.failing_dns")
+        models = add_model(tmp_path, max_batch_instances=8)
+        with (
+            running_worker(*include, url=url, models=models, folder=tmp_path, **settings) as worker,
+            redis.Redis.from_url(server.url) as admin,
+        ):
+
+            def outage() -> None:
+                unknown.touch()
+                proxy.cut()
+                time.sleep(3)
+                assert "Temporary failure in name resolution" in worker.log.read_text()
+                unknown.unlink()
+
+            assert_recovers(Site(server, proxy, worker), admin, outage)
+
+
 def test_redis_restarts_and_loads_many_keys(site: Site, admin: redis.Redis):
     def outage() -> None:
         with admin.pipeline(transaction=False) as pipeline:
@@ -121,6 +192,35 @@ def test_the_network_cuts_all_connections(site: Site, admin: redis.Redis):
         site.proxy.accept()
 
     assert_recovers(site, admin, outage)
+
+
+@pytest.mark.long
+def test_nothing_piles_up_over_many_reconnects(site: Site, admin: redis.Redis):
+    def run_jobs() -> tuple[int, int, int]:
+        """Keep both processes busy; return the most claims at once, and the worker's connections and threads."""
+        with Client(site.server.url) as client:
+            jobs = client.submit_many(MODEL, [[number, SLEEP, 0.1] for number in range(40)])
+            most_claims = 0
+            while jobs[-1].status() != "success":
+                most_claims = max(most_claims, count_claims(admin))
+            assert len(list(client.as_completed(jobs, timeout=DEADLINE))) == 40
+        connections = [client for client in admin.client_list() if client["name"] != "admin"]
+        return most_claims, len(connections), len(_threads(site))
+
+    site.proxy.cut()
+    claims, connections, threads = run_jobs()
+    assert claims == 2  # a prefetch of one claim for each of the two processes
+    for _ in range(4):
+        assert site.proxy.cut() > 0
+        last = run_jobs()
+    assert last[0] == 2
+    assert last[1] <= connections + 1
+    assert last[2] <= threads + 1
+
+
+def _threads(site: Site) -> list[Any]:
+    """Return the threads of the worker's main process."""
+    return list(Path(f"/proc/{site.worker.process.pid}/task").iterdir())
 
 
 def test_connections_go_silent(site: Site, admin: redis.Redis):

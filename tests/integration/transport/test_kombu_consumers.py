@@ -120,7 +120,7 @@ def test_a_message_of_a_lost_consumer_is_marked_as_delivered_before(
     for number in range(3):
         leases.claim(f"lost/1/x/{number}", [ClaimLimits(queue="simple")], lease_ms=1)
     time.sleep(0.01)
-    for lease in leases.expired():
+    for lease in leases.find_expired().leases:
         assert leases.requeue_isolated(lease, "lease_expired", owner="other", only_if_expired=True) == 1
     assert b"malformed" in server.lrange("simple", 0, -1)
     server.lrem("simple", 1, b"malformed")

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from headrace.results.letter_scripts import DeadLetterLimits
 from headrace.wire.attempts import decode_queued_message
 from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from headrace_worker.transport import lease_keeper
+from headrace_worker.transport import lease_keeper, queue_sweeps
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
 from headrace_worker.transport.lease_keeper import LeaseKeeper
-from headrace_worker.transport.letter_scripts import DeadLetterLimits
 from tests.support.waiting import wait_until
 
 QUEUE = "predict.churn"
@@ -56,11 +56,31 @@ def test_a_lease_is_renewed_while_it_is_held(keeper: LeaseKeeper, server: redis.
     assert server.llen(KEYS.isolated(QUEUE)) == 1
 
 
+def test_the_jobs_of_a_lost_worker_come_with_a_token_as_it_may_have_been_the_one_that_wakes_the_others(
+    keeper: LeaseKeeper, server: redis.Redis
+) -> None:
+    claim(keeper, server, b"a")
+    keeper.watch([QUEUE])
+    assert server.blpop(KEYS.tokens(QUEUE), timeout=5)
+    assert server.llen(KEYS.isolated(QUEUE)) == 1
+
+
+def test_a_lease_of_a_lost_worker_is_ended_when_it_expires_and_not_a_second_later(
+    keeper: LeaseKeeper, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_keeper, "_SWEEP_SECONDS", 3600.0)
+    monkeypatch.setattr(keeper, "lease_ms", 300_000)
+    lost = claim(keeper, server, b"a")
+    server.zadd(KEYS.leases, {lost.lease.member: 1000 * time.time() + 700})
+    keeper.watch([QUEUE])
+    wait_until(lambda: server.llen(KEYS.isolated(QUEUE)) == 1, 10)
+
+
 def test_jobs_in_foreign_lists_are_moved_and_a_notice_of_redis_moves_them_soon(
     keeper: LeaseKeeper, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_keeper, "_GATHER_SECONDS", 3600)
-    monkeypatch.setattr(lease_keeper, "_GATHER_JOBS", 2)
+    monkeypatch.setattr(queue_sweeps, "_GATHER_SECONDS", 3600)
+    monkeypatch.setattr(queue_sweeps, "_GATHER_JOBS", 2)
     server.lpush(f"{QUEUE}:1", *range(5))
     keeper.watch([QUEUE])
     wait_until(lambda: server.llen(QUEUE) == 5, 5)

@@ -83,7 +83,6 @@ class Installation(RuleBasedStateMachine):
         super().__init__()
         self.db.flushall()
         self.leases = Leases(self.db, self.keys)
-        self.cancel_script = self.db.register_script(publish.SCRIPT)
         self.numbers = itertools.count(1)
         #: The queue and the message of every job, by its id.
         self.accepted: dict[str, str] = {}
@@ -123,8 +122,8 @@ class Installation(RuleBasedStateMachine):
         jobs = [job for job, queue in self.accepted.items() if queue != "ordinary" and job not in self.malformed]
         if jobs:
             job = jobs[number % len(jobs)]
-            keys = [self.keys.result(job), self.keys.job(job)]
-            self.published[job] += self.cancel_script(keys, [100, encode_outcome(Cancelled(job=job), NOW)])[0]
+            command = publish.publish_command(self.keys, [Cancelled(job=job)], ttl=100, now=NOW)
+            self.published[job] += execute(self.db, command)[0]
 
     @rule(first=st.integers(0, 3), is_outdated=st.booleans())
     def replay(self, first: int, is_outdated: bool) -> None:
@@ -233,7 +232,7 @@ class Installation(RuleBasedStateMachine):
             if extended_to and float(extended_to) == self.db.zscore(self.keys.leases, member):
                 self.db.set(self.keys.grace(lease.name), 1)
             self.db.zadd(self.keys.leases, {member: 1})
-        for lease in self.leases.expired():
+        for lease in self.leases.find_expired().leases:
             if self.db.get(self.keys.grace(lease.name)) == b"1":
                 self.blocking.discard(lease.name)  # within the ten seconds of the extension, Redis ended the wait
             messages = self.db.lrange(self.keys.lease(lease.name), 0, -1)

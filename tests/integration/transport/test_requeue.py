@@ -97,12 +97,12 @@ def test_cause_and_owner_cannot_break_the_history(db: redis.Redis, keys: Keys, l
 def test_only_an_expired_lease_is_swept(db: redis.Redis, keys: Keys, leases: Leases) -> None:
     push(db, keys, b"a")
     lease = claim_jobs(leases).lease
-    assert leases.expired() == []
+    assert leases.find_expired().leases == []
     assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 0
     expire_leases(db, keys)
-    assert leases.expired() == [lease]
+    assert leases.find_expired().leases == [lease]
     assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 1
-    assert leases.expired() == []
+    assert leases.find_expired().leases == []
 
 
 def test_an_ordinary_message_goes_back_where_it_came_from(db: redis.Redis, keys: Keys, leases: Leases) -> None:
@@ -140,7 +140,7 @@ def test_other_members_among_the_leases_are_ignored(db: redis.Redis, keys: Keys,
             b"a#1,-1#d": 1,
         },
     )
-    assert [lease.queue for lease in leases.expired()] == ["d"]
+    assert [lease.queue for lease in leases.find_expired().leases] == ["d"]
 
 
 def test_a_lease_is_parsed_from_its_member() -> None:
@@ -154,12 +154,12 @@ def test_an_empty_blocking_lease_is_extended_once_and_then_ends(
 ) -> None:
     lease = park_lease(leases)
     expire_leases(db, keys)
-    assert leases.expired() == [lease]
+    assert leases.find_expired().leases == [lease]
     assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 0
     assert db.zscore(keys.leases, lease.member) - server_ms(db) == pytest.approx(10_000, abs=500)
-    assert leases.expired() == []
+    assert leases.find_expired().leases == []
     expire_leases(db, keys)
-    assert leases.expired() == [lease]
+    assert leases.find_expired().leases == [lease]
     assert leases.requeue_isolated(lease, "lease_expired", owner="me", only_if_expired=True) == 0
     assert list(db.scan_iter()) == []
 

@@ -21,7 +21,7 @@ from headrace.errors import JobExpired, JobFailed
 from headrace.settings import Settings
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success
-from headrace.wire.parsing import build_job
+from headrace.wire.task_arguments import build_job
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support import ROOT
 from tests.support.answering_worker import AnsweringWorker, publish_outcomes

@@ -22,9 +22,9 @@ RUN = """
 import sys
 from pathlib import Path
 from headrace.batch.part_file import open_part_file
-with open_part_file(Path(sys.argv[1])) as file:
-    file.write(b"half")
-    file.flush()
+with open_part_file(Path(sys.argv[1])) as part_file:
+    part_file.file.write(b"half")
+    part_file.file.flush()
     print("open", flush=True)
     sys.stdin.read()
 """
@@ -49,8 +49,8 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def write(target: Path, content: bytes) -> None:
-    with open_part_file(target) as file:
-        file.write(content)
+    with open_part_file(target) as part_file:
+        part_file.file.write(content)
 
 
 @pytest.mark.parametrize("name", ["out.csv", "ü" * 120 + ".csv", "a b;c.jsonl"])
@@ -68,8 +68,8 @@ def test_a_run_after_a_killed_one_starts_afresh(tmp_path: Path, name: str):
 def test_a_second_run_with_the_same_target_is_refused_and_the_first_goes_on(tmp_path: Path):
     target, link = tmp_path / "out.csv", tmp_path / "link.csv"
     link.symlink_to(target)
-    with open_part_file(target) as file:
-        file.write(b"first")
+    with open_part_file(target) as part_file:
+        part_file.file.write(b"first")
         for name in (target, link.resolve()):
             with pytest.raises(InvalidInput, match=r"another run writes .*out\.csv now; wait for it, or stop it"):
                 write(name, b"second")
@@ -80,14 +80,17 @@ def test_a_second_run_with_the_same_target_is_refused_and_the_first_goes_on(tmp_
     assert target.read_bytes() == b"third"
 
 
-def test_parts_of_dead_runs_in_the_folder_are_removed_and_those_of_live_ones_stay(tmp_path: Path):
+def test_parts_of_runs_that_died_a_week_ago_are_removed_and_those_of_others_stay(tmp_path: Path):
     foreign = tmp_path / ".upload.part"
     foreign.write_text("of another program")
     with other_run(tmp_path / "alive.csv"):
         with other_run(tmp_path / "dead.csv"):
             pass
-        assert len(part_files(tmp_path)) == 2
         write(tmp_path / "out.csv", b"x")
+        assert len(part_files(tmp_path)) == 2, "somebody may go on with the dead run"
+        for path in part_files(tmp_path):
+            os.utime(path, (0, 0))
+        write(tmp_path / "more.csv", b"x")
         (left,) = part_files(tmp_path)
         assert left.name.startswith(".alive.csv")
     assert foreign.exists()
@@ -96,8 +99,8 @@ def test_parts_of_dead_runs_in_the_folder_are_removed_and_those_of_live_ones_sta
 def test_targets_with_the_same_first_letters_have_part_files_of_their_own(tmp_path: Path):
     names = [tmp_path / ("x" * 200 + letter) for letter in "ab"]
     with open_part_file(names[0]) as first, open_part_file(names[1]) as second:
-        first.write(b"1")
-        second.write(b"2")
+        first.file.write(b"1")
+        second.file.write(b"2")
     assert [name.read_bytes() for name in names] == [b"1", b"2"]
 
 
@@ -115,8 +118,8 @@ def test_a_run_that_waited_for_the_end_of_another_gets_a_file_of_its_own(
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with open_part_file(target) as file:
-        file.write(b"second")
+    with open_part_file(target) as part_file:
+        part_file.file.write(b"second")
         assert target.read_bytes() == b""
     assert target.read_bytes() == b"second"
 
@@ -139,7 +142,7 @@ def test_a_file_system_without_locks_gives_each_run_a_part_file(tmp_path: Path, 
     monkeypatch.setattr(fcntl, "flock", flock)
     target = tmp_path / "out.csv"
     with open_part_file(target) as first:
-        first.write(b"first")
+        first.file.write(b"first")
         write(target, b"second")
         assert target.read_bytes() == b"second"
     assert target.read_bytes() == b"first"

@@ -13,7 +13,8 @@ import pytest
 
 from headrace.batch.blocks import PredictedRow
 from headrace.batch.reader import Row
-from headrace.batch.writers import CsvWriter, JsonWriter, check_target, name_prediction_columns, open_target
+from headrace.batch.writers import CsvWriter, JsonWriter, check_target, open_target
+from headrace.catalog.class_labels import name_prediction_columns
 from headrace.catalog.contract import Output
 from headrace.errors import InvalidInput
 
@@ -101,8 +102,8 @@ def test_json_lines_have_the_value_of_each_class_under_its_label():
 
 def test_a_file_is_created_when_it_is_complete(tmp_path: Path):
     target = tmp_path / "out.csv"
-    with open_target(str(target)) as file:
-        file.write(b"complete")
+    with open_target(str(target)) as part_file:
+        part_file.file.write(b"complete")
         assert not target.exists()
     assert target.read_bytes() == b"complete"
     assert list(tmp_path.iterdir()) == [target]
@@ -112,8 +113,8 @@ def test_an_incomplete_file_is_removed(tmp_path: Path):
     target = tmp_path / "out.csv"
     target.write_text("former content")
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117  # the block is what is interrupted
-        with open_target(str(target)) as file:
-            file.write(b"half")
+        with open_target(str(target)) as part_file:
+            part_file.file.write(b"half")
             raise KeyboardInterrupt
     assert target.read_text() == "former content"
     assert list(tmp_path.iterdir()) == [target]
@@ -123,8 +124,8 @@ def test_a_symbolic_link_is_kept_and_its_file_replaced(tmp_path: Path):
     real, link = tmp_path / "real.csv", tmp_path / "link.csv"
     real.write_text("old")
     link.symlink_to(real)
-    with open_target(str(link)) as file:
-        file.write(b"new")
+    with open_target(str(link)) as part_file:
+        part_file.file.write(b"new")
     assert link.is_symlink()
     assert real.read_text() == "new"
 
@@ -133,8 +134,8 @@ def test_a_pipe_is_written_directly(tmp_path: Path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with open_target(str(pipe)) as file:
-        file.write(b"through")
+    with open_target(str(pipe)) as part_file:
+        part_file.file.write(b"through")
     assert os.read(reader, 100) == b"through"
     os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)

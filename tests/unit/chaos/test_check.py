@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos import report
 from tests.chaos.check import Evidence, Run, check_promises, percentile
 from tests.chaos.evidence import Kill, recovery_seconds
 from tests.chaos.ledger import LedgerContents, Line, read
@@ -137,3 +138,22 @@ def test_a_second_outcome_in_the_append_only_file_is_counted(tmp_path: Path) -> 
     assert count_repeated_writes(tmp_path) == 0
     log.write_bytes(once + once + command(b"SET", b"celery-task-meta-a", b"1")[:-3])
     assert count_repeated_writes(tmp_path) == 1
+
+
+def test_an_update_replaces_the_scenarios_that_ran_and_keeps_the_others() -> None:
+    def entry(number: int, seconds: float) -> dict[str, Any]:
+        return {"number": number, "seconds": seconds, "notes": []}
+
+    stored = {
+        "date": "d1",
+        "commit": "c1",
+        "runs": [entry(1, 5), entry(2, 5)],
+        "skipped": [],
+        "failed": [entry(3, 0)],
+    }
+    measured = {"date": "d2", "commit": "c2", "runs": [entry(2, 7), entry(3, 7)], "skipped": [], "failed": []}
+    updated = report.update(stored, measured)
+    assert [(run["number"], run["seconds"]) for run in updated["runs"]] == [(1, 5), (2, 7), (3, 7)]
+    assert [run["notes"] for run in updated["runs"]] == [[], *[["run on d2 at commit c2"]] * 2]
+    assert updated["failed"] == []
+    assert updated["commit"] == "c1"

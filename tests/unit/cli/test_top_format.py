@@ -7,11 +7,13 @@ import re
 import msgspec
 import pytest
 
+from headrace.bulk import make_run
 from headrace.catalog.pauses import Pause
 from headrace.cli.top_format import format_outage, format_overview
 from headrace.inspection.queues import QueueDepth
 from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
+from headrace.wire.bulk import RunProgress
 
 OVERVIEW = Overview(
     unix_seconds=0,
@@ -68,8 +70,10 @@ def test_a_wide_terminal_shows_all_columns():
     lines = format_plain(OVERVIEW)
     assert lines[0] == "headrace top  00:00:00 UTC  127.0.0.1:6379/0"
     assert lines[1] == "1,234 jobs/s  0.5 failed/s  40,012 waiting  256 leased  0 delayed  1 dead letter"
-    assert squeeze(lines[3]) == "MODEL WAITING OLDEST LEASED DELAYED ISOLATED JOBS/S FAILED/S RETRIED/S P50 P95"
-    assert squeeze(lines[4]) == "churn 40,012 1 min 15 s 256 0 0 1,234 0.5 0 12.3 ms -"
+    assert squeeze(lines[3]) == (
+        "MODEL BACKLOG WAITING OLDEST LEASED DELAYED DUE ISOLATED JOBS/S FAILED/S RETRIED/S P50 P95"
+    )
+    assert squeeze(lines[4]) == "churn 40,268 40,012 1 min 15 s 256 0 0 0 1,234 0.5 0 12.3 ms -"
     assert lines[5].startswith("iris")  # the longest queue first
     assert squeeze(lines[8]) == "w@host up 2 1,234 1.2 800 ms ago"
     assert "LOST" in lines[9]
@@ -112,3 +116,28 @@ def test_a_paused_model_is_marked_however_narrow_the_terminal_is():
     lines = format_plain(msgspec.structs.replace(OVERVIEW, queues=(OVERVIEW.queues[0], churn)), width=40)
     models = [line.split("  ")[0] for line in lines if line.startswith(("churn", "iris"))]
     assert models[:2] == ["churn (paused)", "iris"]
+
+
+def test_bulk_runs_have_a_table_that_fits():
+    running = RunProgress(
+        run=make_run("churn", "in:rows", "out:scores", name="nightly-29"),
+        state="running",
+        submitted_ms=-9000,
+        started_ms=-4000,
+        chunks=10,
+        chunks_done=4,
+        rows=1000,
+        rows_done=400,
+        rows_failed=2,
+    )
+    planning = msgspec.structs.replace(
+        running, state="planning", started_ms=None, chunks=None, rows=None, rows_done=0
+    )
+    lines = format_plain(msgspec.structs.replace(OVERVIEW, runs=(running, planning)))
+    table = lines[lines.index("") + 5 :]
+    assert squeeze(table[0]) == "RUN MODEL STATE DONE ROWS FAILED ROWS/S LEFT"
+    assert squeeze(table[1]) == "nightly-29 churn running 40% 400 2 100 0:06"
+    assert squeeze(table[2]) == "nightly-29 churn planning - 0 2 - -"
+    narrow = format_plain(msgspec.structs.replace(OVERVIEW, runs=(running,)), width=50)
+    header = next(line for line in narrow if line.startswith("RUN"))
+    assert header.split() == ["RUN", "STATE", "DONE", "ROWS", "FAILED", "LEFT"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from redis import exceptions
 
+from headrace.connection.cluster_errors import SlotMoved
 from headrace.connection.retry import RetryPolicy, try_seconds
 
 REFUSED = exceptions.ConnectionError("Error 111 connecting to 127.0.0.1:6379. Connection refused.")
@@ -27,6 +28,14 @@ def test_a_command_to_a_redis_that_has_answered_is_repeated_until_its_time_has_p
 def test_a_redis_that_never_answered_gets_three_tries():
     delays = [RetryPolicy().next_delay(REFUSED, tries=tries, remaining=9.9, jitter=1.0) for tries in (1, 2, 3)]
     assert delays == [0.05, 0.1, None]
+
+
+@pytest.mark.parametrize("text", ["a:1 answered TRYAGAIN x", "a:1 answered READONLY x"])
+def test_a_slot_that_moves_is_waited_for_as_a_node_has_answered(text: str):
+    policy = RetryPolicy()
+    delays = [policy.next_delay(SlotMoved(text), tries=tries, remaining=5, jitter=1.0) for tries in range(1, 40)]
+    assert None not in delays
+    assert policy.next_delay(SlotMoved(text), tries=40, remaining=0.01, jitter=1.0) is None
 
 
 def test_delays_grow_to_half_a_second_and_are_multiplied_by_a_random_number():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from kombu.utils.json import dumps
 
@@ -12,6 +13,7 @@ from headrace.connection.celery import create_celery_app
 from headrace.connection.connect import connect, connect_async
 from headrace.connection.url import parse_address
 from headrace.errors import SettingError
+from headrace.settings import load_settings
 
 SECRET = "s3cret"
 SENTINELS = f"sentinel://me:{SECRET}@a:1;sentinel://b;sentinel://[::1]:3/4?master_name=jobs"
@@ -58,6 +60,13 @@ SENTINELS = f"sentinel://me:{SECRET}@a:1;sentinel://b;sentinel://[::1]:3/4?maste
             "jobs (by Sentinel: a:1, b:26379, ::1:3)",
             f"sentinel://me:{SECRET}@a:1/4;sentinel://me:{SECRET}@b:26379/4;sentinel://me:{SECRET}@[::1]:3/4",
         ),
+        ("cluster://a", "a cluster (a:6379)", "redis://a:6379/0"),
+        (
+            f"Cluster://me:{SECRET}@a:1, b,[::1]:3/0?health_check_interval=5",
+            "a cluster (a:1, b:6379, ::1:3)",
+            f"redis://me:{SECRET}@a:1/0",
+        ),
+        (f"cluster://:{SECRET}@a?ssl_cert_reqs=none", "a cluster (a:6379)", f"rediss://:{SECRET}@a:6379/0"),
     ],
 )
 def test_a_url_has_a_location_for_messages_and_a_form_for_celery(url: str, location: str, celery_url: str) -> None:
@@ -119,6 +128,14 @@ def test_the_login_of_the_sentinels_is_never_printed() -> None:
         (f"sentinel://:{SECRET}@[a?master_name=x", "no usable host and port"),
         (f"sentinel://:{SECRET}@a?master_name=x&nonsense=1", "an option redis-py does not take, among nonsense"),
         (f"redis://:{SECRET}@h?socket_timeout=soon", "an option redis-py does not take, among socket_timeout"),
+        (f"cluster://:{SECRET}@a,b/1", "only the database 0"),
+        (f"cluster://:{SECRET}@a?db=2", "only the database 0"),
+        (f"cluster://:{SECRET}@", "names no node of the cluster"),
+        (f"cluster://:{SECRET}@a;cluster://b", "written with commas"),
+        (f"cluster://:{SECRET}@a,b:c", "no usable host and port"),
+        (f"cluster://:{SECRET}@a,::1:6379", "an IPv6 address in brackets"),
+        (f"cluster://:{SECRET}@a,b?nonsense=1", "an option redis-py does not take, among nonsense"),
+        (f"cluster://:{SECRET}@a?protocol=3", "sets protocol"),
         (f"redis-sentinel://:{SECRET}@a", "must begin with"),
         (
             f"redis://:{SECRET}@h?decode_responses=True",
@@ -139,3 +156,12 @@ def test_an_invalid_url_is_refused_without_its_password(url: str, message: str) 
     with pytest.raises(SettingError, match=message) as caught:
         Client(url).close()
     assert SECRET not in str(caught.value)
+
+
+def test_a_cluster_has_a_hash_tag_as_its_prefix_and_other_servers_have_none() -> None:
+    cluster = load_settings(Settings, {"HEADRACE_REDIS_URL": "cluster://a"})
+    assert cluster.key_prefix == "{headrace}:"
+    assert msgspec.structs.replace(cluster, redis_url="redis://a").key_prefix == ""
+    assert msgspec.structs.replace(Settings(), redis_url=" 'CLUSTER://a'").key_prefix == "{headrace}:"
+    chosen = Settings(redis_url="cluster://a", key_prefix="{shop}:")
+    assert msgspec.structs.replace(chosen, redis_url="redis://a").key_prefix == "{shop}:"

@@ -105,7 +105,7 @@ def test_a_well_configured_redis_has_no_findings():
         ),
         ({}, {"role": "slave", "master_host": "db1", "master_port": 6380}, "critical", "role", "db1:6380"),
         ({}, {"loading": 1}, "error", "loading", "wait"),
-        ({}, {"cluster_enabled": 1}, "critical", "cluster-enabled", "HEADRACE_KEY_PREFIX={headrace}:"),
+        ({}, {"cluster_enabled": 1}, "critical", "cluster-enabled", "cluster://HOST:PORT in HEADRACE_REDIS_URL"),
         (
             {"min_replicas_to_write": "2"},
             replicas(1),
@@ -153,6 +153,13 @@ def test_a_replica_that_is_still_copying_does_not_count():
 def test_a_key_prefix_with_a_hash_tag_lowers_the_severity_of_a_cluster():
     assert only_finding(server_info(cluster_enabled=1), prefix="{shop}:").severity == "error"
     assert only_finding(server_info(cluster_enabled=1), prefix="{}:").severity == "critical"
+
+
+def test_a_cluster_behind_its_own_url_needs_a_replica_and_nothing_else():
+    node = {"cluster_enabled": 1}
+    assert only_finding(server_info(**node), prefix="{shop}:", in_cluster=True).subject == "connected_slaves"
+    replicated = server_info({"min_replicas_to_write": "1"}, **node, **replicas(1))
+    assert check_redis(replicated, prefix="{shop}:", in_cluster=True) == []
 
 
 def test_sentinel_without_a_replica_is_a_finding():

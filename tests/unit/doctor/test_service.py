@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from headrace.bulk import make_run
 from headrace.catalog.aliases import Alias, Aliases
 from headrace.catalog.pauses import Pause
 from headrace.catalog.workers import LoadError, WorkerStatus
@@ -12,6 +13,7 @@ from headrace.connection.url import parse_address
 from headrace.doctor.access import check_access
 from headrace.doctor.service import ServedModel, ServiceState, check_service
 from headrace.inspection.queues import QueueDepth
+from headrace.wire.bulk import RunProgress
 
 NOW = 1_700_000_000_000
 
@@ -86,4 +88,49 @@ def test_an_alias_to_a_version_that_is_not_loaded_is_an_error_and_a_refused_vers
 def test_leases_that_stay_expired_are_an_error():
     assert check(expiries_ms=(NOW - 60_000, NOW - 11_000, NOW)) == [
         "error headrace:leases holding 2 expired leases, the first for 1 min 0 s",
+    ]
+
+
+def check_run(age_seconds: int = 300, *, loaded: bool = True, **depth: object) -> list[str]:
+    bulk = QueueDepth(model="churn", queue="bulk.churn", **{"by_priority": {9: 0}, **depth})  # type: ignore[arg-type]
+    run = make_run("churn", "in:a.parquet", "out:scores", name="nightly")
+    progress = RunProgress(run=run, state="running", submitted_ms=NOW - 1000 * age_seconds)
+    served = model(bulk_queue=bulk) if loaded else model(bulk_queue=bulk, loaded={})
+    state = ServiceState(now_ms=NOW, models=(served,), lease_expiries_ms=(), runs=(progress,))
+    return [f"{finding.subject}: {finding.actual}" for finding in check_service(state) if "run" in finding.subject]
+
+
+def test_a_bulk_run_that_stands_still_is_a_finding_with_its_reason():
+    assert check_run(by_priority={9: 3}) == [
+        "bulk run nightly: running without progress for 5 min 0 s, with 3 jobs in bulk.churn that no worker claims"
+    ]
+    assert check_run() == ["bulk run nightly: running without progress for 5 min 0 s, with no job in bulk.churn"]
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "depth"),
+    [
+        (30, {"by_priority": {9: 3}}),
+        (300, {"by_priority": {9: 3}, "leased": 1}),
+        (300, {"delayed": 1}),
+        (300, {"by_priority": {9: 3}, "paused": Pause(by="ann", at_ms=NOW)}),
+        (300, {"by_priority": {9: 3}, "loaded": False}),
+    ],
+)
+def test_a_bulk_run_that_goes_on_or_waits_for_a_reason_of_its_own_is_no_finding(
+    age_seconds: int, depth: dict[str, object]
+):
+    assert check_run(age_seconds, **depth) == []  # type: ignore[arg-type]
+
+
+def test_a_bulk_queue_that_no_worker_serves_is_a_finding_while_it_holds_jobs():
+    bulk = QueueDepth(model="churn", queue="bulk.churn", by_priority={9: 20})
+    empty = QueueDepth(model="churn", queue="bulk.churn", by_priority={9: 0})
+    assert check(model(bulk_queue=bulk)) == []
+    assert check(model(loaded={}, bulk_queue=bulk)) == [
+        "warning predict.churn served by no worker, with 0 jobs in it",
+        "error bulk.churn served by no worker, with 20 jobs in it",
+    ]
+    assert check(model(loaded={}, bulk_queue=empty)) == [
+        "warning predict.churn served by no worker, with 0 jobs in it"
     ]

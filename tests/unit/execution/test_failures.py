@@ -17,8 +17,8 @@ from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.wire.attempts import Attempt
 from headrace.wire.message import Instance, Job
 from headrace.wire.outcome import Failure, encode_outcome
-from headrace_worker.execution.failures import make_failure, make_failure_from_attempts
-from headrace_worker.execution.redaction import PLACEHOLDER, redact
+from headrace_worker.failures import make_failure, make_failure_from_attempts
+from headrace_worker.redaction import PLACEHOLDER, redact
 
 
 def failed(error: BaseException, *instances: Instance) -> Failure:

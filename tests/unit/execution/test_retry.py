@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from headrace.errors import BrokerUnavailable, InvalidInput, ModelError, TransientError
 from headrace.wire.attempts import Attempt
-from headrace_worker.execution.retry import GiveUp, Retry, decide_retry, find_retry_cause
+from headrace_worker.execution.retry import GiveUp, Retry, decide_retry
+from headrace_worker.failures import find_retry_cause
 from headrace_worker.manifest import Limits
 
 

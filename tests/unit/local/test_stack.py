@@ -78,13 +78,10 @@ while True:
         time.sleep(0.01)
 
 
-def test_a_child_that_does_not_become_ready_is_stopped_and_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(stack, "_READY_SECONDS", 0.2)
+def test_a_child_that_does_not_become_ready_is_stopped_and_an_error(tmp_path: Path):
     idle = start_child(tmp_path, "import signal; signal.pause()")
     with pytest.raises(HeadraceError, match=r"the child was not ready after 0 s; see .*child.log"):
-        stack._wait_until(lambda: False, idle)
+        stack._wait_until(lambda: False, idle, 0.2)
     assert idle.process.returncode is not None
 
 

@@ -123,7 +123,8 @@ def test_a_version_that_fails_in_a_child_is_refused_and_the_former_one_serves(fa
     )
 
 
-@pytest.mark.parametrize("fault", ["crash at load", "hang after fork"])
+# The limits of this process do not reach the one that reads the file: a file that hangs takes a minute.
+@pytest.mark.parametrize("fault", ["crash at load", pytest.param("hang after fork", marks=pytest.mark.long)])
 def test_such_a_file_is_refused_when_it_is_packaged(fault: str, tmp_path: Path) -> None:
     file = tmp_path / "model.joblib"
     joblib.dump(_Model(fault, 0).fit(ROWS), file)

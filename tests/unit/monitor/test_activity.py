@@ -86,3 +86,28 @@ def test_a_message_that_is_not_an_event_is_ignored(garbage: bytes):
     activity = Activity(0)
     activity.record(garbage, 1)
     assert activity.models(1) == []
+
+
+def test_a_claim_keeps_one_process_busy_however_many_jobs_it_has():
+    activity = Activity(0)
+    claim = [finished_event(model="churn", runtime=3.0) for _ in range(64)]
+    activity.record(encode_events(*claim), 5)
+    activity.record(encode_events(finished_event("task-failed", model="churn", runtime=2.0)), 6)
+    activity.record(encode_events(finished_event(model="iris", runtime=None)), 6)
+    churn, iris = activity.models(10)
+    assert (churn.busy_processes, iris.busy_processes) == (0.5, 0.0)
+
+
+def test_the_window_is_as_long_as_it_is_asked_for():
+    activity = Activity(0, window=60)
+    activity.record(encode_events(finished_event(model="churn")), 1)
+    (churn,) = activity.models(50)
+    assert churn.succeeded_per_second == 1 / 50
+
+
+def test_jobs_of_a_bulk_run_are_counted_apart_from_those_of_its_model():
+    activity = Activity(0)
+    chunk = finished_event(model="churn", queue="bulk.churn", runtime=4.0)
+    activity.record(encode_events(chunk, finished_event(model="churn", runtime=0.5)), 2)
+    bulk, jobs = activity.models(2)
+    assert (bulk.model, bulk.busy_processes, jobs.model, jobs.busy_processes) == ("bulk.churn", 2.0, "churn", 0.25)

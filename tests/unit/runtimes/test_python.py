@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from headrace.errors import ModelError, UnknownModel
@@ -152,3 +153,37 @@ def test_arrays_and_lists_of_arrays_become_lists() -> None:
     runtime = PythonRuntime(Model())
     assert runtime.predict("array", [1, 2]) == [1.0, None]
     assert runtime.predict("arrays", [1, 2]) == [[[1.0, 0.0], [0.0, 1.0]]] * 2
+
+
+class _Columnar:
+    def __init__(self, convert: Any) -> None:
+        self._convert = convert
+
+    def predict_table(self, method: str, batch: Any) -> Any:
+        return self._convert(batch.column(0))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda column: column,
+        lambda column: column.to_numpy(),
+        lambda column: column.to_pylist(),
+        lambda column: column.to_pandas(),
+    ],
+    ids=["Arrow", "numpy", "list", "pandas"],
+)
+def test_an_object_may_take_the_columns_of_a_table(convert: Any) -> None:
+    batch = pa.RecordBatch.from_arrays([pa.array([0.5, float("nan"), 2.0])], names=["x"])
+    assert PythonRuntime(_Columnar(convert)).predict_table("predict", batch).to_pylist() == [0.5, None, 2.0]
+
+
+def test_an_object_that_returns_too_few_answers_for_a_table_is_refused() -> None:
+    batch = pa.RecordBatch.from_arrays([pa.array([0.5, 1.5])], names=["x"])
+    with pytest.raises(ModelError, match="1 predictions for 2 instances"):
+        PythonRuntime(_Columnar(lambda column: column[:1])).predict_table("predict", batch)
+
+
+def test_an_object_without_a_method_for_tables_takes_rows() -> None:
+    batch = pa.RecordBatch.from_arrays([pa.array([0.5])], names=["x"])
+    assert PythonRuntime(object()).predict_table("predict", batch) is None

@@ -7,6 +7,8 @@ import re
 import msgspec
 
 from headrace.settings import PREFIX
+from headrace_gateway.notify.settings import NotifySettings
+from headrace_gateway.settings import GatewaySettings
 from headrace_worker.dashboard.settings import DashboardSettings
 from headrace_worker.settings import WorkerSettings
 from tests.support import ROOT
@@ -19,7 +21,7 @@ def test_the_reference_lists_exactly_the_settings_with_their_defaults() -> None:
     documented = {name: default.strip() for name, default in rows}
     settings = {
         PREFIX + field.name.upper(): _to_text(field.default)
-        for kind in (WorkerSettings, DashboardSettings)
+        for kind in (WorkerSettings, DashboardSettings, GatewaySettings, NotifySettings)
         for field in msgspec.structs.fields(kind)
     }
     assert documented == settings

@@ -7,9 +7,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from headrace_gateway.metrics import RequestMetrics
 from headrace_worker.process import monitoring
 from headrace_worker.telemetry import queue_metrics
 from headrace_worker.telemetry.metrics import Metric
@@ -20,6 +23,29 @@ ALERTS, TESTS = DEPLOY / "prometheus" / "alerts.yml", DEPLOY / "prometheus" / "a
 DASHBOARD = DEPLOY / "grafana" / "headrace.json"
 METRICS = (*monitoring.METRICS, *queue_metrics.METRICS)
 
+
+class GatewayMetric(NamedTuple):
+    """A metric of the gateway, which prometheus-client keeps."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+
+
+def gateway_metrics() -> list[GatewayMetric]:
+    registry = CollectorRegistry()
+    RequestMetrics(registry)
+    return [
+        GatewayMetric(
+            f"{family.name}_total" if family.type == "counter" else family.name, family.type, collector._labelnames
+        )
+        for collector in registry._collector_to_names
+        for family in collector.describe()
+    ]
+
+
+ALL_METRICS = (*METRICS, *gateway_metrics())
+
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 
 
@@ -28,7 +54,7 @@ def promtool(*args: str) -> None:
     assert process.returncode == 0, process.stdout + process.stderr
 
 
-def series_names(metric: Metric) -> set[str]:
+def series_names(metric: Metric | GatewayMetric) -> set[str]:
     """Return the names under which Prometheus stores a metric's numbers."""
     if metric.kind == "histogram":
         return {f"{metric.name}{suffix}" for suffix in ("_bucket", "_sum", "_count")}
@@ -42,12 +68,12 @@ def panel_expressions() -> list[str]:
 
 @pytest.mark.parametrize("text", [ALERTS.read_text(), TESTS.read_text(), DASHBOARD.read_text()])
 def test_every_metric_that_is_used_exists(text: str) -> None:
-    existing = set().union(*map(series_names, METRICS))
+    existing = set().union(*map(series_names, ALL_METRICS))
     assert set(re.findall(r"\bheadrace_[a-z_]+", text)) <= existing
 
 
 def test_every_label_that_is_used_exists() -> None:
-    labels = {label for metric in METRICS for label in metric.labels} | {"le"}
+    labels = {label for metric in ALL_METRICS for label in metric.labels} | {"le"}
     groupings = re.findall(r"\b(?:by|on) \(([^)]*)\)", ALERTS.read_text() + DASHBOARD.read_text())
     assert groupings
     assert {label for grouping in groupings for label in grouping.split(", ")} <= labels

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
+import redis
 
+from headrace import Settings
+from headrace.connection.outage_log import OutageLog, explainer
 from headrace.errors import HeadraceError
 from headrace_worker.telemetry.health import HUNG_SECONDS, STALE_SECONDS, Health, HealthFile, read_status
 
@@ -39,6 +43,41 @@ def test_a_worker_that_loads_models_for_an_hour_is_live_and_not_ready(health: He
     assert "starts" in health.status().reason
 
 
+def test_a_worker_that_starts_says_what_it_waits_for(clock: Clock) -> None:
+    settings = Settings(redis_url="redis://user:pa55@db:6379/0")
+    health = Health(clock, OutageLog(logging.getLogger("outages"), explainer(settings)), server="db:6379")
+    reasons = [health.status().reason]
+    health.mark_model("churn", 2, 5)
+    reasons.append(health.status().reason)
+    health.mark_version("churn", "3")
+    reasons.append(health.status().reason)
+    health.mark_loaded()
+    refusal = redis.ConnectionError("Error 111 connecting to db:6379. Connection refused.")
+    health.outages.failed("consumer", refusal)
+    reasons.append(health.status().reason)
+    health.outages.failed("consumer", redis.AuthenticationError("invalid username-password pair"))
+    reasons.append(health.status().reason)
+    health.outages.succeeded("consumer")
+    health.mark_connected()
+    health.mark_version("churn", "4")  # a version that arrives while the pool processes load
+    reasons.append(health.status().reason)
+    refused = "which cannot be reached (Error 111 connecting to db:6379. Connection refused)"
+    assert reasons[3].startswith(f"the worker starts: it waits for Redis at db:6379, {refused}; is it running")
+    assert reasons[4].startswith(
+        "the worker starts: it waits for Redis at db:6379, which refuses the user or password"
+    )
+    assert reasons[:3] + reasons[5:] == [
+        "the worker starts: its models are being loaded",
+        "the worker starts: it loads model churn (2 of 5)",
+        "the worker starts: it loads model churn version 3 (2 of 5)",
+        "the worker starts: its pool processes load their models",
+    ]
+    assert "pa55" not in "".join(reasons)
+    assert not health.status().ready
+    health.mark_ready()
+    assert health.status().reason == "all is well"
+
+
 def test_a_worker_is_ready_once_its_models_are(health: Health) -> None:
     health.mark_connected()
     health.record_heartbeat()
@@ -62,7 +101,7 @@ def test_a_worker_without_a_connection_to_redis_stays_live(health: Health, clock
     health.mark_disconnected()
     clock.now = 10 * HUNG_SECONDS
     assert live_ready(health) == (True, True)
-    assert "Redis is unreachable" in health.status().reason
+    assert health.status().reason == "the worker waits for Redis"
 
 
 def test_a_worker_stays_live_while_redis_does_not_answer(health: Health, clock: Clock) -> None:
@@ -72,7 +111,7 @@ def test_a_worker_stays_live_while_redis_does_not_answer(health: Health, clock: 
     clock.now = 10 * HUNG_SECONDS
     health.mark_request_sent()
     assert live_ready(health) == (True, True)
-    assert "Redis does not answer" in health.status().reason
+    assert "which does not answer" in health.status().reason
     health.mark_reply_received()
     assert health.status().reason == "all is well"  # the event loop has its full time again
     clock.now += HUNG_SECONDS + 1

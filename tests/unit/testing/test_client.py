@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace import Client, JobHandle
+from headrace import Client, JobHandle, RunHandle
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output
 from headrace.errors import (
     InvalidInput,
@@ -18,11 +18,14 @@ from headrace.errors import (
     JobFailed,
     QueueFull,
     ResultTimeout,
+    RunCancelled,
+    RunConflict,
     UnknownLetter,
     UnknownModel,
+    UnknownRun,
 )
 from headrace.settings import Settings
-from headrace.testing import InMemoryClient, InMemoryJob
+from headrace.testing import InMemoryClient, InMemoryJob, InMemoryRun
 
 CHURN = Contract(
     model="churn",
@@ -157,7 +160,9 @@ def test_the_model_receives_instances_as_decoded_from_json():
     assert received == [{"x": None, "y": [1, 2]}]
 
 
-@pytest.mark.parametrize(("real", "memory"), [(Client, InMemoryClient), (JobHandle, InMemoryJob)])
+@pytest.mark.parametrize(
+    ("real", "memory"), [(Client, InMemoryClient), (JobHandle, InMemoryJob), (RunHandle, InMemoryRun)]
+)
 def test_every_public_method_of_the_real_client_exists_with_its_parameters(real: type, memory: type):
     for name, method in inspect.getmembers(real, inspect.isfunction):
         if name.startswith("_") or name == "set_outcome":
@@ -225,3 +230,49 @@ def test_the_newest_of_several_contracts_serves(order: tuple[int, int]):
     assert client.predict("churn@2", {"age": 41}).version == "2"
     with pytest.raises(UnknownModel, match="it has 2, 10"):
         client.contract("churn", "3")
+
+
+def test_a_bulk_run_is_checked_and_ends_as_a_success_without_a_file():
+    client = InMemoryClient({"churn": CHURN})
+    run = client.bulk("churn", "in:rows/*.parquet", "out:scores", name="nightly", key="customer")
+    assert (run.status().state, run.status().run.key) == ("success", "customer")
+    states: list[str] = []
+    assert run.wait(5, on_progress=lambda progress: states.append(progress.state)).rows_done == 0
+    assert states == ["success"]
+    assert not run.resume()
+    assert not run.cancel()
+    assert (run.failures().reasons, run.explain().notes) == ({}, ())
+    assert (
+        client.bulk("churn", "in:rows/*.parquet", "out:scores", name="nightly", key="customer").name == "nightly"
+    )
+    with pytest.raises(RunConflict, match="another key"):
+        client.bulk("churn", "in:rows/*.parquet", "out:scores", name="nightly")
+    for arguments in (("chrun", "in:a", "out:b"), ("churn@9", "in:a", "out:b")):
+        with pytest.raises(UnknownModel):
+            client.bulk(*arguments)
+    for arguments in (("churn", "s3://lake/a", "out:b"), ("churn", "a.parquet", "out:b")):
+        with pytest.raises(InvalidInput):
+            client.bulk(*arguments)
+    with pytest.raises(InvalidInput, match="no method"):
+        client.bulk("churn", "in:a", "out:b", method="transform")
+    with pytest.raises(UnknownRun):
+        client.bulk_run("never").status()
+
+
+def test_bulk_runs_wait_with_the_jobs_of_a_client_that_does_not_run_at_once():
+    client = InMemoryClient({"churn": over_40}, at_once=False)
+    first, second = (client.bulk("churn", "in:a", "out:b", name=name) for name in ("first", "second"))
+    with pytest.raises(ResultTimeout):
+        first.wait()
+    assert first.cancel()
+    with pytest.raises(RunCancelled):
+        first.wait()
+    client.pause("churn")
+    client.run()
+    assert [progress.state for progress in client.bulk_runs("churn")] == ["planning", "cancelled"]
+    client.resume("churn")
+    client.run()
+    assert (first.status().state, second.wait().state) == ("cancelled", "success")
+    assert first.resume()
+    client.run()
+    assert (first.wait().state, first.status().round) == ("success", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from typing import Any
 
@@ -11,80 +10,15 @@ import pytest
 import redis
 
 from headrace.wire.keys import Keys
-from headrace_worker.transport.claim_loop import ClaimLoop, State
-from headrace_worker.transport.claims import Claim, ClaimLimits, choose_isolated_turn
-from headrace_worker.transport.notifications import QueueNotifications
-from tests.support.fake_clock import FakeClock
-
-QUEUE = "predict.churn"
-CLIENT_ID = 7
-#: CLAIM's reply when nothing waits, and when the offered lease is parked.
-NOTHING, PARKED = [0, [], 0], [0, [], 1]
-
-
-class Harness:
-    """A claim loop on a connection, whose replies the test makes up."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.limits = [ClaimLimits(queue=QUEUE)]
-        self.held: Counter[str] = Counter()
-        self.wakes_after: list[float] = []
-        self.orphans: list[str] = []
-        #: The pool processes, and those that run isolated jobs.
-        self.processes, self.isolated = 4, 0
-        numbers = itertools.count(1)
-        self.loop = ClaimLoop(
-            Keys(),
-            lease_seconds=10,
-            queue_limits=lambda: self.limits,
-            count_held=self.held.__getitem__,
-            isolated_turn=lambda follows_isolated: choose_isolated_turn(
-                processes=self.processes, isolated=self.isolated, follows_isolated=follows_isolated
-            ),
-            next_name=lambda: f"host/1/x/{next(numbers)}",
-            wake_after=self.wakes_after.append,
-            adopt_orphan=self.orphans.append,
-            clock=self.clock,
-        )
-        self.connect()
-
-    def connect(self) -> None:
-        self.loop.connected(QueueNotifications(CLIENT_ID, 8))
-        self.loop.watch([QUEUE])
-
-    def answer(self, reply: Any) -> Claim | None:
-        """Answer the pending claim; all commands before it succeed."""
-        return self.loop.receive([b"OK"] * (self.loop.pending_replies - 1) + [reply])
-
-    def claim(self, reply: Any) -> Claim | None:
-        """Send a claim and answer it."""
-        assert self.loop.next_commands()
-        assert self.loop.state is State.SENT
-        return self.answer(reply)
-
-    def claim_job(self) -> Claim:
-        """Claim one job of the first list of the queue."""
-        claim = self.claim([1, [1, 1], [b"job"], 0, 1_700_000_000_000])
-        assert claim is not None
-        return claim
-
-    def park(self) -> None:
-        """Claim two jobs, then nothing, until a lease is parked and the loop sleeps."""
-        self.claim_job()
-        self.claim_job()
-        self.claim(NOTHING)
-        self.claim(PARKED)
+from headrace_worker.transport.claim_states import State
+from headrace_worker.transport.claims import ClaimLimits
+from headrace_worker.transport.notifications import LOOK_SECONDS, QueueNotifications
+from tests.support.claim_loop import CLIENT_ID, NOTHING, PARKED, QUEUE, Harness, names_of, queues_of, sleeping
 
 
 @pytest.fixture
 def harness() -> Harness:
     return Harness()
-
-
-def names_of(commands: list[Any]) -> list[str]:
-    """Return the first word of each command."""
-    return [str(command[0]) for command in commands]
 
 
 def test_a_claim_is_sent_once_and_its_reply_returns_the_jobs(harness: Harness) -> None:
@@ -104,9 +38,7 @@ def test_a_claim_is_sent_once_and_its_reply_returns_the_jobs(harness: Harness) -
 def test_the_loop_sleeps_after_two_empty_claims_and_wakes_when_a_list_changes(harness: Harness) -> None:
     loop = harness.loop
     harness.claim(NOTHING)
-    assert names_of(loop.next_commands()) == ["CLIENT", "CLIENT", "FCALL"]
-    assert loop.pending_replies == 3
-    assert harness.answer(NOTHING) is None
+    assert harness.look() == ["CLIENT", "CLIENT", "PERSIST", "EXISTS"]
     assert loop.next_commands() == []
     assert not loop.keys_changed([])
     assert loop.next_commands() == []
@@ -114,12 +46,116 @@ def test_the_loop_sleeps_after_two_empty_claims_and_wakes_when_a_list_changes(ha
     assert names_of(loop.next_commands()) == ["FCALL"]
 
 
-def test_the_poll_wakes_a_loop_that_sleeps(harness: Harness) -> None:
-    harness.claim(NOTHING)
-    harness.claim(NOTHING)
-    assert harness.loop.next_commands() == []
+def test_a_poll_looks_whether_anything_waits_and_a_claim_follows_only_then() -> None:
+    harness = sleeping("churn", "fraud")
     harness.loop.poll()
-    assert harness.loop.next_commands()
+    assert harness.loop.next_commands() == [], "polled too soon"
+    for _ in range(2):
+        harness.clock.advance(LOOK_SECONDS)
+        harness.loop.poll()
+        assert harness.look(waiting=0) == ["PERSIST", "EXISTS"]
+        assert harness.loop.next_commands() == []
+    harness.clock.advance(LOOK_SECONDS)
+    harness.loop.poll()
+    harness.look(waiting=1)
+    [command] = harness.loop.next_commands()
+    assert queues_of(command) == ["predict.churn", "predict.fraud"]
+    harness.answer(NOTHING)
+    assert harness.loop.next_commands() == [], (
+        "what waits cannot be claimed now, and a claim does not repeat at once"
+    )
+
+
+def test_a_look_asks_for_every_list_of_the_queues_from_which_jobs_may_be_claimed() -> None:
+    harness = sleeping("churn", "fraud", "paused")
+    harness.limits[2] = ClaimLimits(queue="predict.paused", claims=0)
+    harness.clock.advance(LOOK_SECONDS)
+    harness.loop.poll()
+    _, exists = harness.loop.next_commands()
+    assert set(exists[1:]) == {*Keys().sources("predict.churn"), *Keys().sources("predict.fraud")}
+
+
+def test_a_woken_loop_claims_only_from_the_queues_whose_lists_changed() -> None:
+    harness = sleeping("churn", "fraud", "prices")
+    assert harness.loop.keys_changed(
+        [{b"headrace:retried:predict.prices\x06\x169"}, {b"predict.churn", b"another"}]
+    )
+    [command] = harness.loop.next_commands()
+    assert queues_of(command) == ["predict.churn", "predict.prices"]
+    assert harness.answer([2, [1, 1], [b"job"], 0, 0])
+    assert harness.look() == ["PERSIST", "EXISTS"]
+    assert harness.loop.next_commands() == []
+
+
+def test_a_change_of_no_list_of_a_queue_and_a_piece_without_keys_lead_to_a_look() -> None:
+    for keys in (set(), {b"predict.churn:1"}):
+        harness = sleeping("churn", "fraud")
+        assert harness.loop.keys_changed([keys])
+        assert harness.look() == ["PERSIST", "EXISTS"]
+
+
+def test_a_change_while_a_claim_is_pending_is_claimed_afterwards() -> None:
+    harness = sleeping("churn", "fraud")
+    harness.loop.keys_changed([{b"predict.churn"}])
+    harness.loop.next_commands()
+    harness.loop.keys_changed([{b"predict.fraud"}])
+    harness.answer(NOTHING)
+    [command] = harness.loop.next_commands()
+    assert queues_of(command) == ["predict.fraud"]
+
+
+@pytest.mark.parametrize("jobs", [2, 8])
+def test_a_claim_of_several_jobs_is_followed_by_a_claim_of_all_queues(jobs: int) -> None:
+    harness = sleeping("churn", "fraud")
+    harness.loop.keys_changed([{b"predict.churn"}])
+    harness.claim([1, [1, jobs], [b"job"] * jobs, 0, 0])
+    [command] = harness.loop.next_commands()
+    assert queues_of(command) == ["predict.churn", "predict.fraud"]
+
+
+def test_a_look_that_redis_refuses_is_followed_by_a_claim() -> None:
+    harness = sleeping("churn")
+    harness.clock.advance(LOOK_SECONDS)
+    harness.loop.poll()
+    harness.loop.next_commands()
+    harness.answer(redis.exceptions.NoPermissionError("no EXISTS"))
+    assert names_of(harness.loop.next_commands()) == ["FCALL"]
+
+
+def test_a_look_notices_that_its_server_is_no_primary() -> None:
+    harness = sleeping("churn")
+    harness.clock.advance(LOOK_SECONDS)
+    harness.loop.poll()
+    harness.loop.next_commands()
+    with pytest.raises(redis.ConnectionError):
+        harness.loop.receive([redis.ReadOnlyError("READONLY You can't write against a read only replica."), 0])
+
+
+def test_a_claim_of_other_queues_has_the_queue_of_the_parked_lease_with_it() -> None:
+    harness = sleeping("churn", "fraud")
+    harness.loop.keys_changed([{b"predict.churn"}])
+    harness.claim([1, [1, 1], [b"job"], 0, 0])
+    harness.look(waiting=1)
+    harness.claim([1, [1, 1], [b"job"], 0, 0])
+    assert names_of(harness.loop.next_commands()) == ["PERSIST", "EXISTS", "FCALL"]
+    harness.answer(PARKED)
+    assert names_of(harness.loop.next_commands())[0] == "BLMOVE"
+    assert harness.loop.keys_changed([{b"predict.fraud"}])
+    harness.loop.receive([None, b"1", 0, 0, (1, 0)])
+    [command] = harness.loop.next_commands()
+    assert queues_of(command) == ["predict.churn", "predict.fraud"]
+    assert command[3 + int(command[2]) + 5] == harness.loop.blocking.lease.member
+
+
+def test_a_wait_in_vain_goes_on_until_it_is_time_to_look() -> None:
+    harness = Harness()
+    harness.park()
+    for seconds in (1.0, LOOK_SECONDS):
+        assert names_of(harness.loop.next_commands())[0] == "BLMOVE"
+        harness.clock.advance(seconds)
+        assert harness.loop.receive([None, b"1", 0, 0, (1, 0)]) is None
+    harness.look()
+    assert names_of(harness.loop.next_commands())[0] == "BLMOVE", "the lease is parked for longer"
 
 
 def test_an_idle_loop_waits_at_the_list_of_its_last_jobs(harness: Harness) -> None:
@@ -133,14 +169,15 @@ def test_an_idle_loop_waits_at_the_list_of_its_last_jobs(harness: Harness) -> No
     assert claim is not None
     assert claim.lease.blocking
     assert loop.state is State.IDLE
-    assert names_of(loop.next_commands()) == ["FCALL"]  # awake
+    assert names_of(loop.next_commands()) == ["PERSIST", "EXISTS", "FCALL"]  # awake: a look, and a lease parked
 
 
 def test_a_wait_without_a_job_is_followed_by_a_claim_that_parks_the_same_lease(harness: Harness) -> None:
     harness.park()
     (_, _, lease_key, *_), *_ = harness.loop.next_commands()
+    harness.clock.advance(6)  # more than half a lease: it is parked again
     assert harness.loop.receive([None, b"1", 0, 0, (1, 0)]) is None
-    (claim,) = harness.loop.next_commands()
+    *_, claim = harness.loop.next_commands()
     assert lease_key in claim
     harness.answer(PARKED)
     assert harness.loop.next_commands()[0][2] == lease_key
@@ -185,6 +222,7 @@ def test_a_redis_without_the_function_gets_the_script_and_its_source_once(harnes
     assert harness.answer(redis.exceptions.NoScriptError("NOSCRIPT")) is None
     assert names_of(harness.loop.next_commands()) == ["EVAL"]
     harness.answer(NOTHING)
+    harness.loop.wake()
     assert names_of(harness.loop.next_commands())[-1] == "EVALSHA"
 
 
@@ -291,9 +329,7 @@ def test_no_lease_is_parked_where_redis_cannot_end_a_wait(harness: Harness) -> N
     harness.claim_job()
     harness.claim_job()
     harness.claim(NOTHING)
-    command = harness.loop.next_commands()[-1]
-    keys = int(command[2])
-    assert command[3 + keys + 5] == ""  # the member to park
+    harness.look()
 
 
 def test_limits_are_passed_on_unchanged_but_for_filling(harness: Harness) -> None:

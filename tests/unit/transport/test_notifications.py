@@ -56,7 +56,7 @@ def test_tracking_is_switched_off_when_claims_keep_finding_jobs() -> None:
     notifications = watching()
     for _ in range(2):
         claim(notifications, found_jobs=False)
-    assert [claim(notifications, found_jobs=True) for _ in range(8)] == [[]] * 8
+    assert [claim(notifications, found_jobs=True) for _ in range(32)] == [[]] * 32
     assert claim(notifications, found_jobs=True) == [OFF]
     assert claim(notifications, found_jobs=False) == []
     assert not notifications.is_asleep

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
 from headrace.wire.message import Job, describe_job, encode_instances, encode_message, new_id, submission_time
-from headrace.wire.parsing import build_job, parse
+from headrace.wire.parsing import parse
+from headrace.wire.task_arguments import build_job
 
 JOB = Job(
     id="job-1",

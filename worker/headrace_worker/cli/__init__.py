@@ -12,6 +12,7 @@ models_compare       compare
 models_diff          diff
 models_drift         drift
 models_sign          keys, sign
+models_publish       publish
 runtime_trials       the table of runtimes that `models add` prints
 store_options        the option --store, and the store and settings it leads to
 """

@@ -38,7 +38,9 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
     from headrace.batch.progress import ProgressMeter
     from headrace_worker.local.demo_models import add_demo_models
     from headrace_worker.local.embedded_redis import EmbeddedRedis
-    from headrace_worker.local.stack import start_worker
+    from headrace_worker.local.http_example import curl_line, predict_over_http
+    from headrace_worker.local.ports import free_port
+    from headrace_worker.local.stack import has_gateway, start_gateway, start_worker
     from headrace_worker.store.store import Store
 
     started = time.monotonic()
@@ -72,7 +74,15 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
         prediction = client.predict(_MODEL, table.iloc[0].to_dict(), timeout=10).prediction
         _print(f"   a single row, with client.predict: {prediction}")
 
-    _print("5. Check against the model called directly")
+    if has_gateway():
+        _print("5. Start the HTTP gateway, and ask for a prediction as any language can")
+        port = free_port()
+        gateway = start_gateway(redis.url, folder, port=port)
+        stack.callback(gateway.stop)
+        address = f"http://127.0.0.1:{port}"
+        _print(f"   $ {curl_line(address)}\n   {predict_over_http(address)}")
+
+    _print(f"{6 if has_gateway() else 5}. Check against the model called directly")
     expected = trained.estimator.predict(table)
     different = int((predicted["prediction"].to_numpy() != expected).sum())
     if report.failed or different or len(predicted) != len(table):
@@ -82,7 +92,7 @@ def _run(folder: Path, stack: contextlib.ExitStack) -> None:
 
 _NEXT = """ Next steps:
 
-   make dev                            the same stack until Ctrl-C, with Flower in the browser
+   make dev                            the same stack until Ctrl-C, with Flower in the browser and the HTTP API
    headrace models add MODEL.skops --name NAME --example ROWS.csv
                                        a model of your own
    docs/tutorial.md                    a tutorial, from a notebook to a queue

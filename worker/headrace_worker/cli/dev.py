@@ -1,9 +1,8 @@
-"""The command `headrace dev`: Redis, a worker and Flower on this machine, until Ctrl-C."""
+"""The command `headrace dev`: Redis, a worker, Flower and a gateway on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
 import tempfile
 import time
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.errors import HeadraceError
+from headrace_worker.local.ports import free_port, is_free
 
 if TYPE_CHECKING:
     from headrace_worker.local.stack import Child
 
 #: Preferred ports, so that the addresses are the same in every run.
-_REDIS_PORT, _FLOWER_PORT = 6390, 5555
+_REDIS_PORT, _FLOWER_PORT, _GATEWAY_PORT = 6390, 5555, 8080
 
 
 @click.command()
@@ -26,31 +26,52 @@ _REDIS_PORT, _FLOWER_PORT = 6390, 5555
 @click.option(
     "--flower-port", type=click.IntRange(1, 65535), help="Port of Flower.  [5555, or another if 5555 is in use]"
 )
-def dev(store: Path | None, concurrency: int, flower_port: int | None) -> None:
-    """Run Redis, a worker and Flower on this machine until Ctrl-C. All of them listen on loopback only."""
-    if flower_port is not None and not _is_free(flower_port):
-        raise HeadraceError(f"port {flower_port} is in use; give another with --flower-port")
+@click.option(
+    "--gateway-port",
+    type=click.IntRange(1, 65535),
+    help="Port of the HTTP API.  [8080, or another if 8080 is in use]",
+)
+def dev(store: Path | None, concurrency: int, flower_port: int | None, gateway_port: int | None) -> None:
+    """Run Redis, a worker and Flower on this machine until Ctrl-C. All of them listen on loopback only.
+
+    The HTTP API runs too, if headrace-gateway is installed.
+    """
+    for port, option in ((flower_port, "--flower-port"), (gateway_port, "--gateway-port")):
+        if port is not None and not is_free(port):
+            raise HeadraceError(f"port {port} is in use; give another with {option}")
     # Imported late, so that `headrace --help` does not load scikit-learn.
     from headrace_worker.local.demo_models import add_demo_models
     from headrace_worker.local.embedded_redis import EmbeddedRedis
-    from headrace_worker.local.stack import interruptible_stack, start_flower, start_worker
+    from headrace_worker.local.stack import (
+        has_gateway,
+        interruptible_stack,
+        start_flower,
+        start_gateway,
+        start_worker,
+    )
     from headrace_worker.store.store import Store
 
     with interruptible_stack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-dev-")))
-        redis = stack.enter_context(EmbeddedRedis(port=_free_port(_REDIS_PORT)))
+        redis = stack.enter_context(EmbeddedRedis(port=free_port(_REDIS_PORT)))
         if store is None:
             store = folder / "models"
             click.echo("training demonstration models ...", err=True)
             add_demo_models(Store(store))
         worker = start_worker(redis.url, store, folder, concurrency=concurrency)
         stack.callback(worker.stop)
-        flower_port = flower_port or _free_port(_FLOWER_PORT)
+        flower_port = flower_port or free_port(_FLOWER_PORT)
         flower = start_flower(redis.url, folder, port=flower_port)
         stack.callback(flower.stop)
-        click.echo(_welcome(redis.url, flower_port, folder, Store(store).models()))
+        children, api = [worker, flower], None
+        if has_gateway():
+            gateway_port = gateway_port or free_port(_GATEWAY_PORT)
+            gateway = start_gateway(redis.url, folder, port=gateway_port)
+            stack.callback(gateway.stop)
+            children, api = [*children, gateway], f"http://127.0.0.1:{gateway_port}"
+        click.echo(_welcome(redis.url, flower_port, api, folder, Store(store).models()))
         with contextlib.suppress(KeyboardInterrupt):
-            _supervise(worker, flower)
+            _supervise(*children)
         click.echo("stopping ...", err=True)
 
 
@@ -62,31 +83,22 @@ def _supervise(*children: Child) -> None:
         time.sleep(0.5)
 
 
-def _free_port(preferred: int) -> int:
-    """Return the preferred port if it is free, else any free port."""
-    if _is_free(preferred):
-        return preferred
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+def _welcome(url: str, flower_port: int, api: str | None, folder: Path, models: list[str]) -> str:
+    from headrace_worker.local.http_example import curl_line
 
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def _welcome(url: str, flower_port: int, folder: Path, models: list[str]) -> str:
+    address = api or "none; it comes with `pip install headrace-gateway`"
+    over_http = f"\n\nOver HTTP, from any language:\n\n  {curl_line(api)}" if api else ""
     return f"""Headrace runs on this machine, on loopback only.
 
   Redis    {url}
   Flower   http://127.0.0.1:{flower_port}
+  API      {address}
   models   {", ".join(models) or "none yet"}
   logs     {folder}
 
 Try it in another terminal:
 
   export HEADRACE_REDIS_URL={url}
-  headrace submit churn '{{"age": 41, "plan": "gold"}}' --wait
+  headrace submit churn '{{"age": 41, "plan": "gold"}}' --wait{over_http}
 
 Ctrl-C stops everything and removes its data."""

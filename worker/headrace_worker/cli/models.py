@@ -16,6 +16,7 @@ from headrace_worker.cli import (
     models_diff,
     models_drift,
     models_maintenance,
+    models_publish,
     models_rollout,
     models_sign,
 )
@@ -64,7 +65,7 @@ for _command in (
     *(models_rollout.promote, models_rollout.rollback, models_rollout.aliases_, models_rollout.history),
     *(models_maintenance.gc, models_maintenance.verify),
     *(models_diff.diff, models_compare.compare, models_drift.drift),
-    *(models_sign.keys, models_sign.sign),
+    *(models_sign.keys, models_sign.sign, models_publish.publish),
 ):
     models.add_command(_command)
 

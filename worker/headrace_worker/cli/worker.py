@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 import redis
 
+from headrace.cli.signals import hold_sigterm_as_process_1
 from headrace.connection.connect import connect
 from headrace.connection.errors import is_permanent, translate_error
-from headrace.errors import ModelError
+from headrace.errors import ModelError, SettingError
 from headrace.settings import load_settings
 from headrace_worker.process.pool_kinds import check_pool, find_pool
 from headrace_worker.settings import WorkerSettings
@@ -47,6 +48,7 @@ from headrace_worker.store.store import Store
     metavar="SECONDS",
     help="How long running jobs may continue after SIGTERM.  [HEADRACE_DRAIN, else 25]",
 )
+@click.option("--bulk", is_flag=True, help="Run the jobs of bulk runs only.  [HEADRACE_BULK_ONLY]")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Pool processes.  [the cores it may use]")
 @click.option(
     "-l", "--loglevel", default="INFO", show_default=True, help="Log level: DEBUG, INFO, WARNING or ERROR."
@@ -59,6 +61,7 @@ def worker(  # noqa: PLR0917  # click passes them by name
     time_limit: str | None,
     memory_limit: str | None,
     drain: str | None,
+    bulk: bool,
     concurrency: int | None,
     loglevel: str,
     celery_options: tuple[str, ...],
@@ -72,6 +75,7 @@ def worker(  # noqa: PLR0917  # click passes them by name
         "HEADRACE_TIME_LIMIT": time_limit,
         "HEADRACE_MEMORY_LIMIT": memory_limit,
         "HEADRACE_DRAIN": drain,
+        "HEADRACE_BULK_ONLY": "true" if bulk else None,
     }
     for name, value in settings.items():
         if value:
@@ -84,6 +88,7 @@ def worker(  # noqa: PLR0917  # click passes them by name
     arguments += ["worker", "--loglevel", loglevel]
     if concurrency:
         arguments += ["--concurrency", str(concurrency)]
+    hold_sigterm_as_process_1()
     os.execv(sys.executable, [*arguments, *celery_options])  # noqa: S606  # our own arguments, no shell
 
 
@@ -93,6 +98,8 @@ def _check(settings: WorkerSettings) -> None:
     A Redis that does not answer is only reported: the worker waits for it. Raises ModelError, SettingError,
     BrokerUnavailable.
     """
+    if settings.bulk_only and not settings.locations:
+        raise SettingError("HEADRACE_BULK_ONLY needs HEADRACE_LOCATIONS: bulk jobs read and write there")
     store = Store.from_settings(settings, cached=True)
     if (path := Path(store.title)).exists() and not path.is_dir():
         raise ModelError(f"the model store {store.title} is not a folder; see HEADRACE_MODELS")
@@ -100,7 +107,7 @@ def _check(settings: WorkerSettings) -> None:
         if model:
             store.latest(model)
     store.models()
-    with connect(settings) as client:
+    with connect(settings, retries=0) as client:  # the worker itself repeats it, and opens its probes first
         try:
             client.ping()
         except redis.RedisError as error:

@@ -6,10 +6,12 @@ counts queues from the lists that kombu keeps.
     settings           login, read-only mode and payloads
     app                Flower's application with the login check, the template folder and the added pages
     tasks              what Flower stores of a task, and the columns that a job adds to the Tasks page
+    cluster_broker     the lengths of queues in a Redis Cluster
     page               base class of the added pages: login, cross-site checks, HTML or JSON, error texts
     dead_letter_pages  Dead letters, and one dead letter
     model_page         Models
     queue_page         Queues
+    run_pages          Runs, and one run
     queue_monitor      thread that counts worker events for the rates on the Queues page
     templates          HTML of the pages, and of their entries in Flower's navigation
 """
@@ -19,13 +21,15 @@ from __future__ import annotations
 from functools import partial
 
 import flower.command
+import flower.views
 from flower.views import BaseHandler
 
 from headrace.connection.celery import create_celery_app
 from headrace.errors import SettingError
-from headrace.settings import load_settings
+from headrace.settings import is_cluster_url, load_settings
 from headrace.terminal import escape_log_records
 from headrace_worker.dashboard.app import Dashboard
+from headrace_worker.dashboard.cluster_broker import ClusterBroker
 from headrace_worker.dashboard.settings import DashboardSettings
 
 # Flower's log has colours of its own, so its lines are escaped before they are coloured.
@@ -41,11 +45,14 @@ except SettingError as error:
 
 
 def _active_queue_names(handler: BaseHandler) -> list[str]:
-    """Return the queue of every published model: Flower lists only queues of the workers it last polled."""
+    """Return the queues of every published model: Flower lists only queues of the workers it last polled."""
     dashboard: Dashboard = handler.application
     return dashboard.queue_names()
 
 
 BaseHandler.get_active_queue_names = _active_queue_names
+if is_cluster_url(_settings.redis_url):
+    # Flower would ask the one node that the broker's URL names.
+    flower.views.Broker = partial(ClusterBroker, _settings)
 # Flower's command creates the application from this module attribute.
 flower.command.Flower = partial(Dashboard, _settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ from tornado.template import Loader, Template
 
 from headrace.catalog.published import list_models
 from headrace.client import Session
+from headrace.connection.outage_log import OutageLog, explainer
 from headrace.dead_letters.operations import DeadLetterOperations
-from headrace.wire.keys import queue_name
+from headrace.inspection.queues import queues_of
 from headrace_worker.dashboard.dead_letter_pages import DeadLetterDetail, DeadLetterList
 from headrace_worker.dashboard.model_page import Models
 from headrace_worker.dashboard.queue_monitor import QueueMonitor
 from headrace_worker.dashboard.queue_page import Queues
+from headrace_worker.dashboard.run_pages import RunDetail, Runs
 from headrace_worker.dashboard.settings import DashboardSettings
 from headrace_worker.dashboard.tasks import COLUMNS, JobEvents
 from headrace_worker.telemetry.metrics_collector import LoopCollector
+
+log = logging.getLogger("headrace.dashboard")
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -52,6 +57,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             capp,
             io_loop=loop,
             payloads=settings.flower_payloads,
+            outages=OutageLog(log, explainer(settings)),
             db=options.db,
             persistent=options.persistent,
             state_save_interval=options.state_save_interval,
@@ -71,10 +77,14 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             web.url(r"/dead-letters/(.+)", DeadLetterDetail, name="dead_letter"),
             web.url(r"/models", Models, name="models"),
             web.url(r"/queues", Queues, name="queues"),
+            web.url(r"/runs", Runs, name="runs"),
+            web.url(r"/runs/(.+)", RunDetail, name="run"),
             web.url(r"/api/dead-letters", DeadLetterList),
             web.url(r"/api/dead-letters/(.+)", DeadLetterDetail),
             web.url(r"/api/models", Models),
             web.url(r"/api/queues", Queues),
+            web.url(r"/api/runs", Runs),
+            web.url(r"/api/runs/(.+)", RunDetail),
             web.url(r"/metrics", Metrics),
             web.url(r"/healthcheck", Healthcheck),
         ]
@@ -90,8 +100,8 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
         super().start()
 
     def queue_names(self) -> list[str]:
-        """Return the queue of every published model."""
-        return [queue_name(model) for model in self.session.run(list_models(self.session.keys))]
+        """Return the queues of every published model: of its jobs, and of its bulk runs."""
+        return queues_of(self.session.run(list_models(self.session.keys)))
 
 
 class Metrics(monitor.Metrics):  # type: ignore[misc]  # as above

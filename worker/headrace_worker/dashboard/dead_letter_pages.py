@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import get_args
 
 import msgspec
-from tornado import web
 
 from headrace.clock import decode_unix_ms
-from headrace.connection.commands import Command, Operation
+from headrace.connection.commands import Command, Operation, Pipeline
 from headrace.dead_letters.bulk import BulkOperation, BulkResult
 from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_filter
 from headrace.errors import InvalidInput, UnknownLetter
@@ -60,11 +60,20 @@ def read_page(keys: Keys, letter_filter: CheckedFilter, start: int) -> Operation
     return DeadLetterPage(dead_letters=tuple(matching), next=position)
 
 
-def read_dead_letter(keys: Keys, name: str) -> Operation[DeadLetter | None]:
-    """Read a dead letter by its id, without its message; None where there is none."""
-    died_ms = yield Command(("ZSCORE", keys.dead_times, name))
-    lines = yield Command(("HMGET", keys.dead, name))
-    return None if died_ms is None else decode_letter(name, lines[0] or b"", decode_unix_ms(died_ms))
+def read_dead_letters(keys: Keys, names: Sequence[str]) -> Operation[list[DeadLetter]]:
+    """Read the dead letters with these ids, without their messages. Those that do not exist are left out."""
+    if not names:
+        return []
+    times = yield Pipeline(tuple(("ZSCORE", keys.dead_times, name) for name in names))
+    for reply in times:
+        if isinstance(reply, Exception):
+            raise reply
+    lines = yield Command(("HMGET", keys.dead, *names))
+    return [
+        decode_letter(name, line or b"", decode_unix_ms(died_ms))
+        for name, died_ms, line in zip(names, times, lines, strict=True)
+        if died_ms is not None
+    ]
 
 
 class DeadLetterList(Page):
@@ -91,8 +100,7 @@ class DeadLetterList(Page):
 
     async def post(self) -> None:
         """Replay or purge the selected dead letters. Raises InvalidInput, UnknownModel."""
-        if self.application.options.read_only:
-            raise web.HTTPError(403, "Flower is read-only: start it with --allow-actions")
+        self.require_actions()
         ids = [name for name in self.get_body_arguments("id")[:PAGE_SIZE] if name]
         action, version = self.get_body_argument("action", ""), self.get_body_argument("version", "") or None
         if action not in {"replay", "purge"}:
@@ -106,16 +114,11 @@ class DeadLetterList(Page):
             else operations.purge({"ids": ids}, dry_run=False, every=False)
         )
         result: BulkResult = await self.in_thread(lambda: self._run_to_the_end(bulk))
-        log.info("%s of %d dead letters by %s: %s", action, len(ids), self._user, result)
+        log.info("%s of %d dead letters by %s: %s", action, len(ids), self.user, result)
         past_tense = "replayed" if action == "replay" else "purged"
         unchanged, missing = result.id_in_use + result.malformed, result.already_handled + len(result.missing)
         query = f"show_result=1&{past_tense}={result.done}&unchanged={unchanged}&missing={missing}"
         self.redirect(f"{self.reverse_url('dead_letters')}?{query}", status=303)
-
-    @property
-    def _user(self) -> str:
-        """The user's name for the log: from the login, else the address."""
-        return self.current_user if isinstance(self.current_user, str) else self.request.remote_ip or "unknown"
 
     def _run_to_the_end(self, bulk: BulkOperation) -> BulkResult:
         while not bulk.finished:
@@ -128,7 +131,7 @@ class DeadLetterDetail(Page):
 
     async def get(self, name: str) -> None:
         """Show the dead letter of the job `name`. Raises UnknownLetter."""
-        letter = await self.run_operation(read_dead_letter(self.application.session.keys, name))
-        if letter is None:
+        letters = await self.run_operation(read_dead_letters(self.application.session.keys, [name]))
+        if not letters:
             raise UnknownLetter(f"there is no dead letter {name}; it may have been replayed, purged or dropped")
-        self.answer("dead_letter.html", letter)
+        self.answer("dead_letter.html", letters[0])

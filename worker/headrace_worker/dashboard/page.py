@@ -12,7 +12,7 @@ from tornado import ioloop, web
 
 from headrace.clock import from_unix_ms
 from headrace.connection.commands import Operation
-from headrace.errors import HeadraceError, InvalidInput, UnknownLetter, UnknownModel
+from headrace.errors import HeadraceError, InvalidInput, UnknownLetter, UnknownModel, UnknownRun
 
 log = logging.getLogger("headrace.dashboard")
 
@@ -68,6 +68,16 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
         else:
             super().log_exception(typ, value, tb)
 
+    def require_actions(self) -> None:
+        """Refuse a change while Flower is read-only. Raises HTTPError."""
+        if self.application.options.read_only:
+            raise web.HTTPError(403, "Flower is read-only: start it with --allow-actions")
+
+    @property
+    def user(self) -> str:
+        """The user's name for the log: from the login, else the address."""
+        return self.current_user if isinstance(self.current_user, str) else self.request.remote_ip or "unknown"
+
     async def run_operation(self, operation: Operation[T]) -> T:
         """Run an operation on Redis in a thread, and return its value. Raises BrokerUnavailable."""
         return await self.in_thread(lambda: self.application.session.run(operation))
@@ -98,7 +108,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
 
 def _status(error: HeadraceError) -> int:
     match error:
-        case UnknownLetter() | UnknownModel():
+        case UnknownLetter() | UnknownModel() | UnknownRun():
             return 404
         case InvalidInput():
             return 400

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from headrace.catalog.pauses import Pause
+from headrace.inspection.notices import NoticeState
+from headrace.monitor.capacity import predict_wait
 from headrace.monitor.overview import Overview
 from headrace_worker.dashboard.page import Page
 
@@ -20,7 +22,11 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     #: Waiting jobs that run before all others and each alone, because a crash returned them to the queue.
     isolated: int
     delayed: int
+    #: Delayed jobs whose time has come.
+    due: int
     leased: int
+    #: The jobs that want a worker: waiting, due and leased.
+    backlog: int
     #: Seconds that the oldest waiting job has waited; None where no job waits, or its id holds no time.
     oldest_seconds: float | None
     #: Finished jobs a second, over the last ten seconds; None where the Redis user may not read events.
@@ -38,6 +44,8 @@ class QueuePage(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[Queue, ...]
     #: None where the Redis user may not count dead letters.
     dead_letters: int | None
+    #: None where it may not read notices.
+    notices: NoticeState | None = None
 
 
 class Queues(Page):
@@ -56,10 +64,8 @@ def queue_page(overview: Overview) -> QueuePage:
     }
     queues = []
     for depth in overview.queues:
-        rate = None if overview.models is None else finished.get(depth.model, 0.0)
-        predicted_wait = 0.0 if not depth.waiting else depth.waiting / rate if rate else None
-        if depth.paused is not None:
-            predicted_wait = None
+        key = depth.queue if depth.is_bulk else depth.model
+        rate = None if overview.models is None else finished.get(key, 0.0)
         queues.append(
             Queue(
                 model=depth.model,
@@ -68,11 +74,13 @@ def queue_page(overview: Overview) -> QueuePage:
                 by_priority=depth.by_priority,
                 isolated=depth.isolated,
                 delayed=depth.delayed,
+                due=depth.due,
+                backlog=depth.backlog,
                 leased=depth.leased,
-                oldest_seconds=overview.oldest_wait_seconds.get(depth.model),
+                oldest_seconds=overview.oldest_wait_seconds.get(key),
                 jobs_per_second=rate,
-                predicted_wait_seconds=predicted_wait,
+                predicted_wait_seconds=predict_wait(depth, rate or 0.0),
                 paused=depth.paused,
             )
         )
-    return QueuePage(queues=tuple(queues), dead_letters=overview.dead_letters)
+    return QueuePage(queues=tuple(queues), dead_letters=overview.dead_letters, notices=overview.notices)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import sys
+import threading
 from typing import Any
 
+from celery.events.receiver import EventReceiver
 from celery.events.state import Task
 from flower.events import Events, EventsState
 
+from headrace.connection.outage_log import OutageLog
+from headrace.wire.bulk import BULK_TASK
 from headrace.wire.keys import TASK
 from headrace.wire.message import submission_time
 
@@ -20,6 +25,8 @@ COLUMNS = {
     "wait": "Wait",
 }
 
+#: The name of the event receiver in the log of outages, and the seconds between two of its tries.
+_COMPONENT, _PAUSE_SECONDS = "events", (1.0, 2.0)
 _PAYLOAD_FIELDS = ("args", "kwargs", "result")
 #: Event fields whose text is the same in many tasks.
 _REPEATED_FIELDS = ("name", "args", "kwargs", "result", "hostname", "model", "version")
@@ -61,7 +68,7 @@ class DashboardJob(Task):
     @property
     def attempts(self) -> int | None:
         """The number of runs so far, the present one included; None for an ordinary task."""
-        return None if self.name != TASK or self.retries is None else self.retries + 1
+        return None if self.name not in {TASK, BULK_TASK} or self.retries is None else self.retries + 1
 
     @property
     def wait(self) -> str | None:
@@ -84,7 +91,7 @@ class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
         """Store an event. Events of jobs need no change: workers send a description in place of the payload."""
         if not self.payloads and event["type"].startswith("task-"):
             stored = self.tasks.get(event.get("uuid"))
-            if (event.get("name") or getattr(stored, "name", None)) != TASK:
+            if (event.get("name") or getattr(stored, "name", None)) not in {TASK, BULK_TASK}:
                 event = {name: value for name, value in event.items() if name not in _PAYLOAD_FIELDS}
         super().event(_with_shared_texts(event))
 
@@ -98,12 +105,38 @@ def _with_shared_texts(event: dict[str, Any]) -> dict[str, Any]:
 
 
 class JobEvents(Events):  # type: ignore[misc]  # as above
-    """Flower's event receiver, storing into a JobsState."""
+    """Flower's event receiver, storing into a JobsState. `outages` is the log of the outages of Redis.
 
-    def __init__(self, capp: Any, *, payloads: bool, **kwargs: Any) -> None:
+    After an outage it subscribes again within 2 s. Flower's own receiver doubles its pauses without a bound: after
+    20 minutes without Redis it shows no job for up to 17 minutes more.
+    """
+
+    def __init__(self, capp: Any, *, payloads: bool, outages: OutageLog, **kwargs: Any) -> None:
         super().__init__(capp, **kwargs)
+        self._outages, self._stopped = outages, threading.Event()
         self.state: Any
         if not isinstance(self.state, JobsState):
             limits = ("max_tasks_in_memory", "max_workers_in_memory")
             self.state = JobsState(**{name: kwargs[name] for name in limits})
         self.state.payloads = payloads
+
+    def run(self) -> None:
+        """Receive events until Flower ends. What fails is repeated after a pause of 1 to 2 s by chance."""
+        while not self._stopped.is_set():
+            try:
+                self._receive()
+            except Exception as error:  # noqa: BLE001  # a damaged event must not end the thread
+                self._outages.failed(_COMPONENT, error)
+            self._stopped.wait(random.uniform(*_PAUSE_SECONDS))  # noqa: S311  # spreads tries, no secret
+
+    def _receive(self) -> None:
+        with self.capp.connection() as connection:
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+            receiver = EventReceiver(connection, handlers={"*": self.on_event}, app=self.capp)
+            self._outages.succeeded(_COMPONENT)
+            receiver.capture(limit=None, timeout=None, wakeup=True)
+
+    def stop(self) -> None:
+        """Stop receiving once the connection ends."""
+        self._stopped.set()
+        super().stop()

@@ -57,8 +57,7 @@ class DriftRecorder:
             self._count(batch, locator, report.decisions.outcomes, report.server_time(report.published_at))
 
     def _count(self, batch: Batch, locator: CellLocator, outcomes: Mapping[str, Outcome], now: datetime) -> None:
-        rows = list(_rows(batch, outcomes))
-        sample = rows[:: math.ceil(len(rows) / min(_MAX_BATCH_ROWS, self._remaining)) or 1]
+        sample = list(_sample_rows(batch, outcomes, min(_MAX_BATCH_ROWS, self._remaining)))
         cells: Counter[int] = Counter()
         for instance, prediction in sample:
             try:
@@ -102,9 +101,17 @@ class DriftRecorder:
             log.warning("cannot write drift counts to Redis: %s; the counts of one second are lost", errors[0])
 
 
-def _rows(batch: Batch, outcomes: Mapping[str, Outcome]) -> Iterator[tuple[Any, Any]]:
-    """Yield each predicted instance of a batch with its prediction."""
-    for admitted in batch.jobs:
-        outcome = outcomes.get(admitted.claimed.job.id)
-        if isinstance(outcome, Success):
-            yield from zip(admitted.instances, outcome.prediction.predictions, strict=False)
+def _sample_rows(batch: Batch, outcomes: Mapping[str, Outcome], most_rows: int) -> Iterator[tuple[Any, Any]]:
+    """Yield predicted instances of a batch with their predictions, evenly spread, at most `most_rows`."""
+    answered = [
+        (admitted.instances, outcome.prediction)
+        for admitted in batch.jobs
+        if isinstance(outcome := outcomes.get(admitted.claimed.job.id), Success)
+    ]
+    step = math.ceil(sum(len(instances) for instances, _ in answered) / most_rows) or 1
+    first = 0
+    for instances, prediction in answered:
+        for index in range(first, len(instances), step):
+            if not (prediction.errors and index in prediction.errors):
+                yield instances[index], prediction.predictions[index]
+        first = (first - len(instances)) % step

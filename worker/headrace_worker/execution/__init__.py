@@ -11,8 +11,6 @@ batching        admit jobs, and group them into batches
 predict         run the batches; if a batch fails, find the failing job
 settle          decide what becomes of each job: an outcome, a dead letter, another run
 retry           decide whether and when a job runs again, from its attempts
-failures        from an exception to the failure that is stored
-redaction       remove a job's values from error messages
 records         how each job came to its outcome, as it is stored
 publish         publish the decisions and end the lease, in one step
 follow_ups      plan what follows the outcomes in a Celery canvas

@@ -1,7 +1,7 @@
 """Group a claim's jobs into batches: pure decisions, no model is run here.
 
 A batch holds the jobs that one `predict` call can take: same version, same method, and no more instances than the
-version's limit. A larger job is a batch of its own, which `predict` runs in slices.
+version's limit. A larger job is a batch of its own, which `predict` runs in slices. So is a job in columns.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import msgspec
 
 from headrace.catalog.validation import check_instances, check_method
 from headrace.errors import ModelError, TransientError, UnknownModel
-from headrace.wire.message import Instance
+from headrace.wire.columns import Columns
+from headrace.wire.message import Instance, Job
 from headrace.wire.outcome import Expired, Outcome
 from headrace_worker.execution.claimed_job import Admitted, ClaimedJob, NotRunnableHere
-from headrace_worker.execution.failures import make_failure
+from headrace_worker.failures import make_failure
 
 if TYPE_CHECKING:
     from headrace_worker.models.loader import LoadedModel
@@ -30,6 +31,12 @@ class Batch(msgspec.Struct, frozen=True):
     model: LoadedModel
     method: str
     jobs: Sequence[Admitted]
+
+    @property
+    def columns(self) -> Columns | None:
+        """The instances of its only job, if they are in columns."""
+        instances = self.jobs[0].instances
+        return instances if isinstance(instances, Columns) else None
 
     @property
     def instances(self) -> list[Instance]:
@@ -55,10 +62,25 @@ class Batch(msgspec.Struct, frozen=True):
 def admit(claimed: ClaimedJob, registry: Registry, now: datetime) -> Admitted | NotRunnableHere | Outcome:
     """Prepare a job to run, or return the reason or the outcome that stops it. Raises redis.RedisError."""
     job = claimed.job
+    model = find_model(job, registry, now)
+    if isinstance(model, NotRunnableHere | Outcome):
+        return model
+    try:
+        method = check_method(model.contract, job.method)
+        # Columns are checked when they are predicted: each of their rows fails alone.
+        is_table = isinstance(job.instances, Columns)
+        instances = job.instances if is_table else check_instances(model.contract, job.instances)
+    except Exception as error:  # noqa: BLE001  # as in `find_model`
+        return make_failure(error, job)
+    return Admitted(claimed, model, method, instances)
+
+
+def find_model(job: Job, registry: Registry, now: datetime) -> LoadedModel | NotRunnableHere | Outcome:
+    """Return the version that a job runs on, or what stops the job. Raises redis.RedisError."""
     if job.expires is not None and job.expires <= now:
         return Expired(job=job.id)
     try:
-        model = registry.get(job.model, job.version, job.id)
+        return registry.get(job.model, job.version, job.id)
     except TransientError as error:
         return NotRunnableHere(error)
     except (UnknownModel, ModelError) as error:
@@ -67,12 +89,6 @@ def admit(claimed: ClaimedJob, registry: Registry, now: datetime) -> Admitted | 
         return make_failure(error, job)
     except Exception as error:  # noqa: BLE001  # any error of one job's model is that job's failure, not the worker's
         return make_failure(error, job)
-    try:
-        method = check_method(model.contract, job.method)
-        instances = check_instances(model.contract, job.instances)
-    except Exception as error:  # noqa: BLE001  # as above
-        return make_failure(error, job)
-    return Admitted(claimed, model, method, instances)
 
 
 def form_batches(admitted_jobs: Iterable[Admitted]) -> list[Batch]:
@@ -81,7 +97,7 @@ def form_batches(admitted_jobs: Iterable[Admitted]) -> list[Batch]:
     open_: dict[tuple[int, str], list[Admitted]] = {}
     sizes: dict[tuple[int, str], int] = {}
     for admitted in admitted_jobs:
-        if admitted.model.manifest.limits.alone:
+        if admitted.model.manifest.limits.alone or isinstance(admitted.instances, Columns):
             full.append(Batch(admitted.model, admitted.method, [admitted]))
             continue
         key = (id(admitted.model), admitted.method)

@@ -32,7 +32,7 @@ from headrace.wire.keys import TASK
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, OutcomeLinks, Success
 from headrace_worker.execution.canvas_app import CanvasApp, ChordPart
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
-from headrace_worker.execution.failures import make_failure
+from headrace_worker.failures import make_failure
 from headrace_worker.transport.follow_up_scripts import Writes
 from headrace_worker.transport.publish_script import StoredFollowUps
 

@@ -13,7 +13,7 @@ import msgspec
 import redis
 
 from headrace.errors import StoredDataError
-from headrace.wire.keys import Keys, model_name, queue_name
+from headrace.wire.keys import Keys
 from headrace.wire.outcome import Success
 from headrace.wire.parsing import MalformedMessage
 from headrace.wire.record import decode_record
@@ -49,7 +49,7 @@ def drop_forged(
     It reads Redis only for jobs that end without a run and without attempts; most claims have none.
     """
     suspects = [*filter(_may_be_forged, parsed.finished)]
-    suspects += [result for result in results if type(result.value) is not Success and _may_be_forged(result)]
+    suspects += [result for result in results if not isinstance(result.value, Success) and _may_be_forged(result)]
     if not suspects:
         return results
     jobs = [result.claimed.job.id for result in suspects]
@@ -82,12 +82,12 @@ def find_problem(job: str, queue: str, lease: str, record: bytes | None, state: 
     """
     if record is not None:
         try:
-            submitted = decode_record(job, record).model
+            submitted = decode_record(job, record).queue
         except StoredDataError:
             pass  # a damaged record says nothing
         else:
-            if submitted != model_name(queue):
-                return _describe(f"was submitted to the queue {queue_name(submitted)}")
+            if submitted != queue:
+                return _describe(f"was submitted to the queue {submitted}")
     if state is not None and _running_claim(state) not in {None, lease}:
         return _describe("runs now")
     return None

@@ -24,16 +24,19 @@ from headrace.wire.attempts import (
     select_counted,
     select_source,
 )
+from headrace.wire.bulk import BULK_TASK
+from headrace.wire.columns import Columns
 from headrace.wire.foreign_message import scan_id, scan_reply_to
-from headrace.wire.keys import check_model_name, holds_histories, model_name, queue_name
+from headrace.wire.keys import TASK, check_model_name, holds_histories, is_bulk_queue, model_name
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job
 from headrace.wire.outcome import Reason
 from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse, parse_canvas
 from headrace.wire.signing import Trust
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
-from headrace_worker.execution.failures import make_failure, make_failure_from_attempts
+from headrace_worker.execution.columns import open_columns
 from headrace_worker.execution.retry import GiveUp, decide_retry
+from headrace_worker.failures import make_failure, make_failure_from_attempts
 from headrace_worker.manifest import Limits
 from headrace_worker.transport.claims import Claim
 
@@ -80,6 +83,8 @@ class ClaimOpener(msgspec.Struct, frozen=True):
     trust: Trust | None
     job_limits: JobLimits
     parsed: ParsedClaim
+    #: True for a queue of bulk jobs.
+    is_bulk: bool = False
 
     def open(self, message: bytes, attempts: tuple[Attempt, ...] = ()) -> None:
         """Parse a message and sort it."""
@@ -92,8 +97,10 @@ class ClaimOpener(msgspec.Struct, frozen=True):
         reply_channel, canvas = parsed_message.reply_to, parsed_message.canvas
         try:
             job = parsed_message.to_job()
-            if job.model != self.model:
-                _refuse_model(job.model, self.queue)
+            if job.model != self.model or (job.step is not None) != self.is_bulk:
+                _refuse_queue(job, self.queue)
+            if isinstance(job.instances, Columns):
+                job = msgspec.structs.replace(job, instances=open_columns(job.instances, self.job_limits))
         except InvalidInput as error:
             job = _job_without_arguments(parsed_message, self.queue)
             claimed = ClaimedJob(job, message, attempts, reply_channel, canvas)
@@ -177,7 +184,15 @@ def open_claim(
     """
     queue = claim.lease.queue
     opener = ClaimOpener(
-        queue, model_name(queue) or "", now, now.timestamp(), limits_of, trust, job_limits, ParsedClaim()
+        queue,
+        model_name(queue) or "",
+        now,
+        now.timestamp(),
+        limits_of,
+        trust,
+        job_limits,
+        ParsedClaim(),
+        is_bulk_queue(queue),
     )
     for source, queued_messages in claim.by_source():
         # Where a producer wrote the bytes, they are a message as a whole.
@@ -215,11 +230,14 @@ def open_exhausted(
     return opener.parsed
 
 
-def _refuse_model(model: object, queue: str) -> NoReturn:
-    """Refuse a job that names another model than that of its queue. Raises InvalidInput."""
-    name = check_model_name(model)
+def _refuse_queue(job: Job, queue: str) -> NoReturn:
+    """Refuse a job of another queue: another model's, or that of the other task. Raises InvalidInput."""
+    name = check_model_name(job.model)
+    if name == model_name(queue):
+        task = TASK if job.step is None else BULK_TASK
+        raise InvalidInput(f"a job of the task {task} was sent to the queue {queue}; send it to {job.queue}")
     raise InvalidInput(
-        f"the job names the model {name!r}, and was sent to the queue {queue}; send it to {queue_name(name)}"
+        f"the job names the model {name!r}, and was sent to the queue {queue}; send it to {job.queue}"
     )
 
 

@@ -57,7 +57,7 @@ def check_memory_limit(memory_limit: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY and memory_limit > hard:
         raise SettingError(f"HEADRACE_MEMORY_LIMIT cannot be used: this process may use {hard} bytes at most")
-    if memory_limit and (used := max(_memory_bytes())) > _SHORT_OF_MEMORY_FRACTION * memory_limit:
+    if memory_limit and (used := count_memory()) > _SHORT_OF_MEMORY_FRACTION * memory_limit:
         raise SettingError(
             f"HEADRACE_MEMORY_LIMIT cannot be used: with its models loaded, a process uses {used} bytes before "
             f"it runs a job; set at least {2 * used}, or serve fewer models"
@@ -73,6 +73,11 @@ def is_short_of_memory() -> bool:
     """Return True if this process is near its limit: a MemoryError may be due to what another job has kept."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     return limit != resource.RLIM_INFINITY and _memory_bytes()[1] > _SHORT_OF_MEMORY_FRACTION * limit
+
+
+def count_memory() -> int:
+    """Return the bytes that this process uses, resident or by the count of a memory limit; 0 without /proc."""
+    return max(_memory_bytes())
 
 
 def _memory_bytes() -> tuple[int, int]:

@@ -23,6 +23,7 @@ from headrace.wire.message import Job
 from headrace.wire.outcome import Outcome, Prediction, Success
 from headrace_worker.execution.batching import Batch, admit, form_batches
 from headrace_worker.execution.claimed_job import Admitted, ClaimedJob, FailedRun, JobResult, NotRunnableHere
+from headrace_worker.execution.columns import predict_columns
 from headrace_worker.execution.pool_process import allow_interrupts, is_short_of_memory
 
 if TYPE_CHECKING:
@@ -112,8 +113,12 @@ def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | Fai
 
     One failing job among n costs at most 2 log2(n) + 1 calls. Raises SoftTimeLimitExceeded, and MemoryError.
     """
+    errors: dict[int, str] | None = None
     try:
-        predictions = _predict(batch)
+        if batch.columns is None:
+            predictions = _predict(batch)
+        else:
+            predictions, errors = predict_columns(batch.model, batch.method, batch.columns)
     except SoftTimeLimitExceeded:
         raise
     except BaseException as error:  # a model may raise anything, KeyboardInterrupt too
@@ -124,18 +129,20 @@ def _run(batch: Batch, *, alone: bool) -> Iterator[tuple[Admitted, Success | Fai
             yield batch.jobs[0], FailedRun(batch.jobs[0], error)
             return
     else:
-        yield from _successes(batch, predictions)
+        yield from _successes(batch, predictions, errors)
         return
     for half in batch.halves():  # outside of the except block, which would keep the error and its frames alive
         yield from _run(half, alone=alone)
 
 
-def _successes(batch: Batch, predictions: list[Any]) -> Iterator[tuple[Admitted, Success]]:
+def _successes(
+    batch: Batch, predictions: list[Any], errors: dict[int, str] | None
+) -> Iterator[tuple[Admitted, Success]]:
     version, classes, start = batch.model.manifest.version, batch.model.classes_of(batch.method), 0
     for admitted in batch.jobs:
         job, end = admitted.claimed.job, start + len(admitted.instances)
         prediction = Prediction(
-            model=job.model, version=version, predictions=predictions[start:end], classes=classes
+            model=job.model, version=version, predictions=predictions[start:end], classes=classes, errors=errors
         )
         start = end
         yield admitted, Success(job=job.id, prediction=prediction)

@@ -7,6 +7,7 @@ lease expires meanwhile, the fence refuses the outcomes, and the jobs run on ano
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -22,11 +23,14 @@ from headrace_worker.execution.settle import ClaimDecisions
 from headrace_worker.transport.claims import Lease
 from headrace_worker.transport.leases import Leases
 from headrace_worker.transport.publish_script import StoredFollowUps
+from headrace_worker.transport.run_script import RunUpdate
 
 log = logging.getLogger("headrace.claims")
 
-#: Seconds before each retry.
-_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0)
+#: Seconds before each retry, before jitter: at most one, as the process takes no other claim meanwhile.
+_BACKOFF = (0.05, 0.1, 0.2, 0.5, *[1.0] * 18)
+#: The smallest share of these seconds that is waited. The processes of a fleet must not retry in step.
+_MIN_SHARE = 0.75
 
 
 def publish_outcomes(
@@ -44,6 +48,7 @@ def publish_outcomes(
     links: Mapping[str, OutcomeLinks] = MappingProxyType({}),
     follow_ups: Sequence[StoredFollowUps] = (),
     hold_ms: int = 0,
+    run_update: RunUpdate | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Outcome] | None:
     """Publish the decisions for a claim. Return the outcomes that were stored; None if the lease had expired.
@@ -55,6 +60,7 @@ def publish_outcomes(
     the channels of the clients that wait, and how the jobs came to their outcomes, on the worker of this name. The
     predictions of the jobs in `without_result` are not stored, as their clients ask. `links` are by job id too.
     The follow-ups are stored in the same step, and other workers leave them to this one for `hold_ms`.
+    `run_update` is what the only outcome changes in its bulk run.
 
     Raises redis.RedisError if Redis stays unreachable, or goes on refusing: full, read-only, loading, or unable to
     write its disk.
@@ -64,7 +70,7 @@ def publish_outcomes(
         for job, outcome in decisions.outcomes.items()
     }
     for job in without_result:
-        if isinstance(outcome := decisions.outcomes.get(job), Success):
+        if type(outcome := decisions.outcomes.get(job)) is Success:
             prediction = msgspec.structs.replace(outcome.prediction, predictions=[], classes=None)
             outcome = Success(job=job, prediction=prediction)
             stored[job] = encode_outcome(
@@ -84,6 +90,7 @@ def publish_outcomes(
                 record_seconds=record_seconds,
                 follow_ups=follow_ups,
                 hold_ms=hold_ms,
+                run_update=run_update,
             )
             break
         except redis.RedisError as error:
@@ -94,7 +101,7 @@ def publish_outcomes(
                 log.warning("cannot publish %d outcomes of %s, retrying: %s", len(stored), lease.queue, error)
             if is_read_only(error):
                 leases.reconnect()
-            sleep(delay)
+            sleep(delay * random.uniform(_MIN_SHARE, 1))  # noqa: S311  # spreads retries, no secret
     if is_stored is None:
         return None
     published = zip(decisions.outcomes.values(), is_stored, strict=True)

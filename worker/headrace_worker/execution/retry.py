@@ -4,8 +4,7 @@
     the soft time limit passed                                  ├──> decide_retry ──> Retry | GiveUp
     the process or its owner was lost   the next claim reads it ┘
 
-Only transient errors are retried: `headrace.errors.TransientError`, ConnectionError, TimeoutError, exceptions
-derived from these, and the exceptions that the model's limits name in `retry_on`. Other errors would occur again.
+Only transient errors are retried: those for which `failures.find_retry_cause` returns a cause.
 
 A crash is the fault of one job of its claim, and it is unknown which. So each of its jobs runs isolated from then
 on. A job is not given up for a run that it shared with others, only for one in which it was alone.
@@ -16,18 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from billiard.exceptions import SoftTimeLimitExceeded
 
 from headrace.clock import exponential_delay
-from headrace.errors import InvalidInput, StoreUnavailable, TransientError
-from headrace.wire.attempts import ERROR_PREFIX, TIMEOUT, Attempt, select_counted, select_requeues
+from headrace.errors import StoreUnavailable, TransientError
+from headrace.wire.attempts import TIMEOUT, Attempt, select_counted, select_requeues
 from headrace.wire.outcome import Reason
-from headrace_worker.execution.failures import classify_error
+from headrace_worker.failures import classify_error
 from headrace_worker.manifest import Limits
-
-_TRANSIENT = (TransientError, ConnectionError, TimeoutError)
-#: Never retried, even if a model's `retry_on` names them: the input would be as invalid, and as large, again.
-_NEVER_RETRIED = (InvalidInput, MemoryError)
 
 #: Seconds for which a job is requeued until a worker can run it, and while the model store is unreachable.
 _MAX_WAIT_FOR_WORKER, _MAX_WAIT_FOR_STORE = 30.0, 600.0
@@ -46,17 +40,6 @@ class GiveUp(msgspec.Struct, frozen=True):
     """The decision that the job is a failure."""
 
     reason: Reason
-
-
-def find_retry_cause(error: BaseException, limits: Limits) -> str | None:
-    """Return the cause of an attempt that ended in this error; None if the error is not retried."""
-    if isinstance(error, SoftTimeLimitExceeded):
-        return TIMEOUT
-    if isinstance(error, _NEVER_RETRIED):
-        return None
-    if isinstance(error, _TRANSIENT) or any(_names(kind) & set(limits.retry_on) for kind in type(error).__mro__):
-        return ERROR_PREFIX + type(error).__name__
-    return None
 
 
 def decide_retry(attempts: Sequence[Attempt], limits: Limits, chance: float) -> Retry | GiveUp:
@@ -91,7 +74,3 @@ def decide_requeue(attempts: Sequence[Attempt], error: BaseException, chance: fl
         return GiveUp("attempts exhausted" if isinstance(error, TransientError) else classify_error(error))
     longest = exponential_delay(len(requeues), first=_FIRST_REQUEUE_DELAY, longest=_LONGEST_REQUEUE_DELAY)
     return Retry((0.5 + chance / 2) * longest)
-
-
-def _names(kind: type) -> set[str]:
-    return {kind.__name__, kind.__qualname__, f"{kind.__module__}.{kind.__qualname__}"}

@@ -22,12 +22,13 @@ from headrace.catalog.aliases import is_version
 from headrace.connection.commands import execute, run
 from headrace.errors import HeadraceError
 from headrace.results.cancellation import carry_out_requests
-from headrace.wire.keys import Keys
+from headrace.wire.keys import Keys, is_bulk_queue
 from headrace.wire.limits import JobLimits
 from headrace.wire.outcome import Cancelled, Outcome, decode_outcome
 from headrace.wire.signing import Trust
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.execution import predict
+from headrace_worker.execution.bulk_claim import BulkJobs
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.execution.follow_up_sender import FollowUpSender
 from headrace_worker.execution.follow_ups import ClaimFollowUps, FollowUpPlanner
@@ -52,7 +53,7 @@ class ClaimRunner:
 
     `worker` is the worker's name, as Celery has it. `ttl` is the number of seconds for which outcomes are
     kept, `record_ttl` the number for which the record of an unfinished job is kept. `events` also follows claims
-    while they run.
+    while they run. `bulk` runs the jobs of bulk queues.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ClaimRunner:
         events: ProgressListener | None,
         planner: FollowUpPlanner,
         sender: FollowUpSender,
+        bulk: BulkJobs | None = None,
         trust: Trust | None = None,
         job_limits: JobLimits | None = None,
         listeners: Sequence[Listener] = (),
@@ -75,7 +77,7 @@ class ClaimRunner:
         self._client, self._leases, self._registry = client, leases, registry
         self._worker, self._keys, self._ttl, self._record_ttl = worker, keys, ttl, record_ttl
         self._events, self._trust, self._job_limits = events, trust, job_limits or JobLimits()
-        self._planner, self._sender = planner, sender
+        self._planner, self._sender, self._bulk = planner, sender, bulk
         self._listeners = [events, *listeners] if events else listeners
 
     def run(self, claim: Claim) -> None:
@@ -88,7 +90,11 @@ class ClaimRunner:
         cancelled = self._drop_finished(parsed, now) if claim.check_outcomes else []
         if self._events:
             self._events.on_jobs_started(parsed.jobs, now)
-        predicted, batch_runs = predict.run(parsed.jobs, self._registry, now)
+        bulk = self._bulk if is_bulk_queue(claim.lease.queue) else None
+        if bulk is None:
+            predicted, batch_runs = predict.run(parsed.jobs, self._registry, now)
+        else:
+            predicted, batch_runs = bulk.run(parsed, now), []
         predicted_at = time.monotonic()
         now = claim.server_time(predicted_at)
         follow_ups = ClaimFollowUps(self._planner, int(now.timestamp() * 1000))
@@ -115,6 +121,7 @@ class ClaimRunner:
             links=follow_ups.links,
             follow_ups=follow_ups.stored,
             hold_ms=self._sender.lease_ms,
+            run_update=None if bulk is None else bulk.make_update(all_results, cancelled, decisions.outcomes, now),
         )
         if follow_ups.stored and published is not None:
             self._sender.send(follow_ups.members)

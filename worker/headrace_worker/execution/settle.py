@@ -24,9 +24,9 @@ from headrace.wire.attempts import (
 from headrace.wire.dead_letter import DeadLetter, malformed_letter
 from headrace.wire.outcome import Failure, Outcome, Success
 from headrace_worker.execution.claimed_job import ClaimedJob, FailedRun, JobResult, NotRunnableHere
-from headrace_worker.execution.failures import make_failure
 from headrace_worker.execution.opening import MalformedEntry
-from headrace_worker.execution.retry import Retry, decide_requeue, decide_retry, find_retry_cause
+from headrace_worker.execution.retry import Retry, decide_requeue, decide_retry
+from headrace_worker.failures import find_retry_cause, make_failure
 
 
 class ClaimDecisions(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Self
 
 from headrace.errors import HeadraceError
 from headrace_worker.local.parent_death import with_parent_death_signal
+from headrace_worker.local.ports import free_port
 
 #: Seconds that a server may take to start, and the line of its log once it accepts connections.
 _START_SECONDS, _READY_LINE = 15.0, "Ready to accept connections"
@@ -45,7 +45,7 @@ class EmbeddedRedis:
     """
 
     def __init__(self, *options: str, server: Path | None = None, port: int | None = None) -> None:
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._server = server or find_redis()
         self._options = options
@@ -117,10 +117,3 @@ class EmbeddedRedis:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,4 +1,4 @@
-"""Workers and Flower as child processes on this machine, for `headrace demo`, `headrace dev` and tests."""
+"""Workers, Flower and a gateway as child processes on this machine: for `headrace demo`, `headrace dev`, tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 
@@ -66,19 +67,42 @@ def start_worker(
 
     Raises HeadraceError if it exits, or is not ready in time.
     """
-    ready = folder / f"{name}.ready"
-    ready.unlink(missing_ok=True)
-    arguments = ["headrace.cli", "worker", "--concurrency", str(concurrency), "--hostname", f"{name}@%h"]
-    variables = {
-        "HEADRACE_REDIS_URL": url,
-        "HEADRACE_MODELS": str(models),
-        "HEADRACE_READY_FILE": str(ready),
-        "HEADRACE_DRAIN": str(_STOP_SECONDS - 5),
-        **environ,
-    }
-    child = Child(name, arguments, variables, folder / f"{name}.log")
-    _wait_until(ready.exists, child)
-    return child
+    return start_workers(url, models, folder, {name: environ}, concurrency=concurrency)[0]
+
+
+def start_workers(
+    url: str,
+    models: Path,
+    folder: Path,
+    environs: Mapping[str, Mapping[str, str]],
+    *,
+    concurrency: int,
+    ready_seconds: float = _READY_SECONDS,
+) -> list[Child]:
+    """Start workers together; return once all are ready. `environs` are the variables of each, by its name.
+
+    Raises HeadraceError if one exits, or is not ready in time; then all are stopped.
+    """
+    with contextlib.ExitStack() as on_failure:
+        started = []
+        for name, environ in environs.items():
+            ready = folder / f"{name}.ready"
+            ready.unlink(missing_ok=True)
+            arguments = ["headrace.cli", "worker", "--concurrency", str(concurrency), "--hostname", f"{name}@%h"]
+            variables = {
+                "HEADRACE_REDIS_URL": url,
+                "HEADRACE_MODELS": str(models),
+                "HEADRACE_READY_FILE": str(ready),
+                "HEADRACE_DRAIN": str(_STOP_SECONDS - 5),
+                **environ,
+            }
+            child = Child(name, arguments, variables, folder / f"{name}.log")
+            on_failure.callback(child.stop)
+            started.append((child, ready))
+        for child, ready in started:
+            _wait_until(ready.exists, child, ready_seconds)
+        on_failure.pop_all()
+    return [child for child, _ in started]
 
 
 def start_flower(url: str, folder: Path, *, port: int, **environ: str) -> Child:
@@ -96,23 +120,48 @@ def start_flower(url: str, folder: Path, *, port: int, **environ: str) -> Child:
     return child
 
 
-def _wait_until(is_ready: Callable[[], bool], child: Child) -> None:
+def has_gateway() -> bool:
+    """Decide whether the command `headrace gateway` is installed. It is a distribution of its own."""
+    return bool(entry_points(group="headrace.commands", name="gateway"))
+
+
+def start_gateway(url: str, folder: Path, *, port: int, **environ: str) -> Child:
+    """Start the HTTP gateway on loopback, without API keys by default; return once it answers.
+
+    `environ` are variables for it. Raises HeadraceError if it exits, or is not ready in time.
+    """
+    variables = {
+        "HEADRACE_REDIS_URL": url,
+        "HEADRACE_GATEWAY_ADDRESS": "127.0.0.1",
+        "HEADRACE_GATEWAY_PORT": str(port),
+        "HEADRACE_GATEWAY_OPEN": "true",
+        **environ,
+    }
+    child = Child("gateway", ["headrace.cli", "gateway"], variables, folder / "gateway.log")
+    _wait_until(lambda: _answers(f"http://127.0.0.1:{port}/v1/models", any_status=True), child)
+    return child
+
+
+def _wait_until(is_ready: Callable[[], bool], child: Child, seconds: float = _READY_SECONDS) -> None:
     """Wait for a condition; stop the child and raise HeadraceError if it exits, or is not ready in time."""
-    deadline = time.monotonic() + _READY_SECONDS
+    deadline = time.monotonic() + seconds
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(child.stop)
         while not is_ready() and time.monotonic() < deadline:
             child.check()
             time.sleep(0.05)
         if not is_ready():
-            raise HeadraceError(f"the {child.name} was not ready after {_READY_SECONDS:.0f} s; see {child.log}")
+            raise HeadraceError(f"the {child.name} was not ready after {seconds:.0f} s; see {child.log}")
         on_failure.pop_all()
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, *, any_status: bool = False) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310  # http on loopback
-            return bool(response.status == 200)
+            return bool(any_status or response.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return any_status
     except (urllib.error.URLError, OSError):
         return False
 

@@ -63,16 +63,35 @@ class LoadedModel:
 
         Raises the model's errors, and ModelError unless it returns one prediction for each instance.
         """
-        checked = check_method(self.contract, method)
-        if self._runtime is None:
-            raise ModelError(f"{self.manifest.title} is loaded after the fork only, and not in this process")
+        checked, runtime = check_method(self.contract, method), self._loaded_runtime()
         if self._own_modules is None:
-            predictions = self._runtime.predict(checked, instances)
+            predictions = runtime.predict(checked, instances)
         else:
             with self._own_modules.importable():
-                predictions = self._runtime.predict(checked, instances)
+                predictions = runtime.predict(checked, instances)
         check_count(len(predictions), len(instances))
         return predictions
+
+    def predict_table(self, method: str, batch: Any) -> Any:
+        """Return an Arrow array of predictions for the columns of a RecordBatch, which fit the contract.
+
+        Return None if the runtime takes the rows of this version as instances only. Raises the model's errors, and
+        ModelError unless it returns one prediction for each row.
+        """
+        checked, runtime = check_method(self.contract, method), self._loaded_runtime()
+        predict_table = getattr(runtime, "predict_table", None)
+        if predict_table is None:
+            return None
+        with self._own_modules.importable() if self._own_modules else nullcontext():
+            predictions = predict_table(checked, batch)
+        if predictions is not None:
+            check_count(len(predictions), batch.num_rows)
+        return predictions
+
+    def _loaded_runtime(self) -> Runtime:
+        if self._runtime is None:
+            raise ModelError(f"{self.manifest.title} is loaded after the fork only, and not in this process")
+        return self._runtime
 
 
 class DeferredModel(LoadedModel):

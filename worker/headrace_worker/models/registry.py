@@ -59,6 +59,8 @@ class Registry:
         self._loaded: dict[str, Mapping[str, LoadedModel]] = {}
         self._refused: dict[str, Mapping[str, str]] = {}
         self._routes: dict[str, Route] = {}
+        #: Called before a version is loaded, with its model and its number.
+        self.on_version: Callable[[str, str], None] = lambda _model, _version: None
         #: Returns the versions of a model that each other worker has. Set in a pool process. Raises
         #: redis.RedisError.
         self.other_workers: Callable[[str], Sequence[tuple[str, ...]]] = lambda _model: ()
@@ -341,6 +343,7 @@ class Registry:
                 return loaded
             if reason := self.refused(model).get(version):
                 raise ModelError(reason)
+            self.on_version(model, version)
             settings = self._settings
             try:
                 loaded = load(

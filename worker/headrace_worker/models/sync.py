@@ -26,20 +26,29 @@ from headrace.catalog.aliases import (
     read_history,
 )
 from headrace.catalog.published import publish_contract
-from headrace.catalog.workers import STATUS_TTL_SECONDS, publish_status, withdraw_status
+from headrace.catalog.workers import (
+    STATUS_TTL_SECONDS,
+    forget_worker,
+    publish_status,
+    sign_of_life_command,
+    withdraw_status,
+)
 from headrace.connection.commands import Pipeline, execute
 from headrace.connection.errors import is_wrong_type
 from headrace.errors import HeadraceError, ModelError
 from headrace.wire.keys import Keys
 from headrace.wire.stored import report_damaged
+from headrace_worker.models.changes import ChangeReader, Changes
 from headrace_worker.models.registry import Registry
 
 log = logging.getLogger("headrace.models")
 
 #: Seconds between two reads of the aliases and the store.
 SYNC_SECONDS = 1.0
-#: Seconds between two reports to Redis. Several reports may be lost before a worker's status expires.
-_REPORT_SECONDS = STATUS_TTL_SECONDS / 5
+#: Seconds between two signs of life. One may be lost before a worker's statuses expire.
+_SIGN_SECONDS = STATUS_TTL_SECONDS / 3
+#: Seconds after which all statuses are published again, whatever Redis has of them.
+_REPORT_SECONDS = 600.0
 #: Seconds that a version stays in memory after the last alias stopped naming it: waiting jobs may still name it.
 KEEP_SECONDS = 60.0
 
@@ -48,7 +57,8 @@ class ModelSync:
     """The aliases of one worker's models as last read, and what the worker has reported about its models.
 
     `models` are the models it serves, None for all of the store. `connect` returns the Redis connection. `keep` is
-    how many seconds a version stays in memory that no alias names any more.
+    how many seconds a version stays in memory that no alias names any more. `changes` tells when aliases are read
+    again; without it, each time. `columns` are the forms of instances in columns that the worker takes.
     """
 
     def __init__(
@@ -58,12 +68,21 @@ class ModelSync:
         keys: Keys,
         models: Sequence[str] | None = None,
         *,
+        changes: Changes | None = None,
+        columns: Sequence[str] = (),
         keep: float = KEEP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry, self._connect, self._keys, self._models = registry, connect, keys, models
-        self._keep, self._clock = keep, clock
+        self._columns, self._keep, self._clock = columns, keep, clock
+        #: Called before a model is loaded, with its name, its number among the models to load, and their count.
+        self.on_model: Callable[[str, int, int], None] = lambda _model, _number, _count: None
+        self._changes = ChangeReader(changes or Changes())
+        #: The number of workers of the installation, as of the last sign of life.
+        self.workers = 1
         self._aliases: dict[str, Aliases] = {}
+        #: True if the aliases could not be read the last time.
+        self._is_cut_off = False
         #: The versions in memory that no alias names, and since when.
         self._unnamed: dict[tuple[str, str], float] = {}
         #: The error that was last logged for each model that is not served.
@@ -71,7 +90,7 @@ class ModelSync:
         self._published: set[tuple[str, str]] = set()
         #: The versions loaded and refused of each model, as last reported.
         self._reported: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        self._reported_at = 0.0
+        self._reported_at = self._signed_at = -_REPORT_SECONDS
 
     def sync(self) -> dict[str, HeadraceError]:
         """Read the aliases, load the versions they name, and return the errors by model. Raises HeadraceError.
@@ -79,7 +98,9 @@ class ModelSync:
         If Redis does not answer, the aliases that were last read are used.
         """
         errors: dict[str, HeadraceError] = {}
-        for model in self._read_aliases():
+        models = self._read_aliases()
+        for number, model in enumerate(models, 1):
+            self.on_model(model, number, len(models))
             try:
                 aliases = self._aliases.get(model, Aliases(model))
                 self._registry.serve(aliases, partial(self._read_former_version, model))
@@ -102,17 +123,28 @@ class ModelSync:
     def _read_aliases(self) -> list[str]:
         """Read the aliases of all models that this worker serves, and return the models, sorted."""
         # A model that was removed from the store is served as long as it is in memory.
-        stored = self._models if self._models is not None else {*self._stored_models(), *self._registry.models()}
+        stored = {
+            *(self._models if self._models is not None else (*self._stored_models(), *self._registry.models()))
+        }
         models = sorted(stored)
+        if not self._changes.must_read() and self._aliases.keys() >= stored:
+            return models
         try:
             reads = Pipeline(tuple(read_aliases(self._keys, model).args for model in models))
             for model, reply in zip(models, execute(self._connect(), reads) if models else (), strict=True):
+                if isinstance(reply, redis.RedisError) and not is_wrong_type(reply):
+                    raise reply
                 if isinstance(reply, Exception):  # the aliases last read stay in force
                     report_damaged(f"the aliases of {model}", reply)
                 else:
                     self._aliases[model] = decode_aliases(model, reply)
+            self._changes.record_read()
         except redis.RedisError as error:
-            log.warning("the aliases cannot be read from Redis; the last ones read stay in force: %s", error)
+            if not self._is_cut_off:  # once, not every second
+                log.warning("the aliases cannot be read from Redis; the last ones read stay in force: %s", error)
+            self._is_cut_off = True
+        else:
+            self._is_cut_off = False
         return models
 
     def _stored_models(self) -> list[str]:
@@ -159,10 +191,10 @@ class ModelSync:
             (model, version) for model in registry.models() for version in registry.loaded_versions(model)
         )
 
-    def report(self, worker: str) -> None:
+    def report(self, worker: str, processes: int = 0) -> None:
         """Publish new contracts, and report the versions loaded and refused if they changed or a report is due.
 
-        Raises redis.RedisError.
+        `processes` is the number of pool processes of this worker. Raises redis.RedisError.
         """
         client, registry = self._connect(), self._registry
         for contract in registry.contracts():
@@ -171,20 +203,43 @@ class ModelSync:
                     publish_contract(client, self._keys, contract)
                     self._published.add((contract.model, contract.version))
                     log.info("serving %s@%s", contract.model, contract.version)
-        is_due = self._clock() - self._reported_at >= _REPORT_SECONDS
+        is_unknown = self._give_sign_of_life(worker)
+        is_due = is_unknown or self._clock() - self._reported_at >= _REPORT_SECONDS
         for model in {*registry.models(), *self._logged_errors}:
             versions, refused = registry.loaded_versions(model), registry.refused(model)
             if is_due or self._reported.get(model) != (versions, tuple(refused)):
                 runtimes = registry.runtimes(model)
-                status = publish_status(self._keys, model, worker, versions, refused, runtimes=runtimes)
+                status = publish_status(
+                    self._keys,
+                    model,
+                    worker,
+                    versions,
+                    refused,
+                    runtimes=runtimes,
+                    processes=processes,
+                    columns=self._columns,
+                )
                 with _skipping_damaged(f"the status of workers of {model}"):
                     execute(client, status)
                     self._reported[model] = versions, tuple(refused)
         if is_due:
             self._reported_at = self._clock()
 
+    def _give_sign_of_life(self, worker: str) -> bool:
+        """Say that the worker runs, if it is time to. Returns whether Redis has to be told everything."""
+        passed = self._clock() - self._signed_at
+        if passed < _SIGN_SECONDS:
+            return False
+        is_new = True
+        with _skipping_damaged("the list of workers"):
+            is_new, self.workers = execute(self._connect(), sign_of_life_command(self._keys, worker))
+            self._signed_at = self._clock()
+        return bool(is_new) or passed > STATUS_TTL_SECONDS / 2
+
     def withdraw(self, worker: str) -> None:
         """Remove the worker's reports from Redis when it shuts down. Raises redis.RedisError."""
+        with _skipping_damaged("the list of workers"):
+            execute(self._connect(), forget_worker(self._keys, worker))
         for model in self._reported:
             with _skipping_damaged(f"the status of workers of {model}"):
                 execute(self._connect(), withdraw_status(self._keys, model, worker))

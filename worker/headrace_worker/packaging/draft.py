@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from headrace.catalog.contract import Contract, Named
+from headrace.catalog.typical import typical_instance
 from headrace.catalog.validation import check_instances
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.message import Instance
@@ -146,6 +147,7 @@ def runtime_libraries(runtime: str) -> dict[str, str]:
 
 
 def _draft(contract: Contract, title: str, example: Example) -> Manifest:
+    contract = msgspec.structs.replace(contract, example=typical_instance(contract.input, example.instances))
     return Manifest(
         name=contract.model,
         version="0",

@@ -54,7 +54,7 @@ def read_table(data: Any) -> Table:
 def read_parquet(data: bytes, title: str) -> Table:
     """Read the bytes of a Parquet file. Raises ModelError."""
     try:
-        import pyarrow.parquet  # type: ignore[import-untyped]  # pyarrow has no types
+        import pyarrow.parquet
     except ModuleNotFoundError:
         raise ModelError(
             f"{title} is Parquet, which needs pyarrow: pip install 'headrace-worker[parquet]'"

@@ -28,13 +28,22 @@ LATE_SECONDS = 60.0
 
 
 class FollowUpService:
-    """Planner and sender of the follow-ups of this worker's jobs. `connect` returns the client of a process."""
+    """Planner and sender of the follow-ups of this worker's jobs. `connect` returns the client of a process.
 
-    def __init__(self, settings: WorkerSettings, connect: Callable[[], redis.Redis], loop: LoopHealth) -> None:
+    `is_due` returns whether this worker is to look for what lost workers left.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        connect: Callable[[], redis.Redis],
+        loop: LoopHealth,
+        is_due: Callable[[], bool],
+    ) -> None:
         self._settings, self._connect, self._keys = settings, connect, Keys(settings.key_prefix)
         self._app: CanvasApp | None = None
         self._pid = 0
-        self._stop, self._loop = threading.Event(), loop
+        self._stop, self._loop, self._is_due = threading.Event(), loop, is_due
         self.planner = FollowUpPlanner(self._make_app)
         self.sender = FollowUpSender(
             connect,
@@ -76,5 +85,7 @@ class FollowUpService:
         self._loop.run_rounds(self._send_due, self._stop, _SWEEP_SECONDS)
 
     def _send_due(self) -> None:
+        if not self._is_due():
+            return
         while self.sender.send_due() and not self._stop.is_set():
             pass

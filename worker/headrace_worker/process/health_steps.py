@@ -6,10 +6,13 @@ from typing import Any
 
 from celery import bootsteps
 
-from headrace_worker.telemetry.health import Health
+from headrace_worker.telemetry.health import CONSUMER, Health
 
 #: Seconds between two heartbeats of the event loop.
 _HEARTBEAT_SECONDS = 1.0
+#: Seconds that a connection must have served before an outage counts as over: a read-only replica accepts
+#: connections too.
+_STABLE_SECONDS = 0.5
 
 
 class HealthStep(bootsteps.StartStopStep):
@@ -18,9 +21,11 @@ class HealthStep(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
     health = Health()
 
-    def start(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
+    def start(self, parent: Any) -> None:
         """Report that the worker is connected to Redis."""
         self.health.mark_connected()
+        # Celery cancels this timer if the connection fails before it is due.
+        parent.timer.call_after(_STABLE_SECONDS, self.health.outages.succeeded, (CONSUMER,))
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
         """Report that the connection is lost, or that the worker ends."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import redis
 from threadpoolctl import threadpool_limits
 
 from headrace.errors import HeadraceError
-from headrace.wire.keys import queue_name
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.sync import SYNC_SECONDS, ModelSync
 from headrace_worker.process import fork_memory
@@ -40,7 +39,7 @@ class ModelFollower:
 
     A thread, because loading takes seconds and Celery's event loop must go on. `queues` are those of a worker of
     the whole store at its start, excluded ones too: it begins to consume from the queue of each model that is
-    added later, once. None if the queues are fixed.
+    added later, once. None if the queues are fixed. `queues_of` returns the queues of a model.
     """
 
     def __init__(
@@ -51,13 +50,17 @@ class ModelFollower:
         pool_replacement: PoolReplacement,
         *,
         queues: Iterable[str] | None,
+        queues_of: Callable[[str], Iterable[str]],
         loop: LoopHealth,
     ) -> None:
         self._registry, self.model_sync = registry, model_sync
         self._canary_judge, self._pool_replacement = canary_judge, pool_replacement
         #: The queues that are not added: a person may have taken them out (`celery control cancel_consumer`).
         self._offered_queues = None if queues is None else set(queues)
+        self._queues_of = queues_of
         self._hostname = ""
+        #: The pool of this worker, once it runs: autoscale changes the number of its processes.
+        self._pool: Any = None
         #: The models and versions that were in memory when the pool was forked.
         self._forked_with: frozenset[tuple[str, str]] = frozenset()
         self._stop = threading.Event()
@@ -65,10 +68,15 @@ class ModelFollower:
 
     def start(self, consumer: Consumer) -> None:
         """Publish what the worker serves, and follow the aliases and the store from now on."""
-        self._hostname = str(consumer.hostname)
+        self._hostname, self._pool = str(consumer.hostname), consumer.pool
         self.model_sync.sync()
         self._forked_with = self.model_sync.loaded_versions()
-        self._report()
+        try:
+            self._report()
+        except redis.RedisError as error:
+            log.warning(
+                "cannot publish what the worker serves; the next attempt is in %g s: %s", SYNC_SECONDS, error
+            )
         threading.Thread(target=self._run, args=(consumer,), name="headrace-models", daemon=True).start()
 
     def stop(self) -> None:
@@ -107,16 +115,11 @@ class ModelFollower:
         self._pool_replacement.wait(_REPLACEMENT_TIMEOUT)
 
     def _add_queues(self, consumer: Consumer, offered_queues: set[str]) -> None:
-        for queue in map(queue_name, self._registry.models()):
+        for queue in (queue for model in self._registry.models() for queue in self._queues_of(model)):
             if queue not in offered_queues:
                 offered_queues.add(queue)
                 consumer.call_soon(consumer.add_task_queue, queue)
 
     def _report(self) -> None:
-        try:
-            self.model_sync.report(self._hostname)
-            self._canary_judge.check(self.model_sync.aliases)
-        except redis.RedisError as error:
-            log.warning(
-                "cannot publish what the worker serves; the next attempt is in %g s: %s", SYNC_SECONDS, error
-            )
+        self.model_sync.report(self._hostname, int(self._pool.num_processes or 0))
+        self._canary_judge.check(self.model_sync.aliases)

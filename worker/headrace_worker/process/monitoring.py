@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headrace.connection.connect import connect
+from headrace.connection.outage_log import OutageLog, explainer
+from headrace.connection.url import describe_server
 from headrace.wire.keys import Keys
 from headrace_worker.drift.collector import PSI, DriftCollector
 from headrace_worker.process.health_steps import LoopHealthStep
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from headrace_worker.execution.report import Listener
     from headrace_worker.models.registry import Registry
 
+log = logging.getLogger("headrace.worker")
+
 #: Every metric of a worker, except those of prometheus-client about the main process.
 METRICS = (*metrics_collector.METRICS, PSI)
 
@@ -45,7 +50,7 @@ class Monitoring:
 
     def __init__(self, settings: WorkerSettings, models: Registry) -> None:
         self._settings, self._models = settings, models
-        self.health = Health()
+        self.health = Health(outages=OutageLog(log, explainer(settings)), server=describe_server(settings))
         self._metrics_pipe: MetricsPipe | None = None
         self._http_server: HttpServer | None = None
         self._health_file: HealthFile | None = None

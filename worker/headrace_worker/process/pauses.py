@@ -15,12 +15,13 @@ import redis
 from headrace.catalog.pauses import Pause, read_pauses
 from headrace.connection.commands import execute, run
 from headrace.wire.keys import Keys
+from headrace_worker.models.changes import ChangeReader, Changes
 from headrace_worker.telemetry.loops import LoopHealth
 
 log = logging.getLogger("headrace.worker")
 
-#: Seconds between two reads.
-_READ_SECONDS = 1.0
+#: Seconds between two looks at the count of changes, in memory. Redis is asked when it has changed.
+_LOOK_SECONDS = 0.2
 #: Seconds after which a round is late. It is one command.
 LATE_SECONDS = 60.0
 
@@ -31,8 +32,9 @@ class PauseFollower:
     While Redis does not answer, the pauses that were last read hold.
     """
 
-    def __init__(self, connect: Callable[[], redis.Redis], keys: Keys, loop: LoopHealth) -> None:
+    def __init__(self, connect: Callable[[], redis.Redis], keys: Keys, loop: LoopHealth, changes: Changes) -> None:
         self._connect, self._keys, self._loop = connect, keys, loop
+        self._changes = ChangeReader(changes)
         self._pauses: dict[str, Pause] = {}
         self._stop = threading.Event()
 
@@ -45,10 +47,10 @@ class PauseFollower:
         try:
             self._read()
         except redis.RedisError as error:
-            log.warning("cannot read the paused models; the next attempt is in %g s: %s", _READ_SECONDS, error)
+            log.warning("cannot read the paused models; the next attempt is in %g s: %s", _LOOK_SECONDS, error)
         threading.Thread(
             target=self._loop.run_rounds,
-            args=(self._read, self._stop, _READ_SECONDS),
+            args=(self._read, self._stop, _LOOK_SECONDS),
             name="headrace-pauses",
             daemon=True,
         ).start()
@@ -58,7 +60,10 @@ class PauseFollower:
         self._stop.set()
 
     def _read(self) -> None:
+        if not self._changes.must_read():
+            return
         former, pauses = self._pauses, run(partial(execute, self._connect()), read_pauses(self._keys))
+        self._changes.record_read()
         self._pauses = pauses
         for model, pause in pauses.items():
             if former.get(model) != pause:

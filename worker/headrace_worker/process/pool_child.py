@@ -16,10 +16,13 @@ from headrace.catalog.workers import decode_loaded, read_loaded
 from headrace.connection.commands import execute
 from headrace.connection.connect import connect
 from headrace.connection.server_time import decode_server_time
+from headrace.results.letter_scripts import DeadLetterLimits
 from headrace.wire.keys import Keys
 from headrace.wire.limits import JobLimits
+from headrace.wire.signing import JobKeys
 from headrace_worker.drift.recorder import DriftRecorder
 from headrace_worker.execution import pool_process
+from headrace_worker.execution.bulk_claim import BulkJobs
 from headrace_worker.execution.runner import ClaimRunner
 from headrace_worker.models.registry import Registry
 from headrace_worker.process.follow_up_service import FollowUpService
@@ -30,10 +33,10 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry import sentry, tracing
 from headrace_worker.telemetry.claim_log import ClaimLog
 from headrace_worker.telemetry.events import Events
+from headrace_worker.telemetry.run_reports import RunReports
 from headrace_worker.threads import bound_threads
 from headrace_worker.transport.claims import Claim
 from headrace_worker.transport.leases import Leases
-from headrace_worker.transport.letter_scripts import DeadLetterLimits
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -127,10 +130,18 @@ class PoolChild:
                 events=self._events(app, client) if settings.events else None,
                 planner=self._follow_ups.planner,
                 sender=self._follow_ups.sender,
+                bulk=BulkJobs(
+                    client,
+                    self._keys,
+                    self._registry,
+                    settings.locations,
+                    JobKeys.parse(settings.job_keys),
+                ),
                 trust=self._trust,
                 job_limits=JobLimits(settings.max_job_bytes, settings.max_job_values),
                 listeners=[
                     ClaimLog(),
+                    RunReports(client, self._keys),
                     *sentry.listeners(),
                     *tracing.listeners(),
                     *self._monitoring.make_listeners(),

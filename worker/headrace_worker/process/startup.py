@@ -16,8 +16,9 @@ from kombu import Queue
 from threadpoolctl import threadpool_limits
 
 from headrace.errors import HeadraceError, SettingError
-from headrace.wire.keys import model_name, queue_name
+from headrace.wire.keys import bulk_queue_name, model_name, queue_name, queue_names
 from headrace.wire.signing import JobKeys, Trust
+from headrace_worker.bulk.locations import check_locations
 from headrace_worker.execution import pool_process
 from headrace_worker.models.registry import Registry
 from headrace_worker.models.sync import ModelSync
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headrace.worker")
 
+#: The fraction of a container's memory for its pool processes together. The rest is for the main process.
+_SHARED_FRACTION = 0.9
 #: The default queue of a worker whose store has no models yet. Nothing is ever put there. It must not be `celery`,
 #: the queue in which other applications keep their tasks.
 _IDLE_QUEUE = "headrace.idle"
@@ -52,20 +55,35 @@ def select_models(settings: WorkerSettings, queues: Sequence[str] | None) -> lis
     A worker that serves the whole store also serves models that are added later.
     """
     if queues is not None:
-        return [model for queue in queues if (model := model_name(queue))]
+        return list(dict.fromkeys(model for queue in queues if (model := model_name(queue))))
     return [model for model in settings.serve.split(",") if model] or None
 
 
-def set_queues(app: Celery[Any], models: Iterable[str]) -> None:
-    """Set the queues from which Celery consumes to those of these models."""
+def choose_queues(settings: WorkerSettings, model: str) -> tuple[str, ...]:
+    """Return the queues of a model that a worker serves, unless its options name others."""
+    if settings.bulk_only:
+        return (bulk_queue_name(model),)
+    return queue_names(model) if settings.locations else (queue_name(model),)
+
+
+def count_bulk_processes(settings: WorkerSettings, processes: int) -> int:
+    """Return how many of the pool processes of a worker may run bulk jobs at once."""
+    if settings.bulk_only:
+        return processes
+    return settings.bulk_processes or max(1, processes - 1)
+
+
+def set_queues(app: Celery[Any], queues: Iterable[str]) -> None:
+    """Set the queues from which Celery consumes."""
     app.conf.task_default_queue = _IDLE_QUEUE
-    app.conf.task_queues = [Queue(name, routing_key=name) for name in map(queue_name, models)]
+    app.conf.task_queues = [Queue(name, routing_key=name) for name in queues]
 
 
 def load_models(settings: WorkerSettings, registry: Registry, model_sync: ModelSync) -> None:
     """Load and prove the models before the pool forks. Exit if there are models and none can be served."""
     threadpool_limits(1)  # more would not survive the fork: OpenMP waits for threads that only the parent has
     with exit_on_error():
+        check_locations(settings.locations)
         failures = model_sync.sync()
     if failures and not registry.contracts():
         reasons = "; ".join(map(str, failures.values()))
@@ -76,6 +94,35 @@ def load_models(settings: WorkerSettings, registry: Registry, model_sync: ModelS
     fork_memory.use_huge_pages()
     with exit_on_error():
         pool_process.check_memory_limit(settings.memory_limit)
+
+
+def describe_memory(*, container: int, processes: int, limit: int, used: int, copied: int = 0) -> tuple[bool, str]:
+    """Describe whether the pool processes fit into their container or service, of `container` bytes.
+
+    `limit` is the limit of a process, 0 without one; `used` are the bytes of a process with its models, which most
+    processes share; `copied` are the bytes of models that each loads for itself. Return whether the text is a
+    warning; "" if all fits.
+    """
+    share = int(_SHARED_FRACTION * container / processes)
+    needed = used + processes * copied
+    if needed > container:
+        return True, (
+            f"{processes} pool processes need at least {needed} bytes with their models, and this container or "
+            f"service has {container}: it may be ended with all its jobs. Give it more memory, or lower "
+            "--concurrency"
+        )
+    if limit * processes > container:
+        return True, (
+            f"{processes} pool processes of HEADRACE_MEMORY_LIMIT={limit} exceed the {container} bytes of this "
+            "container or service: it may be ended with all its jobs. Set "
+            f"HEADRACE_MEMORY_LIMIT={share}, or lower --concurrency"
+        )
+    if not limit:
+        return False, (
+            f"this container or service has {container} bytes for {processes} pool processes without a limit: a "
+            f"job that takes too much ends them all. Set HEADRACE_MEMORY_LIMIT={share}, and it fails alone"
+        )
+    return False, ""
 
 
 def remove_ready_file(settings: WorkerSettings) -> None:

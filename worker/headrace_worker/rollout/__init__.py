@@ -2,6 +2,7 @@
 
 promotion       move an alias after all checks; roll back; the state of a version at the workers
 opening         open what moves aliases: Redis, the store, the person's name
+publication     publish contracts from the store without a worker
 canary          judge canaries, and end those that fail or are slow
 shadow          count versions while one is tried, and run shadows
 version_stats   the statistics of a version in Redis

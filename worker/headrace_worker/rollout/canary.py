@@ -13,6 +13,7 @@ import msgspec
 import redis
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, Aliases, move_alias
+from headrace.catalog.changes import count_change_with
 from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
@@ -92,4 +93,5 @@ class CanaryJudge:
     def _end(self, model: str, canary: Alias, reason: str) -> None:
         removal = move_alias(self._keys, model, CANARY, canary, None, by=BY, reason=reason, rollback=True)
         if execute(self._connect(), removal):
+            count_change_with(self._connect(), self._keys)
             log.error("ended the canary %s@%s and removed its alias: %s", model, canary.version, reason)

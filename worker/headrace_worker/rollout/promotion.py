@@ -31,6 +31,7 @@ from headrace.catalog.aliases import (
     read_history,
     set_arriving,
 )
+from headrace.catalog.changes import count_change_with
 from headrace.catalog.contract_diff import Change, compare_contracts, has_breaking
 from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
 from headrace.connection.commands import Pipeline, execute
@@ -181,11 +182,11 @@ class Promoter:
         before, after, canary = by_name.get(alias), Alias(version=version, share=share), by_name.get(CANARY)
         try:
             if wait:
-                execute(self._client, set_arriving(self._keys, model, version))
+                self._set_arriving(model, version)
                 ready = self._wait_for_workers(model, version, wait, on_status)
             self._move(model, alias, before, after, reason=reason)
         finally:
-            execute(self._client, set_arriving(self._keys, model, None))
+            self._set_arriving(model, None)
         if alias in {CANARY, SHADOW}:  # the comparison starts with this promotion
             tried = {version, *(by_name[name].version for name in by_name.keys() & {PRODUCTION})}
             execute(self._client, version_stats.delete_command(self._keys, model, sorted(tried)))
@@ -223,6 +224,10 @@ class Promoter:
         self._move(model, alias, before, after, reason=reason, rollback=True)
         return Promotion(model=model, alias=alias, version=after.version if after else None, former=before.version)
 
+    def _set_arriving(self, model: str, version: str | None) -> None:
+        execute(self._client, set_arriving(self._keys, model, version))
+        count_change_with(self._client, self._keys)
+
     def _move(
         self,
         model: str,
@@ -239,6 +244,7 @@ class Promoter:
                 f"{alias} of {model} was changed by somebody else meanwhile: "
                 f"see `headrace models history {model}`, and try again"
             )
+        count_change_with(self._client, self._keys)
 
     def _wait_for_workers(
         self, model: str, version: str, seconds: float, on_status: Callable[[RolloutStatus], None]

@@ -8,6 +8,7 @@ sklearn          a fitted estimator's methods
 treelite         an ensemble of trees, compiled
 onnx             an ONNX file, or an estimator converted to ONNX
 onnx_inputs      instances to the inputs of an ONNX file, and its input schema
+onnx_table       the columns of a table to the inputs of an ONNX file
 onnx_conversion  an estimator to an ONNX file
 python           an object made by `module:factory`
 pyfunc           such an object for MLflow folders, loaded by MLflow
@@ -16,6 +17,9 @@ input_arrays     instances to frames, arrays and lists
 columns          one column, of the type the model was fitted on
 datetimes        one column of datetimes or dates
 predictions      a model's output to JSON-able predictions
+table_input        the columns of a table to frames, arrays and lists
+arrow_columns      one column of a table, of the type the model was fitted on
+prediction_column  a model's output to an array of predictions
 estimator_tree   the estimators within an estimator
 """
 
@@ -81,6 +85,13 @@ class Runtime(Protocol):
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
         """Return a JSON-able prediction for each instance, in their order. The instances fit the contract."""
         ...
+
+    # A runtime may have a further method, for tables:
+    #
+    #     def predict_table(self, method: str, batch: pyarrow.RecordBatch) -> pyarrow.Array | None
+    #
+    # It returns an array of predictions (`prediction_column`) for columns that fit the contract (`table_input`
+    # says which those are), or None if it takes the rows of this version as instances only.
 
 
 def runtime_names() -> list[str]:

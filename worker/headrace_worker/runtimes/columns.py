@@ -63,7 +63,7 @@ def make_column_builder(feature: Feature, missing: float | None) -> ColumnBuilde
         )
         return lambda values: pd.Categorical(values, dtype=categorical)
     try:
-        extension = _extension_dtype(feature.dtype)
+        extension = extension_dtype(feature.dtype)
         pd.array([], dtype=extension)
     except (TypeError, ValueError, ImportError) as error:
         raise ModelError(
@@ -98,10 +98,11 @@ def to_array(
             raise InvalidInput("a number is too large for a 64-bit float") from None
 
 
-def _extension_dtype(name: str | None) -> Any:
+def extension_dtype(name: str | None) -> Any:
+    """Return a type of pandas by its name in a contract. Raises TypeError, ValueError and ImportError."""
     if name != ARROW_STRING:
         return pd.api.types.pandas_dtype(name)
-    import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow has no types
+    import pyarrow as pa
 
     return pd.ArrowDtype(pa.string())
 

@@ -23,6 +23,20 @@ def make_datetime_builder(feature: Feature) -> Callable[[Sequence[Any]], Any]:
     """
     if feature.kind == "date" and feature.dtype == "object":
         return lambda values: pd.Series([text and parse_datetime(text).date() for text in values], dtype=object)
+    unit, zone = read_datetime_type(feature)
+
+    def build(texts: Sequence[Any]) -> Any:
+        column = _to_array(texts, unit)
+        return column if zone is None else pd.DatetimeIndex(column).tz_localize("UTC").tz_convert(zone)
+
+    return build
+
+
+def read_datetime_type(feature: Feature) -> tuple[str, Any]:
+    """Return the unit and the zone of a feature's column; None if it has no zone.
+
+    Raises ModelError for a type that no column of datetimes has here.
+    """
     try:
         dtype: Any = pd.api.types.pandas_dtype(feature.dtype or _USUAL)
         is_datetime = isinstance(dtype, pd.DatetimeTZDtype) or dtype.kind == "M"
@@ -30,14 +44,9 @@ def make_datetime_builder(feature: Feature) -> Callable[[Sequence[Any]], Any]:
         raise ModelError(_describe_unknown(feature, str(error))) from None
     if not is_datetime:
         raise ModelError(_describe_unknown(feature, "it is no type of datetimes"))
-    unit = dtype.unit if isinstance(dtype, pd.DatetimeTZDtype) else np.datetime_data(dtype)[0]
-    zone = dtype.tz if isinstance(dtype, pd.DatetimeTZDtype) else None
-
-    def build(texts: Sequence[Any]) -> Any:
-        column = _to_array(texts, unit)
-        return column if zone is None else pd.DatetimeIndex(column).tz_localize("UTC").tz_convert(zone)
-
-    return build
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return dtype.unit, dtype.tz
+    return np.datetime_data(dtype)[0], None
 
 
 def _to_array(texts: Sequence[Any], unit: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,27 @@ from headrace_worker.runtimes.estimator_tree import iter_estimators, takes_objec
 
 #: Converts a batch of instances to an estimator's input.
 Stacker = Callable[[Sequence[Any]], Any]
+
+
+class EstimatorInput(NamedTuple):
+    """The facts about an estimator that decide what it takes."""
+
+    #: True for an object for each row, which may lack keys, and not a table.
+    is_objects: bool
+    #: True for an array: the estimator was fitted on columns without names.
+    is_array: bool
+    #: The missing value for columns of objects: NaN, or None if the estimator was fitted on None.
+    missing: float | None
+
+
+def describe_input(estimator: Any) -> EstimatorInput:
+    """Return the facts about an estimator's input."""
+    return EstimatorInput(
+        is_objects=takes_objects(estimator),
+        # An estimator without either attribute may need the names or only their number; a frame has both.
+        is_array=hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_"),
+        missing=_missing_value(estimator),
+    )
 
 
 def make_stacker(estimator: Any, input_schema: InputSchema) -> Stacker:
@@ -76,7 +97,8 @@ def is_numeric(feature: Feature) -> bool:
 
 def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
     names = [feature.name for feature in input_schema.features]
-    if takes_objects(estimator):
+    facts = describe_input(estimator)
+    if facts.is_objects:
         # A vectorizer computes with None. Where a key cannot be absent, null says that it is.
         optional = {feature.name for feature in input_schema.features if feature.optional}
         return lambda instances: [
@@ -88,8 +110,8 @@ def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
             for instance in instances
         ]
     check_no_optional(input_schema)
-    missing = _missing_value(estimator)
-    common = _common_dtype(input_schema)
+    missing = facts.missing
+    common = common_dtype(input_schema)
     is_exact = any(feature.dtype is not None for feature in input_schema.features)
     pick = _make_picker(names)
 
@@ -97,8 +119,7 @@ def _make_named_stacker(estimator: Any, input_schema: Named) -> Stacker:
         return to_array(list(map(pick, instances)), common, missing, is_exact=is_exact)
 
     has_datetimes = any(feature.kind in {"datetime", "date"} for feature in input_schema.features)
-    # An estimator without either attribute may need the names or only their number; a frame has both.
-    if hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_") and not has_datetimes:
+    if facts.is_array and not has_datetimes:
         return build_array
     index = pd.Index(names, dtype=object)
     if all(numpy_dtype(feature) is common for feature in input_schema.features) and common is not np.object_:
@@ -137,7 +158,7 @@ def has_plain_numbers(input_schema: Named) -> bool:
 _PLAIN_NUMBERS = {np.float64, np.float32, np.int64, np.int32}
 
 
-def _common_dtype(input_schema: Named) -> Any:
+def common_dtype(input_schema: Named) -> Any:
     """Return the type of an array that holds all features."""
     dtypes = [numpy_dtype(feature) for feature in input_schema.features]
     if has_plain_numbers(input_schema):
@@ -154,7 +175,6 @@ def _make_picker(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _missing_value(estimator: Any) -> float | None:
-    """Return the missing value for columns of objects: NaN, or None if the estimator was fitted on None."""
     for inner in iter_estimators(estimator):
         if getattr(inner, "missing_values", math.nan) is None:
             return None

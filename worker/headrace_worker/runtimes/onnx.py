@@ -6,7 +6,8 @@ with 32-bit floats. Methods that the ONNX file does not have are executed by sci
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
@@ -39,9 +40,9 @@ class OnnxRuntime:
         input_schema: InputSchema,
         other_methods: SklearnRuntime | None = None,
     ) -> None:
-        self._session, self._other_methods = session, other_methods
-        features = _read_metadata(session, FEATURES_KEY, list[str])
-        self._feed = make_feeder(session, input_schema, features)
+        self._session, self._input_schema, self._other_methods = session, input_schema, other_methods
+        self._features = _read_metadata(session, FEATURES_KEY, list[str])
+        self._feed = make_feeder(session, input_schema, self._features)
         #: The session's outputs, by the method each belongs to; the default method first.
         self.methods = find_method_outputs(session)
 
@@ -95,12 +96,31 @@ class OnnxRuntime:
             if self._other_methods is None:
                 raise ModelError(f"the ONNX file has no {method}; it has {', '.join(self.methods)}")
             return self._other_methods.predict(method, instances)
-        (output,) = self._session.run([self.methods[method]], self._feed(instances))
+        return to_predictions(self._run(method, self._feed(instances), len(instances)), len(instances))
+
+    def predict_table(self, method: str, batch: Any) -> Any:
+        """Return an array of predictions for checked columns; None if the session takes instances only."""
+        from headrace_worker.runtimes.prediction_column import to_prediction_column
+
+        if method not in self.methods and self._other_methods is not None:
+            return self._other_methods.predict_table(method, batch)
+        if method not in self.methods or self._feed_table is None:
+            return None
+        output = self._run(method, self._feed_table(batch), batch.num_rows)
+        return to_prediction_column(output, batch.num_rows)
+
+    @cached_property
+    def _feed_table(self) -> Callable[[Any], dict[str, Any]] | None:
+        # Only those who predict tables have pyarrow.
+        from headrace_worker.runtimes.onnx_table import make_table_feeder
+
+        return make_table_feeder(self._session, self._input_schema, self._features)
+
+    def _run(self, method: str, inputs: dict[str, Any], rows: int) -> Any:
+        (output,) = self._session.run([self.methods[method]], inputs)
         if isinstance(output, list):  # a dict of each class's probability for each instance
             output = np.array([[row[name] for name in sorted(row)] for row in output])
-        if output.shape == (len(instances), 1) and method != "transform":
-            output = output[:, 0]
-        return to_predictions(output, len(instances))
+        return output[:, 0] if output.shape == (rows, 1) and method != "transform" else output
 
 
 def open_session(data: bytes, title: str) -> onnxruntime.InferenceSession:

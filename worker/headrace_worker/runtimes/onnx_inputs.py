@@ -13,8 +13,8 @@ from headrace.errors import InvalidInput, ModelError
 from headrace_worker.runtimes import InputSchema
 from headrace_worker.runtimes.input_arrays import check_no_optional, make_number_stacker, to_float32
 
-_FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64}
-_TYPES = _FLOATS | {
+FLOAT_TENSORS = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+TENSOR_TYPES = FLOAT_TENSORS | {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
     "tensor(bool)": np.bool_,
@@ -56,7 +56,7 @@ def _infer_feature(node: Any, instances: Sequence[Any], title: str) -> Feature:
     if not all(isinstance(instance, dict) and node.name in instance for instance in instances):
         raise ModelError(f"{title} takes {node.name!r}, which is missing in an instance of the example")
     has_missing = any(instance[node.name] is None for instance in instances)
-    return Feature(name=node.name, kind=_KINDS[node.type], nullable=has_missing and node.type in _FLOATS)
+    return Feature(name=node.name, kind=_KINDS[node.type], nullable=has_missing and node.type in FLOAT_TENSORS)
 
 
 def _infer_named(node: Any, instances: Sequence[Any], title: str) -> Named:
@@ -76,7 +76,7 @@ def _infer_array(node: Any, instances: Sequence[Any], title: str) -> Array:
     ):
         raise ModelError(f"{title} takes rows of shape {node.shape[1:]}; those of the example are {list(shape)}")
     has_missing = any(value is None for instance in instances for value in np.array(instance, dtype=object).flat)
-    return Array(shape=shape, kind=_KINDS[node.type], nullable=has_missing and node.type in _FLOATS)
+    return Array(shape=shape, kind=_KINDS[node.type], nullable=has_missing and node.type in FLOAT_TENSORS)
 
 
 def make_feeder(
@@ -89,55 +89,58 @@ def make_feeder(
     """
     inputs = session.get_inputs()
     for node in inputs:
-        if node.type not in _TYPES:
+        if node.type not in TENSOR_TYPES:
             raise ModelError(f"the input {node.name!r} is a {node.type}, which no value can become")
     check_no_optional(input_schema)
     if isinstance(input_schema, Tokens):
         raise ModelError("the contract takes lists of strings of any length, which no input of an ONNX file is")
     stack_numbers = make_number_stacker(input_schema)
     if len(inputs) == 1 and isinstance(input_schema, Text):
-        name, shape = inputs[0].name, _inner_shape(inputs[0])
+        name, shape = inputs[0].name, inner_shape(inputs[0])
         return lambda texts: {name: np.array(texts, dtype=object).reshape(-1, *shape)}
-    if len(inputs) == 1 and stack_numbers is not None and not _is_only_feature(inputs[0], input_schema):
+    if len(inputs) == 1 and stack_numbers is not None and not is_only_feature(inputs[0], input_schema):
         name, kind = inputs[0].name, inputs[0].type
-        return lambda instances: {name: _cast(stack_numbers(instances), kind)}
+        return lambda instances: {name: cast(stack_numbers(instances), kind)}
     names = features or [node.name for node in inputs]
     contract_names = (
         {feature.name for feature in input_schema.features} if isinstance(input_schema, Named) else set()
     )
     if len(names) != len(inputs) or not contract_names.issuperset(names):
         raise ModelError(f"the ONNX file takes {', '.join(names)}, which the contract does not have")
-    columns = [(name, node.name, node.type, _inner_shape(node)) for name, node in zip(names, inputs, strict=True)]
+    columns = [(name, node.name, node.type, inner_shape(node)) for name, node in zip(names, inputs, strict=True)]
 
     def feed(instances: Sequence[Any]) -> dict[str, Any]:
         return {
-            name: _to_column([instance[feature] for instance in instances], kind).reshape(-1, *shape)
+            name: to_column([instance[feature] for instance in instances], kind).reshape(-1, *shape)
             for feature, name, kind, shape in columns
         }
 
     return feed
 
 
-def _to_column(values: list[Any], kind: str) -> Any:
-    if kind in _FLOATS:
-        return _cast(np.array(values, dtype=np.float64), kind)
+def to_column(values: list[Any], kind: str) -> Any:
+    """Convert the values of a feature to an array for an input. Raises InvalidInput."""
+    if kind in FLOAT_TENSORS:
+        return cast(np.array(values, dtype=np.float64), kind)
     if None in values:
         raise InvalidInput("a value is missing, and the ONNX file accepts no missing value here")
-    return np.array(values, dtype=_TYPES[kind])
+    return np.array(values, dtype=TENSOR_TYPES[kind])
 
 
-def _cast(numbers: Any, kind: str) -> Any:
+def cast(numbers: Any, kind: str) -> Any:
+    """Convert a float64 array to the numbers of an input. Raises InvalidInput."""
     if kind == "tensor(float)":
         return to_float32(numbers)
-    return np.ascontiguousarray(numbers, dtype=_TYPES[kind])
+    return np.ascontiguousarray(numbers, dtype=TENSOR_TYPES[kind])
 
 
-def _is_only_feature(node: Any, input_schema: InputSchema) -> bool:
+def is_only_feature(node: Any, input_schema: InputSchema) -> bool:
     """Decide whether an input is the only feature of named instances."""
     if not isinstance(input_schema, Named):
         return False
     return [node.name] == [feature.name for feature in input_schema.features]
 
 
-def _inner_shape(node: Any) -> list[int]:
+def inner_shape(node: Any) -> list[int]:
+    """Return the dimensions of an input after the rows, for a column of single values."""
     return [1] * (len(node.shape) - 1)

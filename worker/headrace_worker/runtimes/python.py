@@ -5,7 +5,9 @@
         def predict(self, method: str, instances: list) -> list: ...
 
 The factory is called without arguments. The object may have an attribute `methods`: the names of the methods that
-jobs may ask for, the default one first. Without it, jobs may ask for `predict` only. With the attribute
+jobs may ask for, the default one first. Without it, jobs may ask for `predict` only. It may have a method
+`predict_table(method, batch)`, which takes the instances of a table as a RecordBatch of pyarrow, a column for each
+feature in the types of `headrace_worker.tables.schema`, and returns the same predictions. With the attribute
 `load_after_fork = True`, it is loaded in each pool process, and never in a process that forks.
 """
 
@@ -61,6 +63,21 @@ class PythonRuntime:
     def title(self) -> str:
         """The name of the object's class, for people."""
         return type(self._model).__name__
+
+    def predict_table(self, method: str, batch: Any) -> Any:
+        """Return an array of predictions for checked columns; None if the object takes instances only."""
+        predict_table = getattr(self._model, "predict_table", None)
+        if predict_table is None:
+            return None
+        from headrace_worker.runtimes.prediction_column import from_values, to_prediction_column
+
+        output = predict_table(method, batch)
+        if type(output).__module__.partition(".")[0] == "pyarrow":
+            output = output.to_pylist()
+        if isinstance(output, list | tuple):
+            check_count(len(output), batch.num_rows)
+            return from_values([to_json_value(value) for value in output])
+        return to_prediction_column(output, batch.num_rows)
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
         """Return a prediction for each instance. Raises the object's errors, and ModelError for a wrong number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -18,7 +19,7 @@ from headrace_worker.boosters import BoosterModel
 from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import is_prediction_method, iter_estimators
 from headrace_worker.runtimes.forest import build_fast_methods
-from headrace_worker.runtimes.input_arrays import has_plain_numbers, make_stacker
+from headrace_worker.runtimes.input_arrays import describe_input, has_plain_numbers, make_stacker
 from headrace_worker.runtimes.predictions import to_predictions
 
 
@@ -41,7 +42,7 @@ class SklearnRuntime:
         own: bool = False,
         arguments: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
-        self._estimator, self._arguments = estimator, arguments
+        self._estimator, self._input_schema, self._arguments = estimator, input_schema, arguments
         if own and isinstance(input_schema, Named) and _accepts_array(estimator, input_schema):
             _remove_feature_names(estimator)
         self._stack = make_stacker(estimator, input_schema)
@@ -71,14 +72,31 @@ class SklearnRuntime:
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
         """Return a prediction for each instance. Raises the estimator's errors, and ModelError for a bad shape."""
-        data = self._stack(instances)
+        return to_predictions(self._run(method, self._stack(instances)), len(instances))
+
+    def predict_table(self, method: str, batch: Any) -> Any:
+        """Return an array of predictions for checked columns; None if the estimator takes instances only."""
+        from headrace_worker.runtimes.prediction_column import to_prediction_column
+
+        if self._stack_table is None:
+            return None
+        with np.errstate(all="ignore"):
+            data = self._stack_table(batch)
+        return to_prediction_column(self._run(method, data), batch.num_rows)
+
+    @cached_property
+    def _stack_table(self) -> Callable[[Any], Any] | None:
+        # Only those who predict tables have pyarrow.
+        from headrace_worker.runtimes.table_input import make_table_stacker
+
+        return make_table_stacker(describe_input(self._estimator), self._input_schema)
+
+    def _run(self, method: str, data: Any) -> Any:
         # Extreme input may overflow. The result is null, and no warning is logged for each batch.
         with np.errstate(all="ignore"):
             if arguments := self._arguments.get(method):
-                output = getattr(self._estimator, method)(data, **arguments)
-            else:
-                output = (self._fast_methods.get(method) or getattr(self._estimator, method))(data)
-        return to_predictions(output, len(instances))
+                return getattr(self._estimator, method)(data, **arguments)
+            return (self._fast_methods.get(method) or getattr(self._estimator, method))(data)
 
 
 def _accepts_array(estimator: Any, input_schema: Named) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import msgspec
@@ -33,7 +34,7 @@ from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.boosters import BoosterModel
 from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import split_pipeline
-from headrace_worker.runtimes.input_arrays import make_number_stacker, make_stacker, to_float32
+from headrace_worker.runtimes.input_arrays import describe_input, make_number_stacker, make_stacker, to_float32
 from headrace_worker.runtimes.predictions import to_predictions
 
 _FORESTS = (RandomForestClassifier, ExtraTreesClassifier)
@@ -73,8 +74,15 @@ class TreeliteRuntime:
 
     libraries: ClassVar[tuple[str, ...]] = ("treelite",)
 
-    def __init__(self, head: _Head, trees: treelite.Model, stack: Callable[[Sequence[Any]], Any]) -> None:
-        self._head, self._trees, self._stack = head, trees, stack
+    def __init__(
+        self, head: _Head, trees: treelite.Model, input_schema: InputSchema, estimator: Any = None
+    ) -> None:
+        # `estimator` is a pipeline that ends in the trees. It is not kept: its own trees take much memory.
+        self._head, self._trees, self._input_schema = head, trees, input_schema
+        self._transform, _ = split_pipeline(estimator)
+        self._estimator_input = None if estimator is None else describe_input(estimator)
+        stack = make_number_stacker(input_schema) if estimator is None else make_stacker(estimator, input_schema)
+        self._stack: Callable[[Sequence[Any]], Any] = stack or list
         self._classes = np.array(head.classes) if head.classes else None
 
     @classmethod
@@ -129,28 +137,43 @@ class TreeliteRuntime:
             raise ModelError(f"{title} cannot be loaded by treelite: {message}") from None
         _check_trees(model, head, title)
         if head.steps:
-            estimator = version.estimator()
-            stack, (transform, _) = make_stacker(estimator, input_schema), split_pipeline(estimator)
-            return cls(head, model, lambda instances: _to_dense(transform(stack(instances))))
-        stack_numbers = make_number_stacker(input_schema)
-        if stack_numbers is None:
+            return cls(head, model, input_schema, version.estimator())
+        if make_number_stacker(input_schema) is None:
             raise ModelError(f"{title} cannot be run by treelite: its contract has values that are not numbers")
-        return cls(head, model, stack_numbers)
+        return cls(head, model, input_schema)
 
     def predict(self, method: str, instances: Sequence[Instance]) -> list[Any]:
         """Return a prediction for each instance. Raises InvalidInput, and ModelError for an unsupported method."""
         with np.errstate(all="ignore"):
-            data = self._stack(instances)
-            rows = (
-                to_float32(data).astype(np.float64)
-                if self._head.float32
-                else np.asarray(data, np.float64, order="C")
-            )
-            if rows.ndim != 2 or rows.shape[1] != self._head.features:
-                raise ModelError(
-                    f"the trees take {self._head.features} features, and the rows have another number"
-                )
-            return to_predictions(self._run(method, rows), len(instances))
+            return to_predictions(self._predict(method, self._stack(instances)), len(instances))
+
+    def predict_table(self, method: str, batch: Any) -> Any:
+        """Return an array of predictions for checked columns; None if a step before the trees takes instances."""
+        from headrace_worker.runtimes.prediction_column import to_prediction_column
+
+        if self._stack_table is None:
+            return None
+        with np.errstate(all="ignore"):
+            return to_prediction_column(self._predict(method, self._stack_table(batch)), batch.num_rows)
+
+    @cached_property
+    def _stack_table(self) -> Callable[[Any], Any] | None:
+        # Only those who predict tables have pyarrow.
+        from headrace_worker.runtimes.table_input import make_number_table_stacker, make_table_stacker
+
+        if self._estimator_input is None:
+            return make_number_table_stacker(self._input_schema)
+        return make_table_stacker(self._estimator_input, self._input_schema)
+
+    def _predict(self, method: str, data: Any) -> Any:
+        """Predict from what the estimator takes, or from numbers. Raises InvalidInput and ModelError."""
+        data = _to_dense(self._transform(data))
+        rows = (
+            to_float32(data).astype(np.float64) if self._head.float32 else np.asarray(data, np.float64, order="C")
+        )
+        if rows.ndim != 2 or rows.shape[1] != self._head.features:
+            raise ModelError(f"the trees take {self._head.features} features, and the rows have another number")
+        return self._run(method, rows)
 
     def _run(self, method: str, rows: Any) -> Any:
         kind = self._head.kind

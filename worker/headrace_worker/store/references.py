@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import redis
@@ -18,7 +19,7 @@ from headrace.connection.commands import execute
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.attempts import decode_delayed, decode_queued_message
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys, queue_names
 from headrace.wire.parsing import MalformedMessage, parse
 from headrace.wire.stored import show
 from headrace_worker.transport.claims import parse_lease
@@ -61,7 +62,7 @@ def _find_by_jobs(client: redis.Redis, keys: Keys, model: str) -> dict[str, str]
     versions: dict[str, str] = {}
     # A job may move from a lease back to its queue while both are read. The second pass sees it.
     for _ in range(2):
-        for queued_message in _iter_messages(client, keys, queue_name(model)):
+        for queued_message in chain(*(_iter_messages(client, keys, queue) for queue in queue_names(model))):
             if version := _version_of(queued_message):
                 versions[version] = "a job"
     return versions

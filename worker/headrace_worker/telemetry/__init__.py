@@ -18,6 +18,8 @@ The main process shows metrics and health:
     metrics_pipe        the pipe that carries deltas from pool processes to the main process
     metrics_collector   the metrics of a worker
     queue_metrics       the exporter's metrics of one Redis
+    stored_models       the names of the models in a store, for the exporter
+    worker_classes      classes of workers, and the sums of their backlogs
     loops               the health of loops in threads of the main process
     pool_loops          the health of a loop that runs in every pool process
     pool_memory         a record of each pool process, in shared memory

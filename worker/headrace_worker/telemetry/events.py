@@ -9,7 +9,8 @@ empty group is published to learn the number, if the last reply is too old: maki
 long as parsing its messages.
 
 Every event of a job has the fields `model` and `version` besides Celery's own; receivers ignore further fields.
-The version is the number of the one that runs or ran, None where none did.
+The version is the number of the one that runs or ran, None where none did. A job of a bulk run has the field
+`queue` too, and no event for each of its rows.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import redis
 
+from headrace.text import plural
 from headrace.wire.attempts import select_counted
-from headrace.wire.keys import TASK, model_name
+from headrace.wire.bulk import BULK_TASK, describe_step
+from headrace.wire.keys import TASK, is_bulk_queue, model_name
 from headrace.wire.message import describe_job
-from headrace.wire.outcome import Cancelled, ClassLabel, Expired, Failure, Outcome, Success
-from headrace_worker.execution.failures import make_failure
+from headrace.wire.outcome import BulkSuccess, Cancelled, ClassLabel, Expired, Failure, Outcome, Success
+from headrace_worker.failures import make_failure
 
 if TYPE_CHECKING:
     from headrace.wire.message import Job
@@ -100,14 +103,18 @@ class Events:
             if not self._is_selected(job.id):
                 continue
             version = self._version_of(job)
+            queue = {} if job.step is None else {"queue": job.queue}
             events += [
                 {
                     "type": "task-received",
                     "uuid": job.id,
                     "model": job.model,
                     "version": version,
-                    "name": TASK,
-                    "args": describe_job(job.model, job.version, len(job.instances)),
+                    **queue,
+                    "name": TASK if job.step is None else BULK_TASK,
+                    "args": describe_job(job.model, job.version, len(job.instances))
+                    if job.step is None
+                    else describe_step(job.model, job.step),
                     "kwargs": "{}",
                     "root_id": job.id,
                     "parent_id": None,
@@ -115,7 +122,7 @@ class Events:
                     "eta": None,
                     "expires": job.expires and job.expires.isoformat(),
                 },
-                {"type": "task-started", "uuid": job.id, "model": job.model, "version": version},
+                {"type": "task-started", "uuid": job.id, "model": job.model, "version": version, **queue},
             ]
         self._send(events, now)
 
@@ -143,6 +150,11 @@ class Events:
             for claimed in report.cancelled
             if self._is_selected(claimed.job.id)
         ]
+        if is_bulk_queue(queue := report.claim.lease.queue):
+            for event in events:
+                event["queue"] = queue
+                if "name" in event:
+                    event["name"] = BULK_TASK
         self._send(events, now)
 
     def _versions(self, report: ClaimReport) -> dict[str, str | None]:
@@ -246,6 +258,9 @@ def _is_closed(connection: Any) -> bool:
 def _end_event(outcome: Outcome, seconds: float, model: str | None, version: str | None) -> dict[str, Any]:
     run = {"uuid": outcome.job, "model": model, "version": version}
     match outcome:
+        case BulkSuccess(receipt=receipt):
+            result = f"{plural(receipt.rows, 'row')}, {receipt.failed:,} of them failed"
+            return {"type": "task-succeeded", **run, "result": result, "runtime": seconds}
         case Success(prediction=prediction):
             result = describe_job(prediction.model, prediction.version, len(prediction.predictions))
             if prediction.classes is not None:

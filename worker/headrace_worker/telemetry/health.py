@@ -2,7 +2,8 @@
 
 A worker is live while its event loop turns, or while it waits for a Redis that is disconnected or does not answer:
 a restart would not help then. Pool processes are not checked, because a time limit ends one that hangs.
-A worker is ready once its models are loaded and proven, and as long as its loops turn in time (`loops`).
+A worker is ready once its models are loaded and proven, and as long as its loops turn in time (`loops`). The
+reason of a status says what a worker waits for: which model, or Redis at which host.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.connection.outage_log import OutageLog
 from headrace.errors import HeadraceError
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.telemetry.loops import LATE_SECONDS, Loop, LoopHealth, LoopStatus
 
 log = logging.getLogger("headrace.worker")
 
+#: The name of Celery's consumer in the log of outages.
+CONSUMER = "consumer"
 #: Seconds without a heartbeat of the event loop after which the worker counts as hung.
 HUNG_SECONDS = 30.0
 #: Seconds a request to Redis may stay unanswered before Redis counts as silent; its sender is blocked meanwhile.
@@ -41,20 +45,32 @@ class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health:
-    """The signals from which the main process derives its health. `clock` returns monotonic seconds."""
+    """The signals from which the main process derives its health. `clock` returns monotonic seconds.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    `outages` is the log of the outages of Redis, to which the loops of this process report. `server` is the host
+    and port of Redis, without a secret.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        outages: OutageLog | None = None,
+        server: str = "",
+    ) -> None:
+        self._clock, self.outages = clock, outages or OutageLog(log)
+        self._redis = f"Redis at {server}" if server else "Redis"
         #: The time of the last heartbeat; None while the loop does not run: during the start, without Redis.
         self._last_heartbeat: float | None = None
         #: The time of the oldest unanswered request to Redis that a thread beside the event loop has sent.
         self._request_sent: float | None = None
         self._ready = self._stopping = self._disconnected = False
+        #: What is loaded during the start, as the end of a sentence; "" after that.
+        self._loading, self._position = "its models are being loaded", ""
         self._loops: dict[str, Loop] = {}
 
     def watch_loop(self, name: str, *, late_after: float) -> LoopHealth:
         """Return the health of a new loop, which is part of the worker's. It replaces one of the same name."""
-        loop = LoopHealth(name, late_after=late_after, clock=self._clock)
+        loop = LoopHealth(name, late_after=late_after, clock=self._clock, outages=self.outages)
         self.add_loop(loop)
         return loop
 
@@ -94,6 +110,23 @@ class Health:
         sent = self._request_sent
         return sent is not None and self._clock() - sent > _SILENT_SECONDS
 
+    def mark_model(self, model: str, number: int, count: int) -> None:
+        """Record that the start comes to a model, the `number`th of `count`."""
+        self._position = f"{number} of {count}"
+        self._mark_loading(f"it loads model {model} ({self._position})")
+
+    def mark_version(self, model: str, version: str) -> None:
+        """Record that the start loads a version of this model."""
+        self._mark_loading(f"it loads model {model} version {version} ({self._position})")
+
+    def _mark_loading(self, text: str) -> None:
+        if self._loading:  # later loads do not keep a worker from being ready
+            self._loading = text
+
+    def mark_loaded(self) -> None:
+        """Record that the models are loaded, and the worker is about to connect."""
+        self._loading = ""
+
     def mark_ready(self) -> None:
         """Record that the models are proven and the pool is up."""
         self._ready = True
@@ -113,17 +146,27 @@ class Health:
         elif self._stopping:
             reason = "the worker is shutting down"
         elif not self._ready:
-            reason = "the worker starts: its models are being loaded"
+            reason = f"the worker starts: {self._loading or self._starting()}"
         elif problem is not None:
             reason = problem
-        elif self._disconnected:
-            reason = "Redis is unreachable; the worker waits for it"
+        elif self._disconnected or self.outages.is_failing(CONSUMER):
+            reason = f"the worker {self._waiting()}"
         elif silent:
-            reason = "Redis does not answer; the worker waits for it"
+            reason = f"the worker waits for {self._redis}, which does not answer"
         else:
             reason = "all is well"
         ready = live and self._ready and not self._stopping and problem is None
         return HealthStatus(live=live, ready=ready, reason=reason, pid=os.getpid())
+
+    def _starting(self) -> str:
+        """Return what a worker with loaded models waits for."""
+        if self._disconnected or self.outages.is_failing(CONSUMER):
+            return f"it {self._waiting()}"
+        return "its pool processes load their models"
+
+    def _waiting(self) -> str:
+        cause = self.outages.cause.removeprefix(self._redis).strip()
+        return f"waits for {self._redis}" + (f", which {cause}" if cause else "")
 
 
 class HealthFile:

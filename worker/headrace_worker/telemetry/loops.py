@@ -18,6 +18,7 @@ import msgspec
 import redis
 
 from headrace.connection.errors import is_wrong_type
+from headrace.connection.outage_log import OutageLog, is_outage
 from headrace.errors import HeadraceError
 
 log = logging.getLogger("headrace.worker")
@@ -54,11 +55,20 @@ class Loop(Protocol):
 class LoopHealth:
     """The rounds of one loop. `clock` returns monotonic seconds.
 
-    The loop counts as late when no round has ended for `late_after` seconds.
+    The loop counts as late when no round has ended for `late_after` seconds. A round that fails because Redis is
+    away is logged by `outages`.
     """
 
-    def __init__(self, name: str, *, late_after: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        late_after: float,
+        clock: Callable[[], float] = time.monotonic,
+        outages: OutageLog | None = None,
+    ) -> None:
         self.name, self._late_after, self._clock = name, late_after, clock
+        self.outages = outages or OutageLog(log)
         #: The end of the last round; of a loop whose first round goes on, its begin.
         self._ended_at: float | None = None
         self._thread: threading.Thread | None = None
@@ -101,11 +111,14 @@ class LoopHealth:
             except Exception as error:  # noqa: BLE001  # no item, however damaged, may end the loop
                 self.end_round(error)
                 description = f"{type(error).__name__}: {error}"
-                if description != logged:
+                if isinstance(error, redis.RedisError) and is_outage(error):
+                    self.outages.failed(self.name, error)
+                elif description != logged:
                     log.warning(
                         "a round of the loop `%s` failed, the next is in %g s: %s", self.name, pause, description
                     )
                 logged = description
             else:
                 self.end_round()
+                self.outages.succeeded(self.name)
                 logged = ""

@@ -166,7 +166,7 @@ class ParquetFiles:
         if not records:
             return
         self._due = time.monotonic() + _PARQUET_SECONDS
-        import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow has no types
+        import pyarrow as pa
         from pyarrow import parquet
 
         columns: dict[str, list[Any]] = {

@@ -22,7 +22,8 @@ from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.utils import BadDsn
 
 from headrace.errors import SettingError
-from headrace_worker.execution.redaction import redact
+from headrace.wire.keys import is_bulk_queue
+from headrace_worker.redaction import redact
 from headrace_worker.telemetry.sentry_queue import QueueSpans
 from headrace_worker.transport.message import CLAIM_TASK
 
@@ -123,8 +124,8 @@ class ErrorReporter:
     """A listener that reports the errors of models that ended jobs, and jobs that failed without an exception."""
 
     def on_claim_finished(self, report: ClaimReport) -> None:
-        """Report the failures of the claim."""
-        if report.published is None:
+        """Report the failures of the claim. A bulk run that fails is one event (`run_reports`)."""
+        if report.published is None or is_bulk_queue(report.claim.lease.queue):
             return
         for failed_runs in _group_errors(report.decisions.model_errors):
             _send_error(failed_runs)

@@ -20,23 +20,23 @@ claim_script       CLAIM
 publish_script     PUBLISH, and the limits of dead letters
 follow_up_scripts  what follows outcomes: take it, send it, put it off
 lease_scripts      the other scripts
-lua                Lua functions that several scripts begin with
 """
 
 from __future__ import annotations
 
 from kombu.transport import TRANSPORT_ALIASES
 
-from headrace_worker.transport.broker_settings import ALIAS, SENTINEL_ALIAS, Hook, broker_settings
+from headrace_worker.transport.broker_settings import ALIAS, CLUSTER_ALIAS, SENTINEL_ALIAS, Hook, broker_settings
 from headrace_worker.transport.channel import Channel, ClaimingChannel, SentinelChannel
 from headrace_worker.transport.lease_keeper import LeaseKeeper, silence_timeout
 from headrace_worker.transport.poller import Poller
-from headrace_worker.transport.transport import SentinelTransport, Transport, make_keeper
+from headrace_worker.transport.transport import ClusterTransport, SentinelTransport, Transport, make_keeper
 
 __all__ = [
     "ALIAS",
     "Channel",
     "ClaimingChannel",
+    "ClusterTransport",
     "Hook",
     "LeaseKeeper",
     "Poller",
@@ -51,3 +51,4 @@ __all__ = [
 # kombu loads a transport by its alias, or by the scheme of a URL.
 TRANSPORT_ALIASES[ALIAS] = f"{__name__}:Transport"
 TRANSPORT_ALIASES[SENTINEL_ALIAS] = f"{__name__}:SentinelTransport"
+TRANSPORT_ALIASES[CLUSTER_ALIAS] = f"{__name__}:ClusterTransport"

@@ -2,7 +2,7 @@
 
     claim finds nothing ─> lease parked ─> BLMOVE list lease ─┬─> one job arrived: it is under the lease, run it
               ^                                               ├─> more arrived with it: claim them all
-              │                                               └─> none within POLL_SECONDS
+              │                                               └─> none in time
               └───────────────────────────────────────────────────────┘
 
 Redis moves the job in the step that pushed it, to the worker that has waited longest. That is one round trip
@@ -25,10 +25,12 @@ import redis
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys, holds_histories
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
-from headrace_worker.transport.notifications import POLL_SECONDS
+from headrace_worker.transport.notifications import LOOK_SECONDS
 
 log = logging.getLogger("headrace.claims")
 
+#: The most of a lease that one BLMOVE takes. It begins in the first half of the lease.
+_BLOCK_SHARE = 0.15
 #: Seconds without a blocking claim after Redis refused one.
 _PAUSE_SECONDS = 60.0
 
@@ -41,6 +43,8 @@ class BlockingClaim:
 
     def __init__(self, keys: Keys, lease_seconds: float, clock: Callable[[], float]) -> None:
         self._keys, self._lease_seconds, self._clock = keys, lease_seconds, clock
+        #: The most seconds of one BLMOVE. The lease of a job that arrives in the last moment is renewed in time.
+        self.seconds = min(LOOK_SECONDS, lease_seconds * _BLOCK_SHARE)
         #: From its first offer until a claim finds jobs. It may be in `Keys.leases` and hold a job.
         self.lease: Lease | None = None
         #: Before this time nobody can have found the lease expired and ended it.
@@ -49,6 +53,8 @@ class BlockingClaim:
         self._last_source: tuple[str, int] | None = None
         #: The last two claims came from the same list of jobs.
         self._is_repeated = False
+        #: More jobs than one wait, or the lease was ended as this machine was frozen before it sent BLMOVE.
+        self.must_claim = False
         self._last_refusal = ""
         self._paused_until = 0.0
 
@@ -85,6 +91,12 @@ class BlockingClaim:
         lease, self.lease, self._valid_until = self.lease, None, 0.0
         return lease
 
+    def drop_closed(self, limits: Sequence[ClaimLimits]) -> Lease | None:
+        """Forget and return a lease that was parked at a queue of which nothing is claimed now; None without."""
+        if self.lease is None or any(limit.queue == self.lease.queue for limit in limits):
+            return None
+        return self.drop()
+
     def parked_lease(self) -> Lease | None:
         """Return the lease to wait under; None if none is parked, or Redis refused to wait."""
         return self.lease if self._paused_until <= self._clock() < self._valid_until else None
@@ -99,27 +111,27 @@ class BlockingClaim:
     def commands(self, lease: Lease) -> list[Sequence[Any]]:
         """Return the commands that wait for a job under the lease; `receive` processes their replies."""
         return [
-            ("BLMOVE", self.source_key, self._keys.lease(lease.name), "RIGHT", "LEFT", POLL_SECONDS),
+            ("BLMOVE", self.source_key, self._keys.lease(lease.name), "RIGHT", "LEFT", self.seconds),
             ("ZSCORE", self._keys.leases, lease.member),
             ("LLEN", self.source_key),
             ("EXISTS", self._keys.cancelled),
             READ_SERVER_TIME.args,
         ]
 
-    #: The number of replies to `commands`.
-    replies = 5
-
     def receive(self, replies: Sequence[Any]) -> Claim | None:
         """Process the replies to `commands`; a refusal is a ResponseError among them.
 
-        Returns the claim of the job that arrived. None if a claim is to follow: no job arrived, or more than this
-        one wait, or the lease was ended, as this machine was frozen before it sent BLMOVE.
+        Returns the claim of the job that arrived. None if none did, or if a claim is to follow (`must_claim`).
         """
-        self._valid_until = 0.0
+        self.must_claim = True
         if refusals := [reply for reply in replies if isinstance(reply, redis.ResponseError)]:
             self._refuse(refusals[0])
             return None
         message, expiry, waiting, is_cancelled, server_time = replies
+        if message is None and expiry is not None and not waiting:
+            self.must_claim = False
+            return None  # the lease is parked as before
+        self._valid_until = 0.0
         if message is None or expiry is None or waiting or self.lease is None:
             return None
         return Claim(
@@ -131,6 +143,7 @@ class BlockingClaim:
         )
 
     def _refuse(self, error: redis.ResponseError) -> None:
+        self._valid_until = 0.0
         self.pause()
         if str(error) != self._last_refusal:
             self._last_refusal = str(error)

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-#: The names of the transport and of its Sentinel variant at kombu.
+#: The names of the transport and of its variants at kombu.
 ALIAS = "headrace"
-SENTINEL_ALIAS = f"{ALIAS}-sentinel"
+SENTINEL_ALIAS, CLUSTER_ALIAS = f"{ALIAS}-sentinel", f"{ALIAS}-cluster"
 
 
 class Hook:
@@ -26,8 +26,10 @@ class Hook:
         return self._call.__qualname__
 
 
-def broker_settings(broker_url: str) -> dict[str, Any]:
-    """Return the settings that choose the transport."""
+def broker_settings(broker_url: str, *, in_cluster: bool = False) -> dict[str, Any]:
+    """Return the settings that choose the transport. `in_cluster` is true if the URL names a node of a cluster."""
+    if in_cluster:
+        return {"broker_transport": CLUSTER_ALIAS}
     if broker_url.startswith("redis+socket:"):
         # kombu chooses by the scheme of such a URL, whatever transport is set.
         return {"broker_url": broker_url.replace("redis+", f"{ALIAS}+", 1)}

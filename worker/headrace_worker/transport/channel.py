@@ -23,12 +23,14 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
 from headrace.clock import utc_now
+from headrace.connection.cluster_celery import ClusterPools
 from headrace.connection.commands import execute, run
 from headrace.connection.errors import is_wrong_type
 from headrace.results.purge import QueuePurge
 from headrace.wire.dead_letter import malformed_letter
 from headrace.wire.keys import Keys, model_name
-from headrace_worker.transport.claim_loop import ClaimLoop, State
+from headrace_worker.transport.claim_loop import ClaimLoop
+from headrace_worker.transport.claim_states import State
 from headrace_worker.transport.claims import (
     Claim,
     ClaimLimits,
@@ -45,12 +47,15 @@ from headrace_worker.transport.qos import QoS
 
 log = logging.getLogger("headrace.claims")
 
+#: Seconds for which a job waits for this worker before another one is woken. A client that has an outcome may
+#: submit the next job before the pool process of the first is free again.
+_WAKE_OTHERS_SECONDS = 0.003
 #: The transport options that kombu sets as attributes of a channel, besides its own.
 OPTIONS = ("lease_seconds", "limits_for", "requeue_on_close", "give_up", "on_delivered", "result_ttl")
 
 
 class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no types
-    """The channel without its connection to Redis; mixed into kombu's channel and its Sentinel channel."""
+    """The channel without its connection to Redis; mixed into kombu's channel and its variants."""
 
     QoS = QoS
     #: Transport option: seconds until a lease expires, unless it is renewed.
@@ -71,10 +76,13 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         #: The connection with notifications of new jobs; None until the first claim.
         self._listener: NotificationListener | None = None
         self._is_delivering = False
+        #: True while others are about to be woken.
+        self._wakes_others = False
         self._without_ack: set[str] = set()
         super().__init__(*args, **kwargs)
         self.keys = Keys(self.global_keyprefix)
         self.keeper = self.connection.keeper_for(self)
+        self._watch = self.keeper.open_watch()
         self._claims = ClaimLoop(
             self.keys,
             lease_seconds=self.lease_seconds,
@@ -84,6 +92,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             next_name=self.keeper.next_name,
             wake_after=lambda seconds: self.connection.call_later(seconds, self.wake),
             adopt_orphan=self.keeper.adopt_orphan,
+            watch=self._watch,
         )
 
     # --- kombu's hooks: send a claim, read its reply ----------------------------------------------------
@@ -117,9 +126,11 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
 
     def _brpop_read(self, **_: Any) -> bool:
         """Read the reply to a claim, and deliver what was claimed to Celery as one message."""
-        was_blocking = self._claims.state is State.BLOCKING
+        was_blocking = self._claims.state in {State.BLOCKING, State.WAITING}
         claim = self._read_claim()
         if claim is None:
+            if self._claims.has_skipped_jobs:
+                self._wake_others()
             if was_blocking and self.qos.can_consume():
                 self._brpop_start()  # claim now: the next turn of the event loop takes a while to come
             raise Empty
@@ -150,9 +161,11 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         self.keeper.hold(claim)
         self._is_delivering = self.connection.in_event_loop
         limits = self.limits_for(claim.lease.queue)
-        message = claim_message(msgspec.structs.replace(claim, route=limits.route), limits.time_limits)
+        time_limits = limits.time_limits_of(claim.lease)
+        message = claim_message(msgspec.structs.replace(claim, route=limits.route), time_limits)
         self.connection._deliver(message, claim.lease.queue)  # noqa: SLF001  # as kombu does
         self.on_delivered()
+        self._wake_others()
 
     def _deliver_ordinary(self, claim: Claim) -> None:
         message = self._ordinary_message(claim, leased=claim.lease.queue not in self._without_ack)
@@ -190,7 +203,10 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         self._listener = listener = NotificationListener(connection, self.pool)
         if listener.fd is not None:
             self.connection.cycle.add_listener(listener.fd, listener.socket, self)
-        self._claims.connected(QueueNotifications(listener.claiming_id, listener.id, listener.refusal))
+        notifications = QueueNotifications(listener.claiming_id, listener.id, listener.refusal)
+        if notifications.is_refused or not listener.claiming_id:
+            self._watch.refuse(None)
+        self._claims.connected(notifications)
         self._claims.watch(self.active_queues)
 
     def _stop_listening(self) -> None:
@@ -214,6 +230,28 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             is_woken = True
         if is_woken:
             self._end_blocking()
+        self._wake_others()
+
+    def _wake_others(self) -> None:
+        """Wake workers that sleep, unless this one claims the jobs that wait in a moment."""
+        if self._wakes_others or not self._watch.must_hand_on or not self._claims.mark_unclaimed():
+            return
+        if self.connection.in_event_loop:
+            self._wakes_others = True
+            self.connection.call_later(_WAKE_OTHERS_SECONDS, self._pass_tokens)
+        else:
+            self._pass_tokens()
+
+    def _pass_tokens(self) -> None:
+        """Wake a worker that sleeps, for each queue in which jobs may wait and that was not claimed from."""
+        self._wakes_others = False
+        if queues := self._claims.take_marked(can_claim=self.qos.can_consume()):
+            try:
+                self.keeper.commands.pass_tokens(sorted(queues))
+            except redis.RedisError as error:
+                log.debug("could not wake another worker, it looks by itself: %s", error)
+        if self.connection.in_event_loop:
+            self._wake_others()  # for jobs that came meanwhile
 
     def wake(self) -> None:
         """Claim on the next turn of the event loop."""
@@ -222,7 +260,8 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
 
     def drop_silent_connection(self) -> None:
         """Disconnect if the connection has left a claim without an answer for too long."""
-        connection, timeout = self._in_poll, silence_timeout(self.lease_seconds)
+        connection = self._in_poll
+        timeout = silence_timeout(self.lease_seconds) + self._claims.wait_seconds
         if not connection or time.monotonic() - self._brpop_sent_at <= timeout:
             return
         sock = connection._sock  # noqa: SLF001  # as kombu does
@@ -231,18 +270,20 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             connection.disconnect()
 
     def poll(self) -> None:
-        """Claim on the next turn of the event loop, as the timer of the poll."""
+        """Look on the next turn of the event loop, as the timer of the poll."""
+        self._watch.turned_at = time.monotonic()
         self._claims.poll()
 
     def _end_blocking(self) -> None:
-        """Have Redis answer a pending BLMOVE now."""
-        if self._claims.state is not State.BLOCKING:
+        """Have Redis answer a pending BLMOVE or BLPOP now."""
+        if self._claims.state not in {State.BLOCKING, State.WAITING}:
             return
         try:
             if not self.keeper.commands.unblock(self._claims.sent_client_id):
                 self._claims.blocking.pause()
+                self._watch.refuse(None)
         except redis.RedisError as error:
-            log.debug("could not end a BLMOVE, it ends by itself: %s", error)
+            log.debug("could not end a wait at Redis, it ends by itself: %s", error)
 
     def on_claim_finished(self) -> None:
         """Claim after a claim ended: a process is free, and jobs that were skipped may have their turn."""
@@ -291,6 +332,8 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         if not self._without_ack.issuperset(queues):  # a consumer of replies has no lease to renew
             self.keeper.watch(queue for queue in queues if model_name(queue))
         self._claims.watch(queues)
+        if self._claims.state is State.WAITING:
+            self._end_blocking()  # at the tokens of the former queues
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """Return one message of an ordinary queue; None if none waits."""
@@ -324,10 +367,9 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
 
     def _purge(self, queue: str) -> int:
         """Empty a queue (`celery purge`) and return the number of messages. Jobs of a model end as cancelled."""
-        model = model_name(queue)
-        if model is None:
+        if model_name(queue) is None:
             return int(super()._purge(queue))
-        purge = QueuePurge(self.keys, model, ttl=self.result_ttl)
+        purge = QueuePurge(self.keys, queue, ttl=self.result_ttl)
         with redis.Redis(connection_pool=self.pool) as client:
             while not purge.finished:
                 run(partial(execute, client), purge.step(utc_now()))
@@ -339,6 +381,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             self._qos.restore_at_shutdown = False
         self._withdraw()
         self._stop_listening()
+        self.keeper.close_watch(self._watch)
         super().close()
 
 
@@ -360,3 +403,9 @@ class SentinelChannel(ClaimingChannel, kombu_redis.SentinelChannel):  # type: ig
     """The channel to the primary that Sentinel names."""
 
     from_transport_options = kombu_redis.SentinelChannel.from_transport_options + OPTIONS
+
+
+class ClusterChannel(ClaimingChannel, ClusterPools, kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
+    """The channel to the node of a Redis Cluster that serves the key prefix."""
+
+    from_transport_options = ClusterPools.from_transport_options + OPTIONS

@@ -4,6 +4,9 @@ Redis does not undo a script that fails half way. So CLAIM pops before it record
 pop no error can end it. A list that is a key of another type is passed over, so that it stops no other list; if
 nothing is claimed, its error is the reply.
 
+Jobs of the lowest priority, those of files, share no claim with others: an online job would be published after all
+of them. They are claimed when no other job waits, and first in one claim of ten.
+
 CLAIM never reads a message: its cost is linear in the number of queues, and in the number and bytes of the
 messages that it claims, whatever they hold.
 """
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.connection.commands import Argument, Command, Script
-from headrace.connection.lua import CHECKED_FUNCTION
+from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
 from headrace.wire.keys import (
     CLAIM_ORDER,
     FIRST_RETRIED_SOURCE,
@@ -31,13 +34,13 @@ from headrace_worker.transport.claims import (
     NothingClaimed,
     pair_origins,
 )
-from headrace_worker.transport.lua import NOW_FUNCTION
+from headrace_worker.transport.watch import TOKEN_SECONDS
 
 #: Call it by `claim_command`. `source` is an index in `Keys.sources`: 0 are the isolated jobs, 1 to 4 the lists by
 #: priority, 5 to 8 the retried jobs by priority. Returns {number of the queue, {source, count, ...}, messages,
 #: 1 if a job was cancelled lately, server's milliseconds}. If nothing is claimed,
 #: {0, {numbers of the queues that fill up}, 1 if a lease is parked}.
-SCRIPT = (
+_SOURCE = (
     CHECKED_FUNCTION
     + NOW_FUNCTION
     + """
@@ -45,9 +48,11 @@ local leases, cancelled, lease, parked_lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4
 local name, lease_ms, lowest_first, isolated_turn = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
 local retried_first = ARGV[5] == '1'
 local parked_member, parked_queue, parked_source = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local queues = (#KEYS - 4) / 9
+local queues = (#ARGV - 8) / 5
+local has_tokens = #KEYS > 4 + 9 * queues
 
 local function source_key(queue, source) return KEYS[5 + 9 * (queue - 1) + source] end
+local function token_key(queue) return KEYS[4 + 9 * queues + queue] end
 local function queue_name(queue) return ARGV[9 + 5 * (queue - 1)] end
 local function max_jobs(queue) return tonumber(ARGV[10 + 5 * (queue - 1)]) end
 local function max_bytes(queue) return tonumber(ARGV[11 + 5 * (queue - 1)]) end
@@ -121,6 +126,14 @@ local function record_claim(queue)
     redis.call('ZREM', leases, parked_member)
     redis.call('DEL', parked_lease)
   end
+  -- Wake another worker for the jobs that this one leaves: it may have no more, or they share no claim with these.
+  if has_tokens then
+    local tokens, first = token_key(queue), 5 + 9 * (queue - 1)
+    if redis.call('EXISTS', unpack(KEYS, first, first + 8)) > 0 and redis.call('EXISTS', tokens) == 0 then
+      redis.pcall('RPUSH', tokens, 1)
+      redis.pcall('EXPIRE', tokens, TOKEN_SECONDS)
+    end
+  end
   return {queue, origins, messages, redis.call('EXISTS', cancelled), now}
 end
 
@@ -136,9 +149,14 @@ local function pop_priority(queue, source)
   return #messages > 0
 end
 
-local function fill_and_record(queue, popped_source)
+local function is_lowest(source) return source % 4 == 0 end  -- sources 4 and 8: priority 9, first or retried
+
+-- Fill a claim that has jobs of a source with those that share a claim with them. `is_empty`: that source is.
+local function fill_and_record(queue, claimed_source, is_empty)
   for source = first, last, step do
-    if source ~= popped_source then pop_priority(queue, source) end
+    if is_lowest(source) == is_lowest(claimed_source) and not (is_empty and source == claimed_source) then
+      pop_priority(queue, source)
+    end
   end
   return record_claim(queue)
 end
@@ -148,7 +166,7 @@ if parked_member ~= '' then  -- a job that arrived under the parked lease is the
   if #messages > 0 then
     bytes, largest, origins = #messages[1], #messages[1], {parked_source, #messages}
     redis.call('PERSIST', leases)
-    return fill_and_record(parked_queue)
+    return fill_and_record(parked_queue, parked_source, false)
   end
 end
 
@@ -179,7 +197,7 @@ end
 
 for source = first, last, step do
   for queue = 1, queues do
-    if not is_skipped[queue] and pop_priority(queue, source) then return fill_and_record(queue, source) end
+    if not is_skipped[queue] and pop_priority(queue, source) then return fill_and_record(queue, source, true) end
   end
 end
 
@@ -193,7 +211,7 @@ if parked_member ~= '' then redis.call('ZADD', leases, now_ms() + lease_ms, park
 return {0, filling, parked_member ~= '' and 1 or 0}
 """
 )
-_CLAIM = Script("claim", SCRIPT, flag="allow-oom")
+CLAIM = Script("claim", _SOURCE.replace("TOKEN_SECONDS", str(TOKEN_SECONDS)), flag="allow-oom")
 
 # Facts that CLAIM counts on, not checks.
 assert (ISOLATED_SOURCE, FIRST_SOURCE, FIRST_RETRIED_SOURCE, len(PRIORITY_STEPS)) == (0, 1, 5, 4)  # noqa: S101
@@ -210,13 +228,15 @@ def claim_command(
     isolated: IsolatedTurn = "first",
     retried_first: bool = True,
     parked: Lease | None = None,
+    tokens: bool = False,
 ) -> Command:
     """Return the command that claims from the first of these queues that has jobs; `decode_claim` reads its reply.
 
     `name` is the name of the new lease, `lease_ms` the milliseconds until it expires. `lowest_first` starts with
     the lowest priority, `retried_first` with the retried jobs of each priority. `isolated` says when an isolated
     job is claimed. `parked` is a lease of one of the queues: a job that arrived under it is claimed first, it ends
-    when anything is claimed, and it is parked again when nothing is.
+    when anything is claimed, and it is parked again when nothing is. `tokens` wakes a worker that sleeps if jobs
+    are left that this one may not have.
     """
     names = [keys.leases, keys.cancelled, keys.lease(name), keys.lease(parked.name if parked else name)]
     arguments: list[Argument] = [name, lease_ms, int(lowest_first), isolated, int(retried_first)]
@@ -228,7 +248,9 @@ def claim_command(
     for limit in limits:
         names += keys.sources(limit.queue)
         arguments += [limit.queue, limit.jobs, limit.bytes, int(limit.full_only), int(limit.leased)]
-    return _CLAIM(names, arguments)
+    if tokens:
+        names += [keys.tokens(limit.queue) for limit in limits]
+    return CLAIM(names, arguments)
 
 
 def decode_claim(

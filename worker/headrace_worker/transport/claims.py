@@ -8,7 +8,14 @@ from typing import Literal
 
 import msgspec
 
-from headrace.wire.keys import FIRST_RETRIED_SOURCE, ISOLATED_SOURCE, PRIORITY_STEPS, model_name
+from headrace.wire.keys import (
+    FIRST_RETRIED_SOURCE,
+    FIRST_SOURCE,
+    ISOLATED_SOURCE,
+    PRIORITY_STEPS,
+    is_bulk_queue,
+    model_name,
+)
 from headrace_worker.route import Route
 
 #: The mark of a blocking claim in a member of `Keys.leases`.
@@ -17,6 +24,8 @@ _BLOCKING = ",blocking"
 #: When a claim takes an isolated job: before all others, if no other job waits, or not at all.
 IsolatedTurn = Literal["first", "last", "never"]
 
+#: The sources of chunks of bulk runs: the lists of the lowest priority.
+_CHUNK_SOURCES = (FIRST_SOURCE + len(PRIORITY_STEPS) - 1, FIRST_RETRIED_SOURCE + len(PRIORITY_STEPS) - 1)
 #: The indexes in `Keys.sources`.
 _SOURCES = range(FIRST_RETRIED_SOURCE + len(PRIORITY_STEPS))
 
@@ -35,12 +44,22 @@ class ClaimLimits(msgspec.Struct, frozen=True, kw_only=True):
     #: Seconds after which the pool process that runs the claim is killed, and after which it is interrupted.
     #: None leaves the limit to Celery.
     time_limits: tuple[float | None, float | None] = (None, None)
+    #: The time limits of a job that plans or finishes a bulk run; None: as above.
+    plan_time_limits: tuple[float | None, float | None] | None = None
     #: The most claims of the queue that this worker may hold; None is any number.
     claims: int | None = None
+    #: True if this worker holds as many claims as it may of this queue and others of its kind.
+    is_full: bool = False
     #: The versions that serve the jobs, for the pool process that runs them.
     route: Route | None = None
     #: False for a consumer without acknowledgements: what it claims is removed from Redis at once.
     leased: bool = True
+
+    def time_limits_of(self, lease: Lease) -> tuple[float | None, float | None]:
+        """Return the time limits of the claim of a lease. The chunks of bulk runs have the lowest priority."""
+        source, _ = lease.origins[0]
+        is_chunk = source in _CHUNK_SOURCES
+        return self.time_limits if self.plan_time_limits is None or is_chunk else self.plan_time_limits
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +83,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     def holds_jobs(self) -> bool:
         """True for jobs of a model, False for the message of an ordinary task."""
         return model_name(self.queue) is not None
+
+    @property
+    def is_bulk(self) -> bool:
+        """True for a job of a bulk run."""
+        return is_bulk_queue(self.queue)
 
     @property
     def is_isolated(self) -> bool:

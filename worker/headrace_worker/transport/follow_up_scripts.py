@@ -16,10 +16,9 @@ import redis
 from celery.backends.redis import CHORD_CLAIM_EXTEND_LUA, CHORD_CLEANUP_LUA, CHORD_PART_RETURN_LUA
 
 from headrace.connection.commands import Argument, Command, Script, execute
-from headrace.connection.lua import CHECKED_FUNCTION
+from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
 from headrace.results.publish import PUBLISH_FUNCTION
 from headrace.wire.keys import Keys
-from headrace_worker.transport.lua import NOW_FUNCTION
 
 #: Follow-ups of jobs that one worker takes at a time.
 _TAKE_LIMIT = 100
@@ -67,8 +66,7 @@ def take_command(keys: Keys, *, hold_ms: int) -> Command:
 
 _SEND = Script(
     "send_follow_ups",
-    CHECKED_FUNCTION
-    + PUBLISH_FUNCTION
+    PUBLISH_FUNCTION
     + """
 local follow_ups, member, ttl, failed_by = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local deleted_count, value_count = tonumber(ARGV[4]), tonumber(ARGV[5])

@@ -1,7 +1,8 @@
 """The thread that renews the leases of this process, and brings back the jobs of lost workers.
 
 It has a connection of its own, so that neither a busy event loop nor a model that computes for an hour loses a
-lease. It also moves delayed jobs that are due, and deletes dead letters that are too old.
+lease. Of the workers of the same queues, one is the keeper of the queues (`election`). It alone ends expired
+leases, moves due jobs, and looks into foreign lists, so that these cost the same for any number of workers.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import redis
 from redis.exceptions import NoPermissionError
 
-from headrace.connection.errors import is_read_only, is_wrong_type
-from headrace.wire.attempts import LEASE_EXPIRED
+from headrace.connection.commands import Pipeline, execute
+from headrace.connection.errors import is_read_only
+from headrace.connection.outage_log import OutageLog, is_outage
+from headrace.results.letter_scripts import DeadLetterLimits
 from headrace.wire.keys import Keys
 from headrace_worker.transport.claims import Claim, Lease
+from headrace_worker.transport.election import RENEW_SECONDS, Election, look_seconds
 from headrace_worker.transport.leases import Leases
-from headrace_worker.transport.letter_scripts import DeadLetterLimits
+from headrace_worker.transport.queue_sweeps import QueueSweeps
+from headrace_worker.transport.watch import Watch
 
 log = logging.getLogger("headrace.claims")
 
@@ -34,13 +39,12 @@ log = logging.getLogger("headrace.claims")
 _RENEW_AFTER = 1 / 3
 #: Seconds between two sweeps of expired leases, and of dead letters.
 _SWEEP_SECONDS, _TRIM_SECONDS = 1.0, 60.0
-#: Seconds between two looks into the lists of kombu clients with other priority steps. An idle worker is told.
-_GATHER_SECONDS = 2.0
-#: The most jobs that are moved from the foreign lists of a queue at once.
-_GATHER_JOBS = 500
+#: The least seconds between two sweeps, of which the second follows the expiry of a lease.
+_LEAST_SWEEP_SECONDS = 0.05
 #: Seconds without a round after which the thread is late, unless a lease lasts longer.
 _LATE_SECONDS = 30.0
-_NEVER = float("inf")
+#: The name of the keeper in the log of outages.
+_COMPONENT = "leases"
 #: Seconds that `close` waits for the thread.
 _JOIN_SECONDS = 5.0
 
@@ -79,7 +83,11 @@ class LeaseKeeper:
         self.lease_ms = int(lease_seconds * 1000)
         #: Called once a minute while sweeps succeed.
         self.on_swept: Callable[[], None] = lambda: None
-        #: Called in each sweep, with the keeper's client and the queues that are watched.
+        #: Called about every second with the value of `Keys.changes`.
+        self.on_changes: Callable[[bytes | None], None] = lambda _changes: None
+        #: Returns the number of workers of the installation.
+        self.count_workers: Callable[[], int] = lambda: 1
+        #: Called in each sweep of the keeper of the queues, with its client and the queues that are watched.
         self.on_sweep: Callable[[redis.Redis, Sequence[str]], None] = lambda _client, _queues: None
         #: Called before a request to Redis, and after a reply, about every second.
         self.on_request: Callable[[], None] = lambda: None
@@ -87,10 +95,10 @@ class LeaseKeeper:
         #: Called when a round of the thread begins, and when it has ended, with its error if there was one.
         self.on_round_begun: Callable[[], None] = lambda: None
         self.on_round_ended: Callable[[BaseException | None], None] = lambda _error: None
+        #: The log of the outages of Redis; a worker has one for all its loops.
+        self.outages = OutageLog(log)
         self._connect, self._keys, self._limits = connect, keys, limits
         self._queues: tuple[str, ...] = ()
-        #: The keys of the foreign lists of these queues.
-        self._foreign_lists: frozenset[bytes] = frozenset()
         self._reset()
 
     def _reset(self) -> None:
@@ -105,13 +113,11 @@ class LeaseKeeper:
         #: Held leases that were missing at the last renewal.
         self._missing: set[str] = set()
         self._client: redis.Redis | None = None
-        #: The names of damaged things that were logged.
-        self._damaged: set[str] = set()
         self._is_closed = False
         #: Set when there is something to do before the next tick.
         self._is_urgent = threading.Event()
-        #: When foreign lists are looked into next, by the monotonic clock.
-        self._gather_at = 0.0
+        self._election, self._watches = Election(), list[Watch]()
+        self._sweeps = QueueSweeps(self._keys, self.lease_ms)
         self._thread: threading.Thread | None = None
 
     def next_name(self) -> str:
@@ -119,6 +125,19 @@ class LeaseKeeper:
         if self._pid != os.getpid():
             self._reset()
         return f"{self.owner}/{next(self._numbers)}"
+
+    def open_watch(self) -> Watch:
+        """Return the watch of a channel, which this renews."""
+        watch = Watch(self._keys, self.next_name(), lambda: self.count_workers())  # noqa: PLW0108  # it is set later
+        self._watches.append(watch)
+        return watch
+
+    def close_watch(self, watch: Watch) -> None:
+        """Give a watch up, so that another worker takes it at once."""
+        if watch in self._watches:
+            self._watches.remove(watch)
+            with contextlib.suppress(redis.RedisError):
+                execute(self.commands.client, Pipeline(tuple(map(tuple, watch.resign_commands()))))
 
     @property
     def late_seconds(self) -> float:
@@ -133,9 +152,18 @@ class LeaseKeeper:
         """Return the number of leases held of a queue."""
         return sum(lease.queue == queue for lease in list(self._held.values()))
 
+    def count_bulk(self) -> int:
+        """Return the number of leases held of bulk jobs."""
+        return sum(lease.is_bulk for lease in list(self._held.values()))
+
     def count_isolated(self) -> int:
         """Return the number of leases held of isolated jobs."""
         return sum(lease.is_isolated for lease in list(self._held.values()))
+
+    @property
+    def keeps_queues(self) -> bool:
+        """True if this worker is the keeper of its queues."""
+        return self._election.is_won
 
     @property
     def names(self) -> list[str]:
@@ -153,9 +181,7 @@ class LeaseKeeper:
     def watch(self, queues: Iterable[str]) -> None:
         """Move the delayed jobs of these queues from now on. The first call starts the thread."""
         self._queues = tuple(queues)
-        self._foreign_lists = frozenset(
-            name.encode() for queue in self._queues for name, _ in self._keys.foreign_lists(queue)
-        )
+        self._sweeps.watch(self._queues)
         if self._thread is None and self._pid == os.getpid():
             self._thread = threading.Thread(
                 target=self._run, args=(self.commands,), name="headrace-leases", daemon=True
@@ -164,9 +190,7 @@ class LeaseKeeper:
 
     def keys_changed(self, changes: Iterable[set[bytes]]) -> None:
         """Look into the foreign lists soon if one of them changed. `changes` are the keys that Redis named."""
-        is_permitted = self._gather_at != _NEVER
-        if is_permitted and any(not self._foreign_lists.isdisjoint(keys) for keys in changes):
-            self._gather_at = 0.0
+        if self._sweeps.keys_changed(changes):
             self._is_urgent.set()
 
     def hold(self, claim: Claim) -> None:
@@ -225,6 +249,8 @@ class LeaseKeeper:
         self._is_urgent.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=_JOIN_SECONDS)
+        if self._client is not None:
+            self._election.resign(self._client, self._keys.keeper(self._queues), self.owner)
         held, orphans = set(self._held), dict(self._orphans)
         self._held.clear()
         self._orphans.clear()
@@ -234,7 +260,7 @@ class LeaseKeeper:
             leases = self.commands.find(names) if names else []
             requeued = 0
             for lease in leases:
-                with self._skipping_damaged(f"a claim of {lease.queue}"):
+                with self._sweeps.skipping_damaged(f"a claim of {lease.queue}"):
                     requeued += self.commands.requeue(lease, delivered=lease.name in held) > 0
             return requeued
         except redis.RedisError as error:
@@ -252,11 +278,12 @@ class LeaseKeeper:
 
     def _run(self, commands: Leases) -> None:
         renew_seconds = self.lease_ms / 1000 * _RENEW_AFTER
-        tick = min(_SWEEP_SECONDS, renew_seconds)
-        renew_at, sweep_from, trim_at = time.monotonic() + renew_seconds, 0.0, 0.0
+        sweep_seconds = min(_SWEEP_SECONDS, renew_seconds)
+        renew_at, look_at, sweep_from, trim_at = time.monotonic() + renew_seconds, 0.0, 0.0, 0.0
         has_failed = False
         while True:
-            self._is_urgent.wait(tick)
+            until_look = max(0.0, look_at - time.monotonic()) if self._holds_locks else sweep_seconds
+            self._is_urgent.wait(min(sweep_seconds, self._round_seconds(), until_look))
             self._is_urgent.clear()
             if self._is_closed:
                 return
@@ -268,32 +295,75 @@ class LeaseKeeper:
                     renew_at = now + renew_seconds
                     self._renew(commands)
                 self._requeue_orphans(commands, now)
-                if now >= sweep_from:
-                    self._sweep(commands)
-                    self.on_sweep(commands.client, self._queues)
-                if now >= self._gather_at:
-                    self._gather_at = now + _GATHER_SECONDS
-                    self._gather(commands)
+                if now < look_at:
+                    self._extend_locks(commands.client)
+                else:
+                    self._look(commands.client)
+                    seconds = self._sweep(commands) if self.keeps_queues and now >= sweep_from else sweep_seconds
+                    look_at = now + min(seconds, sweep_seconds) if self._holds_locks else 0.0
+                if self._sweeps.gather(commands, now, keeps_queues=self.keeps_queues):
+                    self._is_urgent.set()  # there may be more: first the leases are renewed
                 if now >= trim_at:
                     trim_at = now + _TRIM_SECONDS
-                    with self._skipping_damaged("the list of dead letters"):
+                    with self._sweeps.skipping_damaged("the list of dead letters"):
                         commands.trim_all_dead_letters(self._queues)
                     self.on_swept()
                 self.on_reply()
                 self.on_round_ended(None)
+                self.outages.succeeded(_COMPONENT)
                 has_failed = False
             except Exception as error:  # noqa: BLE001  # whatever it was: without renewals every lease is lost
                 self.on_round_ended(error)
-                log.warning("could not renew or sweep leases, retrying: %s", error)
+                if not is_outage(error):
+                    log.warning("could not renew or sweep leases, retrying: %s", error)
+                elif has_failed:  # the first time, it may be a connection that was cut
+                    self.outages.failed(_COMPONENT, error)
                 if isinstance(error, redis.ResponseError):
                     self.on_reply()
                 # Redis may have been away for everybody: let all live owners renew before a sweep.
-                renew_at, sweep_from = now, now + renew_seconds + tick
+                renew_at, look_at, sweep_from = now, 0.0, now + renew_seconds + sweep_seconds
                 if is_read_only(error):
                     commands.reconnect()
                 if not has_failed:  # a connection that was cut: retry at once on a new one
                     has_failed = True
                     self._is_urgent.set()
+
+    def _sweep(self, commands: Leases) -> float:
+        """Do what the keeper of the queues does for all. Return the seconds until the next sweep is due."""
+        expires_in = self._sweeps.sweep(commands)
+        self.on_sweep(commands.client, self._queues)
+        # A lease that expires so soon is that of a lost worker: others are renewed long before.
+        return float("inf") if expires_in is None else max(expires_in, _LEAST_SWEEP_SECONDS)
+
+    @property
+    def _holds_locks(self) -> bool:
+        return self.keeps_queues or any(watch.is_held for watch in self._watches)
+
+    def _round_seconds(self) -> float:
+        """Return the seconds until the next round."""
+        return RENEW_SECONDS if self._holds_locks else look_seconds(self.count_workers())
+
+    def _extend_locks(self, client: redis.Redis) -> None:
+        """Renew the locks that this worker holds, as far as it knows."""
+        if self.keeps_queues:
+            self._election.extend(client, self._keys.keeper(self._queues))
+        for watch in self._watches:
+            if watch.is_held:
+                watch.extend(client)
+
+    def _look(self, client: redis.Redis) -> None:
+        """See who keeps the queues, and whether aliases or pauses changed."""
+        key, watches = self._keys.keeper(self._queues), [watch for watch in self._watches if watch.is_held]
+        names = [key, self._keys.changes, *(watch.key for watch in watches)]
+        try:
+            replies: list[bytes | None] = client.mget(names)  # type: ignore[assignment]  # bytes
+        except NoPermissionError:
+            replies = [None] * len(names)
+        holder, changes, *watchers = replies
+        self._election.update(client, key, self.owner, holder)
+        self.on_changes(changes)
+        for watch, watcher in zip(watches, watchers, strict=True):
+            watch.renew(client, watcher)
 
     def _renew(self, commands: Leases) -> None:
         held = list(self._held.values())
@@ -309,7 +379,7 @@ class LeaseKeeper:
         orphans = dict(self._orphans)
         names = self._end_blocking(commands, orphans)
         for lease in commands.find(names) if names else ():
-            with self._skipping_damaged(f"an orphaned claim of {lease.queue}"):
+            with self._sweeps.skipping_damaged(f"an orphaned claim of {lease.queue}"):
                 count = commands.requeue(lease)
                 log.info("requeued an orphaned claim of %s: %d messages", lease.queue, count)
         for name, orphan in orphans.items():
@@ -324,50 +394,3 @@ class LeaseKeeper:
         clients = {orphan.blocked_client for orphan in orphans.values() if orphan.blocked_client}
         is_ended = {client: commands.unblock(client) for client in clients} | {0: True}
         return {name for name, orphan in orphans.items() if is_ended[orphan.blocked_client]}
-
-    def _sweep(self, commands: Leases) -> None:
-        expired = commands.expired()
-        # After a restart of Redis, the leases of live owners have expired too, and they are about to renew them.
-        if expired and commands.uptime_seconds() * 1000 < self.lease_ms:
-            expired = []
-        for lease in expired:
-            with self._skipping_damaged(f"an expired lease of {lease.queue}"):
-                count = commands.requeue_isolated(lease, LEASE_EXPIRED, owner=lease.owner, only_if_expired=True)
-                if not count:
-                    continue
-                # The owner was killed, or cut off from Redis: a worker that is told to stop requeues its claims.
-                log.error(
-                    "the worker of a claim of %s was lost: %d jobs run again, each alone", lease.queue, count
-                )
-        for queue in self._queues:
-            with self._skipping_damaged(f"the delayed jobs of {queue}"):
-                while commands.move_due(queue):
-                    pass
-
-    def _gather(self, commands: Leases) -> None:
-        """Move the jobs in foreign lists to the lists that are claimed."""
-        try:
-            for queue in commands.find_foreign(self._queues):
-                with self._skipping_damaged(f"the jobs in foreign lists of {queue}"):
-                    if commands.gather(queue, _GATHER_JOBS) == _GATHER_JOBS:
-                        self._gather_at = 0.0  # there may be more: first the leases are renewed
-                        self._is_urgent.set()
-        except NoPermissionError as error:
-            self._gather_at = _NEVER
-            log.warning(
-                "Redis refuses to look for jobs in the lists of Celery clients with other priority_steps or sep "
-                "(%s); permit this user the keys of docs/reference/acl.md",
-                error,
-            )
-
-    @contextlib.contextmanager
-    def _skipping_damaged(self, name: str) -> Iterator[None]:
-        """Skip, in the block, a thing of which a key is of another type: it must not stop the others."""
-        try:
-            yield
-        except redis.ResponseError as error:
-            if not is_wrong_type(error):
-                raise
-            if name not in self._damaged:  # once, not every second
-                self._damaged.add(name)
-                log.error("%s cannot be moved, and waits until the key is deleted: %s", name, error)  # noqa: TRY400

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.connection.commands import Command, Script
-from headrace.connection.lua import CHECKED_FUNCTION
+from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
 from headrace.wire.attempts import escape_field
 from headrace.wire.keys import Keys, holds_histories
 from headrace_worker.transport.claims import Lease
-from headrace_worker.transport.lua import NOW_FUNCTION
 
 _RENEW = Script(
     "renew_leases",
@@ -191,14 +190,23 @@ _EXPIRED = Script(
     + """
 local leases = KEYS[1]
 local skip, limit = ARGV[1], ARGV[2]
-return checked('ZRANGEBYSCORE', leases, '-inf', now_ms(), 'LIMIT', skip, limit)
+local now, first = now_ms(), checked('ZRANGE', leases, skip, skip, 'WITHSCORES')
+if not first[1] then return {-1} end
+if tonumber(first[2]) > now then return {math.ceil(first[2] - now)} end
+local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', skip, limit)
+table.insert(expired, 1, 0)
+return expired
 """,
     flag="no-writes",
 )
 
 
 def expired_command(keys: Keys, *, skip: int, limit: int) -> Command:
-    """Return the command that lists the members of expired leases, at most `limit`, without the first `skip`."""
+    """Return the command that lists the members of expired leases, at most `limit`, without the first `skip`.
+
+    The reply begins with a number: the milliseconds until the first lease expires if none has expired, -1 if there
+    is none, and 0 if members follow.
+    """
     return _EXPIRED([keys.leases], [skip, limit])
 
 

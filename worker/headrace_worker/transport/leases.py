@@ -18,16 +18,18 @@ No operation rewrites a job's message. An attempt is written before it (`headrac
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
 from headrace.catalog.published import fetch_model_names
-from headrace.connection.commands import Command, execute
+from headrace.connection.commands import Command, Pipeline, execute
+from headrace.results.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys, queue_name
 from headrace_worker.transport.claim_script import claim_command, decode_claim
@@ -41,15 +43,24 @@ from headrace_worker.transport.lease_scripts import (
     requeue_command,
     requeue_isolated_command,
 )
-from headrace_worker.transport.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace_worker.transport.ordinary_message import mark_redelivered
 from headrace_worker.transport.publish_script import StoredFollowUps, publish_command
+from headrace_worker.transport.run_script import RunUpdate, publish_run_command
+from headrace_worker.transport.token_script import pass_tokens_command
 
 log = logging.getLogger("headrace.claims")
 
 _DEFAULT_LIMITS = DeadLetterLimits()
 #: Seconds between two searches for old dead letters, and the queues and letters of one call of the script.
 _TRIM_SECONDS, _QUEUES_PER_TRIM, _LETTERS_PER_TRIM = 50.0, 100, 1000
+
+
+class ExpiredLeases(NamedTuple):
+    """Leases that have expired."""
+
+    leases: list[Lease]
+    #: Seconds until the next lease expires. None: there is none, or some have expired.
+    next_seconds: float | None
 
 
 class Leases:
@@ -102,6 +113,7 @@ class Leases:
         record_seconds: Mapping[str, int] = MappingProxyType({}),
         follow_ups: Sequence[StoredFollowUps] = (),
         hold_ms: int = 0,
+        run_update: RunUpdate | None = None,
     ) -> list[bool] | None:
         """End a claim: store its outcomes for `ttl` seconds, its dead letters, its retries and what follows.
 
@@ -110,7 +122,8 @@ class Leases:
         is published in the same call, or is already stored; that of a malformed message always is. `delayed` are
         pairs of milliseconds from now and a member of `Keys.delayed`. `record_seconds` says by job id how long
         the records of the delayed jobs must live from now; a foreign client's job has no record. Other workers
-        leave the follow-ups to the caller for `hold_ms`.
+        leave the follow-ups to the caller for `hold_ms`. `run_update` is what the only outcome changes in its bulk
+        run.
 
         Returns for each outcome whether it was published; None if the lease was lost, and then does nothing.
         """
@@ -127,6 +140,8 @@ class Leases:
             hold_ms=hold_ms,
             limits=self._limits,
         )
+        if run_update is not None:
+            command = publish_run_command(self._keys, command, run_update, lease=lease)
         replies = self._run(command)
         if replies is None:
             return None
@@ -208,17 +223,20 @@ class Leases:
         )
         return int(self._run(command))
 
-    def expired(self, limit: int = 100) -> list[Lease]:
-        """Return expired leases of any owner, at most `limit`, or none if no more are due.
+    def find_expired(self, limit: int = 100) -> ExpiredLeases:
+        """Find expired leases of any owner, at most `limit`.
 
         Members of another form are passed over, however many there are.
         """
         leases: list[Lease] = []
         skip = 0
-        while not leases and (members := self._run(expired_command(self._keys, skip=skip, limit=limit))):
+        while not leases:
+            next_ms, *members = self._run(expired_command(self._keys, skip=skip, limit=limit))
+            if not members:
+                return ExpiredLeases([], next_ms / 1000 if next_ms > 0 else None)
             leases = [lease for member in members if (lease := parse_lease(member))]
             skip += len(members)
-        return leases
+        return ExpiredLeases(leases, None)
 
     def find(self, names: Container[str]) -> list[Lease]:
         """Return the leases that exist under these names."""
@@ -229,18 +247,30 @@ class Leases:
         """Move delayed jobs that are due to the lists of their queue, at most `limit`. Returns their number."""
         return int(self._run(move_due_command(self._keys, queue, limit=limit)))
 
+    def find_delayed(self, queues: Sequence[str]) -> list[str]:
+        """Return the queues among these that have delayed jobs."""
+        return self._find({queue: [self._keys.delayed(queue)] for queue in queues})
+
     def find_foreign(self, queues: Sequence[str]) -> list[str]:
         """Return the queues among these with jobs in a foreign list (`Keys.foreign_lists`)."""
-        if not queues:
+        return self._find({queue: [name for name, _ in self._keys.foreign_lists(queue)] for queue in queues})
+
+    def _find(self, names: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the queues of which any of these keys exists. It costs one command where none does."""
+        if not names or not self.client.exists(*itertools.chain.from_iterable(names.values())):
             return []
-        names = {queue: [name for name, _ in self._keys.foreign_lists(queue)] for queue in queues}
-        if not self.client.exists(*(name for foreign in names.values() for name in foreign)):
-            return []
-        return [queue for queue, foreign in names.items() if self.client.exists(*foreign)]
+        replies = execute(self.client, Pipeline(tuple(("EXISTS", *keys) for keys in names.values())))
+        if errors := [reply for reply in replies if isinstance(reply, Exception)]:
+            raise errors[0]
+        return [queue for queue, number in zip(names, replies, strict=True) if number]
 
     def gather(self, queue: str, limit: int) -> int:
         """Move jobs from a queue's foreign lists to its own, at most `limit`. Returns their number."""
         return int(self._run(gather_command(self._keys, queue, limit=limit)))
+
+    def pass_tokens(self, queues: Sequence[str]) -> None:
+        """Wake a worker that sleeps, for each of these queues in which jobs wait."""
+        self._run(pass_tokens_command(self._keys, queues))
 
     def unblock(self, client_id: int) -> bool:
         """End the BLMOVE of a connection, given its id at Redis. Returns False if this user may not do so."""

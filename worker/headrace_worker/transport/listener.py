@@ -16,6 +16,8 @@ _STRING = re.compile(rb"\$\d+\r\n([^\r\n]*)\r\n")
 _ENVELOPE = {b"message", INVALIDATION_CHANNEL.encode()}
 #: The most bytes of messages that are read at once.
 _READ_BYTES = 65_536
+#: The most bytes of a piece that are read again with the next, as they may be the begin of a key.
+_LONGEST_KEY = 4096
 
 
 class NotificationListener:
@@ -37,6 +39,8 @@ class NotificationListener:
         self.refusal: redis.ResponseError | None = None
         #: The socket to watch, and its file descriptor; None without a subscription.
         self.socket: Any = None
+        #: The end of what was read, which may be the begin of a key.
+        self._rest = b""
         self.fd: int | None = None
         try:
             self.claiming_id = _ask_id(claiming)
@@ -57,15 +61,18 @@ class NotificationListener:
         return self._claiming_socket is not None and claiming._sock is self._claiming_socket  # noqa: SLF001
 
     def read_changes(self) -> list[set[bytes]]:
-        """Read what Redis sent: for each piece, the keys it names. A message that is cut in two may name none.
+        """Read what Redis sent: for each piece, the keys it names. A piece that is cut may name none.
 
         Raises OSError when the connection is closed.
         """
         changes = []
         try:
             while data := self.socket.recv(_READ_BYTES):
-                changes.append({*_STRING.findall(data)} - _ENVELOPE)
-                if len(data) < _READ_BYTES:
+                size, data = len(data), self._rest + data
+                strings = list(_STRING.finditer(data))
+                self._rest = data[strings[-1].end() :][-_LONGEST_KEY:] if strings else data[-_LONGEST_KEY:]
+                changes.append({match[1] for match in strings} - _ENVELOPE)
+                if size < _READ_BYTES:
                     break
             else:
                 raise ConnectionResetError("Redis has closed the connection that names changed keys")

@@ -20,12 +20,14 @@ from headrace.wire.keys import Keys
 
 log = logging.getLogger("headrace.claims")
 
-#: Seconds between two claims of an idle worker that no notification wakes.
+#: Seconds between two polls of an idle worker that cannot be notified.
 POLL_SECONDS = 0.25
+#: Seconds between two looks of an idle worker that no notification wakes.
+LOOK_SECONDS = 1.5
 #: The channel on which Redis names changed keys.
 INVALIDATION_CHANNEL = "__redis__:invalidate"
 #: The number of successive claims with jobs after which tracking is switched off.
-_CLAIMS_UNTIL_OFF = 8
+_CLAIMS_UNTIL_OFF = 32
 
 
 class QueueNotifications:
@@ -39,7 +41,7 @@ class QueueNotifications:
         self._listener_id = listener_id
         self._prefixes: tuple[str, ...] = ()
         #: Tracking is on; it is to be switched on; Redis refuses it.
-        self._is_on = self._is_due = self._is_refused = False
+        self._is_on = self._is_due = self.is_refused = False
         #: Something changed since the last claim was sent: its reply may be older than the change.
         self._was_woken = False
         self._claims_with_jobs = 0
@@ -49,7 +51,7 @@ class QueueNotifications:
     @property
     def may_sleep(self) -> bool:
         """True if no further claim need follow one that finds nothing, and Redis can end a BLMOVE."""
-        return bool(self.client_id) and (self._is_on or self._is_due or self._is_refused)
+        return bool(self.client_id) and (self._is_on or self._is_due or self.is_refused)
 
     def watch(self, keys: Keys, queues: Iterable[str]) -> None:
         """Set the queues whose lists wake the claims."""
@@ -59,17 +61,23 @@ class QueueNotifications:
             self._prefixes = prefixes
             self._is_on = self._is_due = self.is_asleep = False
 
-    def commands(self) -> list[Sequence[Any]]:
-        """Return the commands to send before the next claim: they switch tracking on or off, or there are none."""
+    def commands(self, *, listens: bool = True) -> list[Sequence[Any]]:
+        """Return the commands to send before the next claim: they switch tracking on or off, or there are none.
+
+        `listens` is False for a worker that another one wakes.
+        """
         self._was_woken = False
-        if self._is_due and not self._is_on and not self._is_refused:
+        if not listens:
+            was_on, self._is_on = self._is_on, False
+            return [("CLIENT", "TRACKING", "OFF")] if was_on else []
+        if self._is_due and not self._is_on and not self.is_refused:
             self._is_on = True
             prefixes = [argument for prefix in self._prefixes for argument in ("PREFIX", prefix)]
             return [
                 ("CLIENT", "TRACKING", "OFF"),  # prefixes cannot change while tracking is on
                 ("CLIENT", "TRACKING", "ON", "REDIRECT", self._listener_id, "BCAST", *prefixes, "NOLOOP"),
             ]
-        if self._is_on and self._claims_with_jobs >= _CLAIMS_UNTIL_OFF:
+        if self._is_on and self.is_busy:
             self._is_on = False
             return [("CLIENT", "TRACKING", "OFF")]
         return []
@@ -81,22 +89,34 @@ class QueueNotifications:
                 self._refuse(reply)
 
     def _refuse(self, error: redis.ResponseError) -> None:
-        if not self._is_refused:
+        if not self.is_refused:
             log.warning(
                 "Redis refuses to notify of new jobs (%s); idle workers claim every %.2f s instead. Permit this "
                 "user CLIENT TRACKING, CLIENT ID and the channel %s", error, POLL_SECONDS, INVALIDATION_CHANNEL,
             )  # fmt: skip
-        self._is_on, self._is_refused = False, True
+        self._is_on, self.is_refused = False, True
 
-    def record_claim(self, *, found_jobs: bool) -> None:
-        """Record the result of a claim. After an empty one under tracking, claims sleep."""
+    @property
+    def is_busy(self) -> bool:
+        """True if tracking is to be switched off: claims keep finding jobs."""
+        return self._claims_with_jobs >= _CLAIMS_UNTIL_OFF
+
+    def record_claim(self, *, found_jobs: bool, listens: bool = True) -> None:
+        """Record the result of a claim. After an empty one under tracking, claims sleep.
+
+        So they do at once if another worker wakes this one, which does not listen.
+        """
         if found_jobs:
             self._claims_with_jobs += 1
             self._is_due = False
             return
         self._claims_with_jobs = 0
+        self._is_due = listens
+        self.is_asleep = (self._is_on or self.is_refused or not listens) and not self._was_woken
+
+    def listen(self) -> None:
+        """Switch tracking on with the next claim, also if it finds jobs: this worker listens for others."""
         self._is_due = True
-        self.is_asleep = (self._is_on or self._is_refused) and not self._was_woken
 
     def sleep(self) -> None:
         """Claim nothing until the next poll or notification."""

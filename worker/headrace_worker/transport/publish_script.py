@@ -7,23 +7,17 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from headrace.connection.commands import Argument, Command, Script
-from headrace.connection.lua import CHECKED_FUNCTION
+from headrace.results.letter_scripts import LETTERS_FUNCTIONS, DeadLetterLimits, names_of_letters
+from headrace.results.notices import names_of_notices
 from headrace.results.publish import PUBLISH_FUNCTION
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
 from headrace_worker.transport.claims import Lease
-from headrace_worker.transport.letter_scripts import LETTERS_FUNCTIONS, DeadLetterLimits, names_of_letters
-from headrace_worker.transport.lua import NOW_FUNCTION
 
 #: Call it by `publish_command`. The keys of dead letters and delayed jobs are declared only if there are any.
 #: Returns nil if the lease was lost; else 1 or 0 for each outcome (whether it was published), and last the number
 #: of dead letters that were deleted to make room. The cost is linear in the number and bytes of the arguments.
-SCRIPT = (
-    CHECKED_FUNCTION
-    + PUBLISH_FUNCTION
-    + NOW_FUNCTION
-    + LETTERS_FUNCTIONS
-    + """
+_BODY = """
 local leases, lease = KEYS[1], KEYS[2]
 local member, outcome_ttl = ARGV[1], ARGV[2]
 local outcome_count, channel_count, letter_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -40,7 +34,7 @@ local letters = channel_of + outcome_count
 local follow_ups = letters + 5 * letter_count
 local record_seconds = follow_ups + 3 * follow_up_count
 -- The number of the last key before the result key and record of each outcome, and before all other keys.
-local outcome_keys = 2
+local outcome_keys = 5
 local more_keys = outcome_keys + 2 * outcome_count
 local delayed, shares = KEYS[more_keys + 1], {KEYS[more_keys + 2], KEYS[more_keys + 3]}
 local dead = letter_keys(more_keys + 4)
@@ -75,12 +69,13 @@ if #KEYS > more_keys then  -- nothing is written before each key is known to hav
   check_letters(dead, shares)
   checked('ZCARD', follow_ups_key)
 end
+local notices = notice_keys(3)
 redis.call('PERSIST', leases)
 local lines = {}  -- by channel: one message for all jobs of a client
 for channel = 1, channel_count do lines[channel] = {} end
 for i = 1, outcome_count do
   local result_key, record_key = KEYS[outcome_keys + 2 * i - 1], KEYS[outcome_keys + 2 * i]
-  replies[i] = publish(result_key, record_key, outcome_ttl, ARGV[outcomes + i])
+  replies[i] = publish(result_key, record_key, outcome_ttl, ARGV[outcomes + i], notices)
   local of_channel = lines[tonumber(ARGV[channel_of + i])]
   if of_channel and replies[i] == 1 then of_channel[#of_channel + 1] = ARGV[outcomes + i] end
 end
@@ -119,12 +114,20 @@ if #KEYS > more_keys then
     if type(reply) == 'table' and reply.err then redis.call('EXPIRE', key, seconds) end
   end
 end
+"""
+_END = """
 redis.call('ZREM', leases, member)
 redis.call('DEL', lease)
 return replies
 """
-)
-_PUBLISH = Script("publish_claim", SCRIPT, flag="allow-oom")
+
+
+def make_source(begin: str, update: str) -> str:
+    """Return the source of PUBLISH with more at its beginning, and behind the outcomes, before the lease ends."""
+    return PUBLISH_FUNCTION + LETTERS_FUNCTIONS + begin + _BODY + update + _END
+
+
+PUBLISH = Script("publish_claim", make_source("", ""), flag="allow-oom")
 
 
 class StoredFollowUps(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +155,7 @@ def publish_command(
     hold_ms: int = 0,
 ) -> Command:
     """Return the command that ends a claim; `Leases.publish` describes the arguments."""
-    names = [keys.leases, keys.lease(lease.name)]
+    names = [keys.leases, keys.lease(lease.name), *names_of_notices(keys)]
     for job in outcomes:
         names += [keys.result(job), keys.job(job)]
     channels = {client: number for number, client in enumerate(dict.fromkeys(clients.values()), start=1)}
@@ -173,4 +176,4 @@ def publish_command(
         arguments += record_seconds.values()
         for milliseconds, queued_message in delayed:
             arguments += [milliseconds, queued_message]
-    return _PUBLISH(names, arguments)
+    return PUBLISH(names, arguments)

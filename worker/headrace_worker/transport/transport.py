@@ -8,9 +8,9 @@ from typing import Any
 import redis
 from kombu.transport import redis as kombu_redis
 
-from headrace_worker.transport.channel import Channel, ClaimingChannel, SentinelChannel
+from headrace.results.letter_scripts import DeadLetterLimits
+from headrace_worker.transport.channel import Channel, ClaimingChannel, ClusterChannel, SentinelChannel
 from headrace_worker.transport.lease_keeper import LeaseKeeper, silence_timeout
-from headrace_worker.transport.letter_scripts import DeadLetterLimits
 from headrace_worker.transport.notifications import POLL_SECONDS
 from headrace_worker.transport.poller import Poller
 
@@ -74,6 +74,12 @@ class SentinelTransport(Transport, kombu_redis.SentinelTransport):  # type: igno
     """The transport of a worker whose Redis is found through Sentinel."""
 
     Channel = SentinelChannel
+
+
+class ClusterTransport(Transport):
+    """The transport of a worker whose Redis is a node of a cluster."""
+
+    Channel = ClusterChannel
 
 
 def make_keeper(channel: ClaimingChannel, limits: DeadLetterLimits | None = None) -> LeaseKeeper:

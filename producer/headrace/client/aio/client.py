@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from headrace.bulk.operations import list_runs, submit_run
+from headrace.bulk.specification import make_run
 from headrace.catalog import pauses
 from headrace.catalog.contract import Contract
 from headrace.catalog.pauses import Pause
 from headrace.catalog.published import check_published, list_models
+from headrace.catalog.workers import read_accepted_columns
 from headrace.client.aio.dead_letters import AsyncDeadLetters
 from headrace.client.aio.job import AsyncJobHandle
 from headrace.client.aio.predict import submit_and_receive
+from headrace.client.aio.run import AsyncRunHandle
 from headrace.client.aio.session import AsyncSession
 from headrace.client.common import jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
+from headrace.results.forget import JOBS_PER_CALL, forget_outcomes
 from headrace.results.purge import PurgeResult, QueuePurge
 from headrace.results.reply_channel import bulk_jobs
 from headrace.settings import Settings
 from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
 from headrace.user import name_user_and_host
-from headrace.wire.keys import check_job_id, check_model_name, split_version
+from headrace.wire.bulk import RunProgress
+from headrace.wire.keys import check_job_id, check_model_name, queue_name, split_version
 from headrace.wire.outcome import Prediction
 
 
@@ -53,7 +59,7 @@ class AsyncClient:
 
         The model's name may be followed by a version: `churn@7`, or an alias, `churn@tested`. A call with an `id`
         of your own may be repeated: the same id and input is the same job. Options are version, method, priority,
-        expires, delay, metadata and durable (`headrace.submit.options.JobOptions`).
+        expires, delay, metadata, durable, owner and notify (`headrace.submit.options.JobOptions`).
 
         Raises InvalidInput (UnknownModel, JobConflict), QueueFull or BrokerUnavailable; then nothing was enqueued,
         unless the connection was lost before the reply of Redis arrived. Raises NotDurable for a durable job.
@@ -115,13 +121,34 @@ class AsyncClient:
         return outcome.get()
 
     def as_completed(
-        self, jobs: Iterable[AsyncJobHandle], timeout: float | None = None
+        self, jobs: Iterable[AsyncJobHandle], timeout: float | None = None, *, forget: bool = False
     ) -> AsyncIterator[AsyncJobHandle]:
         """Yield the jobs as they finish, each with its outcome.
 
-        Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as `AsyncJobHandle.outcome`.
+        With `forget`, the outcome of a success is deleted from Redis once you ask for the next job, or a little
+        later (`forget`). Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as
+        `AsyncJobHandle.outcome`.
         """
-        return self._as_completed(list(jobs), Deadline(timeout))
+        completed = self._as_completed(list(jobs), Deadline(timeout))
+        return self._forget_each(completed) if forget else completed
+
+    async def _forget_each(self, completed: AsyncIterator[AsyncJobHandle]) -> AsyncIterator[AsyncJobHandle]:
+        handled: list[AsyncJobHandle] = []
+        async for job in completed:
+            yield job
+            handled.append(job)
+            if len(handled) == JOBS_PER_CALL:
+                await self.forget(handled)
+                handled.clear()
+        await self.forget(handled)
+
+    async def forget(self, jobs: Iterable[AsyncJobHandle]) -> int:
+        """Delete the outcomes of those jobs that succeeded from Redis, and return their number.
+
+        Handles that hold the outcome keep it. To every other reader the id is unknown from then on, and it can be
+        submitted again. Raises BrokerUnavailable, also if the Redis user may not delete outcomes.
+        """
+        return await self._session.run(forget_outcomes(self._session.keys, [job.id for job in jobs]))
 
     async def _as_completed(self, jobs: list[AsyncJobHandle], deadline: Deadline) -> AsyncIterator[AsyncJobHandle]:
         unfinished: dict[str, AsyncJobHandle] = {}
@@ -146,6 +173,58 @@ class AsyncClient:
                     job.set_outcome(outcome)
                     yield job
 
+    async def bulk(
+        self,
+        model: str,
+        input: str,  # noqa: A002  # as above
+        output: str,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        method: str | None = None,
+        key: str | None = None,
+        keep: Sequence[str] | None = None,
+        max_failed: float | str | None = None,
+    ) -> AsyncRunHandle:
+        """Submit a bulk run: workers read a table of any size, and write it with its predictions. Return at once.
+
+        `input` and `output` are references, a location of the workers' settings and a path below it: a file, a
+        folder or a glob such as `in:2026-11/*.parquet`, and the folder of the parts, `out:scores/2026-11`.
+
+        `name` identifies the run: to submit it again is to resume it, so a call may be repeated. None makes a new
+        name. `key` is the column that identifies a row in the errors, `keep` the columns of the input that the
+        output has too: None for all, `[]` for none. `max_failed` ends the run when more rows fail: a number, or
+        a share such as `"1%"`.
+
+        Raises InvalidInput (UnknownModel; RunConflict if the name belongs to a run with other arguments) and
+        BrokerUnavailable. Then nothing was enqueued, unless the connection was lost before Redis replied.
+        """
+        run = make_run(
+            model,
+            input,
+            output,
+            name=name,
+            version=version,
+            method=method,
+            key=key,
+            keep=keep,
+            max_failed=max_failed,
+        )
+        session = self._session
+        contracts = session.contracts if session.checks else None
+        await session.run_briefly(
+            submit_run(session.keys, run, session.settings, session.job_keys, contracts=contracts, now=utc_now())
+        )
+        return AsyncRunHandle(session, run.name)
+
+    def bulk_run(self, name: str) -> AsyncRunHandle:
+        """Return the handle of any bulk run by its name. Asks Redis nothing yet."""
+        return AsyncRunHandle(self._session, name)
+
+    async def bulk_runs(self, model: str | None = None, *, limit: int = 100) -> list[RunProgress]:
+        """Return the newest bulk runs, of one model or of all, newest first."""
+        return await self._session.run(list_runs(self._session.keys, model=model, limit=limit))
+
     def job(self, id: str) -> AsyncJobHandle:  # noqa: A002  # as above
         """Return the handle of any job by its id. Asks Redis nothing yet."""
         return AsyncJobHandle(self._session, check_job_id(id))
@@ -160,6 +239,13 @@ class AsyncClient:
         return await self._session.run_briefly(
             self._session.contracts.resolve(check_model_name(name), version, utc_now())
         )
+
+    async def accepted_columns(self, model: str) -> frozenset[str]:
+        """Return the forms in which all workers of a model take instances in columns: `arrow`, `json` or neither.
+
+        They are none while no worker runs, and for a Redis user who may not read the statuses of workers.
+        """
+        return await self._session.run_briefly(read_accepted_columns(self._session.keys, check_model_name(model)))
 
     async def models(self) -> list[str]:
         """Return the names of the models with a published contract, sorted."""
@@ -192,7 +278,7 @@ class AsyncClient:
         Redis user needs the rights of `worker`. Raises UnknownModel.
         """
         await self._session.run(check_published(self._session.keys, model))
-        purge = QueuePurge(self._session.keys, model, ttl=self._session.settings.result_ttl)
+        purge = QueuePurge(self._session.keys, queue_name(model), ttl=self._session.settings.result_ttl)
         while not purge.finished:
             await self._session.run(purge.step(utc_now()))
             if on_progress is not None:

@@ -13,9 +13,10 @@ import redis.asyncio
 from redis import exceptions
 
 from headrace.client.aio.loop_connections import ConnectionsByLoop, LoopConnections
-from headrace.connection.call_limit import limit_call, remaining_seconds
+from headrace.connection.call_limit import limit_call, remaining_seconds, within_limit
 from headrace.connection.commands import Command, PendingReply, Pipeline, Pipelined, execute_async
 from headrace.connection.connect import close_idle_async
+from headrace.connection.grouped import GroupedCommand
 from headrace.connection.retry import RetryPolicy, command_seconds, try_seconds
 from headrace.results.aio_listener import AsyncOutcomeListener
 from headrace.settings import Settings
@@ -44,7 +45,9 @@ class AsyncConnections:
     """A pool of connections for commands and the connection of the outcome listener, for each event loop."""
 
     def __init__(self, settings: Settings, keys: Keys, reply_channel: str) -> None:
-        self._by_loop = ConnectionsByLoop(lambda: LoopConnections(settings, keys, reply_channel))
+        self._by_loop = ConnectionsByLoop(
+            lambda: LoopConnections(settings, keys, reply_channel, self._execute_with_retries)
+        )
         self._retry_policy = RetryPolicy()
         self._command_timeout = settings.command_timeout
 
@@ -58,6 +61,9 @@ class AsyncConnections:
 
         It takes the seconds of a command at most, tries included, and no longer than the current call may.
         """
+        if isinstance(request, GroupedCommand):
+            seconds = within_limit(command_seconds(self._command_timeout, blocks=False)) or 0.0
+            return await self._by_loop.current().group_commit.execute(request, seconds)
         if isinstance(request, Pipelined):
             task = asyncio.ensure_future(self._execute_with_retries(request.command))
             await asyncio.sleep(0)  # the task starts, and sends the command

@@ -12,12 +12,14 @@ import os
 import socket
 import threading
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from headrace.client.aio.group_commit import AsyncGroupCommit
+from headrace.connection.commands import Command
 from headrace.connection.connect import connect_async
 from headrace.results.aio_listener import AsyncOutcomeListener
 from headrace.settings import Settings
@@ -28,15 +30,22 @@ _CLOSE_SECONDS = 1.0
 
 
 class LoopConnections:
-    """A pool of connections for commands, and the connection of the outcome listener, of one event loop."""
+    """A pool of connections for commands, and the connection of the outcome listener, of one event loop.
 
-    def __init__(self, settings: Settings, keys: Keys, reply_channel: str) -> None:
+    `send` sends a command over the pool.
+    """
+
+    def __init__(
+        self, settings: Settings, keys: Keys, reply_channel: str, send: Callable[[Command], Awaitable[Any]]
+    ) -> None:
         self.redis = connect_async(settings, retries=0)  # the client repeats commands
         self.listener = AsyncOutcomeListener(self.redis, keys, settings, reply_channel)
+        self.group_commit = AsyncGroupCommit(send)
         self._pid = os.getpid()
 
     async def close(self) -> None:
         """Close the connections in their own loop. Callers that wait for outcomes get a HeadraceError."""
+        await self.group_commit.close(_CLOSE_SECONDS)
         # The listener last: a caller that gets its error may end the loop.
         with suppress(TimeoutError, RedisError, OSError):
             async with asyncio.timeout(_CLOSE_SECONDS):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from headrace.client.aio.session import AsyncSession
 from headrace.clock import Deadline
-from headrace.results.reply_channel import SINGLE_WAIT_SECONDS
+from headrace.results.reply_channel import single_wait_seconds
 from headrace.submit.options import SubmitOptions
 from headrace.wire.message import new_id
 from headrace.wire.outcome import Outcome
 
 
 async def submit_and_receive(
-    session: AsyncSession, options: SubmitOptions, instances: list[Any], now: datetime, deadline: Deadline
+    session: AsyncSession, options: SubmitOptions, instances: Sequence[Any], now: datetime, deadline: Deadline
 ) -> tuple[str, Outcome | None]:
     """Submit a job under a new id. Return the id, and the outcome, None if it does not arrive soon.
 
@@ -22,9 +23,11 @@ async def submit_and_receive(
     needed.
     """
     job = new_id()
-    async with session.listener.subscribe([job], own=[job], fetch_stored=False) as subscription:
+    with session.listener.expect(job) as expected:
         # Half of the time at most: a job can be submitted, and its outcome looked up, without the subscription.
-        ready = await subscription.ready(deadline.remaining_or(2 * session.settings.connect_timeout) / 2)
+        ready = expected.is_ready or await expected.ready(
+            deadline.remaining_or(2 * session.settings.connect_timeout) / 2
+        )
         await session.run(session.submitter.submit(options, instances, job, now), deadline.remaining())
-        arrived = await subscription.next(deadline.remaining_or(SINGLE_WAIT_SECONDS)) if ready else None
-    return job, None if arrived is None else arrived[1]
+        seconds = single_wait_seconds(session.listener.waiting)
+        return job, await expected.outcome(deadline.remaining_or(seconds)) if ready else None

@@ -3,28 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from headrace.bulk.operations import list_runs, submit_run
+from headrace.bulk.specification import make_run
 from headrace.catalog import pauses
 from headrace.catalog.contract import Contract
 from headrace.catalog.pauses import Pause
 from headrace.catalog.published import check_published, list_models
+from headrace.catalog.workers import read_accepted_columns
 from headrace.client.blocking.dead_letters import DeadLetters
 from headrace.client.blocking.job import JobHandle
 from headrace.client.blocking.predict import submit_and_receive
+from headrace.client.blocking.run import RunHandle
 from headrace.client.blocking.session import Session
 from headrace.client.common import jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
+from headrace.results.forget import JOBS_PER_CALL, forget_outcomes
 from headrace.results.purge import PurgeResult, QueuePurge
 from headrace.results.reply_channel import bulk_jobs
 from headrace.settings import Settings
 from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
 from headrace.user import name_user_and_host
-from headrace.wire.keys import check_job_id, check_model_name, split_version
+from headrace.wire.bulk import RunProgress
+from headrace.wire.keys import check_job_id, check_model_name, queue_name, split_version
 from headrace.wire.outcome import Prediction
 
 
@@ -54,7 +60,7 @@ class Client:
 
         The model's name may be followed by a version: `churn@7`, or an alias, `churn@tested`. A call with an `id`
         of your own may be repeated: the same id and input is the same job. Options are version, method, priority,
-        expires, delay, metadata and durable (`headrace.submit.options.JobOptions`).
+        expires, delay, metadata, durable, owner and notify (`headrace.submit.options.JobOptions`).
 
         Raises InvalidInput (UnknownModel, JobConflict), QueueFull or BrokerUnavailable; then nothing was enqueued,
         unless the connection was lost before the reply of Redis arrived. Raises NotDurable for a durable job.
@@ -115,12 +121,35 @@ class Client:
             outcome = self._session.outcome(job, deadline)
         return outcome.get()
 
-    def as_completed(self, jobs: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:
+    def as_completed(
+        self, jobs: Iterable[JobHandle], timeout: float | None = None, *, forget: bool = False
+    ) -> Iterator[JobHandle]:
         """Yield the jobs as they finish, each with its outcome.
 
-        Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as `JobHandle.outcome`.
+        With `forget`, the outcome of a success is deleted from Redis once you ask for the next job, or a little
+        later (`forget`). Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as
+        `JobHandle.outcome`.
         """
-        return self._as_completed(list(jobs), Deadline(timeout))
+        completed = self._as_completed(list(jobs), Deadline(timeout))
+        return self._forget_each(completed) if forget else completed
+
+    def _forget_each(self, completed: Iterator[JobHandle]) -> Iterator[JobHandle]:
+        handled: list[JobHandle] = []
+        for job in completed:
+            yield job
+            handled.append(job)
+            if len(handled) == JOBS_PER_CALL:
+                self.forget(handled)
+                handled.clear()
+        self.forget(handled)
+
+    def forget(self, jobs: Iterable[JobHandle]) -> int:
+        """Delete the outcomes of those jobs that succeeded from Redis, and return their number.
+
+        Handles that hold the outcome keep it. To every other reader the id is unknown from then on, and it can be
+        submitted again. Raises BrokerUnavailable, also if the Redis user may not delete outcomes.
+        """
+        return self._session.run(forget_outcomes(self._session.keys, [job.id for job in jobs]))
 
     def _as_completed(self, jobs: list[JobHandle], deadline: Deadline) -> Iterator[JobHandle]:
         unfinished: dict[str, JobHandle] = {}
@@ -145,6 +174,58 @@ class Client:
                     job.set_outcome(outcome)
                     yield job
 
+    def bulk(
+        self,
+        model: str,
+        input: str,  # noqa: A002  # as above
+        output: str,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        method: str | None = None,
+        key: str | None = None,
+        keep: Sequence[str] | None = None,
+        max_failed: float | str | None = None,
+    ) -> RunHandle:
+        """Submit a bulk run: workers read a table of any size, and write it with its predictions. Return at once.
+
+        `input` and `output` are references, a location of the workers' settings and a path below it: a file, a
+        folder or a glob such as `in:2026-11/*.parquet`, and the folder of the parts, `out:scores/2026-11`.
+
+        `name` identifies the run: to submit it again is to resume it, so a call may be repeated. None makes a new
+        name. `key` is the column that identifies a row in the errors, `keep` the columns of the input that the
+        output has too: None for all, `[]` for none. `max_failed` ends the run when more rows fail: a number, or
+        a share such as `"1%"`.
+
+        Raises InvalidInput (UnknownModel; RunConflict if the name belongs to a run with other arguments) and
+        BrokerUnavailable. Then nothing was enqueued, unless the connection was lost before Redis replied.
+        """
+        run = make_run(
+            model,
+            input,
+            output,
+            name=name,
+            version=version,
+            method=method,
+            key=key,
+            keep=keep,
+            max_failed=max_failed,
+        )
+        session = self._session
+        contracts = session.contracts if session.checks else None
+        session.run_briefly(
+            submit_run(session.keys, run, session.settings, session.job_keys, contracts=contracts, now=utc_now())
+        )
+        return RunHandle(session, run.name)
+
+    def bulk_run(self, name: str) -> RunHandle:
+        """Return the handle of any bulk run by its name. Asks Redis nothing yet."""
+        return RunHandle(self._session, name)
+
+    def bulk_runs(self, model: str | None = None, *, limit: int = 100) -> list[RunProgress]:
+        """Return the newest bulk runs, of one model or of all, newest first."""
+        return self._session.run(list_runs(self._session.keys, model=model, limit=limit))
+
     def job(self, id: str) -> JobHandle:  # noqa: A002  # as above
         """Return the handle of any job by its id. Asks Redis nothing yet."""
         return JobHandle(self._session, check_job_id(id))
@@ -159,6 +240,13 @@ class Client:
         return self._session.run_briefly(
             self._session.contracts.resolve(check_model_name(name), version, utc_now())
         )
+
+    def accepted_columns(self, model: str) -> frozenset[str]:
+        """Return the forms in which all workers of a model take instances in columns: `arrow`, `json` or neither.
+
+        They are none while no worker runs, and for a Redis user who may not read the statuses of workers.
+        """
+        return self._session.run_briefly(read_accepted_columns(self._session.keys, check_model_name(model)))
 
     def models(self) -> list[str]:
         """Return the names of the models with a published contract, sorted."""
@@ -189,7 +277,7 @@ class Client:
         Redis user needs the rights of `worker`. Raises UnknownModel.
         """
         self._session.run(check_published(self._session.keys, model))
-        purge = QueuePurge(self._session.keys, model, ttl=self._session.settings.result_ttl)
+        purge = QueuePurge(self._session.keys, queue_name(model), ttl=self._session.settings.result_ttl)
         while not purge.finished:
             self._session.run(purge.step(utc_now()))
             if on_progress is not None:

@@ -10,9 +10,11 @@ from typing import Any
 
 from redis import exceptions
 
+from headrace.client.blocking.group_commit import GroupCommit
 from headrace.connection.call_limit import limit_call, remaining_seconds, within_limit
 from headrace.connection.commands import Command, PendingReply, Pipeline, Pipelined, execute
 from headrace.connection.connect import close_idle, connect
+from headrace.connection.grouped import GroupedCommand
 from headrace.connection.pipelined import PendingCommand
 from headrace.connection.retry import RetryPolicy, command_seconds, try_seconds
 from headrace.results.direct import DirectSubscriberPool
@@ -33,6 +35,7 @@ class Connections:
         self._redis = connect(settings, retries=0)  # `execute` repeats commands
         self._retry_policy = RetryPolicy()
         self._command_timeout = settings.command_timeout
+        self._group_commit = GroupCommit(self._execute)
         self.listener = OutcomeListener(self._redis, keys, settings, reply_channel)
         self.direct_subscribers = DirectSubscriberPool(self._redis, keys, settings)
 
@@ -41,6 +44,12 @@ class Connections:
 
         It takes the seconds of a command at most, tries included, and no longer than the current call may.
         """
+        if isinstance(request, GroupedCommand):
+            limit = within_limit(command_seconds(self._command_timeout, blocks=False))
+            return self._group_commit.execute(request, limit or 0.0)
+        return self._execute(request)
+
+    def _execute(self, request: Command | Pipeline | Pipelined | PendingReply) -> Any:
         blocks = isinstance(request, Pipeline) and request.blocks
         seconds = command_seconds(self._command_timeout, blocks=blocks)
         if isinstance(request, PendingCommand):

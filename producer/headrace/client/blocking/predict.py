@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from headrace.wire.outcome import Outcome
 
 
 def submit_and_receive(
-    session: Session, options: SubmitOptions, instances: list[Any], now: datetime, deadline: Deadline
+    session: Session, options: SubmitOptions, instances: Sequence[Any], now: datetime, deadline: Deadline
 ) -> tuple[str, Outcome | None]:
     """Submit a job under a new id. Return the id, and the outcome, None if it does not arrive soon."""
     with session.connections.direct_subscribers.acquire() as subscriber:

@@ -32,6 +32,8 @@ class Session:
     def __init__(self, settings: Settings, *, check: bool) -> None:
         reply_channel = uuid.uuid4().hex
         self.settings = settings
+        #: False if jobs are enqueued without a look at contracts.
+        self.checks = check
         self.keys = Keys(settings.key_prefix)
         self.job_keys = JobKeys.parse(settings.job_keys)
         self.contracts = ContractCache(self.keys, settings.contract_ttl)
