@@ -318,3 +318,19 @@ def test_one_key_of_another_type_stops_no_other_queue_and_no_other_lease(
     finally:
         keeper.close()
         server.delete(KEYS.dead_times)
+
+
+def test_a_keeper_of_the_queues_pauses_between_its_tries_while_redis_is_away() -> None:
+    rounds: list[BaseException | None] = []
+    with EmbeddedRedis("--appendfsync", "no") as embedded:
+        keeper = make_keeper(embedded.url, lease_seconds=10)
+        keeper.watch([QUEUE])
+        try:
+            wait_until(lambda: keeper.keeps_queues, 10)
+            embedded.kill()
+            keeper.on_round_ended = rounds.append
+            time.sleep(3)
+            # One retry at once, then a round for each look.
+            assert 2 <= len([error for error in rounds if error]) <= 10
+        finally:
+            keeper.close()

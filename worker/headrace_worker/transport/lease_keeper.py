@@ -282,8 +282,9 @@ class LeaseKeeper:
         renew_at, look_at, sweep_from, trim_at = time.monotonic() + renew_seconds, 0.0, 0.0, 0.0
         has_failed = False
         while True:
-            until_look = max(0.0, look_at - time.monotonic()) if self._holds_locks else sweep_seconds
-            self._is_urgent.wait(min(sweep_seconds, self._round_seconds(), until_look))
+            until_look = look_at - time.monotonic()  # of an instance without locks, and after an error, it is past
+            seconds = min(sweep_seconds, self._round_seconds())
+            self._is_urgent.wait(min(seconds, until_look) if until_look > 0 else seconds)
             self._is_urgent.clear()
             if self._is_closed:
                 return
