@@ -6,9 +6,9 @@ delayed or is retried. A client that does not check (`check=False`) leaves this 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,10 +18,12 @@ from headrace.catalog.instance_problems import no_instances
 from headrace.catalog.published import ContractCache
 from headrace.catalog.validation import check_instances, check_method
 from headrace.connection.commands import Operation
-from headrace.errors import InvalidInput
+from headrace.errors import InvalidInput, UnknownModel
 from headrace.submit.options import SubmitOptions
 from headrace.wire.columns import Columns
 from headrace.wire.message import Instance
+
+T = TypeVar("T")
 
 
 class VersionGroup(msgspec.Struct, frozen=True):
@@ -49,6 +51,11 @@ class Router:
 
         Instances in columns are checked by the worker, each row alone. Raises InvalidInput (UnknownModel).
         """
+        return (yield from self._follow_aliases(options, now, lambda: self._route(options, job, instances, now)))
+
+    def _route(
+        self, options: SubmitOptions, job: str, instances: Sequence[Any], now: datetime
+    ) -> Operation[tuple[str | None, Sequence[Instance]]]:
         (version,) = yield from self._versions(options, [job], now)
         if isinstance(instances, Columns):
             return version, instances
@@ -62,6 +69,15 @@ class Router:
 
         `first` is the number of the first instance in its call, for errors. Raises InvalidInput (UnknownModel).
         """
+        return (
+            yield from self._follow_aliases(
+                options, now, lambda: self._route_many(options, jobs, instances, first, now)
+            )
+        )
+
+    def _route_many(
+        self, options: SubmitOptions, jobs: Sequence[str], instances: list[Any], first: int, now: datetime
+    ) -> Operation[list[VersionGroup]]:
         versions = yield from self._versions(options, jobs, now)
         groups: list[VersionGroup] = []
         for version in dict.fromkeys(versions):
@@ -71,6 +87,24 @@ class Router:
             checked = yield from self._check_instances(options, version, members, numbers, now)
             groups.append(VersionGroup(version, indexes, checked))
         return groups
+
+    def _follow_aliases(
+        self, options: SubmitOptions, now: datetime, route: Callable[[], Operation[T]]
+    ) -> Operation[T]:
+        """Run an operation; if it knows no such version or alias, read the aliases again, and run it once more.
+
+        A cached alias may point to a version that is gone, or lack an alias that is new.
+        """
+        try:
+            return (yield from route())
+        except UnknownModel:
+            if not self._check or (options.version is not None and is_version(options.version)):
+                raise
+            cached = yield from self._contracts.read_aliases(options.model, now.timestamp())
+            fresh = yield from self._contracts.read_aliases(options.model, now.timestamp(), refresh=True)
+            if fresh == cached:
+                raise
+        return (yield from route())
 
     def _versions(self, options: SubmitOptions, jobs: Sequence[str], now: datetime) -> Operation[list[str | None]]:
         if not self._check or (options.version is not None and is_version(options.version)):
