@@ -350,8 +350,11 @@ class Keys(msgspec.Struct, frozen=True):
 
     @property
     def callers(self) -> str:
-        """The key of the gateway's callers, a hash: name -> `headrace.catalog.callers.RegisteredCaller` (JSON)."""
-        return f"{self.prefix}headrace:callers"
+        """The key of the gateway's callers, a hash: name -> `headrace.catalog.callers.RegisteredCaller` (JSON).
+
+        It is not under `headrace:`, where a worker may write.
+        """
+        return f"{self.prefix}headrace.callers"
 
     def rate(self, caller: str) -> str:
         """Return the key of the rate of a caller, a string that expires (`headrace.catalog.rate`)."""

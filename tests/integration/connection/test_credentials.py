@@ -167,12 +167,12 @@ def test_metrics_change_nothing_and_read_no_payload(permitted: dict[str, dict[st
         assert "read" not in verbs_of(permitted, "metrics", family), family
 
 
-def test_only_an_operator_and_a_worker_change_callers_and_only_the_gateway_counts_their_rates(
+def test_only_an_operator_changes_callers_and_only_the_gateway_counts_their_rates(
     permitted: dict[str, dict[str, set[str]]],
 ) -> None:
     verbs = {name: verbs_of(permitted, name, "callers and their API keys") for name in NAMES}
-    assert {name for name in NAMES if verbs[name] & {"add", "change", "delete"}} == {"operator", "worker"}
-    assert {name for name in NAMES if verbs[name]} == {"gateway", "operator", "worker"}
+    assert {name for name in NAMES if verbs[name] & {"add", "change", "delete"}} == {"operator"}
+    assert {name for name in NAMES if verbs[name]} == {"gateway", "operator"}
     rates = {name for name in NAMES if verbs_of(permitted, name, "rates of callers")}
     assert rates == {"gateway", "worker"}
 
