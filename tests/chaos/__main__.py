@@ -120,7 +120,7 @@ def _run(
 def _summary(result: ScenarioResult) -> str:
     check = result.check
     counts = f"{result.seconds:.0f} s, {check.confirmed:,} confirmed, {check.lost + check.unfinished} lost"
-    return f"{counts}; {'; '.join(check.broken_promises) or 'all promises kept'}"
+    return f"{counts}; {'; '.join([*check.broken_promises, *check.missed_deadlines]) or 'all promises kept'}"
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def collect_evidence(env: Environment) -> Evidence:
         dead=dead,
         in_redis=frozenset(job.decode() for job in ID.findall(remaining)),
         leftovers=env.system.leftovers(env.server),
-        recovery=recovery_seconds(env.kills, env.recorder.published),
+        recovery=recovery_seconds(env.kills, env.recorder.published, env.redis_recovered_at),
         resumed=[
             env.recorder.seconds_to_next(answered_at) or env.settle_seconds
             for answered_at in env.redis_recovered_at
@@ -79,17 +79,22 @@ def collect_evidence(env: Environment) -> Evidence:
     )
 
 
-def recovery_seconds(kills: Sequence[Kill], published: Mapping[str, Sequence[float]]) -> list[float]:
+def recovery_seconds(
+    kills: Sequence[Kill], published: Mapping[str, Sequence[float]], redis_recovered_at: Sequence[float] = ()
+) -> list[float]:
     """Return the seconds from each kill to the outcome of the last job of its victim.
 
-    A job that a later victim held again is measured from that later kill.
+    A job that a later victim held again is measured from that later kill. Nobody recovers a job while Redis is
+    away: if Redis answers again before that outcome, the seconds count from there.
     """
     last: dict[str, int] = {job: number for number, kill in enumerate(kills) for job in kill.held}
     seconds = []
     for number, kill in enumerate(kills):
         times = [published[job][0] for job in kill.held if last[job] == number and published.get(job)]
         if times:
-            seconds.append(max(0.0, max(times) - kill.killed_at))
+            ended_at = max(times)
+            returns = (moment for moment in redis_recovered_at if moment < ended_at)
+            seconds.append(max(0.0, ended_at - max(kill.killed_at, *returns, 0.0)))
     return seconds
 
 

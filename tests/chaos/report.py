@@ -43,7 +43,7 @@ def headrace_table(results: dict[str, Any]) -> Table:
                 *(f"{count:,}" for count in (*counts, lost, check["published_twice"], check["ran_again"])),
                 _recovery(check["recovery"]),
                 f"{max(check['resumed']):.1f}" if check["resumed"] else "",
-                "no" if check["broken_promises"] else "yes",
+                "no" if check["broken_promises"] or check.get("missed_deadlines") else "yes",
             ]
         )
     return rows
@@ -99,7 +99,7 @@ def broken_promises(results: dict[str, Any]) -> list[str]:
     lines = [
         f"{result['number']} {result['title']}: {description}"
         for result in results_of(results, "headrace")
-        for description in result["check"]["broken_promises"]
+        for description in (*result["check"]["broken_promises"], *result["check"].get("missed_deadlines", ()))
     ]
     return lines + [f"{result['number']} {result['title']}: {result['reason']}" for result in results["failed"]]
 

@@ -13,6 +13,7 @@ import redis
 from headrace.wire.record import decode_record
 from tests.support.claim_models import SLEEP
 from tests.support.served_worker import KEYS, Site
+from tests.support.waiting import wait_until
 
 JOBS, PREDICT = "/v1/models/doubling/jobs", "/v1/models/doubling:predict"
 #: A row that is predicted at once, and one that takes a while.
@@ -120,7 +121,7 @@ def test_all_options_of_a_job_reach_it(http: httpx.Client, server: redis.Redis) 
     assert record.metadata == {"order": "4711"}
     assert record.not_before_ms is not None
     assert 590 < record.not_before_ms / 1000 - time.time() <= 600
-    assert server.zcard(KEYS.delayed("predict.doubling")) >= 1
+    wait_until(lambda: server.zcard(KEYS.delayed("predict.doubling")) >= 1, 20)
     assert http.delete(f"/v1/jobs/{job}").json()["status"] == "cancelled"
 
 

@@ -13,7 +13,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support import credentials
 from tests.support.acl import for_redis_6, rules, users
-from tests.support.claim_models import SLEEP, add_model, running_worker
+from tests.support.claim_models import add_model, running_worker
 from tests.support.command import headrace
 from tests.support.functions import load_functions
 from tests.support.gateway import running_gateway
@@ -68,9 +68,9 @@ def test_a_gateway_works_with_its_redis_user(server: EmbeddedRedis, tmp_path: Pa
         assert model["name"] == "doubling"
         assert http.post("/invocations", json={"instances": [[2, 0, 0]]}).json() == {"predictions": [4.0]}
         assert http.get(f"/v1/jobs/{answer.json()['id']}/timeline").json()["status"] == "success"
-        slow = {"model": "doubling", "instances": [[3, SLEEP, 1]]}
-        assert http.put("/v1/jobs/a", json=slow).status_code == 201
-        assert http.put("/v1/jobs/a", json=slow).status_code in {200, 202}
+        later = {"model": "doubling", "instances": [[3, 0, 0]], "delay": 600}
+        assert http.put("/v1/jobs/a", json=later).status_code == 201
+        assert http.put("/v1/jobs/a", json=later).status_code in {200, 202}
         assert http.delete("/v1/jobs/a").json()["status"] == "cancelled"
         assert http.get("/v1/jobs/a").json()["status"] == "cancelled"
         assert http.get("/v1/jobs/b").status_code == 404
