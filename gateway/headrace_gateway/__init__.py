@@ -4,12 +4,13 @@
     predict        `:predict`: a job, and the wait for it
     job_routes     jobs with an id: submit, read, long polls, cancel, timeline
     model_routes   the models, and what each takes and gives
-    batch          `:batch`, files in and out; batch_body, batch_run, spool, answer_pipe, gunzip: the way of one
+    batch          `:batch`, files in and out; batch_body, batch_run, spool, answer_pipe: the way of one
     events         the events of jobs (SSE); event_streams, job_states
     bulk           bulk runs by reference
     jobs           the jobs of all faces: submit, wait, read
     model_state    what Redis holds about a model
-    bodies         bodies within limits of size and time; prefer, keyed: headers of a request
+    bodies         bodies within limits of size and time; unpacking: gzip and deflate
+    prefer, keyed  headers of a request
     problems       every error as problem+json
     frame          around each request: log, metrics, headers of answers; request_log, metrics
     callers        who calls, and what they may

@@ -25,7 +25,6 @@ from headrace_gateway.batch_body import (
     MEDIA_TYPES,
     check_length,
     choose_format,
-    choose_unpacking,
     guess_format,
     read_pieces,
 )
@@ -33,6 +32,7 @@ from headrace_gateway.batch_run import BatchRun, BatchRuns
 from headrace_gateway.problem_types import TYPES
 from headrace_gateway.problems import Problem
 from headrace_gateway.state import authenticate, gateway_of
+from headrace_gateway.unpacking import choose_unpacker
 
 log = logging.getLogger("headrace.gateway")
 
@@ -73,14 +73,14 @@ async def batch(request: Request) -> Response:
     model, version = split_version(request.path_params["model"], query.version)
     caller.check("batch", model)
     file_format = choose_format(request.headers.get("content-type"))
-    gunzip = choose_unpacking(request)
+    unpacker = choose_unpacker(request)
     limit = gateway.settings.gateway_batch_bytes
     check_length(request, limit)
     contract = await gateway.client.contract(model, version)
     check_method(contract, query.method)
     form = choose_form(contract, await gateway.client.accepted_columns(contract.model))
     seconds = gateway.settings.gateway_stream_timeout
-    pieces = read_pieces(request, limit=limit, seconds=seconds, gunzip=gunzip)
+    pieces = read_pieces(request, limit=limit, seconds=seconds, unpacker=unpacker)
     start = await anext(pieces, b"")
     options = StreamOptions(
         file_format=file_format or guess_format(start),

@@ -1,4 +1,4 @@
-"""The body of `:batch`: its format and packing, and its pieces as they arrive."""
+"""The body of `:batch`: its format, and its pieces as they arrive."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterable
 from starlette.requests import ClientDisconnect, Request
 
 from headrace.batch.reader import Format
-from headrace_gateway.gunzip import Gunzip
 from headrace_gateway.problems import Problem
+from headrace_gateway.unpacking import Unpacker
 
 #: The type of the answer for each format.
 MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
@@ -59,17 +59,6 @@ def guess_format(start: bytes) -> Format:
     return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["} else "csv"
 
 
-def choose_unpacking(request: Request) -> Gunzip | None:
-    """Return what unpacks the body; None for a plain one. Raises a Problem: 415."""
-    packing = request.headers.get("content-encoding", "identity").strip().lower()
-    if packing in {"gzip", "x-gzip"}:
-        return Gunzip()
-    if packing != "identity":
-        detail = "the body has a Content-Encoding that the gateway cannot unpack; send it plain, or as gzip"
-        raise Problem(415, "unsupported-encoding", detail, headers={"Accept-Encoding": "gzip"})
-    return None
-
-
 def check_length(request: Request, limit: int) -> None:
     """Raise a Problem, 413, for a body that says that it is larger than `limit` bytes."""
     length = request.headers.get("content-length", "")
@@ -78,12 +67,12 @@ def check_length(request: Request, limit: int) -> None:
 
 
 async def read_pieces(
-    request: Request, *, limit: int, seconds: float, gunzip: Gunzip | None
+    request: Request, *, limit: int, seconds: float, unpacker: Unpacker | None
 ) -> AsyncIterator[bytes]:
     """Yield the pieces of a body, unpacked, as they arrive.
 
     `limit` is the largest size in bytes, as it comes and unpacked; `seconds` the longest time between two pieces.
-    Raises a Problem: 413, 408, or 400 for broken gzip; ClientDisconnect if the caller hangs up.
+    Raises a Problem: 413, 408, or 400 for a broken packing; ClientDisconnect if the caller hangs up.
     """
     arrived = size = 0
     has_more = True
@@ -99,17 +88,17 @@ async def read_pieces(
         body: bytes = message.get("body", b"")
         has_more = message.get("more_body", False)
         arrived += len(body)
-        unpacked: Iterable[bytes] = [body] if gunzip is None else gunzip.unpack(body)
+        unpacked: Iterable[bytes] = [body] if unpacker is None else unpacker.unpack(body)
         for piece in unpacked:
             size += len(piece)
             if max(size, arrived) > limit:
                 raise _too_large(limit)
             if piece:
                 yield piece
-            if gunzip is not None:
+            if unpacker is not None:
                 await asyncio.sleep(0)  # other requests have their turn while a large piece is unpacked
-    if gunzip is not None:
-        gunzip.finish()
+    if unpacker is not None:
+        unpacker.finish()
 
 
 def _too_large(limit: int) -> Problem:

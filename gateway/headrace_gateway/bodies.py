@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import zlib
 from typing import TypeVar
 
 import msgspec
@@ -19,9 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 from headrace.text import did_you_mean
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_gateway.problems import Problem
+from headrace_gateway.unpacking import choose_unpacker
 
-#: zlib's number of each Content-Encoding. Deflate has the header of zlib, as RFC 9110 says and clients send it.
-_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 JSON_TYPES = frozenset({"application/json"})
 
 T = TypeVar("T")
@@ -37,33 +35,28 @@ async def read_body(request: Request, *, limit: int, seconds: float) -> bytes:
     `limit` is the largest size in bytes, as it comes and unpacked; `seconds` the time in which all of it must
     arrive. Raises a Problem: 413, 408, 415 for a packing that is not known, 400 for a broken one.
     """
-    headers = request.headers
-    packing = headers.get("content-encoding", "identity").strip().lower()
-    if packing != "identity" and packing not in _WINDOWS:
-        raise Problem(
-            415,
-            "unsupported-encoding",
-            "the body has a Content-Encoding that the gateway cannot unpack; send it plain, or as gzip or deflate",
-            headers={"Accept-Encoding": "gzip, deflate"},
-        )
-    length = headers.get("content-length")
+    unpacker = choose_unpacker(request)
+    length = request.headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
-    unpack = _Unpacker(limit, _WINDOWS[packing]) if packing != "identity" else None
     pieces: list[bytes] = []
-    size = 0
+    arrived = size = 0
     try:
         async with asyncio.timeout(seconds):
             while True:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
-                piece: bytes = message.get("body", b"")
-                size += len(piece)
-                if size > limit:
+                body: bytes = message.get("body", b"")
+                arrived += len(body)
+                if arrived > limit:
                     raise _too_large(limit)
-                if piece:
-                    pieces.append(piece if unpack is None else unpack.feed(piece))
+                for piece in (body,) if unpacker is None else unpacker.unpack(body):
+                    size += len(piece)
+                    if size > limit:
+                        raise _too_large(limit)
+                    if piece:
+                        pieces.append(piece)
                 if not message.get("more_body", False):
                     break
     except TimeoutError:
@@ -73,8 +66,8 @@ async def read_body(request: Request, *, limit: int, seconds: float) -> bytes:
             f"the body did not arrive within {seconds:g} s; send it at once, and repeat the request",
             headers={"Connection": "close"},
         ) from None
-    if unpack is not None:
-        unpack.finish()
+    if unpacker is not None:
+        unpacker.finish()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -181,34 +174,3 @@ def _type(names: str) -> str:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-class _Unpacker:
-    """Unpacks one gzip member, or one zlib stream, to at most `limit` bytes, piece by piece."""
-
-    def __init__(self, limit: int, window: int) -> None:
-        self._stream = zlib.decompressobj(wbits=window)
-        self._limit, self._size = limit, 0
-
-    def feed(self, piece: bytes) -> bytes:
-        """Return what a piece unpacks to. Raises a Problem."""
-        try:
-            unpacked = self._stream.decompress(piece, self._limit - self._size + 1)
-        except zlib.error:
-            raise _broken() from None
-        self._size += len(unpacked)
-        if self._size > self._limit:
-            raise _too_large(self._limit)
-        if self._stream.unused_data:
-            raise _broken()
-        return unpacked
-
-    def finish(self) -> None:
-        """Raise a Problem unless the member is complete."""
-        if not self._stream.eof:
-            raise _broken()
-
-
-def _broken() -> Problem:
-    detail = "the body is not one whole part of gzip or deflate, though its Content-Encoding says so"
-    return Problem(400, "malformed-body", detail)

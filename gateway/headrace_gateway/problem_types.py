@@ -123,7 +123,7 @@ _ALL = (
         415,
         "The body is packed in an unknown way",
         "The body has a Content-Encoding that the gateway cannot unpack.",
-        "Send it plain, or as gzip.",
+        "Send it plain, or as gzip or deflate.",
     ),
     _type(
         "invalid-input",

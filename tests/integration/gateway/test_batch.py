@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,12 +165,25 @@ def test_a_packed_file_is_unpacked_also_in_several_members(http: httpx.Client) -
     assert read_ndjson(answer.text)[-1] == {"done": 2001, "failed": 0}
 
 
+def test_a_file_may_come_as_deflate(http: httpx.Client) -> None:
+    answer = http.post(
+        URL, content=zlib.compress(as_ndjson(2000)), headers=NDJSON | {"Content-Encoding": "deflate"}
+    )
+    assert read_ndjson(answer.text)[-1] == {"done": 2000, "failed": 0}
+
+
 def test_a_broken_packing_is_a_problem(http: httpx.Client) -> None:
-    for body in (b"no gzip", gzip.compress(as_ndjson(10))[:-9]):
-        answer = http.post(URL, content=body, headers=NDJSON | {"Content-Encoding": "gzip"})
+    for packing, body in (
+        ("gzip", b"no gzip"),
+        ("gzip", gzip.compress(as_ndjson(10))[:-9]),
+        ("gzip", zlib.compress(as_ndjson(10))),
+        ("deflate", zlib.compress(as_ndjson(10))[:-1]),
+        ("deflate", zlib.compress(as_ndjson(10)) + b"rest"),
+    ):
+        answer = http.post(URL, content=body, headers=NDJSON | {"Content-Encoding": packing})
         assert (answer.status_code, kind_of(answer)) == (400, "malformed-body")
     answer = http.post(URL, content=b"", headers=NDJSON | {"Content-Encoding": "br"})
-    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "gzip")
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "gzip, deflate")
 
 
 @pytest.mark.parametrize(

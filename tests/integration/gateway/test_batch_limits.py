@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import httpx
@@ -64,11 +65,14 @@ def test_a_file_that_turns_out_too_large_is_refused_or_cut(gateway: RunningGatew
     assert not answer.endswith(b"0\r\n\r\n")
 
 
-def test_a_small_gzip_that_unpacks_to_too_much_is_refused(gateway: RunningGateway) -> None:
-    bomb = gzip.compress(b" " * 50_000_000)
+@pytest.mark.parametrize(("packing", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_small_packed_file_that_unpacks_to_too_much_is_refused(
+    gateway: RunningGateway, packing: str, pack: Callable[[bytes], bytes]
+) -> None:
+    bomb = pack(b" " * 50_000_000)
     assert len(bomb) < LIMIT / 10
     with gateway.client() as http:
-        assert http.post(URL, content=bomb, headers={"Content-Encoding": "gzip"}).status_code == 413
+        assert http.post(URL, content=bomb, headers={"Content-Encoding": packing}).status_code == 413
 
 
 def test_a_file_that_stops_to_arrive_is_a_408_or_cut(gateway: RunningGateway) -> None:

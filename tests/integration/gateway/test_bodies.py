@@ -72,6 +72,12 @@ def test_a_packed_body_is_unpacked(api: httpx.Client) -> None:
         assert answer.json()["predictions"] == [4.0]
 
 
+def test_a_packed_body_may_have_several_members(api: httpx.Client) -> None:
+    body = gzip.compress(padded(1000)[:20]) + gzip.compress(padded(1000)[20:])
+    answer = api.post(PREDICT, content=body, headers={"Content-Encoding": "gzip"})
+    assert answer.json()["predictions"] == [4.0]
+
+
 def test_a_small_body_that_unpacks_to_a_large_one_is_413(api: httpx.Client) -> None:
     bomb = gzip.compress(b" " * 100_000_000)
     assert len(bomb) > LIMIT  # too large as it is

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import random
 import threading
 
@@ -12,8 +11,6 @@ import pytest
 from headrace_gateway.answer_pipe import AnswerPipe
 from headrace_gateway.batch_body import choose_format, guess_format
 from headrace_gateway.events import parse_sent
-from headrace_gateway.gunzip import PIECE_BYTES, Gunzip
-from headrace_gateway.problems import Problem
 from headrace_gateway.spool import MEMORY_BYTES, Spool
 
 
@@ -112,35 +109,6 @@ async def test_a_thread_that_waits_for_a_caller_who_hung_up_gets_an_error():
     with pytest.raises(ConnectionError, match="gone"):
         await waiting
     pipe.close()
-
-
-@pytest.mark.parametrize("step", [1, 7, 1000, 10**9])
-def test_gzip_is_unpacked_in_bounded_pieces_however_it_arrives(step: int):
-    content = b"a" * 3_000_000 + random.Random(2).randbytes(1000)
-    packed = gzip.compress(content) + gzip.compress(b"end")
-    gunzip, unpacked = Gunzip(), []
-    for start in range(0, len(packed), step):
-        unpacked += gunzip.unpack(packed[start : start + step])
-    gunzip.finish()
-    assert b"".join(unpacked) == content + b"end"
-    assert max(map(len, unpacked)) <= PIECE_BYTES
-
-
-@pytest.mark.parametrize(
-    "packed",
-    [b"plain", gzip.compress(b"a" * 100)[:-1], gzip.compress(b"a") + b"rest"],
-    ids=["plain", "cut", "rest"],
-)
-def test_what_is_no_whole_gzip_is_a_problem(packed: bytes):
-    with pytest.raises(Problem) as error:
-        unpack(packed)
-    assert error.value.status == 400
-
-
-def unpack(packed: bytes) -> None:
-    gunzip = Gunzip()
-    list(gunzip.unpack(packed))
-    gunzip.finish()
 
 
 def test_the_format_of_a_body_is_that_of_its_type_or_of_its_first_byte():
