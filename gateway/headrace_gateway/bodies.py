@@ -151,8 +151,8 @@ def _suggest(path: str, name: str, fields: dict[str, tuple[str, ...]]) -> str:
 
 
 def _named(path: str, name: str, detail: str) -> Problem:
-    members = [part for part in (path, name) if part]
-    pointer = "".join(f"/{part}" for part in re.split(r"[.\[\]]+", ".".join(members)) if part)
+    members = [member for member in (path, name) if member]
+    pointer = "".join(f"/{token}" for token in re.split(r"[.\[\]]+", ".".join(members)) if token)
     shown = f"`{'.'.join(members)}`" if members else "the body"
     return Problem(400, "malformed-body", f"{shown} {detail}", errors=[{"pointer": pointer, "detail": detail}])
 

@@ -1,4 +1,4 @@
-"""Who calls, and what they may.
+"""Callers: their API keys, and what each may do.
 
 A caller sends its API key as `Authorization: Bearer hr_<name>_<secret>`. Gateways read all callers together, so an
 unknown key costs Redis nothing, and keep them for `contract_ttl` seconds. While Redis is away, they keep what they
@@ -117,7 +117,7 @@ class OpenCallers:
 _EVERYBODY = Caller()
 
 
-class _Known(msgspec.Struct, frozen=True):
+class _KeyedCaller(msgspec.Struct, frozen=True):
     """A caller with the digests of its keys."""
 
     caller: Caller
@@ -135,7 +135,7 @@ class KeyCallers:
     def __init__(self, read: Callable[[], Awaitable[Mapping[str, RegisteredCaller]]], ttl: float) -> None:
         self._read, self._ttl = read, ttl
         #: None before the first read.
-        self._known: dict[str, _Known] | None = None
+        self._callers: dict[str, _KeyedCaller] | None = None
         #: When the last read that succeeded began, the last that ended, and the last.
         self._read_at = self._ended_at = self._began_at = float("-inf")
         self._error: HeadraceError | None = None
@@ -158,26 +158,26 @@ class KeyCallers:
             return caller
         if self._error is not None:
             raise problem_of(self._error)
-        if self._known is None or self._ended_at < arrived:
+        if self._callers is None or self._ended_at < arrived:
             detail = "Redis has not told in time whether this API key is valid; try again"
             raise Problem(503, "broker-unavailable", detail, headers={"Retry-After": "1"})
-        if not self._known:
+        if not self._callers:
             raise _unauthorized(
                 "this gateway has no callers yet: an operator makes a key with `headrace keys add NAME`"
             )
         raise _unknown_key()
 
     def _find(self, name: str, digest: str) -> Caller | None:
-        known = (self._known or {}).get(name)
-        digests = known.digests if known is not None else (_NO_DIGEST,)
+        keyed_caller = (self._callers or {}).get(name)
+        digests = keyed_caller.digests if keyed_caller is not None else (_NO_DIGEST,)
         # Each is compared whole: the time tells nothing about a digest, nor which of two it was.
         matches = [hmac.compare_digest(digest, stored) for stored in digests]
-        return known.caller if known is not None and any(matches) else None
+        return keyed_caller.caller if keyed_caller is not None and any(matches) else None
 
     async def _refresh_if_old(self) -> None:
         """Read the callers again: at half their age beside the request, when they are too old before it."""
         age = time.monotonic() - self._read_at
-        if self._known is None or (age > self._ttl and not self._is_away):
+        if self._callers is None or (age > self._ttl and not self._is_away):
             done, _ = await asyncio.wait({self._begin_read()}, timeout=_READ_SECONDS)
             self._is_away = self._is_away or not done
         elif age > self._ttl / 2:
@@ -205,7 +205,7 @@ class KeyCallers:
                 log.warning("the API keys cannot be read; those read before stay valid: %s", error)
             self._error, self._is_away = error, True
         else:
-            self._known = {name: _to_known(name, caller) for name, caller in registered.items()}
+            self._callers = {name: _keyed_caller(name, caller) for name, caller in registered.items()}
             self._read_at, self._error, self._is_away = began, None, False
         finally:
             self._ended_at = began
@@ -228,8 +228,8 @@ def _is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def _to_known(name: str, caller: RegisteredCaller) -> _Known:
-    return _Known(
+def _keyed_caller(name: str, caller: RegisteredCaller) -> _KeyedCaller:
+    return _KeyedCaller(
         Caller(
             name=name,
             models=frozenset(caller.models),

@@ -1,4 +1,4 @@
-"""What surrounds every request: its line in the log, its metrics, and the headers of its answer.
+"""The frame of every request: its line in the log, its metrics, and the headers of its answer.
 
 A plain ASGI app around the others: nothing is copied, and no stream is wrapped besides the head of the answer.
 """

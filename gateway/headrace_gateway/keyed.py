@@ -12,8 +12,8 @@ from headrace_gateway.callers import Caller
 from headrace_gateway.jobs import own_id
 from headrace_gateway.problems import Problem
 
-#: Most characters of a key.
-_MOST = 255
+#: The most characters of a key.
+_MAX_LENGTH = 255
 
 
 def key_of(request: Request, caller: Caller) -> str | None:
@@ -27,8 +27,8 @@ def key_of(request: Request, caller: Caller) -> str | None:
     key = text.strip()
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1]
-    if not 0 < len(key) <= _MOST:
-        raise Problem(400, "invalid-id", f"Idempotency-Key is a text of 1 to {_MOST} characters of your own")
+    if not 0 < len(key) <= _MAX_LENGTH:
+        raise Problem(400, "invalid-id", f"Idempotency-Key is a text of 1 to {_MAX_LENGTH} characters of your own")
     return own_id(caller, key)
 
 

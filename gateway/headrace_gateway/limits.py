@@ -29,7 +29,7 @@ Grants = Mapping[str, Grant]
 
 
 class _Request:
-    """What the limits know of a request under way."""
+    """A request under way, as the limits count it."""
 
     def __init__(self) -> None:
         #: Ends the count of the request, if it was counted.

@@ -1,4 +1,4 @@
-"""What Redis holds about a model: its contract, versions, aliases, workers and queue."""
+"""The state of a model in Redis: its contract, versions, aliases, workers and queue."""
 
 from __future__ import annotations
 

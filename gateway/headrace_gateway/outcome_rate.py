@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 #: Seconds of a slot, and the slots that the rate is counted over: the last minute.
 _SLOT_SECONDS, _SLOTS = 5, 12
-_LEAST, _MOST = 1, 60
+#: Bounds of Retry-After, in seconds.
+_MIN_SECONDS, _MAX_SECONDS = 1, 60
 
 
 class OutcomeRates:
@@ -37,6 +38,6 @@ class OutcomeRates:
     def retry_after(self, model: str, depth: int) -> int:
         """Return the seconds after which to try a full queue of `depth` jobs again: 1 to 60, spread by a fifth."""
         rate = self.per_second(model)
-        seconds = min(_MOST, depth / rate) if rate else _MOST
+        seconds = min(_MAX_SECONDS, depth / rate) if rate else _MAX_SECONDS
         spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads repeats, no secret
-        return max(_LEAST, min(_MOST, round(seconds * spread)))
+        return max(_MIN_SECONDS, min(_MAX_SECONDS, round(seconds * spread)))

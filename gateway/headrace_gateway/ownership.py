@@ -1,4 +1,4 @@
-"""Whose a job or a bulk run is. A job names its owner in its record, a run in its own name.
+"""Owners of jobs and bulk runs. A job names its owner in its record, a run in its own name.
 
 To a caller, what belongs to another is the same as what does not exist: 404, with the same text.
 """

@@ -98,17 +98,17 @@ class Deliverer:
     async def _claim(self, session: aiohttp.ClientSession, free: int) -> int:
         """Claim notices and start to deliver them. Return their number."""
         try:
-            taken = await self._store.take(free)
+            claimed = await self._store.take(free)
         except RedisError as error:
             log.warning("Redis does not answer (%s); notices wait until it does", error)
             await self._sleep(_PAUSE)
             return 0
         self._metrics.beat()
         read_at = time.monotonic()
-        for name, stored in taken.notices:
-            self._start(self._handle(session, name, stored, ClaimTime(taken.now_ms, read_at)))
+        for name, stored in claimed.notices:
+            self._start(self._handle(session, name, stored, ClaimTime(claimed.now_ms, read_at)))
             await asyncio.sleep(0)  # the next one sees whether this one takes a request
-        return len(taken.notices)
+        return len(claimed.notices)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -180,10 +180,10 @@ class Deliverer:
         }
         started = time.monotonic()
         answer = await post(session, endpoint.url, headers, body)
-        ended = time.monotonic()
-        self._metrics.observe(notice.endpoint, answer, ended - started)
+        answered_at = time.monotonic()
+        self._metrics.observe(notice.endpoint, answer, answered_at - started)
         self._note(notice.endpoint, answer)
-        now_ms = claimed.server_ms(ended)
+        now_ms = claimed.server_ms(answered_at)
         decision = decide(notice, answer, now_ms=now_ms, schedule=self._schedule)
         await self._record(notice, answer, decision, now_ms)
 

@@ -1,4 +1,4 @@
-"""What follows an attempt to deliver a notice: nothing more, another attempt later, or a dead letter.
+"""The decision after an attempt to deliver a notice: nothing more, another attempt later, or a dead letter.
 
     2xx               delivered
     410               a dead letter at once: the receiver wants no more
@@ -54,7 +54,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of a notice."""
+    """The decision on a notice after an attempt."""
 
     kind: Literal["done", "again", "dead"]
     #: For `again`: seconds until the next attempt, and False if the last one does not count.

@@ -76,9 +76,9 @@ def encode_answer(
         if output is not None and output.classes is not None:
             parameters["classes"] = output.classes
         if binary:
-            part = encode_bytes(tensor.datatype, tensor.values)
-            parameters["binary_data_size"] = len(part)
-            parts.append(part)
+            encoded = encode_bytes(tensor.datatype, tensor.values)
+            parameters["binary_data_size"] = len(encoded)
+            parts.append(encoded)
         else:
             document["data"] = tensor.values
         documents.append(document | ({"parameters": parameters} if parameters else {}))

@@ -59,10 +59,10 @@ def answer(
     return spec
 
 
-def parameter(name: str, place: str, description: str, schema: Spec, **more: Any) -> Spec:
-    """Return a parameter. `place` is path, query or header."""
-    return {"name": name, "in": place, "description": description, "schema": schema, **more} | (
-        {"required": True} if place == "path" else {}
+def parameter(name: str, location: str, description: str, schema: Spec, **more: Any) -> Spec:
+    """Return a parameter. `location` is path, query or header."""
+    return {"name": name, "in": location, "description": description, "schema": schema, **more} | (
+        {"required": True} if location == "path" else {}
     )
 
 

@@ -65,7 +65,7 @@ def accepted(description: str = "The job is accepted, and has no outcome yet.") 
     return answer(description, ref("Job"), headers=names, links=LINKS)
 
 
-def ended(schema: Spec, description: str) -> Spec:
+def outcome_answer(schema: Spec, description: str) -> Spec:
     """Return the answer for a job with an outcome."""
     return answer(description, schema, headers=headers("Headrace-Job", "Preference-Applied"), links=LINKS)
 
@@ -106,7 +106,7 @@ def _predict(contract: Contract, target: str, name: str, is_version: bool) -> Sp
         parameters=[PREFER, IDEMPOTENCY_KEY],
         body=json_content(ref(request), _examples(contract)),
         answers={
-            200: ended(ref(f"{schema}.Predictions"), "The predictions, in the order of the instances."),
+            200: outcome_answer(ref(f"{schema}.Predictions"), "The predictions, in the order of the instances."),
             202: accepted(),
         },
         problems=[*BODY_PROBLEMS, *SUBMIT_PROBLEMS, "invalid-id", "idempotency-key-reused", *OUTCOME_PROBLEMS],
@@ -123,7 +123,7 @@ def _submit(contract: Contract, target: str) -> Spec:
         tag=target,
         parameters=[PREFER, IDEMPOTENCY_KEY],
         body=json_content(ref(f"{schema}.JobRequest"), _examples(contract)),
-        answers={200: ended(ref("Job"), "The job has its outcome."), 202: accepted()},
+        answers={200: outcome_answer(ref("Job"), "The job has its outcome."), 202: accepted()},
         problems=[*BODY_PROBLEMS, *SUBMIT_PROBLEMS, "invalid-id", "idempotency-key-reused", "not-durable"],
     )
 
@@ -144,7 +144,7 @@ def _put_job(contracts: Sequence[Contract]) -> Spec:
         parameters=[JOB, PREFER],
         body=json_content(schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, examples),
         answers={
-            200: ended(ref("Job"), "The job was known, and has its outcome."),
+            200: outcome_answer(ref("Job"), "The job was known, and has its outcome."),
             201: accepted("The job is new."),
             202: accepted("The job was known, and has no outcome yet."),
         },

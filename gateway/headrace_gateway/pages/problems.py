@@ -74,5 +74,5 @@ def _join(statuses: Iterable[int]) -> str:
 
 def _with_code(text: str) -> str:
     """Return HTML in which what stands between backquotes is code."""
-    parts = escape(text).split("`")
-    return "".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts))
+    spans = escape(text).split("`")
+    return "".join(f"<code>{span}</code>" if number % 2 else span for number, span in enumerate(spans))
