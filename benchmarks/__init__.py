@@ -35,5 +35,6 @@ Results:
     targets                required numbers beside measured ones
     report                 tables on the terminal and in docs/benchmarks.md
     pool_replacement_page  tables in docs/swapping.md
+    generated_page         the page and the results of bulk and http
     tables                 tables as plain text and Markdown
 """

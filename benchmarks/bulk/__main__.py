@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -13,23 +12,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bulk import models, page
+from benchmarks.bulk import models
 from benchmarks.bulk.comparison import LIMIT, TITLES, Comparison
 from benchmarks.bulk.files import Files
 from benchmarks.bulk.memory import measure_memory
 from benchmarks.bulk.online import measure_online
+from benchmarks.bulk.page import PAGE
 from benchmarks.bulk.scaling import measure_scaling
 from benchmarks.bulk.site import Site
 from benchmarks.bulk.sizes import LONG, SHORT, Sizes
 from benchmarks.bulk.submission import measure_submission
-from benchmarks.bulk.targets import evaluate
 from benchmarks.machine import commit, machine
 from benchmarks.redis_server import RedisServer
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import interruptible_stack
 
 _ROOT = Path(__file__).parents[2]
-_PAGE = _ROOT / "docs" / "bulk-benchmarks.md"
 _MEASUREMENTS = ("comparison", "files", "scaling", "online", "memory", "submission")
 
 
@@ -109,16 +107,7 @@ def main() -> int:
     with interruptible_stack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bulk-")))
         results = measure(arguments.only, ways, sizes, environments, folder)
-    if arguments.update:
-        results = json.loads(arguments.out.read_text()) | results
-    results["targets"] = evaluate(results)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(page.terminal(results))
-    print(f"\nwrote {arguments.out}", file=sys.stderr)
-    if arguments.docs:
-        page.write_into(_PAGE, results)
-        print(f"wrote {_PAGE}", file=sys.stderr)
+    PAGE.store(results, arguments.out, update=arguments.update, docs=arguments.docs)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.bulk.comparison import BULK, LIMIT
 from benchmarks.bulk.files import BATCH
 from benchmarks.bulk.models import MODELS
-from benchmarks.target import Target, compare
+from benchmarks.target import Target
 
 #: The share of the limit's rows per second that a bulk run must reach.
 _SHARES = {"logistic": 0.8, "mixed": 0.85, "forest": 0.95, "boosting": 0.95}
@@ -133,8 +133,3 @@ TARGETS: tuple[Target[dict[str, Any]], ...] = (
         "{:.2f} s",
     ),
 )
-
-
-def evaluate(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each target (`compare`)."""
-    return compare(TARGETS, results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -13,22 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.http import page
 from benchmarks.http.client import measure_client
 from benchmarks.http.comparison import Comparison
 from benchmarks.http.files import measure_files
 from benchmarks.http.models import Models
+from benchmarks.http.page import PAGE
 from benchmarks.http.running import WAYS, Site
 from benchmarks.http.sizes import LONG, SHORT, Sizes
 from benchmarks.http.slow_clients import measure_slow_clients
-from benchmarks.http.targets import evaluate
 from benchmarks.machine import commit, machine
 from benchmarks.redis_server import RedisServer
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import interruptible_stack
 
 _ROOT = Path(__file__).parents[2]
-_PAGE = _ROOT / "docs" / "http-benchmarks.md"
 _MEASUREMENTS = ("comparison", "client", "slow_clients", "files")
 
 
@@ -104,16 +101,7 @@ def main() -> int:
     with interruptible_stack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-http-")))
         results = measure(arguments.only, ways, sizes, environments, folder)
-    if arguments.update:
-        results = json.loads(arguments.out.read_text()) | results
-    results["targets"] = evaluate(results)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(page.terminal(results))
-    print(f"\nwrote {arguments.out}", file=sys.stderr)
-    if arguments.docs:
-        page.write_into(_PAGE, results)
-        print(f"wrote {_PAGE}", file=sys.stderr)
+    PAGE.store(results, arguments.out, update=arguments.update, docs=arguments.docs)
     return 0
 
 

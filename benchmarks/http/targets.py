@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.http.comparison import MANY, SINGLE
 from benchmarks.http.running import FASTAPI, FIXED, HEADRACE, MLSERVERS
-from benchmarks.target import Target, compare
+from benchmarks.target import Target
 
 #: Ratios here are near 1.
 _Ratio = partial(Target[dict[str, Any]], format="{:.2f} x")
@@ -120,8 +120,3 @@ def _number(value: float | None) -> float:
     if value is None:
         raise ValueError("it was left out")
     return value
-
-
-def evaluate(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each target (`compare`)."""
-    return compare(TARGETS, results)

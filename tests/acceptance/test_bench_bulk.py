@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.bulk import page, targets
+from benchmarks.bulk import targets
 from benchmarks.bulk.__main__ import main
 from benchmarks.bulk.models import MODELS
 from benchmarks.bulk.outputs import WrongOutput, check_equal, read_predictions
+from benchmarks.bulk.page import PAGE
 from benchmarks.bulk.tables import KEY, make_table, write_parquet
 from tests.support import ROOT
 
@@ -69,9 +70,9 @@ def test_each_target_is_evaluated_or_reported_as_not_measured(results: dict[str,
 def test_the_page_takes_results_between_its_marks(results: dict[str, Any], tmp_path: Path) -> None:
     copy = tmp_path / "bulk.md"
     copy.write_text((ROOT / "docs" / "bulk-benchmarks.md").read_text())
-    page.write_into(copy, results)
+    PAGE.write_into(copy, results)
     text = copy.read_text()
-    page.write_into(copy, results)
+    PAGE.write_into(copy, results)
     assert copy.read_text() == text
     assert "| in process, pyarrow, 2 processes |" in text
     assert "| Headrace, bulk run |" in text

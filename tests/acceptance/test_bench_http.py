@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.http import page, targets
+from benchmarks.http import targets
 from benchmarks.http.__main__ import main
 from benchmarks.http.models import TITLES
+from benchmarks.http.page import PAGE
 from tests.support import ROOT
 
 #: The first test waits for the run.
@@ -79,9 +80,9 @@ def test_each_target_is_evaluated_or_reported_as_not_measured(results: dict[str,
 def test_the_page_takes_results_between_its_marks(results: dict[str, Any], tmp_path: Path) -> None:
     copy = tmp_path / "http.md"
     copy.write_text((ROOT / "docs" / "http-benchmarks.md").read_text())
-    page.write_into(copy, results)
+    PAGE.write_into(copy, results)
     text = copy.read_text()
-    page.write_into(copy, results)
+    PAGE.write_into(copy, results)
     assert copy.read_text() == text
     assert "| FastAPI, model in process |" in text
     assert "- MLServer, a process for inference:" in text
