@@ -62,6 +62,18 @@ class Site(msgspec.Struct, frozen=True):
         """Wait until the first of the rows is being predicted."""
         wait_until(lambda: self.predict_calls(rows[:1]))
 
+    def pause(self, model: str) -> None:
+        """Pause a model, and wait until the shared worker claims none of its jobs."""
+        log = self.folder / "worker.log"
+
+        def count_pauses() -> int:
+            return sum(f"{model} is paused" in line for line in log.read_text().splitlines())
+
+        former = count_pauses()
+        with Client(self.url) as client:
+            client.pause(model)
+        wait_until(lambda: count_pauses() > former)
+
     def start_worker(self, *options: str, name: str = "worker", **settings: str) -> AbstractContextManager[Child]:
         """Start a worker of the test's own."""
         settings = {"HEADRACE_LEASE": str(LEASE_SECONDS), **settings}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,8 +36,7 @@ def narrow(shared: Site) -> Iterator[RunningGateway]:
 def paused(shared: Site) -> Iterator[Client]:
     """A client, while no worker claims a job of the model."""
     with Client(shared.url) as client:
-        client.pause("doubling")
-        time.sleep(1.5)  # a worker sees it within about a second
+        shared.pause("doubling")
         yield client
         client.resume("doubling")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,8 +211,7 @@ def test_a_wait_that_the_end_of_the_gateway_cuts_is_503_and_its_job_goes_on(
         running_gateway(shared.url, tmp_path) as gateway,
         gateway.client(timeout=30, headers={"Idempotency-Key": job}) as http,
     ):
-        client.pause("single")
-        time.sleep(1.5)  # a worker sees it within about a second
+        shared.pause("single")
         caller = threading.Thread(target=lambda: answers.append(http.post(path, json=body)))
         caller.start()
         wait_until(lambda: bool(server.exists(KEYS.job(job))))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -44,8 +43,7 @@ def test_waits_end_with_the_place_of_their_job_when_the_gateway_is_told_to_end(
                 body, headers = {"instances": [[2, 0, 0]]}, {"Idempotency-Key": job}
                 answers.append(http.post("/v1/models/single:predict", json=body, headers=headers))
 
-        client.pause("single")
-        time.sleep(1.5)  # a worker sees it within about a second
+        shared.pause("single")
         threads = [threading.Thread(target=predict, args=(job,)) for job in jobs]
         for thread in threads:
             thread.start()

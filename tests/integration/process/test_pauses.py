@@ -30,9 +30,6 @@ from tests.support.waiting import wait_until
 
 __all__ = ["client", "own", "server", "store"]  # fixtures
 
-#: Seconds within which every worker knows of a pause: it reads once a second, and may have a claim in flight.
-LEARNT_SECONDS = 1.5
-
 
 def wait_until_known(worker_log: Path, text: str, times: int = 1) -> None:
     wait_until(lambda: worker_log.read_text().count(text) >= times, 20, worker_log.read_text)
@@ -49,7 +46,6 @@ def test_a_paused_model_takes_jobs_and_runs_none_while_the_others_run(
         for model in ("doubling", "single"):
             client.pause(model, reason="the feature store is down")
             wait_until_known(worker.log, f"{model} is paused by ")
-        time.sleep(LEARNT_SECONDS)
         rows = own.rows(8)
         waiting = [*client.submit_many("doubling", rows[:4]), *client.submit_many("single", rows[4:])]
         assert outcomes_of([running]) == doubled(row)
@@ -91,7 +87,6 @@ def test_jobs_that_keep_coming_are_claimed_before_and_after_a_pause_and_not_duri
                 client.pause("doubling")
             if number == 400:
                 wait_until_known(worker.log, "doubling is paused by ")
-                time.sleep(LEARNT_SECONDS)
                 assert count_claims(server) == 0
                 before = len(own.predict_calls(rows))
             if number == 500:

@@ -156,11 +156,14 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
             self._flush_brpop_reauth()
 
     def _deliver_jobs(self, claim: Claim) -> None:
+        limits = self.limits_for(claim.lease.queue)
+        if limits.claims == 0:  # the model was paused while the worker waited at Redis
+            self.keeper.adopt_orphan(claim.lease.name)
+            return
         if claim.lease.is_isolated and self.give_up(claim):
             return
         self.keeper.hold(claim)
         self._is_delivering = self.connection.in_event_loop
-        limits = self.limits_for(claim.lease.queue)
         time_limits = limits.time_limits_of(claim.lease)
         message = claim_message(msgspec.structs.replace(claim, route=limits.route), time_limits)
         self.connection._deliver(message, claim.lease.queue)  # noqa: SLF001  # as kombu does
