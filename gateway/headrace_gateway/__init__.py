@@ -1,6 +1,6 @@
 """The HTTP gateway: one resource, the job; every route is a way to write one, or to wait for it.
 
-    app            the routes together, what they share, and errors
+    app            the routes together, and what they share; routing: a route
     predict        `:predict`: a job, and the wait for it
     job_routes     jobs with an id: submit, read, long polls, cancel, timeline
     model_routes   the models, and what each takes and gives
@@ -11,7 +11,7 @@
     model_state    what Redis holds about a model
     bodies         bodies within limits of size and time; unpacking: gzip and deflate
     prefer, keyed  headers of a request
-    problems       every error as problem+json
+    problems       every error as problem+json; error_answers: the answers to what a route raises
     frame          around each request: log, metrics, headers of answers; request_log, metrics
     callers        who calls, and what they may
     state          the client and the end of one process; outcome_rate

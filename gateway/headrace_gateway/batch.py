@@ -13,7 +13,6 @@ import logging
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from headrace.batch.forms import choose_form
@@ -31,6 +30,7 @@ from headrace_gateway.batch_body import (
 from headrace_gateway.batch_run import BatchRun, BatchRuns
 from headrace_gateway.problem_types import TYPES
 from headrace_gateway.problems import Problem
+from headrace_gateway.routing import Route
 from headrace_gateway.state import authenticate, gateway_of
 from headrace_gateway.unpacking import choose_unpacker
 

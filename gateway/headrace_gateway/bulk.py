@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from headrace.bulk.operations import is_over, list_runs
 from headrace.client.aio.run import AsyncRunHandle
@@ -27,6 +26,7 @@ from headrace_gateway.callers import Caller
 from headrace_gateway.ownership import own_run, owns_run, unknown_run
 from headrace_gateway.prefer import parse_prefer
 from headrace_gateway.problems import Problem
+from headrace_gateway.routing import Route
 from headrace_gateway.state import Gateway, authenticate, gateway_of
 
 #: The most bytes of a body: two references, and a list of columns.

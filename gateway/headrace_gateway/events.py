@@ -13,12 +13,12 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from headrace_gateway.event_streams import Event, EventStream, OpenStreams, encode_event
 from headrace_gateway.job_states import find_jobs, read_states
 from headrace_gateway.jobs import job_document
 from headrace_gateway.problems import Problem
+from headrace_gateway.routing import Route
 from headrace_gateway.state import Gateway, authenticate, gateway_of
 
 #: Most jobs of one stream.

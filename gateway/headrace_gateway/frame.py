@@ -104,6 +104,8 @@ class _Answer:
             self.size += len(message.get("body", b""))
             return self._send(message)
         if message["type"] == "http.response.start":
+            if self.started:  # by an answer that then failed
+                raise RuntimeError("an error cannot be answered behind the head of another answer")
             self.status, self.started = message["status"], True
             headers = list(message["headers"])
             names = set()

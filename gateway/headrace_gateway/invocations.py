@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from headrace.catalog.contract import Contract
 from headrace_gateway.callers import Caller
@@ -18,6 +17,7 @@ from headrace_gateway.endpoint_errors import Endpoint, answers_errors
 from headrace_gateway.invocation_forms import InvocationParams, decode_invocation
 from headrace_gateway.keyed import key_of, refusing_reuse
 from headrace_gateway.problems import Problem
+from headrace_gateway.routing import Route
 from headrace_gateway.state import authenticate, gateway_of
 from headrace_gateway.synchronous import predict_now, read_whole
 from headrace_gateway.tables import read_csv

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from headrace.client.aio.job import AsyncJobHandle
 from headrace.outcome import Cancelled, Outcome
@@ -19,6 +18,7 @@ from headrace_gateway.keyed import key_of, refusing_reuse
 from headrace_gateway.predict import FIELDS, Parameters, accepted, model_of, read_json
 from headrace_gateway.prefer import Preference, parse_prefer
 from headrace_gateway.problems import Problem
+from headrace_gateway.routing import Route
 from headrace_gateway.state import Gateway, authenticate, gateway_of
 
 

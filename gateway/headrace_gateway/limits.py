@@ -178,10 +178,10 @@ class LimitsMiddleware:
         request = _Request()
         token = _request.set(request)
 
-        async def send_with_rate(message: Message) -> None:
+        def send_with_rate(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and request.grant is not None:
                 _add_headers(MutableHeaders(scope=message), *request.grant)
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, send_with_rate)

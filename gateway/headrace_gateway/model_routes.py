@@ -6,11 +6,11 @@ import msgspec
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from headrace.clock import utc_now
 from headrace_gateway.model_state import read_model
 from headrace_gateway.predict import model_of
+from headrace_gateway.routing import Route
 from headrace_gateway.state import authenticate, gateway_of
 
 

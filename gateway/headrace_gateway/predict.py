@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from headrace.client.aio.job import AsyncJobHandle
 from headrace.outcome import Outcome
@@ -15,6 +14,7 @@ from headrace_gateway.bodies import check_content_type, decode_body, read_body
 from headrace_gateway.jobs import job_document, submit_and_wait
 from headrace_gateway.keyed import key_of, refusing_reuse
 from headrace_gateway.prefer import Preference, parse_prefer
+from headrace_gateway.routing import Route
 from headrace_gateway.settings import GatewaySettings
 from headrace_gateway.state import authenticate, gateway_of
 

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from headrace.catalog.contract import Contract
 from headrace.clock import utc_now
@@ -30,6 +29,7 @@ from headrace_gateway.open_inference.requests import (
 from headrace_gateway.open_inference.tensors import malformed
 from headrace_gateway.predict import model_of
 from headrace_gateway.problems import Problem
+from headrace_gateway.routing import Route
 from headrace_gateway.state import authenticate, gateway_of
 from headrace_gateway.synchronous import predict_now, read_whole
 

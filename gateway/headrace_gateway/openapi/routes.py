@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from headrace.catalog.contract import Contract
 from headrace.errors import StoredDataError, UnknownModel
 from headrace_gateway.callers import Caller
 from headrace_gateway.openapi.document import gateway_document, model_document
+from headrace_gateway.routing import Route
 from headrace_gateway.state import Gateway, authenticate, gateway_of
 
 log = logging.getLogger("headrace.gateway")

@@ -7,10 +7,10 @@ from importlib import resources
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from headrace_gateway.pages.problems import render_problem, render_problems
 from headrace_gateway.problems import Problem
+from headrace_gateway.routing import Route
 
 #: A page loads its own files only, sends requests to its own gateway only, and stands in no frame.
 _HEADERS = {
