@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.bulk import tables
 from benchmarks.bulk.outputs import WrongOutput
-from benchmarks.bulk.processes import private_mb
+from benchmarks.bulk.processes import peak_mb, private_mb
 from benchmarks.bulk.site import Site
 from benchmarks.bulk.sizes import Sizes
 
@@ -77,25 +78,27 @@ def _run_by_command(site: Site, folder: str) -> float:
 
 def run_command(site: Site, arguments: list[str]) -> float:
     """Run `headrace bulk` with arguments; return its largest memory in megabytes. Raises RuntimeError."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headrace.cli", "bulk", *arguments],
-        env={**os.environ, "HEADRACE_REDIS_URL": site.server.url},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    timer = threading.Timer(_TIMEOUT, process.kill)
-    timer.start()
-    try:
-        message = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-    finally:
-        timer.cancel()
-        process.returncode = 0  # it has been waited for
-    if status:
-        raise RuntimeError(f"headrace bulk {arguments[0]} failed: {message.decode(errors='replace')[-300:]}")
-    return usage.ru_maxrss / 1024
+    largest, deadline = 0.0, time.monotonic() + _TIMEOUT
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.cli", "bulk", *arguments],
+            env={**os.environ, "HEADRACE_REDIS_URL": site.server.url},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        while process.returncode is None:
+            # Not `ru_maxrss`: Linux counts the memory of the process that started it, from before its `exec`.
+            largest = max(largest, peak_mb(process.pid))
+            if time.monotonic() > deadline:
+                process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_SAMPLE_SECONDS)
+        errors.seek(0)
+        message = errors.read().decode(errors="replace")
+    if process.returncode:
+        raise RuntimeError(f"headrace bulk {arguments[0]} failed: {message[-300:]}")
+    return largest
 
 
 def _check_rows(folder: Path, count: int) -> None:

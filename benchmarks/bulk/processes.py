@@ -24,6 +24,12 @@ def private_mb(pid: int) -> float:
     return sum(map(_private_kb, descendants(pid))) / 1024
 
 
+def peak_mb(pid: int) -> float:
+    """Return the largest memory that a process had so far, in megabytes, with files; 0.0 if it has ended."""
+    lines = _read(Path(f"/proc/{pid}/status")).splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
 def descendants(pid: int) -> Iterator[int]:
     """Yield a process id and those of all its descendants."""
     yield pid
