@@ -116,6 +116,7 @@ class _Killer:
             env.redis.kill()
             time.sleep(env.random.uniform(0, 1))
             env.redis.start()
+            env.redis_recovered_at.append(time.monotonic())
             # No outcome could be published: whatever ran may run again.
             return _PROCESSES * len(env.workers)
         ready = env.wait(lambda: env.ready_workers, "a worker")
