@@ -24,6 +24,7 @@ from tests.chaos.bulk_site import (
     write_file,
 )
 from tests.chaos.environment import Environment
+from tests.chaos.kill_faults import wait_for_two_ready
 from tests.chaos.scenario import scenario
 from tests.chaos.workers import ROOT, Worker
 
@@ -119,7 +120,7 @@ class _Killer:
             env.redis_recovered_at.append(time.monotonic())
             # No outcome could be published: whatever ran may run again.
             return _PROCESSES * len(env.workers)
-        ready = env.wait(lambda: env.ready_workers, "a worker")
+        ready = wait_for_two_ready(env)  # one is there to take over, as the promise of seconds assumes
         env.kill(env.random.choice((fault == "plan" and self._holders_of_plan()) or ready))
         env.start_worker(**self._site.settings())
         return _PROCESSES
