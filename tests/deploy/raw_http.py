@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Exchange(NamedTuple):
-    """What came back: all bytes, and True if the other side ended the connection."""
+    """The answer: all bytes, and True if the other side ended the connection."""
 
     received: bytes
     was_closed: bool

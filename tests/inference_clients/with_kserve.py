@@ -1,4 +1,7 @@
-"""What KServe's SDK says of a gateway, as JSON. Arguments: the gateway's URL, a JSON table of `churn`'s rows."""
+"""Print the answers of a gateway to KServe's SDK, as JSON.
+
+Arguments: the gateway's URL, a JSON table of `churn`'s rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What MLflow's client of a scoring server gets from a gateway, as JSON. Arguments as those of with_kserve.py."""
+"""Print the answers of a gateway to MLflow's client of a scoring server, as JSON.
+
+Arguments as those of with_kserve.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a gateway answers to requests of MLServer's codecs, as JSON. Arguments as those of with_kserve.py."""
+"""Print the answers of a gateway to requests of MLServer's codecs, as JSON.
+
+Arguments as those of with_kserve.py.
+"""
 
 from __future__ import annotations
 

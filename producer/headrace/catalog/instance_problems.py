@@ -1,4 +1,4 @@
-"""What is wrong with an instance: as a sentence for a message, and as a JSON pointer with a text for a program."""
+"""The problems of an instance: as a sentence for a message, and as a JSON pointer with a text for a program."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ return {granted, left, left > 0 and 0 or math.ceil(ahead + interval - window), m
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a caller was granted."""
+    """The jobs that a caller was granted."""
 
     #: Jobs that may be submitted now, of those asked for.
     jobs: int

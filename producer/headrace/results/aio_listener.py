@@ -141,7 +141,7 @@ class AsyncOutcomeListener:
 
     @property
     def waiting(self) -> int:
-        """How many jobs callers wait for."""
+        """The number of jobs that callers wait for."""
         return len(self._state.subscriptions)
 
     def create_future(self) -> asyncio.Future[Any]:

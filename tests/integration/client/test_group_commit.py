@@ -1,4 +1,4 @@
-"""What concurrent callers submit goes to Redis together, and each caller has its own answer."""
+"""Submits of concurrent callers go to Redis together, and each caller has its own answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What concurrent threads submit goes to Redis together, and each thread has its own answer."""
+"""Submits of concurrent threads go to Redis together, and each thread has its own answer."""
 
 from __future__ import annotations
 

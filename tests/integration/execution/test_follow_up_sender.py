@@ -1,4 +1,4 @@
-"""What follows outcomes is sent in one step each, and what cannot be sent stays until it can."""
+"""Follow-ups of outcomes are sent in one step each, and stay while they cannot be sent."""
 
 from __future__ import annotations
 

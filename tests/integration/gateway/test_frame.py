@@ -1,4 +1,4 @@
-"""What surrounds every request: log, metrics, health, headers, other origins."""
+"""The frame of every request: log, metrics, health, headers, other origins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a job and a bulk run are: what belongs to another caller is 404, for every route that takes an id."""
+"""Owners of jobs and bulk runs: what belongs to another caller is 404, for every route that takes an id."""
 
 from __future__ import annotations
 

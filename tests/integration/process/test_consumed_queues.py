@@ -1,4 +1,4 @@
-"""What a person takes out of a worker stays out: `cancel_consumer`, Flower's button, and the option -X."""
+"""Queues that a person takes out of a worker stay out: `cancel_consumer`, Flower's button, and the option -X."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.chaos import report
@@ -102,6 +103,8 @@ def test_every_fault_is_reported(changes: dict[str, Any], fault: str) -> None:
 def test_a_promise_of_seconds_is_reported_by_itself(changes: dict[str, Any], fault: str) -> None:
     result = check_promises(evidence(**changes))
     assert (result.broken_promises, result.missed_deadlines) == ([], [fault])
+    run = {"number": 1, "title": "a fault", "system": "headrace", "check": msgspec.to_builtins(result)}
+    assert report.broken_promises({"runs": [run], "failed": []}) == [f"1 a fault: {fault}"]
 
 
 def test_a_job_that_may_be_lost_is_counted_but_is_no_fault() -> None:

@@ -1,4 +1,4 @@
-"""What follows a job is planned with Celery's own code, within limits, for queues that the worker may write to."""
+"""The follow-ups of a job are planned by Celery's own code, within limits, for queues that the worker may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a full queue will have room again."""
+"""The time until a full queue has room again."""
 
 from __future__ import annotations
 

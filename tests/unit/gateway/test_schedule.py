@@ -1,4 +1,4 @@
-"""What follows an attempt: nothing more, another attempt at the next delay, or a dead letter."""
+"""The step after an attempt: nothing more, another attempt at the next delay, or a dead letter."""
 
 from __future__ import annotations
 

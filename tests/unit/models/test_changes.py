@@ -1,4 +1,4 @@
-"""When aliases and pauses are read again."""
+"""Aliases and pauses are read again when their count of changes moves, and now and then."""
 
 from __future__ import annotations
 

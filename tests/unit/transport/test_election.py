@@ -1,4 +1,4 @@
-"""How often workers look whether the keeper of their queues is lost."""
+"""The time between two looks of a worker whether the keeper of their queues is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows the outcome of a job: the tasks of `link`, `link_error` and `chain`, and its part of a chord.
+"""The follow-ups of the outcome of a job: the tasks of `link`, `link_error` and `chain`, and its part of a chord.
 
     predict ─> [plan] ─> settle ─> publish ─> follow_up_sender
 
@@ -59,7 +59,7 @@ class FollowUps(Writes, frozen=True, kw_only=True):
 
 
 class ClaimFollowUps:
-    """What follows the jobs of one claim. `now_ms` is the server's unix milliseconds."""
+    """The follow-ups of the jobs of one claim. `now_ms` is the server's unix milliseconds."""
 
     def __init__(self, planner: FollowUpPlanner, now_ms: int) -> None:
         self._planner, self._now_ms = planner, now_ms

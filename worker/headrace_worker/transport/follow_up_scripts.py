@@ -25,7 +25,7 @@ _TAKE_LIMIT = 100
 
 
 class Writes(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written for the follow-ups of a job."""
+    """The writes for the follow-ups of a job."""
 
     job: str
     #: Pairs of the key of a list, and a message.

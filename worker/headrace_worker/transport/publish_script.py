@@ -131,7 +131,7 @@ PUBLISH = Script("publish_claim", make_source("", ""), flag="allow-oom")
 
 
 class StoredFollowUps(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows the outcome of a job, to be stored with the outcome."""
+    """The tasks that follow the outcome of a job, to be stored with the outcome."""
 
     job: str
     #: Stored if the outcome of this call is the job's. None: nothing follows it.
