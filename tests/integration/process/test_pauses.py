@@ -63,6 +63,28 @@ def test_a_paused_model_takes_jobs_and_runs_none_while_the_others_run(
     assert worker.log.read_text().count("doubling is paused by ") == 1
 
 
+def test_a_job_that_arrives_while_the_worker_still_waits_at_redis_goes_back(
+    own: Site, client: Client, server: redis.Redis
+) -> None:
+    def waits_at_redis() -> bool:
+        return any(connection["cmd"] == "blmove" for connection in server.client_list())
+
+    with own.start_worker(HEADRACE_LEASE="30") as worker:
+        for number in range(1, 4):  # a worker waits at the list of its last jobs
+            for row in own.rows(3):
+                assert outcomes_of([client.submit("doubling", row)]) == doubled([row])
+            wait_until(waits_at_redis)
+            client.pause("doubling")
+            wait_until_known(worker.log, "doubling is paused by ", number)
+            rows = own.rows(1)
+            job = client.submit("doubling", rows[0])
+            time.sleep(0.5)
+            assert (own.predict_calls(rows), job.status()) == ([], "queued")
+            client.resume("doubling")
+            assert outcomes_of([job]) == doubled(rows)
+        wait_until(lambda: is_clean(server))
+
+
 def test_a_pause_outlives_workers_and_redis(store: tuple[Path, object], tmp_path: Path) -> None:
     with EmbeddedRedis() as redis_server, Client(redis_server.url, check=False) as client:
         with running_worker(url=redis_server.url, models=store[0], folder=tmp_path):
