@@ -9,16 +9,20 @@ from contextlib import suppress
 import pytest
 import redis
 
+from headrace_worker.local import stack
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 pytest.register_assert_rewrite("tests.support")
 
 
 def pytest_configure() -> None:
-    """Restore the default handling of SIGINT, which a shell turns off for background jobs.
+    """Fork the workers that tests start (`tests.support.fork_server`), and let them be interrupted.
 
-    The processes that tests start inherit it, and some tests interrupt them.
+    A shell turns SIGINT off for background jobs, and the processes that tests start inherit that.
     """
+    from tests.support.forked_processes import start_python  # after asserts of tests.support are rewritten
+
+    stack.start_process = start_python  # type: ignore[assignment]  # it has the methods of Popen that are used
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

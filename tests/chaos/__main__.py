@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 import traceback
 from datetime import date
@@ -23,7 +22,7 @@ from tests.chaos.disk import SkipScenario
 from tests.chaos.environment import redis_version
 from tests.chaos.scenario import Scenario, ScenarioResult, run_scenario
 from tests.chaos.suite import SCENARIOS
-from tests.chaos.workers import ROOT, ForkServer
+from tests.chaos.workers import ROOT
 
 
 def main() -> int:
@@ -41,14 +40,10 @@ def main() -> int:
         "skipped": [],
         "failed": [],
     }
-    with (
-        interruptible_stack(),
-        tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder,
-        ForkServer(Path(folder)) as fork_server,
-    ):
+    with interruptible_stack():
         for number in arguments.scenarios or sorted(SCENARIOS):
             for system in arguments.systems:
-                _run(SCENARIOS[number], system, arguments, fork_server, results)
+                _run(SCENARIOS[number], system, arguments, results)
     results["minutes"] = (time.monotonic() - started_at) / 60
     if arguments.update and arguments.out:
         results = report.update(json.loads(arguments.out.read_text(encoding="utf-8")), results)
@@ -93,7 +88,6 @@ def _run(
     scenario: Scenario,
     system: str,
     arguments: argparse.Namespace,
-    fork_server: ForkServer,
     results: dict[str, Any],
 ) -> None:
     repetitions = getattr(scenario, arguments.size) if system == "headrace" else scenario.control
@@ -102,7 +96,7 @@ def _run(
     print(f"{scenario.number:2} {scenario.title}, {system}: ", end="", flush=True)
     identity = {"number": scenario.number, "title": scenario.title}
     try:
-        result = run_scenario(scenario, system, arguments.size, fork_server, arguments.seed)
+        result = run_scenario(scenario, system, arguments.size, arguments.seed)
     except SkipScenario as reason:
         print(f"skipped: {reason}")
         results["skipped"].append(identity | {"reason": str(reason)})

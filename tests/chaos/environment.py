@@ -32,7 +32,8 @@ from tests.chaos.outcome_recorder import RESULT_PREFIX, OutcomeRecorder
 from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Sentinels
 from tests.chaos.systems import Headrace, System
-from tests.chaos.workers import PYTHONPATH, ROOT, ForkServer, Worker, wait_until
+from tests.chaos.workers import PYTHONPATH, ROOT, Worker, wait_until
+from tests.support.forked_processes import start_python
 from tests.support.redis_cluster import RedisCluster
 
 #: Seconds until a worker must be ready.
@@ -72,7 +73,6 @@ class Environment:
     def __init__(
         self,
         system: System,
-        fork_server: ForkServer,
         folder: Path,
         requirements: Requirements,
         *,
@@ -82,7 +82,7 @@ class Environment:
         #: The key prefix of the system.
         self.prefix = CLUSTER_PREFIX if requirements.cluster else ""
         self.system = Headrace(self.prefix) if requirements.cluster else system
-        self.fork_server, self.folder, self.requirements = fork_server, folder, requirements
+        self.folder, self.requirements = folder, requirements
         self.lease, self.repetitions = requirements.lease, repetitions
         self.random = random.Random(seed)
         self.workers: list[Worker] = []
@@ -130,13 +130,13 @@ class Environment:
         log, ready = self.folder / f"{name}.log", self.folder / f"{name}.ready"
         settings = self.system.environ(url or self.url, self.models, ready, self.lease)
         argv = self.system.argv(name) + (["--include", include] if include else [])
-        pid = self.fork_server.start(argv, self._environ(settings | environ), log)
-        worker = Worker(name, pid, log, ready)
+        process = start_python(["-m", *argv], {**os.environ, **self._environ(settings | environ)}, log)
+        worker = Worker(name, process.pid, log, ready)
         self.workers.append(worker)
         return worker
 
     def start_standalone_worker(self, **environ: str) -> Worker:
-        """Start a worker by `headrace worker`, not by the fork server, and wait until it is ready."""
+        """Start a worker by `headrace worker` and wait until it is ready."""
         name = f"w{next(self._names)}"
         log, ready = self.folder / f"{name}.log", self.folder / f"{name}.ready"
         command = ["headrace.cli", "worker", "--concurrency", "2", "--hostname", f"{name}@chaos"]

@@ -13,7 +13,6 @@ import msgspec
 from tests.chaos.check import CheckResult
 from tests.chaos.environment import Environment, Requirements
 from tests.chaos.systems import SYSTEMS
-from tests.chaos.workers import ForkServer
 
 Size = Literal["long", "short"]
 ScenarioFunction = Callable[[Environment], None]
@@ -78,9 +77,7 @@ def scenario(
     return register
 
 
-def run_scenario(
-    scenario: Scenario, system: str, size: Size, fork_server: ForkServer, seed: int
-) -> ScenarioResult:
+def run_scenario(scenario: Scenario, system: str, size: Size, seed: int) -> ScenarioResult:
     """Run a scenario. Raises SkipScenario, or TimeoutError or RuntimeError if it does not come to its end."""
     is_headrace = system == "headrace"
     repetitions = getattr(scenario, size) if is_headrace else scenario.control
@@ -93,9 +90,7 @@ def run_scenario(
     started_at = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder,
-        Environment(
-            SYSTEMS[system], fork_server, Path(folder), requirements, repetitions=repetitions, seed=seed
-        ) as env,
+        Environment(SYSTEMS[system], Path(folder), requirements, repetitions=repetitions, seed=seed) as env,
     ):
         try:
             scenario.function(env)

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.chaos.disk import SkipScenario
 from tests.chaos.scenario import Scenario, run_scenario
 from tests.chaos.suite import SCENARIOS
-from tests.chaos.workers import ForkServer
 
 #: The scenarios that `make test` runs.
 SHORT = [scenario for scenario in SCENARIOS.values() if scenario.short]
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    with tempfile.TemporaryDirectory(prefix="headrace-chaos-") as folder, ForkServer(Path(folder)) as fork_server:
-        yield fork_server
 
 
 def test_the_suite_has_every_scenario() -> None:
@@ -28,11 +17,9 @@ def test_the_suite_has_every_scenario() -> None:
 
 
 @pytest.mark.parametrize("scenario", SHORT, ids=lambda scenario: scenario.title)
-def test_no_confirmed_job_is_lost_and_no_outcome_published_twice(
-    scenario: Scenario, fork_server: ForkServer
-) -> None:
+def test_no_confirmed_job_is_lost_and_no_outcome_published_twice(scenario: Scenario) -> None:
     try:
-        result = run_scenario(scenario, "headrace", "short", fork_server, seed=1)
+        result = run_scenario(scenario, "headrace", "short", seed=1)
     except SkipScenario as reason:
         pytest.skip(str(reason))
     assert result.check.confirmed > 0

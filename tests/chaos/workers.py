@@ -1,18 +1,14 @@
-"""Worker processes of the suite, and the client of the fork server that starts them."""
+"""Worker processes of the suite."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,48 +79,3 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             wait_until(lambda: not self.is_alive, seconds, self.name)
         self.kill()
-
-
-class ForkServer:
-    """The process that forks workers (`fork_server`), as a context manager for a whole run."""
-
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "fork_server.log"
-
-    def start(self, argv: Sequence[str], environ: Mapping[str, str], log: Path) -> int:
-        """Fork a worker, and return its process id."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the fork server has no pipes")
-        request = {"argv": list(argv), "environ": dict(environ), "log": str(log)}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        reply = self._process.stdout.readline()
-        if not reply:
-            raise RuntimeError(f"the fork server has ended: {self._log.read_text()[-2000:]}")
-        return int(reply)
-
-    def __enter__(self) -> Self:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.fork_server"],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": PYTHONPATH},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()

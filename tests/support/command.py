@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+import tempfile
+
+from tests.support.forked_processes import FORK_SERVER
 
 
 def headrace(*arguments: str, stdin: str | bytes = b"", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; return its exit code and its standard streams as text."""
-    result = subprocess.run(
-        [sys.executable, "-m", "headrace.cli", *arguments],
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
-        capture_output=True,
-        env={**os.environ, **environ},
-        timeout=60,
-    )
-    return subprocess.CompletedProcess(
-        result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
-    )
+    command = ["-m", "headrace.cli", *arguments]
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        given.write(stdin.encode() if isinstance(stdin, str) else stdin)
+        given.seek(0)
+        process = FORK_SERVER.start(command, {**os.environ, **environ}, stdin=given, stdout=output, stderr=errors)
+        try:
+            code = process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read().decode(), errors.read().decode())

@@ -29,15 +29,7 @@ class Child:
 
     def __init__(self, name: str, arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self.name, self.log = name, log
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(  # noqa: S603  # our own arguments
-                with_parent_death_signal([sys.executable, "-m", *arguments]),
-                env={**os.environ, **environ},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = start_process(["-m", *arguments], {**os.environ, **environ}, log)
 
     def check(self) -> None:
         """Raise HeadraceError with the last lines of the log if the process has exited."""
@@ -58,6 +50,19 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def start_process(arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start Python with these arguments, in a session of its own."""
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603  # our own arguments
+            with_parent_death_signal([sys.executable, *arguments]),
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def start_worker(

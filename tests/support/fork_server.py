@@ -1,0 +1,120 @@
+"""A process that has imported the libraries of a worker, and forks a process for each `python -m MODULE`.
+
+A worker spends most of its start on the imports of scikit-learn and SciPy. A forked process is an ordinary one
+otherwise: in a session of its own, with the arguments, environment, folder and streams of the request.
+
+`python -m tests.support.fork_server DESCRIPTOR` reads requests from a socket: `{"argv", "environ", "cwd"}` with
+three descriptors starts a process, `{"pid"}` asks for its exit code. `forked_processes` is its client. The server
+ends with the socket, and the forked processes with the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+# The slow imports. Not `headrace_worker.app`: it reads the environment.
+import numpy as np
+import pandas as pd  # noqa: F401
+
+import headrace_worker.packaging.package  # noqa: F401
+
+#: The option of prctl, on Linux, for a signal when the parent ends.
+_PDEATHSIG = 1
+#: Seconds between two checks for ended processes.
+_REAP_SECONDS = 0.05
+#: More than the bytes of any request.
+_MAX_BYTES = 1_000_000
+
+
+def serve(requests: socket.socket) -> dict[str, Any] | None:
+    """Fork processes until the socket ends. Returns the request in a forked process, and None in the server."""
+    exit_codes: dict[int, int] = {}
+    while True:
+        readable, _, _ = select.select([requests], [], [], _REAP_SECONDS)
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                exit_codes[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+        if not readable:
+            continue
+        line, streams, _, _ = socket.recv_fds(requests, _MAX_BYTES, 3)
+        if not line:
+            return None
+        request = json.loads(line)
+        if "argv" not in request:
+            requests.send(json.dumps(exit_codes.get(request["pid"])).encode())
+            continue
+        pid = os.fork()
+        if pid == 0:
+            requests.close()
+            return request | {"streams": streams}
+        for descriptor in streams:
+            os.close(descriptor)
+        requests.send(json.dumps(pid).encode())
+
+
+def become(request: dict[str, Any]) -> None:
+    """Make this process as the request says, up to the module that it runs."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+    for number, descriptor in enumerate(request["streams"]):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environ"])
+    sys.path[:0] = [request["cwd"], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    np.random.seed()
+
+
+class _Execute(BaseException):
+    """The program `executable` is to run `arguments` in place of this one: `headrace worker` becomes Celery's."""
+
+    def __init__(self, executable: str, arguments: list[str]) -> None:
+        self.arguments = arguments[1:]
+        if executable != sys.executable:
+            raise ValueError(f"not Python: {executable}")
+
+
+def _execute(executable: str, arguments: list[str]) -> None:
+    raise _Execute(executable, arguments)
+
+
+def run_module(arguments: list[str]) -> None:
+    """Run `-m MODULE ARGUMENT...` as Python does, and whatever it executes in its place."""
+    os.execv = _execute  # type: ignore[assignment]
+    while True:
+        option, module, *rest = arguments
+        if option != "-m":
+            raise ValueError(f"not python -m: {arguments}")
+        sys.argv = [module, *rest]
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except _Execute as execute:
+            arguments = execute.arguments
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        else:
+            return
+
+
+def main() -> None:
+    """Serve; in a forked process, run its module."""
+    gc.freeze()  # a collection in a forked process would copy the pages of all objects
+    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    if request is not None:
+        become(request)
+        run_module(request["argv"])
+
+
+if __name__ == "__main__":
+    main()
