@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from headrace_worker.cli.models import models
 from headrace_worker.manifest import Limits
+from tests.support.command import headrace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,16 +30,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        import os
-
-        completed = subprocess.run(
-            [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
-            cwd=tmp_path,
-            env=os.environ | environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        completed = headrace("models", *arguments, cwd=tmp_path, **environ)
         assert "Traceback" not in completed.stderr
         return completed
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.drift.psi import add_commands
 from headrace_worker.profile import CellLocator
 from headrace_worker.store.store import Store
+from tests.support.command import headrace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ROWS = [[float(row % 7), float(row % 50)] for row in range(400)]
@@ -37,14 +36,7 @@ def run(tmp_path: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
     (tmp_path / "wide.json").write_text(json.dumps([[*row, 1.0] for row in ROWS]))
 
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        completed = subprocess.run(
-            [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "HEADRACE_REDIS_URL": redis_url, **environ},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        completed = headrace("models", *arguments, cwd=tmp_path, **{"HEADRACE_REDIS_URL": redis_url, **environ})
         assert "Traceback" not in completed.stderr
         return completed
 

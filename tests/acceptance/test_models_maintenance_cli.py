@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish_contract
 from headrace.wire.keys import Keys
+from tests.support.command import headrace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -24,14 +23,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        completed = subprocess.run(
-            [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
-            cwd=tmp_path,
-            env=os.environ | environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        completed = headrace("models", *arguments, cwd=tmp_path, **environ)
         assert "Traceback" not in completed.stderr
         return completed
 

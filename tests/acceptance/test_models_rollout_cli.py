@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from headrace.wire.keys import Keys
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
+from tests.support.command import headrace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NAMES = (Keys().aliases("churn"), Keys().alias_history("churn"))
@@ -43,14 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(folder: Path, redis_url: str, server: redis.Redis) -> Iterator[Run]:
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        completed = subprocess.run(
-            [sys.executable, "-c", "from headrace.cli import main; main()", "models", *map(str, arguments)],
-            cwd=folder,
-            env={**os.environ, "HEADRACE_REDIS_URL": redis_url, **environ},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        completed = headrace("models", *arguments, cwd=folder, **{"HEADRACE_REDIS_URL": redis_url, **environ})
         assert "Traceback" not in completed.stderr
         return completed
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from headrace.client import Client
 from headrace_worker.local.stack import start_worker
+from tests.support.command import headrace
 
 X, Y = make_classification(200, 6, n_informative=4, random_state=0)
 MODULE = """
@@ -41,14 +40,7 @@ def run(tmp_path: Path) -> Run:
     skops.io.dump(LogisticRegression().fit(X, Y), tmp_path / "logistic.skops")
 
     def run(model: str, *options: str) -> subprocess.CompletedProcess[str]:
-        completed = subprocess.run(
-            [sys.executable, "-c", "from headrace.cli import main; main()", "models", "add", model, *options],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        completed = headrace("models", "add", model, *options, cwd=tmp_path, PYTHONPATH=str(tmp_path))
         assert "Traceback" not in completed.stderr
         return completed
 

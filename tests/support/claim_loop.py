@@ -77,7 +77,7 @@ class Harness:
 
     def claim_job(self) -> Claim:
         """Claim one job of the first list of the queue."""
-        claim = self.claim([1, [1, 1], [b"job"], 0, 1_700_000_000_000])
+        claim = self.claim([1, [1, 1], [b"job"], 0, 1_700_000_000_000, 0])
         assert claim is not None
         return claim
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import json
 import os
@@ -20,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+import termios
 from typing import Any
 
 # The slow imports. Not `headrace_worker.app`: it reads the environment.
@@ -42,8 +44,8 @@ def serve(requests: socket.socket) -> dict[str, Any] | None:
     while True:
         readable, _, _ = select.select([requests], [], [], _REAP_SECONDS)
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                exit_codes[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+            while (child := os.waitpid(-1, os.WNOHANG))[0]:
+                exit_codes[child[0]] = os.waitstatus_to_exitcode(child[1])
         if not readable:
             continue
         line, streams, _, _ = socket.recv_fds(requests, _MAX_BYTES, 3)
@@ -69,6 +71,11 @@ def become(request: dict[str, Any]) -> None:
     for number, descriptor in enumerate(request["streams"]):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    if os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C needs a controlling terminal
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for the whole process, as the two others
+    sys.stdout = open(1, "w", closefd=False, buffering=1 if os.isatty(1) else -1)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environ"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from typing import IO, Any
 
 from tests.support import ROOT
 
+#: Matches the names of variables that Python or the libraries read when they start.
+_READ_AT_START = re.compile(r"PYTHON(?!PATH$)|LC_|LANG$|.*_NUM_THREADS$").match
 #: Seconds between two looks whether a process has ended.
 _LOOK_SECONDS = 0.01
 
@@ -36,9 +39,24 @@ class ForkServer:
         stdin: IO[bytes] | None,
         stdout: IO[bytes],
         stderr: IO[bytes],
-    ) -> ForkedProcess:
-        """Start `python ARGUMENTS...`, which are `-m MODULE ...`, with these streams; None is an empty one."""
-        request = {"argv": [*arguments], "environ": {**environ}, "cwd": str(Path.cwd())}
+        cwd: Path | None = None,
+    ) -> ForkedProcess | subprocess.Popen[bytes]:
+        """Start `python ARGUMENTS...`, which are `-m MODULE ...`, with these streams, in a folder.
+
+        `stdin` is empty, and `cwd` the folder of this process, if they are None. A process from
+        which a fork would differ is started by `subprocess`.
+        """
+        if _must_be_executed(environ):
+            return subprocess.Popen(
+                [sys.executable, *arguments],
+                env=environ,
+                cwd=cwd,
+                stdin=stdin or subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        request = {"argv": [*arguments], "environ": {**environ}, "cwd": str(cwd or Path.cwd())}
         with Path(os.devnull).open("rb") as empty:
             streams = [stream.fileno() for stream in (stdin or empty, stdout, stderr)]
             pid = int(self.call(request, streams))
@@ -75,6 +93,17 @@ def _start_server() -> socket.socket:
 
     atexit.register(stop)
     return ours
+
+
+def _must_be_executed(environ: Mapping[str, str]) -> bool:
+    """Decide whether a process would differ from a fork of the server: by other settings, code or network."""
+    names = filter(_READ_AT_START, {**os.environ, **environ})
+    folders = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
+    return (
+        any(environ.get(name) != os.environ.get(name) for name in names)
+        or any(Path(folder, "headrace").is_dir() for folder in folders)
+        or Path("/proc/thread-self/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+    )
 
 
 class ForkedProcess:
@@ -118,7 +147,9 @@ class ForkedProcess:
 FORK_SERVER = ForkServer()
 
 
-def start_python(arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> ForkedProcess:
+def start_python(
+    arguments: Sequence[str], environ: Mapping[str, str], log: Path
+) -> ForkedProcess | subprocess.Popen[bytes]:
     """Start `python ARGUMENTS...` with this environment and no input; its output goes to a log."""
     with log.open("ab") as output:
         return FORK_SERVER.start(arguments, environ, stdin=None, stdout=output, stderr=output)

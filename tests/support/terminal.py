@@ -8,10 +8,10 @@ import os
 import pty
 import select
 import struct
-import subprocess
-import sys
 import termios
 import time
+
+from tests.support.forked_processes import FORK_SERVER
 
 
 class Terminal:
@@ -20,16 +20,11 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self._controller, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli", *arguments],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            env={**os.environ, "TERM": "xterm"},
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # Ctrl-C needs it
-        )
-        os.close(terminal)
+        environ = {**os.environ, "TERM": "xterm"}
+        with os.fdopen(terminal, "r+b", buffering=0) as stream:
+            self.process = FORK_SERVER.start(
+                ["-m", "headrace.cli", *arguments], environ, stdin=stream, stdout=stream, stderr=stream
+            )
         self.output = ""
 
     def type(self, keys: bytes) -> None:

@@ -167,15 +167,18 @@ class Load:
     def __init__(self, url: str) -> None:
         self.confirmed: list[str] = []
         self.errors: list[HeadraceError] = []
+        self.not_durable, self.tried_at = 0, 0.0
         self._url, self._is_over = url, threading.Event()
         self._thread = threading.Thread(target=self._submit)
 
     def _submit(self) -> None:
         with Client(settings=Settings(redis_url=self._url, command_timeout=20), check=False) as client:
             while not self._is_over.is_set():
+                self.tried_at = time.monotonic()
                 try:
                     self.confirmed.append(client.submit(MODEL, ROW, durable=True).id)
                 except NotDurable:
+                    self.not_durable += 1
                     time.sleep(0.05)  # the replica is away
                 except HeadraceError as error:
                     self.errors.append(error)
@@ -183,7 +186,13 @@ class Load:
     def go_on(self, jobs: int) -> None:
         """Wait until this many further jobs were confirmed."""
         target = len(self.confirmed) + jobs
-        wait_until(lambda: len(self.confirmed) >= target, describe=lambda: self.errors[-1:])
+        wait_until(lambda: len(self.confirmed) >= target, 120, self._describe)
+
+    def _describe(self) -> str:
+        tried = f"the last job was sent {time.monotonic() - self.tried_at:.1f} s ago"
+        return (
+            f"{len(self.confirmed)} confirmed, {self.not_durable} times not durable; {tried}; {self.errors[-1:]}"
+        )
 
     def __enter__(self) -> Load:
         self._thread.start()
@@ -204,6 +213,7 @@ def assert_each_has_an_outcome(url: str, ids: list[str]) -> None:
         wait_until(lambda: db.llen(QUEUE) == count_claims(db, PREFIX) == 0)
 
 
+@pytest.mark.timeout(400)
 def test_client_and_worker_go_on_through_failovers_and_while_the_slot_moves(
     cluster: RedisCluster, tmp_path: Path
 ) -> None:

@@ -22,11 +22,11 @@ from tests.support.stock_worker import publish_stock_contract
 from tests.support.submitting import AGE, CLIENTS, ClientName
 
 #: Seconds for a command and for a connection.
-COMMAND_SECONDS = 1.5
+COMMAND_SECONDS = 4.0
 #: Seconds that a caller waits for an outcome.
 WAIT_SECONDS = 0.5
 #: Seconds beyond a limit for a slow machine and the last look at a job. A limit that is repeated costs more.
-MARGIN = 1.2
+MARGIN = 3.0
 
 #: Each call, with its limit in seconds.
 CALLS: dict[str, tuple[Callable[[Any], Any], float]] = {

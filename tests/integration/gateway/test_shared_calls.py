@@ -20,6 +20,8 @@ def test_concurrent_requests_share_submits_and_wait_on_one_channel(gateway: Runn
             await http.post(path, json={"instances": [[1, 0, 0]]})
             with redis.Redis.from_url(shared.url) as server:
                 server.config_resetstat()
+                # The first call waits, and all requests that arrive meanwhile share the next.
+                server.client_pause(1500)
             return await asyncio.gather(
                 *(http.post(path, json={"instances": [[number, 0, 0]]}) for number in range(REQUESTS))
             )

@@ -37,6 +37,20 @@ def test_the_lowest_priority_number_goes_first_in_order_of_submission(
     assert claim.lease.origins == ((4, 2),)
 
 
+@pytest.mark.parametrize("source", range(9))
+def test_a_claim_tells_whether_it_left_a_job_in_any_list(
+    db: redis.Redis, keys: Keys, leases: Leases, source: int
+) -> None:
+    push(db, keys, b"a")
+    assert claim_jobs(leases, jobs=1).is_queue_empty
+    push(db, keys, b"b")
+    db.lpush(keys.sources(QUEUE)[source], b"c")
+    first = claim_jobs(leases, "me/2", jobs=1)
+    assert (len(first.queued_messages), first.is_queue_empty) == (1, False)
+    assert claim_jobs(leases, "me/3").is_queue_empty
+    assert finds_nothing(leases)
+
+
 @pytest.mark.parametrize("lowest_first", [False, True])
 @pytest.mark.parametrize("retried_first", [False, True])
 def test_jobs_of_files_share_no_claim_with_jobs_of_a_higher_priority(

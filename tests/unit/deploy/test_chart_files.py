@@ -7,7 +7,10 @@ import pytest
 from tests.support import ROOT
 
 DEPLOY = ROOT / "deploy"
-ORIGINALS = {"alerts.yml": DEPLOY / "prometheus" / "alerts.yml", "headrace.json": DEPLOY / "grafana" / "headrace.json"}
+ORIGINALS = {
+    "alerts.yml": DEPLOY / "prometheus" / "alerts.yml",
+    "headrace.json": DEPLOY / "grafana" / "headrace.json",
+}
 
 
 @pytest.mark.parametrize("name", ORIGINALS)

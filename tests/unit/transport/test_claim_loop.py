@@ -27,7 +27,7 @@ def test_a_claim_is_sent_once_and_its_reply_returns_the_jobs(harness: Harness) -
     assert names_of(loop.next_commands()) == ["FCALL"]
     assert (loop.state, loop.pending_replies) == (State.SENT, 1)
     harness.clock.advance(0.5)
-    claim = harness.answer([1, [1, 2, 4, 1], [b"a", b"b", b"c"], 1, 1_700_000_000_000])
+    claim = harness.answer([1, [1, 2, 4, 1], [b"a", b"b", b"c"], 1, 1_700_000_000_000, 0])
     assert loop.state is State.IDLE
     assert claim is not None
     assert (claim.lease.queue, claim.lease.origins) == (QUEUE, ((1, 2), (4, 1)))
@@ -82,9 +82,49 @@ def test_a_woken_loop_claims_only_from_the_queues_whose_lists_changed() -> None:
     )
     [command] = harness.loop.next_commands()
     assert queues_of(command) == ["predict.churn", "predict.prices"]
-    assert harness.answer([2, [1, 1], [b"job"], 0, 0])
+    assert harness.answer([2, [1, 1], [b"job"], 0, 0, 0])
     assert harness.look() == ["PERSIST", "EXISTS"]
     assert harness.loop.next_commands() == []
+
+
+def test_no_look_follows_a_claim_that_emptied_the_only_changed_queue() -> None:
+    harness = sleeping("churn", "fraud")
+    for model in ("churn", "fraud", "churn"):
+        assert harness.loop.keys_changed([{f"predict.{model}".encode()}])
+        assert harness.claim([1, [1, 1], [b"job"], 0, 0, 1])
+        assert harness.loop.next_commands() == []
+    harness.clock.advance(LOOK_SECONDS)
+    harness.loop.poll()
+    assert harness.look() == ["PERSIST", "EXISTS"]
+
+
+def test_a_look_follows_a_claim_that_emptied_its_queue_if_jobs_may_wait_in_another() -> None:
+    harness = sleeping("churn", "fraud")
+    assert harness.loop.keys_changed([{b"predict.churn", b"predict.fraud"}])
+    assert harness.claim([1, [1, 1], [b"job"], 0, 0, 1])
+    assert harness.look() == ["PERSIST", "EXISTS"]
+
+
+def test_a_job_that_arrives_during_a_claim_that_emptied_its_queue_is_claimed_next() -> None:
+    harness = sleeping("churn", "fraud")
+    assert harness.loop.keys_changed([{b"predict.churn"}])
+    harness.loop.next_commands()
+    harness.loop.keys_changed([{b"predict.churn"}])
+    assert harness.answer([1, [1, 1], [b"job"], 0, 0, 1])
+    assert harness.loop.next_commands() != []
+
+
+def test_a_look_follows_a_claim_that_emptied_its_queue_if_redis_refuses_to_tell_of_changes() -> None:
+    harness = Harness()
+    harness.claim(NOTHING)
+    names = names_of(harness.loop.next_commands())
+    assert names == ["CLIENT", "CLIENT", "PERSIST", "EXISTS"]
+    harness.loop.receive([b"OK", redis.exceptions.NoPermissionError("no CLIENT"), 0, 0])
+    harness.clock.advance(LOOK_SECONDS)
+    harness.loop.poll()
+    harness.look(waiting=1)
+    assert harness.claim([1, [1, 1], [b"job"], 0, 0, 1])
+    assert harness.loop.next_commands() != []
 
 
 def test_a_change_of_no_list_of_a_queue_and_a_piece_without_keys_lead_to_a_look() -> None:
@@ -108,7 +148,7 @@ def test_a_change_while_a_claim_is_pending_is_claimed_afterwards() -> None:
 def test_a_claim_of_several_jobs_is_followed_by_a_claim_of_all_queues(jobs: int) -> None:
     harness = sleeping("churn", "fraud")
     harness.loop.keys_changed([{b"predict.churn"}])
-    harness.claim([1, [1, jobs], [b"job"] * jobs, 0, 0])
+    harness.claim([1, [1, jobs], [b"job"] * jobs, 0, 0, 0])
     [command] = harness.loop.next_commands()
     assert queues_of(command) == ["predict.churn", "predict.fraud"]
 
@@ -134,9 +174,9 @@ def test_a_look_notices_that_its_server_is_no_primary() -> None:
 def test_a_claim_of_other_queues_has_the_queue_of_the_parked_lease_with_it() -> None:
     harness = sleeping("churn", "fraud")
     harness.loop.keys_changed([{b"predict.churn"}])
-    harness.claim([1, [1, 1], [b"job"], 0, 0])
+    harness.claim([1, [1, 1], [b"job"], 0, 0, 0])
     harness.look(waiting=1)
-    harness.claim([1, [1, 1], [b"job"], 0, 0])
+    harness.claim([1, [1, 1], [b"job"], 0, 0, 0])
     assert names_of(harness.loop.next_commands()) == ["PERSIST", "EXISTS", "FCALL"]
     harness.answer(PARKED)
     assert names_of(harness.loop.next_commands())[0] == "BLMOVE"
@@ -262,7 +302,7 @@ def test_each_tenth_claim_starts_with_the_lowest_priority(harness: Harness) -> N
         commands = harness.loop.next_commands()
         keys = int(commands[-1][2])
         starts_lowest.append(commands[-1][3 + keys + 2])
-        harness.answer([1, [1, 1], [b"job"], 0, 0])
+        harness.answer([1, [1, 1], [b"job"], 0, 0, 0])
     assert starts_lowest == [0] * 9 + [1] + [0] * 9 + [1]
 
 
@@ -319,7 +359,7 @@ def test_a_queue_fills_for_as_long_as_its_limits_say(harness: Harness) -> None:
     harness.loop.wake()
     harness.clock.advance(0.1)
     assert sent() == 0
-    harness.answer([1, [1, 2], [b"a", b"b"], 0, 0])
+    harness.answer([1, [1, 2], [b"a", b"b"], 0, 0, 0])
     assert sent() == 1  # the next batch fills for as long
 
 
@@ -346,7 +386,7 @@ def isolated_turns(harness: Harness, *claimed_sources: int) -> list[str]:
     for source in claimed_sources:
         command = harness.loop.next_commands()[-1]
         turns.append(command[3 + int(command[2]) + 3])
-        harness.answer([1, [source, 1], [b"job"], 0, 0])
+        harness.answer([1, [source, 1], [b"job"], 0, 0, 0])
     return turns
 
 
@@ -373,5 +413,5 @@ def test_retried_jobs_go_first_in_every_second_claim_of_either_order(harness: Ha
         command = harness.loop.next_commands()[-1]
         lowest_first, _, retried_first = command[3 + int(command[2]) + 2 :][:3]
         orders.append((lowest_first, retried_first))
-        harness.answer([1, [1, 1], [b"job"], 0, 0])
+        harness.answer([1, [1, 1], [b"job"], 0, 0, 0])
     assert Counter(orders) == {(0, 0): 9, (0, 1): 9, (1, 0): 1, (1, 1): 1}

@@ -60,7 +60,7 @@ def test_the_worker_that_takes_the_watch_is_told_of_every_list_of_its_queues() -
     assert harness.loop.keys_changed([{b"predict.fraud"}])
     [command] = harness.loop.next_commands()
     assert queues_of(command) == ["predict.fraud"]
-    assert harness.answer([1, [1, 1], [b"job"], 0, 0])
+    assert harness.answer([1, [1, 1], [b"job"], 0, 0, 0])
     assert answer_look(harness, 0) == ["PERSIST", "EXISTS"], "it keeps the watch, and is told of lists already"
     assert harness.loop.next_commands() == []
 
@@ -72,7 +72,7 @@ def test_another_worker_sleeps_at_the_tokens_and_claims_from_the_queue_of_the_to
     assert harness.loop.receive([[KEYS.tokens("predict.prices").encode(), b"1"]]) is None
     [command] = harness.loop.next_commands()
     assert queues_of(command) == ["predict.prices"]
-    assert harness.answer([1, [1, 1], [b"job"], 0, 0])
+    assert harness.answer([1, [1, 1], [b"job"], 0, 0, 0])
     assert answer_look(harness, LOST) == ["SET", "EXISTS"]
     assert names_of(harness.loop.next_commands()) == ["BLPOP"]
 
@@ -126,7 +126,7 @@ def test_a_worker_that_lost_the_watch_gives_its_parked_lease_up() -> None:
     harness = watching()
     for _ in range(2):
         harness.loop.keys_changed([{b"predict.churn"}])
-        harness.claim([1, [1, 1], [b"job"], 0, 0])
+        harness.claim([1, [1, 1], [b"job"], 0, 0, 0])
     assert names_of(harness.loop.next_commands()) == ["PERSIST", "EXISTS", "FCALL"]
     harness.answer(PARKED)
     lease = harness.loop.blocking.lease
@@ -143,13 +143,13 @@ def test_a_worker_that_is_never_idle_gives_the_watch_up_and_wakes_one_that_takes
     harness.loop.wake()
     for _ in range(32):
         assert harness.watch.is_held
-        harness.claim([1, [1, 8], [b"job"] * 8, 0, 0])
+        harness.claim([1, [1, 8], [b"job"] * 8, 0, 0, 0])
     commands = harness.loop.next_commands()
     assert names_of(commands) == ["PEXPIRE", "LPUSH", "LTRIM", "EXPIRE", "CLIENT", "FCALL"]
     assert commands[1][1] == harness.watch.free_key
     assert not harness.watch.is_held
     full = redis.exceptions.OutOfMemoryError("OOM command not allowed")
-    assert harness.loop.receive([1, full, full, 0, b"OK", [1, [1, 8], [b"job"] * 8, 0, 0]])
+    assert harness.loop.receive([1, full, full, 0, b"OK", [1, [1, 8], [b"job"] * 8, 0, 0, 0]])
     assert harness.watch.is_shared, "a full Redis lets it listen again"
 
 
@@ -157,7 +157,7 @@ def test_a_worker_on_its_own_tells_nobody_that_the_watch_is_free() -> None:
     harness = watching(workers=1)
     harness.loop.wake()
     for _ in range(32):
-        harness.claim([1, [1, 8], [b"job"] * 8, 0, 0])
+        harness.claim([1, [1, 8], [b"job"] * 8, 0, 0, 0])
     assert names_of(harness.loop.next_commands()) == ["PEXPIRE", "CLIENT", "FCALL"]
 
 
@@ -174,7 +174,7 @@ def test_a_busy_watcher_names_the_queues_that_others_are_to_claim_from() -> None
     assert unclaimed(harness, can_claim=False) == {"predict.fraud", "predict.prices"}
     assert unclaimed(harness, can_claim=False) == set(), "once"
     harness.loop.keys_changed([{b"predict.fraud", b"predict.churn"}])
-    harness.claim([1, [1, 1], [b"job"], 0, 0])
+    harness.claim([1, [1, 1], [b"job"], 0, 0, 0])
     assert unclaimed(harness, can_claim=False) == {"predict.fraud"}, "the script names the other one"
 
 
@@ -182,7 +182,7 @@ def test_a_watcher_wakes_nobody_for_a_queue_from_which_it_claims_a_moment_later(
     harness = watching()
     harness.loop.keys_changed([{b"predict.churn"}])
     assert harness.loop.mark_unclaimed()
-    harness.claim([1, [1, 1], [b"job"], 0, 0])
+    harness.claim([1, [1, 1], [b"job"], 0, 0, 0])
     harness.loop.keys_changed([{b"predict.churn"}, {b"predict.fraud"}])
     assert harness.loop.take_marked(can_claim=False) == set(), "these jobs came after the claim"
     assert unclaimed(harness, can_claim=False) == {"predict.churn", "predict.fraud"}

@@ -3,6 +3,9 @@
 The process that packages a model may be a notebook that has just fitted it, and a fork of that would wait for ever
 for the threads of OpenMP that only the notebook has. So one prover is started. It imports the libraries, and forks
 a child for each model. It reads a request and writes an answer a line, and ends with this process.
+
+A command that has no such threads yet forks the prover from itself (`fork_prover`): to import the libraries a
+second time would double its time.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -99,8 +104,13 @@ class _Prover:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | _Fork | None = None
         self._started_by = 0
+
+    def fork(self) -> None:
+        """Fork the process that answers from this one, which must not have started threads of OpenMP."""
+        with self._lock:
+            self._set(_Fork())
 
     def prove(self, request: _Request) -> None:
         """Send a request, and wait for its answer. Raises ModelError."""
@@ -125,9 +135,9 @@ class _Prover:
             raise ModelError("the process that proves models has ended; see its output above, and try again")
         return msgspec.json.decode(line, type=_Answer)
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> subprocess.Popen[bytes] | _Fork:
         if self._process is None or self._started_by != os.getpid() or self._process.poll() is not None:
-            self._process = subprocess.Popen(  # noqa: S603  # this module, by this interpreter
+            process = subprocess.Popen(  # noqa: S603  # this module, by this interpreter
                 [sys.executable, "-c", _COMMAND],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -138,9 +148,13 @@ class _Prover:
                 },
                 start_new_session=True,  # Ctrl-C is for the process that waits
             )
-            self._started_by = os.getpid()
-            atexit.register(self._stop)
+            self._set(process)
+            return process
         return self._process
+
+    def _set(self, process: subprocess.Popen[bytes] | _Fork) -> None:
+        self._process, self._started_by = process, os.getpid()
+        atexit.register(self._stop)
 
     def _stop(self) -> None:
         process, self._process = self._process, None
@@ -149,14 +163,74 @@ class _Prover:
             process.communicate()
 
 
+class _Fork:
+    """A fork of this process that answers requests, with the methods of Popen that `_Prover` needs."""
+
+    def __init__(self) -> None:
+        requests, answers = os.pipe(), os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(requests[1])
+            os.close(answers[0])
+            _answer_in_fork(requests[0], answers[1])
+        os.close(requests[0])
+        os.close(answers[1])
+        self.stdin, self.stdout = os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb")
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Return how the process ended; None while it runs."""
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._status = status if pid else None
+        return self._status
+
+    def kill(self) -> None:
+        """End the process."""
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def communicate(self) -> None:
+        """Close the pipes, and wait for the end of the process."""
+        for pipe in (self.stdin, self.stdout):
+            with contextlib.suppress(OSError):  # a request that nobody reads any more
+                pipe.close()
+        if self._status is None:
+            self._status = os.waitpid(self._pid, 0)[1]
+
+
+def _answer_in_fork(requests: int, answers: int) -> None:
+    """Answer requests, and end this process: it must not return to what its parent does."""
+    try:
+        os.setsid()  # Ctrl-C is for the process that waits
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)  # what a model prints is no answer
+        with os.fdopen(requests, "rb") as lines, os.fdopen(answers, "wb") as written:
+            _answer(lines, written)
+    finally:
+        os._exit(0)
+
+
 _PROVER = _Prover()
+
+
+def fork_prover() -> None:
+    """Let a fork of this process prove models. To be called after the imports, and before a model is read."""
+    _PROVER.fork()
 
 
 def main() -> None:
     """Answer requests until the other process closes the pipe or ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a model prints is no answer
-    for line in sys.stdin.buffer:
+    _answer(sys.stdin.buffer, answers)
+
+
+def _answer(requests: BinaryIO, answers: BinaryIO) -> None:
+    for line in requests:
         answer = _Answer()
         try:
             _prove(msgspec.json.decode(line, type=_Request))

@@ -65,6 +65,11 @@ class ChangedQueues:
         if skips_jobs:
             self._skipped |= queues
 
+    @property
+    def is_clear(self) -> bool:
+        """True if jobs wait in no queue, as far as this worker was told."""
+        return not (self._changed or self._left or self._skipped)
+
     def record_claim(self, queue: str, limits: Iterable[ClaimLimits]) -> None:
         """Record a claim of jobs of one of these queues. A look follows, or a claim of all."""
         self._left |= self._changed

@@ -291,7 +291,16 @@ class ClaimLoop:
         jobs = len(result.queued_messages)
         self._step = Step.CLAIM_ALL if jobs > 1 or jobs >= limits.jobs else Step.CLAIM_CHANGED
         self._changed.record_claim(result.lease.queue, sent.limits)
+        if result.is_queue_empty and self._is_told_of_all(sent, notifications):
+            self._rest(notifications)
         return result
+
+    def _is_told_of_all(self, sent: SentClaim, notifications: QueueNotifications) -> bool:
+        """Decide whether a look after a claim that emptied its queue would tell nothing new."""
+        if self._step is not Step.CLAIM_CHANGED:
+            return False
+        may_park = self._offer(sent.limits, notifications) is not None  # a look parks the lease
+        return notifications.is_on and self._changed.is_clear and not self.has_skipped_jobs and not may_park
 
     def _receive_look(
         self, sent: SentLook, replies: Sequence[Any], notifications: QueueNotifications

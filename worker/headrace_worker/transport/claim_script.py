@@ -38,7 +38,7 @@ from headrace_worker.transport.watch import TOKEN_SECONDS
 
 #: Call it by `claim_command`. `source` is an index in `Keys.sources`: 0 are the isolated jobs, 1 to 4 the lists by
 #: priority, 5 to 8 the retried jobs by priority. Returns {number of the queue, {source, count, ...}, messages,
-#: 1 if a job was cancelled lately, server's milliseconds}. If nothing is claimed,
+#: 1 if a job was cancelled lately, server's milliseconds, 1 if the queue is empty now}. If nothing is claimed,
 #: {0, {numbers of the queues that fill up}, 1 if a lease is parked}.
 _SOURCE = (
     CHECKED_FUNCTION
@@ -74,6 +74,14 @@ local function has_jobs_that_run_again(queue)
   return run_again[queue]
 end
 
+-- Whether a queue has no job at all. An idle worker takes the only job: one command tells that nothing is left.
+local is_drained = false
+local function check_drained(queue)
+  local first = 5 + 9 * (queue - 1)
+  is_drained = redis.call('EXISTS', unpack(KEYS, first, first + 8)) == 0
+  return is_drained
+end
+
 -- Redis 6.2 walks the list for an RPOP with a count: 14 ms at a million jobs. 7.0 brought REDIS_VERSION_NUM.
 local rpop_walks = redis.REDIS_VERSION_NUM == nil
 
@@ -102,7 +110,7 @@ local function pop(queue, source, job_limit, byte_limit)
       bytes = bytes + #message
       if #message > largest then largest = #message end
     end
-    if #popped < count then break end
+    if #popped < count or (#messages == 1 and check_drained(queue)) then break end
   end
   if #messages > before then
     origins[#origins + 1] = source
@@ -128,13 +136,13 @@ local function record_claim(queue)
   end
   -- Wake another worker for the jobs that this one leaves: it may have no more, or they share no claim with these.
   if has_tokens then
-    local tokens, first = token_key(queue), 5 + 9 * (queue - 1)
-    if redis.call('EXISTS', unpack(KEYS, first, first + 8)) > 0 and redis.call('EXISTS', tokens) == 0 then
+    local tokens = token_key(queue)
+    if not is_drained and not check_drained(queue) and redis.call('EXISTS', tokens) == 0 then
       redis.pcall('RPUSH', tokens, 1)
       redis.pcall('EXPIRE', tokens, TOKEN_SECONDS)
     end
   end
-  return {queue, origins, messages, redis.call('EXISTS', cancelled), now}
+  return {queue, origins, messages, redis.call('EXISTS', cancelled), now, is_drained and 1 or 0}
 end
 
 local first, last, step = 1, 4, 1
@@ -144,8 +152,8 @@ local function pop_priority(queue, source)
   local job_limit, byte_limit = max_jobs(queue), max_bytes(queue)
   local has_retried = has_jobs_that_run_again(queue)
   if has_retried and retried_first then pop(queue, source + 4, job_limit, byte_limit) end
-  pop(queue, source, job_limit, byte_limit)
-  if has_retried and not retried_first then pop(queue, source + 4, job_limit, byte_limit) end
+  if not is_drained then pop(queue, source, job_limit, byte_limit) end
+  if has_retried and not (retried_first or is_drained) then pop(queue, source + 4, job_limit, byte_limit) end
   return #messages > 0
 end
 
@@ -154,6 +162,7 @@ local function is_lowest(source) return source % 4 == 0 end  -- sources 4 and 8:
 -- Fill a claim that has jobs of a source with those that share a claim with them. `is_empty`: that source is.
 local function fill_and_record(queue, claimed_source, is_empty)
   for source = first, last, step do
+    if is_drained then break end
     if is_lowest(source) == is_lowest(claimed_source) and not (is_empty and source == claimed_source) then
       pop_priority(queue, source)
     end
@@ -166,6 +175,7 @@ if parked_member ~= '' then  -- a job that arrived under the parked lease is the
   if #messages > 0 then
     bytes, largest, origins = #messages[1], #messages[1], {parked_source, #messages}
     redis.call('PERSIST', leases)
+    check_drained(parked_queue)
     return fill_and_record(parked_queue, parked_source, false)
   end
 end
@@ -263,11 +273,12 @@ def decode_claim(
     queue, numbers, *details = reply
     if not queue:
         return NothingClaimed(tuple(limits[number - 1].queue for number in numbers), parked=bool(details[0]))
-    messages, is_cancelled, now_ms = details
+    messages, is_cancelled, now_ms, is_drained = details
     return Claim(
         lease=Lease(name=name, queue=limits[queue - 1].queue, origins=pair_origins(numbers)),
         queued_messages=messages,
         check_outcomes=bool(is_cancelled),
         claimed_ms=now_ms,
         claimed_monotonic=monotonic,
+        is_queue_empty=bool(is_drained),
     )

@@ -111,6 +111,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     #: (seconds).
     claimed_ms: int = 0
     claimed_monotonic: float = 0.0
+    #: True if the claim left no job in the queue; False if that is not known.
+    is_queue_empty: bool = False
     #: The versions that serve the jobs, as the main process knows them.
     route: Route | None = None
 

@@ -49,6 +49,11 @@ class QueueNotifications:
             self._refuse(refusal)
 
     @property
+    def is_on(self) -> bool:
+        """True if this connection is told of each change since its last command."""
+        return self._is_on and not self.is_refused
+
+    @property
     def may_sleep(self) -> bool:
         """True if no further claim need follow one that finds nothing, and Redis can end a BLMOVE."""
         return bool(self.client_id) and (self._is_on or self._is_due or self.is_refused)
