@@ -141,10 +141,12 @@ def enqueue_command(
     names = (*names, keys.notices_open) if notified else names
     shared: list[Argument] = [queue_limit, record_ttl, DIGEST_BYTES, notified]
     record = encoder.encode_record(submitted_ms)
-    arguments, size = list(shared), 0
+    arguments, size = list(shared), len(record) * len(jobs)
     for job in jobs:
-        arguments += (job.digest + record, job.message, job.job)[: 2 + notified]
-        size += len(record) + len(job.message)
+        arguments += (job.digest + record, job.message)
+        if notified:
+            arguments.append(job.job)
+        size += len(job.message)
     command = ENQUEUE([*names, *(keys.job(job.job) for job in jobs)], arguments)
     return GroupedCommand(
         command.args,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict
+from functools import lru_cache
+from typing import Any, TypedDict, cast
 
 import msgspec
 
@@ -18,6 +20,8 @@ from headrace.wire.message import Job
 _MAX_METADATA_BYTES = 4096
 #: A year; a longer time is a mistake of units.
 _MAX_DURATION = timedelta(days=366)
+#: The time of a call that has no option with a time.
+_NO_MOMENT = datetime.fromtimestamp(0, UTC)
 
 
 class JobOptions(TypedDict, total=False):
@@ -57,6 +61,11 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     notify: str | None = None
 
+    @property
+    def is_timeless(self) -> bool:
+        """True if other calls may have the same options: no moment, and no metadata."""
+        return self.expires is None and self.eta is None and self.metadata is None
+
     def make_job(
         self,
         job: str,
@@ -89,6 +98,20 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_options(model: str, options: JobOptions, now: datetime) -> SubmitOptions:
     """Check the options of a call made at `now`. Raises InvalidInput, and TypeError for an unknown option."""
+    if options.get("expires") is None and options.get("delay") is None and options.get("metadata") is None:
+        values = tuple(options.items())
+        # True equals 1, and 0.0 equals 0: the types are a part of the key.
+        with suppress(TypeError):  # a value that cannot be hashed, or an unknown option
+            return _parse_timeless(model, values, tuple(type(value) for _, value in values))
+    return _parse(model, options, now)
+
+
+@lru_cache(maxsize=1024)
+def _parse_timeless(model: str, options: tuple[tuple[str, Any], ...], _: tuple[type, ...]) -> SubmitOptions:
+    return _parse(model, cast("JobOptions", dict(options)), _NO_MOMENT)
+
+
+def _parse(model: str, options: JobOptions, now: datetime) -> SubmitOptions:
     for name in options:
         if name not in JobOptions.__annotations__:
             raise TypeError(f"a job has no option {name!r}; it has {', '.join(JobOptions.__annotations__)}")

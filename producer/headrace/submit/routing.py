@@ -6,9 +6,9 @@ delayed or is retried. A client that does not check (`check=False`) leaves this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -22,8 +22,6 @@ from headrace.errors import InvalidInput, UnknownModel
 from headrace.submit.options import SubmitOptions
 from headrace.wire.columns import Columns
 from headrace.wire.message import Instance
-
-T = TypeVar("T")
 
 
 class VersionGroup(msgspec.Struct, frozen=True):
@@ -51,7 +49,12 @@ class Router:
 
         Instances in columns are checked by the worker, each row alone. Raises InvalidInput (UnknownModel).
         """
-        return (yield from self._follow_aliases(options, now, lambda: self._route(options, job, instances, now)))
+        try:
+            return (yield from self._route(options, job, instances, now))
+        except UnknownModel:
+            if not (yield from self._finds_other_aliases(options, now)):
+                raise
+        return (yield from self._route(options, job, instances, now))
 
     def _route(
         self, options: SubmitOptions, job: str, instances: Sequence[Any], now: datetime
@@ -69,11 +72,12 @@ class Router:
 
         `first` is the number of the first instance in its call, for errors. Raises InvalidInput (UnknownModel).
         """
-        return (
-            yield from self._follow_aliases(
-                options, now, lambda: self._route_many(options, jobs, instances, first, now)
-            )
-        )
+        try:
+            return (yield from self._route_many(options, jobs, instances, first, now))
+        except UnknownModel:
+            if not (yield from self._finds_other_aliases(options, now)):
+                raise
+        return (yield from self._route_many(options, jobs, instances, first, now))
 
     def _route_many(
         self, options: SubmitOptions, jobs: Sequence[str], instances: list[Any], first: int, now: datetime
@@ -88,23 +92,16 @@ class Router:
             groups.append(VersionGroup(version, indexes, checked))
         return groups
 
-    def _follow_aliases(
-        self, options: SubmitOptions, now: datetime, route: Callable[[], Operation[T]]
-    ) -> Operation[T]:
-        """Run an operation; if it knows no such version or alias, read the aliases again, and run it once more.
+    def _finds_other_aliases(self, options: SubmitOptions, now: datetime) -> Operation[bool]:
+        """Read the aliases again, for a job whose version is not known. Returns whether they have changed.
 
         A cached alias may point to a version that is gone, or lack an alias that is new.
         """
-        try:
-            return (yield from route())
-        except UnknownModel:
-            if not self._check or (options.version is not None and is_version(options.version)):
-                raise
-            cached = yield from self._contracts.read_aliases(options.model, now.timestamp())
-            fresh = yield from self._contracts.read_aliases(options.model, now.timestamp(), refresh=True)
-            if fresh == cached:
-                raise
-        return (yield from route())
+        if not self._check or (options.version is not None and is_version(options.version)):
+            return False
+        cached = yield from self._contracts.read_aliases(options.model, now.timestamp())
+        fresh = yield from self._contracts.read_aliases(options.model, now.timestamp(), refresh=True)
+        return fresh != cached
 
     def _versions(self, options: SubmitOptions, jobs: Sequence[str], now: datetime) -> Operation[list[str | None]]:
         if not self._check or (options.version is not None and is_version(options.version)):

@@ -25,11 +25,15 @@ from headrace.submit.options import SubmitOptions
 from headrace.submit.pipeline import FindLost, SubmissionPipeline
 from headrace.submit.routing import Router
 from headrace.submit.tracing import trace_submit
+from headrace.wire.columns import Columns
 from headrace.wire.job_encoder import EncodedJob, JobEncoder
 from headrace.wire.keys import Keys, check_job_id
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import new_id
 from headrace.wire.signing import JobKeys
+
+#: The most encoders that are kept.
+_MAX_ENCODERS = 256
 
 
 class Submitter:
@@ -54,6 +58,8 @@ class Submitter:
         self._settings, self._keys, self._job_keys, self._reply_channel = settings, keys, job_keys, reply_channel
         self._limits = JobLimits(settings.max_job_bytes, settings.max_job_values)
         self._router = Router(contracts, check=check)
+        #: By options, version, number of instances and reply channel.
+        self._encoders: dict[tuple[SubmitOptions, str | None, int, str], JobEncoder] = {}
 
     def submit(
         self,
@@ -73,13 +79,44 @@ class Submitter:
         encoded = encode_instances_within(checked, self._limits)
         guarantee = (yield from durability.available_guarantee(self._settings)) if options.durable else None
         with trace_submit(options.model, 1, job) as trace:
-            template = options.make_job(job, version, checked, reply_channel or self._reply_channel, trace)
-            encoder = JobEncoder(template, options.version, self._job_keys)
+            encoder = self._find_encoder(options, version, checked, reply_channel or self._reply_channel, trace)
             pipeline = self._make_pipeline(options, submitted_at, now)
             yield from pipeline.send_one(encoder, encoder.encode(job, encoded))
         if guarantee is not None:
             yield from durability.confirm([job], guarantee, self._keys, self._settings)
         return job
+
+    def _find_encoder(
+        self,
+        options: SubmitOptions,
+        version: str | None,
+        instances: Sequence[Any],
+        reply_to: str,
+        trace: dict[str, str] | None,
+    ) -> JobEncoder:
+        """Return the encoder of jobs with as many instances. One that may serve other calls too is kept."""
+        if trace is not None or not options.is_timeless or isinstance(instances, Columns):
+            return self._make_encoder(options, version, instances, reply_to, trace)
+        name = (options, version, len(instances), reply_to)
+        encoder = self._encoders.get(name)
+        if encoder is None:
+            if len(self._encoders) >= _MAX_ENCODERS:
+                self._encoders.clear()
+            encoder = self._make_encoder(options, version, [None] * len(instances), reply_to, None)
+            self._encoders[name] = encoder
+        return encoder
+
+    def _make_encoder(
+        self,
+        options: SubmitOptions,
+        version: str | None,
+        instances: Sequence[Any],
+        reply_to: str,
+        trace: dict[str, str] | None,
+    ) -> JobEncoder:
+        return JobEncoder(
+            options.make_job("", version, instances, reply_to, trace), options.version, self._job_keys
+        )
 
     def submit_many(
         self, options: SubmitOptions, instances: Iterable[Any], ids: Iterable[str] | None, now: datetime
@@ -109,8 +146,7 @@ class Submitter:
                 ]
                 with trace_submit(options.model, len(chunk)) as trace:
                     for group, group_instances in zip(groups, encoded, strict=True):
-                        template = options.make_job("", group.version, [None], self._reply_channel, trace)
-                        encoder = JobEncoder(template, options.version, self._job_keys)
+                        encoder = self._find_encoder(options, group.version, [None], self._reply_channel, trace)
                         group_jobs = [jobs[index] for index in group.indexes]
                         for call in _calls(encoder, group_jobs, group_instances):
                             yield from pipeline.send(encoder, call)

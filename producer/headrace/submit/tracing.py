@@ -7,12 +7,16 @@ that is not sampled is not carried to the worker.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from headrace.wire.keys import queue_name
 
+#: Whether the environment names a provider. OpenTelemetry reads the variable with each look at its provider, which
+#: takes longer than all else here.
+_NAMES_PROVIDER = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 #: Ends a span, with the name of the error that was raised, or None.
 _EndSpan = Callable[[str | None], None]
 #: The message headers of a started span, and the function that ends it.
@@ -42,8 +46,12 @@ def trace_submit(model: str, jobs: int, job: str | None = None) -> Iterator[dict
 
 def _tracers_in_use() -> Iterator[Callable[[str, int, str | None], _StartedSpan | None]]:
     api = sys.modules.get("opentelemetry.trace")
-    # redis-py imports it if it is installed; a program that traces has set a provider.
-    if api is not None and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
+    # redis-py imports it if it is installed; a program that traces has set a provider, or named one.
+    if (
+        api is not None
+        and (_NAMES_PROVIDER or getattr(api, "_TRACER_PROVIDER", api) is not None)
+        and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
+    ):
         yield _start_opentelemetry_span
     if "sentry_sdk" in sys.modules:
         yield _start_sentry_span
