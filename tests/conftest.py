@@ -14,6 +14,18 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 
 pytest.register_assert_rewrite("tests.support")
 
+#: The files that take longest.
+_LONGEST = (
+    "tests/chaos/test_chaos_short.py",
+    "tests/acceptance/test_bench.py",
+    "tests/acceptance/test_bench_http.py",
+    "tests/integration/connection/test_credentials.py",
+    "tests/integration/connection/test_cluster.py",
+    "tests/acceptance/test_bench_bulk.py",
+    "tests/integration/connection/test_acl.py",
+    "tests/unit/store/test_hostile.py",
+)
+
 
 def pytest_configure() -> None:
     """Fork the workers that tests start (`tests.support.fork_server`), and let them be interrupted.
@@ -25,6 +37,12 @@ def pytest_configure() -> None:
     stack.start_process = start_python  # type: ignore[assignment]  # it has the methods of Popen that are used
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, the others in random order: no process is busy alone at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
 
 
 @pytest.fixture(scope="session")

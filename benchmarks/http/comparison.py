@@ -100,7 +100,8 @@ def run_load(
 
     Raises WayFailed if a request was not answered with 200.
     """
-    config = Config(server.port, server.path.format(model=model), server.bodies(rows), connections, seconds)
+    path = server.path_of(model, connections)
+    config = Config(server.port, path, server.bodies(rows), connections, seconds)
     before = server.cpu()
     completed = subprocess.run(
         [sys.executable, "-m", "benchmarks.http.load", "-"],

@@ -13,6 +13,7 @@ from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+from headrace_worker.manifest import Limits
 from headrace_worker.packaging.package import package
 from headrace_worker.store.store import Store
 
@@ -20,6 +21,10 @@ from headrace_worker.store.store import Store
 TITLES = {"logistic": "logistic regression", "forest": "random forest"}
 FEATURES = 30
 METHOD = "predict_proba"
+#: The adaptive batching of all servers that have one: as many rows as there are connections, filled for 5 ms.
+BATCH, BATCH_SECONDS = 64, 0.005
+#: The end of the name of the same model without batching, for one connection.
+UNBATCHED = "-unbatched"
 #: Rows that the requests repeat.
 _ROWS = 500
 
@@ -39,17 +44,20 @@ class Models:
         self.expected = {name: estimator.predict_proba(self.rows) for name, estimator in fitted.items()}
         example = folder / "example.json"
         example.write_text(json.dumps(self.rows[:8].tolist()))
+        batching = Limits(max_batch_instances=BATCH, max_batch_wait=BATCH_SECONDS)
         for name, estimator in fitted.items():
             joblib.dump(estimator, self.folder / f"{name}.joblib")
             skops.io.dump(estimator, self.folder / f"{name}.skops")
-            package(
-                Store(self.store),
-                self.folder / f"{name}.skops",
-                name=name,
-                example=example,
-                method=METHOD,
-                runtime="sklearn",
-            )
+            for model, limits in ((name, batching), (name + UNBATCHED, Limits())):
+                package(
+                    Store(self.store),
+                    self.folder / f"{name}.skops",
+                    name=model,
+                    example=example,
+                    method=METHOD,
+                    runtime="sklearn",
+                    limits=limits,
+                )
 
     def check(self, model: str, row: int, prediction: Any) -> None:
         """Raise ValueError unless a prediction is that of the estimator for the row of this number."""

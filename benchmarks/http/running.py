@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.bulk.processes import cpu_seconds
 from benchmarks.environments import EnvironmentFailed, interpreter
-from benchmarks.http.models import METHOD, TITLES, Models
+from benchmarks.http.models import BATCH, BATCH_SECONDS, METHOD, TITLES, UNBATCHED, Models
 from benchmarks.redis_server import RedisServer
 from headrace_worker.local.stack import start_gateway, start_worker
 
@@ -42,6 +42,12 @@ class Server(NamedTuple):
     prediction: Callable[[Any], Any] | None
     #: Returns the processor seconds so far, by part.
     cpu: Callable[[], Mapping[str, float]]
+    #: The end of a model's name for one connection.
+    single: str = ""
+
+    def path_of(self, model: str, connections: int) -> str:
+        """Return the path to request over this many connections."""
+        return self.path.format(model=model + self.single if connections == 1 else model)
 
     def bodies(self, rows: Sequence[list[float]]) -> list[str]:
         """Return the bodies of requests, one for each row."""
@@ -92,6 +98,7 @@ class Site:
                         "worker": cpu_seconds(worker.process.pid),
                         "redis": self.server.cpu_seconds(),
                     },
+                    single=UNBATCHED,
                 )
             finally:
                 gateway.stop()
@@ -221,8 +228,8 @@ def _write_mlserver(folder: Path, models: Models, workers: int, ports: Sequence[
             "name": model,
             "implementation": "mlserver_sklearn.SKLearnModel",
             "parameters": {"uri": str(models.folder / f"{model}.joblib"), "version": "1"},
-            "max_batch_size": MLSERVER_BATCH,
-            "max_batch_time": MLSERVER_BATCH_SECONDS,
+            "max_batch_size": BATCH,
+            "max_batch_time": BATCH_SECONDS,
         }
         (folder / model / "model-settings.json").write_text(json.dumps(model_settings))
     return folder
@@ -234,15 +241,16 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-#: The settings of MLServer's adaptive batching: as many rows as there are connections, filled for 5 ms.
-MLSERVER_BATCH, MLSERVER_BATCH_SECONDS = 64, 0.005
-_BATCHING = f"adaptive batching, max_batch_size {MLSERVER_BATCH}, max_batch_time {MLSERVER_BATCH_SECONDS:g} s"
+_BATCHING = f"adaptive batching, max_batch_size {BATCH}, max_batch_time {BATCH_SECONDS:g} s"
+_WAITING = f"--max-batch-instances {BATCH} --max-batch-wait {BATCH_SECONDS:g}; neither with one connection"
 
 HEADRACE, FASTAPI, FIXED = "headrace", "fastapi", "fixed"
 #: MLServer in two configurations; it is compared by the better one.
 MLSERVERS = ("mlserver", "mlserver-inline")
 WAYS: dict[str, Way] = {
-    HEADRACE: Way("Headrace gateway", Site.gateway, "one gateway process, one worker with one pool process"),
+    HEADRACE: Way(
+        "Headrace gateway", Site.gateway, f"one gateway process, one worker with one pool process; {_WAITING}"
+    ),
     FASTAPI: Way("FastAPI, model in process", lambda site: site.fastapi(1), "one process, `async def`"),
     "fastapi-2": Way("FastAPI, two processes", lambda site: site.fastapi(2), "the same with `--workers 2`"),
     MLSERVERS[0]: Way(

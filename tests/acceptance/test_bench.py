@@ -30,7 +30,8 @@ pytestmark = pytest.mark.timeout(600)
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """Run the suite with small sizes beside plain Celery; return its results and its output."""
     out = tmp_path_factory.mktemp("bench") / "results.json"
-    command = [sys.executable, "-m", "benchmarks", "--short", "--seconds", "0.1", "--deepest", "2000"]
+    command = [sys.executable, "-m", "tests.support.forking_program", "benchmarks", "--short"]
+    command += ["--seconds", "0.1", "--deepest", "2000"]
     # Celery runs in this environment, so that nothing is downloaded.
     command += ["--peers", "headrace,celery,mayu", "--more", "depths,telemetry,boosters,fleet", "--out", str(out)]
     command += ["--servers", "valkey"]

@@ -24,7 +24,15 @@ pytestmark = pytest.mark.timeout(600)
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Run the suite with small sizes; return its results."""
     out = tmp_path_factory.mktemp("http") / "results.json"
-    command = [sys.executable, "-m", "benchmarks.http", "--short", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.forking_program",
+        "benchmarks.http",
+        "--short",
+        "--out",
+        str(out),
+    ]
     command += ["--ways", "headrace,fastapi,fixed,mlserver", "--environment", "mlserver=/no/such/python"]
     completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540)
     assert completed.returncode == 0, completed.stderr[-2000:]

@@ -14,8 +14,10 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -24,12 +26,28 @@ import sys
 import termios
 from typing import Any
 
-# The slow imports. Not `headrace_worker.app`: it reads the environment.
 import numpy as np
-import pandas as pd  # noqa: F401
 
-import headrace_worker.packaging.package  # noqa: F401
-
+#: The modules that are imported before anything is forked, and the packages of which all modules are.
+#: Not `headrace_worker.app`: it reads the environment.
+_MODULES = (
+    "celery.apps.worker",
+    "celery.bin.celery",
+    "celery.concurrency.prefork",
+    "kombu.transport.redis",
+    "pandas",
+    "pyarrow.parquet",
+    "skops.io",
+)
+_PACKAGES = (
+    "headrace.cli",
+    "headrace_worker.cli",
+    "headrace_worker.execution",
+    "headrace_worker.packaging",
+    "headrace_worker.process",
+    "headrace_worker.telemetry",
+    "headrace_worker.transport",
+)
 #: The option of prctl, on Linux, for a signal when the parent ends.
 _PDEATHSIG = 1
 #: Seconds between two checks for ended processes.
@@ -116,6 +134,12 @@ def run_module(arguments: list[str]) -> None:
 
 def main() -> None:
     """Serve; in a forked process, run its module."""
+    for name in _MODULES:
+        importlib.import_module(name)
+    for name in _PACKAGES:
+        for module in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
     gc.freeze()  # a collection in a forked process would copy the pages of all objects
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:

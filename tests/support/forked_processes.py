@@ -18,8 +18,9 @@ from typing import IO, Any
 
 from tests.support import ROOT
 
-#: Matches the names of variables that Python or the libraries read when they start.
-_READ_AT_START = re.compile(r"PYTHON(?!PATH$)|LC_|LANG$|.*_NUM_THREADS$").match
+#: Matches the names of variables that Python or the libraries read when they start. Sentry starts before the
+#: libraries that it watches are imported.
+_READ_AT_START = re.compile(r"PYTHON(?!PATH$)|LC_|LANG$|.*_NUM_THREADS$|SENTRY_|OTEL_|PROMETHEUS_").match
 #: Seconds between two looks whether a process has ended.
 _LOOK_SECONDS = 0.01
 
