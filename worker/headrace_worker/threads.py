@@ -8,6 +8,14 @@ import os
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
+def has_one_thread() -> bool:
+    """Decide whether this process has no other thread, not even of a native library. False if not on Linux."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208  # names are enough
+    except OSError:
+        return False
+
+
 def bound_threads(count: int) -> None:
     """Set the number of threads of libraries that are loaded from now on, in this process and its forks.
 

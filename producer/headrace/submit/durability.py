@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import msgspec
 from redis.exceptions import RedisError
 
+from headrace.catalog.published import read_model_names
 from headrace.connection.commands import Argument, Command, Operation, Pipeline, Script
 from headrace.connection.errors import translate_error
 from headrace.connection.lua import CHECKED_FUNCTION
@@ -62,10 +63,16 @@ class DurabilityGuarantee(msgspec.Struct, frozen=True):
     disk: bool
 
 
-def available_guarantee(settings: Settings) -> Operation[DurabilityGuarantee]:
+def available_guarantee(settings: Settings, keys: Keys) -> Operation[DurabilityGuarantee]:
     """Return the guarantee that this Redis can confirm. Raises NotDurable, with nothing accepted, for none."""
     # There is nothing to wait for yet: both reply at once, or with an error if unknown or not permitted.
-    info, wait, waitaof = yield Pipeline((("INFO",), ("WAIT", 0, 1), ("WAITAOF", 0, 0, 1)))
+    questions = Pipeline((("INFO",), ("WAIT", 0, 1), ("WAITAOF", 0, 0, 1)))
+    info, wait, waitaof = yield questions
+    if not isinstance(info, RedisError) and not ServerInfo(info=info).is_primary:
+        # The questions name no key, so a node of a cluster answers them after a failover too. To a command with a
+        # key it replies MOVED, and the client connects to the primary.
+        yield read_model_names(keys)
+        info, wait, waitaof = yield questions
     if isinstance(info, RedisError):
         raise _no_guarantee(settings, "this user may not run INFO; see its ACL")
     server = ServerInfo(info=info)

@@ -77,7 +77,7 @@ class Submitter:
         job = new_id() if job is None else check_job_id(job)
         version, checked = yield from self._router.route(options, job, instances, now)
         encoded = encode_instances_within(checked, self._limits)
-        guarantee = (yield from durability.available_guarantee(self._settings)) if options.durable else None
+        guarantee = (yield from self._available_guarantee()) if options.durable else None
         with trace_submit(options.model, 1, job) as trace:
             encoder = self._find_encoder(options, version, checked, reply_channel or self._reply_channel, trace)
             pipeline = self._make_pipeline(options, submitted_at, now)
@@ -132,7 +132,7 @@ class Submitter:
         remaining_ids, submitted_at = _iterate_ids(ids), None if ids is None else now
         submitted: list[str] = []
         pipeline = self._make_pipeline(options, submitted_at, now)
-        guarantee = (yield from durability.available_guarantee(self._settings)) if options.durable else None
+        guarantee = (yield from self._available_guarantee()) if options.durable else None
         try:
             for chunk in chunks:
                 jobs = list(islice(remaining_ids, len(chunk)))
@@ -165,6 +165,9 @@ class Submitter:
         if guarantee is not None and pipeline.accepted:
             yield from durability.confirm(pipeline.accepted, guarantee, self._keys, self._settings)
         return submitted
+
+    def _available_guarantee(self) -> Operation[durability.DurabilityGuarantee]:
+        return durability.available_guarantee(self._settings, self._keys)
 
     def _make_pipeline(
         self, options: SubmitOptions, submitted_at: datetime | None, now: datetime

@@ -29,6 +29,7 @@ from tests.support.command import headrace
 from tests.support.connections import MODEL, close_pools, exercise_celery_app, exercise_client, free_port
 from tests.support.redis_cluster import PREFIX, RedisCluster
 from tests.support.redis_servers import find_server
+from tests.support.submitting import CLIENTS, ClientName
 from tests.support.waiting import wait_until
 
 QUEUE = Keys(PREFIX).lists(f"predict.{MODEL}")[0]
@@ -143,6 +144,31 @@ def test_a_job_is_durable_once_a_replica_has_it(cluster: RedisCluster) -> None:
         pytest.raises(NotDurable, match="the cluster chooses the primary, and this one has no replica"),
     ):
         client.submit(MODEL, ROW, durable=True)
+
+
+@pytest.mark.parametrize("client_name", CLIENTS)
+def test_a_client_that_was_idle_during_a_failover_submits_durable_jobs_to_the_new_primary(
+    cluster: RedisCluster, client_name: ClientName
+) -> None:
+    def fail_over() -> None:
+        cluster.fail_over()
+        wait_until(lambda: cluster.owner().db.info("replication")["connected_slaves"] == 1)
+        wait_until(lambda: cluster.owner().db.info("replication")["slave0"]["state"] == "online")
+
+    async def submit_async() -> None:
+        async with AsyncClient(cluster.url, check=False) as client:
+            await client.submit(MODEL, ROW, durable=True)
+            fail_over()
+            await client.submit(MODEL, ROW, durable=True)
+
+    if client_name == "AsyncClient":
+        asyncio.run(submit_async())
+    else:
+        with Client(cluster.url, check=False) as client:
+            client.submit(MODEL, ROW, durable=True)
+            fail_over()
+            client.submit(MODEL, ROW, durable=True)
+    assert cluster.owner().db.llen(QUEUE) == 2
 
 
 def test_a_new_client_waits_while_the_slot_moves(cluster: RedisCluster) -> None:

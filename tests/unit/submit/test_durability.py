@@ -9,11 +9,12 @@ from redis.exceptions import ResponseError
 
 from headrace import NotDurable, Settings
 from headrace.submit.durability import DurabilityGuarantee, available_guarantee
+from headrace.wire.keys import Keys
 
 
 def guarantee_of(replicas: int, url: str) -> Any:
     """Return the guarantee of a primary of Redis 7.0 with an append-only file and this many replicas."""
-    operation = available_guarantee(Settings(redis_url=url))
+    operation = available_guarantee(Settings(redis_url=url), Keys())
     next(operation)
     info = {"redis_version": "7.0.15", "aof_enabled": 1, "connected_slaves": replicas, "role": "master"}
     if replicas:

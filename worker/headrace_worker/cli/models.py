@@ -172,14 +172,16 @@ def add(
     The contract is inferred from the model and the example, and printed for you to check. To correct it, edit
     what `headrace models show NAME --json` prints under `contract`, and add MODEL again with --contract.
     """
-    from headrace_worker.threads import bound_threads
+    from headrace_worker.threads import bound_threads, has_one_thread
 
+    may_fork = has_one_thread()
     bound_threads(1)  # as in a worker, and before numpy is imported
     from headrace_worker.packaging.package import package
     from headrace_worker.packaging.prover import fork_prover
     from headrace_worker.store.signing import read_signer
 
-    fork_prover()
+    if may_fork:
+        fork_prover()
     manifest = package(
         open_store(store, read_signer(sign_key) if sign_key else None),
         model,
