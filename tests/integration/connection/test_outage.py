@@ -151,7 +151,7 @@ def test_lost_replies_in_the_middle_of_many_leave_each_job_once(
 ):
     ids = [f"row-{number:04}" for number in range(1000)]
     with Proxy(server.port) as proxy:
-        chosen = settings(proxy.url, 0.5)
+        chosen = settings(proxy.url, 2)
         for lost in ("row-0100", "row-0400", "row-0999"):
             proxy.lose_reply(lost.encode(), then=then)
         assert submit_many(client_name, chosen, ids) == ids
@@ -224,7 +224,7 @@ def test_any_number_of_silent_connections_costs_a_single_timeout(
         return next_delay(policy, error, **state)
 
     with Proxy(server.port) as proxy:
-        chosen = settings(proxy.url, 0.5)
+        chosen = settings(proxy.url, 2)
 
         async def submit_after_silence_async() -> None:
             async with AsyncClient(settings=chosen, check=False) as client:
