@@ -101,7 +101,8 @@ def _must_be_executed(environ: Mapping[str, str]) -> bool:
     names = filter(_READ_AT_START, {**os.environ, **environ})
     folders = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
     return (
-        any(environ.get(name) != os.environ.get(name) for name in names)
+        sys.platform != "linux"
+        or any(environ.get(name) != os.environ.get(name) for name in names)
         or any(Path(folder, "headrace").is_dir() for folder in folders)
         or Path("/proc/thread-self/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
     )
