@@ -35,9 +35,8 @@ TOGETHER = {
     "processes": ["timeout"],
     "everything": ["timeout", "crash"],
 }
-#: Permitted increase of the p99 of another model's jobs. It is 1.0 to 1.5 on a quiet machine, and above 2,000
-#: where the hog is served by the same workers. Other users of the machine may disturb all windows.
-FACTOR = 10.0
+#: Permitted increase of the p99 of another model's jobs.
+FACTOR = 2.0
 #: Seconds of one measurement of that p99.
 WINDOW = 20
 #: Measurements while the hog runs, of which the best counts: other users of the machine may disturb some. The five
@@ -47,7 +46,7 @@ WINDOWS = 3
 #: that the hog leaves in its container.
 FAILED_SECONDS = 300
 #: Seconds that a new process on the host may take meanwhile.
-PROCESS_SECONDS = 5.0
+PROCESS_SECONDS = 2.0
 
 SUBMIT = """
 import sys
@@ -128,6 +127,7 @@ def test_a_model_that_uses_everything_does_not_harm_the_other_services(hog: Stac
         slowest = max(processes.result())
     for reason, resource in zip(failure_reasons(hog, jobs), TOGETHER, strict=True):
         assert reason in TOGETHER[resource], resource
+    quiet = max(quiet, p99(hog))  # before and after: the machine itself may have become slower meanwhile
     measured = {
         "p99 without the hog, ms": round(quiet, 1),
         "p99 with the hog, ms": round(hogged, 1),

@@ -95,28 +95,19 @@ class Submitter:
         trace: dict[str, str] | None,
     ) -> JobEncoder:
         """Return the encoder of jobs with as many instances. One that may serve other calls too is kept."""
-        if trace is not None or not options.is_timeless or isinstance(instances, Columns):
-            return self._make_encoder(options, version, instances, reply_to, trace)
+        is_kept = trace is None and options.is_timeless and not isinstance(instances, Columns)
         name = (options, version, len(instances), reply_to)
-        encoder = self._encoders.get(name)
-        if encoder is None:
+        if is_kept:
+            if (encoder := self._encoders.get(name)) is not None:
+                return encoder
+            instances = [None] * len(instances)  # a template that is kept must not keep a caller's instances
+        template = options.make_job("", version, instances, reply_to, trace)
+        encoder = JobEncoder(template, options.version, self._job_keys)
+        if is_kept:
             if len(self._encoders) >= _MAX_ENCODERS:
                 self._encoders.clear()
-            encoder = self._make_encoder(options, version, [None] * len(instances), reply_to, None)
             self._encoders[name] = encoder
         return encoder
-
-    def _make_encoder(
-        self,
-        options: SubmitOptions,
-        version: str | None,
-        instances: Sequence[Any],
-        reply_to: str,
-        trace: dict[str, str] | None,
-    ) -> JobEncoder:
-        return JobEncoder(
-            options.make_job("", version, instances, reply_to, trace), options.version, self._job_keys
-        )
 
     def submit_many(
         self, options: SubmitOptions, instances: Iterable[Any], ids: Iterable[str] | None, now: datetime

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -90,9 +91,8 @@ def test_an_idle_fleet_costs_redis_a_few_commands_for_each_worker(server: redis.
         return (calls(server) - before) / (time.monotonic() - started)
 
     time.sleep(3)
-    # The keeper of the queues costs the same for any number of workers. A slow machine may elect another one.
-    limit = 20 + 5 * WORKERS
-    assert any(per_second() < limit for _ in range(3))
+    # The keeper of the queues costs the same for any number of workers. One window may have an election in it.
+    assert median(per_second() for _ in range(3)) < 20 + 5 * WORKERS
 
 
 def test_a_job_costs_redis_the_same_with_many_idle_workers(

@@ -41,7 +41,7 @@ print(package(store, Path("model.skops"), name="churn", example=Path("rows.json"
 
 
 class Aborting:
-    """What aborts the process that unpickles it."""
+    """An object that aborts the process that unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.abort, ()
