@@ -80,6 +80,17 @@ class BulkSite(msgspec.Struct, frozen=True):
         return [[int(word) for word in line.split()] for line in lines]
 
     @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keep rows with the action HOLD in the model. Forget all calls so far, which other runs made."""
+        hold = self.folder / "calls.hold"
+        hold.touch()
+        (self.folder / "calls").unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            hold.unlink()
+
+    @contextlib.contextmanager
     def worker(self, *options: str, name: str = "worker", **settings: str) -> Iterator[Child]:
         """Start a worker that runs bulk jobs."""
         own = {

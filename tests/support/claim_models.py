@@ -33,6 +33,8 @@ NOTHING, KILL, SLEEP = 0, 1, 2
 LOOP_IN_C = action_number(loop_in_c)
 #: Raise a ConnectionResetError until the time in the third column (unix seconds).
 UNREACHABLE = 100
+#: Wait while the file $CALLS.hold exists, at most the seconds of the third column.
+HOLD = 101
 
 
 class Doubling(RegressorMixin, BaseEstimator):
@@ -50,6 +52,8 @@ class Doubling(RegressorMixin, BaseEstimator):
         for _, action, seconds in table:
             if action == SLEEP:
                 time.sleep(seconds)
+            if action == HOLD:
+                wait_until(lambda: not Path(os.environ["CALLS"]).with_suffix(".hold").exists(), seconds)
             if action == UNREACHABLE and time.time() < seconds:
                 raise ConnectionResetError("the feature store is unreachable")
             if action == KILL:

@@ -18,7 +18,7 @@ from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure, decode_outcome
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.bulk_site import KEYS, BulkSite, add_bulk_model
-from tests.support.claim_models import KILL, LOOP_IN_C, SLEEP
+from tests.support.claim_models import HOLD, KILL, LOOP_IN_C, SLEEP
 from tests.support.misbehaving_models import action_number, raise_system_exit
 from tests.support.waiting import wait_until
 
@@ -111,14 +111,15 @@ def test_more_failed_rows_than_the_run_may_have_end_it(site: BulkSite) -> None:
 
 def test_a_changed_file_fails_its_chunks_and_the_run_says_so(site: BulkSite, server: redis.Redis) -> None:
     (site.input / "changed").mkdir(parents=True)
-    site.write_table(101, name="changed/first.parquet", action={0: SLEEP}, seconds={0: 3.0})
-    site.write_table(102, name="changed/second.parquet", action={0: SLEEP}, seconds={0: 3.0})
+    site.write_table(101, name="changed/first.parquet", action={0: HOLD}, seconds={0: 60.0})
+    site.write_table(102, name="changed/second.parquet", action={0: HOLD}, seconds={0: 60.0})
     site.write_table(103, name="changed/third.parquet")
-    site.submit("changed", input="in:changed/*.parquet")
-    wait_until(lambda: {100, 101} <= {max(call) for call in site.calls})
     third = site.input / "changed" / "third.parquet"
-    third.rename(third.with_name("aside"))
-    site.write_table(90, name="changed/third.parquet")
+    with site.holding():
+        site.submit("changed", input="in:changed/*.parquet")
+        wait_until(lambda: {100, 101} <= {max(call) for call in site.calls})
+        third.rename(third.with_name("aside"))
+        site.write_table(90, name="changed/third.parquet")
     progress = site.wait("changed")
     assert (progress.state, progress.chunks_done, progress.chunks_failed) == ("failure", 2, 1)
     assert "1 of 3 chunks failed" in str(progress.error)

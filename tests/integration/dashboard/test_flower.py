@@ -172,7 +172,8 @@ def test_no_value_of_an_instance_is_shown_or_logged(dashboard: Dashboard, client
 
 
 def test_the_workers_and_their_queues_are_shown(dashboard: Dashboard):
-    workers = json.loads(dashboard.get("/api/workers?refresh=1"))
+    # Flower gives the workers one second to answer.
+    workers = wait_until(lambda: json.loads(dashboard.get("/api/workers?refresh=1")))
     [worker] = workers.values()
     assert [queue["name"] for queue in worker["active_queues"]] == ["predict.obedient"]
     # The page itself, not only the API.
