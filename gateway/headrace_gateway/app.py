@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -70,10 +71,14 @@ def create_app(
     @contextlib.asynccontextmanager
     async def share(app: Starlette) -> AsyncIterator[None]:
         async with AsyncClient(settings=settings) as client:
-            app.state.gateway = Gateway(settings, client, callers)
-            yield
+            app.state.gateway = gateway = Gateway(settings, client, callers)
+            watching = asyncio.create_task(gateway.watch_callers())
+            try:
+                yield
+            finally:
+                watching.cancel()
 
-    def gateway() -> Gateway:
+    def shared_gateway() -> Gateway:
         shared: Gateway = app.state.gateway
         return shared
 
@@ -94,7 +99,7 @@ def create_app(
         middleware=[
             Middleware(
                 Frame,
-                gateway=gateway,
+                gateway=shared_gateway,
                 metrics=RequestMetrics(registry),
                 request_log=RequestLog() if settings.gateway_log_requests else None,
             ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,7 +22,7 @@ from headrace.errors import ResultTimeout, RunConflict, RunFailed, UnknownRun
 from headrace.wire.bulk import RunProgress
 from headrace_gateway.bodies import check_content_type, decode_body, read_body
 from headrace_gateway.callers import Caller
-from headrace_gateway.ownership import own_run, owns_run, unknown_run
+from headrace_gateway.ownership import own_run, run_prefix, unknown_run
 from headrace_gateway.prefer import parse_prefer
 from headrace_gateway.problems import Problem
 from headrace_gateway.routing import Route
@@ -73,7 +72,7 @@ async def post_run(request: Request) -> Response:
     options = msgspec.structs.asdict(body)
     options["name"] = own_run(caller, secrets.token_hex(12) if body.name is None else body.name)
     try:
-        run = await gateway.client.bulk(**options)
+        run = await gateway.client.bulk(**options, owner=caller.name or None)
     except RunConflict:
         detail = "the name belongs to a bulk run with other arguments; choose another name for this run"
         raise Problem(409, "run-conflict", detail, more={"name": options["name"]}) from None
@@ -83,13 +82,13 @@ async def post_run(request: Request) -> Response:
 async def get_run(request: Request) -> Response:
     """Return a run. `Prefer: wait=N` waits for its end, N seconds at most."""
     gateway, caller = gateway_of(request), await authenticate(request)
-    return await _answer(request, gateway, _find_run(gateway, caller, request), unfinished=200)
+    return await _answer(request, gateway, await _find_run(gateway, caller, request), unfinished=200)
 
 
 async def delete_run(request: Request) -> Response:
     """Cancel a run: 200 when it is cancelled, 409 if it has ended otherwise. Its finished parts stay."""
     gateway, caller = gateway_of(request), await authenticate(request)
-    run = _find_run(gateway, caller, request)
+    run = await _find_run(gateway, caller, request)
     with _not_found():
         if await run.cancel():
             return await _answer(request, gateway, run, unfinished=200)
@@ -100,7 +99,7 @@ async def delete_run(request: Request) -> Response:
 async def resume_run(request: Request) -> Response:
     """Continue a run that was cancelled or failed: 202, or 200 if it has succeeded already."""
     gateway, caller = gateway_of(request), await authenticate(request)
-    run = _find_run(gateway, caller, request)
+    run = await _find_run(gateway, caller, request)
     with _not_found():
         await run.resume()
     return await _answer(request, gateway, run, unfinished=202)
@@ -109,7 +108,7 @@ async def resume_run(request: Request) -> Response:
 async def get_failures(request: Request) -> Response:
     """Return why rows of a run failed, by reason, and which chunks failed as a whole."""
     gateway, caller = gateway_of(request), await authenticate(request)
-    run = _find_run(gateway, caller, request)
+    run = await _find_run(gateway, caller, request)
     with _not_found():
         return _json(await run.failures(), 200)
 
@@ -118,12 +117,19 @@ async def get_runs(request: Request) -> Response:
     """Return the caller's newest runs, `?limit=` of them, of all models or of `?model=`."""
     gateway, caller = gateway_of(request), await authenticate(request)
     caller.check("bulk")
-    is_own = partial(owns_run, caller)
     limit = request.query_params.get("limit", str(_RUNS))
     if not (limit.isascii() and limit.isdecimal() and 0 < int(limit[:9]) <= _MAX_RUNS):
         raise Problem(400, "invalid-query", f"`limit` is a number from 1 to {_MAX_RUNS:,}")
     model = request.query_params.get("model")
-    runs = await gateway.run(list_runs(gateway.keys, model=model, is_listed=is_own, limit=int(limit)))
+    runs = await gateway.run(
+        list_runs(
+            gateway.keys,
+            model=model,
+            prefix=run_prefix(caller),
+            is_listed=lambda run: caller.may_see(run.owner),
+            limit=int(limit),
+        )
+    )
     return _json({"runs": [to_document(run) for run in runs]}, 200)
 
 
@@ -166,10 +172,14 @@ async def _answer(request: Request, gateway: Gateway, run: AsyncRunHandle, *, un
     return _json(to_document(progress), 200 if is_over(progress) else unfinished, headers)
 
 
-def _find_run(gateway: Gateway, caller: Caller, request: Request) -> AsyncRunHandle:
-    """Return the run of a caller by its name, or by the name that the caller gave it."""
+async def _find_run(gateway: Gateway, caller: Caller, request: Request) -> AsyncRunHandle:
+    """Return the run of a caller by its name, or by the name that the caller gave it. Raises a Problem: 404."""
     caller.check("bulk")
-    return gateway.client.bulk_run(own_run(caller, request.path_params["run"]))
+    run = gateway.client.bulk_run(own_run(caller, request.path_params["run"]))
+    with _not_found():
+        if caller.name and not caller.may_see((await run.status()).run.owner):
+            raise unknown_run()
+    return run
 
 
 @contextmanager

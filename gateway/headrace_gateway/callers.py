@@ -95,7 +95,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         return priority
 
     def may_see(self, owner: str | None) -> bool:
-        """Decide whether a job is the caller's. `owner` is that in the job's record; an open gateway sees all."""
+        """Decide whether a job or a bulk run is the caller's, by its owner; an open gateway sees all."""
         return not self.name or owner == self.name
 
 

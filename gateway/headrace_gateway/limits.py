@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from functools import partial
 
 import msgspec
@@ -20,25 +19,13 @@ from headrace.connection.commands import Operation, Pipeline
 from headrace.wire.keys import Keys
 from headrace_gateway.callers import Caller
 from headrace_gateway.problems import Problem
+from headrace_gateway.under_way import RequestUnderWay, request_under_way
 
 #: Seconds after which a caller with too many requests under way may try again.
 _RETRY_WAITING = 1
 #: By caller: its rate and the jobs it asks for; what it is granted.
 Rates = Mapping[str, tuple[Rate, int]]
 Grants = Mapping[str, Grant]
-
-
-class _Request:
-    """A request under way, as the limits count it."""
-
-    def __init__(self) -> None:
-        #: Ends the count of the request, if it was counted.
-        self.leave: Callable[[], None] | None = None
-        #: The last grant, and the rate that granted it.
-        self.grant: tuple[Rate, Grant] | None = None
-
-
-_request: ContextVar[_Request | None] = ContextVar("headrace_request", default=None)
 
 
 def take_rates(keys: Keys, rates: Rates) -> Operation[Grants]:
@@ -76,7 +63,7 @@ class RateLimiter:
         if self._calls is None or self._calls.done():
             self._calls = asyncio.create_task(self._call())
         grant = await pending.grant
-        if (request := _request.get()) is not None:
+        if (request := request_under_way.get()) is not None:
             request.grant = caller.rate, grant
         return grant
 
@@ -144,7 +131,7 @@ class RequestCounts:
 
     def enter(self, caller: Caller) -> None:
         """Count the request under way. Raises a Problem, 503, if the caller has too many."""
-        request = _request.get()
+        request = request_under_way.get()
         if not caller.waiting or request is None or request.leave is not None:
             return
         if self._requests[caller.name] >= caller.waiting:
@@ -175,8 +162,8 @@ class LimitsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request()
-        token = _request.set(request)
+        request = RequestUnderWay(scope, receive)
+        token = request_under_way.set(request)
 
         def send_with_rate(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and request.grant is not None:
@@ -186,7 +173,7 @@ class LimitsMiddleware:
         try:
             await self._app(scope, receive, send_with_rate)
         finally:
-            _request.reset(token)
+            request_under_way.reset(token)
             if request.leave is not None:
                 request.leave()
 

@@ -1,4 +1,4 @@
-"""Owners of jobs and bulk runs. A job names its owner in its record, a run in its own name.
+"""Owners of jobs and bulk runs. A job names its owner in its record, a run in its specification.
 
 To a caller, what belongs to another is the same as what does not exist: 404, with the same text.
 """
@@ -66,17 +66,21 @@ def unknown_job() -> Problem:
 
 
 def own_run(caller: Caller, name: str) -> str:
-    """Return the name of a bulk run that a caller names: `<caller>.<name>`, hashed if no run may be called so."""
-    run = name if owns_run(caller, name) else f"{caller.name}.{name}"
+    """Return the name of a bulk run that a caller names: `<caller>.<name>`, hashed if no run may be called so.
+
+    So two callers' names never meet. Another producer may use the same name: the owner of a run is in the run.
+    """
+    prefix = run_prefix(caller)
+    run = name if name.startswith(prefix) else f"{prefix}{name}"
     try:
         return check_run_name(run)
     except InvalidInput:
         return f"{caller.name or 'run'}.{hashlib.sha256(name.encode()).hexdigest()[:_RUN_DIGEST]}"
 
 
-def owns_run(caller: Caller, run: str) -> bool:
-    """Decide whether a bulk run is the caller's, by its name. An open gateway has one caller, whose are all."""
-    return not caller.name or run.startswith(f"{caller.name}.")
+def run_prefix(caller: Caller) -> str:
+    """Return the beginning of the names of a caller's runs. An open gateway has one caller, whose are all."""
+    return f"{caller.name}." if caller.name else ""
 
 
 def unknown_run() -> Problem:

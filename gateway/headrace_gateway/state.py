@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -18,6 +17,7 @@ from headrace_gateway.callers import Caller, Callers, KeyCallers, OpenCallers
 from headrace_gateway.limits import CallerLimits, take_rates
 from headrace_gateway.outcome_rate import OutcomeRates
 from headrace_gateway.settings import GatewaySettings
+from headrace_gateway.waits import Wait, Waits
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Gateway:
         self.is_ending = asyncio.Event()
         #: How fast the jobs of each model end.
         self.rates = OutcomeRates()
-        self._waits: set[asyncio.Timeout] = set()
+        self._waits = Waits()
 
     @property
     def session(self) -> AsyncSession:
@@ -63,39 +63,25 @@ class Gateway:
         return len(self._waits)
 
     def wait(self) -> Wait:
-        """Return an `async with` that ends with TimeoutError when the process is told to end."""
-        return Wait(self._waits, 0 if self.is_ending.is_set() else None)
+        """Return an `async with` that ends with TimeoutError when the process is told to end.
+
+        It ends with ClientDisconnect if the caller of the request hangs up.
+        """
+        return self._waits.wait(is_ending=self.is_ending.is_set())
 
     def end(self) -> None:
         """End all waits: the process was told to end."""
         self.is_ending.set()
-        now = asyncio.get_running_loop().time()
-        for limit in self._waits:
-            limit.reschedule(now)
+        self._waits.end()
+
+    async def watch_callers(self) -> None:
+        """End the waits of callers who hang up, until cancelled."""
+        await self._waits.watch_callers()
 
     def _make_callers(self) -> Callers:
         if self.settings.gateway_open:
             return OpenCallers()
         return KeyCallers(lambda: self.run(read_callers(self.keys)), self.settings.contract_ttl)
-
-
-class Wait:
-    """A wait that the end of the process ends. `waits` are all of the process."""
-
-    __slots__ = ("_limit", "_waits")
-
-    def __init__(self, waits: set[asyncio.Timeout], seconds: float | None) -> None:
-        self._waits, self._limit = waits, asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        self._waits.add(self._limit)
-        await self._limit.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._waits.discard(self._limit)
-        await self._limit.__aexit__(kind, error, traceback)
 
 
 def gateway_of(request: Request) -> Gateway:

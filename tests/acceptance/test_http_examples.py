@@ -47,12 +47,21 @@ def run(api: str, *command: str | Path) -> str:
     return completed.stdout
 
 
-@pytest.mark.parametrize("example", ["http_requests.py", "http_fetch.mjs"])
+def command_of(example: str) -> list[str | Path]:
+    """Return the command that runs an example. Skips the test where its language is not installed."""
+    if example.endswith(".py"):
+        return [sys.executable, ROOT / "examples" / example]
+    program, package, *arguments = {".mjs": ("node", "nodejs"), ".go": ("go", "golang-go", "run")}[
+        Path(example).suffix
+    ]
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} on PATH; on Debian: apt-get install {package}")
+    return [program, *arguments, ROOT / "examples" / example]
+
+
+@pytest.mark.parametrize("example", ["http_requests.py", "http_fetch.mjs", "http_client.go"])
 def test_an_example_predicts_repeats_a_job_and_shows_the_error_of_a_bad_instance(api: str, example: str):
-    interpreter = sys.executable if example.endswith(".py") else shutil.which("node")
-    if interpreter is None:
-        pytest.skip("no node on PATH; on Debian: apt-get install nodejs")
-    predicted, job, repeated, refused = run(api, interpreter, ROOT / "examples" / example).splitlines()
+    predicted, job, repeated, refused = run(api, *command_of(example)).splitlines()
     assert re.fullmatch(r"predicted: \[[01]\]", predicted)
     assert re.fullmatch(r"job: \[[01], ?[01]\]", job)
     assert repeated.lower() == "repeated: true"

@@ -65,12 +65,13 @@ def list_runs(
     keys: Keys,
     *,
     model: str | None = None,
-    is_listed: Callable[[str], bool] = lambda _: True,
+    prefix: str = "",
+    is_listed: Callable[[Run], bool] = lambda _: True,
     limit: int = 100,
 ) -> Operation[list[RunProgress]]:
     """Read the newest runs, of one model or of all, newest first, at most `limit`. Damaged ones are skipped.
 
-    Those are left out for whose names `is_listed` returns False.
+    Only runs whose names begin with `prefix` are read, and those are left out for which `is_listed` returns False.
     """
     runs: list[RunProgress] = []
     first = 0
@@ -82,7 +83,7 @@ def list_runs(
         if not names:
             break
         first += _RUNS_PER_CALL
-        names = [name for name in names if is_listed(name)]
+        names = [name for name in names if name.startswith(prefix)]
         if not names:
             continue
         replies = yield Pipeline(tuple(("HGETALL", keys.run(name)) for name in names))
@@ -92,7 +93,9 @@ def list_runs(
             except StoredDataError as error:
                 report_damaged(f"the bulk run {name}", error)
                 continue
-            if progress is not None and model in {None, progress.run.model}:
+            if progress is None or model not in {None, progress.run.model}:
+                continue
+            if is_listed(progress.run):
                 runs.append(progress)
     return runs[:limit]
 

@@ -20,6 +20,7 @@ _FORMS = {
     "method": "the name of a method, such as predict_proba",
     "key": "the name of a column",
     "keep": "a list of columns, empty for none",
+    "owner": "the name of a caller, 1 to 32 characters",
 }
 
 
@@ -34,12 +35,13 @@ def make_run(
     key: str | None = None,
     keep: Sequence[str] | None = None,
     max_failed: float | str | None = None,
+    owner: str | None = None,
 ) -> Run:
     """Return the run that these arguments ask for. Raises InvalidInput.
 
     `input_` and `output` are references, `location:path`. None for `name` makes a new one. `keep` are the columns
     of the input that the output has too: None for all. `max_failed` is a number of rows, or a share of all rows
-    below 1, or text such as `1%`.
+    below 1, or text such as `1%`. `owner` is the caller of the gateway whose run it is.
     """
     model_name, version = split_version(model, version)
     name = new_id() if name is None else check_run_name(name)
@@ -53,6 +55,7 @@ def make_run(
         "key": key,
         "keep": keep if keep is None or isinstance(keep, str) else list(keep),
         "max_failed": parse_max_failed(max_failed),
+        "owner": owner,
     }
     check_reference(input_, "input")
     check_reference(output, "output")

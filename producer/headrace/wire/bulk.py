@@ -53,6 +53,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     #: The failed rows at which the run is ended: a count, or a share of all rows if it is less than 1. None: no
     #: limit.
     max_failed: Annotated[float, msgspec.Meta(ge=0, le=2**53)] | None = None
+    #: The caller of the gateway whose run this is. None for a run of another producer.
+    owner: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] | None = None
 
 
 class PlanStep(

@@ -31,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BulkSite]:
     folder = tmp_path_factory.mktemp("site")
     (folder / "out").mkdir()
     with EmbeddedRedis() as redis_server:
-        add_bulk_model(folder, "hasty", time_limit=1.0)
+        add_bulk_model(folder, "hasty", time_limit=2.0)
         site = BulkSite(redis_server, add_bulk_model(folder), folder)
         with site.worker("--concurrency", "3"):
             yield site

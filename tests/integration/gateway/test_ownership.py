@@ -121,6 +121,16 @@ def test_another_callers_bulk_run_is_404_as_one_that_does_not_exist(
         assert owner.get("/v1/bulk/nightly").json()["state"] == "planning"
 
 
+def test_a_run_of_a_python_producer_is_no_callers_whatever_its_name(keyed: RunningGateway, shared: Site) -> None:
+    name, key = new_key(shared.url, "--scopes", "bulk")
+    body = {"model": "doubling", "input": "in:a.csv", "output": "out:a", "name": "weekly"}
+    with caller_of(keyed, key) as http, Client(shared.url, check=False) as producer:
+        producer.bulk("doubling", "in:a.csv", "out:a", name=f"{name}.weekly")
+        assert http.get("/v1/bulk").json() == {"runs": []}
+        assert [http.get("/v1/bulk/weekly").status_code, http.delete("/v1/bulk/weekly").status_code] == [404, 404]
+        assert http.post("/v1/bulk", json=body).status_code == 409
+
+
 def test_a_key_without_stated_scopes_starts_no_bulk_run(keyed: RunningGateway, shared: Site) -> None:
     _, key = new_key(shared.url)
     with caller_of(keyed, key) as http:

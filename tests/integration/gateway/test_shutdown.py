@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import uuid
 from collections import Counter
@@ -153,3 +154,25 @@ async def _poll(http: httpx.AsyncClient, location: str) -> httpx.Response:
         if answer.status_code != 200 or answer.json()["status"] == "success":
             return answer
         await asyncio.sleep(0.05)
+
+
+def test_a_wait_ends_when_its_caller_hangs_up_and_the_job_goes_on(shared: Site, tmp_path: Path) -> None:
+    job, body = "hangs-up", b'{"instances": [[2, 0, 0]]}'
+    head = f"POST /v1/models/single:predict HTTP/1.1\r\nHost: gateway\r\nIdempotency-Key: {job}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with (
+        Client(shared.url) as client,
+        redis.Redis.from_url(shared.url) as server,
+        running_gateway(
+            shared.url, tmp_path, HEADRACE_GATEWAY_WAIT="600", HEADRACE_GATEWAY_WAIT_MAX="600"
+        ) as gateway,
+    ):
+        shared.pause("single")
+        try:
+            with socket.create_connection(("127.0.0.1", httpx.URL(gateway.url).port or 0)) as connection:
+                connection.sendall(head.encode() + body)
+                wait_until(lambda: server.exists(KEYS.job(job)))
+            wait_until(lambda: '"status":499' in gateway.child.log.read_text())
+        finally:
+            client.resume("single")
+        assert client.job(job).result(timeout=30).predictions == [4.0]

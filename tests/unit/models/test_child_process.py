@@ -97,7 +97,7 @@ def test_a_child_of_a_child_that_is_ended_ends_too(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError):
         run_in_child(
-            lambda: run_in_child(note_and_hang, seconds=60, doing="x"), seconds=1, doing="churn@3 was loaded"
+            lambda: run_in_child(note_and_hang, seconds=60, doing="x"), seconds=3, doing="churn@3 was loaded"
         )
     process = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
     deadline = time.monotonic() + 30

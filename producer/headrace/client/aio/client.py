@@ -185,6 +185,7 @@ class AsyncClient:
         key: str | None = None,
         keep: Sequence[str] | None = None,
         max_failed: float | str | None = None,
+        owner: str | None = None,
     ) -> AsyncRunHandle:
         """Submit a bulk run: workers read a table of any size, and write it with its predictions. Return at once.
 
@@ -194,7 +195,7 @@ class AsyncClient:
         `name` identifies the run: to submit it again is to resume it, so a call may be repeated. None makes a new
         name. `key` is the column that identifies a row in the errors, `keep` the columns of the input that the
         output has too: None for all, `[]` for none. `max_failed` ends the run when more rows fail: a number, or
-        a share such as `"1%"`.
+        a share such as `"1%"`. The gateway sets `owner`, its caller.
 
         Raises InvalidInput (UnknownModel; RunConflict if the name belongs to a run with other arguments) and
         BrokerUnavailable. Then nothing was enqueued, unless the connection was lost before Redis replied.
@@ -209,6 +210,7 @@ class AsyncClient:
             key=key,
             keep=keep,
             max_failed=max_failed,
+            owner=owner,
         )
         session = self._session
         contracts = session.contracts if session.checks else None
