@@ -9,6 +9,7 @@
     deliver      claims notices, posts them, and records what became of each
     sweep        finds outcomes that were stored without their notice
     metrics      counts of what this process delivered
+    health       /live, /ready and /metrics
     cli          `headrace notify`
 
 The notices are in Redis (`headrace.wire.notice`). A claim moves the next attempt of a notice into the future, so

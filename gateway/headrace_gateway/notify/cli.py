@@ -17,6 +17,9 @@ from headrace_gateway.notify.schedule import parse_schedule
 from headrace_gateway.notify.settings import NotifySettings
 from headrace_gateway.notify.signature import SECRET_PREFIX
 
+#: Seconds after the longest pause between two looks for notices, until a notifier counts as hung.
+_SILENCE = 60.0
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -44,19 +47,25 @@ def secret() -> None:
 
 async def _run(settings: NotifySettings, endpoints: EndpointFile) -> None:
     from headrace_gateway.notify.deliver import Deliverer
-    from headrace_gateway.notify.metrics import NotifyMetrics, serve_metrics
+    from headrace_gateway.notify.health import NotifierHealth, serve_health
+    from headrace_gateway.notify.metrics import NotifyMetrics
     from headrace_gateway.notify.storage import NoticeStore
     from headrace_gateway.notify.sweep import sweep_forever
 
     store, metrics = NoticeStore(settings), NotifyMetrics()
-    deliverer = Deliverer(settings, endpoints, store, metrics)
+    metrics.show_endpoints(endpoints.current())
+    # While all requests are under way, the next look waits for the end of one, and for Redis.
+    health = NotifierHealth(store.claim_seconds + settings.command_timeout + _SILENCE)
+    deliverer = Deliverer(settings, endpoints, store, metrics, health)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, deliverer.stop)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         if settings.notify_metrics_port:
-            server = await serve_metrics(metrics, settings.notify_metrics_address, settings.notify_metrics_port)
+            server = await serve_health(
+                health, metrics.registry, settings.notify_metrics_address, settings.notify_metrics_port
+            )
             stack.push_async_callback(server.cleanup)
         sweeping = asyncio.create_task(sweep_forever(store, settings.notify_sweep))
         try:

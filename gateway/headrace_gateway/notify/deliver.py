@@ -29,6 +29,7 @@ from headrace.wire.dead_letter import DeadLetter, malformed_letter
 from headrace.wire.notice import NOTICE_QUEUE, Notice, decode_notice
 from headrace.wire.outcome import Reason
 from headrace_gateway.notify.endpoints import Endpoint, EndpointFile
+from headrace_gateway.notify.health import NotifierHealth
 from headrace_gateway.notify.metrics import NotifyMetrics
 from headrace_gateway.notify.payload import encode_payload
 from headrace_gateway.notify.requests import open_session, post
@@ -63,9 +64,15 @@ class Deliverer:
     """Delivers the notices of one installation, until `stop`."""
 
     def __init__(
-        self, settings: NotifySettings, endpoints: EndpointFile, store: NoticeStore, metrics: NotifyMetrics
+        self,
+        settings: NotifySettings,
+        endpoints: EndpointFile,
+        store: NoticeStore,
+        metrics: NotifyMetrics,
+        health: NotifierHealth,
     ) -> None:
-        self._settings, self._endpoints, self._store, self._metrics = settings, endpoints, store, metrics
+        self._settings, self._endpoints, self._store = settings, endpoints, store
+        self._metrics, self._health = metrics, health
         self._schedule = parse_schedule(settings.notify_schedule)
         self._host = socket.gethostname()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,6 +86,7 @@ class Deliverer:
     def stop(self) -> None:
         """Claim no more. `run` returns when the requests under way have ended."""
         self._stopping.set()
+        self._health.note_problem("the notifier stops")
 
     async def run(self) -> None:
         """Deliver until `stop`."""
@@ -86,6 +94,7 @@ class Deliverer:
             timeout=self._settings.notify_timeout, connections=self._settings.notify_concurrency
         ) as session:
             while not self._stopping.is_set():
+                self._health.note_look()
                 free = self._settings.notify_concurrency - len(self._tasks)
                 if free <= 0:
                     await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -101,14 +110,20 @@ class Deliverer:
             claimed = await self._store.take(free)
         except RedisError as error:
             log.warning("Redis does not answer (%s); notices wait until it does", error)
+            self._note_problem("the notifier waits for Redis, which does not answer")
             await self._sleep(_PAUSE)
             return 0
-        self._metrics.beat()
+        self._note_problem(None)
         read_at = time.monotonic()
         for name, stored in claimed.notices:
             self._start(self._handle(session, name, stored, ClaimTime(claimed.now_ms, read_at)))
             await asyncio.sleep(0)  # the next one sees whether this one takes a request
         return len(claimed.notices)
+
+    def _note_problem(self, problem: str | None) -> None:
+        """Note what the last look for notices says of the health, unless the notifier stops."""
+        if not self._stopping.is_set():
+            self._health.note_problem(problem)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -251,8 +266,9 @@ class Deliverer:
 
     async def _bury_malformed(self, name: str, stored: bytes, error: StoredDataError) -> None:
         letter = malformed_letter(stored, error, queue=NOTICE_QUEUE, worker=self._host)
-        await self._store.bury(name, stored, letter, stored)
-        log.warning("a notice cannot be read and is a dead letter: %s", error)
+        if await self._store.bury(name, stored, letter, stored):
+            self._metrics.count_dead("")
+            log.warning("a notice cannot be read and is a dead letter: %s", error)
 
 
 def allowed_requests(concurrency: int, *, endpoint_count: int, failing: bool) -> int:

@@ -1,71 +1,60 @@
-"""Metrics and health of one notifier, for Prometheus and for an orchestrator."""
+"""The metrics of one notifier, as docs/reference/metrics.md lists them. Endpoints have the names of their file."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable
 
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from headrace_gateway.metrics import Metric
 from headrace_gateway.notify.schedule import Answer
 
-#: Seconds without a look at Redis after which a notifier counts as hung.
-_SILENCE = 60.0
+#: Upper bounds in seconds of a request: from a quick answer to more than the default timeout of 15.
+_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60)
+
+ATTEMPTS = Metric(
+    "headrace_notify_attempts_total",
+    "counter",
+    "Requests to endpoints, by result: `http-200`, `timeout`.",
+    ("endpoint", "result"),
+)
+SECONDS = Metric(
+    "headrace_notify_seconds", "histogram", "Seconds of a request, until its answer or its end.", ("endpoint",)
+)
+DEAD_LETTERS = Metric(
+    "headrace_notify_dead_letters_total",
+    "counter",
+    "Notices that became dead letters; those without a known endpoint have an empty name.",
+    ("endpoint",),
+)
+METRICS = (ATTEMPTS, SECONDS, DEAD_LETTERS)
 
 
 class NotifyMetrics:
-    """The metrics of this process. Labels are names of the operator's file."""
+    """The metrics of this process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._attempts = Counter(
-            "headrace_notify_attempts",
-            "Requests to endpoints, by result: `http-200`, `timeout`.",
-            ("endpoint", "result"),
-            registry=self.registry,
-        )
+        self._attempts = Counter(ATTEMPTS.name, ATTEMPTS.help, ATTEMPTS.labels, registry=self.registry)
         self._seconds = Histogram(
-            "headrace_notify_seconds", "Seconds of a request.", ("endpoint",), registry=self.registry
+            SECONDS.name, SECONDS.help, SECONDS.labels, buckets=_BUCKETS, registry=self.registry
         )
-        self._dead = Counter(
-            "headrace_notify_dead_letters",
-            "Notices that became dead letters; those of an unknown endpoint have an empty name.",
-            ("endpoint",),
-            registry=self.registry,
-        )
-        self._looked_at = time.monotonic()
+        self._dead = Counter(DEAD_LETTERS.name, DEAD_LETTERS.help, DEAD_LETTERS.labels, registry=self.registry)
+
+    def show_endpoints(self, endpoints: Iterable[str]) -> None:
+        """Show 0 dead letters of these endpoints and of unknown ones.
+
+        Prometheus sees no increase in a counter that appears with its first count.
+        """
+        for name in ("", *endpoints):
+            self._dead.labels(name)
 
     def observe(self, endpoint: str, answer: Answer, seconds: float) -> None:
         """Count a request and its answer."""
         self._attempts.labels(endpoint, answer.cause).inc()
         self._seconds.labels(endpoint).observe(seconds)
+        self._dead.labels(endpoint)  # its 0, of an endpoint that the file had not at the start
 
     def count_dead(self, endpoint: str) -> None:
         """Count a dead letter."""
         self._dead.labels(endpoint).inc()
-
-    def beat(self) -> None:
-        """Note that the notifier has looked for notices."""
-        self._looked_at = time.monotonic()
-
-    @property
-    def is_alive(self) -> bool:
-        """False if the notifier has not looked for notices for a minute."""
-        return time.monotonic() - self._looked_at < _SILENCE
-
-
-async def serve_metrics(metrics: NotifyMetrics, address: str, port: int) -> web.AppRunner:
-    """Serve `/metrics` and `/live`. Clean up the runner that it returns."""
-
-    async def show(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def live(_: web.Request) -> web.Response:
-        return web.Response(status=200 if metrics.is_alive else 503, text="")
-
-    app = web.Application()
-    app.add_routes([web.get("/metrics", show), web.get("/live", live)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, address, port).start()
-    return runner

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from headrace_gateway import metrics
+from headrace_gateway.notify import metrics as notify_metrics
 from headrace_worker.process import monitoring
 from headrace_worker.telemetry import queue_metrics
 from headrace_worker.telemetry.metrics import Metric
@@ -14,7 +15,7 @@ from tests.support import ROOT
 
 REFERENCE = ROOT / "docs" / "reference" / "metrics.md"
 METRICS = (*monitoring.METRICS, *queue_metrics.METRICS)
-ALL = (*METRICS, *metrics.METRICS)
+ALL = (*METRICS, *metrics.METRICS, *notify_metrics.METRICS)
 
 
 def test_the_reference_lists_every_metric_as_declared_and_no_other() -> None:
