@@ -133,7 +133,7 @@ def nothing_else_sets_what_a_scaler_sets(objects: list[Object]) -> Iterator[str]
 def no_pod_is_missing_during_a_rollout(objects: list[Object]) -> Iterator[str]:
     for item in select(objects, "Deployment"):
         component = item["metadata"]["labels"]["app.kubernetes.io/component"]
-        if component in ("worker", "gateway") and item["spec"]["strategy"]["rollingUpdate"] != {
+        if component in ("worker", "gateway", "notifier") and item["spec"]["strategy"]["rollingUpdate"] != {
             "maxUnavailable": 0,
             "maxSurge": 1,
         }:

@@ -10,6 +10,7 @@ import click
 from headrace.cli import main
 from headrace.errors import SettingError
 from headrace.settings import Settings, load_settings
+from headrace_gateway.notify.settings import NotifySettings
 from headrace_gateway.settings import GatewaySettings
 from headrace_worker.settings import WorkerSettings
 from tests.chart.fields import Refused, quantity
@@ -18,11 +19,12 @@ from tests.chart.objects import Check, containers
 from tests.support import ROOT
 
 #: The settings that a container reads, by the name of its command; a worker's for all others.
-SETTINGS_OF: dict[str, type[Settings]] = {"gateway": GatewaySettings}
+SETTINGS_OF: dict[str, type[Settings]] = {"gateway": GatewaySettings, "notify": NotifySettings}
 #: Variables of other programs that the documentation names, and those of Flower.
 OTHERS = re.compile(
     r"SENTRY_(DSN|RELEASE|ENVIRONMENT|TRACES_SAMPLE_RATE)|OTEL_[A-Z0-9_]+|FSSPEC_S3"
     r"|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|REGION|ENDPOINT_URL_S3)|HEADRACE_FLOWER_(LOGIN|ACTIONS)"
+    r"|HTTPS?_PROXY|NO_PROXY"
 )
 
 
@@ -44,10 +46,10 @@ def a_restart_follows_only_a_hang(objects: list[Object]) -> Iterator[str]:
             if container.get(probe, {}).get("httpGet", {}).get("path") in ("/ready", "/metrics"):
                 yield f"{owner}: {probe} fails while Redis is away or a model loads"
         if (
-            container["name"] in ("worker", "gateway")
+            container["name"] in ("worker", "gateway", "notifier")
             and container.get("readinessProbe", {}).get("httpGet", {}).get("path") != "/ready"
         ):
-            yield f"{owner} is ready before its models or contracts are"
+            yield f"{owner} is ready before it can work"
         if container.get("ports") and not {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys():
             yield f"{owner} lacks a probe"
 
@@ -107,7 +109,7 @@ def commands_are_known(objects: list[Object]) -> Iterator[str]:
     for owner, _pod, container in containers(objects):
         command, arguments = main, container["args"]
         try:
-            while isinstance(command, click.Group):
+            while isinstance(command, click.Group) and arguments:
                 context = click.Context(command, info_name="headrace")
                 command, arguments = command.get_command(context, arguments[0]), arguments[1:]
             if command is None:
@@ -131,10 +133,14 @@ def processes_share_the_memory(objects: list[Object]) -> Iterator[str]:
             yield f"{owner}: its processes may use {share:.0%} of its memory"
 
 
+#: Settings of the seconds that a container takes to end after a stop signal.
+DRAINS = ("HEADRACE_DRAIN", "HEADRACE_GATEWAY_DRAIN", "HEADRACE_NOTIFY_TIMEOUT")
+
+
 def the_grace_is_above_the_drain(objects: list[Object]) -> Iterator[str]:
     for owner, pod, container in containers(objects):
         for variable in container.get("env", []):
-            if variable["name"] in ("HEADRACE_DRAIN", "HEADRACE_GATEWAY_DRAIN"):
+            if variable["name"] in DRAINS:
                 grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
                 if not float(variable["value"]) + 15 <= grace < float(variable["value"]) + 16:
                     yield f"{owner} is killed {grace} s after its stop, and drains {variable['value']} s"
@@ -173,11 +179,12 @@ def credentials_are_those_of_secrets_sh(objects: list[Object]) -> Iterator[str]:
     script = (ROOT / "deploy" / "secrets.sh").read_text()
     (users,) = re.findall(r"^users='(.*)'$", script, re.MULTILINE)
     files = {f"{user}.url" for user in users.split()} | {"flower.login"}
+    yours = ("ca", "notify")  # under a name of your choice
     for owner, pod in pod_templates(objects).items():
         for volume in pod["spec"]["volumes"]:
             for source in volume.get("projected", {}).get("sources", []):
                 for item in source["secret"]["items"]:
-                    if item["path"] != "ca" and item["key"] not in files:
+                    if item["path"] not in yours and item["key"] not in files:
                         yield f"{owner} reads {item['key']}, which secrets.sh does not write"
                     if item["key"] == "admin.url":
                         yield f"{owner} is an administrator of Redis"

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from headrace import Client
 from headrace_worker.store.store import Store
 from tests.chart.helm import Object, pod_templates, render
 from tests.support.acl import users
@@ -25,6 +26,7 @@ from tests.support.connections import free_port, running_server
 from tests.support.constant_models import add_constant
 from tests.support.redis_servers import find_server
 from tests.support.waiting import wait_until
+from tests.support.webhooks import OK, Answer, Receiver, endpoint
 
 pytestmark = pytest.mark.long
 
@@ -32,6 +34,7 @@ VALUES = {
     "models": {"claim": "models"},
     "workers": {"default": {"serve": ["churn"], "concurrency": 1, "memory": "4Gi"}},
     "gateway": {"enabled": True},
+    "notifier": {"enabled": True},
     "test": {"model": "churn", "instances": "[[1.0]]"},
 }
 
@@ -51,6 +54,10 @@ class Site:
         """Change the configuration of Redis."""
         with redis.Redis(port=self._port, username="admin", password="admin") as admin:
             admin.config_set(name, value)
+
+    def url(self, user: str) -> str:
+        """Return the URL of Redis for one of its users."""
+        return f"redis://{user}:{user.upper()}-PASSWORD@127.0.0.1:{self._port}/0"
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run a container to its end."""
@@ -82,7 +89,10 @@ class Site:
             "HEADRACE_METRICS_PORT": port,
             "HEADRACE_GATEWAY_METRICS_PORT": port,
             "HEADRACE_GATEWAY_PORT": str(free_port()),
+            "HEADRACE_NOTIFY_METRICS_PORT": port,
         }
+        if "HEADRACE_NOTIFY" in environ:
+            environ["HEADRACE_NOTIFY"] = str(self._folder / Path(environ["HEADRACE_NOTIFY"]).name)
         if "HEADRACE_MODELS" in environ:
             environ["HEADRACE_MODELS"] = str(self._folder / "models")
         arguments = [f"--port={port}" if item.startswith("--port=") else item for item in container["args"]]
@@ -93,7 +103,7 @@ class Site:
         (source,) = [item["projected"]["sources"] for item in pod["spec"]["volumes"] if item["name"] == volume]
         user = source[0]["secret"]["items"][0]["key"].removesuffix(".url")
         file = self._folder / f"{user}.url"
-        file.write_text(f"redis://{user}:{user.upper()}-PASSWORD@127.0.0.1:{self._port}/0")
+        file.write_text(self.url(user))
         return file
 
 
@@ -141,6 +151,22 @@ def test_the_gateway_of_a_release_is_live_and_ready_as_its_redis_user(site: Site
         wait_until(lambda: read(f"{gateway}/live"), seconds=90)
         wait_until(lambda: read(f"{gateway}/ready"), seconds=90)
         assert "headrace_gateway_waiting 0.0" in read(f"{gateway}/metrics")
+
+
+def test_a_notifier_of_a_release_tells_how_a_job_ended_as_its_redis_user(site: Site, tmp_path: Path):
+    assert site.run("functions").returncode == 0
+    with Receiver(lambda _, before: OK if before else Answer(503)) as receiver:
+        (tmp_path / "notify").write_text(endpoint(receiver.url))
+        with site.running("notifier") as notifier, site.running("worker") as worker:
+            wait_until(lambda: read(f"{notifier}/live"), seconds=90)
+            wait_until(lambda: read(f"{notifier}/ready"), seconds=90)
+            wait_until(lambda: read(f"{worker}/ready"), seconds=90, describe=lambda: read(f"{worker}/live"))
+            with Client(site.url("producer"), check=False) as client:
+                client.submit("churn", instances=[[1.0]], id="told", notify="orders")
+            wait_until(lambda: len(receiver.requests) == 2, seconds=60)
+            page = read(f"{notifier}/metrics")
+        assert receiver.requests[-1].verify()["data"]["id"] == "told"
+        assert 'headrace_notify_attempts_total{endpoint="orders",result="http-503"} 1.0\n' in page
 
 
 def test_the_test_of_a_release_fails_where_redis_forgets(site: Site):

@@ -68,7 +68,7 @@ def test_the_chart_has_the_version_of_headrace():
 
 
 def test_the_how_to_names_only_fields_that_are_there():
-    assert len(VALUES) == 4
+    assert len(VALUES) == 5
     for values in VALUES:
         objects = render(values)
         assert [problem for check in POD_CHECKS + OBJECT_CHECKS for problem in check(objects)] == []
@@ -106,7 +106,7 @@ def test_the_commands_that_create_secrets_make_every_key_that_the_pods_read(tmp_
         output = subprocess.run(dry, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         secret = yaml.safe_load(output.stdout)
         created |= {(secret["metadata"]["name"], key) for key in secret["data"]}
-    values = {**VALUES[0], "flower": {"enabled": True}, "gateway": {"enabled": True}}
+    values = {**VALUES[0], **{name: {"enabled": True} for name in ("flower", "gateway", "notifier")}}
     needed = {
         (source["secret"]["name"], item["key"])
         for pod in pod_templates(render(values)).values()

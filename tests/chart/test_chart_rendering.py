@@ -9,10 +9,29 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.helm import CHART, MINIMAL, VALUES, Object, pick, render, render_file, run_helm, select
+from headrace_gateway import metrics as request_metrics
+from headrace_gateway.notify import metrics as notify_metrics
+from headrace_worker.process import monitoring
+from headrace_worker.telemetry import metrics as telemetry
+from headrace_worker.telemetry import queue_metrics
+from tests.chart.helm import (
+    CHART,
+    MINIMAL,
+    VALUES,
+    Object,
+    pick,
+    pod_templates,
+    render,
+    render_file,
+    run_helm,
+    select,
+)
 from tests.chart.object_checks import OBJECT_CHECKS
 from tests.chart.pod_checks import POD_CHECKS
 from tests.support import ROOT
+
+#: A metric, as its package declares it.
+Labelled = telemetry.Metric | request_metrics.Metric
 
 pytestmark = pytest.mark.long
 
@@ -62,10 +81,18 @@ def test_the_notes_name_the_classes_and_the_next_commands():
     assert "default: all models of the store; workers: 3 to 30, by keda\n" in notes
     assert "trial: trial; workers: 1\n" in notes
     assert "helm test headrace --namespace ml --logs\n" in notes
+    assert "from the Secret webhooks, key endpoints.toml, also after a change.\n" in notes
+    assert "may name these endpoints: none (gateway.settings.HEADRACE_GATEWAY_NOTIFY)\n" in notes
 
 
 def test_objects_are_in_the_namespace_of_the_release():
     assert {item["metadata"]["namespace"] for item in render(MINIMAL, namespace="other")} == {"other"}
+
+
+#: The components of a release, by the names of their policies.
+COMPONENTS = ("worker", "exporter", "flower", "gateway", "notifier", "task")
+#: Where Redis is.
+REDIS = [{"ipBlock": {"cidr": "10.0.0.0/16"}}]
 
 
 def peers(objects: list[Object], name: str, direction: str) -> list[Object]:
@@ -86,6 +113,84 @@ def test_pods_reach_dns_and_redis_and_the_store_and_nothing_else():
     assert peers(objects, "flower", "egress") == [{"ports": dns}, redis]
     assert peers(objects, "gateway", "egress") == [{"ports": dns}, redis]
     assert peers(objects, "task", "egress") == [{"ports": dns}, redis, store]
+    endpoints = {"ports": [{"protocol": "TCP", "port": 3128}], "to": [{"ipBlock": {"cidr": "10.9.0.7/32"}}]}
+    assert peers(objects, "notifier", "egress") == [{"ports": dns}, redis, endpoints]
+
+
+def test_a_notifier_reaches_endpoints_anywhere_by_https_and_no_other_pod_does():
+    everything = {"gateway": {"enabled": True}, "flower": {"enabled": True}, "notifier": {"enabled": True}}
+    objects = render({**MINIMAL, **everything, "networkPolicy": {"redis": {"to": REDIS}}})
+    out = {"ports": [{"protocol": "TCP", "port": 443}]}
+    by_name = {name: peers(objects, name, "egress") for name in COMPONENTS}
+    assert {name for name, rules in by_name.items() if out in rules} == {"notifier"}
+    assert {name for name, rules in by_name.items() if len(rules) != 2} == {"notifier"}  # DNS and Redis
+
+
+def test_prometheus_scrapes_workers_gateways_and_notifiers():
+    monitors = select(render_file("everything"), "PodMonitor")
+    names = {item["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"] for item in monitors}
+    assert names == {"worker", "gateway", "notifier"}
+
+
+def test_no_label_of_a_metric_is_replaced_by_one_of_the_prometheus_operator():
+    metrics: dict[str, tuple[Labelled, ...]] = {
+        "worker": monitoring.METRICS,
+        "exporter": queue_metrics.METRICS,
+        "gateway": request_metrics.METRICS,
+        "notifier": notify_metrics.METRICS,
+    }
+    honoured = {}
+    for kind in ("PodMonitor", "ServiceMonitor"):
+        for item in select(render_file("everything"), kind):
+            component = item["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+            (endpoint,) = item["spec"].get("podMetricsEndpoints") or item["spec"]["endpoints"]
+            honoured[component] = endpoint.get("honorLabels", False)
+    operator = {"namespace", "pod", "container", "endpoint", "service", "job", "instance"}
+    assert honoured == {
+        name: any(operator & set(metric.labels) for metric in declared) for name, declared in metrics.items()
+    }
+
+
+def test_only_monitoring_reaches_a_notifier():
+    (metrics,) = peers(render_file("everything"), "notifier", "ingress")
+    assert [port["port"] for port in metrics["ports"]] == [9467]
+    assert [peer["podSelector"]["matchLabels"] for peer in metrics["from"]] == [{"app": "prometheus"}]
+    services = select(render_file("everything"), "Service")
+    assert "notifier" not in {service["spec"]["selector"]["app.kubernetes.io/component"] for service in services}
+
+
+def test_a_notifier_has_no_role_no_store_and_no_disk():
+    objects = render_file("everything")
+    (pod,) = [item for name, item in pod_templates(objects).items() if name.endswith("/headrace-notifier")]
+    account = pick(objects, "ServiceAccount", pod["spec"]["serviceAccountName"])
+    assert "eks.amazonaws.com/role-arn" in pick(objects, "ServiceAccount", "headrace")["metadata"]["annotations"]
+    assert account["metadata"]["annotations"] == {"example.com/owner": "ml"}
+    assert [volume for volume in pod["spec"]["volumes"] if "projected" not in volume] == [
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}
+    ]
+    (container,) = pod["spec"]["containers"]
+    assert not [item["name"] for item in container["env"] if item["name"].startswith(("AWS", "HEADRACE_MODEL"))]
+    assert [mount["name"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == ["tmp"]
+
+
+def test_notifiers_are_spread_and_budgeted_and_run_the_image_of_the_gateway():
+    objects = render_file("everything")
+    deployment = pick(objects, "Deployment", "headrace-notifier")["spec"]
+    spread = deployment["template"]["spec"]["topologySpreadConstraints"]
+    assert [item["topologyKey"] for item in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert pick(objects, "PodDisruptionBudget", "headrace-notifier")["spec"]["maxUnavailable"] == 1
+    images = [
+        pick(objects, "Deployment", f"headrace-{name}")["spec"]["template"]["spec"]["containers"][0]["image"]
+        for name in ("gateway", "notifier")
+    ]
+    assert images == ["registry.example/ml/headrace-gateway:1.10"] * 2
+    single = render({**MINIMAL, "notifier": {"enabled": True, "replicas": 1}})
+    assert select(single, "PodDisruptionBudget", "headrace-notifier") == []
+
+
+def test_no_notifier_runs_unless_it_is_enabled():
+    objects = render({**MINIMAL, "gateway": {"enabled": True}, "monitoring": {"podMonitor": True}})
+    assert [item["kind"] for item in objects if item["metadata"]["name"].endswith("notifier")] == []
 
 
 def test_the_api_of_a_gateway_is_for_its_peers_and_its_metrics_are_for_monitoring():
@@ -112,10 +217,9 @@ def test_a_store_on_a_volume_needs_no_way_out_but_to_redis():
 
 def test_an_empty_list_of_peers_lets_nobody_in():
     policy = {"metricsFrom": [], "flowerFrom": [], "gatewayFrom": []}
-    objects = render(
-        {**MINIMAL, "networkPolicy": policy, "flower": {"enabled": True}, "gateway": {"enabled": True}}
-    )
-    for name in ("worker", "exporter", "flower", "gateway", "task"):
+    enabled = {name: {"enabled": True} for name in ("flower", "gateway", "notifier")}
+    objects = render({**MINIMAL, **enabled, "networkPolicy": policy})
+    for name in COMPONENTS:
         assert peers(objects, name, "ingress") == []
 
 

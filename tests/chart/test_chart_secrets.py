@@ -17,12 +17,14 @@ VALUES: Object = {
     "redis": {"caSecret": "headrace-ca"},
     "flower": {"enabled": True},
     "gateway": {"enabled": True},
+    "notifier": {"enabled": True},
 }
 SECRETS = {
     "headrace-redis": dict.fromkeys(
-        ["worker.url", "metrics.url", "flower.url", "flower.login", "gateway.url"], "a"
+        ["worker.url", "metrics.url", "flower.url", "flower.login", "gateway.url", "notifier.url"], "a"
     ),
     "headrace-ca": {"ca.pem": "a"},
+    "headrace-notify": {"notify.toml": "a"},
 }
 
 
@@ -55,6 +57,7 @@ def test_each_pod_has_the_credential_of_its_own_user_and_no_other():
         "Deployment/headrace-exporter": {url("metrics"), ca},
         "Deployment/headrace-flower": {url("flower"), ("headrace-redis", "flower.login", "login"), ca},
         "Deployment/headrace-gateway": {url("gateway"), ca},
+        "Deployment/headrace-notifier": {url("notifier"), ("headrace-notify", "notify.toml", "notify"), ca},
         "Job/headrace-functions": {url("installer"), ca},
         "Job/headrace-publish": {url("worker"), ca},
         "Pod/headrace-test": {url("worker"), url("producer"), ca},
@@ -89,8 +92,17 @@ def test_a_changed_credential_replaces_the_pods_that_read_it_at_the_next_upgrade
     assert changed({"headrace-redis": {"worker.url": "b"}}) == {"default"}
     assert changed({"headrace-redis": {"flower.login": "b"}}) == {"flower"}
     assert changed({"headrace-redis": {"gateway.url": "b"}}) == {"gateway"}
-    assert changed({"headrace-ca": {"ca.pem": "b"}}) == {"default", "exporter", "flower", "gateway"}
+    assert changed({"headrace-redis": {"notifier.url": "b"}}) == {"notifier"}
+    assert changed({"headrace-ca": {"ca.pem": "b"}}) == {"default", "exporter", "flower", "gateway", "notifier"}
+    assert changed({"headrace-notify": {"notify.toml": "b"}}) == set()  # a notifier reads it again by itself
     assert changed({"headrace-redis": {"admin.url": "b"}}) == set()
+
+
+@pytest.mark.parametrize("field", ["endpointsSecret", "endpointsKey"])
+def test_another_secret_of_endpoints_replaces_the_notifiers(field: str):
+    other = {**VALUES, "notifier": {"enabled": True, field: "other"}}
+    before, after = (pod_templates(render(values))["Deployment/headrace-notifier"] for values in (VALUES, other))
+    assert before != after
 
 
 def test_rendering_without_a_server_leaves_the_checksum_out():

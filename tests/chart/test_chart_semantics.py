@@ -37,6 +37,11 @@ def gateway(objects: list[Object]) -> Object:
     return pick(objects, "Deployment", "headrace-gateway")
 
 
+def notifier(objects: list[Object]) -> Object:
+    """Return the Deployment of the notifier."""
+    return pick(objects, "Deployment", "headrace-notifier")
+
+
 def spec(objects: list[Object]) -> Object:
     return worker(objects)["spec"]["template"]["spec"]
 
@@ -131,6 +136,24 @@ DAMAGES: list[tuple[Check, Damage]] = [
         lambda o: gateway(o)["spec"]["template"]["spec"].update(terminationGracePeriodSeconds=30),
     ),
     (
+        pod_checks.the_grace_is_above_the_drain,
+        lambda o: notifier(o)["spec"]["template"]["spec"].update(terminationGracePeriodSeconds=20),
+    ),
+    (
+        pod_checks.a_restart_follows_only_a_hang,
+        lambda o: notifier(o)["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["httpGet"].update(
+            path="/live"
+        ),
+    ),
+    (
+        pod_checks.accounts_are_there,
+        lambda o: remove(o, "ServiceAccount", "headrace-notifier"),
+    ),
+    (
+        object_checks.no_pod_is_missing_during_a_rollout,
+        lambda o: notifier(o)["spec"]["strategy"]["rollingUpdate"].update(maxUnavailable=1),
+    ),
+    (
         object_checks.no_pod_is_missing_during_a_rollout,
         lambda o: gateway(o)["spec"]["strategy"]["rollingUpdate"].update(maxSurge=0),
     ),
@@ -219,7 +242,10 @@ DAMAGES: list[tuple[Check, Damage]] = [
         ),
     ),
     (pod_checks.accounts_are_there, lambda o: spec(o).update(serviceAccountName="default")),
-    (pod_checks.accounts_are_there, lambda o: pick(o, "ServiceAccount").update(automountServiceAccountToken=True)),
+    (
+        pod_checks.accounts_are_there,
+        lambda o: pick(o, "ServiceAccount", "headrace").update(automountServiceAccountToken=True),
+    ),
     (
         object_checks.tasks_can_run_again,
         lambda o: pick(o, "Job", "headrace-publish")["metadata"].pop("annotations"),

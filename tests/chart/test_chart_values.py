@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from headrace_gateway.notify.settings import NotifySettings
 from headrace_gateway.settings import GatewaySettings
 from headrace_worker.settings import WorkerSettings
 from tests.chart.fields import quantity
@@ -62,13 +63,26 @@ REFUSED: list[tuple[Object, str]] = [
         {**MINIMAL, "gateway": {"settings": {"HEADRACE_GATEWAY_OPEN": True}}},
         "/gateway/settings.*'HEADRACE_GATEWAY_OPEN' not allowed",
     ),
+    ({**MINIMAL, "notifier": {"replicas": 0}}, "/notifier/replicas.*minimum: got 0, want 1"),
+    ({**MINIMAL, "notifier": {"timeout": 0}}, "/notifier/timeout.*exclusiveMinimum: got 0, want 0"),
+    ({**MINIMAL, "notifier": {"timeout": "15s"}}, "/notifier/timeout.*got string, want number"),
+    ({**MINIMAL, "notifier": {"image": {"tag": "1"}}}, "/notifier.*'image' not allowed"),
+    ({**MINIMAL, "notifier": {"endpointsSecret": ""}}, "/notifier/endpointsSecret.*does not match pattern"),
+    (
+        {**MINIMAL, "notifier": {"settings": {"HEADRACE_NOTIFY": "[orders]"}}},
+        "/notifier/settings.*'HEADRACE_NOTIFY' not allowed",
+    ),
+    ({**MINIMAL, "networkPolicy": {"endpoints": {"ports": []}}}, "/networkPolicy/endpoints/ports.*minItems"),
     ({**MINIMAL, "image": {"repository": "headrace-worker:1"}}, "/image/repository.*does not match pattern"),
     ({**MINIMAL, "image": {"digest": "abc"}}, "/image/digest.*does not match pattern"),
     # Names that Kubernetes refuses, or that the chart needs itself.
     ({**MINIMAL, "workers": {"Forest": {}}}, "/workers.*'Forest' not allowed"),
     ({**MINIMAL, "workers": {"a_b": {}}}, "/workers.*'a_b' not allowed"),
     ({**MINIMAL, "workers": {"a" * 21: {}}}, "/workers.*not allowed"),
-    ({**MINIMAL, "workers": {"exporter": {}}}, "/workers/exporter"),
+    *(
+        ({**MINIMAL, "workers": {name: {}}}, f"/workers/{name}")
+        for name in ("exporter", "flower", "gateway", "notifier")
+    ),
     ({**MINIMAL, "labels": {"app.kubernetes.io/name": "a"}}, "app.kubernetes.io/name"),
     ({**MINIMAL, "labels": {"team": "a b"}}, "/labels/team.*does not match pattern"),
     ({**MINIMAL, "fullnameOverride": "a" * 26}, "/fullnameOverride.*maxLength"),
@@ -80,6 +94,10 @@ REFUSED: list[tuple[Object, str]] = [
         "/redis/urlSecret.*does not match pattern",
     ),
     ({"models": {"url": "s3://key:hunter2@bucket"}}, "/models/url.*does not match pattern"),
+    (
+        {**MINIMAL, "notifier": {"settings": {"HTTPS_PROXY": "http://user:hunter2@proxy:3128"}}},
+        "/notifier/settings/HTTPS_PROXY.*does not match pattern",
+    ),
     (with_class(settings={"HEADRACE_REDIS_URL": "redis://"}), "'HEADRACE_REDIS_URL' not allowed"),
     (with_class(settings={"HEADRACE_JOB_KEYS": "a:hunter2"}), "'HEADRACE_JOB_KEYS' not allowed"),
     (
@@ -88,6 +106,8 @@ REFUSED: list[tuple[Object, str]] = [
     ),
     # Names without a value, which in YAML take the default away.
     ({**MINIMAL, "monitoring": None}, "missing property 'monitoring'"),
+    ({**MINIMAL, "gateway": None}, "missing property 'gateway'"),
+    ({**MINIMAL, "notifier": None}, "missing property 'notifier'"),
     ({**MINIMAL, "redis": {"caSecret": None}}, "/redis.*missing property 'caSecret'"),
     ({**MINIMAL, "workerDefaults": {"scale": {"min": None}}}, "/workerDefaults/scale.*missing property 'min'"),
     (with_class(scale=None), "/workers/forest/scale.*got null, want object"),
@@ -270,6 +290,26 @@ def test_the_settings_of_the_gateway_are_those_that_the_chart_does_not_set_itsel
         *("HEADRACE_GATEWAY_METRICS_ADDRESS", "HEADRACE_GATEWAY_METRICS_PORT"),
         *("HEADRACE_GATEWAY_OPEN", "HEADRACE_GATEWAY_OPEN_NETWORK"),  # other machines reach a pod: it wants keys
     }
+
+
+def test_the_settings_of_the_notifier_are_those_that_the_chart_does_not_set_itself():
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())["properties"]["notifier"]["properties"]
+    every = {f"HEADRACE_{name.upper()}" for name in NotifySettings.__struct_fields__}
+    free = {name for name in schema["settings"]["properties"] if name.startswith("HEADRACE_")}
+    assert free <= every
+    assert every - free == {
+        *("HEADRACE_REDIS_URL", "HEADRACE_KEY_PREFIX"),  # values of redis
+        *("HEADRACE_NOTIFY", "HEADRACE_NOTIFY_TIMEOUT"),
+        *("HEADRACE_NOTIFY_METRICS_ADDRESS", "HEADRACE_NOTIFY_METRICS_PORT"),
+        # Of who submits jobs, which a notifier does not.
+        *("HEADRACE_JOB_KEYS", "HEADRACE_CONTRACT_TTL", "HEADRACE_JOB_TTL", "HEADRACE_RESULT_TTL"),
+        *("HEADRACE_MAX_JOB_BYTES", "HEADRACE_MAX_JOB_VALUES", "HEADRACE_QUEUE_LIMIT"),
+    }
+    assert (
+        schema["timeout"]["maximum"]
+        >= yaml.safe_load((CHART / "values.yaml").read_text())["notifier"]["timeout"]
+        == NotifySettings().notify_timeout
+    )
 
 
 def test_the_defaults_of_the_chart_fit_the_types_of_its_schema_and_are_all_described():

@@ -33,11 +33,13 @@ OUTAGE = 60.0
 
 def test_the_runner_knows_every_field_of_the_pods_of_the_chart():
     configuration = Configuration()
-    keys = {f"{user}.url": "redis://x" for user in ("worker", "metrics", "operator", "producer", "flower")}
-    keys |= {"flower.login": "x:y", "installer.url": "redis://x"}
-    configuration.add({"kind": "Secret", "metadata": {"name": "headrace-redis"}, "stringData": keys})
-    pods = pod_templates(render(MINIMAL))
-    assert len(pods) >= 2
+    users = ("worker", "metrics", "operator", "producer", "flower", "installer", "gateway", "notifier")
+    keys = {f"{user}.url": "redis://x" for user in users} | {"flower.login": "x:y"}
+    for name, content in (("headrace-redis", keys), ("headrace-notify", {"notify.toml": "[orders]"})):
+        configuration.add({"kind": "Secret", "metadata": {"name": name}, "stringData": content})
+    optional = {name: {"enabled": True} for name in ("flower", "gateway", "notifier")}
+    pods = pod_templates(render({**MINIMAL, **optional}))
+    assert len(pods) == 8
     for name, template in pods.items():
         spec = read_pod(template, configuration, name)
         assert spec.containers[0].image.startswith("headrace")

@@ -48,7 +48,8 @@ resources:
     memory: {{ .memory | quote }}
 {{- end -}}
 
-{{/* The files of /run/secrets: the URL of Redis of one user, and the CA. Call with (list $ USER). */}}
+{{/* The files of /run/secrets: the URL of Redis of one user, the CA, and the endpoints of notifiers. Call with
+     (list $ USER). */}}
 {{- define "headrace.credentials" -}}
 {{- $redis := (index . 0).Values.redis -}}
 projected:
@@ -63,6 +64,14 @@ projected:
           - key: flower.login
             path: login
           {{- end }}
+    {{- if eq (index . 1) "notifier" }}
+    {{- $notifier := (index . 0).Values.notifier }}
+    - secret:
+        name: {{ $notifier.endpointsSecret | quote }}
+        items:
+          - key: {{ $notifier.endpointsKey | quote }}
+            path: notify
+    {{- end }}
     {{- with $redis.caSecret }}
     - secret:
         name: {{ . | quote }}
