@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headrace_gateway.metrics import RequestMetrics
+from headrace_gateway.notify import metrics as notify_metrics
 from headrace_worker.process import monitoring
 from headrace_worker.telemetry import queue_metrics
 from headrace_worker.telemetry.metrics import Metric
@@ -25,16 +26,14 @@ METRICS = (*monitoring.METRICS, *queue_metrics.METRICS)
 
 
 class GatewayMetric(NamedTuple):
-    """A metric of the gateway, which prometheus-client keeps."""
+    """A metric of the gateway or the notifier, which prometheus-client keeps."""
 
     name: str
     kind: str
     labels: tuple[str, ...]
 
 
-def gateway_metrics() -> list[GatewayMetric]:
-    registry = CollectorRegistry()
-    RequestMetrics(registry)
+def gateway_metrics(registry: CollectorRegistry) -> list[GatewayMetric]:
     return [
         GatewayMetric(
             f"{family.name}_total" if family.type == "counter" else family.name, family.type, collector._labelnames
@@ -44,7 +43,9 @@ def gateway_metrics() -> list[GatewayMetric]:
     ]
 
 
-ALL_METRICS = (*METRICS, *gateway_metrics())
+REQUESTS = CollectorRegistry()
+RequestMetrics(REQUESTS)
+ALL_METRICS = (*METRICS, *gateway_metrics(REQUESTS), *gateway_metrics(notify_metrics.NotifyMetrics().registry))
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 
@@ -54,7 +55,7 @@ def promtool(*args: str) -> None:
     assert process.returncode == 0, process.stdout + process.stderr
 
 
-def series_names(metric: Metric | GatewayMetric) -> set[str]:
+def series_names(metric: Metric | GatewayMetric | notify_metrics.Metric) -> set[str]:
     """Return the names under which Prometheus stores a metric's numbers."""
     if metric.kind == "histogram":
         return {f"{metric.name}{suffix}" for suffix in ("_bucket", "_sum", "_count")}
@@ -104,6 +105,12 @@ def test_prometheus_accepts_every_expression_of_the_dashboard(tmp_path: Path) ->
     records = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(expressions)]
     rules.write_text(json.dumps({"groups": [{"name": "panels", "rules": records}]}))
     promtool("check", "rules", str(rules))
+
+
+def test_the_dashboard_shows_what_is_known_of_webhooks() -> None:
+    shown = " ".join(panel_expressions())
+    for metric in (*notify_metrics.METRICS, queue_metrics.NOTICES):
+        assert any(name in shown for name in series_names(metric)), metric.name
 
 
 def test_panels_do_not_overlap() -> None:
