@@ -14,6 +14,7 @@ import httpx
 import pytest
 import redis
 
+from headrace import Client
 from tests.support.gateway import RunningGateway
 from tests.support.served_worker import KEYS, Site
 from tests.support.waiting import wait_until
@@ -55,6 +56,11 @@ def infer(name: str, row: list[float]) -> bytes:
     return _request("POST /v2/models/doubling/infer", {"inputs": [tensor]}, f"Idempotency-Key: {name}")
 
 
+def cancel_job(name: str) -> bytes:
+    """Return a request that cancels a job."""
+    return f"DELETE /v1/jobs/{name} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+
+
 def _request(line: str, body: dict[str, object], *headers: str) -> bytes:
     content = json.dumps(body).encode()
     head = (f"{line} HTTP/1.1", "Host: a", "Content-Type: application/json", *headers)
@@ -90,6 +96,33 @@ async def test_a_call_that_is_cut_at_any_byte_and_repeated_is_one_job(
     assert [name for name in rows if not server.exists(KEYS.job(name))] == []
     runs = Counter(number for batch in shared.predict_calls(list(rows.values())) for number in batch)
     assert [runs[int(row[0])] for row in rows.values()] == [1] * len(rows)
+
+
+async def test_a_cancellation_that_is_cut_at_any_byte_and_repeated_cancels_its_job(
+    gateway: RunningGateway, shared: Site, server: redis.Redis
+) -> None:
+    url, limit = httpx.URL(gateway.url), asyncio.Semaphore(CALLS)
+    address = (url.host, url.port or 80)
+    names = [f"cancel-{number:04}" for number in range(600)]
+    with Client(shared.url, check=False) as client:
+        client.submit_many("doubling", [_row(shared) for _ in names], ids=names, delay=3600)
+    answer = await _call(address, cancel_job(names[0]))
+    size = len(cancel_job(names[0]))
+    cuts = [(sent, 0) for sent in range(size)] + [(size, read) for read in range(len(answer) + 1)]
+
+    async def cut_and_repeat(name: str, sent: int, read: int) -> None:
+        async with limit:
+            await _cut(address, cancel_job(name), sent, read)
+            answer = await _call(address, cancel_job(name))
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b'"status":"cancelled"' in answer
+
+    async with asyncio.TaskGroup() as calls:
+        for name, cut in zip(names[1:], cuts, strict=False):
+            calls.create_task(cut_and_repeat(name, *cut))
+    cancelled = names[: len(cuts) + 1]
+    assert len(cancelled) < len(names)
+    assert [name for name in names if server.exists(KEYS.result(name))] == cancelled
 
 
 def _row(site: Site) -> list[float]:
