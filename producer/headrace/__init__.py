@@ -53,9 +53,11 @@ if TYPE_CHECKING:
         UnknownModel,
         UnknownRun,
     )
+    from headrace.inspection.timeline import Timeline
     from headrace.settings import Settings
+    from headrace.submit.options import JobOptions
     from headrace.wire.bulk import RunProgress
-    from headrace.wire.outcome import Prediction
+    from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
     from headrace.wire.routing import route_job
 
 
@@ -68,10 +70,12 @@ _MODULES = {
     "Client": "client",
     "Contract": "catalog.contract",
     "JobHandle": "client",
-    "Prediction": "wire.outcome",
+    "JobOptions": "submit.options",
     "RunHandle": "client",
     "RunProgress": "wire.bulk",
     "Settings": "settings",
+    "Timeline": "inspection.timeline",
+    **dict.fromkeys(["Cancelled", "Expired", "Failure", "Outcome", "Prediction", "Success"], "wire.outcome"),
     **dict.fromkeys(
         [
             "BrokerUnavailable",
@@ -103,8 +107,11 @@ __all__ = [
     "AsyncJobHandle",
     "AsyncRunHandle",
     "BrokerUnavailable",
+    "Cancelled",
     "Client",
     "Contract",
+    "Expired",
+    "Failure",
     "HeadraceError",
     "InvalidInput",
     "JobCancelled",
@@ -112,8 +119,10 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobHandle",
+    "JobOptions",
     "ModelError",
     "NotDurable",
+    "Outcome",
     "Prediction",
     "QueueFull",
     "ResultTimeout",
@@ -124,6 +133,8 @@ __all__ = [
     "RunProgress",
     "SettingError",
     "Settings",
+    "Success",
+    "Timeline",
     "UnknownLetter",
     "UnknownModel",
     "UnknownRun",

@@ -31,7 +31,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
+
+#: The class of a failure, by which dead letters are filtered.
+Reason = Literal["bad input", "permanent", "attempts exhausted", "crash", "timeout", "malformed", "unknown model"]
 
 __all__ = [
     "BrokerUnavailable",
@@ -130,18 +133,32 @@ class JobFailed(HeadraceError):
     """The outcome of a job is a failure.
 
     `job` is the id of the job, `reason` the class of the failure (see `headrace.outcome.Reason`), `error` the name
-    of the exception that ended it.
+    of the exception that ended it, and `message` its message. `traceback` is that of an error of the model; None
+    for other errors.
     """
 
-    def __init__(self, message: str, *, job: str, reason: str, error: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        text: str,
+        /,
+        *,
+        job: str,
+        reason: Reason | Literal["cancelled", "expired"],
+        error: str,
+        message: str = "",
+        traceback: str | None = None,
+    ) -> None:
+        super().__init__(text)
         self.job = job
         self.reason = reason
         self.error = error
+        self.message = message
+        self.traceback = traceback
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Celery pickles exceptions to send them from a pool process to the main process.
-        return partial(type(self), job=self.job, reason=self.reason, error=self.error), self.args
+        fields = ("job", "reason", "error", "message", "traceback")
+        return partial(type(self), **{name: getattr(self, name) for name in fields}), self.args
 
 
 class JobCancelled(JobFailed):

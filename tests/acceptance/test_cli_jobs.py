@@ -135,6 +135,13 @@ def test_a_job_that_cannot_be_cancelled_exits_1(url):
     assert (cancelled.returncode, cancelled.stdout) == (1, "done\tsuccess\nmissing\tunknown\n")
 
 
+def test_an_unknown_job_is_cancelled_on_request_and_does_not_run(idle_url):
+    cancelled = headrace("cancel", "early", "--unknown", "--url", idle_url)
+    assert (cancelled.returncode, cancelled.stdout) == (0, "cancelled\n")
+    headrace("submit", "churn", GOLD, "--id", "early", "--url", idle_url)
+    assert headrace("status", "early", "--url", idle_url).stdout == "cancelled\n"
+
+
 def test_a_result_of_an_unknown_job_is_not_waited_for(idle_url):
     result = headrace("result", "missing", "--url", idle_url)
     assert result.returncode == 1

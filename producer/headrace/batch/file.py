@@ -29,6 +29,7 @@ from headrace.batch.writers import (
 from headrace.catalog.class_labels import PREDICTION, name_prediction_columns
 from headrace.catalog.contract import Contract, Named
 from headrace.catalog.validation import check_method
+from headrace.client.common import check_timeout
 from headrace.connection.call_limit import limit_call
 from headrace.errors import InvalidInput
 from headrace.wire.keys import BATCH_PRIORITY
@@ -75,6 +76,7 @@ def predict_rows(
     option of `Client.submit`. `timeout` is in seconds for all instances; the iterator raises ResultTimeout when it
     has passed. Closing the iterator cancels the jobs without an outcome.
     """
+    timeout = check_timeout(timeout)
     with limit_call(timeout):
         contract = client.contract(model, version)
     window = JobWindow(
@@ -131,7 +133,7 @@ def predict_file(
     counted in the report. The target is created when it is complete. Raises InvalidInput before any job is
     enqueued if the file cannot be read or lacks a column, or if the target cannot be written.
     """
-    started = time.monotonic()
+    timeout, started = check_timeout(timeout), time.monotonic()
     source, target = str(source), str(target)
     with limit_call(timeout):
         contract = client.contract(model, version or (_resumed_version(source, target) if resume else None))

@@ -75,6 +75,9 @@ def _coerce_instances(
             msgspec.convert(instance, types.instance)
         except (msgspec.ValidationError, RecursionError):
             coerced, instance_problems = _coerce(contract.input, instance)
+            if instance_problems and len(instances) == 1 and _holds_instances(contract.input, instance):
+                text = f"is a list of {len(instance)} instances; for a job of several, use `instances=[...]`"
+                instance_problems = [InstanceProblem(text)]
             problems += [(number, problem) for problem in instance_problems]
             checked.append(coerced)
             if len(problems) > _MAX_PROBLEMS:
@@ -88,6 +91,12 @@ def _coerce_instances(
 
 def _title(contract: Contract) -> str:
     return f"{contract.model}@{contract.version}"
+
+
+def _holds_instances(schema: InputSchema, instance: Any) -> bool:
+    """Decide whether an instance is a list of instances: its first element is valid by itself."""
+    is_list = isinstance(instance, list | tuple) or type(instance).__name__ == "ndarray"
+    return is_list and len(instance) > 0 and not _coerce(schema, instance[0])[1]
 
 
 def _coerce(schema: InputSchema, instance: Any) -> tuple[Any, list[InstanceProblem]]:

@@ -10,17 +10,21 @@ from headrace.cli.commands import ERROR
 
 @click.command()
 @options.jobs
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Cancel ids that Redis does not know, too: jobs of plain Celery clients, and jobs that arrive later.",
+)
 @options.as_json
 @options.url
 @click.pass_context
-def cancel(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
+def cancel(ctx: click.Context, /, jobs: tuple[str, ...], *, unknown: bool, as_json: bool, url: str | None) -> None:
     """Cancel each JOB that has no outcome yet. The exit code is 1 if a job had an outcome, or is unknown."""
     all_cancelled = True
     with options.open_client(url) as client:
         for job_id in jobs:
             job = client.job(job_id)
-            # Cancelling an unknown id would finish a job that may be submitted later.
-            cancelled = job.status() != "unknown" and job.cancel()
+            cancelled = job.cancel(unknown=unknown)
             status = job.status()
             all_cancelled = all_cancelled and status == "cancelled"
             if as_json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
+from numbers import Real
 
 import msgspec
 
 from headrace.dead_letters.bulk import BulkResult
-from headrace.errors import ResultTimeout
+from headrace.errors import InvalidInput, ResultTimeout
 from headrace.inspection.job import JobState
 from headrace.settings import Settings, load_settings
 
@@ -17,11 +19,31 @@ OnProgress = Callable[[BulkResult], None]
 #: Seconds that the last look at a job's state may take after the caller's timeout has passed.
 FINAL_LOOKUP_SECONDS = 0.5
 
+#: A year, in seconds; a longer timeout is a mistake of units.
+_MAX_TIMEOUT = 366 * 86_400.0
+
 
 def resolve_settings(url: str | None, settings: Settings | None) -> Settings:
     """Return `settings`, or those of the environment for None, with their Redis URL replaced by `url`."""
     settings = load_settings(Settings) if settings is None else settings
     return settings if url is None else msgspec.structs.replace(settings, redis_url=url)
+
+
+def check_timeout(timeout: object, name: str = "timeout") -> float | None:
+    """Return a timeout in seconds; None is no limit. Raises InvalidInput, with the name of the argument."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float | Real):
+        kind = type(timeout).__name__
+        raise InvalidInput(f"`{name}` is a number of seconds, or None for no limit; got a {kind}")
+    seconds = float(timeout)
+    if not math.isfinite(seconds):
+        raise InvalidInput(f"`{name}` is {seconds}; it is a finite number of seconds, or None for no limit")
+    if seconds < 0:
+        raise InvalidInput(f"`{name}` is negative: {seconds:g} s")
+    if seconds > _MAX_TIMEOUT:
+        raise InvalidInput(f"`{name}` is over a year; its unit is seconds. None is no limit")
+    return seconds
 
 
 def job_timeout(state: JobState, timeout: float) -> ResultTimeout:

@@ -4,6 +4,9 @@
           └─> he may not: a request is stored ─> a worker publishes it, within a second
                                             └─> a worker that claims the job publishes it before the job would run
 
+An id without a record and without a stored state is unknown: nobody has submitted it, or a plain Celery client
+has. To cancel it is to end a job that may be submitted later, so the caller says whether that is meant.
+
 Of the documented users only `worker` may write outcomes. So a stolen credential of a producer can cancel the jobs
 whose ids it has, and make up no outcome.
 """
@@ -25,17 +28,18 @@ CANCELLED_SECONDS = 86_400
 _MAX_REQUESTS, _REQUESTS_PER_CALL = 100_000, 500
 
 #: KEYS: result key, record, the mark of cancellations, requests, those of notices. ARGV: outcome, its seconds, id,
-#: unix seconds, seconds of the mark, most requests. Returns 1 if the outcome is a cancellation, 0 if the job has
-#: another, 2 if a request is stored. The mark comes first: a worker that claims the job from now on looks for its
-#: outcome.
+#: unix seconds, seconds of the mark, 1 to cancel an unknown id too, most requests. Returns 1 if the outcome is a
+#: cancellation, 0 if the job has another or is unknown, 2 if a request is stored. The mark comes first: a worker
+#: that claims the job from now on looks for its outcome.
 _CANCEL = Script(
     "cancel",
     PUBLISH_FUNCTION
     + """
 local result_key, record_key, cancelled, requests = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local outcome, ttl, id, now, mark_seconds, max_requests = unpack(ARGV)
+local outcome, ttl, id, now, mark_seconds, may_be_unknown, max_requests = unpack(ARGV)
 local status = status_of(result_key)
 if final[status] then return status == 'REVOKED' and 1 or 0 end
+if may_be_unknown ~= '1' and not status and redis.call('EXISTS', record_key) == 0 then return 0 end
 local pending = checked('ZCARD', requests)
 -- Redis 6.2 cannot tell what a user may do; there, every user may write outcomes.
 local function may(...) return not redis.acl_check_cmd or redis.acl_check_cmd(...) end
@@ -52,15 +56,16 @@ return 2
 )
 
 
-def cancel(keys: Keys, job: str, *, ttl: int, now: datetime) -> Operation[bool | None]:
+def cancel(keys: Keys, job: str, *, ttl: int, now: datetime, unknown: bool = False) -> Operation[bool | None]:
     """Cancel a job unless it has an outcome. Return True if its outcome is now a cancellation.
 
-    None if the workers are asked to cancel it. The outcome is stored for `ttl` seconds.
+    None if the workers are asked to cancel it. The outcome is stored for `ttl` seconds. With `unknown`, an id that
+    Redis does not know is cancelled too: a job that is submitted under it later does not run.
     """
     outcome = encode_outcome(Cancelled(job=job), now)
     names = [keys.result(job), keys.job(job), keys.cancelled, keys.cancel_requests, *names_of_notices(keys)]
-    arguments: list[Argument] = [outcome, ttl, job, int(now.timestamp()), CANCELLED_SECONDS, _MAX_REQUESTS]
-    reply = yield _CANCEL(names, arguments)
+    arguments: list[Argument] = [outcome, ttl, job, int(now.timestamp()), CANCELLED_SECONDS]
+    reply = yield _CANCEL(names, [*arguments, int(unknown), _MAX_REQUESTS])
     return None if reply == 2 else bool(reply)
 
 

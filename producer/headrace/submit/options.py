@@ -12,6 +12,7 @@ from typing import Any, TypedDict, cast
 import msgspec
 
 from headrace.errors import InvalidInput
+from headrace.text import plural
 from headrace.wire.columns import Columns
 from headrace.wire.keys import check_model_name, check_short_name, split_version
 from headrace.wire.message import Job
@@ -220,7 +221,29 @@ def instances_from(instance: Any, instances: Any) -> Sequence[Any]:
         raise InvalidInput("give a job either one instance, or `instances=[...]`")
     if isinstance(instances, Columns):
         return instances
+    if _holds_rows(instance):
+        raise InvalidInput(
+            f"the instance is {_describe_rows(instance)}; for a job of several instances, use `instances=[...]`"
+        )
     return [instance] if instances is None else list(iterate_instances(instances))
+
+
+def _holds_rows(instance: Any) -> bool:
+    """Decide whether an instance is a table or a list of objects, which no contract describes."""
+    if isinstance(instance, list | tuple):
+        # An object with a `__type__` is a value as kombu's JSON writes it, such as a decimal.
+        return bool(instance) and all(isinstance(row, Mapping) and "__type__" not in row for row in instance)
+    return _is_table(instance)
+
+
+def _describe_rows(rows: Any) -> str:
+    return (
+        f"a table of {plural(len(rows), 'row')}" if _is_table(rows) else f"a list of {plural(len(rows), 'object')}"
+    )
+
+
+def _is_table(value: Any) -> bool:
+    return type(value).__module__.startswith("pandas") and hasattr(value, "columns")
 
 
 def iterate_instances(instances: Any) -> Iterable[Any]:
@@ -228,7 +251,7 @@ def iterate_instances(instances: Any) -> Iterable[Any]:
 
     Raises InvalidInput for other types that are no series of instances.
     """
-    if type(instances).__module__.startswith("pandas") and hasattr(instances, "columns"):
+    if _is_table(instances):
         rows: list[Any] = instances.to_dict("records")
         return rows
     if isinstance(instances, list):

@@ -13,6 +13,7 @@ from headrace.catalog.contract import Contract, Output
 from headrace.catalog.pauses import Pause, check_reason
 from headrace.catalog.published import version_order
 from headrace.catalog.validation import check_instances, check_method
+from headrace.client.common import check_timeout
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull, UnknownModel
 from headrace.inspection.queues import QueueDepth
@@ -139,12 +140,18 @@ class InMemoryClient:
         **options: Unpack[JobOptions],
     ) -> Prediction:
         """Submit a job and return its prediction; see `Client.predict`."""
+        timeout = check_timeout(timeout)
         return self.submit(model, instance, instances=instances, id=id, **options).result(timeout)
 
     def as_completed(
         self, jobs: Iterable[InMemoryJob], timeout: float | None = None, *, forget: bool = False
     ) -> Iterator[InMemoryJob]:
         """Yield finished jobs, then raise ResultTimeout at once if there are others; see `Client.as_completed`."""
+        return self._as_completed(list(jobs), check_timeout(timeout), forget=forget)
+
+    def _as_completed(
+        self, jobs: list[InMemoryJob], timeout: float | None, *, forget: bool
+    ) -> Iterator[InMemoryJob]:
         unfinished = []
         for job in jobs:
             if job.done():
@@ -324,7 +331,7 @@ class InMemoryClient:
                     )
                 self._jobs[job.id] = (job, digest)
                 self.submitted.append(job)
-                if self._at_once and self._runs(job):
+                if self._at_once and self._runs(job) and job.id not in self._outcomes:
                     self._finish(job)
             accepted.append(job.id)
         return [InMemoryJob(self, name, options.model) for name in accepted]
@@ -398,8 +405,10 @@ class InMemoryClient:
             return outcome_status(outcome), outcome
         return ("queued" if job in self._jobs else "unknown"), None
 
-    def cancel(self, job: str) -> bool:
+    def cancel(self, job: str, *, unknown: bool) -> bool:
         """Cancel a job, for its handle; see `JobHandle.cancel`."""
+        if not unknown and job not in self._jobs and job not in self._outcomes:
+            return False
         return isinstance(self._outcomes.setdefault(job, Cancelled(job=job)), Cancelled)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from headrace.client.common import check_timeout
 from headrace.errors import ResultTimeout
 from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.wire.outcome import Outcome, Prediction, Status
@@ -30,8 +31,9 @@ class InMemoryJob:
         """Return True if the job has its outcome."""
         return self._client.read_state(self.id)[1] is not None
 
-    def outcome(self, timeout: float | None = None) -> Outcome:  # noqa: ARG002  # the signature of JobHandle
+    def outcome(self, timeout: float | None = None) -> Outcome:
         """Return the outcome. Raises ResultTimeout at once if there is none yet."""
+        check_timeout(timeout)
         status, outcome = self._client.read_state(self.id)
         if outcome is None:
             raise ResultTimeout(f"job {self.id} has no outcome; it is {status}: call `run()` of the client first")
@@ -41,9 +43,10 @@ class InMemoryJob:
         """Return the prediction; see `JobHandle.result`."""
         return self.outcome(timeout).get()
 
-    def cancel(self, timeout: float = 5.0) -> bool:  # noqa: ARG002  # the signature of JobHandle
-        """Cancel the job. Return True if it is cancelled, False if it has another outcome already."""
-        return self._client.cancel(self.id)
+    def cancel(self, timeout: float | None = 5.0, *, unknown: bool = False) -> bool:
+        """Cancel the job; see `JobHandle.cancel`."""
+        check_timeout(timeout)
+        return self._client.cancel(self.id, unknown=unknown)
 
     def explain(self) -> Timeline:
         """Return the history of the job: only its outcome, if it has one."""

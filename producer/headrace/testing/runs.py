@@ -10,6 +10,7 @@ from headrace.bulk.explain import RunExplanation
 from headrace.bulk.operations import is_over, verify_same_arguments
 from headrace.bulk.progress import RunFailures
 from headrace.bulk.wait import run_timeout, verify_success
+from headrace.client.common import check_timeout
 from headrace.clock import to_unix_ms, utc_now
 from headrace.errors import UnknownRun
 from headrace.wire.bulk import Run, RunProgress
@@ -91,6 +92,7 @@ class InMemoryRun:
         self, timeout: float | None = None, *, on_progress: Callable[[RunProgress], None] | None = None
     ) -> RunProgress:
         """Return the progress of the run; see `RunHandle.wait`. Raises ResultTimeout if it has not ended."""
+        timeout = check_timeout(timeout)
         progress = self.status()
         if on_progress is not None:
             on_progress(progress)

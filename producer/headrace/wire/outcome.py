@@ -15,11 +15,9 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from headrace.errors import JobCancelled, JobExpired, JobFailed
+from headrace.errors import Reason as Reason  # noqa: PLC0414  # re-exported
 from headrace.wire.bulk import Receipt
 from headrace.wire.stored import DECODE_ERRORS
-
-#: The class of a failure, by which dead letters are filtered.
-Reason = Literal["bad input", "permanent", "attempts exhausted", "crash", "timeout", "malformed", "unknown model"]
 
 #: The status of a job.
 Status = Literal["queued", "running", "success", "failure", "cancelled", "expired", "lost", "unknown"]
@@ -100,6 +98,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
             job=self.job,
             reason=self.reason,
             error=self.error,
+            message=self.message,
+            traceback=self.traceback,
         )
 
 
@@ -111,7 +111,11 @@ class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
     def get(self) -> Prediction:
         """Raise JobCancelled."""
         raise JobCancelled(
-            f"job {self.job} was cancelled", job=self.job, reason="cancelled", error="TaskRevokedError"
+            f"job {self.job} was cancelled",
+            job=self.job,
+            reason="cancelled",
+            error="TaskRevokedError",
+            message="the job was cancelled",
         )
 
 
@@ -127,6 +131,7 @@ class Expired(msgspec.Struct, frozen=True, kw_only=True):
             job=self.job,
             reason="expired",
             error="TaskRevokedError",
+            message="the job was not started before its deadline",
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from headrace import AsyncClient, Client, JobCancelled, Settings
+from headrace.connection.celery import create_celery_app
 from headrace.connection.commands import execute, run
 from headrace.results.cancellation import cancel, carry_out_requests
 from headrace.wire.keys import Keys
@@ -129,7 +130,7 @@ def test_the_requests_are_bounded_and_ids_that_are_none_are_dropped(admin: redis
     assert carry_out(admin) == 1
     assert admin.zcard(KEYS.cancel_requests) == 0
     assert admin.keys("celery-task-meta-*") == [b"celery-task-meta-good"]
-    command = next(cancel(KEYS, "late", ttl=60, now=datetime.now(UTC)))
+    command = next(cancel(KEYS, "late", ttl=60, now=datetime.now(UTC), unknown=True))
     full = (*command.args[:-1], 0)
     with (
         redis.Redis.from_url(limited.redis_url) as user,
@@ -137,3 +138,44 @@ def test_the_requests_are_bounded_and_ids_that_are_none_are_dropped(admin: redis
     ):
         user.execute_command(*full)
     assert admin.zcard(KEYS.cancel_requests) == 0
+
+
+@pytest.mark.parametrize("user", ["default", "limited"])
+def test_an_id_that_nobody_submitted_is_not_cancelled(
+    any_redis: EmbeddedRedis, admin: redis.Redis, limited: Settings, user: str
+) -> None:
+    settings = limited if user == "limited" else Settings(redis_url=any_redis.url)
+    before = set(admin.keys("*"))
+    with Client(settings=settings, check=False) as client:
+        assert not client.job("typo").cancel()
+        assert client.job("typo").status() == "unknown"
+    assert set(admin.keys("*")) == before
+
+    async def cancel_with_asyncio() -> bool:
+        async with AsyncClient(settings=settings, check=False) as async_client:
+            return await async_client.job("typo").cancel()
+
+    assert not asyncio.run(cancel_with_asyncio())
+
+
+def test_an_unknown_id_is_cancelled_on_request_before_its_submit_arrives(
+    any_redis: EmbeddedRedis, admin: redis.Redis, tmp_path: Path
+) -> None:
+    models = add_model(tmp_path)
+    with Client(any_redis.url, check=False) as client:
+        assert client.job("early").cancel(unknown=True)
+        jobs = [client.submit("doubling", [1, 0, 0], id="early"), client.submit("doubling", [2, 0, 0])]
+        with running_worker(url=any_redis.url, models=models, folder=tmp_path):
+            assert jobs[1].result(timeout=20).prediction == 4
+        with pytest.raises(JobCancelled):
+            jobs[0].result(timeout=5)
+
+
+def test_a_job_of_a_plain_celery_client_is_unknown_until_it_runs(any_redis: EmbeddedRedis, admin: redis.Redis):
+    with create_celery_app(Settings(redis_url=any_redis.url)) as app, Client(any_redis.url) as client:
+        sent = app.send_task("headrace.predict", args=["churn", [{"age": 4}]], queue="predict.churn")
+        assert not client.job(sent.id).cancel()
+        assert client.job(sent.id).cancel(unknown=True)
+        started = app.send_task("headrace.predict", args=["churn", [{"age": 4}]], queue="predict.churn")
+        admin.set(KEYS.result(started.id), b'{"status": "STARTED", "result": null}')
+        assert client.job(started.id).cancel(), "a stored state makes a job known"

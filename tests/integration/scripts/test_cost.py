@@ -149,7 +149,7 @@ def _purge_long(db: redis.Redis, size: int) -> Command:
 def _cancel(stored: Callable[[int], bytes]) -> Callable[[redis.Redis, int], Command]:
     def build(db: redis.Redis, size: int) -> Command:
         db.set(KEYS.result("a"), stored(size))
-        return cast("Command", next(cancellation.cancel(KEYS, "a", ttl=60, now=NOW)))
+        return cast("Command", next(cancellation.cancel(KEYS, "a", ttl=60, now=NOW, unknown=True)))
 
     return build
 

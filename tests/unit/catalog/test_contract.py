@@ -352,3 +352,22 @@ def test_a_typed_value_of_kombu_is_read(kind: Kind, marker: str, value: Any, rea
 def test_a_typed_value_that_cannot_be_read_is_an_object(typed: Any):
     for kind in ("number", "string"):
         assert "got an object" in refuse(named(plan=kind), {"plan": typed})
+
+
+@pytest.mark.parametrize(
+    ("schema", "instance"),
+    [
+        (Array(shape=(2,)), [[1, 2], [3, 4], [5, 6]]),
+        (Array(shape=(2,)), np.ones((3, 2))),
+        (Array(shape=(2, 2)), [[[1, 2], [3, 4]]] * 3),
+        (Text(), ["rain", "wind", "sun"]),
+    ],
+)
+def test_a_list_of_instances_in_the_place_of_an_instance_is_named(schema: Any, instance: Any):
+    message = refuse(contract(schema), instance)
+    assert "instance 0: is a list of 3 instances; for a job of several, use `instances=[...]`" in message
+
+
+def test_a_list_that_holds_no_instances_is_described_as_before():
+    assert "got a list of 3" in refuse(contract(Array(shape=(2,))), [1, 2, 3])
+    assert "got a list of 1" in refuse(contract(Array(shape=(2, 2))), [[[1], [2]]])

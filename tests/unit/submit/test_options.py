@@ -111,3 +111,21 @@ def test_the_rows_of_a_data_frame_are_instances():
 def test_a_value_that_is_no_series_of_instances_is_refused(instances: Any):
     with pytest.raises(InvalidInput, match="is a list of instances"):
         iterate_instances(instances)
+
+
+@pytest.mark.parametrize(
+    ("rows", "description"),
+    [
+        ([{"a": 1}, {"a": 2}], "a list of 2 objects"),
+        (({"a": 1},), "a list of 1 object"),
+        (pd.DataFrame({"a": [1, 2]}), "a table of 2 rows"),
+    ],
+)
+def test_rows_in_the_place_of_an_instance_are_refused_with_the_argument_to_use(rows: Any, description: str):
+    with pytest.raises(InvalidInput, match=rf"the instance is {description}; .* use `instances=\[\.\.\.\]`"):
+        instances_from(rows, None)
+
+
+def test_a_list_of_values_that_celery_marks_with_their_type_is_an_instance():
+    values = [{"__type__": "decimal", "__value__": "1.5"}]
+    assert instances_from(values, None) == [values]

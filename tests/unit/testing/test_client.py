@@ -276,3 +276,12 @@ def test_bulk_runs_wait_with_the_jobs_of_a_client_that_does_not_run_at_once():
     assert first.resume()
     client.run()
     assert (first.wait().state, first.status().round) == ("success", 2)
+
+
+def test_an_unknown_id_is_cancelled_on_request_only():
+    client = InMemoryClient({"churn": over_40})
+    assert not client.job("typo").cancel()
+    assert client.submit("churn", {"age": 41}, id="typo").result().prediction == 1
+    assert client.job("early").cancel(unknown=True)
+    with pytest.raises(JobCancelled):
+        client.submit("churn", {"age": 41}, id="early").result()

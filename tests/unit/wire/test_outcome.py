@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -178,3 +179,28 @@ def test_values_are_labelled_by_their_classes():
     assert two.labelled == [{0: 1.0, 1: 0.0}, {0: 0.5, 1: 0.5}]
     with pytest.raises(ValueError, match="m@1 have no value for each class, as those of `predict_proba` have"):
         _ = Prediction(model="m", version="1", predictions=[7]).labelled
+
+
+def test_the_error_of_a_failure_has_its_fields_and_survives_pickling():
+    failure = Failure(
+        job="a",
+        reason="attempts exhausted",
+        error="ValueError",
+        module="builtins",
+        message="nobody is that old",
+        traceback="Traceback ...",
+    )
+    with pytest.raises(JobFailed) as caught:
+        failure.get()
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert str(error) == "job a failed (attempts exhausted): ValueError: nobody is that old"
+        assert (error.job, error.reason, error.error) == ("a", "attempts exhausted", "ValueError")
+        assert (error.message, error.traceback) == ("nobody is that old", "Traceback ...")
+
+
+@pytest.mark.parametrize(("outcome", "reason"), [(Cancelled(job="a"), "cancelled"), (Expired(job="a"), "expired")])
+def test_a_cancellation_and_an_expiry_have_a_message_and_no_traceback(outcome: Outcome, reason: str):
+    with pytest.raises(JobFailed) as caught:
+        outcome.get()
+    assert (caught.value.reason, caught.value.traceback) == (reason, None)
+    assert caught.value.message.startswith("the job was")

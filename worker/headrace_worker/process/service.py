@@ -282,11 +282,11 @@ class WorkerService:
         return keeper is None or (keeper.keeps_queues and self._duties.has_follow_ups)
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """Cancel the jobs with these ids that have no outcome yet."""
+        """Cancel the jobs with these ids that have no outcome yet, those of plain Celery clients too."""
         with Client(settings=self._settings) as client:
             for job in jobs:
                 with contextlib.suppress(HeadraceError):
-                    client.job(job).cancel()
+                    client.job(job).cancel(unknown=True)
 
     def stop(self) -> None:
         """Return the claims that did not run to their queues, and delete what the worker published."""

@@ -18,7 +18,7 @@ from headrace.client.aio.job import AsyncJobHandle
 from headrace.client.aio.predict import submit_and_receive
 from headrace.client.aio.run import AsyncRunHandle
 from headrace.client.aio.session import AsyncSession
-from headrace.client.common import jobs_timeout, resolve_settings
+from headrace.client.common import check_timeout, jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -106,7 +106,7 @@ class AsyncClient:
 
         Raises as `submit` and `AsyncJobHandle.result` do.
         """
-        deadline = Deadline(timeout)
+        deadline = Deadline(check_timeout(timeout))
         now = utc_now()
         parsed, job_instances = parse_options(model, options, now), instances_from(instance, instances)
         outcome = None
@@ -129,7 +129,7 @@ class AsyncClient:
         later (`forget`). Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as
         `AsyncJobHandle.outcome`.
         """
-        completed = self._as_completed(list(jobs), Deadline(timeout))
+        completed = self._as_completed(list(jobs), Deadline(check_timeout(timeout)))
         return self._forget_each(completed) if forget else completed
 
     async def _forget_each(self, completed: AsyncIterator[AsyncJobHandle]) -> AsyncIterator[AsyncJobHandle]:

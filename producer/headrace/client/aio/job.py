@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.client.aio.session import AsyncSession
+from headrace.client.common import check_timeout
 from headrace.clock import Deadline, utc_now
 from headrace.errors import ResultTimeout
 from headrace.inspection.timeline import Timeline
@@ -57,6 +58,7 @@ class AsyncJobHandle:
 
         Raises ResultTimeout; BrokerUnavailable if Redis refuses the client, or was unreachable at the end.
         """
+        timeout = check_timeout(timeout)
         if self._outcome is None:
             self._outcome = await self._session.outcome(self.id, Deadline(timeout))
         return self._outcome
@@ -65,15 +67,20 @@ class AsyncJobHandle:
         """Wait for the prediction. Raises as `outcome` does, and JobFailed, JobCancelled or JobExpired."""
         return (await self.outcome(timeout)).get()
 
-    async def cancel(self, timeout: float = 5.0) -> bool:
-        """Cancel the job. Return True if it is cancelled, False if it has another outcome already.
+    async def cancel(self, timeout: float | None = 5.0, *, unknown: bool = False) -> bool:
+        """Cancel the job. Return True if it is cancelled, False if it has another outcome, or if it is unknown.
+
+        With `unknown`, an id that Redis does not know is cancelled too. Use it for a job whose submit may still be
+        under way, so that the job does not run when it arrives, and for a job of a plain Celery client.
 
         A running job is not interrupted: its prediction is discarded. A Redis user who may not write outcomes asks
         the workers to cancel the job, and waits `timeout` seconds at most until one does; then False. The request
         stays, and the job does not run.
         """
-        ttl = self._session.settings.result_ttl
-        is_cancelled = await self._session.run_briefly(cancel(self._session.keys, self.id, ttl=ttl, now=utc_now()))
+        timeout = check_timeout(timeout)
+        session = self._session
+        operation = cancel(session.keys, self.id, ttl=session.settings.result_ttl, now=utc_now(), unknown=unknown)
+        is_cancelled = await session.run_briefly(operation)
         if is_cancelled is not None:
             return is_cancelled
         try:

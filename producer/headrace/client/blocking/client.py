@@ -19,7 +19,7 @@ from headrace.client.blocking.job import JobHandle
 from headrace.client.blocking.predict import submit_and_receive
 from headrace.client.blocking.run import RunHandle
 from headrace.client.blocking.session import Session
-from headrace.client.common import jobs_timeout, resolve_settings
+from headrace.client.common import check_timeout, jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -107,7 +107,7 @@ class Client:
 
         Raises as `submit` and `JobHandle.result` do.
         """
-        deadline = Deadline(timeout)
+        deadline = Deadline(check_timeout(timeout))
         now = utc_now()
         parsed, job_instances = parse_options(model, options, now), instances_from(instance, instances)
         outcome = None
@@ -130,7 +130,7 @@ class Client:
         later (`forget`). Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as
         `JobHandle.outcome`.
         """
-        completed = self._as_completed(list(jobs), Deadline(timeout))
+        completed = self._as_completed(list(jobs), Deadline(check_timeout(timeout)))
         return self._forget_each(completed) if forget else completed
 
     def _forget_each(self, completed: Iterator[JobHandle]) -> Iterator[JobHandle]:

@@ -11,7 +11,7 @@ from headrace.bulk.progress import RunFailures
 from headrace.bulk.wait import next_poll, run_timeout, stays_away, verify_success
 from headrace.client.blocking.connections import sleep
 from headrace.client.blocking.session import Session
-from headrace.client.common import FINAL_LOOKUP_SECONDS
+from headrace.client.common import FINAL_LOOKUP_SECONDS, check_timeout
 from headrace.clock import Deadline
 from headrace.errors import BrokerUnavailable
 from headrace.wire.bulk import RunProgress
@@ -41,6 +41,7 @@ class RunHandle:
         Raises RunFailed if the run failed, RunCancelled if it was cancelled, UnknownRun, and ResultTimeout;
         BrokerUnavailable if Redis refuses the client, or was unreachable at first or at the end.
         """
+        timeout = check_timeout(timeout)
         deadline, polls = Deadline(timeout), 0
         while True:
             seconds = deadline.remaining_or(self._session.settings.command_timeout) + FINAL_LOOKUP_SECONDS
