@@ -20,7 +20,8 @@ The packages, each importing only from those after it:
 - `wire/`: the wire format.
 
 And single modules: `settings.py`, `errors.py`, `clock.py`, `text.py`, `user.py`, `status_line.py`, `version.py`.
-`contract.py` and `outcome.py` are public import paths of types.
+`contract.py` and `outcome.py` are public import paths of types. `pytest_plugin.py` has fixtures for the tests of
+programs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from headrace.version import __version__ as __version__  # re-exported
 if TYPE_CHECKING:
     from headrace.catalog.contract import Contract
     from headrace.client import AsyncClient, AsyncJobHandle, AsyncRunHandle, Client, JobHandle, RunHandle
+    from headrace.client.aio.protocols import AnyAsyncClient, AnyAsyncJobHandle, AnyAsyncRunHandle
+    from headrace.client.blocking.protocols import AnyClient, AnyJobHandle, AnyRunHandle
     from headrace.errors import (
         BrokerUnavailable,
         HeadraceError,
@@ -64,6 +67,8 @@ if TYPE_CHECKING:
 # The module of each public name. It is imported when the name is first used, so `import headrace` takes only a few
 # milliseconds; importing redis-py alone takes 150.
 _MODULES = {
+    **dict.fromkeys(["AnyAsyncClient", "AnyAsyncJobHandle", "AnyAsyncRunHandle"], "client.aio.protocols"),
+    **dict.fromkeys(["AnyClient", "AnyJobHandle", "AnyRunHandle"], "client.blocking.protocols"),
     "AsyncClient": "client",
     "AsyncJobHandle": "client",
     "AsyncRunHandle": "client",
@@ -103,6 +108,12 @@ _MODULES = {
 }
 
 __all__ = [
+    "AnyAsyncClient",
+    "AnyAsyncJobHandle",
+    "AnyAsyncRunHandle",
+    "AnyClient",
+    "AnyJobHandle",
+    "AnyRunHandle",
     "AsyncClient",
     "AsyncJobHandle",
     "AsyncRunHandle",

@@ -150,7 +150,7 @@ class JobFailed(HeadraceError):
     ) -> None:
         super().__init__(text)
         self.job = job
-        self.reason = reason
+        self.reason: Reason | Literal["cancelled", "expired"] = reason  # pyright would infer str
         self.error = error
         self.message = message
         self.traceback = traceback

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -26,6 +27,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from skops import io as skops
 
+from headrace import Client
+from headrace.testing import InMemoryClient
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker
 from headrace_worker.packaging.package import package
@@ -120,8 +123,8 @@ class Service:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
 
-    def post(self, body: Any) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
-        headers = {"content-type": "application/json"}
+    def post(self, body: Any, *, key: str = "") -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
+        headers = {"content-type": "application/json", **({"idempotency-key": key} if key else {})}
         return self._send(urllib.request.Request(f"{self.url}/predictions", json.dumps(body).encode(), headers))
 
     def get(self, path: str) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
@@ -213,3 +216,77 @@ def test_the_web_service_answers_503_with_retry_after_while_redis_is_down(enviro
         code, _, headers = service.post({"model": "churn", "instance": {"age": 41, "plan": "gold"}})
     assert code == 503
     assert headers["retry-after"] == "5"
+
+
+def test_a_repeated_request_of_the_web_service_is_the_same_job(service: Service):
+    body = {"model": "churn", "instance": {"age": 41, "plan": "gold"}}
+    answers = [service.post(body, key="order-4711")[:2] for _ in range(2)]
+    assert answers == [(202, {"id": "web-order-4711"})] * 2
+    other = {"model": "churn", "instance": {"age": 42, "plan": "gold"}}
+    assert service.post(other, key="order-4711")[0] == 409
+
+
+def load_example(name: str) -> Any:
+    """Import an example that is not run as a program."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def expected_churn(churn: Pipeline, age: int, plan: str) -> int:
+    return int(churn.predict(pd.DataFrame([{"age": age, "plan": plan}]))[0])
+
+
+def test_the_flask_service_answers_with_the_prediction(environ: dict[str, str], churn: Pipeline):
+    example = load_example("flask_service")
+    body = {"model": "churn", "instance": {"age": 41, "plan": "gold"}}
+    with Client(environ["HEADRACE_REDIS_URL"]) as client:
+        web = example.create_app(client).test_client()
+        answer = web.put("/predictions/flask-1", json=body)
+        while answer.status_code == 202:
+            answer = web.get(answer.headers["location"])
+        assert answer.json == {"id": "flask-1", "version": "1", "prediction": expected_churn(churn, 41, "gold")}
+        assert web.put("/predictions/flask-1", json=body).status_code == 200, "a repeated request is the same job"
+        assert web.put("/predictions/flask-1", json={**body, "instance": {"age": 1}}).status_code == 422
+        assert web.put("/predictions/flask-1", json={**body, "model": "churn@2"}).status_code == 422
+        assert web.get("/predictions/nobody-sent-this").status_code == 404
+
+
+def test_the_flask_service_answers_with_the_place_of_a_slow_job_and_with_errors():
+    example = load_example("flask_service")
+
+    def fail(_: list[Any]) -> list[Any]:
+        raise ValueError("not today")
+
+    fake = InMemoryClient({"slow": lambda rows: [0] * len(rows), "bad": fail}, at_once=False)
+    web = example.create_app(fake).test_client()
+    slow = web.put("/predictions/a", json={"model": "slow", "instance": {"age": 1}})
+    assert (slow.status_code, slow.headers["location"]) == (202, "/predictions/a")
+    web.put("/predictions/b", json={"model": "bad", "instance": {"age": 1}})
+    fake.run()
+    assert web.get("/predictions/a").json["prediction"] == 0
+    failed = web.get("/predictions/b")
+    assert (failed.status_code, failed.json["reason"]) == (502, "permanent")
+    assert web.put("/predictions/a", json={"model": "slow", "instance": {"age": 2}}).status_code == 409
+
+
+def test_the_django_service_scores_a_customer_when_the_transaction_commits(
+    environ: dict[str, str], churn: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HEADRACE_REDIS_URL", environ["HEADRACE_REDIS_URL"])
+    example = load_example("django_service")
+    from django.test import Client as Web
+
+    web, url = Web(), "/customers/4711/score"
+    assert web.get(url).status_code == 404
+    for _ in range(2):  # a view that runs twice scores once
+        assert web.post(url, {"age": 41, "plan": "gold"}).json() == {"id": "customer-4711"}
+    assert web.post(url, {"age": 42, "plan": "gold"}).status_code == 422, "the id has another input"
+    job = example.headrace_client().job("customer-4711")
+    job.result(timeout=20)
+    answer = {"id": "customer-4711", "status": "success", "prediction": expected_churn(churn, 41, "gold")}
+    assert web.get(url).json() == answer
+    example.headrace_client().close()

@@ -16,7 +16,7 @@ cli, dashboard, local       the faces: commands, Flower pages, and a worker with
 process                     the worker as a Celery process
 drift, rollout, telemetry   what is recorded of claims: distributions, canaries and shadows, metrics and logs
 execution                   a claim in a pool process, from its messages to its outcomes
-packaging, models, store    versions: make them, load them, keep them
+packaging, models, store    versions: make them, load them (`load_version`), keep them
 runtimes                    how a version's model is loaded and called
 boosters                    models of LightGBM, from and to its files
 transport                   the kombu transport: claims, leases, wake-up
@@ -32,6 +32,10 @@ def __getattr__(name: str) -> Any:
         from headrace_worker.notebook import package
 
         return package
+    if name == "load_version":
+        from headrace_worker.models.version import load_version
+
+        return load_version
     # Celery's `-A headrace_worker` looks for the app here. It is made on demand: importing another module of the
     # worker, for instance the model store, must not read settings or start Sentry.
     if name == "celery":

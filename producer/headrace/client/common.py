@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from numbers import Real
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -12,6 +13,8 @@ from headrace.dead_letters.bulk import BulkResult
 from headrace.errors import InvalidInput, ResultTimeout
 from headrace.inspection.job import JobState
 from headrace.settings import Settings, load_settings
+
+H = TypeVar("H")
 
 #: Called a few times a second with the result of a replay or purge so far.
 OnProgress = Callable[[BulkResult], None]
@@ -44,6 +47,14 @@ def check_timeout(timeout: object, name: str = "timeout") -> float | None:
     if seconds > _MAX_TIMEOUT:
         raise InvalidInput(f"`{name}` is over a year; its unit is seconds. None is no limit")
     return seconds
+
+
+def check_handles(jobs: Sequence[object], kind: type[H]) -> list[H]:
+    """Return the handles of jobs. Raises TypeError for handles of another client, such as an in-memory one."""
+    for job in jobs:
+        if not isinstance(job, kind):
+            raise TypeError(f"a client takes handles of its own kind, {kind.__name__}; got a {type(job).__name__}")
+    return cast("list[H]", jobs)
 
 
 def job_timeout(state: JobState, timeout: float) -> ResultTimeout:

@@ -1,4 +1,4 @@
-"""A client without Redis, for the tests of programs that use Headrace.
+"""Clients without Redis, for the tests of programs that use Headrace.
 
     from headrace.testing import InMemoryClient
 
@@ -7,13 +7,32 @@
     assert client.submitted[0].instances == [{"age": 41}]
 
 - `client.py`: `InMemoryClient`, with the methods of `headrace.Client`; it refuses the same input.
+- `aio_client.py`: `AsyncInMemoryClient`, with the methods of `headrace.AsyncClient`.
+- `models.py`: what a model of these clients may be.
 - `job.py`: `InMemoryJob`, with the methods of `headrace.JobHandle`.
 - `runs.py`: `InMemoryRun`, with the methods of `headrace.RunHandle`.
 - `dead_letters.py`: `InMemoryDeadLetters`, behind `client.dead_letters`.
+- `aio_handles.py`: the same three for asyncio.
+
+`headrace.pytest_plugin` has fixtures.
 """
 
-from headrace.testing.client import Answer, InMemoryClient
+from headrace.testing.aio_client import AsyncInMemoryClient
+from headrace.testing.aio_handles import AsyncInMemoryDeadLetters, AsyncInMemoryJob, AsyncInMemoryRun
+from headrace.testing.client import InMemoryClient
 from headrace.testing.job import InMemoryJob
+from headrace.testing.models import Answer, Model, ModelVersion
 from headrace.testing.runs import InMemoryRun
 
-__all__ = ["Answer", "InMemoryClient", "InMemoryJob", "InMemoryRun"]
+__all__ = [
+    "Answer",
+    "AsyncInMemoryClient",
+    "AsyncInMemoryDeadLetters",
+    "AsyncInMemoryJob",
+    "AsyncInMemoryRun",
+    "InMemoryClient",
+    "InMemoryJob",
+    "InMemoryRun",
+    "Model",
+    "ModelVersion",
+]

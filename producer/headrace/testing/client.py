@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
-
-import msgspec
+from typing import Any, Self, TypeVar, Unpack
 
 from headrace.bulk.specification import make_run
-from headrace.catalog.contract import Contract, Output
+from headrace.catalog.contract import Contract
 from headrace.catalog.pauses import Pause, check_reason
 from headrace.catalog.published import version_order
 from headrace.catalog.validation import check_instances, check_method
+from headrace.client.blocking.protocols import AnyJobHandle
 from headrace.client.common import check_timeout
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull, UnknownModel
@@ -23,6 +22,7 @@ from headrace.submit.enqueue import encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
 from headrace.testing.job import InMemoryJob
+from headrace.testing.models import Model, Predict, predict, resolve_model
 from headrace.testing.runs import InMemoryRun, InMemoryRuns
 from headrace.user import name_user_and_host
 from headrace.wire.bulk import RunProgress
@@ -36,7 +36,7 @@ from headrace.wire.keys import (
     split_version,
 )
 from headrace.wire.limits import JobLimits
-from headrace.wire.message import Instance, Job, encode_instances, new_id
+from headrace.wire.message import Instance, Job, new_id
 from headrace.wire.outcome import (
     Cancelled,
     ClassLabel,
@@ -49,23 +49,25 @@ from headrace.wire.outcome import (
     outcome_status,
 )
 
-#: A function of a list of instances that returns a prediction for each.
-Answer = Callable[[list[Instance]], Sequence[Any]]
+J = TypeVar("J", bound=AnyJobHandle)
 
 
 class InMemoryClient:
-    """A client whose models are functions, contracts, or both.
+    """A client whose models are functions, contracts, or packaged versions.
 
-    `models` maps a model's name to its function (`Answer`), or to a Contract; the latter predicts its first class,
-    or 0, for every instance. `contracts` are those of the models that are functions, and of further versions:
-    instances are checked against them. The newest version serves. An exception of a function is the failure of the
-    job. Jobs run when they are submitted; with `at_once=False`, when `run()` is called. Delays are ignored.
-    `submitted` lists every job. A bulk run reads no file: it ends as a success of 0 rows.
+    `models` maps a model's name to its function (`Answer`); to a Contract, which predicts its first class, or 0,
+    for every instance; or to a version from `headrace_worker.load_version`, which predicts as in a worker. The
+    `Path` of a model store stands for the newest version in it. `contracts` are those of the models that are
+    functions, and of further versions: instances are checked against them. The newest version serves.
+
+    An exception of a function is the failure of the job. Jobs run when they are submitted; with `at_once=False`,
+    when `run()` is called. Delays are ignored. `submitted` lists every job. A bulk run reads no file: it ends as a
+    success of 0 rows.
     """
 
     def __init__(
         self,
-        models: Mapping[str, Answer | Contract],
+        models: Mapping[str, Model],
         *,
         contracts: Iterable[Contract] = (),
         settings: Settings | None = None,
@@ -78,7 +80,7 @@ class InMemoryClient:
         #: Every accepted job by id, with the digest of its input.
         self._jobs: dict[str, tuple[Job, bytes]] = {}
         self._outcomes: dict[str, Outcome] = {}
-        self._answers: dict[str, Answer] = {}
+        self._predict: dict[str, Predict] = {}
         #: By model and version.
         self._contracts: dict[str, dict[str, Contract]] = {}
         for contract in contracts:
@@ -89,11 +91,9 @@ class InMemoryClient:
         self.dead_letters = InMemoryDeadLetters(self._replay)
         for name, model in models.items():
             check_model_name(name)
-            if isinstance(model, Contract):
-                self._add_contract(name, model)
-                self._answers[name] = _constant_answer(model.methods[model.method])
-            else:
-                self._answers[name] = model
+            self._predict[name], own_contract = resolve_model(name, model)
+            if own_contract is not None:
+                self._add_contract(name, own_contract)
 
     def submit(
         self,
@@ -144,14 +144,12 @@ class InMemoryClient:
         return self.submit(model, instance, instances=instances, id=id, **options).result(timeout)
 
     def as_completed(
-        self, jobs: Iterable[InMemoryJob], timeout: float | None = None, *, forget: bool = False
-    ) -> Iterator[InMemoryJob]:
+        self, jobs: Iterable[J], timeout: float | None = None, *, forget: bool = False
+    ) -> Iterator[J]:
         """Yield finished jobs, then raise ResultTimeout at once if there are others; see `Client.as_completed`."""
         return self._as_completed(list(jobs), check_timeout(timeout), forget=forget)
 
-    def _as_completed(
-        self, jobs: list[InMemoryJob], timeout: float | None, *, forget: bool
-    ) -> Iterator[InMemoryJob]:
+    def _as_completed(self, jobs: list[J], timeout: float | None, *, forget: bool) -> Iterator[J]:
         unfinished = []
         for job in jobs:
             if job.done():
@@ -162,12 +160,12 @@ class InMemoryClient:
             job.outcome(timeout)
             yield from self._hand_over(job, forget=forget)
 
-    def _hand_over(self, job: InMemoryJob, *, forget: bool) -> Iterator[InMemoryJob]:
+    def _hand_over(self, job: J, *, forget: bool) -> Iterator[J]:
         yield job
         if forget:
             self.forget([job])
 
-    def forget(self, jobs: Iterable[InMemoryJob]) -> int:
+    def forget(self, jobs: Iterable[AnyJobHandle]) -> int:
         """Delete the outcomes of those jobs that succeeded, and return their number; see `Client.forget`."""
         succeeded = [job.id for job in jobs if isinstance(self._outcomes.get(job.id), Success)]
         for job_id in succeeded:
@@ -199,7 +197,7 @@ class InMemoryClient:
             keep=keep,
             max_failed=max_failed,
         )
-        if run.model not in self._answers:
+        if run.model not in self._predict:
             raise self._unknown_model(run.model)
         if run.model in self._contracts:
             check_method(self.contract(run.model, run.version), run.method)
@@ -249,7 +247,7 @@ class InMemoryClient:
 
     def models(self) -> list[str]:
         """Return the names of the models of this client, sorted."""
-        return sorted(self._answers)
+        return sorted(self._predict)
 
     def queues(self) -> list[QueueDepth]:
         """Return the depth of the queue of each model; see `Client.queues`."""
@@ -257,7 +255,7 @@ class InMemoryClient:
 
     def pause(self, model: str, *, reason: str = "") -> Pause:
         """Pause a model: its jobs wait; see `Client.pause`."""
-        if model not in self._answers:
+        if model not in self._predict:
             raise self._unknown_model(model)
         self._pauses[model] = Pause(
             by=name_user_and_host(), at_ms=int(utc_now().timestamp() * 1000), reason=check_reason(reason)
@@ -266,7 +264,7 @@ class InMemoryClient:
 
     def resume(self, model: str) -> bool:
         """End the pause of a model, and run its jobs; see `Client.resume`."""
-        if model not in self._answers:
+        if model not in self._predict:
             raise self._unknown_model(model)
         was_paused = self._pauses.pop(model, None) is not None
         if was_paused and self._at_once:
@@ -275,7 +273,7 @@ class InMemoryClient:
 
     def purge_queue(self, model: str, *, on_progress: Callable[[PurgeResult], None] | None = None) -> PurgeResult:
         """Cancel the waiting jobs of a model; see `Client.purge_queue`."""
-        if model not in self._answers:
+        if model not in self._predict:
             raise self._unknown_model(model)
         waiting = [job.id for job, _ in self._jobs.values() if job.model == model and job.id not in self._outcomes]
         self._outcomes.update((job, Cancelled(job=job)) for job in waiting)
@@ -305,7 +303,7 @@ class InMemoryClient:
         instances = list(instances)  # also those in columns
         if not instances:
             raise InvalidInput("a job needs at least one instance; the list is empty")
-        if options.model not in self._answers:
+        if options.model not in self._predict:
             raise self._unknown_model(options.model)
         if options.model not in self._contracts:
             return instances
@@ -362,17 +360,21 @@ class InMemoryClient:
             return self.contract(job.model).version
         return job.version or "1"
 
+    def _method(self, job: Job) -> str:
+        if job.model not in self._contracts:
+            return job.method or "predict"
+        return check_method(self.contract(job.model, job.version), job.method)
+
     def _classes(self, job: Job) -> tuple[ClassLabel, ...] | None:
         if job.model not in self._contracts:
             return None
-        contract = self.contract(job.model, job.version)
-        return contract.methods[check_method(contract, job.method)].column_classes
+        return self.contract(job.model, job.version).methods[self._method(job)].column_classes
 
     def _run(self, job: Job) -> Outcome:
         if job.expires is not None and job.expires <= utc_now():
             return Expired(job=job.id)
         try:
-            predictions = _predict(self._answers[job.model], job.instances)
+            predictions = predict(self._predict[job.model], self._method(job), job.instances)
         except Exception as error:  # noqa: BLE001  # every exception of a model is the failure of its job
             return Failure(
                 job=job.id,
@@ -410,21 +412,3 @@ class InMemoryClient:
         if not unknown and job not in self._jobs and job not in self._outcomes:
             return False
         return isinstance(self._outcomes.setdefault(job, Cancelled(job=job)), Cancelled)
-
-
-def _predict(answer: Answer, sent: Sequence[Instance]) -> list[Any]:
-    # As on the way to a worker and back, instances and predictions are JSON in between.
-    instances = msgspec.json.decode(encode_instances(sent))
-    predictions: list[Any] = msgspec.json.decode(encode_instances(list(answer(instances))))
-    if len(predictions) != len(instances):
-        raise ValueError(f"{len(predictions)} predictions for {len(instances)} instances")
-    return predictions
-
-
-def _constant_answer(output: Output) -> Answer:
-    def constant(shape: tuple[int, ...]) -> Any:
-        if shape:
-            return [constant(shape[1:]) for _ in range(shape[0])]
-        return output.classes[0] if output.classes and not output.shape else 0
-
-    return lambda instances: [constant(output.shape) for _ in instances]

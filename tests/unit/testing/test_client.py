@@ -285,3 +285,12 @@ def test_an_unknown_id_is_cancelled_on_request_only():
     assert client.job("early").cancel(unknown=True)
     with pytest.raises(JobCancelled):
         client.submit("churn", {"age": 41}, id="early").result()
+
+
+def test_a_real_client_refuses_the_handles_of_an_in_memory_client():
+    job = InMemoryClient({"churn": over_40}).submit("churn", {"age": 1})
+    with (
+        Client("redis://127.0.0.1:1", check=False) as client,
+        pytest.raises(TypeError, match="JobHandle; got a InMem"),
+    ):
+        client.as_completed([job])

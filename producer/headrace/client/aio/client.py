@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, cast
 
 from headrace.bulk.operations import list_runs, submit_run
 from headrace.bulk.specification import make_run
@@ -16,9 +16,10 @@ from headrace.catalog.workers import read_accepted_columns
 from headrace.client.aio.dead_letters import AsyncDeadLetters
 from headrace.client.aio.job import AsyncJobHandle
 from headrace.client.aio.predict import submit_and_receive
+from headrace.client.aio.protocols import AnyAsyncJobHandle
 from headrace.client.aio.run import AsyncRunHandle
 from headrace.client.aio.session import AsyncSession
-from headrace.client.common import check_timeout, jobs_timeout, resolve_settings
+from headrace.client.common import check_handles, check_timeout, jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -31,6 +32,8 @@ from headrace.user import name_user_and_host
 from headrace.wire.bulk import RunProgress
 from headrace.wire.keys import check_job_id, check_model_name, queue_name, split_version
 from headrace.wire.outcome import Prediction
+
+J = TypeVar("J", bound=AnyAsyncJobHandle)
 
 
 class AsyncClient:
@@ -121,16 +124,18 @@ class AsyncClient:
         return outcome.get()
 
     def as_completed(
-        self, jobs: Iterable[AsyncJobHandle], timeout: float | None = None, *, forget: bool = False
-    ) -> AsyncIterator[AsyncJobHandle]:
+        self, jobs: Iterable[J], timeout: float | None = None, *, forget: bool = False
+    ) -> AsyncIterator[J]:
         """Yield the jobs as they finish, each with its outcome.
 
         With `forget`, the outcome of a success is deleted from Redis once you ask for the next job, or a little
         later (`forget`). Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as
         `AsyncJobHandle.outcome`.
         """
-        completed = self._as_completed(list(jobs), Deadline(check_timeout(timeout)))
-        return self._forget_each(completed) if forget else completed
+        handles = check_handles(list(jobs), AsyncJobHandle)
+        completed = self._as_completed(handles, Deadline(check_timeout(timeout)))
+        # The same handles are yielded.
+        return cast("AsyncIterator[J]", self._forget_each(completed) if forget else completed)
 
     async def _forget_each(self, completed: AsyncIterator[AsyncJobHandle]) -> AsyncIterator[AsyncJobHandle]:
         handled: list[AsyncJobHandle] = []
@@ -142,7 +147,7 @@ class AsyncClient:
                 handled.clear()
         await self.forget(handled)
 
-    async def forget(self, jobs: Iterable[AsyncJobHandle]) -> int:
+    async def forget(self, jobs: Iterable[AnyAsyncJobHandle]) -> int:
         """Delete the outcomes of those jobs that succeeded from Redis, and return their number.
 
         Handles that hold the outcome keep it. To every other reader the id is unknown from then on, and it can be

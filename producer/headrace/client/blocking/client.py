@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, cast
 
 from headrace.bulk.operations import list_runs, submit_run
 from headrace.bulk.specification import make_run
@@ -17,9 +17,10 @@ from headrace.catalog.workers import read_accepted_columns
 from headrace.client.blocking.dead_letters import DeadLetters
 from headrace.client.blocking.job import JobHandle
 from headrace.client.blocking.predict import submit_and_receive
+from headrace.client.blocking.protocols import AnyJobHandle
 from headrace.client.blocking.run import RunHandle
 from headrace.client.blocking.session import Session
-from headrace.client.common import check_timeout, jobs_timeout, resolve_settings
+from headrace.client.common import check_handles, check_timeout, jobs_timeout, resolve_settings
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -32,6 +33,8 @@ from headrace.user import name_user_and_host
 from headrace.wire.bulk import RunProgress
 from headrace.wire.keys import check_job_id, check_model_name, queue_name, split_version
 from headrace.wire.outcome import Prediction
+
+J = TypeVar("J", bound=AnyJobHandle)
 
 
 class Client:
@@ -122,16 +125,18 @@ class Client:
         return outcome.get()
 
     def as_completed(
-        self, jobs: Iterable[JobHandle], timeout: float | None = None, *, forget: bool = False
-    ) -> Iterator[JobHandle]:
+        self, jobs: Iterable[J], timeout: float | None = None, *, forget: bool = False
+    ) -> Iterator[J]:
         """Yield the jobs as they finish, each with its outcome.
 
         With `forget`, the outcome of a success is deleted from Redis once you ask for the next job, or a little
         later (`forget`). Raises ResultTimeout `timeout` seconds from now, and BrokerUnavailable as
         `JobHandle.outcome`.
         """
-        completed = self._as_completed(list(jobs), Deadline(check_timeout(timeout)))
-        return self._forget_each(completed) if forget else completed
+        handles = check_handles(list(jobs), JobHandle)
+        completed = self._as_completed(handles, Deadline(check_timeout(timeout)))
+        # The same handles are yielded.
+        return cast("Iterator[J]", self._forget_each(completed) if forget else completed)
 
     def _forget_each(self, completed: Iterator[JobHandle]) -> Iterator[JobHandle]:
         handled: list[JobHandle] = []
@@ -143,7 +148,7 @@ class Client:
                 handled.clear()
         self.forget(handled)
 
-    def forget(self, jobs: Iterable[JobHandle]) -> int:
+    def forget(self, jobs: Iterable[AnyJobHandle]) -> int:
         """Delete the outcomes of those jobs that succeeded from Redis, and return their number.
 
         Handles that hold the outcome keep it. To every other reader the id is unknown from then on, and it can be
