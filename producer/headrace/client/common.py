@@ -26,10 +26,27 @@ FINAL_LOOKUP_SECONDS = 0.5
 _MAX_TIMEOUT = 366 * 86_400.0
 
 
-def resolve_settings(url: str | None, settings: Settings | None) -> Settings:
-    """Return `settings`, or those of the environment for None, with their Redis URL replaced by `url`."""
+def resolve_settings(
+    url: str | None,
+    settings: Settings | None,
+    *,
+    timeout: float | None = None,
+    connect_timeout: float | None = None,
+) -> Settings:
+    """Return `settings`, or those of the environment for None, with what the other arguments replace.
+
+    `timeout` replaces `command_timeout`. Raises InvalidInput for a timeout that is not above 0.
+    """
     settings = load_settings(Settings) if settings is None else settings
-    return settings if url is None else msgspec.structs.replace(settings, redis_url=url)
+    replaced: dict[str, object] = {} if url is None else {"redis_url": url}
+    timeouts = [("command_timeout", "timeout", timeout), ("connect_timeout", "connect_timeout", connect_timeout)]
+    for setting, argument, value in timeouts:
+        seconds = check_timeout(value, argument)
+        if seconds == 0:
+            raise InvalidInput(f"`{argument}` of a client is above 0; its unit is seconds")
+        if seconds is not None:
+            replaced[setting] = seconds
+    return msgspec.structs.replace(settings, **replaced) if replaced else settings
 
 
 def check_timeout(timeout: object, name: str = "timeout") -> float | None:

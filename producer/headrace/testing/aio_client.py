@@ -1,5 +1,7 @@
 """`AsyncInMemoryClient`: the methods of `headrace.AsyncClient` without Redis, on top of an `InMemoryClient`."""
 
+# ruff: noqa: ASYNC109  # the methods have the timeouts of the real client
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -56,10 +58,12 @@ class AsyncInMemoryClient:
         *,
         instances: Iterable[Any] | None = None,
         id: str | None = None,  # noqa: A002  # the word users know
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> AsyncInMemoryJob:
         """Submit a job; see `AsyncClient.submit`."""
-        return AsyncInMemoryJob(self.blocking.submit(model, instance, instances=instances, id=id, **options))
+        job = self.blocking.submit(model, instance, instances=instances, id=id, timeout=timeout, **options)
+        return AsyncInMemoryJob(job)
 
     async def submit_many(
         self,
@@ -67,10 +71,11 @@ class AsyncInMemoryClient:
         instances: Iterable[Any],
         *,
         ids: Iterable[str] | None = None,
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> list[AsyncInMemoryJob]:
         """Submit a job for each instance; see `AsyncClient.submit_many`."""
-        jobs = self.blocking.submit_many(model, instances, ids=ids, **options)
+        jobs = self.blocking.submit_many(model, instances, ids=ids, timeout=timeout, **options)
         return [AsyncInMemoryJob(job) for job in jobs]
 
     async def predict(
@@ -79,7 +84,7 @@ class AsyncInMemoryClient:
         instance: Any = None,
         *,
         instances: Iterable[Any] | None = None,
-        timeout: float | None = 30.0,  # noqa: ASYNC109  # the signature of AsyncClient
+        timeout: float | None = 30.0,
         id: str | None = None,  # noqa: A002  # as above
         **options: Unpack[JobOptions],
     ) -> Prediction:
@@ -100,9 +105,9 @@ class AsyncInMemoryClient:
             if forget:
                 await self.forget([job])
 
-    async def forget(self, jobs: Iterable[AnyAsyncJobHandle]) -> int:
+    async def forget(self, jobs: Iterable[AnyAsyncJobHandle], *, timeout: float | None = None) -> int:
         """Delete the outcomes of those jobs that succeeded; see `AsyncClient.forget`."""
-        return self.blocking.forget([self.blocking.job(job.id) for job in jobs])
+        return self.blocking.forget([self.blocking.job(job.id) for job in jobs], timeout=timeout)
 
     async def bulk(
         self,
@@ -116,6 +121,8 @@ class AsyncInMemoryClient:
         key: str | None = None,
         keep: Sequence[str] | None = None,
         max_failed: float | str | None = None,
+        owner: str | None = None,
+        timeout: float | None = None,
     ) -> AsyncInMemoryRun:
         """Submit a bulk run, which reads and writes no file; see `AsyncClient.bulk`."""
         run = self.blocking.bulk(
@@ -128,6 +135,8 @@ class AsyncInMemoryClient:
             key=key,
             keep=keep,
             max_failed=max_failed,
+            owner=owner,
+            timeout=timeout,
         )
         return AsyncInMemoryRun(run)
 
@@ -135,9 +144,11 @@ class AsyncInMemoryClient:
         """Return the handle of a bulk run by its name; see `AsyncClient.bulk_run`."""
         return AsyncInMemoryRun(self.blocking.bulk_run(name))
 
-    async def bulk_runs(self, model: str | None = None, *, limit: int = 100) -> list[RunProgress]:
+    async def bulk_runs(
+        self, model: str | None = None, *, limit: int = 100, timeout: float | None = None
+    ) -> list[RunProgress]:
         """Return the newest bulk runs; see `AsyncClient.bulk_runs`."""
-        return self.blocking.bulk_runs(model, limit=limit)
+        return self.blocking.bulk_runs(model, limit=limit, timeout=timeout)
 
     def run(self) -> int:
         """Run the waiting jobs and bulk runs, and return the number of jobs; see `InMemoryClient.run`."""
@@ -147,29 +158,29 @@ class AsyncInMemoryClient:
         """Return the handle of a job by its id; see `AsyncClient.job`."""
         return AsyncInMemoryJob(self.blocking.job(id))
 
-    async def contract(self, model: str, version: str | None = None) -> Contract:
+    async def contract(self, model: str, version: str | None = None, *, timeout: float | None = None) -> Contract:
         """Return the contract of a model; see `AsyncClient.contract`."""
-        return self.blocking.contract(model, version)
+        return self.blocking.contract(model, version, timeout=timeout)
 
-    async def accepted_columns(self, model: str) -> frozenset[str]:
+    async def accepted_columns(self, model: str, *, timeout: float | None = None) -> frozenset[str]:
         """Return the forms of instances in columns that it takes: all; see `AsyncClient.accepted_columns`."""
-        return self.blocking.accepted_columns(model)
+        return self.blocking.accepted_columns(model, timeout=timeout)
 
-    async def models(self) -> list[str]:
+    async def models(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of the models of this client, sorted."""
-        return self.blocking.models()
+        return self.blocking.models(timeout=timeout)
 
-    async def queues(self) -> list[QueueDepth]:
+    async def queues(self, *, timeout: float | None = None) -> list[QueueDepth]:
         """Return the depth of the queue of each model; see `AsyncClient.queues`."""
-        return self.blocking.queues()
+        return self.blocking.queues(timeout=timeout)
 
-    async def pause(self, model: str, *, reason: str = "") -> Pause:
+    async def pause(self, model: str, *, reason: str = "", timeout: float | None = None) -> Pause:
         """Pause a model: its jobs wait; see `AsyncClient.pause`."""
-        return self.blocking.pause(model, reason=reason)
+        return self.blocking.pause(model, reason=reason, timeout=timeout)
 
-    async def resume(self, model: str) -> bool:
+    async def resume(self, model: str, *, timeout: float | None = None) -> bool:
         """End the pause of a model, and run its jobs; see `AsyncClient.resume`."""
-        return self.blocking.resume(model)
+        return self.blocking.resume(model, timeout=timeout)
 
     async def purge_queue(
         self, model: str, *, on_progress: Callable[[PurgeResult], None] | None = None

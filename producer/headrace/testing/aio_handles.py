@@ -30,13 +30,13 @@ class AsyncInMemoryJob:
         self.id, self.model = job.id, job.model
         self._job = job
 
-    async def status(self) -> Status:
+    async def status(self, timeout: float | None = None) -> Status:
         """Return the status of the job; see `AsyncJobHandle.status`."""
-        return self._job.status()
+        return self._job.status(timeout)
 
-    async def done(self) -> bool:
+    async def done(self, timeout: float | None = None) -> bool:
         """Return True if the job has its outcome."""
-        return self._job.done()
+        return self._job.done(timeout)
 
     async def outcome(self, timeout: float | None = None) -> Outcome:
         """Return the outcome. Raises ResultTimeout at once if there is none yet."""
@@ -50,9 +50,9 @@ class AsyncInMemoryJob:
         """Cancel the job; see `AsyncJobHandle.cancel`."""
         return self._job.cancel(timeout, unknown=unknown)
 
-    async def explain(self) -> Timeline:
+    async def explain(self, timeout: float | None = None) -> Timeline:
         """Return the history of the job: only its outcome, if it has one."""
-        return self._job.explain()
+        return self._job.explain(timeout)
 
     def __repr__(self) -> str:
         return f"<AsyncInMemoryJob {self.id}{f' of {self.model}' if self.model else ''}>"
@@ -65,9 +65,9 @@ class AsyncInMemoryRun:
         self.name = run.name
         self._run = run
 
-    async def status(self) -> RunProgress:
+    async def status(self, timeout: float | None = None) -> RunProgress:
         """Return what is known of the run; see `AsyncRunHandle.status`."""
-        return self._run.status()
+        return self._run.status(timeout)
 
     async def wait(
         self, timeout: float | None = None, *, on_progress: Callable[[RunProgress], None] | None = None
@@ -75,21 +75,21 @@ class AsyncInMemoryRun:
         """Return the progress of the run; see `AsyncRunHandle.wait`. Raises ResultTimeout if it has not ended."""
         return self._run.wait(timeout, on_progress=on_progress)
 
-    async def cancel(self) -> bool:
+    async def cancel(self, timeout: float | None = None) -> bool:
         """Cancel the run; see `AsyncRunHandle.cancel`."""
-        return self._run.cancel()
+        return self._run.cancel(timeout)
 
-    async def resume(self) -> bool:
+    async def resume(self, timeout: float | None = None) -> bool:
         """Continue the run; see `AsyncRunHandle.resume`."""
-        return self._run.resume()
+        return self._run.resume(timeout)
 
-    async def failures(self) -> RunFailures:
+    async def failures(self, timeout: float | None = None) -> RunFailures:
         """Return the failures of the run, of which there are none; see `AsyncRunHandle.failures`."""
-        return self._run.failures()
+        return self._run.failures(timeout)
 
-    async def explain(self) -> RunExplanation:
+    async def explain(self, timeout: float | None = None) -> RunExplanation:
         """Return what is known of the run; see `AsyncRunHandle.explain`."""
-        return self._run.explain()
+        return self._run.explain(timeout)
 
     def __repr__(self) -> str:
         return f"<AsyncInMemoryRun {self.name}>"

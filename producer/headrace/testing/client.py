@@ -102,9 +102,11 @@ class InMemoryClient:
         *,
         instances: Iterable[Any] | None = None,
         id: str | None = None,  # noqa: A002  # the word users know
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> InMemoryJob:
         """Submit a job; see `Client.submit`."""
+        check_timeout(timeout)
         parsed = parse_options(model, options, utc_now())
         checked = self._check_instances(parsed, instances_from(instance, instances))
         return self._accept(parsed, [(check_job_id(id) if id is not None else new_id(), checked)])[0]
@@ -115,12 +117,14 @@ class InMemoryClient:
         instances: Iterable[Any],
         *,
         ids: Iterable[str] | None = None,
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> list[InMemoryJob]:
         """Submit a job for each instance; see `Client.submit_many`.
 
         An iterator is read to its end before anything is enqueued.
         """
+        check_timeout(timeout)
         parsed = parse_options(model, options, utc_now())
         unchecked = list(iterate_instances(instances))
         checked = self._check_instances(parsed, unchecked) if unchecked else []
@@ -165,8 +169,9 @@ class InMemoryClient:
         if forget:
             self.forget([job])
 
-    def forget(self, jobs: Iterable[AnyJobHandle]) -> int:
+    def forget(self, jobs: Iterable[AnyJobHandle], *, timeout: float | None = None) -> int:
         """Delete the outcomes of those jobs that succeeded, and return their number; see `Client.forget`."""
+        check_timeout(timeout)
         succeeded = [job.id for job in jobs if isinstance(self._outcomes.get(job.id), Success)]
         for job_id in succeeded:
             del self._outcomes[job_id], self._jobs[job_id]
@@ -184,8 +189,11 @@ class InMemoryClient:
         key: str | None = None,
         keep: Sequence[str] | None = None,
         max_failed: float | str | None = None,
+        owner: str | None = None,
+        timeout: float | None = None,
     ) -> InMemoryRun:
         """Submit a bulk run, which reads and writes no file; see `Client.bulk`."""
+        check_timeout(timeout)
         run = make_run(
             model,
             input,
@@ -196,6 +204,7 @@ class InMemoryClient:
             key=key,
             keep=keep,
             max_failed=max_failed,
+            owner=owner,
         )
         if run.model not in self._predict:
             raise self._unknown_model(run.model)
@@ -208,8 +217,11 @@ class InMemoryClient:
         """Return the handle of a bulk run by its name; see `Client.bulk_run`."""
         return InMemoryRun(self._bulk_runs, name)
 
-    def bulk_runs(self, model: str | None = None, *, limit: int = 100) -> list[RunProgress]:
+    def bulk_runs(
+        self, model: str | None = None, *, limit: int = 100, timeout: float | None = None
+    ) -> list[RunProgress]:
         """Return the newest bulk runs; see `Client.bulk_runs`."""
+        check_timeout(timeout)
         return self._bulk_runs.list(model, limit)
 
     def run(self) -> int:
@@ -228,8 +240,9 @@ class InMemoryClient:
         accepted = self._jobs.get(check_job_id(id))
         return InMemoryJob(self, id, accepted[0].model if accepted else None)
 
-    def contract(self, model: str, version: str | None = None) -> Contract:
+    def contract(self, model: str, version: str | None = None, *, timeout: float | None = None) -> Contract:
         """Return the contract of a model; see `Client.contract`."""
+        check_timeout(timeout)
         model, version = split_version(model, version)
         contracts = self._contracts.get(check_model_name(model))
         if contracts is None:
@@ -241,20 +254,29 @@ class InMemoryClient:
             raise UnknownModel(f"model {model!r} has no version {version!r}; it has {versions}")
         return contracts[version]
 
-    def accepted_columns(self, model: str) -> frozenset[str]:  # noqa: ARG002  # the signature of Client
+    def accepted_columns(
+        self,
+        model: str,  # noqa: ARG002  # the signature of Client
+        *,
+        timeout: float | None = None,
+    ) -> frozenset[str]:
         """Return the forms of instances in columns that it takes: all; see `Client.accepted_columns`."""
+        check_timeout(timeout)
         return frozenset({"arrow", "json"})
 
-    def models(self) -> list[str]:
+    def models(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of the models of this client, sorted."""
+        check_timeout(timeout)
         return sorted(self._predict)
 
-    def queues(self) -> list[QueueDepth]:
+    def queues(self, *, timeout: float | None = None) -> list[QueueDepth]:
         """Return the depth of the queue of each model; see `Client.queues`."""
+        check_timeout(timeout)
         return [self._queue_depth(model) for model in self.models()]
 
-    def pause(self, model: str, *, reason: str = "") -> Pause:
+    def pause(self, model: str, *, reason: str = "", timeout: float | None = None) -> Pause:
         """Pause a model: its jobs wait; see `Client.pause`."""
+        check_timeout(timeout)
         if model not in self._predict:
             raise self._unknown_model(model)
         self._pauses[model] = Pause(
@@ -262,8 +284,9 @@ class InMemoryClient:
         )
         return self._pauses[model]
 
-    def resume(self, model: str) -> bool:
+    def resume(self, model: str, *, timeout: float | None = None) -> bool:
         """End the pause of a model, and run its jobs; see `Client.resume`."""
+        check_timeout(timeout)
         if model not in self._predict:
             raise self._unknown_model(model)
         was_paused = self._pauses.pop(model, None) is not None

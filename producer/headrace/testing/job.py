@@ -23,12 +23,14 @@ class InMemoryJob:
         self.model = model
         self._client = client
 
-    def status(self) -> Status:
+    def status(self, timeout: float | None = None) -> Status:
         """Return the status of the job; see `JobHandle.status`."""
+        check_timeout(timeout)
         return self._client.read_state(self.id)[0]
 
-    def done(self) -> bool:
+    def done(self, timeout: float | None = None) -> bool:
         """Return True if the job has its outcome."""
+        check_timeout(timeout)
         return self._client.read_state(self.id)[1] is not None
 
     def outcome(self, timeout: float | None = None) -> Outcome:
@@ -48,8 +50,9 @@ class InMemoryJob:
         check_timeout(timeout)
         return self._client.cancel(self.id, unknown=unknown)
 
-    def explain(self) -> Timeline:
+    def explain(self, timeout: float | None = None) -> Timeline:
         """Return the history of the job: only its outcome, if it has one."""
+        check_timeout(timeout)
         status, outcome = self._client.read_state(self.id)
         timeline = build_timeline(JobFacts(job=self.id, outcome=outcome))
         return msgspec.structs.replace(timeline, status=status, model=self.model, note=None)

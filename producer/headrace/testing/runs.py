@@ -84,8 +84,9 @@ class InMemoryRun:
         self.name = check_run_name(name)
         self._runs = runs
 
-    def status(self) -> RunProgress:
+    def status(self, timeout: float | None = None) -> RunProgress:
         """Return what is known of the run; see `RunHandle.status`."""
+        check_timeout(timeout)
         return self._runs.read(self.name)
 
     def wait(
@@ -100,23 +101,27 @@ class InMemoryRun:
             raise run_timeout(self.name, progress, timeout or 0.0)
         return verify_success(progress)
 
-    def cancel(self) -> bool:
+    def cancel(self, timeout: float | None = None) -> bool:
         """Cancel the run; see `RunHandle.cancel`."""
+        check_timeout(timeout)
         return self._runs.cancel(self.name).state == "cancelled"
 
-    def resume(self) -> bool:
+    def resume(self, timeout: float | None = None) -> bool:
         """Continue the run; see `RunHandle.resume`."""
+        check_timeout(timeout)
         was_success = self.status().state == "success"
         self._runs.resume(self.name)
         return not was_success
 
-    def failures(self) -> RunFailures:
+    def failures(self, timeout: float | None = None) -> RunFailures:
         """Return the failures of the run, of which there are none; see `RunHandle.failures`."""
+        check_timeout(timeout)
         self.status()
         return RunFailures(reasons={}, chunks=())
 
-    def explain(self) -> RunExplanation:
+    def explain(self, timeout: float | None = None) -> RunExplanation:
         """Return what is known of the run; see `RunHandle.explain`."""
+        check_timeout(timeout)
         return RunExplanation(progress=self.status())
 
     def __repr__(self) -> str:

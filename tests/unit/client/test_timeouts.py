@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import AsyncClient, Client, InvalidInput
+from headrace import AsyncClient, Client, InvalidInput, Settings
 from headrace.batch import predict_file, predict_rows
-from headrace.client.common import check_timeout
+from headrace.client.common import check_timeout, resolve_settings
 from headrace.testing import InMemoryClient
 
 AGE = {"age": 41}
@@ -37,6 +37,26 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "outcome": lambda client, timeout: client.job("a").outcome(timeout),
     "cancel": lambda client, timeout: client.job("a").cancel(timeout),
     "run.wait": lambda client, timeout: client.bulk_run("a").wait(timeout),
+    "submit": lambda client, timeout: client.submit("churn", AGE, timeout=timeout),
+    "durable submit": lambda client, timeout: client.submit("churn", AGE, durable=True, timeout=timeout),
+    "submit_many": lambda client, timeout: client.submit_many("churn", [AGE], timeout=timeout),
+    "forget": lambda client, timeout: client.forget([client.job("a")], timeout=timeout),
+    "status": lambda client, timeout: client.job("a").status(timeout),
+    "done": lambda client, timeout: client.job("a").done(timeout),
+    "explain": lambda client, timeout: client.job("a").explain(timeout),
+    "contract": lambda client, timeout: client.contract("churn", timeout=timeout),
+    "accepted_columns": lambda client, timeout: client.accepted_columns("churn", timeout=timeout),
+    "models": lambda client, timeout: client.models(timeout=timeout),
+    "queues": lambda client, timeout: client.queues(timeout=timeout),
+    "pause": lambda client, timeout: client.pause("churn", timeout=timeout),
+    "resume": lambda client, timeout: client.resume("churn", timeout=timeout),
+    "bulk": lambda client, timeout: client.bulk("churn", "in:a.parquet", "out:b", timeout=timeout),
+    "bulk_runs": lambda client, timeout: client.bulk_runs(timeout=timeout),
+    "run.status": lambda client, timeout: client.bulk_run("a").status(timeout),
+    "run.cancel": lambda client, timeout: client.bulk_run("a").cancel(timeout),
+    "run.resume": lambda client, timeout: client.bulk_run("a").resume(timeout),
+    "run.failures": lambda client, timeout: client.bulk_run("a").failures(timeout),
+    "run.explain": lambda client, timeout: client.bulk_run("a").explain(timeout),
 }
 
 #: A port where nothing listens: a call that sent something would raise BrokerUnavailable.
@@ -90,3 +110,16 @@ def test_a_timeout_may_be_any_number_0_or_none():
         2.0,
         3.0,
     ]
+
+
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
+@pytest.mark.parametrize("value", [0, -1, "5", math.nan])
+def test_a_client_refuses_a_timeout_of_its_own_that_is_not_above_0(name: str, value: Any):
+    with pytest.raises(InvalidInput, match=f"^`{name}`"):
+        Client(NOWHERE, **{name: value})
+
+
+def test_the_timeouts_of_a_client_replace_those_of_its_settings():
+    settings = resolve_settings(NOWHERE, Settings(), timeout=2, connect_timeout=0.5)
+    assert (settings.command_timeout, settings.connect_timeout, settings.redis_url) == (2.0, 0.5, NOWHERE)
+    assert resolve_settings(None, settings) is settings

@@ -35,10 +35,10 @@ class AnyAsyncJobHandle(Protocol):
     #: The model it was sent to; None if only the id is known.
     model: str | None
 
-    async def status(self) -> Status:
+    async def status(self, timeout: float | None = None) -> Status:
         """Return the status of the job."""
 
-    async def done(self) -> bool:
+    async def done(self, timeout: float | None = None) -> bool:
         """Return True if the job has its outcome."""
 
     async def outcome(self, timeout: float | None = None) -> Outcome:
@@ -50,7 +50,7 @@ class AnyAsyncJobHandle(Protocol):
     async def cancel(self, timeout: float | None = 5.0, *, unknown: bool = False) -> bool:
         """Cancel the job."""
 
-    async def explain(self) -> Timeline:
+    async def explain(self, timeout: float | None = None) -> Timeline:
         """Return the history of the job."""
 
 
@@ -63,7 +63,7 @@ class AnyAsyncRunHandle(Protocol):
     #: The name of the run.
     name: str
 
-    async def status(self) -> RunProgress:
+    async def status(self, timeout: float | None = None) -> RunProgress:
         """Return what is known of the run."""
 
     async def wait(
@@ -71,16 +71,16 @@ class AnyAsyncRunHandle(Protocol):
     ) -> RunProgress:
         """Wait for the end of the run."""
 
-    async def cancel(self) -> bool:
+    async def cancel(self, timeout: float | None = None) -> bool:
         """Cancel the run."""
 
-    async def resume(self) -> bool:
+    async def resume(self, timeout: float | None = None) -> bool:
         """Continue the run."""
 
-    async def failures(self) -> RunFailures:
+    async def failures(self, timeout: float | None = None) -> RunFailures:
         """Return why rows failed."""
 
-    async def explain(self) -> RunExplanation:
+    async def explain(self, timeout: float | None = None) -> RunExplanation:
         """Return what is known of the run, and what it waits for."""
 
 
@@ -135,6 +135,7 @@ class AnyAsyncClient(Protocol):
         *,
         instances: Iterable[Any] | None = None,
         id: str | None = None,  # noqa: A002  # as above
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> AnyAsyncJobHandle:
         """Enqueue a job, and return at once."""
@@ -145,6 +146,7 @@ class AnyAsyncClient(Protocol):
         instances: Iterable[Any],
         *,
         ids: Iterable[str] | None = None,
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> Sequence[AnyAsyncJobHandle]:
         """Enqueue a job for each instance."""
@@ -166,7 +168,7 @@ class AnyAsyncClient(Protocol):
     ) -> AsyncIterator[J]:
         """Yield the jobs as they finish."""
 
-    async def forget(self, jobs: Iterable[AnyAsyncJobHandle]) -> int:
+    async def forget(self, jobs: Iterable[AnyAsyncJobHandle], *, timeout: float | None = None) -> int:
         """Delete the outcomes of those jobs that succeeded."""
 
     async def bulk(
@@ -181,34 +183,38 @@ class AnyAsyncClient(Protocol):
         key: str | None = None,
         keep: Sequence[str] | None = None,
         max_failed: float | str | None = None,
+        owner: str | None = None,
+        timeout: float | None = None,
     ) -> AnyAsyncRunHandle:
         """Submit a bulk run."""
 
     def bulk_run(self, name: str) -> AnyAsyncRunHandle:
         """Return the handle of a bulk run by its name."""
 
-    async def bulk_runs(self, model: str | None = None, *, limit: int = 100) -> list[RunProgress]:
+    async def bulk_runs(
+        self, model: str | None = None, *, limit: int = 100, timeout: float | None = None
+    ) -> list[RunProgress]:
         """Return the newest bulk runs."""
 
     def job(self, id: str) -> AnyAsyncJobHandle:  # noqa: A002  # as above
         """Return the handle of a job by its id."""
 
-    async def contract(self, model: str, version: str | None = None) -> Contract:
+    async def contract(self, model: str, version: str | None = None, *, timeout: float | None = None) -> Contract:
         """Return the contract of a version."""
 
-    async def accepted_columns(self, model: str) -> frozenset[str]:
+    async def accepted_columns(self, model: str, *, timeout: float | None = None) -> frozenset[str]:
         """Return the forms in which all workers of a model take instances in columns."""
 
-    async def models(self) -> list[str]:
+    async def models(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of the models."""
 
-    async def queues(self) -> list[QueueDepth]:
+    async def queues(self, *, timeout: float | None = None) -> list[QueueDepth]:
         """Return the depth of the queue of each model."""
 
-    async def pause(self, model: str, *, reason: str = "") -> Pause:
+    async def pause(self, model: str, *, reason: str = "", timeout: float | None = None) -> Pause:
         """Pause a model."""
 
-    async def resume(self, model: str) -> bool:
+    async def resume(self, model: str, *, timeout: float | None = None) -> bool:
         """End the pause of a model."""
 
     async def purge_queue(

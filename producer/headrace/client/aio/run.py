@@ -18,16 +18,19 @@ from headrace.wire.bulk_checks import check_run_name
 
 
 class AsyncRunHandle:
-    """A bulk run: one that this client submitted, or any run by its name (`AsyncClient.bulk_run`)."""
+    """A bulk run: one that this client submitted, or any run by its name (`AsyncClient.bulk_run`).
+
+    The `timeout` of a call is its most seconds; None is the client's, but for `wait`.
+    """
 
     def __init__(self, session: AsyncSession, name: str) -> None:
         #: The name of the run.
         self.name = check_run_name(name)
         self._session = session
 
-    async def status(self) -> RunProgress:
+    async def status(self, timeout: float | None = None) -> RunProgress:
         """Return what is known of the run: its state, chunks and rows. Raises UnknownRun."""
-        return await self._session.run_briefly(operations.read_run(self._session.keys, self.name))
+        return await self._session.run_briefly(operations.read_run(self._session.keys, self.name), timeout)
 
     async def wait(
         self, timeout: float | None = None, *, on_progress: Callable[[RunProgress], None] | None = None
@@ -62,33 +65,33 @@ class AsyncRunHandle:
             await sleep(min(next_poll(polls), deadline.remaining_or(next_poll(polls))))
             polls += 1
 
-    async def cancel(self) -> bool:
+    async def cancel(self, timeout: float | None = None) -> bool:
         """Cancel the run. Return True if it is cancelled, False if it has ended otherwise. Raises UnknownRun.
 
         Chunks under way end within about a second. Written parts stay, and `resume` continues from them.
         """
-        progress = await self._session.run_briefly(operations.cancel_run(self._session.keys, self.name))
+        progress = await self._session.run_briefly(operations.cancel_run(self._session.keys, self.name), timeout)
         return progress.state == "cancelled"
 
-    async def resume(self) -> bool:
+    async def resume(self, timeout: float | None = None) -> bool:
         """Continue the run: predict the chunks that are not done. Return False if it is a success already.
 
         Chunks that wait or run are left alone. Raises UnknownRun.
         """
         session = self._session
         operation = operations.resume_run(session.keys, self.name, session.settings, session.job_keys)
-        return (await session.run_briefly(operation)).state != "success"
+        return (await session.run_briefly(operation, timeout)).state != "success"
 
-    async def failures(self) -> RunFailures:
+    async def failures(self, timeout: float | None = None) -> RunFailures:
         """Return why rows failed, by reason, and which chunks failed as a whole. Raises UnknownRun.
 
         The rows themselves are in the folder `errors` of the output.
         """
-        return await self._session.run(operations.failures_of(self._session.keys, self.name))
+        return await self._session.run(operations.failures_of(self._session.keys, self.name), timeout)
 
-    async def explain(self) -> RunExplanation:
+    async def explain(self, timeout: float | None = None) -> RunExplanation:
         """Return what is known of the run, and what it waits for. Raises UnknownRun."""
-        return await self._session.run(explain_run(self._session.keys, self.name))
+        return await self._session.run(explain_run(self._session.keys, self.name), timeout)
 
     def __repr__(self) -> str:
         return f"<AsyncRunHandle {self.name}>"

@@ -45,10 +45,23 @@ class Client:
 
     `url` is redis://, rediss:// (TLS) or unix://; None is HEADRACE_REDIS_URL, else REDIS_URL. `settings` replace
     the environment altogether. With `check=False` jobs are enqueued without a look at the model's contract.
+
+    `timeout` is the most seconds of a command with all its repetitions, `connect_timeout` those for opening a
+    connection; None are those of the settings (`command_timeout`, `connect_timeout`). The `timeout` of a call is
+    for the whole call.
     """
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None, check: bool = True) -> None:
-        self._session = Session(resolve_settings(url, settings), check=check)
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+    ) -> None:
+        resolved = resolve_settings(url, settings, timeout=timeout, connect_timeout=connect_timeout)
+        self._session = Session(resolved, check=check)
 
     def submit(
         self,
@@ -57,13 +70,15 @@ class Client:
         *,
         instances: Iterable[Any] | None = None,
         id: str | None = None,  # noqa: A002  # the word users know
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> JobHandle:
         """Enqueue a job of one instance, or of several (`instances=[...]`), and return at once.
 
         The model's name may be followed by a version: `churn@7`, or an alias, `churn@tested`. A call with an `id`
         of your own may be repeated: the same id and input is the same job. Options are version, method, priority,
-        expires, delay, metadata, durable, owner and notify (`headrace.submit.options.JobOptions`).
+        expires, delay, metadata, durable, owner and notify (`headrace.submit.options.JobOptions`). The call takes
+        `timeout` seconds at most; None is the client's.
 
         Raises InvalidInput (UnknownModel, JobConflict), QueueFull or BrokerUnavailable; then nothing was enqueued,
         unless the connection was lost before the reply of Redis arrived. Raises NotDurable for a durable job.
@@ -71,9 +86,9 @@ class Client:
         now = utc_now()
         parsed = parse_options(model, options, now)
         operation = self._session.submitter.submit(parsed, instances_from(instance, instances), id, now)
-        # The confirmation of a durable job has the time of a command for itself.
+        # Without a timeout, the confirmation of a durable job has the time of a command for itself.
         run = self._session.run if parsed.durable else self._session.run_briefly
-        job = run(operation)
+        job = run(operation, timeout)
         return JobHandle(self._session, job, parsed.model, own=id is None)
 
     def submit_many(
@@ -82,17 +97,19 @@ class Client:
         instances: Iterable[Any],
         *,
         ids: Iterable[str] | None = None,
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> list[JobHandle]:
         """Enqueue a job for each instance, and return their handles in the order of the instances.
 
         A list is checked as a whole before the first job is enqueued. An iterator is checked and enqueued in
         chunks: the jobs before a refused instance stay enqueued. `QueueFull.accepted` lists the enqueued jobs.
+        `timeout` is the most seconds of the call; for None, each of its commands has the client's.
         """
         now = utc_now()
         parsed = parse_options(model, options, now)
         jobs = self._session.run(
-            self._session.submitter.submit_many(parsed, iterate_instances(instances), ids, now)
+            self._session.submitter.submit_many(parsed, iterate_instances(instances), ids, now), timeout
         )
         return [JobHandle(self._session, job, parsed.model, own=ids is None) for job in jobs]
 
@@ -148,13 +165,13 @@ class Client:
                 handled.clear()
         self.forget(handled)
 
-    def forget(self, jobs: Iterable[AnyJobHandle]) -> int:
+    def forget(self, jobs: Iterable[AnyJobHandle], *, timeout: float | None = None) -> int:
         """Delete the outcomes of those jobs that succeeded from Redis, and return their number.
 
         Handles that hold the outcome keep it. To every other reader the id is unknown from then on, and it can be
         submitted again. Raises BrokerUnavailable, also if the Redis user may not delete outcomes.
         """
-        return self._session.run(forget_outcomes(self._session.keys, [job.id for job in jobs]))
+        return self._session.run(forget_outcomes(self._session.keys, [job.id for job in jobs]), timeout)
 
     def _as_completed(self, jobs: list[JobHandle], deadline: Deadline) -> Iterator[JobHandle]:
         unfinished: dict[str, JobHandle] = {}
@@ -192,6 +209,7 @@ class Client:
         keep: Sequence[str] | None = None,
         max_failed: float | str | None = None,
         owner: str | None = None,
+        timeout: float | None = None,
     ) -> RunHandle:
         """Submit a bulk run: workers read a table of any size, and write it with its predictions. Return at once.
 
@@ -221,7 +239,8 @@ class Client:
         session = self._session
         contracts = session.contracts if session.checks else None
         session.run_briefly(
-            submit_run(session.keys, run, session.settings, session.job_keys, contracts=contracts, now=utc_now())
+            submit_run(session.keys, run, session.settings, session.job_keys, contracts=contracts, now=utc_now()),
+            timeout,
         )
         return RunHandle(session, run.name)
 
@@ -229,15 +248,17 @@ class Client:
         """Return the handle of any bulk run by its name. Asks Redis nothing yet."""
         return RunHandle(self._session, name)
 
-    def bulk_runs(self, model: str | None = None, *, limit: int = 100) -> list[RunProgress]:
+    def bulk_runs(
+        self, model: str | None = None, *, limit: int = 100, timeout: float | None = None
+    ) -> list[RunProgress]:
         """Return the newest bulk runs, of one model or of all, newest first."""
-        return self._session.run(list_runs(self._session.keys, model=model, limit=limit))
+        return self._session.run(list_runs(self._session.keys, model=model, limit=limit), timeout)
 
     def job(self, id: str) -> JobHandle:  # noqa: A002  # as above
         """Return the handle of any job by its id. Asks Redis nothing yet."""
         return JobHandle(self._session, check_job_id(id))
 
-    def contract(self, model: str, version: str | None = None) -> Contract:
+    def contract(self, model: str, version: str | None = None, *, timeout: float | None = None) -> Contract:
         """Return the contract of a version, given by number or alias, or of the version that serves for None.
 
         The version that serves is that of the alias `production`, else the newest; it is never a canary. Raises
@@ -245,37 +266,38 @@ class Client:
         """
         name, version = split_version(model, version)
         return self._session.run_briefly(
-            self._session.contracts.resolve(check_model_name(name), version, utc_now())
+            self._session.contracts.resolve(check_model_name(name), version, utc_now()), timeout
         )
 
-    def accepted_columns(self, model: str) -> frozenset[str]:
+    def accepted_columns(self, model: str, *, timeout: float | None = None) -> frozenset[str]:
         """Return the forms in which all workers of a model take instances in columns: `arrow`, `json` or neither.
 
         They are none while no worker runs, and for a Redis user who may not read the statuses of workers.
         """
-        return self._session.run_briefly(read_accepted_columns(self._session.keys, check_model_name(model)))
+        operation = read_accepted_columns(self._session.keys, check_model_name(model))
+        return self._session.run_briefly(operation, timeout)
 
-    def models(self) -> list[str]:
+    def models(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of the models with a published contract, sorted."""
-        return self._session.run_briefly(list_models(self._session.keys))
+        return self._session.run_briefly(list_models(self._session.keys), timeout)
 
-    def queues(self) -> list[QueueDepth]:
+    def queues(self, *, timeout: float | None = None) -> list[QueueDepth]:
         """Return the depth of the queue of each of these models."""
-        return self._session.run(queues.read_queues(self._session.keys))
+        return self._session.run(queues.read_queues(self._session.keys), timeout)
 
-    def pause(self, model: str, *, reason: str = "") -> Pause:
+    def pause(self, model: str, *, reason: str = "", timeout: float | None = None) -> Pause:
         """Pause a model: within about a second, no worker claims a job of it. It replaces an earlier pause.
 
         Jobs are accepted and wait; jobs that a worker has claimed finish. The pause stays until `resume`. It names
         the user and host of this process, and the reason. Raises UnknownModel, InvalidInput for a long reason.
         """
         return self._session.run(
-            pauses.pause(self._session.keys, model, by=name_user_and_host(), reason=reason, now=utc_now())
+            pauses.pause(self._session.keys, model, by=name_user_and_host(), reason=reason, now=utc_now()), timeout
         )
 
-    def resume(self, model: str) -> bool:
+    def resume(self, model: str, *, timeout: float | None = None) -> bool:
         """End the pause of a model. Return False if it was not paused. Raises UnknownModel."""
-        return self._session.run(pauses.resume(self._session.keys, model))
+        return self._session.run(pauses.resume(self._session.keys, model), timeout)
 
     def purge_queue(self, model: str, *, on_progress: Callable[[PurgeResult], None] | None = None) -> PurgeResult:
         """Empty the queue of a model: waiting, retried, isolated and delayed jobs end as cancelled.

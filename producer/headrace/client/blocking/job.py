@@ -40,18 +40,21 @@ class JobHandle:
         """Store the outcome that `as_completed` received."""
         self._outcome = outcome
 
-    def status(self) -> Status:
-        """Return the status of the job: queued, running, success, failure, cancelled, expired or unknown."""
+    def status(self, timeout: float | None = None) -> Status:
+        """Return the status of the job: queued, running, success, failure, cancelled, expired or unknown.
+
+        `timeout` is the most seconds of the call; None is the client's.
+        """
         if self._outcome is None:
-            state = self._session.run_briefly(self._session.inspector.read_state(self.id))
+            state = self._session.run_briefly(self._session.inspector.read_state(self.id), timeout)
             self.model = self.model or state.model
             self._outcome = state.outcome
             return state.status
         return outcome_status(self._outcome)
 
-    def done(self) -> bool:
+    def done(self, timeout: float | None = None) -> bool:
         """Return True if the job has its outcome."""
-        self.status()
+        self.status(timeout)
         return self._outcome is not None
 
     def outcome(self, timeout: float | None = None) -> Outcome:
@@ -75,23 +78,23 @@ class JobHandle:
         under way, so that the job does not run when it arrives, and for a job of a plain Celery client.
 
         A running job is not interrupted: its prediction is discarded. A Redis user who may not write outcomes asks
-        the workers to cancel the job, and waits `timeout` seconds at most until one does; then False. The request
-        stays, and the job does not run.
+        the workers to cancel the job, and waits until one does; else False, but the request stays, and the job
+        does not run. The call takes `timeout` seconds at most; with 0 it does not wait for the workers, and Redis
+        has the time of the client.
         """
-        timeout = check_timeout(timeout)
-        session = self._session
+        deadline, session = Deadline(check_timeout(timeout)), self._session
         operation = cancel(session.keys, self.id, ttl=session.settings.result_ttl, now=utc_now(), unknown=unknown)
-        is_cancelled = session.run_briefly(operation)
+        is_cancelled = session.run_briefly(operation, timeout or None)
         if is_cancelled is not None:
             return is_cancelled
         try:
-            return isinstance(self.outcome(timeout), Cancelled)
+            return isinstance(self.outcome(deadline.remaining()), Cancelled)
         except ResultTimeout:
             return False
 
-    def explain(self) -> Timeline:
+    def explain(self, timeout: float | None = None) -> Timeline:
         """Return the history of the job: submitted, claimed, predicted, retried, finished; or where it waits."""
-        return self._session.run(self._session.inspector.explain(self.id))
+        return self._session.run(self._session.inspector.explain(self.id), timeout)
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}{f' of {self.model}' if self.model else ''}>"

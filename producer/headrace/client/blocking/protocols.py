@@ -36,10 +36,10 @@ class AnyJobHandle(Protocol):
     #: The model it was sent to; None if only the id is known.
     model: str | None
 
-    def status(self) -> Status:
+    def status(self, timeout: float | None = None) -> Status:
         """Return the status of the job."""
 
-    def done(self) -> bool:
+    def done(self, timeout: float | None = None) -> bool:
         """Return True if the job has its outcome."""
 
     def outcome(self, timeout: float | None = None) -> Outcome:
@@ -51,7 +51,7 @@ class AnyJobHandle(Protocol):
     def cancel(self, timeout: float | None = 5.0, *, unknown: bool = False) -> bool:
         """Cancel the job."""
 
-    def explain(self) -> Timeline:
+    def explain(self, timeout: float | None = None) -> Timeline:
         """Return the history of the job."""
 
 
@@ -64,7 +64,7 @@ class AnyRunHandle(Protocol):
     #: The name of the run.
     name: str
 
-    def status(self) -> RunProgress:
+    def status(self, timeout: float | None = None) -> RunProgress:
         """Return what is known of the run."""
 
     def wait(
@@ -72,16 +72,16 @@ class AnyRunHandle(Protocol):
     ) -> RunProgress:
         """Wait for the end of the run."""
 
-    def cancel(self) -> bool:
+    def cancel(self, timeout: float | None = None) -> bool:
         """Cancel the run."""
 
-    def resume(self) -> bool:
+    def resume(self, timeout: float | None = None) -> bool:
         """Continue the run."""
 
-    def failures(self) -> RunFailures:
+    def failures(self, timeout: float | None = None) -> RunFailures:
         """Return why rows failed."""
 
-    def explain(self) -> RunExplanation:
+    def explain(self, timeout: float | None = None) -> RunExplanation:
         """Return what is known of the run, and what it waits for."""
 
 
@@ -136,6 +136,7 @@ class AnyClient(Protocol):
         *,
         instances: Iterable[Any] | None = None,
         id: str | None = None,  # noqa: A002  # as above
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> AnyJobHandle:
         """Enqueue a job, and return at once."""
@@ -146,6 +147,7 @@ class AnyClient(Protocol):
         instances: Iterable[Any],
         *,
         ids: Iterable[str] | None = None,
+        timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> Sequence[AnyJobHandle]:
         """Enqueue a job for each instance."""
@@ -167,7 +169,7 @@ class AnyClient(Protocol):
     ) -> Iterator[J]:
         """Yield the jobs as they finish."""
 
-    def forget(self, jobs: Iterable[AnyJobHandle]) -> int:
+    def forget(self, jobs: Iterable[AnyJobHandle], *, timeout: float | None = None) -> int:
         """Delete the outcomes of those jobs that succeeded."""
 
     def bulk(
@@ -182,34 +184,38 @@ class AnyClient(Protocol):
         key: str | None = None,
         keep: Sequence[str] | None = None,
         max_failed: float | str | None = None,
+        owner: str | None = None,
+        timeout: float | None = None,
     ) -> AnyRunHandle:
         """Submit a bulk run."""
 
     def bulk_run(self, name: str) -> AnyRunHandle:
         """Return the handle of a bulk run by its name."""
 
-    def bulk_runs(self, model: str | None = None, *, limit: int = 100) -> list[RunProgress]:
+    def bulk_runs(
+        self, model: str | None = None, *, limit: int = 100, timeout: float | None = None
+    ) -> list[RunProgress]:
         """Return the newest bulk runs."""
 
     def job(self, id: str) -> AnyJobHandle:  # noqa: A002  # as above
         """Return the handle of a job by its id."""
 
-    def contract(self, model: str, version: str | None = None) -> Contract:
+    def contract(self, model: str, version: str | None = None, *, timeout: float | None = None) -> Contract:
         """Return the contract of a version."""
 
-    def accepted_columns(self, model: str) -> frozenset[str]:
+    def accepted_columns(self, model: str, *, timeout: float | None = None) -> frozenset[str]:
         """Return the forms in which all workers of a model take instances in columns."""
 
-    def models(self) -> list[str]:
+    def models(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of the models."""
 
-    def queues(self) -> list[QueueDepth]:
+    def queues(self, *, timeout: float | None = None) -> list[QueueDepth]:
         """Return the depth of the queue of each model."""
 
-    def pause(self, model: str, *, reason: str = "") -> Pause:
+    def pause(self, model: str, *, reason: str = "", timeout: float | None = None) -> Pause:
         """Pause a model."""
 
-    def resume(self, model: str) -> bool:
+    def resume(self, model: str, *, timeout: float | None = None) -> bool:
         """End the pause of a model."""
 
     def purge_queue(self, model: str, *, on_progress: Callable[[PurgeResult], None] | None = None) -> PurgeResult:

@@ -19,16 +19,19 @@ from headrace.wire.bulk_checks import check_run_name
 
 
 class RunHandle:
-    """A bulk run: one that this client submitted, or any run by its name (`Client.bulk_run`)."""
+    """A bulk run: one that this client submitted, or any run by its name (`Client.bulk_run`).
+
+    The `timeout` of a call is its most seconds; None is the client's, but for `wait`.
+    """
 
     def __init__(self, session: Session, name: str) -> None:
         #: The name of the run.
         self.name = check_run_name(name)
         self._session = session
 
-    def status(self) -> RunProgress:
+    def status(self, timeout: float | None = None) -> RunProgress:
         """Return what is known of the run: its state, chunks and rows. Raises UnknownRun."""
-        return self._session.run_briefly(operations.read_run(self._session.keys, self.name))
+        return self._session.run_briefly(operations.read_run(self._session.keys, self.name), timeout)
 
     def wait(
         self, timeout: float | None = None, *, on_progress: Callable[[RunProgress], None] | None = None
@@ -63,33 +66,33 @@ class RunHandle:
             sleep(min(next_poll(polls), deadline.remaining_or(next_poll(polls))))
             polls += 1
 
-    def cancel(self) -> bool:
+    def cancel(self, timeout: float | None = None) -> bool:
         """Cancel the run. Return True if it is cancelled, False if it has ended otherwise. Raises UnknownRun.
 
         Chunks under way end within about a second. Written parts stay, and `resume` continues from them.
         """
-        progress = self._session.run_briefly(operations.cancel_run(self._session.keys, self.name))
+        progress = self._session.run_briefly(operations.cancel_run(self._session.keys, self.name), timeout)
         return progress.state == "cancelled"
 
-    def resume(self) -> bool:
+    def resume(self, timeout: float | None = None) -> bool:
         """Continue the run: predict the chunks that are not done. Return False if it is a success already.
 
         Chunks that wait or run are left alone. Raises UnknownRun.
         """
         session = self._session
         operation = operations.resume_run(session.keys, self.name, session.settings, session.job_keys)
-        return (session.run_briefly(operation)).state != "success"
+        return (session.run_briefly(operation, timeout)).state != "success"
 
-    def failures(self) -> RunFailures:
+    def failures(self, timeout: float | None = None) -> RunFailures:
         """Return why rows failed, by reason, and which chunks failed as a whole. Raises UnknownRun.
 
         The rows themselves are in the folder `errors` of the output.
         """
-        return self._session.run(operations.failures_of(self._session.keys, self.name))
+        return self._session.run(operations.failures_of(self._session.keys, self.name), timeout)
 
-    def explain(self) -> RunExplanation:
+    def explain(self, timeout: float | None = None) -> RunExplanation:
         """Return what is known of the run, and what it waits for. Raises UnknownRun."""
-        return self._session.run(explain_run(self._session.keys, self.name))
+        return self._session.run(explain_run(self._session.keys, self.name), timeout)
 
     def __repr__(self) -> str:
         return f"<RunHandle {self.name}>"

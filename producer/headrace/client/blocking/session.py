@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from headrace.catalog.published import ContractCache
 from headrace.client.blocking.connections import Connections
-from headrace.client.common import FINAL_LOOKUP_SECONDS, job_timeout
+from headrace.client.common import FINAL_LOOKUP_SECONDS, check_timeout, job_timeout
 from headrace.clock import Deadline
 from headrace.connection.call_limit import limit_call
 from headrace.connection.commands import PipelinedOperation, run
@@ -60,12 +60,16 @@ class Session:
         Each command takes `Settings.command_timeout` seconds at most, its repetitions included. With None for
         `timeout`, nothing else limits the operation.
         """
-        with translate_errors(self.settings), limit_call(timeout):
+        seconds = check_timeout(timeout)
+        with translate_errors(self.settings), limit_call(seconds):
             return run(self.connections.execute, operation)
 
-    def run_briefly(self, operation: PipelinedOperation[T]) -> T:
-        """Run an operation that takes `Settings.command_timeout` seconds at most, with all its commands."""
-        return self.run(operation, self.settings.command_timeout)
+    def run_briefly(self, operation: PipelinedOperation[T], timeout: float | None = None) -> T:
+        """Run an operation that takes `timeout` seconds at most, with all its commands.
+
+        None is `Settings.command_timeout`.
+        """
+        return self.run(operation, self.settings.command_timeout if timeout is None else timeout)
 
     def outcome(self, job: str, deadline: Deadline) -> Outcome:
         """Wait for the outcome of a job until the deadline, and for the reply to a last look FINAL_LOOKUP_SECONDS.
