@@ -10,8 +10,13 @@ derived from these, and the exceptions that the model's limits name in `retry_on
 
 from __future__ import annotations
 
+import site
+import sysconfig
+import textwrap
 import traceback
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -30,6 +35,8 @@ _NEVER_RETRIED = (InvalidInput, MemoryError)
 _OWN_ERRORS = (InvalidInput, ModelError)
 #: Characters: the start of a longer message is stored, and the end of a longer traceback.
 _MAX_MESSAGE, _MAX_TRACEBACK = 2_000, 8_000
+#: Characters of a message in a line of the log.
+_MAX_SUMMARY = 300
 
 
 def make_failure(error: BaseException, job: Job) -> Failure:
@@ -44,10 +51,49 @@ def make_failure(error: BaseException, job: Job) -> Failure:
     )
 
 
+def describe_cause(error: BaseException, instances: Sequence[Instance]) -> str:
+    """Return class, message and line of code of an exception in one line, without values of the instances."""
+    return summarise(type(error).__name__, describe_error(error, instances), locate_error(error))
+
+
+def summarise(error: str, message: str, code_line: str | None) -> str:
+    """Return an exception in one line: `ValueError: columns are missing (pipeline.py:41 in transform)`.
+
+    `message` must be without values of instances. A long one is cut between words.
+    """
+    message = textwrap.shorten(message, _MAX_SUMMARY, placeholder=" ...")
+    return f"{error}{': ' if message else ''}{message}{f' ({code_line})' if code_line else ''}"
+
+
 def describe_error(error: BaseException, instances: Sequence[Instance]) -> str:
     """Return the message of an exception without the values of the instances that it was raised for."""
     message = read_message(error)
     return message if isinstance(error, _OWN_ERRORS) else redact(message, list(instances))
+
+
+def locate_error(error: BaseException) -> str | None:
+    """Return the line of code that an exception comes from, as `pipeline.py:41 in transform`.
+
+    It is the innermost line that belongs to no installed package: an error inside scikit-learn has its cause in
+    the pipeline that called it. Without such a line, it is the innermost one of all. None without a traceback.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_installed(frame.filename)]
+    innermost = (own or frames)[-1:]
+    return "".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in innermost) or None
+
+
+def _is_installed(file: str) -> bool:
+    return file.startswith(("<", *_installed_folders()))
+
+
+@cache
+def _installed_folders() -> tuple[str, ...]:
+    """Return the folders of Python itself, of installed packages, and of this package."""
+    own_folder = str(Path(__file__).parent)
+    paths = sysconfig.get_paths()
+    folders = {paths["stdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages(), own_folder}
+    return tuple(f"{folder}/" for folder in folders)
 
 
 def make_failure_from_attempts(job: Job, attempts: Sequence[Attempt], reason: Reason) -> Failure:

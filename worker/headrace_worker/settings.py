@@ -71,6 +71,8 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     ready_file: str = ""
     #: Format of log lines; `auto` is text on a terminal, else JSON.
     log_format: Literal["auto", "json", "text"] = "auto"
+    #: Log jobs as they end; `auto` is on a terminal.
+    log_jobs: Literal["auto", "true", "false"] = "auto"
     #: Jobs that are logged with inputs and outputs: `full`, `metadata`, a share such as `0.01`, or by model,
     #: `churn=full,*=metadata`; "" is none.
     prediction_log: str = ""

@@ -30,9 +30,10 @@ from headrace_worker.process.monitoring import Monitoring
 from headrace_worker.process.startup import load_trust
 from headrace_worker.rollout.shadow import ShadowRunner
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.telemetry import sentry, tracing
+from headrace_worker.telemetry import job_log, sentry, tracing
 from headrace_worker.telemetry.claim_log import ClaimLog
 from headrace_worker.telemetry.events import Events
+from headrace_worker.telemetry.job_log import JobLog
 from headrace_worker.telemetry.run_reports import RunReports
 from headrace_worker.threads import bound_threads
 from headrace_worker.transport.claims import Claim
@@ -141,6 +142,7 @@ class PoolChild:
                 job_limits=JobLimits(settings.max_job_bytes, settings.max_job_values),
                 listeners=[
                     ClaimLog(),
+                    *([JobLog()] if job_log.is_wanted(settings.log_jobs) else []),
                     RunReports(client, self._keys),
                     *sentry.listeners(),
                     *tracing.listeners(),

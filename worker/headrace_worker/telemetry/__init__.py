@@ -4,6 +4,7 @@ Listeners of `execution.report` get each finished claim, in the pool processes:
 
     events              Celery's task events, for Flower and exporters
     claim_log           log lines for what went wrong
+    job_log             log lines for jobs that ended well, where a person watches
     claim_metrics       the numbers of a claim, as a delta of the metrics
     sentry              errors and failed jobs, to Sentry
     sentry_queue        the spans of Sentry's Queues page

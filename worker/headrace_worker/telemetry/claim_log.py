@@ -1,14 +1,21 @@
-"""The log of claims: a line for a lost lease, malformed messages, retries, and each group of failed jobs."""
+"""The log of claims: a line for a lost lease, malformed messages, retries, and each group of failed jobs.
+
+A line for jobs that failed or will be retried says why. If their messages differ, it has that of the first job.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.text import plural
+from headrace.wire.keys import is_bulk_queue
+from headrace_worker.failures import describe_cause, locate_error, summarise
 
 if TYPE_CHECKING:
     from headrace.wire.dead_letter import DeadLetter
+    from headrace_worker.execution.claimed_job import FailedRun
     from headrace_worker.execution.report import ClaimReport
 
 log = logging.getLogger("headrace.claims")
@@ -40,24 +47,29 @@ class ClaimLog:
                 extra=fields,
             )
         if retried := report.decisions.retried:
-            errors = sorted({type(failed.error).__name__ for failed in retried})
+            causes = {type(failed.error).__name__: failed for failed in reversed(retried)}
             ids = _id_fields([failed.admitted.claimed.job.id for failed in retried])
             log.warning(
                 "%s of %s will run again after %s",
                 plural(len(retried), "job"),
                 queue,
-                ", ".join(errors),
+                "; ".join(_describe_run(causes[name], queue) for name in sorted(causes)),
                 extra=fields | ids,
             )
         published = {outcome.job for outcome in report.published}
-        for letters in _group([letter for letter, _ in report.decisions.letters if letter.id in published]):
+        code_lines = {
+            failed.admitted.claimed.job.id: locate_error(failed.error) for failed in report.decisions.model_errors
+        }
+        for letters in _group(
+            [letter for letter, _ in report.decisions.letters if letter.id in published], code_lines
+        ):
             first = letters[0]
             log.warning(
                 "%s of %s failed (%s): %s",
                 plural(len(letters), "job"),
                 queue,
                 first.reason,
-                first.error,
+                summarise(first.error, _loggable_message(first), code_lines.get(first.id)),
                 extra=fields
                 | _id_fields([letter.id for letter in letters])
                 | {
@@ -82,10 +94,32 @@ def _id_fields(jobs: list[str]) -> dict[str, Any]:
     return {"job": jobs[0]} if len(jobs) == 1 else {"jobs": jobs[:_MAX_IDS], "count": len(jobs)}
 
 
-def _group(letters: list[DeadLetter]) -> list[list[DeadLetter]]:
-    """Group the dead letters of a claim by version, reason, error and number of attempts."""
+def _describe_run(failed: FailedRun, queue: str) -> str:
+    if is_bulk_queue(queue):
+        return type(failed.error).__name__
+    return describe_cause(failed.error, failed.admitted.claimed.job.instances)
+
+
+def _loggable_message(letter: DeadLetter) -> str:
+    """Return the message of a dead letter for the log.
+
+    Values are removed from it by the instances of the job. A bulk job has none: its rows are in a file, and an
+    error of a library may quote them.
+    """
+    return "" if is_bulk_queue(letter.queue) and not letter.module.startswith("headrace") else letter.message
+
+
+def _group(letters: list[DeadLetter], code_lines: Mapping[str, str | None]) -> list[list[DeadLetter]]:
+    """Group the dead letters of a claim by version, reason, error, its line of code, and number of attempts."""
     groups: dict[Any, list[DeadLetter]] = {}
     for letter in letters:
-        key = (letter.model, letter.version, letter.reason, letter.error, len(letter.attempts))
+        key = (
+            letter.model,
+            letter.version,
+            letter.reason,
+            letter.error,
+            code_lines.get(letter.id),
+            len(letter.attempts),
+        )
         groups.setdefault(key, []).append(letter)
     return list(groups.values())
