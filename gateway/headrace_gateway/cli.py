@@ -7,11 +7,12 @@ from typing import Any
 import click
 import msgspec
 
+from headrace.cli.command import command
 from headrace.settings import load_settings
 from headrace_gateway.settings import GatewaySettings
 
 
-@click.command()
+@command(examples=["headrace gateway --address 0.0.0.0 --port 8080 --processes 2"])
 @click.option("--address", "gateway_address", help="Address of the API, over HEADRACE_GATEWAY_ADDRESS.")
 @click.option("--port", "gateway_port", type=click.IntRange(0, 65_535), help="Its port.")
 @click.option("--processes", "gateway_processes", type=click.IntRange(1, 256), help="Processes on the port.")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
+LOGS = {"worker.log", "flower.log", "gateway.log"}
 COMMAND = [sys.executable, "-m", "headrace.cli", "dev"]
 PLAIN_CELERY = """
 import sys
@@ -54,7 +55,7 @@ def start(temporary: Path, *options: str) -> Dev:
     assert process.stdout is not None
     for line in process.stdout:
         welcome += line
-        if line.startswith("Ctrl-C"):
+        if "Ctrl-C stops" in line:
             break
     matches = [re.search(rf"  {name} +(\S+)\n", welcome) for name in ("Redis", "Flower", "API", "logs")]
     assert all(matches), welcome
@@ -87,8 +88,10 @@ def dev(temporary: Path) -> Iterator[Dev]:
         yield dev
         output = stop(dev)
         assert dev.process.returncode == 0, output
-        assert output.endswith("stopping ...\n")
-        assert list(temporary.iterdir()) == []
+        assert output.endswith(f"stopping ...\nthe logs are in {dev.folder}\n")
+        assert "  1 instance  success  " in output
+        assert list(temporary.iterdir()) == [dev.folder]
+        assert {path.name for path in dev.folder.iterdir()} == LOGS
         wait_until_unused(temporary)
 
 
@@ -148,10 +151,22 @@ def test_flower_answers(dev: Dev):
 
 
 def test_the_logs_are_in_the_folder_it_prints(dev: Dev):
-    assert {path.name for path in dev.folder.glob("*.log")} == {"worker.log", "flower.log", "gateway.log"}
+    assert {path.name for path in dev.folder.glob("*.log")} == LOGS
 
 
-@pytest.mark.parametrize("option", ["--flower-port", "--gateway-port"])
+def test_each_step_of_the_start_has_a_line(dev: Dev):
+    steps = re.findall(r"^(\w+ .*?) \.\.\.$", dev.welcome, re.MULTILINE)
+    assert [re.sub(r"(port|models of) \S+", r"\1 X", step) for step in steps] == [
+        "loading libraries",
+        "starting Redis on port X",
+        "training demonstration models",
+        "starting a worker for the models of X",
+        "starting Flower on port X",
+        "starting the HTTP API on port X",
+    ]
+
+
+@pytest.mark.parametrize("option", ["--redis-port", "--flower-port", "--gateway-port"])
 def test_a_requested_port_in_use_is_an_error_of_one_line(option: str):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -172,7 +187,33 @@ def test_a_child_that_dies_ends_the_stack_with_an_error(tmp_path: Path):
     assert dev.process.returncode == 1
     assert "headrace: the worker exited with code -9; last lines" in output
     assert "Traceback" not in output
-    assert list(tmp_path.glob("headrace-*")) == []
+    (folder,) = tmp_path.glob("headrace-*")
+    assert {path.name for path in folder.iterdir()} == LOGS
+    wait_until_unused(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["loading libraries", "training digits", "starting a worker", "starting Flower"])
+def test_ctrl_c_during_the_start_exits_130_and_leaves_no_process(tmp_path: Path, step: str):
+    process = subprocess.Popen(
+        COMMAND,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if line.strip().startswith(step):
+            break
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, shown + output
+    assert output.endswith("headrace: interrupted\n")
+    assert "Traceback" not in output
+    remaining = {path.name for folder in tmp_path.glob("headrace-*") for path in folder.iterdir()}
+    assert remaining <= LOGS
     wait_until_unused(tmp_path)
 
 

@@ -14,6 +14,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child
 from headrace_worker.store.store import Store
 from tests.support.constant_models import add_constant
+from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 HEADRACE = ("headrace.cli", "worker")
@@ -144,3 +145,16 @@ def test_plain_celery_runs_the_same_worker(models: Path, tmp_path: Path):
     log = worker.log.read_text()
     assert "serving four@1" in log
     assert "Traceback" not in log
+
+
+def test_on_a_terminal_a_worker_shows_the_steps_of_its_start_and_jobs_as_they_end(models: Path):
+    with EmbeddedRedis() as redis:
+        options = ("--store", str(models), "--url", redis.url, "--concurrency", "1")
+        with Terminal("worker", *options) as terminal:
+            shown = terminal.read(until=" ready.", seconds=90)
+            with Client(redis.url) as client:
+                client.predict("four", [1.0], timeout=30)
+            shown = terminal.read(until="four@1: 1 instance, success, ")
+    first, *_ = shown.splitlines()
+    assert first == f"headrace: starting a worker for the models of {models}, with Redis at 127.0.0.1:{redis.port}"
+    assert shown.index(f"loading the models of {models}") < shown.index("loaded 1 version in ")

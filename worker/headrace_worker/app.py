@@ -132,8 +132,8 @@ def _split(queues: str | list[str] | None) -> list[str]:
 
 
 @signals.worker_init.connect(weak=False)
-def _load_models(**_: Any) -> None:
-    log_format.install()
+def _load_models(sender: Any, **_: Any) -> None:
+    log_format.install(sender.loglevel)
     pool_process.prepare(app)
     service.load_models()
     atexit.register(service.stop)  # Celery sends no signal at a cold shutdown

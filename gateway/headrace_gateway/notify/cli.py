@@ -10,6 +10,7 @@ import signal
 
 import click
 
+from headrace.cli.command import group
 from headrace.errors import SettingError
 from headrace.settings import load_settings
 from headrace_gateway.notify.endpoints import EndpointFile
@@ -21,7 +22,7 @@ from headrace_gateway.notify.signature import SECRET_PREFIX
 _SILENCE = 60.0
 
 
-@click.group(invoke_without_command=True)
+@group(examples=["headrace notify"], invoke_without_command=True)
 @click.pass_context
 def notify(context: click.Context) -> None:
     """Tell the endpoints of HEADRACE_NOTIFY how jobs ended, until Ctrl-C."""
@@ -39,7 +40,7 @@ def notify(context: click.Context) -> None:
     asyncio.run(_run(settings, endpoints))
 
 
-@notify.command()
+@notify.command(examples=["headrace notify secret"])
 def secret() -> None:
     """Print a new secret for an endpoint."""
     click.echo(SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode())

@@ -15,6 +15,7 @@ from headrace.batch.file import IN_FLIGHT
 from headrace.batch.forms import ROWS_PER_JOB
 from headrace.batch.reader import Format
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.cli.commands import SOME_FAILED, exit_on_signal
 from headrace.errors import ResultTimeout
 from headrace.wire.keys import BATCH_PRIORITY
@@ -23,7 +24,12 @@ from headrace.wire.keys import BATCH_PRIORITY
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}
 
 
-@click.command()
+@command(
+    examples=[
+        "headrace batch churn customers.csv -o predicted.csv",
+        "headrace batch churn customers.jsonl -o - --method predict_proba",
+    ]
+)
 @click.argument("model")
 @click.argument("source", metavar="IN")
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli import options
+from headrace.cli.command import group
 from headrace.cli.commands import ERROR, SOME_FAILED
 from headrace.clock import to_unix_ms, utc_now
 
@@ -21,7 +22,7 @@ _names = click.argument("names", metavar="RUN...", nargs=-1, required=True)
 _timeout = click.option("--timeout", type=options.SECONDS, help="Wait at most this number of seconds.")
 
 
-@click.group()
+@group(examples=["headrace bulk submit churn in:2026-11 -o out:scores --wait"])
 def bulk() -> None:
     """Predict tables of any size: workers read, predict and write them, and no row passes through Redis.
 
@@ -30,7 +31,10 @@ def bulk() -> None:
     """
 
 
-@bulk.command(short_help="Submit a run, and print its name.")
+@bulk.command(
+    examples=["headrace bulk submit churn 'in:2026-11/*.parquet' -o out:scores/2026-11 --name nightly-29"],
+    short_help="Submit a run, and print its name.",
+)
 @click.argument("model")
 @click.argument("source", metavar="IN")
 @click.option(
@@ -99,7 +103,7 @@ def submit(
         click.echo(f"the run was submitted before{resumed}: {progress.state}{rows}", err=True)
 
 
-@bulk.command(short_help="Print what is known of runs.")
+@bulk.command(examples=["headrace bulk status nightly-29"], short_help="Print what is known of runs.")
 @_names
 @options.as_json
 @options.url
@@ -117,7 +121,7 @@ def status(names: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
                 options.print_line(line)
 
 
-@bulk.command("list", short_help="List the newest runs.")
+@bulk.command("list", examples=["headrace bulk list --model churn --limit 5"], short_help="List the newest runs.")
 @click.option("--model", metavar="NAME", help="Runs of this model.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N", help="Runs to list."
@@ -141,7 +145,7 @@ def list_(*, model: str | None, limit: int, as_json: bool, url: str | None) -> N
         options.print_line(line)
 
 
-@bulk.command(short_help="Wait for the end of a run.")
+@bulk.command(examples=["headrace bulk wait nightly-29 --timeout 3600"], short_help="Wait for the end of a run.")
 @_name
 @_timeout
 @options.as_json
@@ -157,7 +161,7 @@ def wait(ctx: click.Context, /, name: str, *, timeout: float | None, as_json: bo
         _wait(ctx, client.bulk_run(name), timeout, as_json=as_json)
 
 
-@bulk.command(short_help="Cancel runs.")
+@bulk.command(examples=["headrace bulk cancel nightly-29"], short_help="Cancel runs.")
 @_names
 @options.as_json
 @options.url
@@ -177,7 +181,9 @@ def cancel(ctx: click.Context, /, names: tuple[str, ...], *, as_json: bool, url:
         ctx.exit(ERROR)
 
 
-@bulk.command(short_help="Continue runs that failed or were cancelled.")
+@bulk.command(
+    examples=["headrace bulk resume nightly-29"], short_help="Continue runs that failed or were cancelled."
+)
 @_names
 @options.as_json
 @options.url
@@ -193,7 +199,9 @@ def resume(names: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
             _print_state(run.status(), alone=len(names) == 1, as_json=as_json)
 
 
-@bulk.command(short_help="Print why rows and chunks of a run failed.")
+@bulk.command(
+    examples=["headrace bulk failures nightly-29"], short_help="Print why rows and chunks of a run failed."
+)
 @_name
 @options.as_json
 @options.url

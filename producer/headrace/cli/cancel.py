@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.cli.commands import ERROR
 
 
-@click.command()
+@command(examples=["headrace cancel nightly-17 nightly-18"])
 @options.jobs
 @click.option(
     "--unknown",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from headrace.cli.command import ExampleGroup
 from headrace.errors import HeadraceError, JobFailed, ResultTimeout, RunFailed
 from headrace.terminal import plain_streams
 from headrace.text import did_you_mean
@@ -34,6 +35,7 @@ _CLIENT_COMMANDS = {
     "dead": "List dead letters; replay, purge or export them.",
     "doctor": "Check Redis, workers and Flower, and print fixes.",
     "explain": "Print the history of jobs.",
+    "help": "Print the help of a command.",
     "keys": "Add, list, change, rotate and revoke keys of the HTTP gateway.",
     "plan": "Print the workers that models need, by backlog and rates.",
     "queues": "Print how many jobs of each model wait; pause, resume or purge them.",
@@ -62,7 +64,7 @@ _GATEWAY_COMMANDS = {
 }
 
 
-class Commands(click.Group):
+class Commands(ExampleGroup):
     """A click group that imports its commands when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature

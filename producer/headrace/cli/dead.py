@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from headrace.cli import options
+from headrace.cli.command import group
 from headrace.cli.commands import ERROR, SOME_FAILED
 from headrace.status_line import StatusLine
 from headrace.text import plural
@@ -28,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 BulkAction = Callable[["DeadLetterFilter", bool, "OnProgress"], "BulkResult"]
 
 
-@click.group()
+@group(examples=["headrace dead list", "headrace dead replay --model churn --error ValueError"])
 def dead() -> None:
     """List dead letters, which are the jobs that failed for good; replay, purge or export them.
 
@@ -61,7 +62,9 @@ _yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmat
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Print how many letters match, and change nothing.")
 
 
-@dead.command("list")
+@dead.command(
+    "list", examples=["headrace dead list --model churn --newer-than 2h", "headrace dead list --all --json"]
+)
 @_add_filter_options
 @click.option("--all", "ungrouped", is_flag=True, help="Print a line for each letter.")
 @options.as_json
@@ -98,7 +101,7 @@ def list_(*, ungrouped: bool, as_json: bool, url: str | None, **conditions: Any)
         click.echo(f"{_format_count(stored.dropped)} dropped so far, by the limits of number and age", err=True)
 
 
-@dead.command()
+@dead.command(examples=["headrace dead show nightly-17"])
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option(
     "--payload", is_flag=True, help="Print the instances too, or the first bytes of a malformed message."
@@ -121,7 +124,9 @@ def show(ids: tuple[str, ...], *, payload: bool, as_json: bool, url: str | None)
                 options.print_line(line)
 
 
-@dead.command()
+@dead.command(
+    examples=["headrace dead replay nightly-17", "headrace dead replay --model churn --reason timeout --rate 50"]
+)
 @_ids_argument
 @_add_filter_options
 @_every_option
@@ -165,7 +170,7 @@ def replay(
     _print_result(ctx, result, verb, as_json=as_json)
 
 
-@dead.command()
+@dead.command(examples=["headrace dead purge --older-than 7d --dry-run", "headrace dead purge --all --yes"])
 @_ids_argument
 @_add_filter_options
 @_every_option
@@ -202,7 +207,7 @@ def purge(
     _print_result(ctx, result, verb, as_json=as_json)
 
 
-@dead.command()
+@dead.command(examples=["headrace dead export --model churn -o dead.jsonl"])
 @_ids_argument
 @_add_filter_options
 @click.option(

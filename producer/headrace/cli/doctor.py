@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.cli.commands import ERROR
 from headrace.text import plural
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from headrace.settings import Settings
 
 
-@click.command()
+@command(examples=["headrace doctor", "headrace doctor --json"])
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, one object a line.")
 @click.option(
     "--flower", "flower_url", metavar="URL", help="Check the Flower at this URL too, without logging in."

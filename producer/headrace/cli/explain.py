@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.cli.commands import ERROR
 from headrace.cli.options import escape_unprintable
 from headrace.clock import from_unix_ms, to_unix_ms, utc_now
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from headrace.inspection.timeline import Step, Timeline
 
 
-@click.command()
+@command(examples=["headrace explain nightly-17"])
 @options.jobs
 @options.as_json
 @options.url

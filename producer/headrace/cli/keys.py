@@ -12,6 +12,7 @@ import msgspec
 from headrace.catalog import callers
 from headrace.catalog.callers import EVERY, SCOPES, RegisteredCaller, parse_rate
 from headrace.cli import options
+from headrace.cli.command import group
 from headrace.client.common import resolve_settings
 from headrace.clock import from_unix_ms, utc_now
 from headrace.connection.commands import Operation, execute, run
@@ -27,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _EVERYTHING, _NO_LIMIT = "*", "none"
 
 
-@click.group()
+@group(examples=["headrace keys add billing --models churn"])
 def keys() -> None:
     """Give callers of the HTTP gateway API keys, and say what each may do.
 
@@ -52,7 +53,7 @@ def _limits(command: F) -> F:
     return command
 
 
-@keys.command()
+@keys.command(examples=["headrace keys add billing --models churn --rate 50/s"])
 @click.argument("name")
 @_limits
 @options.url
@@ -64,7 +65,7 @@ def add(*, name: str, url: str | None, **limits: Any) -> None:
     click.echo(f"{name}: {_describe(caller)}. The key is not shown again.", err=True)
 
 
-@keys.command()
+@keys.command(examples=["headrace keys change billing --rate none"])
 @click.argument("name")
 @_limits
 @options.url
@@ -74,7 +75,7 @@ def change(*, name: str, url: str | None, **limits: Any) -> None:
     click.echo(f"{name}: {_describe(changed)}", err=True)
 
 
-@keys.command()
+@keys.command(examples=["headrace keys rotate billing"])
 @click.argument("name")
 @options.url
 def rotate(*, name: str, url: str | None) -> None:
@@ -87,7 +88,7 @@ def rotate(*, name: str, url: str | None) -> None:
     )
 
 
-@keys.command()
+@keys.command(examples=["headrace keys revoke billing --old"])
 @click.argument("name")
 @click.option("--old", is_flag=True, help="End all keys but the newest.")
 @options.url
@@ -101,7 +102,7 @@ def revoke(*, name: str, old: bool, url: str | None) -> None:
     click.echo(f"{name} is revoked", err=True)
 
 
-@keys.command("list")
+@keys.command("list", examples=["headrace keys list --json"])
 @options.as_json
 @options.url
 def list_(*, as_json: bool, url: str | None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.errors import UnknownModel
 from headrace.text import did_you_mean, format_duration
 
@@ -33,7 +34,7 @@ class _PerSecond(click.FloatRange):
         return number
 
 
-@click.command()
+@command(examples=["headrace plan --wait 5s", "headrace plan --model churn --arrivals 200 --rate 50"])
 @click.option(
     "--model", "names", metavar="NAME", multiple=True, help="Plan this model.  [all models]  Repeatable."
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli import options
+from headrace.cli.command import group
 from headrace.cli.commands import ERROR
 from headrace.client.common import resolve_settings
 from headrace.connection.commands import execute, run
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from headrace.results.purge import PurgeResult
 
 
-@click.group(invoke_without_command=True)
+@group(
+    examples=["headrace queues", "headrace queues pause churn --reason 'a bad column'"],
+    invoke_without_command=True,
+)
 @options.as_json
 @options.url
 @click.pass_context
@@ -70,7 +74,7 @@ def queues(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
         options.print_line(line)
 
 
-@queues.command()
+@queues.command(examples=["headrace queues pause churn --reason 'a bad column'"])
 @click.argument("model")
 @click.option("--reason", default="", metavar="TEXT", help="The reason, for everybody who looks at the queue.")
 @options.url
@@ -84,7 +88,7 @@ def pause(*, model: str, reason: str, url: str | None) -> None:
         click.echo(f"{model} is {options.escape_unprintable(str(client.pause(model, reason=reason)))}", err=True)
 
 
-@queues.command()
+@queues.command(examples=["headrace queues resume churn"])
 @click.argument("model")
 @options.url
 def resume(*, model: str, url: str | None) -> None:
@@ -93,7 +97,7 @@ def resume(*, model: str, url: str | None) -> None:
         click.echo(f"{model} {'is resumed' if client.resume(model) else 'was not paused'}", err=True)
 
 
-@queues.command()
+@queues.command(examples=["headrace queues purge churn --yes"])
 @click.argument("model")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.as_json

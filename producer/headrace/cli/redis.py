@@ -6,15 +6,16 @@ import click
 import msgspec
 
 from headrace.cli import options
+from headrace.cli.command import group
 from headrace.text import plural
 
 
-@click.group()
+@group(examples=["headrace redis install"])
 def redis() -> None:
     """Prepare a Redis for users with few permissions."""
 
 
-@redis.command()
+@redis.command(examples=["headrace redis install --prune --url redis://admin@localhost/0"])
 @click.option(
     "--prune", is_flag=True, help="Remove the functions of other releases, once no client or worker of them runs."
 )

@@ -8,11 +8,12 @@ import click
 import msgspec
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.cli.commands import SOME_FAILED
 from headrace.errors import HeadraceError, JobFailed, ResultTimeout
 
 
-@click.command()
+@command(examples=["headrace result nightly-17 --timeout 30"])
 @options.jobs
 @click.option("--timeout", type=options.SECONDS, help="Seconds to wait for all jobs together; default: no limit.")
 @options.as_json

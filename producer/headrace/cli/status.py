@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import click
-
 from headrace.cli import options
+from headrace.cli.command import command
 
 
-@click.command()
+@command(examples=["headrace status nightly-17"])
 @options.jobs
 @options.as_json
 @options.url

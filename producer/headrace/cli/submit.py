@@ -11,11 +11,17 @@ import msgspec
 
 from headrace.catalog.contract import Array, Contract, Tokens
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.errors import InvalidInput
 from headrace.wire.keys import ONLINE_PRIORITY
 
 
-@click.command()
+@command(
+    examples=[
+        'headrace submit churn \'{"age": 41, "plan": "gold"}\' --wait',
+        "headrace submit churn customers.json --id nightly-17 --meta by=billing",
+    ]
+)
 @click.argument("model")
 @click.argument("instances", default="-")
 @options.version

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.terminal import write_control
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _UNLIMITED = 1000
 
 
-@click.command()
+@command(examples=["headrace top", "headrace top --once --json"])
 @click.option(
     "--every",
     type=options.SECONDS,

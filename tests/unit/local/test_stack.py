@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from headrace.errors import HeadraceError
 from headrace_worker.local import stack
-from headrace_worker.local.stack import Child, interruptible_stack
+from headrace_worker.local.stack import Child, hold_interrupts, interruptible_stack, raise_if_interrupted
 
 
 def start_child(folder: Path, code: str) -> Child:
@@ -109,6 +110,37 @@ def test_a_signal_ends_a_block_and_later_signals_do_not_interrupt_its_callbacks(
 def test_a_signal_during_the_callbacks_is_ignored():
     with interruptible_stack() as running:
         running.callback(signal.raise_signal, signal.SIGTERM)
+
+
+def test_a_held_signal_ends_the_block_after_what_holds_it():
+    completed = []
+
+    def run() -> None:
+        with interruptible_stack(), hold_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            completed.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert completed == [True]
+
+
+def test_a_signal_whose_exception_was_swallowed_is_raised_again():
+    def run() -> None:
+        with interruptible_stack():
+            with contextlib.suppress(KeyboardInterrupt):  # as a callback of C code does
+                signal.raise_signal(signal.SIGINT)
+            raise_if_interrupted()
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    raise_if_interrupted()
+
+
+def test_a_child_without_a_callback_is_stopped_at_the_end(tmp_path: Path):
+    with interruptible_stack():
+        child = start_child(tmp_path, "import signal; signal.pause()")
+    assert child.process.returncode == -signal.SIGTERM
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv from util-linux")

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import click
 
+from headrace.cli.command import command
+
 #: Repetitions of the demonstration table, to make the file large enough for a progress bar.
 _REPEATS = 40
 _MODEL = "tumour"
 
 
-@click.command()
+@command(examples=["headrace demo", "headrace demo --keep ./demo"])
 @click.option(
     "--keep", type=click.Path(path_type=Path), help="Keep the files in this folder.  [a temporary folder]"
 )

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace.bulk import list_runs
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.connection.connect import connect
 from headrace.errors import HeadraceError
 from headrace.wire.keys import check_model_name
@@ -24,7 +25,7 @@ from headrace_worker.telemetry.worker_classes import parse_classes
 _REDIS_SECONDS = 2.0
 
 
-@click.command()
+@command(examples=["headrace exporter --port 9465"])
 @options.url
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9465, show_default=True, help="Port to listen on.")

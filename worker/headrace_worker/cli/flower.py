@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from headrace.cli.command import command
 from headrace.connection.connect import connect
 from headrace.errors import HeadraceError
 from headrace.settings import load_settings
@@ -19,7 +20,8 @@ _COLUMNS = "uuid,model,version,instances,state,attempts,received,wait,runtime,wo
 _MAX_TASKS = 50_000
 
 
-@click.command(
+@command(
+    examples=["headrace flower --port 5555"],
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="All other options are passed to Flower: see `celery flower --help`.",
 )

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from headrace.cli.command import command
 from headrace.errors import HeadraceError
 from headrace.settings import load_settings
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.telemetry.health import read_status
 
 
-@click.command()
+@command(examples=["headrace health --ready --file /run/headrace/health"])
 @click.option("--ready", is_flag=True, help="Check readiness instead: all models of the worker are loaded.")
 @click.option(
     "--file",

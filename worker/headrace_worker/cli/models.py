@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from headrace.cli import options
+from headrace.cli.command import group
 from headrace.errors import ModelError
 from headrace.text import format_bytes
 from headrace_worker.cli import (
@@ -56,7 +57,7 @@ class _Argument(click.ParamType[tuple[str, Any]]):
             self.fail(f"{value[:64]!r} is not NAME=JSON, such as {example}", param, ctx)
 
 
-@click.group()
+@group(examples=["headrace models add churn.skops --name churn --example customers.csv", "headrace models list"])
 def models() -> None:
     """Add, list, check and roll out the models of a store."""
 
@@ -70,7 +71,12 @@ for _command in (
     models.add_command(_command)
 
 
-@models.command()
+@models.command(
+    examples=[
+        "headrace models add churn.skops --name churn --example customers.csv",
+        "headrace models add factories:churn --name churn --example customers.json --data churn.bin",
+    ]
+)
 @click.argument("model", type=_Model(exists=True))
 @click.option("--name", required=True, help="Name of the model; its queue is predict.NAME.")
 @click.option(
@@ -255,7 +261,7 @@ def _parse_limits(values: dict[str, float | tuple[str, ...] | None]) -> Limits:
         raise click.UsageError(message) from None
 
 
-@models.command("list")
+@models.command("list", examples=["headrace models list"])
 @store_option
 @options.as_json
 def list_(store: str | None, as_json: bool) -> None:
@@ -292,7 +298,7 @@ def list_(store: str | None, as_json: bool) -> None:
         raise ModelError("; ".join(errors))
 
 
-@models.command()
+@models.command(examples=["headrace models show churn@3"])
 @click.argument("model", metavar="MODEL[@VERSION]")
 @store_option
 @options.as_json

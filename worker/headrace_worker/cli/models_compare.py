@@ -8,6 +8,7 @@ import click
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace_worker.cli.models_rollout import open_promoter
 from headrace_worker.cli.store_options import store_option
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from headrace_worker.rollout.version_stats import VersionStats
 
 
-@click.command()
+@command(examples=["headrace models compare churn"])
 @click.argument("model")
 @store_option
 @options.url

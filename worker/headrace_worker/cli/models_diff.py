@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace_worker.cli.store_options import open_store, store_option
 
 
-@click.command()
+@command(examples=["headrace models diff churn 3 4"])
 @click.argument("model")
 @click.argument("old", metavar="VERSION")
 @click.argument("new", metavar="VERSION")

@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.catalog.aliases import PRODUCTION
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace_worker.cli.store_options import open_store, store_option, worker_settings
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _ORDER = ("drifted", "moved", "too few rows", "stable")
 
 
-@click.command()
+@command(examples=["headrace models drift churn"])
 @click.argument("model", metavar="MODEL[@VERSION]")
 @click.option(
     "--hours", type=click.IntRange(1, 48), default=24, show_default=True, help="Hours of jobs to include."

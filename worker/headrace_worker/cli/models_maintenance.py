@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.cli.commands import ERROR
 from headrace.errors import ModelError, UnknownModel
 from headrace.text import format_bytes
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from headrace_worker.store.store import Store
 
 
-@click.command()
+@command(examples=["headrace models verify churn"])
 @click.argument("model", metavar="[MODEL[@VERSION]]", default="")
 @click.option("--run", is_flag=True, help="Also load each version and predict its example.")
 @store_option
@@ -71,7 +72,7 @@ def _verify(opened: Store, name: str, version: str, store: str | None, *, run: b
     return ""
 
 
-@click.command()
+@command(examples=["headrace models gc --keep 5"])
 @click.argument("models", metavar="[MODEL...]", nargs=-1)
 @click.option("--keep", type=click.IntRange(1), default=5, show_default=True, help="Newest versions to keep.")
 @click.option("--dry-run", is_flag=True, help="List what would be removed, and remove nothing.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.cli.commands import ERROR
 from headrace.connection.connect import connect
 from headrace.connection.errors import translate_errors
@@ -13,7 +14,7 @@ from headrace.wire.keys import Keys
 from headrace_worker.cli.store_options import open_store, store_option, worker_settings
 
 
-@click.command()
+@command(examples=["headrace models publish churn"])
 @click.argument("models", metavar="[MODEL...]", nargs=-1)
 @store_option
 @options.url

@@ -9,6 +9,7 @@ import click
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
+from headrace.cli.command import command
 from headrace.clock import from_unix_ms
 from headrace_worker.cli.store_options import store_option, worker_settings
 
@@ -43,7 +44,12 @@ def open_promoter(store: str | None, url: str | None) -> AbstractContextManager[
     return open_promoter(worker_settings(store, url))
 
 
-@click.command()
+@command(
+    examples=[
+        "headrace models promote churn 4 --reason 'new prices'",
+        "headrace models promote churn 4 --canary 10%",
+    ]
+)
 @_model
 @click.argument("version")
 @click.option("--to", metavar="ALIAS", help="The alias to set to VERSION.  [production]")
@@ -118,7 +124,7 @@ def promote(
         )
 
 
-@click.command()
+@command(examples=["headrace models rollback churn --reason 'slower'"])
 @_model
 @click.option(
     "--alias", default=PRODUCTION, show_default=True, help="Alias to roll back; a canary or shadow ends."
@@ -146,7 +152,7 @@ def _describe(promotion: Promotion) -> str:
     return f"{alias} of {model} is {model}@{promotion.version}{share}{former}"
 
 
-@click.command("aliases")
+@command("aliases", examples=["headrace models aliases churn"])
 @_model
 @store_option
 @options.url
@@ -195,7 +201,7 @@ def _loaded_by(status: RolloutStatus) -> str:
     return f"{len(status.ready)} of {total} worker{'' if total == 1 else 's'}" if total else "no worker"
 
 
-@click.command()
+@command(examples=["headrace models history churn"])
 @_model
 @store_option
 @options.url

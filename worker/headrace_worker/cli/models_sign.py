@@ -7,17 +7,18 @@ from pathlib import Path
 import click
 
 from headrace.cli import options
+from headrace.cli.command import command, group
 from headrace_worker.cli.store_options import store_option, worker_settings
 
 key_file = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+@group(examples=["headrace models keys new release"])
 def keys() -> None:
     """Create keys that sign versions."""
 
 
-@keys.command("new")
+@keys.command("new", examples=["headrace models keys new release"])
 @click.argument("name", type=key_file)
 @click.option(
     "--hmac", "secret", is_flag=True, help="Create one secret key for signing and verifying; needs no package."
@@ -35,7 +36,7 @@ def new(name: Path, *, secret: bool) -> None:
     )
 
 
-@click.command()
+@command(examples=["headrace models sign churn@3 --key release.key"])
 @click.argument("models", metavar="MODEL@VERSION...", nargs=-1, required=True)
 @click.option("--key", required=True, type=key_file, help="The key: NAME.key of `headrace models keys new`.")
 @store_option

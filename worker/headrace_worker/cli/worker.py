@@ -9,9 +9,11 @@ from pathlib import Path
 import click
 import redis
 
+from headrace.cli.command import command
 from headrace.cli.signals import hold_sigterm_as_process_1
 from headrace.connection.connect import connect
 from headrace.connection.errors import is_permanent, translate_error
+from headrace.connection.url import describe_server
 from headrace.errors import ModelError, SettingError
 from headrace.settings import load_settings
 from headrace_worker.process.pool_kinds import check_pool, find_pool
@@ -19,7 +21,11 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
 
 
-@click.command(
+@command(
+    examples=[
+        "headrace worker --store ./models",
+        "headrace worker --models churn,fraud --concurrency 4 --max-tasks-per-child 1000",
+    ],
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="All other options are passed to Celery: see `celery worker --help`.",
 )
@@ -80,7 +86,14 @@ def worker(  # noqa: PLR0917  # click passes them by name
     for name, value in settings.items():
         if value:
             os.environ[name] = value
-    _check(load_settings(WorkerSettings))
+    settings_of_worker = load_settings(WorkerSettings)
+    if sys.stderr.isatty():  # at once: a person should not wait for imports without a word
+        click.echo(
+            f"headrace: starting a worker for the models of {settings_of_worker.models}, "
+            f"with Redis at {describe_server(settings_of_worker)}",
+            err=True,
+        )
+    _check(settings_of_worker)
     # Celery replaces this process, so that signals reach it and settings are read once.
     arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker"]
     if not sys.stderr.isatty():

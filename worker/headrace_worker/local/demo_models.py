@@ -76,11 +76,18 @@ def digits() -> Trained:
 DEMO_MODELS: dict[str, Callable[[], Trained]] = {"churn": churn, "digits": digits, "tumour": tumour}
 
 
-def add_demo_models(store: Store) -> dict[str, tuple[Manifest, Trained]]:
-    """Train the demonstration models and add them to a store; return manifest and estimator by name."""
+def add_demo_models(
+    store: Store, *, on_start: Callable[[str], None] | None = None
+) -> dict[str, tuple[Manifest, Trained]]:
+    """Train the demonstration models and add them to a store; return manifest and estimator by name.
+
+    `on_start` is called with the name of each before its training.
+    """
     added = {}
     with tempfile.TemporaryDirectory(prefix="headrace-training-") as folder:
         for name, train in DEMO_MODELS.items():
+            if on_start is not None:
+                on_start(name)
             trained = train()
             file, example = Path(folder, f"{name}.skops"), Path(folder, f"{name}.json")
             skops.io.dump(trained.estimator, file)

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
@@ -24,12 +24,48 @@ _READY_SECONDS, _STOP_SECONDS = 60.0, 15.0
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
+class _Interrupts:
+    """What Ctrl-C does while a stack is open, and the children that its end must stop."""
+
+    def __init__(self) -> None:
+        #: Blocks within `hold_interrupts`, and whether a signal has come.
+        self.holds = 0
+        self.has_come = False
+        self.children: list[Child] = []
+
+    def raise_if_come(self) -> None:
+        """Raise KeyboardInterrupt if a signal came while it was held, or where its exception was swallowed."""
+        if self.has_come and not self.holds:
+            raise KeyboardInterrupt
+
+
+_interrupts = _Interrupts()
+
+
+@contextlib.contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back within the block, so that no process is started without being known; then raise it."""
+    _interrupts.holds += 1
+    try:
+        yield
+    finally:
+        _interrupts.holds -= 1
+    _interrupts.raise_if_come()
+
+
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C was pressed: Python swallows the exception in a callback of C code."""
+    _interrupts.raise_if_come()
+
+
 class Child:
     """A child process in a session of its own, so that Ctrl-C does not reach it; its output goes to a log file."""
 
     def __init__(self, name: str, arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         self.name, self.log = name, log
-        self.process = start_process(["-m", *arguments], {**os.environ, **environ}, log)
+        with hold_interrupts():
+            self.process = start_process(["-m", *arguments], {**os.environ, **environ}, log)
+            _interrupts.children.append(self)
 
     def check(self) -> None:
         """Raise HeadraceError with the last lines of the log if the process has exited."""
@@ -41,6 +77,8 @@ class Child:
 
     def stop(self) -> None:
         """Send SIGTERM; kill the process and its children if it does not exit in time."""
+        if self in _interrupts.children:
+            _interrupts.children.remove(self)
         if self.process.poll() is not None:
             return
         self.process.terminate()
@@ -154,6 +192,7 @@ def _wait_until(is_ready: Callable[[], bool], child: Child, seconds: float = _RE
         on_failure.callback(child.stop)
         while not is_ready() and time.monotonic() < deadline:
             child.check()
+            raise_if_interrupted()
             time.sleep(0.05)
         if not is_ready():
             raise HeadraceError(f"the {child.name} was not ready after {seconds:.0f} s; see {child.log}")
@@ -176,7 +215,7 @@ def interruptible_stack() -> Iterator[contextlib.ExitStack]:
     """Open a stack of callbacks that run at the end of the block, also after Ctrl-C or SIGTERM.
 
     Both signals raise KeyboardInterrupt. Later ones are ignored, so that a second Ctrl-C cannot interrupt the
-    callbacks and leave processes behind.
+    callbacks and leave processes behind. Children that no callback has stopped are stopped after the callbacks.
     """
     if threading.current_thread() is not threading.main_thread():
         with contextlib.ExitStack() as stack:
@@ -189,15 +228,26 @@ def interruptible_stack() -> Iterator[contextlib.ExitStack]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # signal's signature
         ignore()
-        raise KeyboardInterrupt
+        _interrupts.has_come = True
+        _interrupts.raise_if_come()
 
+    _interrupts.has_come = False
     former = {number: signal.signal(number, interrupt) for number in _INTERRUPTS}
     try:
         with contextlib.ExitStack() as stack:
+            stack.callback(_stop_children, {*_interrupts.children})
             try:
                 yield stack
             finally:
                 ignore()
     finally:
+        _interrupts.has_come = False
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def _stop_children(earlier: Set[Child]) -> None:
+    """Stop the children that were started in this stack and still run; `earlier` are those of others."""
+    for child in [*_interrupts.children]:
+        if child not in earlier:
+            child.stop()

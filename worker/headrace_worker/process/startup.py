@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from kombu import Queue
 from threadpoolctl import threadpool_limits
 
 from headrace.errors import HeadraceError, SettingError
+from headrace.text import format_duration, plural
 from headrace.wire.keys import bulk_queue_name, model_name, queue_name, queue_names
 from headrace.wire.signing import JobKeys, Trust
 from headrace_worker.bulk.locations import check_locations
@@ -82,6 +84,8 @@ def set_queues(app: Celery[Any], queues: Iterable[str]) -> None:
 def load_models(settings: WorkerSettings, registry: Registry, model_sync: ModelSync) -> None:
     """Load and prove the models before the pool forks. Exit if there are models and none can be served."""
     threadpool_limits(1)  # more would not survive the fork: OpenMP waits for threads that only the parent has
+    log.info("loading the models of %s", registry.store.title)
+    started_at = time.monotonic()
     with exit_on_error():
         check_locations(settings.locations)
         failures = model_sync.sync()
@@ -90,6 +94,13 @@ def load_models(settings: WorkerSettings, registry: Registry, model_sync: ModelS
         raise SystemExit(f"headrace: none of the worker's models can be served: {reasons}")
     if not registry.contracts():
         log.warning("no models in %s yet; `headrace models add` adds one", settings.models)
+    else:
+        count = len(model_sync.loaded_versions())
+        log.info(
+            "loaded %s in %s; starting the pool processes",
+            plural(count, "version"),
+            format_duration(1000 * (time.monotonic() - started_at)),
+        )
     fork_memory.freeze_heap()
     fork_memory.use_huge_pages()
     with exit_on_error():

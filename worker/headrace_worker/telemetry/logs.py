@@ -38,8 +38,12 @@ class LogFormat:
         self._secrets = sorted(masked, key=len, reverse=True)
         self.worker = ""
 
-    def install(self) -> None:
-        """Format the root logger now; Celery adds its own handlers only after the models are loaded."""
+    def install(self, level: int) -> None:
+        """Format the root logger now; Celery adds its own handlers only after the models are loaded.
+
+        `level` is the worker's log level. Until then it is that of Headrace's own loggers only.
+        """
+        logging.getLogger("headrace").setLevel(level)
         root = logging.getLogger()
         if not root.handlers:
             root.addHandler(logging.StreamHandler())
