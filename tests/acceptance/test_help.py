@@ -67,6 +67,8 @@ def test_every_example_is_accepted_by_its_command(
     monkeypatch.chdir(folder)
     program, *arguments = shlex.split(example)
     assert program == "headrace"
+    if ">" in arguments:  # the rest is for the shell
+        del arguments[arguments.index(">") :]
     assert parse(arguments).startswith(path)
 
 

@@ -17,6 +17,7 @@ from headrace.batch.reader import Format
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import SOME_FAILED, exit_on_signal
+from headrace.cli.completion import complete_files
 from headrace.errors import ResultTimeout
 from headrace.wire.keys import BATCH_PRIORITY
 
@@ -30,8 +31,8 @@ _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}
         "headrace batch churn customers.jsonl -o - --method predict_proba",
     ]
 )
-@click.argument("model")
-@click.argument("source", metavar="IN")
+@options.model
+@click.argument("source", metavar="IN", shell_complete=complete_files)
 @click.option(
     "-o", "--output", "target", metavar="OUT", required=True, help="The file to write; - is standard output."
 )

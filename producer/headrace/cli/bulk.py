@@ -11,6 +11,7 @@ import click
 from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.commands import ERROR, SOME_FAILED
+from headrace.cli.completion import complete_models
 from headrace.clock import to_unix_ms, utc_now
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def bulk() -> None:
     examples=["headrace bulk submit churn 'in:2026-11/*.parquet' -o out:scores/2026-11 --name nightly-29"],
     short_help="Submit a run, and print its name.",
 )
-@click.argument("model")
+@options.model
 @click.argument("source", metavar="IN")
 @click.option(
     "-o",
@@ -122,7 +123,7 @@ def status(names: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
 
 
 @bulk.command("list", examples=["headrace bulk list --model churn --limit 5"], short_help="List the newest runs.")
-@click.option("--model", metavar="NAME", help="Runs of this model.")
+@click.option("--model", metavar="NAME", shell_complete=complete_models, help="Runs of this model.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N", help="Runs to list."
 )

@@ -24,14 +24,20 @@ from headrace.text import did_you_mean
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from click.shell_completion import CompletionItem
+
 #: Exit codes of all commands.
 ERROR, USAGE, SOME_FAILED, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 130
+
+#: The variable in which a shell asks for completions, such as `bash_complete`.
+COMPLETE_VARIABLE = "_HEADRACE_COMPLETE"
 
 #: The commands of this distribution, with a line of help. Each is in the module of its name in this package.
 _CLIENT_COMMANDS = {
     "batch": "Predict the rows of a file, and write them with their predictions.",
     "bulk": "Predict tables that workers read and write themselves.",
     "cancel": "Cancel jobs that have no outcome yet.",
+    "completion": "Print a script that completes commands in a shell.",
     "dead": "List dead letters; replay, purge or export them.",
     "doctor": "Check Redis, workers and Flower, and print fixes.",
     "explain": "Print the history of jobs.",
@@ -93,6 +99,15 @@ class Commands(ExampleGroup):
             raise click.UsageError(f"no command {name[:64]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Complete the name of a command or an option. No command is imported for it."""
+        from click.shell_completion import CompletionItem
+
+        help_lines = {**_CLIENT_COMMANDS, **_WORKER_COMMANDS, **_GATEWAY_COMMANDS}
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=help_lines.get(name)) for name in names]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands. Commands in the tables are not imported for it."""
         help_lines = {**_CLIENT_COMMANDS, **_WORKER_COMMANDS, **_GATEWAY_COMMANDS}
@@ -123,6 +138,11 @@ class Commands(ExampleGroup):
     def _run(self, args: Sequence[str] | None, prog_name: str, extra: dict[str, Any]) -> Any:
         """Run a command and return its exit code, after an error has been printed."""
         code: Any
+        if instruction := os.environ.get(COMPLETE_VARIABLE):
+            from headrace.cli.completion import answer_shell
+
+            answer_shell(self, instruction)
+            return 0
         try:
             code = super().main(args, prog_name, **extra)
             if sys.stdout is not None:  # a daemon may have closed it

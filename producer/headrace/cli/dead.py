@@ -13,6 +13,7 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.commands import ERROR, SOME_FAILED
+from headrace.cli.completion import complete_models, complete_versions
 from headrace.status_line import StatusLine
 from headrace.text import plural
 from headrace.wire.outcome import Reason
@@ -50,7 +51,7 @@ def _add_filter_options(command: F) -> F:
         click.option("--error", metavar="NAME", help="Name of the exception, such as ValueError."),
         click.option("--reason", type=click.Choice(get_args(Reason)), help="Reason of the failure."),
         click.option("--queue", metavar="NAME", help="Letters of this queue; headrace.notify is that of notices."),
-        click.option("--model", metavar="NAME", help="Jobs of this model."),
+        click.option("--model", metavar="NAME", shell_complete=complete_models, help="Jobs of this model."),
     ):
         command = option(command)
     return command
@@ -130,7 +131,12 @@ def show(ids: tuple[str, ...], *, payload: bool, as_json: bool, url: str | None)
 @_ids_argument
 @_add_filter_options
 @_every_option
-@click.option("--version", metavar="N", help="Version of the model to run; default: the version each job names.")
+@click.option(
+    "--version",
+    metavar="N",
+    shell_complete=complete_versions,
+    help="Version of the model to run; default: the version each job names.",
+)
 @click.option("--rate", type=float, metavar="N", help="Replay at most N letters a second.")
 @_dry_run_option
 @_yes_option

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from headrace.catalog.class_labels import by_label, name_labels
+from headrace.cli.completion import complete_models, complete_versions
 from headrace.terminal import escape_controls, escape_json, write_control
 
 if TYPE_CHECKING:
@@ -68,8 +69,12 @@ DURATION = _Duration()
 
 url = click.option("--url", metavar="URL", help="Redis URL; default: HEADRACE_REDIS_URL, then REDIS_URL.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+model = click.argument("model", shell_complete=complete_models)
 version = click.option(
-    "--version", metavar="N", help="Version or alias; default: the alias production, else the newest version."
+    "--version",
+    metavar="N",
+    shell_complete=complete_versions,
+    help="Version or alias; default: the alias production, else the newest version.",
 )
 method = click.option(
     "--method", metavar="NAME", help="Method of the model, such as predict_proba; default: the model's default."

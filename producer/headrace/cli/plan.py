@@ -11,6 +11,7 @@ import click
 
 from headrace.cli import options
 from headrace.cli.command import command
+from headrace.cli.completion import complete_models
 from headrace.errors import UnknownModel
 from headrace.text import did_you_mean, format_duration
 
@@ -36,7 +37,12 @@ class _PerSecond(click.FloatRange):
 
 @command(examples=["headrace plan --wait 5s", "headrace plan --model churn --arrivals 200 --rate 50"])
 @click.option(
-    "--model", "names", metavar="NAME", multiple=True, help="Plan this model.  [all models]  Repeatable."
+    "--model",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete_models,
+    help="Plan this model.  [all models]  Repeatable.",
 )
 @click.option(
     "--wait", type=options.DURATION, default="5s", show_default=True, help="How long a job may wait: 0.5s, 5s, 2m."

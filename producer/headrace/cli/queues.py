@@ -75,7 +75,7 @@ def queues(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
 
 
 @queues.command(examples=["headrace queues pause churn --reason 'a bad column'"])
-@click.argument("model")
+@options.model
 @click.option("--reason", default="", metavar="TEXT", help="The reason, for everybody who looks at the queue.")
 @options.url
 def pause(*, model: str, reason: str, url: str | None) -> None:
@@ -89,7 +89,7 @@ def pause(*, model: str, reason: str, url: str | None) -> None:
 
 
 @queues.command(examples=["headrace queues resume churn"])
-@click.argument("model")
+@options.model
 @options.url
 def resume(*, model: str, url: str | None) -> None:
     """Resume MODEL: workers claim its jobs again."""
@@ -98,7 +98,7 @@ def resume(*, model: str, url: str | None) -> None:
 
 
 @queues.command(examples=["headrace queues purge churn --yes"])
-@click.argument("model")
+@options.model
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.as_json
 @options.url

@@ -12,6 +12,7 @@ import msgspec
 from headrace.catalog.contract import Array, Contract, Tokens
 from headrace.cli import options
 from headrace.cli.command import command
+from headrace.cli.completion import complete_files
 from headrace.errors import InvalidInput
 from headrace.wire.keys import ONLINE_PRIORITY
 
@@ -22,8 +23,8 @@ from headrace.wire.keys import ONLINE_PRIORITY
         "headrace submit churn customers.json --id nightly-17 --meta by=billing",
     ]
 )
-@click.argument("model")
-@click.argument("instances", default="-")
+@options.model
+@click.argument("instances", default="-", shell_complete=complete_files)
 @options.version
 @options.method
 @options.priority(ONLINE_PRIORITY)

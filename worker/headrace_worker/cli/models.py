@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.cli import options
 from headrace.cli.command import group
+from headrace.cli.completion import complete_models
 from headrace.errors import ModelError
 from headrace.text import format_bytes
 from headrace_worker.cli import (
@@ -299,7 +300,7 @@ def list_(store: str | None, as_json: bool) -> None:
 
 
 @models.command(examples=["headrace models show churn@3"])
-@click.argument("model", metavar="MODEL[@VERSION]")
+@click.argument("model", metavar="MODEL[@VERSION]", shell_complete=complete_models)
 @store_option
 @options.as_json
 def show(model: str, store: str | None, as_json: bool) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @command(examples=["headrace models compare churn"])
-@click.argument("model")
+@options.model
 @store_option
 @options.url
 @options.as_json

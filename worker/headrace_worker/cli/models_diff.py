@@ -6,13 +6,14 @@ import click
 
 from headrace.cli import options
 from headrace.cli.command import command
+from headrace.cli.completion import complete_versions
 from headrace_worker.cli.store_options import open_store, store_option
 
 
 @command(examples=["headrace models diff churn 3 4"])
-@click.argument("model")
-@click.argument("old", metavar="VERSION")
-@click.argument("new", metavar="VERSION")
+@options.model
+@click.argument("old", metavar="VERSION", shell_complete=complete_versions)
+@click.argument("new", metavar="VERSION", shell_complete=complete_versions)
 @store_option
 @options.as_json
 def diff(*, model: str, old: str, new: str, store: str | None, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from headrace.catalog.aliases import PRODUCTION
 from headrace.cli import options
 from headrace.cli.command import command
+from headrace.cli.completion import complete_models
 from headrace_worker.cli.store_options import open_store, store_option, worker_settings
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _ORDER = ("drifted", "moved", "too few rows", "stable")
 
 
 @command(examples=["headrace models drift churn"])
-@click.argument("model", metavar="MODEL[@VERSION]")
+@click.argument("model", metavar="MODEL[@VERSION]", shell_complete=complete_models)
 @click.option(
     "--hours", type=click.IntRange(1, 48), default=24, show_default=True, help="Hours of jobs to include."
 )

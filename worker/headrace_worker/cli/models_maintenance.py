@@ -11,6 +11,7 @@ import click
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import ERROR
+from headrace.cli.completion import complete_models
 from headrace.errors import ModelError, UnknownModel
 from headrace.text import format_bytes
 from headrace_worker.cli.store_options import open_store, store_option, worker_settings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @command(examples=["headrace models verify churn"])
-@click.argument("model", metavar="[MODEL[@VERSION]]", default="")
+@click.argument("model", metavar="[MODEL[@VERSION]]", shell_complete=complete_models, default="")
 @click.option("--run", is_flag=True, help="Also load each version and predict its example.")
 @store_option
 @options.as_json
@@ -73,7 +74,7 @@ def _verify(opened: Store, name: str, version: str, store: str | None, *, run: b
 
 
 @command(examples=["headrace models gc --keep 5"])
-@click.argument("models", metavar="[MODEL...]", nargs=-1)
+@click.argument("models", metavar="[MODEL...]", shell_complete=complete_models, nargs=-1)
 @click.option("--keep", type=click.IntRange(1), default=5, show_default=True, help="Newest versions to keep.")
 @click.option("--dry-run", is_flag=True, help="List what would be removed, and remove nothing.")
 @store_option

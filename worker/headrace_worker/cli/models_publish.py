@@ -7,6 +7,7 @@ import click
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import ERROR
+from headrace.cli.completion import complete_models
 from headrace.connection.connect import connect
 from headrace.connection.errors import translate_errors
 from headrace.text import plural
@@ -15,7 +16,7 @@ from headrace_worker.cli.store_options import open_store, store_option, worker_s
 
 
 @command(examples=["headrace models publish churn"])
-@click.argument("models", metavar="[MODEL...]", nargs=-1)
+@click.argument("models", metavar="[MODEL...]", shell_complete=complete_models, nargs=-1)
 @store_option
 @options.url
 @options.as_json

@@ -10,6 +10,7 @@ import click
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
 from headrace.cli.command import command
+from headrace.cli.completion import complete_aliases, complete_versions
 from headrace.clock import from_unix_ms
 from headrace_worker.cli.store_options import store_option, worker_settings
 
@@ -33,7 +34,7 @@ class _Percent(click.ParamType[float]):
         return share
 
 
-_model = click.argument("model")
+_model = options.model
 _reason = click.option("--reason", metavar="TEXT", default="", help="A reason for the history.")
 
 
@@ -51,8 +52,10 @@ def open_promoter(store: str | None, url: str | None) -> AbstractContextManager[
     ]
 )
 @_model
-@click.argument("version")
-@click.option("--to", metavar="ALIAS", help="The alias to set to VERSION.  [production]")
+@click.argument("version", shell_complete=complete_versions)
+@click.option(
+    "--to", metavar="ALIAS", shell_complete=complete_aliases, help="The alias to set to VERSION.  [production]"
+)
 @click.option("--canary", type=_Percent(), metavar="PERCENT", help="Run VERSION for this share of the jobs: 10%.")
 @click.option("--shadow", is_flag=True, help="Run VERSION beside production without answering, and compare.")
 @click.option("--force", is_flag=True, help="Promote VERSION even if it breaks producers.")
@@ -127,7 +130,11 @@ def promote(
 @command(examples=["headrace models rollback churn --reason 'slower'"])
 @_model
 @click.option(
-    "--alias", default=PRODUCTION, show_default=True, help="Alias to roll back; a canary or shadow ends."
+    "--alias",
+    default=PRODUCTION,
+    shell_complete=complete_aliases,
+    show_default=True,
+    help="Alias to roll back; a canary or shadow ends.",
 )
 @_reason
 @store_option

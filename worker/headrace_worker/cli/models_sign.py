@@ -8,6 +8,7 @@ import click
 
 from headrace.cli import options
 from headrace.cli.command import command, group
+from headrace.cli.completion import complete_models
 from headrace_worker.cli.store_options import store_option, worker_settings
 
 key_file = click.Path(dir_okay=False, path_type=Path)
@@ -37,7 +38,7 @@ def new(name: Path, *, secret: bool) -> None:
 
 
 @command(examples=["headrace models sign churn@3 --key release.key"])
-@click.argument("models", metavar="MODEL@VERSION...", nargs=-1, required=True)
+@click.argument("models", metavar="MODEL@VERSION...", shell_complete=complete_models, nargs=-1, required=True)
 @click.option("--key", required=True, type=key_file, help="The key: NAME.key of `headrace models keys new`.")
 @store_option
 def sign(*, models: tuple[str, ...], key: Path, store: str | None) -> None:

@@ -10,6 +10,7 @@ import click
 import redis
 
 from headrace.cli.command import command
+from headrace.cli.completion import complete_models
 from headrace.cli.signals import hold_sigterm_as_process_1
 from headrace.connection.connect import connect
 from headrace.connection.errors import is_permanent, translate_error
@@ -33,6 +34,7 @@ from headrace_worker.store.store import Store
     "--models",
     "served",
     metavar="NAME[,NAME]",
+    shell_complete=complete_models,
     help="Serve only these models.  [HEADRACE_SERVE, else all of the store]",
 )
 @click.option(
