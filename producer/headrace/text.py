@@ -57,6 +57,15 @@ def format_duration(ms: float) -> str:
     return f"{ms // 3_600_000:.0f} h {ms % 3_600_000 // 60_000:.0f} min"
 
 
+def format_age(seconds: float) -> str:
+    """Return an age in one unit, for tables: `0 s`, `45 s`, `3 m`, `2 h`, `5 d`."""
+    seconds = max(0.0, seconds)
+    for unit, length, longest in (("s", 1, 60), ("m", 60, 60), ("h", 3_600, 24)):
+        if seconds < length * longest:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds // 86_400:,.0f} d"
+
+
 def format_clock(seconds: float) -> str:
     """Return a duration as a clock shows it: `0:05`, `1:02:03`."""
     minutes, seconds = divmod(round(seconds), 60)

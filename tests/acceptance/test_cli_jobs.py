@@ -183,11 +183,12 @@ def test_an_empty_list_of_queues_is_reported_on_stderr(redis_url):
     [
         ('{"agee": 1, "plan": "x"}', "did you mean 'age'?"),
         ('{"age": "secret", "plan": "x"}', "must be a number"),
-        ("{nonsense", "is no valid JSON"),
+        ("{nonsense", "is no valid JSON: line 1, column 2: "),
+        ('{"age": 1,\n"plan" "secret"}', "is no valid JSON: line 2, column 8: expected ':'"),
         ("no-such-file.json", "neither JSON nor a file"),
         ("[]", "the list is empty"),
         ("41", "must be an object"),
-        ("[" * 100_000, "is no valid JSON"),
+        ("[" * 100_000, "is no valid JSON: it is nested too deeply"),
         ("null", "must be an object"),
     ],
 )

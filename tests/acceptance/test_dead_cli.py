@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 
 import pytest
@@ -52,16 +53,9 @@ def test_a_group_is_a_line_with_its_count_and_an_example(url, server):
     assert result.returncode == 0
     header, group, other = result.stdout.splitlines()
     assert header.split() == ["COUNT", "MODEL", "REASON", "ERROR", "OLDEST", "NEWEST", "EXAMPLE", "MESSAGE"]
-    cells = group.split(maxsplit=7)
-    assert cells[:6] == [
-        "10,000",
-        "churn@3",
-        "permanent",
-        "ValueError",
-        "2026-01-02T03:04:05Z",
-        "2026-01-02T03:04:15Z",
-    ]
-    assert cells[6:] == ["group-9999", "row # of group-# cannot be"]
+    assert re.fullmatch(
+        r"10,000  churn@3  permanent  ValueError +([\d,]+ d) +\1  group-9999  row # of group-# cannot be", group
+    )
     assert other.split()[:4] == ["1", "churn@3", "crash", "WorkerLostError"]
     assert "10,001 dead letters\n1,234 dead letters dropped so far" in result.stderr
 

@@ -15,11 +15,11 @@ from tests.support.forked_processes import FORK_SERVER
 
 
 class Terminal:
-    """A `headrace` process on a terminal of 100 columns, which is its controlling terminal."""
+    """A `headrace` process on a terminal of `columns`, which is its controlling terminal."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, columns: int = 100) -> None:
         self._controller, terminal = pty.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environ = {**os.environ, "TERM": "xterm"}
         with os.fdopen(terminal, "r+b", buffering=0) as stream:
             self.process = FORK_SERVER.start(

@@ -12,6 +12,7 @@ from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.commands import ERROR, SOME_FAILED
 from headrace.cli.completion import complete_models
+from headrace.cli.tables import terminal_width
 from headrace.clock import to_unix_ms, utc_now
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def list_(*, model: str | None, limit: int, as_json: bool, url: str | None) -> N
     if not runs:
         click.echo("no bulk run" if model is None else f"no bulk run of {model[:64]}", err=True)
         return
-    for line in format_runs(runs, to_unix_ms(utc_now())):
+    for line in format_runs(runs, to_unix_ms(utc_now()), width=terminal_width(sys.stdout)):
         options.print_line(line)
 
 
@@ -222,7 +223,7 @@ def failures(name: str, *, as_json: bool, url: str | None) -> None:
     if not (failed.reasons or failed.chunks):
         click.echo("no row failed" if progress.error is None else f"no row failed: {progress.error}", err=True)
         return
-    for line in bulk_format.format_failures(failed):
+    for line in bulk_format.format_failures(failed, width=terminal_width(sys.stdout)):
         options.print_line(line)
     for line in bulk_format.advise_on_failures(progress, failed):
         click.echo(line, err=True)

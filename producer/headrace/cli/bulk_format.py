@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from headrace.bulk.progress import RunFailures
-from headrace.cli.options import escape_unprintable, format_table
+from headrace.cli.tables import escape_unprintable, format_table
 from headrace.clock import from_unix_ms
 from headrace.inspection.run_pace import measure_pace
-from headrace.text import format_clock, format_duration, plural
+from headrace.text import format_age, format_clock, format_duration, plural
 from headrace.wire.bulk import RunProgress
 
 #: Columns of the widest bar.
@@ -106,8 +106,8 @@ def format_end(progress: RunProgress) -> str:
     )
 
 
-def format_runs(runs: Sequence[RunProgress], now_ms: int) -> list[str]:
-    """Return a table of runs, with a header."""
+def format_runs(runs: Sequence[RunProgress], now_ms: int, *, width: int | None = None) -> list[str]:
+    """Return a table of runs, with a header, in `width` characters; None is any width."""
     rows = [["RUN", "MODEL", "STATE", "DONE", "ROWS", "FAILED", "ROWS/S", "AGE"]]
     for run in runs:
         pace = measure_pace(run, now_ms)
@@ -121,18 +121,20 @@ def format_runs(runs: Sequence[RunProgress], now_ms: int) -> list[str]:
                 f"{run.rows_done:,}",
                 f"{run.rows_failed:,}",
                 "-" if rate is None else f"{rate:,.0f}",
-                format_duration(max(0, now_ms - run.submitted_ms)),
+                format_age((now_ms - run.submitted_ms) / 1000),
             ]
         )
-    return format_table(rows, right=range(3, 8))
+    return format_table(rows, right=range(3, 8), drops={6: 5, 1: 4, 7: 3, 4: 2, 5: 1}, width=width)
 
 
-def format_failures(failures: RunFailures) -> Iterator[str]:
+def format_failures(failures: RunFailures, *, width: int | None = None) -> Iterator[str]:
     """Yield the failures of a run as lines: failed rows by reason, then failed chunks."""
     if failures.reasons:
         yield from format_table(
             [["ROWS", "REASON"], *([f"{count:,}", reason] for reason, count in failures.reasons.items())],
             right={0},
+            texts={1},
+            width=width,
         )
     for chunk in failures.chunks[:_MAX_CHUNKS]:
         yield f"chunk {chunk.chunk} failed ({chunk.reason}): {escape_unprintable(chunk.message)}"

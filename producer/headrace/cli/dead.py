@@ -14,6 +14,8 @@ from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.commands import ERROR, SOME_FAILED
 from headrace.cli.completion import complete_models, complete_versions
+from headrace.cli.tables import escape_unprintable, terminal_width
+from headrace.clock import to_unix_ms, utc_now
 from headrace.status_line import StatusLine
 from headrace.text import plural
 from headrace.wire.outcome import Reason
@@ -90,8 +92,10 @@ def list_(*, ungrouped: bool, as_json: bool, url: str | None, **conditions: Any)
         else:
             groups = client.dead_letters.groups(**conditions)
             matching = sum(group.count for group in groups)
-            for line in dead_letter_format.format_groups(groups) if groups and not as_json else ():
-                options.print_line(line)
+            width, now_ms = terminal_width(sys.stdout), to_unix_ms(utc_now())
+            if groups and not as_json:
+                for line in dead_letter_format.format_groups(groups, now_ms, width=width):
+                    options.print_line(line)
             for group in groups if as_json else ():
                 options.print_json(group)
     if matching:
@@ -298,7 +302,8 @@ def _confirm(
     count = _format_count(sum(group.count for group in groups))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(f"{count} would be {verb}; without a terminal to confirm on, pass --yes", ctx)
-    for line in dead_letter_format.format_groups(groups):
+    now_ms = to_unix_ms(utc_now())
+    for line in dead_letter_format.format_groups(groups, now_ms, width=terminal_width(sys.stderr)):
         click.echo(line, err=True)
     if not click.confirm(f"{count} will be {verb}. Continue?", err=True):
         click.echo(f"nothing was {verb}", err=True)
@@ -324,7 +329,7 @@ def _print_result(ctx: click.Context, result: BulkResult, verb: str, *, as_json:
 
 def _report_missing(ctx: click.Context, missing: Sequence[str]) -> None:
     for letter_id in missing:
-        click.echo(f"there is no dead letter {options.escape_unprintable(letter_id)}", err=True)
+        click.echo(f"there is no dead letter {escape_unprintable(letter_id)}", err=True)
     if missing:
         ctx.exit(ERROR)
 

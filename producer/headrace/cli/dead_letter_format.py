@@ -7,44 +7,38 @@ from typing import Any
 
 import msgspec
 
-from headrace.cli import options
-from headrace.cli.options import escape_unprintable
+from headrace.cli.tables import escape_unprintable, format_table
 from headrace.clock import from_unix_ms
 from headrace.dead_letters.bulk import BulkResult
 from headrace.dead_letters.groups import DeadLetterGroup
 from headrace.errors import InvalidInput
 from headrace.inspection.timeline import describe_claim_size
-from headrace.text import plural
+from headrace.text import format_age, plural
 from headrace.wire.attempts import REPLAY, Attempt
 from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 from headrace.wire.parsing import MalformedMessage, parse
 
-#: Characters of a group's message in the table.
-_MESSAGE_CHARACTERS = 72
 #: Bytes printed of a message that is not a job.
 _PAYLOAD_BYTES = 256
 
 
-def format_groups(groups: Sequence[DeadLetterGroup]) -> list[str]:
-    """Return a table with a line for each group."""
+def format_groups(groups: Sequence[DeadLetterGroup], now_ms: int, *, width: int | None = None) -> list[str]:
+    """Return a table with a line for each group, in `width` characters; None is any width."""
     rows = [["COUNT", "MODEL", "REASON", "ERROR", "OLDEST", "NEWEST", "EXAMPLE", "MESSAGE"]]
     for group in groups:
-        message = escape_unprintable(group.message)
-        if len(message) > _MESSAGE_CHARACTERS:
-            message = f"{message[: _MESSAGE_CHARACTERS - 4]} ..."
         rows.append(
             [
                 f"{group.count:,}",
-                escape_unprintable(_format_model(group)),
+                _format_model(group),
                 group.reason,
-                escape_unprintable(group.error),
-                _format_time(group.oldest_ms),
-                _format_time(group.newest_ms),
-                escape_unprintable(group.example),
-                message,
+                group.error,
+                format_age((now_ms - group.oldest_ms) / 1000),
+                format_age((now_ms - group.newest_ms) / 1000),
+                group.example,
+                group.message,
             ]
         )
-    return options.format_table(rows, right={0})
+    return format_table(rows, right={0, 4, 5}, drops={4: 4, 6: 3, 5: 2, 2: 1}, texts={7}, width=width)
 
 
 def format_line(letter: DeadLetter) -> str:

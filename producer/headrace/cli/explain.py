@@ -11,7 +11,7 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import ERROR
-from headrace.cli.options import escape_unprintable
+from headrace.cli.tables import escape_unprintable
 from headrace.clock import from_unix_ms, to_unix_ms, utc_now
 from headrace.errors import InvalidInput, UnknownRun
 

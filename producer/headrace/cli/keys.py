@@ -13,13 +13,14 @@ from headrace.catalog import callers
 from headrace.catalog.callers import EVERY, SCOPES, RegisteredCaller, parse_rate
 from headrace.cli import options
 from headrace.cli.command import group
+from headrace.cli.tables import print_table
 from headrace.client.common import resolve_settings
-from headrace.clock import from_unix_ms, utc_now
+from headrace.clock import to_unix_ms, utc_now
 from headrace.connection.commands import Operation, execute, run
 from headrace.connection.connect import connect
 from headrace.connection.errors import translate_errors
 from headrace.errors import InvalidInput
-from headrace.text import did_you_mean, plural
+from headrace.text import did_you_mean, format_age, plural
 from headrace.user import name_user_and_host
 from headrace.wire.keys import Keys, check_model_name, check_short_name
 
@@ -111,7 +112,7 @@ def list_(*, as_json: bool, url: str | None) -> None:
     if not by_name and not as_json:
         click.echo("there is no caller; `headrace keys add NAME` registers one and prints its key", err=True)
         return
-    rows = [["NAME", "KEYS", "NEWEST", "MODELS", "SCOPES", "RATE", "WAITING", "ROWS", "PRIORITY", "NOTIFY"]]
+    rows = [["NAME", "KEYS", "NEWEST", "MODELS", "SCOPES", "RATE", "AT ONCE", "ROWS", "PRIORITY", "NOTIFY"]]
     for name, caller in sorted(by_name.items()):
         newest = max((secret.created_ms for secret in caller.secrets), default=0)
         if as_json:
@@ -124,19 +125,19 @@ def list_(*, as_json: bool, url: str | None) -> None:
             [
                 name,
                 str(len(caller.secrets)),
-                f"{from_unix_ms(newest):%Y-%m-%d}",
-                ",".join(caller.models) or _EVERYTHING,
-                ",".join(caller.scopes),
+                format_age((to_unix_ms(utc_now()) - newest) / 1000),
+                ", ".join(caller.models) or _EVERYTHING,
+                ", ".join(caller.scopes),
                 str(caller.rate or "-"),
                 str(caller.waiting or "-"),
                 str(caller.max_rows or "-"),
                 str(caller.priority),
-                ",".join(caller.notify) or "-",
+                ", ".join(caller.notify) or "-",
             ]
         )
     if not as_json:
-        for line in options.format_table(rows):
-            options.print_line(line)
+        drops = {8: 8, 7: 7, 6: 6, 1: 5, 2: 4, 9: 3, 5: 2, 4: 1}
+        print_table(rows, drops=drops, texts={3, 4, 9})
 
 
 def _run(url: str | None, operation: Callable[[Keys], Operation[T]]) -> T:

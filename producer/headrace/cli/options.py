@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -132,26 +132,3 @@ def print_predictions(prediction: Prediction) -> None:
             click.echo(value, color=True)  # or click would strip colours
         else:
             print_json(by_label(labels, value))
-
-
-def format_table(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
-    """Return rows as lines with aligned columns; the columns numbered in `right` are right-aligned.
-
-    Unprintable characters are escaped.
-    """
-    rows = [[escape_unprintable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def escape_unprintable(text: str) -> str:
-    """Return text from elsewhere for one line of a terminal, with escapes in place of unprintable characters."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )

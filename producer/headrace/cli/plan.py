@@ -12,6 +12,7 @@ import click
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.completion import complete_models
+from headrace.cli.tables import print_table
 from headrace.errors import UnknownModel
 from headrace.text import did_you_mean, format_duration
 
@@ -109,8 +110,7 @@ def plan(
     if not plans:
         click.echo("no model has a queue yet: a worker that serves a model publishes it", err=True)
         return
-    for line in options.format_table(_rows(plans), right=range(1, 7)):
-        options.print_line(line)
+    print_table(_rows(plans), right=range(1, 7), drops={4: 4, 5: 3, 3: 2, 2: 1})
     note = f"NEEDED is the workers for a wait of {format_duration(wait * 1000)}"
     if not is_given:
         note += f", by what was measured in {format_duration(measure * 1000)}"

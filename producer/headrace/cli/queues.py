@@ -12,6 +12,7 @@ import click
 from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.commands import ERROR
+from headrace.cli.tables import escape_unprintable, print_table
 from headrace.client.common import resolve_settings
 from headrace.connection.commands import execute, run
 from headrace.connection.connect import connect
@@ -26,6 +27,10 @@ from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
 if TYPE_CHECKING:
     from headrace.client import Client
     from headrace.results.purge import PurgeResult
+
+
+#: The columns that may be left out on a narrow terminal, by number; the greatest value is left out first.
+_DROP_ORDER = {1: 10, 3: 9, 4: 8, 5: 7, 2: 6, 6: 5, 9: 4, 8: 3, 10: 2}
 
 
 @group(
@@ -68,10 +73,9 @@ def queues(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
     for depth in depths:
         counts = [*depth.by_priority.values(), depth.isolated, depth.waiting]
         counts += [depth.delayed, depth.due, depth.leased, depth.backlog]
-        paused = [options.escape_unprintable(str(depth.paused or "-"))] if any_paused else []
+        paused = [escape_unprintable(str(depth.paused or "-"))] if any_paused else []
         rows.append([depth.queue, depth.model, *map(str, counts), *paused])
-    for line in options.format_table(rows, right=range(2, len(header))):
-        options.print_line(line)
+    print_table(rows, right=range(2, len(header)), drops=_DROP_ORDER, texts={len(header)})
 
 
 @queues.command(examples=["headrace queues pause churn --reason 'a bad column'"])
@@ -85,7 +89,7 @@ def pause(*, model: str, reason: str, url: str | None) -> None:
     `headrace queues resume`.
     """
     with options.open_client(url) as client:
-        click.echo(f"{model} is {options.escape_unprintable(str(client.pause(model, reason=reason)))}", err=True)
+        click.echo(f"{model} is {escape_unprintable(str(client.pause(model, reason=reason)))}", err=True)
 
 
 @queues.command(examples=["headrace queues resume churn"])

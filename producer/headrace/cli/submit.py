@@ -14,6 +14,7 @@ from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.completion import complete_files
 from headrace.errors import InvalidInput
+from headrace.json_errors import describe_json_error
 from headrace.wire.keys import ONLINE_PRIORITY
 
 
@@ -88,9 +89,10 @@ def read_instances(argument: str) -> Any:
         return _decode_json(sys.stdin.buffer.read(), "standard input")
     try:
         return msgspec.json.decode(argument)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         if argument.lstrip().startswith(("{", "[", '"')):
-            raise InvalidInput("the argument INSTANCES is no valid JSON") from None
+            described = describe_json_error(argument, error)
+            raise InvalidInput(f"the argument INSTANCES is no valid JSON: {described}") from None
     try:
         return _decode_json(Path(argument).read_bytes(), argument)
     except (OSError, ValueError) as error:
@@ -100,10 +102,14 @@ def read_instances(argument: str) -> Any:
 
 
 def _decode_json(text: bytes, name: str) -> Any:
+    text = text.removeprefix(b"\xef\xbb\xbf")
     try:
-        return msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidInput(f"{name} holds no valid JSON; files of many rows are for `headrace batch`") from None
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        described = describe_json_error(text, error)
+        raise InvalidInput(
+            f"{name} holds no valid JSON: {described}; files of many rows are for `headrace batch`"
+        ) from None
 
 
 def to_instances(contract: Contract, value: Any) -> list[Any]:

@@ -6,38 +6,20 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
-import msgspec
 
-from headrace.cli.options import escape_unprintable
+from headrace.cli.tables import Column, escape_unprintable, fit_columns, format_columns
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.run_pace import measure_pace
 from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
 from headrace.monitor.overview import Overview
 from headrace.terminal import escape_controls
-from headrace.text import format_clock, format_duration, plural
+from headrace.text import format_age, format_clock, format_duration, plural
 from headrace.wire.bulk import RunProgress
 
 #: Groups of failures shown, the most frequent first.
 _MAX_ERRORS = 8
 #: Bulk runs shown, the newest first.
 _MAX_RUNS = 8
-
-
-class Column(msgspec.Struct, frozen=True):
-    """A column of a table. On a narrow terminal, the column with the highest `drop_order` is left out first.
-
-    A column of `drop_order` 0 is never left out.
-    """
-
-    title: str
-    cells: list[str]
-    drop_order: int = 0
-    align_right: bool = True
-
-    @property
-    def width(self) -> int:
-        """The width of the widest cell."""
-        return max(len(cell) for cell in (self.title, *self.cells))
 
 
 def format_overview(overview: Overview, server: str, *, width: int) -> list[str]:
@@ -94,7 +76,7 @@ def _make_queue_columns(
     depths = sorted(depths, key=lambda depth: (-depth.backlog, -depth.waiting, depth.model))
     # The times and rates of chunks of tables are apart from those of jobs.
     models = [depth.queue if depth.is_bulk else depth.model for depth in depths]
-    oldest = [format_duration(1000 * waits[model]) if model in waits else "-" for model in models]
+    oldest = [format_age(waits[model]) if model in waits else "-" for model in models]
     active = [activities.get(model) for model in models]
     return [
         Column("MODEL", [_format_model(depth) for depth in depths], align_right=False),
@@ -138,7 +120,7 @@ def _make_run_columns(runs: Sequence[RunProgress], now_ms: int) -> list[Column]:
 
 
 def _make_worker_columns(workers: Sequence[WorkerActivity]) -> list[Column]:
-    heartbeats = [format_duration(1000 * max(0.0, worker.heartbeat_age_seconds)) for worker in workers]
+    heartbeats = [format_age(worker.heartbeat_age_seconds) for worker in workers]
     return [
         Column("WORKER", [escape_unprintable(worker.worker) for worker in workers], align_right=False),
         Column("STATE", ["up" if worker.alive else "LOST" for worker in workers], align_right=False),
@@ -161,21 +143,8 @@ def _format_table(columns: Sequence[Column], width: int, if_empty: str) -> list[
     """Return a table of the columns that fit, with a bold header; the line `if_empty` for a table without rows."""
     if not columns[0].cells:
         return [_cut(if_empty, width)]
-    shown = list(columns)
-    while _measure_width(shown) > width and any(column.drop_order for column in shown):
-        shown.remove(max(shown, key=lambda column: column.drop_order))
-    lines = []
-    for cells in zip(*((column.title, *column.cells) for column in shown), strict=True):
-        aligned = (
-            cell.rjust(column.width) if column.align_right else cell.ljust(column.width)
-            for cell, column in zip(cells, shown, strict=True)
-        )
-        lines.append(_cut("  ".join(aligned).rstrip(), width))
+    lines = [_cut(line, width) for line in format_columns(fit_columns(columns, width))]
     return [click.style(lines[0], bold=True), *lines[1:]]
-
-
-def _measure_width(columns: Sequence[Column]) -> int:
-    return sum(column.width for column in columns) + 2 * (len(columns) - 1)
 
 
 def _cut(line: str, width: int) -> str:

@@ -73,9 +73,9 @@ def test_a_wide_terminal_shows_all_columns():
     assert squeeze(lines[3]) == (
         "MODEL BACKLOG WAITING OLDEST LEASED DELAYED DUE ISOLATED JOBS/S FAILED/S RETRIED/S P50 P95"
     )
-    assert squeeze(lines[4]) == "churn 40,268 40,012 1 min 15 s 256 0 0 0 1,234 0.5 0 12.3 ms -"
+    assert squeeze(lines[4]) == "churn 40,268 40,012 1 m 256 0 0 0 1,234 0.5 0 12.3 ms -"
     assert lines[5].startswith("iris")  # the longest queue first
-    assert squeeze(lines[8]) == "w@host up 2 1,234 1.2 800 ms ago"
+    assert squeeze(lines[8]) == "w@host up 2 1,234 1.2 0 s ago"
     assert "LOST" in lines[9]
     assert lines[-1].endswith("ValueError: \\x1b[2Jgone")
 

@@ -70,7 +70,9 @@ def test_json_and_json_lines_are_read_unchanged(tmp_path: Path) -> None:
         ("e.json", "[" * 100_000, "is not JSON"),
         ("e.json", '{"a": 1}', "must be a list of instances"),
         ("e.json", "[]", "holds no instances"),
-        ("e.jsonl", "{}\n{", "is not JSON"),
+        ("e.json", '[{"a": 1},\n {"a" 2}]', "is not JSON: line 2, column 7: expected ':'; "),
+        ("e.jsonl", "{}\n{", "is not JSON: line 2, column 2: it ends too early; "),
+        ("e.jsonl", '{"a": 1}\n\n{"a": NaN}\n', "is not JSON: line 3, column 7: invalid character; "),
         ("e.parquet", "PAR1", "is not a Parquet file that can be read"),
     ],
 )

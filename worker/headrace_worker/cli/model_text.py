@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output, Text, Tokens
-from headrace.cli.options import format_table
+from headrace.cli.tables import format_table, terminal_width
 from headrace.text import format_bytes
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def _contract_lines(contract: Contract) -> Iterator[str]:
 
 
 def _indented(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    for line in format_table(rows):
+    width = terminal_width(sys.stdout)
+    for line in format_table(rows, texts={len(rows[0]) - 1}, width=None if width is None else width - 2):
         yield f"  {line}"
 
 

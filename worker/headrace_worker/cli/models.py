@@ -11,8 +11,11 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.completion import complete_models
+from headrace.cli.tables import print_table
+from headrace.clock import utc_now
 from headrace.errors import ModelError
-from headrace.text import format_bytes
+from headrace.json_errors import describe_json_error
+from headrace.text import format_age, format_bytes
 from headrace_worker.cli import (
     models_compare,
     models_diff,
@@ -53,9 +56,10 @@ class _Argument(click.ParamType[tuple[str, Any]]):
         name, equals, text = value.partition("=")
         try:
             return name, msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError) as error:
             example = "return_std=true" if not equals else f"{name}=true, {name}=3 or '{name}=\"text\"'"
-            self.fail(f"{value[:64]!r} is not NAME=JSON, such as {example}", param, ctx)
+            described = f" ({describe_json_error(text, error)})" if equals else ""
+            self.fail(f"{value[:64]!r} is not NAME=JSON{described}, such as {example}", param, ctx)
 
 
 @group(examples=["headrace models add churn.skops --name churn --example customers.csv", "headrace models list"])
@@ -284,15 +288,13 @@ def list_(store: str | None, as_json: bool) -> None:
                 manifest.version,
                 manifest.contract.method,
                 format_bytes(manifest.size),
-                f"{manifest.created:%Y-%m-%d %H:%M}",
+                format_age((utc_now() - manifest.created).total_seconds()),
                 manifest.estimator,
             )
             for manifest in newest
         ]
-        for line in options.format_table(
-            [("MODEL", "NEWEST", "METHOD", "SIZE", "ADDED (UTC)", "ESTIMATOR"), *rows]
-        ):
-            options.print_line(line)
+        titles = ("MODEL", "NEWEST", "METHOD", "SIZE", "AGE", "ESTIMATOR")
+        print_table([titles, *rows], drops={2: 3, 3: 2, 4: 1}, texts={5})
     elif not errors:
         click.echo(f"no models in {opened.title}; add one with `headrace models add`", err=True)
     if errors:

@@ -9,6 +9,7 @@ import click
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
 from headrace.cli.command import command
+from headrace.cli.tables import escape_unprintable, print_table
 from headrace_worker.cli.models_rollout import open_promoter
 from headrace_worker.cli.store_options import store_option
 
@@ -36,12 +37,12 @@ def compare(*, model: str, store: str | None, url: str | None, as_json: bool) ->
         return
     aliases = {name for name, _, _ in versions}
     if not aliases & {CANARY, SHADOW}:
-        click.echo(f"{options.escape_unprintable(model)} has neither a canary nor a shadow", err=True)
+        click.echo(f"{escape_unprintable(model)} has neither a canary nor a shadow", err=True)
         return
     rows = [(name, f"{model}@{version}", *_cells(name, stats)) for name, version, stats in versions]
     titles = ("ALIAS", "VERSION", "JOBS", "FAILED", "P50", "P99", "COMPARED", "DIFFERING", "MEAN", "LARGEST")
-    for line in options.format_table([titles, *rows], right=set(range(2, 10))):
-        options.print_line(line)
+    drops = {1: 8, 8: 7, 9: 6, 6: 5, 4: 4, 5: 3, 7: 2}
+    print_table([titles, *rows], right=range(2, 10), drops=drops)
     if PRODUCTION not in aliases:
         click.echo("no version is promoted to production: the newest serves, and is not counted", err=True)
     for name, version, stats in versions:

@@ -12,6 +12,7 @@ from headrace.catalog.aliases import PRODUCTION
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.completion import complete_models
+from headrace.cli.tables import escape_unprintable, print_table
 from headrace_worker.cli.store_options import open_store, store_option, worker_settings
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
         for column in columns:
             options.print_json({"model": name, "version": manifest.version, **msgspec.to_builtins(column)})
         return
-    for line in options.format_table([_TITLES, *map(_row, sorted(columns, key=_sort_key))], right={2, 3, 5, 6}):
-        options.print_line(line)
+    rows = [_TITLES, *map(_row, sorted(columns, key=_sort_key))]
+    print_table(rows, right={2, 3, 5, 6}, drops={6: 4, 1: 3, 2: 2, 5: 1})
     click.echo(f"{manifest.title}: a sample of the jobs of the last {hours} hours", err=True)
 
 
@@ -73,7 +74,7 @@ _TITLES = ("NAME", "", "ROWS", "PSI", "", "MISSING", "WHEN ADDED")
 
 def _row(column: ColumnDrift) -> tuple[str, ...]:
     return (
-        options.escape_unprintable(column.name),
+        escape_unprintable(column.name),
         column.column_kind,
         f"{column.rows:,}",
         "-" if column.psi is None else f"{column.psi:.3f}",

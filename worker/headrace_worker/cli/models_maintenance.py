@@ -12,6 +12,7 @@ from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import ERROR
 from headrace.cli.completion import complete_models
+from headrace.cli.tables import escape_unprintable, print_table
 from headrace.errors import ModelError, UnknownModel
 from headrace.text import format_bytes
 from headrace_worker.cli.store_options import open_store, store_option, worker_settings
@@ -40,7 +41,7 @@ def verify(ctx: click.Context, /, *, model: str, run: bool, store: str | None, a
         if as_json:
             options.print_json({"model": name, "version": version, "ok": not problem, "problem": problem})
         else:
-            options.print_line(f"{name}@{version}  {options.escape_unprintable(problem) or 'ok'}")
+            options.print_line(f"{name}@{version}  {escape_unprintable(problem) or 'ok'}")
     if not versions:
         click.echo(f"no models in {opened.title}", err=True)
     if failed:
@@ -101,7 +102,7 @@ def gc(
     for model in models:
         if model not in stored:
             opened.latest(model)  # raises UnknownModel with similar names
-            raise UnknownModel(f"no model {options.escape_unprintable(model)!r} in {opened.title}")
+            raise UnknownModel(f"no model {escape_unprintable(model)!r} in {opened.title}")
     with Client(settings=settings) as client:
         collector = GarbageCollector(
             opened, settings, lambda model: client.dead_letters.list(model=model), keep=keep
@@ -122,8 +123,7 @@ def _print_items(items: Sequence[CollectionItem], *, dry_run: bool, as_json: boo
             (verb if item.remove else "kept", f"{item.model}@{item.version}", format_bytes(item.size), item.reason)
             for item in items
         ]
-        for line in options.format_table(rows, right={2}):
-            options.print_line(line)
+        print_table(rows, right={2}, texts={3})
     removed = [item for item in items if item.remove]
     summary = f"{verb} {len(removed)}, {format_bytes(sum(item.size for item in removed))}"
     click.echo(summary if removed else "nothing to remove", err=True)

@@ -8,6 +8,7 @@ from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import ERROR
 from headrace.cli.completion import complete_models
+from headrace.cli.tables import escape_unprintable
 from headrace.connection.connect import connect
 from headrace.connection.errors import translate_errors
 from headrace.text import plural
@@ -42,7 +43,7 @@ def publish(
                 options.print_json(publication)
                 continue
             title = f"{publication.model}@{publication.version}" if publication.version else publication.model
-            options.print_line(f"{title}  {options.escape_unprintable(publication.problem) or 'published'}")
+            options.print_line(f"{title}  {escape_unprintable(publication.problem) or 'published'}")
     if not names:
         click.echo(f"no models in {opened.title}", err=True)
     if problems:

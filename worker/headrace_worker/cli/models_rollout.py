@@ -11,7 +11,9 @@ from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.completion import complete_aliases, complete_versions
-from headrace.clock import from_unix_ms
+from headrace.cli.tables import escape_unprintable, print_table
+from headrace.clock import to_unix_ms, utc_now
+from headrace.text import format_age
 from headrace_worker.cli.store_options import store_option, worker_settings
 
 if TYPE_CHECKING:
@@ -185,7 +187,7 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
             )
         return
     if not aliases:
-        click.echo(f"{options.escape_unprintable(model)} has no aliases: its newest version serves", err=True)
+        click.echo(f"{escape_unprintable(model)} has no aliases: its newest version serves", err=True)
         return
     rows = [
         (
@@ -196,11 +198,10 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
         )
         for name, alias in sorted(aliases.items())
     ]
-    for line in options.format_table([("ALIAS", "VERSION", "SHARE", "LOADED BY"), *rows], right={2}):
-        options.print_line(line)
+    print_table([("ALIAS", "VERSION", "SHARE", "LOADED BY"), *rows], right={2}, drops={3: 1, 2: 2})
     for name, status in sorted(statuses.items()):
         for worker, reason in status.refused.items():
-            options.print_line(f"{name} is refused by {worker}: {options.escape_unprintable(reason)}")
+            options.print_line(f"{name} is refused by {worker}: {escape_unprintable(reason)}")
 
 
 def _loaded_by(status: RolloutStatus) -> str:
@@ -224,21 +225,21 @@ def history(*, model: str, store: str | None, url: str | None, as_json: bool) ->
             options.print_json(change)
         return
     if not changes:
-        click.echo(f"no alias of {options.escape_unprintable(model)} has been changed yet", err=True)
+        click.echo(f"no alias of {escape_unprintable(model)} has been changed yet", err=True)
         return
+    now_ms = to_unix_ms(utc_now())
     rows = [
         (
-            f"{from_unix_ms(change.at_ms):%Y-%m-%d %H:%M:%S}",
+            format_age((now_ms - change.at_ms) / 1000),
             change.alias,
             change.former or "-",
             change.version or "-",
             f"{change.share:.4g}" if change.share is not None else "",
             "rollback" if change.rollback else "",
-            options.escape_unprintable(change.by),
-            options.escape_unprintable(change.reason),
+            escape_unprintable(change.by),
+            escape_unprintable(change.reason),
         )
         for change in changes
     ]
-    titles = ("WHEN (UTC)", "ALIAS", "FROM", "TO", "SHARE", "", "BY", "REASON")
-    for line in options.format_table([titles, *rows], right={2, 3, 4}):
-        options.print_line(line)
+    titles = ("AGE", "ALIAS", "FROM", "TO", "SHARE", "", "BY", "REASON")
+    print_table([titles, *rows], right={0, 2, 3, 4}, drops={4: 3, 5: 2, 6: 1}, texts={7})

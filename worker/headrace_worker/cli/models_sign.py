@@ -9,6 +9,7 @@ import click
 from headrace.cli import options
 from headrace.cli.command import command, group
 from headrace.cli.completion import complete_models
+from headrace.cli.tables import escape_unprintable
 from headrace_worker.cli.store_options import store_option, worker_settings
 
 key_file = click.Path(dir_okay=False, path_type=Path)
@@ -51,6 +52,6 @@ def sign(*, models: tuple[str, ...], key: Path, store: str | None) -> None:
     for model in models:
         name, _, version = model.partition("@")
         if not version:
-            raise click.UsageError(f"name the version: {options.escape_unprintable(name)}@N")
+            raise click.UsageError(f"name the version: {escape_unprintable(name)}@N")
         signed = opened.sign(name, version, signer, max_bytes=settings.max_model_bytes)
         options.print_line(f"{signed.title}  signed by {signer.id}, sha256 {signed.sha256}")

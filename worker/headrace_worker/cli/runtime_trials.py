@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from headrace.cli.tables import format_table, terminal_width
 
 if TYPE_CHECKING:
     from headrace_worker.manifest import Manifest, Trial
@@ -18,9 +21,7 @@ def trial_lines(manifest: Manifest) -> Iterator[str]:
         return
     header = ("RUNTIME", *_SIZES.values(), "DIFFERENCE", "")
     rows = [header, *(_row(trial, manifest.runtime) for trial in manifest.trials)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for *cells, note in rows:
-        yield "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), note]).rstrip()
+    yield from format_table(rows, drops={2: 3, 1: 2, 4: 1}, texts={5}, width=terminal_width(sys.stdout))
     yield "times are milliseconds per call; the difference is the largest of any number to scikit-learn's"
     yield ""
 

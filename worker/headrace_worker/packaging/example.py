@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import ModelError
+from headrace.json_errors import describe_json_error
 from headrace_worker.packaging.table import Table, read_parquet
 from headrace_worker.runtimes.estimator_tree import find_categories
 from headrace_worker.store.folder import read_capped
@@ -56,12 +57,24 @@ def _from_json(text: str, title: str, *, lines: bool) -> list[Any]:
     try:
         instances: object = _JSON.decode_lines(text) if lines else _JSON.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ModelError(f"{title} is not JSON: {error}; a missing value is null, never NaN") from None
+        described = describe_json_error(text, error) if not lines else _describe_line_error(text, error)
+        raise ModelError(f"{title} is not JSON: {described}; a missing value is null, never NaN") from None
     if isinstance(instances, dict) and {"columns", "data"} <= instances.keys():
         instances = _from_split(instances["columns"], instances["data"], title)
     if not isinstance(instances, list):
         raise ModelError(f"{title} must be a list of instances, as [{{...}}, {{...}}]")
     return instances
+
+
+def _describe_line_error(text: str, error: Exception) -> str:
+    """Describe the error of the first line that is no JSON."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                _JSON.decode(line)
+            except (msgspec.DecodeError, RecursionError) as of_line:
+                return describe_json_error(line, of_line).replace("line 1,", f"line {number},", 1)
+    return str(error)
 
 
 def _from_split(columns: Any, data: Any, title: str) -> list[dict[str, Any]]:
