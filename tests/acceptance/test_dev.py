@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 LOGS = {"worker.log", "flower.log", "gateway.log"}
 COMMAND = [sys.executable, "-m", "headrace.cli", "dev"]
 PLAIN_CELERY = """
@@ -86,6 +88,8 @@ def dev(temporary: Path) -> Iterator[Dev]:
                 servers.enter_context(socket.create_server(("127.0.0.1", port)))
         dev = start(temporary)
         yield dev
+        submit(dev)
+        wait_until(lambda: '"headrace.jobs"' in (dev.folder / "worker.log").read_text())
         output = stop(dev)
         assert dev.process.returncode == 0, output
         assert output.endswith(f"stopping ...\nthe logs are in {dev.folder}\n")
@@ -121,11 +125,16 @@ def test_a_plain_celery_client_gets_a_prediction(dev: Dev):
     )
 
 
-def test_the_commands_in_its_output_work(dev: Dev):
+def submit(dev: Dev) -> subprocess.CompletedProcess[str]:
+    """Run the commands that the output names."""
     commands = re.search(r"  (export .*)\n  headrace (submit .*)\n", dev.welcome)
     assert commands
     command = f"{commands[1]}; {sys.executable} -m headrace.cli {commands[2]}"
-    completed = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60)
+
+
+def test_the_commands_in_its_output_work(dev: Dev):
+    completed = submit(dev)
     assert completed.returncode == 0, completed.stderr
     assert re.search(r"\b[01]\b", completed.stdout)
 

@@ -116,6 +116,7 @@ def _run(stack: contextlib.ExitStack, folder: Path, store: Path | None, ports: _
     click.echo(_welcome(redis.url, ports.flower, api, folder, Store(store)))
     with contextlib.suppress(KeyboardInterrupt):
         _supervise(children, stream)
+    _print_jobs(stream)
     click.echo("stopping ...", err=True)
 
 
@@ -147,13 +148,17 @@ def _kept_logs() -> Iterator[Path]:
             folder.rmdir()
 
 
+def _print_jobs(stream: JobStream) -> None:
+    for line in stream.read():
+        click.echo(line, err=True)
+
+
 def _supervise(children: list[Child], stream: JobStream) -> None:
     """Print the jobs of the worker until a process exits. Raises HeadraceError then."""
     from headrace_worker.local.stack import raise_if_interrupted
 
     while True:
-        for line in stream.read():
-            click.echo(line, err=True)
+        _print_jobs(stream)
         for child in children:
             child.check()
         raise_if_interrupted()
