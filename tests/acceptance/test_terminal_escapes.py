@@ -59,6 +59,7 @@ COMMANDS: dict[str, list[str] | None] = {
     "bulk submit": [MODEL, "in:a.parquet", "-o", "out:b", "--name", "other"],
     "bulk wait": [RUN, "--timeout", "1"],
     "cancel": [JOB, FAILED, EVIL],
+    "completion": ["bash"],
     "dead export": [],
     "dead list": [],
     "dead purge": [EVIL, "missing"],
@@ -72,6 +73,7 @@ COMMANDS: dict[str, list[str] | None] = {
     "flower": None,
     "gateway": None,  # a server, as `flower`
     "health": ["--file", "health"],
+    "help": ["submit"],
     "keys add": [EVIL],
     "keys change": [EVIL, "--models", EVIL],
     "keys list": [],
