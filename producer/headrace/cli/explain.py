@@ -14,6 +14,7 @@ from headrace.cli.commands import ERROR
 from headrace.cli.tables import escape_unprintable
 from headrace.clock import from_unix_ms, to_unix_ms, utc_now
 from headrace.errors import InvalidInput, UnknownRun
+from headrace.text import plural
 
 if TYPE_CHECKING:
     from headrace.bulk.explain import RunExplanation
@@ -72,7 +73,9 @@ def _print_run(run: RunExplanation, *, as_json: bool) -> None:
 def format_timeline(timeline: Timeline) -> Iterator[str]:
     """Yield a timeline as lines: the first step with its moment, the others with the seconds since the first."""
     model = f" of {timeline.model}" if timeline.model else ""
-    yield f"job {timeline.job}{model}: {timeline.status}"
+    runs = timeline.attempts or 0
+    attempts = f", {plural(runs, 'attempt')}" if runs > 1 else ""
+    yield f"job {timeline.job}{model}: {timeline.status}{attempts}"
     moments = [step.at_ms for step in timeline.steps if step.at_ms is not None]
     first_ms = moments[0] if moments else 0
     for step in timeline.steps:

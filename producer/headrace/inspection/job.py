@@ -101,6 +101,7 @@ class JobInspector:
             record=_decode_record(job, record),
             outcome=decode_or_malformed(job, stored) if stored else None,
             completion=decode_completion(stored) if stored else Completion(),
+            outcome_bytes=len(stored) if stored else None,
             dead_letter=decode_letter(job, letter, decode_unix_ms(died_ms)) if letter and died_ms else None,
         )
 

@@ -10,11 +10,31 @@ import msgspec
 from headrace.catalog.pauses import Pause
 from headrace.inspection.locate import JobLocation
 from headrace.text import format_duration, plural
-from headrace.wire.attempts import CRASH, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, REQUEUED, TIMEOUT, Attempt
+from headrace.wire.attempts import (
+    CRASH,
+    ERROR_PREFIX,
+    LEASE_EXPIRED,
+    REPLAY,
+    REQUEUED,
+    TIMEOUT,
+    Attempt,
+    find_pinned_version,
+    select_counted,
+)
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.execution import Completion, Execution
+from headrace.wire.keys import is_bulk_queue
 from headrace.wire.message import submission_time
-from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Status, Success, outcome_status
+from headrace.wire.outcome import (
+    BulkSuccess,
+    Cancelled,
+    Expired,
+    Failure,
+    Outcome,
+    Status,
+    Success,
+    outcome_status,
+)
 from headrace.wire.record import Record
 
 #: What happened to the job. The last four say where a job without an outcome is now.
@@ -70,6 +90,14 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     #: Oldest first. For a job without an outcome, the last is its present place.
     steps: tuple[Step, ...] = ()
+    #: The version that ran last; None where none did, or nothing names it.
+    version: str | None = None
+    #: Runs since the submission or the last replay, a present one included; None where nothing tells.
+    attempts: int | None = None
+    #: Bytes of the stored outcome; None where there is none.
+    outcome_bytes: int | None = None
+    #: The id of its trace, of OpenTelemetry or Sentry: 32 hexadecimal digits; None where it has none.
+    trace: str | None = None
     #: A sentence about what is missing in the steps; None where nothing is.
     note: str | None = None
     metadata: dict[str, str] | None = None
@@ -82,6 +110,8 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     outcome: Outcome | None = None
     completion: Completion = msgspec.field(default_factory=Completion)
+    #: Bytes of the stored outcome.
+    outcome_bytes: int | None = None
     dead_letter: DeadLetter | None = None
     #: None where the job was not searched for, or not found.
     location: JobLocation | None = None
@@ -109,6 +139,22 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
             return self.dead_letter.attempts
         return self.location.attempts if self.location is not None else ()
 
+    @property
+    def is_bulk(self) -> bool:
+        """True for a job of a bulk run, whose execution names no version."""
+        if self.record is not None:
+            return self.record.is_bulk
+        letter = self.dead_letter
+        return isinstance(self.outcome, BulkSuccess) or (letter is not None and is_bulk_queue(letter.queue))
+
+    @property
+    def execution(self) -> Execution | None:
+        """The run that ended the job; None where its last claim ran nothing, because it had expired, say."""
+        execution = self.completion.execution
+        if execution is None or (execution.version is None and not self.is_bulk):
+            return None
+        return execution
+
 
 def build_timeline(facts: JobFacts) -> Timeline:
     """Return the timeline of a job."""
@@ -124,6 +170,10 @@ def build_timeline(facts: JobFacts) -> Timeline:
         status=_find_status(facts),
         model=next((model for model in models if model), None),
         steps=tuple(_list_steps(facts)),
+        version=_find_version(facts),
+        attempts=_count_runs(facts),
+        outcome_bytes=facts.outcome_bytes,
+        trace=record.trace if record else None,
         note=_write_note(facts),
         metadata=record.metadata if record else letter.metadata if letter else None,
     )
@@ -141,6 +191,27 @@ def _find_status(facts: JobFacts) -> Status:
     return "unknown" if facts.record is None else "queued"
 
 
+def _find_version(facts: JobFacts) -> str | None:
+    if isinstance(facts.outcome, Success) and facts.outcome.prediction.version:
+        return facts.outcome.prediction.version
+    if facts.execution is not None and facts.execution.version is not None:
+        return facts.execution.version
+    if facts.dead_letter is not None and facts.dead_letter.version is not None:
+        return facts.dead_letter.version
+    return find_pinned_version(facts.attempts)
+
+
+def _count_runs(facts: JobFacts) -> int | None:
+    counted = len(select_counted(facts.attempts))
+    if facts.completion.execution is not None:
+        return counted + (facts.execution is not None)
+    if facts.dead_letter is not None:
+        return facts.dead_letter.runs
+    if facts.location is not None:
+        return counted + (facts.location.state == "leased")
+    return 0 if isinstance(facts.outcome, Cancelled | Expired) else None
+
+
 def _list_steps(facts: JobFacts) -> Iterator[Step]:
     waiting_since_ms = facts.submitted_ms
     if waiting_since_ms is not None:
@@ -151,8 +222,8 @@ def _list_steps(facts: JobFacts) -> Iterator[Step]:
     for attempt in facts.attempts:
         yield _make_attempt_step(attempt)
         waiting_since_ms = attempt.at_ms
-    if facts.completion.execution is not None:
-        yield from _make_execution_steps(facts.completion.execution, facts.completion.worker, waiting_since_ms)
+    if facts.execution is not None:
+        yield from _make_execution_steps(facts.execution, facts.completion.worker, waiting_since_ms)
     if facts.outcome is not None:
         yield _make_outcome_step(facts.outcome, facts.completion)
     if facts.dead_letter is not None:

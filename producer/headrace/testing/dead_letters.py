@@ -49,6 +49,7 @@ class InMemoryDeadLetters:
             worker=_WORKER,
             died_ms=_unix_ms(utc_now()),
             attempts=self._attempts.get(job.id, ()),
+            runs=1,
             metadata=job.metadata,
         )
         self._jobs[job.id] = job

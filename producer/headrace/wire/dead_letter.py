@@ -18,7 +18,7 @@ import hashlib
 import msgspec
 
 from headrace.errors import InvalidInput
-from headrace.wire.attempts import Attempt
+from headrace.wire.attempts import Attempt, select_counted
 from headrace.wire.outcome import Reason
 from headrace.wire.stored import DECODE_ERRORS
 
@@ -51,6 +51,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     died_ms: int = 0
     #: The lost attempts, the attempts that met a transient error, and the replays; oldest first.
     attempts: tuple[Attempt, ...] = ()
+    #: Runs since the submission or the last replay, one that ended the job included; None where nothing tells.
+    runs: int | None = None
     #: Text pairs of the submitter's own.
     metadata: dict[str, str] | None = None
 
@@ -98,6 +100,7 @@ def malformed_letter(
         message=str(error),
         worker=worker,
         attempts=attempts,
+        runs=len(select_counted(attempts)),
     )
 
 

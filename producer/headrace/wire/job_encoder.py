@@ -63,5 +63,6 @@ class JobEncoder:
                 is_bulk=template.step is not None,
                 owner=template.owner,
                 notify=template.notify,
+                trace=template.trace_id,
             )
         )

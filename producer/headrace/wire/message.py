@@ -64,9 +64,21 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """The queue that the job belongs to."""
         return queue_name(self.model) if self.step is None else bulk_queue_name(self.model)
 
+    @property
+    def trace_id(self) -> str | None:
+        """The id of the job's trace, 32 hexadecimal digits; None where it has none."""
+        headers = self.trace or {}
+        match = _TRACEPARENT.match(headers.get("traceparent", "")) or _SENTRY_TRACE.match(
+            headers.get("sentry-trace", "")
+        )
+        return match[1] if match else None
+
 
 #: Headers that carry a trace: W3C's and Sentry's. Instrumented Celery clients write the same headers.
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
+#: The trace in W3C's header (version, trace, span, flags), and in Sentry's (trace, span).
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
+_SENTRY_TRACE = re.compile(r"([0-9a-f]{32})-[0-9a-f]{16}")
 #: Headers that keep the owner of a job and the endpoint of its notice. Workers, Celery's too, pass over them.
 OWNER_HEADER, NOTIFY_HEADER = "headrace-owner", "headrace-notify"
 

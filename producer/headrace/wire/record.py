@@ -39,6 +39,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_bulk: bool = msgspec.field(default=False, name="b")
     #: The caller of the HTTP gateway that the job belongs to; None for a producer's job.
     owner: str | None = msgspec.field(default=None, name="o")
+    #: The id of the job's trace, 32 hexadecimal digits; None for a job without one.
+    trace: str | None = msgspec.field(default=None, name="r")
 
     @property
     def queue(self) -> str:

@@ -411,7 +411,16 @@ def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, t
     flower = start_flower(url("flower", port), tmp_path, port=web, HEADRACE_FLOWER_ACTIONS="true")
     try:
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        for path in ("/workers", "/tasks", "/broker", "/models", "/queues", "/dead-letters/a", "/dead-letters"):
+        for path in (
+            "/workers",
+            "/tasks",
+            "/jobs/a",
+            "/broker",
+            "/models",
+            "/queues",
+            "/dead-letters/a",
+            "/dead-letters",
+        ):
             with browser.open(f"http://127.0.0.1:{web}{path}", timeout=20) as answer:
                 page = answer.read().decode()
         token = re.search(r'name="_xsrf" value="([^"]+)"', page)

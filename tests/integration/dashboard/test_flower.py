@@ -180,9 +180,10 @@ def test_the_workers_and_their_queues_are_shown(dashboard: Dashboard):
     assert "worker@" in dashboard.get("/workers")
 
 
-def test_the_broker_page_lists_the_queues_with_their_length(dashboard: Dashboard):
+def test_the_queues_page_takes_the_place_of_the_broker_page(dashboard: Dashboard):
     page = html.unescape(dashboard.get("/broker"))
     assert re.search(r"predict\.obedient</td>\s*<td[^>]*>0</td>", page), page
+    assert ">Broker<" not in page
 
 
 def test_the_tasks_page_in_a_browser(dashboard: Dashboard, client: Client, tmp_path: Path):
@@ -196,6 +197,7 @@ def test_the_tasks_page_in_a_browser(dashboard: Dashboard, client: Client, tmp_p
             *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
             *(
                 f"--user-data-dir={tmp_path}",
+                "--window-size=1400,900",
                 "--virtual-time-budget=10000",
                 "--dump-dom",
                 f"{dashboard.url}/tasks",

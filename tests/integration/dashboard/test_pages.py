@@ -35,7 +35,6 @@ PAGES = (
     "/runs",
     "/tasks",
     "/workers",
-    "/broker",
     "/metrics",
     "/api/dead-letters",
 )
@@ -213,7 +212,7 @@ def test_the_list_of_models_is_paged(read_only: Site):
     assert last["next"] is None
 
 
-def test_the_queues_page_and_the_broker_page_count_every_priority(read_only: Site):
+def test_the_queues_page_and_the_api_of_lengths_count_every_priority(read_only: Site):
     publish(read_only)
     for name, count in zip(Keys().lists("predict.churn"), (1, 2, 3, 4), strict=True):
         read_only.redis.rpush(name, *[b"{}"] * count)
@@ -229,7 +228,9 @@ def test_the_queues_page_and_the_broker_page_count_every_priority(read_only: Sit
     page = read_only.request("/queues")[1]
     assert 'title="paused by &lt;ann&gt; at 1970-01-01 00:00:01 UTC: no features">paused</span>' in page
     assert "no job finishes" not in page
-    assert re.search(r"predict\.churn</td>\s*<td[^>]*>10</td>", read_only.request("/broker")[1])
+    assert re.search(r"predict\.churn</td>\s*<td[^>]*>10</td>", read_only.request("/broker")[1])  # leads to Queues
+    lengths = read_only.json("/api/queues/length")["active_queues"]
+    assert {"name": "predict.churn", "messages": 10} in lengths
 
 
 def test_flower_does_not_start_without_a_login_or_open(redis_url: str, tmp_path: Path):

@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from headrace.connection.celery import create_celery_app
 from headrace.settings import Settings
+from headrace.wire.attempts import Attempt
 from headrace.wire.message import Job
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, Prediction, Success
 from headrace_worker.execution.claimed_job import ClaimedJob, FailedRun
@@ -149,7 +150,7 @@ def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Eve
         assert before - 0.01 <= event["timestamp"] <= time.time()
     assert set(received) - COMMON_FIELDS == {
         *("uuid", "name", "args", "kwargs", "root_id", "parent_id", "retries", "eta", "expires"),
-        *("model", "version"),
+        *("model", "version", "runs"),
     }
     assert (received["type"], received["name"]) == ("task-received", "headrace.predict")
     assert (received["args"], received["kwargs"]) == ("churn@3, 2 instances", "{}")
@@ -158,6 +159,7 @@ def test_a_job_s_events_have_the_fields_of_celery_s_own(app: Celery, events: Eve
     assert (succeeded["result"], succeeded["runtime"]) == ("churn@3, 2 instances", pytest.approx(0.25))
     assert (failed["type"], failed["uuid"]) == ("task-failed", "b")
     assert (failed["exception"], failed["traceback"]) == ("ValueError: no", "in predict")
+    assert (failed["reason"], received["runs"], failed["runs"]) == ("permanent", 1, 0)
     assert failed["runtime"] == pytest.approx(0.25)
 
 
@@ -204,6 +206,18 @@ def test_a_job_s_state_is_its_outcome(app: Celery, events: Events, outcome: Outc
     assert state_of_tasks.tasks[outcome.job].name == "headrace.predict"
 
 
+def test_a_job_with_earlier_attempts_has_its_runs_and_the_moment_since_which_it_waits(app: Celery, events: Events):
+    attempts = [
+        Attempt(cause=cause, owner="w", at_ms=1_700_000_000_000 + number, claim_size=1)
+        for number, cause in enumerate(("crash", "replay", "error:OSError"))
+    ]
+    job = Job(id="a", model="churn", instances=[1])
+    with Receiver(app) as receiver:
+        events.on_jobs_started([claimed_job(job, *attempts)], datetime.now(UTC))
+        received, _ = receiver.wait_for(2)
+    assert (received["retries"], received["runs"], received["waiting_since"]) == (1, 2, 1_700_000_000.002)
+
+
 def test_a_job_that_runs_again_has_the_state_retry(app: Celery, events: Events):
     with Receiver(app) as receiver:
         events.on_jobs_started(jobs("b"), datetime.now(UTC))
@@ -212,7 +226,7 @@ def test_a_job_that_runs_again_has_the_state_retry(app: Celery, events: Events):
             own = app.events.Dispatcher(connection, hostname="worker@here", enabled=True)
             own.send("task-retried", uuid="own", exception="no", traceback="")
         *earlier, retried, celery = receiver.wait_for(4)
-    assert set(retried) == {*celery, "model", "version"}
+    assert set(retried) == {*celery, "model", "version", "runs"}
     assert (retried["model"], retried["version"]) == ("churn", "3")
     assert retried["exception"] == "ValueError: no"
     state_of_tasks = State()

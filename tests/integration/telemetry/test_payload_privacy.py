@@ -123,7 +123,7 @@ def read_exporter(settings: Settings) -> str:
 def pages(flower: str, job: str) -> Iterator[tuple[str, str]]:
     """Yield every page of Flower, and its JSON form."""
     for path in (
-        *("/", "/tasks", f"/task/{job}", "/broker", "/workers", "/metrics"),
+        *("/", "/tasks", f"/jobs/{job}", f"/task/{job}", "/queues", "/workers", "/metrics"),
         *("/dead-letters", f"/dead-letters/{job}", "/models", "/queues"),
         *("/api/tasks?limit=10000", f"/api/task/info/{job}", "/api/workers?refresh=true"),
         *("/api/dead-letters", f"/api/dead-letters/{job}", "/api/models", "/api/queues"),

@@ -110,6 +110,7 @@ def test_a_permanent_error_is_a_failure_with_a_letter(registry: Registry):
         traceback=failure.traceback,
         instances=1,
         worker="w@host",
+        runs=1,
         metadata={"shop": "7"},
     )
     assert b"Xyzzy" not in letter.encode()
@@ -120,6 +121,19 @@ def test_a_permanent_error_is_a_failure_with_a_letter(registry: Registry):
 
 def test_a_letter_names_the_version_that_ran(registry: Registry):
     assert only_letter(Claim(registry).add(job("a"), ValueError()).decide()).version == "1"
+
+
+def test_a_letter_counts_the_runs_since_the_last_replay(registry: Registry):
+    earlier = (attempt("crash"), attempt("replay"), attempt("error:OSError"), attempt(REQUEUED))
+    assert only_letter(Claim(registry).add(job("a"), ValueError("no"), *earlier).decide()).runs == 2
+    assert only_letter(Claim(registry).add(job("a"), ValueError("no")).decide()).runs == 1
+    # Given up by its last run, which is among the attempts of the letter.
+    transient = TransientError("away")
+    attempts = [attempt("error:TransientError") for _ in range(30)]
+    assert only_letter(Claim(registry).add(job("a"), transient, *attempts).decide()).runs == 31
+    # Never admitted: nothing ran.
+    failure = Failure(job="a", reason="bad input", error="InvalidInput", module="headrace.errors", message="no")
+    assert only_letter(Claim(registry).add(job("a"), failure).decide()).runs == 0
 
 
 def test_invalid_input_that_the_model_detects_is_not_an_error_of_the_model(registry: Registry):

@@ -73,6 +73,55 @@ def test_attempts_come_before_the_execution_that_finished_the_job():
     ]
 
 
+def attempt(cause: str, size: int = 1) -> Attempt:
+    return Attempt(cause=cause, owner="host/1", at_ms=SUBMITTED + 10, claim_size=size)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "ran", "count"),
+    [
+        ((), True, 1),
+        ((attempt("crash"), attempt("error:OSError")), True, 3),
+        ((attempt("crash"), attempt("requeued", 0)), True, 2),
+        ((attempt("crash"), attempt("replay", 0)), True, 1),
+        ((attempt("crash"), attempt("crash")), False, 2),
+        ((), False, 0),
+    ],
+)
+def test_attempts_are_runs_since_the_submission_or_the_last_replay(attempts, ran: bool, count: int):
+    execution = EXECUTION if ran else Execution(lease="host/12/ab/7", claimed_ms=SUBMITTED + 40, claim_size=1)
+    completion = Completion(execution=msgspec.structs.replace(execution, attempts=attempts))
+    timeline = build_timeline(JobFacts(job=JOB, record=RECORD, outcome=SUCCESS, completion=completion))
+    assert timeline.attempts == count
+    assert len([step for step in timeline.steps if step.kind == "claimed"]) == ran
+
+
+def test_attempts_of_a_job_without_an_outcome_include_a_present_run():
+    waiting = JobLocation(model="churn", state="waiting", attempts=(attempt("crash"),), ahead=0)
+    assert build_timeline(JobFacts(job=JOB, record=RECORD, location=waiting)).attempts == 1
+    leased = JobLocation(model="churn", state="leased", attempts=(attempt("crash"),), lease="l", claim_size=1)
+    assert build_timeline(JobFacts(job=JOB, record=RECORD, location=leased)).attempts == 2
+    assert build_timeline(JobFacts(job=JOB, dead_letter=make_letter(JOB, runs=5))).attempts == 5
+    assert build_timeline(JobFacts(job=JOB)).attempts is None
+
+
+def test_a_claim_of_a_bulk_job_is_a_run_though_it_names_no_version():
+    record = Record(model="churn", submitted_ms=SUBMITTED, is_bulk=True)
+    completion = Completion(execution=Execution(lease="l", claimed_ms=SUBMITTED + 40, claim_size=1))
+    timeline = build_timeline(JobFacts(job=JOB, record=record, outcome=SUCCESS, completion=completion))
+    assert (timeline.attempts, timeline.steps[1].kind) == (1, "claimed")
+
+
+def test_a_timeline_has_the_version_that_ran_the_size_of_the_outcome_and_the_trace():
+    record = Record(model="churn", submitted_ms=SUBMITTED, trace="4bf9")
+    facts = JobFacts(job=JOB, record=record, outcome=SUCCESS, completion=COMPLETION, outcome_bytes=313)
+    timeline = build_timeline(facts)
+    assert (timeline.version, timeline.outcome_bytes, timeline.trace) == ("3", 313, "4bf9")
+    pinned = msgspec.structs.replace(attempt("crash"), version="2")
+    waiting = JobLocation(model="churn", state="waiting", attempts=(pinned,), ahead=0)
+    assert build_timeline(JobFacts(job=JOB, location=waiting)).version == "2"
+
+
 def test_a_failure_names_its_reason_and_its_dead_letter():
     failure = Failure(job=JOB, reason="permanent", error="ValueError", module="builtins", message="no")
     steps = texts(JobFacts(job=JOB, outcome=failure, completion=COMPLETION, dead_letter=make_letter(JOB)))
@@ -163,6 +212,9 @@ def test_a_printed_timeline_counts_from_the_first_moment_and_has_no_control_char
     facts = JobFacts(job=JOB, record=RECORD, outcome=failure, completion=COMPLETION)
     lines = list(format_timeline(build_timeline(facts)))
     assert lines[0] == f"job {JOB} of churn: failure"
+    execution = msgspec.structs.replace(EXECUTION, attempts=(attempt("crash"),))
+    twice = msgspec.structs.replace(facts, completion=Completion(execution=execution))
+    assert next(format_timeline(build_timeline(twice))) == f"job {JOB} of churn: failure, 2 attempts"
     assert lines[1].strip().endswith("  submitted")
     assert lines[2].strip().startswith("+0.040 s  claimed")
     assert not any("\x1b" in line for line in lines)

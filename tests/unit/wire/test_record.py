@@ -35,3 +35,18 @@ def test_owner_and_notice_are_read_again():
     assert (record.owner, record.notify, record.model) == ("shop", "orders", "churn")
     record = decode_record("a", b"." * DIGEST_BYTES + encode())
     assert (record.owner, record.notify) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ({"traceparent": f"00-{'4b' * 16}-00f067aa0ba902b7-01", "sentry-trace": "other"}, "4b" * 16),
+        ({"sentry-trace": f"{'5c' * 16}-00f067aa0ba902b7-1"}, "5c" * 16),
+        ({"traceparent": "<script>"}, None),
+        (None, None),
+    ],
+)
+def test_the_record_of_a_traced_job_has_the_id_of_its_trace(headers: dict[str, str] | None, trace: str | None):
+    submitted = parse_options("churn", JobOptions(), NOW)
+    encoder = JobEncoder(submitted.make_job("a", None, [1], trace=headers), None)
+    assert decode_record("a", b"." * DIGEST_BYTES + encoder.encode_record(1)).trace == trace

@@ -6,9 +6,11 @@ counts queues from the lists that kombu keeps.
     settings           login, read-only mode and payloads
     app                Flower's application with the login check, the template folder and the added pages
     tasks              what Flower stores of a task, and the columns that a job adds to the Tasks page
+    task_search        the terms model:, version:, error: and reason: of the Tasks page, and its order
     cluster_broker     the lengths of queues in a Redis Cluster
     page               base class of the added pages: login, cross-site checks, HTML or JSON, error texts
     dead_letter_pages  Dead letters, and one dead letter
+    job_page           one job in any state, and the search box that leads to it
     model_page         Models
     queue_page         Queues
     run_pages          Runs, and one run

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 from flower.api.tasks import BaseTaskHandler
 from flower.app import Flower, rewrite_handler
-from flower.views import monitor
+from flower.views import BaseHandler, monitor
 from flower.views import tasks as task_views
 from prometheus_client import CollectorRegistry, generate_latest
 from tornado import ioloop, web
@@ -18,14 +19,17 @@ from headrace.catalog.published import list_models
 from headrace.client import Session
 from headrace.connection.outage_log import OutageLog, explainer
 from headrace.dead_letters.operations import DeadLetterOperations
+from headrace.errors import HeadraceError
 from headrace.inspection.queues import queues_of
 from headrace_worker.dashboard.dead_letter_pages import DeadLetterDetail, DeadLetterList
+from headrace_worker.dashboard.job_page import JobDetail, JobOrTask, JobSearch
 from headrace_worker.dashboard.model_page import Models
 from headrace_worker.dashboard.queue_monitor import QueueMonitor
 from headrace_worker.dashboard.queue_page import Queues
 from headrace_worker.dashboard.run_pages import RunDetail, Runs
 from headrace_worker.dashboard.settings import DashboardSettings
-from headrace_worker.dashboard.tasks import COLUMNS, JobEvents
+from headrace_worker.dashboard.task_search import add_terms
+from headrace_worker.dashboard.tasks import COLUMNS, JobEvents, JobsDataTable
 from headrace_worker.telemetry.metrics_collector import LoopCollector
 
 log = logging.getLogger("headrace.dashboard")
@@ -52,6 +56,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             raise SystemExit(NO_LOGIN)
         options.read_only = options.read_only or not settings.flower_actions
         task_views.TASK_COLUMNS.update(COLUMNS)
+        add_terms()
         loop = ioloop.IOLoop.current()
         events = JobEvents(
             capp,
@@ -72,15 +77,22 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             settings, self.session.keys, self.session.contracts, self.session.job_keys
         )
         self.queue_monitor = QueueMonitor(settings)
+        self.trace_url = settings.flower_trace_url
         handlers = [
             web.url(r"/dead-letters", DeadLetterList, name="dead_letters"),
             web.url(r"/dead-letters/(.+)", DeadLetterDetail, name="dead_letter"),
+            web.url(r"/jobs", JobSearch, name="jobs"),
+            web.url(r"/jobs/(.+)", JobDetail, name="job"),
+            web.url(r"/task/(.+)", JobOrTask, name="task"),
+            web.url(r"/tasks/datatable", JobsDataTable),
             web.url(r"/models", Models, name="models"),
             web.url(r"/queues", Queues, name="queues"),
+            web.url(r"/broker", Broker, name="broker"),
             web.url(r"/runs", Runs, name="runs"),
             web.url(r"/runs/(.+)", RunDetail, name="run"),
             web.url(r"/api/dead-letters", DeadLetterList),
             web.url(r"/api/dead-letters/(.+)", DeadLetterDetail),
+            web.url(r"/api/jobs/(.+)", JobDetail),
             web.url(r"/api/models", Models),
             web.url(r"/api/queues", Queues),
             web.url(r"/api/runs", Runs),
@@ -129,6 +141,14 @@ class Healthcheck(monitor.Healthcheck):  # type: ignore[misc]  # as above
         self.finish(status.problem)
 
 
+class Broker(BaseHandler):  # type: ignore[misc]  # as above
+    """The address of Flower's page of queues, which the Queues page replaces."""
+
+    def get(self) -> None:
+        """Redirect to the Queues page."""
+        self.redirect(self.reverse_url("queues"))
+
+
 class HiddenResult(BaseTaskHandler):  # type: ignore[misc]  # as above
     """The refusal at the address where Flower would return a job's prediction."""
 
@@ -138,15 +158,30 @@ class HiddenResult(BaseTaskHandler):  # type: ignore[misc]  # as above
         raise web.HTTPError(403, "Payloads are not shown here: see `headrace result`, or HEADRACE_FLOWER_PAYLOADS")
 
 
+#: Flower's templates that Headrace changes: by name, patterns and the file that replaces each.
+_CHANGES = {
+    "navbar.html": {
+        # Queues, one of the added pages, takes the place of Broker.
+        r"""<li class="nav-item">\s*<a class="nav-link\{% if active_tab == 'broker'.*?</li>""": "navigation.html",
+        r'(?=<button class="navbar-toggler")': "job_search.html",
+    },
+    "base.html": {"(?=</body>)": "every_page.html"},
+}
+
+
 class _Templates(Loader):
-    """The templates of Headrace and of Flower; Flower's navigation bar gets entries for the added pages."""
+    """The templates of Headrace and of Flower; its navigation bar gets a search, and the added pages."""
 
     def _create_template(self, name: str) -> Template:
         if (_TEMPLATES / name).is_file():
             return Template((_TEMPLATES / name).read_text(), name=name, loader=self)
         template = super()._create_template(name)
-        if name != "navbar.html":
+        if name not in _CHANGES:
             return template
         source = (Path(self.root) / name).read_text()
-        entries = (_TEMPLATES / "navigation.html").read_text()
-        return Template(source.replace("</ul>", f"{entries}</ul>", 1), name=name, loader=self)
+        for pattern, replacement in _CHANGES[name].items():
+            match = re.search(pattern, source, re.DOTALL)
+            if match is None:
+                raise HeadraceError(f"Flower's template {name} has changed: {replacement} has no place in it")
+            source = source[: match.start()] + (_TEMPLATES / replacement).read_text() + source[match.end() :]
+        return Template(source, name=name, loader=self)

@@ -10,10 +10,8 @@ import msgspec
 
 from headrace.clock import decode_unix_ms
 from headrace.connection.commands import Command, Operation, Pipeline
-from headrace.dead_letters.bulk import BulkOperation, BulkResult
 from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_filter
 from headrace.errors import InvalidInput, UnknownLetter
-from headrace.wire.attempts import select_counted
 from headrace.wire.dead_letter import DeadLetter, decode_letter
 from headrace.wire.keys import Keys
 from headrace.wire.outcome import Reason
@@ -93,7 +91,6 @@ class DeadLetterList(Page):
             count=await self.run_operation(self.application.dead_letters.count()),
             reasons=get_args(Reason),
             start=start,
-            attempt_count=lambda letter: len(select_counted(letter.attempts)),
             result={name: self.query_number(name) for name in ("replayed", "purged", "unchanged", "missing")},
             show_result=bool(self.query_text("show_result")),
         )
@@ -113,17 +110,12 @@ class DeadLetterList(Page):
             if action == "replay"
             else operations.purge({"ids": ids}, dry_run=False, every=False)
         )
-        result: BulkResult = await self.in_thread(lambda: self._run_to_the_end(bulk))
+        result = await self.run_to_the_end(bulk)
         log.info("%s of %d dead letters by %s: %s", action, len(ids), self.user, result)
         past_tense = "replayed" if action == "replay" else "purged"
         unchanged, missing = result.id_in_use + result.malformed, result.already_handled + len(result.missing)
         query = f"show_result=1&{past_tense}={result.done}&unchanged={unchanged}&missing={missing}"
         self.redirect(f"{self.reverse_url('dead_letters')}?{query}", status=303)
-
-    def _run_to_the_end(self, bulk: BulkOperation) -> BulkResult:
-        while not bulk.finished:
-            self.application.session.run(bulk.step(0.0))
-        return bulk.result
 
 
 class DeadLetterDetail(Page):

@@ -12,6 +12,7 @@ from tornado import ioloop, web
 
 from headrace.clock import from_unix_ms
 from headrace.connection.commands import Operation
+from headrace.dead_letters.bulk import BulkOperation, BulkResult
 from headrace.errors import HeadraceError, InvalidInput, UnknownLetter, UnknownModel, UnknownRun
 
 log = logging.getLogger("headrace.dashboard")
@@ -25,7 +26,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
     def prepare(self) -> None:
         """Require the login. Raises HTTPError."""
         if not self.current_user:
-            raise web.HTTPError(401 if self._is_json or not self.application.options.auth else 403)
+            raise web.HTTPError(401 if self.is_json or not self.application.options.auth else 403)
 
     def set_default_headers(self) -> None:
         """Forbid framing, content sniffing and caches."""
@@ -40,7 +41,8 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
         web.RequestHandler.check_xsrf_cookie(self)
 
     @property
-    def _is_json(self) -> bool:
+    def is_json(self) -> bool:
+        """True for a request under /api."""
         return "/api/" in self.request.path
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -52,7 +54,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
             message = str(error)
         else:
             message = getattr(error, "log_message", None) or self._reason
-        if self._is_json:
+        if self.is_json:
             if status_code == 401:
                 self.set_header("WWW-Authenticate", 'Basic realm="flower"')
             self.finish({"error": message})
@@ -86,9 +88,19 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
         """Run a blocking function outside Flower's event loop, and return its value."""
         return await ioloop.IOLoop.current().run_in_executor(None, function)
 
+    async def run_to_the_end(self, bulk: BulkOperation) -> BulkResult:
+        """Run a replay or purge without a rate, and return its result. Raises UnknownModel, BrokerUnavailable."""
+
+        def run() -> BulkResult:
+            while not bulk.finished:
+                self.application.session.run(bulk.step(0.0))
+            return bulk.result
+
+        return await self.in_thread(run)
+
     def answer(self, template: str, content: msgspec.Struct, **context: Any) -> None:
         """Answer with `content`: as JSON under /api, else by the template; `context` is for the template alone."""
-        if self._is_json:
+        if self.is_json:
             self.set_header("Content-Type", "application/json; charset=UTF-8")
             self.finish(msgspec.json.encode(content))
         else:

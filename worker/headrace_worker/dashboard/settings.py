@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
+
 from headrace.settings import Settings
 
 
@@ -16,3 +20,5 @@ class DashboardSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fiel
     flower_actions: bool = False
     #: Show arguments and results of ordinary Celery tasks, and results of jobs.
     flower_payloads: bool = False
+    #: The address of a trace in your tracing system, with `{trace}` in place of its id; "" shows the id alone.
+    flower_trace_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://.*\{trace\}.*)?$")] = ""

@@ -7,14 +7,17 @@ import sys
 import threading
 from typing import Any
 
+from celery import states
 from celery.events.receiver import EventReceiver
 from celery.events.state import Task
 from flower.events import Events, EventsState
+from flower.views.tasks import TasksDataTable
 
 from headrace.connection.outage_log import OutageLog
 from headrace.wire.bulk import BULK_TASK
 from headrace.wire.keys import TASK
 from headrace.wire.message import submission_time
+from headrace_worker.dashboard.task_search import JobSearchEngine
 
 #: Columns that Headrace adds to the Tasks page: field of DashboardJob -> title.
 COLUMNS = {
@@ -23,13 +26,14 @@ COLUMNS = {
     "instances": "Instances",
     "attempts": "Attempts",
     "wait": "Wait",
+    "reason": "Reason",
 }
 
 #: The name of the event receiver in the log of outages, and the seconds between two of its tries.
 _COMPONENT, _PAUSE_SECONDS = "events", (1.0, 2.0)
 _PAYLOAD_FIELDS = ("args", "kwargs", "result")
 #: Event fields whose text is the same in many tasks.
-_REPEATED_FIELDS = ("name", "args", "kwargs", "result", "hostname", "model", "version")
+_REPEATED_FIELDS = ("name", "args", "kwargs", "result", "hostname", "model", "version", "reason")
 
 
 class DashboardJob(Task):
@@ -60,6 +64,11 @@ class DashboardJob(Task):
         return str(value) if value else None
 
     @property
+    def reason(self) -> str | None:
+        """The reason of a failure; None for any other job."""
+        return self._event_field("reason") if self.state == states.FAILURE else None
+
+    @property
     def instances(self) -> int | None:
         """The number of instances of the job; None for an ordinary task."""
         count = self._description.partition(", ")[2].partition(" ")[0]
@@ -67,18 +76,29 @@ class DashboardJob(Task):
 
     @property
     def attempts(self) -> int | None:
-        """The number of runs so far, the present one included; None for an ordinary task."""
-        return None if self.name not in {TASK, BULK_TASK} or self.retries is None else self.retries + 1
+        """The number of runs so far, the present one included; None for an ordinary task.
+
+        They count from the submission, or from the last replay. A claim that ran nothing is none.
+        """
+        if self.name not in {TASK, BULK_TASK}:
+            return None
+        runs = self.__dict__.get("runs")
+        if type(runs) is int:
+            return runs
+        return None if self.retries is None else self.retries + 1
 
     @property
-    def wait(self) -> str | None:
-        """The time from submission to a worker; None where the job's id holds no time of submission."""
-        submitted = submission_time(str(self.uuid)) if self.name == TASK else None
-        if submitted is None or self.received is None:
+    def wait(self) -> float | None:
+        """The seconds from submission, replay or last attempt to a worker; None where nothing tells since when."""
+        if self.name != TASK or self.received is None:
             return None
-        seconds = max(0.0, self.received - submitted.timestamp())
-        # The no-break space keeps number and unit on one line in a narrow column.
-        return f"{seconds * 1000:.0f}\N{NO-BREAK SPACE}ms" if seconds < 1 else f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+        since = self.__dict__.get("waiting_since")
+        if not isinstance(since, int | float):
+            submitted = submission_time(str(self.uuid))
+            if submitted is None:
+                return None
+            since = submitted.timestamp()
+        return round(max(0.0, float(self.received - since)), 6)
 
 
 class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
@@ -86,6 +106,11 @@ class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
 
     Task = DashboardJob
     payloads = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.search_engine = JobSearchEngine()
+        self.search_engine.rebuild(self.tasks.items())
 
     def event(self, event: dict[str, Any]) -> None:
         """Store an event. Events of jobs need no change: workers send a description in place of the payload."""
@@ -102,6 +127,24 @@ def _with_shared_texts(event: dict[str, Any]) -> dict[str, Any]:
     if event.get("root_id") == event.get("uuid") and "root_id" in event:
         shared["root_id"] = event["uuid"]
     return event | shared
+
+
+class JobsDataTable(TasksDataTable):  # type: ignore[misc]  # as above
+    """The rows of the Tasks page: a wait is sorted as a number, and shown with its unit."""
+
+    def write(self, chunk: Any) -> None:
+        """Answer with the rows."""
+        for row in chunk.get("data", ()) if isinstance(chunk, dict) else ():
+            if row.get("wait") is not None:
+                row["wait"] = format_wait(row["wait"])
+        super().write(chunk)
+
+
+def format_wait(seconds: float) -> str:
+    """Return a wait with its unit. A no-break space keeps both on one line of a narrow column."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}\N{NO-BREAK SPACE}ms"
+    return f"{seconds:,.1f}\N{NO-BREAK SPACE}s"
 
 
 class JobEvents(Events):  # type: ignore[misc]  # as above

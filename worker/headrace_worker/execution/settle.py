@@ -19,6 +19,7 @@ from headrace.wire.attempts import (
     add_requeue,
     encode_delayed,
     encode_queued_message,
+    select_counted,
     select_source,
 )
 from headrace.wire.dead_letter import DeadLetter, malformed_letter
@@ -106,7 +107,9 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
                 self.decisions.retried.append(failed)
                 return
             failure = msgspec.structs.replace(make_failure(error, job), reason=decision.reason)
-        self._finish(claimed, failure or make_failure(error, job), attempts, version=manifest.version)
+        runs = len(select_counted(claimed.attempts)) + 1
+        failure = failure or make_failure(error, job)
+        self._finish(claimed, failure, attempts, version=manifest.version, runs=runs)
         if not isinstance(error, InvalidInput):
             self.decisions.model_errors.append(failed)
 
@@ -127,9 +130,17 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
         self._add_delayed(claimed.job.id, int(decision.after * 1000), member)
 
     def _finish(
-        self, claimed: ClaimedJob, outcome: Outcome, attempts: tuple[Attempt, ...], version: str | None = None
+        self,
+        claimed: ClaimedJob,
+        outcome: Outcome,
+        attempts: tuple[Attempt, ...],
+        version: str | None = None,
+        runs: int | None = None,
     ) -> None:
-        """Record a job's outcome, and a dead letter for a failure. `version` is the version that ran, if any."""
+        """Record a job's outcome, and a dead letter for a failure.
+
+        `version` is the version that ran, if any; `runs` is the number of runs, None for that of the attempts.
+        """
         job = claimed.job
         if self.decisions.outcomes.setdefault(job.id, outcome) is not outcome or not isinstance(outcome, Failure):
             return
@@ -146,6 +157,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             instances=len(job.instances) or None,
             worker=self.worker,
             attempts=attempts,
+            runs=len(select_counted(attempts)) if runs is None else runs,
             metadata=job.metadata,
         )
         self.decisions.letters.append((letter, claimed.message))

@@ -28,12 +28,12 @@ import msgspec
 import redis
 
 from headrace.text import plural
-from headrace.wire.attempts import select_counted
 from headrace.wire.bulk import BULK_TASK, describe_step
 from headrace.wire.keys import TASK, is_bulk_queue, model_name
 from headrace.wire.message import describe_job
 from headrace.wire.outcome import BulkSuccess, Cancelled, ClassLabel, Expired, Failure, Outcome, Success
 from headrace_worker.failures import make_failure
+from headrace_worker.telemetry.job_runs import count_earlier_runs, count_runs, find_waiting_since, task_name
 
 if TYPE_CHECKING:
     from headrace.wire.message import Job
@@ -103,6 +103,7 @@ class Events:
             if not self._is_selected(job.id):
                 continue
             version = self._version_of(job)
+            earlier_runs, waiting_since = count_earlier_runs(claimed), find_waiting_since(claimed)
             queue = {} if job.step is None else {"queue": job.queue}
             events += [
                 {
@@ -111,16 +112,18 @@ class Events:
                     "model": job.model,
                     "version": version,
                     **queue,
-                    "name": TASK if job.step is None else BULK_TASK,
+                    "name": task_name(claimed),
                     "args": describe_job(job.model, job.version, len(job.instances))
                     if job.step is None
                     else describe_step(job.model, job.step),
                     "kwargs": "{}",
                     "root_id": job.id,
                     "parent_id": None,
-                    "retries": len(select_counted(claimed.attempts)) if claimed.attempts else 0,
+                    "retries": earlier_runs,
                     "eta": None,
                     "expires": job.expires and job.expires.isoformat(),
+                    "runs": earlier_runs + 1,
+                    **({} if waiting_since is None else {"waiting_since": waiting_since}),
                 },
                 {"type": "task-started", "uuid": job.id, "model": job.model, "version": version, **queue},
             ]
@@ -139,6 +142,7 @@ class Events:
         outcomes.update((outcome.job, outcome) for outcome in report.published)
         seconds = report.predicted_at - report.started_at
         model, versions = model_name(report.claim.lease.queue), self._versions(report)
+        runs = {result.claimed.job.id: count_runs(result) for result in (*report.parsed.finished, *report.results)}
         events = [_end_event(outcomes[job], seconds, model, versions[job]) for job in outcomes if job in versions]
         events += [
             _retry_event(make_failure(failed.error, job), model, versions[job.id])
@@ -150,6 +154,8 @@ class Events:
             for claimed in report.cancelled
             if self._is_selected(claimed.job.id)
         ]
+        for event in events:
+            event["runs"] = runs.get(event["uuid"], 0)
         if is_bulk_queue(queue := report.claim.lease.queue):
             for event in events:
                 event["queue"] = queue
@@ -274,6 +280,7 @@ def _end_event(outcome: Outcome, seconds: float, model: str | None, version: str
                 "name": TASK,  # a job that ended without running has no task-received event
                 "exception": exception,
                 "traceback": outcome.traceback or exception,
+                "reason": outcome.reason,
                 "runtime": seconds,
             }
         case Cancelled() | Expired():

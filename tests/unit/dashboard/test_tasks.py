@@ -1,0 +1,104 @@
+"""What Flower stores of a job: its attempts, its wait, and the terms by which the Tasks page finds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flower.events
+import pytest
+from flower.utils import search
+from flower.utils.search import QuerySyntaxError
+
+from headrace.wire.keys import TASK
+from headrace_worker.dashboard.task_search import add_terms
+from headrace_worker.dashboard.tasks import JobsState, format_wait
+
+SUBMITTED = 0x0199A2B48C00 / 1000
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> JobsState:
+    """Return an empty store of tasks whose metrics are those of this test alone."""
+    for name in ("SEARCH_FIELDS", "EXACT_FIELDS", "_task_sort_key"):
+        monkeypatch.setattr(search, name, getattr(search, name))
+    add_terms()
+    monkeypatch.setattr(flower.events, "get_prometheus_metrics", Metrics)
+    return JobsState(max_tasks_in_memory=100)
+
+
+class Metrics:
+    """Flower's metrics, which count nothing here."""
+
+    def observe_task(self, *_: Any) -> None: ...
+
+    def observe_worker(self, *_: Any) -> None: ...
+
+
+def job_id(number: int) -> str:
+    return f"0199a2b4-8c00-7000-8000-{number:012}"
+
+
+def send(state: JobsState, kind: str, job: str, moment: float = SUBMITTED, **fields: Any) -> Any:
+    """Store an event of a job, and return the job."""
+    common = {
+        "hostname": "w@h",
+        "timestamp": moment,
+        "local_received": moment,
+        "clock": 1,
+        "model": "churn",
+        "version": "3",
+    }
+    state.event({"type": f"task-{kind}", "uuid": job, "name": TASK, **common, **fields})
+    return state.tasks[job]
+
+
+def matches(state: JobsState, query: str, **options: Any) -> list[str]:
+    ids: list[str] = state.search_engine.search(state.tasks, query, **options).task_ids
+    return ids
+
+
+def test_the_wait_counts_from_the_submission_or_from_the_replay(state: JobsState) -> None:
+    first = send(state, "received", job_id(1), SUBMITTED + 0.25, retries=0, runs=1)
+    assert first.wait == pytest.approx(0.25, abs=1e-5)
+    replayed = send(
+        state, "received", job_id(1), SUBMITTED + 7200, retries=0, runs=1, waiting_since=SUBMITTED + 7199
+    )
+    assert replayed.wait == pytest.approx(1, abs=1e-5)
+    assert send(state, "received", "an-id-of-its-own", SUBMITTED).wait is None
+
+
+def test_waits_sort_as_numbers(state: JobsState) -> None:
+    for number, seconds in enumerate((0.9, 12.0, 0.05, 100.0)):
+        send(state, "received", job_id(number), SUBMITTED + seconds, retries=0)
+    send(state, "received", "unknown", SUBMITTED)
+    ordered = matches(state, "", sort_by="wait")
+    assert ordered == ["unknown", job_id(2), job_id(0), job_id(1), job_id(3)]
+    assert matches(state, "", sort_by="wait", descending=True, limit=2) == [job_id(3), job_id(1)]
+    assert [format_wait(seconds) for seconds in (0.05, 7200.0)] == ["50\xa0ms", "7,200.0\xa0s"]
+
+
+def test_attempts_are_runs(state: JobsState) -> None:
+    job = send(state, "received", job_id(1), retries=1, runs=2)
+    assert job.attempts == 2
+    assert send(state, "retried", job_id(1), runs=2, exception="OSError: no").attempts == 2
+    assert send(state, "failed", job_id(2), exception="InvalidInput: no", runs=0, reason="bad input").attempts == 0
+    assert send(state, "received", job_id(3), retries=1).attempts == 2  # of a worker that sends no `runs`
+
+
+def test_tasks_are_found_by_model_version_error_and_reason(state: JobsState) -> None:
+    send(state, "failed", job_id(1), exception="ValueError: no", reason="bad input")
+    send(state, "failed", job_id(2), exception="OSError: no", reason="crash", version="30", model="churn-eu")
+    send(state, "succeeded", job_id(3), result="churn@3, 1 instance")
+    assert matches(state, "model:churn") == [job_id(3), job_id(1)]
+    assert matches(state, "version:3 state:FAILURE") == [job_id(1)]
+    assert matches(state, "model:CHURN-EU OR error:valueerr") == [job_id(2), job_id(1)]
+    assert matches(state, 'reason:"bad input"') == [job_id(1)]
+    assert matches(state, "reason:crash version:3") == []
+    with pytest.raises(QuerySyntaxError, match="at least 3"):
+        matches(state, "error:ab")
+
+
+def test_the_reason_of_an_earlier_failure_is_not_that_of_a_job_that_was_replayed(state: JobsState) -> None:
+    send(state, "failed", job_id(1), exception="OSError: no", reason="crash")
+    assert send(state, "succeeded", job_id(1), SUBMITTED + 9, result="churn@3, 1 instance").reason is None
+    assert matches(state, "reason:crash") == []
