@@ -9,6 +9,7 @@ from typing import TypedDict, get_args
 import msgspec
 
 from headrace.clock import to_unix_ms
+from headrace.dead_letters.groups import normalise_message
 from headrace.errors import InvalidInput
 from headrace.submit.options import parse_duration
 from headrace.wire.dead_letter import DeadLetter
@@ -22,7 +23,7 @@ class DeadLetterFilter(TypedDict, total=False):
 
     #: The ids of the letters.
     ids: Iterable[str] | None
-    #: The name of the model.
+    #: The name of the model; "" for letters without one.
     model: str | None
     #: The name of the queue: `predict.churn`, or `headrace.notify` for notices.
     queue: str | None
@@ -30,6 +31,10 @@ class DeadLetterFilter(TypedDict, total=False):
     reason: str | None
     #: The name of the exception, `ValueError`, or with its module, `sklearn.exceptions.NotFittedError`.
     error: str | None
+    #: The version that ran, or that the job names; "" for letters without one.
+    failed_version: str | None
+    #: The message of a group (`DeadLetterGroup.message`): with `#` in place of each number and id.
+    message: str | None
     #: The least age, in seconds or as a timedelta; or the latest moment of death, with a time zone.
     older_than: float | timedelta | datetime | None
     #: The greatest age, in seconds or as a timedelta; or the earliest moment of death, with a time zone.
@@ -44,6 +49,8 @@ class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
     queue: str | None = None
     reason: str | None = None
     error: str | None = None
+    failed_version: str | None = None
+    message: str | None = None
     older_than: timedelta | datetime | None = None
     newer_than: timedelta | datetime | None = None
 
@@ -63,12 +70,14 @@ class CheckedFilter(msgspec.Struct, frozen=True, kw_only=True):
         return first, min(last, now_ms)
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Return whether a letter meets the conditions on model, queue, reason and error."""
+        """Return whether a letter meets all conditions but those on its id and its age."""
         return (
-            (self.model is None or letter.model == self.model)
+            (self.model is None or (letter.model or "") == self.model)
             and (self.queue is None or letter.queue == self.queue)
             and (self.reason is None or letter.reason == self.reason)
             and (self.error is None or self.error in {letter.error, f"{letter.module}.{letter.error}"})
+            and (self.failed_version is None or (letter.version or "") == self.failed_version)
+            and (self.message is None or normalise_message(letter) == self.message)
         )
 
 
@@ -91,6 +100,8 @@ def parse_filter(conditions: DeadLetterFilter) -> CheckedFilter:
         queue=conditions.get("queue"),
         reason=reason,
         error=conditions.get("error"),
+        failed_version=conditions.get("failed_version"),
+        message=conditions.get("message"),
         older_than=_parse_age("older_than", conditions.get("older_than")),
         newer_than=_parse_age("newer_than", conditions.get("newer_than")),
     )

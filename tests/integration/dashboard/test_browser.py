@@ -347,3 +347,31 @@ def test_pages_fit_a_small_window(page: Page, site: Site):
     for path in ("/dead-letters", "/models", "/queues", "/runs", "/runs/nightly"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+
+
+@pytest.mark.parametrize("width", [700, 1400])
+def test_dead_letters_and_their_causes_are_not_cut(page: Page, site: Site, width: int):
+    purge_all(site)
+    jobs = run_failing_jobs(site)
+    store_letter(
+        site.redis, make_letter("i" * 70, model="model-of-a-name-" * 3, error="E" * 60, message="m" * 400)
+    )
+    page.set_viewport_size({"width": width, "height": 700})
+    page.goto("/dead-letters")
+    assert fits(page)
+    page.get_by_role("link", name="By cause").click()
+    expect(page.locator("#groups-table tbody tr")).to_have_count(2)
+    assert fits(page)
+    save_screenshot(page, "flower-causes" if width == 1400 else f"flower-causes-{width}")
+    page.get_by_role("link", name=re.compile("Replay all 3")).click()
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Replay all 3").click()
+    assert len(site.redis.hkeys(Keys().dead)) == 4
+    page.get_by_role("button", name="Dry run").click()
+    expect(page.locator("#state")).to_have_text("done")  # the page refreshes itself
+    expect(page.locator("#replayed")).to_have_text("3")
+    page.goto(f"/jobs/{jobs[0]}")
+    assert "permanent: ValueError" in page.inner_text("#job-facts")
+    assert fits(page)
+    save_screenshot(page, "flower-job" if width == 1400 else f"flower-job-{width}")
+    purge_all(site)

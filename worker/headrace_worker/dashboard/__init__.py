@@ -10,6 +10,8 @@ counts queues from the lists that kombu keeps.
     cluster_broker     the lengths of queues in a Redis Cluster
     page               base class of the added pages: login, cross-site checks, HTML or JSON, error texts
     dead_letter_pages  Dead letters, and one dead letter
+    dead_letter_groups dead letters by cause, and the replay of all of a cause or a filter
+    replays            those replays, in threads, with their counts
     job_page           one job in any state, and the search box that leads to it
     model_page         Models
     queue_page         Queues

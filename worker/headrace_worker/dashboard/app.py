@@ -21,11 +21,13 @@ from headrace.connection.outage_log import OutageLog, explainer
 from headrace.dead_letters.operations import DeadLetterOperations
 from headrace.errors import HeadraceError
 from headrace.inspection.queues import queues_of
+from headrace_worker.dashboard.dead_letter_groups import DeadLetterGroupList, ReplayDetail, ReplayForm
 from headrace_worker.dashboard.dead_letter_pages import DeadLetterDetail, DeadLetterList
 from headrace_worker.dashboard.job_page import JobDetail, JobOrTask, JobSearch
 from headrace_worker.dashboard.model_page import Models
 from headrace_worker.dashboard.queue_monitor import QueueMonitor
 from headrace_worker.dashboard.queue_page import Queues
+from headrace_worker.dashboard.replays import Replays
 from headrace_worker.dashboard.run_pages import RunDetail, Runs
 from headrace_worker.dashboard.settings import DashboardSettings
 from headrace_worker.dashboard.task_search import add_terms
@@ -76,11 +78,15 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
         self.dead_letters = DeadLetterOperations(
             settings, self.session.keys, self.session.contracts, self.session.job_keys
         )
+        self.replays = Replays(self.session, self.dead_letters)
         self.queue_monitor = QueueMonitor(settings)
         self.trace_url = settings.flower_trace_url
         handlers = [
             web.url(r"/dead-letters", DeadLetterList, name="dead_letters"),
             web.url(r"/dead-letters/(.+)", DeadLetterDetail, name="dead_letter"),
+            web.url(r"/dead-letter-groups", DeadLetterGroupList, name="dead_letter_groups"),
+            web.url(r"/replays", ReplayForm, name="replays"),
+            web.url(r"/replays/([0-9]+)", ReplayDetail, name="replay"),
             web.url(r"/jobs", JobSearch, name="jobs"),
             web.url(r"/jobs/(.+)", JobDetail, name="job"),
             web.url(r"/task/(.+)", JobOrTask, name="task"),
@@ -92,6 +98,8 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             web.url(r"/runs/(.+)", RunDetail, name="run"),
             web.url(r"/api/dead-letters", DeadLetterList),
             web.url(r"/api/dead-letters/(.+)", DeadLetterDetail),
+            web.url(r"/api/dead-letter-groups", DeadLetterGroupList),
+            web.url(r"/api/replays/([0-9]+)", ReplayDetail),
             web.url(r"/api/jobs/(.+)", JobDetail),
             web.url(r"/api/models", Models),
             web.url(r"/api/queues", Queues),

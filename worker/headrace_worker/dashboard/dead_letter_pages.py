@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import get_args
+from urllib.parse import urlencode
 
 import msgspec
 
 from headrace.clock import decode_unix_ms
 from headrace.connection.commands import Command, Operation, Pipeline
+from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.dead_letters.filter import CheckedFilter, DeadLetterFilter, parse_filter
 from headrace.errors import InvalidInput, UnknownLetter
 from headrace.wire.dead_letter import DeadLetter, decode_letter
@@ -22,6 +24,33 @@ PAGE_SIZE = 50
 #: Dead letters that are read for one page: a filter may match few of many.
 READ_LIMIT = 5_000
 _CHUNK = 500
+#: The periods of the time filter: seconds -> title.
+PERIODS = {900: "15 minutes", 3600: "hour", 86_400: "day", 604_800: "week"}
+
+
+def read_conditions(page: Page) -> DeadLetterFilter:
+    """Return the filter in a page's query. With `exact`, an empty text is a condition too."""
+    is_exact = bool(page.query_text("exact"))
+    names = ("model", "reason", "error", "failed_version", "message")
+    texts = {name: page.get_query_argument(name, None, strip=False) for name in names}
+    if not is_exact:
+        texts = {name: (text or "").strip() or None for name, text in texts.items()}
+    return DeadLetterFilter(
+        model=texts["model"],
+        reason=texts["reason"],
+        error=texts["error"],
+        failed_version=texts["failed_version"],
+        message=texts["message"],
+        newer_than=page.query_number("within") or None,
+    )
+
+
+def encode_conditions(conditions: DeadLetterFilter) -> str:
+    """Return the query of a filter that `read_conditions` reads."""
+    texts = {name: value for name, value in conditions.items() if value is not None and name != "newer_than"}
+    exact = {"exact": "1"} if "" in texts.values() else {}
+    within = {"within": conditions["newer_than"]} if conditions.get("newer_than") else {}
+    return urlencode({**texts, **exact, **within})
 
 
 class DeadLetterPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,11 +62,9 @@ class DeadLetterPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_page(keys: Keys, letter_filter: CheckedFilter, start: int) -> Operation[DeadLetterPage]:
-    """Read a page of the dead letters that match, from position `start` on, 0 being the newest.
-
-    Conditions on the age are ignored.
-    """
+    """Read a page of the dead letters that match, from position `start` on, 0 being the newest."""
     matching: list[DeadLetter] = []
+    first_ms, last_ms = letter_filter.time_range(decode_server_time((yield READ_SERVER_TIME)))
     position = start
     while position < start + READ_LIMIT:
         scored = yield Command(("ZREVRANGE", keys.dead_times, position, position + _CHUNK - 1, "WITHSCORES"))
@@ -48,7 +75,9 @@ def read_page(keys: Keys, letter_filter: CheckedFilter, start: int) -> Operation
         for name, died_ms, line in zip(names, scored[1::2], lines, strict=True):
             position += 1
             letter = decode_letter(name.decode(errors="replace"), line or b"", decode_unix_ms(died_ms))
-            if letter_filter.matches(letter):
+            if letter.died_ms < first_ms:  # as are all that follow
+                return DeadLetterPage(dead_letters=tuple(matching), next=None)
+            if letter.died_ms <= last_ms and letter_filter.matches(letter):
                 matching.append(letter)
             if len(matching) == PAGE_SIZE:
                 total = yield Command(("ZCARD", keys.dead_times))
@@ -79,15 +108,15 @@ class DeadLetterList(Page):
 
     async def get(self) -> None:
         """Show a page of the list."""
-        conditions = DeadLetterFilter(
-            model=self.query_text("model"), reason=self.query_text("reason"), error=self.query_text("error")
-        )
+        conditions = read_conditions(self)
         keys, start = self.application.session.keys, self.query_number("start")
         content = await self.run_operation(read_page(keys, parse_filter(conditions), start))
         self.answer(
             "dead_letters.html",
             content,
             conditions=conditions,
+            query=encode_conditions(conditions),
+            periods=PERIODS,
             count=await self.run_operation(self.application.dead_letters.count()),
             reasons=get_args(Reason),
             start=start,
@@ -114,7 +143,8 @@ class DeadLetterList(Page):
         log.info("%s of %d dead letters by %s: %s", action, len(ids), self.user, result)
         past_tense = "replayed" if action == "replay" else "purged"
         unchanged, missing = result.id_in_use + result.malformed, result.already_handled + len(result.missing)
-        query = f"show_result=1&{past_tense}={result.done}&unchanged={unchanged}&missing={missing}"
+        counts = {past_tense: result.done, "unchanged": unchanged, "missing": missing, "show_result": 1}
+        query = "&".join(filter(None, (encode_conditions(read_conditions(self)), urlencode(counts))))
         self.redirect(f"{self.reverse_url('dead_letters')}?{query}", status=303)
 
 

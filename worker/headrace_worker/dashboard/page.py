@@ -19,6 +19,9 @@ log = logging.getLogger("headrace.dashboard")
 
 T = TypeVar("T")
 
+#: Milliseconds between two refreshes of a page that changes by itself.
+_REFRESH_MS = 5000
+
 
 class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
     """A page behind the login: HTML, or JSON under /api."""
@@ -105,6 +108,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
             self.finish(msgspec.json.encode(content))
         else:
             read_only = self.application.options.read_only
+            context = {"refresh_ms": _REFRESH_MS, **context}
             self.render(template, content=content, utc_time=_utc_time, read_only=read_only, **context)
 
     def query_text(self, name: str) -> str | None:
