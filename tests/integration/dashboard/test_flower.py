@@ -24,7 +24,7 @@ from headrace.settings import Settings
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_flower, start_worker
 from headrace_worker.store.store import Store
-from tests.support import hostile_models
+from tests.support import ROOT, hostile_models
 from tests.support.waiting import wait_until
 
 SECRET_TEXT, SECRET_NUMBER = "Rumpelstiltskin", 47118.15
@@ -50,8 +50,7 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     children: list[Child] = []
-    with EmbeddedRedis("--appendfsync", "no") as redis, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
+    with EmbeddedRedis("--appendfsync", "no") as redis:
         try:
             # Flower starts first: it shows only the events it has received.
             children.append(start_flower(redis.url, folder, port=port))
@@ -143,6 +142,29 @@ def test_a_message_without_instances_is_shown(dashboard: Dashboard):
     app.close()
     info = task_info(dashboard, result.id, seconds=20)
     assert (info["name"], info["state"]) == ("headrace.predict", "FAILURE")
+
+
+def test_the_addresses_of_the_page_answer_without_a_login_and_only_to_this_site(
+    dashboard: Dashboard, client: Client
+):
+    job, dead = run_job(client), run_job(client, do="raise")
+    wait_until(lambda: task_info(dashboard, job, seconds=1))
+    documented = re.findall(r"`(/api/[^`]+)`", (ROOT / "docs/how-to/watch-with-flower.md").read_text())
+    assert "/api/tasks" in documented
+    for path in documented:
+        address = path.replace("/dead-letters/JOB", f"/dead-letters/{dead}").replace("JOB", job)
+        if "NAME" not in address and "NUMBER" not in address:  # there is no run and no replay
+            with urllib.request.urlopen(dashboard.url + address, timeout=20) as response:
+                assert "Access-Control-Allow-Origin" not in response.headers
+                json.loads(response.read())
+
+
+@pytest.mark.parametrize("path", ["worker/shutdown/w", "task/revoke/a", "task/send-task/headrace.predict"])
+def test_the_addresses_that_act_do_not_answer_without_a_login(dashboard: Dashboard, path: str):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{dashboard.url}/api/{path}", data=b"{}", timeout=20)
+    assert refused.value.code in {401, 403}
+    refused.value.close()
 
 
 def test_every_job_of_a_batch_is_shown(dashboard: Dashboard, client: Client):

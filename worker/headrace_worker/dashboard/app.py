@@ -25,6 +25,7 @@ from headrace_worker.dashboard.dead_letter_groups import DeadLetterGroupList, Re
 from headrace_worker.dashboard.dead_letter_pages import DeadLetterDetail, DeadLetterList
 from headrace_worker.dashboard.job_page import JobDetail, JobOrTask, JobSearch
 from headrace_worker.dashboard.model_page import Models
+from headrace_worker.dashboard.open_api import list_handlers
 from headrace_worker.dashboard.queue_monitor import QueueMonitor
 from headrace_worker.dashboard.queue_page import Queues
 from headrace_worker.dashboard.replays import Replays
@@ -80,6 +81,8 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
         )
         self.replays = Replays(self.session, self.dead_letters)
         self.queue_monitor = QueueMonitor(settings)
+        #: True without a login, which `flower_open` permits.
+        self.is_open = settings.flower_open and not (options.basic_auth or options.auth)
         self.trace_url = settings.flower_trace_url
         handlers = [
             web.url(r"/dead-letters", DeadLetterList, name="dead_letters"),
@@ -105,6 +108,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             web.url(r"/api/queues", Queues),
             web.url(r"/api/runs", Runs),
             web.url(r"/api/runs/(.+)", RunDetail),
+            *list_handlers(),
             web.url(r"/metrics", Metrics),
             web.url(r"/healthcheck", Healthcheck),
         ]
