@@ -375,3 +375,22 @@ def test_dead_letters_and_their_causes_are_not_cut(page: Page, site: Site, width
     assert fits(page)
     save_screenshot(page, "flower-job" if width == 1400 else f"flower-job-{width}")
     purge_all(site)
+
+
+@pytest.mark.parametrize("width", [700, 1400])
+def test_charts_show_the_last_hour_and_a_refresh_keeps_the_place(page: Page, site: Site, width: int):
+    run_failing_jobs(site)
+    page.set_viewport_size({"width": width, "height": 320})
+    for path in ("/models", "/queues"):
+        page.goto(path)
+        charts = page.get_by_label("The last hour of obedient")
+        expect(charts).to_be_visible()
+        assert charts.get_by_role("img", name="Failed/min").locator("path").count() == 1
+        assert fits(page)
+    page.evaluate("window.scrollTo(0, 150)")
+    position = page.evaluate("window.scrollY")
+    assert position > 0
+    page.evaluate("document.querySelector('.page-description').textContent = 'old'")
+    expect(page.locator(".page-description")).not_to_have_text("old", timeout=45_000)  # it was replaced
+    assert page.evaluate("window.scrollY") == position
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -9,7 +9,9 @@ import pytest
 from flower.utils import search
 from flower.utils.search import QuerySyntaxError
 
+from headrace.wire.bulk import BULK_TASK
 from headrace.wire.keys import TASK
+from headrace_worker.dashboard.last_hour import LastHour
 from headrace_worker.dashboard.task_search import add_terms
 from headrace_worker.dashboard.tasks import JobsState, format_wait
 
@@ -102,3 +104,24 @@ def test_the_reason_of_an_earlier_failure_is_not_that_of_a_job_that_was_replayed
     send(state, "failed", job_id(1), exception="OSError: no", reason="crash")
     assert send(state, "succeeded", job_id(1), SUBMITTED + 9, result="churn@3, 1 instance").reason is None
     assert matches(state, "reason:crash") == []
+
+
+def test_jobs_are_counted_for_the_charts_and_tasks_of_other_kinds_are_not(state: JobsState) -> None:
+    state.last_hour = LastHour(lambda: 6_000_000.0)
+    send(state, "received", job_id(1), SUBMITTED + 0.25, retries=0)
+    send(state, "succeeded", job_id(1), result="churn@3, 1 instance")
+    send(state, "failed", job_id(2), exception="ValueError: no", version="4")
+    send(state, "failed", "nightly:7", exception="ValueError: no", name=BULK_TASK)
+    hour = state.last_hour.read("churn")
+    assert (hour.failed[-1], hour.jobs_per_second[-1]) == (1, 2.0)
+    assert hour.wait_p50[-1] == pytest.approx(0.25, abs=1e-5)
+    assert state.last_hour.versions("churn") == ["4", "3"]
+
+
+def test_the_store_holds_no_more_tasks_and_documents_than_its_limit(state: JobsState) -> None:
+    for number in range(1000):
+        send(state, "received", job_id(number), SUBMITTED + number, retries=0)
+        send(state, "succeeded", job_id(number), SUBMITTED + number, result="churn@3, 1 instance")
+    assert len(state.tasks) == 100
+    assert len(state.search_engine.documents) == 100
+    assert matches(state, "model:churn", limit=1) == [job_id(999)]

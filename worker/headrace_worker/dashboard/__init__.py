@@ -17,6 +17,7 @@ counts queues from the lists that kombu keeps.
     queue_page         Queues
     run_pages          Runs, and one run
     open_api           Flower's API that reads, without a login
+    last_hour          jobs, failures, waits and depths of the last hour, for the charts
     queue_monitor      thread that counts worker events for the rates on the Queues page
     templates          HTML of the pages, and of their entries in Flower's navigation
 """

@@ -24,6 +24,7 @@ from headrace.inspection.queues import queues_of
 from headrace_worker.dashboard.dead_letter_groups import DeadLetterGroupList, ReplayDetail, ReplayForm
 from headrace_worker.dashboard.dead_letter_pages import DeadLetterDetail, DeadLetterList
 from headrace_worker.dashboard.job_page import JobDetail, JobOrTask, JobSearch
+from headrace_worker.dashboard.last_hour import LastHour
 from headrace_worker.dashboard.model_page import Models
 from headrace_worker.dashboard.open_api import list_handlers
 from headrace_worker.dashboard.queue_monitor import QueueMonitor
@@ -61,8 +62,10 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
         task_views.TASK_COLUMNS.update(COLUMNS)
         add_terms()
         loop = ioloop.IOLoop.current()
+        self.last_hour = LastHour()
         events = JobEvents(
             capp,
+            last_hour=self.last_hour,
             io_loop=loop,
             payloads=settings.flower_payloads,
             outages=OutageLog(log, explainer(settings)),
@@ -80,7 +83,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             settings, self.session.keys, self.session.contracts, self.session.job_keys
         )
         self.replays = Replays(self.session, self.dead_letters)
-        self.queue_monitor = QueueMonitor(settings)
+        self.queue_monitor = QueueMonitor(settings, self.last_hour)
         #: True without a login, which `flower_open` permits.
         self.is_open = settings.flower_open and not (options.basic_auth or options.auth)
         self.trace_url = settings.flower_trace_url

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.catalog.aliases import PRODUCTION, Alias, decode_aliases, is_version, read_aliases
+from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, decode_aliases, is_version, read_aliases
 from headrace.catalog.published import decode_model_names, read_model_names
 from headrace.catalog.workers import (
     LoadError,
@@ -19,7 +19,9 @@ from headrace.catalog.workers import (
 from headrace.connection.commands import Command, Operation, Pipeline
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys
+from headrace_worker.dashboard.last_hour import Series
 from headrace_worker.dashboard.page import Page
+from headrace_worker.dashboard.tasks import CHART_FUNCTIONS
 
 #: Models on a page.
 PAGE_SIZE = 50
@@ -93,4 +95,16 @@ class Models(Page):
     async def get(self) -> None:
         """Show a page of models."""
         content = await self.run_operation(read_page(self.application.session.keys, self.query_number("start")))
-        self.answer("models.html", content)
+        hours = {model.model: self._read_hours(model) for model in content.models}
+        self.answer("models.html", content, hours=hours, with_depth=False, **CHART_FUNCTIONS)
+
+    def _read_hours(self, model: ServedModel) -> list[tuple[str, str, Series]]:
+        """Return the versions active in the last hour, with their aliases: production first, then the canary."""
+        last_hour, rows = self.application.last_hour, []
+        for version in last_hour.versions(model.model):
+            names = [name for name, alias in model.aliases.items() if alias.version == version]
+            if version == model.production and PRODUCTION not in names:
+                names.append(PRODUCTION)
+            rank = 0 if PRODUCTION in names else 1 if CANARY in names else 2
+            rows.append((rank, version, ", ".join(sorted(names)), last_hour.read(model.model, version)))
+        return [row[1:] for row in sorted(rows, key=lambda row: row[0])]

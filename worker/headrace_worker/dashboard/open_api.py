@@ -1,7 +1,7 @@
 """Flower's API that reads, where Flower runs without a login.
 
-Flower refuses its whole API there, unless FLOWER_UNAUTHENTICATED_API is set, which also lets the pages of any other
-site read it and act. Here, the addresses that only read answer, and to other sites they stay unreadable.
+Flower refuses its whole API there, unless FLOWER_UNAUTHENTICATED_API is set, which also lets the pages of any
+other site read it and act. Here, the addresses that only read answer, and to other sites they stay unreadable.
 """
 
 from __future__ import annotations

@@ -6,26 +6,32 @@ The page says so if the thread is dead or late, and so do `/healthcheck` and the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
-from headrace.errors import HeadraceError
+from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.monitor.overview import Monitor, Overview
 from headrace.settings import Settings
+from headrace_worker.dashboard.last_hour import LastHour
 from headrace_worker.telemetry.loops import LATE_SECONDS, LoopHealth
 
 #: Seconds of listening to events between two checks for requests.
 _LISTEN_SECONDS = 0.2
+#: Seconds between two looks at the depths of the queues: three for each minute of a chart.
+_DEPTH_SECONDS = 20.0
 
 
 class QueueMonitor(threading.Thread):
     """A daemon thread that owns a Monitor: it counts events, and reads the queues on request."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, last_hour: LastHour) -> None:
         super().__init__(name="queue-monitor", daemon=True)
-        self._settings = settings
+        self._settings, self._last_hour = settings, last_hour
+        #: The monotonic clock when the depths are read next.
+        self._next_depths = 0.0
         self._requests: SimpleQueue[Future[Overview]] = SimpleQueue()
         self.loop = LoopHealth("queue-monitor", late_after=LATE_SECONDS)
 
@@ -53,6 +59,16 @@ class QueueMonitor(threading.Thread):
             monitor.listen(time.monotonic() + _LISTEN_SECONDS)
         finally:
             self._answer(monitor)
+        if time.monotonic() >= self._next_depths:
+            self._next_depths = time.monotonic() + _DEPTH_SECONDS
+            self._record_depths(monitor)
+
+    def _record_depths(self, monitor: Monitor) -> None:
+        """Store the depths of the queues for the charts. While Redis is away, there are none."""
+        with contextlib.suppress(BrokerUnavailable):
+            for depth in monitor.read().queues:
+                if not depth.is_bulk:
+                    self._last_hour.record_depth(depth.model, depth.waiting)
 
     def _answer(self, monitor: Monitor) -> None:
         """Answer all requests so far with one look at the queues."""

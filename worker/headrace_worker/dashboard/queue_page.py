@@ -9,6 +9,10 @@ from headrace.inspection.notices import NoticeState
 from headrace.monitor.capacity import predict_wait
 from headrace.monitor.overview import Overview
 from headrace_worker.dashboard.page import Page
+from headrace_worker.dashboard.tasks import CHART_FUNCTIONS
+
+#: Queues whose models have charts on the page.
+_MAX_CHARTS = 40
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +57,10 @@ class Queues(Page):
 
     async def get(self) -> None:
         """Show the queues."""
-        self.answer("queues.html", queue_page(await self.application.queue_monitor.read()))
+        content = queue_page(await self.application.queue_monitor.read())
+        models = dict.fromkeys(queue.model for queue in content.queues[:_MAX_CHARTS])
+        hours = {model: hour for model in models if (hour := self.application.last_hour.read(model)).is_active}
+        self.answer("queues.html", content, hours=hours, with_depth=True, **CHART_FUNCTIONS)
 
 
 def queue_page(overview: Overview) -> QueuePage:

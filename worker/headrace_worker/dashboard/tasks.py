@@ -17,6 +17,7 @@ from headrace.connection.outage_log import OutageLog
 from headrace.wire.bulk import BULK_TASK
 from headrace.wire.keys import TASK
 from headrace.wire.message import submission_time
+from headrace_worker.dashboard.last_hour import LastHour, draw_line, find_largest
 from headrace_worker.dashboard.task_search import JobSearchEngine
 
 #: Columns that Headrace adds to the Tasks page: field of DashboardJob -> title.
@@ -106,6 +107,8 @@ class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
 
     Task = DashboardJob
     payloads = False
+    #: Counts the jobs for the charts; None counts none.
+    last_hour: LastHour | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -119,6 +122,19 @@ class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
             if (event.get("name") or getattr(stored, "name", None)) not in {TASK, BULK_TASK}:
                 event = {name: value for name, value in event.items() if name not in _PAYLOAD_FIELDS}
         super().event(_with_shared_texts(event))
+        if self.last_hour is not None and event.get("model"):
+            self._count(event)
+
+    def _count(self, event: dict[str, Any]) -> None:
+        """Count a job in the charts of the last hour. A bulk job is none of its model's other jobs."""
+        last_hour, job = self.last_hour, self.tasks.get(event.get("uuid"))
+        if last_hour is None or job is None or job.name != TASK:
+            return
+        model, version = str(event["model"]), event.get("version")
+        if event["type"] == "task-received" and job.wait is not None:
+            last_hour.record_wait(model, version, job.wait)
+        elif event["type"] in {"task-succeeded", "task-failed"}:
+            last_hour.record_finished(model, version, failed=event["type"] == "task-failed")
 
 
 def _with_shared_texts(event: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +163,10 @@ def format_wait(seconds: float) -> str:
     return f"{seconds:,.1f}\N{NO-BREAK SPACE}s"
 
 
+#: The functions of the template `last_hour.html`.
+CHART_FUNCTIONS = {"format_wait": format_wait, "draw_line": draw_line, "find_largest": find_largest}
+
+
 class JobEvents(Events):  # type: ignore[misc]  # as above
     """Flower's event receiver, storing into a JobsState. `outages` is the log of the outages of Redis.
 
@@ -154,14 +174,22 @@ class JobEvents(Events):  # type: ignore[misc]  # as above
     20 minutes without Redis it shows no job for up to 17 minutes more.
     """
 
-    def __init__(self, capp: Any, *, payloads: bool, outages: OutageLog, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        capp: Any,
+        *,
+        payloads: bool,
+        outages: OutageLog,
+        last_hour: LastHour | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(capp, **kwargs)
         self._outages, self._stopped = outages, threading.Event()
         self.state: Any
         if not isinstance(self.state, JobsState):
             limits = ("max_tasks_in_memory", "max_workers_in_memory")
             self.state = JobsState(**{name: kwargs[name] for name in limits})
-        self.state.payloads = payloads
+        self.state.payloads, self.state.last_hour = payloads, last_hour
 
     def run(self) -> None:
         """Receive events until Flower ends. What fails is repeated after a pause of 1 to 2 s by chance."""
