@@ -204,7 +204,7 @@ def test_the_workers_and_their_queues_are_shown(dashboard: Dashboard):
 
 def test_the_queues_page_takes_the_place_of_the_broker_page(dashboard: Dashboard):
     page = html.unescape(dashboard.get("/broker"))
-    assert re.search(r"predict\.obedient</div></td>\s*<td[^>]*>0</td>", page), page
+    assert re.search(r"predict\.<wbr>obedient</div></td>\s*<td[^>]*>0</td>", page), page
     assert ">Broker<" not in page
 
 

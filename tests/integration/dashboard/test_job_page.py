@@ -131,6 +131,11 @@ def test_an_unknown_job_is_not_found_in_words_and_an_impossible_id_is_refused(re
     assert read_only.request("/jobs/none", login=None)[0] == 401
 
 
+def test_a_form_for_an_impossible_id_is_refused(acting: Site):
+    status, page = acting.submit_form("/jobs/%3Cb%3E", action="cancel")
+    assert (status, "a job&#39;s id is" in page or "a job&#x27;s id is" in page) == (400, True)
+
+
 def test_the_search_box_of_every_page_leads_to_the_job_or_to_the_run(client: Client, acting: Site):
     job = client.submit("churn", {"age": 1})
     store_run(acting.redis, "nightly")

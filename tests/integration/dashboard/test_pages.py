@@ -229,7 +229,7 @@ def test_the_queues_page_and_the_api_of_lengths_count_every_priority(read_only: 
     assert 'title="paused by &lt;ann&gt; at 1970-01-01 00:00:01 UTC: no features">paused</span>' in page
     assert "no job finishes" not in page
     assert re.search(
-        r"predict\.churn</div></td>\s*<td[^>]*>10</td>", read_only.request("/broker")[1]
+        r"predict\.<wbr>churn</div></td>\s*<td[^>]*>10</td>", read_only.request("/broker")[1]
     )  # leads to Queues
     lengths = read_only.json("/api/queues/length")["active_queues"]
     assert {"name": "predict.churn", "messages": 10} in lengths
