@@ -156,6 +156,12 @@ lint: $(VENV)/.develops ## Check style, format, generated code, types, and impor
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Fails on a broken link or anchor, and on a page that is missing from the navigation of mkdocs.yml.
+.PHONY: docs
+docs: $(VENV)/.develops ## Build the site of docs/ into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html"
+
 AUDIT := .venv-audit
 
 $(AUDIT)/.made: Makefile
@@ -230,5 +236,5 @@ lock: ## Update requirements.lock to the newest compatible versions
 
 .PHONY: clean
 clean: ## Remove the files that the commands above create
-	rm -rf $(VENV) $(VENV)-bench $(ENGINES) $(KSERVE) $(MLSERVER) $(TOOLS) $(AUDIT) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) $(VENV)-bench $(ENGINES) $(KSERVE) $(MLSERVER) $(TOOLS) $(AUDIT) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build site
 	find producer worker gateway tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
