@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -70,6 +72,19 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
     run(*pip, "--wheel-dir", folder, *(ROOT / name for name in FOLDERS), timeout=300)
     return {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in folder.glob("*.whl")}
+
+
+INSTALLS = re.findall(r"^pip install ([^#\n]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("arguments", INSTALLS)
+def test_each_way_to_install_of_the_readme_finds_all_that_it_needs(
+    wheels: dict[str, Path], tmp_path: Path, arguments: str
+) -> None:
+    environment = Environment(tmp_path / "environment")
+    built = wheels["headrace"].parent
+    words = [str(built) if word == "dist" else word for word in shlex.split(arguments)]
+    environment.install("--dry-run", *(ROOT / word if word.startswith("./") else word for word in words))
 
 
 @pytest.fixture(scope="session")
