@@ -234,7 +234,19 @@ lock: ## Update requirements.lock to the newest compatible versions
 		cat $(LOCK).body; } >$(LOCK) && rm $(LOCK).body
 	@echo "$(LOCK) is updated: run the tests, then commit it"
 
+RELEASE := .venv-release
+
+$(RELEASE)/.made: Makefile
+	@test -n "$(PYTHON)" && $(PYTHON) -m venv $(RELEASE)
+	@$(RELEASE)/bin/pip install --quiet --disable-pip-version-check build==1.6.1 twine==7.0.0
+	@touch $@
+
+# Uploads nothing.
+.PHONY: release
+release: $(VENV)/.develops $(RELEASE)/.made ## Build wheels, sdists, chart, list of packages and notes into dist/
+	$(BIN)/python -m deploy.release --tools $(RELEASE)/bin/python $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the files that the commands above create
-	rm -rf $(VENV) $(VENV)-bench $(ENGINES) $(KSERVE) $(MLSERVER) $(TOOLS) $(AUDIT) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build site
+	rm -rf $(VENV) $(VENV)-bench $(ENGINES) $(KSERVE) $(MLSERVER) $(TOOLS) $(AUDIT) $(RELEASE) .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build site
 	find producer worker gateway tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Write a software bill of materials in CycloneDX 1.6: the Python packages of this environment and Debian's.
 
     python sbom.py > sbom.json
+    python sbom.py --python-only > sbom.json   # without Debian's packages, for wheels
 
 Uses the standard library only, because the image has no other build tools.
 """
@@ -42,9 +43,10 @@ def debian_package(line: str) -> dict[str, Any]:
 
 def main() -> None:
     """Print the bill of materials as JSON."""
-    output = subprocess.run(["dpkg-query", "-W", _DEBIAN], capture_output=True, text=True, check=True)  # noqa: S603, S607  # fixed arguments, the image's own program
     components = [python_package(distribution) for distribution in distributions()]
-    components += [debian_package(line) for line in output.stdout.splitlines()]
+    if "--python-only" not in sys.argv[1:]:
+        output = subprocess.run(["dpkg-query", "-W", _DEBIAN], capture_output=True, text=True, check=True)  # noqa: S603, S607  # fixed arguments, the image's own program
+        components += [debian_package(line) for line in output.stdout.splitlines()]
     components.sort(key=lambda component: component["purl"])
     json.dump({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components}, sys.stdout)
 
