@@ -162,6 +162,10 @@ docs: $(VENV)/.develops ## Build the site of docs/ into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "open site/index.html"
 
+.PHONY: docs-terminal
+docs-terminal: $(VENV)/.runs ## Record `headrace demo` as a picture of a terminal for docs/README.md
+	$(BIN)/python docs/terminal.py
+
 AUDIT := .venv-audit
 
 $(AUDIT)/.made: Makefile
