@@ -156,10 +156,11 @@ lint: $(VENV)/.develops ## Check style, format, generated code, types, and impor
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Fails on a broken link or anchor, and on a page that is missing from the navigation of mkdocs.yml.
+# Fails on a broken link or anchor, and on a page that is missing from the navigation of mkdocs.yml. With --quiet it
+# would not: MkDocs counts the warnings that it logs.
 .PHONY: docs
 docs: $(VENV)/.develops ## Build the site of docs/ into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
 .PHONY: docs-terminal

@@ -16,7 +16,9 @@ from tests.support import ROOT
 
 
 def build(folder: Path, config: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", config, "--site-dir", folder]
+    recipe = re.search(r"\$\(BIN\)/mkdocs (build .*)", (ROOT / "Makefile").read_text())
+    assert recipe
+    command = [sys.executable, "-m", "mkdocs", *recipe[1].split(), "--config-file", config, "--site-dir", folder]
     environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120)
 
