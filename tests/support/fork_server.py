@@ -77,6 +77,7 @@ def serve(requests: socket.socket) -> dict[str, Any] | None:
         if pid == 0:
             requests.close()
             return request | {"streams": streams}
+        exit_codes.pop(pid, None)  # of an earlier process: the kernel uses numbers again
         for descriptor in streams:
             os.close(descriptor)
         requests.send(json.dumps(pid).encode())

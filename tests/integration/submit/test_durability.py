@@ -144,7 +144,7 @@ def test_a_job_waits_for_the_disk_with_waitaof(name: str):
 @pytest.mark.parametrize("name", WITH_WAITAOF)
 def test_a_job_whose_write_is_not_on_disk_in_time_stays_accepted_and_a_repeat_confirms_it(name: str):
     with EmbeddedRedis("--appendfsync", "no", server=find_server(name)) as server, admin(server) as client:
-        chosen = settings(server, 0.5)
+        chosen = settings(server, 2.0)
         for error in errors_of_both(chosen, lambda client: client.submit("churn", AGE, id="one", durable=True)):
             assert isinstance(error, NotDurable)
             assert error.accepted == ("one",)
@@ -226,7 +226,7 @@ def test_a_replica_has_the_jobs_when_submit_returns(pair: Pair):
 
 
 def test_a_replica_that_does_not_answer_leaves_the_job_accepted_and_a_repeat_confirms_it(pair: Pair):
-    chosen = settings(pair.primary, 0.5)
+    chosen = settings(pair.primary, 2.0)
     with admin(pair.primary) as client, admin(pair.replica) as replica:
         client.flushall()
         with Client(settings=settings(pair.primary), check=False) as producer:
