@@ -72,7 +72,7 @@ def create_app(
     async def share(app: Starlette) -> AsyncIterator[None]:
         async with AsyncClient(settings=settings) as client:
             app.state.gateway = gateway = Gateway(settings, client, callers)
-            watching = asyncio.create_task(gateway.watch_callers())
+            watching = asyncio.create_task(gateway.waits.watch_callers())
             try:
                 yield
             finally:

@@ -73,7 +73,7 @@ class Frame:
         template = route.path if route is not None else NO_ROUTE
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.record(method, template, answer.status, seconds)
-        self._metrics.show_waiting(self._gateway().waiting)
+        self._metrics.show_waiting(len(self._gateway().waits))
         if self._log is not None:
             fields: dict[str, object] = {
                 "method": method,

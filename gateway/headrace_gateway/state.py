@@ -36,7 +36,8 @@ class Gateway:
         self.is_ending = asyncio.Event()
         #: How fast the jobs of each model end.
         self.rates = OutcomeRates()
-        self._waits = Waits()
+        #: The requests that wait for an outcome.
+        self.waits = Waits()
 
     @property
     def session(self) -> AsyncSession:
@@ -57,26 +58,17 @@ class Gateway:
         """Run an operation on the client's connections. Raises BrokerUnavailable."""
         return await self.session.run_briefly(operation)
 
-    @property
-    def waiting(self) -> int:
-        """The number of requests that wait for an outcome."""
-        return len(self._waits)
-
     def wait(self) -> Wait:
         """Return an `async with` that ends with TimeoutError when the process is told to end.
 
         It ends with ClientDisconnect if the caller of the request hangs up.
         """
-        return self._waits.wait(is_ending=self.is_ending.is_set())
+        return self.waits.wait(is_ending=self.is_ending.is_set())
 
     def end(self) -> None:
         """End all waits: the process was told to end."""
         self.is_ending.set()
-        self._waits.end()
-
-    async def watch_callers(self) -> None:
-        """End the waits of callers who hang up, until cancelled."""
-        await self._waits.watch_callers()
+        self.waits.end()
 
     def _make_callers(self) -> Callers:
         if self.settings.gateway_open:

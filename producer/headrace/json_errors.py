@@ -1,4 +1,4 @@
-"""Where and why a text is no JSON, for messages: `line 3, column 14: expected ':'`."""
+"""The position and the reason of a JSON error, for messages: `line 3, column 14: expected ':'`."""
 
 from __future__ import annotations
 

@@ -77,10 +77,11 @@ def locate_error(error: BaseException) -> str | None:
     It is the innermost line that belongs to no installed package: an error inside scikit-learn has its cause in
     the pipeline that called it. Without such a line, it is the innermost one of all. None without a traceback.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_installed(frame.filename)]
-    innermost = (own or frames)[-1:]
-    return "".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in innermost) or None
+    # Not `extract_tb`, which looks at each source file.
+    lines = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [(code, line) for code, line in lines if not _is_installed(code.co_filename)]
+    innermost = (own or lines)[-1:]
+    return "".join(f"{Path(code.co_filename).name}:{line} in {code.co_name}" for code, line in innermost) or None
 
 
 def _is_installed(file: str) -> bool:

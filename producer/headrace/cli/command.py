@@ -23,18 +23,17 @@ class ExampleCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, and then the epilog."""
-        write_examples(self.examples, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:  # as they are: a wrapped one could not be copied
+                    formatter.write(f"{'':{formatter.current_indent}}{example}\n")
         super().format_epilog(ctx, formatter)
 
 
-class ExampleGroup(click.Group):
+class ExampleGroup(ExampleCommand, click.Group):
     """A click group with examples, which lists its commands with a whole sentence each."""
 
     command_class = ExampleCommand
-
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.examples = tuple(examples)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
@@ -42,20 +41,6 @@ class ExampleGroup(click.Group):
         rows = [(name, entry.get_short_help_str(_NO_LIMIT)) for name, entry in commands if entry is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, and then the epilog."""
-        write_examples(self.examples, formatter)
-        super().format_epilog(ctx, formatter)
-
-
-def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
-    """Write command lines as they are: a wrapped one could not be copied."""
-    if not examples:
-        return
-    with formatter.section("Examples"):
-        for example in examples:
-            formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
 
 def command(

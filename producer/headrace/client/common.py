@@ -53,7 +53,7 @@ def check_timeout(timeout: object, name: str = "timeout") -> float | None:
     """Return a timeout in seconds; None is no limit. Raises InvalidInput, with the name of the argument."""
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float | Real):
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
         kind = type(timeout).__name__
         raise InvalidInput(f"`{name}` is a number of seconds, or None for no limit; got a {kind}")
     seconds = float(timeout)

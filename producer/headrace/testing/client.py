@@ -9,12 +9,10 @@ from typing import Any, Self, TypeVar, Unpack
 from headrace.bulk.specification import make_run
 from headrace.catalog.contract import Contract
 from headrace.catalog.pauses import Pause, check_reason
-from headrace.catalog.published import version_order
-from headrace.catalog.validation import check_instances, check_method
 from headrace.client.blocking.protocols import AnyJobHandle
 from headrace.client.common import check_timeout
 from headrace.clock import utc_now
-from headrace.errors import InvalidInput, JobConflict, QueueFull, UnknownModel
+from headrace.errors import InvalidInput, JobConflict, QueueFull
 from headrace.inspection.queues import QueueDepth
 from headrace.results.purge import PurgeResult
 from headrace.settings import Settings
@@ -22,7 +20,7 @@ from headrace.submit.enqueue import encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
 from headrace.testing.job import InMemoryJob
-from headrace.testing.models import Model, Predict, predict, resolve_model
+from headrace.testing.models import InMemoryModels, Model
 from headrace.testing.runs import InMemoryRun, InMemoryRuns
 from headrace.user import name_user_and_host
 from headrace.wire.bulk import RunProgress
@@ -30,7 +28,6 @@ from headrace.wire.job_encoder import JobEncoder
 from headrace.wire.keys import (
     PRIORITY_STEPS,
     check_job_id,
-    check_model_name,
     priority_index,
     queue_name,
     split_version,
@@ -39,8 +36,6 @@ from headrace.wire.limits import JobLimits
 from headrace.wire.message import Instance, Job, new_id
 from headrace.wire.outcome import (
     Cancelled,
-    ClassLabel,
-    Expired,
     Failure,
     Outcome,
     Prediction,
@@ -80,20 +75,11 @@ class InMemoryClient:
         #: Every accepted job by id, with the digest of its input.
         self._jobs: dict[str, tuple[Job, bytes]] = {}
         self._outcomes: dict[str, Outcome] = {}
-        self._predict: dict[str, Predict] = {}
-        #: By model and version.
-        self._contracts: dict[str, dict[str, Contract]] = {}
-        for contract in contracts:
-            self._add_contract(contract.model, contract)
+        self._models = InMemoryModels(models, contracts)
         self._pauses: dict[str, Pause] = {}
         self._bulk_runs = InMemoryRuns(self._pauses, at_once=at_once)
         #: As `Client.dead_letters`.
         self.dead_letters = InMemoryDeadLetters(self._replay)
-        for name, model in models.items():
-            check_model_name(name)
-            self._predict[name], own_contract = resolve_model(name, model)
-            if own_contract is not None:
-                self._add_contract(name, own_contract)
 
     def submit(
         self,
@@ -108,7 +94,7 @@ class InMemoryClient:
         """Submit a job; see `Client.submit`."""
         check_timeout(timeout)
         parsed = parse_options(model, options, utc_now())
-        checked = self._check_instances(parsed, instances_from(instance, instances))
+        checked = self._models.check_instances(parsed, instances_from(instance, instances))
         return self._accept(parsed, [(check_job_id(id) if id is not None else new_id(), checked)])[0]
 
     def submit_many(
@@ -127,7 +113,7 @@ class InMemoryClient:
         check_timeout(timeout)
         parsed = parse_options(model, options, utc_now())
         unchecked = list(iterate_instances(instances))
-        checked = self._check_instances(parsed, unchecked) if unchecked else []
+        checked = self._models.check_instances(parsed, unchecked) if unchecked else []
         jobs = [new_id() for _ in checked] if ids is None else [check_job_id(job) for job in ids]
         if len(jobs) != len(checked):
             raise InvalidInput(f"there are {len(jobs)} `ids` for {len(checked)} instances")
@@ -206,10 +192,7 @@ class InMemoryClient:
             max_failed=max_failed,
             owner=owner,
         )
-        if run.model not in self._predict:
-            raise self._unknown_model(run.model)
-        if run.model in self._contracts:
-            check_method(self.contract(run.model, run.version), run.method)
+        self._models.check_method(run.model, run.version, run.method)
         self._bulk_runs.submit(run)
         return InMemoryRun(self._bulk_runs, run.name)
 
@@ -243,16 +226,7 @@ class InMemoryClient:
     def contract(self, model: str, version: str | None = None, *, timeout: float | None = None) -> Contract:
         """Return the contract of a model; see `Client.contract`."""
         check_timeout(timeout)
-        model, version = split_version(model, version)
-        contracts = self._contracts.get(check_model_name(model))
-        if contracts is None:
-            raise self._unknown_model(model)
-        if version is None:
-            return contracts[max(contracts, key=version_order)]
-        if version not in contracts:
-            versions = ", ".join(sorted(contracts, key=version_order))
-            raise UnknownModel(f"model {model!r} has no version {version!r}; it has {versions}")
-        return contracts[version]
+        return self._models.find_contract(*split_version(model, version))
 
     def accepted_columns(
         self,
@@ -267,7 +241,7 @@ class InMemoryClient:
     def models(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of the models of this client, sorted."""
         check_timeout(timeout)
-        return sorted(self._predict)
+        return self._models.names
 
     def queues(self, *, timeout: float | None = None) -> list[QueueDepth]:
         """Return the depth of the queue of each model; see `Client.queues`."""
@@ -277,8 +251,7 @@ class InMemoryClient:
     def pause(self, model: str, *, reason: str = "", timeout: float | None = None) -> Pause:
         """Pause a model: its jobs wait; see `Client.pause`."""
         check_timeout(timeout)
-        if model not in self._predict:
-            raise self._unknown_model(model)
+        self._models.require(model)
         self._pauses[model] = Pause(
             by=name_user_and_host(), at_ms=int(utc_now().timestamp() * 1000), reason=check_reason(reason)
         )
@@ -287,8 +260,7 @@ class InMemoryClient:
     def resume(self, model: str, *, timeout: float | None = None) -> bool:
         """End the pause of a model, and run its jobs; see `Client.resume`."""
         check_timeout(timeout)
-        if model not in self._predict:
-            raise self._unknown_model(model)
+        self._models.require(model)
         was_paused = self._pauses.pop(model, None) is not None
         if was_paused and self._at_once:
             self.run()
@@ -296,8 +268,7 @@ class InMemoryClient:
 
     def purge_queue(self, model: str, *, on_progress: Callable[[PurgeResult], None] | None = None) -> PurgeResult:
         """Cancel the waiting jobs of a model; see `Client.purge_queue`."""
-        if model not in self._predict:
-            raise self._unknown_model(model)
+        self._models.require(model)
         waiting = [job.id for job, _ in self._jobs.values() if job.model == model and job.id not in self._outcomes]
         self._outcomes.update((job, Cancelled(job=job)) for job in waiting)
         result = PurgeResult(cancelled=len(waiting))
@@ -315,24 +286,6 @@ class InMemoryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _add_contract(self, model: str, contract: Contract) -> None:
-        self._contracts.setdefault(model, {})[contract.version] = contract
-
-    def _unknown_model(self, model: str) -> UnknownModel:
-        return UnknownModel(f"no model {model!r} is published. Known: {', '.join(self.models()) or 'none'}")
-
-    def _check_instances(self, options: SubmitOptions, instances: Sequence[Any]) -> list[Instance]:
-        instances = list(instances)  # also those in columns
-        if not instances:
-            raise InvalidInput("a job needs at least one instance; the list is empty")
-        if options.model not in self._predict:
-            raise self._unknown_model(options.model)
-        if options.model not in self._contracts:
-            return instances
-        contract = self.contract(options.model, options.version)
-        check_method(contract, options.method)
-        return check_instances(contract, instances)
 
     def _accept(self, options: SubmitOptions, inputs: list[tuple[str, list[Instance]]]) -> list[InMemoryJob]:
         """Accept jobs, each of an id and its instances, in order. Raises JobConflict and QueueFull."""
@@ -364,9 +317,9 @@ class InMemoryClient:
 
     def _finish(self, job: Job) -> None:
         """Run a job and store its outcome, and a dead letter if it fails."""
-        outcome = self._outcomes[job.id] = self._run(job)
+        outcome = self._outcomes[job.id] = self._models.run(job)
         if isinstance(outcome, Failure):
-            self.dead_letters.store(job, outcome, self._version(job))
+            self.dead_letters.store(job, outcome, self._models.find_version(job))
 
     def _replay(self, job: Job) -> None:
         """Enqueue the job of a dead letter again, which may have another version now."""
@@ -377,42 +330,6 @@ class InMemoryClient:
 
     def _runs(self, job: Job) -> bool:
         return job.model not in self._pauses
-
-    def _version(self, job: Job) -> str:
-        if job.version is None and job.model in self._contracts:
-            return self.contract(job.model).version
-        return job.version or "1"
-
-    def _method(self, job: Job) -> str:
-        if job.model not in self._contracts:
-            return job.method or "predict"
-        return check_method(self.contract(job.model, job.version), job.method)
-
-    def _classes(self, job: Job) -> tuple[ClassLabel, ...] | None:
-        if job.model not in self._contracts:
-            return None
-        return self.contract(job.model, job.version).methods[self._method(job)].column_classes
-
-    def _run(self, job: Job) -> Outcome:
-        if job.expires is not None and job.expires <= utc_now():
-            return Expired(job=job.id)
-        try:
-            predictions = predict(self._predict[job.model], self._method(job), job.instances)
-        except Exception as error:  # noqa: BLE001  # every exception of a model is the failure of its job
-            return Failure(
-                job=job.id,
-                reason="bad input" if isinstance(error, InvalidInput) else "permanent",
-                error=type(error).__name__,
-                module=type(error).__module__,
-                message=str(error),
-            )
-        prediction = Prediction(
-            model=job.model,
-            version=self._version(job),
-            predictions=predictions,
-            classes=self._classes(job),
-        )
-        return Success(job=job.id, prediction=prediction)
 
     def _queue_depth(self, model: str) -> QueueDepth:
         by_priority = dict.fromkeys(PRIORITY_STEPS, 0)

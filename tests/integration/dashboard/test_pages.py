@@ -198,7 +198,7 @@ def test_the_models_page_shows_versions_aliases_and_worker_status(read_only: Sit
     assert model["refused"]["1"]["reason"] == "its example fails"
     assert model["runtimes"] == {"2": "sklearn", "10": "treelite"}
     _, page = read_only.request("/models")
-    assert re.search(r"canary <[^>]*>10</span></span> <[^>]*>10 % of jobs</span> <[^>]*>treelite", page)
+    assert re.search(r"canary <[^>]*>10,</span></span> <[^>]*>10 % of jobs</span> <[^>]*>treelite", page)
     assert re.search(r"<td[^>]*>sklearn</td>", page)
     assert "its example fails" in page
 

@@ -1,4 +1,4 @@
-"""What Flower stores of a job: its attempts, its wait, and the terms by which the Tasks page finds it."""
+"""The fields of a job that Flower stores: its attempts and wait, and the terms of the search for it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.2
 
 
 class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user asked for."""
+    """The arguments of a replay, as a user sent them."""
 
     #: The conditions of the filter, by name.
     conditions: dict[str, str | float]

@@ -25,7 +25,7 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Interrupts:
-    """What Ctrl-C does while a stack is open, and the children that its end must stop."""
+    """The state of Ctrl-C while a stack is open, and the children that its end must stop."""
 
     def __init__(self) -> None:
         #: Blocks within `hold_interrupts`, and whether a signal has come.
