@@ -90,7 +90,7 @@ def test_ctrl_c_while_waiting_for_a_result_exits_130_in_one_line(url):
                 time.sleep(0.02)
         terminal.type(b"\x03")
         screen = terminal.read()
-        assert terminal.process.wait(10) == 130
+        assert terminal.process.wait(10) == 130, screen
     assert screen.replace("^C", "").strip() == "headrace: interrupted"
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis.exceptions import NoPermissionError
 
+from headrace.catalog.aliases import Alias
 from headrace.connection.commands import Argument, Command, Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
@@ -163,6 +164,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     processes: int = 0
     #: The forms of instances in columns that it takes (`headrace.wire.columns`); none of an older Headrace.
     columns: tuple[str, ...] = ()
+    #: The aliases by which it routes jobs; None of an older Headrace.
+    aliases: dict[str, Alias] | None = None
     #: The time of publishing: unix milliseconds, the server's clock.
     at_ms: int = 0
 
@@ -186,18 +189,21 @@ def publish_status(
     runtimes: Mapping[str, str] | None = None,
     processes: int = 0,
     columns: Sequence[str] = (),
+    aliases: Mapping[str, Alias] | None = None,
     ttl: float = STATUS_TTL_SECONDS,
 ) -> Command:
     """Return the command that publishes a worker's status of a model and replaces the former one.
 
     `versions` are those it has loaded, `refused` those it refuses, with the reason of each. `processes` is the
-    number of its pool processes, `columns` are the forms of columns it takes. `ttl` is in seconds.
+    number of its pool processes, `columns` are the forms of columns it takes, `aliases` those by which it routes
+    jobs. `ttl` is in seconds.
     """
     fields: dict[str, Any] = {
         "versions": sorted(versions, key=int),
         "runtimes": runtimes or {},
         "processes": processes,
         "columns": columns,
+        "aliases": aliases,
     }
     status = msgspec.json.encode(fields)
     values: list[Argument] = [worker, status, int(ttl * 1000)]

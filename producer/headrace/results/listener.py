@@ -138,8 +138,11 @@ class OutcomeListener:
             thread = self._thread
             if thread is not None:
                 self._wake_thread()
-        if thread is not None and thread is not threading.current_thread():
-            # A thread that waits for a silent Redis ends by itself, later.
+        if thread is None or thread is threading.current_thread():
+            return
+        if not thread.is_alive():  # Ctrl-C interrupted its start: it will find the client closed, and do nothing
+            self._close_wake_sockets()
+        else:  # one that waits for a silent Redis ends by itself, later
             thread.join(timeout=min(_CLOSE_SECONDS, self._settings.connect_timeout))
 
     def after_fork(self) -> None:

@@ -243,3 +243,14 @@ def test_waiting_for_thousands_takes_one_subscription(client: Client, server: re
     with AnsweringWorker(redis_url):
         assert {job.id for job in client.as_completed(jobs, timeout=60)} == {job.id for job in jobs}
     assert server.info("commandstats")["cmdstat_subscribe"]["calls"] <= 2
+
+
+def test_a_client_whose_wait_ctrl_c_interrupts_at_its_start_closes(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(_: threading.Thread) -> None:  # as Ctrl-C does before the thread has said that it runs
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    with pytest.raises(KeyboardInterrupt), Client(redis_url, check=False) as client:
+        client.job("a").result(timeout=10)

@@ -98,6 +98,42 @@ def test_an_alias_moves_when_the_last_worker_has_the_version(promoter: Promoter,
     assert abs(move.at_ms / 1000 - time.time()) < 60
 
 
+def test_a_promotion_ends_when_each_worker_routes_jobs_by_the_alias(promoter: Promoter, server: redis.Redis):
+    old = {"production": Alias(version="1")}
+    new = old | {"canary": Alias(version="2", share=0.2)}
+    routed = {"a": old, "b": new, "c": new | {"canary": Alias(version="2", share=0.1)}}
+
+    def publish() -> None:
+        worker(server, "1", "2", name="of an older Headrace")
+        for name, aliases in routed.items():
+            execute(server, publish_status(KEYS, "churn", name, ["1", "2"], {}, aliases=aliases))
+
+    def follow(_: float) -> None:
+        name = next(name for name, aliases in routed.items() if aliases != new)
+        routed[name] = new
+        publish()
+
+    publish()
+    promoter._sleep = follow
+    promoter.promote("churn", "2", alias="canary", share=0.2)
+    assert set(map(str, routed.values())) == {str(new)}
+
+
+def test_a_promotion_does_not_wait_for_ever_for_a_worker_that_routes_jobs_otherwise(
+    promoter: Promoter, server: redis.Redis
+):
+    execute(server, publish_status(KEYS, "churn", "a", ["1", "2"], {}, aliases={}))
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.5
+        return now
+
+    promoter._clock, promoter._sleep = clock, lambda _: None
+    assert promoter.promote("churn", "2").workers == ("a",)
+
+
 def test_nothing_changes_if_a_worker_refuses_the_version(promoter: Promoter, server: redis.Redis):
     promoter.promote("churn", "1")
     worker(server, "1")

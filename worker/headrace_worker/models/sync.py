@@ -18,6 +18,8 @@ from functools import partial
 import redis
 
 from headrace.catalog.aliases import (
+    ARRIVING,
+    Alias,
     Aliases,
     decode_aliases,
     decode_history,
@@ -88,8 +90,8 @@ class ModelSync:
         #: The error that was last logged for each model that is not served.
         self._logged_errors: dict[str, str] = {}
         self._published: set[tuple[str, str]] = set()
-        #: The versions loaded and refused of each model, as last reported.
-        self._reported: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        #: The versions loaded and refused of each model, and the aliases it is routed by, as last reported.
+        self._reported: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Alias]]] = {}
         self._reported_at = self._signed_at = -_REPORT_SECONDS
 
     def sync(self) -> dict[str, HeadraceError]:
@@ -192,7 +194,7 @@ class ModelSync:
         )
 
     def report(self, worker: str, processes: int = 0) -> None:
-        """Publish new contracts, and report the versions loaded and refused if they changed or a report is due.
+        """Publish new contracts, and report versions and aliases of a model if they changed or a report is due.
 
         `processes` is the number of pool processes of this worker. Raises redis.RedisError.
         """
@@ -207,7 +209,8 @@ class ModelSync:
         is_due = is_unknown or self._clock() - self._reported_at >= _REPORT_SECONDS
         for model in {*registry.models(), *self._logged_errors}:
             versions, refused = registry.loaded_versions(model), registry.refused(model)
-            if is_due or self._reported.get(model) != (versions, tuple(refused)):
+            aliases = self._routed_aliases(model)
+            if is_due or self._reported.get(model) != (versions, tuple(refused), aliases):
                 runtimes = registry.runtimes(model)
                 status = publish_status(
                     self._keys,
@@ -218,12 +221,18 @@ class ModelSync:
                     runtimes=runtimes,
                     processes=processes,
                     columns=self._columns,
+                    aliases=aliases,
                 )
                 with _skipping_damaged(f"the status of workers of {model}"):
                     execute(client, status)
-                    self._reported[model] = versions, tuple(refused)
+                    self._reported[model] = versions, tuple(refused), aliases
         if is_due:
             self._reported_at = self._clock()
+
+    def _routed_aliases(self, model: str) -> dict[str, Alias]:
+        """Return the aliases by which jobs of a model are routed."""
+        route = self._registry.route(model)
+        return {name: alias for name, alias in route.aliases.items() if name != ARRIVING} if route else {}
 
     def _give_sign_of_life(self, worker: str) -> bool:
         """Say that the worker runs, if it is time to. Returns whether Redis has to be told everything."""

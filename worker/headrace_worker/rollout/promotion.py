@@ -44,6 +44,8 @@ from headrace_worker.store.store import Store
 
 #: Seconds between two reads of the workers' status.
 _POLL_SECONDS = 0.2
+#: The most seconds to wait for workers to route jobs by an alias that was moved; they look every second.
+_ROUTED_SECONDS = 5.0
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +166,8 @@ class Promoter:
 
         `share` is the share of the jobs a canary takes. `force` promotes a version that breaks producers. `wait`
         is the seconds workers may take to load it, 0 to move the alias at once; `on_status` is called with their
-        state meanwhile. A canary that is promoted to production stops being the canary.
+        state meanwhile. A canary that is promoted to production stops being the canary. At the end, the workers
+        route jobs by the alias, except those that take longer than some seconds.
 
         Raises ModelError if a worker refuses the version, and HeadraceError if a worker does not load it in time
         or the alias was changed meanwhile; then nothing has changed.
@@ -192,6 +195,8 @@ class Promoter:
             execute(self._client, version_stats.delete_command(self._keys, model, sorted(tried)))
         if alias == PRODUCTION and canary is not None and canary.version == version:
             self._move(model, CANARY, canary, None, reason="promoted to production")
+        if wait:
+            self._wait_until_routed(model, alias, after)
         return Promotion(
             model=model,
             alias=alias,
@@ -264,6 +269,19 @@ class Promoter:
                     f"{', '.join(status.pending)} had not loaded {model}@{version} after {seconds:g} s; nothing "
                     "was changed. Look at the logs of these workers, or promote with --no-wait"
                 )
+            self._sleep(_POLL_SECONDS)
+
+    def _wait_until_routed(self, model: str, alias: str, expected: Alias) -> None:
+        """Wait until every worker routes jobs by this alias, if it says so, for some seconds at most."""
+        end = self._clock() + _ROUTED_SECONDS
+        while self._clock() < end:
+            loaded, time_reply = execute(
+                self._client, Pipeline((read_loaded(self._keys, model).args, READ_SERVER_TIME.args))
+            )
+            statuses = decode_loaded(model, loaded, decode_server_time(time_reply)).values()
+            routed = [status.aliases for status in statuses if status.aliases is not None]
+            if all(aliases.get(alias) == expected for aliases in routed):
+                return
             self._sleep(_POLL_SECONDS)
 
 
