@@ -61,7 +61,7 @@ def read(job_id: str) -> JsonResponse:
     """Return the status of a job, and its prediction once it is finished."""
     job = headrace_client().job(job_id)
     answer: dict[str, object] = {"id": job_id, "status": job.status()}
-    if answer["status"] in {"unknown", "queued", "running"}:
+    if answer["status"] in {"unknown", "waiting", "running"}:
         return JsonResponse(answer, status=404 if answer["status"] == "unknown" else 200)
     try:
         answer["prediction"] = job.result(timeout=5).prediction

@@ -78,7 +78,7 @@ async def read(job_id: str, client: Headrace) -> dict[str, Any]:
     status = await job.status()
     if status == "unknown":
         raise HTTPException(404, "unknown or expired prediction")
-    if status in {"queued", "running"}:
+    if status in {"waiting", "running"}:
         return {"id": job_id, "status": status}
     try:
         result = await job.result()

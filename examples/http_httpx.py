@@ -38,7 +38,7 @@ async def score(client: httpx.AsyncClient, order: str, customer: dict) -> Any:
     """Submit a job for a customer under an id of our own, and return its prediction."""
     body = {"model": "churn", "instances": [customer]}
     answer = await send(client, "PUT", f"/v1/jobs/{order}", json=body, headers={"Prefer": "wait=20"})
-    while answer.is_success and answer.json()["status"] in {"queued", "running"}:
+    while answer.is_success and answer.json()["status"] in {"waiting", "running"}:
         answer = await send(client, "GET", f"/v1/jobs/{order}", headers={"Prefer": "wait=20"})
     document = answer.json()
     if not answer.is_success:

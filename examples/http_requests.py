@@ -58,7 +58,7 @@ def wait_for(session: requests.Session, job: str) -> list:
         document = answer.json()
         if document["status"] == "success":
             return document["predictions"]
-        if document["status"] not in {"queued", "running"}:
+        if document["status"] not in {"waiting", "running"}:
             raise RuntimeError(f"job {job}: {document['status']}: {document.get('message', '')}")
 
 

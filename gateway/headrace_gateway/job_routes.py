@@ -181,7 +181,7 @@ def _job(
     status_code: int,
     headers: dict[str, str],
     *,
-    status: str = "queued",
+    status: str = "waiting",
 ) -> Response:
     document = job_document(handle.id, outcome, status=status, model=handle.model)
     return Response(msgspec.json.encode(document), status_code, headers=headers, media_type="application/json")

@@ -114,7 +114,7 @@ def _count(gateway: Gateway, outcome: Outcome) -> None:
 
 
 def job_document(
-    job: str, outcome: Outcome | None, *, status: str = "queued", model: str | None = None
+    job: str, outcome: Outcome | None, *, status: str = "waiting", model: str | None = None
 ) -> dict[str, Any]:
     """Return a job as JSON: its status, and what its outcome holds."""
     document: dict[str, Any] = {"id": job, "status": status if outcome is None else outcome_status(outcome)}

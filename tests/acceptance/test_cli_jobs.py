@@ -122,7 +122,7 @@ def test_a_waiting_job_is_counted_and_can_be_cancelled(idle_url):
     assert (depth["model"], depth["waiting"], depth["backlog"]) == ("churn", 2, 2)
     assert (
         headrace("status", "a", "b", "missing", "--url", idle_url).stdout
-        == "a\tqueued\nb\tqueued\nmissing\tunknown\n"
+        == "a\twaiting\nb\twaiting\nmissing\tunknown\n"
     )
     cancelled = headrace("cancel", "a", "b", "--url", idle_url)
     assert (cancelled.returncode, cancelled.stdout) == (0, "a\tcancelled\nb\tcancelled\n")

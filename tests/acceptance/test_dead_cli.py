@@ -171,7 +171,7 @@ def test_letters_are_replayed_by_id(url, server):
         "malformed": 0,
         "missing": [],
     }
-    assert headrace("status", "a", "b").stdout == "a\tqueued\nb\tfailure\n"
+    assert headrace("status", "a", "b").stdout == "a\twaiting\nb\tfailure\n"
 
 
 def test_letters_are_replayed_by_a_filter(url, server):

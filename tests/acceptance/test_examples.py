@@ -184,7 +184,7 @@ def test_the_web_service_enqueues_a_job_and_returns_its_prediction_later(service
     assert headers["location"] == f"/predictions/{body['id']}"
 
     deadline = time.monotonic() + 20
-    while (answer := service.get(headers["location"]))[1]["status"] in {"queued", "running"}:
+    while (answer := service.get(headers["location"]))[1]["status"] in {"waiting", "running"}:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     expected = int(churn.predict(pd.DataFrame([{"age": 41, "plan": "gold"}]))[0])

@@ -25,12 +25,12 @@ def test_a_waiting_job_is_explained_as_text_and_as_json(url: str):
     result = headrace("explain", job, "--url", url)
     assert (result.returncode, result.stderr) == (0, "")
     first, submitted, now, metadata = result.stdout.splitlines()
-    assert first == f"job {job} of churn: queued"
+    assert first == f"job {job} of churn: waiting"
     assert submitted.endswith("  submitted")
     assert now.strip() == "now  waits in the queue; it is the next"
     assert metadata == "  metadata: by=billing"
     timeline = json.loads(headrace("explain", job, "--json", "--url", url).stdout)
-    assert (timeline["job"], timeline["status"], timeline["steps"][-1]["kind"]) == (job, "queued", "waiting")
+    assert (timeline["job"], timeline["status"], timeline["steps"][-1]["kind"]) == (job, "waiting", "waiting")
 
 
 def test_an_unknown_job_exits_with_1(url: str, server: redis.Redis):

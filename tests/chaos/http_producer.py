@@ -87,7 +87,7 @@ class Requests:
             if answer is not None and answer.status_code not in _AGAIN:
                 check(job, answer.status_code == 200, f"its address: {describe(answer)}")
                 document = answer.json()
-                if document["status"] not in ("queued", "running"):
+                if document["status"] not in ("waiting", "running"):
                     break
             check(job, time.monotonic() < deadline, "has no outcome")
             await asyncio.sleep(_PAUSE)

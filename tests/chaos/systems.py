@@ -69,7 +69,7 @@ class System(Protocol):
     def environ(self, url: str, models: Path, ready: Path, lease: float) -> dict[str, str]: ...
 
     def waiting(self, server: redis.Redis) -> int:
-        """Return the number of jobs that are queued, delayed or held by a worker."""
+        """Return the number of jobs that wait, are delayed, or are held by a worker."""
 
     def leftovers(self, server: redis.Redis) -> list[str]:
         """Return the keys that should not exist when all jobs have their outcomes."""

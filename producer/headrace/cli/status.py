@@ -11,7 +11,7 @@ from headrace.cli.command import command
 @options.as_json
 @options.url
 def status(jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
-    """Print the status of each JOB: queued, running, success, failure, cancelled, expired, lost or unknown.
+    """Print the status of each JOB: waiting, running, success, failure, cancelled, expired, lost or unknown.
 
     A lost job is in no place, as its list was deleted. Submit it again, under the same id.
     """
@@ -19,7 +19,7 @@ def status(jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
         for job_id in jobs:
             job = client.job(job_id)
             job_status = job.status()
-            if job_status == "queued":  # look for it
+            if job_status == "waiting":  # look for it
                 job_status = job.explain().status
             if as_json:
                 options.print_json({"id": job_id, "status": job_status})

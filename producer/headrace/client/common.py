@@ -79,7 +79,7 @@ def job_timeout(state: JobState, timeout: float) -> ResultTimeout:
     advice = {
         "unknown": "Redis knows no such job: check the id, the Redis URL and the key prefix; an outcome that was "
         "forgotten, or is older than HEADRACE_RESULT_TTL, is unknown too",
-        "queued": "is a worker running? See `headrace queues`",
+        "waiting": "is a worker running? See `headrace queues`",
         "running": "a worker is running it; wait again",
     }.get(state.status, "wait again")
     return ResultTimeout(f"job {state.job} has no outcome after {timeout:g} s; it is {state.status}: {advice}")

@@ -124,5 +124,5 @@ def decode_state(job: str, stored: bytes | None, model: str | None) -> JobState:
     elif stored is not None and b"STARTED" in stored[:64]:
         status = "running"
     elif stored is not None or model is not None:
-        status = "queued"
+        status = "waiting"
     return JobState(job=job, model=model, status=status, outcome=finished)

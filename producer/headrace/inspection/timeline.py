@@ -183,12 +183,12 @@ def _find_status(facts: JobFacts) -> Status:
     if facts.outcome is not None:
         return outcome_status(facts.outcome)
     if facts.location is not None:
-        return "running" if facts.location.state == "leased" else "queued"
+        return "running" if facts.location.state == "leased" else "waiting"
     if facts.dead_letter is not None:
         return "failure"
     if facts.is_lost:
         return "lost"
-    return "unknown" if facts.record is None else "queued"
+    return "unknown" if facts.record is None else "waiting"
 
 
 def _find_version(facts: JobFacts) -> str | None:

@@ -345,7 +345,7 @@ class InMemoryClient:
         outcome = self._outcomes.get(job)
         if outcome is not None:
             return outcome_status(outcome), outcome
-        return ("queued" if job in self._jobs else "unknown"), None
+        return ("waiting" if job in self._jobs else "unknown"), None
 
     def cancel(self, job: str, *, unknown: bool) -> bool:
         """Cancel a job, for its handle; see `JobHandle.cancel`."""

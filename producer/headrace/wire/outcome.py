@@ -20,7 +20,7 @@ from headrace.wire.bulk import Receipt
 from headrace.wire.stored import DECODE_ERRORS
 
 #: The status of a job.
-Status = Literal["queued", "running", "success", "failure", "cancelled", "expired", "lost", "unknown"]
+Status = Literal["waiting", "running", "success", "failure", "cancelled", "expired", "lost", "unknown"]
 
 #: The label of a class.
 ClassLabel = str | int | float | bool

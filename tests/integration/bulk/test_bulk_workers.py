@@ -38,7 +38,7 @@ def test_a_worker_for_bulk_runs_leaves_the_jobs_of_others_in_their_queue(tmp_pat
             try:
                 wait_until(lambda: worker.check() or site.read().state == "success", 60, worker.log.read_text)
                 assert site.predictions() == {number: 2.0 * number for number in range(200)}
-                assert online.status() == "queued"
+                assert online.status() == "waiting"
                 assert admin.llen("predict.doubling") == 1
             finally:
                 worker.stop()

@@ -152,4 +152,4 @@ def test_a_worker_of_bulk_jobs_leaves_online_jobs_alone(site: BulkSite) -> None:
         job = client.submit("doubling", {"number": 1.0, "action": 0.0, "seconds": 0.0})
         site.submit()
         assert site.wait().state == "success"
-        assert job.status() == "queued"
+        assert job.status() == "waiting"

@@ -151,7 +151,7 @@ async def test_a_job_is_cancelled(client: AsyncClient):
 
 async def test_the_error_of_a_timeout_says_what_to_check(client: AsyncClient, server: redis.Redis):
     job = await client.submit("churn", AGE)
-    with pytest.raises(ResultTimeout, match="it is queued: is a worker running"):
+    with pytest.raises(ResultTimeout, match="it is waiting: is a worker running"):
         await job.result(timeout=0.05)
     with pytest.raises(ResultTimeout, match="1 of 1 jobs"):
         _ = [job async for job in client.as_completed([job], timeout=0.05)]

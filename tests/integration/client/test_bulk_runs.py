@@ -177,7 +177,7 @@ def test_a_run_without_a_worker_says_what_it_waits_for(client: Client, server: r
 def test_the_plan_of_a_run_is_found_in_its_queue_and_lost_without_it(client: Client, server: redis.Redis):
     client.bulk("churn", TABLE, SCORES, name="nightly")
     timeline = client.job("nightly:plan").explain()
-    assert (timeline.status, timeline.model) == ("queued", "churn")
+    assert (timeline.status, timeline.model) == ("waiting", "churn")
     assert "it is the next" in timeline.steps[-1].text
 
 

@@ -97,7 +97,7 @@ def test_calls_with_a_timeout_do_their_work_when_redis_answers(redis_url: str):
     with Client(redis_url, check=False, timeout=LONG, connect_timeout=LONG) as client:
         job = client.submit("churn", AGE, timeout=LONG)
         others = client.submit_many("churn", [AGE] * 3, timeout=LONG)
-        assert [other.status(LONG) for other in (job, *others)] == ["queued"] * 4
+        assert [other.status(LONG) for other in (job, *others)] == ["waiting"] * 4
         assert job.cancel(LONG)
         assert others[0].cancel(timeout=0), "0 is no limit for Redis, which answers at once"
         with pytest.raises(JobCancelled):

@@ -45,7 +45,7 @@ def test_a_submitted_job_waits_in_the_queue_of_its_model(client: Client, server:
     job = client.submit("churn", AGE)
     (message,) = waiting(server)
     assert message["headers"]["id"] == job.id
-    assert (job.model, job.status()) == ("churn", "queued")
+    assert (job.model, job.status()) == ("churn", "waiting")
 
 
 def test_a_job_submitted_twice_is_one_job(client: Client, server: redis.Redis):
@@ -244,7 +244,7 @@ def test_the_status_of_a_job_follows_it(client: Client, server: redis.Redis):
     assert client.job("never-submitted").status() == "unknown"
     job = client.submit("churn", AGE, delay=timedelta(hours=1))
     handle = client.job(job.id)
-    assert (handle.model, handle.status(), handle.model) == (None, "queued", "churn")
+    assert (handle.model, handle.status(), handle.model) == (None, "waiting", "churn")
     server.set(f"celery-task-meta-{job.id}", b'{"status": "STARTED", "result": {"pid": 1}, "task_id": "x"}')
     assert job.status() == "running"
     assert not job.done()

@@ -87,7 +87,7 @@ def test_a_password_that_redis_does_not_require_is_an_error(redis_url: str):
 
 def test_the_right_password_works(guarded_server: EmbeddedRedis):
     with Client(f"redis://:{SECRET}@127.0.0.1:{guarded_server.port}/0", check=False) as client:
-        assert client.submit("churn", [1]).status() == "queued"
+        assert client.submit("churn", [1]).status() == "waiting"
 
 
 def test_the_error_says_which_permission_a_user_lacks(guarded_server: EmbeddedRedis):

@@ -149,10 +149,10 @@ def test_an_operator_learns_that_a_job_is_lost_and_a_producer_that_it_is_queued(
         job = producer.submit(MODEL, [1, 0, 0], id="nightly-17")
         time.sleep(5.1)  # a new job may be moving
         producer.submit(MODEL, [1, 0, 0], id="nightly-17")
-        assert headrace("status", job.id, "--url", url("operator", port)).stdout == "queued\n"
+        assert headrace("status", job.id, "--url", url("operator", port)).stdout == "waiting\n"
         admin.delete(f"predict.{MODEL}")
         assert headrace("status", job.id, "--url", url("operator", port)).stdout == "lost\n"
-        assert headrace("status", job.id, "--url", url("producer", port)).stdout == "queued\n"
+        assert headrace("status", job.id, "--url", url("producer", port)).stdout == "waiting\n"
         assert producer.submit(MODEL, [1, 0, 0], id="nightly-17").id == job.id
     users = {entry.split()[0] for entry in refused(admin)}
     assert users <= {"producer"}  # who may not search the queues
@@ -259,7 +259,7 @@ def test_an_operator_may_do_everything_with_dead_letters(port: int, admin: redis
         assert dead.purge(model=MODEL).done == 1
         (depth,) = client.queues()
         assert (depth.waiting, depth.isolated) == (2, 1)
-        assert client.job("a").status() == "queued"
+        assert client.job("a").status() == "waiting"
         assert not client.job("a").cancel(timeout=0), "no worker has carried it out"
         with connect(Settings(redis_url=url("worker", port))) as worker:
             requests = carry_out_requests(Keys(), ttl=60, now=datetime.now(UTC))
@@ -279,7 +279,7 @@ def test_an_operator_sees_the_location_of_a_job_and_a_producer_only_its_status(
         assert operator.job(job.id).explain().steps[-1].kind == "waiting"
         timeline = job.explain()
         assert (timeline.status, timeline.note) == (
-            "queued",
+            "waiting",
             "it has no outcome, and this Redis user may not search the queues for it",
         )
         with redis.Redis.from_url(url("worker", port)) as worker:
@@ -364,7 +364,7 @@ def test_contracts_are_published_by_the_user_of_a_worker_and_by_no_reader(
         assert ran.returncode == 1
         assert "does not permit this user" in ran.stderr
     with Client(url("producer", port)) as producer:
-        assert producer.submit(MODEL, [1, 0, 0]).status() == "queued"
+        assert producer.submit(MODEL, [1, 0, 0]).status() == "waiting"
         (depth,) = producer.queues()
         assert depth.backlog == 1
 

@@ -84,7 +84,7 @@ def assert_suits_both(url: str) -> None:
     with Client(url, check=False) as client:
         own = client.submit("other", [1])
         assert client.job(job.id).cancel(unknown=True)
-        assert own.status() == "queued"
+        assert own.status() == "waiting"
     with create_celery_app(Settings(redis_url=url)) as own_app:
         assert own_app.AsyncResult(job.id).state == "REVOKED"
         own_app.backend.client.connection_pool.disconnect()
@@ -134,7 +134,7 @@ def test_a_password_may_hold_any_letter(tmp_path: Path) -> None:
         for written in (quote(password, safe=""), "a[b]c%2540 d;é"):
             url = f"redis://:{written}@127.0.0.1:{port}/0"
             with Client(url, check=False) as client:
-                assert client.submit("churn", [1]).status() == "queued"
+                assert client.submit("churn", [1]).status() == "waiting"
             with create_celery_app(Settings(redis_url=url)) as app:
                 app.backend.client.ping()
                 app.backend.client.connection_pool.disconnect()
@@ -172,7 +172,7 @@ def test_two_installations_on_one_database_do_not_see_each_other_and_use_no_othe
             job = second_client.submit(MODEL, [1, 0, 0], id="same-id")
             assert job.result(timeout=10).prediction == 2
             assert first_client.job("same-id").status() == "unknown"
-            assert first_client.submit(MODEL, [2, 0, 0], id="same-id").status() == "queued"
+            assert first_client.submit(MODEL, [2, 0, 0], id="same-id").status() == "waiting"
     assert keys
     assert [key for key in keys if not key.startswith((b"first:", b"second_"))] == []
     assert list(server.scan_iter()) == []

@@ -72,7 +72,7 @@ def test_an_outage_that_outlasts_the_timeout_of_a_command_is_raised(server: Embe
             assert time.monotonic() - started_at > 0.5
         finally:
             server.start()
-        assert client.submit("churn", AGE).status() == "queued"
+        assert client.submit("churn", AGE).status() == "waiting"
 
 
 def test_the_timeout_of_a_prediction_bounds_its_submit_too(server: EmbeddedRedis):

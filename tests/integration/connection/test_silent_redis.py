@@ -215,7 +215,7 @@ def test_a_client_works_again_once_redis_answers(client_name: ClientName, server
             jobs = [client.submit("churn", AGE, id=name) for name in "abc"]
             return jobs[-1].status()
 
-    assert (asyncio.run(use_async()) if client_name == "AsyncClient" else use()) == "queued"
+    assert (asyncio.run(use_async()) if client_name == "AsyncClient" else use()) == "waiting"
 
 
 @pytest.mark.parametrize("client_name", CLIENTS)
@@ -271,4 +271,4 @@ def test_an_interrupted_handshake_leaves_no_connection_behind(client_name: Clien
 
         statuses = asyncio.run(use_async()) if client_name == "AsyncClient" else use()
     assert statuses[0] == statuses[2] == "unknown"
-    assert statuses[1] in {"unknown", "queued"}
+    assert statuses[1] in {"unknown", "waiting"}

@@ -53,7 +53,7 @@ def test_a_waiting_and_a_delayed_job_are_shown_with_their_place(client: Client, 
     acting.redis.zadd(KEYS.delayed("predict.churn"), {encode_delayed(0, message): 1_900_000_000_000})
     assert "delayed until 2030-03-17 17:46:40 UTC" in read_only.request(f"/jobs/{delayed.id}")[1]
     history = read_only.json(f"/api/jobs/{waiting.id}")["timeline"]
-    assert (history["status"], history["attempts"], history["model"]) == ("queued", 0, "churn")
+    assert (history["status"], history["attempts"], history["model"]) == ("waiting", 0, "churn")
 
 
 def test_a_running_job_is_shown_with_its_claim(client: Client, acting: Site):
@@ -91,7 +91,7 @@ def test_the_page_of_a_dead_job_has_its_error_and_replays_it_to_another_version(
     assert "4711147" not in page
     assert "Replayed" in acting.submit_form("/jobs/dead", action="replay", version="4")[1]
     assert stored_ids(acting.redis)["dead"] == set()
-    assert status_of(acting, "dead") == "queued"
+    assert status_of(acting, "dead") == "waiting"
     queued = decode_queued_message(acting.redis.lindex(KEYS.retried("predict.churn")[0], 0))[1]
     assert parse(queued).to_job().version == "4"
     assert "Nothing changed" in acting.submit_form("/jobs/dead", action="replay")[1]
@@ -119,7 +119,7 @@ def test_a_form_of_another_site_and_a_read_only_site_change_no_job(client: Clien
     assert acting.request(path, form=form, jar=jar, headers={"Sec-Fetch-Site": "cross-site"})[0] == 403
     status, page = read_only.request(path, form=form, jar=jar)
     assert (status, "--allow-actions" in page) == (403, True)
-    assert status_of(acting, job.id) == "queued"
+    assert status_of(acting, job.id) == "waiting"
 
 
 def test_an_unknown_job_is_not_found_in_words_and_an_impossible_id_is_refused(read_only: Site):

@@ -175,7 +175,7 @@ async def test_the_asyncio_client_has_the_same_operations(redis_url: str, server
         reports: list[BulkResult] = []
         assert await dead.replay(ids=["a"], rate=50, on_progress=reports.append) == BulkResult(done=1)
         assert reports[-1] == BulkResult(done=1)
-        assert await client.job("a").status() == "queued"
+        assert await client.job("a").status() == "waiting"
         assert await dead.purge(every=True) == BulkResult(done=2)
         with pytest.raises(UnknownLetter):
             await dead.show("a")

@@ -53,7 +53,7 @@ def test_a_replay_queues_the_unchanged_message_and_removes_the_letter(client: Cl
     assert attempt.at_ms == pytest.approx(time.time() * 1000, abs=60_000)
     assert stored_ids(server) == NO_IDS
     assert not server.exists(Keys().result("a"))
-    assert client.job("a").status() == "queued"
+    assert client.job("a").status() == "waiting"
 
 
 @pytest.mark.parametrize(("priority", "name"), [(0, RETRIED), (9, f"{RETRIED}\x06\x169")])
@@ -273,7 +273,7 @@ def test_a_replay_of_a_second_letter_runs_its_job_under_the_id_of_the_job(client
     store_second_letter(server)
     assert client.dead_letters.replay(ids=["a~2"]) == BulkResult(done=1)
     assert not server.exists(Keys().result("a"))
-    assert client.job("a").status() == "queued"
+    assert client.job("a").status() == "waiting"
     # The first waits until the second has ended: its id has a job under way.
     assert client.dead_letters.replay(ids=["a"]) == BulkResult(id_in_use=1)
     assert list_ids(client) == ["a"]

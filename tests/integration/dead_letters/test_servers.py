@@ -43,7 +43,7 @@ def check_operations(url: str, db: redis.Redis, keys: Keys) -> None:
         assert [len(letter.payload) > 0 for letter in dead.export()] == [True] * 3
         assert dead.replay(ids=["a", "b", "x"]) == BulkResult(done=2, missing=("x",))
         assert (db.llen(keys.retried("predict.churn")[0]), db.llen(keys.isolated("predict.churn"))) == (1, 1)
-        assert client.job("a").status() == "queued"
+        assert client.job("a").status() == "waiting"
         assert dead.purge(every=True) == BulkResult(done=1)
         assert not db.exists(keys.dead, keys.dead_messages, keys.dead_times)
 
@@ -62,7 +62,7 @@ def test_a_full_redis_permits_replays_and_purges(embedded_redis: EmbeddedRedis, 
         with Client(embedded_redis.url) as client:
             assert client.dead_letters.replay(ids=["a"]).done == 1
             assert client.dead_letters.purge(every=True).done == 2
-            assert client.job("a").status() == "queued"
+            assert client.job("a").status() == "waiting"
     finally:
         db.config_set("maxmemory", 0)
 

@@ -66,7 +66,7 @@ def test_a_job_of_another_queue_goes_on(shared: Site, client: Client, server: re
     message = forge(job.id, "single", kind)
     push(server, "single", message)
     assert "was submitted to the queue predict.doubling" in wait_for_letter(server, message)
-    assert (job.status(), server.exists(KEYS.result(job.id))) == ("queued", 0)
+    assert (job.status(), server.exists(KEYS.result(job.id))) == ("waiting", 0)
     job.cancel()
 
 

@@ -143,7 +143,7 @@ def test_delayed_jobs_wait_in_redis_and_run_when_they_are_due(
     wait_until(lambda: not count_claims(server))
     assert outcomes_of(jobs) == doubled(rows)
     assert time.monotonic() - submitted_at > 1.4
-    assert later.status() == "queued"
+    assert later.status() == "waiting"
     assert server.zcard(KEYS.delayed("predict.doubling")) == 1
     server.delete(KEYS.delayed("predict.doubling"))
     wait_until(lambda: is_clean(server))

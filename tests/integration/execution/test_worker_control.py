@@ -88,7 +88,7 @@ def test_a_job_that_runs_for_a_while_is_running_and_one_that_waits_or_is_retried
         assert app.AsyncResult(busy[0].id).state == "STARTED"
         assert app.AsyncResult(busy[0].id).info["hostname"] == "worker@test"
         app.backend.client.connection_pool.disconnect()
-    assert waiting.status() == "queued"
+    assert waiting.status() == "waiting"
     assert outcomes_of([*busy, waiting]) == doubled([*rows, row])
     retried = client.submit("patient", shared.rows(1, UNREACHABLE, time.time() + 2)[0])
     assert outcomes_of([retried])
@@ -107,7 +107,7 @@ def test_a_job_whose_worker_is_lost_is_queued_again_and_no_longer_running(own: S
         wait_until(lambda: len(own.predict_calls([row])) >= 2)
         wait_until(lambda: job.status() == "running")
         worker.process.terminate()
-        wait_until(lambda: job.status() == "queued")
+        wait_until(lambda: job.status() == "waiting")
 
 
 @pytest.mark.parametrize(

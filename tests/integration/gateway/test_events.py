@@ -22,8 +22,8 @@ def test_a_job_that_runs_for_long_is_queued_then_running_then_a_success(
     job = client.submit("doubling", rows[0])
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
         events = list(read_events(answer))
-    assert [event.name for event in events] == ["queued", "running", "success"]
-    assert [event.id for event in events] == ["queued", "running", "success"]
+    assert [event.name for event in events] == ["waiting", "running", "success"]
+    assert [event.id for event in events] == ["waiting", "running", "success"]
     assert {event.job["id"] for event in events} == {job.id}
     assert events[-1].job["predictions"] == [2 * rows[0][0]]
 
@@ -48,7 +48,7 @@ def test_a_reader_that_has_the_outcome_is_told_to_stop(http: httpx.Client, clien
 
 def test_a_status_that_the_reader_has_is_not_repeated(http: httpx.Client, client: Client) -> None:
     job = client.submit("doubling", [2, 0, 0], delay=1.5)
-    with http.stream("GET", f"/v1/jobs/{job.id}/events", headers={"Last-Event-ID": "queued"}) as answer:
+    with http.stream("GET", f"/v1/jobs/{job.id}/events", headers={"Last-Event-ID": "waiting"}) as answer:
         assert [event.name for event in read_events(answer)] == ["success"]
 
 
@@ -56,7 +56,7 @@ def test_a_job_that_is_cancelled_while_it_waits_tells_so(http: httpx.Client, cli
     job = client.submit("doubling", [2, 0, 0], delay=600)
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
         events = read_events(answer)
-        assert next(events).name == "queued"
+        assert next(events).name == "waiting"
         assert job.cancel()
         assert [event.name for event in events] == ["cancelled"]
 

@@ -58,7 +58,7 @@ def test_a_page_follows_a_job_through_a_restart_of_the_gateway_and_stops_after_i
         page.wait_for_function("source.readyState == EventSource.OPEN", timeout=30_000)
         assert job.cancel()
         page.wait_for_function("source.readyState == EventSource.CLOSED", timeout=30_000)
-    assert page.evaluate("jobs") == ["queued", "cancelled"]
+    assert page.evaluate("jobs") == ["waiting", "cancelled"]
 
 
 def test_a_page_gets_each_of_many_outcomes_once_though_the_gateway_is_restarted_meanwhile(

@@ -36,7 +36,7 @@ def outcome_of(http: httpx.Client, job: str) -> dict[str, object]:
 def test_a_job_is_accepted_with_its_place_and_its_outcome_is_found_there(http: httpx.Client) -> None:
     answer = http.post(JOBS, json={"instances": [ROW, [3, 0, 0]]}, headers={"Prefer": "respond-async"})
     body = answer.json()
-    assert (answer.status_code, body["status"], body["model"]) == (202, "queued", "doubling")
+    assert (answer.status_code, body["status"], body["model"]) == (202, "waiting", "doubling")
     assert answer.headers["location"] == f"/v1/jobs/{body['id']}"
     assert answer.headers["retry-after"] == "1"
     assert answer.headers["preference-applied"] == "respond-async"
@@ -128,7 +128,7 @@ def test_all_options_of_a_job_reach_it(http: httpx.Client, server: redis.Redis) 
 def test_a_long_poll_ends_with_the_outcome(http: httpx.Client) -> None:
     job = http.post(JOBS, json={"instances": [SLOW]}).json()["id"]
     early = http.get(f"/v1/jobs/{job}")
-    assert early.json()["status"] in {"queued", "running"}
+    assert early.json()["status"] in {"waiting", "running"}
     assert early.headers["retry-after"] == "1"
     assert outcome_of(http, job)["status"] == "success"
 
@@ -136,7 +136,7 @@ def test_a_long_poll_ends_with_the_outcome(http: httpx.Client) -> None:
 def test_a_poll_that_knows_the_status_is_304_until_it_changes(http: httpx.Client) -> None:
     job = http.post(JOBS, json={"instances": [ROW], "delay": 2.5}).json()["id"]
     tag = http.get(f"/v1/jobs/{job}").headers["etag"]
-    assert tag == '"queued"'
+    assert tag == '"waiting"'
     same = http.get(f"/v1/jobs/{job}", headers={"If-None-Match": f"W/{tag}"})
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
     waited = http.get(f"/v1/jobs/{job}", headers={"If-None-Match": tag, "Prefer": "wait=1"})

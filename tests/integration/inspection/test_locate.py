@@ -82,7 +82,7 @@ def test_a_job_is_found_among_30_000_by_a_binary_search(client: Client, server: 
 def test_a_job_too_deep_to_be_found_is_still_queued(client: Client):
     jobs = client.submit_many("churn", [{"age": 1}] * 12_000, ids=[f"mine-{number}" for number in range(12_000)])
     timeline = jobs[-1].explain()
-    assert (timeline.status, [step.kind for step in timeline.steps]) == ("queued", ["submitted"])
+    assert (timeline.status, [step.kind for step in timeline.steps]) == ("waiting", ["submitted"])
     assert timeline.note is not None
     assert "deep in its queue" in timeline.note
 
@@ -97,7 +97,7 @@ def test_a_claimed_job_is_running_and_a_job_of_a_lost_worker_is_isolated(client:
     timeline = job.explain()
     assert [step.kind for step in timeline.steps] == ["submitted", "attempt", "isolated"]
     assert timeline.steps[1].text == "attempt on host/1/ab with 2 other jobs failed: its process was lost"
-    assert timeline.status == "queued"
+    assert timeline.status == "waiting"
 
 
 @pytest.mark.parametrize("is_forged", [False, True])
@@ -133,7 +133,7 @@ def test_a_job_of_a_plain_celery_client_is_found_too(client: Client, redis_url: 
     with Celery(broker=redis_url, backend=redis_url) as app:
         sent = app.send_task("headrace.predict", args=["churn", [{"age": 1}]], queue=QUEUE)
     timeline = explain(client, sent.id)
-    assert (timeline.status, timeline.model, timeline.steps[-1].kind) == ("queued", "churn", "waiting")
+    assert (timeline.status, timeline.model, timeline.steps[-1].kind) == ("waiting", "churn", "waiting")
 
 
 def test_an_id_does_not_match_within_another_id_or_an_instance(client: Client):
@@ -151,7 +151,7 @@ def test_a_user_who_may_not_search_queues_gets_a_note(client: Client, server: re
             timeline = explain(other, job.id)
     finally:
         server.execute_command("ACL DELUSER short")
-    assert timeline.status == "queued"
+    assert timeline.status == "waiting"
     assert timeline.note == "it has no outcome, and this Redis user may not search the queues for it"
 
 

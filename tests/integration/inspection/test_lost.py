@@ -64,7 +64,7 @@ def test_a_job_whose_list_was_deleted_is_lost_for_status_and_explain(
 ):
     job = client.submit("churn", AGE, id="nightly-17")
     age(server, job.id)
-    assert headrace("status", job.id, "--url", redis_url).stdout == "queued\n"
+    assert headrace("status", job.id, "--url", redis_url).stdout == "waiting\n"
     server.delete(*KEYS.lists(QUEUE))
     assert headrace("status", job.id, "--url", redis_url).stdout == "lost\n"
     explained = headrace("explain", job.id, "--url", redis_url)
@@ -169,7 +169,7 @@ def test_a_lost_job_can_be_submitted_again_under_its_id_and_only_once(client: Cl
     for _ in range(3):
         client.submit("churn", AGE, id="nightly-17")
     assert server.llen(QUEUE) == 1
-    assert job.status() == "queued"
+    assert job.status() == "waiting"
     with pytest.raises(JobConflict):
         client.submit("churn", {"age": 42}, id="nightly-17")
 

@@ -86,7 +86,7 @@ def test_a_queue_that_a_person_cancelled_stays_out_until_it_is_added_again(
         waiting = client.submit("first", [2, 0, 0])
         follow_the_store(folder, client)
         assert consumed(app) == {queue_name("second"), queue_name("later")}
-        assert waiting.status() == "queued"
+        assert waiting.status() == "waiting"
         control(app, "add_consumer", "first")
         assert waiting.result(timeout=30).prediction == 4
         follow_the_store(folder, client, "latest")

@@ -51,10 +51,10 @@ def test_a_paused_model_takes_jobs_and_runs_none_while_the_others_run(
         assert outcomes_of([running]) == doubled(row)
         assert outcomes_of(client.submit_many("patient", others := own.rows(3))) == doubled(others)
         assert own.predict_calls(rows) == []
-        assert [job.status() for job in waiting] == ["queued"] * 8
+        assert [job.status() for job in waiting] == ["waiting"] * 8
         assert client.resume("doubling")
         assert outcomes_of(waiting[:4]) == doubled(rows[:4])
-        assert [job.status() for job in waiting[4:]] == ["queued"] * 4
+        assert [job.status() for job in waiting[4:]] == ["waiting"] * 4
         assert client.resume("single")
         assert outcomes_of(waiting) == doubled(rows)
         assert not client.resume("single")
@@ -79,7 +79,7 @@ def test_a_job_that_arrives_while_the_worker_still_waits_at_redis_goes_back(
             rows = own.rows(1)
             job = client.submit("doubling", rows[0])
             time.sleep(0.5)
-            assert (own.predict_calls(rows), job.status()) == ([], "queued")
+            assert (own.predict_calls(rows), job.status()) == ([], "waiting")
             client.resume("doubling")
             assert outcomes_of([job]) == doubled(rows)
         wait_until(lambda: is_clean(server))
@@ -94,7 +94,7 @@ def test_a_pause_outlives_workers_and_redis(store: tuple[Path, object], tmp_path
         job = client.submit("doubling", [21, 0, 0])
         with running_worker(url=redis_server.url, models=store[0], folder=tmp_path, name="second") as worker:
             assert client.predict("single", [1, 0, 0], timeout=30).prediction == 2
-            assert (job.status(), worker.log.read_text().count("doubling is paused by ")) == ("queued", 1)
+            assert (job.status(), worker.log.read_text().count("doubling is paused by ")) == ("waiting", 1)
             client.resume("doubling")
             assert job.result(timeout=30).prediction == 42
 

@@ -97,7 +97,7 @@ def predict(client: Client, model: str, **options: Any) -> Any:
 
 def test_a_model_added_while_the_worker_runs_is_served(stack: Stack, client: Client):
     job = client.submit("added", [7.0])  # waits for a worker that serves the model
-    assert job.status() == "queued"
+    assert job.status() == "waiting"
     add(stack.store, "added", 1.5)
     assert job.result(timeout=FOLLOW_SECONDS).prediction == 1.5
     with Client(stack.url) as checking_client:
@@ -162,7 +162,7 @@ def test_a_job_for_a_missing_version_fails_and_a_loaded_version_serves_without_i
 def test_a_job_of_a_model_that_no_worker_serves_waits(client: Client):
     job = client.submit("missing", [7.0])
     assert worker_has_polled(client)
-    assert job.status() == "queued"
+    assert job.status() == "waiting"
     assert job.cancel()
 
 
@@ -216,7 +216,7 @@ def test_a_worker_of_certain_models_or_queues_serves_no_others(tmp_path: Path):
             while time.monotonic() < deadline:
                 assert predict(client, "by-name") == 0.0
                 assert predict(client, "by-queue") == 1.0
-            assert (unserved.status(), added.status()) == ("queued", "queued")
+            assert (unserved.status(), added.status()) == ("waiting", "waiting")
             assert client.models() == ["by-name", "by-queue"]
         finally:
             for worker in workers:

@@ -66,7 +66,7 @@ def test_a_request_is_carried_out_once_and_announced(admin: redis.Redis, limited
     with Client(settings=limited, check=False) as client:
         job = client.submit("churn", {"age": 4})
         assert not job.cancel(timeout=0)
-        assert job.status() == "queued"
+        assert job.status() == "waiting"
         assert admin.zrange(KEYS.cancel_requests, 0, -1) == [job.id.encode()]
         assert admin.exists(KEYS.cancelled)
         assert carry_out(admin) == 1

@@ -79,7 +79,7 @@ def test_failures_and_jobs_without_an_outcome_are_not_forgotten(client: Client, 
     server.set(KEYS.result("bad"), failure("bad")[0])
     assert client.forget(jobs) == 1
     assert stored(server) == keys_of("bad") | {KEYS.job("waiting")}
-    assert [client.job(name).status() for name in ("bad", "waiting")] == ["failure", "queued"]
+    assert [client.job(name).status() for name in ("bad", "waiting")] == ["failure", "waiting"]
     assert client.forget(jobs) == client.forget([]) == 0
 
 
@@ -102,7 +102,7 @@ def test_the_id_of_a_forgotten_job_is_free(client: Client, server: redis.Redis):
     job = client.submit("churn", AGE, id="order-1")
     answer(server, "order-1")
     client.forget([job])
-    assert client.submit("churn", {"age": 42}, id="order-1").status() == "queued"
+    assert client.submit("churn", {"age": 42}, id="order-1").status() == "waiting"
 
 
 def test_a_user_who_may_not_delete_outcomes_is_told_so(server: redis.Redis, redis_url: str):

@@ -94,7 +94,7 @@ def test_a_result_that_is_no_outcome_does_not_stop_the_others(client: Client, se
 def test_the_error_of_a_timeout_says_what_to_check(client: Client, server: redis.Redis):
     job = client.submit("churn", AGE)
     with pytest.raises(
-        ResultTimeout, match=rf"job {job.id} has no outcome after 0.05 s; it is queued.*headrace queues"
+        ResultTimeout, match=rf"job {job.id} has no outcome after 0.05 s; it is waiting.*headrace queues"
     ):
         job.result(timeout=0.05)
     with pytest.raises(ResultTimeout, match="Redis knows no such job"):

@@ -90,7 +90,7 @@ def test_leased_jobs_and_other_queues_are_left_alone(client: Client, server: red
     assert isinstance(claim, Claim)
     server.lpush("predict.churn2", "x")
     client.purge_queue("churn")
-    assert (leased.status(), waiting.status()) == ("queued", "cancelled")
+    assert (leased.status(), waiting.status()) == ("waiting", "cancelled")
     assert server.lrange(KEYS.lease("host/1/ab/1"), 0, -1) == claim.queued_messages
     assert server.llen("predict.churn2") == 1
 
@@ -128,7 +128,7 @@ def test_each_job_is_either_claimed_or_cancelled_while_workers_claim_and_requeue
     client.purge_queue("churn")  # what was requeued meanwhile
     outcomes = statuses(client, jobs)
     assert outcomes["cancelled"] > 0
-    assert outcomes == {"cancelled": len(jobs) - len(claimed), "queued": len(claimed)}
+    assert outcomes == {"cancelled": len(jobs) - len(claimed), "waiting": len(claimed)}
 
 
 def test_a_job_of_a_canvas_is_cancelled_and_left_for_the_worker_that_runs_what_follows(
@@ -159,7 +159,7 @@ def test_the_command_asks_before_it_cancels(client: Client, redis_url: str):
     refused = headrace("queues", "purge", "churn", "--url", redis_url)
     assert refused.returncode == 2
     assert "1 job would be cancelled; without a terminal to confirm on, pass --yes" in refused.stderr
-    assert job.status() == "queued"
+    assert job.status() == "waiting"
     done = headrace("queues", "purge", "churn", "--yes", "--json", "--url", redis_url)
     assert (done.returncode, done.stdout) == (0, '{"cancelled":1,"removed":0}\n')
     assert done.stderr == "1 job cancelled\n"

@@ -116,7 +116,7 @@ def test_jobs_survive_a_crash_with_appendfsync_always(always: EmbeddedRedis):
         jobs = client.submit_many("churn", [{"age": age} for age in range(1100)], durable=True)
         always.kill()
         always.start()
-        assert {job.status() for job in jobs} == {"queued"}
+        assert {job.status() for job in jobs} == {"waiting"}
     with admin(always) as client:
         assert client.llen(QUEUE) == 1102
 

@@ -152,14 +152,14 @@ def test_a_job_that_never_ran_names_its_outcome(outcome, status, text):
     [
         (
             JobLocation(model="churn", state="waiting", ahead=12),
-            "queued",
+            "waiting",
             "waits in the queue; 12 jobs ahead of it",
         ),
-        (JobLocation(model="churn", state="waiting", ahead=0), "queued", "waits in the queue; it is the next"),
-        (JobLocation(model="churn", state="delayed", due_ms=SUBMITTED), "queued", "delayed until it is due"),
+        (JobLocation(model="churn", state="waiting", ahead=0), "waiting", "waits in the queue; it is the next"),
+        (JobLocation(model="churn", state="delayed", due_ms=SUBMITTED), "waiting", "delayed until it is due"),
         (
             JobLocation(model="churn", state="isolated", ahead=1),
-            "queued",
+            "waiting",
             "waits to run alone, before other jobs; 1 job ahead of it",
         ),
         (

@@ -215,7 +215,7 @@ def test_a_replayed_job_waits_for_run_if_jobs_do():
     job = client.submit("churn", {"age": 41})
     client.run()
     client.dead_letters.replay(model="churn")
-    assert job.status() == "queued"
+    assert job.status() == "waiting"
     client.run()
     assert job.result().prediction == 7
 

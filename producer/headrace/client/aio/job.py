@@ -40,7 +40,7 @@ class AsyncJobHandle:
         self._outcome = outcome
 
     async def status(self, timeout: float | None = None) -> Status:
-        """Return the status of the job: queued, running, success, failure, cancelled, expired or unknown.
+        """Return the status of the job: waiting, running, success, failure, cancelled, expired or unknown.
 
         `timeout` is the most seconds of the call; None is the client's.
         """

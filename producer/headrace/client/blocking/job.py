@@ -41,7 +41,7 @@ class JobHandle:
         self._outcome = outcome
 
     def status(self, timeout: float | None = None) -> Status:
-        """Return the status of the job: queued, running, success, failure, cancelled, expired or unknown.
+        """Return the status of the job: waiting, running, success, failure, cancelled, expired or unknown.
 
         `timeout` is the most seconds of the call; None is the client's.
         """
