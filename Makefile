@@ -153,6 +153,7 @@ lint: $(VENV)/.develops ## Check style, format, generated code, types, and impor
 	$(BIN)/ruff format --check .
 	$(BIN)/python producer/generate_blocking.py --check
 	$(BIN)/python deploy/helm/reference.py --check
+	$(BIN)/python -m docs.cli_json --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -166,6 +167,11 @@ docs: $(VENV)/.develops ## Build the site of docs/ into site/
 .PHONY: docs-terminal
 docs-terminal: $(VENV)/.runs ## Record `headrace demo` as a picture of a terminal for docs/README.md
 	$(BIN)/python docs/terminal.py
+
+# A form may gain fields; one that loses a field is refused: `python -m docs.cli_json --help`.
+.PHONY: docs-json
+docs-json: $(VENV)/.develops ## Run every command with --json, and write the examples of docs/reference/cli-json*.md
+	$(BIN)/python -m docs.cli_json_examples
 
 AUDIT := .venv-audit
 
@@ -220,9 +226,10 @@ bench-short: $(VENV)/.runs ## Run the benchmarks with small sizes and few peers,
 # --- maintain --------------------------------------------------------------------------------------
 
 .PHONY: generate
-generate: $(VENV)/.develops ## Write the blocking client from the asyncio client, and the reference of the chart
+generate: $(VENV)/.develops ## Write the blocking client, the reference of the chart, and the schemas of --json
 	$(BIN)/python producer/generate_blocking.py
 	$(BIN)/python deploy/helm/reference.py
+	$(BIN)/python -m docs.cli_json
 
 .PHONY: format
 format: $(VENV)/.develops ## Format the code, and fix what ruff can fix

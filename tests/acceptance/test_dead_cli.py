@@ -117,7 +117,7 @@ def test_the_payload_is_printed_with_its_option(url, server):
     store_letter(server, make_letter("a"), make_message("a", SECRET))
     assert '  {"age":41,"plan":"a-secret-plan"}' in headrace("dead", "show", "a", "--payload").stdout
     as_json = json.loads(headrace("dead", "show", "a", "--payload", "--json").stdout)
-    assert as_json["instances"] == SECRET
+    assert as_json["payload_instances"] == SECRET
     assert base64.b64decode(as_json["payload"]) == make_message("a", SECRET)
 
 

@@ -3,6 +3,7 @@
 commands.py             the group of all commands; exit codes; errors as one line
 command.py              commands and groups with examples
 help.py, completion.py  the help of a command; scripts for shells
+json_objects.py         the JSON objects of --json
 tables.py               tables that fit a terminal
 options.py              options and output functions that several commands share
 submit.py, status.py, result.py, cancel.py, explain.py    single jobs

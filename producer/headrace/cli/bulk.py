@@ -12,6 +12,7 @@ from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.commands import ERROR, SOME_FAILED
 from headrace.cli.completion import complete_models
+from headrace.cli.json_objects import BulkRun
 from headrace.cli.tables import terminal_width
 from headrace.clock import to_unix_ms, utc_now
 
@@ -264,9 +265,7 @@ def _print_state(progress: RunProgress, *, alone: bool, as_json: bool) -> None:
 
 
 def _print_json(progress: RunProgress) -> None:
-    from headrace.cli.bulk_format import to_dict
-
-    options.print_json(to_dict(progress))
+    options.print_json(BulkRun.from_progress(progress))
 
 
 def _parse_columns(ctx: click.Context, text: str) -> list[str]:

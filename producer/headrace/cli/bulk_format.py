@@ -1,9 +1,8 @@
-"""Bulk runs as lines for people, as log lines, as a bar, and as JSON objects."""
+"""Bulk runs as lines for people, as log lines and as a bar."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from headrace.bulk.progress import RunFailures
 from headrace.cli.tables import escape_unprintable, format_table
@@ -16,16 +15,6 @@ from headrace.wire.bulk import RunProgress
 _BAR_COLUMNS = 30
 #: Failed chunks that are listed.
 _MAX_CHUNKS = 20
-
-
-def to_dict(progress: RunProgress) -> dict[str, Any]:
-    """Return everything known of a run as a flat object, with all counts, for JSON."""
-    run = progress.run
-    return {
-        **{name: getattr(run, name) for name in run.__struct_fields__},
-        **{name: getattr(progress, name) for name in progress.__struct_fields__ if name != "run"},
-        "version": progress.version or run.version,
-    }
 
 
 def format_run(progress: RunProgress, now_ms: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ import click
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import ERROR
+from headrace.cli.json_objects import JobCancellation
 
 
 @command(examples=["headrace cancel nightly-17 nightly-18"])
@@ -29,7 +30,7 @@ def cancel(ctx: click.Context, /, jobs: tuple[str, ...], *, unknown: bool, as_js
             status = job.status()
             all_cancelled = all_cancelled and status == "cancelled"
             if as_json:
-                options.print_json({"id": job_id, "cancelled": cancelled, "status": status})
+                options.print_json(JobCancellation(id=job_id, cancelled=cancelled, status=status))
             else:
                 options.print_line(status if len(jobs) == 1 else f"{job_id}\t{status}")
     if not all_cancelled:

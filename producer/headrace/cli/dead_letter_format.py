@@ -18,6 +18,18 @@ from headrace.wire.attempts import REPLAY, Attempt
 from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 from headrace.wire.parsing import MalformedMessage, parse
 
+
+class ShownDeadLetter(DeadLetter, frozen=True, kw_only=True):
+    """A dead letter with the size of its message, and with `--payload` its content."""
+
+    #: The size of the message.
+    payload_bytes: int
+    #: With `--payload`: the message as it was in the queue, in base64.
+    payload: bytes | msgspec.UnsetType = msgspec.UNSET
+    #: With `--payload`: the instances in the message, if it is a job.
+    payload_instances: list[Any] | msgspec.UnsetType = msgspec.UNSET
+
+
 #: Bytes printed of a message that is not a job.
 _PAYLOAD_BYTES = 256
 
@@ -75,15 +87,18 @@ def format_letter(letter: DeadLetterWithMessage, *, payload: bool) -> Iterator[s
         yield from _format_payload(letter)
 
 
-def to_json_object(letter: DeadLetterWithMessage, *, payload: bool) -> dict[str, Any]:
-    """Return a letter as a JSON object with the size of its message; with `payload`, message and instances too."""
-    fields: dict[str, Any] = msgspec.to_builtins(letter)
-    fields["payload_bytes"] = len(letter.payload)
+def to_json_object(letter: DeadLetterWithMessage, *, payload: bool) -> ShownDeadLetter:
+    """Return a letter with the size of its message; with `payload`, its message and its instances too."""
+    fields = {name: getattr(letter, name) for name in DeadLetter.__struct_fields__}
+    shown = ShownDeadLetter(**fields, payload_bytes=len(letter.payload))
     if not payload:
-        del fields["payload"]
-        return fields
+        return shown
     instances = _read_instances(letter)
-    return fields if instances is None else {**fields, "instances": instances}
+    return msgspec.structs.replace(
+        shown,
+        payload=letter.payload,
+        payload_instances=msgspec.UNSET if instances is None else list(instances),
+    )
 
 
 def format_result(result: BulkResult, verb: str) -> Iterator[str]:

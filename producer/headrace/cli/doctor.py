@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import click
 import msgspec
@@ -12,11 +12,32 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import ERROR
+from headrace.doctor.finding import FAILING, Finding, Severity
 from headrace.text import plural
 
 if TYPE_CHECKING:
-    from headrace.doctor.finding import Finding
     from headrace.settings import Settings
+
+
+class CheckedFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """A setting or state that weakens or breaks a guarantee, with the way to correct it."""
+
+    #: `redis`, `access`, `service`, `flower`, or the name of a distribution.
+    check: str
+    severity: Severity
+    #: The directive of redis.conf, the setting, the queue or the version that was checked.
+    subject: str
+    actual: str
+    expected: str
+    #: The consequence for jobs.
+    reason: str
+    #: The Redis command, shell command or other action that corrects it.
+    fix: str
+
+    @classmethod
+    def from_finding(cls, check: str, finding: Finding) -> Self:
+        """Return the object of a finding of a check."""
+        return cls(check=check, **{name: getattr(finding, name) for name in finding.__struct_fields__})
 
 
 @command(examples=["headrace doctor", "headrace doctor --json"])
@@ -34,12 +55,11 @@ def doctor(ctx: click.Context, /, *, as_json: bool, flower_url: str | None, url:
     finding is critical or an error.
     """
     from headrace.client.common import resolve_settings
-    from headrace.doctor.finding import FAILING
 
     findings = list(_run_checks(resolve_settings(url, None), flower_url))
     for check, finding in findings:
         if as_json:
-            options.print_json({"check": check, **msgspec.to_builtins(finding)})
+            options.print_json(CheckedFinding.from_finding(check, finding))
         else:
             options.print_line(f"{check}: {finding.severity}: {finding}")
     errors = sum(finding.severity in FAILING for _, finding in findings)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import ERROR
+from headrace.cli.json_objects import ExplainedRun
 from headrace.cli.tables import escape_unprintable
 from headrace.clock import from_unix_ms, to_unix_ms, utc_now
 from headrace.errors import InvalidInput, UnknownRun
@@ -42,7 +42,7 @@ def explain(ctx: click.Context, /, jobs: tuple[str, ...], *, as_json: bool, url:
                 continue
             any_missing |= timeline.status in {"unknown", "lost"}
             if as_json:
-                options.print_json(msgspec.to_builtins(timeline))
+                options.print_json(timeline)
             else:
                 for line in format_timeline(timeline):
                     options.print_line(line)
@@ -59,10 +59,10 @@ def _explain_run(client: Client, name: str) -> RunExplanation | None:
 
 
 def _print_run(run: RunExplanation, *, as_json: bool) -> None:
-    from headrace.cli.bulk_format import format_run, to_dict
+    from headrace.cli.bulk_format import format_run
 
     if as_json:
-        options.print_json({**to_dict(run.progress), "notes": run.notes})
+        options.print_json(ExplainedRun.from_progress(run.progress, notes=run.notes))
         return
     for line in format_run(run.progress, to_unix_ms(utc_now())):
         options.print_line(line)

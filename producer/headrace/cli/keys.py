@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import click
 import msgspec
 
 from headrace.catalog import callers
-from headrace.catalog.callers import EVERY, SCOPES, RegisteredCaller, parse_rate
+from headrace.catalog.callers import EVERY, SCOPES, RegisteredCaller, Scope, parse_rate
 from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.tables import print_table
@@ -27,6 +27,38 @@ from headrace.wire.keys import Keys, check_model_name, check_short_name
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 _EVERYTHING, _NO_LIMIT = "*", "none"
+
+
+class ListedCaller(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller of the HTTP gateway, and what it may do."""
+
+    name: str
+    #: The moment each of its keys was made, in unix milliseconds, the oldest first.
+    secrets: tuple[int, ...]
+    #: The models it may use. Empty: all.
+    models: tuple[str, ...]
+    scopes: tuple[Scope, ...]
+    #: Jobs in a second, minute or hour, such as `500/s`. Null: no limit.
+    rate: str | None
+    #: Most requests at once in a gateway. 0: no limit.
+    waiting: int
+    #: Most instances of a job. 0: no limit besides those of every job.
+    max_rows: int
+    #: The most urgent priority it may use, 0 to 9.
+    priority: int
+    #: The endpoints it may have notified; `*` is all.
+    notify: tuple[str, ...]
+    #: The user and host that registered it.
+    by: str
+
+    @classmethod
+    def from_caller(cls, name: str, caller: RegisteredCaller) -> Self:
+        """Return the object of a caller."""
+        fields = {field: getattr(caller, field) for field in caller.__struct_fields__}
+        secrets = tuple(secret.created_ms for secret in caller.secrets)
+        return cls(
+            **{**fields, "name": name, "secrets": secrets, "rate": str(caller.rate) if caller.rate else None}
+        )
 
 
 @group(examples=["headrace keys add billing --models churn"])
@@ -116,10 +148,7 @@ def list_(*, as_json: bool, url: str | None) -> None:
     for name, caller in sorted(by_name.items()):
         newest = max((secret.created_ms for secret in caller.secrets), default=0)
         if as_json:
-            members = msgspec.to_builtins(caller)
-            created = [secret.created_ms for secret in caller.secrets]
-            rate = str(caller.rate) if caller.rate else None
-            options.print_json({"name": name, **members, "secrets": created, "rate": rate})
+            options.print_json(ListedCaller.from_caller(name, caller))
             continue
         rows.append(
             [

@@ -12,6 +12,7 @@ import click
 from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.commands import ERROR
+from headrace.cli.json_objects import Queue
 from headrace.cli.tables import escape_unprintable, print_table
 from headrace.client.common import resolve_settings
 from headrace.connection.commands import execute, run
@@ -61,7 +62,7 @@ def queues(ctx: click.Context, /, *, as_json: bool, url: str | None) -> None:
         click.echo(str(unread_list), err=True)
     if as_json:
         for depth in depths:
-            options.print_json(depth.to_dict())
+            options.print_json(Queue.from_depth(depth))
         return
     if not depths:
         click.echo("no model has a queue yet: a worker that serves a model publishes it", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
 from headrace.cli import options
 from headrace.cli.command import group
@@ -59,7 +58,7 @@ def install(*, prune: bool, as_json: bool, url: str | None) -> None:
                 "clients and workers use EVAL there"
             ) from None
     if as_json:
-        options.print_json(msgspec.to_builtins(changes))
+        options.print_json(changes)
     else:
         for change in ("added", "replaced", "removed"):
             for function in getattr(changes, change):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 import click
-import msgspec
 
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.commands import SOME_FAILED
+from headrace.cli.json_objects import JobFailure, JobPrediction
 from headrace.errors import HeadraceError, JobFailed, ResultTimeout
 
 
@@ -45,10 +45,10 @@ def result(
                 failed += 1
                 click.echo(str(error), err=True)
                 if as_json:
-                    options.print_json({"id": job_id, "reason": error.reason, "error": error.error})
+                    options.print_json(JobFailure(id=job_id, reason=error.reason, error=error.error))
             else:
                 if as_json:
-                    options.print_json({"id": job_id, **msgspec.to_builtins(prediction)})
+                    options.print_json(JobPrediction.from_prediction(job_id, prediction))
                 else:
                     options.print_predictions(prediction)
     if timed_out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.cli import options
 from headrace.cli.command import command
+from headrace.cli.json_objects import JobStatus
 
 
 @command(examples=["headrace status nightly-17"])
@@ -22,6 +23,6 @@ def status(jobs: tuple[str, ...], *, as_json: bool, url: str | None) -> None:
             if job_status == "waiting":  # look for it
                 job_status = job.explain().status
             if as_json:
-                options.print_json({"id": job_id, "status": job_status})
+                options.print_json(JobStatus(id=job_id, status=job_status))
             else:
                 options.print_line(job_status if len(jobs) == 1 else f"{job_id}\t{job_status}")

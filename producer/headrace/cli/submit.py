@@ -13,6 +13,7 @@ from headrace.catalog.contract import Array, Contract, Tokens
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.completion import complete_files
+from headrace.cli.json_objects import JobPrediction, SubmittedJob
 from headrace.errors import InvalidInput
 from headrace.json_errors import describe_json_error
 from headrace.wire.keys import ONLINE_PRIORITY
@@ -67,13 +68,13 @@ def submit(
         )
         if not (wait or timeout):
             if as_json:
-                options.print_json({"id": job.id, "model": job.model})
+                options.print_json(SubmittedJob(id=job.id, model=job.model or model))
             else:
                 options.print_line(job.id)
             return
         prediction = job.result(timeout)
     if as_json:
-        options.print_json({"id": job.id, **msgspec.to_builtins(prediction)})
+        options.print_json(JobPrediction.from_prediction(job.id, prediction))
     else:
         options.print_predictions(prediction)
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from headrace.cli import options
 from headrace.cli.command import command
@@ -69,8 +68,7 @@ def top(*, every: float, once: bool, as_json: bool, url: str | None) -> None:
 
 
 def _show(monitor: Monitor, server: str, *, full_screen: bool, once: bool, as_json: bool) -> None:
-    from headrace.cli.bulk_format import to_dict
-    from headrace.cli.top_format import format_outage, format_overview
+    from headrace.cli.top_format import format_outage, format_overview, to_json_object
     from headrace.errors import BrokerUnavailable
 
     size = shutil.get_terminal_size()
@@ -88,9 +86,7 @@ def _show(monitor: Monitor, server: str, *, full_screen: bool, once: bool, as_js
         lines = format_outage(str(error), width)
     else:
         if as_json:
-            queues = [depth.to_dict() for depth in overview.queues]
-            runs = None if overview.runs is None else [to_dict(run) for run in overview.runs]
-            options.print_json({**msgspec.to_builtins(overview), "queues": queues, "runs": runs})
+            options.print_json(to_json_object(overview))
             sys.stdout.flush()
             return
         lines = format_overview(overview, server, width=width)

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
+import msgspec
 
+from headrace.cli.json_objects import BulkRun, Queue
 from headrace.cli.tables import Column, escape_unprintable, fit_columns, format_columns
+from headrace.inspection.notices import NoticeState
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.run_pace import measure_pace
 from headrace.monitor.activity import ErrorCount, ModelActivity, WorkerActivity
@@ -20,6 +23,35 @@ from headrace.wire.bulk import RunProgress
 _MAX_ERRORS = 8
 #: Bulk runs shown, the newest first.
 _MAX_RUNS = 8
+
+
+class TopPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Queues, workers, rates and failures at one moment."""
+
+    #: The moment, unix time in seconds.
+    unix_seconds: float
+    queues: tuple[Queue, ...]
+    #: Seconds that the oldest waiting job has waited, by model.
+    oldest_wait_seconds: dict[str, float]
+    #: The jobs of the last 10 seconds. Null: this user may not listen to events.
+    models: tuple[ModelActivity, ...] | None
+    workers: tuple[WorkerActivity, ...]
+    errors: tuple[ErrorCount, ...]
+    #: The bulk runs that go on or have just ended, the newest first. Null: this user may not read them.
+    runs: tuple[BulkRun, ...] | None
+    #: The number of dead letters. Null: this user may not count them.
+    dead_letters: int | None
+    #: The notices of outcomes. Null: this user may not read them.
+    notices: NoticeState | None
+
+
+def to_json_object(overview: Overview) -> TopPage:
+    """Return an overview as an object for JSON."""
+    fields = {name: getattr(overview, name) for name in overview.__struct_fields__}
+    fields["queues"] = tuple(map(Queue.from_depth, overview.queues))
+    if overview.runs is not None:
+        fields["runs"] = tuple(map(BulkRun.from_progress, overview.runs))
+    return TopPage(**fields)
 
 
 def format_overview(overview: Overview, server: str, *, width: int) -> list[str]:

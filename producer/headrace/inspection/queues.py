@@ -65,10 +65,6 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
         """
         return self.leased if self.paused is not None else self.waiting + self.due + self.leased
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, with `waiting` and `backlog`, for JSON."""
-        return {**msgspec.to_builtins(self), "waiting": self.waiting, "backlog": self.backlog}
-
 
 #: A member of `Keys.leases`, and the unix milliseconds at which it expires.
 LeaseEntry = tuple[bytes, float]

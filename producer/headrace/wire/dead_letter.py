@@ -47,7 +47,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     instances: int | None = None
     #: Host of the worker that ended the job.
     worker: str
-    #: The moment the job failed, unix milliseconds. It is 0 in the line: `headrace:dead:times` holds the moment.
+    # It is 0 in the stored line: `headrace:dead:times` holds the moment.
+    #: The moment the job failed, unix milliseconds.
     died_ms: int = 0
     #: The lost attempts, the attempts that met a transient error, and the replays; oldest first.
     attempts: tuple[Attempt, ...] = ()

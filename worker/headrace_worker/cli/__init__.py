@@ -5,7 +5,8 @@ worker               start a Celery worker
 flower               start Flower with the pages of `headrace_worker.dashboard`
 exporter             metrics of queues and dead letters for Prometheus
 health               the state of the worker on this machine
-models               `headrace models` with add, list and show; the other subcommands are in models_*:
+models               `headrace models` with add and show; the other subcommands are in models_*:
+models_list          list
 models_maintenance   verify, gc
 models_rollout       promote, rollback, aliases, history
 models_compare       compare

@@ -1,4 +1,4 @@
-"""The command group `headrace models`, with add, list and show."""
+"""The command group `headrace models`, with add and show."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import msgspec
 from headrace.cli import options
 from headrace.cli.command import group
 from headrace.cli.completion import complete_models
-from headrace.cli.tables import print_table
-from headrace.clock import utc_now
-from headrace.errors import ModelError
 from headrace.json_errors import describe_json_error
-from headrace.text import format_age, format_bytes
 from headrace_worker.cli import (
     models_compare,
     models_diff,
     models_drift,
+    models_list,
     models_maintenance,
     models_publish,
     models_rollout,
@@ -71,6 +68,7 @@ for _command in (
     *(models_rollout.promote, models_rollout.rollback, models_rollout.aliases_, models_rollout.history),
     *(models_maintenance.gc, models_maintenance.verify),
     *(models_diff.diff, models_compare.compare, models_drift.drift),
+    models_list.list_,
     *(models_sign.keys, models_sign.sign, models_publish.publish),
 ):
     models.add_command(_command)
@@ -266,41 +264,6 @@ def _parse_limits(values: dict[str, float | tuple[str, ...] | None]) -> Limits:
         raise click.UsageError(message) from None
 
 
-@models.command("list", examples=["headrace models list"])
-@store_option
-@options.as_json
-def list_(store: str | None, as_json: bool) -> None:
-    """List the models of the store with their newest version."""
-    opened = open_store(store)
-    newest, errors = [], []
-    for name in opened.models():
-        try:
-            newest.append(opened.read_manifest(name, opened.latest(name)))
-        except ModelError as error:
-            errors.append(str(error))
-    if as_json:
-        for manifest in newest:
-            options.print_json(_summary(manifest))
-    elif newest:
-        rows = [
-            (
-                manifest.name,
-                manifest.version,
-                manifest.contract.method,
-                format_bytes(manifest.size),
-                format_age((utc_now() - manifest.created).total_seconds()),
-                manifest.estimator,
-            )
-            for manifest in newest
-        ]
-        titles = ("MODEL", "NEWEST", "METHOD", "SIZE", "AGE", "ESTIMATOR")
-        print_table([titles, *rows], drops={2: 3, 3: 2, 4: 1}, texts={5})
-    elif not errors:
-        click.echo(f"no models in {opened.title}; add one with `headrace models add`", err=True)
-    if errors:
-        raise ModelError("; ".join(errors))
-
-
 @models.command(examples=["headrace models show churn@3"])
 @click.argument("model", metavar="MODEL[@VERSION]", shell_complete=complete_models)
 @store_option
@@ -315,16 +278,3 @@ def show(model: str, store: str | None, as_json: bool) -> None:
         return
     for line in manifest_lines(manifest):
         options.print_line(line)
-
-
-def _summary(manifest: Manifest) -> dict[str, object]:
-    return {
-        "model": manifest.name,
-        "version": manifest.version,
-        "methods": manifest.methods,
-        "format": manifest.format,
-        "runtime": manifest.runtime,
-        "size": manifest.size,
-        "created": manifest.created,
-        "estimator": manifest.estimator,
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
@@ -15,6 +16,27 @@ from headrace_worker.cli.store_options import store_option
 
 if TYPE_CHECKING:
     from headrace_worker.rollout.version_stats import VersionStats
+
+
+class ComparedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The jobs of the version of an alias, since the canary or the shadow was promoted."""
+
+    alias: str
+    version: str
+    jobs: int
+    failed: int
+    #: The share of jobs that failed, from 0 to 1.
+    failure_rate: float
+    #: The median and the 99th percentile of the time of a job. Null: no job yet.
+    p50_seconds: float | None
+    p99_seconds: float | None
+    #: For a shadow: predictions compared with production, and those of them that differ.
+    compared: int
+    differing: int
+    mean_difference: float | None
+    largest_difference: float | None
+    #: Batches that a shadow did not predict, to use no more time than production.
+    skipped: int
 
 
 @command(examples=["headrace models compare churn"])
@@ -33,7 +55,7 @@ def compare(*, model: str, store: str | None, url: str | None, as_json: bool) ->
             promoter.check_model_exists(model)
     if as_json:
         for name, version, stats in versions:
-            options.print_json({"alias": name, "version": version, **_numbers(stats)})
+            options.print_json(_to_json_object(name, version, stats))
         return
     aliases = {name for name, _, _ in versions}
     if not aliases & {CANARY, SHADOW}:
@@ -53,19 +75,21 @@ def compare(*, model: str, store: str | None, url: str | None, as_json: bool) ->
             )
 
 
-def _numbers(stats: VersionStats) -> dict[str, object]:
-    return {
-        "jobs": stats.jobs,
-        "failed": stats.failed,
-        "failure_rate": stats.failure_rate,
-        "p50_seconds": stats.quantile_seconds(0.5),
-        "p99_seconds": stats.quantile_seconds(0.99),
-        "compared": stats.compared,
-        "differing": stats.differing,
-        "mean_difference": stats.difference_sum / stats.compared if stats.compared else None,
-        "largest_difference": stats.largest_difference if stats.compared else None,
-        "skipped": stats.skipped,
-    }
+def _to_json_object(alias: str, version: str, stats: VersionStats) -> ComparedVersion:
+    return ComparedVersion(
+        alias=alias,
+        version=version,
+        jobs=stats.jobs,
+        failed=stats.failed,
+        failure_rate=stats.failure_rate,
+        p50_seconds=stats.quantile_seconds(0.5),
+        p99_seconds=stats.quantile_seconds(0.99),
+        compared=stats.compared,
+        differing=stats.differing,
+        mean_difference=stats.difference_sum / stats.compared if stats.compared else None,
+        largest_difference=stats.largest_difference if stats.compared else None,
+        skipped=stats.skipped,
+    )
 
 
 def _cells(name: str, stats: VersionStats) -> tuple[str, ...]:

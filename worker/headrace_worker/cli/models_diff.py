@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
+from headrace.catalog.contract_diff import Change
 from headrace.cli import options
 from headrace.cli.command import command
 from headrace.cli.completion import complete_versions
 from headrace_worker.cli.store_options import open_store, store_option
+
+
+class VersionChanges(msgspec.Struct, frozen=True, kw_only=True, rename={"old": "from", "new": "to"}):
+    """The changes for producers from one version to another."""
+
+    model: str
+    old: str
+    new: str
+    #: True if one of the changes breaks producers.
+    breaking: bool
+    changes: tuple[Change, ...]
 
 
 @command(examples=["headrace models diff churn 3 4"])
@@ -27,7 +40,7 @@ def diff(*, model: str, old: str, new: str, store: str | None, as_json: bool) ->
     breaking = sum(change.breaking for change in changes)
     if as_json:
         options.print_json(
-            {"model": model, "from": old, "to": new, "breaking": has_breaking(changes), "changes": changes}
+            VersionChanges(model=model, old=old, new=new, breaking=has_breaking(changes), changes=changes)
         )
         return
     for change in changes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
 
 import click
 import msgspec
@@ -17,6 +17,30 @@ from headrace_worker.cli.store_options import open_store, store_option, worker_s
 
 if TYPE_CHECKING:
     from headrace_worker.drift.psi import ColumnDrift
+
+
+class DriftedColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """The drift of one column: a feature, or a number of the predictions."""
+
+    model: str
+    version: str
+    name: str
+    column_kind: Literal["feature", "prediction"]
+    #: Rows counted.
+    rows: int
+    #: The population stability index, 0 or more. Null: too few rows.
+    psi: float | None
+    verdict: Literal["stable", "moved", "drifted", "too few rows"]
+    #: The share of rows without a value, from 0 to 1: in the profile, and in the rows counted.
+    missing_in_profile: float
+    missing: float
+
+    @classmethod
+    def from_drift(cls, model: str, version: str, column: ColumnDrift) -> Self:
+        """Return the object of a column of a version."""
+        fields = {name: getattr(column, name) for name in column.__struct_fields__}
+        return cls(model=model, version=version, **fields)
+
 
 #: Verdicts in the order in which their columns are printed.
 _ORDER = ("drifted", "moved", "too few rows", "stable")
@@ -62,7 +86,7 @@ def drift(*, model: str, hours: int, store: str | None, url: str | None, as_json
         )
     if as_json:
         for column in columns:
-            options.print_json({"model": name, "version": manifest.version, **msgspec.to_builtins(column)})
+            options.print_json(DriftedColumn.from_drift(name, manifest.version, column))
         return
     rows = [_TITLES, *map(_row, sorted(columns, key=_sort_key))]
     print_table(rows, right={2, 3, 5, 6}, drops={6: 4, 1: 3, 2: 2, 5: 1})

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from headrace.cli import options
 from headrace.cli.command import command
@@ -20,6 +21,16 @@ from headrace_worker.cli.store_options import open_store, store_option, worker_s
 if TYPE_CHECKING:
     from headrace_worker.store.garbage import CollectionItem
     from headrace_worker.store.store import Store
+
+
+class CheckedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of checking the files of a version."""
+
+    model: str
+    version: str
+    ok: bool
+    #: The reason why it is not; "" if it is.
+    problem: str
 
 
 @command(examples=["headrace models verify churn"])
@@ -39,7 +50,7 @@ def verify(ctx: click.Context, /, *, model: str, run: bool, store: str | None, a
         problem = _verify(opened, name, version, store, run=run)
         failed += bool(problem)
         if as_json:
-            options.print_json({"model": name, "version": version, "ok": not problem, "problem": problem})
+            options.print_json(CheckedVersion(model=name, version=version, ok=not problem, problem=problem))
         else:
             options.print_line(f"{name}@{version}  {escape_unprintable(problem) or 'ok'}")
     if not versions:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW
 from headrace.cli import options
@@ -161,6 +163,20 @@ def _describe(promotion: Promotion) -> str:
     return f"{alias} of {model} is {model}@{promotion.version}{share}{former}"
 
 
+class ListedAlias(msgspec.Struct, frozen=True, kw_only=True):
+    """An alias of a model, and the workers that have loaded its version."""
+
+    alias: str
+    version: str
+    #: The share of jobs that a canary takes, above 0 and up to 1. Null: no canary.
+    share: float | None
+    #: Workers that have the version in memory, and workers that have not loaded it yet.
+    loaded_by: tuple[str, ...]
+    pending: tuple[str, ...]
+    #: The reasons of workers that refuse the version, by worker.
+    refused: Mapping[str, str]
+
+
 @command("aliases", examples=["headrace models aliases churn"])
 @_model
 @store_option
@@ -176,14 +192,14 @@ def aliases_(*, model: str, store: str | None, url: str | None, as_json: bool) -
     if as_json:
         for name, alias in sorted(aliases.items()):
             options.print_json(
-                {
-                    "alias": name,
-                    "version": alias.version,
-                    "share": alias.share,
-                    "loaded_by": statuses[name].ready,
-                    "pending": statuses[name].pending,
-                    "refused": statuses[name].refused,
-                }
+                ListedAlias(
+                    alias=name,
+                    version=alias.version,
+                    share=alias.share,
+                    loaded_by=statuses[name].ready,
+                    pending=statuses[name].pending,
+                    refused=statuses[name].refused,
+                )
             )
         return
     if not aliases:
