@@ -1,6 +1,6 @@
 """A Django project in one file: a view that scores a customer after the transaction that stores it.
 
-    pip install headrace django
+    pip install ./producer django
     python examples/django_service.py runserver
 
     curl localhost:8000/customers/4711/score -d age=41 -d plan=gold     # 202

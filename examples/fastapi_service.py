@@ -1,6 +1,6 @@
 """A web service that enqueues a request and returns the prediction later.
 
-    pip install headrace fastapi uvicorn
+    pip install ./producer fastapi uvicorn
     uvicorn --app-dir examples fastapi_service:app
 
     curl -i localhost:8000/predictions -H 'content-type: application/json' -H 'idempotency-key: order-4711' \\

@@ -1,6 +1,6 @@
 """A blocking web service that answers with the prediction, or with the place of a slow one.
 
-    pip install headrace flask
+    pip install ./producer flask
     flask --app examples/flask_service.py run
 
     curl localhost:5000/predictions/order-4711 -X PUT -H 'content-type: application/json' \\

@@ -1,6 +1,6 @@
 """The test of fastapi_service.py, without Redis and without a worker.
 
-pip install headrace fastapi httpx pytest
+pip install ./producer fastapi httpx pytest
 pytest examples/test_fastapi_service.py
 """
 

@@ -109,7 +109,7 @@ def test_a_command_of_the_worker_says_how_to_install_it():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    assert result.stderr == "headrace: `headrace worker` comes with the worker: pip install headrace-worker\n"
+    assert result.stderr == "headrace: `headrace worker` comes with the worker: install headrace-worker\n"
 
 
 def test_a_closed_pipe_is_no_error_message():

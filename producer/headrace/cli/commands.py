@@ -84,9 +84,9 @@ class Commands(ExampleGroup):
         if entry := _load_entry_points().get(cmd_name):
             return _check_command(entry.load())
         if cmd_name in _WORKER_COMMANDS:
-            raise HeadraceError(f"`headrace {cmd_name}` comes with the worker: pip install headrace-worker")
+            raise HeadraceError(f"`headrace {cmd_name}` comes with the worker: install headrace-worker")
         if cmd_name in _GATEWAY_COMMANDS:
-            raise HeadraceError(f"`headrace {cmd_name}` comes with the gateway: pip install headrace-gateway")
+            raise HeadraceError(f"`headrace {cmd_name}` comes with the gateway: install headrace-gateway")
         return None
 
     def resolve_command(
@@ -120,10 +120,10 @@ class Commands(ExampleGroup):
             formatter.write_dl(rows)
         if "worker" not in entries:
             formatter.write_paragraph()
-            formatter.write_text("Models and workers come with `pip install headrace-worker`.")
+            formatter.write_text("Models and workers come with headrace-worker.")
         if "gateway" not in entries:
             formatter.write_paragraph()
-            formatter.write_text("The HTTP API comes with `pip install headrace-gateway`.")
+            formatter.write_text("The HTTP API comes with headrace-gateway.")
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]  # always ends the process, as click's does by default
         """Run a command and exit with its code. An error is printed as one line on standard error."""

@@ -166,10 +166,7 @@ def _load_version(store: Path, name: str) -> ModelVersion:
     # The client never imports the worker: the worker says by its entry point how a version is loaded.
     loaders = entry_points(group=_LOADERS)
     if not loaders:
-        raise ModelError(
-            f"to load {name} from the model store {store}, install the worker beside your tests: "
-            "pip install headrace-worker"
-        )
+        raise ModelError(f"to load {name} from the model store {store}, install headrace-worker beside your tests")
     version: ModelVersion = next(iter(loaders)).load()(store, name)
     return version
 

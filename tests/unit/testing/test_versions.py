@@ -49,5 +49,5 @@ def test_a_store_without_the_worker_is_refused_with_the_package_to_install(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(models, "_LOADERS", "headrace.not_installed")
-    with pytest.raises(ModelError, match="pip install headrace-worker"):
+    with pytest.raises(ModelError, match="install headrace-worker beside your tests"):
         InMemoryClient({"model": store})

@@ -168,7 +168,7 @@ def _supervise(children: list[Child], stream: JobStream) -> None:
 def _welcome(url: str, flower_port: int, api: str | None, folder: Path, store: Store) -> str:
     from headrace_worker.local.first_commands import describe_first_commands
 
-    address = api or "none; it comes with `pip install headrace-gateway`"
+    address = api or "none; it comes with headrace-gateway"
     return f"""
 Headrace runs on this machine, on loopback only.
 
