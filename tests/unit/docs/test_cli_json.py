@@ -144,3 +144,16 @@ def test_a_broken_promise_is_refused_until_the_command_is_named(
     monkeypatch.setattr(sys, "argv", ["cli_json", "--breaking", "status"])
     assert cli_json.main() == 0
     assert json.loads((tmp_path / "status.json").read_text()) == make_schema("status")
+
+
+def test_a_command_that_loses_its_json_is_refused_until_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli_json, "FOLDER", tmp_path)
+    (tmp_path / "queues-drop.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["cli_json"])
+    assert cli_json.main() == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'queues-drop.json'}: the command has no --json any more\n"
+    monkeypatch.setattr(sys, "argv", ["cli_json", "--breaking", "queues drop"])
+    assert cli_json.main() == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(map(file_name, OBJECTS))
