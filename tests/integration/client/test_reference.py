@@ -12,7 +12,8 @@ from headrace.catalog.published import publish_contract
 from headrace.submit.options import JobOptions
 from headrace.wire.keys import Keys
 from tests.support import ROOT
-from tests.support.answering_worker import CHURN, AnsweringWorker
+from tests.support.answering_worker import AnsweringWorker
+from tests.support.stock_worker import CONTRACT
 
 PAGE = (ROOT / "docs" / "reference" / "client.md").read_text(encoding="utf-8")
 
@@ -21,7 +22,7 @@ def test_the_examples_run(
     redis_url: str, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("HEADRACE_REDIS_URL", redis_url)
-    publish_contract(server, Keys(), CHURN)
+    publish_contract(server, Keys(), CONTRACT)
     names: dict[str, object] = {}
     with AnsweringWorker(redis_url):
         for example in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
