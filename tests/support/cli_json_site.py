@@ -55,9 +55,7 @@ def run_all_commands(folder: Path) -> dict[str, list[Any]]:
         _prepare_redis(site)
         _submit_without_worker(site)
         locations = f"in={folder / 'in'}:r,out={folder / 'out'}:rw"
-        worker = start_worker(
-            server.url, folder / "models", folder, concurrency=1, HEADRACE_LOCATIONS=locations, HEADRACE_LEASE="2"
-        )
+        worker = start_worker(server.url, folder / "models", folder, concurrency=1, HEADRACE_LOCATIONS=locations)
         try:
             _roll_out(site)
             _predict(site)
@@ -191,7 +189,7 @@ def _watch_jobs(site: CliSite) -> None:
     thread = threading.Thread(target=submit)
     thread.start()
     try:
-        wait_until(see_all, 60)
+        wait_until(see_all, 120)
     finally:
         stopped.set()
         thread.join()
