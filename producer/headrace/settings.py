@@ -48,6 +48,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: Most jobs in a queue: waiting, delayed, or to run again; beyond it, `submit` raises QueueFull. 0 is
     #: no limit.
     queue_limit: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
+    #: Most ended jobs of one name that listeners have not handled; beyond it, `submit` with this name raises
+    #: QueueFull. 0 is no limit.
+    listen_limit: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
     #: Most bytes of a job's instances as JSON, and most values in them (numbers, texts, nulls, lists, objects). A
     #: worker refuses a message beyond them before it decodes it.
     max_job_bytes: Annotated[int, msgspec.Meta(gt=0)] = 8 * 1024 * 1024

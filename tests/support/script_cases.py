@@ -46,6 +46,7 @@ from headrace_worker.transport.run_script import NewJob, RunUpdate, publish_run_
 from tests.support.answering_worker import CHURN
 from tests.support.lease_operations import LEASE_MS, NOW, QUEUE, failure, malformed, success
 from tests.support.stored_dead_letters import make_letter, make_message, store_letter
+from tests.support.stored_entries import CASES as ENTRY_CASES
 from tests.support.stored_notices import CASES as NOTICE_CASES
 from tests.support.stored_notices import open_job
 
@@ -54,7 +55,7 @@ KEYS = Keys()
 Kind = Literal["string", "list", "hash", "set", "zset", "any"]
 
 _LETTERS: tuple[Kind, ...] = ("hash", "hash", "zset", "string")
-_NOTICES: tuple[Kind, ...] = ("zset", "hash", "zset")
+_NOTICES: tuple[Kind, ...] = ("zset", "hash", "zset", "zset", "zset")
 LIMITS = DeadLetterLimits(max_count=1, max_age_seconds=1000)
 
 
@@ -93,14 +94,22 @@ def keys_of(command: Command) -> tuple[str, ...]:
 
 
 def enqueue(
-    names: list[str], message: bytes = b"m", limit: int = 100, priority: int = 0, notify: str | None = None
+    names: list[str],
+    message: bytes = b"m",
+    limit: int = 100,
+    priority: int = 0,
+    *,
+    notify: str | None = None,
+    listen: str | None = None,
 ) -> Command:
-    """Return the command that enqueues jobs with these ids."""
-    job = Job(id="", model="churn", instances=[None], priority=priority, notify=notify)
+    """Return the command that enqueues jobs with these ids. `limit` is that of the queue and of listeners."""
+    job = Job(id="", model="churn", instances=[None], priority=priority, notify=notify, listen=listen)
     encoder = JobEncoder(job, None)
     instances = encode_instances([{"age": 41}])
     jobs = [msgspec.structs.replace(encoder.encode(name, instances), message=message) for name in names]
-    return enqueue_command(KEYS, encoder, jobs, queue_limit=limit, record_ttl=60, submitted_ms=None)
+    return enqueue_command(
+        KEYS, encoder, jobs, queue_limit=limit, listen_limit=limit, record_ttl=60, submitted_ms=None
+    )
 
 
 def _prepare_enqueue(db: redis.Redis) -> Command:
@@ -110,7 +119,9 @@ def _prepare_enqueue(db: redis.Redis) -> Command:
         db.lpush(source, "x")
     db.zadd(KEYS.delayed(QUEUE), {"x": 1})
     db.zadd(KEYS.notices_open, {"x": 1})
-    return enqueue(["new-1", "old", "new-2"], notify="orders")
+    db.zadd(KEYS.listen_open, {"x": 1})
+    db.zadd(KEYS.listen_due, {"orders:0000000000001:0:churn:x": 0})
+    return enqueue(["new-1", "old", "new-2"], notify="orders", listen="orders")
 
 
 def _prepare_publish_outcomes(db: redis.Redis) -> Command:
@@ -467,7 +478,7 @@ CASES: dict[str, Case] = {
         _prepare_publish_run,
         ("zset", "any", *_NOTICES, "any", "any", "hash", "hash", "list", "list", "any", "any"),
     ),
-    "enqueue": Case(_prepare_enqueue, ("list",) * _SOURCES + ("zset", "zset") + ("string",) * 3),
+    "enqueue": Case(_prepare_enqueue, ("list",) * _SOURCES + ("zset",) * 4 + ("string",) * 3),
     "publish_outcomes": Case(_prepare_publish_outcomes, (*_NOTICES, *("any",) * 4)),
     "cancel": Case(_prepare_cancel, ("any", "any", "any", "zset", *_NOTICES)),
     "mark_started": Case(_prepare_mark, ("any",) * 2),
@@ -501,7 +512,7 @@ CASES: dict[str, Case] = {
     "store_dead_letter": Case(_prepare_store, (*_LETTERS, "zset")),
     "trim_dead_letters": Case(_prepare_trim, (*_LETTERS, "zset", "zset")),
     "replay_dead_letters": Case(
-        _store_and_replay, ("zset", "hash", "hash", "zset", *("any", "any", "list", "zset") * 2)
+        _store_and_replay, ("zset", "hash", "hash", "zset", "zset", *("any", "any", "list", "zset") * 2)
     ),
     "purge_dead_letters": Case(_prepare_purge, ("zset", "hash", "hash", "zset", "zset")),
     "page_dead_letters": Case(_after_letters(letters.page_command(KEYS, "-inf", 10**15)), ("zset",)),
@@ -551,5 +562,8 @@ CASES: dict[str, Case] = {
     "requeue_isolated": Case(_prepare_requeue_isolated, ("zset", "list", "list", "any")),
     "list_expired_leases": Case(lambda db: lease_scripts.expired_command(KEYS, skip=0, limit=10), ("zset",)),
     "move_due_jobs": Case(_prepare_move_due, ("zset", *("list",) * _SOURCES)),
-    **{name: Case(prepare, cast("tuple[Kind, ...]", kinds)) for name, (prepare, kinds) in NOTICE_CASES.items()},
+    **{
+        name: Case(prepare, cast("tuple[Kind, ...]", kinds))
+        for name, (prepare, kinds) in (NOTICE_CASES | ENTRY_CASES).items()
+    },
 }

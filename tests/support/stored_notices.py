@@ -146,7 +146,7 @@ CASES: dict[str, tuple[Callable[[redis.Redis], Command], tuple[str, ...]]] = {
     "finish_notice": (_finish, ("zset", "hash")),
     "postpone_notice": (_postpone, ("zset", "hash", "hash")),
     "bury_notice": (_bury, ("zset", "hash", "hash", *_LETTERS, "zset")),
-    "sweep_notices": (_sweep, ("zset", "hash", "zset", *("any",) * 4)),
+    "sweep_notices": (_sweep, ("zset", "hash", "zset", "zset", "zset", *("any",) * 4)),
     "replay_notices": (_replay, ("zset", "hash", "hash", "zset", "hash", "zset")),
 }
 

@@ -14,12 +14,20 @@ from headrace.catalog.published import ContractCache
 from headrace.connection.commands import Operation
 from headrace.dead_letters.bulk import BulkOperation
 from headrace.dead_letters.filter import DeadLetterFilter, parse_filter, require_filter
-from headrace.dead_letters.replay import PreparedNotice, PreparedReplay, prepare_notice, prepare_replay
+from headrace.dead_letters.replay import (
+    PreparedEntry,
+    PreparedNotice,
+    PreparedReplay,
+    prepare_entry,
+    prepare_notice,
+    prepare_replay,
+)
 from headrace.dead_letters.scripts import (
     LetterResult,
     count_command,
     purge_command,
     replay_command,
+    replay_entries_command,
     replay_notices_command,
 )
 from headrace.dead_letters.search import DeadLetterCursor, MessageCursor, read_letters
@@ -28,6 +36,7 @@ from headrace.settings import Settings
 from headrace.user import name_user_and_host
 from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage
 from headrace.wire.keys import Keys
+from headrace.wire.listening import LISTEN_QUEUE
 from headrace.wire.notice import NOTICE_QUEUE
 from headrace.wire.parsing import MalformedMessage
 from headrace.wire.signing import JobKeys
@@ -110,6 +119,7 @@ class DeadLetterOperations:
         results: list[LetterResult] = []
         replays: dict[int, PreparedReplay] = {}
         notices: dict[int, PreparedNotice] = {}
+        entries: dict[int, PreparedEntry] = {}
         replayed_by = name_user_and_host()
         for index, (letter, current) in enumerate(zip(letters, stored, strict=False)):
             results.append(LetterResult.ALREADY_HANDLED)
@@ -118,6 +128,8 @@ class DeadLetterOperations:
             try:
                 if current.queue == NOTICE_QUEUE:
                     notices[index] = prepare_notice(current, replayed_by=replayed_by, now_ms=now_ms)
+                elif current.queue == LISTEN_QUEUE:
+                    entries[index] = prepare_entry(current)
                 else:
                     replays[index] = prepare_replay(
                         current, replayed_by=replayed_by, now_ms=now_ms, version=version, keys=self._job_keys
@@ -130,6 +142,10 @@ class DeadLetterOperations:
         if notices:
             results = _with_replies(
                 results, notices, (yield replay_notices_command(self._keys, [*notices.values()]))
+            )
+        if entries:
+            results = _with_replies(
+                results, entries, (yield replay_entries_command(self._keys, [*entries.values()]))
             )
         return results
 

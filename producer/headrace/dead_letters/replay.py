@@ -1,6 +1,7 @@
 """Prepares a dead letter to be run again: the message without deadline and delay, and the record of the job.
 
-The letter of a notice (`headrace.wire.notice`) is delivered again.
+The letter of a notice (`headrace.wire.notice`) is delivered again, and so is that of an ended job that listeners
+did not handle (`headrace.wire.listening`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from headrace.wire.attempts import REPLAY, Attempt, encode_queued_message, selec
 from headrace.wire.dead_letter import DeadLetterWithMessage
 from headrace.wire.job_encoder import JobEncoder
 from headrace.wire.keys import is_short_name, model_name
+from headrace.wire.listening import Entry
 from headrace.wire.message import (
+    LISTEN_HEADER,
     NOTIFY_HEADER,
     OWNER_HEADER,
     Job,
@@ -66,6 +69,23 @@ def prepare_notice(letter: DeadLetterWithMessage, *, replayed_by: str, now_ms: i
     return PreparedNotice(letter=letter, notice=notice.id, stored=notice.with_attempts((*letter.attempts, replay)))
 
 
+class PreparedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The letter of an ended job that listeners did not handle, ready to be delivered again."""
+
+    letter: DeadLetterWithMessage
+    entry: Entry
+
+
+def prepare_entry(letter: DeadLetterWithMessage) -> PreparedEntry:
+    """Prepare the letter of an ended job to be delivered again, with all attempts. Raises MalformedMessage."""
+    if letter.is_malformed:
+        raise MalformedMessage("it is no ended job of listeners")
+    try:
+        return PreparedEntry(letter=letter, entry=Entry.decode(letter.payload))
+    except StoredDataError as error:
+        raise MalformedMessage(str(error)) from None
+
+
 def prepare_replay(
     letter: DeadLetterWithMessage,
     *,
@@ -108,7 +128,7 @@ def prepare_replay(
 
 def _encode_record(job: Job, message: bytes, now_ms: int, *, is_foreign: bool) -> bytes:
     """Return the record that a submission of this job writes: it protects the id from another input."""
-    owner = notify = None
+    owner = notify = listen = None
     if is_foreign:
         instances = msgspec.Raw(encode_instances(job.instances))
     else:
@@ -116,8 +136,10 @@ def _encode_record(job: Job, message: bytes, now_ms: int, *, is_foreign: bool) -
         (_, instances), *_ = _BODY.decode(_decode_body(fields))
         headers = _OBJECT.decode(fields["headers"])
         owner, notify = _read_name(headers, OWNER_HEADER), _read_name(headers, NOTIFY_HEADER)
+        listen = _read_name(headers, LISTEN_HEADER)
     encoder = JobEncoder(
-        msgspec.structs.replace(job, eta=None, expires=None, owner=owner, notify=notify), job.version
+        msgspec.structs.replace(job, eta=None, expires=None, owner=owner, notify=notify, listen=listen),
+        job.version,
     )
     return encoder.encode(job.id, bytes(instances)).digest + encoder.encode_record(now_ms)
 

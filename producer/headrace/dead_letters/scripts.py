@@ -11,11 +11,12 @@ from enum import IntEnum
 
 from headrace.connection.commands import Argument, Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
-from headrace.dead_letters.replay import PreparedNotice, PreparedReplay
+from headrace.dead_letters.replay import PreparedEntry, PreparedNotice, PreparedReplay
 from headrace.results.notices import NOTICES_FUNCTIONS
 from headrace.results.publish import STATUS_FUNCTION
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
+from headrace.wire.listening import LISTEN_QUEUE
 from headrace.wire.notice import NOTICE_QUEUE
 
 #: Letters that one call of a script reads, replays or purges.
@@ -183,10 +184,11 @@ def purge_command(keys: Keys, letters: Sequence[DeadLetter]) -> Command:
     return _PURGE(names, arguments)
 
 
-# KEYS: dead times, dead, dead messages, open notices; then result key, record, target list and share of each
-# letter. ARGV: seconds to store a record; then id, moment, queued message and record (or '') of each letter.
-# Returns a LetterResult for each. The message is pushed before the letter is removed: an error between the two
-# leaves the letter. `PERSIST` changes nothing: a full Redis refuses a script whose first write needs memory.
+# KEYS: dead times, dead, dead messages, open notices, jobs with listeners under way; then result key, record,
+# target list and share of each letter. ARGV: seconds to store a record; then id, moment, queued message and record
+# (or '') of each letter. Returns a LetterResult for each. The message is pushed before the letter is removed: an
+# error between the two leaves the letter. `PERSIST` changes nothing: a full Redis refuses a script whose first
+# write needs memory.
 _REPLAY = Script(
     "replay_dead_letters",
     CHECKED_FUNCTION
@@ -201,15 +203,17 @@ checked('ZCARD', dead_times)
 checked('HLEN', dead)
 checked('HLEN', dead_messages)
 local open = KEYS[4]
+local listen_open = KEYS[5]
 checked('ZCARD', open)
-for i = 5, #KEYS, 4 do
+checked('ZCARD', listen_open)
+for i = 6, #KEYS, 4 do
   checked('LLEN', KEYS[i + 2])
   checked('ZCARD', KEYS[i + 3])
 end
 redis.call('PERSIST', dead_times)
 local results = {}
-for i = 1, (#KEYS - 4) / 4 do
-  local result_key, record_key, target_list, share = unpack(KEYS, 4 * i + 1, 4 * i + 4)
+for i = 1, (#KEYS - 5) / 4 do
+  local result_key, record_key, target_list, share = unpack(KEYS, 4 * i + 2, 4 * i + 5)
   local id, died_ms, message, record = ARGV[4 * i - 2], tonumber(ARGV[4 * i - 1]), ARGV[4 * i], ARGV[4 * i + 1]
   local score = redis.call('ZSCORE', dead_times, id)
   if not score or tonumber(score) ~= died_ms or redis.call('HEXISTS', dead_messages, id) == 0 then
@@ -222,7 +226,7 @@ for i = 1, (#KEYS - 4) / 4 do
     if redis.call('EXPIRE', record_key, record_ttl) == 0 and record ~= '' then
       redis.call('SET', record_key, record, 'EX', record_ttl)
     end
-    open_notice(open, result_key, record_key)
+    open_notice(open, listen_open, result_key, record_key)
     remove_letter(dead, dead_messages, dead_times, share, id)
     results[i] = DONE
   end
@@ -238,7 +242,7 @@ def replay_command(keys: Keys, replays: Sequence[PreparedReplay], *, record_ttl:
 
     `record_ttl` is the seconds a job's record is stored. The reply is a list with a LetterResult for each letter.
     """
-    names = [keys.dead_times, keys.dead, keys.dead_messages, keys.notices_open]
+    names = [keys.dead_times, keys.dead, keys.dead_messages, keys.notices_open, keys.listen_open]
     arguments: list[Argument] = [record_ttl]
     for replay in replays:
         letter = replay.letter
@@ -295,3 +299,51 @@ def replay_notices_command(keys: Keys, replays: Sequence[PreparedNotice]) -> Com
     for replay in replays:
         arguments += (replay.letter.id, replay.letter.died_ms, replay.notice, replay.stored)
     return _REPLAY_NOTICES(names, arguments)
+
+
+# KEYS: dead times, dead, dead messages, the share of the letters, entries of listeners. ARGV: id, moment, name,
+# and model and job of each letter. Returns a LetterResult for each.
+_REPLAY_ENTRIES = Script(
+    "replay_entries",
+    CHECKED_FUNCTION
+    + NOW_FUNCTION
+    + _REMOVE_FUNCTION
+    + """
+local dead_times, dead, dead_messages, share, due = unpack(KEYS)
+local ALREADY_HANDLED, DONE = 0, 1
+checked('ZCARD', dead_times)
+checked('HLEN', dead)
+checked('HLEN', dead_messages)
+checked('ZCARD', share)
+checked('ZCARD', due)
+redis.call('PERSIST', dead_times)
+local results = {}
+for i = 1, #ARGV, 4 do
+  local id, died_ms, name, rest = unpack(ARGV, i, i + 3)
+  local score = redis.call('ZSCORE', dead_times, id)
+  if score and tonumber(score) == tonumber(died_ms) then
+    redis.call('ZADD', due, 0, name .. ':' .. string.format('%013.0f', now_ms()) .. ':0:' .. rest)
+    remove_letter(dead, dead_messages, dead_times, share, id)
+    results[#results + 1] = DONE
+  else
+    results[#results + 1] = ALREADY_HANDLED
+  end
+end
+return results
+""",
+    flag="allow-oom",
+)
+
+
+def replay_entries_command(keys: Keys, replays: Sequence[PreparedEntry]) -> Command:
+    """Return the command that lets listeners hear again of the jobs of dead letters, each whole or not at all.
+
+    The reply is a list with a LetterResult for each letter.
+    """
+    share = keys.dead_share(LISTEN_QUEUE, malformed=False)
+    names = [keys.dead_times, keys.dead, keys.dead_messages, share, keys.listen_due]
+    arguments: list[Argument] = []
+    for replay in replays:
+        letter, entry = replay.letter, replay.entry
+        arguments += (letter.id, letter.died_ms, entry.name, f"{entry.model}:{entry.job}")
+    return _REPLAY_ENTRIES(names, arguments)

@@ -34,6 +34,7 @@ _MODULES = (
     "headrace.inspection.unread_lists",
     "headrace.results.cancellation",
     "headrace.results.letter_scripts",
+    "headrace.results.listen_scripts",
     "headrace.results.notice_scripts",
     "headrace.results.publish",
     "headrace.results.started",

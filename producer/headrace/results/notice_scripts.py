@@ -191,10 +191,10 @@ _SWEEP = Script(
     + """
 local keys, stored, removed = notice_keys(1), 0, 0
 if not keys then return {0, 0} end
-for i = 4, #KEYS, 2 do
+for i = 6, #KEYS, 2 do
   local result_key, record_key = KEYS[i], KEYS[i + 1]
   if final[status_of(result_key)] then
-    if store_notice(keys, result_key, record_key, math.huge) then stored = stored + 1
+    if store_notice(keys, result_key, names_of(record_key), record_key, math.huge) then stored = stored + 1
     else removed = removed + redis.call('ZREM', keys.open, job_of(result_key, keys.open)) end
   elseif redis.call('EXISTS', record_key) == 0 then
     removed = removed + redis.call('ZREM', keys.open, job_of(result_key, keys.open))

@@ -36,7 +36,7 @@ end
 
 #: A Lua function, for this script and the worker's: store and announce an outcome. It returns 1 if this outcome
 #: is the first, else 0. A stored status that is not final (STARTED, RETRY, PENDING) is overwritten. `notices` is
-#: the reply of `notice_keys` before the first write; nil stores no notice.
+#: the reply of `notice_keys` before the first write; nil stores no notice, and no entry of listeners.
 PUBLISH_FUNCTION = (
     CHECKED_FUNCTION
     + NOW_FUNCTION
@@ -51,7 +51,7 @@ local function publish(result_key, record_key, ttl, outcome, notices)
   end
   redis.call('EXPIRE', record_key, ttl)
   redis.call('PUBLISH', result_key, outcome)
-  if notices then store_notice(notices, result_key, record_key, ttl) end
+  if notices then store_notices(notices, result_key, record_key, ttl) end
   return 1
 end
 """
@@ -63,7 +63,7 @@ SCRIPT = (
     + """
 local ttl, replies, notices = ARGV[1], {}, notice_keys(1)
 for job = 1, #ARGV - 1 do
-  local result_key, record_key, outcome = KEYS[2 * job + 2], KEYS[2 * job + 3], ARGV[1 + job]
+  local result_key, record_key, outcome = KEYS[2 * job + 4], KEYS[2 * job + 5], ARGV[1 + job]
   replies[job] = publish(result_key, record_key, ttl, outcome, notices)
 end
 return replies

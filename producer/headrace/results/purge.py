@@ -74,7 +74,7 @@ for i = 4, #ARGV, 3 do
   if is_met then
     met = met + 1
     any_stays = any_stays or stays
-    local first = 6 + (i - 4) / 3 * 2
+    local first = 8 + (i - 4) / 3 * 2
     local result_key, record_key = KEYS[first], KEYS[first + 1]
     if outcome ~= '' then published = published + publish(result_key, record_key, ttl, outcome, notices) end
   end

@@ -26,24 +26,36 @@ from headrace.wire.record import DIGEST_BYTES
 JOBS_PER_CALL = MAX_ITEMS
 
 #: Call it by `enqueue_command`. KEYS: the list of the jobs, the other lists of the queue, its delayed jobs, if the
-#: jobs have notices `Keys.notices_open`, and the record of each job. Records are compared as text: Lua's strings
+#: jobs have notices `Keys.notices_open`, if they have listeners `Keys.listen_open` and `Keys.listen_due`, and the
+#: record of each job. Records are compared as text: Lua's strings
 #: are bytes. The cost is linear in the number and bytes of the jobs, whatever they and the stored records hold.
 _SOURCE = (
     CHECKED_FUNCTION
     + NOW_FUNCTION
     + """
 local queue_limit, record_ttl, digest_bytes = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local notified = tonumber(ARGV[4])  -- 1 if the jobs have notices: then each has its id behind its message
-local values = 2 + notified
-local jobs = (#ARGV - 4) / values
+-- 1 if the jobs have notices, 2 if they have listeners, 3 for both: then each has its id behind its message. With
+-- listeners, their name and the most entries of it are the next two arguments.
+local follows = tonumber(ARGV[4])
+local notified, listened, values = follows % 2, follows >= 2 and 1 or 0, follows > 0 and 3 or 2
+local shared = 4 + 2 * listened  -- the number of the last argument before those of the jobs
+local jobs = (#ARGV - shared) / values
 local records = #KEYS - jobs  -- the number of the last key before the records
-local open = notified == 1 and KEYS[records]
-local list, delayed = KEYS[1], records - notified
+local list, delayed = KEYS[1], records - notified - 2 * listened
+local open, listen_open = notified == 1 and KEYS[delayed + 1], listened == 1 and KEYS[records - 1]
 
 -- Nothing is written before each key is known to have its type. Most jobs are new, and most queues have jobs in a
 -- single list: one EXISTS finds both.
 local waiting = checked('LLEN', list)
 if open then checked('ZCARD', open) end
+local NEW, REPEATED, CONFLICT, FULL, LISTENERS_FULL = 0, 1, 2, 3, 4
+local full = FULL
+if listen_open then
+  checked('ZCARD', listen_open)
+  local name, limit = ARGV[5], tonumber(ARGV[6])
+  local entries = checked('ZLEXCOUNT', KEYS[records], '[' .. name .. ':', '(' .. name .. ';')
+  if limit > 0 and entries >= limit then full = LISTENERS_FULL end
+end
 if redis.call('EXISTS', unpack(KEYS, 2)) > 0 then
   for i = 2, LISTS do waiting = waiting + checked('LLEN', KEYS[i]) end
   if redis.call('EXISTS', unpack(KEYS, LISTS + 1, delayed)) > 0 then
@@ -56,17 +68,17 @@ if redis.call('EXISTS', unpack(KEYS, 2)) > 0 then
 end
 
 local room = queue_limit > 0 and queue_limit - waiting or math.huge
-local NEW, REPEATED, CONFLICT, FULL = 0, 1, 2, 3
+if full == LISTENERS_FULL then room = 0 end
 local replies, new_messages = {}, {}
 for job = 1, jobs do
-  local record_key, first = KEYS[records + job], 5 + values * (job - 1)
+  local record_key, first = KEYS[records + job], shared + 1 + values * (job - 1)
   local record, message = ARGV[first], ARGV[first + 1]
   if room > #new_messages and redis.call('SET', record_key, record, 'NX', 'EX', record_ttl) then
     new_messages[#new_messages + 1] = message
     replies[job] = NEW
   else
     local stored_digest = redis.call('GETRANGE', record_key, 0, digest_bytes - 1)
-    if stored_digest == '' then replies[job] = FULL
+    if stored_digest == '' then replies[job] = full
     elseif stored_digest == string.sub(record, 1, digest_bytes) then replies[job] = REPEATED
     else replies[job] = CONFLICT end
   end
@@ -80,8 +92,10 @@ if #new_messages > 0 then
     end
     return pushed
   end
-  for job, reply in ipairs(open and replies or {}) do
-    if reply == NEW then redis.call('ZADD', open, now_ms(), ARGV[4 + values * job]) end
+  for job, reply in ipairs(follows > 0 and replies or {}) do
+    local id = ARGV[shared + values * job]
+    if reply == NEW and open then redis.call('ZADD', open, now_ms(), id) end
+    if reply == NEW and listen_open then redis.call('ZADD', listen_open, now_ms(), id) end
   end
 end
 return replies
@@ -109,6 +123,8 @@ class EnqueueResult(IntEnum):
     REPEATED = 1
     CONFLICT = 2
     FULL = 3
+    #: The listeners of the job have not handled as many ended jobs as may be stored for them.
+    LISTENERS_FULL = 4
 
 
 def encode_instances_within(instances: Sequence[Any], limits: JobLimits) -> bytes:
@@ -124,6 +140,7 @@ def enqueue_command(
     jobs: Sequence[EncodedJob],
     *,
     queue_limit: int,
+    listen_limit: int,
     record_ttl: int,
     submitted_ms: int | None,
 ) -> GroupedCommand:
@@ -132,26 +149,31 @@ def enqueue_command(
     Commands for the same list, with the same limits, may be joined: the script decides about each job.
 
     `queue_limit` is the most jobs the queue may hold: waiting, isolated, retried and delayed ones; 0 for no limit.
+    `listen_limit` is the most ended jobs that the listeners of a name may have before them, likewise.
     `record_ttl` is in seconds; `submitted_ms` as for `JobEncoder.encode_record`. The reply is a list with an
     `EnqueueResult` for each job.
     """
     template = encoder.template
-    notified = int(template.notify is not None)
+    follows = int(template.notify is not None) + 2 * int(template.listen is not None)
     names = _names_of_queue(keys, template.queue, priority_index(template.priority))
-    names = (*names, keys.notices_open) if notified else names
-    shared: list[Argument] = [queue_limit, record_ttl, DIGEST_BYTES, notified]
+    shared: list[Argument] = [queue_limit, record_ttl, DIGEST_BYTES, follows]
+    if template.notify is not None:
+        names = (*names, keys.notices_open)
+    if template.listen is not None:
+        names = (*names, keys.listen_open, keys.listen_due)
+        shared += (template.listen, listen_limit)
     record = encoder.encode_record(submitted_ms)
     arguments, size = list(shared), len(record) * len(jobs)
     for job in jobs:
         arguments += (job.digest + record, job.message)
-        if notified:
+        if follows:
             arguments.append(job.job)
         size += len(job.message)
     command = ENQUEUE([*names, *(keys.job(job.job) for job in jobs)], arguments)
     return GroupedCommand(
         command.args,
         ENQUEUE,
-        group=(names, queue_limit, record_ttl),
+        group=(names, *shared),
         items=len(jobs),
         size=size,
         shared_keys=len(names),

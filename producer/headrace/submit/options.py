@@ -46,6 +46,8 @@ class JobOptions(TypedDict, total=False):
     owner: str | None
     #: The endpoint that is notified of the outcome, by its name.
     notify: str | None
+    #: The name under which listeners hear of the outcome (`Client.listen`).
+    listen: str | None
 
 
 class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,7 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool
     owner: str | None = None
     notify: str | None = None
+    listen: str | None = None
 
     @property
     def is_timeless(self) -> bool:
@@ -93,6 +96,7 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
             metadata=self.metadata,
             owner=self.owner,
             notify=self.notify,
+            listen=self.listen,
             trace=trace,
         )
 
@@ -131,6 +135,7 @@ def _parse(model: str, options: JobOptions, now: datetime) -> SubmitOptions:
         durable=_parse_bool("durable", options.get("durable", False)),
         owner=_parse_short_name("owner", options.get("owner")),
         notify=_parse_short_name("notify", options.get("notify")),
+        listen=_parse_short_name("listen", options.get("listen")),
     )
 
 

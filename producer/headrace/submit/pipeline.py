@@ -90,6 +90,7 @@ class SubmissionPipeline:
             encoder,
             jobs,
             queue_limit=self._settings.queue_limit,
+            listen_limit=self._settings.listen_limit,
             record_ttl=self._record_ttl,
             submitted_ms=self._submitted_ms,
         )
@@ -99,7 +100,7 @@ class SubmissionPipeline:
             self.accepted += [job.job for job in jobs]
             return
         conflict: str | None = None
-        full = False
+        full = listeners_full = False
         for job, result in zip(jobs, results, strict=True):
             match EnqueueResult(result):
                 case EnqueueResult.NEW | EnqueueResult.REPEATED:
@@ -108,10 +109,18 @@ class SubmissionPipeline:
                     conflict = conflict or job.job
                 case EnqueueResult.FULL:
                     full = True
+                case EnqueueResult.LISTENERS_FULL:
+                    listeners_full = True
         if conflict is not None:
             raise JobConflict(
                 f"job {conflict} exists with another input; "
                 "an id belongs to one model, version, method and input: use another id"
+            )
+        if listeners_full:
+            raise QueueFull(
+                f"the listeners of {encoder.template.listen!r} have not handled {self._settings.listen_limit:,} "
+                "ended jobs, the limit of HEADRACE_LISTEN_LIMIT; run more listeners, or raise it",
+                accepted=tuple(self.accepted),
             )
         if full:
             raise QueueFull(

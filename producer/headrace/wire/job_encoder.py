@@ -63,6 +63,7 @@ class JobEncoder:
                 is_bulk=template.step is not None,
                 owner=template.owner,
                 notify=template.notify,
+                listen=template.listen,
                 trace=template.trace_id,
             )
         )

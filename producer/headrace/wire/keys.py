@@ -36,7 +36,8 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 #: A key prefix whose hash tag decides the slot of every key in a Redis Cluster.
 _HASH_TAG = re.compile(r"[^{]*\{[^}]+\}")
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
-#: The name of a caller or of an endpoint. It has no dot, so no two callers share a prefix of ids, `<caller>.`.
+#: The name of a caller, an endpoint or listeners. It has no dot, so no two callers share a prefix of ids,
+#: `<caller>.`, and no colon, which ends it in an entry of listeners.
 _SHORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 
@@ -59,12 +60,15 @@ def is_model_name(text: str) -> bool:
 
 
 def is_short_name(text: object) -> bool:
-    """Return True if a text is valid as the name of a caller or of an endpoint for notices."""
+    """Return True if a text is valid as the name of a caller, an endpoint or a listener."""
     return isinstance(text, str) and _SHORT_NAME.fullmatch(text) is not None
 
 
 def check_short_name(field: str, name: object) -> str:
-    """Return the name of a caller or an endpoint if it is valid. Raises InvalidInput, which tells the field."""
+    """Return the name of a caller, an endpoint or listeners if it is valid.
+
+    Raises InvalidInput, which tells the field.
+    """
     if not isinstance(name, str) or not is_short_name(name):
         raise InvalidInput(
             f"`{field}` is a name of 1 to 32 letters, digits, '-' or '_', the first a letter or digit"
@@ -305,6 +309,20 @@ class Keys(msgspec.Struct, frozen=True):
     def endpoints(self) -> str:
         """The key of the last errors of endpoints, a hash: name -> `results.notice_scripts.EndpointError`."""
         return f"{self.prefix}headrace:notify:endpoints"
+
+    @property
+    def listen_open(self) -> str:
+        """The key of the jobs under way that listeners are to hear of, a sorted set: id by unix milliseconds."""
+        return f"{self.prefix}headrace:listen:open"
+
+    @property
+    def listen_due(self) -> str:
+        """The key of the ended jobs that listeners have not handled, a sorted set (`headrace.wire.listening`)."""
+        return f"{self.prefix}headrace:listen:due"
+
+    def listen_channel(self, name: str) -> str:
+        """Return the channel of the listeners of a name. A message on it is empty: another job has ended."""
+        return f"{self.prefix}headrace:listen:{name}"
 
     @property
     def prediction_log(self) -> str:

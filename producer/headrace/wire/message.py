@@ -50,10 +50,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     #: Text pairs of the submitter's own. They are stored with the job and shown with its status.
     metadata: dict[str, str] | None = None
-    #: The caller of the HTTP gateway that the job belongs to, and the endpoint that is notified of its outcome.
-    #: Both are in the record; the headers of the message (OWNER_HEADER, NOTIFY_HEADER) keep them for a replay.
+    #: The caller of the HTTP gateway that the job belongs to, the endpoint that is notified of its outcome, and
+    #: the listeners that hear of it. They are in the record; headers of the message keep them for a replay.
     owner: str | None = None
     notify: str | None = None
+    listen: str | None = None
     #: The trace of the job, as headers of the message (TRACE_HEADERS).
     trace: dict[str, str] | None = None
     #: The step of a bulk run; then there are no instances. None for any other job.
@@ -79,8 +80,9 @@ TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 #: The trace in W3C's header (version, trace, span, flags), and in Sentry's (trace, span).
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 _SENTRY_TRACE = re.compile(r"([0-9a-f]{32})-[0-9a-f]{16}")
-#: Headers that keep the owner of a job and the endpoint of its notice. Workers, Celery's too, pass over them.
-OWNER_HEADER, NOTIFY_HEADER = "headrace-owner", "headrace-notify"
+#: Headers that keep the owner of a job, the endpoint of its notice and its listeners. Workers, Celery's too, pass
+#: over them.
+OWNER_HEADER, NOTIFY_HEADER, LISTEN_HEADER = "headrace-owner", "headrace-notify", "headrace-listen"
 
 
 class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -224,6 +226,8 @@ def _unsigned_template(job: Job) -> MessageTemplate:
         more[OWNER_HEADER] = job.owner
     if job.notify is not None:
         more[NOTIFY_HEADER] = job.notify
+    if job.listen is not None:
+        more[LISTEN_HEADER] = job.listen
     if not more:
         return template
     # Each call has a trace of its own, so the trace is no part of the cached template.

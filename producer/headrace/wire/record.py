@@ -3,9 +3,9 @@
 The record (`Keys.job`) is a string: a digest of the submitted arguments, and a `Record` as JSON.
 
 The JSON of a job whose end is to be notified, and no other, begins with NOTIFY_MARK: `notify` is the first field,
-and fields at their default are left out. So a script finds out with GETRANGE, from DIGEST_BYTES on, without
-reading the record. The name behind the mark needs no JSON escapes (`headrace.wire.keys.check_short_name`), and
-ends at the next quote.
+and fields at their default are left out. `listen` is the next field, and the model stands behind it. So a script
+finds out with GETRANGE, from DIGEST_BYTES on, without reading the record. The names need no JSON escapes
+(`headrace.wire.keys.check_short_name`), and each ends at the next quote.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from headrace.wire.stored import decode_stored
 DIGEST_BYTES = 12
 #: The start of the JSON of a job with a notice, right behind the digest.
 NOTIFY_MARK = b'{"h":"'
+#: Bytes that hold the endpoint, the listener and the model of a record, and what JSON writes around them.
+NAMES_BYTES = 160
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,6 +30,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     #: The endpoint that is notified of the job's outcome. It must stay the first field, for NOTIFY_MARK.
     notify: str | None = msgspec.field(default=None, name="h")
+    #: The listeners that hear of the job's outcome. It must stay the second field, and the model the third.
+    listen: str | None = msgspec.field(default=None, name="l")
     model: str = msgspec.field(name="m")
     #: The time of submission, unix milliseconds. None: the id of the job holds it.
     submitted_ms: int | None = msgspec.field(default=None, name="t")

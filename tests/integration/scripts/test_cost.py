@@ -54,6 +54,7 @@ from tests.support.script_cases import (
     purge_jobs,
 )
 from tests.support.stored_dead_letters import make_letter, store_letter
+from tests.support.stored_entries import COSTS as ENTRY_COSTS
 from tests.support.stored_notices import COSTS as NOTICE_COSTS
 from tests.support.stored_notices import open_job
 
@@ -87,7 +88,7 @@ def _enqueue_many(db: redis.Redis, size: int) -> Command:
     names = [f"job-{number}" for number in range(min(JOBS_PER_CALL, size // 32))]
     db.mset({KEYS.job(name): b"other" * 100 for name in names[::2]})
     db.lpush(KEYS.isolated(QUEUE), "x")
-    return enqueue(names, limit=1_000_000, notify="orders")
+    return enqueue(names, limit=1_000_000, notify="orders", listen="orders")
 
 
 def _publish_outcomes(stored: bytes) -> Callable[[redis.Redis, int], Command]:
@@ -569,6 +570,7 @@ COSTS: dict[str, dict[str, Callable[[redis.Redis, int], Command]]] = {
     "gather_foreign_jobs": _on_texts(lambda _: lease_scripts.gather_command(KEYS, QUEUE, limit=100)),
     "find_job_in_list": _on_texts(CASES["find_job_in_list"].prepare),
     **NOTICE_COSTS,
+    **ENTRY_COSTS,
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.submit.options import JobOptions, parse_options
 from headrace.wire.job_encoder import JobEncoder
-from headrace.wire.record import DIGEST_BYTES, NOTIFY_MARK, decode_record
+from headrace.wire.record import DIGEST_BYTES, NAMES_BYTES, NOTIFY_MARK, decode_record
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -28,6 +28,14 @@ def test_the_record_of_a_job_with_a_notice_begins_with_the_mark_and_the_name():
 @pytest.mark.parametrize("options", [{}, {"owner": "shop"}, {"metadata": {"h": "orders"}}])
 def test_no_other_record_begins_with_the_mark(options: dict[str, Any]):
     assert not encode(**options).startswith(NOTIFY_MARK[:5])
+
+
+def test_listeners_and_model_stand_behind_the_endpoint_and_within_the_bytes_that_scripts_read():
+    assert encode(listen="orders", metadata={"k": "v"}).startswith(b'{"l":"orders","m":"churn"')
+    submitted = parse_options("m" * 64, JobOptions(notify="n" * 32, listen="l" * 32, owner="shop"), NOW)
+    record = JobEncoder(submitted.make_job("a", None, [1]), None).encode_record(1)
+    assert record.index(b'","t":') < NAMES_BYTES
+    assert record.startswith(NOTIFY_MARK + b"n" * 32 + b'","l":"' + b"l" * 32 + b'","m":"' + b"m" * 64 + b'"')
 
 
 def test_owner_and_notice_are_read_again():

@@ -34,7 +34,7 @@ local letters = channel_of + outcome_count
 local follow_ups = letters + 5 * letter_count
 local record_seconds = follow_ups + 3 * follow_up_count
 -- The number of the last key before the result key and record of each outcome, and before all other keys.
-local outcome_keys = 5
+local outcome_keys = 7
 local more_keys = outcome_keys + 2 * outcome_count
 local delayed, shares = KEYS[more_keys + 1], {KEYS[more_keys + 2], KEYS[more_keys + 3]}
 local dead = letter_keys(more_keys + 4)
