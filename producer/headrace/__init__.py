@@ -33,9 +33,24 @@ from headrace.version import __version__ as __version__  # re-exported
 
 if TYPE_CHECKING:
     from headrace.catalog.contract import Contract
-    from headrace.client import AsyncClient, AsyncJobHandle, AsyncRunHandle, Client, JobHandle, RunHandle
-    from headrace.client.aio.protocols import AnyAsyncClient, AnyAsyncJobHandle, AnyAsyncRunHandle
-    from headrace.client.blocking.protocols import AnyClient, AnyJobHandle, AnyRunHandle
+    from headrace.client import (
+        AsyncClient,
+        AsyncJobHandle,
+        AsyncListener,
+        AsyncRunHandle,
+        Client,
+        JobHandle,
+        Listener,
+        RunHandle,
+    )
+    from headrace.client.aio.protocols import (
+        AnyAsyncClient,
+        AnyAsyncJobHandle,
+        AnyAsyncListener,
+        AnyAsyncRunHandle,
+    )
+    from headrace.client.blocking.protocols import AnyClient, AnyJobHandle, AnyListener, AnyRunHandle
+    from headrace.client.handlers import on_outcome
     from headrace.errors import (
         BrokerUnavailable,
         HeadraceError,
@@ -57,6 +72,7 @@ if TYPE_CHECKING:
         UnknownRun,
     )
     from headrace.inspection.timeline import Timeline
+    from headrace.results.listening import FinishedJob
     from headrace.settings import Settings
     from headrace.submit.options import JobOptions
     from headrace.wire.bulk import RunProgress
@@ -67,15 +83,20 @@ if TYPE_CHECKING:
 # The module of each public name. It is imported when the name is first used, so `import headrace` takes only a few
 # milliseconds; importing redis-py alone takes 150.
 _MODULES = {
-    **dict.fromkeys(["AnyAsyncClient", "AnyAsyncJobHandle", "AnyAsyncRunHandle"], "client.aio.protocols"),
-    **dict.fromkeys(["AnyClient", "AnyJobHandle", "AnyRunHandle"], "client.blocking.protocols"),
+    **dict.fromkeys(
+        ["AnyAsyncClient", "AnyAsyncJobHandle", "AnyAsyncListener", "AnyAsyncRunHandle"], "client.aio.protocols"
+    ),
+    **dict.fromkeys(["AnyClient", "AnyJobHandle", "AnyListener", "AnyRunHandle"], "client.blocking.protocols"),
     "AsyncClient": "client",
     "AsyncJobHandle": "client",
+    "AsyncListener": "client",
     "AsyncRunHandle": "client",
     "Client": "client",
     "Contract": "catalog.contract",
+    "FinishedJob": "results.listening",
     "JobHandle": "client",
     "JobOptions": "submit.options",
+    "Listener": "client",
     "RunHandle": "client",
     "RunProgress": "wire.bulk",
     "Settings": "settings",
@@ -104,18 +125,22 @@ _MODULES = {
         ],
         "errors",
     ),
+    "on_outcome": "client.handlers",
     "route_job": "wire.routing",
 }
 
 __all__ = [
     "AnyAsyncClient",
     "AnyAsyncJobHandle",
+    "AnyAsyncListener",
     "AnyAsyncRunHandle",
     "AnyClient",
     "AnyJobHandle",
+    "AnyListener",
     "AnyRunHandle",
     "AsyncClient",
     "AsyncJobHandle",
+    "AsyncListener",
     "AsyncRunHandle",
     "BrokerUnavailable",
     "Cancelled",
@@ -123,6 +148,7 @@ __all__ = [
     "Contract",
     "Expired",
     "Failure",
+    "FinishedJob",
     "HeadraceError",
     "InvalidInput",
     "JobCancelled",
@@ -131,6 +157,7 @@ __all__ = [
     "JobFailed",
     "JobHandle",
     "JobOptions",
+    "Listener",
     "ModelError",
     "NotDurable",
     "Outcome",
@@ -149,6 +176,7 @@ __all__ = [
     "UnknownLetter",
     "UnknownModel",
     "UnknownRun",
+    "on_outcome",
     "route_job",
 ]
 

@@ -13,6 +13,7 @@ from headrace.dead_letters.bulk import BulkResult
 from headrace.errors import InvalidInput, ResultTimeout
 from headrace.inspection.job import JobState
 from headrace.settings import Settings, load_settings
+from headrace.submit.options import SubmitOptions
 
 H = TypeVar("H")
 
@@ -64,6 +65,12 @@ def check_timeout(timeout: object, name: str = "timeout") -> float | None:
     if seconds > _MAX_TIMEOUT:
         raise InvalidInput(f"`{name}` is over a year; its unit is seconds. None is no limit")
     return seconds
+
+
+def check_waits(options: SubmitOptions) -> None:
+    """Raise InvalidInput if a call that waits for its outcome asks for listeners too."""
+    if options.listen is not None:
+        raise InvalidInput("`predict` returns the outcome itself and has no `listen`; use `submit`")
 
 
 def check_handles(jobs: Sequence[object], kind: type[H]) -> list[H]:

@@ -11,6 +11,7 @@
 - `models.py`: what a model of these clients may be.
 - `job.py`: `InMemoryJob`, with the methods of `headrace.JobHandle`.
 - `runs.py`: `InMemoryRun`, with the methods of `headrace.RunHandle`.
+- `listening.py`: `InMemoryListener`, with the methods of `headrace.Listener`, and its counterpart for asyncio.
 - `dead_letters.py`: `InMemoryDeadLetters`, behind `client.dead_letters`.
 - `aio_handles.py`: the same three for asyncio.
 
@@ -21,6 +22,7 @@ from headrace.testing.aio_client import AsyncInMemoryClient
 from headrace.testing.aio_handles import AsyncInMemoryDeadLetters, AsyncInMemoryJob, AsyncInMemoryRun
 from headrace.testing.client import InMemoryClient
 from headrace.testing.job import InMemoryJob
+from headrace.testing.listening import AsyncInMemoryListener, InMemoryListener
 from headrace.testing.models import Answer, Model, ModelVersion
 from headrace.testing.runs import InMemoryRun
 
@@ -29,9 +31,11 @@ __all__ = [
     "AsyncInMemoryClient",
     "AsyncInMemoryDeadLetters",
     "AsyncInMemoryJob",
+    "AsyncInMemoryListener",
     "AsyncInMemoryRun",
     "InMemoryClient",
     "InMemoryJob",
+    "InMemoryListener",
     "InMemoryRun",
     "Model",
     "ModelVersion",

@@ -12,12 +12,14 @@ from headrace.catalog.contract import Contract
 from headrace.catalog.pauses import Pause
 from headrace.client.aio.protocols import AnyAsyncJobHandle
 from headrace.client.common import check_timeout
+from headrace.client.handlers import select_handlers
 from headrace.inspection.queues import QueueDepth
 from headrace.results.purge import PurgeResult
 from headrace.settings import Settings
 from headrace.submit.options import JobOptions
 from headrace.testing.aio_handles import AsyncInMemoryDeadLetters, AsyncInMemoryJob, AsyncInMemoryRun
 from headrace.testing.client import InMemoryClient
+from headrace.testing.listening import AsyncInMemoryListener
 from headrace.testing.models import Model
 from headrace.wire.bulk import RunProgress
 from headrace.wire.message import Job
@@ -90,6 +92,24 @@ class AsyncInMemoryClient:
     ) -> Prediction:
         """Submit a job and return its prediction; see `AsyncClient.predict`."""
         return self.blocking.predict(model, instance, instances=instances, timeout=timeout, id=id, **options)
+
+    def listen(
+        self, name: str, *, lease: float = 60.0, max_deliveries: int = 8, idle: float | None = None
+    ) -> AsyncInMemoryListener:
+        """Return an iterator over the jobs that have ended under a name; see `InMemoryClient.listen`."""
+        return AsyncInMemoryListener(
+            self.blocking.listen(name, lease=lease, max_deliveries=max_deliveries, idle=idle)
+        )
+
+    async def run_listeners(self, *names: str) -> None:
+        """Call the handlers that `on_outcome` registered with the jobs that have ended, and return.
+
+        An error of a handler is raised.
+        """
+        for handler in select_handlers(names, is_async=True):
+            async with self.listen(handler.name) as listener:
+                async for job in listener:
+                    await handler.function(job)
 
     def as_completed(
         self, jobs: Iterable[J], timeout: float | None = None, *, forget: bool = False

@@ -10,7 +10,9 @@ from headrace.bulk.specification import make_run
 from headrace.catalog.contract import Contract
 from headrace.catalog.pauses import Pause, check_reason
 from headrace.client.blocking.protocols import AnyJobHandle
-from headrace.client.common import check_timeout
+from headrace.client.common import check_timeout, check_waits
+from headrace.client.handlers import select_handlers
+from headrace.client.listen_state import ListenState
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, JobConflict, QueueFull
 from headrace.inspection.queues import QueueDepth
@@ -20,6 +22,7 @@ from headrace.submit.enqueue import encode_instances_within
 from headrace.submit.options import JobOptions, SubmitOptions, instances_from, iterate_instances, parse_options
 from headrace.testing.dead_letters import InMemoryDeadLetters
 from headrace.testing.job import InMemoryJob
+from headrace.testing.listening import InMemoryListener, InMemoryListening
 from headrace.testing.models import InMemoryModels, Model
 from headrace.testing.runs import InMemoryRun, InMemoryRuns
 from headrace.user import name_user_and_host
@@ -78,6 +81,7 @@ class InMemoryClient:
         self._models = InMemoryModels(models, contracts)
         self._pauses: dict[str, Pause] = {}
         self._bulk_runs = InMemoryRuns(self._pauses, at_once=at_once)
+        self._listening = InMemoryListening()
         #: As `Client.dead_letters`.
         self.dead_letters = InMemoryDeadLetters(self._replay)
 
@@ -131,7 +135,28 @@ class InMemoryClient:
     ) -> Prediction:
         """Submit a job and return its prediction; see `Client.predict`."""
         timeout = check_timeout(timeout)
+        check_waits(parse_options(model, options, utc_now()))
         return self.submit(model, instance, instances=instances, id=id, **options).result(timeout)
+
+    def listen(
+        self, name: str, *, lease: float = 60.0, max_deliveries: int = 8, idle: float | None = None
+    ) -> InMemoryListener:
+        """Return an iterator over the jobs that have ended under a name; see `Client.listen`.
+
+        It never waits: it ends when no job is left. One whose handling failed is left for the next iterator.
+        """
+        ListenState(name, lease=lease, max_deliveries=max_deliveries, idle=idle)
+        return self._listening.listener(name)
+
+    def run_listeners(self, *names: str) -> None:
+        """Call the handlers that `on_outcome` registered with the jobs that have ended; see `Client`.
+
+        It never waits: it returns when no job is left. An error of a handler is raised.
+        """
+        for handler in select_handlers(names, is_async=False):
+            with self.listen(handler.name) as listener:
+                for job in listener:
+                    handler.function(job)
 
     def as_completed(
         self, jobs: Iterable[J], timeout: float | None = None, *, forget: bool = False
@@ -270,7 +295,8 @@ class InMemoryClient:
         """Cancel the waiting jobs of a model; see `Client.purge_queue`."""
         self._models.require(model)
         waiting = [job.id for job, _ in self._jobs.values() if job.model == model and job.id not in self._outcomes]
-        self._outcomes.update((job, Cancelled(job=job)) for job in waiting)
+        for job in waiting:
+            self._end(job, Cancelled(job=job))
         result = PurgeResult(cancelled=len(waiting))
         if on_progress is not None:
             on_progress(result)
@@ -317,9 +343,16 @@ class InMemoryClient:
 
     def _finish(self, job: Job) -> None:
         """Run a job and store its outcome, and a dead letter if it fails."""
-        outcome = self._outcomes[job.id] = self._models.run(job)
+        outcome = self._models.run(job)
+        self._end(job.id, outcome)
         if isinstance(outcome, Failure):
             self.dead_letters.store(job, outcome, self._models.find_version(job))
+
+    def _end(self, job_id: str, outcome: Outcome) -> None:
+        """Store the outcome of a job, and let its listeners hear of it."""
+        self._outcomes[job_id] = outcome
+        if job_id in self._jobs:
+            self._listening.add(self._jobs[job_id][0], outcome)
 
     def _replay(self, job: Job) -> None:
         """Enqueue the job of a dead letter again, which may have another version now."""
@@ -351,4 +384,6 @@ class InMemoryClient:
         """Cancel a job, for its handle; see `JobHandle.cancel`."""
         if not unknown and job not in self._jobs and job not in self._outcomes:
             return False
-        return isinstance(self._outcomes.setdefault(job, Cancelled(job=job)), Cancelled)
+        if job not in self._outcomes:
+            self._end(job, Cancelled(job=job))
+        return isinstance(self._outcomes[job], Cancelled)

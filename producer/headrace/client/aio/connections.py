@@ -102,6 +102,18 @@ class AsyncConnections:
         except TimeoutError:
             raise exceptions.TimeoutError("no reply in time") from None
 
+    async def subscribe(self, channel: str) -> redis.asyncio.client.PubSub:
+        """Return a subscriber of a channel, with its own connection. Raises RedisError or OSError."""
+        subscriber = self._by_loop.current().redis.pubsub(ignore_subscribe_messages=True)
+        try:
+            async with asyncio.timeout(self._command_timeout):
+                await subscriber.subscribe(channel)
+                await subscriber.get_message(timeout=self._command_timeout)  # the confirmation
+        except BaseException:
+            await subscriber.aclose()  # type: ignore[no-untyped-call]  # redis-py gives it no types
+            raise
+        return subscriber
+
     async def close(self) -> None:
         """Close all connections. Callers that wait for outcomes get a HeadraceError."""
         await self._by_loop.close()

@@ -20,6 +20,7 @@ from headrace.dead_letters.groups import DeadLetterGroup
 from headrace.dead_letters.operations import DeadLetterCount
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.timeline import Timeline
+from headrace.results.listening import FinishedJob
 from headrace.results.purge import PurgeResult
 from headrace.submit.options import JobOptions
 from headrace.wire.bulk import RunProgress
@@ -125,6 +126,33 @@ class AnyAsyncDeadLetters(Protocol):
         """Remove letters for good."""
 
 
+class AnyAsyncListener(Protocol):
+    """The ended jobs of a name; see `AsyncListener`."""
+
+    @property
+    def name(self) -> str:
+        """The name under which the jobs were submitted."""
+
+    def stop(self) -> None:
+        """End the iteration when the job in hand has been handled."""
+
+    async def fail(self, error: str) -> None:
+        """Let the job in hand be delivered again later."""
+
+    async def close(self) -> None:
+        """Let other listeners have the rest."""
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> FinishedJob: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
 class AnyAsyncClient(Protocol):
     """A client; see `AsyncClient`."""
 
@@ -162,6 +190,14 @@ class AnyAsyncClient(Protocol):
         **options: Unpack[JobOptions],
     ) -> Prediction:
         """Submit a job and wait for its prediction."""
+
+    def listen(
+        self, name: str, *, lease: float = 60.0, max_deliveries: int = 8, idle: float | None = None
+    ) -> AnyAsyncListener:
+        """Return an iterator over the jobs that have ended under a name."""
+
+    async def run_listeners(self, *names: str) -> None:
+        """Call the handlers that `on_outcome` registered."""
 
     def as_completed(
         self, jobs: Iterable[J], timeout: float | None = None, *, forget: bool = False

@@ -15,12 +15,15 @@ from headrace.catalog.pauses import Pause
 from headrace.catalog.published import check_published, list_models
 from headrace.catalog.workers import read_accepted_columns
 from headrace.client.blocking.dead_letters import DeadLetters
+from headrace.client.blocking.handlers import run_handlers
 from headrace.client.blocking.job import JobHandle
+from headrace.client.blocking.listener import Listener
 from headrace.client.blocking.predict import submit_and_receive
 from headrace.client.blocking.protocols import AnyJobHandle
 from headrace.client.blocking.run import RunHandle
 from headrace.client.blocking.session import Session
-from headrace.client.common import check_handles, check_timeout, jobs_timeout, resolve_settings
+from headrace.client.common import check_handles, check_timeout, check_waits, jobs_timeout, resolve_settings
+from headrace.client.listen_state import ListenState
 from headrace.clock import Deadline, utc_now
 from headrace.inspection import queues
 from headrace.inspection.queues import QueueDepth
@@ -77,8 +80,8 @@ class Client:
 
         The model's name may be followed by a version: `churn@7`, or an alias, `churn@tested`. A call with an `id`
         of your own may be repeated: the same id and input is the same job. Options are version, method, priority,
-        expires, delay, metadata, durable, owner and notify (`headrace.submit.options.JobOptions`). The call takes
-        `timeout` seconds at most; None is the client's.
+        expires, delay, metadata, durable, owner, notify and listen (`headrace.submit.options.JobOptions`). The
+        call takes `timeout` seconds at most; None is the client's.
 
         Raises InvalidInput (UnknownModel, JobConflict), QueueFull or BrokerUnavailable; then nothing was enqueued,
         unless the connection was lost before the reply of Redis arrived. Raises NotDurable for a durable job.
@@ -130,6 +133,7 @@ class Client:
         deadline = Deadline(check_timeout(timeout))
         now = utc_now()
         parsed, job_instances = parse_options(model, options, now), instances_from(instance, instances)
+        check_waits(parsed)
         outcome = None
         if id is None:
             job, outcome = submit_and_receive(self._session, parsed, job_instances, now, deadline)
@@ -140,6 +144,29 @@ class Client:
         if outcome is None:
             outcome = self._session.outcome(job, deadline)
         return outcome.get()
+
+    def listen(
+        self, name: str, *, lease: float = 60.0, max_deliveries: int = 8, idle: float | None = None
+    ) -> Listener:
+        """Return an iterator that yields each job submitted with `listen=name` once it has ended, at least once.
+
+        To ask for the next job is to have handled the one before; `Listener` tells what an error does. All
+        listeners of a name share its jobs, in any number of processes, and one that starts later gets what has
+        ended meanwhile. A job that is not handled within `lease` seconds is delivered again, to any of them. After
+        `max_deliveries`, its end is a dead letter. The iterator ends after `idle` seconds without a job; None
+        waits for ever.
+        """
+        state = ListenState(name, lease=lease, max_deliveries=max_deliveries, idle=idle)
+        return Listener(self._session, state)
+
+    def run_listeners(self, *names: str) -> None:
+        """Call the handlers that `on_outcome` registered, of these names or of all, with each job that has ended.
+
+        Each name has its own loop, which handles one job after the other. An error of a handler is logged, and its
+        job delivered again. SIGTERM and SIGINT let the handlers in progress finish, then the call returns. Raises
+        InvalidInput for a name without a handler, and BrokerUnavailable if Redis refuses the user.
+        """
+        run_handlers(self.listen, names)
 
     def as_completed(
         self, jobs: Iterable[J], timeout: float | None = None, *, forget: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import redis.client
 from redis import exceptions
 
 from headrace.client.blocking.group_commit import GroupCommit
@@ -94,6 +95,17 @@ class Connections:
             else:
                 self._retry_policy.succeeded()
                 return reply
+
+    def subscribe(self, channel: str) -> redis.client.PubSub:
+        """Return a subscriber of a channel, with its own connection. Raises RedisError or OSError."""
+        subscriber: redis.client.PubSub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        try:
+            subscriber.subscribe(channel)
+            subscriber.get_message(timeout=self._command_timeout)  # the confirmation
+        except BaseException:
+            subscriber.close()
+            raise
+        return subscriber
 
     def close(self) -> None:
         """Close all connections. Threads that wait for outcomes get a HeadraceError."""

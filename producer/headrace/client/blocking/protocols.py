@@ -21,6 +21,7 @@ from headrace.dead_letters.groups import DeadLetterGroup
 from headrace.dead_letters.operations import DeadLetterCount
 from headrace.inspection.queues import QueueDepth
 from headrace.inspection.timeline import Timeline
+from headrace.results.listening import FinishedJob
 from headrace.results.purge import PurgeResult
 from headrace.submit.options import JobOptions
 from headrace.wire.bulk import RunProgress
@@ -126,6 +127,33 @@ class AnyDeadLetters(Protocol):
         """Remove letters for good."""
 
 
+class AnyListener(Protocol):
+    """The ended jobs of a name; see `Listener`."""
+
+    @property
+    def name(self) -> str:
+        """The name under which the jobs were submitted."""
+
+    def stop(self) -> None:
+        """End the iteration when the job in hand has been handled."""
+
+    def fail(self, error: str) -> None:
+        """Let the job in hand be delivered again later."""
+
+    def close(self) -> None:
+        """Let other listeners have the rest."""
+
+    def __iter__(self) -> Self: ...
+
+    def __next__(self) -> FinishedJob: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
 class AnyClient(Protocol):
     """A client; see `Client`."""
 
@@ -163,6 +191,14 @@ class AnyClient(Protocol):
         **options: Unpack[JobOptions],
     ) -> Prediction:
         """Submit a job and wait for its prediction."""
+
+    def listen(
+        self, name: str, *, lease: float = 60.0, max_deliveries: int = 8, idle: float | None = None
+    ) -> AnyListener:
+        """Return an iterator over the jobs that have ended under a name."""
+
+    def run_listeners(self, *names: str) -> None:
+        """Call the handlers that `on_outcome` registered."""
 
     def as_completed(
         self, jobs: Iterable[J], timeout: float | None = None, *, forget: bool = False
