@@ -20,7 +20,7 @@ from tests.support.redis_servers import find_server
 KEYS = Keys()
 QUEUE = "predict.churn"
 #: The users of the page that can log in.
-NAMES = ("producer", "gateway", "celery", "operator", "worker", "flower", "metrics", "notifier")
+NAMES = ("producer", "gateway", "celery", "operator", "worker", "flower", "metrics", "notifier", "listener")
 
 #: Every kind of key that Headrace or Celery uses, with examples.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -36,6 +36,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "outcomes": (KEYS.result("x"),),
     "what follows jobs": (KEYS.follow_ups,),
     "notices": (KEYS.notices, KEYS.notices_due, KEYS.notices_open),
+    "ended jobs for listeners": (KEYS.listen_open, KEYS.listen_due),
     "last errors of endpoints": (KEYS.endpoints,),
     "parts of chords": ("celery-taskset-meta-x",),
     "requests to cancel": (KEYS.cancelled, KEYS.cancel_requests),
@@ -66,6 +67,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 CHANNELS: dict[str, str] = {
     "announced outcomes": KEYS.result("x"),
     "reply channels": KEYS.reply_channel("x"),
+    "channels of listeners": KEYS.listen_channel("x"),
     "remote control": "/0.celery.pidbox",
     "events": "/0.celeryev/worker.heartbeat",
     "channels of other applications": "another-application",
@@ -75,8 +77,9 @@ CHANNELS: dict[str, str] = {
 VERBS: dict[str, str] = {
     command: verb
     for verb, commands in {
-        "count": "exists hexists hlen llen scard sismember zcard zcount zscore",
-        "read": "get getrange hget hgetall hkeys hmget lindex lrange mget smembers zrange zrangebyscore zrevrange",
+        "count": "exists hexists hlen llen scard sismember zcard zcount zlexcount zscore",
+        "read": "get getrange hget hgetall hkeys hmget lindex lrange mget smembers zrange zrangebylex "
+        "zrangebyscore zrevrange",
         "add": "hsetnx lpush rpush sadd xadd zadd",
         "change": "bitfield hincrby hincrbyfloat hset incrby persist set",
         "take": "blmove blpop brpop rpop",

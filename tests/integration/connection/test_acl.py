@@ -28,6 +28,7 @@ from headrace.connection.celery import create_celery_app
 from headrace.connection.commands import Pipeline, execute, run
 from headrace.connection.connect import connect
 from headrace.results.cancellation import carry_out_requests
+from headrace.results.publish import publish_command
 from headrace.wire.keys import Keys
 from headrace_worker.drift.psi import add_commands, measure_drift
 from headrace_worker.local.stack import start_flower
@@ -42,6 +43,7 @@ from headrace_worker.telemetry.queue_metrics import QueueCollector
 from headrace_worker.transport.claims import ClaimLimits
 from headrace_worker.transport.leases import Leases
 from tests.support.acl import users
+from tests.support.answering_worker import success
 from tests.support.bulk_site import KEYS, BulkSite, add_bulk_model
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.command import headrace
@@ -116,6 +118,27 @@ def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tm
             with create_celery_app(Settings(redis_url=f"redis://admin:admin@127.0.0.1:{port}/0")) as control:
                 assert control.control.inspect(timeout=5, limit=1).ping()
                 assert control.control.revoke([running.id], reply=True, timeout=5)
+    assert refused(admin) == []
+
+
+@ON_VALKEY_TOO
+def test_a_listener_hears_of_jobs_gives_up_and_hears_of_a_replayed_one(port: int, admin: redis.Redis) -> None:
+    keys = Keys()
+    with (
+        Client(url("producer", port), check=False) as producer,
+        Client(url("listener", port)) as client,
+        Client(url("operator", port)) as operator,
+        redis.Redis.from_url(url("worker", port)) as worker,
+    ):
+        producer.submit_many(MODEL, [[1, 0, 0]] * 3, ids=["a", "b", "c"], listen="orders", notify="orders")
+        execute(worker, publish_command(keys, [success("a"), success("b")], ttl=60, now=datetime.now(UTC)))
+        with redis.Redis(port=port, username="admin", password="admin") as older:
+            older.set(keys.result("c"), '{"status":"REVOKED","task_id":"c"}')  # without an entry
+        with client.listen("orders", max_deliveries=1) as listener:
+            assert [next(listener).id, next(listener).id, next(listener).id] == ["a", "b", "c"]
+            listener.fail("OSError")
+        assert operator.dead_letters.replay(ids=["c.listen"]).done == 1
+        assert [job.id for job in client.listen("orders", idle=0)] == ["c"]
     assert refused(admin) == []
 
 
