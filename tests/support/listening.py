@@ -1,8 +1,8 @@
-"""A program that listens until it is told to stop, and appends what it handled to a file, a line a job.
+"""A program that listens until SIGTERM, and appends what it handled to a file, a line a job.
 
-usage: python -m tests.support.listening URL FILE SECONDS
+usage: python -m tests.support.listening URL FILE SECONDS LEASE
 
-SECONDS is how long handling a job takes.
+SECONDS is how long handling a job takes, LEASE how long it may take.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from headrace import Client, FinishedJob, on_outcome
 
 def main() -> None:
     """Handle the ended jobs of `orders`."""
-    url, file, seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
+    url, file, seconds, lease = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
     with file.open("a", buffering=1) as log:
 
-        @on_outcome("orders", lease=1.0)
+        @on_outcome("orders", lease=lease)
         def handle(job: FinishedJob) -> None:
             log.write(f"start {job.id}\n")
             time.sleep(seconds)

@@ -52,7 +52,11 @@ def _add_filter_options(command: F) -> F:
         ),
         click.option("--error", metavar="NAME", help="Name of the exception, such as ValueError."),
         click.option("--reason", type=click.Choice(get_args(Reason)), help="Reason of the failure."),
-        click.option("--queue", metavar="NAME", help="Letters of this queue; headrace.notify is that of notices."),
+        click.option(
+            "--queue",
+            metavar="NAME",
+            help="Letters of this queue; headrace.notify: notices, headrace.listen: ended jobs.",
+        ),
         click.option("--model", metavar="NAME", shell_complete=complete_models, help="Jobs of this model."),
     ):
         command = option(command)

@@ -25,7 +25,7 @@ class DeadLetterFilter(TypedDict, total=False):
     ids: Iterable[str] | None
     #: The name of the model; "" for letters without one.
     model: str | None
-    #: The name of the queue: `predict.churn`, or `headrace.notify` for notices.
+    #: The name of the queue: `predict.churn`, or `headrace.notify` for notices, `headrace.listen` for ended jobs.
     queue: str | None
     #: One of `headrace.outcome.Reason`.
     reason: str | None

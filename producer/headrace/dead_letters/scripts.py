@@ -336,7 +336,7 @@ return results
 
 
 def replay_entries_command(keys: Keys, replays: Sequence[PreparedEntry]) -> Command:
-    """Return the command that lets listeners hear again of the jobs of dead letters, each whole or not at all.
+    """Return the command that makes dead letters entries again, due at once, each whole or not at all.
 
     The reply is a list with a LetterResult for each letter.
     """

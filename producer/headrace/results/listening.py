@@ -30,7 +30,7 @@ _JOBS_PER_SWEEP = 250
 
 
 class FinishedJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that has ended, as a listener hears of it."""
+    """A job that has ended, as a listener receives it."""
 
     id: str
     #: The model that the job was sent to.
@@ -47,11 +47,11 @@ class FinishedJob(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimedEntries(msgspec.Struct, frozen=True, kw_only=True):
     """The ended jobs of one claim."""
 
-    #: Each entry with the job that it tells of.
+    #: Each entry with its job.
     jobs: tuple[tuple[Entry, FinishedJob], ...]
     #: Seconds until the next entry of the name is due; None if there is none.
     next_due: float | None
-    #: The number of claimed entries that told of nothing, as their job runs again.
+    #: The number of claimed entries without a job to hand out, such as those of a job that runs again.
     dropped: int = 0
 
 
@@ -75,7 +75,7 @@ def claim_entries(keys: Keys, name: str, *, limit: int, lease: float) -> Operati
     for entry, outcome, record in zip(entries, outcomes, records, strict=True):
         decoded = None if outcome is None else decode_or_malformed(entry.job, outcome)
         if decoded is None and record is not None and (yield Command(("ZSCORE", keys.listen_open, entry.job))):
-            dropped.append(entry.encode())  # it was replayed: its next end is told
+            dropped.append(entry.encode())  # it was replayed: its next end has an entry of its own
             continue
         finished.append((entry, _finished_job(entry, decoded, record)))
     if dropped:

@@ -57,7 +57,7 @@ local function listeners_of(names)
   return string.match(names, '^{"l":"([^"]*)","m":"([^"]*)"')
 end
 
--- Both outlive the attempts to tell of the outcome.
+-- Both outlive the attempts to deliver.
 local function keep_outcome(result_key, record_key, ttl)
   if tonumber(ttl) < NOTICE_SECONDS then
     redis.call('EXPIRE', result_key, NOTICE_SECONDS)

@@ -46,7 +46,7 @@ class JobOptions(TypedDict, total=False):
     owner: str | None
     #: The endpoint that is notified of the outcome, by its name.
     notify: str | None
-    #: The name under which listeners hear of the outcome (`Client.listen`).
+    #: The name under which listeners receive the outcome (`Client.listen`).
     listen: str | None
 
 

@@ -349,7 +349,7 @@ class InMemoryClient:
             self.dead_letters.store(job, outcome, self._models.find_version(job))
 
     def _end(self, job_id: str, outcome: Outcome) -> None:
-        """Store the outcome of a job, and let its listeners hear of it."""
+        """Store the outcome of a job, and keep it for its listeners."""
         self._outcomes[job_id] = outcome
         if job_id in self._jobs:
             self._listening.add(self._jobs[job_id][0], outcome)

@@ -312,7 +312,7 @@ class Keys(msgspec.Struct, frozen=True):
 
     @property
     def listen_open(self) -> str:
-        """The key of the jobs under way that listeners are to hear of, a sorted set: id by unix milliseconds."""
+        """The key of the jobs under way that have listeners, a sorted set: id by unix milliseconds."""
         return f"{self.prefix}headrace:listen:open"
 
     @property

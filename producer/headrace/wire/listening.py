@@ -1,4 +1,4 @@
-r"""An ended job that listeners are to hear of, until one has handled it or it is a dead letter.
+r"""An ended job that has listeners, until one of them has handled it or it is a dead letter.
 
     headrace:listen:open   sorted set: ids of jobs under way that have listeners, by unix milliseconds
     headrace:listen:due    sorted set: `Entry`s as text, all with the score 0

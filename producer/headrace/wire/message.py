@@ -51,7 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     #: Text pairs of the submitter's own. They are stored with the job and shown with its status.
     metadata: dict[str, str] | None = None
     #: The caller of the HTTP gateway that the job belongs to, the endpoint that is notified of its outcome, and
-    #: the listeners that hear of it. They are in the record; headers of the message keep them for a replay.
+    #: the listeners that receive it. They are in the record; headers of the message keep them for a replay.
     owner: str | None = None
     notify: str | None = None
     listen: str | None = None

@@ -30,7 +30,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     #: The endpoint that is notified of the job's outcome. It must stay the first field, for NOTIFY_MARK.
     notify: str | None = msgspec.field(default=None, name="h")
-    #: The listeners that hear of the job's outcome. It must stay the second field, and the model the third.
+    #: The listeners that receive the job's outcome. It must stay the second field, and the model the third.
     listen: str | None = msgspec.field(default=None, name="l")
     model: str = msgspec.field(name="m")
     #: The time of submission, unix milliseconds. None: the id of the job holds it.

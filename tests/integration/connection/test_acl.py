@@ -122,7 +122,7 @@ def test_producer_and_worker_may_do_their_work(port: int, admin: redis.Redis, tm
 
 
 @ON_VALKEY_TOO
-def test_a_listener_hears_of_jobs_gives_up_and_hears_of_a_replayed_one(port: int, admin: redis.Redis) -> None:
+def test_a_listener_gets_jobs_gives_up_and_gets_a_replayed_one(port: int, admin: redis.Redis) -> None:
     keys = Keys()
     with (
         Client(url("producer", port), check=False) as producer,

@@ -154,7 +154,7 @@ def test_a_sweep_stores_the_entry_of_an_outcome_that_an_older_worker_stored(serv
     assert (stored_jobs(server), open_ids(server)) == (["a"], {"waiting"})
 
 
-def test_a_listener_hears_of_what_an_older_worker_ended(server: redis.Redis, client: Client):
+def test_a_listener_gets_what_an_older_worker_ended(server: redis.Redis, client: Client):
     client.submit("churn", {"age": 41}, id="a", listen="orders")
     server.set(KEYS.result("a"), b'{"status":"SUCCESS","task_id":"a","result":{"model":"churn"}}')
     assert [job.id for job in client.listen("orders", idle=0)] == ["a"]

@@ -1,4 +1,4 @@
-"""The functions that `on_outcome` registers are called with each ended job until the program is told to stop."""
+"""The functions that `on_outcome` registers are called with each ended job until a signal ends the program."""
 
 from __future__ import annotations
 

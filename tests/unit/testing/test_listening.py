@@ -1,4 +1,4 @@
-"""The in-memory clients tell listeners of ended jobs as the real ones do, and never wait."""
+"""The in-memory clients deliver ended jobs as the real ones do, and never wait."""
 
 from __future__ import annotations
 

@@ -125,13 +125,13 @@ class AsyncListener:
         await self.close()
 
     async def _finish(self) -> None:
-        """End the entry of the job in hand. It is tried until its claim ends; then it is delivered again."""
+        """End the entry of the job in hand. It is tried until its claim ends, or once by a listener that stops."""
         entry, self._state.in_hand = self._state.in_hand, None
         while entry is not None:
             is_finished = await self._try(finish_entry(self._session.keys, entry))
             if is_finished is False:
                 log.warning("job %s was handled after the end of its lease, and is delivered again", entry.job)
-            if is_finished is not None or self._state.has_expired(time.monotonic()):
+            if is_finished is not None or self._stopping.is_set() or self._state.has_expired(time.monotonic()):
                 return
             await self._pause()
 
@@ -140,7 +140,7 @@ class AsyncListener:
             await self._try(release_entries(self._session.keys, stale))
 
     async def _claim(self) -> float | None:
-        """Claim ended jobs. Return the seconds until it is worth another look; None: a message will tell."""
+        """Claim ended jobs. Return the seconds until it is worth another look; None: a message will wake it."""
         await self._subscribe()
         now, state = time.monotonic(), self._state
         if (start := state.next_sweep(now)) is not None:
@@ -191,7 +191,7 @@ class AsyncListener:
         except exceptions.NoPermissionError as error:
             self._may_subscribe = False
             log.warning("Redis does not announce ended jobs to this user (%s); they are looked for", error)
-        except (exceptions.RedisError, OSError):  # the claim tells whether Redis is away
+        except (exceptions.RedisError, OSError):  # the claim notices whether Redis is away
             return
 
     async def _unsubscribe(self) -> None:

@@ -150,7 +150,7 @@ class Client:
     ) -> Listener:
         """Return an iterator that yields each job submitted with `listen=name` once it has ended, at least once.
 
-        To ask for the next job is to have handled the one before; `Listener` tells what an error does. All
+        To ask for the next job is to have handled the one before; `Listener` says what an error does. All
         listeners of a name share its jobs, in any number of processes, and one that starts later gets what has
         ended meanwhile. A job that is not handled within `lease` seconds is delivered again, to any of them. After
         `max_deliveries`, its end is a dead letter. The iterator ends after `idle` seconds without a job; None
