@@ -206,13 +206,19 @@ def test_all_of_it_is_in_one_slot_of_a_cluster(server: redis.Redis):
     assert do(server, claim_entries(keys, "orders", limit=1, lease=1)).jobs[0][1].id == "a"
 
 
-def test_an_entry_that_was_delivered_before_is_claimed_alone(server: redis.Redis):
-    for job, deliveries in (("a", 0), ("b", 0), ("c", 1), ("d", 1), ("e", 0)):
-        store_entry(server, job, due_ms=ord(job), deliveries=deliveries)
+@pytest.mark.parametrize(
+    ("deliveries", "expected"),
+    [({"a": 0, "b": 0, "c": 1, "d": 1, "e": 0}, ["abe", "c", "d"]), ({"a": 1, "b": 0, "c": 0}, ["a", "bc"])],
+)
+def test_an_entry_that_was_delivered_before_is_claimed_alone(
+    server: redis.Redis, deliveries: dict[str, int], expected: list[str]
+):
+    for job, count in deliveries.items():
+        store_entry(server, job, due_ms=ord(job), deliveries=count)
     claims = []
     while claimed := do(server, claim_entries(KEYS, "orders", limit=64, lease=60)).jobs:
         claims.append("".join(job.id for _, job in claimed))
-    assert claims == ["abe", "c", "d"]
+    assert claims == expected
 
 
 def test_text_that_is_no_entry_is_removed(server: redis.Redis):
