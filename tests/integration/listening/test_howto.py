@@ -73,7 +73,7 @@ def test_the_commands_of_the_page_list_and_replay(server: redis.Redis, redis_url
     replay(server, ["a", "b"])
     listing, replaying = re.findall(r"^headrace (dead .*)$", PAGE, re.MULTILINE)
     assert "b.listen" in headrace(*listing.split(), "--url", redis_url).stdout
-    headrace(*replaying.split(), "--url", redis_url)
+    assert headrace(*replaying.split(), "--yes", "--url", redis_url).returncode == 0  # no terminal asks
     wait_until(lambda: server.zcard(Keys().listen_due) == 2)
 
 
