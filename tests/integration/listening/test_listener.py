@@ -212,6 +212,25 @@ def test_a_redis_that_restarts_loses_nothing_and_the_listener_goes_on(tmp_path: 
     assert set(read(file, "end")) == set(jobs)
 
 
+def test_a_listener_outlasts_a_redis_that_is_away_for_longer_than_a_command_may_take(
+    caplog: pytest.LogCaptureFixture,
+):
+    with (
+        EmbeddedRedis("--appendonly", "yes", "--appendfsync", "always") as own,
+        redis.Redis.from_url(own.url) as server,
+        Client(own.url, check=False) as client,
+        Client(own.url, timeout=0.3) as impatient,
+        in_thread(impatient) as handled,
+    ):
+        first = end_jobs(server, client, 1)
+        wait_until(lambda: {job.id for job in handled} == first)
+        own.kill()
+        wait_until(lambda: "the listener of orders waits for Redis" in caplog.text)
+        own.start()
+        second = end_jobs(server, client, 1)
+        wait_until(lambda: {job.id for job in handled} == first | second)
+
+
 def calls(server: redis.Redis) -> dict[str, int]:
     """Return how often Redis ran commands: calls of functions and scripts, and all that clients sent."""
     stats = server.info("commandstats")
