@@ -172,3 +172,16 @@ def test_what_cannot_be_run_is_refused(redis_url: str):
 
     with pytest.raises(InvalidInput, match="no coroutine function: run it with Client"):
         asyncio.run(run())
+
+
+def test_a_second_signal_does_what_it_did_before():
+    stopped: list[bool] = []
+
+    def interrupt_twice() -> None:
+        with handlers.stop_on_signals(lambda: stopped.append(True)):
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_twice()
+    assert stopped == [True]
