@@ -218,6 +218,11 @@ bench-bulk: $(VENV)/.develops ## Measure bulk runs beside scripts, Dask and Ray,
 bench-http: $(VENV)/.develops ## Measure the HTTP gateway beside FastAPI and MLServer, and write docs/http-benchmarks.md (15 minutes)
 	$(BIN)/python -m benchmarks.http --docs $(ARGS)
 
+# Smaller: make bench-flower ARGS='--jobs 5000 --requests 3'
+.PHONY: bench-flower
+bench-flower: $(VENV)/.runs ## Measure Flower's pages with 100,000 jobs, and write docs/flower-benchmarks.md (10 minutes)
+	$(BIN)/python -m benchmarks.dashboard --docs $(ARGS)
+
 .PHONY: bench-short
 bench-short: $(VENV)/.runs ## Run the benchmarks with small sizes and few peers, to test them (5 minutes)
 	$(BIN)/python -m benchmarks --short --peers headrace,celery,celery-tuned,huey \

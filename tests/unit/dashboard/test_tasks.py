@@ -4,54 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import flower.events
 import pytest
-from flower.utils import search
 from flower.utils.search import QuerySyntaxError
 
 from headrace.wire.bulk import BULK_TASK
-from headrace.wire.keys import TASK
 from headrace_worker.dashboard.last_hour import LastHour
-from headrace_worker.dashboard.task_search import add_terms
 from headrace_worker.dashboard.tasks import JobsState, format_wait
-
-SUBMITTED = 0x0199A2B48C00 / 1000
-
-
-@pytest.fixture
-def state(monkeypatch: pytest.MonkeyPatch) -> JobsState:
-    """Return an empty store of tasks whose metrics are those of this test alone."""
-    for name in ("SEARCH_FIELDS", "EXACT_FIELDS", "_task_sort_key"):
-        monkeypatch.setattr(search, name, getattr(search, name))
-    add_terms()
-    monkeypatch.setattr(flower.events, "get_prometheus_metrics", Metrics)
-    return JobsState(max_tasks_in_memory=100)
-
-
-class Metrics:
-    """Flower's metrics, which count nothing here."""
-
-    def observe_task(self, *_: Any) -> None: ...
-
-    def observe_worker(self, *_: Any) -> None: ...
-
-
-def job_id(number: int) -> str:
-    return f"0199a2b4-8c00-7000-8000-{number:012}"
-
-
-def send(state: JobsState, kind: str, job: str, moment: float = SUBMITTED, **fields: Any) -> Any:
-    """Store an event of a job, and return the job."""
-    common = {
-        "hostname": "w@h",
-        "timestamp": moment,
-        "local_received": moment,
-        "clock": 1,
-        "model": "churn",
-        "version": "3",
-    }
-    state.event({"type": f"task-{kind}", "uuid": job, "name": TASK, **common, **fields})
-    return state.tasks[job]
+from tests.support.flower_tasks import SUBMITTED, job_id, send
 
 
 def matches(state: JobsState, query: str, **options: Any) -> list[str]:

@@ -16,8 +16,8 @@ from headrace_worker.settings import WorkerSettings
 
 _COLUMNS = "uuid,model,version,instances,state,attempts,received,wait,runtime,worker"
 
-#: Default of Flower's --max_tasks; a task takes about 5 kB of memory.
-_MAX_TASKS = 50_000
+#: Default of Flower's --max_tasks; a task takes about 1.2 kB of memory.
+_MAX_TASKS = 100_000
 
 
 @command(

@@ -32,8 +32,9 @@ from headrace_worker.dashboard.queue_page import Queues
 from headrace_worker.dashboard.replays import Replays
 from headrace_worker.dashboard.run_pages import RunDetail, Runs
 from headrace_worker.dashboard.settings import DashboardSettings
+from headrace_worker.dashboard.stored_job import COLUMNS
 from headrace_worker.dashboard.task_search import add_terms
-from headrace_worker.dashboard.tasks import COLUMNS, JobEvents, JobsDataTable
+from headrace_worker.dashboard.tasks import JobEvents, JobsDataTable
 from headrace_worker.telemetry.metrics_collector import LoopCollector
 
 log = logging.getLogger("headrace.dashboard")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -50,21 +48,6 @@ class JobHistory(msgspec.Struct, frozen=True, kw_only=True):
         return self.timeline.status in _FINAL_STATES
 
 
-def find_claim_mates(tasks: Iterable[Any], job: str) -> tuple[str, ...]:
-    """Return the tasks that a worker started in the same step as this one: all of a claim have one moment."""
-    tasks = list(tasks)
-    own = next((task for task in tasks if task.uuid == job), None)
-    if own is None or own.started is None:
-        return ()
-    # By way of __dict__: an attribute of Celery's class is None for every task that lacks it.
-    mates = (
-        str(task.uuid)
-        for task in tasks
-        if task.started == own.started and task.worker is own.worker and task is not own
-    )
-    return tuple(sorted(mates))[:_MATES]
-
-
 def format_step(step: Step) -> str:
     """Return a step as a sentence, with the moment that a delayed job is due."""
     if step.kind == "delayed" and step.due_ms is not None:
@@ -100,7 +83,7 @@ class JobDetail(Page):
         history = JobHistory(
             timeline=timeline,
             dead_letter=msgspec.structs.replace(letters[0], metadata=None) if letters else None,
-            claimed_with=find_claim_mates(self._tasks(), job),
+            claimed_with=tuple(self._find_claim_mates(job)),
         )
         self.answer(
             "job.html",
@@ -143,9 +126,9 @@ class JobDetail(Page):
             return False
         return True
 
-    def _tasks(self) -> Iterator[Any]:
-        # The mapping itself: a read of Flower's cache would make every task its newest.
-        return iter(self.application.events.state.tasks.data.values())
+    def _find_claim_mates(self, job: str) -> list[str]:
+        mates: list[str] = self.application.events.state.search_engine.find_started_with(job)
+        return mates[:_MATES]
 
     def _trace_url(self, trace: str | None) -> str | None:
         template = self.application.trace_url

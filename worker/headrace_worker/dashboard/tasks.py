@@ -1,4 +1,4 @@
-"""The tasks that Flower stores from Celery's events, and the columns that a job adds to the Tasks page."""
+"""The store of the tasks that Flower receives in Celery's events, and the rows of the Tasks page."""
 
 from __future__ import annotations
 
@@ -7,99 +7,34 @@ import sys
 import threading
 from typing import Any
 
-from celery import states
 from celery.events.receiver import EventReceiver
-from celery.events.state import Task
 from flower.events import Events, EventsState
 from flower.views.tasks import TasksDataTable
 
 from headrace.connection.outage_log import OutageLog
 from headrace.wire.bulk import BULK_TASK
 from headrace.wire.keys import TASK
-from headrace.wire.message import submission_time
 from headrace_worker.dashboard.last_hour import LastHour, draw_line, find_largest
+from headrace_worker.dashboard.stored_job import DashboardJob
 from headrace_worker.dashboard.task_search import JobSearchEngine
-
-#: Columns that Headrace adds to the Tasks page: field of DashboardJob -> title.
-COLUMNS = {
-    "model": "Model",
-    "version": "Version",
-    "instances": "Instances",
-    "attempts": "Attempts",
-    "wait": "Wait",
-    "reason": "Reason",
-}
 
 #: The name of the event receiver in the log of outages, and the seconds between two of its tries.
 _COMPONENT, _PAUSE_SECONDS = "events", (1.0, 2.0)
+#: Celery's list of events in the order of time needs two at least.
+_EVENTS_IN_ORDER = 2
 _PAYLOAD_FIELDS = ("args", "kwargs", "result")
 #: Event fields whose text is the same in many tasks.
 _REPEATED_FIELDS = ("name", "args", "kwargs", "result", "hostname", "model", "version", "reason")
 
 
-class DashboardJob(Task):
-    """A task as Flower shows it. The fields of a job are derived when they are read, so they take no memory."""
+class _NoTasks(dict[str, Any]):
+    """A mapping of sets of tasks that stay empty."""
 
-    _fields = (*Task._fields, *COLUMNS)  # type: ignore[attr-defined]  # celery has no types
+    def __getitem__(self, name: str) -> _NoTasks:
+        return self
 
-    @property
-    def _description(self) -> str:
-        """The worker's description of the job, `churn@3, 2 instances`; "" for an ordinary task."""
-        if self.name != TASK:
-            return ""
-        return str(self.result or self.args or "")
-
-    @property
-    def model(self) -> str | None:
-        """The model; None for an ordinary task."""
-        return self._event_field("model")
-
-    @property
-    def version(self) -> str | None:
-        """The version that runs or ran; None where none did."""
-        return self._event_field("version")
-
-    def _event_field(self, name: str) -> str | None:
-        """Return a field of the job's last event that has it: Celery stores each in the instance."""
-        value = self.__dict__.get(name)
-        return str(value) if value else None
-
-    @property
-    def reason(self) -> str | None:
-        """The reason of a failure; None for any other job."""
-        return self._event_field("reason") if self.state == states.FAILURE else None
-
-    @property
-    def instances(self) -> int | None:
-        """The number of instances of the job; None for an ordinary task."""
-        count = self._description.partition(", ")[2].partition(" ")[0]
-        return int(count) if count.isdecimal() else None
-
-    @property
-    def attempts(self) -> int | None:
-        """The number of runs so far, the present one included; None for an ordinary task.
-
-        They count from the submission, or from the last replay. A claim that ran nothing is none.
-        """
-        if self.name not in {TASK, BULK_TASK}:
-            return None
-        runs = self.__dict__.get("runs")
-        if type(runs) is int:
-            return runs
-        return None if self.retries is None else self.retries + 1
-
-    @property
-    def wait(self) -> float | None:
-        """The seconds from submission, replay or last attempt to a worker; None where nothing tells since when."""
-        if self.name != TASK or self.received is None:
-            return None
-        since = self.__dict__.get("waiting_since")
-        if not isinstance(since, int | float):
-            submitted = submission_time(str(self.uuid))
-            if submitted is None:
-                return None
-            since = submitted.timestamp()
-        return round(max(0.0, float(self.received - since)), 6)
+    def add(self, task: Any) -> None:
+        """Drop the task."""
 
 
 class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
@@ -114,6 +49,11 @@ class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
         super().__init__(*args, **kwargs)
         self.search_engine = JobSearchEngine()
         self.search_engine.rebuild(self.tasks.items())
+        # Celery keeps four entries for each task, ordered by time, and sets of tasks by type and worker. Flower
+        # reads none of them.
+        del self._taskheap[_EVENTS_IN_ORDER:]
+        self.heap_multiplier = _EVENTS_IN_ORDER / self.max_tasks_in_memory
+        self.tasks_by_type = self.tasks_by_worker = _NoTasks()
 
     def event(self, event: dict[str, Any]) -> None:
         """Store an event. Events of jobs need no change: workers send a description in place of the payload."""
@@ -140,8 +80,6 @@ class JobsState(EventsState):  # type: ignore[misc]  # flower has no types
 def _with_shared_texts(event: dict[str, Any]) -> dict[str, Any]:
     """Return the event with repeated texts interned: memory limits how many tasks Flower can store."""
     shared = {name: sys.intern(event[name]) for name in _REPEATED_FIELDS if type(event.get(name)) is str}
-    if event.get("root_id") == event.get("uuid") and "root_id" in event:
-        shared["root_id"] = event["uuid"]
     return event | shared
 
 
