@@ -9,7 +9,17 @@ import msgspec
 from headrace.settings import Settings
 
 
-class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CanarySettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a producer, and the limits of canaries, which workers end and Flower shows."""
+
+    #: A canary is ended once it has run `canary_jobs` jobs and either its failure rate exceeds production's by
+    #: `canary_failures` (0 to 1), or its p99 exceeds `canary_slower` times production's.
+    canary_jobs: Annotated[int, msgspec.Meta(ge=1)] = 100
+    canary_failures: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    canary_slower: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+
+
+class WorkerSettings(CanarySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of a producer, and those of a worker."""
 
     #: The model store: a folder, or a URL that fsspec knows (`s3://bucket/prefix`).
@@ -60,11 +70,6 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     #: seconds each is stored; the oldest are dropped first.
     dead_letters_max: Annotated[int, msgspec.Meta(ge=1)] = 100_000
     dead_letters_ttl: Annotated[int, msgspec.Meta(ge=1)] = 30 * 86_400
-    #: A canary is ended once it has run `canary_jobs` jobs and either its failure rate exceeds production's by
-    #: `canary_failures` (0 to 1), or its p99 exceeds `canary_slower` times production's.
-    canary_jobs: Annotated[int, msgspec.Meta(ge=1)] = 100
-    canary_failures: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
-    canary_slower: Annotated[float, msgspec.Meta(ge=1)] = 2.0
     #: Share of the jobs that send Celery events, for Flower and other subscribers: 1 is all, 0 is none.
     events: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     #: File that is created once the worker is ready: its models are loaded and its pool is started.

@@ -20,9 +20,10 @@ from redis.exceptions import NoPermissionError
 
 from headrace import BrokerUnavailable, Client, JobCancelled, Settings
 from headrace.bulk import cancel_run, failures_of, list_runs, make_run, read_run, resume_run, submit_run
-from headrace.catalog.aliases import Alias, Aliases
+from headrace.catalog.aliases import CANARY, Alias, Aliases, encode_alias
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish_contract
+from headrace.catalog.workers import publish_status
 from headrace.clock import utc_now
 from headrace.connection.celery import create_celery_app
 from headrace.connection.commands import Pipeline, execute, run
@@ -440,6 +441,7 @@ def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, t
             "/jobs/a",
             "/broker",
             "/models",
+            f"/models/{MODEL}",
             "/queues",
             "/dead-letters/a",
             "/dead-letters",
@@ -451,6 +453,16 @@ def test_flower_shows_all_its_pages_and_replays(port: int, admin: redis.Redis, t
         form = urllib.parse.urlencode({"id": "a", "action": "replay", "_xsrf": token[1]}).encode()
         with browser.open(f"http://127.0.0.1:{web}/dead-letters", form, timeout=20) as answer:
             assert "1 replayed." in answer.read().decode()
+        alias = Alias(version="1", share=0.1)
+        execute(admin, publish_status(KEYS, MODEL, "w@host", ["1"], {}))
+        for change in (
+            {"action": "promote", "version": "1", "expected": ""},
+            {"action": "rollback", "alias": CANARY, "expected": "1"},
+        ):
+            admin.hset(KEYS.aliases(MODEL), CANARY, encode_alias(alias))
+            form = urllib.parse.urlencode({**change, "reason": "good", "_xsrf": token[1]}).encode()
+            with browser.open(f"http://127.0.0.1:{web}/models/{MODEL}", form, timeout=20) as answer:
+                assert 'id="done"' in answer.read().decode()
     finally:
         flower.stop()
     assert refused(admin) == []

@@ -265,7 +265,7 @@ CHANGEABLE = {
     },
     "flower": {
         "records of jobs", "jobs that run again", "outcomes", "dead letters", "messages of dead letters",
-        "counts of dead letters", "requests to cancel",
+        "counts of dead letters", "requests to cancel", "aliases", "history of aliases", "canary and shadow",
     },
     "metrics": set(),
     "notifier": {

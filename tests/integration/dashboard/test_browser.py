@@ -18,7 +18,7 @@ import redis
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from headrace import Client
-from headrace.catalog.aliases import CANARY, PRODUCTION, Alias, encode_alias
+from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW, Alias, decode_aliases, encode_alias, move_alias
 from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish_contract
 from headrace.catalog.workers import publish_status
@@ -26,6 +26,7 @@ from headrace.connection.commands import execute
 from headrace.wire.keys import Keys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import Child, start_flower, start_worker
+from headrace_worker.rollout.version_stats import VersionStats, add_command
 from headrace_worker.store.store import Store
 from tests.support import hostile_models
 from tests.support.stored_dead_letters import make_letter, store_letter
@@ -291,6 +292,68 @@ def store_runs(site: Site) -> None:
     )
     store_run(site.redis, "nightly-29", age_seconds=70, started_ms=now_ms - 65_000, rows_failed=12, **half)
     store_run(site.redis, "n" * 64, "planning", model="model-of-a-name-" * 4, age_seconds=5)
+
+
+@pytest.mark.parametrize("width", [700, 1400])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_canary_is_promoted_after_a_confirmation(page: Page, site: Site, width: int, theme: str):
+    try_canary(site)
+    page.add_init_script(f"localStorage.setItem('flower-theme', '{theme}')")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto("/models")
+    table = page.get_by_label("Versions of churn beside production")
+    expect(table).to_contain_text("good")
+    expect(table).to_contain_text("differs: 108 of 8,960 predictions")
+    assert fits(page)
+    save_screenshot(page, f"flower-canary-{theme}-{width}")
+    table.get_by_role("link", name="churn").click()
+    page.get_by_role("button", name="Promote").click()  # the browser asks for the reason
+    assert page.evaluate("document.querySelector('[name=reason]').validity.valueMissing")
+    page.get_by_label("Reason of the promotion").fill("fewer false alarms")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Promote").click()
+    assert aliases(site) == {"production": "2", "canary": "3", "shadow": "4"}
+    assert fits(page)
+    save_screenshot(page, f"flower-model-{theme}-{width}")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Promote").click()
+    expect(page.locator("#done")).to_contain_text("run on churn@3")
+    assert aliases(site) == {"production": "3", "shadow": "4"}
+    page.get_by_label("Reason for shadow").fill("it costs too much")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="End shadow").click()
+    expect(page.locator("#changes-table")).to_contain_text("it costs too much")
+    assert aliases(site) == {"production": "3"}
+    assert fits(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    site.redis.delete(Keys().aliases("churn"), Keys().alias_history("churn"))
+
+
+def aliases(site: Site) -> dict[str, str]:
+    stored = decode_aliases("churn", site.redis.hgetall(Keys().aliases("churn"))).by_name
+    return {name: alias.version for name, alias in stored.items()}
+
+
+def try_canary(site: Site) -> None:
+    """Publish a model with a canary and a shadow beside production, and their statistics."""
+    keys = Keys()
+    site.redis.delete(keys.aliases("churn"), keys.alias_history("churn"))
+    array, methods = Array(shape=(2,)), {"predict": Output(shape=())}
+    for version in ("2", "3", "4"):
+        publish_contract(site.redis, keys, Contract(model="churn", version=version, input=array, methods=methods))
+    moved = {PRODUCTION: Alias(version="2"), CANARY: Alias(version="3", share=0.1), SHADOW: Alias(version="4")}
+    for name, alias in moved.items():
+        execute(site.redis, move_alias(keys, "churn", name, None, alias, by="ann@laptop", reason="release 48"))
+    execute(site.redis, publish_status(keys, "churn", "worker@pod-7", ["2", "3", "4"], {}))
+    for version, jobs, failed, milliseconds, compared, differing in (
+        ("2", 9012, 4, 1.1, 0, 0),
+        ("3", 988, 1, 1.3, 0, 0),
+        ("4", 8960, 0, 1.6, 8960, 108),
+    ):
+        site.redis.delete(keys.version_stats("churn", version))
+        stats = VersionStats(succeeded=jobs - failed, failed=failed, compared=compared, differing=differing)
+        stats.add_duration(milliseconds / 1000, jobs)
+        execute(site.redis, add_command(keys, "churn", version, stats))
 
 
 @pytest.mark.parametrize("width", [700, 1400])

@@ -118,6 +118,23 @@ def test_a_job_is_shown_with_its_model_version_state_and_time(dashboard: Dashboa
     assert info["worker"].startswith("worker@")
 
 
+def test_the_charts_of_the_last_hour_are_read_as_json(dashboard: Dashboard, client: Client):
+    task_info(dashboard, run_job(client), seconds=20)
+    task_info(dashboard, run_job(client, do="raise"), seconds=20)
+    page = json.loads(dashboard.get("/api/charts?model=obedient"))
+    assert [(chart["model"], chart["version"]) for chart in page["charts"]] == [
+        ("obedient", None),
+        ("obedient", "1"),
+    ]
+    assert page["start"] % 60 == 0
+    assert 59 * 60 <= time.time() - page["start"] < 62 * 60
+    for chart in page["charts"]:
+        assert {len(values) for values in chart["series"].values()} == {page["minutes"]}
+        assert sum(chart["series"]["failed"]) >= 1
+        assert max(filter(None, chart["series"]["wait_p95"])) > 0
+    assert json.loads(dashboard.get("/api/charts?model=none"))["charts"] == []
+
+
 def test_a_failed_job_is_shown_with_its_error(dashboard: Dashboard, client: Client):
     info = task_info(dashboard, run_job(client, do="raise"), seconds=20)
     assert (info["state"], info["args"]) == ("FAILURE", "obedient, 1 instance")

@@ -37,6 +37,7 @@ PAGES = (
     "/workers",
     "/metrics",
     "/api/dead-letters",
+    "/api/charts",
 )
 
 

@@ -19,7 +19,8 @@ from headrace.connection.commands import execute
 from headrace.errors import HeadraceError, InvalidInput, ModelError, UnknownModel
 from headrace.wire.keys import Keys
 from headrace_worker.packaging.package import package
-from headrace_worker.rollout.promotion import Promoter, RolloutStatus
+from headrace_worker.rollout.alias_moves import RolloutStatus
+from headrace_worker.rollout.promotion import Promoter
 from headrace_worker.store.store import Store
 from tests.support.waiting import wait_until
 

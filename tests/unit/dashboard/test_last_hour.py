@@ -78,3 +78,14 @@ def test_a_line_has_gaps_where_there_is_no_value_and_dots_for_single_ones() -> N
     )
     assert find_largest((None, None)) == 0.0
     assert draw_line((None, 0.0), 0.0, width=30, height=22) == "M30.0 21.0L30.0 21.0"
+
+
+def test_active_models_and_versions_are_named_with_the_beginning_of_the_hour(
+    last_hour: LastHour, clock: Clock
+) -> None:
+    last_hour.record_finished("fraud", "7", failed=False)
+    clock.seconds += 60 * MINUTES
+    last_hour.record_finished("churn", "3", failed=False)
+    assert last_hour.names() == [("churn", ""), ("churn", "3")]
+    assert last_hour.start() == clock.seconds - 60 * (MINUTES - 1)
+    assert len(last_hour.read("churn", "3").failed) == MINUTES

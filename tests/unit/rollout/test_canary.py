@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace_worker.rollout.canary import CanaryLimits, judge
+from headrace_worker.rollout.canary import CanaryLimits, compare, judge
 from headrace_worker.rollout.version_stats import VersionStats
 
 LIMITS = CanaryLimits(min_jobs=100, max_extra_failures=0.02, max_slowdown=2.0)
@@ -56,3 +56,24 @@ def test_a_canary_ends_with_a_reason(canary: VersionStats, production: VersionSt
     reason = judge(canary, production, LIMITS)
     assert reason is not None
     assert reason.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("tried", "production", "verdict"),
+    [
+        (stats(12), stats(1_000), "too few jobs: 12 of 100"),
+        (stats(100), stats(1_000), "good"),
+        (stats(100), stats(7), "good: by its failures alone, as production ran 7 of 100 jobs"),
+        (stats(100, failed=12), stats(1_000), "failed more: 12.0% of its 100 jobs failed, 0.0% of production's"),
+    ],
+)
+def test_the_verdict_is_told_in_words(tried: VersionStats, production: VersionStats, verdict: str):
+    assert str(compare(tried, production, LIMITS)) == verdict
+
+
+def test_a_slower_version_and_a_shadow_that_differs_are_told_with_their_numbers():
+    assert str(compare(stats(100, seconds=0.5), stats(1_000), LIMITS)).startswith("slower: its p99 is ")
+    shadow = stats(400)
+    shadow.compared, shadow.differing = 400, 7
+    verdict = compare(shadow, stats(1_000), LIMITS)
+    assert (str(verdict), verdict.is_bad) == ("differs: 7 of 400 predictions", False)

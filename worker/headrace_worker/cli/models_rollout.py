@@ -19,7 +19,8 @@ from headrace.text import format_age
 from headrace_worker.cli.store_options import store_option, worker_settings
 
 if TYPE_CHECKING:
-    from headrace_worker.rollout.promotion import Promoter, Promotion, RolloutStatus
+    from headrace_worker.rollout.alias_moves import RolloutStatus
+    from headrace_worker.rollout.promotion import Promoter, Promotion
 
 _WAIT_SECONDS = 60.0
 

@@ -5,8 +5,10 @@ counts queues from the lists that kombu keeps.
 
     settings           login, read-only mode and payloads
     app                Flower's application with the login check, the template folder and the added pages
-    tasks              what Flower stores of a task, and the columns that a job adds to the Tasks page
-    task_search        the terms model:, version:, error: and reason: of the Tasks page, and its order
+    tasks              the store of tasks, and the rows of the Tasks page
+    stored_job         what Flower stores of a task, and the columns that a job adds
+    task_index         the values of a task by which it is searched and sorted
+    task_search        the search of the Tasks page, with the terms model:, version:, error: and reason:
     cluster_broker     the lengths of queues in a Redis Cluster
     page               base class of the added pages: login, cross-site checks, HTML or JSON, error texts
     dead_letter_pages  Dead letters, and one dead letter
@@ -14,10 +16,13 @@ counts queues from the lists that kombu keeps.
     replays            those replays, in threads, with their counts
     job_page           one job in any state, and the search box that leads to it
     model_page         Models
+    rollouts           canaries and shadows beside production; promotion and rollback without a model store
+    rollout_page       one model, with promote and roll back
     queue_page         Queues
     run_pages          Runs, and one run
     open_api           Flower's API that reads, without a login
     last_hour          jobs, failures, waits and depths of the last hour, for the charts
+    charts             these as JSON
     queue_monitor      thread that counts worker events for the rates on the Queues page
     templates          HTML of the pages, and of their entries in Flower's navigation
 """

@@ -21,6 +21,7 @@ from headrace.connection.outage_log import OutageLog, explainer
 from headrace.dead_letters.operations import DeadLetterOperations
 from headrace.errors import HeadraceError
 from headrace.inspection.queues import queues_of
+from headrace_worker.dashboard.charts import Charts
 from headrace_worker.dashboard.dead_letter_groups import DeadLetterGroupList, ReplayDetail, ReplayForm
 from headrace_worker.dashboard.dead_letter_pages import DeadLetterDetail, DeadLetterList
 from headrace_worker.dashboard.job_page import JobDetail, JobOrTask, JobSearch
@@ -30,11 +31,13 @@ from headrace_worker.dashboard.open_api import list_handlers
 from headrace_worker.dashboard.queue_monitor import QueueMonitor
 from headrace_worker.dashboard.queue_page import Queues
 from headrace_worker.dashboard.replays import Replays
+from headrace_worker.dashboard.rollout_page import ModelRollout
 from headrace_worker.dashboard.run_pages import RunDetail, Runs
 from headrace_worker.dashboard.settings import DashboardSettings
 from headrace_worker.dashboard.stored_job import COLUMNS
 from headrace_worker.dashboard.task_search import add_terms
 from headrace_worker.dashboard.tasks import JobEvents, JobsDataTable
+from headrace_worker.rollout.canary import CanaryLimits
 from headrace_worker.telemetry.metrics_collector import LoopCollector
 
 log = logging.getLogger("headrace.dashboard")
@@ -88,6 +91,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
         #: True without a login, which `flower_open` permits.
         self.is_open = settings.flower_open and not (options.basic_auth or options.auth)
         self.trace_url = settings.flower_trace_url
+        self.canary_limits = CanaryLimits.from_settings(settings)
         handlers = [
             web.url(r"/dead-letters", DeadLetterList, name="dead_letters"),
             web.url(r"/dead-letters/(.+)", DeadLetterDetail, name="dead_letter"),
@@ -99,6 +103,7 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             web.url(r"/task/(.+)", JobOrTask, name="task"),
             web.url(r"/tasks/datatable", JobsDataTable),
             web.url(r"/models", Models, name="models"),
+            web.url(r"/models/(.+)", ModelRollout, name="model"),
             web.url(r"/queues", Queues, name="queues"),
             web.url(r"/broker", Broker, name="broker"),
             web.url(r"/runs", Runs, name="runs"),
@@ -109,6 +114,8 @@ class Dashboard(Flower):  # type: ignore[misc]  # flower has no types
             web.url(r"/api/replays/([0-9]+)", ReplayDetail),
             web.url(r"/api/jobs/(.+)", JobDetail),
             web.url(r"/api/models", Models),
+            web.url(r"/api/models/(.+)", ModelRollout),
+            web.url(r"/api/charts", Charts),
             web.url(r"/api/queues", Queues),
             web.url(r"/api/runs", Runs),
             web.url(r"/api/runs/(.+)", RunDetail),

@@ -88,6 +88,16 @@ class LastHour:
             ]
         return sorted(names, key=lambda version: (version.isdecimal(), len(version), version), reverse=True)
 
+    def names(self) -> list[tuple[str, str]]:
+        """Return models and versions that were active in the last hour, sorted; "" is all versions of a model."""
+        first = self._number() - MINUTES
+        with self._lock:
+            return sorted(name for name, minutes in self._minutes.items() if max(minutes, default=0) > first)
+
+    def start(self) -> int:
+        """Return the beginning of the first minute of the last hour, in unix seconds."""
+        return 60 * (self._number() - MINUTES + 1)
+
     def read(self, model: str, version: str = "") -> Series:
         """Return the last hour of a model, or of one of its versions."""
         with self._lock:

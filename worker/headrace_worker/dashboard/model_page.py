@@ -21,7 +21,9 @@ from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys
 from headrace_worker.dashboard.last_hour import Series
 from headrace_worker.dashboard.page import Page
+from headrace_worker.dashboard.rollouts import ComparedVersion, read_comparison
 from headrace_worker.dashboard.tasks import CHART_FUNCTIONS
+from headrace_worker.rollout.canary import CanaryLimits
 
 #: Models on a page.
 PAGE_SIZE = 50
@@ -40,6 +42,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: dict[str, str]
     #: Load error by version.
     refused: dict[str, LoadError]
+    #: Production, canary and shadow with their numbers; none where no version is tried.
+    compared: tuple[ComparedVersion, ...] = ()
 
     @property
     def production(self) -> str | None:
@@ -56,22 +60,29 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     next: int | None
 
 
-def read_page(keys: Keys, start: int) -> Operation[ModelPage]:
+def read_page(keys: Keys, start: int, limits: CanaryLimits) -> Operation[ModelPage]:
     """Read a page of the models, sorted by name, from position `start` on."""
     names = decode_model_names((yield read_model_names(keys)))
-    now_ms = decode_server_time((yield READ_SERVER_TIME))
     models = []
     for name in names[start : start + PAGE_SIZE]:
-        commands = (
-            Command(("HKEYS", keys.contracts(name))),
-            read_aliases(keys, name),
-            read_loaded(keys, name),
-            read_refused(keys, name),
-        )
-        replies = yield Pipeline(tuple(command.args for command in commands))
-        models.append(_served_model(name, replies, now_ms))
+        models.append((yield from read_model(keys, name, limits)))
     end = start + PAGE_SIZE
     return ModelPage(models=tuple(models), next=end if end < len(names) else None)
+
+
+def read_model(keys: Keys, model: str, limits: CanaryLimits) -> Operation[ServedModel]:
+    """Read one model. `limits` are those of its canary."""
+    commands = (
+        READ_SERVER_TIME,
+        Command(("HKEYS", keys.contracts(model))),
+        read_aliases(keys, model),
+        read_loaded(keys, model),
+        read_refused(keys, model),
+    )
+    server_time, *replies = yield Pipeline(tuple(command.args for command in commands))
+    served = _served_model(model, replies, decode_server_time(server_time))
+    compared = yield from read_comparison(keys, model, served.aliases, limits)
+    return msgspec.structs.replace(served, compared=compared)
 
 
 def _served_model(model: str, replies: list[Any], now_ms: int) -> ServedModel:
@@ -94,7 +105,8 @@ class Models(Page):
 
     async def get(self) -> None:
         """Show a page of models."""
-        content = await self.run_operation(read_page(self.application.session.keys, self.query_number("start")))
+        keys, start = self.application.session.keys, self.query_number("start")
+        content = await self.run_operation(read_page(keys, start, self.application.canary_limits))
         hours = {model.model: self._read_hours(model) for model in content.models}
         self.answer("models.html", content, hours=hours, with_depth=False, **CHART_FUNCTIONS)
 

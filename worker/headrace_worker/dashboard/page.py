@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,7 +14,8 @@ from tornado import ioloop, web
 from headrace.clock import from_unix_ms
 from headrace.connection.commands import Operation
 from headrace.dead_letters.bulk import BulkOperation, BulkResult
-from headrace.errors import HeadraceError, InvalidInput, UnknownLetter, UnknownModel, UnknownRun
+from headrace.errors import HeadraceError, InvalidInput, ModelError, UnknownLetter, UnknownModel, UnknownRun
+from headrace_worker.rollout.alias_moves import AliasConflict
 
 log = logging.getLogger("headrace.dashboard")
 
@@ -81,7 +83,12 @@ class Page(BaseHandler):  # type: ignore[misc]  # flower has no types
     @property
     def user(self) -> str:
         """The user's name for the log: from the login, else the address."""
-        return self.current_user if isinstance(self.current_user, str) else self.request.remote_ip or "unknown"
+        if isinstance(self.current_user, str):
+            return self.current_user
+        if self.current_user and self.application.options.basic_auth:  # Flower has compared the whole header
+            credentials = self.request.headers["Authorization"].split()[1]
+            return b64decode(credentials).decode().partition(":")[0]
+        return self.request.remote_ip or "unknown"
 
     async def run_operation(self, operation: Operation[T]) -> T:
         """Run an operation on Redis in a thread, and return its value. Raises BrokerUnavailable."""
@@ -128,6 +135,8 @@ def _status(error: HeadraceError) -> int:
             return 404
         case InvalidInput():
             return 400
+        case ModelError() | AliasConflict():
+            return 409
         case _:
             return 503
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import msgspec
 
-from headrace.settings import Settings
+from headrace_worker.settings import CanarySettings
 
 
-class DashboardSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of a producer, and those of the dashboard."""
+class DashboardSettings(CanarySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a producer, the limits of canaries, and the settings of the dashboard."""
 
     #: Logins, each `user:password`, separated by commas.
     flower_login: str = ""

@@ -101,8 +101,18 @@ def format_wait(seconds: float) -> str:
     return f"{seconds:,.1f}\N{NO-BREAK SPACE}s"
 
 
-#: The functions of the template `last_hour.html`.
-CHART_FUNCTIONS = {"format_wait": format_wait, "draw_line": draw_line, "find_largest": find_largest}
+def format_milliseconds(seconds: float) -> str:
+    """Return a duration in milliseconds, with three digits."""
+    return f"{1000 * seconds:.3g}\N{NO-BREAK SPACE}ms"
+
+
+#: The functions of the templates `last_hour.html` and `rollout_table.html`.
+CHART_FUNCTIONS = {
+    "format_wait": format_wait,
+    "format_milliseconds": format_milliseconds,
+    "draw_line": draw_line,
+    "find_largest": find_largest,
+}
 
 
 class JobEvents(Events):  # type: ignore[misc]  # as above

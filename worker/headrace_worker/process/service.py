@@ -124,11 +124,7 @@ class WorkerService:
             CanaryJudge(
                 self._client,
                 self._keys,
-                CanaryLimits(
-                    min_jobs=settings.canary_jobs,
-                    max_extra_failures=settings.canary_failures,
-                    max_slowdown=settings.canary_slower,
-                ),
+                CanaryLimits.from_settings(settings),
             ),
             self.pool_replacement,
             queues=queues,

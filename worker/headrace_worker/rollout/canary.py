@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import msgspec
 import redis
@@ -18,6 +19,7 @@ from headrace.connection.commands import Pipeline, execute
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
 from headrace_worker.rollout.version_stats import VersionStats
+from headrace_worker.settings import CanarySettings
 
 log = logging.getLogger("headrace.models")
 
@@ -37,25 +39,63 @@ class CanaryLimits(msgspec.Struct, frozen=True, kw_only=True):
     #: The factor by which its p99 may exceed production's.
     max_slowdown: float
 
+    @classmethod
+    def from_settings(cls, settings: CanarySettings) -> CanaryLimits:
+        """Return the limits of the settings."""
+        return cls(
+            min_jobs=settings.canary_jobs,
+            max_extra_failures=settings.canary_failures,
+            max_slowdown=settings.canary_slower,
+        )
 
-def judge(canary: VersionStats, production: VersionStats, limits: CanaryLimits) -> str | None:
-    """Decide whether a canary ends. Return the reason, for the history of the alias, or None if it continues.
 
-    Production is compared only if it has run as many jobs; otherwise the canary is judged by its failures alone.
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The judgement of a version that is tried beside production."""
+
+    #: `too few jobs`, `good`, `failed more`, `slower` or, for a shadow, `differs`.
+    kind: Literal["too few jobs", "good", "failed more", "slower", "differs"]
+    #: The numbers behind it, as a phrase; "" where they say nothing more.
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}" if self.reason else self.kind
+
+    @property
+    def is_bad(self) -> bool:
+        """True for a version that does worse than production."""
+        return self.kind in {"failed more", "slower"}
+
+
+def compare(tried: VersionStats, production: VersionStats, limits: CanaryLimits) -> Verdict:
+    """Compare a version with production, and return the verdict.
+
+    Production is compared only if it has run as many jobs; otherwise the version is judged by its failures alone.
     """
-    if canary.jobs < limits.min_jobs:
-        return None
+    if tried.jobs < limits.min_jobs:
+        return Verdict(kind="too few jobs", reason=f"{tried.jobs:,} of {limits.min_jobs:,}")
     comparable = production.jobs >= limits.min_jobs
     expected_rate = production.failure_rate if comparable else 0.0
-    if canary.failure_rate > expected_rate + limits.max_extra_failures:
+    if tried.failure_rate > expected_rate + limits.max_extra_failures:
         comparison = f", {expected_rate:.1%} of production's" if comparable else ""
-        return f"{canary.failure_rate:.1%} of its {canary.jobs:,} jobs failed{comparison}"
-    p99, production_p99 = canary.quantile_seconds(0.99), production.quantile_seconds(0.99)
-    if not comparable or p99 is None or production_p99 is None:
-        return None
-    if p99 > limits.max_slowdown * production_p99:
-        return f"its p99 is {1_000 * p99:.3g} ms, production's {1_000 * production_p99:.3g} ms"
-    return None
+        reason = f"{tried.failure_rate:.1%} of its {tried.jobs:,} jobs failed{comparison}"
+        return Verdict(kind="failed more", reason=reason)
+    if not comparable:
+        idle = f"by its failures alone, as production ran {production.jobs:,} of {limits.min_jobs:,} jobs"
+        return Verdict(kind="good", reason=idle)
+    p99, production_p99 = tried.quantile_seconds(0.99), production.quantile_seconds(0.99)
+    if p99 is not None and production_p99 is not None and p99 > limits.max_slowdown * production_p99:
+        reason = f"its p99 is {1_000 * p99:.3g} ms, production's {1_000 * production_p99:.3g} ms"
+        return Verdict(kind="slower", reason=reason)
+    if tried.differing:
+        reason = f"{tried.differing:,} of {tried.compared:,} predictions"
+        return Verdict(kind="differs", reason=reason)
+    return Verdict(kind="good")
+
+
+def judge(canary: VersionStats, production: VersionStats, limits: CanaryLimits) -> str | None:
+    """Decide whether a canary ends. Return the reason, for the history of the alias, or None if it continues."""
+    verdict = compare(canary, production, limits)
+    return verdict.reason if verdict.is_bad else None
 
 
 class CanaryJudge:

@@ -8,7 +8,9 @@ No job is affected before the last step, so a faulty version is found before it 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import redis
@@ -22,25 +24,30 @@ from headrace.catalog.aliases import (
     AliasChange,
     Aliases,
     check_alias,
-    decode_aliases,
     decode_history,
-    find_former_version,
     is_version,
-    move_alias,
-    read_aliases,
     read_history,
     set_arriving,
 )
 from headrace.catalog.changes import count_change_with
-from headrace.catalog.contract_diff import Change, compare_contracts, has_breaking
-from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
-from headrace.connection.commands import Pipeline, execute
-from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
-from headrace.errors import HeadraceError, InvalidInput, ModelError
+from headrace.catalog.contract_diff import Change, compare_contracts
+from headrace.connection.commands import Operation, execute, run
+from headrace.errors import HeadraceError, InvalidInput
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
+from headrace_worker.rollout.alias_moves import (
+    RolloutStatus,
+    check_changes,
+    find_rollback,
+    finish_promotion,
+    load_aliases,
+    move,
+    read_status,
+)
 from headrace_worker.rollout.version_stats import VersionStats
 from headrace_worker.store.store import Store
+
+T = TypeVar("T")
 
 #: Seconds between two reads of the workers' status.
 _POLL_SECONDS = 0.2
@@ -64,16 +71,6 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[str, ...] = ()
 
 
-class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one version at the workers that serve its model, by name of worker."""
-
-    #: Workers that have the version in memory, and those that have not loaded it yet.
-    ready: tuple[str, ...] = ()
-    pending: tuple[str, ...] = ()
-    #: Workers that refuse the version, with the reason.
-    refused: Mapping[str, str] = {}
-
-
 class Promoter:
     """The operations that move aliases. `by` is the author for the history; `max_bytes` bounds a model's size."""
 
@@ -94,7 +91,7 @@ class Promoter:
 
     def aliases(self, model: str) -> Aliases:
         """Return the aliases of a model."""
-        return decode_aliases(model, execute(self._client, read_aliases(self._keys, model)))
+        return self._run(load_aliases(self._keys, model))
 
     def check_model_exists(self, model: str) -> None:
         """Raise UnknownModel if the store does not have the model."""
@@ -106,19 +103,7 @@ class Promoter:
 
     def status(self, model: str, version: str) -> RolloutStatus:
         """Return the state of a version at the workers now."""
-        commands = (
-            READ_SERVER_TIME.args,
-            read_loaded(self._keys, model).args,
-            read_refused(self._keys, model).args,
-        )
-        time_reply, loaded_reply, refused_reply = execute(self._client, Pipeline(commands))
-        now_ms = decode_server_time(time_reply)
-        statuses = decode_loaded(model, loaded_reply, now_ms)
-        load_error = decode_refused(model, refused_reply, now_ms).get(version)
-        ready = {name for name, status in statuses.items() if version in status.versions}
-        refused = {} if load_error is None else {load_error.worker: load_error.reason}
-        pending = statuses.keys() - ready - refused.keys()
-        return RolloutStatus(ready=tuple(sorted(ready)), pending=tuple(sorted(pending)), refused=refused)
+        return self._run(read_status(self._keys, model, version))
 
     def compare_versions(self, model: str) -> list[tuple[str, str, VersionStats]]:
         """Return alias, version and statistics of production, canary and shadow, as far as the aliases exist."""
@@ -175,26 +160,19 @@ class Promoter:
         _check_alias(alias, share)
         _check_version(version)
         changes = self.contract_changes(model, version)
-        if has_breaking(changes) and not force:
-            breaking = "; ".join(change.text for change in changes if change.breaking)
-            raise ModelError(
-                f"{model}@{version} breaks producers: {breaking}. Use --force if the producers are ready for it"
-            )
+        advice = "Use --force if the producers are ready for it"
+        check_changes(model, version, changes, force=force, advice=advice)
         ready: tuple[str, ...] = ()
         by_name = self.aliases(model).by_name
-        before, after, canary = by_name.get(alias), Alias(version=version, share=share), by_name.get(CANARY)
+        before, after = by_name.get(alias), Alias(version=version, share=share)
         try:
             if wait:
                 self._set_arriving(model, version)
                 ready = self._wait_for_workers(model, version, wait, on_status)
-            self._move(model, alias, before, after, reason=reason)
+            self._run(move(self._keys, model, alias, before, after, by=self._by, reason=reason))
         finally:
             self._set_arriving(model, None)
-        if alias in {CANARY, SHADOW}:  # the comparison starts with this promotion
-            tried = {version, *(by_name[name].version for name in by_name.keys() & {PRODUCTION})}
-            execute(self._client, version_stats.delete_command(self._keys, model, sorted(tried)))
-        if alias == PRODUCTION and canary is not None and canary.version == version:
-            self._move(model, CANARY, canary, None, reason="promoted to production")
+        self._run(finish_promotion(self._keys, model, alias, version, by_name, by=self._by))
         if wait:
             self._wait_until_routed(model, alias, after)
         return Promotion(
@@ -213,42 +191,19 @@ class Promoter:
         Raises HeadraceError if there is no former version.
         """
         check_alias(alias)
-        before = self.aliases(model).by_name.get(alias)
-        if before is None:
-            raise HeadraceError(f"model {model} has no alias {alias}: there is nothing to roll back")
-        after = None
-        if alias not in {CANARY, SHADOW}:
-            former = find_former_version(self.history(model), alias)
-            if former is None:
-                raise HeadraceError(
-                    f"{alias} of {model} has pointed to {model}@{before.version} only: "
-                    "promote the version you want"
-                )
+        by_name = self.aliases(model).by_name
+        former = self._run(find_rollback(self._keys, model, alias, by_name))
+        if former is not None:
             self._store.verify(model, former, max_bytes=self._max_bytes)
-            after = Alias(version=former)
-        self._move(model, alias, before, after, reason=reason, rollback=True)
-        return Promotion(model=model, alias=alias, version=after.version if after else None, former=before.version)
+        before, after = by_name[alias], None if former is None else Alias(version=former)
+        self._run(move(self._keys, model, alias, before, after, by=self._by, reason=reason, rollback=True))
+        return Promotion(model=model, alias=alias, version=former, former=before.version)
+
+    def _run(self, operation: Operation[T]) -> T:
+        return run(partial(execute, self._client), operation)
 
     def _set_arriving(self, model: str, version: str | None) -> None:
         execute(self._client, set_arriving(self._keys, model, version))
-        count_change_with(self._client, self._keys)
-
-    def _move(
-        self,
-        model: str,
-        alias: str,
-        before: Alias | None,
-        after: Alias | None,
-        *,
-        reason: str,
-        rollback: bool = False,
-    ) -> None:
-        move = move_alias(self._keys, model, alias, before, after, by=self._by, reason=reason, rollback=rollback)
-        if not execute(self._client, move):
-            raise HeadraceError(
-                f"{alias} of {model} was changed by somebody else meanwhile: "
-                f"see `headrace models history {model}`, and try again"
-            )
         count_change_with(self._client, self._keys)
 
     def _wait_for_workers(
@@ -259,9 +214,7 @@ class Promoter:
         while True:
             status = self.status(model, version)
             on_status(status)
-            if status.refused:
-                reasons = "; ".join(f"{worker}: {reason}" for worker, reason in status.refused.items())
-                raise ModelError(f"{model}@{version} does not serve, and nothing was changed. {reasons}")
+            status.check_refusals(model, version)
             if not status.pending:
                 return status.ready
             if self._clock() >= end:
