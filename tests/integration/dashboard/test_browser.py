@@ -220,6 +220,8 @@ def test_the_models_and_queues_pages_in_dark_and_light_themes(page: Page, site: 
         publish_contract(site.redis, Keys(), Contract(model=model, version=version, input=array, methods=methods))
     site.redis.hset(Keys().aliases("churn"), PRODUCTION, encode_alias(Alias(version="3")))
     site.redis.hset(Keys().aliases("churn"), CANARY, encode_alias(Alias(version="4", share=0.1)))
+    store_stats(site, "3", 9012, failed=4, milliseconds=1.1)
+    store_stats(site, "4", 988, failed=1, milliseconds=1.3)
     refused, runtimes = {"5": "churn@5 fails on its example: KeyError"}, {"3": "treelite", "4": "onnx"}
     for worker in ("worker@pod-7", "worker@pod-8"):
         execute(site.redis, publish_status(Keys(), "churn", worker, ["3", "4"], refused, runtimes=runtimes))
@@ -270,6 +272,18 @@ def test_the_tasks_page_has_columns_for_model_version_instances_attempts_and_wai
     save_screenshot(page, "flower-tasks")
 
 
+def test_the_workers_page_is_not_cut_in_a_narrow_window(page: Page):
+    page.set_viewport_size({"width": 700, "height": 640})
+    page.goto("/workers")
+    table = page.locator("#workers-table")
+    expect(table.locator("tbody tr").first).to_be_visible()
+    expect(table.locator("tbody .load-average")).to_have_count(0)
+    widths = table.evaluate("table => [table.scrollWidth, table.parentElement.clientWidth]")
+    assert widths[0] <= widths[1]
+    page.set_viewport_size({"width": 1400, "height": 640})
+    expect(table.locator("tbody .load-average")).to_be_visible()
+
+
 def store_runs(site: Site) -> None:
     """Store a run in each state, one of them with failures, and the dead letter of its failed chunk."""
     for name in site.redis.zrange(Keys().runs, 0, -1):
@@ -314,7 +328,8 @@ def test_a_canary_is_promoted_after_a_confirmation(page: Page, site: Site, width
     page.get_by_role("button", name="Promote").click()
     assert aliases(site) == {"production": "2", "canary": "3", "shadow": "4"}
     assert fits(page)
-    save_screenshot(page, f"flower-model-{theme}-{width}")
+    is_in_the_docs = (theme, width) == ("light", 1400)
+    save_screenshot(page, "flower-model" if is_in_the_docs else f"flower-model-{theme}-{width}")
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Promote").click()
     expect(page.locator("#done")).to_contain_text("run on churn@3")
@@ -345,15 +360,17 @@ def try_canary(site: Site) -> None:
     for name, alias in moved.items():
         execute(site.redis, move_alias(keys, "churn", name, None, alias, by="ann@laptop", reason="release 48"))
     execute(site.redis, publish_status(keys, "churn", "worker@pod-7", ["2", "3", "4"], {}))
-    for version, jobs, failed, milliseconds, compared, differing in (
-        ("2", 9012, 4, 1.1, 0, 0),
-        ("3", 988, 1, 1.3, 0, 0),
-        ("4", 8960, 0, 1.6, 8960, 108),
-    ):
-        site.redis.delete(keys.version_stats("churn", version))
-        stats = VersionStats(succeeded=jobs - failed, failed=failed, compared=compared, differing=differing)
-        stats.add_duration(milliseconds / 1000, jobs)
-        execute(site.redis, add_command(keys, "churn", version, stats))
+    store_stats(site, "2", 9012, failed=4, milliseconds=1.1)
+    store_stats(site, "3", 988, failed=1, milliseconds=1.3)
+    store_stats(site, "4", 8960, milliseconds=1.6, compared=8960, differing=108)
+
+
+def store_stats(site: Site, version: str, jobs: int, *, milliseconds: float, **numbers: int) -> None:
+    """Store the statistics of a version of churn, in place of its former ones."""
+    stats = VersionStats(succeeded=jobs - numbers.get("failed", 0), **numbers)  # type: ignore[arg-type]  # counts
+    stats.add_duration(milliseconds / 1000, jobs)
+    site.redis.delete(Keys().version_stats("churn", version))
+    execute(site.redis, add_command(Keys(), "churn", version, stats))
 
 
 @pytest.mark.parametrize("width", [700, 1400])
