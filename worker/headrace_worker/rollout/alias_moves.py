@@ -75,6 +75,13 @@ def read_status(keys: Keys, model: str, version: str) -> Operation[RolloutStatus
     return RolloutStatus(ready=tuple(sorted(ready)), pending=tuple(sorted(pending)), refused=refused)
 
 
+def read_routed_aliases(keys: Keys, model: str) -> Operation[list[dict[str, Alias]]]:
+    """Read the aliases by which each worker routes jobs of a model, if the worker says so."""
+    loaded, server_time = yield Pipeline((read_loaded(keys, model).args, READ_SERVER_TIME.args))
+    statuses = decode_loaded(model, loaded, decode_server_time(server_time)).values()
+    return [status.aliases for status in statuses if status.aliases is not None]
+
+
 def check_changes(model: str, version: str, changes: Sequence[Change], *, force: bool, advice: str) -> None:
     """Raise ModelError if a version breaks producers and `force` is not set. `advice` says how to set it."""
     if has_breaking(changes) and not force:

@@ -42,6 +42,7 @@ from headrace_worker.rollout.alias_moves import (
     finish_promotion,
     load_aliases,
     move,
+    read_routed_aliases,
     read_status,
 )
 from headrace_worker.rollout.version_stats import VersionStats
@@ -228,11 +229,7 @@ class Promoter:
         """Wait until every worker routes jobs by this alias, if it says so, for some seconds at most."""
         end = self._clock() + _ROUTED_SECONDS
         while self._clock() < end:
-            loaded, time_reply = execute(
-                self._client, Pipeline((read_loaded(self._keys, model).args, READ_SERVER_TIME.args))
-            )
-            statuses = decode_loaded(model, loaded, decode_server_time(time_reply)).values()
-            routed = [status.aliases for status in statuses if status.aliases is not None]
+            routed = self._run(read_routed_aliases(self._keys, model))
             if all(aliases.get(alias) == expected for aliases in routed):
                 return
             self._sleep(_POLL_SECONDS)
