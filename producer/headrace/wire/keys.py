@@ -267,7 +267,10 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}headrace:delayed:{queue}"
 
     def lease(self, name: str) -> str:
-        """Return the key of the queued messages of a claim, a list. `name` is the name of its lease."""
+        """Return the key of the queued messages of a claim, a list. `name` is the name of its lease.
+
+        A blocking claim that was ended empty leaves a string there, which expires: no late BLMOVE gets past it.
+        """
         return f"{self.prefix}headrace:lease:{name}"
 
     def grace(self, lease: str) -> str:

@@ -73,6 +73,8 @@ class Installation(RuleBasedStateMachine):
     claims: Bundle[Claim] = Bundle("claims")
     #: Parked leases whose owner waits at Redis, as far as it knows.
     parked: Bundle[Lease] = Bundle("parked")
+    #: Parked leases whose owner has given up the connection. Its BLMOVE may come late.
+    ended_waits: Bundle[Lease] = Bundle("ended_waits")
     #: Claims that their owner has ended, or has lost without knowing.
     ended_claims: Bundle[Claim] = Bundle("ended_claims")
 
@@ -175,6 +177,13 @@ class Installation(RuleBasedStateMachine):
         self.blocking.add(lease.name)
         return lease
 
+    @rule(target=ended_waits, lease=consumes(parked))
+    def give_up_blocking(self, lease: Lease) -> object:
+        """Give a connection up, and requeue what arrived under its lease."""
+        self.blocking.discard(lease.name)
+        self.leases.requeue(lease)
+        return lease
+
     @rule(target=claims, lease=consumes(parked), reply_arrives=st.booleans(), jobs=st.integers(1, 8))
     def answer_blocking(self, lease: Lease, reply_arrives: bool, jobs: int) -> object:
         """Answer a BLMOVE, as Redis does. The reply may be lost."""
@@ -195,6 +204,16 @@ class Installation(RuleBasedStateMachine):
             return multiple()
         assert message is None or result.queued_messages[0] == message
         return result
+
+    @rule(lease=ended_waits)
+    def send_blmove_too_late(self, lease: Lease) -> None:
+        """Move a job under a lease that was ended: the bytes come from a connection that was given up."""
+        if self.db.zscore(self.keys.leases, lease.member) is not None:
+            return
+        source_key = self.keys.sources(lease.queue)[lease.origins[0][0]]
+        if self.db.llen(source_key):
+            with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+                self.db.lmove(source_key, self.keys.lease(lease.name), "RIGHT", "LEFT")
 
     @rule(claim=claims)
     def renew(self, claim: Claim) -> None:
@@ -265,7 +284,7 @@ class Installation(RuleBasedStateMachine):
         leases = [parse_lease(member) for member in self.db.zrange(self.keys.leases, 0, -1)]
         may_be_empty = {lease.name for lease in leases if lease.blocking}
         names = {lease.name for lease in leases}
-        lists = {key.decode().partition(":lease:")[2] for key in self.db.scan_iter(self.keys.lease("*"))}
+        lists = {key.decode().partition(":lease:")[2] for key in self._lists_of_leases()}
         assert names - may_be_empty <= lists <= names
 
     @invariant()
@@ -306,7 +325,7 @@ class Installation(RuleBasedStateMachine):
         """Yield every job and a location of it. A job with an outcome may still wait: it will not run again."""
         published = {key.decode().rpartition("-")[2] for key in self.db.scan_iter(self.keys.result("*"))}
         yield from ((job, "outcome") for job in published | self.acknowledged)
-        for key in self.db.scan_iter("*headrace:lease:*"):
+        for key in self._lists_of_leases():
             yield from self._jobs_in(key, self.db.lrange(key, 0, -1), published)
         letters = self.db.hgetall(self.keys.dead_messages)
         malformed = [message for name, message in letters.items() if name.startswith(b"malformed-")]
@@ -317,6 +336,10 @@ class Installation(RuleBasedStateMachine):
             name = self.keys.delayed(queue)
             members = self.db.zrange(name, 0, -1)
             yield from self._jobs_in(name.encode(), [decode_delayed(member)[1] for member in members], published)
+
+    def _lists_of_leases(self) -> Iterator[bytes]:
+        """Yield the lists of leases, without the fences of blocking claims that were ended."""
+        yield from self.db.scan_iter(self.keys.lease("*"), _type="list")
 
     def _jobs_in(self, key: bytes, queued_messages: list[bytes], published: set[str]) -> Iterator[tuple[str, str]]:
         for queued_message in queued_messages:

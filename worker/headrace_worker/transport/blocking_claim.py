@@ -9,9 +9,10 @@ Redis moves the job in the step that pushed it, to the worker that has waited lo
 without a script, where a notification and a claim are two. A blocking claim waits at one list, that of the last
 jobs. For all others there are `notifications`, which end the wait.
 
-The job is as safe as with a claim. The lease is in `Keys.leases` before BLMOVE is sent. Whoever ends it knows that
-the wait is over: the owner, as all its commands go over one connection in order, or after CLIENT UNBLOCK; a sweep,
-as it finds the lease expired and empty twice, ten seconds apart (`lease_scripts`).
+The job is as safe as with a claim. The lease is in `Keys.leases` before BLMOVE is sent. Whoever ends it ends the
+wait first: the owner, as all its commands go over one connection in order, or with CLIENT UNBLOCK; a sweep, as it
+finds the lease expired and empty twice, ten seconds apart. A BLMOVE that comes later still, from a connection that
+was given up or a process that was stopped, is refused: a string lies in place of the list (`lease_scripts`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import redis
 
+from headrace.connection.errors import is_wrong_type
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys, holds_histories
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
@@ -125,7 +127,10 @@ class BlockingClaim:
         """
         self.must_claim = True
         if refusals := [reply for reply in replies if isinstance(reply, redis.ResponseError)]:
-            self._refuse(refusals[0])
+            if replies[1] is None and is_wrong_type(refusals[0]):
+                self.drop()  # the lease was ended as this machine was stopped before it sent BLMOVE
+            else:
+                self._refuse(refusals[0])
             return None
         message, expiry, waiting, is_cancelled, server_time = replies
         if message is None and expiry is not None and not waiting:

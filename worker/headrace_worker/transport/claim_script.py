@@ -171,7 +171,13 @@ local function fill_and_record(queue, claimed_source, is_empty)
 end
 
 if parked_member ~= '' then  -- a job that arrived under the parked lease is the first of this claim
-  messages = checked('LRANGE', parked_lease, 0, -1)
+  messages = redis.pcall('LRANGE', parked_lease, 0, -1)
+  if messages.err then
+    -- The lease was ended while this worker was stopped, and is fenced. All its BLMOVEs have their replies.
+    checked('GET', parked_lease)
+    redis.call('DEL', parked_lease)
+    messages = {}
+  end
   if #messages > 0 then
     bytes, largest, origins = #messages[1], #messages[1], {parked_source, #messages}
     redis.call('PERSIST', leases)

@@ -72,16 +72,33 @@ local function may_end(leases, member, only_if_expired, now)
 end
 """
 
+#: Seconds for which the bytes of a BLMOVE may still be under way after its lease was ended: from a connection that
+#: was given up, or from a process that was stopped before it sent them. TCP gives up sooner.
+FENCE_SECONDS = 3600
+
+#: A Lua function: end a lease. BLMOVE cannot look whether its lease is still a member of `leases`: it would move a
+#: job under a lease that was ended, where nobody finds the job. So the empty lease of a blocking claim leaves a
+#: string in place of its list. Redis refuses to move a job there.
+_END_LEASE_FUNCTION = """
+local function end_lease(leases, member, lease, is_fenced)
+  redis.call('ZREM', leases, member)
+  redis.call('DEL', lease)
+  if is_fenced then redis.call('SET', lease, 'ended', 'EX', FENCE_SECONDS) end
+end
+""".replace("FENCE_SECONDS", str(FENCE_SECONDS))
+
 _REQUEUE = Script(
     "requeue",
     CHECKED_FUNCTION
     + NOW_FUNCTION
     + _MAY_END_FUNCTION
+    + _END_LEASE_FUNCTION
     + """
 local leases, lease = KEYS[1], KEYS[2]
 local member, only_if_expired, behind, first_message = ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[4]
+local is_blocking = ARGV[5] == '1'
 local function source_key(source) return KEYS[3 + source] end
-local origins = 4  -- the number of the last argument before the origins: source, count, source, count
+local origins = 5  -- the number of the last argument before the origins: source, count, source, count
 if not may_end(leases, member, only_if_expired, now_ms()) then return 0 end
 local messages, done = checked('LRANGE', lease, 0, -1), 0
 for i = origins + 1, #ARGV, 2 do checked('LLEN', source_key(tonumber(ARGV[i]))) end
@@ -95,8 +112,7 @@ for i = origins + 1, #ARGV, 2 do
   end
   done = done + count
 end
-redis.call('ZREM', leases, member)
-redis.call('DEL', lease)
+end_lease(leases, member, lease, is_blocking and #messages == 0)
 return #messages
 """,
     flag="allow-oom",
@@ -113,7 +129,8 @@ def requeue_command(
     """
     names = [keys.leases, keys.lease(lease.name), *keys.sources(lease.queue)]
     origins = [number for origin in lease.origins for number in origin]
-    return _REQUEUE(names, [lease.member, int(only_if_expired), int(behind), first_message, *origins])
+    flags = (int(only_if_expired), int(behind), first_message, int(lease.blocking))
+    return _REQUEUE(names, [lease.member, *flags, *origins])
 
 
 #: The line of an attempt goes in front of a message. Of the message only the first byte is read: it says whether
@@ -124,6 +141,7 @@ _REQUEUE_ISOLATED = Script(
     CHECKED_FUNCTION
     + NOW_FUNCTION
     + _MAY_END_FUNCTION
+    + _END_LEASE_FUNCTION
     + """
 local leases, lease, isolated, grace = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local member, only_if_expired = ARGV[1], ARGV[2] == '1'
@@ -157,8 +175,7 @@ for i = #messages, 1, -1 do
   local is_first_attempt = not has_histories[i] or string.byte(messages[i]) ~= 1
   redis.call('RPUSH', isolated, line .. (is_first_attempt and '\\n' or '') .. messages[i])
 end
-redis.call('ZREM', leases, member)
-redis.call('DEL', lease)
+end_lease(leases, member, lease, grace_ms > 0 and #messages == 0)
 return #messages
 """,
     flag="allow-oom",
