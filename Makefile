@@ -142,6 +142,11 @@ zoo: $(VENV)/.develops ## Serve 300 kinds of models and compare each with itself
 chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (35 minutes)
 	$(BIN)/python -m tests.chaos --out tests/chaos/results/latest.json --docs $(ARGS)
 
+# A part: make model-check ARGS='--only claims'; `python -m tests.model_check --help` lists it. Needs spin and gcc.
+.PHONY: model-check
+model-check: $(VENV)/.develops ## Check the claim protocol's model with spin; write docs/reliability.md (8 minutes)
+	$(BIN)/python -m tests.model_check $(if $(ARGS),$(ARGS),--docs)
+
 # Needs root, for network namespaces. They end with the command, however it ends.
 .PHONY: machines
 machines: $(VENV)/.develops ## Run workers on several machines with slow, half-open and lost links (root, 2 minutes)
