@@ -73,9 +73,8 @@ def check(configuration: Configuration, fault: Fault | None = None) -> CheckResu
         folder = Path(name)
         _run(["spin", "-a", *(f"-D{define}" for define in defines), str(MODEL)], folder)
         options = ["-DNFAIR=4"] if configuration.is_liveness else ["-DSAFETY", "-DNOFAIR"]
-        optimise = "-O1" if fault or configuration.is_short else "-O2"
         limits = [f"-DMEMLIM={_MAX_MEGABYTES}", "-DCOLLAPSE"]
-        _run(["gcc", optimise, "-w", *limits, *options, "-o", "pan", "pan.c"], folder)
+        _run(["gcc", "-O1", "-w", *limits, *options, "-o", "pan", "pan.c"], folder)
         started = time.monotonic()
         flags = ["-a", "-f"] if configuration.is_liveness else ["-E"]
         report = _run(["./pan", *flags, f"-m{_MAX_DEPTH}", "-w22"], folder)

@@ -165,3 +165,28 @@ def test_a_job_that_arrived_alone_is_a_claim_under_the_parked_lease(
         claimed_ms=1_700_000_000_500,
         claimed_monotonic=clock(),
     )
+
+
+def test_a_refusal_of_a_wait_under_a_lease_that_was_ended_is_no_refusal_of_waits(
+    blocking: BlockingClaim, clock: FakeClock, next_name: Callable[[], str]
+) -> None:
+    claim_twice(blocking)
+    blocking.offer([CHURN], next_name)
+    blocking.record_nothing(parked=True, sent_at=clock())
+    refusal = redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+    assert blocking.receive([refusal, None, 1, 0, (0, 0)]) is None
+    assert blocking.must_claim
+    assert blocking.offer([CHURN], next_name) == blocking_lease(2)  # another, at once
+
+
+def test_a_refusal_because_of_the_list_of_jobs_is_one(
+    blocking: BlockingClaim, clock: FakeClock, next_name: Callable[[], str]
+) -> None:
+    claim_twice(blocking)
+    lease = blocking.offer([CHURN], next_name)
+    blocking.record_nothing(parked=True, sent_at=clock())
+    refusal = redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+    assert blocking.receive([refusal, 1.0, refusal, 0, (0, 0)]) is None
+    blocking.record_nothing(parked=True, sent_at=clock())
+    assert blocking.offer([CHURN], next_name) == lease
+    assert blocking.parked_lease() is None
