@@ -108,4 +108,5 @@ def predict_stream(
                 writer.write(item)
                 counts.add(item)
             writer.flush()
+    writer.flush()  # the columns of a CSV without rows
     return counts

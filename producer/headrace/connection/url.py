@@ -116,6 +116,10 @@ def parse_address(url: str) -> Address:
     """Return the address in a URL. Raises SettingError, which shows only the scheme and options of the URL."""
     if not isinstance(url, str):
         raise SettingError(f"the Redis URL must be a text, got a {type(url).__name__}")
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        raise SettingError("the Redis URL is not UTF-8; in a password, write such bytes as %FF") from None
     cleaned = clean_url(url)
     if cleaned.startswith("sentinel:"):
         return _parse_sentinel_address([clean_url(single) for single in cleaned.strip(";").split(";")])

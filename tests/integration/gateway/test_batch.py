@@ -58,6 +58,11 @@ def test_a_csv_comes_back_with_its_predictions_in_its_order(http: httpx.Client) 
     assert [float(row["prediction"]) for row in rows] == [2.0 * number for number in range(25_000)]
 
 
+def test_a_csv_without_rows_comes_back_with_its_columns(http: httpx.Client) -> None:
+    answer = http.post(URL, content=as_csv(0), headers=CSV)
+    assert (answer.status_code, answer.text) == (200, "number,action,seconds,prediction,error\n")
+
+
 def test_ndjson_comes_back_with_its_predictions_and_a_last_line_that_counts_them(http: httpx.Client) -> None:
     answer = http.post(URL, content=as_ndjson(3000), headers=NDJSON)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")

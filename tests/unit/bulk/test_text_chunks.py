@@ -181,6 +181,31 @@ def test_a_bad_line_of_json_is_refused_alone(tmp_path: Path) -> None:
     assert [row["prediction"] for row in written] == [2.0, *[None] * 9, 7.0]
 
 
+@pytest.mark.parametrize("rows", [b"1,x,1,2\n", b"1,\xff,1,2\n", b"1,x,1,2\n\xff\n"])
+def test_a_csv_of_rows_that_all_have_another_number_of_cells_is_read(tmp_path: Path, rows: bytes) -> None:
+    make_locations(tmp_path)
+    write(tmp_path, "a.csv", b"a,b,id\n" + rows)
+    read, refused = read_rows(tmp_path, ChunkStep(input="in:a.csv", output="out:a.csv"))
+    assert len(read) == len(refused) == rows.count(b"\n")
+    assert refused[2] == "the row has 4 cells, and the header has 3"
+
+
+def test_a_row_with_other_cells_is_refused_alone_though_its_text_is_not_utf8(tmp_path: Path) -> None:
+    make_locations(tmp_path)
+    write(tmp_path, "a.csv", b"a,b,id\n1,x,001\n2,\xff\n3,z,003\n")
+    read, refused = read_rows(tmp_path, ChunkStep(input="in:a.csv", output="out:a.csv"))
+    assert refused == {3: "the row has 2 cells, and the header has 3"}
+    assert [read[0]["a"], read[2]["a"]] == [1, 3]
+
+
+def test_a_line_of_json_that_is_not_utf8_is_refused_alone(tmp_path: Path) -> None:
+    make_locations(tmp_path)
+    write(tmp_path, "a.jsonl", b'{"a": 1, "b": "x"}\n{"a": 2, "b": "\xff"}\n')
+    read, refused = read_rows(tmp_path, ChunkStep(input="in:a.jsonl", output="out:a.jsonl"))
+    assert refused == {2: "the line is not a JSON value"}
+    assert [row["a"] for row in read] == [1, None]
+
+
 def test_lines_that_hold_two_objects_shift_no_row(tmp_path: Path) -> None:
     locations = make_locations(tmp_path)
     write(tmp_path, "a.jsonl", '{"a":1}{"a":2}\n{"a":\n3}\n{"a":4}\n')

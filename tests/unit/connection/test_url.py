@@ -158,6 +158,11 @@ def test_an_invalid_url_is_refused_without_its_password(url: str, message: str) 
     assert SECRET not in str(caught.value)
 
 
+def test_a_url_with_bytes_that_are_not_utf8_is_refused() -> None:
+    with pytest.raises(SettingError, match="is not UTF-8"):
+        parse_address("redis://h:1/0?socket_timeout=\udcff")
+
+
 def test_a_cluster_has_a_hash_tag_as_its_prefix_and_other_servers_have_none() -> None:
     cluster = load_settings(Settings, {"HEADRACE_REDIS_URL": "cluster://a"})
     assert cluster.key_prefix == "{headrace}:"

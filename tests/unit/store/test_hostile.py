@@ -29,6 +29,7 @@ from headrace_worker.models.loader import load
 from headrace_worker.models.registry import Registry
 from headrace_worker.packaging.package import package
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.store import artifact
 from headrace_worker.store import store as stores
 from headrace_worker.store.store import Store
 from tests.support.claim_reports import claimed_job
@@ -197,6 +198,15 @@ def test_a_pickle_in_the_store_is_not_read_whatever_format_its_manifest_names(
         with pytest.raises(ModelError, match=f"forged@{number} "):
             load(store, "forged", str(number))
     assert not Path("ran").exists()
+
+
+def test_an_archive_whose_parts_begin_before_it_is_refused() -> None:
+    data = skops.io.dumps(LogisticRegression().fit(X, Y))
+    position = data.rindex(b"PK\x05\x06") + 16  # where the list of its files begins
+    forged = data[:position] + b"\xff\xff\x00\x00" + data[position + 4 :]
+    assert artifact.find_older_sklearn(forged, "skops", 10**6) == ""
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        artifact.load(forged, "skops", "model", max_bytes=10**6, trust_pickle=False)
 
 
 def test_a_manifest_is_read_up_to_its_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from headrace.errors import InvalidInput
 from headrace.text import MISSING_TEXTS
 from headrace.wire.bulk import ChunkStep
 from headrace_worker.bulk.columns import describe_kind, needed_types
-from headrace_worker.bulk.records import Records
+from headrace_worker.bulk.records import Records, is_utf8, to_texts
 from headrace_worker.bulk.sources import read_form
-from headrace_worker.bulk.text_file import NO_NEWLINES, Header
+from headrace_worker.bulk.text_file import NO_NEWLINES, Header, split_cells
 
 _TRUE, _FALSE = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 
@@ -32,12 +32,16 @@ class CsvParser:
     def parse(self, records: Records, first: int, last: int) -> tuple[Any, dict[int, str]]:
         """Return the columns of records, and the rows that are refused, by their index. They have nulls."""
         data = records.data[records.starts[first] : records.ends[last - 1]] + b"\n"
+        misfits: dict[int, str] = {}
+        if not is_utf8(data):
+            data, misfits = self._replace_misfits(to_texts(records, first, last))
         # Texts are read as bytes: whether they are UTF-8, a look at the column decides.
         fast = {name: pa.binary() if _is_text(kind) else kind for name, kind in self._types.items()}
         try:
             table, refused = self._read(data, fast, last - first)
         except pa.ArrowInvalid:
             table, refused = self._read(data, dict.fromkeys(self._types, pa.binary()), last - first)
+        refused |= misfits
         columns = []
         for name, kind in self._types.items():
             column = table.column(name).combine_chunks()
@@ -53,9 +57,7 @@ class CsvParser:
         refused: dict[int, str] = {}
 
         def skip(row: Any) -> str:
-            refused[row.number - 1] = (
-                f"the row has {row.actual_columns} cells, and the header has {row.expected_columns}"
-            )
+            refused[row.number - 1] = _describe_misfit(row.actual_columns, row.expected_columns)
             return "skip"
 
         table = csv.read_csv(
@@ -79,8 +81,23 @@ class CsvParser:
             raise InvalidInput(NO_NEWLINES)
         if refused:
             read_rows = iter(range(table.num_rows))
-            table = table.take(pa.array([None if row in refused else next(read_rows) for row in range(rows)]))
+            indices = [None if row in refused else next(read_rows) for row in range(rows)]
+            table = table.take(pa.array(indices, pa.int64()))
         return table, refused
+
+    def _replace_misfits(self, lines: list[bytes]) -> tuple[bytes, dict[int, str]]:
+        """Empty the records that are not UTF-8 and have another number of cells: pyarrow cannot report those.
+
+        Return all records, and the emptied ones with their errors, by their index.
+        """
+        expected, delimiter = len(self._header.names), self._header.delimiter
+        misfits: dict[int, str] = {}
+        for index, line in enumerate(lines):
+            text = line.decode(errors="replace")
+            if "\ufffd" in text and (cells := len(split_cells(text, delimiter))) != expected:
+                misfits[index] = _describe_misfit(cells, expected)
+                lines[index] = delimiter.join(['""'] * expected).encode()
+        return b"\n".join(lines) + b"\n", misfits
 
     def _convert(self, name: str, column: Any, kind: Any, refused: dict[int, str]) -> Any:
         """Convert a column of bytes. A value that does not convert becomes null, and its row is refused."""
@@ -104,6 +121,10 @@ class CsvParser:
         return _Caster(
             lambda values: _parse(values, kind), kind, refused, f"{name!r} must be {describe_kind(kind)}"
         )(present)
+
+
+def _describe_misfit(cells: int, expected: int) -> str:
+    return f"the row has {cells} cells, and the header has {expected}"
 
 
 def _is_text(kind: Any) -> bool:

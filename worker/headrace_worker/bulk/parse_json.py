@@ -11,7 +11,7 @@ from pyarrow import json
 
 from headrace.wire.bulk import ChunkStep
 from headrace_worker.bulk.columns import ERROR, PREDICTION, describe_kind, needed_types
-from headrace_worker.bulk.records import Records, to_texts
+from headrace_worker.bulk.records import Records, is_utf8, to_texts
 
 _OPEN, _CLOSE = ord("{"), ord("}")
 
@@ -32,7 +32,8 @@ class JsonParser:
         starts, ends = records.starts[first:last], records.ends[first:last]
         # Where each line begins and ends like an object, and there are as many objects as lines, each line is one.
         is_plain = bool((view[starts] == _OPEN).all() and (view[ends - 1] == _CLOSE).all())
-        if is_plain and not (self._keeps_all and any(b'"' + name + b'"' in data for name in self._adds)):
+        has_added_key = self._keeps_all and any(b'"' + name + b'"' in data for name in self._adds)
+        if is_plain and not has_added_key and is_utf8(data):  # pyarrow would take other bytes as text too
             try:
                 table = json.read_json(
                     pa.BufferReader(data),

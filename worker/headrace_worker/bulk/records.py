@@ -125,6 +125,15 @@ def _is_endless(title: str, line: int, delimiter: str | None) -> InvalidInput:
     )
 
 
+def is_utf8(data: bytes) -> bool:
+    """Decide whether bytes are UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def to_texts(records: Records, first: int, last: int) -> list[bytes]:
     """Return the bytes of the records from `first` to `last`, exclusive."""
     data = records.data

@@ -43,6 +43,8 @@ from headrace_worker.store.trusted_types import TRUSTED
 _PICKLE_PREFIXES = (b"\x80", b"\x78", b"\x1f\x8b", b"BZ", b"\xfd7zXZ", b"\x5d\x00", b"\x04\x22\x4d\x18")
 #: The version of scikit-learn in a pickle or in the schema of a skops file.
 _SKLEARN_VERSION = re.compile(rb"_sklearn_version.{1,200}?([0-9]+\.[0-9]+(?:\.[0-9a-z]+)*)", re.DOTALL)
+#: The errors of a damaged archive or compressed file.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError, ValueError)
 _ZIP_PREFIX = b"PK\x03\x04"
 #: How a person saves a booster as a file of its library, by the library's name.
 _SAVE_BOOSTER = {
@@ -225,7 +227,7 @@ def _unpacked_size(data: bytes, title: str) -> int:
                     continue
                 if member.filename != "schema.json":
                     raise ModelError(f"{title} holds {member.filename[:64]!r}, which is not part of a skops file")
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise ModelError(f"{title} is a damaged archive: {error}") from None
     return total
 
@@ -297,7 +299,7 @@ def _find_sklearn_version(data: bytes, form: Format, max_bytes: int) -> str | No
                 data = archive.read("schema.json")
         elif data.startswith((b"\x78", b"\x1f\x8b")):
             data = zlib.decompressobj(wbits=47).decompress(data, max_bytes)
-    except (zlib.error, zipfile.BadZipFile, KeyError):
+    except (*_DAMAGED, KeyError):
         return None
     match = _SKLEARN_VERSION.search(data)
     return match[1].decode() if match else None
