@@ -126,9 +126,9 @@ deploy-test-long: $(VENV)/.develops ## Also run every command of docs/production
 compat: $(VENV)/.develops ## Run kombu's and Celery's own tests on our transport (from PyPI; an hour)
 	$(BIN)/python -m tests.compat $(ARGS)
 
-# Another seed, or a part: make fuzz ARGS='--seed 7 --target message'; `python -m tests.fuzz --help` lists it.
+# Longer, a part, or with new inputs for the corpus: make fuzz ARGS='--seconds 3600 --target message --keep'
 .PHONY: fuzz
-fuzz: $(VENV)/.develops ## Read 28,000 mutated messages, manifests, stored things and files, and run claims (2 minutes)
+fuzz: $(VENV)/.develops ## Mutate all that others write, guided by the code that it reaches (about 15 minutes)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 # A part: make zoo ARGS='--only LightGBM'

@@ -27,7 +27,10 @@ from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.leases import Leases
 from tests.fuzz import corpus
 from tests.fuzz.celery_messages import collect_celery_messages
-from tests.fuzz.targets import Target
+from tests.fuzz.command_lines import command_target
+from tests.fuzz.requests import request_target
+from tests.fuzz.served import Served
+from tests.fuzz.target import Target
 from tests.support.foreign_clients import MODEL, QUEUE
 
 KEYS = Keys()
@@ -60,16 +63,21 @@ class ClaimRunning:
         else:
             self._run(data, lambda: self._server.lpush(sources[len(data) % len(sources)], data))
 
+    def run_waiting(self) -> bool:
+        """Run the jobs that wait or are due, and what follows them. Return False if there was none."""
+        self._leases.move_due(QUEUE)
+        limits = [ClaimLimits(queue=QUEUE, jobs=8, bytes=10**6)]
+        for number in range(_MAX_CLAIMS):
+            claim = self._leases.claim(f"fuzz/{next(self._numbers)}", limits, lease_ms=60_000)
+            if not isinstance(claim, Claim):
+                return number > 0
+            self._runner.run(claim)
+        return True
+
     def _run(self, data: bytes, push: Callable[[], object]) -> None:
         self._server.flushdb()
         push()
-        self._leases.move_due(QUEUE)
-        limits = [ClaimLimits(queue=QUEUE, jobs=8, bytes=10**6)]
-        for _ in range(_MAX_CLAIMS):
-            claim = self._leases.claim(f"fuzz/{next(self._numbers)}", limits, lease_ms=60_000)
-            if not isinstance(claim, Claim):
-                break
-            self._runner.run(claim)
+        self.run_waiting()
         waiting = [key for key in KEYS.sources(QUEUE) if self._server.exists(key)]
         assert not waiting, f"messages still wait in {waiting}"
         assert not self._server.exists(KEYS.leases), "a lease is left"
@@ -102,9 +110,10 @@ def _read_ids(data: bytes) -> set[str]:
 
 
 @contextlib.contextmanager
-def running_claims(folder: Path) -> Iterator[list[Target]]:
-    """Start what claims need, with a model in `folder`, and return the targets."""
-    skops.io.dump(LinearRegression().fit([[0.0, 0, 0], [1, 0, 0], [2, 1, 0]], [0, 2, 4]), folder / "model.skops")
+def served_targets(folder: Path) -> Iterator[list[Target]]:
+    """Start a Redis and a pool process with a model in `folder`, and return the targets that need them."""
+    model = LinearRegression().fit([[0.0, 0, 0], [1, 0, 0], [2, 1, 0]], [0, 2, 4])
+    skops.io.dump(model, folder / "model.skops")
     (folder / "example.json").write_text("[[1, 0, 0]]")
     package(Store(folder / "models"), folder / "model.skops", name=MODEL, example=folder / "example.json")
     with (
@@ -116,7 +125,10 @@ def running_claims(folder: Path) -> Iterator[list[Target]]:
         retried = corpus.queued_messages()
         delayed = [encode_delayed(number % 9, message) for number, message in enumerate(retried)]
         running = ClaimRunning(embedded.url, server, folder / "models", app)
+        served = Served(embedded.url, server, folder, running.run_waiting)
         yield [
             Target(name="a claimed message", inputs=messages, run=running.run_message, count=5_000),
             Target(name="a claimed retry", inputs=[*retried, *delayed], run=running.run_retried, count=2_000),
+            request_target(served),
+            command_target(served),
         ]

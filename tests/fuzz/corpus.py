@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import json
 import zlib
 from typing import Any
 
-import joblib
 import msgspec
-import numpy as np
-import skops.io
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
 
 from headrace.catalog.contract import Array, Contract, Feature, Named, Output
 from headrace.wire.attempts import CRASH, LEASE_EXPIRED, REQUEUED, Attempt, encode_queued_message
@@ -85,17 +79,6 @@ def files() -> dict[str, list[bytes]]:
         ],
         "jsonl": [lines.encode(), lines.replace("\n", "\r\n").encode()],
     }
-
-
-def models() -> dict[str, bytes]:
-    """Return files of models, by their format."""
-    rows = np.arange(40.0).reshape(20, 2)
-    target = rows[:, 0] > 20
-    forest = io.BytesIO()
-    skops.io.dump(RandomForestClassifier(2, max_depth=2, random_state=0).fit(rows, target), forest)
-    pickle = io.BytesIO()
-    joblib.dump(LogisticRegression().fit(rows, target), pickle)
-    return {"skops": forest.getvalue(), "joblib": pickle.getvalue()}
 
 
 def encode(value: Any) -> bytes:

@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from tests.fuzz.mutations import mutate
-from tests.fuzz.targets import Target
+from tests.fuzz.confinement import confine
+from tests.fuzz.target import Target
 
 #: Seconds that one input may take, on a machine under load.
 _SECONDS = 30
@@ -51,12 +51,19 @@ def fuzz(target: Target, count: int, seed: int, seconds: float = _SECONDS) -> li
     return findings
 
 
-def generate(inputs: list[bytes], count: int, seed: str) -> Iterator[bytes]:
+def run_input(target: Target, data: bytes) -> str:
+    """Run a target on one input, and return the error; empty if there was none."""
+    alone = msgspec.structs.replace(target, inputs=[data])
+    return next((finding.error for finding in fuzz(alone, 1, 0)), "")
+
+
+def generate(target: Target, count: int, seed: str) -> Iterator[bytes]:
     """Yield `count` inputs: the valid ones first, then mutations of them."""
+    inputs = target.inputs
     yield from inputs[:count]
     chance = random.Random(seed)  # tests, not secrets
     for _ in range(count - len(inputs)):
-        yield mutate(chance.choice(inputs), inputs, chance)
+        yield target.mutate(chance.choice(inputs), inputs, chance)
 
 
 class _Child:
@@ -111,9 +118,11 @@ class _Child:
                 return
 
     def _inputs(self) -> Iterator[bytes]:
-        return generate(self._target.inputs, self._count, f"{self._seed} {self._target.name}")
+        return generate(self._target, self._count, f"{self._seed} {self._target.name}")
 
     def _run(self) -> None:
+        if self._target.confined:
+            confine()
         for number, data in enumerate(self._inputs()):
             if number < self._first:
                 continue

@@ -5,18 +5,18 @@ A target returns nothing if its promise holds. Any exception that it does not ex
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
-from headrace.batch.reader import Format, read_table
 from headrace.catalog.aliases import Alias, AliasChange, decode_aliases, decode_history, encode_alias
 from headrace.catalog.contract import Contract
 from headrace.catalog.validation import check_instances, check_method
 from headrace.catalog.workers import WorkerStatus, decode_loaded
-from headrace.errors import HeadraceError, InvalidInput, ModelError, StoredDataError
+from headrace.errors import InvalidInput, ModelError, StoredDataError
 from headrace.wire.attempts import decode_delayed, decode_queued_message
 from headrace.wire.dead_letter import decode_exported, decode_letter, malformed_letter
 from headrace.wire.keys import FIRST_RETRIED_SOURCE, FIRST_SOURCE
@@ -35,41 +35,50 @@ from headrace.wire.record import DIGEST_BYTES, Record, decode_record
 from headrace_worker import manifest as manifests
 from headrace_worker.execution.opening import open_claim
 from headrace_worker.manifest import Example, Limits, Manifest
-from headrace_worker.models.child_process import run_in_child
 from headrace_worker.rollout.version_stats import decode_stats
-from headrace_worker.store import artifact
 from headrace_worker.transport.claims import Claim, Lease, parse_lease
 from tests.fuzz import corpus
+from tests.fuzz.batch_files import batch_targets
+from tests.fuzz.model_files import model_targets
+from tests.fuzz.target import Target
+from tests.fuzz.urls import url_targets
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A reader of bytes."""
-
-    name: str
-    inputs: list[bytes]
-    run: Callable[[bytes], None]
-    #: The inputs of a full run.
-    count: int
-
-
 def all_targets() -> list[Target]:
-    """Return every target. The counts of a full run add up to more than 20,000."""
+    """Return every target that needs no Redis."""
     return [
         Target(name="a message", inputs=corpus.messages(), run=_open_message, count=8_000),
         Target(name="a message with a history", inputs=corpus.queued_messages(), run=_open_retried, count=3_000),
         Target(name="a manifest", inputs=[_manifest()], run=_read_manifest, count=3_000),
         Target(name="stored data", inputs=list(_stored()), run=_read_stored, count=4_000),
-        *(
-            Target(name=f"a {form} file", inputs=inputs, run=_reader_of(form), count=1_500)
-            for form, inputs in corpus.files().items()
-        ),
-        *(
-            Target(name=f"a {form} model", inputs=[data], run=_loader_of(form), count=300)
-            for form, data in corpus.models().items()
-        ),
+        *batch_targets(),
+        *model_targets(),
+        *url_targets(),
     ]
+
+
+@contextlib.contextmanager
+def open_targets(folder: Path) -> Iterator[list[Target]]:
+    """Return every target. Those that need a Redis have one, and a model in `folder`, until the block ends."""
+    from tests.fuzz.claims import served_targets
+
+    with served_targets(folder) as served:
+        yield [*all_targets(), *served]
+
+
+@contextlib.contextmanager
+def open_target(name: str, folder: Path) -> Iterator[Target]:
+    """Return the target of a name. A Redis is started only if it needs one."""
+    for target in all_targets():
+        if target.name == name:
+            yield target
+            return
+    from tests.fuzz.claims import served_targets  # it takes a while
+
+    with served_targets(folder) as served:
+        yield next(target for target in served if target.name == name)
 
 
 # --- messages ---------------------------------------------------------------------------------------------
@@ -172,37 +181,3 @@ def _read_stored(data: bytes) -> None:
             read()
         except (StoredDataError, InvalidInput) as error:
             str(error).encode()
-
-
-# --- files ------------------------------------------------------------------------------------------------
-
-
-def _reader_of(form: str) -> Callable[[bytes], None]:
-    file_format: Format = "csv" if form == "csv" else "jsonl"
-
-    def read(data: bytes) -> None:
-        try:
-            table = read_table(io.BytesIO(data), file_format, corpus.TABLE_CONTRACT, name="rows")
-            for row in table.rows:
-                if row.error is None:
-                    msgspec.json.encode(check_instances(corpus.TABLE_CONTRACT, [row.instance]))
-        except HeadraceError as error:
-            str(error).encode()
-
-    return read
-
-
-def _loader_of(form: str) -> Callable[[bytes], None]:
-    def load(data: bytes) -> None:
-        """Load the model in a child, as a worker does first: whatever it does there is an error of the model."""
-        artifact_form: manifests.Format = "skops" if form == "skops" else "joblib"
-
-        def step() -> None:
-            artifact.load(data, artifact_form, "model", max_bytes=10_000_000, trust_pickle=True)
-
-        try:
-            run_in_child(step, seconds=20, doing="the model was loaded")
-        except ModelError as error:
-            str(error).encode()
-
-    return load

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 
@@ -16,10 +19,12 @@ from headrace_worker.execution.opening import open_claim
 from headrace_worker.manifest import Limits
 from headrace_worker.transport.claims import Claim, Lease
 from tests.fuzz import corpus
-from tests.fuzz.claims import running_claims
+from tests.fuzz.claims import served_targets
 from tests.fuzz.fuzzer import fuzz
+from tests.fuzz.kept import CORPUS, keep, read_kept
 from tests.fuzz.mutations import mutate
-from tests.fuzz.targets import Target, all_targets
+from tests.fuzz.target import Target
+from tests.fuzz.targets import all_targets
 from tests.support.foreign_clients import QUEUE
 from tests.support.served_worker import Site, server, shared, store
 from tests.support.waiting import wait_until
@@ -27,7 +32,9 @@ from tests.support.waiting import wait_until
 __all__ = ["server", "shared", "store"]
 
 #: The part of a full run, and the mutated messages that a worker receives.
-_SCALE, _MESSAGES = 0.03, 300
+_SCALE, _MESSAGES = 0.01, 300
+#: Inputs of a target whose valid ones take long.
+_MIN_INPUTS = 10
 _SEED = 1
 KEYS = Keys()
 
@@ -41,21 +48,58 @@ def worker_site(shared: Site, server: redis.Redis) -> Iterator[Site]:
 
 @pytest.mark.parametrize("target", all_targets(), ids=lambda target: target.name)
 def test_what_others_wrote_is_read_or_refused(target: Target) -> None:
-    findings = fuzz(target, max(10, round(target.count * _SCALE)), _SEED)
-    assert [finding.error for finding in findings] == []
+    assert _fuzz_kept_and_mutated(target) == []
 
 
 @pytest.fixture(scope="module")
-def claim_targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Target]]:
-    with running_claims(tmp_path_factory.mktemp("claims")) as targets:
+def redis_targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Target]]:
+    with served_targets(tmp_path_factory.mktemp("served")) as targets:
         yield targets
 
 
-@pytest.mark.parametrize("name", ["a claimed message", "a claimed retry"])
-def test_what_is_claimed_ends_in_one_place(claim_targets: list[Target], name: str) -> None:
-    (target,) = [target for target in claim_targets if target.name == name]
-    findings = fuzz(target, len(target.inputs) + round(target.count * _SCALE), _SEED)
-    assert [finding.error for finding in findings] == []
+@pytest.mark.parametrize("name", ["a claimed message", "a claimed retry", "a request", "a command line"])
+def test_what_is_claimed_asked_or_typed_ends_as_promised(redis_targets: list[Target], name: str) -> None:
+    (target,) = [target for target in redis_targets if target.name == name]
+    assert _fuzz_kept_and_mutated(target) == []
+
+
+def _fuzz_kept_and_mutated(target: Target) -> list[str]:
+    """Run the valid inputs, the kept corpus, and a few mutations. Return the errors."""
+    extended = msgspec.structs.replace(target, inputs=[*target.inputs, *read_kept(target)])
+    findings = fuzz(extended, len(extended.inputs) + max(_MIN_INPUTS, round(target.count * _SCALE)), _SEED)
+    return [f"{finding.data!r}: {finding.error}" for finding in findings]
+
+
+def test_the_kept_corpus_is_small_and_each_folder_belongs_to_a_target(redis_targets: list[Target]) -> None:
+    slugs = {target.slug for target in (*all_targets(), *redis_targets)}
+    files = [path for path in CORPUS.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} <= slugs
+    assert sum(path.stat().st_size for path in files) < 300 * 1024
+
+
+def test_a_kept_input_is_run_again_and_a_full_corpus_takes_no_more(tmp_path: Path) -> None:
+    target = Target(name="a thing", inputs=[b"valid"], run=len, count=1)  # type: ignore[arg-type]
+    assert keep(target, [b"b", b"a", b"valid", b"x" * 10_000], tmp_path) == 2
+    assert sorted(read_kept(target, tmp_path)) == [b"a", b"b"]
+    assert keep(target, [b"b"], tmp_path) == 0
+
+
+def test_a_confined_process_writes_nothing_outside_and_starts_nothing(tmp_path: Path) -> None:
+    def misbehave(data: bytes) -> None:
+        match data:
+            case b"inside":
+                (tmp_path / "inside").write_bytes(b"")
+            case b"outside":
+                Path(__file__).with_name("outside").write_bytes(b"")
+            case b"program":
+                os.system("true")
+            case b"network":
+                socket.create_connection(("192.0.2.1", 9), timeout=1)
+
+    inputs = [b"inside", b"outside", b"program", b"network"]
+    target = Target(name="bad", inputs=inputs, run=misbehave, count=4, confined=True)
+    assert [finding.data for finding in fuzz(target, 4, _SEED)] == inputs[1:]
+    assert (tmp_path / "inside").exists()
 
 
 def test_the_same_seed_gives_the_same_inputs() -> None:
