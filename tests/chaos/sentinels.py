@@ -22,13 +22,16 @@ _DOWN_AFTER_MS = 1000
 
 
 class Sentinels:
-    """The replica and the Sentinels of a running primary, as a context manager. `folder` is for their data.
+    """The replica and the Sentinels of a running primary, as a context manager.
 
-    All use the primary's address at a proxy: a Sentinel corrects a replica that follows another address.
+    `folder` is for their data. `server` is the program of all; None for the one that `find_redis` names. All use
+    the primary's address at a proxy: a Sentinel corrects a replica that follows another address.
     """
 
-    def __init__(self, primary: EmbeddedRedis, folder: Path) -> None:
+    def __init__(self, primary: EmbeddedRedis, folder: Path, server: Path | None = None) -> None:
         self.primary, self._folder = primary, folder
+        #: Every redis-server and valkey-server is a Sentinel too: no further package is needed.
+        self._server = server or find_redis()
         self._stack = contextlib.ExitStack()
 
     @property
@@ -51,19 +54,30 @@ class Sentinels:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._proxy = stack.enter_context(Proxy(self.primary.port))
-            primary = f"127.0.0.1 {self._proxy.port}"
-            options = ["--dir", str(self._folder), "--replicaof", primary, "--auto-aof-rewrite-percentage", "0"]
-            self.replica = stack.enter_context(EmbeddedRedis(*options))
+            # Redis 6.2 refuses host and port in one argument.
+            options = ["--replicaof", "127.0.0.1", str(self._proxy.port), "--auto-aof-rewrite-percentage", "0"]
+            options += ["--dir", str(self._folder)]
+            self.replica = stack.enter_context(EmbeddedRedis(*options, server=self._server))
             self.client = stack.enter_context(redis.Redis.from_url(self.replica.url, client_name="chaos"))
             wait_until(self._is_synced, 20, "a synced replica")
             self._ports = [self._start(stack, number) for number in range(_COUNT)]
-            wait_until(lambda: all(map(_knows_all, self._ports)), 30, "Sentinels that know each other")
+            try:
+                wait_until(lambda: all(map(_knows_all, self._ports)), 30, "Sentinels that know each other")
+            except TimeoutError as error:
+                error.add_note(self._describe_failure())
+                raise
             self._stack = stack.pop_all()
         return self
 
     def _is_synced(self) -> bool:
         state: dict[str, Any] = self.client.info("replication")  # type: ignore[assignment]  # not asyncio
         return bool(state.get("master_link_status") == "up")
+
+    def _describe_failure(self) -> str:
+        """Return the last lines of the Sentinels' logs, and what to install instead of this server."""
+        logs = [log.read_text(errors="replace")[-500:] for log in sorted(self._folder.glob("sentinel-*/*.log"))]
+        hint = f"{self._server} --sentinel did not watch its primary; on Debian: apt-get install redis-server"
+        return "\n".join([hint, *(logs or ["no Sentinel wrote a log"])])
 
     def _start(self, stack: contextlib.ExitStack, number: int) -> int:
         port = _free_port()
@@ -76,7 +90,7 @@ class Sentinels:
             f"sentinel down-after-milliseconds {_NAME} {_DOWN_AFTER_MS}\nsentinel failover-timeout {_NAME} 3000\n"
         )
         process = subprocess.Popen(
-            [str(find_redis()), str(folder / "sentinel.conf"), "--sentinel"],
+            [str(self._server), str(folder / "sentinel.conf"), "--sentinel"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
