@@ -139,13 +139,18 @@ zoo: $(VENV)/.develops ## Serve 300 kinds of models and compare each with itself
 # Options for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
 # Some scenarios, the others as they are: make chaos ARGS='23 24 --update'
 .PHONY: chaos
-chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (35 minutes)
+chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (an hour)
 	$(BIN)/python -m tests.chaos --out tests/chaos/results/latest.json --docs $(ARGS)
 
 # A part: make model-check ARGS='--only claims'; `python -m tests.model_check --help` lists it. Needs spin and gcc.
 .PHONY: model-check
 model-check: $(VENV)/.develops ## Check the claim protocol's model with spin; write docs/reliability.md (8 minutes)
 	$(BIN)/python -m tests.model_check $(if $(ARGS),$(ARGS),--docs)
+
+# A round that broke a promise, again: make chaos-long ARGS='--seed 7 --round 12'. Fewer kills: ARGS='--kills 20'.
+.PHONY: chaos-long
+chaos-long: $(VENV)/.develops ## Kill processes 10,000 times under load, in rounds with a seed (hours)
+	$(BIN)/python -m tests.chaos.kill_rounds $(ARGS)
 
 # Needs root, for network namespaces. They end with the command, however it ends.
 .PHONY: machines

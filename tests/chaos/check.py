@@ -52,6 +52,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     lease: float
     #: Confirmed jobs that may be lost together with their Redis.
     may_be_lost: frozenset[str] = frozenset()
+    #: The most seconds by which the clock of Redis was ahead: jobs start and expire by that clock.
+    clock_ahead: float = 0.0
     #: True if outcomes may be published again: Redis may lose the first, or failed jobs of a run are resumed.
     may_be_repeated: bool = False
 
@@ -169,7 +171,8 @@ def find_wrong_outcomes(
     wrong["run before it was due"] = {
         job
         for job, line in submitted.items()
-        if job in first_start and first_start[job] < line.written_at + line.delay - _TOLERANCE_SECONDS
+        if job in first_start
+        and first_start[job] < line.written_at + line.delay - evidence.clock_ahead - _TOLERANCE_SECONDS
     }
     if evidence.dead is not None:
         failed = {job for job, outcome in outcomes.items() if outcome and outcome[0] == "dead"}
@@ -182,9 +185,8 @@ def _has_expired(evidence: Evidence, job: str, expires: float) -> bool:
     if not expires:
         return False
     published = evidence.published.get(job)
-    return (
-        not published or published[0] - evidence.ledgers.submitted[job].written_at >= expires - _TOLERANCE_SECONDS
-    )
+    earliest = evidence.ledgers.submitted[job].written_at + expires - evidence.clock_ahead - _TOLERANCE_SECONDS
+    return not published or published[0] >= earliest
 
 
 def _decode_outcome(raw: bytes) -> tuple[str, dict[str, Any]] | None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 import redis
@@ -27,14 +27,18 @@ from headrace_worker.local.stack import Child
 from tests.chaos import evidence, ledger, model, producer
 from tests.chaos.check import CheckResult, Run, check_promises
 from tests.chaos.disk import small_disk
+from tests.chaos.installed_servers import find_installed
 from tests.chaos.jobs import Job, id_of_row
 from tests.chaos.outcome_recorder import RESULT_PREFIX, OutcomeRecorder
+from tests.chaos.preload import PreloadedRedis
 from tests.chaos.proxy import Proxy
 from tests.chaos.sentinels import Sentinels
 from tests.chaos.systems import Headrace, System
 from tests.chaos.workers import PYTHONPATH, ROOT, Worker, wait_until
 from tests.support.forked_processes import start_python
 from tests.support.redis_cluster import RedisCluster
+
+T = TypeVar("T")
 
 #: Seconds until a worker must be ready.
 _READY_SECONDS = 60.0
@@ -57,6 +61,10 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     #: True for a replica and Sentinels, and for a Redis Cluster of six nodes.
     sentinels: bool = False
     cluster: bool = False
+    #: The name of the Redis server in `tests.support.redis_servers`; empty for that of `find_redis`.
+    server: str = ""
+    #: A source in C of this folder that is preloaded into Redis (`preload`); empty for none.
+    preload: str = ""
     #: True if jobs that failed run again under their ids.
     resumed: bool = False
     #: Limits of the models, as in their manifest.
@@ -87,8 +95,13 @@ class Environment:
         self.random = random.Random(seed)
         self.workers: list[Worker] = []
         self.kills: list[evidence.Kill] = []
-        #: Monotonic times at which Redis answered again after a fault.
+        #: The number of processes killed: workers, pool processes, and Redis.
+        self.killed = 0
+        #: Monotonic times at which Redis answered again after a fault, and a worker was ready after none was.
         self.redis_recovered_at: list[float] = []
+        self.workers_recovered_at: list[float] = []
+        #: The most seconds by which the clock of Redis was ahead.
+        self.clock_ahead = 0.0
         self.notes: list[str] = []
         #: Broken promises that the scenario itself has checked.
         self.broken_promises: list[str] = []
@@ -103,8 +116,12 @@ class Environment:
         self._loads = iter(range(10))
         self._names = iter(range(1, 100_000))
         self._stack = contextlib.ExitStack()
-        options = ["--dir", str(self.redis_folder), "--auto-aof-rewrite-percentage", "0", *_debug_options()]
-        self.redis = EmbeddedRedis(*options)
+        server = find_installed(requirements.server) if requirements.server else find_redis()
+        options = ["--dir", str(self.redis_folder), "--auto-aof-rewrite-percentage", "0", *_debug_options(server)]
+        if requirements.preload:
+            self.preloaded = PreloadedRedis(folder, requirements.preload, server)
+            server = self.preloaded.server
+        self.redis = EmbeddedRedis(*options, server=server)
         self.sentinels = Sentinels(self.redis, folder / "replica")
 
     @property
@@ -169,8 +186,14 @@ class Environment:
     def kill(self, worker: Worker) -> None:
         """Kill a worker's processes (SIGKILL), and record the jobs it held."""
         worker.kill()
+        self.killed += 1
         self.record_kill(self.held(worker))
         self.workers.remove(worker)
+
+    def kill_redis(self) -> None:
+        """Kill Redis (SIGKILL)."""
+        self.redis.kill()
+        self.killed += 1
 
     def record_kill(self, held: frozenset[str]) -> None:
         """Record a fault, just now, of the process that holds these jobs."""
@@ -189,11 +212,18 @@ class Environment:
 
     @contextlib.contextmanager
     def load(
-        self, rate: float = 80, longest: float = 0.03, *, through_proxy: bool = False, **more: Any
+        self,
+        rate: float = 80,
+        longest: float = 0.03,
+        *,
+        through_proxy: bool = False,
+        pythonpath: str = PYTHONPATH,
+        **more: Any,
     ) -> Iterator[None]:
         """Submit `rate` jobs per second while the block runs; each takes up to `longest` seconds.
 
-        `more` are further fields of `ProducerConfig`. Two loads may run at once.
+        `pythonpath` has the code of the producer. `more` are further fields of `ProducerConfig`. Two loads may run
+        at once.
         """
         number = next(self._loads)
         path = self.folder / f"producer-{number}.ledger"
@@ -213,13 +243,13 @@ class Environment:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": PYTHONPATH},
+                env={**os.environ, "PYTHONPATH": pythonpath},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         try:
-            self.wait(lambda: path.exists() or process.poll() is not None, "a first job")
+            self.wait(lambda: path.exists() or process.poll() is not None, "a first job", 60)
             yield
             process.terminate()
             if not self.holds_within(lambda: process.poll() is not None, producer.DRAIN_SECONDS + 15):
@@ -289,6 +319,10 @@ class Environment:
 
     # --- end of a scenario ---------------------------------------------------------------------------------
 
+    def enter(self, context: contextlib.AbstractContextManager[T]) -> T:
+        """Enter a context manager that is to end with this environment."""
+        return self._stack.enter_context(context)
+
     def settle(self) -> None:
         """Wait until no job waits and no further outcome is published."""
         evidence.wait_until_settled(self)
@@ -354,13 +388,15 @@ class Environment:
         self._stack.close()
 
 
-def redis_version() -> str:
-    """Return the version of the redis-server that the scenarios use."""
-    output = subprocess.run([find_redis(), "--version"], capture_output=True, text=True, timeout=10).stdout
+def redis_version(server: Path | None = None) -> str:
+    """Return the version of a server; without one, of that which the scenarios use."""
+    output = subprocess.run(
+        [server or find_redis(), "--version"], capture_output=True, text=True, timeout=10
+    ).stdout
     version = re.search(r"v=([\d.]+)", output)
     return version[1] if version else "0"
 
 
-def _debug_options() -> list[str]:
+def _debug_options(server: Path) -> list[str]:
     """Return the options that permit DEBUG SLEEP, which Redis 7 and later forbid by default."""
-    return ["--enable-debug-command", "local"] if int(redis_version().split(".")[0]) >= 7 else []
+    return ["--enable-debug-command", "local"] if int(redis_version(server).split(".")[0]) >= 7 else []

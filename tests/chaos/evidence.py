@@ -68,24 +68,27 @@ def collect_evidence(env: Environment) -> Evidence:
         dead=dead,
         in_redis=frozenset(job.decode() for job in ID.findall(remaining)),
         leftovers=env.system.leftovers(env.server),
-        recovery=recovery_seconds(env.kills, env.recorder.published, env.redis_recovered_at),
+        recovery=recovery_seconds(
+            env.kills, env.recorder.published, [*env.redis_recovered_at, *env.workers_recovered_at]
+        ),
         resumed=[
             env.recorder.seconds_to_next(answered_at) or env.settle_seconds
             for answered_at in env.redis_recovered_at
         ],
         lease=env.lease,
+        clock_ahead=env.clock_ahead,
         may_be_lost=env.may_be_lost,
         may_be_repeated=any((env.requirements.sentinels, env.requirements.cluster, env.requirements.resumed)),
     )
 
 
 def recovery_seconds(
-    kills: Sequence[Kill], published: Mapping[str, Sequence[float]], redis_recovered_at: Sequence[float] = ()
+    kills: Sequence[Kill], published: Mapping[str, Sequence[float]], recovered_at: Sequence[float] = ()
 ) -> list[float]:
     """Return the seconds from each kill to the outcome of the last job of its victim.
 
     A job that a later victim held again is measured from that later kill. Nobody recovers a job while Redis is
-    away: if Redis answers again before that outcome, the seconds count from there.
+    away, or without a worker: if one of `recovered_at` is before that outcome, the seconds count from there.
     """
     last: dict[str, int] = {job: number for number, kill in enumerate(kills) for job in kill.held}
     seconds = []
@@ -93,7 +96,7 @@ def recovery_seconds(
         times = [published[job][0] for job in kill.held if last[job] == number and published.get(job)]
         if times:
             ended_at = max(times)
-            returns = (moment for moment in redis_recovered_at if moment < ended_at)
+            returns = (moment for moment in recovered_at if moment < ended_at)
             seconds.append(max(0.0, ended_at - max(kill.killed_at, *returns, 0.0)))
     return seconds
 

@@ -64,6 +64,7 @@ def kill_pool_process(env: Environment) -> None:
     running = env.wait(lambda: running_jobs(env), "a run")
     pid = env.random.choice(sorted(running))
     os.kill(pid, signal.SIGKILL)
+    env.killed += 1
     env.record_kill(frozenset(running[pid]))
 
 

@@ -59,11 +59,21 @@ class OutcomeRecorder:
                 self._receive()
             time.sleep(0.01)
 
+    def follow(self, client: redis.Redis) -> None:
+        """Subscribe to another Redis, whose former one still answers; return when that is done."""
+        self._subscribed.clear()
+        self.client = client
+        if not self._subscribed.wait(10):
+            raise TimeoutError("the recorder could not subscribe to the other Redis")
+
     def _receive(self) -> None:
-        with self.client.pubsub(ignore_subscribe_messages=True) as subscription:
+        client = self.client
+        with client.pubsub(ignore_subscribe_messages=True) as subscription:
             subscription.psubscribe(f"{self._prefix}*")
             while not self._stopped.is_set():
                 message = subscription.get_message(timeout=0.2)
+                if self.client is not client:
+                    return
                 self._subscribed.set()
                 if message is not None and message["type"] == "pmessage":
                     job = message["channel"].decode().removeprefix(self._prefix)

@@ -10,8 +10,10 @@ from typing import Any
 from headrace.wire.keys import queue_name
 from tests.chaos import model, stock
 from tests.chaos.environment import Environment
+from tests.chaos.ledger import Ledger
 from tests.chaos.scenario import scenario
 from tests.support.crash_points import STEPS
+from tests.support.decoding_bombs import BOMBS, marker_of
 
 #: The other jobs in the batch of a poison job.
 _BATCH_MATES = 31
@@ -60,6 +62,45 @@ def _run_poisoned_batch(env: Environment, do: int, reason: str, amount: float = 
         )
 
 
+@scenario(32, "poison: a message that kills at decoding", long=5, short=1, limits={"time_limit": 3.0})
+def decoding_message(env: Environment) -> None:
+    """One message of a batch of 32 kills or hangs the process that decodes it, before a job is known.
+
+    It is sent with an id and without one. It fails under its id, or becomes a dead letter, and 31 jobs succeed.
+    """
+    settings = {"HEADRACE_MEMORY_LIMIT": str(_MEMORY_LIMIT)}
+    worker = env.start_worker(include="tests.support.decoding_bombs", **settings)
+    env.wait(lambda: worker.is_ready, "a worker", 60)
+    env.settle_seconds = 90
+    for kind in [*BOMBS][: env.repetitions]:
+        _run_batch_with_bomb(env, kind)
+    env.expect(worker.is_alive, "the worker's main process ended")
+
+
+def _run_batch_with_bomb(env: Environment, kind: str) -> None:
+    """Push messages that kill at decoding amid a batch, and wait for all outcomes."""
+    mates, (poison,) = env.jobs(_BATCH_MATES), env.jobs(1)
+    message = _message("headrace.predict", poison.id, [model.MODEL, poison.rows], bomb=marker_of(kind))
+    nameless = b"no id, " + marker_of(kind).encode()
+    ledger = Ledger(env.folder / f"{poison.id}.ledger")
+    ledger.write("submitted", [poison.id])
+    env.submit(mates[:16])
+    env.server.lpush(queue_name(model.MODEL), message, nameless)
+    ledger.write("confirmed", [poison.id])
+    ledger.close()
+    env.submit(mates[16:])
+    env.holds_within(lambda: all(env.outcome(job.id) for job in (poison, *mates)), env.settle_seconds)
+    reason = (env.outcome(poison.id) or {}).get("reason")
+    # A parser that raises MemoryError costs no process: the message is refused.
+    expected = {"endless": "timeout", "memory": "bad input"}.get(kind, "crash")
+    env.expect(reason == expected, f"{kind} at decoding ended as {reason}")
+    succeeded = sum((env.outcome(job.id) or {}).get("status") == "SUCCESS" for job in mates)
+    env.expect(succeeded == _BATCH_MATES, f"{_BATCH_MATES - succeeded} batch-mates of {kind} did not succeed")
+    is_stored = env.holds_within(lambda: nameless in env.server.hvals("headrace:dead:messages"), 60)
+    env.expect(is_stored, f"the message without an id is no dead letter ({kind})")
+    env.notes.append(f"{kind} at decoding: {reason}")
+
+
 @scenario(12, "malformed messages", long=3, control=2)
 def malformed_messages(env: Environment) -> None:
     """Bytes that hold no job, and messages for unknown tasks and models, are pushed during a load."""
@@ -102,12 +143,12 @@ def _malformed(number: int) -> list[bytes]:
     ]
 
 
-def _message(task: str, job: str, args: list[Any]) -> bytes:
+def _message(task: str, job: str, args: list[Any], **headers: Any) -> bytes:
     """Return a Celery message as any client may send it."""
     body = base64.b64encode(json.dumps([args, {}, {"callbacks": None}]).encode()).decode()
     delivery = {"delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": "x"}, "priority": 0}
     properties = {"correlation_id": job, "delivery_tag": job, "body_encoding": "base64", **delivery}
-    headers = {"lang": "py", "task": task, "id": job, "root_id": job, "retries": 0}
+    headers = {"lang": "py", "task": task, "id": job, "root_id": job, "retries": 0, **headers}
     encoding = {"content-encoding": "utf-8", "content-type": "application/json"}
     return json.dumps({"body": body, **encoding, "headers": headers, "properties": properties}).encode()
 

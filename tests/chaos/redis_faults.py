@@ -20,6 +20,8 @@ _SUITE_CONNECTIONS = {"chaos", "chaos-recorder"}
 _AWAY_SECONDS, _RETURN_SECONDS = 10.0, 3.0
 #: Seconds of a replica's lag, in each direction.
 _LAG_SECONDS = 0.2
+#: Seconds of a slow sync, seconds for which syncs are slow, and leases for which the disk then hangs.
+_SYNC_SECONDS, _SLOW_SECONDS, _HUNG_LEASES = (0.02, 0.3), 4.0, 1.5
 #: Bytes of the disk that a scenario fills.
 _DISK_BYTES = 24 * 2**20
 
@@ -31,7 +33,7 @@ def redis_killed(env: Environment) -> None:
     with env.load(rate=60, longest=0.1):
         for _ in range(env.repetitions):
             time.sleep(env.random.uniform(1, 2.5))
-            env.redis.kill()
+            env.kill_redis()
             time.sleep(env.random.uniform(0, 1.5))
             restart(env)
 
@@ -40,7 +42,12 @@ def restart(env: Environment) -> float:
     """Start Redis again, wait for the next outcome, and return the seconds until it."""
     env.redis.start()
     env.redis_recovered_at.append(answered_at := time.monotonic())
-    return float(env.wait(lambda: env.recorder.seconds_to_next(answered_at), "an outcome after the restart", 60))
+    return wait_for_outcome(env, answered_at)
+
+
+def wait_for_outcome(env: Environment, moment: float) -> float:
+    """Wait for the next outcome after a monotonic time, and return the seconds until it."""
+    return float(env.wait(lambda: env.recorder.seconds_to_next(moment), "an outcome", 60))
 
 
 @scenario(21, "Redis away for minutes", long=18, short=1)
@@ -65,10 +72,15 @@ def connections_killed(env: Environment) -> None:
     with env.load(rate=60, longest=0.1):
         for _ in range(env.repetitions):
             time.sleep(env.random.uniform(0.1, 0.7))
-            for client in env.server.client_list():
-                if client["name"] not in _SUITE_CONNECTIONS:
-                    env.server.client_kill_filter(_id=client["id"])
+            end_connections(env)
         env.redis_recovered_at.append(time.monotonic())
+
+
+def end_connections(env: Environment) -> None:
+    """End every connection of workers and producers (CLIENT KILL)."""
+    for client in env.server.client_list():
+        if client["name"] not in _SUITE_CONNECTIONS:
+            env.server.client_kill_filter(_id=client["id"])
 
 
 @scenario(11, "Redis out of memory", long=4, control=3)
@@ -183,3 +195,25 @@ def _answers(server: redis.Redis) -> bool:
 
 def _refuses(server: redis.Redis) -> bool:
     return server.info("persistence")["aof_last_write_status"] != "ok"
+
+
+@scenario(35, "a slow disk", long=4, preload="slow_disk.c")
+def disk_slow(env: Environment) -> None:
+    """The disk of the append-only file syncs slowly, then hangs for longer than a lease, and goes on.
+
+    Each sync takes 0.02 to 0.3 s for 4 s, with `always` and with `everysec` in turn, before the disk hangs.
+    """
+    env.start_workers(2)
+    with env.load(rate=30, longest=0.1):
+        for number in range(env.repetitions):
+            env.server.config_set("appendfsync", "everysec" if number % 2 else "always")
+            env.preloaded.set(round(1000 * env.random.uniform(*_SYNC_SECONDS)))
+            time.sleep(_SLOW_SECONDS)
+            env.preloaded.set(round(1000 * _HUNG_LEASES * 2 * env.lease))
+            time.sleep(_HUNG_LEASES * env.lease)
+            env.preloaded.set(0)
+            env.wait(lambda: _answers(env.server), "an answer of Redis")
+            env.redis_recovered_at.append(moment := time.monotonic())
+            wait_for_outcome(env, moment)
+            time.sleep(1)
+    env.notes.append(f"{env.repetitions} times slow, then hung; {env.failed_submits} submits raised")

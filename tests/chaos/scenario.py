@@ -49,6 +49,8 @@ class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
     repetitions: int
     lease: float
     seconds: float
+    #: The number of processes killed.
+    kills: int
     check: CheckResult
     notes: list[str]
 
@@ -107,6 +109,7 @@ def run_scenario(scenario: Scenario, system: str, size: Size, seed: int) -> Scen
         repetitions=repetitions,
         lease=lease,
         seconds=time.monotonic() - started_at,
+        kills=env.killed,
         check=check,
         notes=notes,
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 from tests.chaos import model
-from tests.chaos.disk import SkipScenario
 from tests.chaos.environment import Environment
 from tests.chaos.kill_faults import SUSTAINABLE_LOAD
+from tests.chaos.preload import compile_library
 from tests.chaos.scenario import scenario
 
+#: Seconds by which the clock of Redis steps.
+_STEP_SECONDS = 30.0
 #: Seconds by which the clocks of two workers are wrong.
 _OFFSETS_SECONDS = (6 * 3600, -6 * 3600)
 
@@ -52,7 +51,7 @@ def clocks_off(env: Environment) -> None:
 
     Jobs expire and delayed jobs start by the server's clock, and no lease is lost.
     """
-    library = _compile_clock(env.folder)
+    library = compile_library(env.folder, "clock.c")
     for offset in _OFFSETS_SECONDS:
         env.start_standalone_worker(LD_PRELOAD=str(library), CHAOS_CLOCK_OFFSET=str(offset))
     env.start_workers(1)
@@ -64,16 +63,22 @@ def clocks_off(env: Environment) -> None:
     env.expect(not lost, f"leases were lost by {', '.join(lost)}")
 
 
-def _compile_clock(folder: Path) -> Path:
-    """Compile the library that shifts a process's clock, and return its path. Raises SkipScenario."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        raise SkipScenario("a wrong clock needs a C compiler; on Debian: apt-get install gcc libc6-dev")
-    library = folder / "clock.so"
-    source = Path(__file__).parent / "clock.c"
-    compilation = subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", library, source], capture_output=True, text=True, timeout=60
-    )
-    if compilation.returncode:
-        raise SkipScenario(f"the clock cannot be compiled here: {compilation.stderr[-300:]}")
-    return library
+@scenario(38, "the clock of Redis steps", long=6, preload="clock.c")
+def redis_clock_steps(env: Environment) -> None:
+    """The clock of Redis steps forward by half a minute, and back again, while delayed jobs are due.
+
+    Jobs start and expire by that clock, so early by the step at most. Jobs whose leases expire early run again.
+    """
+    env.clock_ahead = _STEP_SECONDS
+    env.start_workers(2)
+    with env.load(rate=30, longest=0.1):
+        for number in range(env.repetitions):
+            env.submit(env.jobs(1, delay=2.0))
+            # Due while the clock is right, while it is ahead, and after it stepped back.
+            env.submit(env.jobs(1, delay=_STEP_SECONDS / 2))
+            time.sleep(env.random.uniform(1.5, 2.5))
+            env.preloaded.set(0 if number % 2 else round(1000 * _STEP_SECONDS))
+            env.redis_recovered_at.append(time.monotonic())
+        env.preloaded.set(0)
+    env.settle_seconds += _STEP_SECONDS
+    env.notes.append(f"{env.repetitions} steps of {_STEP_SECONDS:g} s")

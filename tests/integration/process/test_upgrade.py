@@ -1,10 +1,7 @@
-"""Workers of two commits share a queue during an upgrade, and a newer Redis continues from older data."""
+"""Workers of two releases share a queue during an upgrade, and a newer Redis continues from older data."""
 
 from __future__ import annotations
 
-import io
-import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from headrace import Client
 from tests.support import ROOT
 from tests.support.claim_models import add_model, count_claims, running_worker
 from tests.support.connections import free_port, running_server
+from tests.support.previous_release import PreviousRelease, extract_previous_release
 from tests.support.redis_servers import find_server
 from tests.support.waiting import wait_until
 
@@ -22,29 +20,26 @@ ROUNDS, JOBS_PER_ROUND = 40, 5
 
 
 @pytest.fixture
-def former(tmp_path: Path) -> Path:
-    """The code of the last commit."""
-    archive = ["git", "archive", "HEAD~1", "producer", "worker"]
-    done = subprocess.run(archive, cwd=ROOT, capture_output=True)
-    if done.returncode != 0:
+def former(tmp_path: Path) -> PreviousRelease:
+    """The code of the previous release."""
+    release = extract_previous_release(tmp_path / "former")
+    if release is None:
         pytest.skip("this checkout has no earlier commit")
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as code:
-        code.extractall(tmp_path / "former", filter="data")
-    return tmp_path / "former"
+    return release
 
 
-def test_workers_of_the_last_commit_and_of_this_one_share_a_queue(
-    former: Path, redis_url: str, server: redis.Redis, tmp_path: Path
+def test_workers_of_the_previous_release_and_of_this_one_share_a_queue(
+    former: PreviousRelease, redis_url: str, server: redis.Redis, tmp_path: Path
 ) -> None:
     models = add_model(tmp_path, max_batch_instances=1)
-    former_path = ":".join(str(path) for path in (former / "producer", former / "worker", ROOT))
+    former_path = ":".join(map(str, (*former.folders, ROOT)))
     with (
         running_worker(url=redis_url, models=models, folder=tmp_path, name="old", PYTHONPATH=former_path) as old,
         running_worker(url=redis_url, models=models, folder=tmp_path, name="new") as new,
         Client(redis_url) as client,
     ):
         environment = Path(f"/proc/{old.process.pid}/environ").read_bytes()
-        assert str(former).encode() in environment
+        assert str(former.folders[0]).encode() in environment
         runners: set[str] = set()
 
         def run_jobs() -> bool:
