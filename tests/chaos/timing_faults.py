@@ -76,6 +76,7 @@ def redis_clock_steps(env: Environment) -> None:
             env.submit(env.jobs(1, delay=2.0))
             # Due while the clock is right, while it is ahead, and after it stepped back.
             env.submit(env.jobs(1, delay=_STEP_SECONDS / 2))
+            env.submit(env.jobs(1, amount=2 * env.lease))  # it runs when the clock steps
             time.sleep(env.random.uniform(1.5, 2.5))
             env.preloaded.set(0 if number % 2 else round(1000 * _STEP_SECONDS))
             env.redis_recovered_at.append(time.monotonic())

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import signal_worker
+
 ROOT = Path(__file__).parents[2]
 
 #: The PYTHONPATH of the processes of a scenario.
@@ -63,8 +65,7 @@ class Worker:
 
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to the main process and its pool."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        signal_worker(self.pid, number)
 
     def kill(self) -> None:
         """Kill all processes (SIGKILL), and wait until the main process has ended."""

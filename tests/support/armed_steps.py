@@ -19,6 +19,7 @@ from headrace_worker.transport.blocking_claim import BlockingClaim
 from headrace_worker.transport.channel import ClaimingChannel
 from headrace_worker.transport.claim_states import State
 from tests.support.crash_points import STEPS as CLAIM_STEPS
+from tests.support.processes import signal_worker
 
 Target = Literal["self", "main", "all"]
 #: The processes that a signal is sent to: the one that takes the step, the main process, or all of the worker.
@@ -83,7 +84,7 @@ class _StepCounter:
         except FileNotFoundError:
             return  # another process was first
         if armed.target == "all":
-            os.killpg(os.getpgid(_MAIN_PID), signal.Signals(armed.signal))
+            signal_worker(_MAIN_PID, armed.signal)
         else:
             os.kill(_MAIN_PID if armed.target == "main" else os.getpid(), signal.Signals(armed.signal))
 

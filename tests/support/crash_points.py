@@ -20,6 +20,7 @@ from headrace_worker.execution.follow_up_sender import FollowUpSender
 from headrace_worker.transport.channel import ClaimingChannel
 from headrace_worker.transport.lease_keeper import LeaseKeeper
 from headrace_worker.transport.leases import Leases
+from tests.support.processes import signal_worker
 
 _MAIN_PID = os.getpid()
 
@@ -52,7 +53,7 @@ def kill_once() -> None:
         case "main":
             os.kill(_MAIN_PID, signal.SIGKILL)
         case "all":
-            os.killpg(os.getpgid(_MAIN_PID), signal.SIGKILL)
+            signal_worker(_MAIN_PID, signal.SIGKILL)
         case _:
             os.kill(os.getpid(), signal.SIGKILL)
 

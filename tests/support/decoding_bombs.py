@@ -22,7 +22,7 @@ BOMBS: dict[str, Callable[[], Any]] = {
     "os._exit": lambda: os._exit(3),
     # No signal handler of Python interrupts a call of C.
     "endless": lambda: re.match(r"(a+)+$", "a" * 64 + "b"),
-    "memory": lambda: [bytearray(2**30) for _ in range(64)],
+    "memory": lambda: bytearray(2**40),
 }
 
 _MARKER = re.compile(rb"bomb:([A-Za-z._]+)")

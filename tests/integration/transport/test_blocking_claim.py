@@ -22,6 +22,7 @@ from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, parse_le
 from headrace_worker.transport.leases import Leases
 from tests.support import rare_polls
 from tests.support.claim_models import SLEEP, add_model, running_worker
+from tests.support.processes import signal_worker
 from tests.support.waiting import wait_until
 
 KEYS = Keys()
@@ -190,12 +191,12 @@ def test_a_job_that_arrives_at_a_frozen_worker_runs_once_on_another(
     with start_worker(name="first") as first, start_worker(name="second") as second:
         wait_for_blocking(client, server)
         blocked = first if parked_leases(server, first.process.pid) else second
-        os.killpg(blocked.process.pid, signal.SIGSTOP)
+        signal_worker(blocked.process.pid, signal.SIGSTOP)
         try:
             jobs = [client.submit("doubling", [n, 0, 0]) for n in range(4)]  # one of them to the frozen worker
             assert [job.result(timeout=LEASE_SECONDS + 10).prediction for job in jobs] == [2 * n for n in range(4)]
         finally:
-            os.killpg(blocked.process.pid, signal.SIGCONT)
+            signal_worker(blocked.process.pid, signal.SIGCONT)
         wait_for_blocking(client, server)
         assert sorted(count_attempts(job) for job in jobs) in ([0, 0, 0, 0], [0, 0, 0, 1])
 
