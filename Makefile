@@ -139,7 +139,7 @@ zoo: $(VENV)/.develops ## Serve 300 kinds of models and compare each with itself
 # Options for the suite: make chaos ARGS='1 6 --systems headrace'; `python -m tests.chaos --help` lists it.
 # Some scenarios, the others as they are: make chaos ARGS='23 24 --update'
 .PHONY: chaos
-chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (an hour)
+chaos: $(VENV)/.develops ## Inject faults under load, and write docs/reliability.md (45 minutes)
 	$(BIN)/python -m tests.chaos --out tests/chaos/results/latest.json --docs $(ARGS)
 
 # A part: make model-check ARGS='--only claims'; `python -m tests.model_check --help` lists it. Needs spin and gcc.

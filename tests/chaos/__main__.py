@@ -19,7 +19,7 @@ from benchmarks.machine import commit, machine
 from headrace_worker.local.stack import interruptible_stack
 from tests.chaos import report
 from tests.chaos.disk import SkipScenario
-from tests.chaos.environment import redis_version
+from tests.chaos.installed_servers import redis_version
 from tests.chaos.scenario import Scenario, ScenarioResult, run_scenario
 from tests.chaos.suite import SCENARIOS
 from tests.chaos.workers import ROOT

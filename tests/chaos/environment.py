@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from headrace_worker.local.stack import Child
 from tests.chaos import evidence, ledger, model, producer
 from tests.chaos.check import CheckResult, Run, check_promises
 from tests.chaos.disk import small_disk
-from tests.chaos.installed_servers import find_installed
+from tests.chaos.installed_servers import debug_options, find_installed
 from tests.chaos.jobs import Job, id_of_row
 from tests.chaos.outcome_recorder import RESULT_PREFIX, OutcomeRecorder
 from tests.chaos.preload import PreloadedRedis
@@ -117,7 +116,7 @@ class Environment:
         self._names = iter(range(1, 100_000))
         self._stack = contextlib.ExitStack()
         server = find_installed(requirements.server) if requirements.server else find_redis()
-        options = ["--dir", str(self.redis_folder), "--auto-aof-rewrite-percentage", "0", *_debug_options(server)]
+        options = ["--dir", str(self.redis_folder), "--auto-aof-rewrite-percentage", "0", *debug_options(server)]
         if requirements.preload:
             self.preloaded = PreloadedRedis(folder, requirements.preload, server)
             server = self.preloaded.server
@@ -386,17 +385,3 @@ class Environment:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
-
-
-def redis_version(server: Path | None = None) -> str:
-    """Return the version of a server; without one, of that which the scenarios use."""
-    output = subprocess.run(
-        [server or find_redis(), "--version"], capture_output=True, text=True, timeout=10
-    ).stdout
-    version = re.search(r"v=([\d.]+)", output)
-    return version[1] if version else "0"
-
-
-def _debug_options(server: Path) -> list[str]:
-    """Return the options that permit DEBUG SLEEP, which Redis 7 and later forbid by default."""
-    return ["--enable-debug-command", "local"] if int(redis_version(server).split(".")[0]) >= 7 else []

@@ -10,8 +10,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from headrace_worker.local.embedded_redis import EmbeddedRedis
-from tests.chaos.environment import Environment, redis_version
-from tests.chaos.installed_servers import find_installed
+from tests.chaos.environment import Environment
+from tests.chaos.installed_servers import find_installed, redis_version
 from tests.chaos.redis_faults import wait_for_outcome
 from tests.chaos.scenario import scenario
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 from tests.chaos.disk import SkipScenario
 from tests.chaos.environment import Environment
 from tests.chaos.kill_faults import SUSTAINABLE_LOAD, wait_for_two_ready
 from tests.chaos.scenario import scenario
-from tests.chaos.workers import PYTHONPATH
+from tests.chaos.workers import PYTHONPATH, Worker
 from tests.support.previous_release import extract_previous_release
 
 
@@ -17,7 +18,7 @@ from tests.support.previous_release import extract_previous_release
 def previous_release(env: Environment) -> None:
     """Workers and producers of the previous release share Redis with new ones, and workers of both are killed.
 
-    Before the first release, the previous commit stands for it.
+    Before the first release, the code before the last change of client or worker stands for it.
     """
     release = extract_previous_release(env.folder / "previous")
     if release is None:
@@ -31,10 +32,8 @@ def previous_release(env: Environment) -> None:
         for number in range(env.repetitions):
             time.sleep(env.random.uniform(0.2, 3))
             is_former = bool(number % 2)
-            env.wait(lambda: wait_for_two_ready(env), "two workers")
-            victims = [worker for worker in env.ready_workers if (worker.name in former) is is_former]
-            if not victims:
-                continue
+            wait_for_two_ready(env)
+            victims = env.wait(partial(_ready, env, former, is_former), "a worker of this release", 60)
             env.kill(env.random.choice(victims))
             kills[is_former] += 1
             worker = env.start_worker(**({"PYTHONPATH": path} if is_former else {}))
@@ -45,3 +44,8 @@ def previous_release(env: Environment) -> None:
         kind = "the previous release" if worker.name in former else "the new release"
         env.expect(not worker.is_ready or bool(worker.pool & ran), f"a worker of {kind} ran no job")
     env.notes.append(f"{kills[True]} kills of workers of {release.name}, {kills[False]} of new ones")
+
+
+def _ready(env: Environment, former: set[str], is_former: bool) -> list[Worker]:
+    """Return the ready workers of the previous release, or of the new one."""
+    return [worker for worker in env.ready_workers if (worker.name in former) is is_former]

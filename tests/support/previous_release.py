@@ -21,12 +21,14 @@ class PreviousRelease(NamedTuple):
 
 
 def extract_previous_release(folder: Path) -> PreviousRelease | None:
-    """Extract the code of the newest tag before this commit; without a tag, of the commit before.
+    """Extract the code of the newest tag before this commit.
 
-    Returns None if the checkout has neither, as a shallow clone.
+    Without a tag, it is the code before the last commit that changed the client or the worker. Returns None if the
+    checkout has neither, as a shallow clone.
     """
     tag = _git("describe", "--tags", "--abbrev=0", "HEAD~1")
-    name = tag or _git("rev-parse", "--short", "HEAD~1")
+    changed = _git("log", "-1", "--format=%H", "--", "producer", "worker")
+    name = tag or _git("rev-parse", "--short", "--verify", "--quiet", f"{changed}~1")
     if not name:
         return None
     archive = subprocess.run(
