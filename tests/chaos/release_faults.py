@@ -24,28 +24,26 @@ def previous_release(env: Environment) -> None:
     if release is None:
         raise SkipScenario("this checkout has no earlier commit; clone with its history: git fetch --unshallow")
     path = os.pathsep.join([*map(str, release.folders), PYTHONPATH])
-    env.start_workers(2)
-    former = {worker.name for worker in env.start_workers(2, PYTHONPATH=path)}
+    #: All workers by whether they are of the previous release, and the kills of these.
+    workers = {False: env.start_workers(2), True: env.start_workers(2, PYTHONPATH=path)}
+    kills = {False: 0, True: 0}
     load = SUSTAINABLE_LOAD | {"rate": SUSTAINABLE_LOAD["rate"] / 2}
-    kills = {True: 0, False: 0}
     with env.load(**load), env.load(**load, pythonpath=path):
         for number in range(env.repetitions):
             time.sleep(env.random.uniform(0.2, 3))
             is_former = bool(number % 2)
             wait_for_two_ready(env)
-            victims = env.wait(partial(_ready, env, former, is_former), "a worker of this release", 60)
+            victims = env.wait(partial(_ready, env, workers[is_former]), "a worker of this release", 60)
             env.kill(env.random.choice(victims))
             kills[is_former] += 1
-            worker = env.start_worker(**({"PYTHONPATH": path} if is_former else {}))
-            if is_former:
-                former.add(worker.name)
+            workers[is_former].append(env.start_worker(**({"PYTHONPATH": path} if is_former else {})))
     ran = {run.pid for run in env.runs()}
-    for worker in env.workers:
-        kind = "the previous release" if worker.name in former else "the new release"
-        env.expect(not worker.is_ready or bool(worker.pool & ran), f"a worker of {kind} ran no job")
+    for is_former, name in ((True, "previous"), (False, "new")):
+        is_used = any(worker.pool & ran for worker in workers[is_former])
+        env.expect(is_used, f"no worker of the {name} release ran a job")
     env.notes.append(f"{kills[True]} kills of workers of {release.name}, {kills[False]} of new ones")
 
 
-def _ready(env: Environment, former: set[str], is_former: bool) -> list[Worker]:
-    """Return the ready workers of the previous release, or of the new one."""
-    return [worker for worker in env.ready_workers if (worker.name in former) is is_former]
+def _ready(env: Environment, workers: list[Worker]) -> list[Worker]:
+    """Return those of the workers that are ready."""
+    return [worker for worker in env.ready_workers if worker in workers]
