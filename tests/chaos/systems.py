@@ -120,7 +120,7 @@ class Headrace:
             if run(partial(execute, server), queues.read_leases(self._keys))
             else (*self._expected_keys, self._keys.leases, self._keys.grace("*"))
         )
-        # A string in place of the list of a lease that was ended refuses a late BLMOVE for an hour. It holds no job.
+        # A string in place of the list of an ended lease refuses a late BLMOVE for an hour. It holds no job.
         fences = [key for key in server.scan_iter(self._keys.lease("*")) if server.type(key) == b"string"]
         return _unexpected_keys(server, (*expected, *(key.decode() for key in fences)))
 
