@@ -46,11 +46,12 @@ _LOCATIONS = (
     "in=s3://user:hunter2@lake/in:rw\nin:*/year=2026/**/part-?.csv.gz",
     "a=file:///srv:rw,b=https://example.com/x:r\na:x=1/y=__HIVE_DEFAULT_PARTITION__/z.jsonl\nb:",
 )
+_SECRET = "whsec_" + "YWFh" * 10
 _ENDPOINTS = (
-    '[shop]\nurl = "https://example.com/hook"\nsecrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]\n',
-    '[a]\nurl = "http://localhost/"\nsecrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]\nevents = ["success"]\n',
+    f'[shop]\nurl = "https://example.com/hook"\nsecrets = ["{_SECRET}"]\n',
+    f'[a]\nurl = "http://localhost/"\nsecrets = ["{_SECRET}"]\nevents = ["success"]\n',
     '[b]\nurl = "https://h/"\nsecrets = ["x"]\nfull = true\nallow_http = true\nheaders = { Expect = "x" }\n',
-    '[b]\nurl = "https://user:hunter2@example.com/hook"\nsecrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]\n',
+    f'[b]\nurl = "https://user:hunter2@example.com/hook"\nsecrets = ["{_SECRET}"]\n',
 )
 
 
