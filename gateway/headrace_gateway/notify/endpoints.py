@@ -60,9 +60,14 @@ Endpoints = Mapping[str, Endpoint]
 def parse_endpoints(text: str, source: str) -> dict[str, Endpoint]:
     """Return the endpoints in a TOML text. Raises SettingError, which names `source` and quotes no value."""
     try:
+        text.encode()
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"{source} is not TOML: {_position(error)}") from None
+    except UnicodeEncodeError:
+        raise SettingError(f"{source} is no UTF-8") from None
+    except RecursionError:
+        raise SettingError(f"{source} is not TOML that can be read: its values are nested too deeply") from None
     endpoints: dict[str, Endpoint] = {}
     for name, table in tables.items():
         if not is_short_name(name):

@@ -153,7 +153,8 @@ class Commands(ExampleGroup):
         except BrokenPipeError:
             code = ERROR  # the reader of standard output has closed it
         except Exception as error:  # noqa: BLE001  # users see no traceback
-            code = _report(error)
+            is_encoding = isinstance(error, UnicodeEncodeError)
+            code = _report((is_encoding and _find_undecodable(sys.argv[1:] if args is None else args)) or error)
         return code
 
 
@@ -185,6 +186,16 @@ def _load_entry_points() -> dict[str, EntryPoint]:
 
 def _name_distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist else entry.value
+
+
+def _find_undecodable(arguments: Sequence[str]) -> click.UsageError | None:
+    """Return the error for an argument that is not UTF-8. Only the name of a file may be such."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return click.UsageError(f"an argument is not UTF-8: {argument[:64]!a}")
+    return None
 
 
 def _report(error: Exception) -> int:

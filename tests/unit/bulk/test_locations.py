@@ -16,9 +16,10 @@ from tests.support.bulk_files import make_locations, write_parquet
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("in", "lacks its folder"),
-        ("in=/srv", "lacks its folder, or its mode"),
-        ("in=/srv:x", "lacks its folder, or its mode"),
+        ("in", "lacks its name, its folder"),
+        ("in=/srv", "lacks its name, its folder, or its mode"),
+        ("/srv:r,s3://me:secret@lake:r", "'/srv:r' lacks its name"),
+        ("in=/srv:x", "lacks its name, its folder, or its mode"),
         ("in=srv:r", "absolute path"),
         ("In=/srv:r", "the name 'In'"),
         ("in=/srv:r,in=/data:r", "twice"),
@@ -27,6 +28,15 @@ from tests.support.bulk_files import make_locations, write_parquet
 def test_a_wrong_setting_is_refused_with_its_name(setting: str, message: str) -> None:
     with pytest.raises(SettingError, match=f"HEADRACE_LOCATIONS.*{message}"):
         Locations(setting)
+
+
+@pytest.mark.parametrize(
+    "setting", ["s3://me:secret@lake/in:r", "s3://me:secret@lake/a=b:r", "in=/srv:r,x:secret@h:r"]
+)
+def test_a_url_without_a_name_is_refused_without_its_password(setting: str) -> None:
+    with pytest.raises(SettingError, match=r"location \d") as caught:
+        Locations(setting)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,14 @@ def test_a_row_with_other_cells_is_refused_alone_though_its_text_is_not_utf8(tmp
     assert [read[0]["a"], read[2]["a"]] == [1, 3]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pyarrow prints its own error
+def test_a_csv_that_is_not_utf8_is_refused_if_a_carriage_return_ends_a_record(tmp_path: Path) -> None:
+    make_locations(tmp_path)
+    write(tmp_path, "a.csv", b"a,b,id\n1,x,3\r\xff\n")
+    with pytest.raises(InvalidInput, match="do not end with a newline"):
+        read_rows(tmp_path, ChunkStep(input="in:a.csv", output="out:a.jsonl"))
+
+
 def test_a_line_of_json_that_is_not_utf8_is_refused_alone(tmp_path: Path) -> None:
     make_locations(tmp_path)
     write(tmp_path, "a.jsonl", b'{"a": 1, "b": "x"}\n{"a": 2, "b": "\xff"}\n')

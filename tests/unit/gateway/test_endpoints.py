@@ -57,6 +57,8 @@ def test_an_endpoint_may_choose_events_predictions_and_headers():
         (table(headers='{ webhook-id = "x" }'), ["[orders]", "webhook-id"]),
         (table(headers='{ Host = "x" }'), ["[orders]", "Host"]),
         (table(headers='{ X = "a\\r\\nB: c" }'), ["[orders]", "line break"]),
+        (table(headers='{ X = "\udcff" }'), ["UTF-8"]),
+        ("a = " + "[" * 5_000, ["nested too deeply"]),
     ],
 )
 def test_an_error_names_the_endpoint_and_the_field(text, words):

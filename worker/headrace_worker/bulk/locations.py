@@ -92,18 +92,17 @@ def check_locations(setting: str) -> None:
 def parse_locations(setting: str) -> dict[str, Location]:
     """Return the locations of a value of HEADRACE_LOCATIONS, by name. Raises SettingError."""
     locations: dict[str, Location] = {}
-    for item in setting.split(","):
+    for number, item in enumerate(setting.split(","), start=1):
         if not item.strip():
             continue
         name, is_assignment, rest = item.strip().partition("=")
         url, _, mode = rest.rpartition(":")
         form = "HEADRACE_LOCATIONS is name=folder:r or name=URL:w, with commas between locations"
+        title = f"location {number}" if "@" in name else repr(name)  # a URL without a name may have a password
         if not (is_assignment and url) or mode not in _MODES:
-            raise SettingError(f"{form}; {name!r} lacks its folder, or its mode: r, w or rw")
+            raise SettingError(f"{form}; {title} lacks its name, its folder, or its mode: r, w or rw")
         if not _LOCATION_NAME.fullmatch(name):
-            raise SettingError(
-                f"{form}; the name {name!r} is not 1 to 32 of a-z, 0-9, '-' and '_', a letter first"
-            )
+            raise SettingError(f"{form}; the name {title} is not 1 to 32 of a-z, 0-9, '-' and '_', a letter first")
         if name in locations:
             raise SettingError(f"{form}; {name!r} is there twice")
         url = url.removeprefix("file://") if url.startswith("file:///") else url

@@ -40,7 +40,10 @@ class CsvParser:
         try:
             table, refused = self._read(data, fast, last - first)
         except pa.ArrowInvalid:
-            table, refused = self._read(data, dict.fromkeys(self._types, pa.binary()), last - first)
+            try:
+                table, refused = self._read(data, dict.fromkeys(self._types, pa.binary()), last - first)
+            except pa.ArrowInvalid:
+                raise InvalidInput(NO_NEWLINES) from None
         refused |= misfits
         columns = []
         for name, kind in self._types.items():
