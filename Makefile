@@ -199,7 +199,7 @@ audit: audit-code audit-versions ## Search for risky code, committed secrets and
 audit-code: $(AUDIT)/.made ## Search for risky code and committed secrets
 	$(AUDIT)/bin/bandit --quiet --recursive --severity-level medium --skip B310 producer worker gateway deploy
 	$(AUDIT)/bin/detect-secrets-hook --no-verify --disable-plugin KeywordDetector --disable-plugin BasicAuthDetector \
-		--exclude-lines hunter2 $$(git ls-files ':!tests/fuzz/corpus')
+		--exclude-lines hunter2 $$(git ls-files)
 
 # pip-audit asks PyPI for each version; it fails if PyPI does not answer.
 .PHONY: audit-versions

@@ -22,6 +22,8 @@ PAGES = [Path(__file__).parent / "reference" / name for name in ("cli-json.md", 
 _WIDTH = 116
 #: Characters of a text, and items of a list or an object without fixed names, that an example shows.
 _MAX_TEXT, _MAX_ITEMS = 90, 3
+#: A digest is shortened too: a search for secrets takes it for one.
+_DIGEST, _DIGEST_START = re.compile(r"[0-9a-f]{64}"), 12
 _BLOCK = re.compile(r"```json\n.*?```\n", re.DOTALL)
 
 
@@ -56,6 +58,8 @@ def format_example(value: Any) -> str:
 
 
 def _shorten(value: Any) -> Any:
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return value[:_DIGEST_START] + "..."
     if isinstance(value, str) and len(value) > _MAX_TEXT:
         return value[: _MAX_TEXT - 3] + "..."
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What each command prints with `--json` is what its schema says, on a real Redis with a real worker."""
+"""The output of each command with `--json` fits its schema, on a real Redis with a real worker."""
 
 from __future__ import annotations
 

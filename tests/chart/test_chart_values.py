@@ -289,6 +289,7 @@ def test_the_settings_of_the_gateway_are_those_that_the_chart_does_not_set_itsel
         *("HEADRACE_GATEWAY_ADDRESS", "HEADRACE_GATEWAY_PORT", "HEADRACE_GATEWAY_DRAIN"),
         *("HEADRACE_GATEWAY_METRICS_ADDRESS", "HEADRACE_GATEWAY_METRICS_PORT"),
         *("HEADRACE_GATEWAY_OPEN", "HEADRACE_GATEWAY_OPEN_NETWORK"),  # other machines reach a pod: it wants keys
+        "HEADRACE_LISTEN_LIMIT",  # no job of a gateway has a listener
     }
 
 
@@ -303,7 +304,7 @@ def test_the_settings_of_the_notifier_are_those_that_the_chart_does_not_set_itse
         *("HEADRACE_NOTIFY_METRICS_ADDRESS", "HEADRACE_NOTIFY_METRICS_PORT"),
         # Of who submits jobs, which a notifier does not.
         *("HEADRACE_JOB_KEYS", "HEADRACE_CONTRACT_TTL", "HEADRACE_JOB_TTL", "HEADRACE_RESULT_TTL"),
-        *("HEADRACE_MAX_JOB_BYTES", "HEADRACE_MAX_JOB_VALUES", "HEADRACE_QUEUE_LIMIT"),
+        *("HEADRACE_MAX_JOB_BYTES", "HEADRACE_MAX_JOB_VALUES", "HEADRACE_QUEUE_LIMIT", "HEADRACE_LISTEN_LIMIT"),
     }
     assert (
         schema["timeout"]["maximum"]

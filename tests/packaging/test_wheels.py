@@ -178,7 +178,7 @@ def test_a_command_of_another_distribution_names_what_to_install(
 ):
     refused = client.headrace(command)
     assert refused.returncode != 0
-    assert f"pip install {distribution}" in refused.stderr
+    assert f": install {distribution}" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -255,12 +255,20 @@ def read_accepted_columns(keys: Keys, model: str) -> Operation[frozenset[str]]:
 
     They are none if no worker runs, or if the Redis user may not read the statuses of workers.
     """
+    try:
+        statuses = yield from read_statuses(keys, model)
+    except NoPermissionError:
+        return frozenset()
+    forms = [frozenset(status.columns) for status in statuses.values()]
+    return frozenset.intersection(*forms) if forms else frozenset()
+
+
+def read_statuses(keys: Keys, model: str) -> Operation[dict[str, WorkerStatus]]:
+    """Return the statuses of the workers of a model, by worker. Raises NoPermissionError."""
     loaded, server_time = yield Pipeline((read_loaded(keys, model), READ_SERVER_TIME))
     if isinstance(loaded, NoPermissionError):
-        return frozenset()
-    statuses = decode_loaded(model, loaded, decode_server_time(server_time)).values()
-    forms = [frozenset(status.columns) for status in statuses]
-    return frozenset.intersection(*forms) if forms else frozenset()
+        raise loaded
+    return decode_loaded(model, loaded, decode_server_time(server_time))
 
 
 def decode_loaded(model: str, reply: Any, now_ms: int) -> dict[str, WorkerStatus]:

@@ -22,7 +22,7 @@ SWEEP_SECONDS, SWEEP_PAGE_SECONDS = 300.0, 1.0
 
 
 class ListenState:
-    """What a listener has claimed, and what it may do next. Times are monotonic, in seconds."""
+    """The claimed jobs of a listener, and its next step. Times are monotonic, in seconds."""
 
     def __init__(self, name: str, *, lease: float, max_deliveries: int, idle: float | None) -> None:
         self.name = check_short_name("name", name)

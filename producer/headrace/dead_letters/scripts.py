@@ -12,7 +12,7 @@ from enum import IntEnum
 from headrace.connection.commands import Argument, Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
 from headrace.dead_letters.replay import PreparedEntry, PreparedNotice, PreparedReplay
-from headrace.results.notices import NOTICES_FUNCTIONS
+from headrace.results.notices import ENCODE_ENTRY_FUNCTION, NOTICES_FUNCTIONS
 from headrace.results.publish import STATUS_FUNCTION
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
@@ -252,30 +252,34 @@ def replay_command(keys: Keys, replays: Sequence[PreparedReplay], *, record_ttl:
     return _REPLAY(names, arguments)
 
 
-# KEYS: dead times, dead, dead messages, the share of the letters, notices, notices due. ARGV: id, moment and
-# notice of each letter. Returns a LetterResult for each.
-_REPLAY_NOTICES = Script(
-    "replay_notices",
-    CHECKED_FUNCTION
-    + NOW_FUNCTION
-    + _REMOVE_FUNCTION
-    + """
-local dead_times, dead, dead_messages, share, notices, due = unpack(KEYS)
+def _redelivery_source(check: str, deliver: str) -> str:
+    """Return the source of a script that lets what letters of one share hold be delivered again.
+
+    KEYS: dead times, dead, dead messages, the share of the letters, then those of the deliveries, which `check`
+    KEYS: dead times, dead, dead messages, the share of the letters, then those of the deliveries, which `check`
+    looks at. ARGV: id and moment of each letter, and two texts for `deliver`. Returns a LetterResult for each.
+    Each letter is delivered whole or not at all.
+    """
+    return (
+        CHECKED_FUNCTION
+        + NOW_FUNCTION
+        + _REMOVE_FUNCTION
+        + ENCODE_ENTRY_FUNCTION
+        + f"""
+local dead_times, dead, dead_messages, share = unpack(KEYS)
 local ALREADY_HANDLED, DONE = 0, 1
 checked('ZCARD', dead_times)
 checked('HLEN', dead)
 checked('HLEN', dead_messages)
 checked('ZCARD', share)
-checked('HLEN', notices)
-checked('ZCARD', due)
+{check}
 redis.call('PERSIST', dead_times)
-local results = {}
+local results = {{}}
 for i = 1, #ARGV, 4 do
-  local id, died_ms, notice_id, notice = unpack(ARGV, i, i + 3)
+  local id, died_ms, first, second = unpack(ARGV, i, i + 3)
   local score = redis.call('ZSCORE', dead_times, id)
   if score and tonumber(score) == tonumber(died_ms) then
-    redis.call('HSET', notices, notice_id, notice)
-    redis.call('ZADD', due, now_ms(), notice_id)
+    {deliver}
     remove_letter(dead, dead_messages, dead_times, share, id)
     results[#results + 1] = DONE
   else
@@ -283,7 +287,17 @@ for i = 1, #ARGV, 4 do
   end
 end
 return results
-""",
+"""
+    )
+
+
+#: KEYS of the deliveries: notices, notices due. The texts of a letter: id of the notice, notice.
+_REPLAY_NOTICES = Script(
+    "replay_notices",
+    _redelivery_source(
+        check="checked('HLEN', KEYS[5]) checked('ZCARD', KEYS[6])",
+        deliver="redis.call('HSET', KEYS[5], first, second) redis.call('ZADD', KEYS[6], now_ms(), first)",
+    ),
     flag="allow-oom",
 )
 
@@ -301,36 +315,13 @@ def replay_notices_command(keys: Keys, replays: Sequence[PreparedNotice]) -> Com
     return _REPLAY_NOTICES(names, arguments)
 
 
-# KEYS: dead times, dead, dead messages, the share of the letters, entries of listeners. ARGV: id, moment, name,
-# and model and job of each letter. Returns a LetterResult for each.
+#: KEYS of the deliveries: entries of listeners. The texts of a letter: name, and model and job.
 _REPLAY_ENTRIES = Script(
     "replay_entries",
-    CHECKED_FUNCTION
-    + NOW_FUNCTION
-    + _REMOVE_FUNCTION
-    + """
-local dead_times, dead, dead_messages, share, due = unpack(KEYS)
-local ALREADY_HANDLED, DONE = 0, 1
-checked('ZCARD', dead_times)
-checked('HLEN', dead)
-checked('HLEN', dead_messages)
-checked('ZCARD', share)
-checked('ZCARD', due)
-redis.call('PERSIST', dead_times)
-local results = {}
-for i = 1, #ARGV, 4 do
-  local id, died_ms, name, rest = unpack(ARGV, i, i + 3)
-  local score = redis.call('ZSCORE', dead_times, id)
-  if score and tonumber(score) == tonumber(died_ms) then
-    redis.call('ZADD', due, 0, name .. ':' .. string.format('%013.0f', now_ms()) .. ':0:' .. rest)
-    remove_letter(dead, dead_messages, dead_times, share, id)
-    results[#results + 1] = DONE
-  else
-    results[#results + 1] = ALREADY_HANDLED
-  end
-end
-return results
-""",
+    _redelivery_source(
+        check="checked('ZCARD', KEYS[5])",
+        deliver="redis.call('ZADD', KEYS[5], 0, encode_entry(first, now_ms(), 0, second))",
+    ),
     flag="allow-oom",
 )
 

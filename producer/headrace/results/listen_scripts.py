@@ -18,21 +18,16 @@ from collections.abc import Sequence
 from headrace.connection.commands import Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
 from headrace.results.letter_scripts import LETTERS_FUNCTIONS, DeadLetterLimits, names_of_letters
-from headrace.results.notices import names_of_notices
+from headrace.results.notices import ENCODE_ENTRY_FUNCTION, names_of_notices
 from headrace.results.publish import PUBLISH_FUNCTION
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
 from headrace.wire.listening import Entry
 
-#: Lua functions. `entries_of` returns the first entries of a name that are due before a moment, at most `limit`.
-#: `encode_entry` returns the text of an entry; `rest` is its model and job, with a colon between.
-_ENTRY_FUNCTIONS = """
+#: A Lua function: return the first entries of a name that are due before a moment, at most `limit`.
+_ENTRIES_FUNCTION = """
 local function entries_of(due, name, before, limit)
   return checked('ZRANGEBYLEX', due, '[' .. name .. ':', '(' .. name .. ':' .. before, 'LIMIT', 0, limit)
-end
-
-local function encode_entry(name, due_ms, deliveries, rest)
-  return name .. ':' .. string.format('%013.0f', due_ms) .. ':' .. deliveries .. ':' .. rest
 end
 """
 
@@ -44,7 +39,8 @@ _TAKE = Script(
     "take_entries",
     CHECKED_FUNCTION
     + NOW_FUNCTION
-    + _ENTRY_FUNCTIONS
+    + ENCODE_ENTRY_FUNCTION
+    + _ENTRIES_FUNCTION
     + """
 local due, name, limit, claim_ms = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now, reply = now_ms(), {-1}
@@ -91,7 +87,7 @@ _POSTPONE = Script(
     "postpone_entries",
     CHECKED_FUNCTION
     + NOW_FUNCTION
-    + _ENTRY_FUNCTIONS
+    + ENCODE_ENTRY_FUNCTION
     + """
 local due, name, now, postponed = KEYS[1], ARGV[1], now_ms(), 0
 checked('ZCARD', due)

@@ -18,13 +18,22 @@ from headrace.wire.record import DIGEST_BYTES, NAMES_BYTES, NOTIFY_MARK
 #: The most bytes of a record that a notice holds. A longer one is cut, so that it becomes a dead letter.
 _MAX_RECORD_BYTES = 65_536
 
+#: A Lua function: return the text of an entry (`headrace.wire.listening`). `rest` is its model and job, with a
+#: colon between.
+ENCODE_ENTRY_FUNCTION = """
+local function encode_entry(name, due_ms, deliveries, rest)
+  return name .. ':' .. string.format('%013.0f', due_ms) .. ':' .. deliveries .. ':' .. rest
+end
+"""
+
 #: Lua functions for scripts that begin with CHECKED_FUNCTION, NOW_FUNCTION and STATUS_FUNCTION.
 #: `notice_keys` returns the keys of notices from KEYS[first] on, nil if no job with a notice or with listeners is
 #: under way; it ends the script if a key is of another type. `store_notice` returns whether the record asks for a
 #: notice, and stores it. `store_entry` does so for listeners, and `store_notices` does both. `open_notice` notes
 #: that a job with such a record is under way. Each costs a few commands.
 NOTICES_FUNCTIONS = (
-    """
+    ENCODE_ENTRY_FUNCTION
+    + """
 local function notice_keys(first)
   local keys = {open = KEYS[first], notices = KEYS[first + 1], due = KEYS[first + 2],
     listen_open = KEYS[first + 3], listen_due = KEYS[first + 4]}
@@ -69,8 +78,7 @@ local function store_entry(keys, result_key, names, record_key, ttl)
   local name, model = listeners_of(names)
   if not name then return false end
   local job = job_of(result_key, keys.open)
-  local entry = name .. ':' .. string.format('%013.0f', now_ms()) .. ':0:' .. model .. ':' .. job
-  redis.call('ZADD', keys.listen_due, 0, entry)
+  redis.call('ZADD', keys.listen_due, 0, encode_entry(name, now_ms(), 0, model .. ':' .. job))
   redis.call('ZREM', keys.listen_open, job)
   keep_outcome(result_key, record_key, ttl)
   -- A user who may not publish here leaves the listeners to look by themselves.

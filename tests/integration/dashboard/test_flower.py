@@ -169,7 +169,8 @@ def test_the_addresses_of_the_page_answer_without_a_login_and_only_to_this_site(
     documented = re.findall(r"`(/api/[^`]+)`", (ROOT / "docs/how-to/watch-with-flower.md").read_text())
     assert "/api/tasks" in documented
     for path in documented:
-        address = path.replace("/dead-letters/JOB", f"/dead-letters/{dead}").replace("JOB", job)
+        address = path.replace("/dead-letters/JOB", f"/dead-letters/{dead}")
+        address = address.replace("JOB", job).replace("MODEL", "obedient")
         if "NAME" not in address and "NUMBER" not in address:  # there is no run and no replay
             with urllib.request.urlopen(dashboard.url + address, timeout=20) as response:
                 assert "Access-Control-Allow-Origin" not in response.headers

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from redis.exceptions import NoPermissionError
 
 from headrace.catalog.aliases import (
     CANARY,
@@ -24,7 +25,7 @@ from headrace.catalog.aliases import (
 from headrace.catalog.contract_diff import compare_contracts
 from headrace.catalog.published import ContractCache
 from headrace.clock import utc_now
-from headrace.connection.commands import Operation, Pipeline
+from headrace.connection.commands import Operation
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.keys import Keys
 from headrace_worker.rollout import version_stats
@@ -70,21 +71,16 @@ def read_comparison(
 ) -> Operation[tuple[ComparedVersion, ...]]:
     """Return production, canary and shadow with their verdicts; nothing where no version is tried.
 
-    A version whose numbers the Redis user may not read has none.
+    Nothing either where the Redis user may not read their numbers.
     """
     if not by_name.keys() & {CANARY, SHADOW}:
         return ()
-    names = [name for name in (PRODUCTION, CANARY, SHADOW) if name in by_name]
-    commands = [version_stats.read_command(keys, model, by_name[name].version).args for name in names]
-    replies = yield Pipeline(tuple(commands))
-    stats = {
-        name: version_stats.decode_stats(
-            f"{model}@{by_name[name].version}", [] if isinstance(reply, Exception) else reply
-        )
-        for name, reply in zip(names, replies, strict=True)
-    }
-    production = stats.get(PRODUCTION, VersionStats())
-    return tuple(_compare(name, by_name[name].version, stats[name], production, limits) for name in names)
+    try:
+        tried = yield from version_stats.read_tried(keys, model, by_name)
+    except NoPermissionError:  # a user of an earlier release; the rest of the page needs no more rights
+        return ()
+    production = next((stats for name, _, stats in tried if name == PRODUCTION), VersionStats())
+    return tuple(_compare(name, version, stats, production, limits) for name, version, stats in tried)
 
 
 def _compare(
@@ -112,7 +108,7 @@ def read_changes(keys: Keys, model: str) -> Operation[tuple[AliasChange, ...]]:
 
 
 class Author(msgspec.Struct, frozen=True, kw_only=True):
-    """Who moves an alias, and the reason, for the history."""
+    """The person who moves an alias, and the reason, for the history."""
 
     by: str
     reason: str

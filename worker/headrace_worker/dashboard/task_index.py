@@ -1,4 +1,4 @@
-"""What the Tasks page searches and sorts by: a document for each task, with the value of each column.
+"""The index of the Tasks page, for search and sort: a document for each task, with the value of each column.
 
 Flower's own documents hold texts only, so a sort read each column from the task itself: 1.6 s for the wait of
 100,000 jobs. Here a column is an attribute, and equal texts are one object in memory.

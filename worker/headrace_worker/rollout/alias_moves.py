@@ -24,7 +24,7 @@ from headrace.catalog.aliases import (
 )
 from headrace.catalog.changes import count_change
 from headrace.catalog.contract_diff import Change, has_breaking
-from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused
+from headrace.catalog.workers import decode_loaded, decode_refused, read_loaded, read_refused, read_statuses
 from headrace.connection.commands import Operation, Pipeline
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.errors import HeadraceError, ModelError
@@ -77,9 +77,8 @@ def read_status(keys: Keys, model: str, version: str) -> Operation[RolloutStatus
 
 def read_routed_aliases(keys: Keys, model: str) -> Operation[list[dict[str, Alias]]]:
     """Read the aliases by which each worker routes jobs of a model, if the worker says so."""
-    loaded, server_time = yield Pipeline((read_loaded(keys, model).args, READ_SERVER_TIME.args))
-    statuses = decode_loaded(model, loaded, decode_server_time(server_time)).values()
-    return [status.aliases for status in statuses if status.aliases is not None]
+    statuses = yield from read_statuses(keys, model)
+    return [status.aliases for status in statuses.values() if status.aliases is not None]
 
 
 def check_changes(model: str, version: str, changes: Sequence[Change], *, force: bool, advice: str) -> None:

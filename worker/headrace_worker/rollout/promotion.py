@@ -19,7 +19,6 @@ from headrace.catalog.aliases import (
     ARRIVING,
     CANARY,
     PRODUCTION,
-    SHADOW,
     Alias,
     AliasChange,
     Aliases,
@@ -108,19 +107,7 @@ class Promoter:
 
     def compare_versions(self, model: str) -> list[tuple[str, str, VersionStats]]:
         """Return alias, version and statistics of production, canary and shadow, as far as the aliases exist."""
-        by_name = self.aliases(model).by_name
-        versions = [(name, by_name[name].version) for name in (PRODUCTION, CANARY, SHADOW) if name in by_name]
-        return [
-            (
-                name,
-                version,
-                version_stats.decode_stats(
-                    f"{model}@{version}",
-                    execute(self._client, version_stats.read_command(self._keys, model, version)),
-                ),
-            )
-            for name, version in versions
-        ]
+        return self._run(version_stats.read_tried(self._keys, model, self.aliases(model).by_name))
 
     def contract_changes(self, model: str, version: str) -> tuple[Change, ...]:
         """Return the changes for producers between the version that serves now and this one, and verify its files.

@@ -7,12 +7,14 @@ so the hash has a bounded size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from redis.exceptions import NoPermissionError
 
-from headrace.connection.commands import Command, Script
+from headrace.catalog.aliases import CANARY, PRODUCTION, SHADOW, Alias
+from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.wire.keys import Keys
 from headrace.wire.stored import decode_items, hash_items
@@ -125,6 +127,26 @@ def delete_command(keys: Keys, model: str, versions: Iterable[str]) -> Command:
 def read_command(keys: Keys, model: str, version: str) -> Command:
     """Return the command that reads the statistics of a version; `decode_stats` reads its reply."""
     return Command(("HGETALL", keys.version_stats(model, version)))
+
+
+def read_tried(
+    keys: Keys, model: str, by_name: Mapping[str, Alias]
+) -> Operation[list[tuple[str, str, VersionStats]]]:
+    """Return alias, version and statistics of production, canary and shadow, as far as the aliases exist.
+
+    A version whose key is of another type has none; this is logged. Raises NoPermissionError.
+    """
+    versions = [(name, by_name[name].version) for name in (PRODUCTION, CANARY, SHADOW) if name in by_name]
+    if not versions:
+        return []
+    replies = yield Pipeline(tuple(read_command(keys, model, version).args for _, version in versions))
+    for reply in replies:
+        if isinstance(reply, NoPermissionError):
+            raise reply
+    return [
+        (name, version, decode_stats(f"{model}@{version}", reply))
+        for (name, version), reply in zip(versions, replies, strict=True)
+    ]
 
 
 def decode_stats(version: str, reply: Any) -> VersionStats:
