@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 folder=${HEADRACE_SECRETS:-./secrets}
 host=${HEADRACE_HOST:-localhost}
-users='admin celery flower gateway installer metrics notifier operator producer worker'
+users='admin celery flower gateway installer listener metrics notifier operator producer worker'
 days=397 # the longest validity that browsers accept
 
 command -v openssl >/dev/null || { echo "openssl is needed, and is not on PATH" >&2; exit 1; }

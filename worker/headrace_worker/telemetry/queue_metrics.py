@@ -102,6 +102,12 @@ NOTICES = Metric(
     "Notices that are not delivered (waiting), those due for a minute (late), and jobs that will have one (open).",
     ("state",),
 )
+LISTENER_JOBS = Metric(
+    "headrace_listener_jobs",
+    "gauge",
+    "Ended jobs that listeners have not handled (waiting), and jobs under way that have listeners (open).",
+    ("state",),
+)
 WORKERS = Metric("headrace_model_workers", "gauge", "Workers that have a version in memory.", ("model", "version"))
 REFUSED = Metric(
     "headrace_model_refused", "gauge", "1 for each version that workers refuse to serve.", ("model", "version")
@@ -129,6 +135,7 @@ METRICS = (
     DEAD_LETTERS,
     DROPPED,
     NOTICES,
+    LISTENER_JOBS,
     WORKERS,
     REFUSED,
     *run_metrics.METRICS,
@@ -223,7 +230,9 @@ class QueueCollector(Collector):
         family = CounterMetricFamily(DROPPED.name, DROPPED.help)
         family.add_metric((), int(dropped or 0))
         yield family
-        yield from _notices(ask(Pipeline(count_commands(keys, now_ms))))
+        yield from _counts(NOTICES, ("open", "waiting", "late"), ask(Pipeline(count_commands(keys, now_ms))))
+        listener_jobs = ask(Pipeline((("ZCARD", keys.listen_open), ("ZCARD", keys.listen_due))))
+        yield from _counts(LISTENER_JOBS, ("open", "waiting"), listener_jobs)
         yield from _versions(models, statuses[::2], statuses[1::2], now_ms)
         if self._list_runs is not None:
             runs = self._list_runs(keys, limit=run_metrics.RUNS_READ)
@@ -287,10 +296,10 @@ def _leases(models: Sequence[str], leases: Iterable[queues.LeaseEntry], now_ms: 
     yield gauge_family(EXPIRED, [((), expired)])
 
 
-def _notices(replies: Sequence[Any]) -> Iterator[Family]:
-    """Yield the metric of notices, nothing where this user may not count them. `replies` are as in NoticeState."""
+def _counts(metric: Metric, states: Sequence[str], replies: Sequence[Any]) -> Iterator[Family]:
+    """Yield a metric by state, nothing where this user may not count. `replies` are in the order of the states."""
     if not any(isinstance(reply, redis.ResponseError) for reply in replies):
-        yield gauge_family(NOTICES, zip([("open",), ("waiting",), ("late",)], replies, strict=True))
+        yield gauge_family(metric, zip([(state,) for state in states], replies, strict=True))
 
 
 def _versions(
