@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environments import EnvironmentFailed, interpreter, newer_python
+from benchmarks.environments import EnvironmentFailed, find_python, interpreter
 from benchmarks.models import TITLES
 from benchmarks.peer_session import PeerFailed, PeerSession
 from benchmarks.peers.registry import PeerEntry
@@ -61,11 +61,14 @@ class Comparison:
             return Path(self._interpreters[entry.environment])
         python = None
         if entry.python is not None:
-            python = newer_python(entry.python)
+            python = find_python(entry.python)
+            required = ".".join(map(str, entry.python))
             if python is None:
-                required = ".".join(map(str, entry.python))
-                self.left_out[entry.name] = f"needs Python {required} or later, and none is on PATH"
+                self.left_out[entry.name] = (
+                    f"needs Python {required} or later; none is on PATH, or one of pyenv or uv"
+                )
                 return None
+            print(f"{entry.title} needs Python {required} or later: found {python}", file=sys.stderr)
         try:
             return interpreter(entry.environment, python=python)
         except EnvironmentFailed as reason:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,18 +44,32 @@ def interpreter(name: str, *, python: str | None = None) -> Path:
     return executable
 
 
-def newer_python(minimum: tuple[int, int]) -> str | None:
-    """Return a working Python of at least that version, from PATH; None where there is none."""
+def find_python(minimum: tuple[int, int], *, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return a working Python of at least that version, the newest of the first place that has one.
+
+    The places are the interpreter that runs the suite, PATH, pyenv's versions and uv's. None where there is none.
+    """
     if sys.version_info >= minimum:
         return sys.executable
-    for minor in range(minimum[1] + 3, minimum[1] - 1, -1):
-        candidate = shutil.which(f"python3.{minor}")
-        # A version manager may have a shim for a Python that is not installed.
-        if candidate:
-            trial = subprocess.run([candidate, "-c", ""], capture_output=True, timeout=20, check=False)
-            if trial.returncode == 0:
-                return candidate
-    return None
+    names = [f"python3.{minor}" for minor in range(minimum[1] + 3, minimum[1] - 1, -1)]
+    on_path = (found for name in names if (found := shutil.which(name, path=environ.get("PATH"))))
+    home = Path(environ.get("HOME", "/"))
+    folders = (
+        Path(environ.get("PYENV_ROOT", home / ".pyenv")) / "versions",
+        Path(environ.get("UV_PYTHON_INSTALL_DIR", home / ".local" / "share" / "uv" / "python")),
+    )
+    managed = (
+        str(found) for folder in folders for name in names for found in sorted(folder.glob(f"*/bin/{name}"))
+    )
+    return next((candidate for candidate in (*on_path, *managed) if _works(candidate)), None)
+
+
+def _works(python: str) -> bool:
+    """Decide whether an interpreter runs. A version manager may have a shim for one that is not installed."""
+    try:
+        return subprocess.run([python, "-c", ""], capture_output=True, timeout=20, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _run(*command: str) -> None:
