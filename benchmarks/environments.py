@@ -52,15 +52,13 @@ def find_python(minimum: tuple[int, int], *, environ: Mapping[str, str] = os.env
     if sys.version_info >= minimum:
         return sys.executable
     names = [f"python3.{minor}" for minor in range(minimum[1] + 3, minimum[1] - 1, -1)]
-    on_path = (found for name in names if (found := shutil.which(name, path=environ.get("PATH"))))
+    on_path = (path for name in names if (path := shutil.which(name, path=environ.get("PATH"))))
     home = Path(environ.get("HOME", "/"))
     folders = (
         Path(environ.get("PYENV_ROOT", home / ".pyenv")) / "versions",
         Path(environ.get("UV_PYTHON_INSTALL_DIR", home / ".local" / "share" / "uv" / "python")),
     )
-    managed = (
-        str(found) for folder in folders for name in names for found in sorted(folder.glob(f"*/bin/{name}"))
-    )
+    managed = (str(path) for folder in folders for name in names for path in sorted(folder.glob(f"*/bin/{name}")))
     return next((candidate for candidate in (*on_path, *managed) if _works(candidate)), None)
 
 
