@@ -42,6 +42,8 @@ class ProducerConfig(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
     #: The endpoint that is notified of each outcome; empty for none.
     notify: str = ""
+    #: The name of the listeners of each job; empty for none.
+    listen: str = ""
     seed: int = 1
     first: int = 1
 
@@ -63,12 +65,13 @@ class HeadraceConnection:
 
     errors: tuple[type[Exception], ...] = (HeadraceError,)
 
-    def __init__(self, url: str, notify: str = "") -> None:
-        self._client, self._notify = Client(url), notify
+    def __init__(self, url: str, *, notify: str = "", listen: str = "") -> None:
+        self._client = Client(url)
+        #: Options of every submit.
+        self._options = {name: value for name, value in (("notify", notify), ("listen", listen)) if value}
 
     def send(self, jobs: Sequence[Job], *, durable: bool) -> None:
-        options: dict[str, Any] = {"durable": True} if durable else {}
-        options |= {"notify": self._notify} if self._notify else {}
+        options: dict[str, Any] = {**self._options, **({"durable": True} if durable else {})}
         if len(jobs) > 1:
             ids = [job.id for job in jobs]
             self._client.submit_many(jobs[0].model, [job.rows[0] for job in jobs], ids=ids, **options)
@@ -110,8 +113,8 @@ class StockConnection:
         self._app.close()
 
 
-def open_connection(system: str, url: str, notify: str = "") -> Connection:
-    return HeadraceConnection(url, notify) if system == "headrace" else StockConnection(url)
+def open_connection(system: str, url: str, *, notify: str = "", listen: str = "") -> Connection:
+    return HeadraceConnection(url, notify=notify, listen=listen) if system == "headrace" else StockConnection(url)
 
 
 class Producer:
@@ -147,7 +150,8 @@ def main(config: ProducerConfig) -> None:
     """Submit jobs until SIGTERM."""
     stop_requested = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop_requested.set())
-    producer = Producer(open_connection(config.system, config.url, config.notify), Path(config.ledger))
+    connection = open_connection(config.system, config.url, notify=config.notify, listen=config.listen)
+    producer = Producer(connection, Path(config.ledger))
     rng = random.Random(config.seed)
     number, due, unconfirmed = config.first, 0.0, list[list[Job]]()
     while not stop_requested.is_set():

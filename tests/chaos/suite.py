@@ -9,6 +9,7 @@ from tests.chaos import (  # noqa: F401  # each registers its scenarios
     foreign_messages,
     gateway_faults,
     kill_faults,
+    listener_faults,
     network_faults,
     notifier_faults,
     poison_jobs,
