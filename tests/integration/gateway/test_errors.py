@@ -16,7 +16,7 @@ from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.claim_models import KILL, SLEEP
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.misbehaving_models import action_number, recurse
-from tests.support.served_worker import KEYS, Site
+from tests.support.served_worker import KEYS, Site, count_waiting
 from tests.support.silent_redis import stopped
 from tests.support.waiting import wait_until
 
@@ -39,6 +39,8 @@ def paused(shared: Site) -> Iterator[Client]:
         shared.pause("doubling")
         yield client
         client.resume("doubling")
+    with redis.Redis.from_url(shared.url) as server:  # a job that is left would fill the queue of the next test
+        wait_until(lambda: not count_waiting(server))
 
 
 def kind_of(answer: httpx.Response) -> tuple[int, str]:
