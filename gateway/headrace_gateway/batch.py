@@ -19,7 +19,7 @@ from headrace.batch.forms import choose_form
 from headrace.batch.stream import StreamOptions
 from headrace.catalog.validation import check_method
 from headrace.text import did_you_mean
-from headrace.wire.keys import split_version
+from headrace.wire.names import split_version
 from headrace_gateway.batch_body import (
     MEDIA_TYPES,
     check_length,

@@ -9,7 +9,8 @@ from redis.exceptions import RedisError
 
 from headrace.connection.commands import Command, Operation, Pipeline
 from headrace.inspection.job import JobState, decode_state
-from headrace.wire.keys import Keys, is_job_id
+from headrace.wire.keys import Keys
+from headrace.wire.names import is_job_id
 from headrace.wire.record import Record, decode_record
 from headrace_gateway.callers import Caller
 from headrace_gateway.ownership import own_id, unknown_job

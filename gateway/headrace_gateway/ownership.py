@@ -11,7 +11,7 @@ from headrace.client.aio.job import AsyncJobHandle
 from headrace.errors import InvalidInput
 from headrace.inspection.job import JobInspector
 from headrace.wire.bulk_checks import check_run_name
-from headrace.wire.keys import check_job_id
+from headrace.wire.names import check_job_id
 from headrace.wire.outcome import Status
 from headrace_gateway.callers import Caller
 from headrace_gateway.problems import Problem

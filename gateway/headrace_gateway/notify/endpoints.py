@@ -25,7 +25,7 @@ import msgspec
 
 from headrace.errors import SettingError
 from headrace.text import did_you_mean
-from headrace.wire.keys import is_short_name
+from headrace.wire.names import is_short_name
 from headrace.wire.notice import NOTICE_STATUSES, NoticeStatus
 from headrace_gateway.notify.signature import decode_secret
 

@@ -11,8 +11,8 @@ import msgspec
 from headrace.errors import InvalidInput
 from headrace.wire.bulk import Run
 from headrace.wire.bulk_checks import check_reference, check_run, check_run_name
-from headrace.wire.keys import check_model_name, split_version
 from headrace.wire.message import new_id
+from headrace.wire.names import check_model_name, split_version
 
 #: The form of each argument, for errors.
 _FORMS = {

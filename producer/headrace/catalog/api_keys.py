@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 
-from headrace.wire.keys import check_short_name
+from headrace.wire.names import check_short_name
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_BYTES, _SECRET_LENGTH = 32, 43

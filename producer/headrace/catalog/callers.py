@@ -18,7 +18,8 @@ from headrace.connection.commands import Command, Operation, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import HeadraceError, InvalidInput, StoredDataError
 from headrace.text import did_you_mean
-from headrace.wire.keys import Keys, check_short_name
+from headrace.wire.keys import Keys
+from headrace.wire.names import check_short_name
 from headrace.wire.stored import DECODE_ERRORS, decode_items, hash_items
 
 #: What a caller may do: wait for predictions; submit, read and cancel jobs; stream files; start bulk runs.

@@ -14,7 +14,8 @@ from headrace.connection.commands import Command, Operation, Script, execute
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.errors import StoredDataError, UnknownModel
 from headrace.text import did_you_mean
-from headrace.wire.keys import Keys, is_model_name
+from headrace.wire.keys import Keys
+from headrace.wire.names import is_model_name
 from headrace.wire.stored import decode_stored, show
 
 if TYPE_CHECKING:

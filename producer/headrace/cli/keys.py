@@ -22,7 +22,8 @@ from headrace.connection.errors import translate_errors
 from headrace.errors import InvalidInput
 from headrace.text import did_you_mean, format_age, plural
 from headrace.user import name_user_and_host
-from headrace.wire.keys import Keys, check_model_name, check_short_name
+from headrace.wire.keys import Keys
+from headrace.wire.names import check_model_name, check_short_name
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

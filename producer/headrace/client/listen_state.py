@@ -8,8 +8,8 @@ from collections import deque
 from headrace.client.common import check_timeout
 from headrace.errors import InvalidInput
 from headrace.results.listening import FinishedJob
-from headrace.wire.keys import check_short_name
 from headrace.wire.listening import Entry
+from headrace.wire.names import check_short_name
 
 #: Most ended jobs of a claim.
 MAX_CLAIM = 64

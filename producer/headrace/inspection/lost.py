@@ -23,8 +23,9 @@ from headrace.clock import utc_now
 from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.errors import StoredDataError
 from headrace.inspection.locate import is_not_permitted
-from headrace.wire.keys import Keys, is_model_name
+from headrace.wire.keys import Keys
 from headrace.wire.message import submission_time
+from headrace.wire.names import is_model_name
 from headrace.wire.record import decode_record
 
 #: Milliseconds after its submission from which on a job may be lost.

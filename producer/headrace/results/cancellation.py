@@ -19,7 +19,8 @@ from headrace.connection.commands import Argument, Command, Operation, Script
 from headrace.errors import InvalidInput
 from headrace.results.notices import names_of_notices
 from headrace.results.publish import PUBLISH_FUNCTION, publish_command
-from headrace.wire.keys import Keys, check_job_id
+from headrace.wire.keys import Keys
+from headrace.wire.names import check_job_id
 from headrace.wire.outcome import Cancelled, encode_outcome
 
 #: Seconds after a cancellation during which workers check whether a job was cancelled before they run it.

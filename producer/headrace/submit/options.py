@@ -14,8 +14,8 @@ import msgspec
 from headrace.errors import InvalidInput
 from headrace.text import plural
 from headrace.wire.columns import Columns
-from headrace.wire.keys import check_model_name, check_short_name, split_version
 from headrace.wire.message import Job
+from headrace.wire.names import check_model_name, check_short_name, split_version
 
 #: Bytes of a job's metadata as JSON: a few words about the job, not a second payload.
 _MAX_METADATA_BYTES = 4096

@@ -27,9 +27,10 @@ from headrace.submit.routing import Router
 from headrace.submit.tracing import trace_submit
 from headrace.wire.columns import Columns
 from headrace.wire.job_encoder import EncodedJob, JobEncoder
-from headrace.wire.keys import Keys, check_job_id
+from headrace.wire.keys import Keys
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import new_id
+from headrace.wire.names import check_job_id
 from headrace.wire.signing import JobKeys
 
 #: The most encoders that are kept.

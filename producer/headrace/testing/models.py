@@ -15,8 +15,8 @@ from headrace.catalog.validation import check_instances, check_method
 from headrace.clock import utc_now
 from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.submit.options import SubmitOptions
-from headrace.wire.keys import check_model_name
 from headrace.wire.message import Instance, Job, encode_instances
+from headrace.wire.names import check_model_name
 from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
 
 #: A function of a list of instances that returns a prediction for each.

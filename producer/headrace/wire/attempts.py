@@ -26,13 +26,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from headrace.wire.keys import (
-    FIRST_RETRIED_SOURCE,
-    FIRST_SOURCE,
-    ISOLATED_SOURCE,
-    PRIORITY_STEPS,
-    priority_index,
-)
+from headrace.wire.keys import FIRST_RETRIED_SOURCE, FIRST_SOURCE, ISOLATED_SOURCE, PRIORITY_STEPS, priority_index
 
 #: The first byte of each attempt of a queued message. A message never begins with it, as it is JSON.
 HISTORY_MARK = b"\x01"

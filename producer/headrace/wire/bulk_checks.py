@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.errors import InvalidInput
 from headrace.wire.bulk import ChunkStep, FinishStep, PlanStep, Run, Step
-from headrace.wire.keys import check_model_name
+from headrace.wire.names import check_model_name
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LOCATION = re.compile(r"[a-z][a-z0-9_-]{0,31}")

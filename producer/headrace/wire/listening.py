@@ -19,7 +19,7 @@ from typing import Self
 
 import msgspec
 
-from headrace.wire.keys import is_job_id, is_short_name
+from headrace.wire.names import is_job_id, is_short_name
 from headrace.wire.stored import decode_stored
 
 #: The queue that dead letters of entries name. No job is in it.

@@ -5,7 +5,7 @@ The record (`Keys.job`) is a string: a digest of the submitted arguments, and a 
 The JSON of a job whose end is to be notified, and no other, begins with NOTIFY_MARK: `notify` is the first field,
 and fields at their default are left out. `listen` is the next field, and the model stands behind it. So a script
 finds out with GETRANGE, from DIGEST_BYTES on, without reading the record. The names need no JSON escapes
-(`headrace.wire.keys.check_short_name`), and each ends at the next quote.
+(`headrace.wire.names.check_short_name`), and each ends at the next quote.
 """
 
 from __future__ import annotations

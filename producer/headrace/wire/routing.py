@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace.errors import InvalidInput
-from headrace.wire.keys import TASK, check_model_name, queue_name, split_version
+from headrace.wire.keys import TASK, queue_name
+from headrace.wire.names import check_model_name, split_version
 
 
 def route_job(

@@ -11,8 +11,8 @@ import msgspec
 from headrace.errors import InvalidInput
 from headrace.wire.bulk_checks import read_step
 from headrace.wire.columns import read_columns
-from headrace.wire.keys import check_model_name, split_version
 from headrace.wire.message import Job, TaskOptions
+from headrace.wire.names import check_model_name, split_version
 
 _NO_OPTIONS = TaskOptions()
 #: The arguments that may be named.

@@ -13,7 +13,7 @@ from headrace.cli import options
 from headrace.cli.command import command
 from headrace.connection.connect import connect
 from headrace.errors import HeadraceError
-from headrace.wire.keys import check_model_name
+from headrace.wire.names import check_model_name
 from headrace_worker.cli.store_options import store_option, worker_settings
 from headrace_worker.store.store import Store
 from headrace_worker.telemetry.http_server import HttpServer

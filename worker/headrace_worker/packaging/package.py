@@ -21,7 +21,7 @@ import msgspec
 
 from headrace.catalog.contract import Contract, Named
 from headrace.errors import HeadraceError, ModelError
-from headrace.wire.keys import check_model_name
+from headrace.wire.names import check_model_name
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker import runtimes
 from headrace_worker.manifest import Compiled, Format, Limits, Manifest, OwnCode, Trial

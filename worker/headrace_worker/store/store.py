@@ -18,7 +18,7 @@ from pathlib import Path
 
 from headrace.errors import InvalidInput, ModelError, UnknownModel
 from headrace.text import did_you_mean
-from headrace.wire.keys import check_model_name
+from headrace.wire.names import check_model_name
 from headrace_worker.manifest import CODE_FILE, Manifest, decode, encode
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.backend import MANIFEST_NAME, StoreBackend, UnfinishedVersion

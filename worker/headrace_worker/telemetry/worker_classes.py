@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.errors import InvalidInput
 from headrace.inspection.queues import QueueDepth
-from headrace.wire.keys import check_model_name, is_model_name
+from headrace.wire.names import check_model_name, is_model_name
 
 
 class WorkerClass(msgspec.Struct, frozen=True):

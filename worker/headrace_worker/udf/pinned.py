@@ -16,7 +16,8 @@ from headrace.connection.commands import execute
 from headrace.connection.connect import connect
 from headrace.connection.errors import translate_errors
 from headrace.errors import BrokerUnavailable, InvalidInput, ModelError
-from headrace.wire.keys import Keys, check_model_name, split_version
+from headrace.wire.keys import Keys
+from headrace.wire.names import check_model_name, split_version
 from headrace_worker.manifest import Manifest
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.store.store import Store
