@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -93,6 +94,11 @@ class ModelSync:
         #: The versions loaded and refused of each model, and the aliases it is routed by, as last reported.
         self._reported: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Alias]]] = {}
         self._reported_at = self._signed_at = -_REPORT_SECONDS
+        #: True until everything is reported: Redis did not know this worker, or its statuses may have expired.
+        self._is_unknown = True
+        self._is_withdrawn = False
+        #: Held while a sign of life is given: two threads give it.
+        self._signing = threading.Lock()
 
     def sync(self) -> dict[str, HeadraceError]:
         """Read the aliases, load the versions they name, and return the errors by model. Raises HeadraceError.
@@ -205,8 +211,18 @@ class ModelSync:
                     publish_contract(client, self._keys, contract)
                     self._published.add((contract.model, contract.version))
                     log.info("serving %s@%s", contract.model, contract.version)
-        is_unknown = self._give_sign_of_life(worker)
-        is_due = is_unknown or self._clock() - self._reported_at >= _REPORT_SECONDS
+        self.give_sign_of_life(worker)
+        with self._signing:
+            is_unknown, self._is_unknown = self._is_unknown, False
+        try:
+            self._report_models(client, worker, processes, is_due=is_unknown or self._is_report_due())
+        except redis.RedisError:
+            with self._signing:
+                self._is_unknown |= is_unknown
+            raise
+
+    def _report_models(self, client: redis.Redis, worker: str, processes: int, *, is_due: bool) -> None:
+        registry = self._registry
         for model in {*registry.models(), *self._logged_errors}:
             versions, refused = registry.loaded_versions(model), registry.refused(model)
             aliases = self._routed_aliases(model)
@@ -229,24 +245,34 @@ class ModelSync:
         if is_due:
             self._reported_at = self._clock()
 
+    def _is_report_due(self) -> bool:
+        return self._clock() - self._reported_at >= _REPORT_SECONDS
+
     def _routed_aliases(self, model: str) -> dict[str, Alias]:
         """Return the aliases by which jobs of a model are routed."""
         route = self._registry.route(model)
         return {name: alias for name, alias in route.aliases.items() if name != ARRIVING} if route else {}
 
-    def _give_sign_of_life(self, worker: str) -> bool:
-        """Say that the worker runs, if it is time to. Returns whether Redis has to be told everything."""
-        passed = self._clock() - self._signed_at
-        if passed < _SIGN_SECONDS:
-            return False
-        is_new = True
-        with _skipping_damaged("the list of workers"):
-            is_new, self.workers = execute(self._connect(), sign_of_life_command(self._keys, worker))
-            self._signed_at = self._clock()
-        return bool(is_new) or passed > STATUS_TTL_SECONDS / 2
+    def give_sign_of_life(self, worker: str) -> None:
+        """Say that the worker runs, if it is time to. Raises redis.RedisError.
+
+        Any thread may call this, and one does while another loads a version for minutes: the statuses of a worker
+        that gives no sign expire, and a promotion would not wait for it.
+        """
+        with self._signing:
+            passed = self._clock() - self._signed_at
+            if passed < _SIGN_SECONDS or self._is_withdrawn:
+                return
+            is_new: object = True
+            with _skipping_damaged("the list of workers"):
+                is_new, self.workers = execute(self._connect(), sign_of_life_command(self._keys, worker))
+                self._signed_at = self._clock()
+            self._is_unknown |= bool(is_new) or passed > STATUS_TTL_SECONDS / 2
 
     def withdraw(self, worker: str) -> None:
         """Remove the worker's reports from Redis when it shuts down. Raises redis.RedisError."""
+        with self._signing:
+            self._is_withdrawn = True
         with _skipping_damaged("the list of workers"):
             execute(self._connect(), forget_worker(self._keys, worker))
         for model in self._reported:

@@ -1,4 +1,4 @@
-"""The thread of the main process that follows the aliases and the store while the worker runs."""
+"""The threads of the main process that follow the aliases and the store, and say that the worker runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -30,6 +31,8 @@ _PAUSE_SECONDS = 0.05
 _REPLACEMENT_TIMEOUT = 10.0
 #: Seconds after which a round is late: it may load and prove large versions.
 LATE_SECONDS = 900.0
+#: Seconds after which signs of life are late.
+SIGNS_LATE_SECONDS = 60.0
 #: Seconds that this thread may hold the interpreter while the event loop waits; Python's default is 0.005.
 _SWITCH_INTERVAL = 0.0005
 
@@ -52,6 +55,7 @@ class ModelFollower:
         queues: Iterable[str] | None,
         queues_of: Callable[[str], Iterable[str]],
         loop: LoopHealth,
+        sign_loop: LoopHealth,
     ) -> None:
         self._registry, self.model_sync = registry, model_sync
         self._canary_judge, self._pool_replacement = canary_judge, pool_replacement
@@ -64,7 +68,7 @@ class ModelFollower:
         #: The models and versions that were in memory when the pool was forked.
         self._forked_with: frozenset[tuple[str, str]] = frozenset()
         self._stop = threading.Event()
-        self._loop = loop
+        self._loop, self._sign_loop = loop, sign_loop
 
     def start(self, consumer: Consumer) -> None:
         """Publish what the worker serves, and follow the aliases and the store from now on."""
@@ -78,6 +82,7 @@ class ModelFollower:
                 "cannot publish what the worker serves; the next attempt is in %g s: %s", SYNC_SECONDS, error
             )
         threading.Thread(target=self._run, args=(consumer,), name="headrace-models", daemon=True).start()
+        threading.Thread(target=self._give_signs, name="headrace-signs", daemon=True).start()
 
     def stop(self) -> None:
         """Stop following."""
@@ -90,6 +95,11 @@ class ModelFollower:
     def _run(self, consumer: Consumer) -> None:
         sys.setswitchinterval(_SWITCH_INTERVAL)
         self._loop.run_rounds(lambda: self._follow(consumer), self._stop, SYNC_SECONDS)
+
+    def _give_signs(self) -> None:
+        """Give signs of life while the other thread loads a version, which may take minutes."""
+        sign = partial(self.model_sync.give_sign_of_life, self._hostname)
+        self._sign_loop.run_rounds(sign, self._stop, SYNC_SECONDS)
 
     def _follow(self, consumer: Consumer) -> None:
         """Follow the store, and publish what the worker serves, whatever became of the store."""

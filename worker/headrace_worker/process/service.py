@@ -27,7 +27,7 @@ from headrace_worker.models.sync import ModelSync
 from headrace_worker.process.follow_up_service import LATE_SECONDS as FOLLOW_UPS_LATE_SECONDS
 from headrace_worker.process.follow_up_service import FollowUpService
 from headrace_worker.process.keeper_duties import KeeperDuties
-from headrace_worker.process.model_follower import LATE_SECONDS, ModelFollower
+from headrace_worker.process.model_follower import LATE_SECONDS, SIGNS_LATE_SECONDS, ModelFollower
 from headrace_worker.process.monitoring import Monitoring
 from headrace_worker.process.pauses import LATE_SECONDS as PAUSES_LATE_SECONDS
 from headrace_worker.process.pauses import PauseFollower
@@ -130,6 +130,7 @@ class WorkerService:
             queues=queues,
             queues_of=lambda model: choose_queues(settings, model),
             loop=self.monitoring.health.watch_loop("models", late_after=LATE_SECONDS),
+            sign_loop=self.monitoring.health.watch_loop("signs", late_after=SIGNS_LATE_SECONDS),
         )
 
     def choose_queues(self, app: Celery[Any], queues: Sequence[str] | None, excluded: Sequence[str]) -> None:

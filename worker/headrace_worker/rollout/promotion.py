@@ -50,7 +50,7 @@ from headrace_worker.store.store import Store
 T = TypeVar("T")
 
 #: Seconds between two reads of the workers' status.
-_POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2
 #: The most seconds to wait for workers to route jobs by an alias that was moved; they look every second.
 _ROUTED_SECONDS = 5.0
 
@@ -210,7 +210,7 @@ class Promoter:
                     f"{', '.join(status.pending)} had not loaded {model}@{version} after {seconds:g} s; nothing "
                     "was changed. Look at the logs of these workers, or promote with --no-wait"
                 )
-            self._sleep(_POLL_SECONDS)
+            self._sleep(POLL_SECONDS)
 
     def _wait_until_routed(self, model: str, alias: str, expected: Alias) -> None:
         """Wait until every worker routes jobs by this alias, if it says so, for some seconds at most."""
@@ -219,7 +219,7 @@ class Promoter:
             routed = self._run(read_routed_aliases(self._keys, model))
             if all(aliases.get(alias) == expected for aliases in routed):
                 return
-            self._sleep(_POLL_SECONDS)
+            self._sleep(POLL_SECONDS)
 
 
 def _check_alias(alias: str, share: float | None) -> None:
