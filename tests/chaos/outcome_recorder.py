@@ -7,6 +7,7 @@ Redis the append-only file counts: it contains every write of an outcome.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import threading
 import time
 from collections import Counter
@@ -95,7 +96,7 @@ def count_repeated_writes(folder: Path, prefix: str = "") -> int:
     """Count the writes of outcomes in a server's append-only files, beyond the first of each job."""
     stored: Counter[bytes] = Counter()
     for path in sorted({*folder.rglob("*.incr.aof"), *folder.rglob("appendonly.aof")}):
-        for command in _commands(path.read_bytes()):
+        for command in _commands_of(path):
             if (
                 len(command) > 2
                 and command[0].upper() in _STORE_COMMANDS
@@ -106,10 +107,17 @@ def count_repeated_writes(folder: Path, prefix: str = "") -> int:
     return sum(stored.values()) - len(stored)
 
 
-def _commands(log: bytes) -> Iterator[list[bytes]]:
+def _commands_of(path: Path) -> Iterator[list[bytes]]:
+    """Yield the commands of a file, which may be larger than the memory."""
+    if path.stat().st_size:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as log:
+            yield from _commands(log)
+
+
+def _commands(log: bytes | mmap.mmap) -> Iterator[list[bytes]]:
     """Yield the commands of an append-only file, without an incomplete one at its end."""
     position = 0
-    while log.startswith(b"*", position):
+    while log[position : position + 1] == b"*":
         end = log.find(b"\r\n", position)
         count, position, command = int(log[position + 1 : end]), end + 2, list[bytes]()
         for _ in range(count):
