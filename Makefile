@@ -152,6 +152,11 @@ model-check: $(VENV)/.develops ## Check the claim protocol's model with spin; wr
 chaos-long: $(VENV)/.develops ## Kill processes 10,000 times under load, in rounds with a seed (hours)
 	$(BIN)/python -m tests.chaos.kill_rounds $(ARGS)
 
+# Shorter: make soak ARGS='--minutes 30 --rate 40'. Ctrl-C ends it with a partial result, which is only printed.
+.PHONY: soak
+soak: $(VENV)/.develops ## Run a whole stack for two hours with a kill each minute, and look for leaks and lost jobs
+	$(BIN)/python -m tests.soak --out tests/soak/results/latest.json --docs $(ARGS)
+
 # Needs root, for network namespaces. They end with the command, however it ends.
 .PHONY: machines
 machines: $(VENV)/.develops ## Run workers on several machines with slow, half-open and lost links (root, 2 minutes)
