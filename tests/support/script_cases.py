@@ -28,7 +28,7 @@ from headrace.results import cancellation, forget, publish, purge, started
 from headrace.results.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace.results.purge import QueuePurge
 from headrace.submit import durability
-from headrace.submit.enqueue import enqueue_command, forget_command
+from headrace.submit.enqueue import Enqueuer, forget_command
 from headrace.wire.bulk import Receipt
 from headrace.wire.dead_letter import attach_message
 from headrace.wire.job_encoder import JobEncoder
@@ -107,9 +107,8 @@ def enqueue(
     encoder = JobEncoder(job, None)
     instances = encode_instances([{"age": 41}])
     jobs = [msgspec.structs.replace(encoder.encode(name, instances), message=message) for name in names]
-    return enqueue_command(
-        KEYS, encoder, jobs, queue_limit=limit, listen_limit=limit, record_ttl=60, submitted_ms=None
-    )
+    enqueuer = Enqueuer(KEYS, encoder, queue_limit=limit, listen_limit=limit, record_ttl=60)
+    return enqueuer.command(jobs, None)
 
 
 def _prepare_enqueue(db: redis.Redis) -> Command:

@@ -101,14 +101,24 @@ class ContractCache:
         #: By model: the moment of reading, and the aliases.
         self._aliases: dict[str, tuple[float, Aliases]] = {}
 
+    def cached(self, model: str, version: str | None, now: float) -> Contract | None:
+        """Return a contract from the cache, for arguments of `read`; None if it is not there or too old."""
+        read_at, contract = self._contracts.get((model, version), (0.0, None))
+        return contract if now - read_at < self._ttl else None
+
+    def cached_aliases(self, model: str, now: float) -> Aliases | None:
+        """Return aliases from the cache, None if they are not there or too old."""
+        read_at, aliases_of_model = self._aliases.get(model, (0.0, None))
+        return aliases_of_model if now - read_at < self._ttl else None
+
     def read(self, model: str, version: str | None, now: float, *, refresh: bool = False) -> Operation[Contract]:
         """Read the contract of a version, or of the newest version for None. Raises UnknownModel.
 
         `now` is the time in seconds by which the age of cached contracts is measured. `refresh` skips the cache.
         """
-        read_at, contract = self._contracts.get((model, version), (0.0, None))
-        if contract is not None and not refresh and now - read_at < self._ttl:
-            return contract
+        cached = None if refresh else self.cached(model, version, now)
+        if cached is not None:
+            return cached
         stored = yield _READ([self._keys.contracts(model)], [version or ""])
         if stored is None:
             self._contracts.pop((model, version), None)
@@ -137,8 +147,8 @@ class ContractCache:
 
         `refresh` skips the cache.
         """
-        read_at, cached = self._aliases.get(model, (0.0, None))
-        if cached is not None and not refresh and now - read_at < self._ttl:
+        cached = None if refresh else self.cached_aliases(model, now)
+        if cached is not None:
             return cached
         fresh = aliases.decode_aliases(model, (yield aliases.read_aliases(self._keys, model)))
         self._aliases[model] = (now, fresh)

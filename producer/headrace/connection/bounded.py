@@ -1,4 +1,4 @@
-"""Connections and pools of redis-py whose every step ends when the current call must end (`call_limit`)."""
+"""Connections of redis-py whose every step ends when the current call must end (`call_limit`)."""
 
 from __future__ import annotations
 
@@ -89,6 +89,9 @@ class BoundedTLSSocket(BoundedSocket):
 
 class _BoundedOpening:
     """Opens a connection within `socket_connect_timeout`, and leaves none half open when it is interrupted."""
+
+    #: The moment, monotonic, up to which the pool gives the connection without a test.
+    ready_until = 0.0
 
     def connect_check_health(self: Any, *args: Any, **options: Any) -> None:
         with limit_call(self.socket_connect_timeout):
@@ -243,22 +246,6 @@ _BOUNDED: dict[type[Any], type[Any]] = {
 def bound_connections(pool: Any) -> None:
     """Let the pool make bounded connections from now on."""
     pool.connection_class = _BOUNDED[pool.connection_class]
-
-
-class BoundedPool(redis.BlockingConnectionPool):
-    """A pool of a client. Waiting for a free connection ends with the current call too."""
-
-    #: The longest wait in seconds; None has no limit.
-    _timeout: float | None = None
-
-    @property
-    def timeout(self) -> float | None:
-        """The seconds to wait for a free connection now."""
-        return within_limit(self._timeout)
-
-    @timeout.setter
-    def timeout(self, seconds: float | None) -> None:
-        self._timeout = seconds
 
 
 def _positive(seconds: float | None) -> float | None:

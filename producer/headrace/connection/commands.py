@@ -32,6 +32,14 @@ class Command(msgspec.Struct, frozen=True):
     args: tuple[Argument, ...]
     script: Script | None = None
 
+    def pack(self, form: Form) -> bytes:
+        """Return the bytes of the command, as they are sent; those of a script's call in a form."""
+        from hiredis import pack_command
+
+        args: Any = self.args if self.script is None else self.in_form(form)
+        packed: bytes = pack_command(args)
+        return packed
+
     def in_form(self, form: Form) -> tuple[Argument, ...]:
         """Return the call of the script in a form."""
         match form.value:
@@ -220,14 +228,14 @@ def run(send: Callable[[Request], Any], operation: Generator[Request, Any, T]) -
 
     Raises redis.RedisError if the operation does not handle it.
     """
-    from redis.exceptions import RedisError
-
     try:
         request = next(operation)
         while True:
             try:
                 reply = send(request)
-            except RedisError as error:
+            except Exception as error:
+                if not _is_redis_error(error):
+                    raise
                 request = operation.throw(error)
             else:
                 request = operation.send(reply)
@@ -238,17 +246,23 @@ def run(send: Callable[[Request], Any], operation: Generator[Request, Any, T]) -
 
 async def run_async(send: Callable[[Request], Awaitable[Any]], operation: Generator[Request, Any, T]) -> T:
     """Run an operation as `run`, with a `send` that returns an awaitable of the reply."""
-    from redis.exceptions import RedisError
-
     try:
         request = next(operation)
         while True:
             try:
                 reply = await send(request)
-            except RedisError as error:
+            except Exception as error:
+                if not _is_redis_error(error):
+                    raise
                 request = operation.throw(error)
             else:
                 request = operation.send(reply)
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+def _is_redis_error(error: Exception) -> bool:
+    from redis.exceptions import RedisError
+
+    return isinstance(error, RedisError)

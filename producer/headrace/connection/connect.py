@@ -16,7 +16,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
-from headrace.connection.bounded import BoundedPool, bound_connections
+from headrace.connection.bounded import bound_connections
+from headrace.connection.bounded_pool import BoundedPool
 from headrace.connection.keepalive import KEEPALIVE_OPTIONS
 from headrace.connection.sentinel import AsyncSentinelPool, SentinelPool
 from headrace.connection.url import Address, check_cluster_prefix, explain_bad_options, parse_address

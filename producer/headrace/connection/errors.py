@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from redis import exceptions
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncPrimaryNotFound
@@ -55,13 +54,23 @@ def is_transient(error: exceptions.RedisError) -> bool:
     )
 
 
-@contextmanager
-def translate_errors(settings: Settings) -> Iterator[None]:
+class translate_errors:  # noqa: N801  # used as a verb: a context manager that costs less than a generator
     """Turn errors of Redis in the block into BrokerUnavailable, and keep their notes."""
-    try:
-        yield
-    except exceptions.RedisError as error:
-        translated = translate_error(error, settings)
+
+    __slots__ = ("_settings",)
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, exceptions.RedisError):
+            return
+        translated = translate_error(error, self._settings)
         for note in getattr(error, "__notes__", ()):
             translated.add_note(note)
         raise translated from error

@@ -8,10 +8,12 @@ into one call, and each caller gets its part of the reply.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from headrace.connection.commands import Argument, Command
+from headrace.connection.packed_call import PackedCall
+from headrace.connection.script_calls import Form
 
 #: Most items and bytes of values in a joined call: it should hold Redis for about a millisecond.
 MAX_ITEMS = 250
@@ -26,13 +28,22 @@ class GroupedCommand(Command, frozen=True, kw_only=True):
     """A call of a script that may be joined with others of its group."""
 
     #: Equal for commands that may be joined. Hashable.
-    group: tuple[Any, ...]
+    group: Hashable
     #: The items, and the bytes of their values.
     items: int
     size: int
     #: How many keys and values, ahead of those of the items, the commands of a group share.
     shared_keys: int
     shared_values: int
+    #: Packs the call of a single item; None: it is packed as any command.
+    packed_call: PackedCall | None = None
+
+    def pack(self, form: Form) -> bytes:
+        """Return the bytes of the call in a form, as they are sent."""
+        if self.packed_call is None:
+            return Command.pack(self, form)
+        args: Any = self.args
+        return self.packed_call.pack(form, args[2 + int(args[2])], args[-2], args[-1])
 
 
 class Caller(Protocol):

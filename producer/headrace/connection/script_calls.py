@@ -41,24 +41,31 @@ _CALL_NOT_PERMITTED = re.compile(r"run the '(?:fcall|evalsha|eval)' command", re
 _ACCEPTED: WeakKeyDictionary[Any, Form] = WeakKeyDictionary()
 
 
+def accepted_form(pool: Any) -> Form | None:
+    """Return the form that the last call over a pool of connections was accepted in; None before any call."""
+    return _ACCEPTED.get(pool)
+
+
 class ScriptCall:
     """The form of a call: the first to try, and after a refusal the next. It is remembered for `pool`."""
 
     #: The errors that `refused` processes.
     refusals = ResponseError
 
-    __slots__ = ("_first", "_pool", "_refused", "form")
+    __slots__ = ("_first", "_is_first_call", "_pool", "_refused", "form")
 
     def __init__(self, pool: Any = None) -> None:
         self._pool = pool
-        self._first = Form.FUNCTION if pool is None else _ACCEPTED.get(pool, Form.FUNCTION)
+        accepted = None if pool is None else accepted_form(pool)
+        self._is_first_call, self._first = accepted is None, accepted or Form.FUNCTION
         #: The form to send.
         self.form = self._first
         self._refused: tuple[Form, ...] = ()
 
     def succeeded(self) -> None:
         """Remember the form: the server ran the script."""
-        if self.form is not self._first:
+        if self.form is not self._first or self._is_first_call:
+            self._is_first_call = False
             # The server keeps the source.
             self._first = self.form = Form.DIGEST if self.form is Form.SOURCE else self.form
             if self._pool is not None:
@@ -86,6 +93,11 @@ class ScriptCall:
             f"lacks the function {function}, and runs no EVAL for this user; "
             "an administrator loads the functions: headrace redis install"
         )
+
+
+def is_form_refused(form: Form, error: RedisError) -> bool:
+    """Decide whether an error is about the form of a call, so that another form may be accepted."""
+    return _choose_next(form, error) is not None
 
 
 def _choose_next(form: Form, error: RedisError) -> Form | None:

@@ -10,7 +10,8 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from headrace.connection.bounded import BoundedPool, bound_connections
+from headrace.connection.bounded import bound_connections
+from headrace.connection.bounded_pool import BoundedPool
 from headrace.connection.url import Address
 
 #: Seconds after which a Sentinel that has not replied is skipped for the next.

@@ -13,9 +13,12 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from headrace.connection.commands import Argument, Command, Script
 from headrace.connection.grouped import MAX_ITEMS, GroupedCommand
 from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
+from headrace.connection.packed_call import PackedCall
 from headrace.wire.job_encoder import EncodedJob, JobEncoder
 from headrace.wire.keys import PRIORITY_STEPS, Keys, priority_index
 from headrace.wire.limits import JobLimits
@@ -25,12 +28,28 @@ from headrace.wire.record import DIGEST_BYTES
 #: Jobs in one call of the script.
 JOBS_PER_CALL = MAX_ITEMS
 
-#: Call it by `enqueue_command`. KEYS: the list of the jobs, the other lists of the queue, its delayed jobs, if the
+#: Call it by `Enqueuer`. KEYS: the list of the jobs, the other lists of the queue, its delayed jobs, if the
 #: jobs have notices `Keys.notices_open`, if they have listeners `Keys.listen_open` and `Keys.listen_due`, and the
 #: record of each job. Records are compared as text: Lua's strings
 #: are bytes. The cost is linear in the number and bytes of the jobs, whatever they and the stored records hold.
 _SOURCE = (
-    CHECKED_FUNCTION
+    """
+-- Most calls are about one new job without notices and listeners, of a queue that has jobs in one list only. What
+-- is below would decide the same about them, and take longer.
+if #ARGV == 6 and ARGV[4] == '0' then
+  local list, record_key, queue_limit = KEYS[1], KEYS[#KEYS], tonumber(ARGV[1])
+  local waiting = redis.pcall('LLEN', list)
+  if type(waiting) == 'number' and (queue_limit == 0 or waiting < queue_limit)
+    and redis.call('EXISTS', unpack(KEYS, 2)) == 0 then
+    redis.call('SET', record_key, ARGV[5], 'EX', ARGV[2])
+    local pushed = redis.pcall('LPUSH', list, ARGV[6])
+    if type(pushed) == 'number' then return {0} end
+    redis.call('EXPIRE', record_key, 0)
+    return pushed
+  end
+end
+"""
+    + CHECKED_FUNCTION
     + NOW_FUNCTION
     + """
 local queue_limit, record_ttl, digest_bytes = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
@@ -134,51 +153,65 @@ def encode_instances_within(instances: Sequence[Any], limits: JobLimits) -> byte
     return encoded
 
 
-def enqueue_command(
-    keys: Keys,
-    encoder: JobEncoder,
-    jobs: Sequence[EncodedJob],
-    *,
-    queue_limit: int,
-    listen_limit: int,
-    record_ttl: int,
-    submitted_ms: int | None,
-) -> GroupedCommand:
-    """Return the command that enqueues at most JOBS_PER_CALL jobs of one encoder.
+class EnqueueGroup(msgspec.Struct, frozen=True, cache_hash=True):
+    """The keys and values that calls of the script share. Calls with equal ones may be joined."""
 
-    Commands for the same list, with the same limits, may be joined: the script decides about each job.
+    names: tuple[str, ...]
+    values: tuple[Argument, ...]
+
+
+class Enqueuer:
+    """Makes the calls of the script that enqueue jobs of one encoder.
 
     `queue_limit` is the most jobs the queue may hold: waiting, isolated, retried and delayed ones; 0 for no limit.
     `listen_limit` is the most ended jobs that the listeners of a name may have before them, likewise.
-    `record_ttl` is in seconds; `submitted_ms` as for `JobEncoder.encode_record`. The reply is a list with an
-    `EnqueueResult` for each job.
+    `record_ttl` is in seconds.
     """
-    template = encoder.template
-    follows = int(template.notify is not None) + 2 * int(template.listen is not None)
-    names = _names_of_queue(keys, template.queue, priority_index(template.priority))
-    shared: list[Argument] = [queue_limit, record_ttl, DIGEST_BYTES, follows]
-    if template.notify is not None:
-        names = (*names, keys.notices_open)
-    if template.listen is not None:
-        names = (*names, keys.listen_open, keys.listen_due)
-        shared += (template.listen, listen_limit)
-    record = encoder.encode_record(submitted_ms)
-    arguments, size = list(shared), len(record) * len(jobs)
-    for job in jobs:
-        arguments += (job.digest + record, job.message)
-        if follows:
-            arguments.append(job.job)
-        size += len(job.message)
-    command = ENQUEUE([*names, *(keys.job(job.job) for job in jobs)], arguments)
-    return GroupedCommand(
-        command.args,
-        ENQUEUE,
-        group=(names, *shared),
-        items=len(jobs),
-        size=size,
-        shared_keys=len(names),
-        shared_values=len(shared),
-    )
+
+    def __init__(
+        self, keys: Keys, encoder: JobEncoder, *, queue_limit: int, listen_limit: int, record_ttl: int
+    ) -> None:
+        self.encoder = encoder
+        self._keys = keys
+        template = encoder.template
+        #: True if each job has its id behind its message.
+        self._has_ids = template.notify is not None or template.listen is not None
+        follows = int(template.notify is not None) + 2 * int(template.listen is not None)
+        names = _names_of_queue(keys, template.queue, priority_index(template.priority))
+        values: tuple[Argument, ...] = (queue_limit, record_ttl, DIGEST_BYTES, follows)
+        if template.notify is not None:
+            names = (*names, keys.notices_open)
+        if template.listen is not None:
+            names = (*names, keys.listen_open, keys.listen_due)
+            values = (*values, template.listen, listen_limit)
+        self._group = EnqueueGroup(names, values)
+        self._packed_call = None if self._has_ids else PackedCall(ENQUEUE, names, values)
+
+    def command(self, jobs: Sequence[EncodedJob], submitted_ms: int | None) -> GroupedCommand:
+        """Return the call that enqueues at most JOBS_PER_CALL jobs.
+
+        Calls for the same list, with the same limits, may be joined: the script decides about each job.
+        `submitted_ms` is as for `JobEncoder.encode_record`. The reply is a list with an `EnqueueResult` for each
+        job.
+        """
+        group, record = self._group, self.encoder.encode_record(submitted_ms)
+        arguments, size = list(group.values), len(record) * len(jobs)
+        for job in jobs:
+            arguments += (job.digest + record, job.message)
+            if self._has_ids:
+                arguments.append(job.job)
+            size += len(job.message)
+        names = (*group.names, *[self._keys.job(job.job) for job in jobs])
+        return GroupedCommand(
+            ("FCALL", ENQUEUE.function, len(names), *names, *arguments),
+            ENQUEUE,
+            group=group,
+            items=len(jobs),
+            size=size,
+            shared_keys=len(group.names),
+            shared_values=len(group.values),
+            packed_call=self._packed_call if len(jobs) == 1 else None,
+        )
 
 
 def forget_command(keys: Keys, job: str, record: bytes) -> Command:

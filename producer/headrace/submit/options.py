@@ -50,7 +50,7 @@ class JobOptions(TypedDict, total=False):
     listen: str | None
 
 
-class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
+class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """The checked options of a call; they hold for all its jobs."""
 
     model: str
@@ -104,6 +104,8 @@ class SubmitOptions(msgspec.Struct, frozen=True, kw_only=True):
 def parse_options(model: str, options: JobOptions, now: datetime) -> SubmitOptions:
     """Check the options of a call made at `now`. Raises InvalidInput, and TypeError for an unknown option."""
     if options.get("expires") is None and options.get("delay") is None and options.get("metadata") is None:
+        if not options and isinstance(model, str):
+            return _parse_timeless(model, (), ())
         values = tuple(options.items())
         # True equals 1, and 0.0 equals 0: the types are a part of the key.
         with suppress(TypeError):  # a value that cannot be hashed, or an unknown option
@@ -235,7 +237,11 @@ def instances_from(instance: Any, instances: Any) -> Sequence[Any]:
 
 def _holds_rows(instance: Any) -> bool:
     """Decide whether an instance is a table or a list of objects, which no contract describes."""
+    if isinstance(instance, dict):
+        return False
     if isinstance(instance, list | tuple):
+        if instance and isinstance(instance[0], float | int | str):  # quicker than to ask for a Mapping
+            return False
         # An object with a `__type__` is a value as kombu's JSON writes it, such as a decimal.
         return bool(instance) and all(isinstance(row, Mapping) and "__type__" not in row for row in instance)
     return _is_table(instance)

@@ -9,12 +9,11 @@ jobs behind a refused job are not enqueued.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
-from headrace.connection.commands import Command, Operation, PendingReply, Pipeline, Pipelined, PipelinedOperation
+from headrace.connection.commands import Operation, PendingReply, Pipeline, Pipelined, PipelinedOperation
 from headrace.errors import JobConflict, QueueFull
 from headrace.settings import Settings
-from headrace.submit.enqueue import EnqueueResult, enqueue_command, forget_command
+from headrace.submit.enqueue import Enqueuer, EnqueueResult, forget_command
 from headrace.wire.job_encoder import EncodedJob, JobEncoder
 from headrace.wire.keys import Keys, queue_name
 
@@ -23,47 +22,37 @@ FindLost = Callable[[Sequence[str], set[str]], Operation[dict[str, bytes]]]
 
 
 class SubmissionPipeline:
-    """The jobs a caller submits together, at `submitted_at`; None if the ids of the jobs hold that time.
+    """The jobs a caller submits together, at `submitted_ms`; None if the ids of the jobs hold that time.
 
-    `record_ttl` is how many seconds the records of the jobs are stored. `find_lost` finds the lost jobs.
+    `find_lost` finds the lost jobs.
     """
 
-    def __init__(
-        self,
-        keys: Keys,
-        settings: Settings,
-        submitted_at: datetime | None,
-        *,
-        record_ttl: int,
-        find_lost: FindLost,
-    ) -> None:
-        self._keys, self._settings, self._record_ttl = keys, settings, record_ttl
-        self._submitted_ms = int(submitted_at.timestamp() * 1000) if submitted_at is not None else None
+    def __init__(self, keys: Keys, settings: Settings, submitted_ms: int | None, *, find_lost: FindLost) -> None:
+        self._keys, self._settings, self._submitted_ms = keys, settings, submitted_ms
         self._find_lost = find_lost
         #: Ids of jobs that were met in their queues.
         self._present: set[str] = set()
-        self._in_flight: tuple[JobEncoder, Sequence[EncodedJob], PendingReply] | None = None
+        self._in_flight: tuple[Enqueuer, Sequence[EncodedJob], PendingReply] | None = None
         #: The ids of the jobs accepted so far.
         self.accepted: list[str] = []
 
-    def send_one(self, encoder: JobEncoder, job: EncodedJob) -> Operation[None]:
-        """Enqueue one job. Raises QueueFull and JobConflict."""
-        results = yield self._command(encoder, [job])
-        self._check(encoder, [job], (yield from self._replace_lost(encoder, [job], results)))
+    def accept(self, enqueuer: Enqueuer, jobs: Sequence[EncodedJob], results: list[int]) -> Operation[None]:
+        """Decide about the results of a call that enqueued jobs. Raises QueueFull and JobConflict."""
+        self._check(enqueuer.encoder, jobs, (yield from self._replace_lost(enqueuer, jobs, results)))
 
-    def send(self, encoder: JobEncoder, jobs: Sequence[EncodedJob]) -> PipelinedOperation[None]:
+    def send(self, enqueuer: Enqueuer, jobs: Sequence[EncodedJob]) -> PipelinedOperation[None]:
         """Enqueue jobs once those in flight are accepted. Raises as `finish` does for the jobs in flight."""
         yield from self.finish()
-        self._in_flight = encoder, jobs, (yield Pipelined(self._command(encoder, jobs)))
+        self._in_flight = enqueuer, jobs, (yield Pipelined(enqueuer.command(jobs, self._submitted_ms)))
 
     def finish(self) -> PipelinedOperation[None]:
         """Read the reply for the jobs in flight. Raises QueueFull and JobConflict."""
         if self._in_flight is not None:
-            (encoder, jobs, pending), self._in_flight = self._in_flight, None
-            self._check(encoder, jobs, (yield from self._replace_lost(encoder, jobs, (yield pending))))
+            (enqueuer, jobs, pending), self._in_flight = self._in_flight, None
+            yield from self.accept(enqueuer, jobs, (yield pending))
 
     def _replace_lost(
-        self, encoder: JobEncoder, jobs: Sequence[EncodedJob], results: list[int]
+        self, enqueuer: Enqueuer, jobs: Sequence[EncodedJob], results: list[int]
     ) -> Operation[list[int]]:
         """Enqueue those repeated jobs that are lost once more, and return the results with theirs."""
         if not any(results):  # all are NEW
@@ -76,24 +65,14 @@ class SubmissionPipeline:
             return results
         yield Pipeline(tuple(forget_command(self._keys, job, record) for job, record in lost.items()))
         again = [job for job in repeated if job.job in lost]
-        new_results = dict(zip((job.job for job in again), (yield self._command(encoder, again)), strict=True))
+        command = enqueuer.command(again, self._submitted_ms)
+        new_results = dict(zip((job.job for job in again), (yield command), strict=True))
         return [new_results.get(job.job, result) for job, result in zip(jobs, results, strict=True)]
 
     def drop(self) -> None:
         """Discard the reply for the jobs in flight: the caller was interrupted."""
         if self._in_flight is not None:
             self._in_flight[2].drop()
-
-    def _command(self, encoder: JobEncoder, jobs: Sequence[EncodedJob]) -> Command:
-        return enqueue_command(
-            self._keys,
-            encoder,
-            jobs,
-            queue_limit=self._settings.queue_limit,
-            listen_limit=self._settings.listen_limit,
-            record_ttl=self._record_ttl,
-            submitted_ms=self._submitted_ms,
-        )
 
     def _check(self, encoder: JobEncoder, jobs: Sequence[EncodedJob], results: list[int]) -> None:
         if not any(results):  # all are NEW

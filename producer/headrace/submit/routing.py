@@ -49,12 +49,32 @@ class Router:
 
         Instances in columns are checked by the worker, each row alone. Raises InvalidInput (UnknownModel).
         """
+        if (cached := self._route_from_cache(options, job, instances, now)) is not None:
+            return cached
         try:
             return (yield from self._route(options, job, instances, now))
         except UnknownModel:
             if not (yield from self._finds_other_aliases(options, now)):
                 raise
         return (yield from self._route(options, job, instances, now))
+
+    def _route_from_cache(
+        self, options: SubmitOptions, job: str, instances: Sequence[Any], now: datetime
+    ) -> tuple[str | None, Sequence[Instance]] | None:
+        """Route a job by a contract and aliases of the cache. None if they are not there, or refuse the job."""
+        if not self._check or not instances or isinstance(instances, Columns):
+            return None
+        moment, version = now.timestamp(), options.version
+        try:
+            if version is None or not is_version(version):
+                aliases = self._contracts.cached_aliases(options.model, moment)
+                if aliases is None:
+                    return None
+                version = aliases.resolve(version, job)
+            contract = self._contracts.cached(options.model, version, moment)
+            return None if contract is None else (version, _check_against(contract, options, instances, None))
+        except InvalidInput:
+            return None
 
     def _route(
         self, options: SubmitOptions, job: str, instances: Sequence[Any], now: datetime
@@ -136,7 +156,7 @@ class Router:
 
 
 def _check_against(
-    contract: Contract, options: SubmitOptions, instances: Sequence[Any], numbers: Iterable[int]
+    contract: Contract, options: SubmitOptions, instances: Sequence[Any], numbers: Iterable[int] | None
 ) -> list[Instance]:
     check_method(contract, options.method)
     return check_instances(contract, instances, numbers=numbers)

@@ -20,7 +20,7 @@ from headrace.connection.grouped import MAX_BYTES
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.settings import Settings
 from headrace.submit import durability
-from headrace.submit.enqueue import JOBS_PER_CALL, encode_instances_within
+from headrace.submit.enqueue import JOBS_PER_CALL, Enqueuer, encode_instances_within
 from headrace.submit.options import SubmitOptions
 from headrace.submit.pipeline import FindLost, SubmissionPipeline
 from headrace.submit.routing import Router
@@ -33,8 +33,8 @@ from headrace.wire.message import new_id
 from headrace.wire.names import check_job_id
 from headrace.wire.signing import JobKeys
 
-#: The most encoders that are kept.
-_MAX_ENCODERS = 256
+#: The most enqueuers that are kept.
+_MAX_ENQUEUERS = 256
 
 
 class Submitter:
@@ -60,7 +60,7 @@ class Submitter:
         self._limits = JobLimits(settings.max_job_bytes, settings.max_job_values)
         self._router = Router(contracts, check=check)
         #: By options, version, number of instances and reply channel.
-        self._encoders: dict[tuple[SubmitOptions, str | None, int, str], JobEncoder] = {}
+        self._enqueuers: dict[tuple[SubmitOptions, str | None, int, str], Enqueuer] = {}
 
     def submit(
         self,
@@ -74,41 +74,53 @@ class Submitter:
 
         The outcome is also announced on `reply_channel`; None is the client's own.
         """
-        submitted_at = None if job is None else now
+        submitted_ms = None if job is None else _milliseconds(now)
         job = new_id() if job is None else check_job_id(job)
         version, checked = yield from self._router.route(options, job, instances, now)
         encoded = encode_instances_within(checked, self._limits)
         guarantee = (yield from self._available_guarantee()) if options.durable else None
         with trace_submit(options.model, 1, job) as trace:
-            encoder = self._find_encoder(options, version, checked, reply_channel or self._reply_channel, trace)
-            pipeline = self._make_pipeline(options, submitted_at, now)
-            yield from pipeline.send_one(encoder, encoder.encode(job, encoded))
+            reply_to = reply_channel or self._reply_channel
+            enqueuer = self._find_enqueuer(options, version, checked, reply_to, trace, now=now)
+            jobs = [enqueuer.encoder.encode(job, encoded)]
+            results = yield enqueuer.command(jobs, submitted_ms)
+            if any(results):  # it is not simply new
+                yield from self._make_pipeline(submitted_ms).accept(enqueuer, jobs, results)
         if guarantee is not None:
             yield from durability.confirm([job], guarantee, self._keys, self._settings)
         return job
 
-    def _find_encoder(
+    def _find_enqueuer(
         self,
         options: SubmitOptions,
         version: str | None,
         instances: Sequence[Any],
         reply_to: str,
         trace: dict[str, str] | None,
-    ) -> JobEncoder:
-        """Return the encoder of jobs with as many instances. One that may serve other calls too is kept."""
+        *,
+        now: datetime,
+    ) -> Enqueuer:
+        """Return what enqueues jobs with as many instances. One that may serve other calls too is kept."""
         is_kept = trace is None and options.is_timeless and not isinstance(instances, Columns)
         name = (options, version, len(instances), reply_to)
         if is_kept:
-            if (encoder := self._encoders.get(name)) is not None:
-                return encoder
+            if (enqueuer := self._enqueuers.get(name)) is not None:
+                return enqueuer
             instances = [None] * len(instances)  # a template that is kept must not keep a caller's instances
         template = options.make_job("", version, instances, reply_to, trace)
-        encoder = JobEncoder(template, options.version, self._job_keys)
+        delay = 0 if options.eta is None else max(0, ceil((options.eta - now).total_seconds()))
+        enqueuer = Enqueuer(
+            self._keys,
+            JobEncoder(template, options.version, self._job_keys),
+            queue_limit=self._settings.queue_limit,
+            listen_limit=self._settings.listen_limit,
+            record_ttl=self._settings.job_ttl + delay,
+        )
         if is_kept:
-            if len(self._encoders) >= _MAX_ENCODERS:
-                self._encoders.clear()
-            self._encoders[name] = encoder
-        return encoder
+            if len(self._enqueuers) >= _MAX_ENQUEUERS:
+                self._enqueuers.clear()
+            self._enqueuers[name] = enqueuer
+        return enqueuer
 
     def submit_many(
         self, options: SubmitOptions, instances: Iterable[Any], ids: Iterable[str] | None, now: datetime
@@ -121,9 +133,9 @@ class Submitter:
         if isinstance(instances, list):
             ids = _check_ids(ids, len(instances))
             chunks = [instances] if instances else []
-        remaining_ids, submitted_at = _iterate_ids(ids), None if ids is None else now
+        remaining_ids, submitted_ms = _iterate_ids(ids), None if ids is None else _milliseconds(now)
         submitted: list[str] = []
-        pipeline = self._make_pipeline(options, submitted_at, now)
+        pipeline = self._make_pipeline(submitted_ms)
         guarantee = (yield from self._available_guarantee()) if options.durable else None
         try:
             for chunk in chunks:
@@ -138,10 +150,12 @@ class Submitter:
                 ]
                 with trace_submit(options.model, len(chunk)) as trace:
                     for group, group_instances in zip(groups, encoded, strict=True):
-                        encoder = self._find_encoder(options, group.version, [None], self._reply_channel, trace)
+                        enqueuer = self._find_enqueuer(
+                            options, group.version, [None], self._reply_channel, trace, now=now
+                        )
                         group_jobs = [jobs[index] for index in group.indexes]
-                        for call in _calls(encoder, group_jobs, group_instances):
-                            yield from pipeline.send(encoder, call)
+                        for call in _calls(enqueuer.encoder, group_jobs, group_instances):
+                            yield from pipeline.send(enqueuer, call)
                 submitted += jobs
             yield from pipeline.finish()
             if ids is not None and next(remaining_ids, None) is not None:
@@ -161,17 +175,12 @@ class Submitter:
     def _available_guarantee(self) -> Operation[durability.DurabilityGuarantee]:
         return durability.available_guarantee(self._settings, self._keys)
 
-    def _make_pipeline(
-        self, options: SubmitOptions, submitted_at: datetime | None, now: datetime
-    ) -> SubmissionPipeline:
-        delay = 0 if options.eta is None else max(0, ceil((options.eta - now).total_seconds()))
-        return SubmissionPipeline(
-            self._keys,
-            self._settings,
-            submitted_at,
-            record_ttl=self._settings.job_ttl + delay,
-            find_lost=self._find_lost,
-        )
+    def _make_pipeline(self, submitted_ms: int | None) -> SubmissionPipeline:
+        return SubmissionPipeline(self._keys, self._settings, submitted_ms, find_lost=self._find_lost)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _check_ids(ids: Iterable[str] | None, count: int) -> list[str] | None:

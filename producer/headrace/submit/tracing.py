@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from headrace.wire.keys import queue_name
@@ -23,13 +23,27 @@ _EndSpan = Callable[[str | None], None]
 _StartedSpan = tuple[dict[str, str], _EndSpan]
 
 
-@contextlib.contextmanager
-def trace_submit(model: str, jobs: int, job: str | None = None) -> Iterator[dict[str, str] | None]:
-    """Trace a submit of `jobs` jobs with a span of each tracer in use. Yields their `Job.trace`.
+#: Starts a span of a queue, a number of jobs, and the id of a single job. None if the trace is not recorded.
+_StartSpan = Callable[[str, int, str | None], _StartedSpan | None]
+_NO_TRACE = contextlib.nullcontext(None)
+
+
+def trace_submit(
+    model: str, jobs: int, job: str | None = None
+) -> contextlib.AbstractContextManager[dict[str, str] | None]:
+    """Trace a submit of `jobs` jobs with a span of each tracer in use. The block gets their `Job.trace`.
 
     `job` is the id of a single job.
     """
-    spans = [span for start in _tracers_in_use() if (span := start(queue_name(model), jobs, job)) is not None]
+    starts = _tracers_in_use()
+    return _trace_submit(starts, model, jobs, job) if starts else _NO_TRACE
+
+
+@contextlib.contextmanager
+def _trace_submit(
+    starts: Iterable[_StartSpan], model: str, jobs: int, job: str | None
+) -> Iterator[dict[str, str] | None]:
+    spans = [span for start in starts if (span := start(queue_name(model), jobs, job)) is not None]
     if not spans:
         yield None
         return
@@ -44,7 +58,8 @@ def trace_submit(model: str, jobs: int, job: str | None = None) -> Iterator[dict
             end(error_name)
 
 
-def _tracers_in_use() -> Iterator[Callable[[str, int, str | None], _StartedSpan | None]]:
+def _tracers_in_use() -> list[_StartSpan]:
+    starts: list[_StartSpan] = []
     api = sys.modules.get("opentelemetry.trace")
     # redis-py imports it if it is installed; a program that traces has set a provider, or named one.
     if (
@@ -52,9 +67,10 @@ def _tracers_in_use() -> Iterator[Callable[[str, int, str | None], _StartedSpan 
         and (_NAMES_PROVIDER or getattr(api, "_TRACER_PROVIDER", api) is not None)
         and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
     ):
-        yield _start_opentelemetry_span
+        starts.append(_start_opentelemetry_span)
     if "sentry_sdk" in sys.modules:
-        yield _start_sentry_span
+        starts.append(_start_sentry_span)
+    return starts
 
 
 def _start_opentelemetry_span(queue: str, jobs: int, job: str | None) -> _StartedSpan | None:

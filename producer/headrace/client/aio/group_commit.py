@@ -13,7 +13,7 @@ import asyncio
 import contextvars
 import copy
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -66,7 +66,7 @@ class AsyncGroupCommit:
 
     def __init__(self, send: Callable[[Command], Awaitable[Any]]) -> None:
         self._send = send
-        self._groups: dict[tuple[Any, ...], _Group] = {}
+        self._groups: dict[Hashable, _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines = FutureDeadlines(_expire)
 
@@ -85,7 +85,7 @@ class AsyncGroupCommit:
             self._deadlines.remove(future)
         return await self._send(command) if reply is _ALONE else reply
 
-    def _serve(self, name: tuple[Any, ...], group: _Group) -> None:
+    def _serve(self, name: Hashable, group: _Group) -> None:
         """Start a task for what waits in a group, unless one serves it. Callers of the same round go together."""
         if group.is_served or group.tasks >= MAX_CALLS:
             return
@@ -96,7 +96,7 @@ class AsyncGroupCommit:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _drain(self, name: tuple[Any, ...], group: _Group) -> None:
+    async def _drain(self, name: Hashable, group: _Group) -> None:
         """Send what waits in a group, call by call, until nothing waits or another task serves the group."""
         overtaken = False
 

@@ -16,7 +16,7 @@ from headrace.connection.call_limit import limit_call, remaining_seconds, within
 from headrace.connection.commands import Command, PendingReply, Pipeline, Pipelined, execute
 from headrace.connection.connect import close_idle, connect
 from headrace.connection.grouped import GroupedCommand
-from headrace.connection.pipelined import PendingCommand
+from headrace.connection.pipelined import PendingCommand, call_script
 from headrace.connection.retry import RetryPolicy, command_seconds, try_seconds
 from headrace.results.direct import DirectSubscriberPool
 from headrace.results.listener import OutcomeListener
@@ -75,8 +75,7 @@ class Connections:
         if isinstance(request, PendingReply):
             return request.reply()
         if isinstance(request, Command) and request.script is not None:
-            # redis-py's own way costs more, and does nothing to the reply of a script.
-            return PendingCommand(self._redis, request).reply()
+            return call_script(self._redis, request)
         return execute(self._redis, request)
 
     def _repeat(self, request: Command | Pipeline, error: exceptions.RedisError) -> Any:

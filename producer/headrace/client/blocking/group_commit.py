@@ -1,7 +1,7 @@
 """Group commit for threads: what threads submit while a call is under way goes with the next call.
 
-No thread is started. A thread whose group has no call under way leads: it sends its command, and then lets the
-first thread that waits lead, which sends all that waits. See `headrace.client.aio.group_commit`.
+No thread is started. A thread whose group has no call under way sends its command directly, and then lets the
+first thread that came meanwhile lead, which sends all that waits. See `headrace.client.aio.group_commit`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from redis import exceptions
@@ -27,6 +27,9 @@ from headrace.connection.grouped import (
     split_reply,
     take_callers,
 )
+
+#: The leader of a group whose first thread sends its command alone.
+_ALONE = object()
 
 
 class _Caller:
@@ -50,11 +53,11 @@ class _Group:
 
     __slots__ = ("leader", "leaders", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, leader: object) -> None:
         self.waiting: deque[_Caller] = deque()
         #: The thread that lets another lead when its call is done. Other leaders have been overtaken.
-        self.leader: _Caller | None = None
-        self.leaders = 0
+        self.leader: object | None = leader
+        self.leaders = 1
 
 
 class GroupCommit:
@@ -70,18 +73,35 @@ class GroupCommit:
     def _start_over(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._groups: dict[tuple[Any, ...], _Group] = {}
+        self._groups: dict[Hashable, _Group] = {}
 
     def execute(self, command: GroupedCommand, seconds: float) -> Any:
         """Return the reply to a command, in `seconds` at most. Raises RedisError."""
         if self._pid != os.getpid():  # the threads that lead are the parent's
             self._start_over()
-        end, caller = time.monotonic() + seconds, _Caller(command)
+        name, group = command.group, None
+        try:
+            with self._lock:
+                if name not in self._groups:
+                    group = self._groups[name] = _Group(_ALONE)
+            if group is not None:
+                return self._send(command)
+        finally:  # also for a thread that was interrupted
+            if group is not None:
+                with self._lock:
+                    self._pass_on(group, _ALONE, name)
+        return self._join(command, time.monotonic() + seconds)
+
+    def _join(self, command: GroupedCommand, end: float) -> Any:
+        """Wait for the reply, or for the turn to lead, until `end`. Raises RedisError."""
+        caller = _Caller(command)
         with self._lock:
             group = self._groups.get(command.group)
             if group is None:
-                group = self._groups[command.group] = _Group()
-            caller.leads = self._may_lead(group, caller)
+                group = self._groups[command.group] = _Group(caller)
+                caller.leads = True
+            else:
+                caller.leads = self._may_lead(group, caller)
             if not caller.leads:
                 group.waiting.append(caller)
         if not caller.leads:
@@ -128,7 +148,7 @@ class GroupCommit:
     def _leave(self, group: _Group, caller: _Caller) -> None:
         with self._lock:
             if caller.leads:
-                self._pass_on(group, caller)
+                self._pass_on(group, caller, caller.command.group)
             elif caller in group.waiting:
                 group.waiting.remove(caller)
 
@@ -151,12 +171,12 @@ class GroupCommit:
                 member.reply = results
         finally:
             with self._lock:
-                self._pass_on(group, caller)
+                self._pass_on(group, caller, caller.command.group)
             for follower in callers[1:]:
                 follower.wakes.release()
         return self._send(caller.command) if caller.reply is None else caller.reply
 
-    def _pass_on(self, group: _Group, caller: _Caller) -> None:
+    def _pass_on(self, group: _Group, caller: object, name: Hashable) -> None:
         """Let the first thread that waits lead in place of the caller. The lock is held."""
         is_leader = group.leader is caller
         if group.waiting and (is_leader or group.leader is None):
@@ -167,5 +187,5 @@ class GroupCommit:
         if is_leader:
             group.leader = None
         group.leaders -= 1
-        if not group.leaders:
-            self._groups.pop(caller.command.group, None)
+        if not group.leaders and self._groups.get(name) is group:
+            del self._groups[name]
