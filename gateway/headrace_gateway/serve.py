@@ -23,8 +23,9 @@ _ENDING = "the gateway is shutting down"
 
 
 def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingError if an address or a port cannot be used."""
+    """Serve until SIGTERM or SIGINT. Raises SettingError if a setting, an address or a port cannot be used."""
     check_open(settings)
+    _ = settings.origins  # refused here, before the port is bound
     install_log()
     with bind(settings) as listener:
         if settings.gateway_processes > 1:

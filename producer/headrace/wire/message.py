@@ -110,14 +110,21 @@ _VERSION_7 = (0x7 << 76) | (0x2 << 62)
 _UUID_7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-def submission_time(job: str) -> datetime | None:
-    """Return the time of submission in a job id, by the submitter's clock, or None if the id holds none."""
+def submission_ms(job: str) -> int | None:
+    """Return the time of submission in a job id, in unix milliseconds by the submitter's clock.
+
+    None if the id holds none.
+    """
     match = _UUID_7.fullmatch(job)
-    if match is None:
-        return None
+    return None if match is None else int(match[1] + match[2], 16)
+
+
+def submission_time(job: str) -> datetime | None:
+    """Return the time of submission as `submission_ms`, and None for a year beyond 9999 too."""
+    milliseconds = submission_ms(job)
     try:
-        return datetime.fromtimestamp(int(match[1] + match[2], 16) / 1000, UTC)
-    except (ValueError, OverflowError):  # an id that the submitter made, with a year beyond 9999
+        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError):
         return None
 
 

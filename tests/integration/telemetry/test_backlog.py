@@ -254,12 +254,12 @@ def test_a_scrape_measures_many_queues_in_steps_and_each_model_costs_the_same(
         }
 
     few, many = count_calls(1), count_calls(450)
-    assert few == {"scripts": 1, "smembers": 1, "zrange": 2, "zcard": 5, "llen": 48, "hgetall": 4}
+    assert few == {"scripts": 1, "smembers": 1, "zrange": 2, "zcard": 7, "llen": 48, "hgetall": 4}
     assert many == {
         "scripts": 5,
         "smembers": 1,
         "zrange": 6,
-        "zcard": 903,
+        "zcard": 905,
         "llen": 450 * 48,
         "hgetall": 450 * 2 + 2,
     }

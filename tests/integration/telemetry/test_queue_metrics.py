@@ -71,6 +71,7 @@ def test_a_redis_without_models_has_only_metrics_without_a_model(registry: Colle
         "dead_letters{}": 0,
         "dead_letters_dropped_total{}": 0,
         **{f"notices{{{state}}}": 0 for state in ("open", "waiting", "late")},
+        **{f"listener_jobs{{{state}}}": 0 for state in ("open", "waiting")},
     }
 
 
@@ -128,6 +129,7 @@ def test_every_queue_lease_dead_letter_and_version_is_counted(
         "dead_letters{}": 1,
         "dead_letters_dropped_total{}": 0,
         **{f"notices{{{state}}}": 0 for state in ("open", "waiting", "late")},
+        **{f"listener_jobs{{{state}}}": 0 for state in ("open", "waiting")},
         "model_workers{churn,1}": 1,
         "model_workers{churn,2}": 2,
         "model_refused{churn,3}": 1,

@@ -94,6 +94,7 @@ def test_an_error_of_a_model_is_sent_with_its_job_model_version_and_release(clie
 
 
 def test_every_error_is_sent_once_and_bad_input_never(client: Client, url: str, sentry: Sentry):
+    event_of(sentry, fail(client))  # behind the events of earlier tests
     sentry.bodies.clear()
     good = client.submit_many("obedient", [hostile_models.instance()] * 20)
     failed = [fail(client, do) for do in ("raise", "raise from", "exit", "eat memory", "raise")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace.wire.attempts import CRASH, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, REQUEUED, TIMEOUT
 from headrace.wire.keys import model_name
-from headrace.wire.message import submission_time
+from headrace.wire.message import submission_ms
 from headrace.wire.outcome import Success, outcome_status
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.metrics import MetricDelta
@@ -102,15 +102,14 @@ def _wait_seconds(report: ClaimReport) -> Iterator[float]:
 
     Jobs with earlier attempts are left out, and jobs whose id does not contain the time of submission.
     """
-    claimed_at = report.server_time(report.claim.claimed_monotonic)
+    claimed_ms = report.claim.claimed_ms
     for claimed in report.parsed.jobs:
-        job = claimed.job
-        due = submission_time(job.id)
-        if due is None or claimed.attempts:
+        due_ms: float | None = submission_ms(claimed.job.id)
+        if due_ms is None or claimed.attempts:
             continue
-        if job.eta is not None and job.eta > due:
-            due = job.eta
-        yield (claimed_at - due).total_seconds()
+        if (eta := claimed.job.eta) is not None:
+            due_ms = max(due_ms, eta.timestamp() * 1000)
+        yield (claimed_ms - due_ms) / 1000
 
 
 def _count_batches(report: ClaimReport, delta: MetricDelta, model: str, claim_jobs: int) -> None:

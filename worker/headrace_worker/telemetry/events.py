@@ -8,9 +8,7 @@ number. When nobody was subscribed at the last PUBLISH, no events are made for a
 empty group is published to learn the number, if the last reply is too old: making the events of a claim takes as
 long as parsing its messages.
 
-Every event of a job has the fields `model` and `version` besides Celery's own; receivers ignore further fields.
-The version is the number of the one that runs or ran, None where none did. A job of a bulk run has the field
-`queue` too, and no event for each of its rows.
+A job of a bulk run has the field `queue` too, and no event for each of its rows.
 """
 
 from __future__ import annotations
@@ -27,13 +25,23 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import redis
 
-from headrace.text import plural
 from headrace.wire.bulk import BULK_TASK, describe_step
-from headrace.wire.keys import TASK, is_bulk_queue, model_name
+from headrace.wire.keys import is_bulk_queue, model_name
 from headrace.wire.message import describe_job
-from headrace.wire.outcome import BulkSuccess, Cancelled, ClassLabel, Expired, Failure, Outcome, Success
+from headrace.wire.outcome import Cancelled, Outcome
 from headrace_worker.failures import make_failure
 from headrace_worker.telemetry.job_runs import count_earlier_runs, count_runs, find_waiting_since, task_name
+from headrace_worker.telemetry.task_events import (
+    Sender,
+    TaskEnded,
+    TaskEvent,
+    TaskFailed,
+    TaskReceived,
+    TaskRevoked,
+    TaskStarted,
+    end_event,
+    retry_event,
+)
 
 if TYPE_CHECKING:
     from headrace.wire.message import Job
@@ -42,8 +50,6 @@ if TYPE_CHECKING:
 
 #: Jobs from which on a claim is worth an empty group first: for fewer, the reply takes as long as the events.
 _PROBE_MIN_JOBS = 16
-#: The most labels of classes that an event names.
-_MAX_LABELS = 10
 #: Seconds for which the number of subscribers is trusted.
 _SUBSCRIBERS_TTL_SECONDS = 0.5
 
@@ -75,12 +81,9 @@ class Events:
         self._subscribers, self._published_at = 1, float("-inf")
         self._pool, self._channel, self._clock, self._share = client.connection_pool, channel, clock, share
         self._version_of = version_of
-        self._common_fields = {
-            "hostname": hostname,
-            "pid": os.getpid(),
-            # Celery's sign: the hours to add to local time to get UTC.
-            "utcoffset": (time.altzone if time.localtime().tm_isdst else time.timezone) // 3600,
-        }
+        is_dst = time.localtime().tm_isdst
+        #: The first fields of a `Sender`.
+        self._process = hostname, os.getpid(), (time.altzone if is_dst else time.timezone) // 3600
 
     def on_claim_received(self, jobs: int) -> None:
         """Find out whether anybody is subscribed, before `jobs` messages are parsed."""
@@ -97,37 +100,36 @@ class Events:
             self._has_subscribers = self._subscribers > 0
         if not self._has_subscribers:
             return
-        events: list[dict[str, Any]] = []
+        sender, events = self._sender(now), list[TaskEvent]()
         for claimed in jobs:
             job = claimed.job
             if not self._is_selected(job.id):
                 continue
-            version = self._version_of(job)
-            earlier_runs, waiting_since = count_earlier_runs(claimed), find_waiting_since(claimed)
-            queue = {} if job.step is None else {"queue": job.queue}
-            events += [
-                {
-                    "type": "task-received",
-                    "uuid": job.id,
-                    "model": job.model,
-                    "version": version,
-                    **queue,
-                    "name": task_name(claimed),
-                    "args": describe_job(job.model, job.version, len(job.instances))
-                    if job.step is None
-                    else describe_step(job.model, job.step),
-                    "kwargs": "{}",
-                    "root_id": job.id,
-                    "parent_id": None,
-                    "retries": earlier_runs,
-                    "eta": None,
-                    "expires": job.expires and job.expires.isoformat(),
-                    "runs": earlier_runs + 1,
-                    **({} if waiting_since is None else {"waiting_since": waiting_since}),
-                },
-                {"type": "task-started", "uuid": job.id, "model": job.model, "version": version, **queue},
-            ]
-        self._send(events, now)
+            version, earlier_runs = self._version_of(job), count_earlier_runs(claimed)
+            waiting_since = find_waiting_since(claimed)
+            if job.step is None:
+                description = describe_job(job.model, job.version, len(job.instances))
+            else:
+                description = describe_step(job.model, job.step)
+            received = TaskReceived(
+                *sender,
+                job.id,
+                job.model,
+                version,
+                task_name(claimed),
+                description,
+                job.id,
+                earlier_runs,
+                earlier_runs + 1,
+                None if job.expires is None else job.expires.isoformat(),
+            )
+            started = TaskStarted(*sender, job.id, job.model, version)
+            if waiting_since is not None:
+                received.waiting_since = waiting_since
+            if job.step is not None:
+                received.queue = started.queue = job.queue
+            events += (received, started)
+        self._send(events)
 
     def on_claim_finished(self, report: ClaimReport) -> None:
         """Publish the jobs' outcomes, and which jobs are retried.
@@ -143,25 +145,27 @@ class Events:
         seconds = report.predicted_at - report.started_at
         model, versions = model_name(report.claim.lease.queue), self._versions(report)
         runs = {result.claimed.job.id: count_runs(result) for result in (*report.parsed.finished, *report.results)}
-        events = [_end_event(outcomes[job], seconds, model, versions[job]) for job in outcomes if job in versions]
-        events += [
-            _retry_event(make_failure(failed.error, job), model, versions[job.id])
-            for failed in decisions.retried
-            if (job := failed.admitted.claimed.job).id in versions
-        ]
-        events += [
-            _end_event(Cancelled(job=claimed.job.id), 0.0, model, None)
-            for claimed in report.cancelled
-            if self._is_selected(claimed.job.id)
-        ]
-        for event in events:
-            event["runs"] = runs.get(event["uuid"], 0)
+        sender, events = self._sender(now), list[TaskEnded]()
+        for job, version in versions.items():
+            if job in outcomes:
+                events.append(
+                    end_event(sender, outcomes[job], seconds=seconds, model=model, version=version, runs=runs[job])
+                )
+        for failed in decisions.retried:
+            job = (claimed := failed.admitted.claimed).job.id
+            if job in versions:
+                failure = make_failure(failed.error, claimed.job)
+                events.append(retry_event(sender, failure, model=model, version=versions[job], runs=runs[job]))
+        for claimed in report.cancelled:
+            if self._is_selected(job := claimed.job.id):
+                cancelled = Cancelled(job=job)
+                events.append(end_event(sender, cancelled, seconds=0.0, model=model, version=None, runs=0))
         if is_bulk_queue(queue := report.claim.lease.queue):
             for event in events:
-                event["queue"] = queue
-                if "name" in event:
-                    event["name"] = BULK_TASK
-        self._send(events, now)
+                event.queue = queue
+                if isinstance(event, TaskFailed | TaskRevoked):
+                    event.name = BULK_TASK
+        self._send(events)
 
     def _versions(self, report: ClaimReport) -> dict[str, str | None]:
         """Return the version of each job that has events, by its id."""
@@ -179,11 +183,11 @@ class Events:
     def _is_selected(self, job: str) -> bool:
         return self._share >= 1 or zlib.crc32(job.encode()) < self._share * 2**32
 
-    def _send(self, events: list[dict[str, Any]], now: datetime) -> None:
+    def _sender(self, now: datetime) -> Sender:
+        return (*self._process, now.timestamp(), self._clock())
+
+    def _send(self, events: Sequence[TaskEvent]) -> None:
         if events:
-            fields = {**self._common_fields, "timestamp": now.timestamp(), "clock": self._clock()}
-            for event in events:
-                event.update(fields)
             self._publish(msgspec.json.encode(events))
 
     def _publish(self, body: bytes) -> None:
@@ -192,7 +196,7 @@ class Events:
             "body": base64.b64encode(body).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": {"hostname": self._common_fields["hostname"]},
+            "headers": {"hostname": self._process[0]},
             "properties": {
                 "delivery_mode": 1,
                 "delivery_info": {"exchange": "celeryev", "routing_key": "task.multi"},
@@ -259,53 +263,3 @@ def _is_closed(connection: Any) -> bool:
         return bool(connection.can_read())
     except redis.RedisError:
         return True
-
-
-def _end_event(outcome: Outcome, seconds: float, model: str | None, version: str | None) -> dict[str, Any]:
-    run = {"uuid": outcome.job, "model": model, "version": version}
-    match outcome:
-        case BulkSuccess(receipt=receipt):
-            result = f"{plural(receipt.rows, 'row')}, {receipt.failed:,} of them failed"
-            return {"type": "task-succeeded", **run, "result": result, "runtime": seconds}
-        case Success(prediction=prediction):
-            result = describe_job(prediction.model, prediction.version, len(prediction.predictions))
-            if prediction.classes is not None:
-                result += f", values of {_list_labels(prediction.classes)}"
-            return {"type": "task-succeeded", **run, "result": result, "runtime": seconds}
-        case Failure():
-            exception = f"{outcome.error}: {outcome.message}"
-            return {
-                "type": "task-failed",
-                **run,
-                "name": TASK,  # a job that ended without running has no task-received event
-                "exception": exception,
-                "traceback": outcome.traceback or exception,
-                "reason": outcome.reason,
-                "runtime": seconds,
-            }
-        case Cancelled() | Expired():
-            return {
-                "type": "task-revoked",
-                **run,
-                "name": TASK,  # as above
-                "terminated": False,
-                "signum": None,
-                "expired": isinstance(outcome, Expired),
-            }
-
-
-def _list_labels(labels: Sequence[ClassLabel]) -> str:
-    listed = ", ".join(map(str, labels[:_MAX_LABELS]))
-    return listed if len(labels) <= _MAX_LABELS else f"{listed} and {len(labels) - _MAX_LABELS} more"
-
-
-def _retry_event(failure: Failure, model: str | None, version: str | None) -> dict[str, Any]:
-    """Return the event of a job that is retried. `failure` describes the error of this attempt."""
-    return {
-        "type": "task-retried",
-        "uuid": failure.job,
-        "model": model,
-        "version": version,
-        "exception": f"{failure.error}: {failure.message}",
-        "traceback": failure.traceback or "",
-    }
