@@ -65,7 +65,7 @@ ARGS ?=
 # The tests of a file run in one process, because they share servers and workers.
 .PHONY: test
 test: $(VENV)/.develops ## Run all tests except the long ones
-	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-quick
 test-quick: $(VENV)/.develops ## Run the unit tests, in less than a minute

@@ -20,7 +20,7 @@ from benchmarks.redis_server import RedisServer
 from benchmarks.sizes import Sizes
 from headrace import Client
 from headrace.settings import Settings
-from headrace.wire.keys import queue_name
+from headrace.wire.queues import queue_name
 from headrace_worker.local.stack import Child, start_worker
 
 #: Jobs submitted at a time to hold a depth.

@@ -16,8 +16,9 @@ from headrace.connection.commands import Command, Operation, Pipeline
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.inspection.locate import is_not_permitted
 from headrace.inspection.queues import QueueDepth, measure_queues
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
 from headrace.wire.names import check_model_name, split_version
+from headrace.wire.queues import queue_name
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):

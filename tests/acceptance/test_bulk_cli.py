@@ -14,7 +14,8 @@ import pytest
 import redis
 
 from headrace.catalog.published import publish_contract
-from headrace.wire.keys import Keys, bulk_queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import bulk_queue_name
 from tests.support.answering_worker import CHURN
 from tests.support.command import headrace
 from tests.support.terminal import Terminal

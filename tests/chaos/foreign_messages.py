@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from celery import Celery, signature
 
-from headrace.wire.keys import Keys, priority_index, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import priority_index, queue_name
 from tests.chaos import model
 from tests.chaos.environment import Environment
 from tests.chaos.jobs import Job

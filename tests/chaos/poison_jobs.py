@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any
 
-from headrace.wire.keys import queue_name
+from headrace.wire.queues import queue_name
 from tests.chaos import model, stock
 from tests.chaos.environment import Environment
 from tests.chaos.ledger import Ledger

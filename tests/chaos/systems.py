@@ -13,7 +13,8 @@ import redis
 from headrace.connection.commands import execute, run
 from headrace.inspection import queues
 from headrace.submit import enqueue
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import queue_name
 from headrace_worker.transport import claim_script, publish_script
 from tests.chaos import model, stock
 

@@ -19,7 +19,6 @@ from headrace.catalog.workers import WorkerStatus, decode_loaded
 from headrace.errors import InvalidInput, ModelError, StoredDataError
 from headrace.wire.attempts import decode_delayed, decode_queued_message
 from headrace.wire.dead_letter import decode_exported, decode_letter, malformed_letter
-from headrace.wire.keys import FIRST_RETRIED_SOURCE, FIRST_SOURCE
 from headrace.wire.outcome import (
     Cancelled,
     Expired,
@@ -31,6 +30,7 @@ from headrace.wire.outcome import (
     encode_outcome,
 )
 from headrace.wire.parsing import MalformedMessage, parse
+from headrace.wire.queues import FIRST_RETRIED_SOURCE, FIRST_SOURCE
 from headrace.wire.record import DIGEST_BYTES, Record, decode_record
 from headrace_worker import manifest as manifests
 from headrace_worker.execution.opening import open_claim

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 import redis
 
-from headrace.wire.keys import FIRST_SOURCE, Keys
+from headrace.wire.keys import Keys
+from headrace.wire.queues import FIRST_SOURCE
 from headrace_worker.execution.opening import open_claim
 from headrace_worker.manifest import Limits
 from headrace_worker.transport.claims import Claim, Lease

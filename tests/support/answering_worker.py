@@ -16,8 +16,9 @@ import redis
 from headrace.catalog.contract import Contract, Feature, Named, Output
 from headrace.results import publish
 from headrace.wire.attempts import decode_queued_message
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, Prediction, Success, encode_outcome
+from headrace.wire.queues import queue_name
 
 CHURN = Contract(
     model="churn",

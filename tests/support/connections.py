@@ -22,7 +22,7 @@ from kombu import pools
 
 from headrace import AsyncClient, Client, JobCancelled, Settings
 from headrace.connection.celery import create_celery_app
-from headrace.wire.keys import queue_name
+from headrace.wire.queues import queue_name
 from headrace_worker.local.stack import Child
 from tests.support.claim_models import SLEEP
 from tests.support.waiting import wait_until

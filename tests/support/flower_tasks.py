@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.wire.keys import TASK
+from headrace.wire.queues import TASK
 from headrace_worker.dashboard.tasks import JobsState
 
 #: The moment in the ids of the jobs: unix time in seconds.

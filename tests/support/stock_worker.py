@@ -20,7 +20,8 @@ from celery import Celery
 
 from headrace.catalog.contract import Contract, Feature, Named, Output
 from headrace.catalog.published import publish_contract
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import queue_name
 from tests.support import ROOT
 
 CONTRACT = Contract(

@@ -15,7 +15,7 @@ import redis
 
 from headrace import AsyncClient, BrokerUnavailable, Client, Settings
 from headrace.wire.attempts import decode_queued_message
-from headrace.wire.keys import queue_name
+from headrace.wire.queues import queue_name
 
 AGE = {"age": 41}
 QUEUE = queue_name("churn")

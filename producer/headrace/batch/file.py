@@ -32,8 +32,8 @@ from headrace.catalog.validation import check_method
 from headrace.client.common import check_timeout
 from headrace.connection.call_limit import limit_call
 from headrace.errors import InvalidInput
-from headrace.wire.keys import BATCH_PRIORITY
 from headrace.wire.limits import JobLimits
+from headrace.wire.queues import BATCH_PRIORITY
 
 if TYPE_CHECKING:
     from headrace.client import Client

@@ -20,7 +20,7 @@ from headrace.batch.writers import ERROR, CsvWriter, JsonWriter, Writer
 from headrace.catalog.class_labels import PREDICTION, name_prediction_columns
 from headrace.catalog.contract import Contract
 from headrace.catalog.validation import check_method
-from headrace.wire.keys import BATCH_PRIORITY
+from headrace.wire.queues import BATCH_PRIORITY
 
 if TYPE_CHECKING:
     from headrace.client import Client

@@ -14,7 +14,8 @@ from headrace.inspection.locate import is_not_permitted
 from headrace.inspection.queues import measure_queues
 from headrace.text import plural
 from headrace.wire.bulk import RunProgress
-from headrace.wire.keys import Keys, bulk_queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import bulk_queue_name
 
 
 class RunExplanation(msgspec.Struct, frozen=True, kw_only=True):

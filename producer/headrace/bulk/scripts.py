@@ -8,8 +8,9 @@ from headrace.connection.commands import Argument, Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.wire.bulk import PLAN_PRIORITY, RUN_SECONDS, PlanStep, Run, job_of_plan
 from headrace.wire.job_encoder import JobEncoder
-from headrace.wire.keys import Keys, bulk_queue_name, priority_index
+from headrace.wire.keys import Keys
 from headrace.wire.message import Job
+from headrace.wire.queues import bulk_queue_name, priority_index
 from headrace.wire.signing import JobKeys
 
 _NOW_FUNCTION = """

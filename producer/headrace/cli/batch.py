@@ -19,7 +19,7 @@ from headrace.cli.command import command
 from headrace.cli.commands import SOME_FAILED, exit_on_signal
 from headrace.cli.completion import complete_files
 from headrace.errors import ResultTimeout
-from headrace.wire.keys import BATCH_PRIORITY
+from headrace.wire.queues import BATCH_PRIORITY
 
 #: Delimiters that a shell cannot easily write.
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}

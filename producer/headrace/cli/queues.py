@@ -23,7 +23,8 @@ from headrace.inspection.unread_lists import UnreadList, find_unread_lists
 from headrace.settings import Settings
 from headrace.status_line import StatusLine
 from headrace.text import plural
-from headrace.wire.keys import PRIORITY_STEPS, Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import PRIORITY_STEPS, queue_name
 
 if TYPE_CHECKING:
     from headrace.client import Client

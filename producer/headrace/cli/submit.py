@@ -16,7 +16,7 @@ from headrace.cli.completion import complete_files
 from headrace.cli.json_objects import JobPrediction, SubmittedJob
 from headrace.errors import InvalidInput
 from headrace.json_errors import describe_json_error
-from headrace.wire.keys import ONLINE_PRIORITY
+from headrace.wire.queues import ONLINE_PRIORITY
 
 
 @command(

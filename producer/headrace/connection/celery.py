@@ -10,7 +10,7 @@ from headrace.connection.keepalive import KEEPALIVE_OPTIONS
 from headrace.connection.sentinel import SentinelOptions
 from headrace.connection.url import check_cluster_prefix, explain_bad_options, parse_address
 from headrace.settings import Settings
-from headrace.wire.keys import PRIORITY_STEPS
+from headrace.wire.queues import PRIORITY_STEPS
 from headrace.wire.routing import route_job
 
 

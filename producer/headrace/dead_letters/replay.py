@@ -15,7 +15,6 @@ from headrace.errors import InvalidInput, SettingError, StoredDataError
 from headrace.wire.attempts import REPLAY, Attempt, encode_queued_message, select_source
 from headrace.wire.dead_letter import DeadLetterWithMessage
 from headrace.wire.job_encoder import JobEncoder
-from headrace.wire.keys import model_name
 from headrace.wire.listening import Entry
 from headrace.wire.message import (
     LISTEN_HEADER,
@@ -29,6 +28,7 @@ from headrace.wire.message import (
 from headrace.wire.names import is_short_name
 from headrace.wire.notice import decode_notice_message
 from headrace.wire.parsing import MalformedMessage, parse
+from headrace.wire.queues import model_name
 from headrace.wire.signing import SIGNATURE_HEADER, JobKeys, SignedContent
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])

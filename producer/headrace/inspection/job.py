@@ -16,8 +16,9 @@ from headrace.inspection.lost import find_lost_if_permitted
 from headrace.inspection.timeline import JobFacts, Timeline, build_timeline
 from headrace.wire.dead_letter import decode_letter
 from headrace.wire.execution import Completion, decode_completion
-from headrace.wire.keys import Keys, queue_names
+from headrace.wire.keys import Keys
 from headrace.wire.outcome import Outcome, Status, decode_or_malformed, outcome_status
+from headrace.wire.queues import queue_names
 from headrace.wire.record import Record, decode_record
 from headrace.wire.stored import report_damaged
 

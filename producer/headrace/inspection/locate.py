@@ -16,8 +16,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 from headrace.clock import decode_unix_ms
 from headrace.connection.commands import Command, Operation, Script
 from headrace.wire.attempts import MAX_HISTORY_BYTES, Attempt, decode_delayed, decode_queued_message
-from headrace.wire.keys import CLAIM_ORDER, FIRST_SOURCE, ISOLATED_SOURCE, Keys, holds_histories, model_name
+from headrace.wire.keys import Keys
 from headrace.wire.message import submission_time
+from headrace.wire.queues import CLAIM_ORDER, FIRST_SOURCE, ISOLATED_SOURCE, holds_histories, model_name
 
 #: Jobs that one script call searches, so that it blocks Redis for 1 to 2 ms; and calls for one list.
 _CHUNK, _MAX_CHUNKS = 500, 20

@@ -14,8 +14,9 @@ from typing import Any
 from headrace.connection.commands import Argument, Command, Operation, Pipeline, Script
 from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
 from headrace.wire.message import submission_time
+from headrace.wire.queues import queue_name
 
 #: Milliseconds for which a report of any worker is current, so that many workers cost no more than one.
 _CURRENT_MS = 900

@@ -19,7 +19,8 @@ from headrace.catalog.published import list_models
 from headrace.connection.commands import Command, Operation, Pipeline, Script
 from headrace.connection.errors import is_wrong_type
 from headrace.connection.lua import CHECKED_FUNCTION
-from headrace.wire.keys import PRIORITY_STEPS, Keys, is_bulk_queue, model_name, queue_names
+from headrace.wire.keys import Keys
+from headrace.wire.queues import PRIORITY_STEPS, is_bulk_queue, model_name, queue_names
 from headrace.wire.stored import report_damaged
 
 

@@ -23,7 +23,6 @@ from headrace.wire.attempts import (
 )
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.execution import Completion, Execution
-from headrace.wire.keys import is_bulk_queue
 from headrace.wire.message import submission_time
 from headrace.wire.outcome import (
     BulkSuccess,
@@ -35,6 +34,7 @@ from headrace.wire.outcome import (
     Success,
     outcome_status,
 )
+from headrace.wire.queues import is_bulk_queue
 from headrace.wire.record import Record
 
 #: What happened to the job. The last four say where a job without an outcome is now.

@@ -18,7 +18,8 @@ from headrace.connection.commands import Command, Operation, Script
 from headrace.inspection.queues import queues_of
 from headrace.text import nearest_name, plural
 from headrace.wire.bulk import BULK_TASK
-from headrace.wire.keys import TASK, Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import TASK, queue_name
 
 #: Keys of a page, and most pages: a Redis with more keys is looked through in part.
 _PAGE_KEYS, _MAX_PAGES = 1000, 2000

@@ -19,9 +19,10 @@ from headrace.results.notices import names_of_notices
 from headrace.results.publish import PUBLISH_FUNCTION
 from headrace.wire.attempts import decode_delayed, decode_queued_message
 from headrace.wire.foreign_message import scan_id
-from headrace.wire.keys import Keys, holds_histories
+from headrace.wire.keys import Keys
 from headrace.wire.outcome import Cancelled, encode_outcome
 from headrace.wire.parsing import MalformedMessage, parse
+from headrace.wire.queues import holds_histories
 
 #: Messages, and bytes, of one page, so that a step holds Redis for a few milliseconds.
 _PAGE_MESSAGES, _PAGE_BYTES = 250, 1024 * 1024

@@ -20,9 +20,10 @@ from headrace.connection.grouped import MAX_ITEMS, GroupedCommand
 from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
 from headrace.connection.packed_call import PackedCall
 from headrace.wire.job_encoder import EncodedJob, JobEncoder
-from headrace.wire.keys import PRIORITY_STEPS, Keys, priority_index
+from headrace.wire.keys import Keys
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import encode_instances
+from headrace.wire.queues import PRIORITY_STEPS, priority_index
 from headrace.wire.record import DIGEST_BYTES
 
 #: Jobs in one call of the script.

@@ -15,7 +15,8 @@ from headrace.errors import JobConflict, QueueFull
 from headrace.settings import Settings
 from headrace.submit.enqueue import Enqueuer, EnqueueResult, forget_command
 from headrace.wire.job_encoder import EncodedJob, JobEncoder
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import queue_name
 
 #: Returns the records of the jobs that are lost, by id. It adds ids to the second argument, of jobs that are not.
 FindLost = Callable[[Sequence[str], set[str]], Operation[dict[str, bytes]]]

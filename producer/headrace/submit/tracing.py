@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from headrace.wire.keys import queue_name
+from headrace.wire.queues import queue_name
 
 #: Whether the environment names a provider. OpenTelemetry reads the variable with each look at its provider, which
 #: takes longer than all else here.

@@ -28,7 +28,6 @@ from headrace.testing.runs import InMemoryRun, InMemoryRuns
 from headrace.user import name_user_and_host
 from headrace.wire.bulk import RunProgress
 from headrace.wire.job_encoder import JobEncoder
-from headrace.wire.keys import PRIORITY_STEPS, priority_index, queue_name
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import Instance, Job, new_id
 from headrace.wire.names import check_job_id, split_version
@@ -41,6 +40,7 @@ from headrace.wire.outcome import (
     Success,
     outcome_status,
 )
+from headrace.wire.queues import PRIORITY_STEPS, priority_index, queue_name
 
 J = TypeVar("J", bound=AnyJobHandle)
 

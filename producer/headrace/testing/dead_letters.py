@@ -17,9 +17,9 @@ from headrace.dead_letters.operations import DeadLetterCount, check_version
 from headrace.errors import UnknownLetter
 from headrace.wire.attempts import REPLAY, Attempt
 from headrace.wire.dead_letter import DeadLetter, DeadLetterWithMessage, attach_message
-from headrace.wire.keys import queue_name
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure
+from headrace.wire.queues import queue_name
 
 #: The name of the worker in dead letters and replays.
 _WORKER = "in memory"

@@ -1,6 +1,7 @@
 """The wire format that clients and workers share: names, bytes and types. No I/O.
 
-- `keys.py`: names of queues, keys, channels and the Celery task.
+- `queues.py`: names of queues and of their lists, and of the Celery task.
+- `keys.py`: names of keys and channels.
 - `message.py`: a job, and how it is written as a Celery message.
 - `parsing.py`: how a Celery message is read, whichever client wrote it.
 - `task_arguments.py`: the arguments of a task, read as a job.

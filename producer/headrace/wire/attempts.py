@@ -12,7 +12,7 @@ Where the worker chose the version, the cause is `cause@version`: the next attem
 attempts, the queued message is the message itself.
 
 A script adds an attempt without reading the message: it puts a line in front. Only Python reads the lines, and
-only in messages of lists that no producer can write (`headrace.wire.keys.holds_histories`). In any other list, the
+only in messages of lists that no producer can write (`headrace.wire.queues.holds_histories`). In any other list, the
 bytes are a message as a whole.
 
 A delayed job is a digit, the index in `Keys.sources` of the list that it goes to when it is due, and its queued
@@ -26,7 +26,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from headrace.wire.keys import FIRST_RETRIED_SOURCE, FIRST_SOURCE, ISOLATED_SOURCE, PRIORITY_STEPS, priority_index
+from headrace.wire.queues import (
+    FIRST_RETRIED_SOURCE,
+    FIRST_SOURCE,
+    ISOLATED_SOURCE,
+    PRIORITY_STEPS,
+    priority_index,
+)
 
 #: The first byte of each attempt of a queued message. A message never begins with it, as it is JSON.
 HISTORY_MARK = b"\x01"

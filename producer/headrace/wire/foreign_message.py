@@ -22,8 +22,8 @@ import msgspec
 from headrace.errors import InvalidInput
 from headrace.wire.bulk import BULK_TASK
 from headrace.wire.canvas import Canvas, CanvasHeaders, Embedded, decode_canvas
-from headrace.wire.keys import TASK
 from headrace.wire.limits import JobLimits
+from headrace.wire.queues import TASK
 
 #: Bytes at the start and at the end of a message in which its id is searched for.
 _SCAN_BYTES = 64 * 1024

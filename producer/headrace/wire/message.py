@@ -23,7 +23,7 @@ import msgspec
 from headrace.errors import InvalidInput
 from headrace.wire.bulk import BULK_TASK, Step, describe_step
 from headrace.wire.columns import Columns
-from headrace.wire.keys import TASK, bulk_queue_name, queue_name
+from headrace.wire.queues import TASK, bulk_queue_name, queue_name
 from headrace.wire.signing import SIGNATURE_HEADER, JobKeys, SignedContent
 
 #: A record to predict on: named features, a list of values (nested for images), or a text.

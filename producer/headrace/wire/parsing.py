@@ -23,9 +23,9 @@ from headrace.wire import foreign_message
 from headrace.wire.bulk import BULK_TASK
 from headrace.wire.canvas import MAX_SIGNATURE_BYTES, Canvas, Embedded, MessageWithCanvas, decode_canvas
 from headrace.wire.foreign_message import MAX_ID, ForeignMessage, MalformedMessage
-from headrace.wire.keys import TASK
 from headrace.wire.limits import COUNTED_FROM, JobLimits
 from headrace.wire.message import TRACE_HEADERS, Job
+from headrace.wire.queues import TASK
 from headrace.wire.signing import SIGNATURE_HEADER, SignedContent, Trust
 from headrace.wire.task_arguments import build_bulk_job, build_job
 

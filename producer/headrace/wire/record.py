@@ -14,7 +14,7 @@ import hashlib
 
 import msgspec
 
-from headrace.wire.keys import bulk_queue_name, queue_name
+from headrace.wire.queues import bulk_queue_name, queue_name
 from headrace.wire.stored import decode_stored
 
 #: Length of the digest at the start of a record, in bytes.

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace.errors import InvalidInput
-from headrace.wire.keys import TASK, queue_name
 from headrace.wire.names import check_model_name, split_version
+from headrace.wire.queues import TASK, queue_name
 
 
 def route_job(

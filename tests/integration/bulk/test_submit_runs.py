@@ -16,8 +16,9 @@ from headrace.catalog.published import ContractCache, publish_contract
 from headrace.clock import utc_now
 from headrace.connection.commands import execute, run
 from headrace.wire.bulk import Run, RunProgress
-from headrace.wire.keys import Keys, bulk_queue_name
+from headrace.wire.keys import Keys
 from headrace.wire.parsing import parse
+from headrace.wire.queues import bulk_queue_name
 from tests.support.answering_worker import CHURN
 
 KEYS = Keys()

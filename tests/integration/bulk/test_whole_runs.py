@@ -13,9 +13,9 @@ from pyarrow import parquet
 from headrace import Client, InvalidInput
 from headrace.bulk import make_run
 from headrace.wire.bulk import ChunkStep, FinishStep, PlanStep, Step
-from headrace.wire.keys import bulk_queue_name
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure, decode_outcome
+from headrace.wire.queues import bulk_queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.bulk_site import KEYS, BulkSite, add_bulk_model
 from tests.support.claim_models import HOLD, KILL, LOOP_IN_C, SLEEP

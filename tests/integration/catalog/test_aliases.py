@@ -15,8 +15,9 @@ from headrace.catalog.published import publish_contract
 from headrace.connection.commands import execute
 from headrace.errors import InvalidInput, UnknownModel
 from headrace.settings import Settings
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
 from headrace.wire.parsing import parse
+from headrace.wire.queues import queue_name
 from tests.support.answering_worker import CHURN
 
 AGE = {"age": 41}

@@ -16,7 +16,8 @@ import redis
 from headrace import AsyncClient, Client, InvalidInput, ResultTimeout, RunConflict, UnknownModel, UnknownRun
 from headrace.catalog.published import publish_contract
 from headrace.errors import BrokerUnavailable, RunCancelled, RunFailed
-from headrace.wire.keys import Keys, bulk_queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import bulk_queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.answering_worker import CHURN
 from tests.support.waiting import wait_until

@@ -20,7 +20,8 @@ from headrace.catalog.contract import Array, Contract, Output
 from headrace.catalog.published import publish_contract
 from headrace.connection.celery import create_celery_app
 from headrace.connection.connect import connect
-from headrace.wire.keys import TASK, Keys
+from headrace.wire.keys import Keys
+from headrace.wire.queues import TASK
 from headrace_worker.local.stack import Child, start_flower
 from headrace_worker.telemetry.queue_metrics import QueueCollector
 from tests.support.certificates import make_authority, speaks_tls, tls_options

@@ -19,7 +19,7 @@ from redis.sentinel import Sentinel
 from headrace import AsyncClient, Client, HeadraceError, Settings
 from headrace.connection.celery import create_celery_app
 from headrace.errors import BrokerUnavailable
-from headrace.wire.keys import TASK
+from headrace.wire.queues import TASK
 from tests.support.claim_models import SLEEP, add_model, count_claims, running_worker
 from tests.support.connections import (
     MODEL,

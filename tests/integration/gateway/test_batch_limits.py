@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from headrace.catalog.published import publish_contract
-from headrace.wire.keys import BATCH_PRIORITY, priority_index
+from headrace.wire.queues import BATCH_PRIORITY, priority_index
 from headrace_worker.store.store import Store
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.served_worker import KEYS, Site, own, server

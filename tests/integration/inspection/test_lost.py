@@ -19,7 +19,8 @@ from headrace.connection.commands import execute, run
 from headrace.inspection import lost
 from headrace.inspection.lost import find_lost, sample_lost
 from headrace.wire.attempts import encode_delayed
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import queue_name
 from headrace.wire.record import DIGEST_BYTES
 from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.leases import Leases

@@ -13,7 +13,7 @@ from celery import Celery
 
 from headrace import Client, Settings
 from headrace.connection.celery import create_celery_app
-from headrace.wire.keys import queue_name
+from headrace.wire.queues import queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.claim_models import add_model, running_worker
 from tests.support.connections import close_pools

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from headrace import Client
-from headrace.wire.keys import queue_name
+from headrace.wire.queues import queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.claim_models import SLEEP
 from tests.support.served_worker import KEYS, Site, doubled, is_clean, outcomes_of, store

@@ -12,7 +12,8 @@ import redis
 from headrace import Client, InvalidInput, UnknownModel
 from headrace.catalog.pauses import read_pauses
 from headrace.connection.commands import execute, run
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.claim_models import SLEEP, count_claims, running_worker
 from tests.support.served_worker import (

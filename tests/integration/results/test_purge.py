@@ -16,7 +16,8 @@ from headrace import Client, Settings, UnknownModel
 from headrace.catalog.published import publish_contract
 from headrace.results import purge
 from headrace.wire.attempts import Attempt, encode_delayed, encode_queued_message
-from headrace.wire.keys import CLAIM_ORDER, Keys, holds_histories, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import CLAIM_ORDER, holds_histories, queue_name
 from headrace_worker.transport import broker_settings
 from headrace_worker.transport.claims import Claim, ClaimLimits
 from headrace_worker.transport.leases import Leases

@@ -17,7 +17,8 @@ import redis
 from headrace import AsyncClient, Client, HeadraceError, InvalidInput, NotDurable, Settings
 from headrace.catalog.published import publish_contract
 from headrace.connection.commands import Command
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.acl import users
 from tests.support.answering_worker import CHURN, AnsweringWorker

@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from headrace import BrokerUnavailable, Client, JobConflict, QueueFull, Settings
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import queue_name
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from tests.support.redis_servers import SERVERS, find_server
 

@@ -38,8 +38,9 @@ from headrace.wire.attempts import (
     select_source,
 )
 from headrace.wire.dead_letter import DeadLetter, attach_message, decode_letter, malformed_letter
-from headrace.wire.keys import PRIORITY_STEPS, Keys
+from headrace.wire.keys import Keys
 from headrace.wire.outcome import Cancelled, Failure, Prediction, Success, decode_outcome, encode_outcome
+from headrace.wire.queues import PRIORITY_STEPS
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed, parse_lease
 from headrace_worker.transport.leases import Leases
 

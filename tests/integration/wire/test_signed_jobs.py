@@ -14,8 +14,9 @@ from sklearn.dummy import DummyRegressor
 from headrace.client import Client
 from headrace.errors import HeadraceError, JobFailed
 from headrace.settings import Settings
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
 from headrace.wire.message import Job, encode_message
+from headrace.wire.queues import queue_name
 from headrace.wire.signing import JobKeys
 from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.local.stack import start_worker

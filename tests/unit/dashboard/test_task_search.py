@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery.events.state import Task
 
-from headrace.wire.keys import TASK
+from headrace.wire.queues import TASK
 from headrace_worker.dashboard.stored_job import DashboardJob
 from headrace_worker.dashboard.task_index import SORT_ATTRIBUTES
 from headrace_worker.dashboard.tasks import JobsState

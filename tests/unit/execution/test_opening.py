@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.wire.attempts import Attempt, decode_delayed, encode_queued_message
-from headrace.wire.keys import FIRST_RETRIED_SOURCE, FIRST_SOURCE, ISOLATED_SOURCE
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Failure
+from headrace.wire.queues import FIRST_RETRIED_SOURCE, FIRST_SOURCE, ISOLATED_SOURCE
 from headrace_worker.execution import opening
 from headrace_worker.execution.opening import ParsedClaim, open_claim, open_exhausted
 from headrace_worker.manifest import Limits

@@ -12,10 +12,10 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from headrace.errors import InvalidInput, ModelError, StoreUnavailable, TransientError, UnknownModel
 from headrace.wire.attempts import REQUEUED, Attempt, decode_delayed, decode_queued_message
 from headrace.wire.dead_letter import DeadLetter, malformed_letter_id
-from headrace.wire.keys import FIRST_RETRIED_SOURCE, ISOLATED_SOURCE
 from headrace.wire.message import Job, encode_message
 from headrace.wire.outcome import Expired, Failure, Outcome, Prediction, Success
 from headrace.wire.parsing import MalformedMessage
+from headrace.wire.queues import FIRST_RETRIED_SOURCE, ISOLATED_SOURCE
 from headrace_worker.execution.batching import admit
 from headrace_worker.execution.claimed_job import Admitted, FailedRun, JobResult, NotRunnableHere
 from headrace_worker.execution.opening import MalformedEntry

@@ -12,8 +12,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from headrace.errors import InvalidInput
-from headrace.wire.keys import bulk_queue_name
 from headrace.wire.message import Job
+from headrace.wire.queues import bulk_queue_name
 from headrace_worker.execution.claimed_job import Admitted, FailedRun, JobResult
 from headrace_worker.execution.settle import OutcomeDecider
 from headrace_worker.failures import locate_error

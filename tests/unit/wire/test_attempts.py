@@ -26,7 +26,7 @@ from headrace.wire.attempts import (
     select_requeues,
     select_source,
 )
-from headrace.wire.keys import holds_histories
+from headrace.wire.queues import holds_histories
 
 
 def attempt(cause: str = "crash", claim_size: int = 1, owner: str = "host/1/ab") -> Attempt:

@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 from kombu.transport.redis import Channel
 
-from headrace.wire.keys import Keys, model_name, priority_index, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import model_name, priority_index, queue_name
 
 
 def test_the_queue_of_a_model_names_the_model():

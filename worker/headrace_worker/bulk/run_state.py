@@ -12,7 +12,8 @@ from headrace.connection.lua import CHECKED_FUNCTION
 from headrace.results.letter_scripts import names_of_letters
 from headrace.results.publish import STATUS_FUNCTION
 from headrace.wire.bulk import CHUNK_PRIORITY, RUN_SECONDS, Receipt, Run
-from headrace.wire.keys import Keys, bulk_queue_name, priority_index
+from headrace.wire.keys import Keys
+from headrace.wire.queues import bulk_queue_name, priority_index
 from headrace.wire.stored import DECODE_ERRORS, damaged, hash_items
 from headrace_worker.transport.run_script import NewJob
 

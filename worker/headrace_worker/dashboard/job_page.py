@@ -16,8 +16,8 @@ from headrace.inspection.timeline import Step, Timeline
 from headrace.results.cancellation import cancel
 from headrace.wire.bulk import BULK_TASK
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.keys import TASK
 from headrace.wire.names import check_job_id
+from headrace.wire.queues import TASK
 from headrace_worker.dashboard.dead_letter_pages import read_dead_letters
 from headrace_worker.dashboard.page import Page, log
 

@@ -14,8 +14,8 @@ from celery import states
 from celery.events.state import TASK_EVENT_TO_STATE, Task  # type: ignore[attr-defined]  # not in the stubs
 
 from headrace.wire.bulk import BULK_TASK
-from headrace.wire.keys import TASK
 from headrace.wire.message import submission_time
+from headrace.wire.queues import TASK
 
 #: Columns that Headrace adds to the Tasks page: field of DashboardJob -> title.
 COLUMNS = {

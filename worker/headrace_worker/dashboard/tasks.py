@@ -13,7 +13,7 @@ from flower.views.tasks import TasksDataTable
 
 from headrace.connection.outage_log import OutageLog
 from headrace.wire.bulk import BULK_TASK
-from headrace.wire.keys import TASK
+from headrace.wire.queues import TASK
 from headrace_worker.dashboard.last_hour import LastHour, draw_line, find_largest
 from headrace_worker.dashboard.stored_job import DashboardJob
 from headrace_worker.dashboard.task_search import JobSearchEngine

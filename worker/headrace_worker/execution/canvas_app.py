@@ -27,7 +27,8 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps
 
 from headrace.errors import InvalidInput
-from headrace.wire.keys import TASK, Keys, priority_index
+from headrace.wire.keys import Keys
+from headrace.wire.queues import TASK, priority_index
 from headrace.wire.routing import route_job
 from headrace.wire.signing import SIGNATURE_HEADER, JobKeys, SignedContent
 from headrace_worker.transport.follow_up_scripts import CHORD_CLEANUP, CHORD_EXTEND, CHORD_PART

@@ -11,7 +11,8 @@ from celery.app.task import Context
 from kombu.utils.json import loads
 
 from headrace.connection.commands import execute
-from headrace.wire.keys import TASK, Keys
+from headrace.wire.keys import Keys
+from headrace.wire.queues import TASK
 from headrace_worker.execution.canvas_app import CanvasApp, ChordPart
 from headrace_worker.execution.follow_ups import FollowUps
 from headrace_worker.transport.follow_up_scripts import (

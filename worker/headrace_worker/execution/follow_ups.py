@@ -28,8 +28,8 @@ from kombu.utils.json import loads
 from headrace.errors import InvalidInput
 from headrace.wire.attempts import REPLAY
 from headrace.wire.canvas import Canvas
-from headrace.wire.keys import TASK
 from headrace.wire.outcome import Cancelled, Expired, Failure, Outcome, OutcomeLinks, Success
+from headrace.wire.queues import TASK
 from headrace_worker.execution.canvas_app import CanvasApp, ChordPart
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.failures import make_failure

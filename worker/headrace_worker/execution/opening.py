@@ -27,12 +27,12 @@ from headrace.wire.attempts import (
 from headrace.wire.bulk import BULK_TASK
 from headrace.wire.columns import Columns
 from headrace.wire.foreign_message import scan_id, scan_reply_to
-from headrace.wire.keys import TASK, holds_histories, is_bulk_queue, model_name
 from headrace.wire.limits import JobLimits
 from headrace.wire.message import Job
 from headrace.wire.names import check_model_name
 from headrace.wire.outcome import Reason
 from headrace.wire.parsing import MalformedMessage, ParsedMessage, parse, parse_canvas
+from headrace.wire.queues import TASK, holds_histories, is_bulk_queue, model_name
 from headrace.wire.signing import Trust
 from headrace_worker.execution.claimed_job import ClaimedJob, JobResult
 from headrace_worker.execution.columns import open_columns

@@ -22,9 +22,10 @@ from headrace.catalog.aliases import is_version
 from headrace.connection.commands import execute, run
 from headrace.errors import HeadraceError
 from headrace.results.cancellation import carry_out_requests
-from headrace.wire.keys import Keys, is_bulk_queue
+from headrace.wire.keys import Keys
 from headrace.wire.limits import JobLimits
 from headrace.wire.outcome import Cancelled, Outcome, decode_outcome
+from headrace.wire.queues import is_bulk_queue
 from headrace.wire.signing import Trust
 from headrace.wire.stored import DECODE_ERRORS
 from headrace_worker.execution import predict

@@ -20,7 +20,8 @@ from headrace.clock import utc_now
 from headrace.connection.commands import Pipeline, execute, run
 from headrace.inspection.oldest import find_waiting, report_command, report_none_waiting
 from headrace.results.cancellation import carry_out_requests
-from headrace.wire.keys import Keys, model_name, queue_names
+from headrace.wire.keys import Keys
+from headrace.wire.queues import model_name, queue_names
 
 log = logging.getLogger("headrace.worker")
 

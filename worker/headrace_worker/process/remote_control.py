@@ -8,7 +8,7 @@ from typing import Any
 from celery.utils.functional import maybe_list
 from celery.worker import control, state
 
-from headrace.wire.keys import TASK
+from headrace.wire.queues import TASK
 from headrace_worker.process.running_jobs import find_jobs
 
 _celery_revoke, _celery_query_task = control.revoke, control.query_task

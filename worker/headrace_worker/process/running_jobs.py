@@ -18,7 +18,8 @@ from headrace.connection.commands import Command, execute
 from headrace.results.started import MARK_SECONDS, encode_mark, mark_command, unmark_command
 from headrace.wire.attempts import decode_queued_message
 from headrace.wire.foreign_message import scan_id
-from headrace.wire.keys import Keys, holds_histories
+from headrace.wire.keys import Keys
+from headrace.wire.queues import holds_histories
 from headrace_worker.telemetry.loops import LoopHealth
 from headrace_worker.transport.claims import Claim
 

@@ -14,7 +14,8 @@ import redis
 from headrace.client import Client
 from headrace.errors import HeadraceError
 from headrace.results.letter_scripts import DeadLetterLimits
-from headrace.wire.keys import Keys, is_bulk_queue, model_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import is_bulk_queue, model_name
 from headrace_worker.container import read_memory_limit
 from headrace_worker.doctor import RedisCheck
 from headrace_worker.execution import pool_process

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from headrace.errors import HeadraceError, SettingError
 from headrace.text import format_duration, plural
-from headrace.wire.keys import bulk_queue_name, model_name, queue_name, queue_names
+from headrace.wire.queues import bulk_queue_name, model_name, queue_name, queue_names
 from headrace.wire.signing import JobKeys, Trust
 from headrace_worker.bulk.locations import check_locations
 from headrace_worker.execution import pool_process

@@ -19,8 +19,9 @@ from headrace.connection.commands import execute
 from headrace.errors import InvalidInput, ModelError
 from headrace.wire.attempts import decode_delayed, decode_queued_message
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.keys import Keys, queue_names
+from headrace.wire.keys import Keys
 from headrace.wire.parsing import MalformedMessage, parse
+from headrace.wire.queues import queue_names
 from headrace.wire.stored import show
 from headrace_worker.transport.claims import parse_lease
 

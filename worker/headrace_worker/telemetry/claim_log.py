@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.text import plural
-from headrace.wire.keys import is_bulk_queue
+from headrace.wire.queues import is_bulk_queue
 from headrace_worker.failures import describe_cause, locate_error, summarise
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from headrace.wire.attempts import CRASH, ERROR_PREFIX, LEASE_EXPIRED, REPLAY, REQUEUED, TIMEOUT
-from headrace.wire.keys import model_name
 from headrace.wire.message import submission_ms
 from headrace.wire.outcome import Success, outcome_status
+from headrace.wire.queues import model_name
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.metrics import MetricDelta
 

@@ -26,9 +26,9 @@ import msgspec
 import redis
 
 from headrace.wire.bulk import BULK_TASK, describe_step
-from headrace.wire.keys import is_bulk_queue, model_name
 from headrace.wire.message import describe_job
 from headrace.wire.outcome import Cancelled, Outcome
+from headrace.wire.queues import is_bulk_queue, model_name
 from headrace_worker.failures import make_failure
 from headrace_worker.telemetry.job_runs import count_earlier_runs, count_runs, find_waiting_since, task_name
 from headrace_worker.telemetry.task_events import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from headrace.wire.attempts import select_counted
 from headrace.wire.bulk import BULK_TASK
-from headrace.wire.keys import TASK
+from headrace.wire.queues import TASK
 
 if TYPE_CHECKING:
     from headrace_worker.execution.claimed_job import ClaimedJob, JobResult

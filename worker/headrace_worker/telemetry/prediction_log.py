@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from headrace.wire.keys import model_name
+from headrace.wire.queues import model_name
 from headrace_worker.telemetry import metrics
 from headrace_worker.telemetry.metrics import MetricDelta
 from headrace_worker.telemetry.pool_loops import WorkClock

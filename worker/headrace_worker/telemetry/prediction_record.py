@@ -11,9 +11,9 @@ import msgspec
 
 from headrace.catalog.contract import Contract, Named
 from headrace.errors import SettingError
-from headrace.wire.keys import model_name
 from headrace.wire.message import Instance, submission_time
 from headrace.wire.outcome import Failure, Outcome, Status, Success, outcome_status
+from headrace.wire.queues import model_name
 
 if TYPE_CHECKING:
     from headrace_worker.execution.claimed_job import Admitted

@@ -30,7 +30,8 @@ from headrace.inspection.notices import count_commands
 from headrace.inspection.oldest import decode_reports, read_reports
 from headrace.inspection.queues import QueueDepth
 from headrace.text import did_you_mean
-from headrace.wire.keys import Keys, model_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import model_name
 from headrace.wire.stored import report_damaged
 from headrace_worker.telemetry import run_metrics
 from headrace_worker.telemetry.metrics import Metric, gauge_family

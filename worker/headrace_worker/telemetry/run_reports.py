@@ -16,8 +16,9 @@ from headrace.bulk.progress import decode_progress
 from headrace.errors import StoredDataError
 from headrace.text import format_duration, plural
 from headrace.wire.bulk import FINAL_STATES, PlanStep, RunProgress, run_of
-from headrace.wire.keys import Keys, is_bulk_queue
+from headrace.wire.keys import Keys
 from headrace.wire.outcome import BulkSuccess
+from headrace.wire.queues import is_bulk_queue
 
 if TYPE_CHECKING:
     from headrace_worker.execution.report import ClaimReport

@@ -22,7 +22,7 @@ from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.utils import BadDsn
 
 from headrace.errors import SettingError
-from headrace.wire.keys import is_bulk_queue
+from headrace.wire.queues import is_bulk_queue
 from headrace_worker.redaction import redact
 from headrace_worker.telemetry.sentry_queue import QueueSpans
 from headrace_worker.transport.message import CLAIM_TASK

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import msgspec
 
 from headrace.text import plural
-from headrace.wire.keys import TASK
 from headrace.wire.message import describe_job
 from headrace.wire.outcome import BulkSuccess, Cancelled, ClassLabel, Expired, Failure, Outcome, Success
+from headrace.wire.queues import TASK
 
 #: The most labels of classes that an event names.
 _MAX_LABELS = 10

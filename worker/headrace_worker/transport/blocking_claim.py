@@ -25,7 +25,8 @@ import redis
 
 from headrace.connection.errors import is_wrong_type
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
-from headrace.wire.keys import Keys, holds_histories
+from headrace.wire.keys import Keys
+from headrace.wire.queues import holds_histories
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease
 from headrace_worker.transport.notifications import LOOK_SECONDS
 

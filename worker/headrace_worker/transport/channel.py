@@ -28,7 +28,8 @@ from headrace.connection.commands import execute, run
 from headrace.connection.errors import is_wrong_type
 from headrace.results.purge import QueuePurge
 from headrace.wire.dead_letter import malformed_letter
-from headrace.wire.keys import Keys, model_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import model_name
 from headrace_worker.transport.claim_loop import ClaimLoop
 from headrace_worker.transport.claim_states import State
 from headrace_worker.transport.claims import (

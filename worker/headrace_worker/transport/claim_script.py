@@ -18,14 +18,8 @@ from typing import Any
 
 from headrace.connection.commands import Argument, Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
-from headrace.wire.keys import (
-    CLAIM_ORDER,
-    FIRST_RETRIED_SOURCE,
-    FIRST_SOURCE,
-    ISOLATED_SOURCE,
-    PRIORITY_STEPS,
-    Keys,
-)
+from headrace.wire.keys import Keys
+from headrace.wire.queues import CLAIM_ORDER, FIRST_RETRIED_SOURCE, FIRST_SOURCE, ISOLATED_SOURCE, PRIORITY_STEPS
 from headrace_worker.transport.claims import (
     Claim,
     ClaimLimits,

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from headrace.wire.keys import (
+from headrace.wire.queues import (
     FIRST_RETRIED_SOURCE,
     FIRST_SOURCE,
     ISOLATED_SOURCE,

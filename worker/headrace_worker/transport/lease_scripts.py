@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from headrace.connection.commands import Command, Script
 from headrace.connection.lua import CHECKED_FUNCTION, NOW_FUNCTION
 from headrace.wire.attempts import escape_field
-from headrace.wire.keys import Keys, holds_histories
+from headrace.wire.keys import Keys
+from headrace.wire.queues import holds_histories
 from headrace_worker.transport.claims import Lease
 
 _RENEW = Script(

@@ -31,7 +31,8 @@ from headrace.catalog.published import fetch_model_names
 from headrace.connection.commands import Command, Pipeline, execute
 from headrace.results.letter_scripts import DeadLetterLimits, store_command, trim_command
 from headrace.wire.dead_letter import DeadLetter
-from headrace.wire.keys import Keys, queue_name
+from headrace.wire.keys import Keys
+from headrace.wire.queues import queue_name
 from headrace_worker.transport.claim_script import claim_command, decode_claim
 from headrace_worker.transport.claims import Claim, ClaimLimits, IsolatedTurn, Lease, NothingClaimed, parse_lease
 from headrace_worker.transport.lease_scripts import (

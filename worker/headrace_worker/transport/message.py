@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from kombu import serialization
 
-from headrace.wire.keys import model_name
+from headrace.wire.queues import model_name
 from headrace_worker.transport.claims import Claim
 
 #: The Celery task that runs a claim.

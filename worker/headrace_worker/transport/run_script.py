@@ -14,7 +14,8 @@ import msgspec
 
 from headrace.connection.commands import Argument, Command, Script
 from headrace.wire.bulk import CHUNK_PRIORITY, PLAN_PRIORITY, RUN_SECONDS
-from headrace.wire.keys import Keys, priority_index
+from headrace.wire.keys import Keys
+from headrace.wire.queues import priority_index
 from headrace_worker.transport.claims import Lease
 from headrace_worker.transport.publish_script import make_source
 

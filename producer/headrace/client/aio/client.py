@@ -33,9 +33,9 @@ from headrace.settings import Settings
 from headrace.submit.options import JobOptions, instances_from, iterate_instances, parse_options
 from headrace.user import name_user_and_host
 from headrace.wire.bulk import RunProgress
-from headrace.wire.keys import queue_name
 from headrace.wire.names import check_job_id, check_model_name, split_version
 from headrace.wire.outcome import Prediction
+from headrace.wire.queues import queue_name
 
 J = TypeVar("J", bound=AnyAsyncJobHandle)
 
