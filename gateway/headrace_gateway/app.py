@@ -67,10 +67,11 @@ def create_app(
     Raises SettingError.
     """
     check_open(settings)
+    client = AsyncClient(settings=settings)  # here, where the caller gets the error
 
     @contextlib.asynccontextmanager
     async def share(app: Starlette) -> AsyncIterator[None]:
-        async with AsyncClient(settings=settings) as client:
+        async with client:
             app.state.gateway = gateway = Gateway(settings, client, callers)
             watching = asyncio.create_task(gateway.waits.watch_callers())
             try:

@@ -25,15 +25,14 @@ _ENDING = "the gateway is shutting down"
 def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingError if a setting, an address or a port cannot be used."""
     check_open(settings)
-    _ = settings.origins  # refused here, before the port is bound
     install_log()
+    server = make_server(settings)  # a setting is refused before the port is bound, and before processes start
     with bind(settings) as listener:
         if settings.gateway_processes > 1:
             group = ProcessGroup(settings, listener)
             with _health(settings, lambda: None, lambda: _ENDING if group.is_ending else None, group.registry):
                 group.run()
             return
-        server = make_server(settings)
 
         def hang() -> str | None:
             idle = time.monotonic() - server.turned_at

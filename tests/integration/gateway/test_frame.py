@@ -148,6 +148,13 @@ def test_a_gateway_does_not_start_with_an_origin_that_is_none(origins: str, gate
     assert "HEADRACE_GATEWAY_ORIGINS cannot be used" in refusal(**settings)
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("name", ["HEADRACE_GATEWAY_ORIGINS", "HEADRACE_JOB_KEYS"])
+def test_a_gateway_of_any_number_of_processes_ends_if_a_setting_cannot_be_used(name: str, processes: str) -> None:
+    error = refusal(**{name: "*", "HEADRACE_GATEWAY_PROCESSES": processes})
+    assert f"headrace: {name} cannot be used" in error
+
+
 def test_a_gateway_does_not_start_on_a_port_that_is_taken(gateway: RunningGateway) -> None:
     port = str(httpx.URL(gateway.url).port)
     assert f"cannot listen on 127.0.0.1, port {port}" in refusal(HEADRACE_GATEWAY_PORT=port)
