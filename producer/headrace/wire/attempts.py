@@ -12,8 +12,8 @@ Where the worker chose the version, the cause is `cause@version`: the next attem
 attempts, the queued message is the message itself.
 
 A script adds an attempt without reading the message: it puts a line in front. Only Python reads the lines, and
-only in messages of lists that no producer can write (`headrace.wire.queues.holds_histories`). In any other list, the
-bytes are a message as a whole.
+only in messages of lists that no producer can write (`headrace.wire.queues.holds_histories`). In any other list,
+the bytes are a message as a whole.
 
 A delayed job is a digit, the index in `Keys.sources` of the list that it goes to when it is due, and its queued
 message.

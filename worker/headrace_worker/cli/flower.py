@@ -16,9 +16,6 @@ from headrace_worker.settings import WorkerSettings
 
 _COLUMNS = "uuid,model,version,instances,state,attempts,received,wait,runtime,worker"
 
-#: Default of Flower's --max_tasks; a task takes about 1.2 kB of memory.
-_MAX_TASKS = 100_000
-
 
 @command(
     examples=["headrace flower --port 5555"],
@@ -26,8 +23,16 @@ _MAX_TASKS = 100_000
     epilog="All other options are passed to Flower: see `celery flower --help`.",
 )
 @click.option("--url", metavar="URL", help="Redis.  [HEADRACE_REDIS_URL, else REDIS_URL]")
-@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=5555, show_default=True, help="Port to listen on.")
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="FLOWER_ADDRESS",
+    help="Address to listen on.  [FLOWER_ADDRESS]",
+)
+@click.option(
+    "--port", default=5555, show_default=True, envvar="FLOWER_PORT", help="Port to listen on.  [FLOWER_PORT]"
+)
 @click.option("--open", "unlocked", is_flag=True, help="Serve without a login.  [HEADRACE_FLOWER_OPEN]")
 @click.option(
     "--allow-actions",
@@ -57,6 +62,6 @@ def flower(  # noqa: PLR0917  # click passes them by name
         os.environ["HEADRACE_FLOWER_ACTIONS"] = "true"
     connect(load_settings(WorkerSettings)).close()  # opens no connection; raises SettingError
     arguments = [sys.executable, "-m", "celery", "-A", "headrace_worker.dashboard", "flower"]
-    arguments += [f"--address={address}", f"--port={port}", f"--tasks_columns={_COLUMNS}"]
-    arguments += [f"--max_tasks={_MAX_TASKS}", *flower_options]
+    os.environ.setdefault("FLOWER_TASKS_COLUMNS", _COLUMNS)
+    arguments += [f"--address={address}", f"--port={port}", *flower_options]
     os.execv(sys.executable, arguments)  # noqa: S606  # our own arguments, no shell
