@@ -261,3 +261,18 @@ def test_an_invalid_dsn_is_an_error_of_one_sentence(folder: Path):
         "headrace: SENTRY_DSN is not a DSN; copy it from the project's settings in Sentry\n"
     )
     assert "Traceback" not in done.stderr
+
+
+def test_redis_commands_make_no_spans(sentry: Sentry):
+    program = """
+import redis
+from headrace_worker.telemetry import sentry
+execute_command = redis.Redis.execute_command
+assert sentry.start("1")
+assert redis.Redis.execute_command is execute_command
+"""
+    environ = {**os.environ, "SENTRY_DSN": sentry.dsn}
+    completed = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert completed.returncode == 0, completed.stderr
