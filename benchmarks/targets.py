@@ -190,16 +190,16 @@ TARGETS: tuple[Target[Results], ...] = (
     ),
     Target(
         "throughput lost by events, metrics, health, Sentry and OpenTelemetry together",
-        "at most 15 %",
+        "at most 10 %",
         lambda results: results.telemetry_cost("on"),
-        lambda value: value <= 15,
+        lambda value: value <= 10,
         "{:.0f} %",
     ),
     Target(
         "the same, with the full prediction log to files",
-        "at most 30 %",
+        "at most 20 %",
         lambda results: results.telemetry_cost("logged"),
-        lambda value: value <= 30,
+        lambda value: value <= 20,
         "{:.0f} %",
     ),
     Target(
