@@ -154,8 +154,21 @@ def count_waiting(server: redis.Redis, model: str = "doubling") -> int:
 
 def is_clean(server: redis.Redis) -> bool:
     """Return True if no job is waiting, delayed, isolated or leased."""
-    patterns = ("predict.*", "headrace:lease:*", "headrace:isolated:*", "headrace:delayed:*")
-    return not count_claims(server) and not any(list(server.scan_iter(pattern)) for pattern in patterns)
+    return not count_claims(server) and not _find_work(server)
+
+
+def describe_work(server: redis.Redis) -> str:
+    """Return what `is_clean` does not permit, for the error of a test."""
+    lists = {key: server.lrange(key, 0, 2) for key in _find_work(server) if server.type(key) == b"list"}
+    leases = server.zrange(KEYS.leases, 0, -1, withscores=True)
+    return f"{_find_work(server)}, {lists}, leases {leases} at {server.time()}"
+
+
+def _find_work(server: redis.Redis) -> list[bytes]:
+    # A lease that was ended while a connection was lost leaves a string for a while, which holds no job.
+    leases = server.scan_iter("headrace:lease:*", _type="list")
+    patterns = ("predict.*", "headrace:isolated:*", "headrace:delayed:*")
+    return [*leases, *(key for pattern in patterns for key in server.scan_iter(pattern))]
 
 
 def read_letter(server: redis.Redis, job: JobHandle) -> DeadLetter:

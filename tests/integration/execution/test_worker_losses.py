@@ -21,6 +21,7 @@ from tests.support.served_worker import (
     Site,
     client,
     count_waiting,
+    describe_work,
     doubled,
     is_clean,
     outcomes_of,
@@ -56,7 +57,7 @@ def test_a_killed_pool_process_costs_no_job_and_its_jobs_run_alone(
     for child in child_pids(shared.pid):
         os.kill(child, signal.SIGKILL)
     assert outcomes_of(jobs) == doubled(rows)
-    wait_until(lambda: is_clean(server))
+    wait_until(lambda: is_clean(server), describe=lambda: describe_work(server))
     first_call, *further_calls = shared.predict_calls(rows)
     assert len(first_call) == 10
     assert all(len(batch) == 1 for batch in further_calls)
@@ -68,7 +69,7 @@ def test_a_job_that_kills_its_process_is_given_up_and_harms_no_other(
     failing, others = shared.rows(1, KILL), shared.rows(9)
     jobs = client.submit_many("doubling", [*others[:5], *failing, *others[5:]])
     assert outcomes_of(jobs) == [*doubled(others[:5]), "crash", *doubled(others[5:])]
-    wait_until(lambda: is_clean(server))
+    wait_until(lambda: is_clean(server), describe=lambda: describe_work(server))
     assert len(shared.predict_calls(failing)) == 3
     letter = read_letter(server, jobs[5])
     assert letter.reason == "crash"
@@ -90,14 +91,14 @@ def test_the_jobs_of_a_killed_worker_run_on_another(shared: Site, client: Client
     # Within the lease and 2 s: the chaos suite measures it.
     assert lease_keeper._SWEEP_SECONDS <= 1
     assert outcomes_of(jobs, 60) == doubled(rows)
-    wait_until(lambda: is_clean(server))
+    wait_until(lambda: is_clean(server), describe=lambda: describe_work(server))
 
 
 def test_a_long_job_keeps_its_lease_and_runs_once(shared: Site, client: Client, server: redis.Redis) -> None:
     rows = shared.rows(1, SLEEP, 1.7 * LEASE_SECONDS)
     assert outcomes_of(client.submit_many("doubling", rows)) == doubled(rows)
     assert len(shared.predict_calls(rows)) == 1
-    wait_until(lambda: is_clean(server))
+    wait_until(lambda: is_clean(server), describe=lambda: describe_work(server))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_kill_at_any_step_costs_no_job_and_publishes_none_twice(
             worker.process.wait(20)
         with own.start_worker(name="next") if worker_ends else contextlib.nullcontext():
             assert outcomes_of(jobs) == doubled(rows)
-            wait_until(lambda: is_clean(server))
+            wait_until(lambda: is_clean(server), describe=lambda: describe_work(server))
         messages = iter(lambda: subscriber.get_message(timeout=0.2), None)
         announced = [message["channel"] for message in messages]
     assert sorted(announced) == sorted([b"celery-task-meta-*", *(KEYS.result(job.id).encode() for job in jobs)])
@@ -186,7 +187,7 @@ def test_a_redis_that_is_killed_under_load_costs_no_job(own: Site, client: Clien
             own.redis.start()
         assert outcomes_of(jobs, 60) == doubled(rows)
         assert worker.process.poll() is None
-        wait_until(lambda: is_clean(server))
+        wait_until(lambda: is_clean(server), describe=lambda: describe_work(server))
 
 
 def test_repeatedly_cut_connections_cost_no_job_and_no_attempt(
@@ -201,4 +202,4 @@ def test_repeatedly_cut_connections_cost_no_job_and_no_attempt(
                 server.client_kill_filter(_id=connection["id"])
         time.sleep(1.5)
     assert outcomes_of(jobs, 60) == doubled(rows)
-    wait_until(lambda: is_clean(server))
+    wait_until(lambda: is_clean(server), describe=lambda: describe_work(server))

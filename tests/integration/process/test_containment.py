@@ -20,7 +20,8 @@ from headrace_worker.settings import WorkerSettings
 from headrace_worker.transport.claims import Claim, Lease
 from headrace_worker.transport.message import claim_message
 from tests.support import misbehaving_models as actions
-from tests.support.claim_models import NOTHING, SLEEP, add_model, count_claims, running_worker
+from tests.support.claim_models import NOTHING, SLEEP, add_model, running_worker
+from tests.support.served_worker import is_clean
 from tests.support.waiting import wait_until
 
 #: Seconds of the model's soft and hard time limits.
@@ -52,12 +53,6 @@ class Site:
             except JobFailed as failed:
                 outcomes.append(f"{failed.reason} {failed.error}")
         return outcomes
-
-    def is_clean(self) -> bool:
-        patterns = ("predict.*", "headrace:lease:*", "headrace:isolated:*", "headrace:delayed:*")
-        return not count_claims(self.server) and not any(
-            list(self.server.scan_iter(pattern)) for pattern in patterns
-        )
 
 
 def doubled(rows: list[list[float]]) -> list[str]:
@@ -128,7 +123,7 @@ def test_one_job_of_32_fails_and_no_other(site: Site, action: Callable[[], None]
     next_rows = site.rows(2)
     assert site.run(next_rows) == doubled(next_rows)
     assert site.worker.process.poll() is None
-    wait_until(site.is_clean)
+    wait_until(lambda: is_clean(site.server))
 
 
 def test_a_model_without_a_soft_limit_is_killed_at_its_hard_one(site: Site) -> None:
@@ -136,7 +131,7 @@ def test_a_model_without_a_soft_limit_is_killed_at_its_hard_one(site: Site) -> N
     assert site.run([*rows, *slow], "hard")[:3] == doubled(rows)
     (outcome,) = site.run(site.rows(1, SLEEP, 60), "hard")
     assert outcome.startswith("timeout")
-    wait_until(site.is_clean)
+    wait_until(lambda: is_clean(site.server))
 
 
 @pytest.mark.parametrize("recycle", [("--max-tasks-per-child", "2"), ("--max-memory-per-child", "1")])
@@ -151,7 +146,7 @@ def test_processes_that_are_replaced_cost_no_job(tmp_path: Path, recycle: tuple[
         site = Site(client, server, worker, tmp_path)
         rows = site.rows(12)
         assert site.run(rows, "single") == doubled(rows)
-        wait_until(site.is_clean)
+        wait_until(lambda: is_clean(site.server))
         calls = [line for line in (tmp_path / "calls").read_text().splitlines() if line != "1"]
         assert sorted(calls) == sorted(str(int(row[0])) for row in rows)
 

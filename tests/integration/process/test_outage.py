@@ -22,6 +22,7 @@ from tests.support.connections import MODEL
 from tests.support.faults import repeatedly
 from tests.support.functions import load_functions
 from tests.support.redis_servers import find_server
+from tests.support.served_worker import describe_work, is_clean
 from tests.support.silent_redis import dropping_port
 from tests.support.waiting import DEADLINE, wait_until
 
@@ -80,9 +81,8 @@ def assert_recovers(site: Site, admin: redis.Redis, outage: Callable[[], Any]) -
         assert [predictions[job.id] for job in jobs] == [2 * number for number in range(60)]
     assert site.worker.process.poll() is None
     assert site.worker.process.pid == former
-    wait_until(lambda: not count_claims(admin), 10, site.log_tail)
     assert not admin.exists("headrace:dead")
-    assert not list(admin.scan_iter("headrace:lease:*"))
+    wait_until(lambda: is_clean(admin), 10, lambda: describe_work(admin))
 
 
 def test_redis_crashes_and_restarts(site: Site, admin: redis.Redis):
