@@ -199,7 +199,8 @@ def test_no_redis_user_of_the_stack_lacks_a_permission(stack: Stack):
         for entry in json.loads(log)
         if entry["username"] in ("flower", "gateway", "worker") and entry["object"] not in OPTIONAL_COMMANDS
     }
-    assert not refused, log
+    # The gateway may not delete outcomes: those of a file sent to `:batch`, as another test does, expire.
+    assert not refused - {("gateway", "del")}, log
 
 
 def test_workers_log_no_finding_for_this_redis(stack: Stack):
