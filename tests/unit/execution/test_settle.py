@@ -176,6 +176,18 @@ def test_a_job_that_this_worker_cannot_run_is_requeued_soon_and_without_a_counte
     assert (requeue.cause, requeue.claim_size, requeue.version) == (REQUEUED, 0, None)
 
 
+@pytest.mark.parametrize(("seconds", "is_requeued"), [(31, True), (599, True), (601, False)])
+def test_a_job_whose_version_another_worker_has_waits_for_that_one(
+    registry: Registry, seconds: int, is_requeued: bool
+):
+    first = Attempt(cause=REQUEUED, owner="other/1/ab", at_ms=NOW_MS - 1000 * seconds, claim_size=0)
+    requeues = [first] * 12  # the delays have grown to the longest
+    error = ModelError("the runtime tree needs a library")
+    decisions = Claim(registry, chance=1.0).add(job("a"), NotRunnableHere(error, True), *requeues).decide()
+    assert bool(decisions.outcomes) is not is_requeued
+    assert [milliseconds <= 1000 for milliseconds, _ in decisions.delayed] == [True] * is_requeued
+
+
 @pytest.mark.parametrize(
     ("error", "seconds", "reason"),
     [

@@ -85,7 +85,7 @@ def find_model(job: Job, registry: Registry, now: datetime) -> LoadedModel | Not
         return NotRunnableHere(error)
     except (UnknownModel, ModelError) as error:
         if registry.is_runnable_elsewhere(job.model, job.version):
-            return NotRunnableHere(error)
+            return NotRunnableHere(error, registry.is_loaded_elsewhere(job.model, job.version))
         return make_failure(error, job)
     except Exception as error:  # noqa: BLE001  # any error of one job's model is that job's failure, not the worker's
         return make_failure(error, job)

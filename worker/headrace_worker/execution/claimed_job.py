@@ -52,6 +52,8 @@ class NotRunnableHere(msgspec.Struct, frozen=True):
     """The reason why a job cannot run on this worker now. The job is requeued, which is no attempt."""
 
     error: Exception
+    #: True if another worker has the version: the job waits for that one, however often this one claims it.
+    is_loaded_elsewhere: bool = False
 
 
 class FailedRun(msgspec.Struct, frozen=True):

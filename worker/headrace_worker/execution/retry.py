@@ -23,10 +23,12 @@ from headrace.wire.outcome import Reason
 from headrace_worker.failures import classify_error
 from headrace_worker.manifest import Limits
 
-#: Seconds for which a job is requeued until a worker can run it, and while the model store is unreachable.
+#: Seconds for which a job is requeued until a worker can run it, and while the model store is unreachable or
+#: another worker has the version of the job.
 _MAX_WAIT_FOR_WORKER, _MAX_WAIT_FOR_STORE = 30.0, 600.0
-#: Seconds between two requeues of a job: the first delay, which doubles each time, and the longest.
-_FIRST_REQUEUE_DELAY, _LONGEST_REQUEUE_DELAY = 0.1, 5.0
+#: Seconds between two requeues of a job: the first delay, which doubles each time, and the longest; and the
+#: longest if another worker has its version, as the one that claims it next is chosen by chance.
+_FIRST_REQUEUE_DELAY, _LONGEST_REQUEUE_DELAY, _LONGEST_DELAY_IF_LOADED = 0.1, 5.0, 1.0
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -62,15 +64,20 @@ def decide_retry(attempts: Sequence[Attempt], limits: Limits, chance: float) -> 
     return Retry(chance * longest)
 
 
-def decide_requeue(attempts: Sequence[Attempt], error: BaseException, chance: float) -> Retry | GiveUp:
+def decide_requeue(
+    attempts: Sequence[Attempt], error: BaseException, chance: float, *, is_loaded_elsewhere: bool = False
+) -> Retry | GiveUp:
     """Decide whether and when a job that this worker could not run is requeued. The last attempt is that requeue.
 
     `error` is the reason why it could not run. The job waits for a worker that can run it, for a bounded time:
-    longer if only the store is unreachable. `chance` is a random number from 0 to 1.
+    longer if only the store is unreachable, or if another worker has the version. `chance` is a random number from
+    0 to 1.
     """
     requeues = select_requeues(attempts)
-    limit = _MAX_WAIT_FOR_STORE if isinstance(error, StoreUnavailable) else _MAX_WAIT_FOR_WORKER
+    is_patient = is_loaded_elsewhere or isinstance(error, StoreUnavailable)
+    limit = _MAX_WAIT_FOR_STORE if is_patient else _MAX_WAIT_FOR_WORKER
     if requeues[-1].at_ms - requeues[0].at_ms > 1000 * limit:
         return GiveUp("attempts exhausted" if isinstance(error, TransientError) else classify_error(error))
-    longest = exponential_delay(len(requeues), first=_FIRST_REQUEUE_DELAY, longest=_LONGEST_REQUEUE_DELAY)
+    longest_of_all = _LONGEST_DELAY_IF_LOADED if is_loaded_elsewhere else _LONGEST_REQUEUE_DELAY
+    longest = exponential_delay(len(requeues), first=_FIRST_REQUEUE_DELAY, longest=longest_of_all)
     return Retry((0.5 + chance / 2) * longest)

@@ -70,7 +70,7 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
             elif isinstance(value, FailedRun):
                 self._retry_or_fail(value, claim_size=len(results))
             elif isinstance(value, NotRunnableHere):
-                self._requeue_or_fail(result.claimed, value.error)
+                self._requeue_or_fail(result.claimed, value)
             else:
                 self._finish(result.claimed, value, result.claimed.attempts)
 
@@ -113,10 +113,11 @@ class OutcomeDecider(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(error, InvalidInput):
             self.decisions.model_errors.append(failed)
 
-    def _requeue_or_fail(self, claimed: ClaimedJob, error: Exception) -> None:
+    def _requeue_or_fail(self, claimed: ClaimedJob, reason: NotRunnableHere) -> None:
         attempt = Attempt(cause=REQUEUED, owner=self.owner, at_ms=self.now_ms, claim_size=0)
         attempts = add_requeue(claimed.attempts, attempt)
-        decision = decide_requeue(attempts, error, self.chance())
+        error, is_loaded_elsewhere = reason.error, reason.is_loaded_elsewhere
+        decision = decide_requeue(attempts, error, self.chance(), is_loaded_elsewhere=is_loaded_elsewhere)
         if isinstance(decision, Retry):
             self._delay(claimed, attempts, decision)
             return

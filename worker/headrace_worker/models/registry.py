@@ -126,10 +126,13 @@ class Registry:
 
     def is_runnable_elsewhere(self, model: str, version: str | None) -> bool:
         """Decide whether another worker has the version, or may know a model or alias that this one does not."""
-        others = self.other_workers(model)
         if version in self.refused(model):
-            return any(version in versions for versions in others)
-        return bool(others)
+            return self.is_loaded_elsewhere(model, version)
+        return bool(self.other_workers(model))
+
+    def is_loaded_elsewhere(self, model: str, version: str | None) -> bool:
+        """Decide whether another worker has the version with this number."""
+        return any(version in versions for versions in self.other_workers(model))
 
     def version_of(self, model: str, requested: str | None, job: str) -> str | None:
         """Return the number of the version that a job runs on; None if none serves or there is no such alias.
