@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from kombu import Connection, Exchange, Queue
 
 from headrace import Client, JobHandle
 from headrace.wire.keys import Keys
@@ -153,6 +154,31 @@ def test_a_worker_does_not_wait_at_one_list_if_jobs_come_from_several(
         for n in range(10):
             client.submit("doubling", [1, 0, 0], priority=(0, 9)[n % 2]).result(timeout=20)
             assert not parked_leases(server)
+
+
+def test_a_job_is_delivered_with_the_notification_of_it(embedded: EmbeddedRedis, server: redis.Redis) -> None:
+    messages = []
+    queue = Queue("predict.doubling", Exchange(""), routing_key="predict.doubling")
+    with (
+        Connection(embedded.url, transport="headrace_worker.transport:Transport") as connection,
+        connection.Consumer(queue, on_message=messages.append),
+        connection.channel() as channel,
+    ):
+        poller = channel.connection.cycle
+        for count in (1, 2):
+            server.lpush(queue.name, b"job")
+            while len(messages) < count:
+                connection.drain_events(timeout=5)
+            messages[-1].ack()
+        while not blocked_connections(server):
+            with contextlib.suppress(TimeoutError):
+                connection.drain_events(timeout=0.1)
+        server.lpush(queue.name, b"job")
+        wait_until(lambda: not blocked_connections(server))
+        (listener,) = poller._listeners
+        poller.on_readable(listener)
+        assert len(messages) == 3
+        messages[-1].ack()
 
 
 def test_a_connection_cut_during_a_blocking_claim_costs_no_job_and_no_attempt(

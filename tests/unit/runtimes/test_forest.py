@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from headrace.catalog.contract import Array, Text
-from headrace_worker.runtimes.forest import build_fast_methods
+from headrace_worker.runtimes.forest import build_forest_methods
 from headrace_worker.runtimes.sklearn import SklearnRuntime
 
 X, Y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
@@ -46,7 +46,7 @@ WORDS = np.array(["low", "middle", "high"])
 )
 def test_fast_methods_return_the_same_bits(forest: Any, table: Any, targets: Any) -> None:
     forest.fit(table, targets)
-    fast_methods = build_fast_methods(forest)
+    fast_methods = build_forest_methods(forest)
     assert "predict" in fast_methods
     for method, call in fast_methods.items():
         with np.errstate(divide="ignore"):
@@ -64,12 +64,12 @@ def test_fast_methods_return_the_same_bits(forest: Any, table: Any, targets: Any
     ],
 )
 def test_only_forests_of_one_output_have_fast_methods(estimator: BaseEstimator) -> None:
-    assert build_fast_methods(estimator) == {}
+    assert build_forest_methods(estimator) == {}
 
 
 def test_other_input_than_plain_rows_is_passed_to_scikit_learn() -> None:
     forest = RandomForestClassifier(5, random_state=0).fit(X, Y)
-    predict_proba = build_fast_methods(forest)["predict_proba"]
+    predict_proba = build_forest_methods(forest)["predict_proba"]
     assert np.array_equal(predict_proba(sparse.csr_array(X)), forest.predict_proba(X))
     for rows, error in (
         (np.full((1, 6), 1e300), "too large for dtype"),
@@ -83,7 +83,7 @@ def test_other_input_than_plain_rows_is_passed_to_scikit_learn() -> None:
 def test_a_forest_with_a_tree_of_more_features_has_no_fast_methods() -> None:
     forest = RandomForestClassifier(2).fit(X, Y)
     forest.estimators_[0].tree_ = RandomForestClassifier(1).fit(np.hstack([X, X]), Y).estimators_[0].tree_
-    assert build_fast_methods(forest) == {}
+    assert build_forest_methods(forest) == {}
 
 
 def test_only_a_runtime_with_its_own_estimator_uses_fast_methods() -> None:
@@ -113,4 +113,4 @@ def test_texts_reach_a_forest_through_its_pipeline() -> None:
 def test_a_frame_is_passed_to_a_forest_unchanged() -> None:
     table = pd.DataFrame(X, columns=list("abcdef"))
     forest = RandomForestClassifier(5, random_state=0).fit(table, Y)
-    assert np.array_equal(build_fast_methods(forest)["predict_proba"](table), forest.predict_proba(table))
+    assert np.array_equal(build_forest_methods(forest)["predict_proba"](table), forest.predict_proba(table))

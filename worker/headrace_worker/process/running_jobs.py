@@ -21,7 +21,6 @@ from headrace.wire.foreign_message import scan_id
 from headrace.wire.keys import Keys
 from headrace.wire.queues import holds_histories
 from headrace_worker.telemetry.loops import LoopHealth
-from headrace_worker.transport.claims import Claim
 
 #: Seconds between two looks at the claims that run.
 _ROUND_SECONDS = 0.5
@@ -97,8 +96,8 @@ def find_jobs(request: Any) -> Iterator[str]:
 
     The messages are searched, not parsed.
     """
-    claim = next(iter(request.args or ()), None)
-    if not isinstance(claim, Claim):
+    claim = request.message.decode_claim()
+    if claim is None:
         return
     for source, queued_messages in claim.by_source():
         for queued_message in queued_messages:

@@ -12,6 +12,8 @@ from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
+from headrace_worker.runtimes.scalers import make_transform
+
 #: The methods a contract may have, the preferred default first. Each returns one prediction for each instance.
 METHODS = (
     "predict",
@@ -77,14 +79,14 @@ def split_pipeline(estimator: Any) -> tuple[Callable[[Any], Any], Any]:
 
     For an estimator that is not a pipeline, the function returns its input, and the last step is the estimator.
     """
-    transformers: list[Any] = []
+    transforms: list[Callable[[Any], Any]] = []
     while type(estimator) is Pipeline:  # a subclass may do more than run its steps
         *earlier, (_, estimator) = estimator.steps
-        transformers += [step for _, step in earlier if step not in (None, "passthrough")]
+        transforms += [make_transform(step) for _, step in earlier if step not in (None, "passthrough")]
 
     def transform(data: Any) -> Any:
-        for transformer in transformers:
-            data = transformer.transform(data)
+        for step in transforms:
+            data = step(data)
         return data
 
     return transform, estimator

@@ -24,7 +24,7 @@ _CLASSIFIERS = (RandomForestClassifier, ExtraTreesClassifier)
 _REGRESSORS = (RandomForestRegressor, ExtraTreesRegressor)
 
 
-def build_fast_methods(estimator: Any) -> dict[str, Callable[[Any], Any]]:
+def build_forest_methods(estimator: Any) -> dict[str, Callable[[Any], Any]]:
     """Return faster equivalents of an estimator's methods, by name.
 
     The result is empty unless the estimator is a forest, or a pipeline that ends in one.

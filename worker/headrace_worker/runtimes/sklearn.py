@@ -18,8 +18,9 @@ from headrace.wire.message import Instance
 from headrace_worker.boosters import BoosterModel
 from headrace_worker.runtimes import InputSchema, VerifiedVersion
 from headrace_worker.runtimes.estimator_tree import is_prediction_method, iter_estimators
-from headrace_worker.runtimes.forest import build_fast_methods
+from headrace_worker.runtimes.forest import build_forest_methods
 from headrace_worker.runtimes.input_arrays import describe_input, has_plain_numbers, make_stacker
+from headrace_worker.runtimes.linear import build_linear_methods
 from headrace_worker.runtimes.predictions import to_predictions
 
 
@@ -29,7 +30,8 @@ class SklearnRuntime:
     With `own`, the runtime may change the estimator and replace calls by faster ones with equal results. If an
     array can take the place of a frame, it removes the names of the estimator's features, so scikit-learn does
     not compare them in each call (measured with 30 features: 0.2 ms for one row instead of 0.9). A forest's
-    trees are called directly. `arguments` are constant arguments of calls, by method.
+    trees are called directly, and plain numbers reach a linear model unchecked. `arguments` are constant arguments
+    of calls, by method.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -46,7 +48,9 @@ class SklearnRuntime:
         if own and isinstance(input_schema, Named) and _accepts_array(estimator, input_schema):
             _remove_feature_names(estimator)
         self._stack = make_stacker(estimator, input_schema)
-        self._fast_methods: dict[str, Callable[[Any], Any]] = build_fast_methods(estimator) if own else {}
+        self._fast_methods: dict[str, Callable[[Any], Any]] = {}
+        if own:
+            self._fast_methods = build_forest_methods(estimator) or build_linear_methods(estimator)
 
     @classmethod
     def explain_rejection(cls, estimator: Any, input_schema: InputSchema) -> str:  # noqa: ARG003  # see Runtime

@@ -41,7 +41,7 @@ from headrace_worker.transport.claims import (
 )
 from headrace_worker.transport.lease_keeper import silence_timeout
 from headrace_worker.transport.listener import NotificationListener
-from headrace_worker.transport.message import claim_message
+from headrace_worker.transport.message import Message, claim_message
 from headrace_worker.transport.notifications import QueueNotifications
 from headrace_worker.transport.ordinary_message import RefusedMessage, decode_ordinary
 from headrace_worker.transport.qos import QoS
@@ -59,6 +59,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
     """The channel without its connection to Redis; mixed into kombu's channel and its variants."""
 
     QoS = QoS
+    Message = Message
     #: Transport option: seconds until a lease expires, unless it is renewed.
     lease_seconds: float = 10.0
     #: Transport option: the limits of a claim of a queue. Without it, messages are claimed one by one.
@@ -221,10 +222,10 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
                 self.connection.cycle.remove_listener(listener.fd)
             listener.close()
 
-    def on_wake_readable(self) -> None:
-        """Process what the listener received."""
+    def on_wake_readable(self) -> bool:
+        """Process what the listener received. Return whether the reply to a blocking claim has come as well."""
         if self._listener is None:
-            return
+            return False
         try:
             changes = self._listener.read_changes()
             self.keeper.keys_changed(changes)
@@ -235,6 +236,9 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         if is_woken:
             self._end_blocking()
         self._wake_others()
+        # Redis tells of a new job in a list just before it hands the job to the BLMOVE that waits there.
+        is_awaited = not is_woken and self._claims.state is State.BLOCKING
+        return is_awaited and _is_readable(self.client.connection)
 
     def _wake_others(self) -> None:
         """Wake workers that sleep, unless this one claims the jobs that wait in a moment."""
@@ -268,8 +272,7 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         timeout = silence_timeout(self.lease_seconds) + self._claims.wait_seconds
         if not connection or time.monotonic() - self._brpop_sent_at <= timeout:
             return
-        sock = connection._sock  # noqa: SLF001  # as kombu does
-        if sock is not None and not kombu_redis._socket_readable(sock):  # noqa: SLF001  # kombu's own check
+        if connection.is_connected and not _is_readable(connection):
             log.warning("Redis has not answered a claim for %.0f s; reconnecting", timeout)
             connection.disconnect()
 
@@ -387,6 +390,12 @@ class ClaimingChannel(virtual.Channel):  # type: ignore[misc]  # kombu has no ty
         self._stop_listening()
         self.keeper.close_watch(self._watch)
         super().close()
+
+
+def _is_readable(connection: Any) -> bool:
+    """Return whether a reply, or the end of the connection, can be read now."""
+    sock = connection._sock  # noqa: SLF001  # as kombu does
+    return sock is not None and bool(kombu_redis._socket_readable(sock))  # noqa: SLF001  # kombu's own check
 
 
 def _read_reply(connection: Any) -> Any:

@@ -1,7 +1,8 @@
 """A claim as one message to Celery, which supervises it like any task: 64 jobs cost Celery as much as one.
 
 The body is the claim in MessagePack, with the message of every job as it was queued. So the event loop neither
-reads nor writes JSON; the pool process decodes the jobs.
+reads nor writes JSON; the pool process decodes the jobs. To Celery's main process, a claim has no arguments: it
+would decode them, and send them to the pool process a second time, in the headers of the task.
 
 The body begins with a word that only this worker's processes know: the pool decodes no claim of anybody else, even
 if it got past the transport, which refuses it (`ordinary_message`).
@@ -16,6 +17,7 @@ from typing import Any
 
 import msgspec
 from kombu import serialization
+from kombu.transport import virtual
 
 from headrace.wire.queues import model_name
 from headrace_worker.transport.claims import Claim
@@ -69,12 +71,29 @@ def claim_message(claim: Claim, time_limits: Sequence[float | None] = (None, Non
     }
 
 
+class Message(virtual.Message):  # type: ignore[misc]  # kombu has no types
+    """A message as the transport gives it to Celery: a claim, or that of an ordinary task."""
+
+    @property
+    def payload(self) -> Any:
+        """The args, kwargs and embedded options of the task; all empty for a claim."""
+        return ((), {}, {}) if self.content_type == CONTENT_TYPE else super().payload
+
+    def decode_claim(self) -> Claim | None:
+        """Return the claim; None for the message of an ordinary task."""
+        return _decode_claim(self.body) if self.content_type == CONTENT_TYPE else None
+
+
 def _decode_body(body: bytes) -> tuple[tuple[Claim], dict[str, Any], dict[str, Any]]:
     """Decode the body of Celery protocol 2: args, kwargs and embedded options. Raises ValueError."""
+    return (_decode_claim(body),), {}, {}
+
+
+def _decode_claim(body: bytes) -> Claim:
     view = memoryview(body)
     if not hmac.compare_digest(view[: len(_SECRET)], _SECRET):
         raise ValueError("the claim was not made by this worker's transport")
-    return (_DECODER.decode(view[len(_SECRET) :]),), {}, {}
+    return _DECODER.decode(view[len(_SECRET) :])
 
 
 def _refuse_encoding(value: object) -> bytes:  # pragma: no cover  # Celery serializes no result of a claim

@@ -55,7 +55,8 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]  # kombu has
         """Read a file descriptor. A listener is read whether or not there is room for a message now."""
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
         if kind == _WAKE:
-            channel.on_wake_readable()
+            if channel.on_wake_readable() and channel.qos.can_consume():
+                return channel.handlers["BRPOP"]()  # a job: the next turn of the event loop takes a while to come
             if channel.active_queues and channel.qos.can_consume():
                 self._register_BRPOP(channel)  # claim now: the next turn of the event loop takes a while to come
             raise Empty  # nothing was delivered
