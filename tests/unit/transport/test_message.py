@@ -25,7 +25,7 @@ def read_message() -> Message:
 def test_the_jobs_of_a_claim_go_to_the_pool_once() -> None:
     app = Celery(set_as_current=False)
 
-    @app.task(name=CLAIM_TASK)
+    @app.task(name=CLAIM_TASK, shared=False)
     def run(_claim: Claim) -> None:
         """Do nothing: the task is only looked up."""
 
