@@ -18,8 +18,10 @@ QUEUE = "predict.churn"
 CLIENT_ID = 7
 #: CLAIM's reply when nothing waits, and when the offered lease is parked.
 NOTHING, PARKED = [0, [], 0], [0, [], 1]
-#: The commands of a claim, without and with the function, and with the source of the script.
-CLAIMS = {"FCALL", "EVALSHA", "EVAL"}
+#: The names of the commands of a claim: the script, and the messages under the lease.
+CLAIM = ["FCALL", "LRANGE"]
+#: The names of a script's call with the function, without it, and with the source.
+_CALLS = {"FCALL", "EVALSHA", "EVAL"}
 
 
 class Harness:
@@ -59,12 +61,16 @@ class Harness:
         self.loop.watch([QUEUE])
 
     def answer(self, reply: Any) -> Claim | None:
-        """Answer the pending claim; all commands before it succeed, and a look finds nothing."""
-        return self.loop.receive([0] * (self.loop.pending_replies - 1) + [reply])
+        """Answer the pending claim; the third item of its reply are the messages under the lease.
+
+        All commands before it succeed, and a look finds nothing.
+        """
+        messages = reply[2] if isinstance(reply, list) and reply[0] else []
+        return self.loop.receive([0] * (self.loop.pending_replies - 2) + [reply, messages])
 
     def claim(self, reply: Any) -> Claim | None:
         """Send a claim and answer it."""
-        assert names_of(self.loop.next_commands())[-1] in CLAIMS
+        assert names_of(self.loop.next_commands())[-2] in _CALLS
         assert self.loop.state is State.SENT
         return self.answer(reply)
 
@@ -72,7 +78,7 @@ class Harness:
         """Send a look without a claim, and answer it. Returns the names of its commands."""
         names = names_of(self.loop.next_commands())
         assert names[-2:] == ["PERSIST", "EXISTS"]
-        assert self.answer(waiting) is None
+        assert self.loop.receive([0] * (self.loop.pending_replies - 1) + [waiting]) is None
         return names
 
     def claim_job(self) -> Claim:

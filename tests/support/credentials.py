@@ -82,7 +82,7 @@ VERBS: dict[str, str] = {
         "zrangebyscore zrevrange",
         "add": "hsetnx lpush rpush sadd xadd zadd",
         "change": "bitfield hincrby hincrbyfloat hset incrby persist set",
-        "take": "blmove blpop brpop rpop",
+        "take": "blmove blpop brpop rpop sort",
         "delete": "del expire hdel ltrim pexpire srem zrem zremrangebyscore",
     }.items()
     for command in commands.split()

@@ -62,7 +62,7 @@ def claim(db: redis.Redis, messages: Sequence[bytes], source: int) -> Callable[[
     db.lpush(KEYS.sources(QUEUE)[source], *messages)
     limits = [ClaimLimits(queue=QUEUE, jobs=len(messages), bytes=1 << 30)]
     command = claim_command(KEYS, "me/1", limits, lease_ms=LEASE_MS, lowest_first=False)
-    return lambda: len(execute(db, command)[2])
+    return lambda: execute(db, command)[1][1]
 
 
 def requeue(db: redis.Redis, messages: Sequence[bytes], source: int) -> Callable[[], Any]:

@@ -6,9 +6,11 @@ import pytest
 import redis
 
 from headrace.wire.keys import Keys
+from headrace_worker.local.embedded_redis import EmbeddedRedis
 from headrace_worker.transport.claims import Claim, ClaimLimits, Lease, NothingClaimed
 from headrace_worker.transport.leases import Leases
 from tests.support.lease_operations import LEASE_MS, QUEUE, claim_jobs, finds_nothing, push
+from tests.support.waiting import wait_until
 
 
 def test_messages_are_claimed_byte_for_byte(db: redis.Redis, keys: Keys, leases: Leases) -> None:
@@ -132,6 +134,45 @@ def test_bytes_limit_a_claim_but_one_job_is_always_claimed(db: redis.Redis, keys
     claim = leases.claim("me/2", [ClaimLimits(queue=QUEUE, jobs=100, bytes=1)], lease_ms=LEASE_MS)
     assert isinstance(claim, Claim)
     assert len(claim.queued_messages) == 1
+
+
+def test_a_claim_writes_no_message_into_the_append_only_file_again(
+    db: redis.Redis, keys: Keys, leases: Leases
+) -> None:
+    if db.info("server")["redis_version"].startswith("6."):
+        pytest.skip("Redis 6.2 pops the messages, and writes them again")
+    db.config_set("appendonly", "yes")
+    try:
+        wait_until(lambda: db.info("persistence")["aof_rewrite_in_progress"] == 0)
+        messages = [b"%06d" % n * 1000 for n in range(100)]
+        push(db, keys, *messages)
+        before = db.info("persistence")["aof_current_size"]
+        assert list(claim_jobs(leases, jobs=100).queued_messages) == messages
+        assert db.info("persistence")["aof_current_size"] - before < 1000
+    finally:
+        db.config_set("appendonly", "no")
+
+
+def test_a_user_who_may_not_sort_claims_by_popping(db: redis.Redis, keys: Keys, any_redis: EmbeddedRedis) -> None:
+    db.execute_command("ACL", "SETUSER", "unsorted", "on", "nopass", "~*", "&*", "+@all", "-sort")
+    with redis.Redis.from_url(any_redis.url, username="unsorted", password="any") as client:
+        push(db, keys, b"a", b"b")
+        push(db, keys, b"c", priority=9)
+        push(db, keys, b"d", priority=6)
+        claim = claim_jobs(Leases(client, keys))
+        assert list(claim.queued_messages) == [b"a", b"b", b"d"]
+        assert db.lrange(keys.lease("me/1"), 0, -1) == [b"a", b"b", b"d"]
+    db.execute_command("ACL", "DELUSER", "unsorted")
+
+
+def test_a_full_redis_lets_jobs_be_claimed(db: redis.Redis, keys: Keys, leases: Leases) -> None:
+    push(db, keys, *[b"x" * 1000] * 100)
+    db.config_set("maxmemory", 1)
+    try:
+        assert len(claim_jobs(leases, jobs=100).queued_messages) == 100
+        assert db.llen(keys.lease("me/1")) == 100
+    finally:
+        db.config_set("maxmemory", 0)
 
 
 def test_a_queue_that_fills_is_skipped_until_it_is_full(db: redis.Redis, keys: Keys, leases: Leases) -> None:

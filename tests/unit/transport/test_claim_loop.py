@@ -13,7 +13,17 @@ from headrace.wire.keys import Keys
 from headrace_worker.transport.claim_states import State
 from headrace_worker.transport.claims import ClaimLimits
 from headrace_worker.transport.notifications import LOOK_SECONDS, QueueNotifications
-from tests.support.claim_loop import CLIENT_ID, NOTHING, PARKED, QUEUE, Harness, names_of, queues_of, sleeping
+from tests.support.claim_loop import (
+    CLAIM,
+    CLIENT_ID,
+    NOTHING,
+    PARKED,
+    QUEUE,
+    Harness,
+    names_of,
+    queues_of,
+    sleeping,
+)
 
 
 @pytest.fixture
@@ -24,8 +34,8 @@ def harness() -> Harness:
 def test_a_claim_is_sent_once_and_its_reply_returns_the_jobs(harness: Harness) -> None:
     loop = harness.loop
     assert loop.state is State.IDLE
-    assert names_of(loop.next_commands()) == ["FCALL"]
-    assert (loop.state, loop.pending_replies) == (State.SENT, 1)
+    assert names_of(loop.next_commands()) == CLAIM
+    assert (loop.state, loop.pending_replies) == (State.SENT, 2)
     harness.clock.advance(0.5)
     claim = harness.answer([1, [1, 2, 4, 1], [b"a", b"b", b"c"], 1, 1_700_000_000_000, 0])
     assert loop.state is State.IDLE
@@ -33,6 +43,13 @@ def test_a_claim_is_sent_once_and_its_reply_returns_the_jobs(harness: Harness) -
     assert (claim.lease.queue, claim.lease.origins) == (QUEUE, ((1, 2), (4, 1)))
     assert (claim.queued_messages, claim.check_outcomes) == ([b"a", b"b", b"c"], True)
     assert (claim.claimed_ms, claim.claimed_monotonic) == (1_700_000_000_000, harness.clock())
+
+
+def test_jobs_whose_lease_was_ended_before_they_were_read_are_searched_for(harness: Harness) -> None:
+    lease = harness.loop.next_commands()[-1][1]
+    replies = [0] * (harness.loop.pending_replies - 2)
+    assert harness.loop.receive([*replies, [1, [1, 2], [], 0, 1_700_000_000_000, 0], [b"a"]]) is None
+    assert [Keys().lease(name) for name in harness.orphans] == [lease]
 
 
 def test_the_loop_sleeps_after_two_empty_claims_and_wakes_when_a_list_changes(harness: Harness) -> None:
@@ -43,7 +60,7 @@ def test_the_loop_sleeps_after_two_empty_claims_and_wakes_when_a_list_changes(ha
     assert not loop.keys_changed([])
     assert loop.next_commands() == []
     assert loop.keys_changed([{b"predict.churn"}])
-    assert names_of(loop.next_commands()) == ["FCALL"]
+    assert names_of(loop.next_commands()) == CLAIM
 
 
 def test_a_poll_looks_whether_anything_waits_and_a_claim_follows_only_then() -> None:
@@ -58,7 +75,7 @@ def test_a_poll_looks_whether_anything_waits_and_a_claim_follows_only_then() -> 
     harness.clock.advance(LOOK_SECONDS)
     harness.loop.poll()
     harness.look(waiting=1)
-    [command] = harness.loop.next_commands()
+    command, _ = harness.loop.next_commands()
     assert queues_of(command) == ["predict.churn", "predict.fraud"]
     harness.answer(NOTHING)
     assert harness.loop.next_commands() == [], (
@@ -80,7 +97,7 @@ def test_a_woken_loop_claims_only_from_the_queues_whose_lists_changed() -> None:
     assert harness.loop.keys_changed(
         [{b"headrace:retried:predict.prices\x06\x169"}, {b"predict.churn", b"another"}]
     )
-    [command] = harness.loop.next_commands()
+    command, _ = harness.loop.next_commands()
     assert queues_of(command) == ["predict.churn", "predict.prices"]
     assert harness.answer([2, [1, 1], [b"job"], 0, 0, 0])
     assert harness.look() == ["PERSIST", "EXISTS"]
@@ -100,7 +117,7 @@ def test_a_change_while_a_claim_is_pending_is_claimed_afterwards() -> None:
     harness.loop.next_commands()
     harness.loop.keys_changed([{b"predict.fraud"}])
     harness.answer(NOTHING)
-    [command] = harness.loop.next_commands()
+    command, _ = harness.loop.next_commands()
     assert queues_of(command) == ["predict.fraud"]
 
 
@@ -109,7 +126,7 @@ def test_a_claim_of_several_jobs_is_followed_by_a_claim_of_all_queues(jobs: int)
     harness = sleeping("churn", "fraud")
     harness.loop.keys_changed([{b"predict.churn"}])
     harness.claim([1, [1, jobs], [b"job"] * jobs, 0, 0, 0])
-    [command] = harness.loop.next_commands()
+    command, _ = harness.loop.next_commands()
     assert queues_of(command) == ["predict.churn", "predict.fraud"]
 
 
@@ -119,7 +136,7 @@ def test_a_look_that_redis_refuses_is_followed_by_a_claim() -> None:
     harness.loop.poll()
     harness.loop.next_commands()
     harness.answer(redis.exceptions.NoPermissionError("no EXISTS"))
-    assert names_of(harness.loop.next_commands()) == ["FCALL"]
+    assert names_of(harness.loop.next_commands()) == CLAIM
 
 
 def test_a_look_notices_that_its_server_is_no_primary() -> None:
@@ -137,12 +154,12 @@ def test_a_claim_of_other_queues_has_the_queue_of_the_parked_lease_with_it() -> 
     harness.claim([1, [1, 1], [b"job"], 0, 0, 0])
     harness.look(waiting=1)
     harness.claim([1, [1, 1], [b"job"], 0, 0, 0])
-    assert names_of(harness.loop.next_commands()) == ["PERSIST", "EXISTS", "FCALL"]
+    assert names_of(harness.loop.next_commands()) == ["PERSIST", "EXISTS", *CLAIM]
     harness.answer(PARKED)
     assert names_of(harness.loop.next_commands())[0] == "BLMOVE"
     assert harness.loop.keys_changed([{b"predict.fraud"}])
     harness.loop.receive([None, b"1", 0, 0, (1, 0)])
-    [command] = harness.loop.next_commands()
+    command, _ = harness.loop.next_commands()
     assert queues_of(command) == ["predict.churn", "predict.fraud"]
     assert command[3 + int(command[2]) + 5] == harness.loop.blocking.lease.member
 
@@ -169,7 +186,7 @@ def test_an_idle_loop_waits_at_the_list_of_its_last_jobs(harness: Harness) -> No
     assert claim is not None
     assert claim.lease.blocking
     assert loop.state is State.IDLE
-    assert names_of(loop.next_commands()) == ["PERSIST", "EXISTS", "FCALL"]  # awake: a look, and a lease parked
+    assert names_of(loop.next_commands()) == ["PERSIST", "EXISTS", *CLAIM]  # awake: a look, and a lease parked
 
 
 def test_a_wait_without_a_job_is_followed_by_a_claim_that_parks_the_same_lease(harness: Harness) -> None:
@@ -177,7 +194,7 @@ def test_a_wait_without_a_job_is_followed_by_a_claim_that_parks_the_same_lease(h
     (_, _, lease_key, *_), *_ = harness.loop.next_commands()
     harness.clock.advance(6)  # more than half a lease: it is parked again
     assert harness.loop.receive([None, b"1", 0, 0, (1, 0)]) is None
-    *_, claim = harness.loop.next_commands()
+    *_, claim, _ = harness.loop.next_commands()
     assert lease_key in claim
     harness.answer(PARKED)
     assert harness.loop.next_commands()[0][2] == lease_key
@@ -218,12 +235,12 @@ def test_a_lost_connection_orphans_the_pending_claim_and_the_parked_lease(harnes
 
 def test_a_redis_without_the_function_gets_the_script_and_its_source_once(harness: Harness) -> None:
     assert harness.claim(redis.ResponseError("Function not found")) is None
-    assert names_of(harness.loop.next_commands()) == ["EVALSHA"]
+    assert names_of(harness.loop.next_commands())[0] == "EVALSHA"
     assert harness.answer(redis.exceptions.NoScriptError("NOSCRIPT")) is None
-    assert names_of(harness.loop.next_commands()) == ["EVAL"]
+    assert names_of(harness.loop.next_commands())[0] == "EVAL"
     harness.answer(NOTHING)
     harness.loop.wake()
-    assert names_of(harness.loop.next_commands())[-1] == "EVALSHA"
+    assert names_of(harness.loop.next_commands())[-2] == "EVALSHA"
 
 
 def test_a_claim_without_function_and_permission_for_the_script_names_the_remedy_and_tries_the_function_again(
@@ -235,7 +252,7 @@ def test_a_claim_without_function_and_permission_for_the_script_names_the_remedy
     assert "headrace redis install" in caplog.text
     assert harness.loop.next_commands() == []
     harness.loop.poll()
-    assert names_of(harness.loop.next_commands()) == ["FCALL"]
+    assert names_of(harness.loop.next_commands()) == CLAIM
 
 
 def test_a_refused_claim_is_logged_once_and_sent_again_at_the_next_poll(
@@ -259,9 +276,9 @@ def test_a_server_that_is_no_primary_ends_the_connection(harness: Harness) -> No
 def test_each_tenth_claim_starts_with_the_lowest_priority(harness: Harness) -> None:
     starts_lowest = []
     for _ in range(20):
-        commands = harness.loop.next_commands()
-        keys = int(commands[-1][2])
-        starts_lowest.append(commands[-1][3 + keys + 2])
+        command = harness.loop.next_commands()[-2]
+        keys = int(command[2])
+        starts_lowest.append(command[3 + keys + 2])
         harness.answer([1, [1, 1], [b"job"], 0, 0, 0])
     assert starts_lowest == [0] * 9 + [1] + [0] * 9 + [1]
 
@@ -304,7 +321,7 @@ def test_a_queue_fills_for_as_long_as_its_limits_say(harness: Harness) -> None:
     full_only = 3  # the fourth of the arguments of a queue
 
     def sent() -> Any:
-        command = harness.loop.next_commands()[-1]
+        command = harness.loop.next_commands()[-2]
         keys = int(command[2])
         return command[3 + keys + 8 + full_only]
 
@@ -335,7 +352,7 @@ def test_no_lease_is_parked_where_redis_cannot_end_a_wait(harness: Harness) -> N
 def test_limits_are_passed_on_unchanged_but_for_filling(harness: Harness) -> None:
     limits = ClaimLimits(queue=QUEUE, jobs=5, bytes=1000, leased=False)
     harness.limits = [limits, msgspec.structs.replace(limits, queue="predict.fraud", leased=True)]
-    command = harness.loop.next_commands()[-1]
+    command = harness.loop.next_commands()[-2]
     keys = int(command[2])
     assert list(command[3 + keys + 8 :]) == [QUEUE, 5, 1000, 0, 0, "predict.fraud", 5, 1000, 0, 1]
 
@@ -344,7 +361,7 @@ def isolated_turns(harness: Harness, *claimed_sources: int) -> list[str]:
     """Claim one job from each of these sources. Return when each claim takes an isolated job."""
     turns = []
     for source in claimed_sources:
-        command = harness.loop.next_commands()[-1]
+        command = harness.loop.next_commands()[-2]
         turns.append(command[3 + int(command[2]) + 3])
         harness.answer([1, [source, 1], [b"job"], 0, 0, 0])
     return turns
@@ -370,7 +387,7 @@ def test_isolated_jobs_hold_at_most_half_of_the_processes(
 def test_retried_jobs_go_first_in_every_second_claim_of_either_order(harness: Harness) -> None:
     orders = []
     for _ in range(20):
-        command = harness.loop.next_commands()[-1]
+        command = harness.loop.next_commands()[-2]
         lowest_first, _, retried_first = command[3 + int(command[2]) + 2 :][:3]
         orders.append((lowest_first, retried_first))
         harness.answer([1, [1, 1], [b"job"], 0, 0, 0])

@@ -9,7 +9,7 @@ from celery.worker.request import Request
 from kombu import Connection
 
 from headrace_worker.transport.claims import Claim, Lease
-from headrace_worker.transport.message import CLAIM_TASK, Message, claim_message
+from headrace_worker.transport.message import Message, claim_message
 
 CLAIM = Claim(
     lease=Lease(name="me/1", queue="predict.churn", origins=((1, 1),)), queued_messages=[b"\0" * 100_000]
@@ -24,12 +24,7 @@ def read_message() -> Message:
 
 def test_the_jobs_of_a_claim_go_to_the_pool_once() -> None:
     app = Celery(set_as_current=False)
-
-    @app.task(name=CLAIM_TASK, shared=False)
-    def run(_claim: Claim) -> None:
-        """Do nothing: the task is only looked up."""
-
-    request = Request(read_message(), app=app, hostname="worker")
+    request = Request(read_message(), app=app, task=app.Task, hostname="worker")
     sent = pickle.dumps((request.request_dict, request.body))
     assert 100_000 < len(sent) < 105_000
 

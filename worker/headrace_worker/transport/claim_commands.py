@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.connection.script_calls import ScriptCall
 from headrace.wire.keys import Keys
-from headrace_worker.transport.claim_script import claim_command
+from headrace_worker.transport.claim_script import claim_command, messages_command
 from headrace_worker.transport.claim_states import SentClaim
 from headrace_worker.transport.claims import ClaimLimits, IsolatedTurn, Lease
 
@@ -33,8 +33,8 @@ class ClaimCommands:
         *,
         tokens: bool,
         earlier_replies: int,
-    ) -> tuple[SentClaim, Sequence[Any]]:
-        """Return a claim of these queues and its command, which is sent with others of `earlier_replies`.
+    ) -> tuple[SentClaim, list[Sequence[Any]]]:
+        """Return a claim of these queues and its commands, which are sent behind others of `earlier_replies`.
 
         `parked` and `tokens` are those of `claim_command`.
         """
@@ -51,4 +51,4 @@ class ClaimCommands:
             tokens=tokens,
         )
         sent = SentClaim(name, limits, earlier_replies=earlier_replies, function=str(command.args[1]))
-        return sent, command.in_form(self.script_call.form)
+        return sent, [command.in_form(self.script_call.form), messages_command(self._keys, name).args]

@@ -183,9 +183,9 @@ class ClaimLoop:
         # A worker that is never idle listens to nothing, so it cannot watch for others.
         resigning = self._watch.resign_commands() if notifications.is_busy else []
         tracking = notifications.commands(listens=not self._watch.is_sleeping)
-        sent, command = self._make_claim(limits, parked, earlier_replies=len(resigning) + len(tracking))
+        sent, claiming = self._make_claim(limits, parked, earlier_replies=len(resigning) + len(tracking))
         sent = msgspec.structs.replace(sent, ignored_replies=len(resigning))
-        return self._send(sent, [*resigning, *tracking, command])
+        return self._send(sent, [*resigning, *tracking, *claiming])
 
     def _send_look(self, limits: Sequence[ClaimLimits], notifications: QueueNotifications) -> list[Sequence[Any]]:
         """Ask with one command whether anything waits; a lease is parked by a claim of its queue."""
@@ -200,8 +200,8 @@ class ClaimLoop:
         ]
         if lease is not None and self.blocking.parked_lease() is None:
             of_lease = [limit for limit in limits if limit.queue == lease.queue]
-            claim, command = self._make_claim(of_lease, lease, earlier_replies=0)
-            commands.append(command)
+            claim, claiming = self._make_claim(of_lease, lease, earlier_replies=0)
+            commands += claiming
         return self._send(SentLook(earlier_replies, takes_watch, claim), commands)
 
     def _send_wait(self, limits: Sequence[ClaimLimits], notifications: QueueNotifications) -> list[Sequence[Any]]:
@@ -222,8 +222,8 @@ class ClaimLoop:
 
     def _make_claim(
         self, limits: Sequence[ClaimLimits], parked: Lease | None, *, earlier_replies: int
-    ) -> tuple[SentClaim, Sequence[Any]]:
-        """Return a claim of these queues, and its command."""
+    ) -> tuple[SentClaim, list[Sequence[Any]]]:
+        """Return a claim of these queues, and its commands."""
         isolated_turn = self._isolated_turn(self._follows_isolated)
         self._skips_isolated = isolated_turn == "never"
         tokens = self._watch.is_shared and self._watch.has_others
@@ -250,9 +250,9 @@ class ClaimLoop:
         if isinstance(sent, SentWait):
             self._receive_token(sent, replies, self._sent_with)
             return None
-        *earlier, reply = replies
+        *earlier, reply, messages = replies
         self._receive_tracking(earlier[sent.ignored_replies :], self._sent_with)
-        claim = self._receive_claim(sent, reply, self._sent_with)
+        claim = self._receive_claim(sent, reply, messages, self._sent_with)
         if claim is None and not isinstance(reply, redis.ResponseError):
             self._changed.record_nothing(sent.limits, skips_jobs=self.has_skipped_jobs)
             if self._step is Step.CLAIM_CHANGED_THEN_ALL:
@@ -272,14 +272,18 @@ class ClaimLoop:
         notifications.record_claim(found_jobs=False, listens=not self._watch.is_sleeping)
         self._look_at = self._clock() + LOOK_SECONDS
 
-    def _receive_claim(self, sent: SentClaim, reply: Any, notifications: QueueNotifications) -> Claim | None:
+    def _receive_claim(
+        self, sent: SentClaim, reply: Any, messages: Any, notifications: QueueNotifications
+    ) -> Claim | None:
         if isinstance(reply, redis.ResponseError):
             self._refuse(reply, sent, notifications)
             return None
         self._claim_commands.script_call.succeeded()
         self._last_refusal = ""
-        result = decode_claim(reply, sent.name, sent.limits, self._clock())
+        result = decode_claim(reply, messages, sent.name, sent.limits, self._clock())
         if isinstance(result, NothingClaimed):
+            if result.is_lost:
+                self._adopt_orphan(sent.name)
             self.blocking.record_nothing(parked=result.parked, sent_at=self.sent_at)
             self._open.let_fill(result.filling, sent.limits)
             return None
@@ -306,7 +310,7 @@ class ClaimLoop:
         self, sent: SentLook, replies: Sequence[Any], notifications: QueueNotifications
     ) -> Claim | None:
         self._receive_tracking(replies[: sent.earlier_replies], notifications)
-        written, waiting, *claimed = replies[sent.earlier_replies :]
+        written, waiting, *of_claim = replies[sent.earlier_replies :]
         if isinstance(written, redis.ResponseError) and is_read_only(written):
             raise redis.ConnectionError(str(written)) from written
         if sent.takes_watch:
@@ -316,8 +320,9 @@ class ClaimLoop:
             if self._watch.is_sleeping and (lease := self.blocking.drop()) is not None:
                 self._adopt_orphan(lease.name)
         if sent.claim is not None:
-            claim = self._receive_claim(sent.claim, claimed[0], notifications)
-            if claim is not None or isinstance(claimed[0], redis.ResponseError):
+            reply, messages = of_claim
+            claim = self._receive_claim(sent.claim, reply, messages, notifications)
+            if claim is not None or isinstance(reply, redis.ResponseError):
                 return claim
         if waiting != 0:  # or Redis refuses to tell
             self._step = Step.CLAIM_CHANGED_THEN_ALL  # most often it is what this worker was told of meanwhile

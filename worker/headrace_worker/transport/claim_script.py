@@ -1,14 +1,16 @@
 """CLAIM: claim waiting messages of one queue under a new lease, or park a lease while nothing waits.
 
-Redis does not undo a script that fails half way. So CLAIM pops before it records the lease, and after the first
-pop no error can end it. A list that is a key of another type is passed over, so that it stops no other list; if
+Redis does not undo a script that fails half way. So CLAIM takes before it records the lease, and when it has
+taken a message no error can end it. A list that is a key of another type is passed over, so that it stops no other list; if
 nothing is claimed, its error is the reply.
 
 Jobs of the lowest priority, those of files, share no claim with others: an online job would be published after all
 of them. They are claimed when no other job waits, and first in one claim of ten.
 
 CLAIM never reads a message: its cost is linear in the number of queues, and in the number and bytes of the
-messages that it claims, whatever they hold.
+messages that it claims, whatever they hold. `SORT ... BY nosort` copies those of the first list to the lease: they
+do not pass through Lua, which would hash each byte, nor again into the append-only file and to replicas. So the
+worker reads the messages of a lease by the command behind CLAIM.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ from headrace_worker.transport.claims import (
 from headrace_worker.transport.watch import TOKEN_SECONDS
 
 #: Call it by `claim_command`. `source` is an index in `Keys.sources`: 0 are the isolated jobs, 1 to 4 the lists by
-#: priority, 5 to 8 the retried jobs by priority. Returns {number of the queue, {source, count, ...}, messages,
-#: 1 if a job was cancelled lately, server's milliseconds, 1 if the queue is empty now}. If nothing is claimed,
-#: {0, {numbers of the queues that fill up}, 1 if a lease is parked}.
+#: priority, 5 to 8 the retried jobs by priority. Returns {number of the queue, {source, count, ...}, messages that
+#: are under no lease, 1 if a job was cancelled lately, server's milliseconds, 1 if the queue is empty now}. If
+#: nothing is claimed, {0, {numbers of the queues that fill up}, 1 if a lease is parked}.
 _SOURCE = (
     CHECKED_FUNCTION
     + NOW_FUNCTION
@@ -55,7 +57,8 @@ local function leased(queue) return ARGV[13 + 5 * (queue - 1)] == '1' end
 
 checked('ZCARD', leases)
 checked('LLEN', lease)
-local messages, bytes, largest, origins, refusal = {}, 0, 0, {}, nil
+-- `claimed` counts the messages that were moved to the lease, and those in `messages`, which are to follow them.
+local claimed, messages, bytes, largest, origins, refusal = 0, {}, 0, 0, {}, nil
 
 -- Whether a queue has isolated or retried jobs. Few have, so one command asks for the five lists.
 local run_again = {}
@@ -85,14 +88,36 @@ local function pop_messages(key, count)
   return type(message) == 'string' and {message} or message
 end
 
+-- The number of messages of this size that fit.
+local function fitting(job_limit, byte_limit, size)
+  return math.min(job_limit - claimed, math.max(1, math.floor((byte_limit - bytes) / size)))
+end
+
+-- Move as many messages of a list as fit if all have the size of the first. Redis 6.2 would walk the list for this
+-- SORT. It is refused to users who may not, and to all while Redis is full: then nothing is moved. Returns true if
+-- the list is known to be empty.
+local function move(key, job_limit, byte_limit)
+  local oldest = redis.pcall('LINDEX', key, -1)
+  if not oldest then return true end
+  if type(oldest) ~= 'string' then return end
+  local count = fitting(job_limit, byte_limit, #oldest)
+  local moved = count > 1 and redis.pcall('SORT', key, 'BY', 'nosort', 'DESC', 'LIMIT', 0, count, 'STORE', lease)
+  if type(moved) ~= 'number' then return end
+  redis.call('LTRIM', key, 0, -moved - 1)
+  claimed, bytes, largest = moved, moved * #oldest, #oldest
+  return moved < count
+end
+
 local function pop(queue, source, job_limit, byte_limit)
-  local before = #messages
-  while #messages < job_limit and bytes < byte_limit do
+  local before, is_emptied = claimed, false
+  if claimed == 0 and job_limit > 1 and leased(queue) and not rpop_walks then
+    is_emptied = move(source_key(queue, source), job_limit, byte_limit)
+    if claimed == 1 then check_drained(queue) end
+  end
+  while claimed < job_limit and bytes < byte_limit and not is_emptied do
     -- The size of a message is known only after the pop: pop one, then as many of the largest size as fit.
     local count = 1
-    if largest > 0 and not rpop_walks then
-      count = math.min(job_limit - #messages, math.max(1, math.floor((byte_limit - bytes) / largest)))
-    end
+    if largest > 0 and not rpop_walks then count = fitting(job_limit, byte_limit, largest) end
     local popped = pop_messages(source_key(queue, source), count)
     if not popped then break end
     if popped.err then
@@ -101,16 +126,16 @@ local function pop(queue, source, job_limit, byte_limit)
     end
     for _, message in ipairs(popped) do
       messages[#messages + 1] = message
-      bytes = bytes + #message
+      claimed, bytes = claimed + 1, bytes + #message
       if #message > largest then largest = #message end
     end
-    if #popped < count or (#messages == 1 and check_drained(queue)) then break end
+    if #popped < count or (claimed == 1 and check_drained(queue)) then break end
   end
-  if #messages > before then
+  if claimed > before then
     origins[#origins + 1] = source
-    origins[#origins + 1] = #messages - before
+    origins[#origins + 1] = claimed - before
   end
-  return #messages > before
+  return claimed > before
 end
 
 local function record_claim(queue)
@@ -123,6 +148,7 @@ local function record_claim(queue)
     end
     local member = name .. '#' .. table.concat(origins, ',') .. '#' .. queue_name(queue)
     redis.call('ZADD', leases, now + lease_ms, member)
+    messages = {}
   end
   if parked_member ~= '' then
     redis.call('ZREM', leases, parked_member)
@@ -148,7 +174,7 @@ local function pop_priority(queue, source)
   if has_retried and retried_first then pop(queue, source + 4, job_limit, byte_limit) end
   if not is_drained then pop(queue, source, job_limit, byte_limit) end
   if has_retried and not (retried_first or is_drained) then pop(queue, source + 4, job_limit, byte_limit) end
-  return #messages > 0
+  return claimed > 0
 end
 
 local function is_lowest(source) return source % 4 == 0 end  -- sources 4 and 8: priority 9, first or retried
@@ -173,7 +199,7 @@ if parked_member ~= '' then  -- a job that arrived under the parked lease is the
     messages = {}
   end
   if #messages > 0 then
-    bytes, largest, origins = #messages[1], #messages[1], {parked_source, #messages}
+    claimed, bytes, largest, origins = #messages, #messages[1], #messages[1], {parked_source, #messages}
     redis.call('PERSIST', leases)
     check_drained(parked_queue)
     return fill_and_record(parked_queue, parked_source, false)
@@ -186,8 +212,8 @@ local function claim_isolated()  -- each runs alone
   end
 end
 if isolated_turn == 'first' then
-  local claimed = claim_isolated()
-  if claimed then return claimed end
+  local reply = claim_isolated()
+  if reply then return reply end
 end
 
 local filling, is_skipped = {}, {}
@@ -212,8 +238,8 @@ for source = first, last, step do
 end
 
 if isolated_turn == 'last' then
-  local claimed = claim_isolated()
-  if claimed then return claimed end
+  local reply = claim_isolated()
+  if reply then return reply end
 end
 
 if refusal then return refusal end
@@ -240,7 +266,9 @@ def claim_command(
     parked: Lease | None = None,
     tokens: bool = False,
 ) -> Command:
-    """Return the command that claims from the first of these queues that has jobs; `decode_claim` reads its reply.
+    """Return the command that claims from the first of these queues that has jobs.
+
+    `messages_command` is to be sent behind it; `decode_claim` reads both replies.
 
     `name` is the name of the new lease, `lease_ms` the milliseconds until it expires. `lowest_first` starts with
     the lowest priority, `retried_first` with the retried jobs of each priority. `isolated` says when an isolated
@@ -263,19 +291,29 @@ def claim_command(
     return CLAIM(names, arguments)
 
 
-def decode_claim(
-    reply: Sequence[Any], name: str, limits: Sequence[ClaimLimits], monotonic: float
-) -> Claim | NothingClaimed:
-    """Decode the reply to `claim_command`, given its `name` and `limits`.
+def messages_command(keys: Keys, name: str) -> Command:
+    """Return the command that reads the messages of a claim, given the name of its lease."""
+    return Command(("LRANGE", keys.lease(name), 0, -1))
 
-    `monotonic` is the moment the reply was read, by this machine's monotonic clock in seconds.
+
+def decode_claim(
+    reply: Sequence[Any], leased_messages: Any, name: str, limits: Sequence[ClaimLimits], monotonic: float
+) -> Claim | NothingClaimed:
+    """Decode the replies to `claim_command`, given its `name` and `limits`, and to `messages_command`.
+
+    `monotonic` is the moment the replies were read, by this machine's monotonic clock in seconds.
     """
     queue, numbers, *details = reply
     if not queue:
         return NothingClaimed(tuple(limits[number - 1].queue for number in numbers), parked=bool(details[0]))
     messages, is_cancelled, now_ms, is_drained = details
+    lease = Lease(name=name, queue=limits[queue - 1].queue, origins=pair_origins(numbers))
+    if limits[queue - 1].leased:
+        messages = leased_messages
+        if not isinstance(messages, list) or len(messages) != sum(count for _, count in lease.origins):
+            return NothingClaimed((), is_lost=True)
     return Claim(
-        lease=Lease(name=name, queue=limits[queue - 1].queue, origins=pair_origins(numbers)),
+        lease=lease,
         queued_messages=messages,
         check_outcomes=bool(is_cancelled),
         claimed_ms=now_ms,

@@ -41,8 +41,8 @@ class SentClaim(msgspec.Struct, frozen=True):
 
     @property
     def replies(self) -> int:
-        """The number of replies to it and to the commands before."""
-        return self.earlier_replies + 1
+        """The number of replies to the commands before, to its script, and with its messages."""
+        return self.earlier_replies + 2
 
 
 class SentWait(msgspec.Struct, frozen=True):
@@ -74,8 +74,8 @@ class SentLook(msgspec.Struct, frozen=True):
 
     @property
     def replies(self) -> int:
-        """The number of replies to it and to the commands before: two, and that of the claim."""
-        return self.earlier_replies + 2 + (self.claim is not None)
+        """The number of replies to it and to the commands before: two, and those of the claim."""
+        return self.earlier_replies + 2 + (0 if self.claim is None else self.claim.replies)
 
 
 class SentBlocking(msgspec.Struct, frozen=True):

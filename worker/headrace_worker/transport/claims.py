@@ -138,6 +138,8 @@ class NothingClaimed(msgspec.Struct, frozen=True):
     filling: tuple[str, ...]
     #: True if the lease that was offered with the claim is parked now.
     parked: bool = False
+    #: True if there was a claim, whose lease was ended before its messages were read.
+    is_lost: bool = False
 
 
 def choose_isolated_turn(*, processes: int, isolated: int, follows_isolated: bool) -> IsolatedTurn:

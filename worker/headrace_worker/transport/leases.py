@@ -33,7 +33,7 @@ from headrace.results.letter_scripts import DeadLetterLimits, store_command, tri
 from headrace.wire.dead_letter import DeadLetter
 from headrace.wire.keys import Keys
 from headrace.wire.queues import queue_name
-from headrace_worker.transport.claim_script import claim_command, decode_claim
+from headrace_worker.transport.claim_script import claim_command, decode_claim, messages_command
 from headrace_worker.transport.claims import Claim, ClaimLimits, IsolatedTurn, Lease, NothingClaimed, parse_lease
 from headrace_worker.transport.lease_scripts import (
     expired_command,
@@ -95,7 +95,10 @@ class Leases:
             retried_first=retried_first,
             parked=parked,
         )
-        return decode_claim(self._run(command), name, limits, time.monotonic())
+        reply, messages = execute(self.client, Pipeline((command, messages_command(self._keys, name))))
+        if isinstance(reply, Exception):
+            raise reply
+        return decode_claim(reply, messages, name, limits, time.monotonic())
 
     def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
         """Let leases expire `lease_ms` milliseconds from now. Returns those that are lost."""
