@@ -1,8 +1,8 @@
 """CLAIM: claim waiting messages of one queue under a new lease, or park a lease while nothing waits.
 
-Redis does not undo a script that fails half way. So CLAIM takes before it records the lease, and when it has
-taken a message no error can end it. A list that is a key of another type is passed over, so that it stops no other list; if
-nothing is claimed, its error is the reply.
+Redis does not undo a script that fails half way. So CLAIM takes before it records the lease, and when it has taken
+a message no error can end it. A list that is a key of another type is passed over, so that it stops no other list;
+if nothing is claimed, its error is the reply.
 
 Jobs of the lowest priority, those of files, share no claim with others: an online job would be published after all
 of them. They are claimed when no other job waits, and first in one claim of ten.
