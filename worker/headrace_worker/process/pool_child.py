@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from headrace.catalog.workers import decode_loaded, read_loaded
 from headrace.connection.commands import execute
 from headrace.connection.connect import connect
+from headrace.connection.pipelined import call_script
 from headrace.connection.server_time import decode_server_time
 from headrace.results.letter_scripts import DeadLetterLimits
 from headrace.wire.keys import Keys
@@ -122,7 +123,8 @@ class PoolChild:
             client, settings = self._client(), self._settings
             self._runner = ClaimRunner(
                 client,
-                Leases(client, self._keys, self._dead_letter_limits),
+                # `publish` repeats a call for as long as it takes.
+                Leases(client, self._keys, self._dead_letter_limits, call=call_script),
                 self._registry,
                 worker=hostname,
                 keys=self._keys,

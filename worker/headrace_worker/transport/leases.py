@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -65,13 +65,22 @@ class ExpiredLeases(NamedTuple):
 
 
 class Leases:
-    """The leases of one installation, on one client of Redis. Every method raises redis.RedisError."""
+    """The leases of one installation, on one client of Redis. Every method raises redis.RedisError.
 
-    def __init__(self, client: redis.Redis, keys: Keys, limits: DeadLetterLimits = _DEFAULT_LIMITS) -> None:
-        self.client, self._keys, self._limits = client, keys, limits
+    `call` calls a script on the client: `execute` repeats it if the connection breaks.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        limits: DeadLetterLimits = _DEFAULT_LIMITS,
+        call: Callable[[redis.Redis, Command], Any] = execute,
+    ) -> None:
+        self.client, self._keys, self._limits, self._call = client, keys, limits, call
 
     def _run(self, command: Command) -> Any:
-        return execute(self.client, command)
+        return self._call(self.client, command)
 
     def claim(
         self,
