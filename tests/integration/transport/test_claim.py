@@ -153,8 +153,11 @@ def test_a_claim_writes_no_message_into_the_append_only_file_again(
         db.config_set("appendonly", "no")
 
 
-def test_a_user_who_may_not_sort_claims_by_popping(db: redis.Redis, keys: Keys, any_redis: EmbeddedRedis) -> None:
-    db.execute_command("ACL", "SETUSER", "unsorted", "on", "nopass", "~*", "&*", "+@all", "-sort")
+@pytest.mark.parametrize("command", ["sort", "ltrim"])
+def test_a_user_who_may_not_move_messages_claims_by_popping(
+    db: redis.Redis, keys: Keys, any_redis: EmbeddedRedis, command: str
+) -> None:
+    db.execute_command("ACL", "SETUSER", "unsorted", "on", "nopass", "~*", "&*", "+@all", f"-{command}")
     with redis.Redis.from_url(any_redis.url, username="unsorted", password="any") as client:
         push(db, keys, b"a", b"b")
         push(db, keys, b"c", priority=9)
@@ -162,6 +165,7 @@ def test_a_user_who_may_not_sort_claims_by_popping(db: redis.Redis, keys: Keys, 
         claim = claim_jobs(Leases(client, keys))
         assert list(claim.queued_messages) == [b"a", b"b", b"d"]
         assert db.lrange(keys.lease("me/1"), 0, -1) == [b"a", b"b", b"d"]
+        assert [db.llen(name) for name in keys.lists(QUEUE)] == [0, 0, 0, 1]
     db.execute_command("ACL", "DELUSER", "unsorted")
 
 

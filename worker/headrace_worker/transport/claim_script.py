@@ -94,8 +94,7 @@ local function fitting(job_limit, byte_limit, size)
 end
 
 -- Move as many messages of a list as fit if all have the size of the first. Redis 6.2 would walk the list for this
--- SORT. It is refused to users who may not, and to all while Redis is full: then nothing is moved. Returns true if
--- the list is known to be empty.
+-- SORT. If Redis refuses, as it is full or the user may not, nothing is moved. Returns true if the list is empty.
 local function move(key, job_limit, byte_limit)
   local oldest = redis.pcall('LINDEX', key, -1)
   if not oldest then return true end
@@ -103,7 +102,10 @@ local function move(key, job_limit, byte_limit)
   local count = fitting(job_limit, byte_limit, #oldest)
   local moved = count > 1 and redis.pcall('SORT', key, 'BY', 'nosort', 'DESC', 'LIMIT', 0, count, 'STORE', lease)
   if type(moved) ~= 'number' then return end
-  redis.call('LTRIM', key, 0, -moved - 1)
+  if redis.pcall('LTRIM', key, 0, -moved - 1).err then
+    redis.call('DEL', lease)
+    return
+  end
   claimed, bytes, largest = moved, moved * #oldest, #oldest
   return moved < count
 end
