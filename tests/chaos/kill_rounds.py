@@ -1,18 +1,22 @@
 """Kill processes in rounds, until a number of kills is reached: `make chaos-long`.
 
 A round is one scenario with kills. Its number and the seed decide which, and all its random choices, so that each
-can be run again: `--seed 7 --round 12`. A round writes a line to a file (`--out`) when it ends; with the same seed
-and file the rounds go on behind the last line.
+can be run again: `--seed 7 --round 12`. Each round runs in a process of its own, several at once (`--at-once`), as
+most of a round's time is waiting for leases to expire. When it ends, it writes a line to a file (`--out`). With the
+same seed and file, the rounds that are not in it follow.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
+import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -28,6 +32,8 @@ from tests.chaos.suite import SCENARIOS
 #: The scenarios with kills, and the repetitions of each in a round of about 20 kills.
 ROUNDS = {1: 20, 3: 20, 6: 15, 14: 20, 31: 3, 36: 20, 37: 5}
 _DEFAULT_KILLS = 10_000
+#: Seconds between two looks whether a round has ended.
+_LOOK_SECONDS = 0.5
 _OUT = Path(__file__).parent / "results" / "rounds.jsonl"
 
 
@@ -143,34 +149,55 @@ def describe_round(result: Round) -> str:
     return f"{counts}, {result.published_twice} published twice; {problems or 'all promises kept'}"
 
 
+def next_numbers(done: Sequence[Round]) -> Iterator[int]:
+    """Yield the numbers of the rounds to run, in order."""
+    numbers = {result.number for result in done}
+    return (number for number in itertools.count(1) if number not in numbers)
+
+
+def run_rounds(arguments: argparse.Namespace) -> list[Round]:
+    """Run rounds, each in a process of its own, until there are enough kills. Return those of the seed so far."""
+    rounds = read_rounds(arguments.out, arguments.seed)
+    numbers, running = next_numbers(rounds), list[subprocess.Popen[bytes]]()
+    with interruptible_stack() as stack:
+        stack.callback(lambda: [process.wait() for process in running])
+        while sum(result.kills for result in rounds) < arguments.kills or running:
+            if sum(result.kills for result in rounds) < arguments.kills and len(running) < arguments.at_once:
+                options = ["--seed", str(arguments.seed), "--out", str(arguments.out), "--append"]
+                if arguments.repetitions:
+                    options += ["--repetitions", str(arguments.repetitions)]
+                command = [sys.executable, "-m", __spec__.name, "--round", str(next(numbers)), *options]
+                running.append(subprocess.Popen(command))
+            else:
+                time.sleep(_LOOK_SECONDS)
+            running[:] = [process for process in running if process.poll() is None]
+            rounds = read_rounds(arguments.out, arguments.seed)
+    return rounds
+
+
 def main() -> int:
     """Run rounds. Return 0 if all promises were kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.kill_rounds", description=__doc__)
     parser.add_argument("--kills", type=int, default=_DEFAULT_KILLS, help=f"default: {_DEFAULT_KILLS:,}")
+    parser.add_argument("--at-once", type=int, default=1, help="rounds that run at the same time; default: 1")
     parser.add_argument("--seed", type=int, default=1, help="seed of all rounds; default: 1")
-    parser.add_argument("--round", type=int, help="run only this round, and write nothing")
+    parser.add_argument("--round", type=int, help="run only this round")
+    parser.add_argument("--append", action="store_true", help="write the line of the only round, too")
     parser.add_argument("--repetitions", type=int, help="of each round's scenario, for a trial")
     parser.add_argument(
         "--out", type=Path, default=_OUT, help=f"the file of finished rounds; default: {_OUT.name}"
     )
     arguments = parser.parse_args()
-    is_single = arguments.round is not None
-    rounds = [] if is_single else read_rounds(arguments.out, arguments.seed)
-    number = arguments.round if is_single else max((result.number for result in rounds), default=0) + 1
-    with interruptible_stack():
-        while True:
-            scenario, _ = choose_round(arguments.seed, number)
-            print(f"seed {arguments.seed}, round {number}, scenario {scenario}: ", end="", flush=True)
-            result = run_round(arguments.seed, number, arguments.repetitions)
-            print(describe_round(result), flush=True)
-            rounds.append(result)
-            if is_single:
-                break
-            write_round(arguments.out, result)
-            if sum(result.kills for result in rounds) >= arguments.kills:
-                break
-            number += 1
-    print(summarise(rounds))
+    if arguments.round is None:
+        rounds = run_rounds(arguments)
+        print(summarise(rounds))
+    else:
+        with interruptible_stack():
+            rounds = [run_round(arguments.seed, arguments.round, arguments.repetitions)]
+        if arguments.append:
+            write_round(arguments.out, rounds[0])
+        title = f"seed {arguments.seed}, round {arguments.round}, scenario {rounds[0].scenario}"
+        print(f"{title}: {describe_round(rounds[0])}", flush=True)
     return 1 if any(result.broken_promises or result.missed_deadlines for result in rounds) else 0
 
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
-from tests.chaos.kill_rounds import ROUNDS, Round, choose_round, read_rounds, summarise, write_round
+from tests.chaos.kill_rounds import (
+    ROUNDS,
+    Round,
+    choose_round,
+    next_numbers,
+    read_rounds,
+    summarise,
+    write_round,
+)
 from tests.chaos.suite import SCENARIOS
 
 
@@ -30,6 +39,10 @@ def test_the_rounds_of_a_seed_are_read_back_without_an_incomplete_line(tmp_path:
         unfinished.write(b'{"seed": 7, "number"')
     assert [result.number for result in read_rounds(file, 7)] == [1, 2]
     assert read_rounds(tmp_path / "missing", 7) == []
+
+
+def test_rounds_that_were_interrupted_run_before_new_ones() -> None:
+    assert list(islice(next_numbers([finished(1), finished(3)]), 3)) == [2, 4, 5]
 
 
 def test_the_summary_adds_up_the_rounds_and_names_the_command_that_repeats_a_failure() -> None:
