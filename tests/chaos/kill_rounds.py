@@ -1,8 +1,8 @@
 """Kill processes in rounds, until a number of kills is reached: `make chaos-long`.
 
 A round is one scenario with kills. Its number and the seed decide which, and all its random choices, so that each
-can be run again: `--seed 7 --round 12`. Each round runs in a process of its own, several at once (`--at-once`), as
-most of a round's time is waiting for leases to expire. When it ends, it writes a line to a file (`--out`). With the
+can be run again: `--seed 7 --round 12`. Each round runs in a process of its own, several at once (`--at-once`),
+as most of its time is waiting for leases to expire. When it ends, it writes a line to a file (`--out`). With the
 same seed and file, the rounds that are not in it follow.
 """
 
