@@ -186,7 +186,8 @@ def _has_expired(evidence: Evidence, job: str, expires: float) -> bool:
         return False
     published = evidence.published.get(job)
     earliest = evidence.ledgers.submitted[job].written_at + expires - evidence.clock_ahead - _TOLERANCE_SECONDS
-    return not published or published[0] >= earliest
+    # A failover may lose the first outcome: the stored one is the last.
+    return not published or published[-1] >= earliest
 
 
 def _decode_outcome(raw: bytes) -> tuple[str, dict[str, Any]] | None:

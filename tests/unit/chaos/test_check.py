@@ -113,6 +113,11 @@ def test_a_job_that_may_be_lost_is_counted_but_is_no_fault() -> None:
     assert result.broken_promises == []
 
 
+def test_a_job_whose_first_outcome_a_failover_lost_may_expire() -> None:
+    published = evidence().published | {"job-4": [100.5, 101.5]}
+    assert check_promises(evidence(published=published, may_be_repeated=True)).broken_promises == []
+
+
 def test_jobs_that_ran_twice_are_counted_once_each() -> None:
     runs = [Run(7, 101.0, "job-1"), Run(8, 102.0, "job-1"), Run(9, 103.0, "job-1"), Run(9, 103.0, "job-2")]
     assert check_promises(evidence(runs=runs)).ran_again == 1
