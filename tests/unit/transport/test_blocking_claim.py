@@ -113,19 +113,36 @@ def test_a_lease_is_waited_under_only_while_nobody_can_have_ended_it(
     assert blocking.parked_lease() is None
 
 
-def test_a_worker_does_not_wait_for_a_minute_after_redis_refused(
-    blocking: BlockingClaim, clock: FakeClock, next_name: Callable[[], str]
+@pytest.mark.parametrize(
+    ("refusal", "seconds"),
+    [
+        (redis.exceptions.NoPermissionError("this user has no permissions to run the 'blmove' command"), 60),
+        (redis.ResponseError("unknown command 'BLMOVE', with args beginning with: "), 60),
+        (redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), 60),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), 1),
+        (redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), 1),
+        (redis.ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed"), 1),
+    ],
+)
+def test_a_worker_does_not_wait_after_redis_refused_for_as_long_as_the_refusal_may_last(
+    blocking: BlockingClaim,
+    clock: FakeClock,
+    next_name: Callable[[], str],
+    refusal: redis.ResponseError,
+    seconds: float,
 ) -> None:
     claim_twice(blocking)
     lease = blocking.offer([CHURN], next_name)
     blocking.record_nothing(parked=True, sent_at=clock())
-    assert blocking.receive([redis.ResponseError("NOPERM"), None, 0, 0, (0, 0)]) is None
+    assert blocking.receive([refusal, 1.0, 0, 0, (0, 0)]) is None
     blocking.record_nothing(parked=True, sent_at=clock())
     assert blocking.parked_lease() is None
     assert blocking.offer([CHURN], next_name) == lease  # a job may be under it, which the next claim finds
     blocking.record_claim(claim_from("predict.churn", (1, 1)))
     assert blocking.offer([CHURN], next_name) is None
-    clock.advance(60)
+    clock.advance(seconds - 0.1)
+    assert blocking.offer([CHURN], next_name) is None
+    clock.advance(0.1)
     assert blocking.offer([CHURN], next_name) == blocking_lease(2)
 
 

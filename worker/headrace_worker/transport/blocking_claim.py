@@ -22,8 +22,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
+from redis.exceptions import NoPermissionError
 
-from headrace.connection.errors import is_wrong_type
+from headrace.connection.errors import is_wrong_type, missing_command
 from headrace.connection.server_time import READ_SERVER_TIME, decode_server_time
 from headrace.wire.keys import Keys
 from headrace.wire.queues import holds_histories
@@ -34,8 +35,9 @@ log = logging.getLogger("headrace.claims")
 
 #: The most of a lease that one BLMOVE takes. It begins in the first half of the lease.
 _BLOCK_SHARE = 0.15
-#: Seconds without a blocking claim after Redis refused one.
-_PAUSE_SECONDS = 60.0
+#: Seconds without a blocking claim after Redis refused one: until somebody changes its users, or while it is full,
+#: cannot write its disk, or fails over.
+_LASTING_PAUSE_SECONDS, _SHORT_PAUSE_SECONDS = 60.0, 1.0
 
 
 class BlockingClaim:
@@ -150,14 +152,20 @@ class BlockingClaim:
 
     def _refuse(self, error: redis.ResponseError) -> None:
         self._valid_until = 0.0
-        self.pause()
+        self.pause(is_lasting=_is_lasting(error))
         if str(error) != self._last_refusal:
             self._last_refusal = str(error)
             log.warning("Redis refuses BLMOVE (%s); idle workers wait for notifications instead", error)
 
-    def pause(self) -> None:
-        """Park no lease for a while, and do not wait under one."""
-        self._paused_until = self._clock() + _PAUSE_SECONDS
+    def pause(self, *, is_lasting: bool = True) -> None:
+        """Park no lease for a while, and do not wait under one. `is_lasting`: Redis will go on refusing."""
+        self._paused_until = self._clock() + (_LASTING_PAUSE_SECONDS if is_lasting else _SHORT_PAUSE_SECONDS)
+
+
+def _is_lasting(error: redis.ResponseError) -> bool:
+    """Return whether Redis refuses until somebody changes its users, its version or a key."""
+    is_refused_command = isinstance(error, NoPermissionError) or missing_command(error) is not None
+    return is_refused_command or is_wrong_type(error)
 
 
 def _is_claimed(queue: str, limits: Sequence[ClaimLimits]) -> bool:
