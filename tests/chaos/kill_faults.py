@@ -10,9 +10,9 @@ from tests.chaos.environment import Environment
 from tests.chaos.scenario import scenario
 from tests.chaos.workers import Worker, children
 
-#: A load of three quarters of what two pool processes can run. Recovery is measured with a load that one worker
-#: can carry: otherwise it would include the growing queue of the remaining workers.
-SUSTAINABLE_LOAD = {"rate": 30.0, "longest": 0.1}
+#: A load of three quarters of what one pool process can run. Jobs of a lost worker run again in half of the pool
+#: processes, one of a worker's two. With a higher load, recovery would measure how long the models take.
+SUSTAINABLE_LOAD = {"rate": 30.0, "longest": 0.05}
 #: Bytes from which on a reply to a claim contains jobs.
 _MIN_CLAIM_BYTES = 200
 
