@@ -17,8 +17,8 @@ from tests.chaos.workers import wait_until
 
 _NAME = "chaos"
 _COUNT = 3
-#: Milliseconds without an answer after which a Sentinel considers a server down. With 1,000, a busy machine let them
-#: fail over back to the killed primary at once.
+#: Milliseconds without an answer after which a Sentinel considers a server down. With 1,000, a busy machine let
+#: them fail over back to the killed primary at once.
 _DOWN_AFTER_MS = 3000
 
 
